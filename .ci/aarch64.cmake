@@ -1,4 +1,4 @@
-# aarch64 Linux by Debian's cross compiler, its programs under QEMU: .ci/aarch64 gives the folders.
+# Compiles for aarch64 Linux by Debian's cross compiler; programs run under QEMU. .ci/aarch64 sets the folders.
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_CXX_COMPILER ${HEADRACE_CROSS_GCC})

@@ -1,9 +1,9 @@
-"""Gives the project its version, in every file that has one (docs/releases.md).
+"""Sets the version of the project in every file that has it (docs/releases.md).
 
-    python3 .ci/cut_version.py 0.5.0         out of 0.5.0.dev0: of its changes "In short" stays, where there is one
-    python3 .ci/cut_version.py 0.6.0.dev0    afterwards: the changelog has an empty section for the next
+    python3 .ci/cut_version.py 0.5.0         from 0.5.0.dev0: of the changes only "In short" stays, where it exists
+    python3 .ci/cut_version.py 0.6.0.dev0    afterwards: adds an empty section to the changelog for the next version
 
-Nothing is built, committed or tagged.
+The script builds, commits and tags nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ UNRELEASED = "## Unreleased\n"
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """Of 0.5.0 or 0.5.0.dev0."""
+    """The three numbers of a version such as 0.5.0 or 0.5.0.dev0."""
     found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)(\.dev0)?", version)
     if not found:
         raise SystemExit(f"version: expected one like 0.5.0 or 0.6.0.dev0, got {version}")
@@ -26,14 +26,14 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def replaced(text: str, old: str, new: str, name: str) -> str:
-    """The text with the one line that has the version."""
+    """The text of a file with the line of its version replaced; the line must occur once."""
     if text.count(old) != 1:
         raise SystemExit(f"{name}: expected {old.strip()!r} once, got it {text.count(old)} times")
     return text.replace(old, new)
 
 
 def cut(root: Path, version: str, day: datetime.date) -> None:
-    """Change all of the files, or none."""
+    """Set the version in all files, or in none after an error."""
     project, citation, recipe, changelog = "pyproject.toml", "CITATION.cff", "conda/recipe.yaml", "CHANGELOG.md"
     texts = {name: (root / name).read_text(encoding="utf-8") for name in (project, citation, recipe, changelog)}
     current = re.findall(r'^version = "(.*)"$', texts[project], flags=re.MULTILINE)[0]

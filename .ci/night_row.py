@@ -1,4 +1,4 @@
-"""Write the row of one shard of the night into docs/notes/nights.md: what its last whole run was, and where.
+"""Write the row of one shard of the night into docs/notes/nights.md: result and machine of its last complete run.
 
     python3 .ci/night_row.py STEP RESULT SECONDS CORE_SECONDS
 
@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "notes" / "nights.md"
 
 
 def processor() -> str:
-    """The processor's name, with its family and model where the name alone is not enough."""
+    """The name of the processor, with its family and model, because several models share a name."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -29,7 +29,7 @@ def processor() -> str:
 
 
 def with_row(page: str, step: str, cells: list[str]) -> str:
-    """The page with the row of the step replaced, or added; rows stand in alphabetical order."""
+    """The page with the row of the step replaced, or added; rows are in alphabetical order."""
     lines = page.rstrip("\n").split("\n")
     start = next(i for i, line in enumerate(lines) if line.startswith("| ---")) + 1
     end = next((i for i in range(start, len(lines)) if not lines[i].startswith("|")), len(lines))
@@ -39,7 +39,7 @@ def with_row(page: str, step: str, cells: list[str]) -> str:
 
 
 def main() -> None:
-    """Write the row of the step that the command line names."""
+    """Write the row of the step named on the command line."""
     step, result, seconds, core = sys.argv[1:]
     commit = subprocess.run(
         ["git", "rev-parse", "--short=8", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True

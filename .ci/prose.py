@@ -1,6 +1,6 @@
-"""Find wordings that a stranger has to read twice: ``python3 .ci/prose.py [FILES]``; CONTRIBUTING.md has the rules.
+"""Find wordings that are hard to read alone: ``python3 .ci/prose.py [FILES]``; CONTRIBUTING.md has the rules.
 
-Comments, docstrings, names of tests and pages are searched; the exit status is 1 if one of the words is there.
+The script searches comments, docstrings, names of tests and pages; its exit status is 1 if it finds a wording.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ WORDS = {
     r"\bno less than\b": "at least",
     r"\bthe one (that|which) (is|was) (there|given)\b": "the present, the given",
 }
-"""Patterns, each with what to write instead."""
+"""Patterns of wordings, each with its replacement."""
 SOURCES = (".py", ".md", ".cpp", ".hpp", ".cu", ".cuh")
 LEFT_OUT = ("CHANGELOG.md", "bench/results/", "python/headrace/include/", ".ci/prose.py")
 
 
 def prose(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of prose of a file, with their numbers."""
+    """The lines of prose of a file, with line numbers."""
     text = path.read_text(encoding="utf-8")
     lines = list(enumerate(text.splitlines(), 1))
     if path.suffix == ".md":
@@ -77,7 +77,7 @@ def prose(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def findings(path: Path) -> Iterator[str]:
-    """A line for each wording."""
+    """A line of text for each wording found in a file."""
     for number, line in prose(path):
         for pattern, better in WORDS.items():
             if found := re.search(pattern, line, flags=re.IGNORECASE if pattern[0] != "^" else 0):
@@ -85,7 +85,7 @@ def findings(path: Path) -> Iterator[str]:
 
 
 def main() -> int:
-    """Search the files of the command line, or all that git knows."""
+    """Search the files of the command line, or all files that git tracks."""
     listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True).stdout.split("\n")
     paths = [Path(name) for name in sys.argv[1:] or listed if name.endswith(SOURCES) and not name.startswith(LEFT_OUT)]
     found = [line for path in paths for line in findings(path)]

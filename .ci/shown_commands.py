@@ -1,9 +1,9 @@
 """The commands that README and CONTRIBUTING show: prints those of one page as a script, in the order of the page.
 
-    python3 .ci/shown_commands.py README.md      what the nightly step `commands` runs in a fresh clone
+    python3 .ci/shown_commands.py README.md      prints commands that the nightly step `commands` runs in a clone
 
 A command is a line of an indented or a fenced block, a cell of a table, or a name in backticks that begins as one.
-`NOT_RUN` has all that are left out, each with the reason. A command that a page no longer shows must not be there.
+`NOT_RUN` has all commands that are not run, each with a reason, and no command that a page no longer shows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BEGIN = re.compile(
     r"^(?:[A-Z_]+=\S+ )*(?:pip|python3?|cmake|ctest|pytest|headrace|gdb|awk|export|sphinx-build|pre-commit|"
     r"[\w./]*\.ci/run|\. \S+|\S+/bin/\S+(?= ))(?: |$)"
 )
-PLAIN = ("headrace", "pip", "python")  # a word of a sentence too, so that by itself it is no command
+PLAIN = ("headrace", "pip", "python")  # also words of sentences, so that alone they are no commands
 
 IN_GATE = "the gate's own step runs it"
 MINUTES = "minutes of every core, which the gate's step of the same tests spends already"
@@ -58,7 +58,7 @@ NOT_RUN = {
 
 
 def shown(page: str) -> list[str]:
-    """All commands of a page; a command between comments that steps read goes by the comment's name."""
+    """All commands of a page; a command between comments that steps read has the name of the comment."""
     text = (ROOT / page).read_text(encoding="utf-8")
     text = re.sub(r"^<!-- (main job|tests) -->\n.*?^<!-- end -->", r"    \1", text, flags=re.MULTILINE | re.DOTALL)
     found = re.findall(r"^ {4}(main job|tests)$", text, flags=re.MULTILINE)
@@ -73,7 +73,7 @@ def shown(page: str) -> list[str]:
 
 
 def to_run(page: str) -> list[str]:
-    """The commands of a page that a run executes."""
+    """The commands of a page that a nightly run executes."""
     return [command for command in shown(page) if command not in NOT_RUN[page]]
 
 

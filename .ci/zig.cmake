@@ -1,4 +1,5 @@
-# Another system by zig's Clang and libc++: .ci/other-systems writes the programs of the folder HEADRACE_ZIG for a target.
+# Compiles for another system by zig's Clang and libc++; .ci/other-systems writes the programs in the folder HEADRACE_ZIG
+# for a target.
 set(CMAKE_SYSTEM_NAME ${HEADRACE_ZIG_SYSTEM})
 set(CMAKE_SYSTEM_PROCESSOR ${HEADRACE_ZIG_PROCESSOR})
 set(CMAKE_CXX_COMPILER ${HEADRACE_ZIG}/c++)

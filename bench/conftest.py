@@ -1,4 +1,4 @@
-"""Fixtures of the benchmarks of headrace's own kernels."""
+"""Fixtures of the benchmarks of headrace's kernels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let XLA compile quickly where nothing is measured."""
+    """Make XLA compile quickly where nothing is measured."""
     import compiling
 
     if config.option.benchmark_disable:
@@ -39,34 +39,34 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="module", autouse=True)
 def _frozen() -> None:
-    """Freeze the objects of earlier files, so that searches for garbage leave out JAX and PyTorch."""
+    """Freeze the objects of earlier files, so that garbage collections leave out JAX and PyTorch."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """Give the same numbers to every test."""
+    """A generator with the same seed for every test."""
     return np.random.default_rng(7)
 
 
 @pytest.fixture(scope="session")
 def bandwidth() -> float:
-    """GB/s of copying, read and write counted, with as many threads as headrace uses."""
+    """The bandwidth of a copy in GB/s, reads and writes counted, with as many threads as headrace uses."""
     return copy_bandwidth()
 
 
 @pytest.fixture(scope="session")
 def peak() -> float:
-    """Multiply-add GFLOP/s (float32) of one thread times the threads."""
+    """The multiply-add GFLOP/s (float32) of one thread, times the number of threads."""
     return multiply_add_peak(0.2)
 
 
 @pytest.fixture
 def timed(benchmark: Any, peak: float, bandwidth: float) -> Callable[..., Any]:
-    """Benchmark a call; note its rates beside the machine's; return its result.
+    """Benchmark a call; record its rates beside those of the machine; return its result.
 
-    `flops` and `nbytes` are what the call needs at least. In double precision the peak is half.
+    `flops` and `nbytes` are the least operations and bytes that the call needs. In double precision the peak is half.
     """
 
     def run(call: Callable[[], Any], flops: int = 0, nbytes: int = 0, dtype: str = "float32") -> Any:

@@ -2,12 +2,13 @@
 
     python -m bench.entrances [--only table|simulator|model] [--data FOLDER]
 
-For an environment that has headrace, zuko and sbi; one thread, seconds of the processor. Results are kept in
-``bench/results/entrances_*.json``, beside what an earlier run kept of the other entrances, and is printed as README
-and the first page of the documentation show it: a test compares the pages with the file.
+Run the program in an environment that has headrace, zuko and sbi; it uses one thread and measures processor seconds.
+Results are written to ``bench/results/entrances_*.json``, where those of an earlier run for other entrances stay, and
+are printed as README and the first page of the documentation show them: a test compares the pages with the file.
 
-The table is MAGIC, 10 columns: default fits to four fifths of it, judged by a tenth that no choice sees, in units of
-the fitted part's standard deviations. The simulator is two moons, 5000 simulations. The model is a MAF of zuko.
+The table is MAGIC, with 10 columns: default fits to four fifths of its rows are judged on a tenth that no choice sees,
+in units of the fitted part's standard deviations. The simulator is two moons, with 5000 simulations. The model is a MAF
+of zuko.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ MODEL_DRAWS = 1000
 
 
 def seconds_of(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of the processor, and the result."""
+    """The processor seconds of a call, and its result."""
     begin = time.process_time()
     result = call()
     return time.process_time() - begin, result
 
 
 def table(folder: Path, seeds: int) -> dict[str, Any]:
-    """Held-out nats of default fits, and of a Gaussian."""
+    """The held-out nats of default fits, and of a Gaussian."""
     parts = datasets.split(datasets.load("magic", folder))
     nats, seconds = [], []
     for seed in range(seeds):
@@ -57,7 +58,7 @@ def table(folder: Path, seeds: int) -> dict[str, Any]:
 
 
 def simulator() -> dict[str, Any]:
-    """Training by sbi with its own spline flow and with headrace's, and draws of both."""
+    """Training by sbi with its own spline flow and with headrace's, and draws of both posteriors."""
     import torch
     from sbi.inference import NPE
     from sbi.neural_nets import posterior_nn
@@ -78,7 +79,7 @@ def simulator() -> dict[str, Any]:
     held = simulated(2000, 1)
     kept: dict[str, Any] = {"simulations": SIMULATIONS, "draws": DRAWS}
     for name, builder in (("sbi", posterior_nn("nsf")), ("headrace", headraces("nsf"))):
-        with elsewhere():  # logs of sbi
+        with elsewhere():  # sbi writes logs
             trainer = NPE(prior, density_estimator=builder, show_progress_bars=False)
             trainer.append_simulations(*simulated(SIMULATIONS, 0))
             trained, _ = seconds_of(trainer.train)
@@ -95,7 +96,7 @@ def simulator() -> dict[str, Any]:
 
 
 def model() -> dict[str, Any]:
-    """Samples of a model of zuko before and after `hr.accelerate`, one call of each in turn."""
+    """Samples of a model of zuko before and after `hr.accelerate`, by calls of each in turn."""
     import torch
     import zuko
 

@@ -1,8 +1,7 @@
-"""Time to make, load and first use a flow, and the memory that it keeps: ``python -m bench.making``.
+"""The time to make, load and first use a flow, and the memory that it keeps: ``python -m bench.making``.
 
-Each case runs in a process of its own and prints seconds of processor time, programs compiled since the line before,
-and resident memory beyond that before the first line. The allocator's free memory is given back before memory is
-read.
+Each case runs in another process and prints seconds of processor time, programs compiled since the previous line, and
+resident memory beyond that before the first line. The allocator returns free memory before memory is read.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ STEPS = 600
 
 
 class Counted:
-    """Programs compiled on the CPU."""
+    """A counter of programs that are compiled on the CPU."""
 
     def __init__(self) -> None:
-        """Count from now on."""
+        """Start to count."""
         from headrace._core import cpu
 
         self.count = 0
@@ -48,7 +47,7 @@ class Counted:
 
 
 def memory() -> int:
-    """Bytes in use."""
+    """The bytes of memory in use."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -66,7 +65,7 @@ def line(what: str, programs: Counted, before: int) -> Iterator[None]:
 
 
 def large(folder: Path, is_loaded: bool) -> None:
-    """A flow of five large networks, made or loaded."""
+    """Make or load a flow of five large networks, and use it."""
     import headrace as hr
 
     hr.set_num_threads(1)
@@ -93,7 +92,7 @@ def large(folder: Path, is_loaded: bool) -> None:
 
 
 def ascent(folder: Path) -> None:
-    """An ascent of many steps."""
+    """Use an ascent of many steps."""
     import headrace as hr
 
     hr.set_num_threads(1)
@@ -128,7 +127,7 @@ CASES: dict[str, Callable[[Path], None]] = {
 
 
 def main() -> None:
-    """All cases, or one in this process."""
+    """Run all cases, each in another process, or one case in this process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", nargs=2, metavar=("NAME", "FOLDER"), help="one case in this process")
     options = parser.parse_args()

@@ -1,8 +1,8 @@
 """Many fits side by side beside one after another, interleaved: ``python -m bench.many [--rounds 3] [--what REGEX]``.
 
-Each round fits the same fresh flows to the same tables first one after another, each with all threads, and then by
-`headrace.fit_many`; the order is reversed every second round. Parameters have to be equal in bits. Printed are the
-medians in seconds, their ratio with its range over the rounds, and processor seconds.
+Each round fits the same new flows to the same tables, first one after another, each with all threads, and then by
+`headrace.fit_many`; the order is reversed every second round. The parameters of both ways must have equal bits. The
+program prints the medians in seconds, their ratio with its range over the rounds, and processor seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.peers.client import alternating
 
 
 def table(rows: int, features: int, seed: int) -> Any:
-    """Rows with dependences that a flow learns."""
+    """A table whose columns depend on each other in a way that a flow learns."""
     z = np.random.default_rng(seed).standard_normal((rows, features))
     z[:, 1:] += np.square(z[:, :-1])
     return z.astype(np.float32)
@@ -59,7 +59,7 @@ def side_by_side(flows: list[Any], tables: list[Any], **how: Any) -> None:
 
 
 def main() -> None:
-    """Print a line a case."""
+    """Print a line for each case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--what", default="", metavar="REGEX", help="only cases whose name matches")

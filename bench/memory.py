@@ -1,8 +1,8 @@
 """Peak memory of training beyond its input: ``python -m bench.memory --help``.
 
-Each call runs in a process of its own, which makes the rows and the flow, notes the resident memory, and reads the
-largest one after the call: scratch of all threads, results and the state of an optimiser are counted, the rows and the
-weights that were there before are not.
+Each call runs in another process, which makes the rows and the flow, reads the resident memory, and reads its peak
+after the call: scratch memory of all threads, results and the state of an optimiser count, and the rows and the weights
+that existed before do not.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Case:
-    """A call on the rows, and the largest peak aimed at in MB."""
+    """A call on the rows, and the aim for its peak memory in MB."""
 
     model: str
     hidden: tuple[int, ...]
     transforms: int
-    call: Callable[[Any, np.ndarray], float]  # flow and rows -> a loss, which must be finite
+    call: Callable[[Any, np.ndarray], float]  # a function of flow and rows that returns a loss, which must be finite
     limit: float | None
-    of_input: float = 0.0  # times the rows that the peak may have beside this limit
+    of_input: float = 0.0  # a multiple of the rows' memory that the peak may have in addition to the limit
 
 
 def _nll_and_grad(flow: Any, x: np.ndarray) -> float:
@@ -63,7 +63,7 @@ CASES: dict[str, Case] = {
 
 
 def resident() -> tuple[int, int]:
-    """Bytes of memory in use now and at most so far; where only the latter is known, it stands for both."""
+    """The bytes of memory in use now, and their peak; where only the peak is known, both are the peak."""
     try:
         status = Path("/proc/self/status").read_text()
         now, most = (int(re.search(rf"^{name}:\s*(\d+) kB$", status, re.M).group(1)) for name in ("VmRSS", "VmHWM"))
@@ -74,8 +74,8 @@ def resident() -> tuple[int, int]:
 
 
 def forget_peak() -> None:
-    """Let the largest use start anew from the present one, where the system can."""
-    with contextlib.suppress(OSError):  # then the peak so far counts, which can only make the result worse
+    """Reset the peak to the present use, where the system can."""
+    with contextlib.suppress(OSError):  # otherwise the earlier peak counts, which can only make the result worse
         Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -109,7 +109,7 @@ def run(name: str, rows: int, threads: int) -> dict:
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000, help=f"rows of {FEATURES} numbers (default: a million)")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="threads (default: all cores)")

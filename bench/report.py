@@ -24,20 +24,20 @@ def stem_of(kind: str, machine: str, more: str) -> Path:
 
 
 def write(path: Path, report: dict, text: str) -> None:
-    """Write the raw numbers to ``<path>.json`` and the text to ``<path>.md``."""
+    """Write the measured values to ``<path>.json`` and the text to ``<path>.md``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _replace(Path(f"{path}.json"), json.dumps(_without_folders(report), indent=1) + "\n")
     _replace(Path(f"{path}.md"), text)
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write the file whole: a process that is ended meanwhile leaves the old one."""
+    """Write a file in one step: a process that ends meanwhile leaves the old file."""
     path.with_name(f"{path.name}.new").write_text(text)
     path.with_name(f"{path.name}.new").replace(path)
 
 
 def _without_folders(value: Any) -> Any:
-    """The same with the last part alone of every absolute path: a report is read on other machines."""
+    """The value with only the last part of every absolute path, because reports are read on other machines."""
     if isinstance(value, dict):
         return {key: _without_folders(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -67,24 +67,24 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def comparison(row: dict) -> list[str]:
-    """The time of the best peer as a multiple of headrace's, and that of single rounds, as two columns."""
+    """The time of the best peer as a multiple of headrace's, and the range of single rounds, as two columns."""
     if row["ratio"] is None:
         return ["-", "-"]
     return [f"{row['ratio']:.2f} ({row['best_peer']})", "{:.2f} - {:.2f}".format(*row["band"])]
 
 
 def duration(seconds: float) -> str:
-    """Seconds in a fitting unit, three digits."""
+    """Seconds in a suitable unit, with three digits."""
     if seconds < 1e-3:
         return f"{1e6 * seconds:.3g} µs"
     return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def number(value: float | None, form: str) -> str:
-    """The number in a format, ``-`` for None and NaN."""
+    """A value in a format, or ``-`` for None and NaN."""
     return "-" if value is None or math.isnan(value) else format(value, form)
 
 
 def met(value: bool | None) -> str:
-    """Whether an aim was met; None where it cannot be judged."""
+    """A word for whether an aim was met; None means that it cannot be judged."""
     return {True: "yes", False: "no", None: "-"}[value]

@@ -1,4 +1,4 @@
-"""The workloads that all benchmarks share, and the arithmetic that each of them needs."""
+"""The workloads that all benchmarks share, and the number of operations that each workload needs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 VECTORS = ("planar", "radial")
-KERNELS = ("coupling_map", "dual_ascent", "ascent", "wavenet")  # which headrace alone has
+KERNELS = ("coupling_map", "dual_ascent", "ascent", "wavenet")  # families that only headrace has
 FAMILIES = ("maf", "maf_residual", "iaf", "realnvp", "nsf", "nsf_coupling", *VECTORS, *KERNELS)
 VERBS = ("log_prob", "sample", "train", "forward", "inverse", "fit_to_normal", "step", "fit")
 COUPLINGS = ("realnvp", "nsf_coupling")
 SPLINES = ("nsf", "nsf_coupling")
 
-# Of all splines, and of the optimiser steps that "train" and "fit_to_normal" time.
+# Settings of all splines, and of the optimiser steps that "train" and "fit_to_normal" time.
 BINS = 8
 BOUND = 5.0
 LEARNING_RATE = 1e-3
@@ -21,17 +21,19 @@ LEARNING_RATE = 1e-3
 
 @dataclass(frozen=True)
 class Workload:
-    """One model and one call of it; `aim` is how many times as fast as the best peer it should be.
+    """One model and one call of the model; `aim` is the factor by which the call should be faster than the best peer's.
 
-    ``maf_residual`` is a MAF each of whose hidden sizes is a residual block of two layers, after a first layer.
-    ``nsf`` is the autoregressive spline flow, ``nsf_coupling`` the one of couplings. The verb ``train`` is one step of
+    ``maf_residual`` is a MAF in which each hidden size is a residual block of two layers, after a first layer. ``nsf``
+    is the autoregressive spline flow, ``nsf_coupling`` the spline flow of couplings. The verb ``train`` is one step of
     an optimiser: mean negative log-likelihood of the rows, its gradient, and the update of the weights. ``planar`` and
-    ``radial`` have no hidden layers; ``forward`` and ``inverse`` give rows and log-determinants, ``fit_to_normal`` is
-    one step on the mean of -log_det - log N(x; 0, 1) over latent rows: by density, as these flows are fitted elsewhere.
+    ``radial`` have no hidden layers; ``forward`` and ``inverse`` return rows and log-determinants, and
+    ``fit_to_normal`` is one step on the mean of -log_det - log N(x; 0, 1) over latent rows: a fit to a density, which
+    other libraries use for these flows.
 
-    ``coupling_map`` is the affine map of couplings alone, on parameters that are given; ``dual_ascent`` a chain of maps
-    and rotations; ``ascent`` a fit of one: a ``step`` of the points, or a ``fit`` of as many steps. None has layers.
-    A row of ``wavenet`` is a sequence of `features` steps, and its transforms are the layers of one network.
+    ``coupling_map`` is the affine map of couplings alone, with given parameters; ``dual_ascent`` a chain of maps and
+    rotations; ``ascent`` a fit of such a chain: a ``step`` of the points, or a ``fit`` of as many steps. None of these
+    has layers. A row of ``wavenet`` is a sequence of `features` steps, and its transforms are the layers of one
+    network.
     """
 
     family: str
@@ -67,17 +69,18 @@ class Workload:
 
     @property
     def mirrored(self) -> Workload:
-        """The same model and rows in the other direction."""
+        """The workload of the other direction, with the same model and rows."""
         return replace(self, verb="log_prob" if self.verb == "sample" else "sample")
 
     @property
     def flops(self) -> int:
-        """Floating-point operations that one call needs in matrix products."""
+        """The floating-point operations that one call needs in matrix products."""
         return needed_flops(self.family, self.features, self.hidden, self.transforms, self.rows, self.verb)
 
     @property
     def operations(self) -> int:
-        """`flops`, and two for each vector operation of maps without networks: a multiply-add takes as long."""
+        """The `flops`, plus two for each vector operation of maps without networks, which takes as long as a
+        multiply-add."""
         verb = "inverse" if self.verb in ("log_prob", "inverse") else "forward"
         per_row = self.transforms * VECTOR_OPERATIONS.get(self.family, 0)
         if self.family in ELEMENT_OPERATIONS:
@@ -86,10 +89,10 @@ class Workload:
 
     @property
     def nbytes(self) -> int:
-        """Bytes (float32) that one call must move: rows and weights in, results out, each once.
+        """The bytes (float32) that one call must move: rows and weights in, results out, each once.
 
-        An optimiser reads a gradient, and reads and writes a weight and its two moments. Of a step of an ascent the
-        rows alone count, read and written.
+        An optimiser reads a gradient, and reads and writes a weight and its two moments. For a step of an ascent only
+        the rows count, read and written.
         """
         rows, numbers = self.rows, self.rows * self.features
         weights = existing_weights(self.family, self.features, self.hidden, self.transforms)
@@ -108,7 +111,7 @@ class Workload:
         )
 
     def to_dict(self) -> dict:
-        """The workload as JSON can hold it."""
+        """The workload as a dict for JSON."""
         return asdict(self)
 
     @classmethod
@@ -119,7 +122,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The time of one call over the time of another, both in headrace, and the largest ratio aimed at."""
+    """The time of one call over the time of another, both in headrace, and the aim for this ratio."""
 
     numerator: Workload
     denominator: Workload
@@ -127,17 +130,18 @@ class Ratio:
 
     @property
     def name(self) -> str:
-        """For example ``maf 64 5x[256,256] sample / log_prob 10000``."""
+        """The name of the ratio, for example ``maf 64 5x[256,256] sample / log_prob 10000``."""
         return f"{self.numerator.model} {self.numerator.verb} / {self.denominator.verb} {self.numerator.rows}"
 
 
 def hidden_degrees(features: int, width: int) -> list[int]:
-    """Degrees of a masked layer's units: spread evenly over 1, ..., features - 1."""
+    """The degrees of a masked layer's units: spread evenly over 1, ..., features - 1."""
     return [1 + unit * (features - 1) // width if features > 1 else 0 for unit in range(width)]
 
 
 def masked_layers(features: int, hidden: Sequence[int], parameters: int = 2) -> list[int]:
-    """Weights that exist in each layer of the masked network of one autoregressive transform without context.
+    """The number of existing weights in each layer of the masked network of one autoregressive transform without
+    context.
 
     Coordinate i = 1, ..., features has level i. A hidden unit sees units and coordinates up to its own degree; the
     parameters of coordinate i see the hidden units of degree i - 1 and less.
@@ -157,7 +161,7 @@ def masked_weights(features: int, hidden: Sequence[int], parameters: int = 2) ->
 
 
 def _count(below: Sequence[int], above: Sequence[int]) -> int:
-    """Pairs of units whose lower one has at most the degree of the upper one."""
+    """The number of pairs of units whose lower one has at most the degree of the upper one."""
     top = max([*below, *above], default=0)
     up_to = [0] * (top + 1)
     for degree in below:
@@ -168,7 +172,8 @@ def _count(below: Sequence[int], above: Sequence[int]) -> int:
 
 
 def coupling_layers(features: int, hidden: Sequence[int], parameters: int = 2) -> list[int]:
-    """Weights in each layer of the dense network of one coupling that keeps half of the coordinates (rounded down)."""
+    """The number of weights in each layer of the dense network of one coupling that keeps half of the coordinates
+    (rounded down)."""
     kept = features // 2
     sizes = [kept, *hidden, parameters * (features - kept)]
     return [lower * upper for lower, upper in pairwise(sizes)]
@@ -180,12 +185,13 @@ def coupling_weights(features: int, hidden: Sequence[int], parameters: int = 2) 
 
 
 def map_parameters(family: str) -> int:
-    """Parameters that a network makes for one coordinate: shift and scale, or widths, heights and inner slopes."""
+    """The number of values that a network computes for one coordinate: shift and scale, or widths, heights and inner
+    slopes."""
     return 3 * BINS - 1 if family in SPLINES else 2
 
 
 def existing_layers(family: str, features: int, hidden: Sequence[int]) -> list[int]:
-    """Weights in each layer of one transform's network."""
+    """The number of weights in each layer of one transform's network."""
     if family == "maf_residual":
         hidden = [hidden[0], *(width for width in hidden for _ in range(2))]
     layers_of = coupling_layers if family in COUPLINGS else masked_layers
@@ -193,20 +199,21 @@ def existing_layers(family: str, features: int, hidden: Sequence[int]) -> list[i
 
 
 def existing_weights(family: str, features: int, hidden: Sequence[int], transforms: int) -> int:
-    """Weights of all networks; 0 where there are none, whose few parameters move hardly any memory."""
+    """The number of weights of all networks; 0 for families without networks, whose few parameters move hardly any
+    memory."""
     return 0 if family in (*VECTORS, *KERNELS) else transforms * sum(existing_layers(family, features, hidden))
 
 
 def needed_flops(
     family: str, features: int, hidden: Sequence[int], transforms: int, rows: int, verb: str = "log_prob"
 ) -> int:
-    """Multiplications and additions of the existing weights, each used once a row: the least any direction needs.
+    """The operations of the existing weights, each used once a row: the least that any direction needs.
 
-    Of planar and radial transforms: those of the sum over the coordinates and of their move. Of dual ascent: those of
-    the rotations. Of a causal network: its weights, each used once a step.
+    For planar and radial transforms, these are the operations of the sum over the coordinates and of the coordinates'
+    move; for dual ascent, those of the rotations; for a causal network, its weights count once a step.
 
-    A training step uses them three times: forward, for the gradient of the units below, and for their own. The gradient
-    of the data is not needed, so that the first layer of the transform that reads them is used twice.
+    A training step uses weights three times: forward, for the gradient of the units below, and for their own. The
+    gradient of the data is not needed, so that the first layer of the transform that reads the data is used twice.
     """
     if family in VECTORS:
         flops = VECTOR_FLOPS[family] * features * transforms * rows
@@ -223,22 +230,24 @@ def needed_flops(
 
 
 def wavenet_weights(layers: int, channels: int = 32, outputs: int = 31) -> int:
-    """Weights of products of `hr.WaveNet` with two taps, as many skip units as channels and two inputs a step."""
+    """The number of weights in products of `hr.WaveNet` with two taps, as many skip units as channels and two inputs a
+    step."""
     each = 2 * channels * 2 * channels + 2 * channels**2
     return layers * each - channels**2 + 2 * 2 * channels + channels**2 + channels * outputs
 
 
-# A coordinate: product and addition of the sum, and of the move; a radial transform subtracts its center before each.
+# Operations for a coordinate: product and addition of the sum, and of the move; a radial transform subtracts its center
+# before each.
 VECTOR_FLOPS = {"planar": 4, "radial": 6}
 
-# A row: vector operations of one transform that belong to no coordinate, counted in planar.hpp and radial.hpp of
-# cpp/math/vector_maps, a division or square root as eight: tanh and its slope, or the distance and the stretch; the
-# determinant; the product.
+# Vector operations of one transform for a row that belong to no coordinate, counted in planar.hpp and radial.hpp of
+# cpp/math/vector_maps, where a division or square root counts as eight: tanh and its slope, or the distance and the
+# stretch; the determinant; the product.
 VECTOR_OPERATIONS = {"planar": 35, "radial": 32}
 
-# A coordinate: vector operations of one map, counted in cpp/maps, a division, square root or exponential as eight; of
-# a step of an ascent with its logarithms and sums those in cpp/kernels/dual_ascent-inl.hpp. An ascent flow's maps are
-# their formula in the direction to latent.
+# Vector operations of one map for a coordinate, counted in cpp/maps, where a division, square root or exponential
+# counts as eight; for a step of an ascent with its logarithms and sums, those in cpp/kernels/dual_ascent-inl.hpp. An
+# ascent flow's maps are formulas in the direction to latent.
 ELEMENT_OPERATIONS = {
     "coupling_map": {"forward": 21, "inverse": 21},
     "dual_ascent": {"forward": 56, "inverse": 22},
@@ -298,10 +307,10 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
 )
 
-# Sampling, random numbers included, over density evaluation of the same flow: at most that ratio.
+# The largest ratio of sampling, random numbers included, over density evaluation of the same flow.
 SEQUENTIAL_LIMIT = 1.15
 
-# The inverse of a planar transform is a root, that of a radial one a square root more.
+# The inverse of a planar transform is the root of an equation; that of a radial one takes one more square root.
 VECTOR_LIMITS = {"planar": 4.0, "radial": 2.0}
 
 RATIOS: tuple[Ratio, ...] = (
@@ -309,7 +318,7 @@ RATIOS: tuple[Ratio, ...] = (
     *(Ratio(replace(model, verb="inverse"), model, VECTOR_LIMITS[model.family]) for model in (PLANAR, RADIAL)),
 )
 
-# Masked transforms that bench_masked.py times: features, hidden sizes.
+# The shapes of masked transforms that bench_masked.py times: features, hidden sizes.
 MASKED_SHAPES: tuple[tuple[int, tuple[int, ...]], ...] = (
     (6, (100, 100)),
     (43, (512, 512)),
@@ -317,13 +326,13 @@ MASKED_SHAPES: tuple[tuple[int, tuple[int, ...]], ...] = (
     (784, (1024,)),
 )
 
-# Couplings that bench_coupling.py times: features, hidden sizes.
+# The shapes of couplings that bench_coupling.py times: features, hidden sizes.
 COUPLING_SHAPES: tuple[tuple[int, tuple[int, ...]], ...] = ((2, (64, 64)), (64, (256, 256)))
 
-# Flows of couplings that bench_links.py times with each kind of link: features, hidden sizes, transforms.
+# The shapes of flows of couplings that bench_links.py times with each kind of link: features, hidden sizes, transforms.
 LINK_SHAPES: tuple[tuple[int, tuple[int, ...], int], ...] = ((64, (64, 64), 8), (64, (256, 256), 8), (8, (64, 64), 8))
 
 
 def linear_weights(features: int) -> int:
-    """Multiplications of a row with the two triangular factors and the diagonal of a linear link."""
+    """The number of multiplications of a row with the two triangular factors and the diagonal of a linear link."""
     return features**2

@@ -1,5 +1,5 @@
 # The compiler of a build: HEADRACE_COMPILER=CLANG precedes CXX, because scikit-build-core sets CXX to the compiler of Python where a user sets none.
-# Included before project(), which looks for a compiler.
+# This file is included before project(), which looks for a compiler.
 set(HEADRACE_COMPILER DEFAULT CACHE STRING "DEFAULT (CXX, or CMake's choice) or CLANG (19 or newer; an error where none works)")
 set_property(CACHE HEADRACE_COMPILER PROPERTY STRINGS DEFAULT CLANG)
 if(NOT HEADRACE_COMPILER MATCHES "^(DEFAULT|CLANG)$")
@@ -11,7 +11,7 @@ function(headrace_find_clang result)
   set(${result} "" PARENT_SCOPE)
   set(folder ${CMAKE_BINARY_DIR}/compiler)
   file(WRITE ${folder}/probe.cpp "#include <bit>\n#include <string>\nint main() { return std::popcount(std::string(\"a\").size()) - 1; }\n")
-  # Clang takes the newest folder of GCC, which may have no headers of C++: there the option names that of GCC itself.
+  # Clang uses the newest folder of GCC, which may have no headers of C++; the option then names the folder of the installed GCC.
   set(options "")
   find_program(gcc NAMES g++ c++ NO_CACHE)
   if(gcc)
@@ -50,12 +50,12 @@ if(HEADRACE_COMPILER STREQUAL "CLANG")
     if(NOT headrace_clang)
       message(FATAL_ERROR "headrace: HEADRACE_COMPILER: expected a Clang 19 or newer that compiles C++20 for CLANG, got none among clang++ and clang++-19 to clang++-22; DEFAULT takes the compiler that CMake finds")
     endif()
-    set(ENV{CXX} "${headrace_clang}")  # project() takes the options behind a compiler's name from here alone
+    set(ENV{CXX} "${headrace_clang}")  # project() reads options behind a compiler's name only from here
     message(STATUS "headrace: COMPILED BY ${headrace_clang}")
   endif()
 endif()
 
-# For after project(): the kernels are vectors of GCC's and Clang's dialect, and their bits follow from options that cl and clang-cl ignore.
+# Checks the compiler after project(): kernels use vectors of GCC's and Clang's dialect, and their bits depend on options that cl and clang-cl ignore.
 function(headrace_check_compiler)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "MSVC" OR CMAKE_CXX_COMPILER_FRONTEND_VARIANT STREQUAL "MSVC")
     message(FATAL_ERROR "headrace: CMAKE_CXX_COMPILER: expected GCC or Clang with their own options (on Windows CXX=clang++ CMAKE_GENERATOR=Ninja), got ${CMAKE_CXX_COMPILER}, which takes those of MSVC")

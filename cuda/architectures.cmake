@@ -1,20 +1,22 @@
-# Default architectures of _cuda: those of this machine's cards that kernels run on, and without a card a list that
-# serves most. Sets
+# Default architectures of _cuda: those of this machine's cards on which kernels run, and without a card a list that
+# serves most cards. The file sets
 #
 #   cuda_cards                  where the driver shows the cards; empty where there is none
 #   cuda_too_old                "Tesla T4 of compute capability 7.5": the cards, if kernels run on none of them
 #   CMAKE_CUDA_ARCHITECTURES    unless it is set, or CUDAARCHS is
 #
-# Runs before a compiler is enabled, because it may refuse the card of this machine. Where nvidia-smi is missing CMake
-# finds out itself, once there is a compiler: `headrace_usable_architectures`.
+# This file runs before a compiler is enabled, because the compiler may refuse the card of this machine. Where nvidia-smi
+# is missing, CMake finds the architectures after a compiler is enabled (`headrace_usable_architectures`).
 set(HEADRACE_DEVICES /dev CACHE PATH "The folder of the cards' device files, for tests")
 mark_as_advanced(HEADRACE_DEVICES)
 
-set(headrace_least_capability 80)  # products of m16n8k8 in TF32
-# Every toolkit knows these. A release has the same: with 120-real _cuda is larger than .ci/wheel allows.
+set(headrace_least_capability 80)  # required by products of m16n8k8 in TF32
+# Every toolkit supports these architectures. A release has the same list, because with 120-real _cuda is larger than
+# .ci/wheel allows.
 set(headrace_default_architectures 80-real 90-real 90-virtual)
 
-# From words such as "75-real" or "8.6" those that kernels run on, as "86-real"; `text` becomes all of them as "7.5, 8.6".
+# Selects from words such as "75-real" or "8.6" the architectures on which kernels run, as "86-real"; `text` becomes a
+# list of all words, as "7.5, 8.6".
 function(headrace_usable_architectures words usable text)
   set(found)
   set(all)

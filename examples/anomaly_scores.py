@@ -1,10 +1,10 @@
-"""Anomaly scores: what does not look like a gamma ray to the MAGIC telescope? (data/README.md)
+"""Anomaly scores: events that differ from the gamma rays of the MAGIC telescope (data/README.md).
 
-The telescope records showers of gamma rays among those of hadrons (these are simulated). A flow is fitted to
-gammas only, and scores an event by its negative log density: the less probable as a gamma, the higher. Printed are the
-area under the ROC curve (AUC: the probability that a hadron scores higher than a gamma that the flow did not see), and
-the share of hadrons that are rejected where 90 % of these gammas are kept; and both for a Gaussian, whose score is the
-Mahalanobis distance.
+The telescope records showers of gamma rays among those of hadrons; these data are simulated. A flow is fitted to gammas
+only, and an event's score is its negative log density, which is high for an event that is improbable as a gamma. The
+example prints the area under the ROC curve (AUC: the probability that a hadron scores higher than a gamma that was held
+out), and the share of hadrons that are rejected where 90 % of these gammas are kept; and both values for a Gaussian,
+whose score is the Mahalanobis distance.
 
     python examples/anomaly_scores.py [--epochs N] [--time-budget 60] [--seed 0] [--output anomaly_scores.png]
 
@@ -27,11 +27,11 @@ import headrace as hr
 
 DATA = Path(__file__).parent / "data" / "magic.npz"
 HELD_OUT = 2000  # gammas to score
-KEPT = 0.9  # of them
+KEPT = 0.9  # the share of these gammas that is kept
 
 
 def load_events() -> tuple[NDArray[Any], NDArray[Any]]:
-    """Gammas and hadrons, shapes (12332, 10) and (6688, 10); the file has columns as rows, as these compress better."""
+    """Gammas and hadrons, shapes (12332, 10) and (6688, 10); in the file columns are rows, which compress better."""
     with np.load(DATA) as file:
         return file["gamma"].T, file["hadron"].T
 
@@ -50,7 +50,7 @@ def area(gamma: NDArray[Any], hadron: NDArray[Any]) -> float:
 
 
 def draw(path: Path, scores: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> None:
-    """Histograms of the scores, and ROC curves."""
+    """Draw histograms of the scores, and ROC curves."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 4), layout="constrained")

@@ -1,8 +1,9 @@
 """Columns with ends, columns that go around, and tails heavier than a normal's.
 
-A table of weather as it might be: the direction of the wind in degrees, the relative humidity, and the speed of
-the wind, which is positive. A flow with this support is fitted beside one that takes all three for unbounded numbers.
-Then a table with heavy tails, over a normal base and over one of Student's t.
+The first table resembles records of weather: the direction of the wind in degrees, the relative humidity, and the speed
+of the wind, which is positive. A flow with these supports is fitted, and another that takes all three columns for
+unbounded values. The second table has heavy tails, to which a flow over a normal base is fitted, and one over Student's
+t.
 
     python examples/bounded_and_periodic.py [--epochs N] [--rows 4000] [--seed 0]
 """
@@ -18,11 +19,11 @@ from numpy.typing import NDArray
 
 import headrace as hr
 
-ENOUGH = 0.01  # nats a row that each of both comparisons must gain; a default fit knows marginals well by itself
+ENOUGH = 0.01  # nats a row that each of both comparisons must gain; a default fit represents marginals well by itself
 
 
 def weather(rows: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Wind mostly from the north, across the seam of the circle; dry air where it is fast."""
+    """Wind mostly from the north, across the seam of the circle, with dry air at high speeds."""
     speed = rng.gamma(1.5, 4.0, rows)
     humidity = rng.beta(6.0, 1.0 + 0.3 * speed)
     direction = np.degrees(rng.vonmises(0.0, 1.0 + 0.4 * speed)) % 360.0
@@ -37,13 +38,13 @@ def returns(rows: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def held_out(flow: hr.Flow, x: NDArray[Any], test: NDArray[Any], seed: int, **settings: Any) -> float:
-    """Nats a row of a fitted flow, on rows that it did not see."""
+    """The mean log density of rows held out, in nats, of a flow that is fitted here."""
     flow.fit(x, seed=seed, progress=False, **settings)
     return float(flow.log_prob(test).mean())
 
 
 def main() -> int:
-    """Run the example; the exit status is 1 if a flow that knows more is not better."""
+    """Run the example; the exit status is 1 if a flow with supports, or with the tails of the data, is not better."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--epochs", type=int, help="as `fit` chooses by default")
     parser.add_argument("--rows", type=int, default=4000)

@@ -1,8 +1,9 @@
 """Choosing a density: flows of several kinds within half a minute, a table of all, and the best beside the rows.
 
-Rows are made-up planets: a period, a radius with a gap between two kinds, and an eccentricity from 0 to 1 that is small
-where the period is short. `hr.auto` tries flows, an ascent, a Gaussian and a kernel density, judges all of them by
-rows that none has seen, and says whether something simple would do. `hr.plot.corner` draws the best one.
+The rows are made-up planets: a period, a radius with a gap between two kinds, and an eccentricity from 0 to 1 that is
+small where the period is short. `hr.auto` tries flows, an ascent, a Gaussian and a kernel density, judges all of them
+by rows held out from every fit, and reports whether a simple density is as good. `hr.plot.corner` draws the best
+density.
 
     python examples/choosing.py [--rows 4000] [--seconds 20] [--output choosing.png]
 
@@ -27,7 +28,7 @@ BOUNDS = (None, None, (0.0, 1.0))
 
 
 def draw_planets(n: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Rows of three columns."""
+    """Rows of planets, with three columns."""
     large = rng.random(n) < 0.45
     period = np.where(large, 1.4, 0.8) + np.where(large, 0.5, 0.35) * rng.standard_normal(n)
     radius = np.where(large, 0.4, 0.13) + 0.05 * rng.standard_normal(n) - 0.05 * (period - 1.0)
@@ -36,7 +37,7 @@ def draw_planets(n: int, rng: np.random.Generator) -> NDArray[Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the example; the exit status is 1 if nothing is better than a Gaussian."""
+    """Run the example; the exit status is 1 if no density is better than a Gaussian."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, default=4000)
     parser.add_argument("--seconds", type=float, default=20.0)

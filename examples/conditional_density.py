@@ -1,9 +1,9 @@
 """Conditional density: the absolute magnitudes of stars given their colour (data/README.md).
 
-Fits a neural spline flow of one feature whose context is the colour to 54,000 stars, and prints the mean log-likelihood
-of stars that it did not see beside those of two Gaussians: one around a straight line, and one for each of 40 bins of
-colour. The latent value of a star is its quantile in p(magnitude | colour), written as a standard normal number: so it
-is also counted how many stars lie in the intervals that should hold 50 % and 90 % of them.
+A neural spline flow of one feature, whose context is the colour, is fitted to 54,000 stars. The example prints the mean
+log-likelihood of stars that were held out, beside those of two Gaussians: one around a straight line, and one for each
+of 40 bins of colour. The latent value of a star is its quantile in p(magnitude | colour), expressed as a standard
+normal value; therefore the example also counts the stars in the intervals that should hold 50 % and 90 % of them.
 
     python examples/conditional_density.py [--epochs N] [--time-budget 60] \
         [--seed 0] [--output conditional_density.png]
@@ -27,24 +27,24 @@ import headrace as hr
 
 STARS = Path(hr.__file__).parent / "data" / "hr_stars.npz"
 BINS = 40
-HALF_WIDTHS = {0.5: 0.6744898, 0.9: 1.6448536}  # of the intervals of a standard normal that hold these shares
+HALF_WIDTHS = {0.5: 0.6744898, 0.9: 1.6448536}  # the intervals of a standard normal that hold these shares
 SLICES = (0.3, 0.65, 1.05)  # colours at which the picture cuts
 
 
 def normal_log_density(distance: NDArray[Any], deviation: Any) -> NDArray[Any]:
-    """Of a normal at a distance from its mean."""
+    """The log density of a normal at a distance from its mean."""
     return np.asarray(-0.5 * (distance / deviation) ** 2 - np.log(deviation) - 0.5 * np.log(2.0 * np.pi))
 
 
 def line_log_likelihood(train: NDArray[Any], held_out: NDArray[Any]) -> float:
-    """Of a normal around the straight line of least squares."""
+    """The mean log-likelihood of a normal around the straight line of least squares."""
     line = np.polynomial.Polynomial.fit(train[:, 0], train[:, 1], deg=1)
     deviation = (train[:, 1] - line(train[:, 0])).std()
     return float(normal_log_density(held_out[:, 1] - line(held_out[:, 0]), deviation).mean())
 
 
 def binned_log_likelihood(train: NDArray[Any], held_out: NDArray[Any]) -> float:
-    """Of one normal for each bin of colour; the bins hold equally many stars."""
+    """The mean log-likelihood of one normal for each bin of colour; the bins hold equally many stars."""
     edges = np.quantile(train[:, 0], np.arange(1, BINS) / BINS)
     bins = np.searchsorted(edges, train[:, 0])
     mean, deviation = np.transpose([(m.mean(), m.std()) for m in (train[bins == b, 1] for b in range(BINS))])
@@ -53,7 +53,7 @@ def binned_log_likelihood(train: NDArray[Any], held_out: NDArray[Any]) -> float:
 
 
 def draw(path: Path, flow: hr.Flow, stars: NDArray[Any]) -> None:
-    """The density for every colour, and a few cuts through it beside the stars near them."""
+    """Draw the density for every colour, and a few cuts through it beside the stars near them."""
     from matplotlib.figure import Figure
 
     colour, magnitude = np.linspace(-0.3, 1.8, 351), np.linspace(-5.0, 12.0, 341)

@@ -1,11 +1,11 @@
 """The flow in continuous time: a known density becomes the standard normal one, along the equation of dual ascent.
 
 Three normal densities in a ring flow to the standard normal density, once with the full velocity field and once along
-one random direction after another. The density lives on a grid, particles are carried by its velocity, and the map that
-carries them gives the density estimate J(x) mu(phi(x)), which tends to what the flow began with. Curves tell how far it
-is: KL(rho_t || mu), the log-likelihood that the estimate lacks, and KL(mu || rho_t) with the slope that the equation
-gives it. Beside the first stands what a fit to a sample lacks after each of its steps (`hr.DualAscentFlow.notes`); it
-begins with the normal density of the sample's mean and deviations.
+one random direction after another. The density is a table on a grid, its velocity carries particles, and the map that
+carries them gives the density estimate J(x) mu(phi(x)), which tends to the initial density. Curves show the distance
+that remains: KL(rho_t || mu), the log-likelihood that the estimate lacks, and KL(mu || rho_t) with its slope by the
+equation. The first curve is compared with the log-likelihood that a fit to a sample lacks after each of its steps
+(`hr.DualAscentFlow.notes`), which begins with the normal density of the sample's mean and deviations.
 
     python examples/continuous_flow.py [--cells 96] [--time 12] [--directions 24] [--seed 0] [--output flow.png]
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 
-ROWS, STEPS = 5000, 200  # of the fit to a sample
+ROWS, STEPS = 5000, 200  # rows and steps of the fit to a sample
 REACH = 6.0  # half the width of the box
 ANGLES = (0.2, 2.3, 4.4)
 CENTRES = 1.5 * np.array([(np.cos(a), np.sin(a)) for a in ANGLES])
@@ -32,30 +32,30 @@ VARIANCE = 0.5
 
 
 def rho(points: NDArray[Any]) -> NDArray[Any]:
-    """The density that the flow begins with."""
+    """The initial density at points."""
     squares = ((points[:, None, :] - CENTRES) ** 2).sum(axis=2)
     return np.asarray(np.exp(-squares / (2.0 * VARIANCE)).mean(axis=1) / (2.0 * np.pi * VARIANCE))
 
 
 def mu(points: NDArray[Any]) -> NDArray[Any]:
-    """The target; its scale does not matter."""
+    """The target density at points; its scale does not matter."""
     return np.asarray(np.exp(-(points**2).sum(axis=1) / 2.0))
 
 
 def sample(n: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Points (n, 2) of rho."""
+    """Random points (n, 2) from rho."""
     return np.asarray(CENTRES[rng.integers(len(CENTRES), size=n)] + VARIANCE**0.5 * rng.standard_normal((n, 2)))
 
 
 def from_a_sample(rows: NDArray[Any], x: NDArray[Any], seed: int) -> NDArray[np.float64]:
-    """What the estimates of a fit to rows still lack after each of its steps, in nats, at other points x."""
+    """The nats that the estimates of a fit to rows lack after each of its steps, at other points x."""
     ascent = hr.DualAscentFlow.notes(steps=STEPS, seed=seed, dtype="float64").fit(rows, progress=False)
     truth = np.log(rho(x)).mean()
     return np.array([truth - ascent[:t].log_prob(x).mean() for t in range(len(ascent) + 1)])
 
 
 def draw(path: Path, runs: dict[str, hr.continuum.Evolution], lacks: NDArray[Any], x: NDArray[Any]) -> bool:
-    """Densities with particles on them, estimates, and curves; False where matplotlib is missing."""
+    """Draw densities with particles, estimates, and curves; return False where matplotlib is missing."""
     try:
         import matplotlib as mpl
 
@@ -93,7 +93,7 @@ def draw(path: Path, runs: dict[str, hr.continuum.Evolution], lacks: NDArray[Any
 
 
 def main() -> int:
-    """Run the example; the exit status is 1 if something that must hold does not."""
+    """Run the example; the exit status is 1 if a property of the evolution does not hold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--cells", type=int, default=96)
     parser.add_argument("--time", type=float, default=12.0)

@@ -1,13 +1,13 @@
-"""Looking at a fit before trusting it: what speaks against a flow that hardly saw the data, and against one that did.
+"""Looking at a fit before trusting it: evidence against a flow that hardly saw the data, and against one that did.
 
-Rows are two moons and a third column that follows a context. A flow is fitted for two epochs, and another by default;
-both are looked at by `hr.diagnose` with rows that neither saw: tests of latent rows, of coverage, by a classifier and
-by distances to the training rows, all judged together. The first report says what is wrong, and the second that nothing
-is, or how little.
+Rows are two moons and a third column that follows a context. One flow is fitted for two epochs, and another by default;
+`hr.diagnose` tests both with rows that were held out: tests of latent rows, of coverage, by a classifier and by
+distances to the training rows, all judged together. The first report names the faults, and the second reports no fault,
+or a small one.
 
     python examples/diagnosis.py [--rows 6000] [--epochs N] [--output diagnosis.png]
 
-`--output` draws the first look, and needs matplotlib.
+`--output` draws the diagnosis of the first flow, and needs matplotlib.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def draw_rows(n: int, rng: np.random.Generator) -> tuple[Rows, Rows]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the example; the exit status is 1 if the short fit is not found out, or the long one is not better."""
+    """Run the example; the exit status is 1 if the short fit passes, or if the long one is not better."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, default=6000)
     parser.add_argument("--epochs", type=int, help="as `fit` chooses by default")

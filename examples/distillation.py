@@ -1,21 +1,23 @@
 """Probability density distillation (van den Oord et al. 2017): an inverse autoregressive flow learns another's density.
 
 A masked autoregressive flow (MAF) is fitted to 19,020 events of the MAGIC gamma-ray telescope (data/README.md). Then an
-inverse autoregressive flow (IAF) learns from it without the data (`hr.distill`): at first each transform that of the
-teacher in its place, then the whole from the teacher's log densities and their gradients at the student's samples.
-Printed are KL(student || teacher), how well both describe events that neither has seen, how far apart samples of both
-are, and how fast both are in both directions; and what the same IAF reaches by likelihood, on the teacher's samples.
+inverse autoregressive flow (IAF) learns from the MAF without the data (`hr.distill`): at first each transform learns
+from the teacher's transform in its position, then the whole flow from the teacher's log densities and their gradients
+at the student's samples. The example prints KL(student || teacher), the mean log density of held-out events under both,
+the distance between samples of both, and their speed in both directions; and the result of the same IAF after a fit by
+likelihood to the teacher's samples.
 
-Elsewhere a MAF needs one network pass for each coordinate of a sample, and an IAF one for all, which is what
-distillation is for. In headrace both directions of both cost one pass of arithmetic. What is left is that the
-sequential direction has its levels to go through one after another, and students for systems that run a flow one way
-only. The student needs larger networks to say the same, so that here the teacher is the faster one in both directions.
+In other libraries a MAF needs one network pass for each coordinate of a sample, and an IAF one pass for all, which is
+the purpose of distillation. In headrace both directions of both flows cost the arithmetic of one pass. Two reasons to
+distill remain: the sequential direction computes one level after another, and some systems run a flow in one direction
+only. The student needs larger networks for the same density, so that in this example the teacher is faster in both
+directions.
 
     python examples/distillation.py [--steps 8000] [--samples 512] [--first-steps 4000] [--hidden 128,128,128]
         [--learning-rate 1.5e-3] [--epochs 250] [--drawn 100000] [--seed 0] [--output distillation.png]
 
-`--first-steps` are those of each transform alone, `--drawn` the samples that the IAF is fitted to by likelihood.
-`--output` draws samples of both and needs matplotlib.
+`--first-steps` are the steps of each transform alone, `--drawn` the samples of the fit by likelihood. `--output` draws
+samples of both and needs matplotlib.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ import headrace as hr
 DATA = Path(__file__).parent / "data" / "magic.npz"
 COLUMNS = ("fLength", "fWidth", "fSize", "fConc", "fConc1", "fAsym", "fM3Long", "fM3Trans", "fAlpha", "fDist")
 DRAWN = ((0, 1), (2, 3), (8, 9))
-CLOSE = 0.3  # nats; the defaults reach half of it
+CLOSE = 0.3  # nats; the defaults reach half of this value
 
 
 def load(seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -48,12 +50,13 @@ def load(seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def nats(value: float) -> str:
-    """A KL, which may be huge: where the networks of an affine flow extrapolate, single rows can cost any number."""
+    """A KL as text; it may be huge, because the log density of a row at which an affine flow extrapolates is
+    unlimited."""
     return f"{value:.3f}" if value < 1000.0 else f"{value:.0e}"
 
 
 def draw(path: Path, teacher: NDArray[Any], student: NDArray[Any], events: NDArray[Any]) -> None:
-    """Pairs of columns: events, samples of the teacher, samples of the student."""
+    """Draw pairs of columns: events, samples of the teacher, samples of the student."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 8.6), layout="constrained")
@@ -72,7 +75,7 @@ def draw(path: Path, teacher: NDArray[Any], student: NDArray[Any], events: NDArr
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the example; the exit status is 1 if the student is farther from the teacher than it should be."""
+    """Run the example; the exit status is 1 if the student's divergence from the teacher is above the limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--samples", type=int, default=512)

@@ -1,10 +1,10 @@
 """Dual ascent: two moons flow to the normal density, step by step.
 
-The nonparametric flow of Tabak and Vanden-Eijnden turns points by a random matrix and bends each coordinate a little,
-so that the likelihood grows, hundreds of times. The picture shows the moving points, the density that they stand for
-after each number of steps, and the likelihood of points held out. Beside it: the same few steps with marginal splines,
-trained as a whole afterwards, which is what `DualAscentFlow` does by itself. The density is known, so that the loss
-against it is known, too.
+The nonparametric flow of Tabak and Vanden-Eijnden rotates points by a random matrix and bends each coordinate a little,
+so that the likelihood grows, hundreds of times. The picture shows the moving points, the density after several numbers
+of steps, and the likelihood of points held out. The picture also shows a few steps with marginal splines, which are
+trained together afterwards: the default of `DualAscentFlow`. The density is known, so that the loss against the truth
+is known, too.
 
     python examples/dual_ascent.py [--rows 10000] [--steps 400] [--seed 0] [--output ascent.png]
 """
@@ -26,19 +26,19 @@ NOISE = 0.1
 
 
 def moons(u: NDArray[Any]) -> NDArray[Any]:
-    """Points on two half circles for numbers from 0 to 1."""
+    """Points on two half circles, for values from 0 to 1."""
     t = np.pi * (2.0 * u % 1.0)
     upper = np.stack([np.cos(t), np.sin(t)], axis=1)
     return np.where(u[:, None] < 0.5, upper, [1.0, 0.5] - upper)
 
 
 def draw_rows(rows: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Points on the moons, with noise."""
+    """Random points on the moons, with noise."""
     return moons(rng.random(rows)) + NOISE * rng.standard_normal((rows, 2))
 
 
 def true_log_prob(x: NDArray[Any], count: int = 1000) -> NDArray[Any]:
-    """The mean of normal densities all along the moons."""
+    """The true log density: the mean of normal densities all along the moons."""
     centers = moons((np.arange(count) + 0.5) / count)
     parts = []
     for start in range(0, len(x), 500):
@@ -57,7 +57,7 @@ def draw(
     history: hr.ascent.AscentHistory,
     best: float,
 ) -> bool:
-    """Points and densities over the steps, and the likelihood; False where matplotlib is missing."""
+    """Draw points and densities over the steps, and the likelihood; return False where matplotlib is missing."""
     try:
         import matplotlib as mpl
 
@@ -72,7 +72,7 @@ def draw(
     figure, axes = plt.subplot_mosaic(places, figsize=(12, 9), constrained_layout=True)
     side_x, side_y = np.linspace(-1.6, 2.6, 200), np.linspace(-1.1, 1.6, 200)
     grid = np.stack(np.meshgrid(side_x, side_y), axis=2).reshape(-1, 2)
-    side = x[:, 1] > 0.25  # colours tell where points come from
+    side = x[:, 1] > 0.25  # colours show where points come from
     for i, t in enumerate(steps):
         top, middle = axes[i], axes[4 + i]
         z = flow[:t].to_latent(x)[0]
@@ -100,7 +100,7 @@ def draw(
 
 
 def main() -> int:
-    """Run the example; the exit status is 1 if a step made the likelihood less, or splines were no better."""
+    """Run the example; the exit status is 1 if a step lowered the likelihood, or splines were no better."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--steps", type=int, default=400)

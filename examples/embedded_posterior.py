@@ -1,10 +1,9 @@
 """A posterior with an embedding network: samples of any size, read by a network trained with the flow (PyTorch).
 
-A measurement is a sample of 4 to 32 numbers from a normal distribution, whose mean and deviation are asked for: θ is
-the mean and the log deviation. An embedding network sees each number and sums (a deep set, Zaheer et al. 2017), so that
-neither order nor size matter; what it makes is the context of a `headrace.torch.FlowModule`, and both are trained
-together on simulations. The prior is conjugate (normal-inverse-gamma), so that the exact posterior is known. Checked
-are
+A measurement is a sample of 4 to 32 values from a normal distribution with an unknown mean and deviation: θ is the mean
+and the log deviation. An embedding network sees each value and sums (a deep set, Zaheer et al. 2017), so that neither
+order nor size matter; its output is the context of a `headrace.torch.FlowModule`, and both are trained together on
+simulations. The prior is conjugate (normal-inverse-gamma), so that the exact posterior is known. The example checks
 
 - the Kullback-Leibler divergence from the exact posterior to the flow, averaged over new measurements;
 - that true parameters have uniform ranks among draws of the flow, as in simulation-based calibration.
@@ -29,15 +28,15 @@ from torch import Tensor, nn
 import headrace as hr
 from headrace.torch import FlowModule
 
-LEAST, MOST = 4, 32  # numbers of a sample
-SHAPE, RATE = 3.0, 2.0  # of the prior: 1 / variance is gamma, the mean is normal with that variance
+LEAST, MOST = 4, 32  # the least and the largest size of a sample
+SHAPE, RATE = 3.0, 2.0  # the prior: 1 / variance is gamma, and the mean is normal with that variance
 DRAWS, BINS = 99, 20
-CHI_SQUARED = 43.8  # exceeded by 1 in 1000 with BINS - 1 degrees of freedom
+CHI_SQUARED = 43.8  # 1 in 1000 values exceeds this, with BINS - 1 degrees of freedom
 CLOSE = 0.1  # nats
 
 
 def simulate(n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Parameters (n, 2), numbers (n, MOST) and which of them are there."""
+    """Parameters (n, 2), values (n, MOST), and a mask of the values that exist."""
     deviation = torch.distributions.Gamma(SHAPE, RATE).sample((n, 1)).rsqrt()
     mean = deviation * torch.randn(n, 1)
     there = (torch.arange(MOST) < torch.randint(LEAST, MOST + 1, (n, 1))).float()
@@ -46,7 +45,7 @@ def simulate(n: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def exact_log_prob(theta: Tensor, y: Tensor, there: Tensor) -> Tensor:
-    """Log density of the exact posterior: normal-inverse-gamma with the sample's numbers taken in."""
+    """The log density of the exact posterior: the normal-inverse-gamma density that the sample's values update."""
     count = there.sum(-1)
     average = y.sum(-1) / count
     precision, centre = 1.0 + count, y.sum(-1) / (1.0 + count)
@@ -60,10 +59,10 @@ def exact_log_prob(theta: Tensor, y: Tensor, there: Tensor) -> Tensor:
 
 
 class Posterior(nn.Module):
-    """A network for each number, their mean, and a flow; the size goes in as another number."""
+    """A network for each value, the mean of its outputs, and a flow; the sample's size is a further input."""
 
     def __init__(self, seed: int) -> None:
-        """Context of 8 numbers."""
+        """Make networks with a context of 8 values."""
         super().__init__()
         self.each = nn.Sequential(nn.Linear(1, 32), nn.SiLU(), nn.Linear(32, 16))
         self.all = nn.Sequential(nn.Linear(18, 64), nn.SiLU(), nn.Linear(64, 8))
@@ -81,7 +80,7 @@ class Posterior(nn.Module):
 
 
 def train(posterior: Posterior, steps: int, rows: int) -> None:
-    """Network and flow together, on new simulations at every step."""
+    """Train the network and the flow together, on new simulations at every step."""
     optimiser = torch.optim.Adam(posterior.parameters(), 3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
@@ -95,14 +94,14 @@ def train(posterior: Posterior, steps: int, rows: int) -> None:
 
 
 def chi_squared(ranks: Tensor) -> float:
-    """Of ranks in equal bins; about BINS - 1 for a calibrated posterior."""
+    """The chi-squared of ranks in equal bins, which is about BINS - 1 for a calibrated posterior."""
     counts = torch.bincount(ranks * BINS // (DRAWS + 1), minlength=BINS)
     expected = len(ranks) / BINS
     return float(((counts - expected) ** 2 / expected).sum())
 
 
 def draw(path: Path, posterior: Posterior) -> None:
-    """Exact posteriors of samples of 4, 8, 16 and 32 numbers, and draws of the flow."""
+    """Draw exact posteriors of samples of 4, 8, 16 and 32 values, and draws of the flow."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.2), layout="constrained")
@@ -122,7 +121,7 @@ def draw(path: Path, posterior: Posterior) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the example; the exit status is 1 if the posterior is not the exact one within what it prints."""
+    """Run the example; the exit status is 1 if the posterior differs from the exact one by more than the limits."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--rows", type=int, default=256)

@@ -1,8 +1,9 @@
-"""The four energies of Rezende and Mohamed (2015), and what flows make of them.
+"""The four energies of Rezende and Mohamed (2015), and flows that are fitted to them.
 
 Each flow is fitted to a density e^-U alone, without any sample of it (`hr.fit_to_density`). The integrals of the four
-are known, so that KL(flow || density) is known too: it is the free energy plus log Z. The picture has the densities in
-the first column and the flows' beside them, evaluated on a grid: planar and radial flows have inverses here.
+energies are known, so that KL(flow || density) is known, too: it is the free energy plus log Z. The picture has the
+densities in the first column and those of the flows beside them, evaluated on a grid, which is possible because planar
+and radial flows of headrace have inverses.
 
     python examples/energies.py [--steps 2000] [--energies U1,U2,U3,U4] [--seed 0] [--output energies.png]
 
@@ -43,7 +44,7 @@ def grid_of(energy: hr.densities.Energy) -> NDArray[np.float32]:
 
 
 def draw(path: Path, columns: list[str], rows: list[tuple[str, list[NDArray[Any]]]]) -> None:
-    """Densities as pictures, one row an energy."""
+    """Draw densities as pictures, one row for each energy."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.7 * len(columns), 1.85 * len(rows)), layout="constrained")
@@ -60,7 +61,7 @@ def draw(path: Path, columns: list[str], rows: list[tuple[str, list[NDArray[Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the example; the exit status is 1 if the best flow of some energy is not within 0.1 nats of it."""
+    """Run the example; the exit status is 1 if the best flow for an energy is not within 0.1 nats of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--energies", default="U1,U2,U3,U4")

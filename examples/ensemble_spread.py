@@ -1,9 +1,9 @@
 """Where not to trust a density: five flows that saw few rows agree where the rows were, and nowhere else.
 
-Rows are from a density that is known: a ring with a gap. Five flows are fitted to the same few of them from other
-seeds, as one `Ensemble`. Printed are the mean log-likelihood of new rows, of the mixture and of its members, and the
-spread, the standard deviation of the members' log densities: of new rows, and of places that no row comes from. There
-the log densities are wrong by many nats, and the spread says so without the truth.
+Rows come from a known density: a ring with a gap. Five flows are fitted to the same few rows from different seeds, as
+one `Ensemble`. The example prints the mean log-likelihood of new rows, of the mixture and of its members, and the
+spread, which is the standard deviation of the members' log densities: for new rows, and for points far from all rows.
+At these points the log densities are wrong by many nats, and a large spread shows this without the truth.
 
     python examples/ensemble_spread.py [--rows 500] [--members 5] [--epochs N] [--output ensemble_spread.png]
 
@@ -23,28 +23,28 @@ from numpy.typing import NDArray
 
 import headrace as hr
 
-RADIUS, WIDTH, GAP = 3.0, 0.3, 1.2  # of the ring, and half the angle that is left out at the right
-NEW = 5000  # rows
-EDGE = 5.0  # of the picture, and of the places
+RADIUS, WIDTH, GAP = 3.0, 0.3, 1.2  # the ring, and half the angle of the gap at the right
+NEW = 5000  # new rows
+EDGE = 5.0  # half the width of the picture, and of the square of points
 
 Rows = NDArray[Any]
 
 
 def draw_rows(n: int, rng: np.random.Generator) -> Rows:
-    """Angles are uniform outside of the gap, and radii normal."""
+    """Rows on the ring: angles are uniform outside of the gap, and radii normal."""
     angle, radius = rng.uniform(GAP, 2.0 * np.pi - GAP, n), rng.normal(RADIUS, WIDTH, n)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
 def true_log_prob(x: Rows) -> Rows:
-    """Their log density; -inf in the gap. Radii below 0, ten deviations away, are left out."""
+    """The true log density, -inf in the gap. Radii below 0, ten deviations away, are left out."""
     radius, angle = np.hypot(*x.T), np.abs(np.arctan2(x[:, 1], x[:, 0]))
     log_prob = -0.5 * ((radius - RADIUS) / WIDTH) ** 2 - np.log(WIDTH * np.sqrt(2.0 * np.pi) * radius)
     return np.where(angle > GAP, log_prob - np.log(2.0 * (np.pi - GAP)), -np.inf)
 
 
 def draw(path: Path, ensemble: hr.Ensemble, x: Rows) -> None:
-    """The rows and the truth, the mixture, and the spread."""
+    """Draw the rows and the truth, the mixture, and the spread."""
     from matplotlib.figure import Figure
 
     line = np.linspace(-EDGE, EDGE, 200)
@@ -67,7 +67,7 @@ def draw(path: Path, ensemble: hr.Ensemble, x: Rows) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the example; the exit status is 1 if the spread does not tell places without rows from others."""
+    """Run the example; the exit status is 1 if the spread does not distinguish points without rows from rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--members", type=int, default=5)

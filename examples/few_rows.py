@@ -1,16 +1,16 @@
-"""Few rows: what a flow makes of thirty rows, or three hundred, with and without the care that `fit` takes.
+"""Few rows: a flow of thirty rows, or of three hundred, with and without the care that `fit` takes.
 
-A flow has thousands of weights. Trained for long on few rows, it learns the rows by heart, and gives new ones a density
-that is lower by whole nats. Without `epochs`, `fit` chooses by rows that are left out how long to train, and keeps the
-Gaussian of the rows where no flow is better. Two densities are known here: a normal one, of which only a Gaussian is to
-be learnt, and one that is bent. For each number of rows three fits are compared: the Gaussian, a flow trained for
-200 epochs whatever the rows, and a flow with `fit`'s own choice. Printed is what each loses of the mean log-likelihood
-of new rows, in nats: medians of several tables.
+A flow has thousands of weights. Trained for long on few rows, it memorises the rows, and gives new rows a density that
+is lower by whole nats. Without `epochs`, `fit` chooses the length of training by rows held out, and keeps the Gaussian
+of the rows where no flow is better. The true densities are known: a normal density, for which a Gaussian is the best
+model, and a bent one. For each number of rows the example compares three fits: the Gaussian, a flow trained for 200
+epochs whatever the rows, and a flow with the choices of `fit`. The example prints the loss of each fit in the mean
+log-likelihood of new rows, in nats: medians of several tables.
 
     python examples/few_rows.py [--tables 3] [--rows 30 100 300 1000] [--output few_rows.png]
 
-`--output` draws the losses, and needs matplotlib. The exit status is 0 if care gains for the fewest rows of each
-density, and the careful flow is better than the Gaussian where bent rows are most.
+`--output` draws the losses, and needs matplotlib. The exit status is 0 if for the fewest rows of each density the
+choices of `fit` gain, and if with most of the bent rows its flow is better than the Gaussian.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def normal(n: int, rng: np.random.Generator) -> tuple[Rows, Rows]:
 
 
 def bent(n: int, rng: np.random.Generator) -> tuple[Rows, Rows]:
-    """Each coordinate is moved by the square of the one before, which keeps volumes."""
+    """Rows in which each coordinate is moved by the square of the previous one, which keeps volumes."""
     x, log_prob = normal(n, rng)
     for i in range(FEATURES - 1, 0, -1):
         x[:, i] += BEND * x[:, i - 1] ** 2
@@ -74,7 +74,7 @@ DENSITIES = {"normal rows": normal, "bent rows": bent}
 
 
 def draw(path: Path, counts: list[int], losses: dict[str, dict[str, list[float]]]) -> None:
-    """Losses by the number of rows."""
+    """Draw the losses by the number of rows."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -88,7 +88,7 @@ def draw(path: Path, counts: list[int], losses: dict[str, dict[str, list[float]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Fit, print and draw; 0 if care was worth it."""
+    """Fit, print and draw; return 0 if the choices of `fit` gain."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[30, 100, 300, 1000])
     parser.add_argument("--tables", type=int, default=3)

@@ -1,8 +1,9 @@
 """The Hertzsprung-Russell diagram: 54,000 stars, as many drawn from a flow, and the flow's density.
 
 A neural spline flow is fitted to the colour and the absolute magnitude of stars of the Hipparcos catalogue
-(data/README.md). Printed is how likely it makes stars that it did not see, beside a Gaussian. The seven lines of
-`fitted` are all that a table of your own needs. `headrace demo` compares more densities on the command line.
+(data/README.md). The example prints the mean log density of stars that were held out, beside that of a Gaussian.
+Another table needs no more than the seven lines of `fitted`. `headrace demo` compares more densities on the command
+line.
 
     python examples/fit_density.py [--epochs 50] [--seed 0] [--output hr_diagram.png]
 """
@@ -20,17 +21,17 @@ from numpy.typing import NDArray
 import headrace as hr
 
 STARS = Path(hr.__file__).parent / "data" / "hr_stars.npz"
-COLOUR, MAGNITUDE = (-0.4, 2.0), (12.5, -4.0)  # bright stars have small magnitudes, and are on top
+COLOUR, MAGNITUDE = (-0.4, 2.0), (12.5, -4.0)  # bright stars have small magnitudes, and are at the top
 PIXELS, DRAWN = 400, 20_000
 HUES = ["#7f9dff", "#a9bfff", "#dfe5ff", "#fff4e0", "#ffd9a0", "#ffb066", "#ff8040", "#e0502a"]
-ENOUGH = 0.7  # nats a star that the flow must gain over the Gaussian; 0.90 where all went well
+ENOUGH = 0.7  # nats a star that the flow must gain over the Gaussian; a good fit gains 0.90
 
 
 def fitted(epochs: int, seed: int) -> tuple[hr.Flow, NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The flow, the stars that it was fitted to, those held out, and as many drawn."""
+    """The flow, the stars that it was fitted to, those held out, and as many samples."""
     with np.load(STARS) as file:
         stars, held_out = file["train"], file["held_out"]
-    flow = hr.NSF(2, link="linear", seed=seed)  # linear maps between networks: no streaks along the axes
+    flow = hr.NSF(2, link="linear", seed=seed)  # linear maps between networks prevent streaks along the axes
     flow.fit(stars, epochs=epochs, seed=seed)
     drawn = flow.sample(len(stars), seed=seed)
     print(f"{len(held_out)} stars that were held out: {flow.log_prob(held_out).mean():.3f} nats a star")
@@ -46,7 +47,7 @@ def gaussian_log_prob(stars: NDArray[Any], held_out: NDArray[Any]) -> NDArray[An
 
 
 def draw(path: Path, flow: hr.Flow, stars: NDArray[Any], drawn: NDArray[Any]) -> bool:
-    """Stars, as many drawn, and the density; False where matplotlib is missing."""
+    """Draw stars, as many samples, and the density; return False where matplotlib is missing."""
     try:
         import matplotlib as mpl
 

@@ -1,9 +1,9 @@
 """Across the border without copies: NumPy, PyTorch and JAX read the same memory, and one flow reads and fills it.
 
-Printed are addresses. Rows are made once, opened by each framework where they are, and scored there: results are the
-framework's own arrays, to the bit the same. A result is written by the core into memory that is the framework's
-already (`out=`, or what the next framework opens). What must copy says so: JAX takes only aligned memory as it is, and
-arrays of JAX are read-only for others.
+The example prints addresses. Rows are made once, each framework opens them in place, and the flow scores them there:
+results are arrays of the framework, with equal bits. The core writes a result into memory of a framework (`out=`, or
+memory that the next framework opens). Sharing has limits: JAX opens only aligned memory in place, and other frameworks
+can only read arrays of JAX.
 
     python examples/frameworks_without_copies.py [--rows 100000]
 """
@@ -23,7 +23,7 @@ import headrace as hr
 
 
 def address(array: object) -> int:
-    """Where the numbers of an array lie."""
+    """The address of an array's first value."""
     if isinstance(array, np.ndarray):
         return array.ctypes.data
     if isinstance(array, torch.Tensor):
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flow.parameters = flow.parameters + 0.03 * noise
     x_torch = torch.randn(options.rows, 4, generator=torch.Generator().manual_seed(0))
     x_numpy = x_torch.numpy()
-    x_jax = jnp.from_dlpack(x_torch)  # of aligned memory: PyTorch's is, NumPy's need not be
+    x_jax = jnp.from_dlpack(x_torch)  # needs aligned memory, which PyTorch's is and NumPy's need not be
     opened = {"NumPy": x_numpy, "PyTorch": x_torch, "JAX": x_jax}
     print(f"rows, {x_numpy.nbytes / 1e6:.1f} MB, opened by each framework:")
     for name, array in opened.items():
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for score in scores.values():
         np.testing.assert_array_equal(np.asarray(score), scores["NumPy"])
 
-    score_numpy = np.asarray(scores["JAX"])  # a view: JAX's arrays do not change, and NumPy may not write to this one
+    score_numpy = np.asarray(scores["JAX"])  # a view, which NumPy may only read, because JAX's arrays do not change
     assert address(score_numpy) == address(scores["JAX"])
     assert not score_numpy.flags.writeable
     score_torch = torch.from_numpy(scores["NumPy"])

@@ -1,14 +1,14 @@
-"""Missing columns: what four of a shower's ten numbers may have been, where the other six are known. (data/README.md)
+"""Missing columns: four of a shower's ten values, drawn from their density given the other six (data/README.md).
 
-A flow of one order is fitted to gamma rays of the MAGIC telescope. Of rows that it did not see the last four columns
-are taken away, and drawn again from their exact density where the first six are known, `Flow.given`. Printed are the
-mean log density of the removed values, beside that of a Gaussian, and how often it lies in the central 90 % of the
-draws of its row.
+A flow of one order is fitted to gamma rays of the MAGIC telescope. The last four columns of held-out rows are removed,
+and drawn again from their exact density given the first six, `Flow.given`. The example prints the mean log density of
+the removed values, beside that of a Gaussian, and the share of removed values in the central 90 % of the draws for
+their row.
 
     python examples/missing_columns.py [--epochs N] [--time-budget 60] [--draws 200] \
         [--seed 0] [--output missing_columns.png]
 
-`--output` draws the numbers of a few rows, and needs matplotlib.
+`--output` draws the values of a few rows, and needs matplotlib.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 import headrace as hr
 
 DATA = Path(__file__).parent / "data" / "magic.npz"
-KNOWN = 6  # columns
-HELD_OUT = 2000  # rows
+KNOWN = 6  # known columns
+HELD_OUT = 2000  # rows held out
 SHOWN = 4
 MISSING = ("asymmetry", "third moment across", "angle", "distance")
 
@@ -34,14 +34,16 @@ Rows = NDArray[Any]
 
 
 def load_gammas() -> Rows:
-    """Shape (12332, 10): size, concentration and the third moment along the shower first, as those that are known."""
+    """Gammas, shape (12332, 10); the columns are ordered so that the first ones are known: size, concentration and the
+    third moment along the shower."""
     with np.load(DATA) as file:
         gammas: Rows = file["gamma"].T
     return gammas[:, [0, 1, 2, 3, 4, 6, 5, 7, 8, 9]]
 
 
 def gaussian_log_prob(train: Rows, known: Rows, missing: Rows) -> Rows:
-    """Of the missing columns where the others are known, if all were normal: around a line, with one covariance."""
+    """The log density of the missing columns given the others, if all were normal: around a line, with one
+    covariance."""
     mean, covariance = train.mean(axis=0, dtype="f8"), np.cov(train.T)
     gain = np.linalg.solve(covariance[:KNOWN, :KNOWN], covariance[:KNOWN, KNOWN:]).T
     left = covariance[KNOWN:, KNOWN:] - gain @ covariance[:KNOWN, KNOWN:]
@@ -51,7 +53,7 @@ def gaussian_log_prob(train: Rows, known: Rows, missing: Rows) -> Rows:
 
 
 def draw(path: Path, draws: Rows, missing: Rows) -> None:
-    """Draws of two missing columns for a few rows, and what was taken away."""
+    """Draw samples of two missing columns for a few rows, with the removed values."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3.4), layout="constrained")

@@ -2,11 +2,12 @@
 
 Neal's funnel has a coordinate v, normal with deviation 3, and others that are normal with deviation exp(v / 2): no step
 size suits both its neck and its mouth. A flow is fitted to the density (`hr.fit_to_density`), and NUTS samples z, where
-x = flow(z) has the funnel's density (Hoffman et al. 2019): there it is nearly a standard normal. The flow is frozen
-(`headrace.jax.freeze`), and numpyro's compiled code calls it. The flow need not be exact, as NUTS corrects for it.
+x = flow(z) has the funnel's density (Hoffman et al. 2019): the density of z is nearly a standard normal. The flow is
+frozen (`headrace.jax.freeze`), and numpyro's compiled code calls it. The flow need not be exact, because NUTS corrects
+for its error.
 
-Printed are effective samples of v, in all and for each thousand gradients of the density, and how far the moments of v
-are from the truth.
+The example prints the effective samples of v, in all and for each thousand gradients of the density, and the errors of
+the moments of v.
 
     python examples/neutra.py [--draws 1000] [--fit-steps 1500] [--seed 0] [--output neutra.png]
 
@@ -33,18 +34,18 @@ import headrace as hr
 import headrace.jax as hj
 
 FEATURES, DEVIATION = 6, 3.0
-GAIN = 2.0  # how many times the effective samples a gradient of plain NUTS are asked for
+GAIN = 2.0  # the least factor over the effective samples a gradient of plain NUTS
 
 
 def log_density(x: Any) -> Any:
-    """Of rows (..., features), the first of which is v, up to a constant."""
+    """The log density of rows (..., features), the first of which is v, up to a constant."""
     v = x[..., 0]
     others = -0.5 * (x[..., 1:] ** 2).sum(-1) * jnp.exp(-v) - 0.5 * (FEATURES - 1) * v
     return others - 0.5 * (v / DEVIATION) ** 2
 
 
 def sample(potential: Callable[[Any], Any], draws: int, seed: int) -> tuple[NDArray[Any], int, float]:
-    """Draws of NUTS by a potential energy, the gradients that they took, and CPU seconds, compiling included."""
+    """Samples of NUTS for a potential energy, the number of gradients, and CPU seconds, compiling included."""
     kernel = numpyro.infer.NUTS(potential_fn=potential, target_accept_prob=0.9)
     run = numpyro.infer.MCMC(kernel, num_warmup=500, num_samples=draws, progress_bar=False)
     start = time.process_time()
@@ -54,7 +55,7 @@ def sample(potential: Callable[[Any], Any], draws: int, seed: int) -> tuple[NDAr
 
 
 def draw(path: Path, samples: dict[str, NDArray[Any]]) -> None:
-    """The first two coordinates of each, and v from draw to draw."""
+    """Draw the first two coordinates of each sample, and v from draw to draw."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), layout="constrained")
@@ -69,7 +70,7 @@ def draw(path: Path, samples: dict[str, NDArray[Any]]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the example; the exit status is 1 if the transport did not help."""
+    """Run the example; the exit status is 1 if the transport gains too little."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--fit-steps", type=int, default=1500)

@@ -1,17 +1,17 @@
-"""Daily returns beside GARCH: what a network learns of the S&P 500 from 4,000 days.
+"""Daily returns beside GARCH: a network that is fitted to 4,000 days of the S&P 500.
 
-The classical model of daily returns is a GARCH(1, 1): today's variance is a sum of yesterday's and of yesterday's
-squared return, and the return has Student's t distribution. A `WaveNet` is a density of each day given the days before,
-too, and has to find that by itself. Both are fitted to the first 4,000 days of 1999 to 2018, and judged by the log
-density of the others, in nats a day.
+The classical model of daily returns is a GARCH(1, 1): a day's variance is a weighted sum of the variance and of the
+squared return of the day before, and the return has Student's t distribution. A `WaveNet` is also a density of each day
+given the days before, but has to learn that dependence. Both models are fitted to the first 4,000 days of 1999 to 2018,
+and judged by the log density of the other days, in nats a day.
 
-The prices come from the wheel of the package arch, which `pip download` fetches; where it cannot be fetched, returns
-are made by a GARCH process. Needs SciPy for the GARCH.
+The prices come from the wheel of the package arch, which `pip download` fetches; where it cannot be fetched, the
+returns are simulated by a GARCH process. The fit of the GARCH needs SciPy.
 
     python examples/returns.py [--made] [--epochs N] [--seeds 3] [--output returns.png]
 
-`--made` takes made returns, `--output` draws the returns, and how far the flow is ahead day by day; it needs
-matplotlib.
+`--made` takes simulated returns; `--output` draws the returns, and the difference of log densities day by day, and
+needs matplotlib.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from numpy.typing import NDArray
 
 import headrace as hr
 
-ROOT = Path(__file__).resolve().parents[1]  # has the benchmark that fetches the data
-DAYS = 4000  # to fit
+ROOT = Path(__file__).resolve().parents[1]  # the folder of the benchmark that fetches the data
+DAYS = 4000  # days to fit
 
 
 def flow_of(returns: NDArray[Any], days: int, seed: int, **settings: Any) -> NDArray[Any]:
-    """Log densities of the days after the first ones, by a flow of these."""
+    """Log densities of the days after the first `days`, by a flow that is fitted to these."""
     flow = hr.WaveNet(layers=6, channels=8, prediction=4, bins=3, seed=seed)
     flow.fit(returns[:days, None], seed=seed, progress=False, **settings)
     return np.asarray(flow.log_prob_steps(returns[:, None])[days:], np.float64)
 
 
 def prices() -> NDArray[Any] | None:
-    """Closing prices; None where they cannot be fetched."""
+    """The closing prices, or None where they cannot be fetched."""
     from bench.sequences.series import text_of
 
     with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +49,7 @@ def prices() -> NDArray[Any] | None:
 
 
 def made_returns(days: int, seed: int) -> NDArray[Any]:
-    """A GARCH(1, 1) with Student's t of 7 degrees of freedom."""
+    """Returns of a GARCH(1, 1) with Student's t of 7 degrees of freedom."""
     rng = np.random.default_rng(seed)
     noise, found, variance = rng.standard_t(7.0, days) * np.sqrt(5.0 / 7.0), np.zeros(days), 1.0
     for t in range(days):
@@ -59,7 +59,7 @@ def made_returns(days: int, seed: int) -> NDArray[Any]:
 
 
 def draw(path: Path, returns: NDArray[Any], ahead: NDArray[Any]) -> None:
-    """Returns, and the sum of log density that the flow has more."""
+    """Draw the returns, and the cumulative difference of log densities of the flow and the GARCH."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.6), layout="constrained")

@@ -1,8 +1,8 @@
 """Score and sample: the Hertzsprung-Russell diagram by a flow that another library fitted.
 
-Loads a masked autoregressive flow of 6 transforms (data/README.md), scores held-out stars of the Hipparcos catalogue,
-draws 100,000 new ones, and prints density, round-trip error and rows a second in both directions.
-With matplotlib it also draws data beside samples.
+The example loads a masked autoregressive flow of 6 transforms (data/README.md), scores held-out stars of the Hipparcos
+catalogue, draws 100,000 samples, and prints density, round-trip error and rows a second in both directions. With
+matplotlib it also draws data beside samples.
 
     python examples/score_and_sample.py [--stars 100000] [--seed 0] [--dtype float32] [--output hr.png]
 """
@@ -24,11 +24,12 @@ import headrace as hr
 
 STARS = Path(hr.__file__).parent / "data" / "hr_stars.npz"
 DATA = Path(__file__).parent / "data" / "hr_maf.npz"
-EXPECTED = -1.938634  # mean log-likelihood of the held-out stars, computed in float64 where the flow was fitted
+# Mean log-likelihood of the held-out stars, computed in float64 by the library that fitted the flow.
+EXPECTED = -1.938634
 
 
 def load_flow(data: Any, dtype: str) -> hr.Flow:
-    """The flow in the file: its transforms are listed from data to latent, a `Flow` takes them the other way round."""
+    """The flow in the file, which lists transforms from data to latent; a `Flow` takes them in reverse order."""
     transforms: list[hr.transforms.Transform] = []
     t = 0
     while f"t{t}.l0.weight" in data:
@@ -49,7 +50,7 @@ def load_flow(data: Any, dtype: str) -> hr.Flow:
 
 
 def rows_a_second(rows: int, call: Callable[[], object], repeats: int = 7) -> float:
-    """The median over a few calls."""
+    """The rows a second of a call, as the median over a few calls."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -59,7 +60,7 @@ def rows_a_second(rows: int, call: Callable[[], object], repeats: int = 7) -> fl
 
 
 def draw(path: Path, stars: NDArray[Any], samples: NDArray[Any]) -> bool:
-    """Data beside samples; False where matplotlib is missing."""
+    """Draw data beside samples; return False where matplotlib is missing."""
     try:
         import matplotlib as mpl
 

@@ -1,19 +1,19 @@
 """A seismometer's noise and events: the log density of each step is an anomaly score.
 
 A station in Bavaria recorded the vertical motion of the ground for two and a half hours, 100 times a second; a flow of
-sequences is fitted to the first four fifths. What it does not expect in the others is an event: the score is the
-negative log density of each step given those before, as a mean over a second. To see how good that is, weak events are
-added at known times, a decaying oscillation of 15 Hz each, of 15 % of the record's deviation. Printed is the area
-under the ROC curve (AUC: the probability that a window with an event scores higher than one without), beside those of
-the usual detector, the ratio of a short-term and a long-term average (STA/LTA) of the record's power between 5 and
-45 Hz, and of that power alone. Needs SciPy for these.
+sequences is fitted to the first four fifths. An event in the rest is motion that the flow does not expect: the score is
+the negative log density of each step given the steps before, as a mean over a second. To measure the quality of the
+score, weak events are added at known times: decaying oscillations of 15 Hz, of 15 % of the record's deviation. The
+example prints the area under the ROC curve (AUC: the probability that a window with an event scores higher than one
+without), beside those of the usual detector, the ratio of a short-term and a long-term average (STA/LTA) of the
+record's power between 5 and 45 Hz, and of that power alone. The two detectors by power need SciPy.
 
 The record is in the wheel of the package obspy, which `pip download` fetches; where it cannot be fetched, noise is
-made.
+simulated.
 
     python examples/seismometer.py [--made] [--epochs 20] [--output seismometer.png]
 
-`--made` takes made noise, `--output` draws record and score and needs matplotlib.
+`--made` takes simulated noise; `--output` draws the record and the score and needs matplotlib.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 
-ROOT = Path(__file__).resolve().parents[1]  # has the benchmark that fetches the data
+ROOT = Path(__file__).resolve().parents[1]  # the folder of the benchmark that fetches the data
 RATE = 100  # steps a second
 WINDOW, LONG = RATE, 30 * RATE
 EVENTS, SIZE = 60, 0.15
@@ -40,7 +40,7 @@ Floats = NDArray[np.float64]
 
 
 def record() -> NDArray[np.int32] | None:
-    """The integers; None where they cannot be fetched."""
+    """The record as integers, or None where it cannot be fetched."""
     sys.path.insert(0, str(ROOT))
     from bench.sequences.series import text_of
 
@@ -50,7 +50,7 @@ def record() -> NDArray[np.int32] | None:
 
 
 def made_noise(steps: int, seed: int) -> NDArray[np.int32]:
-    """An autoregression around a slow swell."""
+    """Noise of an autoregression around a slow swell."""
     rng = np.random.default_rng(seed)
     noise, x = 20.0 * rng.standard_normal(steps), np.zeros(steps)
     for t in range(2, steps):
@@ -61,7 +61,7 @@ def made_noise(steps: int, seed: int) -> NDArray[np.int32]:
 
 
 def with_events(x: NDArray[np.int32], seed: int) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
-    """Weak events at random times, and where they begin."""
+    """The record with weak events at random times, and the steps at which they begin."""
     rng = np.random.default_rng(seed)
     places = np.sort(rng.choice(np.arange(1, len(x) // (5 * WINDOW) - 1), EVENTS, replace=False)) * 5 * WINDOW
     t = np.arange(2 * WINDOW) / RATE
@@ -74,7 +74,7 @@ def with_events(x: NDArray[np.int32], seed: int) -> tuple[NDArray[np.int32], NDA
 
 
 def scores(flow: hr.SequenceFlow, x: NDArray[np.int32]) -> dict[str, Floats]:
-    """A score of each window's end by the flow, by power and by STA/LTA."""
+    """The scores of each window's end by the flow, by power and by STA/LTA."""
     from scipy.signal import butter, sosfilt
 
     surprise = -flow.log_prob_steps(x[:, None], quantised=1).astype(np.float64)
@@ -95,14 +95,14 @@ def mean_before(values: Floats, n: int) -> Floats:
 
 
 def area(quiet: Floats, event: Floats) -> float:
-    """The probability that an event scores higher."""
+    """The probability that a window with an event scores higher than one without."""
     ordered = np.sort(quiet)
     below, not_above = (np.searchsorted(ordered, event, side) for side in ("left", "right"))
     return float((below + not_above).mean() / (2 * len(quiet)))
 
 
 def draw(path: Path, x: NDArray[np.int32], surprise: Floats, places: NDArray[np.intp]) -> None:
-    """The two minutes with the most events, and the score of the flow."""
+    """Draw the two minutes with the most events, and the score of the flow."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.6), layout="constrained")

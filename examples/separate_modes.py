@@ -1,15 +1,15 @@
 """Modes that lie apart: a flow over a normal base leaves bridges between them, one over a mixture does not.
 
-A flow is continuous, and so is its inverse: it cannot tear one clump of latent rows into three. What it does instead is
-to stretch thin bridges between them, which hold rows that the truth has not. A base that is a mixture itself, with a
-component near each mode (found by k-means here), has nothing to tear. Rows are of three bent clumps, whose density is
-known. Printed are the mean log-likelihood of new rows, in nats, and the share of samples that lie between the clumps,
+A flow is continuous, and so is its inverse: it cannot tear one clump of latent rows into three. Instead it stretches
+thin bridges between the clumps of data, in which the true density has no rows. A mixture as base, with a component near
+each mode (found by k-means here), makes bridges unnecessary. The rows come from three bent clumps, whose density is
+known. The example prints the mean log-likelihood of new rows, in nats, and the share of samples between the clumps,
 farther than five deviations from each.
 
     python examples/separate_modes.py [--rows 3000] [--epochs N] [--seed 0] [--output separate_modes.png]
 
-It needs scikit-learn. `--output` draws samples of both, and needs matplotlib. The exit status is 0 if the mixture is
-better by both numbers.
+The example needs scikit-learn. `--output` draws samples of both flows, and needs matplotlib. The exit status is 0 if
+the mixture is better by both measures.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ import headrace as hr
 
 CENTRES = np.array([[-3.0, -2.0], [3.0, -2.0], [0.0, 3.0]])
 SPREAD, BEND = np.array([0.7, 0.25]), 0.6
-NEW = 5000  # rows
-EDGE = 5.5  # of the picture
-FAR = 5.0  # deviations
+NEW = 5000  # new rows
+EDGE = 5.5  # half the width of the picture
+FAR = 5.0  # deviations from every clump
 
 Rows = NDArray[Any]
 
@@ -44,7 +44,7 @@ def draw_rows(n: int, rng: np.random.Generator) -> Rows:
 
 
 def steps(x: Rows) -> Rows:
-    """From each clump's centre to each row, straightened and in deviations: (rows, clumps, 2)."""
+    """Steps from each clump's centre to each row, straightened and in deviations: (rows, clumps, 2)."""
     step: Rows = x[:, None] - CENTRES
     step[..., 1] -= BEND * step[..., 0] ** 2
     step /= SPREAD
@@ -52,19 +52,19 @@ def steps(x: Rows) -> Rows:
 
 
 def true_log_prob(x: Rows) -> Rows:
-    """Log densities of rows: the map of a clump keeps areas but for the deviations."""
+    """The log densities of rows: the map of a clump keeps areas, except for the factor of its deviations."""
     of_clumps = -0.5 * np.square(steps(x)).sum(axis=-1) - np.log(2.0 * np.pi * SPREAD.prod() * len(CENTRES))
     log_prob: Rows = np.logaddexp.reduce(of_clumps, axis=1)
     return log_prob
 
 
 def share_between(x: Rows) -> float:
-    """Of rows that no clump has: of 100,000 rows of a clump, fewer than one is so far out."""
+    """The share of rows between the clumps: of 100,000 rows of a clump, fewer than one is so far out."""
     return float((np.square(steps(x)).sum(axis=-1).min(axis=1) > FAR**2).mean())
 
 
 def base_at_modes(x: Rows, components: int, seed: int) -> hr.NormalMixture:
-    """A component at the middle of each of the groups that k-means finds, in the standardised rows that a flow sees."""
+    """A mixture with a component at the centre of each group that k-means finds in the standardised rows."""
     standard = (x - x.mean(axis=0)) / x.std(axis=0)
     groups = KMeans(components, n_init=5, random_state=seed).fit(standard)
     inside = standard - groups.cluster_centers_[groups.labels_]
@@ -72,7 +72,7 @@ def base_at_modes(x: Rows, components: int, seed: int) -> hr.NormalMixture:
 
 
 def draw(path: Path, samples: dict[str, Rows]) -> None:
-    """Samples side by side."""
+    """Draw the samples side by side."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2 * len(samples), 4.2), layout="constrained")
@@ -83,7 +83,7 @@ def draw(path: Path, samples: dict[str, Rows]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Fit, print and draw; 0 if the mixture is better."""
+    """Fit, print and draw; return 0 if the mixture is better."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--epochs", type=int, help="as `fit` chooses by default")

@@ -1,8 +1,8 @@
 """Simulation-based inference: a posterior learnt from simulations alone, checked against the exact one.
 
 The simulator draws three parameters θ from a standard normal prior and six measurements x = A θ + noise. A masked
-autoregressive flow is fitted to pairs (θ, x), with x as its context: it becomes p(θ | x) for every x at once. Such a
-linear-Gaussian simulator has a Gaussian posterior in closed form, so that everything can be checked:
+autoregressive flow is fitted to pairs (θ, x), with x as its context, so that it is p(θ | x) for every x at once. The
+posterior of a linear-Gaussian simulator is a Gaussian in closed form, so that everything can be checked:
 
 - mean and covariance of samples for one measurement, in units of the exact posterior;
 - the Kullback-Leibler divergence from the exact posterior to the flow, averaged over new measurements;
@@ -29,11 +29,12 @@ from numpy.typing import NDArray
 import headrace as hr
 
 PARAMETERS, MEASUREMENTS, NOISE = 3, 6, 0.7
-DESIGN = np.random.default_rng(0).standard_normal((MEASUREMENTS, PARAMETERS))  # A
-COVARIANCE = np.linalg.inv(np.eye(PARAMETERS) + DESIGN.T @ DESIGN / NOISE**2)  # of the posterior, for every x
+DESIGN = np.random.default_rng(0).standard_normal((MEASUREMENTS, PARAMETERS))  # the matrix A
+# The covariance of the posterior, for every x.
+COVARIANCE = np.linalg.inv(np.eye(PARAMETERS) + DESIGN.T @ DESIGN / NOISE**2)
 GAIN = COVARIANCE @ DESIGN.T / NOISE**2  # the posterior's mean is GAIN x
 RANKED, DRAWS, BINS = 2000, 99, 20  # measurements for the calibration, samples for each, bins of ranks
-CHI_SQUARED = 43.8  # exceeded by 1 in 1000 with BINS - 1 degrees of freedom
+CHI_SQUARED = 43.8  # 1 in 1000 values exceeds this, with BINS - 1 degrees of freedom
 
 
 def simulate(n: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -43,7 +44,7 @@ def simulate(n: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[An
 
 
 def exact_log_prob(theta: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
-    """Log density of the exact posterior."""
+    """The log density of the exact posterior."""
     away = theta - x @ GAIN.T
     square = np.einsum("ij,jk,ik->i", away, np.linalg.inv(COVARIANCE), away)
     return np.asarray(-0.5 * (square + np.linalg.slogdet(2.0 * np.pi * COVARIANCE)[1]))
@@ -56,14 +57,14 @@ def ranks(flow: hr.Flow, theta: NDArray[Any], x: NDArray[Any], seed: int) -> NDA
 
 
 def chi_squared(rank: NDArray[Any]) -> float:
-    """Of the ranks of one parameter in equal bins; about BINS - 1 for a calibrated posterior."""
+    """The chi-squared of one parameter's ranks in equal bins, which is about BINS - 1 for a calibrated posterior."""
     counts = np.bincount(rank * BINS // (DRAWS + 1), minlength=BINS)
     expected = len(rank) / BINS
     return float(((counts - expected) ** 2 / expected).sum())
 
 
 def draw(path: Path, samples: NDArray[Any], mean: NDArray[Any], truth: NDArray[Any], rank: NDArray[Any]) -> None:
-    """Samples of one posterior with the exact one's contours, and histograms of ranks."""
+    """Draw samples of one posterior with the exact one's contours, and histograms of ranks."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 6.4), layout="constrained")
@@ -92,7 +93,7 @@ def draw(path: Path, samples: NDArray[Any], mean: NDArray[Any], truth: NDArray[A
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the example; the exit status is 1 if the posterior is not the exact one within what it prints."""
+    """Run the example; the exit status is 1 if the posterior differs from the exact one by more than the limits."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--simulations", type=int, default=50_000)
     parser.add_argument("--epochs", type=int, help="as `fit` chooses by default")

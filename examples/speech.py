@@ -1,16 +1,18 @@
-"""Speech: a flow of a voice's samples scores recordings, draws new ones, and goes on from one.
+"""Speech: a flow of a voice's samples scores recordings, draws new ones, and continues a recording.
 
 A `WaveNet` is fitted to some minutes of one voice, 8000 integers of 16 bit a second, in less than two minutes of a
-core. Printed are the bits of a sample that a coder would need with it, on recordings that the fit has not seen, beside
-those of a normal distribution of independent samples and of a linear prediction of 32 steps with a normal residual. So
-short a fit babbles; ten minutes give 8.3 bits, and no words either, because nothing is known of the text.
+core. The example prints the bits a sample of a coder that uses the flow, on recordings that were held out, beside those
+of a normal distribution of independent samples and of a linear prediction of 32 steps with a normal residual. After so
+short a fit, samples are babble; ten minutes of fitting give 8.3 bits, and no words either, because the flow reads no
+text.
 
 The voice is that of Debian's package asterisk-core-sounds-en-wav (CC BY-SA 3.0, Allison Smith), which `apt-get
-download` fetches; where it cannot be fetched, signals are made by an autoregression.
+download` fetches; where it cannot be fetched, signals are simulated by an autoregression.
 
     python examples/speech.py [--made] [--recordings 100] [--epochs 3] [--output speech.png]
 
-`--made` takes made signals, `--recordings` are those of the fit, `--output` draws spectrograms and needs matplotlib.
+`--made` takes simulated signals, `--recordings` is the number of those to fit, `--output` draws spectrograms and needs
+matplotlib.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ from numpy.typing import NDArray
 
 import headrace as hr
 
-ROOT = Path(__file__).resolve().parents[1]  # has the benchmark that fetches the data
+ROOT = Path(__file__).resolve().parents[1]  # the folder of the benchmark that fetches the data
 RATE, ORDER = 8000, 32
-PREFIX, STEPS = 4000, 8000  # of a continuation
+PREFIX, STEPS = 4000, 8000  # steps before a continuation, and of one
 PER_BIT = np.log(2.0)
 
 
@@ -48,7 +50,7 @@ def signals(made: bool) -> tuple[list[NDArray[np.int16]], list[NDArray[np.int16]
 
 
 def bits_by_prediction(fitted: list[NDArray[np.int16]], scored: list[NDArray[np.int16]]) -> float:
-    """Bits a sample of a fixed linear prediction, whose residual is normal."""
+    """The bits a sample of a fixed linear prediction, whose residual is normal."""
     joined = np.concatenate(fitted[::4]).astype(np.float64)
     r = np.array([joined[lag:] @ joined[: len(joined) - lag] for lag in range(ORDER + 1)])
     r[0] *= 1.0 + 1e-9

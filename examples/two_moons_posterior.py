@@ -5,8 +5,8 @@ Two parameters θ are uniform in [-1, 1]². A measurement is a point near a smal
     x = (r cos a + 0.25, r sin a) + (-|θ1 + θ2|, θ2 - θ1) / √2,   a uniform in (-π/2, π/2), r normal, 0.1 ± 0.01
 
 The sign of θ1 + θ2 is lost, so that the posterior of θ is a pair of thin crescents. A neural spline flow is fitted to
-pairs (θ, x), with x as its context, and becomes p(θ | x) for every x at once. The exact one is known: the likelihood is
-that of (r, a) up to a shift, and the evidence p(x) an integral over the half circle. Checked are
+pairs (θ, x), with x as its context, so that it is p(θ | x) for every x at once. The exact posterior is known: the
+likelihood is that of (r, a) up to a shift, and the evidence p(x) an integral over the half circle. The example checks
 
 - KL(exact || flow) for x = 0, from exact samples, and its mean over new measurements;
 - the mass of the flow outside of the prior, where there should be none, and its share of the upper crescent, 1/2.
@@ -33,14 +33,14 @@ import headrace as hr
 
 RADIUS, THICKNESS, CENTRE = 0.1, 0.01, np.array([0.25, 0.0])
 ROOT2 = np.sqrt(2.0)
-PRIOR = 0.25  # density in [-1, 1]²
+PRIOR = 0.25  # the prior's density in [-1, 1]²
 GRID = 400
 
 Array = NDArray[np.float64]
 
 
 def half_circle(n: int, rng: np.random.Generator) -> Array:
-    """Points (r cos a, r sin a), shape (n, 2)."""
+    """Random points (r cos a, r sin a) near the half circle, shape (n, 2)."""
     angle = rng.uniform(-0.5 * np.pi, 0.5 * np.pi, n)
     radius = RADIUS + THICKNESS * rng.standard_normal(n)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
@@ -53,12 +53,12 @@ def simulate(n: int, rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def shift(theta: Array) -> Array:
-    """What the parameters add to a measurement."""
+    """The shift of measurements by their parameters."""
     return np.asarray(np.stack([-np.abs(theta[:, 0] + theta[:, 1]), theta[:, 1] - theta[:, 0]], axis=1) / ROOT2)
 
 
 def log_likelihood(theta: Array, x: Array) -> Array:
-    """log p(x | θ) of each row: the density of (r, a), over r for polar coordinates."""
+    """The values log p(x | θ) of rows: the density of (r, a), divided by r for polar coordinates."""
     point = x - CENTRE - shift(theta)
     radius = np.hypot(point[:, 0], point[:, 1])
     normal = -0.5 * ((radius - RADIUS) / THICKNESS) ** 2 - np.log(THICKNESS * np.sqrt(2.0 * np.pi))
@@ -67,7 +67,7 @@ def log_likelihood(theta: Array, x: Array) -> Array:
 
 
 def parameters_of(point: Array, x: Array, sign: Any) -> Array:
-    """The θ whose measurement x is, if the half circle gave `point`; NaN where there is none."""
+    """The θ of the measurement x, if the point on the half circle is `point`; NaN where there is no such θ."""
     total = point[..., 0] + CENTRE[0] - x[..., 0]  # |θ1 + θ2| / √2
     total = sign * np.where(total >= 0.0, total, np.nan)
     difference = x[..., 1] - point[..., 1]
@@ -75,7 +75,7 @@ def parameters_of(point: Array, x: Array, sign: Any) -> Array:
 
 
 def log_evidence(x: Array) -> Array:
-    """log p(x) of each row: the prior times the share of half-circle points that have a θ, one for each sign."""
+    """The values log p(x) of rows: the prior times the share of half-circle points that have a θ, one for each sign."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(8)
     radius, angle = RADIUS + THICKNESS * nodes, np.pi * ((np.arange(512) + 0.5) / 512 - 0.5)
     point = np.stack([np.outer(radius, np.cos(angle)), np.outer(radius, np.sin(angle))], axis=-1)
@@ -89,7 +89,7 @@ def log_evidence(x: Array) -> Array:
 
 
 def exact_log_prob(theta: Array, x: Array) -> Array:
-    """Log density of the exact posterior of each row."""
+    """The log density of the exact posterior of each row."""
     inside = (np.abs(theta) <= 1.0).all(axis=1)
     return np.where(inside, log_likelihood(theta, x) + np.log(PRIOR), -np.inf) - log_evidence(x)
 
@@ -100,7 +100,7 @@ def exact_sample(n: int, rng: np.random.Generator) -> Array:
 
 
 def draw(path: Path, flow: hr.Flow) -> None:
-    """Both posteriors for x = 0 on a grid."""
+    """Draw both posteriors for x = 0 on a grid."""
     from matplotlib.figure import Figure
 
     ticks = np.linspace(-0.5, 0.5, GRID)
@@ -122,7 +122,7 @@ def draw(path: Path, flow: hr.Flow) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the example; the exit status is 1 if the flow is farther from the exact posterior than it should be."""
+    """Run the example; the exit status is 1 if the flow differs from the exact posterior by more than the limits."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--simulations", type=int, default=50_000)
     parser.add_argument("--epochs", type=int, help="as `fit` chooses by default")

@@ -1,18 +1,20 @@
 """Posteriors of a variational autoencoder: an autoregressive flow (PyTorch) beside a diagonal Gaussian.
 
-Measurements are bumps at unknown places of a ring, in noise, and only some 5 of their 16 numbers are seen, other ones
-in each measurement. The decoder makes a bump in the direction of two latent numbers z; its height, width and noise are
-learnt. An encoder reads what is seen and gives the context of the posterior of z, and all are trained together by the
-evidence lower bound (ELBO). Twice: with a Gaussian of independent coordinates, as in Kingma and Welling (2014), and
-with a flow, a `headrace.torch.FlowModule`: an IAF (Kingma et al. 2016), or a MAF (Papamakarios et al. 2017). The exact
-posterior is a wedge, or two where what is seen leaves a choice, and no Gaussian.
+Measurements are bumps at unknown positions on a ring, with noise, and only some 5 of the 16 values of a measurement are
+seen, which differ from measurement to measurement. The decoder makes a bump in the direction of two latent values z;
+its height, width and noise are learnt. An encoder reads the values that are seen and gives the context of the posterior
+of z, and all networks are trained together by the evidence lower bound (ELBO). Training is done twice: with a Gaussian
+of independent coordinates, as in Kingma and Welling (2014), and with a flow, a `headrace.torch.FlowModule`: an IAF
+(Kingma et al. 2016), or a MAF (Papamakarios et al. 2017). The exact posterior is a wedge, or two wedges where the
+values allow two positions, and no Gaussian.
 
-An IAF is right where a posterior is only drawn from and its own draws are weighed, as here: both are one pass of its
-networks for all coordinates at once. A MAF is right where densities of given z are needed beside, of a reference
-posterior or of another model's draws: those are the one pass, while a draw goes coordinate by coordinate.
+An IAF suits a posterior from which samples are drawn and weighed, as here: samples and their densities are one pass of
+its networks for all coordinates at once. A MAF suits a posterior whose densities are also needed for other z, such as
+samples of a reference posterior or of another model: such densities are one pass, while a sample is computed coordinate
+by coordinate.
 
-With two latent numbers the evidence of either decoder can be summed on a grid. Evidence less ELBO is KL(posterior of
-the encoder || exact posterior of its decoder). The true evidence is what no model exceeds but by chance.
+With two latent values the evidence of either decoder can be summed on a grid. Evidence less ELBO is KL(posterior of the
+encoder || exact posterior of its decoder). No model exceeds the true evidence, except by chance.
 
     python examples/vae_posteriors.py [--posterior IAF] [--steps 1200] [--rows 128] [--seed 0] [--output vae.png]
 
@@ -37,20 +39,20 @@ from headrace.torch import FlowModule
 
 TICKS, LATENT, CONTEXT, SEEN = 16, 2, 16, 0.3
 HEIGHT, WIDTH, NOISE = 1.0, 4.0, 0.2
-GAIN = 0.1  # nats that the flow's ELBO must be above the Gaussian's; 0.2 by default
+GAIN = 0.1  # nats by which the flow's ELBO must exceed the Gaussian's; 0.2 by default settings
 FLOWS = {"IAF": hr.IAF, "MAF": hr.MAF}
 GRID = torch.cartesian_prod(*[torch.linspace(-4.5, 4.5, 91)] * LATENT)
 CELL = (9.0 / 90) ** LATENT
 
 
 def bump(direction: Tensor, width: Tensor) -> Tensor:
-    """Of height one on the ring, shape (..., 16), from directions (..., 2)."""
+    """A bump of height one on the ring, shape (..., 16), from directions (..., 2)."""
     ticks = torch.arange(TICKS) * (2.0 * math.pi / TICKS)
     return torch.exp(width * (direction @ torch.stack([torch.cos(ticks), torch.sin(ticks)]) - 1.0))
 
 
 def measure(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Measurements (n, 16), and which of their numbers are seen, 0 or 1."""
+    """Measurements (n, 16), and a mask of the values that are seen, 0 or 1."""
     direction = nn.functional.normalize(torch.randn(n, LATENT, generator=generator), dim=-1)
     noise = NOISE * torch.randn(n, TICKS, generator=generator)
     x = HEIGHT * bump(direction, torch.tensor(WIDTH)) + noise
@@ -58,17 +60,17 @@ def measure(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def normal(away: Tensor) -> Tensor:
-    """Log density of a standard normal, of each number."""
+    """The log density of a standard normal, for each value."""
     return -0.5 * (away.square() + math.log(2.0 * math.pi))
 
 
 def log_likelihood(x: Tensor, seen: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
-    """Of the numbers that are seen."""
+    """The log likelihood of the values that are seen."""
     return (seen * (normal((x - mean) / noise) - torch.log(noise))).sum(-1)
 
 
 def true_evidence(x: Tensor, seen: Tensor) -> float:
-    """Mean log density of the numbers that are seen, over all places of the bump."""
+    """The mean log density of the values that are seen, over all positions of the bump."""
     place = torch.arange(1000) * (2.0 * math.pi / 1000)
     mean = HEIGHT * bump(torch.stack([torch.cos(place), torch.sin(place)], dim=-1), torch.tensor(WIDTH))
     each = log_likelihood(x[:, None], seen[:, None], mean, torch.tensor(NOISE))
@@ -79,30 +81,30 @@ class Diagonal(nn.Module):
     """A Gaussian of independent coordinates given a context."""
 
     def __init__(self) -> None:
-        """Mean and log deviation from the context."""
+        """Make the linear map from the context to mean and log deviation."""
         super().__init__()
         self.linear = nn.Linear(CONTEXT, 2 * LATENT)
 
     def rsample_and_log_prob(self, shape: tuple[int, ...], context: Tensor) -> tuple[Tensor, Tensor]:
-        """As that of a `FlowModule`."""
+        """Samples and log densities, as from the method of a `FlowModule`."""
         mean, log_deviation = self.linear(context).chunk(2, dim=-1)
         noise = torch.randn(*shape, *mean.shape)
         return mean + log_deviation.exp() * noise, (normal(noise) - log_deviation).sum(-1)
 
 
 class Autoencoder(nn.Module):
-    """Encoder, posterior and decoder; the prior is a standard normal."""
+    """An encoder, a posterior and a decoder; the prior is a standard normal."""
 
     def __init__(self, posterior: nn.Module) -> None:
-        """The posterior is called with the output of the encoder; the decoder starts far from the truth."""
+        """Take a posterior, whose context is the output of the encoder; the decoder starts far from the truth."""
         super().__init__()
         widths = (2 * TICKS, 64, 64)
         layers = [layer for sizes in pairwise(widths) for layer in (nn.Linear(*sizes), nn.SiLU())]
         self.encoder, self.posterior = nn.Sequential(*layers, nn.Linear(64, CONTEXT)), posterior
-        self.logs = nn.Parameter(torch.tensor([0.5, 2.0, 0.5]).log())  # of height, width and noise
+        self.logs = nn.Parameter(torch.tensor([0.5, 2.0, 0.5]).log())  # logarithms of height, width and noise
 
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Means of measurements, by the direction of z, and the deviation of the noise."""
+        """The means of measurements, by the direction of z, and the deviation of the noise."""
         height, width, noise = self.logs.exp()
         return height * bump(nn.functional.normalize(z, dim=-1), width), noise
 
@@ -113,17 +115,17 @@ class Autoencoder(nn.Module):
         return z, log_q
 
     def elbo(self, x: Tensor, seen: Tensor) -> Tensor:
-        """Of each measurement, from one draw."""
+        """The ELBO of each measurement, from one draw."""
         z, log_q = self.draw(x, seen)
         return log_likelihood(x, seen, *self.decode(z)) + normal(z).sum(-1) - log_q
 
     def log_joint_on_grid(self, x: Tensor, seen: Tensor) -> Tensor:
-        """log p(x, z) of each measurement at all points of the grid."""
+        """The values log p(x, z) of each measurement at all points of the grid."""
         return log_likelihood(x[:, None], seen[:, None], *self.decode(GRID)) + normal(GRID).sum(-1)
 
 
 def train(model: Autoencoder, steps: int, rows: int, seed: int) -> float:
-    """By the ELBO, with new measurements at every step; gives the seconds of the processor."""
+    """Train by the ELBO, with new measurements at every step; return the processor seconds."""
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -139,7 +141,8 @@ def train(model: Autoencoder, steps: int, rows: int, seed: int) -> float:
 
 
 def draw(path: Path, models: dict[str, Autoencoder], x: Tensor, seen: Tensor) -> None:
-    """A line for each model: exact posteriors of its decoder, and draws from those of its encoder."""
+    """Draw a line of pictures for each model: exact posteriors of its decoder, and samples from those of its
+    encoder."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2.2 * len(x), 2.3 * (1 + len(models))), layout="constrained")
@@ -163,7 +166,7 @@ def draw(path: Path, models: dict[str, Autoencoder], x: Tensor, seen: Tensor) ->
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the example; the exit status is 1 if the flow's ELBO is not clearly the higher one."""
+    """Run the example; the exit status is 1 if the flow's ELBO is not higher by the required gain."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--posterior", choices=tuple(FLOWS), default="IAF", help="the flow beside the Gaussian (IAF)")
     parser.add_argument("--steps", type=int, default=1200)

@@ -1,7 +1,7 @@
-// headrace_score DENSITY ROWS: the log density of each row of a table, in nats, one a line.
+// headrace_score DENSITY ROWSprints the log density of each row of a table, in nats, one on each line.
 //
-// A row's values are the features, then the context, with commas between them; a first line that does not begin with a
-// number is a line of names. Rows are scored as they come, so that a table may be longer than memory.
+// A row has the features, then the context, separated by commas; a first line that does not begin with a number has
+// names of columns. Rows are scored one after another, so that a table may be larger than memory.
 #include <cstdio>
 #include <fstream>
 #include <iostream>

@@ -1,4 +1,4 @@
-"""Joins runtime/parts into the one header that users take, as builds do: ``python runtime/join.py headrace.hpp``."""
+"""Joins runtime/parts to the single header for users, as builds do: ``python runtime/join.py headrace.hpp``."""
 
 import re
 import sys
@@ -21,7 +21,7 @@ TOP = """\
 
 
 def joined() -> str:
-    """The header's text: every part once, each behind those that it includes."""
+    """The text of the header: every part once, behind the parts that it includes."""
     bodies: dict[str, str] = {}
     system: set[str] = set()
 

@@ -27,15 +27,16 @@ from headrace._fit.starts import mixture
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 compiling.quickly()
 
-collect_ignore = ["interop/jax_devices.py", "interop/torch_processes.py"]  # programs of tests, not tests
+collect_ignore = ["interop/jax_devices.py", "interop/torch_processes.py"]  # programs that tests run, and no tests
 
 __all__ = ["folder", "library", "machine", "result", "run"]  # fixtures
 
-# The same examples on every run and machine, and no files left behind: a failure is then a change of the code.
+# Hypothesis takes the same examples on every run and machine, and leaves no files: a failure is therefore due to a
+# change of the code.
 settings.register_profile("headrace", derandomize=True, database=None, deadline=None, max_examples=200)
 settings.load_profile("headrace")
 
-# A shell's background job ignores Ctrl-C, and so would Python, and its children; tests send it.
+# A background job of a shell ignores Ctrl-C, and so do Python and its children; tests need Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -69,7 +70,7 @@ def pytest_collectreport(report):
 
 def pytest_sessionfinish(session):
     config = session.config
-    if hasattr(config, "workerinput"):  # a worker of pytest-xdist, whose main process collects no tests
+    if hasattr(config, "workerinput"):  # the main process of pytest-xdist collects no tests
         config.workeroutput["collected"] = config.stash[selection.COLLECTED]
     elif path := config.option.write_skipped:
         Path(path).write_text("".join(f"{name}\n" for name in selection.skipped), encoding="utf-8")
@@ -80,8 +81,8 @@ def pytest_sessionfinish(session):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
-    """Store the number of tests that each worker of pytest-xdist has collected, the same in all."""
-    collected = getattr(node, "workeroutput", {}).get("collected", 0)  # a worker that crashed has none
+    """Store the number of tests that the workers of pytest-xdist have collected, which is the same in all."""
+    collected = getattr(node, "workeroutput", {}).get("collected", 0)  # a worker that crashed has no such number
     node.config.stash[selection.COLLECTED] = max(collected, node.config.stash.get(selection.COLLECTED, 0))
 
 
@@ -91,11 +92,11 @@ def pytest_sessionstart(session):
     if not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", None) and selection.whole(config):
         if config.option.quick or "not emulated" in config.option.markexpr:
             return
-        with contextlib.suppress(emulation.Unavailable, RuntimeError):  # tests report it
+        with contextlib.suppress(emulation.Unavailable, RuntimeError):  # tests report the error
             emulation.prepare(say=lambda text: print(text, flush=True))
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
+@pytest.hookimpl(tryfirst=True)  # runs before pytest selects by marks
 def pytest_collection_modifyitems(config, items):
     config.stash[selection.COLLECTED] = len(items)
     if selection.no_device() and config.option.markexpr != "gpu":  # otherwise these tests are skipped one by one
@@ -145,14 +146,14 @@ def dtype(request):
 
 @pytest.fixture(autouse=True)
 def weights_of_torch():
-    """Models of PyTorch begin with the same weights, whichever tests the process ran before."""
+    """Give models of PyTorch equal initial weights, whichever tests the process has run before."""
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture
 def set_threads():
-    """``headrace.set_num_threads``, undone after the test."""
+    """The function ``headrace.set_num_threads``, whose effect is undone after the test."""
     before = hr.get_num_threads()
     yield hr.set_num_threads
     hr.set_num_threads(before)
@@ -160,7 +161,7 @@ def set_threads():
 
 @pytest.fixture
 def one_mixture(monkeypatch):
-    """Try one mixture of each kind for small tables, where a test does not judge the choice."""
+    """Try only one mixture of each kind for small tables, in tests that do not judge the choice."""
     monkeypatch.setattr(mixture, "COMPONENTS", (3,))
     monkeypatch.setattr(mixture, "COMPONENTS_OF_FULL", (4,))
     monkeypatch.setattr(mixture, "PRIORS_OF_FULL", (1.0,))
@@ -168,7 +169,7 @@ def one_mixture(monkeypatch):
 
 @pytest.fixture(params=frameworks.NAMES)
 def framework(request):
-    """Each array framework; JAX with 64-bit values."""
+    """Each array framework; JAX has 64-bit values."""
     found = frameworks.load(request.param)
     if found.name != "jax":
         yield found
@@ -181,7 +182,7 @@ def framework(request):
 
 @pytest.fixture(params=["emu", pytest.param("gpu", marks=pytest.mark.gpu)])
 def device(request):
-    """Each device that runs the CUDA sources: its module and its arrays (tests/support/cuda_arrays.py)."""
+    """Each device that runs the CUDA sources, with its module and its arrays (tests/support/cuda_arrays.py)."""
     return cuda_arrays.load(request.param)
 
 

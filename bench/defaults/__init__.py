@@ -1,7 +1,7 @@
 """Every public default beside its fastest setting: ``python -m bench.defaults [--what REGEX] [--pairs 15]``.
 
-A call as its docstring's example has it takes a ratio of the processor time of the same call in its fastest setting,
-both in turn in one process. What that is depends on the kind of the row:
+A call in the form of its docstring's example has a ratio: its processor time over that of the same call in its fastest
+setting, both in turn in one process. The fastest setting depends on the kind of the table's row:
 
 - **lanes**: n rows, for n = 1, 7, 17 and 100, beside the next multiple of 16 rows, which fills the vectors of every
   instruction set. The ratio is one of whole calls, so that a part of a vector may take three times a whole one.
@@ -17,8 +17,8 @@ both in turn in one process. What that is depends on the kind of the row:
   beside an affine one.
 - **process**: a new process beside one that imports less.
 
-No ratio is above 3, but for what at most three entries of `table.ABOVE` list with a limit and a reason. Before every
-block of calls `soil` leaves values of every magnitude where the maps keep theirs: a kernel that computes with memory
-that it never wrote is slow then, and not only after some other call. `test_defaults.py` is the same at small numbers of
-calls, and fails for a public name that has neither a row nor a reason.
+No ratio is above 3, except for at most three entries of `table.ABOVE`, which have a limit and a reason. Before every
+block of calls `soil` leaves values of every magnitude in the memory that the maps use, so that a kernel that computes
+with memory that it never wrote is always slow, and not only after some other call. `test_defaults.py` runs the same
+calls a few times, and fails for a public name that has neither a table row nor a reason.
 """

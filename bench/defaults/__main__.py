@@ -1,4 +1,4 @@
-"""See `bench.defaults`."""
+"""The command `python -m bench.defaults`, which the package's docstring describes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Found = list[tuple[Row, Measured]]
 
 
 def lanes_table(found: Found) -> list[str]:
-    """A line for each call, with its numbers of rows in columns."""
+    """A line for each call, with the numbers of rows as columns."""
     lines: dict[tuple[str, str], dict[int, Measured]] = {}
     for row, result in found:
         lines.setdefault((row.made, row.call), {})[row.n] = result
@@ -37,7 +37,7 @@ def lanes_table(found: Found) -> list[str]:
 
 
 def others_table(found: Found) -> list[str]:
-    """A line for each row, with its fastest setting."""
+    """A line for each row of the table of calls, with its fastest setting."""
     columns = ["kind", "made", "call", "n", "fastest", "n", "time", "fastest", "ratio", "limit", "reason"]
     cells = []
     for row, result in found:
@@ -63,7 +63,7 @@ def summary(found: Found) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the summary, and write the whole table to ``bench/results``; 1 where a ratio is above its limit."""
+    """Print the summary, and write the whole table to ``bench/results``; return 1 where a ratio is above its limit."""
     parser = argparse.ArgumentParser(
         description=bench.defaults.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -14,13 +14,13 @@ from typing import Any
 from bench.peers.client import alternating
 
 Timed = Callable[[int], float]
-"""Processor seconds of a number of calls."""
-LONG, MOST = 0.03, 2000  # seconds of a long call, and calls of a block
+"""A function from a number of calls to their processor seconds."""
+LONG, MOST = 0.03, 2000  # the seconds of a long call, and the most calls of a block
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Medians over pairs of blocks: seconds of each call, and the ratio of the two in one pair."""
+    """Medians over pairs of blocks: seconds of each of the two calls, and their ratio within a pair."""
 
     seconds: float
     fastest: float
@@ -28,7 +28,7 @@ class Measured:
 
 
 def timed(statement: str, names: Mapping[str, Any]) -> Timed:
-    """Time a statement, whose names are those of a namespace. All threads of this process and its children count."""
+    """Time a statement, whose names are in a namespace. All threads of this process and its children count."""
     code = [
         "def calls(count):",
         " begin = clock()",
@@ -43,15 +43,15 @@ def timed(statement: str, names: Mapping[str, Any]) -> Timed:
 
 
 def clock() -> float:
-    """Processor seconds of this process, and of its children that have ended."""
+    """The processor seconds of this process, and of its children that have ended."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def measured(call: Timed, fastest: Timed, pairs: int, block: float, before: Callable[[], object]) -> Measured:
-    """Time blocks of both calls in turn, the second one first in every other pair, each after something else.
+    """Time blocks of both calls in turn, the second one first in every other pair, each block after a call of `before`.
 
-    Of long calls there are a third of the pairs.
+    A long call has a third of the pairs.
     """
     with _without_collector():
         counts = {one: _count(one, block) for one in (call, fastest)}
@@ -67,7 +67,7 @@ def measured(call: Timed, fastest: Timed, pairs: int, block: float, before: Call
 
 
 def _count(one: Timed, block: float) -> int:
-    """Calls of a block, 0 for a long one; those that are made to find it out warm up."""
+    """The number of calls of a block, 0 for a long call; the calls that determine the number also warm up."""
     return 0 if one(1) > LONG else max(1, min(MOST, int(block / max(min(one(1), one(2) / 2), 1e-7)) + 1))
 
 

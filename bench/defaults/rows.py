@@ -1,4 +1,4 @@
-"""Objects that the rows of the table name, and the times of rows."""
+"""The objects that the rows of the table name, and the times of the table's rows."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ RATE = 8000
 
 
 def rows(*shape: int) -> NDArray[np.float32]:
-    """Values near zero, always the same."""
+    """Random values near zero, equal in every call."""
     return (0.5 * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
 
 
 def process(*arguments: str) -> None:
-    """Run Python in a process of its own, which has the same packages."""
+    """Run Python in another process, which has the same packages."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # packages are compiled where they are installed, too
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # packages are compiled in byte code where they are installed, too
     subprocess.run([sys.executable, *arguments], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
@@ -50,14 +50,14 @@ _SOIL = {name: (_of_every_magnitude(16, 2), _of_every_magnitude(16, 2, count)) f
 
 
 class Rows:
-    """The times of rows; objects are made once for successive rows with the same construction."""
+    """The times of the table's rows; objects are made once for successive rows with the same construction."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
         self._made, self._before = "", dict[int, dict[str, Any]]()
 
     def measure(self, row: Row, pairs: int, block: float) -> Measured:
-        """The times of a row; of the kind "many", those of one of its n."""
+        """The times of a table row; for the kind "many", divided by its n."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings of short fits
             call = timed(row.call, self._names(row.made, row.n))
@@ -78,7 +78,7 @@ class Rows:
         return self._before[n]
 
     def _command(self, line: str) -> None:
-        """Run a command line, whose words with a suffix are files of the folder."""
+        """Run a command line, in which words with a suffix are files of the folder."""
         words = [str(self._folder / word) if Path(word).suffix[1:].isalpha() else word for word in line.split()]
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
             status = main([*words, "--quiet"])

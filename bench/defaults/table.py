@@ -1,4 +1,4 @@
-"""Rows of the table: calls from docstrings, each beside its fastest setting; and the public names without a row."""
+"""The table's rows: calls from docstrings, each beside its fastest setting; and the public names without a row."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from headrace._core.maps import MAPS as EVERY_MAP
 SIZES = 1, 7, 17, 100
 LANES = 16
 LIMIT = 3.0
-"""The largest ratio of a row without a reason."""
+"""The largest ratio of a table row without a reason."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A call beside the same one in its fastest setting; `bench.defaults` describes the kinds."""
+    """A row of the table: a call beside the same call in its fastest setting; `bench.defaults` describes the kinds."""
 
     kind: str
     made: str
-    """Python that makes what both calls take; it may read n."""
+    """Python code that makes the arguments of both calls; it may read n."""
     call: str
     fastest: str
     n: int = 0
     fastest_n: int = 0
-    """What n is for the fastest setting."""
+    """The value of n for the fastest setting."""
 
     @property
     def limit(self) -> float:
-        """The largest ratio."""
+        """The largest ratio that passes."""
         return self._above[0]
 
     @property
     def reason(self) -> str:
-        """Why the limit is above `LIMIT`, or nothing."""
+        """The reason why the limit is above `LIMIT`, or an empty string."""
         return self._above[1]
 
     @property
@@ -47,12 +47,12 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The object and its call."""
+        """The object and its call, as text."""
         return f"{self.made}; {self.call}" if self.made else self.call
 
     @property
     def names(self) -> set[str]:
-        """The public names in it, such as "NSF", "ops.vector_map", "Flow.sample" and "command.score"."""
+        """The public names in the row, such as "NSF", "ops.vector_map", "Flow.sample" and "command.score"."""
         names = set()
         for node in ast.walk(ast.parse("\n".join((self.made, self.call, self.fastest)))):
             if isinstance(node, ast.Attribute):
@@ -74,7 +74,7 @@ CLASSES = {
     "adam": hr.Adam,
     "ascent": hr.DualAscentFlow,
 }
-"""What the variables of the rows are; each public method of these has a row, too."""
+"""The classes of the variables of rows; each public method of these classes has a row, too."""
 OWNERS = {name: cls.__name__ for name, cls in CLASSES.items()}
 
 ABOVE = {
@@ -92,7 +92,7 @@ ABOVE = {
         "NumPy takes longer to read a list of rows than the flow to compute.",
     ),
 }
-"""Limits above `LIMIT`, and why, by what is made, the call and n: at most three."""
+"""Limits above `LIMIT`, with their reasons, by construction, call and n: at most three."""
 
 # ---- calls ----------------------------------------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ BASES = (
     "StudentT(2)",
     "NormalMixture(2, 2)",
 )
-TRANSFORMS = {  # with their features
+TRANSFORMS = {  # names of transforms, with their numbers of features
     "MaskedAutoregressive(3)": 3,
     "Coupling(4, passive=[0, 2])": 4,
     "Elementwise(2)": 2,
@@ -141,8 +141,8 @@ TRANSFORMS = {  # with their features
     "Support([(0.0, None), (0.0, 1.0), None])": 3,
 }
 MAPS = {name: one.n_params(bins=8) for name, one in EVERY_MAP.items()}
-"""The number of a coordinate's parameters."""
-FRAMES = {  # of packages that may be missing
+"""The number of parameters of a coordinate, for each map."""
+FRAMES = {  # frames of packages that may be missing
     "pandas": "pandas.DataFrame(x.astype(float), columns=list('abc'))",
     "polars": "polars.DataFrame(x.astype(float), schema=list('abc'))",
     "pyarrow": "pyarrow.table(dict(zip('abc', x.astype(float).T)))",
@@ -151,20 +151,20 @@ ONES = "ones = np.ones(n, 'float32')"
 
 
 def lanes(made: str, *calls: str) -> Iterator[Row]:
-    """Rows of each call with each number of rows, beside the next whole vectors."""
+    """Table rows of each call with each number of rows, beside the next number that fills vectors."""
     for call in calls:
         for n in SIZES:
             yield Row("lanes", made, call, call, n, -(-n // LANES) * LANES)
 
 
 def beside(kind: str, made: str, pairs: dict[str, str], n: int = 0) -> Iterator[Row]:
-    """Rows that compare each call with another call of the same n."""
+    """Table rows that compare each call with another call of the same n."""
     for call, fastest in pairs.items():
         yield Row(kind, made, call, fastest, n, n)
 
 
 def of_flows() -> Iterator[Row]:
-    """Flows of rows and their verbs."""
+    """Table rows of flows of rows and their verbs."""
     for name in FLOWS:
         made = f"flow = hr.{name}(3); x = rows(n, 3)"
         yield from lanes(made, *VERBS)
@@ -198,7 +198,7 @@ def of_flows() -> Iterator[Row]:
 
 
 def of_parts() -> Iterator[Row]:
-    """Bases, transforms, and the maps alone."""
+    """Table rows of bases, transforms, and the maps alone."""
     for base in BASES:
         yield from lanes(f"flow = hr.Flow([], hr.{base}); x = rows(n, 2)", "flow.log_prob(x)", "flow.sample(n, seed=0)")
     for transform, features in TRANSFORMS.items():
@@ -219,13 +219,13 @@ def of_parts() -> Iterator[Row]:
 
 
 def of_ops(name: str, map: str) -> tuple[str, ...]:
-    """Calls of `hr.ops`, of one map in both directions and of its gradients."""
+    """The calls of `hr.ops` for one map, in both directions and for its gradients."""
     both = (f"hr.ops.{name}(x, raw, '{map}'{more})" for more in ("", ", direction='inverse'"))
     return (*both, f"hr.ops.{name}_vjp(x, raw, x, ones, '{map}')")
 
 
 def of_signals() -> Iterator[Row]:
-    """Flows of signals, and streams."""
+    """Table rows of flows of signals, and of streams."""
     verbs = (
         "signal.log_prob(x)",
         "signal.log_prob_steps(x)",
@@ -265,7 +265,7 @@ def of_signals() -> Iterator[Row]:
 
 
 def of_runs() -> Iterator[Row]:
-    """Fits and other calls of many passes; each beside float32 rows and one thread."""
+    """Table rows of fits and other calls of many passes; each is beside float32 rows and one thread."""
     of_rows = "; x, fast = np.asfortranarray(rows(600, 3), float), rows(600, 3)"
     few = "one, other = hr.MAF(3, transforms=1), hr.IAF(3, transforms=1)"
     energy = "energy = hr.densities.U2(); flow = hr.NSF(2)"
@@ -297,7 +297,7 @@ def of_runs() -> Iterator[Row]:
 
 
 def of_files() -> Iterator[Row]:
-    """Files, the command line and processes."""
+    """Table rows of files, the command line and processes."""
     made = "flow, path = hr.NSF(3), folder + '/saved.safetensors'; flow.save(path); data = hr.to_bytes(flow)"
     pairs = {"hr.load(path)": "hr.from_bytes(data)", "flow.save(path)": "hr.to_bytes(flow)"}
     yield from beside("make", made, {**pairs, "flow.astype('float64')": "flow.astype('float32')"})
@@ -343,4 +343,4 @@ _REASONS = {
     "copies or reads the state of a stream": "Stream.copies Stream.extend Stream.resumed Stream.state",
 }
 WITHOUT = {name: reason for reason, names in _REASONS.items() for name in names.split()}
-"""Why a public name has no row."""
+"""The reason why a public name has no table row."""

@@ -1,4 +1,4 @@
-"""No default takes more than three times its fastest setting; every public name has a row."""
+"""No default takes more than three times as long as its fastest setting; every public name has a row in the table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from headrace._cli.options import parser
 
 GROUPS = {made: [*same] for made, same in groupby(ROWS, lambda row: row.made)}
 EFFORTS = (3, 1e-4), (7, 1e-3), (15, 3e-3), (31, 3e-3)
-"""Pairs of blocks and their seconds: the later ones decide where another process was in the way of the first."""
+"""Numbers of pairs of blocks, and the seconds of a block: later efforts decide where another process disturbed the
+first."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_every_public_name_has_a_row_or_a_reason() -> None:
     public = {*hr.__all__, *(f"{folder}.{name}" for folder, names in folders.items() for name in names)}
     for cls in CLASSES.values():
         names = {name for name in dir(cls) if name[0] != "_" and callable(getattr(cls, name))}
-        public |= {f"{cls.__name__}.{name}" for name in names if not name.endswith("_and_vjp")}  # old names
+        public |= {f"{cls.__name__}.{name}" for name in names if not name.endswith("_and_vjp")}  # earlier names
     measured_names = set().union(*(row.names for row in ROWS))
     assert public - measured_names - set(WITHOUT) == set()
     assert set(WITHOUT) - public == set(), "no public names"

@@ -1,1 +1,1 @@
-"""What diagnoses find: grades of misfits of known size, and which default fits pass."""
+"""Findings of diagnoses: grades of misfits of known size, and default fits that pass."""

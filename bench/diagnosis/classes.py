@@ -1,6 +1,6 @@
-"""How often a diagnosis rejects draws of a density with labels, and rows that differ in one respect.
+"""The share of diagnoses that reject samples of a density with labels, and samples that differ in one respect.
 
-`python -m bench.diagnosis.classes [SEEDS]`: 500 rows for each seed, with `OMP_NUM_THREADS=1`.
+The command `python -m bench.diagnosis.classes [SEEDS]` takes 500 rows for each seed; set `OMP_NUM_THREADS=1`.
 """
 
 import sys
@@ -17,7 +17,7 @@ ROWS, SHARE, MORE = 500, 0.2, 1.5
 
 
 def table(rows, rng):
-    """A label, a truth value that depends on it, a column with zeros, and one that depends on all."""
+    """A table of a label, a truth value that depends on it, a column with zeros, and one that depends on all others."""
     kind = rng.choice(["elm", "fir", "oak"], rows, p=[0.3, SHARE, 0.5])
     flag = rng.random(rows) < np.where(kind == "oak", 0.7, 0.2)
     rain = np.where(rng.random(rows) < 0.4, 0.0, rng.standard_normal(rows) + 2.0)
@@ -26,25 +26,25 @@ def table(rows, rng):
 
 
 def right(density, seed):
-    """Draws."""
+    """Samples of the density itself."""
     return density.sample(ROWS, random_state=seed + 1, as_frame=True)
 
 
 def more_firs(density, seed):
-    """One label has 1.5 times its share."""
+    """Samples in which one label has 1.5 times its share."""
     rows = density.sample(4 * ROWS, random_state=seed + 1, as_frame=True)
     share = np.where(rows["kind"] == "fir", MORE, (1.0 - MORE * SHARE) / (1.0 - SHARE)) / MORE
     return rows[np.random.default_rng(seed).random(len(rows)) < share][:ROWS]
 
 
 def apart(density, seed):
-    """The truth value does not depend on the label."""
+    """Samples in which the truth value does not depend on the label."""
     rows = right(density, seed)
     return rows.assign(flag=np.random.default_rng(seed).permutation(rows["flag"]))
 
 
 def main():
-    """Print the number of seeds with a p-value of at most 0.05, of each test among all and of all together."""
+    """Print the number of seeds with a p-value of at most 0.05, for each test among all, and for all together."""
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     hr.set_num_threads(1)
     warnings.simplefilter("ignore")

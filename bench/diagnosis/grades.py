@@ -2,12 +2,12 @@
 
     python -m bench.diagnosis.grades [--seeds N] [--rows N] [--key K]
 
-Densities are exact, of four independent normal columns. Rows differ from them by one thing of a known size, and the
-nats that the density lacks are known: -ln(1 - r²) / 2 of a correlation r, (s² - 1) / 2 - ln s of a spread s, m² / 2 of
-a shift m. A density is to be "very good" where a spread is within 10 %, a shift within a fifth of a deviation and a
+Densities are exact, of four independent normal columns. Rows differ from the density in one respect of known size, and
+the nats that the density lacks are known: -ln(1 - r²) / 2 of a correlation r, (s² - 1) / 2 - ln s of a spread s, m² / 2
+of a shift m. A density should be "very good" where a spread is within 10 %, a shift within a fifth of a deviation and a
 correlation that is left out at most 0.2; "usable" with a spread within 30 %, a shift within 0.45 deviations and such a
 correlation of at most 0.4; "wrong" beyond. The limits were chosen on the rows of the default key; other keys give rows
-that no limit has seen.
+that were not used for the choice.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ MISFITS = {
 
 
 def main(arguments: Any = None) -> None:
-    """Print a line for each misfit: means of sizes, and how often each grade was given."""
+    """Print a line for each misfit: means of sizes, and the number of times that each grade was given."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--rows", type=int, default=2000)

@@ -1,10 +1,10 @@
-"""The share of default fits of made tables that pass their own diagnosis, and what is missing to the true density.
+"""The share of default fits to synthetic tables that pass their diagnosis, and the nats that they lack.
 
     python -m bench.diagnosis.passes [--first K] [--tables N] [--rows N] [--judged N] [--flow NSF]
 
-Table k has 2 + k mod 5 columns. Each column is a smooth function of those before it, and noise whose scale is another
-one: normal, logistic, skew, of two modes, or Student's with 8 degrees of freedom. The density is known, so that the
-nats that a fit lacks are printed beside those that `headrace.diagnose` finds.
+Table k has 2 + k mod 5 columns. Each column is a smooth function of the columns before it, plus noise whose scale is
+another such function: normal, logistic, skew, of two modes, or Student's with 8 degrees of freedom. The density is
+known, so that the nats that a fit lacks are printed beside those that `headrace.diagnose` finds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOISES = ("normal", "logistic", "skew", "two modes", "student")
 
 @dataclass(frozen=True)
 class Bend:
-    """A sum of sines of the columns before."""
+    """A function of the previous columns, a sum of sines."""
 
     size: float
     frequency: Floats
@@ -36,12 +36,12 @@ class Bend:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator, before: int, size: float) -> Bend:
-        """Three sines, slow enough for 3,000 rows."""
+        """Three random sines, slow enough for 3,000 rows."""
         frequency = 0.7 * rng.standard_normal((before, 3))
         return cls(size, frequency, rng.uniform(0.0, 2.0 * math.pi, 3), rng.standard_normal(3) / math.sqrt(3.0))
 
     def __call__(self, x: Floats) -> Floats:
-        """Values of each row."""
+        """The values of the function, one for each row."""
         return np.asarray(self.size * np.sin(x @ self.frequency + self.phase) @ self.weight)
 
 
@@ -75,7 +75,7 @@ def _log_noise(name: str, e: Floats) -> Floats:
 
 
 class Made:
-    """Table k: its density, and rows of it."""
+    """Table k: its density, and functions that draw its rows."""
 
     def __init__(self, k: int) -> None:
         self.rng = np.random.default_rng([KEY, k])
@@ -85,7 +85,7 @@ class Made:
         self.log_scale = [Bend.drawn(self.rng, i, 0.4) for i in range(self.features)]
 
     def rows(self, n: int) -> Floats:
-        """New rows each time."""
+        """New random rows, which differ in each call."""
         x = np.empty((n, 0))
         for name, middle, scale in zip(self.noises, self.middle, self.log_scale, strict=True):
             column = middle(x) + np.exp(scale(x)) * _noise(name, self.rng, n)
@@ -93,7 +93,7 @@ class Made:
         return x
 
     def log_prob(self, x: Floats) -> Floats:
-        """The true log density."""
+        """The true log densities of rows."""
         total = np.zeros(len(x))
         for i, (name, middle, scale) in enumerate(zip(self.noises, self.middle, self.log_scale, strict=True)):
             size = scale(x[:, :i])
@@ -102,7 +102,8 @@ class Made:
 
 
 def one(k: int, rows: int, judged: int, flow: str) -> dict[str, Any]:
-    """The fit of table k: its p-value, the nats that it lacks, its CPU seconds and the tests that it fails."""
+    """The results of a fit to table k: its p-value, the nats that it lacks, its CPU seconds and the tests that it
+    fails."""
     made = Made(k)
     x, held_out = made.rows(rows), made.rows(judged)
     density = getattr(hr, flow)(made.features, seed=k)

@@ -2,9 +2,9 @@
 
     python -m bench.diagnosis.report [--rows N] [--seconds S]
 
-The table has ten columns: an identifier, two of labels, seven of numbers that depend on these and on one another, two
-of them with missing values. Printed are the seconds by the clock and of the processor, from the start of the process to
-its end, and the longest pause of its standard error, a terminal, in both.
+The table has ten columns: an identifier, two of labels, and seven of numbers that depend on the labels and on one
+another, two of them with missing values. The program prints the seconds by the clock and of the processor, from the
+start of the command's process to its end, and the longest pause in the output to its standard error, a terminal.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SITES = ("north", "south", "east", "west")
 
 
 def made(rows: int) -> list[tuple[str, ...]]:
-    """Rows of the table, as text."""
+    """The rows of the table, as text."""
     rng = np.random.default_rng(KEY)
     kind, site = rng.choice(list(SHIFTS), rows, p=[0.5, 0.3, 0.2]), rng.choice(SITES, rows)
     t = rng.uniform(-3.0, 3.0, rows)
@@ -51,22 +51,23 @@ def made(rows: int) -> list[tuple[str, ...]]:
 
 
 def processor(pid: int) -> float:
-    """The seconds of the processor that a running process has had."""
+    """The processor seconds that a running process has used."""
     ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def watched(command: list[str]) -> tuple[list[tuple[float, float, str]], float, float]:
-    """Each output of a program to a terminal with its time by the clock and of the processor, and both at the end."""
+    """Each output of a program to a terminal with its time, by the clock and of the processor, and both times at the
+    end."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, 100, 0, 0))  # rows and columns of text
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, 100, 0, 0))  # the terminal's rows and columns of text
     began, found = time.perf_counter(), []
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         while True:
             try:
                 text = os.read(ours, 1 << 16).decode(errors="replace")
-            except OSError:  # the other end is closed
+            except OSError:  # the program has closed its end of the terminal
                 break
             if not text:
                 break

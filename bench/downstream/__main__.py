@@ -1,12 +1,12 @@
-"""Whole runs of programs with their own flows and with headrace's: ``python -m bench.downstream [--quick]``.
+"""Whole runs of programs with their flows and with headrace's: ``python -m bench.downstream [--quick]``.
 
-For an environment that has headrace and the programs; those that are not installed are left out. ``--only NAME`` runs
-one, and ``--ours`` leaves the programs' own flows out. Each is run with both flows, from the same seeds, one after the
-other in one process and on one thread. A run whose evidence, posterior or calibration is wrong makes the benchmark
-fail: all of them are known, or judged beside those of the program's own flow. One run is one number: only large
-differences of times mean anything.
+Run the command in an environment that has headrace and the programs; those that are not installed are left out.
+``--only NAME`` runs one program, and ``--ours`` leaves the programs' own flows out. Each program runs with both flows,
+from the same seeds, one run after the other, in one process and on one thread. A run whose evidence, posterior or
+calibration is wrong makes the benchmark fail: the right values are known, or those of the program's own flow. A time is
+that of a single run: only large differences of times mean anything.
 
-Samplers are in `downstream_samplers.py`, simulation-based inference and models in `downstream_models.py`.
+The samplers are in `samplers.py`, simulation-based inference and models in `models.py`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Case:
     """Runs of one program on one problem."""
 
     program: str
-    """The module that has to be there."""
+    """The module that has to be installed."""
     problem: str
     runs: Callable[[bool, int], Runs]
-    """``(quick, seed)`` to labels and runs."""
+    """A function from ``(quick, seed)`` to labels and runs."""
 
 
 def cases() -> dict[str, Case]:
-    """All cases, by name."""
+    """All cases by name."""
     from bench.downstream import models, samplers
 
     return {
@@ -51,7 +51,7 @@ def cases() -> dict[str, Case]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is installed; 1 if a result is wrong."""
+    """Run the programs that are installed; return 1 if a result is wrong."""
     known = cases()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small problems, to see that it runs")
@@ -81,8 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def one_thread() -> None:
-    """Set one thread for headrace, and for PyTorch where it is installed; OMP_NUM_THREADS and XLA_FLAGS are the
-    caller's."""
+    """Set one thread for headrace, and for PyTorch where it is installed; the caller sets OMP_NUM_THREADS and
+    XLA_FLAGS."""
     import headrace as hr
 
     hr.set_num_threads(1)

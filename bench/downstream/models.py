@@ -18,19 +18,21 @@ from bench.downstream.runs import Outcome, Runs, moments, timed
 
 @dataclass
 class Simulator:
-    """A prior that is uniform on a cube, and a simulation of its draws."""
+    """A prior that is uniform on a cube, and a function that simulates data for draws of the prior."""
 
     dimensions: int
     bound: float
     simulate: Callable[[Any], Any]
-    """Parameters, by PyTorch's generator, to data."""
+    """A function from parameters to data, which uses PyTorch's generator."""
     halves: Callable[[Any], Any]
-    """Which draws of the posterior of `observed` lie on one side of it, of which it has as much on the other."""
+    """A function that tells which draws of the posterior of `observed` lie in one of two halves of equal
+    probability."""
     observed: Any
 
 
 def two_moons() -> Simulator:
-    """Greenberg and others (2019): the posterior of data (0, 0) are two crescents, each the other's mirror image."""
+    """The two moons of Greenberg and others (2019): the posterior of data (0, 0) is two crescents, mirror images of
+    each other."""
     import torch
 
     def simulate(theta: Any) -> Any:
@@ -44,7 +46,8 @@ def two_moons() -> Simulator:
 
 
 def slcp() -> Simulator:
-    """Papamakarios and others (2019): four draws of a normal density whose deviations are squares of parameters."""
+    """The problem SLCP of Papamakarios and others (2019): four draws of a normal density whose deviations are squares
+    of parameters."""
     import torch
 
     def simulate(theta: Any) -> Any:
@@ -64,12 +67,12 @@ def two_moons_runs(quick: bool, seed: int) -> Runs:
 
 
 def slcp_runs(quick: bool, seed: int) -> Runs:
-    yield from _sbi(slcp(), -0.3 if quick else 0.5, quick, seed)  # few simulations teach little of it
+    yield from _sbi(slcp(), -0.3 if quick else 0.5, quick, seed)  # few simulations teach little of this posterior
 
 
 @contextlib.contextmanager
 def elsewhere() -> Iterator[None]:
-    """Run in an empty folder, because sbi leaves logs in the current one."""
+    """A block in an empty folder, because sbi writes logs in the current one."""
     before = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -82,8 +85,8 @@ def elsewhere() -> Iterator[None]:
 def _sbi(problem: Simulator, least: float, quick: bool, seed: int) -> Runs:
     """Training, 10,000 draws for one observation, and ranks of 200 others, which are uniform if the posterior is right.
 
-    `least` are nats of a held-out log density above the prior's; a flow of headrace may not be worse than sbi's own by
-    more than half a nat.
+    The held-out log density has to be above the prior's by `least` nats; a flow of headrace may not be worse than sbi's
+    by more than half a nat.
     """
     import torch
     from sbi.diagnostics import run_sbc as their_sbc
@@ -105,13 +108,13 @@ def _sbi(problem: Simulator, least: float, quick: bool, seed: int) -> Runs:
         return theta, problem.simulate(theta)
 
     def trained(builder: Any) -> Any:
-        """Train sbi's own estimator."""
+        """Train the estimator of sbi."""
         trainer = NPE(prior, density_estimator=builder, show_progress_bars=False)
         trainer.append_simulations(*simulated(n, seed)).train(max_num_epochs=epochs)
         return trainer.build_posterior()
 
     def fitted() -> Any:
-        """Fit by `headrace`'s `fit`, with its defaults."""
+        """Fit a flow of headrace by `fit`, with its defaults."""
         theta, x = simulated(n, seed)
         flow = hr.NSF(theta.shape[1], context=x.shape[1], seed=seed)
         flow.fit(theta.numpy(), context=x.numpy(), seed=seed, progress=False)
@@ -153,7 +156,8 @@ def _sbi(problem: Simulator, least: float, quick: bool, seed: int) -> Runs:
 
 
 def _wrong(above: float, beside: float, half: float, away: float, spread: float) -> str:
-    """Ranks of 100 observations have a mean with an error of 0.03."""
+    """The reason why a posterior is wrong, or an empty string; a mean of ranks of 100 observations has an error of
+    0.03."""
     if above < 0:
         return f"the density gained {-above:.2f} nats too few"
     if beside < -0.5:
@@ -166,9 +170,9 @@ def _wrong(above: float, beside: float, half: float, away: float, spread: float)
 
 
 def numpyro_runs(quick: bool, seed: int) -> Runs:
-    """A posterior by NUTS whose prior is a flow: flowjax's, and the same one converted.
+    """A posterior by NUTS whose prior is a flow of flowjax, or that flow converted.
 
-    Both are compared with moments by importance weights, from draws of the converted prior.
+    Moments of both runs are compared with those by importance weights, from draws of the converted prior.
     """
     import jax
     import numpyro

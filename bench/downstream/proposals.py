@@ -1,8 +1,8 @@
-"""Proposals of a sampler without held-out rows, by the size of fresh weights: ``python -m bench.downstream.proposals``.
+"""Proposals of a sampler without held-out rows, by the size of new weights: ``python -m bench.downstream.proposals``.
 
-Fits flows to 5000 rows of Rosenbrock's function in 10 dimensions, as flowMC trains them (Adam at one rate, batches of
-1000, no rows held out, no running mean), from fresh weights times a factor. Prints the training loss, that of new rows
-and which share of independent proposals a chain at the target accepts.
+The program fits flows to 5000 rows of Rosenbrock's function in 10 dimensions, as flowMC trains them (Adam at one rate,
+batches of 1000, no rows held out, no running mean), from initial weights times a factor. The program prints the
+training loss, the loss on new rows, and the share of independent proposals that a chain at the target accepts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ D = 10
 
 
 def rows(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Independent draws: a of each pair is normal, and b given a."""
+    """Independent draws: in each pair, a is normal, and b is normal given a."""
     a = 1 + np.sqrt(0.5) * rng.standard_normal((n, D // 2))
     x = np.empty((n, D))
     x[:, ::2], x[:, 1::2] = a, a**2 + np.sqrt(0.05) * rng.standard_normal(a.shape)

@@ -12,26 +12,26 @@ import numpy as np
 
 @dataclass
 class Outcome:
-    """The result of a run."""
+    """The result of a run, in seconds and words."""
 
     seconds: float
     summary: str
-    """What it found, for those who read."""
+    """The findings of the run, for a reader."""
     wrong: str = ""
-    """What of it is, if anything."""
+    """A description of a wrong finding, or an empty string."""
 
 
 Runs = Iterator[tuple[str, Callable[[], Outcome]]]
 
 
 def moments(x: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:
-    """Weighted means and standard deviations of the columns of rows, or of values."""
+    """The weighted means and standard deviations of the columns of rows, or of values."""
     mean = np.average(x, axis=0, weights=weights)
     return mean, np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weights))
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of a call, and its result."""
+    """The seconds of a call, and its result."""
     begin = time.perf_counter()
     found = run()
     return time.perf_counter() - begin, found

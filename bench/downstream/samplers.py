@@ -26,14 +26,14 @@ class Problem:
     std: float
 
     def judged(self, seconds: float, evidence: float, error: float, mean: float, std: float, calls: int) -> Outcome:
-        """Margins are wide, because a sampler's own flow is judged by them, too."""
+        """The outcome of a run; margins are wide, because they also judge a sampler's own flow."""
         summary = f"log evidence {evidence:7.2f} +- {error:.2f}  {_moments(mean, std)}  likelihoods {calls:8d}"
         if not abs(evidence - self.log_evidence) < max(6 * error, 0.5):
             return Outcome(seconds, summary, f"log evidence, expected {self.log_evidence:.2f}")
         return Outcome(seconds, summary, self.wrong_moments(mean, std))
 
     def wrong_moments(self, mean: float, std: float) -> str:
-        """Moments that are too far from the problem's, as a sentence, or nothing."""
+        """A sentence about moments that are too far from the problem's, or an empty string."""
         if not abs(mean - self.mean) < 0.3 * self.std:
             return f"mean, expected {self.mean:.2f}"
         return "" if abs(std / self.std - 1) < 0.3 else f"standard deviation, expected {self.std:.2f}"
@@ -44,7 +44,7 @@ def _moments(mean: float, std: float) -> str:
 
 
 def normal(dimensions: int = 3, mean: float = 1.0, std: float = 0.5, bound: float = 5.0) -> Problem:
-    """A normal density well inside of the cube."""
+    """The problem of a normal density well inside the cube."""
     constant = dimensions * np.log(np.sqrt(2 * np.pi) * std)
     return Problem(
         dimensions,
@@ -61,14 +61,14 @@ def rosenbrock() -> Problem:
         a, b = x[..., ::2], x[..., 1::2]
         return -(10 * (a**2 - b) ** 2 + (a - 1) ** 2).sum(axis=-1)
 
-    # A pair's integral over the plane is pi / sqrt(10); the cube cuts off what is beyond b = 10, one part in 1000.
+    # A pair's integral over the plane is pi / sqrt(10); the cube omits values above b = 10, which are one part in 1000.
     return Problem(10, 10.0, log_likelihood, 5 * np.log(np.pi / np.sqrt(10) / 400), 1.0, np.sqrt(0.5))
 
 
 def mixture(
     dimensions: int = 10, away: float = 2.0, std: float = 0.5, share: float = 0.6, bound: float = 10.0
 ) -> Problem:
-    """Two normal densities at opposite places, of which one has more mass."""
+    """The problem of two normal densities at opposite points, of which one has more mass."""
     bound, constant = 10.0, dimensions * np.log(np.sqrt(2 * np.pi) * std)
 
     def log_likelihood(x: Any) -> Any:
@@ -156,7 +156,8 @@ def _nessai(problem: Problem, live: int, seed: int) -> Runs:
 
 
 def aspire_runs(quick: bool, seed: int) -> Runs:
-    """Normal densities with a uniform prior, as in aspire's basic example: a flow fitted to draws, then reweighted."""
+    """Normal densities with a uniform prior, as in aspire's basic example: a flow is fitted to draws, which are
+    reweighted."""
     import torch
     from aspire import Aspire, Samples
 
@@ -167,7 +168,7 @@ def aspire_runs(quick: bool, seed: int) -> Runs:
     inside = -problem.dimensions * np.log(2 * problem.bound)
 
     class Ours(Aspire):  # type: ignore[misc]
-        """nessai with a flow of headrace, given as a class and not found by name."""
+        """A run of aspire with a flow of headrace, which is given as a class and not found by name."""
 
         def init_flow(self) -> None:
             self._flow = HeadraceFlow(
@@ -216,7 +217,7 @@ def aspire_runs(quick: bool, seed: int) -> Runs:
 
 
 def flowmc_runs(quick: bool, seed: int) -> Runs:
-    """MALA with global proposals by flows of equal sizes, of which the same steps of the same optimiser make the most.
+    """MALA with global proposals by flows of equal sizes, which the same number of steps of one optimiser trains.
 
     The summary has the accepted share, which depends on the length of the training and the number of chains.
     """
@@ -255,13 +256,13 @@ def flowmc_runs(quick: bool, seed: int) -> Runs:
         try:
             seconds, one = timed(whole)
         finally:
-            jax.config.update("jax_compilation_cache_dir", before)  # the sampler's own, in the folder that is gone
+            jax.config.update("jax_compilation_cache_dir", before)  # the sampler has set its own folder, which is gone
         x = np.asarray(one.resources["positions_production"].data).reshape(-1, n)
         accepted = [_accepted(one, f"{kind}_accs_production") for kind in ("global", "local")]
         mean, std = float(x[:, 0].mean()), float(x[:, 0].std())
         wrong = problem.wrong_moments(mean, std)
         summary = f"{_moments(mean, std)}  accepted {accepted[0]:.2f} global, {accepted[1]:.2f} local"
-        accepted_by_own.append(accepted[0])  # first by its own flow
+        accepted_by_own.append(accepted[0])  # the program's own flow comes first
         too_few = accepted[0] < max(0.5 * accepted_by_own[0], 0.02)
         return Outcome(seconds, summary, wrong or ("too few global proposals are accepted" if too_few else ""))
 

@@ -1,7 +1,7 @@
-"""Whole runs in other programs in their quick form: each finds the known values; faults are seen.
+"""Short runs in other programs: each run finds the known values, and wrong results are reported.
 
-The gate runs one sampler and one posterior with headrace's flows; all programs, with their own flows too, run at night.
-Integrations that are tested call by call are in tests/interop.
+The gate runs one sampler and one posterior with headrace's flows; at night all programs run, with their own flows, too.
+Tests of the single calls of integrations are in tests/interop.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def test_runs_with_either_flow_find_the_known_values(name, capsys):
 
 
 def lines_of(name, capsys, *more):
-    """The case's description of its runs, of which none is wrong."""
+    """The case's lines about its runs, none of which is wrong."""
     program = downstream.cases()[name].program
     if importlib.util.find_spec(program) is None:
         pytest.skip(f"{program} is not installed")

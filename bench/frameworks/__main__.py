@@ -1,8 +1,8 @@
-"""The cost of a call through PyTorch above the plain one, and a training loop beside zuko.
+"""The cost of a call through PyTorch above that of the plain call, and a training loop beside zuko.
 
-A conditional MAF of 10 features, 4 context columns and 5 transforms with two hidden layers of 64 units, in float32, on
-one thread. Times are microseconds of the fastest of many blocks, so that other load of the machine counts little.
-zuko is timed where it is installed, with a flow of the same sizes. See ``python -m bench.frameworks --help``.
+The flow is a conditional MAF of 10 features, 4 context columns and 5 transforms with two hidden layers of 64 units, in
+float32, on one thread. Times are microseconds of the fastest of many blocks, so that other load of the machine matters
+little. zuko is timed where it is installed, with a flow of the same sizes. See ``python -m bench.frameworks --help``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def made_flow() -> hr.Flow:
 
 
 def microseconds(call: Callable[[], Any], budget: float) -> float:
-    """Microseconds of a call, in the fastest of the blocks that fit in the budget in seconds."""
+    """The microseconds of a call, in the fastest of the blocks that fit in the budget in seconds."""
     call()
     call()
     start = time.perf_counter()
@@ -49,7 +49,7 @@ def microseconds(call: Callable[[], Any], budget: float) -> float:
 
 
 def zuko_flow() -> Any:
-    """zuko's flow of the same sizes, or None."""
+    """A flow of zuko with the same sizes, or None where zuko is not installed."""
     if find_spec("zuko") is None:
         return None
     import zuko
@@ -58,7 +58,7 @@ def zuko_flow() -> Any:
 
 
 def calls(rows: int, compiled: bool) -> dict[str, Callable[[], Any]]:
-    """Calls to time on this number of rows."""
+    """The calls to time on this number of rows, by name."""
     flow, torch_rows = made_flow(), torch.Generator().manual_seed(0)
     module, other = FlowModule(flow), zuko_flow()
     x = torch.randn(rows, FEATURES, generator=torch_rows)
@@ -100,7 +100,7 @@ def calls(rows: int, compiled: bool) -> dict[str, Callable[[], Any]]:
 
 
 class Trained(torch.nn.Module):
-    """An encoder of 64 numbers, and a flow of 5 given 8."""
+    """An encoder of 64 values, and a flow of 5 values given the encoder's 8 outputs."""
 
     def __init__(self, flow: torch.nn.Module) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Trained(torch.nn.Module):
 
 
 def loop(flow: torch.nn.Module, steps: int) -> tuple[float, float]:
-    """Milliseconds of a step of Adam on 128 simulations, and the loss on others after all steps."""
+    """The milliseconds of a step of Adam on 128 simulations, and the loss on other simulations after all steps."""
     torch.manual_seed(0)
     module, ticks = Trained(flow), torch.linspace(0.0, 1.0, 64)
     optimiser = torch.optim.Adam(module.parameters(), 1e-3)

@@ -2,12 +2,12 @@
 
     python -m bench.frameworks.converted [--threads 1] [--only sbi] [--rows 1000] [--draws 10000]
 
-For an environment that has headrace and the libraries; those that are not installed are left out. Each model gets
-random weights, is converted (which compares densities), and is timed in one process, a call of each in turn: drawing
-rows for one context, and log densities of rows. Medians of processor time in ms.
+Run the program in an environment that has headrace and the libraries; those that are not installed are left out. Each
+model gets random weights, is converted (which compares densities), and is timed in one process, by calls of model and
+converted form in turn: samples for one context, and log densities of rows. Times are medians of processor time in ms.
 
-``--float32`` prints what float32 costs a model in float64: the largest difference of the log densities of 1000
-standard normal rows, beside their median, and processor times of both in ms.
+``--float32`` prints the errors that a model in float64 gets in float32: the largest difference of the log densities of
+1000 standard normal rows, beside their median, and processor times of both in ms.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ DRAWS, ROWS, FEATURES, COLUMNS = 10_000, 1000, 10, 10
 
 Call = Callable[[], Any]
 Case = tuple[str, Any, Callable[[Any], Any], Callable[[Any], Any]]
-"""Name, model, and the calls of it or of its converted form: draws for one context, and densities of rows."""
+"""The name, the model, and two calls of the model or of its converted form: samples for one context, densities of
+rows."""
 
 
 def zuko_cases(torch: Any) -> Iterator[Case]:
@@ -128,7 +129,7 @@ LIBRARIES: dict[str, Callable[[Any], Iterator[Case]]] = {
 
 
 def in_turn(calls: list[Call], seconds: float) -> list[float]:
-    """The median of each, in ms; each is called at least three times."""
+    """The median time of each call in ms; each call is made at least three times."""
     times: list[list[float]] = [[] for _ in calls]
     for call in calls:
         call()
@@ -142,7 +143,7 @@ def in_turn(calls: list[Call], seconds: float) -> list[float]:
 
 
 def single(name: str, model: Any) -> None:
-    """A line: a model in float64 beside its flow in float32."""
+    """Print a line for a model in float64 beside its flow in float32."""
     exact = hr.accelerate(model.double())._module().flow
     flows = exact, exact.astype("float32")
     x, rows = np.random.default_rng(0).standard_normal((2, ROWS, FEATURES))

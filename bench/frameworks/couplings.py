@@ -2,8 +2,9 @@
 
     python -m bench.frameworks.couplings
 
-Six layers of 8 features with networks of two hidden layers of 64 units, Adam, one thread, processor time, steps of both
-in turn. The maps differ: PyTorch's scale is exp(tanh(a)), in four operators.
+The flow has six layers of 8 features with networks of two hidden layers of 64 units. Times are those of the processor
+for steps of Adam on one thread, of both flows in turn. The maps differ: PyTorch's scale is exp(tanh(a)), in four
+operators.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ FEATURES, LAYERS, UNITS = 8, 6, 64
 
 
 class Couplings(nn.Module):
-    """Affine couplings of halves in turn."""
+    """A flow of affine couplings, which change one half and the other in turn."""
 
     def __init__(self, ours: bool) -> None:
         super().__init__()
@@ -37,7 +38,7 @@ class Couplings(nn.Module):
             self.nets.append(nn.Sequential(*layers[:-1]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Log densities."""
+        """The log densities of rows."""
         total = torch.zeros(len(x))
         for i, net in enumerate(self.nets):
             passive, active = x.chunk(2, -1)[:: 1 if i % 2 else -1]
@@ -53,7 +54,7 @@ class Couplings(nn.Module):
 
 
 def step(ours: bool, rows: int) -> Callable[[], None]:
-    """A training step."""
+    """A function that makes a training step."""
     model, x = Couplings(ours), torch.randn(rows, FEATURES)
     optimiser = torch.optim.Adam(model.parameters(), 1e-3)
 

@@ -1,4 +1,4 @@
-"""Graphs of ONNX in onnxruntime beside the module: nodes, and processor time of a call, in one thread.
+"""Graphs of ONNX in onnxruntime beside the module: the number of nodes, and processor time of a call, in one thread.
 
     python -m bench.frameworks.graphs
 
@@ -24,7 +24,7 @@ FLOWS: dict[str, Callable[[], hr.Flow]] = {
 
 
 def session(content: bytes) -> Any:
-    """A session of onnxruntime of one thread."""
+    """A session of onnxruntime with one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -33,7 +33,7 @@ def session(content: bytes) -> Any:
 
 
 def block(call: Callable[[], Any], seconds: float) -> float:
-    """Microseconds of a call, of the processor."""
+    """The processor microseconds of a call."""
     count, start = 0, time.process_time()
     while (spent := time.process_time() - start) < seconds:
         call()
@@ -42,7 +42,7 @@ def block(call: Callable[[], Any], seconds: float) -> float:
 
 
 def main(rows: tuple[int, ...] = (1, 2000), rounds: int = 9, seconds: float = 0.1) -> None:
-    """Print a table."""
+    """Print a table of nodes and times."""
     from headrace.onnx import graph_of
 
     hr.set_num_threads(1)

@@ -5,8 +5,8 @@
     python -m bench.frameworks.jax svi       # numpyro's variational inference, beside its own AutoIAFNormal
     python -m bench.frameworks.jax coupling  # a map alone: compiled calls beside calls back to Python, interleaved
 
-The flows are masked autoregressive ones as they are made, 10 features, 5 transforms, two hidden layers of 64: what a
-call costs does not depend on what was learned.
+The flows are untrained masked autoregressive ones, with 10 features, 5 transforms, two hidden layers of 64: the cost of
+a call does not depend on the weights.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Timed = Callable[..., Any]
 
 
 def peer(context: int | None) -> Any:
-    """The same flow of flowjax, or None where it is not installed."""
+    """A flow of flowjax with the same sizes, or None where flowjax is not installed."""
     try:
         from flowjax.distributions import Normal
         from flowjax.flows import masked_autoregressive_flow
@@ -44,7 +44,7 @@ def peer(context: int | None) -> Any:
 
 
 def least(call: Timed, *arguments: Any, seconds: float = 1.0) -> float:
-    """Microseconds of the fastest call within this time."""
+    """The microseconds of the fastest call within this time."""
     jax.block_until_ready(call(*arguments))
     best, end = np.inf, time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -55,7 +55,7 @@ def least(call: Timed, *arguments: Any, seconds: float = 1.0) -> float:
 
 
 def ours() -> dict[str, tuple[Timed, tuple[Any, ...]]]:
-    """Calls by name, with the arguments before rows and context."""
+    """The calls of headrace by name, with the arguments before rows and context."""
     flow = hr.MAF(FEATURES, context=CONTEXT, last_activation="relu")
     module, frozen = hj.FlowModule(flow), hj.freeze(flow)
     step = jax.value_and_grad(lambda m, x, c: -m.log_prob(x, c).mean())
@@ -69,7 +69,7 @@ def ours() -> dict[str, tuple[Timed, tuple[Any, ...]]]:
 
 
 def theirs() -> dict[str, tuple[Timed, tuple[Any, ...]]]:
-    """The same of flowjax."""
+    """The same calls of flowjax, by name."""
     flow = peer(CONTEXT)
     if flow is None:
         return {}
@@ -95,7 +95,7 @@ def theirs() -> dict[str, tuple[Timed, tuple[Any, ...]]]:
 
 
 def plain(x: Any, c: Any) -> dict[str, Timed]:
-    """The calls of NumPy that do the same, for the cost of a call through JAX above them."""
+    """The same calls of NumPy, to measure the cost of a call through JAX above them."""
     flow, x, c = hr.MAF(FEATURES, context=CONTEXT, last_activation="relu"), np.asarray(x), np.asarray(c)
     weight = np.full(len(x), -1.0 / len(x), np.float32)
     return {
@@ -108,7 +108,7 @@ def plain(x: Any, c: Any) -> dict[str, Timed]:
 
 
 def calls(rows: list[int], seconds: float = 1.0) -> None:
-    """A table of times."""
+    """Print a table of times."""
     print("| call, µs | rows | NumPy | headrace.jax | flowjax | ratio |\n| --- | --- | --- | --- | --- | --- |")
     other = theirs()
     for name, (call, first) in ours().items():
@@ -126,14 +126,14 @@ def calls(rows: list[int], seconds: float = 1.0) -> None:
 
 
 def log_density(x: Any) -> Any:
-    """Bananas: an energy in pairs of coordinates."""
+    """A log density of banana shapes, one in each pair of coordinates."""
     a, b = x[0::2], x[1::2]
     bend = b - 0.25 * (a * a - 4)
     return -0.5 * (a @ a) / 4 - 0.5 * (bend @ bend) / 0.25
 
 
 def sampler(transport: Timed, steps: int, size: float = 0.1) -> Timed:
-    """HMC of many chains in the latent space of a transport ``z -> (x, log_det)``."""
+    """A function that runs HMC of many chains in the latent space of a transport ``z -> (x, log_det)``."""
 
     def potential(z: Any) -> Any:
         x, log_det = transport(z)
@@ -166,7 +166,7 @@ def sampler(transport: Timed, steps: int, size: float = 0.1) -> Timed:
 
 
 def neutra(rounds: int = 9) -> None:
-    """Processor time of a step of all chains, interleaved; and how many times as long flowjax takes."""
+    """Print the processor time of a step of all chains, interleaved, and the ratio of flowjax's time."""
     transports = {"headrace": (hj.freeze(hr.MAF(FEATURES, last_activation="relu")).to_data, 20)}
     if (flow := peer(None)) is not None:
         import paramax
@@ -174,7 +174,7 @@ def neutra(rounds: int = 9) -> None:
         transports["flowjax"] = (paramax.unwrap(flow).bijection.transform_and_log_det, 1)
     z = jax.random.normal(jax.random.key(2), (CHAINS, FEATURES))
     runs = {name: (sampler(transport, steps), steps) for name, (transport, steps) in transports.items()}
-    for run, _ in runs.values():  # compiles
+    for run, _ in runs.values():  # compiles the runs
         jax.block_until_ready(run(jax.random.key(3), z))
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
@@ -190,7 +190,7 @@ def neutra(rounds: int = 9) -> None:
 
 
 def svi(features: Sequence[int], particles: Sequence[int], rounds: int = 9) -> None:
-    """A table of times of an update of numpyro's SVI: three inverse autoregressive flows as guide of a Gaussian."""
+    """Print times of an update of numpyro's SVI, whose guide of a Gaussian is three inverse autoregressive flows."""
     import numpyro
     from numpyro import distributions as dist
     from numpyro.infer import SVI, Trace_ELBO
@@ -228,7 +228,7 @@ def svi(features: Sequence[int], particles: Sequence[int], rounds: int = 9) -> N
 
 
 def coupling(rows: Sequence[int], rounds: int = 9, seconds: float = 0.2) -> None:
-    """A table of times of a spline's values and of its gradients, where compiled code calls the core or Python."""
+    """Print times of a spline's values and of its gradients, where compiled code calls the core or Python."""
     from headrace.jax import _couplings as _couplings_jax
 
     def loss(value: Any, params: Any) -> Any:
@@ -258,7 +258,8 @@ def coupling(rows: Sequence[int], rounds: int = 9, seconds: float = 0.2) -> None
 
 
 def stack(sizes: Sequence[tuple[int, int]]) -> None:
-    """Sums of log densities of flows with rows of their own, and their gradients, beside flowjax's by `lax.map`."""
+    """Print times of sums of log densities of flows, each with other rows, and of gradients, beside flowjax's
+    `lax.map`."""
     import equinox
     from flowjax import bijections, distributions, flows
 
@@ -286,7 +287,7 @@ def stack(sizes: Sequence[tuple[int, int]]) -> None:
                 start = time.process_time()
                 jax.block_until_ready(compiled(x))
                 found.append(time.process_time() - start)
-                start = time.process_time()  # of many calls, because that of a thread at work lags
+                start = time.process_time()  # the time of many calls, because the clock of a running thread lags
                 for _ in range(30):
                     jax.block_until_ready(compiled(x))
                 found.append((time.process_time() - start) / 30)

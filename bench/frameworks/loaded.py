@@ -1,9 +1,9 @@
-"""nflows' own models, loaded natively, beside themselves: ``python -m bench.frameworks.loaded [--threads 2]``.
+"""Models of nflows, loaded natively, beside themselves: ``python -m bench.frameworks.loaded [--threads 2]``.
 
-For an environment that has headrace, nflows and torch. Each model gets random weights, is taken over by ``from_dense``,
-compared on 1000 rows, and timed in one process, a call of each in turn. The models: the residual MAF of nflows' README
-(two features, four units; and larger ones), and sbi's ``nsf``: spline couplings whose residual networks are gated by a
-context, with a linear transform by triangular factors after each.
+Run the program in an environment that has headrace, nflows and torch. Each model gets random weights, is converted by
+``from_dense``, compared on 1000 rows, and timed in one process, by calls of each in turn. The models are the residual
+MAF of nflows' README (two features, four units; and larger ones), and sbi's ``nsf``: spline couplings whose residual
+networks are gated by a context, with a linear transform by triangular factors after each.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import headrace as hr
 
 Floats = NDArray[np.float32]
 
-BINS, BOUND, LEAST = 10, 3.0, 1e-3  # of sbi's splines
+BINS, BOUND, LEAST = 10, 3.0, 1e-3  # settings of sbi's splines
 
 
 def numbers(tensor: Any) -> Floats:
@@ -36,7 +36,7 @@ def layers_of(network: Any) -> list[Any]:
 
 
 def masked(transform: Any) -> hr.transforms.Transform:
-    """A masked affine transform with a residual network."""
+    """A masked affine transform of headrace with the residual network of one of nflows."""
     layers = layers_of(transform.autoregressive_net)
     weights, biases, masks = ([numbers(getattr(one, name)) for one in layers] for name in ("weight", "bias", "mask"))
     blocks = hr.Network.residual([len(biases[0])] * len(transform.autoregressive_net.blocks))
@@ -53,7 +53,8 @@ def masked(transform: Any) -> hr.transforms.Transform:
 
 
 def spline_coupling(transform: Any, context: int) -> hr.transforms.Transform:
-    """A spline coupling, whose raw widths and heights are divided by the root of the units: here in the weights."""
+    """A spline coupling; the weights contain the division of raw widths and heights by the root of the number of
+    units."""
     network = transform.transform_net
     layers, units = layers_of(network), network.hidden_features
     weights, biases = ([numbers(getattr(one, name)) for one in layers] for name in ("weight", "bias"))
@@ -80,13 +81,13 @@ def spline_coupling(transform: Any, context: int) -> hr.transforms.Transform:
 
 
 def linear(transform: Any) -> hr.transforms.Transform:
-    """z = L U x + b."""
+    """The linear transform z = L U x + b."""
     matrix, shift = transform.weight().detach().numpy(), numbers(transform.bias)
     return hr.transforms.Inverse(hr.transforms.Linear.from_matrix(np.asarray(matrix, float), shift))
 
 
 def maf(features: int, hidden: int, transforms: int = 5) -> tuple[Any, hr.Flow]:
-    """The MAF of nflows' README, and headrace's."""
+    """The MAF of nflows' README, and headrace's with the same weights."""
     from nflows import distributions, flows
     from nflows import transforms as theirs
 
@@ -101,7 +102,7 @@ def maf(features: int, hidden: int, transforms: int = 5) -> tuple[Any, hr.Flow]:
 
 
 def nsf(features: int, context: int, hidden: int = 50, transforms: int = 5) -> tuple[Any, hr.Flow]:
-    """The spline flow of sbi, and headrace's."""
+    """The spline flow of sbi, and headrace's with the same weights."""
     import torch
     from nflows import distributions, flows
     from nflows import transforms as theirs
@@ -130,7 +131,7 @@ def nsf(features: int, context: int, hidden: int = 50, transforms: int = 5) -> t
 
 
 def in_turn(theirs: Callable[[], Any], ours: Callable[[], Any], rounds: int, seconds: float) -> tuple[float, float]:
-    """Median seconds of a call of each."""
+    """The median seconds of a call of each."""
     times: tuple[list[float], list[float]] = ([], [])
     for i in range(rounds):
         for k in ((0, 1), (1, 0))[i % 2]:
@@ -143,7 +144,7 @@ def in_turn(theirs: Callable[[], Any], ours: Callable[[], Any], rounds: int, sec
 
 
 def cases() -> Iterator[tuple[str, Any, hr.Flow, int, int]]:
-    """For each case its name, the library's model, headrace's, columns of context, and rows to draw."""
+    """The cases: for each its name, the library's model, headrace's, the columns of context, and the rows to draw."""
     for features, hidden in ((2, 4), (2, 50), (10, 64), (43, 256)):
         yield (f"MAF {features}, 5 x 2 blocks of {hidden}", *maf(features, hidden), 0, 1000)
     yield ("sbi's nsf 10, context 10", *nsf(10, 10), 10, 10_000)

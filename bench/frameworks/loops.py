@@ -9,8 +9,8 @@
 | small | a MAF of 10 features, 5 x [50, 50], 100 rows: the same, eager and compiled |
 | draws, IAF and MAF | 1000 reparametrised draws of 64 features, 5 x [256, 256], log densities and the gradient |
 
-In each round every library makes steps of a case for the same time; the order turns round every second round. Ratios
-are over headrace in the same framework, of the medians, with those of the single rounds as a band.
+In each round every library makes steps of a case for the same time; every second round has the reverse order. Ratios
+are over headrace in the same framework, of the medians, with those of single rounds as a band.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Step = Callable[[], float]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of one case."""
+    """The sizes of the flow and the batch of a case."""
 
     features: int
     hidden: tuple[int, ...]
@@ -69,7 +69,7 @@ def set_threads(threads: int) -> None:
 
 
 def batches(sizes: Sizes, count: int = 8) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Parameters that depend on measurements, and these measurements."""
+    """Batches of parameters that depend on measurements, with these measurements."""
     rng = np.random.default_rng(0)
     mixed = rng.standard_normal((ENCODED, sizes.features)) / ENCODED**0.5
     found = []
@@ -81,7 +81,7 @@ def batches(sizes: Sizes, count: int = 8) -> list[tuple[np.ndarray, np.ndarray]]
 
 
 def torch_flow(library: str, family: str, sizes: Sizes, context: int) -> Any:
-    """A flow of 5 transforms as a module of PyTorch."""
+    """A flow of 5 transforms as a PyTorch module, of headrace or zuko."""
     import headrace as hr
     from headrace.torch import FlowModule
 
@@ -97,7 +97,7 @@ def torch_flow(library: str, family: str, sizes: Sizes, context: int) -> Any:
 
 
 def torch_step(library: str, sizes: Sizes, encoded: bool, compiled: bool) -> Step:
-    """One step of Adam on the likelihood, of a flow alone or with an encoder."""
+    """A function that makes one step of Adam on the likelihood, of a flow alone or with an encoder."""
     import torch
 
     torch.manual_seed(0)
@@ -125,7 +125,8 @@ def torch_step(library: str, sizes: Sizes, encoded: bool, compiled: bool) -> Ste
 
 
 def torch_draws(library: str, family: str, sizes: Sizes) -> Step:
-    """Reparametrised draws with log densities, and the gradient of a free energy by the parameters."""
+    """A function that makes reparametrised draws with log densities, and the gradient of a free energy by the
+    parameters."""
     import torch
 
     torch.manual_seed(0)
@@ -142,7 +143,7 @@ def torch_draws(library: str, family: str, sizes: Sizes) -> Step:
 
 
 def jax_step(library: str, sizes: Sizes) -> Step:
-    """One compiled step of Adam on encoder and flow."""
+    """A function that makes one compiled step of Adam on an encoder and a flow."""
     import equinox as eqx
     import jax
     import optax
@@ -193,9 +194,9 @@ def jax_step(library: str, sizes: Sizes) -> Step:
 
 
 def cases(sizes: dict[str, Sizes], compiled: bool) -> dict[str, dict[str, Callable[[], Step]]]:
-    """A function that makes a step for each library, by case; the first of each case is headrace.
+    """The cases by name, each with a function for each library that prepares its step; headrace comes first.
 
-    Absent ones are left out.
+    Libraries that are not installed are left out.
     """
     found: dict[str, dict[str, Callable[[], Step]]] = {}
     has = {name: find_spec(name) is not None for name in ("torch", "zuko", "jax", "flowjax", "optax", "equinox")}
@@ -219,7 +220,7 @@ def cases(sizes: dict[str, Sizes], compiled: bool) -> dict[str, dict[str, Callab
 
 
 def measure(makers: dict[str, Callable[[], Step]], rounds: int, block: float) -> dict[str, Any]:
-    """Seconds of a step in each round, and the first and last losses, of each library."""
+    """The seconds of a step in each round, and the first and last losses, for each library."""
     steps, first, counts = {name: make() for name, make in makers.items()}, {}, {}
     for name, step in steps.items():
         first[name] = step()
@@ -241,7 +242,7 @@ def measure(makers: dict[str, Callable[[], Step]], rounds: int, block: float) ->
 
 
 def rows_of(name: str, found: dict[str, Any]) -> list[list[str]]:
-    """Lines of the table."""
+    """The lines of the table for a case."""
     ours, *_ = found["seconds"]
     base, lines = found["seconds"][ours], []
     for library, seconds in found["seconds"].items():

@@ -2,9 +2,9 @@
 
     python -m bench.frameworks.programs [--rounds 3] [--only pocomc]
 
-Each program is run in a process of its own, in turn, on one thread. Its seconds are those of the processor behind the
-imports, to the end of the program; the acceleration, with its checks, is among them. Medians, and the output of each
-program.
+Programs run in turn, each in a new process, on one thread. Their processor seconds are counted from the end of the
+imports to the end of the program, the acceleration with its checks included. The output has medians, and what each
+program prints.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _END = 'print("seconds", clock.process_time() - clock_starts)\n'
 
 
 def timed(program: str) -> str:
-    """The program with its clock: behind its imports, and at its end."""
+    """The program with a clock that starts behind its imports and is read at its end."""
     lines = program.strip().splitlines()
     behind = 1 + max(i for i, line in enumerate(lines) if line.startswith(("import ", "from ")))
     warm = "torch.optim.Adam([torch.zeros(1, requires_grad=True)])"  # an optimiser imports 800 modules
@@ -56,7 +56,7 @@ def timed(program: str) -> str:
 
 
 def run(program: str, *, accelerated: bool) -> tuple[float, str]:
-    """CPU seconds, and the output of the program."""
+    """The CPU seconds and the output of the program."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "program.py"
         script.write_text(timed(program))

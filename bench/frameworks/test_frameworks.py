@@ -1,4 +1,4 @@
-"""The timed calls of `bench.frameworks` are right: equal values by every way, and losses that fall."""
+"""The timed calls of `bench.frameworks` are right: all libraries and ways give equal values, and losses fall."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CASES = loops.cases(loops.SMALL, compiled=False)
 @pytest.mark.parametrize(
     ("case", "library"),
     [
-        # Of flowjax's loop nearly all is compiling, as in the densities below.
+        # The time of flowjax's loop, and of the densities below, is nearly all that of compiling.
         pytest.param(c, name, marks=[pytest.mark.nightly] if name == "flowjax" else [])
         for c, makers in CASES.items()
         for name in makers
@@ -41,7 +41,7 @@ def test_libraries_take_turns():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("rows", [1, 100])
 def test_calls_run(rows):
-    """Calls run in a quick form; the benchmark itself compares densities."""
+    """The calls run in a short form; the benchmark itself compares densities."""
     pytest.importorskip("torch", reason="torch is not installed")
     from bench.frameworks import __main__ as frameworks
 

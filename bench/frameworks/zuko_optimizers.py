@@ -1,8 +1,9 @@
 """zuko's flows, trained by Adam and by Muon: ``python -m bench.frameworks.zuko_optimizers [--tables REGEX]``.
 
-Nothing of headrace takes part in a fit: flow, gradient and loop are PyTorch's and zuko's, and only the optimizer
-changes. Each fit has a cosine to its end, and its rows are standardised. Printed are mean log-likelihoods of new rows
-in nats, in the tables' units (MAGIC and white wine: in standard deviations), and CPU seconds of one thread.
+A fit uses nothing of headrace: the flow, the gradient and the loop are PyTorch's and zuko's, and only the optimizer
+changes. Each fit has a cosine schedule to its end, and its rows are standardised. The program prints mean
+log-likelihoods of new rows in nats, in the tables' units (MAGIC and white wine: in standard deviations), and CPU
+seconds of one thread.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from bench.quality import datasets
 from bench.quality.optimizers import MADE, Rows, table
 
 BATCH = 256
-CLIP = 5.0  # of the gradient's norm
+CLIP = 5.0  # the limit of the gradient's norm
 RATES = {"adam": (1e-3, 5e-3), "muon": (5e-3, 1e-2)}
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """About U Vᵀ of a matrix U S Vᵀ, by five steps of Newton and Schulz (Jordan 2024)."""
+    """A matrix near U Vᵀ of a matrix U S Vᵀ, by five steps of Newton and Schulz (Jordan 2024)."""
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-12)
@@ -37,14 +38,14 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonal steps for whole matrices, as they are stored, masked entries included; Adam's for everything else."""
+    """Orthogonal steps for whole matrices, as they are stored, with masked entries; Adam for all other parameters."""
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step by the gradients of all parameters."""
+        """Take one step by the gradients of all parameters."""
         for group in self.param_groups:
             for p in group["params"]:
                 state = self.state[p]
@@ -65,7 +66,7 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "muon": Muon}
 
 
 def rows_of(name: str, seed: int, folder: Path) -> tuple[Rows, Rows]:
-    """Rows to fit, and new ones."""
+    """The rows to fit, and new rows."""
     if name == "white wine":
         parts = datasets.split(datasets.with_noise(datasets.load("white", folder))).standardised()
         return parts.train, parts.test
@@ -100,7 +101,7 @@ def fit(name: str, family: str, x: Rows, new: Rows, optimizer: str, rate: float,
 
 
 def jobs(options: argparse.Namespace) -> Iterator[tuple[str, int, str, float, int]]:
-    """Table, seed, optimizer, rate and epochs of each fit."""
+    """The table, seed, optimizer, rate and epochs of each fit."""
     for name in (*MADE, "MAGIC", "MAGIC, 1,000", "white wine"):
         if not re.search(options.tables, name, re.IGNORECASE):
             continue

@@ -1,14 +1,14 @@
 """Everything that a CUDA card is needed for, in at most three commands of ten minutes: ``python -m bench.gpu``.
 
-The command goes through its steps in this order: build (``--build``), the card's properties, its own rates, every
-workload beside them and beside other libraries on the same card, the GPU tests, and compute-sanitizer on some of them.
-It ends before ten minutes are over. **Given again, it goes on where the last one ended**, however that was, and with
-three of them all is done. The report is written anew after each step and each workload, so that what fails, hangs or is
-cut off loses nothing but itself; a step that was cut off twice is left out.
+The command goes through its steps in this order: build (``--build``), the card's properties, the card's rates, every
+workload beside these rates and beside other libraries on the card, the GPU tests, and compute-sanitizer on some of
+these. The command ends before ten minutes are over. **Given again, it goes on where the last one ended**, however that
+was, and three of them do all steps. The report is written anew after each step and each workload, so that a step that
+fails, hangs or is cut off loses only its own result; a step that was cut off twice is left out.
 
-Exit status: 0 if everything was run and well, 1 without a device, 2 if a step failed, 3 if some are still to be run.
+The exit status is 0 if all steps ran without failure, 1 without a device, 2 if a step failed, 3 if some steps remain.
 
-``--dry-run`` goes the same way on the CPU with tiny sizes, for trying the command itself; its numbers mean nothing.
+``--dry-run`` runs the same steps on the CPU with tiny sizes, to try the command itself; its times mean nothing.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from bench.peers.client import Worker, machine_facts, usable_cores
 from bench.peers.run import OURS, OWN, TimingPlan, measure, start
 
 STEPS = ("floors", "workloads", "tests", "sanitizer")
-CALLS = 3  # for all steps together
+CALLS = 3  # the number of commands for all steps together
 
 BUDGET = 570.0  # seconds of one command
-HELLO = 90.0  # of a worker that starts
-REQUESTS = {"zuko_compiled": 200.0}  # seconds of a request to a worker, which for this one may be to compile
-REQUEST = 60.0  # for all others; the time left is the other limit
-LEAST = 5.0  # what must be left for a workload to be begun
-MOST_FAILURES = 3  # of a library, before it is given up
-MOST_TRIES = 2  # of a step or a workload during which the command was cut off
+HELLO = 90.0  # seconds for a worker to start
+REQUESTS = {"zuko_compiled": 200.0}  # seconds for a request to a worker that may have to compile
+REQUEST = 60.0  # seconds for all other requests; the time left is a limit, too
+LEAST = 5.0  # the seconds that must be left for a workload to begin
+MOST_FAILURES = 3  # failures of a library before it is given up
+MOST_TRIES = 2  # attempts at a step or a workload during which the command was cut off
 PLAN = TimingPlan(rounds=4, block=0.1, budget=4.0, foresee=True)
 DRY_PLAN = TimingPlan(rounds=2, block=0.005, budget=4.0, foresee=True)
 
@@ -55,7 +55,8 @@ INSTALL = 'HEADRACE_CUDA=ON pip install --group test ".[cuda13]"   (".[cuda12]" 
 
 
 class Crew:
-    """The libraries' workers: started when first asked for, and anew after a failure, which may break a context."""
+    """The libraries' workers, which start at their first use, and again after a failure, which may break a CUDA
+    context."""
 
     def __init__(self, device: str, threads: int, peer_python: str) -> None:
         self.device, self.threads, self.peer_python = device, threads, peer_python
@@ -64,8 +65,8 @@ class Crew:
         self.failures: dict[str, int] = {}
 
     def present(self, libraries: Sequence[str], left: float) -> tuple[dict[str, Worker], dict[str, str]]:
-        """The libraries whose workers run, with their limits set, and for each of the others the reason why it does
-        not."""
+        """The libraries whose workers run, with their limits set, and the reason why each other library does not
+        run."""
         found, missing = {}, {}
         for library in libraries:
             if self.failures.get(library, 0) >= MOST_FAILURES:
@@ -92,7 +93,7 @@ class Crew:
         worker.close()
 
     def close(self) -> None:
-        """End all."""
+        """End all workers."""
         for worker in self.workers.values():
             worker.close()
         self.workers.clear()
@@ -102,7 +103,7 @@ class Crew:
 
 
 class Run:
-    """Results so far, and how much of the time is left."""
+    """The results until now, and the time that is left."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.begin = options, time.perf_counter()
@@ -114,7 +115,7 @@ class Run:
             "machine": machine_facts(options.threads),
             "card": {},
             "steps": {},
-            "begun": {},  # workload -> how often
+            "begun": {},  # workload -> the number of times that it was begun
             "floors": {},
             "plan": {**vars(DRY_PLAN if options.dry_run else PLAN), "limits": LIMITS, "seconds": options.budget},
             "libraries": {},
@@ -131,7 +132,7 @@ class Run:
         return self.options.budget - (time.perf_counter() - self.begin)
 
     def go_on_at(self, output: Path) -> None:
-        """Write the report there from now on, and take over what is in it."""
+        """Write the report to this path from now on, and continue the results that the file has."""
         self.output = output
         path = Path(f"{output}.json")
         if path.exists() and not self.options.anew:
@@ -147,7 +148,7 @@ class Run:
         self.write()
 
     def write(self) -> None:
-        """The report as it is now, and its copy."""
+        """Write the report in its present state, and its copy."""
         if self.output is None:
             return
         self.results["calls"][-1] = time.perf_counter() - self.begin
@@ -157,7 +158,7 @@ class Run:
             report.write(self.options.copy / self.output.name, self.results, text)
 
     def go(self) -> int:
-        """All steps that are not done yet, as far as the time goes; the exit status."""
+        """Run all steps that are not done yet, as far as the time allows; return the exit status."""
         if self.options.build:
             self.step("build", "build", self.build)
         step, card = gpu_steps.card_step(self.device, LIMITS["card"])
@@ -185,13 +186,13 @@ class Run:
         return 2 if any(step["status"] in bad for step in self.results["steps"].values()) else 0
 
     def another(self, card: Mapping[str, Any]) -> str:
-        """The card and version of the report so far, if they are others."""
+        """The card and version of the present report, if they differ from the given ones."""
         before = self.results["card"]
         differ = [key for key in ("card", "headrace") if before and before.get(key) != card.get(key)]
         return ", ".join(str(before.get(key)) for key in differ)
 
     def works(self) -> list[tuple[str, str, Callable[[float], dict[str, Any]]]]:
-        """Name, kind and function of every step that was chosen, in order."""
+        """The name, kind and function of every chosen step, in order."""
         works = [
             ("floors", "floors", self.floors),
             ("workloads", "workloads", self.workloads),
@@ -201,11 +202,11 @@ class Run:
         return [work for work in works if work[1] in self.options.steps]
 
     def is_open(self, name: str) -> bool:
-        """Whether a step has not ended, in this command or before."""
+        """Whether a step has not ended yet, in this command or an earlier one."""
         return self.results["steps"].get(name, {}).get("status") in (None, "begun")
 
     def step(self, name: str, kind: str, work: Callable[[float], dict[str, Any]]) -> None:
-        """Run a step that has not ended, if there is time for it. Workloads count for themselves how often."""
+        """Run a step that has not ended, if there is time for it. Workloads count their attempts themselves."""
         if not self.is_open(name):
             return
         tries = self.results["steps"].get(name, {}).get("tries", 0)
@@ -218,23 +219,24 @@ class Run:
         self.write()
         granted = min(LIMITS.get(kind, self.left), self.left)
         step = work(granted)
-        if step["status"] == "late" and granted < LIMITS.get(kind, 0.0):  # it was not its own limit that ended it
+        # The command's time ended the step, and not the step's own limit.
+        if step["status"] == "late" and granted < LIMITS.get(kind, 0.0):
             step = {**begun, "tail": step.get("tail", [])}
         self.note(name, step)
 
     def build(self, limit: float) -> dict[str, Any]:
-        """The build, but in a dry run."""
+        """Build headrace, except in a dry run."""
         if self.options.dry_run:
             return {"status": "absent", "reason": "a dry run builds nothing"}
         return gpu_steps.build_step(limit, self.options.arch)
 
     def floors(self, limit: float) -> dict[str, Any]:
-        """The card's rates."""
+        """Measure the card's rates."""
         step, self.results["floors"] = gpu_steps.floors_step(self.device, limit)
         return step
 
     def workloads(self, _limit: float) -> dict[str, Any]:
-        """All workloads that were not measured yet, as far as the time of the command goes."""
+        """Run all workloads that were not measured yet, as far as the time of the command allows."""
         begin, results, dry = time.perf_counter(), self.results, self.options.dry_run
         crew = Crew(self.device, self.options.threads, self.options.peer_python)
         results["not_run"] = []
@@ -251,7 +253,7 @@ class Run:
                 run = replace(case, workload=tiny(case.workload)) if dry else case
                 try:
                     self.measure(run, key, crew, DRY_PLAN if dry else PLAN)
-                except Exception as error:  # of any kind, because other workloads remain
+                except Exception as error:  # an error of any kind, because other workloads remain
                     traceback.print_exc()
                     results["begun"][key] = MOST_TRIES
                     self.note(run.workload.name, {"status": "failed", "reason": f"{type(error).__name__}: {error}"})
@@ -271,7 +273,7 @@ class Run:
         return {"status": "failed" if ours or lost else "done", **took, **reason}
 
     def measure(self, case: Case, key: str, crew: Crew, plan: TimingPlan) -> None:
-        """One row."""
+        """Measure one workload, a row of the report."""
         chosen = [library for library in case.libraries if library in self.options.libraries]
         workers, missing = crew.present(chosen, self.left)
         result = measure(case.workload, workers, plan)
@@ -307,7 +309,7 @@ def no_device(card: Mapping[str, Any], options: argparse.Namespace) -> str:
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; ``cases`` are the workloads that it chooses."""
+    """The arguments of the command line; ``cases`` are the workloads that they choose."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--build", action="store_true", help="first: HEADRACE_CUDA=ON pip install --no-build-isolation .")

@@ -1,8 +1,8 @@
 """Properties and highest rates of a CUDA device, as one JSON object on the standard output.
 
-``python -m bench.gpu.card facts|floors DEVICE``, where DEVICE is "cuda" or "dry", the CPU in place of one. It has a
-process of its own in `bench.gpu`, so that nothing of it stays on the device. With CUPY_TF32=1 in the environment the
-products of ``floors`` are in TF32.
+The command is ``python -m bench.gpu.card facts|floors DEVICE``, where DEVICE is "cuda", or "dry" for the CPU in place
+of a device. `bench.gpu` runs the program in another process, so that nothing stays on the device. With CUPY_TF32=1 in
+the environment the products of ``floors`` are in TF32.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from bench.peers.devices import Stopwatch, arrays, cupy_stopwatch, dry_stopwatch, torch_stopwatch
 
-# Of the arrays to copy, and of the square matrices: a device needs a large problem to show its rate.
+# The bytes of arrays to copy, and the size of square matrices: a device shows its rate only in a large problem.
 COPY_BYTES, MATRIX = 1 << 30, 8192
 DRY_COPY_BYTES, DRY_MATRIX = 1 << 20, 64
 REPEATS, WARM_UP = 20, 3
@@ -31,7 +31,8 @@ SMI = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "po
 
 
 def facts(device: str) -> dict[str, Any]:
-    """The device, the driver, what is installed; or ``reason``, why there is no device to compute on."""
+    """The facts about the device, the driver and installed packages; or ``reason``, why there is no device to compute
+    on."""
     found = {"python": platform.python_version(), "versions": versions(), "smi": smi()}
     try:
         import headrace as hr
@@ -76,7 +77,7 @@ def installed(file: Path) -> str:
 
 
 def smi() -> dict[str, str]:
-    """The output of nvidia-smi for the first device; empty where there is none."""
+    """The output of nvidia-smi for the first device; empty without nvidia-smi."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return {}
@@ -106,20 +107,20 @@ def copy_rate(device: str) -> float:
 
 
 def products_rate(device: str) -> dict[str, Any]:
-    """The rate of products of float32 matrices, by the first library that can: CuPy needs cuBLAS beside it, PyTorch
-    brings it.
+    """The rate of products of float32 matrices, by the first library that can compute them: CuPy needs cuBLAS, which
+    PyTorch contains.
     """
     reasons = {}
     for name, rate in (("CuPy" if device == "cuda" else "NumPy", own_rate), ("PyTorch", torch_rate)):
         try:
             return {"products": rate(device), "products_by": name}
-        except Exception as error:  # whatever a library that was not found raises
+        except Exception as error:  # any error of a library that was not found
             reasons[name] = f"{type(error).__name__}: {error}"
     return {"products": None, "products_by": None, "products_missing": reasons}
 
 
 def own_rate(device: str) -> float:
-    """The rate by CuPy; in a dry run by NumPy."""
+    """The rate of products by CuPy, or by NumPy in a dry run."""
     import numpy as np
 
     library, n = arrays(device), DRY_MATRIX if device == "dry" else MATRIX
@@ -131,7 +132,7 @@ def own_rate(device: str) -> float:
 
 
 def torch_rate(device: str) -> float:
-    """The rate by PyTorch."""
+    """The rate of products by PyTorch."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = os.environ.get("CUPY_TF32") == "1"
@@ -141,7 +142,7 @@ def torch_rate(device: str) -> float:
 
 
 def median(watch: Stopwatch, call: Callable[[], Any]) -> float:
-    """Seconds of a call, after some that do not count."""
+    """The median seconds of a call, after some calls that do not count."""
     timed = watch.around(call)
     for _ in range(WARM_UP):
         timed()

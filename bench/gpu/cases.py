@@ -12,7 +12,7 @@ LIBRARIES = (*OWN, "zuko", "zuko_compiled", "nflows", "normflows", "flowjax")
 
 @dataclass(frozen=True)
 class Case:
-    """A workload and its aims: times as fast as the best peer; share of the copy rate. None: no aim."""
+    """A workload and its aims: a factor over the best peer, and a share of the copy rate; None means no aim."""
 
     workload: Workload
     ratio: float | None = None
@@ -20,7 +20,7 @@ class Case:
 
     @property
     def libraries(self) -> tuple[str, ...]:
-        """Libraries that take part; compiling with torch takes long and is left to workloads with an aim."""
+        """The libraries that take part; compiling with torch takes long, and is done only for workloads with an aim."""
         if self.workload.family in VECTORS:
             return OURS, "normflows", "flowjax"
         left_out = {"normflows"}
@@ -31,16 +31,17 @@ class Case:
         return tuple(name for name in LIBRARIES if name not in left_out)
 
 
-MANY = 1 << 22  # rows that fill no cache: 256 MB of 16 features
+MANY = 1 << 22  # so many rows that no cache holds them: 256 MB of 16 features
 
 MAF = replace(MAF_64, rows=100_000)
 COUPLING_MAP = Workload("coupling_map", 8, (), 1, "forward", MANY)
 ASCENT = Workload("ascent", 10, (), 1, "step", 10_000_000)
 WAVENET = Workload("wavenet", 16_000, (), 16, "log_prob", 64)  # a million steps
-FITS = tuple(replace(ASCENT, verb="fit", transforms=steps) for steps in (20, 120))  # their difference is 100 steps
+# Two fits whose times differ by 100 steps.
+FITS = tuple(replace(ASCENT, verb="fit", transforms=steps) for steps in (20, 120))
 
-# Chains that are to reach the copy rate are as short as that takes: of more transforms the arithmetic takes longer than
-# the copy, as the report's floors show.
+# Chains that should reach the copy rate are short enough for it: in longer chains the arithmetic takes longer than the
+# copy, as the report's floors show.
 CASES: tuple[Case, ...] = (
     Case(replace(MAF, verb="sample"), ratio=30),
     Case(MAF, ratio=2),
@@ -66,7 +67,7 @@ CASES: tuple[Case, ...] = (
 
 
 def tiny(workload: Workload) -> Workload:
-    """The same kind of workload, for a dry run."""
+    """A workload of the same kind with tiny sizes, for a dry run."""
     transforms = workload.transforms // 10 if workload.verb == "fit" else min(workload.transforms, 2)
     return replace(
         workload,
@@ -78,5 +79,5 @@ def tiny(workload: Workload) -> Workload:
 
 
 def fit_step(short: Workload, long: Workload) -> Workload:
-    """One step of a fit."""
+    """The workload of one step of a fit."""
     return replace(long, transforms=1, rows=short.rows)

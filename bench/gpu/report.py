@@ -1,4 +1,4 @@
-"""The report of `bench.gpu`: rows from what was timed and from the card's rates, and all of it as Markdown."""
+"""The report of `bench.gpu`: rows from measured times and from the card's rates, and the whole report as Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.workloads import Workload
 
 
 def floor_of(workload: Workload, floors: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The least seconds by arithmetic and by memory, and which is more; None where the rates are not known."""
+    """The least seconds by arithmetic and by memory, and the larger of both; None where the rates are not known."""
     if not floors.get("copy") or not floors.get("products"):
         return None
     arithmetic, memory = workload.operations / floors["products"], workload.nbytes / floors["copy"]
@@ -29,7 +29,7 @@ def floor_of(workload: Workload, floors: Mapping[str, Any]) -> dict[str, Any] | 
 
 
 def device_seconds(blocks: Sequence[Mapping[str, Any]]) -> float | None:
-    """Seconds of a call by the device's clock, the median over the rounds; None without a run or a clock."""
+    """The seconds of a call by the device's clock, the median over the rounds; None without a run or a clock."""
     medians = [m for block in blocks if (m := block.get("device_median")) is not None]
     return statistics.median(medians) if medians else None
 
@@ -37,7 +37,7 @@ def device_seconds(blocks: Sequence[Mapping[str, Any]]) -> float | None:
 def row_of(case: Case, result: Mapping[str, Any], floors: Mapping[str, Any]) -> dict[str, Any]:
     """One row of the report.
 
-    Ratios compare what the host waits for, which everybody has; shares are of the device's own time.
+    Ratios compare the time on the host, which every library has; shares are of the device's time.
     """
     workload, cells = case.workload, result["cells"]
     row: dict[str, Any] = {
@@ -64,13 +64,13 @@ def row_of(case: Case, result: Mapping[str, Any], floors: Mapping[str, Any]) -> 
 
 
 def is_met(case: Case, row: Mapping[str, Any]) -> bool | None:
-    """Whether the aim was reached; None where there is none or it cannot be judged on this card."""
+    """Whether the aim was reached; None if there is no aim, or if this card cannot judge it."""
     if case.ratio is not None:
         return reaches(row, case.ratio)
     if case.share is None or row["floor"] is None:
         return None
     allowed = row["floor"]["memory"] / case.share
-    if row["floor"]["arithmetic"] > allowed:  # this card copies too fast for its arithmetic
+    if row["floor"]["arithmetic"] > allowed:  # the card copies too fast for its arithmetic
         return None
     return (row["device_seconds"] or row["cells"][OURS]["seconds"]) <= allowed
 
@@ -98,12 +98,12 @@ def stem(card: str, date: str) -> Path:
 
 
 def rate(value: float | None, unit: str, size: float) -> str:
-    """For example ``2.71 TB/s``."""
+    """A rate as text, for example ``2.71 TB/s``."""
     return "unknown" if not value else f"{value / size:.3g} {unit}"
 
 
 def step_line(name: str, step: Mapping[str, Any]) -> str:
-    """One step as an item of a list."""
+    """A step as an item of a list."""
     texts = [step[key] for key in ("reason", "verdict", "summary") if step.get(key)]
     took = f" in {step['seconds']:.0f} s" if "seconds" in step else ""
     words = {"late": "ended by its limit", "absent": "not run", "begun": "begun, and to be run again"}
@@ -130,21 +130,21 @@ def cell_text(cell: Mapping[str, Any] | None) -> str:
 
 
 def library_text(row: Mapping[str, Any], library: str) -> str:
-    """A library's time, and the device's own for a variant of headrace, which has no column for it."""
+    """A library's time, with the device's time for a variant of headrace, which has no column for it."""
     cell = row["cells"].get(library)
     own = device_seconds(cell["blocks"]) if cell is not None and library in OWN and library != OURS else None
     return cell_text(cell) + ("" if own is None else f" ({report.duration(own)})")
 
 
 def aim_text(row: Mapping[str, Any]) -> str:
-    """The aim in the table."""
+    """The aim as text in the table."""
     if row["aim_ratio"] is not None:
         return f"≥ {row['aim_ratio']:g} x"
     return "-" if row["aim_share"] is None else f"≥ {row['aim_share']:.0%} of copy"
 
 
 def table_row(row: Mapping[str, Any], libraries: Sequence[str]) -> list[str]:
-    """One line of the table."""
+    """A row of the table."""
     floor, own = row["floor"], row["device_seconds"]
     floor_text = "-" if floor is None else f"{report.duration(floor['seconds'])} ({floor['bound']})"
     return [
@@ -208,5 +208,5 @@ LEGEND = (
 
 
 def failures(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Libraries that a row misses for a reason of its own, first lines alone."""
+    """The libraries that a row lacks because they failed in it, each with the first line of the reason."""
     return [(name, reason.splitlines()[0]) for name, reason in row["missing"].items() if name in row["failed"]]

@@ -1,4 +1,4 @@
-"""The steps of `bench.gpu` but the workloads: each is a command of its own that ends within its limit."""
+"""The steps of `bench.gpu` except the workloads: each step is a separate command that ends within its limit."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from bench.peers.client import ON_DEVICE, ROOT
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 LIMITS = {"build": 420.0, "card": 60.0, "floors": 60.0, "tests": 150.0, "sanitizer": 200.0}
-"""Seconds, after which a step is ended."""
+"""The seconds after which a step is ended."""
 LEAST = {"build": 60.0, "floors": 20.0, "tests": 90.0, "sanitizer": 120.0}
-"""Seconds that must be left for a step to be begun."""
+"""The seconds that must be left for a step to begin."""
 
-# Tests under compute-sanitizer: every family of kernels and its gradients, some eighty small tests.
+# The tests under compute-sanitizer: every family of kernels and its gradients, some eighty small tests.
 SELECTION = " or ".join(
     (
         "(float32 and (test_chains or test_every_size_of_batch or test_samples_are_the_cpus))",
@@ -47,7 +47,7 @@ SELECTION = " or ".join(
 
 
 def run_command(command: Sequence[str], limit: float, env: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Run a command and all it starts for at most so many seconds; ``code`` is None where that ended it."""
+    """Run a command and all that it starts for at most `limit` seconds; ``code`` is None where the limit ended it."""
     begin = time.perf_counter()
     with tempfile.TemporaryFile(mode="w+", errors="replace") as output:
         try:
@@ -77,7 +77,7 @@ def run_command(command: Sequence[str], limit: float, env: Mapping[str, str] | N
 
 
 def tail(text: str, lines: int = 12) -> list[str]:
-    """The last lines that are not empty."""
+    """The last non-empty lines of a text."""
     return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
 
 
@@ -89,7 +89,7 @@ def ended(done: Mapping[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def json_of(done: Mapping[str, Any]) -> dict[str, Any]:
-    """The object on the last line of a command's output."""
+    """The JSON object on the last line of a command's output."""
     try:
         return json.loads(tail(done["output"], 1)[0])
     except (IndexError, ValueError):
@@ -97,14 +97,14 @@ def json_of(done: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build_step(limit: float, architectures: str | None) -> dict[str, Any]:
-    """Install this tree with its CUDA module, for the present card or by CUDAARCHS; on all cores."""
+    """Install this source tree with its CUDA module, for the present card or for CUDAARCHS, with all cores."""
     env = {"HEADRACE_CUDA": "ON", "CUDAFLAGS": f"{os.environ.get('CUDAFLAGS', '')} --threads 0 --split-compile 0"}
     command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "."]
     return ended(run_command(command, limit, {**env, **({"CUDAARCHS": architectures} if architectures else {})}))
 
 
 def card_step(device: str, limit: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The outcome of the step, and `gpu_card.facts`."""
+    """The outcome of the step, and the result of `card.facts`."""
     done = run_command([sys.executable, "-m", "bench.gpu.card", "facts", device], limit)
     found = json_of(done) if done["code"] == 0 else {}
     if not found:
@@ -114,12 +114,13 @@ def card_step(device: str, limit: float) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def pytest_command(files: Sequence[str], *more: str) -> list[str]:
-    """pytest on the GPU tests in these files."""
+    """The command that runs the GPU tests in these files by pytest."""
     return [sys.executable, "-m", "pytest", *files, "-m", "gpu", "-v", "--tb=short", "-p", "no:cacheprovider", *more]
 
 
 def tests_step(device: str, threads: int, limit: float) -> dict[str, Any]:
-    """Run the GPU tests, or a part of them in a dry run, which skips all; the outcome and pytest's last line."""
+    """Run the GPU tests, or in a dry run a part of them, which are all skipped; return the outcome and pytest's last
+    line."""
     if importlib.util.find_spec("pytest") is None:
         return {"status": "absent", "reason": "pytest is not installed"}
     files = ["tests"] if device == "cuda" else ["tests/device/test_cuda_adam.py"]
@@ -129,7 +130,7 @@ def tests_step(device: str, threads: int, limit: float) -> dict[str, Any]:
 
 
 def summary_line(text: str) -> str:
-    """pytest's last line with numbers; where it did not come to one, its lines on single tests."""
+    """The last line of pytest with its counts; or pytest's lines about single tests if it has not come to an end."""
     outcome = re.compile(r"\d+ (passed|failed|skipped|errors?|deselected)\b.* in ")
     lines = [line for line in text.splitlines() if outcome.search(line)]
     if lines:
@@ -139,14 +140,14 @@ def summary_line(text: str) -> str:
 
 
 def program_of_cuda(name: str) -> str | None:
-    """A program on the PATH or where CUDA is."""
+    """The path of a program, from PATH or from CUDA's folders."""
     folders = [f"{os.environ[folder]}/bin" for folder in ("CUDA_HOME", "CUDA_PATH") if folder in os.environ]
     folders.append("/usr/local/cuda/bin")
     return shutil.which(name) or shutil.which(name, path=os.pathsep.join(folders))
 
 
 def sanitizer_step(tool: str, limit: float) -> dict[str, Any]:
-    """One tool on a selection of the tests; `verdict` is its own last line."""
+    """Run one tool of compute-sanitizer on a selection of the tests; `verdict` is the tool's last line."""
     program = program_of_cuda("compute-sanitizer")
     if program is None:
         return {"status": "absent", "reason": "compute-sanitizer is neither on the PATH nor where CUDA is"}

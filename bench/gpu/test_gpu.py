@@ -1,4 +1,4 @@
-"""The command for a card, tried without one: its way, its arithmetic, and what is absent, fails or hangs."""
+"""The command for a card, tested without a card: its steps, its arithmetic, and parts that are absent, fail or hang."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PEERS = tuple(library for library in gpu_cases.LIBRARIES if library not in gpu_c
 
 @pytest.fixture(scope="module", autouse=True)
 def _surroundings():
-    """Processes find the headrace that this one has, installed or not; limits suit a machine that is busy."""
+    """Processes import the headrace of this process, installed or not; limits suit a busy machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(hr.__file__).parents[1]))
         patch.setattr(gpu, "BUDGET", 1e4)
@@ -56,7 +56,7 @@ def program(path: Path, text: str) -> Path:
 
 
 def dry(folder: Path, *more: str) -> tuple[int, dict, str]:
-    """A dry run: exit status, JSON and Markdown."""
+    """The exit status, the JSON and the Markdown of a dry run."""
     status = gpu.main(["--dry-run", "--output", str(folder / "report"), "--threads", "1", *more])
     return status, json.loads((folder / "report.json").read_text()), (folder / "report.md").read_text()
 
@@ -66,7 +66,8 @@ def dry(folder: Path, *more: str) -> tuple[int, dict, str]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """All steps; a compute-sanitizer of which one tool is content, one finds an error, one hangs and one dies."""
+    """A run of all steps, with a compute-sanitizer of which one tool finds no error, one finds an error, one hangs, one
+    dies."""
     folder = tmp_path_factory.mktemp("whole")
     say = 'echo "========= ERROR SUMMARY: $1 errors"'
     text = f"""case "$2" in
@@ -84,7 +85,7 @@ def whole(tmp_path_factory):
 
 def test_a_dry_run_goes_through_all_steps(whole):
     status, results, text = whole
-    assert status == 2  # errors of the sanitizer
+    assert status == 2  # errors that the sanitizer reports
     assert list(results["steps"]) == [
         *("build", "card", "floors", "workloads", "tests"),
         *(f"compute-sanitizer {tool}" for tool in gpu_steps.TOOLS),
@@ -112,7 +113,7 @@ def test_every_workload_is_measured_beside_its_floor(whole):
     rows = results["rows"]
     names = [gpu_cases.tiny(case.workload).name for case in gpu_cases.CASES]
     assert [row["name"] for row in rows[: len(names)]] == names
-    # A step of a fit is a difference of two times, and none where a busy machine makes it less than nothing.
+    # A step of a fit is a difference of two times; it is missing where a busy machine makes the difference negative.
     assert [row["name"] for row in rows[len(names) :]] in ([], ["ascent 4 1 fit 64"])
     for row in rows:
         cell = row["cells"][OURS]
@@ -132,7 +133,7 @@ def test_every_workload_is_measured_beside_its_floor(whole):
 
 
 class FakeEvent:
-    """An event of the device that is none (fake_cuda.py): waiting for it is waiting for its default stream."""
+    """An event of the simulated device (fake_cuda.py): a wait for the event waits for the device's default stream."""
 
     def __init__(self, machine: object) -> None:
         self.machine = machine
@@ -146,7 +147,7 @@ class FakeEvent:
 
 @pytest.fixture
 def service(monkeypatch):
-    """headrace's side of a worker on a device that is none, whose clock gives a millisecond for every call."""
+    """headrace's service of a worker on a simulated device, whose clock counts a millisecond for every call."""
     monkeypatch.syspath_prepend(ROOT / "tests" / "support" / "fakes")
     import fake_cuda
 
@@ -203,7 +204,7 @@ def test_absent_libraries_are_listed_with_reasons(tmp_path):
         assert not results["libraries"][library]["present"]
         assert f"- {library}: absent ({library}: the worker ended" in text
     assert all(OURS in row["cells"] and row["ratio"] is None for row in results["rows"])
-    assert results["rows"][0]["floor"] is None  # without the step that measures the rates
+    assert results["rows"][0]["floor"] is None  # the step that measures the rates did not run
 
 
 def test_a_library_that_hangs_costs_its_limit_alone(tmp_path, monkeypatch):
@@ -259,7 +260,7 @@ def test_a_worker_that_dies_loses_one_workload(tmp_path, monkeypatch):
     assert f"- {first['name']}: {OURS}: {OURS}: the worker ended" in text
     assert others
     assert all(row["cells"][OURS]["blocks"] for row in others)
-    assert all(row["met"] is None for row in results["rows"])  # nothing is claimed of a card that is none
+    assert all(row["met"] is None for row in results["rows"])  # aims are not judged on a simulated card
 
 
 def test_a_request_has_a_limit(tmp_path):
@@ -293,7 +294,7 @@ def _alive(process: int) -> bool:
         state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
         return False
-    return state != "Z"  # ended, and not yet waited for
+    return state != "Z"  # a process that has ended, and for which nothing has waited yet
 
 
 def test_a_program_that_cannot_be_run_has_failed(tmp_path):
@@ -344,7 +345,7 @@ def test_time_that_is_used_up_is_reported(tmp_path, monkeypatch):
     status, results, text = dry(tmp_path, *more)
     assert status == 3
     assert results["rows"] == []
-    assert "workloads" not in results["steps"]  # it is not begun
+    assert "workloads" not in results["steps"]  # the step has not begun
     monkeypatch.setattr(gpu, "LEAST", 5.0)
     right = gpu.measure
 
@@ -430,7 +431,7 @@ def test_ratios_are_of_the_host_s_time():
     assert found["share"] == pytest.approx(case.workload.operations / 4e13 / 0.5)
     less = row(case, headrace=cell(2.01), zuko=cell(60.0))
     assert less["met"] is False
-    assert less["share"] == pytest.approx(case.workload.operations / 4e13 / 2.01)  # no clock of a device
+    assert less["share"] == pytest.approx(case.workload.operations / 4e13 / 2.01)  # without a device's clock
 
 
 def test_estimated_times_are_marked_and_not_judged():
@@ -477,7 +478,7 @@ def test_a_step_of_a_fit_is_the_difference_of_two():
     assert gpu_report.fit_row(rows[:1], (short, long), RATES) is None
     assert gpu_report.fit_row(rows[::-1], (long, short), RATES) is not None
     worse = [row(Case(short), headrace=cell(2.5)), row(Case(long), headrace=cell(0.5))]
-    assert gpu_report.fit_row(worse, (short, long), RATES) is None  # noise, not a time
+    assert gpu_report.fit_row(worse, (short, long), RATES) is None  # the difference is noise
 
 
 def test_bytes_and_operations():
@@ -494,13 +495,13 @@ def test_bytes_and_operations():
     assert chain.operations == chain.flops + 2 * 100 * 2 * 10 * 22
     weights = (
         2 * 3 * 2 * 32 * 32 - 32 * 32 + 2 * 2 * 32 + 32 * 32 + 32 * 31
-    )  # two layers, whose last one has no residual
+    )  # two layers, of which the last one has no residual
     assert Workload("wavenet", 100, (), 2, "sample", 7).flops == 2 * 7 * 100 * weights
     assert gpu_cases.ASCENT.nbytes == 2 * 4 * 10 * 10_000_000
 
 
 def test_chains_with_an_aim_are_bound_by_memory_on_a_card_like_the_h100():
-    published = {"copy": 3.35e12, "products": 67e12}  # of the SXM module, by its data sheet
+    published = {"copy": 3.35e12, "products": 67e12}  # the data sheet's rates of the SXM module
     for case in gpu_cases.CASES:
         if case.share is not None:
             assert gpu_report.floor_of(case.workload, published)["bound"] == "memory", case.workload.name

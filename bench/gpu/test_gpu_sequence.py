@@ -1,4 +1,4 @@
-"""Commands that go on where the last one ended: in any state in which it was cut off."""
+"""Commands that go on where the last one ended, in any state in which it was cut off."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MORE = ("--steps", "floors,workloads,tests", "--workloads", "radial", "--librari
 
 @pytest.fixture
 def steps(monkeypatch):
-    """The steps that ran: each of them only records its name."""
+    """The list of the steps that ran; each step only records its name."""
     ran = []
 
     def done(name: str, *more: object):
@@ -111,7 +111,7 @@ def test_a_step_that_the_commands_time_ended_is_run_again_and_one_that_its_own_e
 
 @pytest.mark.parametrize("where", ["floors", "tests"])
 def test_a_step_that_is_cut_off_twice_is_left_out(tmp_path, steps, monkeypatch, where):
-    """A hanging machine, for example, cuts a step off: the third command goes on after it."""
+    """A step may be cut off by a hanging machine, for example: the third command goes on after that step."""
 
     def cut_off(*_: object) -> None:
         steps.append("cut off")
@@ -184,7 +184,7 @@ def test_a_report_is_replaced_as_a_whole(tmp_path, monkeypatch):
 
 
 def test_a_terminated_command_ends_its_processes(tmp_path):
-    """A limit from outside comes as SIGTERM; the report is there, and so is the next command's way on."""
+    """A limit from outside sends SIGTERM; the report is written by then, and the next command can continue."""
     text = f"echo $$ > {tmp_path}/child; exec sleep 600"
     program(tmp_path / "compute-sanitizer", text)
     command = [sys.executable, "-m", "bench.gpu", "--dry-run", "--output", str(tmp_path / "report"), *MORE[2:]]

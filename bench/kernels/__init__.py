@@ -1,1 +1,1 @@
-"""How fast each family of kernels is, in each direction, size and precision; run by pytest."""
+"""The speed of each family of kernels, in each direction, size and precision; run by pytest."""

@@ -1,4 +1,4 @@
-"""How long a step of a whole fit by the notes takes, beside a plain NumPy loop of the same steps, in one run."""
+"""The time of a step in a whole fit by the notes, beside that of a plain NumPy loop of the same steps, in one run."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import headrace as hr
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds; a step carries the rows held out, too."""
+    """Times in seconds; each step also computes the rows held out."""
 
-    step: float  # between two steps of `DualAscentFlow.notes().fit`, the median
-    whole: float  # of the fit over its steps: opening, standardising, the flow and its check among it
-    plain: float  # of a step of the NumPy loop, the median
+    step: float  # the median between two steps of `DualAscentFlow.notes().fit`
+    whole: float  # the fit's time over its steps, with opening, standardising, the flow and its check
+    plain: float  # the median of a step of the NumPy loop
 
 
 def plain_step(z: NDArray, log_jacobian: NDArray, step: tuple) -> tuple[NDArray, NDArray]:
-    """The straightforward NumPy loop in single precision, with all means of eq. 25's gradient and Hessian."""
+    """A step of a plain NumPy loop in single precision, with all means of eq. 25's gradient and Hessian."""
     maps, log_scale, matrix, shift, following = (np.asarray(a, np.float32) for a in (*step[:2], step[2][0], *step[3:5]))
     bend, center, square = maps.T
     w = z - center
@@ -37,7 +37,7 @@ def plain_step(z: NDArray, log_jacobian: NDArray, step: tuple) -> tuple[NDArray,
 
 
 def speed_of_a_fit(rows: int, features: int, steps: int, plain_steps: int = 3) -> Speed:
-    """The speed of a fit to normal rows, skewed in each coordinate, of which a tenth is held out."""
+    """The speed of a fit to normal rows that are skewed in each coordinate, a tenth of which is held out."""
     rng = np.random.default_rng(0)
     x = np.expm1(0.5 * rng.standard_normal((rows, features), dtype=np.float32))
     model = hr.DualAscentFlow.notes(steps=steps, patience=None)

@@ -10,17 +10,17 @@ from bench.workloads import COUPLING_SHAPES, coupling_weights
 
 
 def soft_clamped(raw: np.ndarray) -> np.ndarray:
-    """Log-scale of a raw scale, in double precision."""
+    """The log-scale of a raw scale, in double precision."""
     raw = raw.astype(np.float64)
     return raw / (1 + np.abs(raw) / np.log(1e3))
 
 
-# The last size lies in main memory, the first in the cache of one core.
+# The rows of the last size are in main memory, and those of the first one in the cache of one core.
 @pytest.mark.parametrize(("rows", "active"), [(1000, 32), (100_000, 1), (100_000, 32), (1_000_000, 8)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("verb", ["forward", "inverse"])
 def test_coupling_map(timed, rng, verb, dtype, rows, active):
-    """Time the affine map on parameters that another network made, without allocating: everything once in or out."""
+    """Time the affine map on parameters of another network, without allocations: each value is read or written once."""
     given = rng.standard_normal((rows, active)).astype(dtype)
     params = rng.standard_normal((rows, active, 2)).astype(dtype)
     out = np.empty_like(given), np.empty(rows, dtype)
@@ -39,7 +39,7 @@ def test_coupling_map(timed, rng, verb, dtype, rows, active):
 @pytest.mark.parametrize("verb", ["forward", "inverse"])
 @pytest.mark.parametrize("shape", COUPLING_SHAPES, ids=lambda shape: f"{shape[0]}-{'x'.join(map(str, shape[1]))}")
 def test_coupling(timed, rng, shape, verb, rows):
-    """Time a coupling with its conditioner; the other direction must undo it, the passive half must not change."""
+    """Time a coupling with its conditioner; the other direction must undo it, and the passive half must not change."""
     features, hidden = shape
     passive = list(range(features // 2))
     coupling = hr.transforms.Coupling(features, passive, hidden)

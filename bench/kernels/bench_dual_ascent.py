@@ -1,7 +1,7 @@
-"""Dual ascent: a step of a fit beside the memory that it moves, and a finished flow of many steps.
+"""Dual ascent: a step of a fit beside the time to move its memory, and a finished flow of many steps.
 
-The floor of a step is each coordinate read and written once, and 2 n² operations a row for the rotation; some 37 more
-vector operations a coordinate (map, logarithm, sums) make it arithmetic-bound for few features.
+The floor of a step is the time to read and write each coordinate once, and 2 n² operations a row for the rotation; some
+37 more vector operations a coordinate (map, logarithm, sums) make a step with few features bound by arithmetic.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from headrace.ops._points import Points
 @pytest.mark.parametrize("features", [2, 10, 50])
 @pytest.mark.parametrize("rows", [100_000, 1_000_000])
 def test_step_of_a_fit(timed, benchmark, rng, rows, features):
-    """Time a step with the sums for the next; note how many times as long the NumPy loop takes."""
+    """Time a step with the sums for the next step; record the ratio of the NumPy loop's time."""
     if rows * features > 20_000_000 and benchmark.disabled:
         pytest.skip("a million rows of 50 features take 2 GB in the NumPy loop")
     x = rng.standard_normal((rows, features)).astype(np.float32)
@@ -57,7 +57,8 @@ def test_step_of_a_fit_with_many_features(timed, rng, block):
 def test_flow_of_many_steps(timed, benchmark, rng, features, verb):
     """Time 1000 maps and rotations on 100,000 rows: tiles stay in cache, so that memory is moved once.
 
-    Notes how many times as long 1000 passes over memory would take at the measured bandwidth, a read and a write each.
+    The benchmark records the ratio of the time for 1000 passes over memory at the measured bandwidth, with a read and a
+    write each.
     """
     rows, steps = 100_000, 1000
     flow = ascent_chain(features, steps)
@@ -76,7 +77,7 @@ def test_flow_of_many_steps(timed, benchmark, rng, features, verb):
 
 @pytest.mark.parametrize(("rows", "features"), [(100_000, 2), (100_000, 10), (1_000_000, 10)])
 def test_step_of_a_whole_fit(benchmark, rows, features):
-    """Time steps of `DualAscentFlow.notes().fit`, rows held out included; note how long the NumPy loop takes."""
+    """Time steps of `DualAscentFlow.notes().fit`, rows held out included; record the time of the NumPy loop."""
     steps = 20 if benchmark.disabled else 100
     speed = benchmark.pedantic(speed_of_a_fit, (rows, features, steps), rounds=1)
     benchmark.extra_info["ms_a_step"] = 1e3 * speed.step

@@ -1,4 +1,4 @@
-"""Links between networks: trained linear maps beside reversed orders and beside a product with a fixed matrix."""
+"""Links between networks: trained linear maps, reversed orders, and products with a fixed matrix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ every_shape = pytest.mark.parametrize("shape", LINK_SHAPES, ids=lambda s: f"{s[0
 
 
 def linked(shape: tuple[int, tuple[int, ...], int], link: str, rng: np.random.Generator) -> hr.Flow:
-    """A flow of couplings with random weights; those of linear links are near the identity."""
+    """A flow of couplings with random weights, whose linear links are near the identity."""
     features, hidden, transforms = shape
     flow = hr.RealNVP(features, transforms=transforms, hidden=hidden, link=link)
     flow.parameters = 0.05 * rng.standard_normal(flow.parameters.size).astype(np.float32)

@@ -9,11 +9,11 @@ import headrace as hr
 from bench.workloads import MASKED_SHAPES, masked_weights, needed_flops
 from headrace._cli.bench import needed_flops as headrace_flops
 
-CHECKED = 16  # rows compared with plain NumPy
+CHECKED = 16  # rows that are compared with plain NumPy
 
 
 def shape_id(shape: tuple[int, tuple[int, ...]]) -> str:
-    """Name a shape, for example ``64-256x256``."""
+    """The name of a shape, for example ``64-256x256``."""
     features, hidden = shape
     return f"{features}-{'x'.join(map(str, hidden))}"
 
@@ -108,7 +108,7 @@ def test_masked_activation(timed, rng, activation):
 @pytest.mark.parametrize("family", ["maf", "iaf"])
 @pytest.mark.parametrize("verb", ["to_latent", "to_data"])
 def test_masked_chain(timed, rng, family, verb):
-    """Time a chain of five transforms in one call; the way back must undo it."""
+    """Time a chain of five transforms in one call; the inverse chain must undo it."""
     rows, features, hidden, transforms = 2000, 64, (256, 256), 5
     flow = {"maf": hr.MAF, "iaf": hr.IAF}[family](features=features, transforms=transforms, hidden=hidden)
     flow.parameters = 0.05 * rng.standard_normal(flow.parameters.size).astype(np.float32)
@@ -122,7 +122,8 @@ def test_masked_chain(timed, rng, family, verb):
 
 
 def test_count_of_weights_agrees_with_the_masks():
-    """Check the arithmetic that all shares of the peak rest on against the masks of a real transform."""
+    """Check the formula for the number of weights, on which all shares of the peak rest, against the masks of a
+    transform."""
     for features, hidden in MASKED_SHAPES:
         masks = hr.transforms.MaskedAutoregressive(features, hidden).to_dense()[2]
         existing = sum(int(np.count_nonzero(mask)) for mask in masks)
@@ -132,7 +133,7 @@ def test_count_of_weights_agrees_with_the_masks():
 @pytest.mark.parametrize("family", ["maf", "realnvp", "nsf"])
 @pytest.mark.parametrize("verb", ["log_prob", "train"])
 def test_the_command_line_counts_the_same_arithmetic(family, verb):
-    """Check `headrace bench` against the formulas here."""
+    """Check the operation counts of `headrace bench` against the formulas of the benchmarks."""
     flow = {"maf": hr.MAF, "realnvp": hr.RealNVP, "nsf": hr.NSF}[family](64, transforms=5, hidden=(256, 256))
     formula = needed_flops(family, 64, (256, 256), 5, 1, verb)
     assert headrace_flops(flow, training=verb == "train") == pytest.approx(formula, rel=0.02)

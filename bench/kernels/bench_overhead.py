@@ -1,4 +1,4 @@
-"""The cost of a call with next to nothing to compute, and of the import."""
+"""The cost of a call that computes next to nothing, and of the import."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def random_flow(family: str, features: int, hidden: tuple[int, ...], transforms:
 @pytest.mark.parametrize("verb", ["log_prob", "to_latent", "to_data", "sample", "sample_and_log_prob"])
 @pytest.mark.parametrize("family", ["MAF", "IAF", "RealNVP"])
 def test_nearly_empty_flow(timed, family, verb):
-    """Time one row of a two-dimensional flow of one small transform, nearly all of it before the kernel."""
+    """Time one row of a two-dimensional flow of one small transform; nearly all of the time passes before the
+    kernel."""
     flow = random_flow(family, 2, (8,), 1)
     row = np.ones((1, 2), np.float32)
     calls = {
@@ -58,7 +59,7 @@ def test_one_row(timed, family, transforms, verb):
 
 @pytest.mark.parametrize("layout", ["plain", "float64", "reversed"])
 def test_input_layout(timed, rng, layout):
-    """Time one row that comes in another precision or with strides; it must not matter much."""
+    """Time one row that has another precision or strides, which must not matter much."""
     flow = random_flow("MAF", 10, (16,), 1)
     row = rng.standard_normal((1, 10), dtype=np.float32)
     given = {"plain": row, "float64": row.astype(np.float64), "reversed": row[:, ::-1].copy()[:, ::-1]}[layout]
@@ -68,7 +69,7 @@ def test_input_layout(timed, rng, layout):
 
 @pytest.mark.parametrize("verb", ["forward", "inverse"])
 def test_coupling_operation(timed, verb):
-    """Time the strict operation on one row into given arrays: checks and the call."""
+    """Time the operation on one row into given arrays, which is the time of its checks and the call."""
     given, params = np.ones((1, 4), np.float32), np.zeros((1, 4, 2), np.float32)
     out = np.empty((1, 4), np.float32), np.empty(1, np.float32)
     timed(lambda: hr.ops.coupling(given, params, direction=verb, out=out))
@@ -78,7 +79,7 @@ def test_coupling_operation(timed, verb):
 
 @pytest.mark.parametrize("module", ["numpy", "headrace"])
 def test_import(benchmark, module):
-    """Time importing in a new process; the difference between the two is headrace's own share."""
+    """Time an import in a new process; the difference between the two modules is headrace's own share."""
     code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
 
     def run() -> float:

@@ -1,4 +1,4 @@
-"""The time of random numbers by themselves, and their part of a flow's sample."""
+"""The time of random values by themselves, and their share of a flow's sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VARIANCE = {"StandardNormal": 1.0, "Logistic": np.pi**2 / 3}
 @pytest.mark.parametrize("rows", [1, 100, 100_000])
 @pytest.mark.parametrize("base", VARIANCE)
 def test_base_sample(timed, base, rows):
-    """Time a flow that does nothing but draw; bytes are the numbers written."""
+    """Time a flow that only draws its base; bytes are those of the values that it writes."""
     features = 16
     flow = hr.Flow(transforms=[hr.transforms.Permutation(list(range(features)))], base=getattr(hr, base)(features))
     sample = timed(lambda: flow.sample(rows, seed=1), nbytes=rows * features * 4)
@@ -27,14 +27,14 @@ def test_base_sample(timed, base, rows):
 
 @pytest.mark.parametrize("rows", [100, 100_000])
 def test_numpy_normal(timed, rng, rows):
-    """Time NumPy's generator on the same numbers, on one thread, as a yardstick."""
+    """Time NumPy's generator for as many values, on one thread, for comparison."""
     sample = timed(lambda: rng.standard_normal((rows, 16), dtype=np.float32), nbytes=rows * 16 * 4)
     assert np.isfinite(sample).all()
 
 
 @pytest.mark.parametrize("verb", ["sample", "sample_and_log_prob", "to_data"])
 def test_flow_sample(timed, rng, verb):
-    """Time sampling beside the same transforms on numbers that are there already (`to_data`)."""
+    """Time sampling beside the same transforms on given noise (`to_data`)."""
     rows, features, hidden, transforms = 2000, 64, (256, 256), 5
     flow = hr.MAF(features=features, transforms=transforms, hidden=hidden)
     flow.parameters = 0.05 * rng.standard_normal(flow.parameters.size).astype(np.float32)

@@ -15,8 +15,8 @@ from bench.kernels.bench_masked import CHECKED, shape_id
 from bench.workloads import BINS, BOUND, MASKED_SHAPES, SPLINES, needed_flops
 
 TRANSFORMS = 5
-ADAM_BYTES = 28  # of a float32 parameter: its gradient is read, it and two moments are read and written
-STEP = 1e-5  # of finite differences along a direction of length 1, in double precision
+ADAM_BYTES = 28  # bytes of a float32 parameter: its gradient is read; it and two moments are read and written
+STEP = 1e-5  # the step of finite differences along a direction of length 1, in double precision
 
 
 def random_flow(
@@ -44,7 +44,7 @@ def random_direction(size: int) -> np.ndarray:
 def beside(
     benchmark: Any, call: Callable[[], Any], base: Callable[[], Any], floor: float, seconds: float = 0.3
 ) -> None:
-    """Note how many times as long as `base` a call takes, both in turn, and how many times the products it needs."""
+    """Record the ratio of a call's time over that of `base`, both in turn, and over that of the products it needs."""
     if benchmark.stats is None:  # --benchmark-disable
         return
     times: tuple[list[float], list[float]] = ([], [])
@@ -59,7 +59,8 @@ def beside(
 
 
 def check_gradient(flow: hr.Flow, family: str, hidden: tuple[int, ...], x: np.ndarray) -> None:
-    """Compare the gradient of a few rows with double precision, and that with finite differences of the density."""
+    """Compare the gradient of a few rows with double precision, and the latter with finite differences of the
+    density."""
     rows = x[:CHECKED]
     exact = random_flow(family, x.shape[1], hidden, "float64", like=flow)
     _, wanted = exact.nll_and_grad(rows)
@@ -121,7 +122,8 @@ def test_score(timed, benchmark, rng, shape):
 
 @pytest.mark.parametrize("shape", MASKED_SHAPES, ids=shape_id)
 def test_adam_step(timed, rng, shape):
-    """Time the update alone, which is bound by memory; the first step is known: the rate along the gradient's signs."""
+    """Time the update alone, which is bound by memory; the first step is known: the learning rate along the gradient's
+    signs."""
     features, hidden = shape
     flow = random_flow("maf", features, hidden)
     before = flow.parameters
@@ -149,7 +151,7 @@ MUON_SHAPES = {
     [pytest.param(f, shape, id=f"{f}-{shape_id(shape)}") for f, shapes in MUON_SHAPES.items() for shape in shapes],
 )
 def test_muon_step(timed, benchmark, rng, family, shape):
-    """Time a training step with Muon, gradient included; `ratio` is over one with Adam."""
+    """Time a training step with Muon, gradient included; `ratio` is over a step with Adam."""
     features, hidden = shape
     flow = random_flow(family, features, hidden)
     x = rng.standard_normal((235, features), dtype=np.float32)  # a default batch of MAGIC

@@ -1,4 +1,5 @@
-"""Planar and radial maps: runs of them in a flow (bound by arithmetic), and parameters of each row (by memory)."""
+"""Planar and radial maps: runs of maps in a flow (bound by arithmetic), and maps with parameters of each row (by
+memory)."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ FLOWS = {"planar": hr.PlanarFlow, "radial": hr.RadialFlow}
 
 
 def operations(family: str, rows: int, features: int, transforms: int) -> int:
-    """The arithmetic of one direction, vector operations counted as the two of a multiply-add that takes as long.
+    """The operations of one direction; a vector operation counts as two, like a multiply-add of the same duration.
 
-    A planar inverse needs tanh at least once a row, as its forward direction does, and is judged by the same number.
+    A planar inverse needs tanh at least once a row, as its forward direction does, and is judged by the same count.
     """
     return rows * transforms * (VECTOR_FLOPS[family] * features + 2 * VECTOR_OPERATIONS[family])
 
 
-# The last size lies in main memory, the first in the cache of one core.
+# The rows of the last size are in main memory, and those of the first one in the cache of one core.
 @pytest.mark.parametrize(("rows", "features"), [(1, 16), (1000, 16), (100_000, 2), (100_000, 16)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("verb", ["forward", "inverse"])
@@ -48,7 +49,7 @@ def test_vector_chain(timed, rng, family, verb, dtype, rows, features):
 @pytest.mark.parametrize("verb", ["forward", "inverse"])
 @pytest.mark.parametrize("family", FLOWS)
 def test_vector_map(timed, rng, family, verb, dtype, rows):
-    """Time one map whose parameters another network made for each row, without allocating: each array moves once."""
+    """Time a map whose parameters another network made for each row, without allocations: each array moves once."""
     features = 16
     n_params = {"planar": 2 * features + 1, "radial": features + 2}[family]
     given = rng.standard_normal((rows, features)).astype(dtype)

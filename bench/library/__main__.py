@@ -1,8 +1,9 @@
-"""The C library and ``headrace.hpp`` beside the module: ``python -m bench.library``; ``--quick``: does it run?
+"""The C library and ``headrace.hpp`` beside the module: ``python -m bench.library``; ``--quick`` only tries the
+program.
 
-A block of calls of each of the three comes in turn, in one thread of one process, and its processor time counts; the
-ratios are medians over the rounds. A second table has steps of one stream of network A of `bench.sequences`
-(``--streams``: it alone). Needs a C++ compiler and a build with libheadrace.
+Blocks of calls of each of the three come in turn, in one thread of one process, and their processor time counts; the
+ratios are medians over the rounds. A second table has steps of one stream of network A of `bench.sequences`, which is
+the only table with ``--streams``. The program needs a C++ compiler and a build with libheadrace.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def models() -> dict[str, hr.Flow]:
 
 
 class Module:
-    """The same calls from Python."""
+    """The timed calls, made from Python."""
 
     def __init__(self, flow: hr.Flow) -> None:
         self._flow = flow
@@ -57,7 +58,7 @@ class Module:
 
 
 def compiled(folder: Path, source: str = "calls.cpp") -> ctypes.CDLL:
-    """Compile the loop with the flags that ``headrace.config`` prints."""
+    """Compile the loop of calls with the flags that ``headrace.config`` prints."""
     flags = subprocess.check_output([sys.executable, "-m", "headrace.config", "--cflags", "--libs"], text=True).split()
     output = folder / "calls.so"
     command = ["c++", "-std=c++17", "-O2", "-shared", "-fPIC", str(FOLDER / source), *flags, "-o", str(output)]
@@ -66,7 +67,7 @@ def compiled(folder: Path, source: str = "calls.cpp") -> ctypes.CDLL:
 
 
 def compare(sides: dict[str, Any], verb: str, features: int, rows: int, rounds: int, block: float) -> dict[str, float]:
-    """Median seconds a call of each side, from interleaved blocks; results of the first two are the same bits."""
+    """The median seconds a call of each side, from interleaved blocks; the first two sides must give the same bits."""
     x = np.random.default_rng(1).standard_normal((rows, features)).astype(np.float32)
     outs = {side: np.zeros((rows, features if verb == "sample" else 1), np.float32) for side in sides}
     found = medians(sides, verb, x, outs, rounds, block)
@@ -76,7 +77,7 @@ def compare(sides: dict[str, Any], verb: str, features: int, rows: int, rounds: 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print a table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short round, whose times mean nothing")
     parser.add_argument("--streams", action="store_true", help="only the table of one stream")

@@ -1,4 +1,4 @@
-// Calls of the C library, and of headrace.hpp, in a loop: the seconds of their thread that each took.
+// Calls of the C library, and of headrace.hpp, in a loop, with the seconds of their thread for each call.
 #include <headrace.h>
 
 #include "headrace.hpp"
@@ -43,7 +43,7 @@ void close_header(void* flow) {
     delete static_cast<headrace::Flow<float>*>(flow);
 }
 
-// One stream of sequences; x has the steps for a push or a pull, and out receives their log densities.
+// One stream of sequences; x has the steps of a push, whose log densities out receives, or receives those of a pull.
 void* open_stream_library(const char* path) {
     headrace_flow* flow = nullptr;
     headrace_stream* stream = nullptr;

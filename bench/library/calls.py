@@ -12,11 +12,12 @@ import numpy as np
 from bench.peers.client import alternating
 
 Call = Callable[[str, np.ndarray, np.ndarray, int], float]
-"""A verb, its input, its output and a number of calls to the seconds of one call."""
+"""A function of a verb, its input, its output and a number of calls, which returns the seconds of one call."""
 
 
 class Timed:
-    """Calls of one side of the comparison: of its functions ``open_<side>``, ``time_<side>`` and ``close_<side>``."""
+    """The calls of one side of the comparison, by its functions ``open_<side>``, ``time_<side>`` and
+    ``close_<side>``."""
 
     def __init__(self, library: ctypes.CDLL, side: str, path: Path) -> None:
         opened, self._close = getattr(library, f"open_{side}"), getattr(library, f"close_{side}")
@@ -40,7 +41,7 @@ class Timed:
 def medians(
     sides: Mapping[str, Call], verb: str, x: np.ndarray, outs: Mapping[str, np.ndarray], rounds: int, block: float
 ) -> dict[str, float]:
-    """Median seconds of a call of each side, from interleaved blocks of this many seconds."""
+    """The median seconds of a call of each side, from interleaved blocks of this many seconds."""
     counts = {side: max(1, round(block / max(run(verb, x, outs[side], 1), 1e-7))) for side, run in sides.items()}
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for turn in range(rounds):

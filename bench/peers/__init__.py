@@ -1,4 +1,4 @@
-"""The same workloads in headrace and in other libraries, each in a process of its own."""
+"""The same workloads in headrace and in other libraries, each library in another process."""
 
 # Library name -> (module of `adapters`, options of its `build`).
 ADAPTERS: dict[str, tuple[str, dict]] = {
@@ -6,7 +6,7 @@ ADAPTERS: dict[str, tuple[str, dict]] = {
     "headrace_tf32": ("headrace", {"matmul": "tf32"}),  # on a CUDA device alone
     "headrace_bf16": ("headrace", {"matmul": "bf16"}),
     "headrace_bf16_tiles": ("headrace", {"matmul": "bf16_tiles"}),
-    "headrace_jax": ("headrace_jax", {}),  # compiled by JAX, beside flowjax
+    "headrace_jax": ("headrace_jax", {}),  # compiled by JAX, for comparison with flowjax
     "zuko": ("zuko", {}),
     "zuko_compiled": ("zuko", {"compiled": True}),
     "zuko_autocast": ("zuko", {"compiled": True, "autocast": True}),
@@ -15,5 +15,6 @@ ADAPTERS: dict[str, tuple[str, dict]] = {
     "freia": ("freia", {}),
     "flowjax": ("flowjax", {}),
 }
-# Whose factors are rounded to bf16, on the CPU: to be read beside each other; no ratio and no aim counts them.
+# Libraries whose factors are rounded to bf16, on the CPU: they compare with each other, and no ratio or aim counts
+# them.
 IN_BF16 = ("headrace_bf16", "headrace_bf16_tiles", "zuko_autocast")

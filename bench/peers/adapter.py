@@ -23,11 +23,11 @@ from typing import Any
 
 
 class UnsupportedError(Exception):
-    """The library has no such model, or none with the same layer sizes."""
+    """The error that a library has no such model, or none with equal layer sizes."""
 
 
 def equal_width(hidden: Sequence[int]) -> int:
-    """The common width of the hidden layers, for libraries that know only one."""
+    """The common width of the hidden layers, for libraries that support only one width."""
     if not hidden or len(set(hidden)) != 1:
         raise UnsupportedError(f"hidden layers must have one common width, got {tuple(hidden)}")
     return hidden[0]
@@ -47,9 +47,10 @@ def _not_there(_rows: Any) -> Any:
 
 @dataclass
 class Model:
-    """A built model as plain calls, named like the verbs, of rows or of their number (sample).
+    """A built model as plain calls, named like the verbs, with rows or their number (sample) as argument.
 
-    Each call returns when its result is there; on a device, where the adapter has a stopwatch, when its work is queued.
+    Each call returns when its result is complete; on a device, where the adapter has a stopwatch, when its work is
+    queued.
     """
 
     log_prob: Callable[[Any], Any]
@@ -62,5 +63,6 @@ class Model:
     forward: Callable[[Any], Any] = _not_there  # latent rows -> (rows, log-determinants)
     inverse: Callable[[Any], Any] = _not_there  # the way back
     fit_to_normal: Callable[[Any], Any] = _not_there  # one step of Adam on latent rows; returns the loss before it
-    step: Callable[[Any], Any] = _not_there  # of a dual ascent, on the rows that it was made for -> its sums
+    # One step of a dual ascent on the model's rows; returns the sums of the step.
+    step: Callable[[Any], Any] = _not_there
     fit: Callable[[Any], Any] = _not_there  # a whole dual ascent of the rows -> its log-likelihood

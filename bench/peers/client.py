@@ -26,9 +26,9 @@ MALLOC = {
     "MALLOC_TOP_PAD_": str(64 << 20),
 }
 UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYTHONPATH", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-SETTLE = 0.05  # seconds for the threads of the worker before to stop spinning
-COARSE = 0.1  # seconds; shorter blocks cannot be judged, since the kernel counts busy time in ticks
-ALLOWED = 0.1  # cores that other processes may use, beyond those that no thread of the worker needs
+SETTLE = 0.05  # seconds for the threads of the previous worker to stop spinning
+COARSE = 0.1  # seconds; shorter blocks cannot be judged, because the kernel counts busy time in ticks
+ALLOWED = 0.1  # cores that other processes may use, beyond the cores that no thread of the worker needs
 LONG = 3.0  # seconds; longer blocks are not repeated
 
 
@@ -36,12 +36,12 @@ class WorkerError(RuntimeError):
     """A worker died or reported a failure."""
 
 
-# On a device: no TF32 in any library's products, and memory taken as it is needed, since several workers share it.
+# On a device, no library's products are in TF32, and memory is taken as it is needed, because several workers share it.
 ON_DEVICE = {"JAX_PLATFORMS": "cuda", "NVIDIA_TF32_OVERRIDE": "0", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 def environment(threads: int, extra: Mapping[str, str] | None = None, device: str = "cpu") -> dict[str, str]:
-    """The environment of every worker: equal threads, raised malloc thresholds, nothing left of other tuning."""
+    """The environment of every worker: equal threads, raised malloc thresholds, no other tuning."""
     env = {key: value for key, value in os.environ.items() if key not in UNSET}
     count = str(threads)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "HEADRACE_NUM_THREADS", "NPROC"):
@@ -53,15 +53,16 @@ def environment(threads: int, extra: Mapping[str, str] | None = None, device: st
     else:
         env["JAX_PLATFORMS"] = "cpu"
         env["CUDA_VISIBLE_DEVICES"] = ""
-    # No pool of compiler processes beside measurements on the host; on a device the first call would take minutes.
+    # No pool of compiler processes runs beside measurements on the host; on a device the first call would otherwise
+    # take minutes.
     env["TORCHINDUCTOR_COMPILE_THREADS"] = count if device == "cuda" else "1"
     return {**env, **MALLOC, **(extra or {})}
 
 
 class Worker:
-    """One library in a process of its own, on the first `threads` of the allowed cores.
+    """A process of one library, on the first `threads` of the allowed cores.
 
-    `limit`: seconds after which a request without a reply ends the process; None for no end.
+    `limit`: seconds after which a request without a reply ends the process; None for no limit.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Worker:
             os.sched_setaffinity(self.process.pid, cores)
 
     def ask(self, do: str, **fields: Any) -> dict:
-        """Send one request and wait for its reply; only one worker at a time is asked."""
+        """Send one request and wait for its reply; only one worker at a time has a request."""
         late = threading.Event()
         timer = threading.Timer(self.limit or 0.0, lambda: (late.set(), self.process.kill()))
         if self.limit is not None:
@@ -115,7 +116,7 @@ class Worker:
         return reply
 
     def timed(self, verb: str, seconds: float, calls: int | None = None, retries: int = 2) -> dict:
-        """One timed block. If something else was busy meanwhile, the least disturbed of a few blocks."""
+        """One timed block, or the least disturbed of a few blocks if other processes were busy meanwhile."""
         spare = (os.cpu_count() or 1) - self.threads
         best = None
         for _ in range(1 + retries):
@@ -157,7 +158,7 @@ def cpu_model() -> str:
 
 
 def alternating(items: Iterable, turn: int) -> list:
-    """The items in order, and the other way round in every second turn."""
+    """The items in order, or in reverse order in every second turn."""
     return list(items)[:: 1 if turn % 2 == 0 else -1]
 
 
@@ -167,7 +168,7 @@ def usable_cores() -> int:
 
 
 def machine_facts(threads: int) -> dict:
-    """The machine and the settings, for readers of the report."""
+    """Facts about the machine and the settings, for readers of the report."""
     try:
         flags = re.search(r"^flags\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE).group(1).split()
     except (OSError, AttributeError):

@@ -1,7 +1,7 @@
-"""Devices of models, and their clocks: the CPU, a CUDA device, or the CPU in place of one.
+"""Devices of models, and their clocks: the CPU, a CUDA device, or the CPU in place of a device.
 
-The last, "dry", tries runs for a device on a machine without one: NumPy's arrays, and the host's clock in place of
-a device's events.
+The device "dry" tries runs for a device on a machine without one: it has NumPy's arrays, and the host's clock in place
+of a device's events.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ def arrays(device: str) -> ModuleType:
 
 
 class HostEvent:
-    """An event of no device: the time when it is recorded."""
+    """An event in place of a device's: the host's time when it is recorded."""
 
     def record(self) -> None:
         self.seconds = time.perf_counter()
 
     def synchronize(self) -> None:
-        """Return at once: the host has no pending work."""
+        """Return at once, because the host has no pending work."""
 
 
 class Stopwatch:
-    """Seconds of calls by events that are queued before and after, on the stream that the call's work is queued on."""
+    """Seconds of calls by events that are queued before and after a call's work, on the stream of that work."""
 
     def __init__(self, event: Callable[[], Any], milliseconds: Callable[[Any, Any], float]) -> None:
         self.start, self.stop, self.milliseconds = event(), event(), milliseconds
         self.seconds: list[float] = []
-        """Of each call so far; whoever reads them clears them."""
+        """The seconds of each call until now; the reader of the list clears it."""
 
     def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The call, which now returns when its work is done."""
+        """A function that makes the call and returns when the call's work is done."""
 
         def timed(*arguments: Any) -> Any:
             self.start.record()

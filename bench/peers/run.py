@@ -1,7 +1,7 @@
 """Time headrace beside other libraries: ``python -m bench.peers.run --help``.
 
-Every library runs in its own long-lived process; in each round each of them times one block of calls of the same
-workload, in alternating order, and only one computes at a time. The report is a Markdown table and a JSON file.
+Every library runs in a separate long-lived process; in each round each library times one block of calls of the same
+workload, in alternating order, and only one library computes at a time. The report is a Markdown table and a JSON file.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from bench.peers.client import Worker, WorkerError, alternating, machine_facts, 
 from bench.workloads import RATIOS, WORKLOADS, Ratio, Workload
 
 OURS = "headrace"
-# That compute alike, but for how products are rounded, or inside of what.
+# Variants of headrace, which differ in the rounding of products, or in the framework around them.
 OWN = (OURS, "headrace_tf32", "headrace_jax")
 PEAK_SECONDS = 0.05
 
 
 @dataclass
 class TimingPlan:
-    """The extent of the measurement."""
+    """The number of rounds, and the time for blocks and cells."""
 
     rounds: int
     block: float  # seconds of one timed block
     budget: float  # seconds of one library in one workload
-    foresee: bool  # report a call over the budget from its estimate, without running it
+    foresee: bool  # report a call over the budget by its estimate, without running it
 
 
 @dataclass
 class Cell:
-    """One library in one workload."""
+    """The measurement of one library in one workload."""
 
     estimate: float
     rounds: int
@@ -48,16 +48,16 @@ class Cell:
 
     @property
     def medians(self) -> list[float]:
-        """Seconds of a call, the median of each round."""
+        """The seconds of a call, as the median of each round."""
         return [self.estimate] if self.foreseen else [block["median"] for block in self.blocks]
 
     @property
     def seconds(self) -> float:
-        """Seconds of a call, the median over the rounds."""
+        """The seconds of a call, as the median over the rounds."""
         return statistics.median(self.medians)
 
     def to_dict(self) -> dict:
-        """The cell as JSON can hold it."""
+        """The cell as a dict for JSON."""
         return {"seconds": self.seconds, "estimate": self.estimate, "foreseen": self.foreseen, "blocks": self.blocks}
 
 
@@ -68,9 +68,9 @@ def plan_cell(estimate: float, plan: TimingPlan) -> Cell:
 
 
 def measure(workload: Workload, workers: dict[str, Worker], plan: TimingPlan) -> dict:
-    """All rounds of one workload: the cells by library, why libraries are missing, and the measured peak by round.
+    """Run all rounds of a workload; return the cells by library, reasons for missing libraries, and the peak by round.
 
-    ``failed`` names those of the missing ones whose workers ended or failed.
+    ``failed`` names the missing libraries whose workers ended or failed.
     """
     cells: dict[str, Cell] = {}
     missing: dict[str, str] = {}
@@ -106,7 +106,7 @@ def measure(workload: Workload, workers: dict[str, Worker], plan: TimingPlan) ->
 
 
 def measure_ratio(ratio: Ratio, worker: Worker, plan: TimingPlan) -> dict:
-    """Rounds of two calls of one headrace model, interleaved."""
+    """Run rounds of two calls of one headrace model, interleaved."""
     worker.ask("prepare", workload=ratio.numerator.to_dict(), warm_up=plan.budget / 8)
     verbs = (ratio.numerator.verb, ratio.denominator.verb)
     seconds: dict[str, list[float]] = {verb: [] for verb in verbs}
@@ -126,13 +126,13 @@ def measure_ratio(ratio: Ratio, worker: Worker, plan: TimingPlan) -> dict:
 
 
 def ratios_by_round(over: Sequence[float], under: Sequence[float]) -> list[float]:
-    """Ratios of two libraries' rounds; where one has fewer rounds its last one is used again."""
+    """The ratios of two libraries' rounds; where one has fewer rounds, its last one is used again."""
     count = max(len(over), len(under))
     return [over[min(i, len(over) - 1)] / under[min(i, len(under) - 1)] for i in range(count)]
 
 
 def comparison(cells: dict[str, Cell]) -> dict:
-    """The best peer, how many times as long as headrace it takes, and that of single rounds; None where unknown."""
+    """The best peer, the ratio of its time over headrace's, and that of single rounds; None where unknown."""
     found: dict = {"best_peer": None, "ratio": None, "band": None}
     peers = {library: cell for library, cell in cells.items() if library not in (*OWN, *IN_BF16)}
     if peers:
@@ -145,7 +145,7 @@ def comparison(cells: dict[str, Cell]) -> dict:
 
 
 def summary(result: dict, threads: int) -> dict:
-    """One row of the table."""
+    """The row of a workload in the table."""
     workload: Workload = result["workload"]
     cells: dict[str, Cell] = result["cells"]
     row: dict = {
@@ -172,7 +172,7 @@ def summary(result: dict, threads: int) -> dict:
 
 
 def reaches(row: Mapping, aim: float) -> bool | None:
-    """Whether the ratio of medians reaches the aim; None where it cannot be judged."""
+    """Whether the ratio of medians reaches the aim; None where the aim cannot be judged."""
     if row["ratio"] is None or row["cells"][row["best_peer"]]["foreseen"]:
         return None
     return row["ratio"] >= aim
@@ -189,7 +189,7 @@ def _cell(cell: dict | None) -> str:
 
 
 def markdown(results: dict) -> str:
-    """The report as Markdown: facts, the table of workloads, the table of headrace's own ratios."""
+    """The report as Markdown: facts, the table of workloads, and the table of headrace's ratios."""
     machine, libraries = results["machine"], results["libraries"]
     present = [library for library in libraries if libraries[library]["present"]]
     lines = [
@@ -226,7 +226,7 @@ def markdown(results: dict) -> str:
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--threads", type=int, default=usable_cores(), help="threads of every library (default: all cores)")
@@ -261,9 +261,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def start(
     library: str, threads: int, peer_python: str, device: str = "cpu", limit: float | None = None
 ) -> tuple[Worker | None, dict]:
-    """Start a library's worker, None if the library is absent, and its facts.
+    """Start a library's worker; return the worker, None if the library is absent, and facts about the library.
 
-    headrace's own workers have this interpreter; a worker with this interpreter has its import path, too.
+    Workers of headrace have this interpreter; a worker with this interpreter has its import path, too.
     """
     python = sys.executable if library in OWN or library.startswith("headrace_bf16") else peer_python
     path = {name: os.environ[name] for name in ("PYTHONPATH",) if python == sys.executable and name in os.environ}

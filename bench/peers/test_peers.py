@@ -1,4 +1,4 @@
-"""Peers in bf16: which calls are built, that their factors are rounded, and that no ratio counts them."""
+"""Peers in bf16: the calls that are built, the rounding of their factors, and ratios, which do not count them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ ROWS = np.random.default_rng(0).standard_normal((64, 16), dtype=np.float32)
 
 @pytest.fixture
 def build(monkeypatch):
-    """A workload's model by the name of its library; torch compiles nothing, which takes half a minute a model."""
+    """A function that builds a workload's model by the name of its library; torch compiles nothing, which would take
+    half a minute a model."""
 
     def make(library, workload, device="cpu"):
         service = Service(library, 1, device)
@@ -38,7 +39,7 @@ def build(monkeypatch):
 
 @pytest.mark.parametrize("matmul", ["bf16", "bf16_tiles"])
 def test_densities_and_steps_of_headrace_are_rounded(build, matmul):
-    """They have the bits of a flow with the setting, so that orders of sums differ."""
+    """The densities have the bits of a flow with the setting, for which the orders of sums differ."""
     flow = headrace.network_flow(LOG_PROB).to("cpu", matmul)
     model, step = (build(f"headrace_{matmul}", workload) for workload in (LOG_PROB, STEP))
     np.testing.assert_array_equal(model.log_prob(ROWS), flow.log_prob(ROWS))

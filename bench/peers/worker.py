@@ -29,18 +29,19 @@ from bench.peers.adapter import Model, UnsupportedError
 from bench.peers.devices import Stopwatch
 from bench.workloads import KERNELS, Workload
 
-BATCHES = 64  # different batches that an optimiser's steps take in turn
-LEAST_BATCHES, BATCH_NUMBERS = 2, 1 << 25  # this few where all batches have more values than that
+BATCHES = 64  # different batches that the steps of an optimiser take in turn
+# The least number of batches, where all batches would have more values than the limit.
+LEAST_BATCHES, BATCH_NUMBERS = 2, 1 << 25
 STEPS = ("train", "fit_to_normal")
 FREE = (*STEPS, "step", "fit")  # calls whose results need not be float32
 PAIRS = ("forward", "inverse")
 
 
 class Service:
-    """The state between requests: the adapter, the model built last, and what its calls take as argument.
+    """The state between requests: the adapter, the model that was built last, and the arguments of its calls.
 
-    Steps of an optimiser are made on different batches in turn: on one alone, a network soon learns its rows by heart
-    and its density overflows.
+    Steps of an optimiser use different batches in turn: on a single batch, a network soon memorises its rows and its
+    density overflows.
     """
 
     def __init__(self, library: str, threads: int, device: str) -> None:
@@ -67,8 +68,8 @@ class Service:
     def prepare(self, request: dict) -> dict:
         """Build and warm up one workload; reply with the estimated seconds of a call.
 
-        A sequential call may take minutes, so it is foreseen from the parallel direction times the number of passes;
-        it is run once, to warm up, only if that takes less than `warm_up` seconds.
+        A sequential call may take minutes: its time is estimated from the parallel direction times the number of
+        passes, and it runs once, to warm up, only if the estimate is below `warm_up` seconds.
         """
         workload = Workload.from_dict(request["workload"])
         self.model, self.arguments = None, {}
@@ -89,7 +90,7 @@ class Service:
     def time(self, request: dict) -> dict:
         """Time calls of the prepared workload for about `seconds`, one at least and `calls` at most.
 
-        ``device_median`` is the median of a device's own clock, None where there is none.
+        ``device_median`` is the median by a device's clock, or None without such a clock.
         """
         verb = request["verb"]
         if verb not in self.arguments:
@@ -109,14 +110,14 @@ class Service:
         }
 
     def peak(self, request: dict) -> dict:
-        """Multiply-add GFLOP/s of one thread, None where the adapter cannot measure it."""
+        """The multiply-add GFLOP/s of one thread, or None where the adapter cannot measure it."""
         measure = getattr(self.adapter, "fma_peak", lambda _seconds: None)
         if self.device != "cpu":
             return {"gflops": None}
         return {"gflops": measure(request["seconds"])}
 
     def _set_argument(self, verb: str) -> Any:
-        """Make the arguments of calls, which are taken in turn; return the first one."""
+        """Make the arguments of calls, which take them in turn; return the first one."""
         rows, features = self.workload.rows, self.workload.features
         arguments: list[Any] = [rows]
         if verb != "sample":
@@ -131,7 +132,7 @@ class Service:
         return arguments[0]
 
     def _warm_up(self, verb: str) -> float:
-        """Seconds of a second call with the same argument; the first one warms up and is checked."""
+        """The seconds of a second call with the same argument; the first call warms up and is checked."""
         argument = self._set_argument(verb)
         call = self._call(verb)
         first = self._check(verb, call(argument))
@@ -143,7 +144,7 @@ class Service:
         return seconds
 
     def _call(self, verb: str) -> Callable[[Any], Any]:
-        """The model's call, which returns when its result is there."""
+        """A function that makes the model's call and returns when the result is complete."""
         call = getattr(self.model, verb)
         return call if self.watch is None else self.watch.around(call)
 
@@ -163,10 +164,10 @@ class Service:
 
 
 def _timed_calls(call: Callable[[], Any], budget: float, most: int | None) -> tuple[list[float], dict, Any]:
-    """Seconds of each call until `budget` is spent, what the block used, and the last result.
+    """The seconds of each call until `budget` is spent, the block's use of cores, and the last result.
 
-    Freeing a result is part of the next call. The block's use is: ``cores``, the cores this process kept busy;
-    ``others``, the cores that everything else kept busy (None where unknown); ``page_faults`` per call.
+    The time to free a result is part of the next call. The use of a block is: ``cores``, the cores that this process
+    kept busy; ``others``, the cores that everything else kept busy (None where unknown); ``page_faults`` per call.
     """
     seconds: list[float] = []
     most = math.inf if most is None else most
@@ -197,7 +198,7 @@ def _page_faults() -> int:
 
 
 def busy_seconds() -> float | None:
-    """Seconds that all cores have been busy since boot, time stolen by the hypervisor included; Linux only."""
+    """The seconds that all cores have been busy since boot, with time stolen by the hypervisor; Linux only."""
     try:
         with open("/proc/stat") as file:
             user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, file.readline().split()[1:9])
@@ -217,7 +218,7 @@ def main() -> None:
     """Answer requests until the input ends."""
     library, threads, device = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     replies = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints must not end up between the replies
+    os.dup2(2, 1)  # text that a library prints must not end up between the replies
     service = Service(library, threads, device)
     verbs = {"hello": service.hello, "prepare": service.prepare, "time": service.time, "peak": service.peak}
     for line in sys.stdin:
@@ -226,7 +227,7 @@ def main() -> None:
             reply = verbs[request["do"]](request)
         except UnsupportedError as error:
             reply = {"unsupported": str(error)}
-        except Exception as error:  # the runner decides what a failed cell means
+        except Exception as error:  # the runner decides the meaning of a failed cell
             traceback.print_exc()
             reply = {"error": f"{type(error).__name__}: {error}"}
         replies.write(json.dumps(reply, default=str) + "\n")

@@ -1,1 +1,1 @@
-"""Densities of whole fits beside known and published ones: `python -m bench.quality`."""
+"""Densities of whole fits, compared with known and published densities: `python -m bench.quality`."""

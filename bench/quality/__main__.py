@@ -1,7 +1,7 @@
 """Density quality and time of whole fits, headrace beside zuko: ``python -m bench.quality --help``.
 
-Each fit runs in a process of its own, one at a time, in alternating order of the libraries. Log-likelihoods are means
-over held-out rows, in nats, of the data in units of the training part's standard deviations.
+Fits run one at a time, each in another process, in alternating order of the libraries. Log-likelihoods are means over
+held-out rows, in nats, of the data in units of the training part's standard deviations.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ FAMILIES = ("maf", "nsf")
 HIDDEN = ((64, 64), (128, 128))
 BATCHES = (256, 1024)
 RATES = (1e-3, 5e-4)
-GRACE = 120.0  # seconds beyond the budget before a process that goes on is killed
+GRACE = 120.0  # seconds beyond the budget before a process is killed
 
-# Uria, Murray, Larochelle 2013 (RNADE), 10-fold cross-validation: Gaussian, mixture of factor analysers, fully visible
-# belief network, RNADE with mixtures of Gaussians and of Laplacians.
+# Results of Uria, Murray, Larochelle 2013 (RNADE), by 10-fold cross-validation: a Gaussian, a mixture of factor
+# analysers, a fully visible belief network, RNADE with mixtures of Gaussians and of Laplacians.
 PUBLISHED: dict[str, dict[str, float]] = {
     "red": {"Gaussian": -13.18, "MFA": -10.19, "FVBN": -11.03, "RNADE-MoG": -9.36, "RNADE-MoL": -9.46},
     "white": {"Gaussian": -13.20, "MFA": -10.73, "FVBN": -10.52, "RNADE-MoG": -10.23, "RNADE-MoL": -10.38},
@@ -43,7 +43,7 @@ PUBLISHED: dict[str, dict[str, float]] = {
 
 
 def magic_equal(options: argparse.Namespace) -> list[Job]:
-    """The same flow, optimiser, batches and number of epochs in both libraries."""
+    """Jobs with the same flow, optimiser, batches and number of epochs in both libraries."""
     epochs = 4 if options.quick else options.epochs
     training = Training(epochs, batch_size=512, learning_rate=1e-3, patience=epochs)
     shared = {"data": "magic", "budget": options.budget, "folder": str(options.data), "training": training}
@@ -56,7 +56,7 @@ def magic_equal(options: argparse.Namespace) -> list[Job]:
 
 
 def magic_defaults(options: argparse.Namespace) -> list[Job]:
-    """headrace by its defaults, and zuko with settings that a user might try."""
+    """Jobs of headrace with its defaults, and of zuko with settings that a user might try."""
     shared = {"data": "magic", "budget": options.budget, "folder": str(options.data)}
     settings = [
         (family, hidden, Training(epochs=100, batch_size=batch, learning_rate=rate, patience=10))
@@ -74,13 +74,13 @@ def magic_defaults(options: argparse.Namespace) -> list[Job]:
             Job("zuko", family, seed=seed, hidden=hidden, training=training, **shared)
             for family, hidden, training in settings
         ]
-        middle = len(theirs) // 2  # ours before, among and after theirs, as the seeds go by
+        middle = len(theirs) // 2  # fits of headrace run before, among and after those of zuko, by their seeds
         jobs += [[*ours, *theirs], [*theirs[:middle], *ours, *theirs[middle:]], [*theirs, *ours]][seed % 3]
     return jobs
 
 
 def wine(options: argparse.Namespace) -> list[Job]:
-    """headrace by its defaults, on every fold, with and without noise."""
+    """Jobs of headrace with its defaults, on every fold, with and without noise."""
     shared = {"budget": options.budget, "folder": str(options.data)}
     return [
         Job("headrace", family, data=data, seed=fold, noise=noise, fold=(fold, 10), **shared)
@@ -92,9 +92,9 @@ def wine(options: argparse.Namespace) -> list[Job]:
 
 
 def run(job: Job, options: argparse.Namespace) -> dict:
-    """The result of one fit; ``error`` is the reason where there is none."""
+    """The result of one fit; ``error`` is the reason if there is no result."""
     python, extra = options.peer_python, {}
-    if job.library == "headrace":  # which inherits this interpreter and its import path
+    if job.library == "headrace":  # headrace inherits this interpreter and its import path
         python, extra = sys.executable, {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
     process = subprocess.Popen(
         [python, "-m", "bench.quality.fits", str(options.threads)],
@@ -124,26 +124,26 @@ def run(job: Job, options: argparse.Namespace) -> dict:
 
 
 class Group:
-    """The results of equal jobs that differ in seed or fold only; failed ones are left out."""
+    """The results of jobs that differ only in seed or fold; failed ones are left out."""
 
     def __init__(self, fits: Iterable[dict], chosen: Callable[[Job], bool]) -> None:
         pairs = [(Job.from_dict(fit["job"]), fit["result"]) for fit in fits]
         self.results = [result for job, result in pairs if chosen(job) and "error" not in result]
 
     def values(self, name: str) -> list[float]:
-        """One value a fit."""
+        """The values of this name, one for each fit."""
         return [result[name] for result in self.results]
 
     def mean(self, name: str) -> float:
-        """The mean over the fits, NaN without any."""
+        """The mean over the fits, or NaN without any fit."""
         return statistics.fmean(self.values(name)) if self.results else math.nan
 
     def median(self, name: str) -> float:
-        """The median over the fits, NaN without any."""
+        """The median over the fits, or NaN without any fit."""
         return statistics.median(self.values(name)) if self.results else math.nan
 
     def nats(self, name: str = "log_likelihood", standard_error: bool = False) -> str:
-        """The mean and, of two fits or more, the standard deviation over the fits or the standard error of the mean."""
+        """The mean, and for two fits or more the standard deviation over the fits or the standard error of the mean."""
         values = self.values(name)
         if not values:
             return "-"
@@ -153,13 +153,13 @@ class Group:
         return f"{self.mean(name):.3f} ± {spread:.3f}"
 
     def seconds(self) -> str:
-        """The median time of a fit, with marks if one was disturbed or cut."""
+        """The median time of a fit, with marks if a fit was disturbed or cut."""
         mark = ("!" if any(self.values("disturbed")) else "") + (" (cut)" if any(self.values("cut")) else "")
         return report.duration(self.median("seconds")) + mark if self.results else "-"
 
 
 def libraries(fits: Sequence[dict]) -> list[str]:
-    """One line for each library: its settings, of its first fit that has some."""
+    """A line for each library with its settings, from the first fit that reports settings."""
     facts: dict[str, dict] = {}
     for fit in fits:
         result = fit["result"]
@@ -171,14 +171,14 @@ def libraries(fits: Sequence[dict]) -> list[str]:
 
 
 def failures(fits: Sequence[dict]) -> list[str]:
-    """One line a failed fit."""
+    """A line for each failed fit."""
     return [
         f"- failed: {name(Job.from_dict(f['job']))}: {f['result']['error']}" for f in fits if "error" in f["result"]
     ]
 
 
 def name(job: Job) -> str:
-    """For example ``zuko nsf magic seed 0 [64,64] batch 256 rate 0.001``."""
+    """The name of a job, for example ``zuko nsf magic seed 0 [64,64] batch 256 rate 0.001``."""
     parts = [job.library, job.family, job.data + (" with noise" if job.noise else "")]
     parts.append(f"seed {job.seed}" if job.fold is None else f"fold {job.fold[0]}")
     return " ".join([*parts, setting(job)])
@@ -193,7 +193,7 @@ def setting(job: Job) -> str:
 
 
 def magic_equal_lines(results: dict) -> list[str]:
-    """Lines with both libraries in one row, a row a model."""
+    """Lines with both libraries in one row, a row for each model."""
     fits, rows = results["fits"], []
     for family in FAMILIES:
         ours, theirs = (
@@ -217,7 +217,7 @@ def magic_equal_lines(results: dict) -> list[str]:
 
 
 def magic_defaults_lines(results: dict) -> list[str]:
-    """One row a setting, and the best of zuko's by validation beside headrace."""
+    """A row for each setting, and the best of zuko's by validation beside headrace."""
     fits = results["fits"]
     groups: dict[tuple[str, str, str], Group] = {}
     for fit in fits:
@@ -253,7 +253,7 @@ def magic_defaults_lines(results: dict) -> list[str]:
 
 
 def wine_lines(results: dict) -> list[str]:
-    """One row a data set, with and without noise, and the published numbers."""
+    """A row for each data set, with and without noise, and the published values."""
     fits, rows = results["fits"], []
     for data in PUBLISHED:
         for noise in (False, True):
@@ -281,7 +281,7 @@ def wine_lines(results: dict) -> list[str]:
 
 
 def gaussians(jobs: Sequence[Job]) -> dict[str, float]:
-    """The mean over the parts of a Gaussian's log-likelihood on the same rows, by data set."""
+    """The log-likelihood of a Gaussian on the rows of the fits, by data set, as a mean over the parts."""
     values: dict[str, dict] = {}
     for job in jobs:
         values.setdefault(f"{job.data} with noise" if job.noise else job.data, {})[job.fold] = job
@@ -319,7 +319,7 @@ def markdown(results: dict) -> str:
 
 
 def study(what: str, options: argparse.Namespace) -> bool:
-    """Run one study; the report is written anew after every fit. Whether all fits gave something."""
+    """Run one study, and write the report anew after every fit; return whether all fits gave a result."""
     jobs = STUDIES[what][0](options)
     if options.libraries:
         jobs = [job for job in jobs if job.library in options.libraries.split(",")]
@@ -346,7 +346,7 @@ def study(what: str, options: argparse.Namespace) -> bool:
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--peer-python", default=sys.executable, metavar="PATH", help="interpreter that has zuko")
@@ -370,7 +370,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the parts that the command line names; 1 if a fit failed."""
+    """Run the parts that the command line names; return 1 if a fit failed."""
     options = arguments(argv)
     done = [study(what, options) for what in STUDIES if re.search(options.what, what)]
     return 0 if all(done) else 1

@@ -1,14 +1,14 @@
 """Products in bf16 beside float32: ``python -m bench.quality.bf16`` and a kind of comparison, for example ``--speed``.
 
-``--matmul bf16x3`` or ``bf16x6`` takes numbers of two or three parts in place of one.
+``--matmul bf16x3`` or ``bf16x6`` represents values by two or three parts instead of one.
 
-Speed: in one process, a block of calls of each in turn, the order reversed every second round; the ratio float32 over
-bf16 of the medians, and the smallest and largest ratio of a round, for each of ``--rows``: where bf16 is slower than
-float32 may depend on it. Set HEADRACE_ISA to compare the emulation.
+Speed: in one process, blocks of calls of each in turn, in reverse order every second round; the ratio float32 over bf16
+of the medians, and the smallest and largest ratio of a round, for each number of ``--rows``: bf16 may be slower than
+float32 for some of these numbers. Set HEADRACE_ISA to compare the emulation.
 
-Train: the same of steps of a fit, the gradient of a batch and Adam.
+Train: the ratios for steps of a fit, with the gradient of a batch and Adam.
 
-Errors: of networks from small to wide, the worst and the root mean square difference of a log density from that in
+Errors: for networks from small to wide, the worst and the root mean square difference of a log density from that in
 float64, in units of 2^-24 times the mean size of a log density.
 
 Quality: mean log densities of rows held out, in nats, of MAGIC, red and white wine (with noise) and the stars of
@@ -34,7 +34,7 @@ from headrace._cli.demo import load_stars
 
 Call = Callable[[], Any]
 
-ROWS = (10_000, 100, 16, 8, 7, 1)  # kernels change at 8
+ROWS = (10_000, 100, 16, 8, 7, 1)  # kernels change at 8 rows
 MODELS: dict[str, Callable[[], hr.Flow]] = {
     "MAF 64, 5 x [256, 256]": lambda: hr.MAF(64, transforms=5, hidden=(256, 256)),
     "RealNVP 64, 8 x [256, 256]": lambda: hr.RealNVP(64, transforms=8, hidden=(256, 256)),
@@ -70,7 +70,7 @@ def arguments() -> argparse.Namespace:
 
 
 def models(matmul: str, beside: str) -> Iterator[tuple[str, hr.Flow, hr.Flow, NDArray[Any]]]:
-    """A name, a flow with the products `beside`, the same with those of `matmul`, and rows."""
+    """The models: a name, a flow with the products `beside`, the flow with those of `matmul`, and rows."""
     rng = np.random.default_rng(0)
     for name, make in MODELS.items():
         exact = make()
@@ -84,7 +84,7 @@ def models(matmul: str, beside: str) -> Iterator[tuple[str, hr.Flow, hr.Flow, ND
 
 
 def cases(matmul: str, beside: str, sizes: Sequence[int]) -> Iterator[tuple[str, Call, Call]]:
-    """A name, a call with the products `beside` and the same with those of `matmul`."""
+    """The cases: a name, a call with the products `beside`, and the call with those of `matmul`."""
     for name, exact, fast, x in models(matmul, beside):
         for rows in sizes:
             part = x[:rows]
@@ -95,13 +95,13 @@ def cases(matmul: str, beside: str, sizes: Sequence[int]) -> Iterator[tuple[str,
 
 
 def step_of(flow: hr.Flow, x: NDArray[Any]) -> Call:
-    """A step of a fit; the rate is so small that rounds stay alike."""
+    """A step of a fit, whose learning rate is so small that all rounds are alike."""
     adam = hr.Adam(flow, learning_rate=1e-7)
     return lambda: adam.step(flow.nll_and_grad(x)[1])
 
 
 def steps(matmul: str, beside: str) -> Iterator[tuple[str, Call, Call]]:
-    """A name, a step with the products `beside` and the same with those of `matmul`."""
+    """The steps: a name, a step with the products `beside`, and the step with those of `matmul`."""
     for name, exact, fast, x in models(matmul, beside):
         for rows in (1000, 128):
             yield f"{name} step of {rows}", step_of(exact, x[:rows]), step_of(fast, x[:rows])
@@ -118,7 +118,7 @@ def block(call: Call, seconds: float, clock: Callable[[], float]) -> float:
 
 
 def speed(options: argparse.Namespace, cases: Iterator[tuple[str, Call, Call]]) -> None:
-    """Print one line a case: of one thread by the processor's time, which other programs change least."""
+    """Print a line for each case; for one thread by processor time, which other programs change least."""
     clock = time.process_time if options.threads == 1 else time.perf_counter
     info = hr.info()
     kernels = info["bf16_tiles"] if options.matmul.endswith("_tiles") else info["bf16"]
@@ -141,7 +141,7 @@ def speed(options: argparse.Namespace, cases: Iterator[tuple[str, Call, Call]]) 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
-# Features and hidden units.
+# The features and hidden units of networks.
 LADDER: list[tuple[int, tuple[int, ...]]] = [
     (6, (32, 32)),
     (6, (128, 128)),
@@ -155,7 +155,7 @@ LADDER: list[tuple[int, tuple[int, ...]]] = [
 
 
 def errors(options: argparse.Namespace) -> None:
-    """Print one line a network."""
+    """Print a line for each network."""
     print(f"| network | float32, worst | mean square | {options.matmul}, worst | mean square |")
     print("| --- | --- | --- | --- | --- |")
     for features, hidden in LADDER:
@@ -175,7 +175,7 @@ def errors(options: argparse.Namespace) -> None:
 
 
 def tables(folder: Path) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
-    """A name, rows to fit and rows held out."""
+    """The tables: a name, rows to fit, and rows held out."""
     for name in datasets.FILES:
         rows = datasets.load(name, folder)
         parts = datasets.split(rows if name == "magic" else datasets.with_noise(rows))
@@ -184,7 +184,7 @@ def tables(folder: Path) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
 
 
 def quality(options: argparse.Namespace) -> None:
-    """Print one line a data set, flow and seed."""
+    """Print a line for each data set, flow and seed."""
     print("| data | flow | seed | float32 | same in bf16 | fitted in bf16 | largest change of a row |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for data, train, test in tables(options.data):

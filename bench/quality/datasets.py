@@ -1,4 +1,4 @@
-"""The data on which `bench.quality` fits: files, splits and noise. Needs nothing but NumPy."""
+"""The data on which `bench.quality` fits: files, splits and noise. The module needs only NumPy."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ FILES: dict[str, tuple[str, int]] = {
     "white": ("winequality-white.csv", 11),
 }
 
-# Steps in which most values of the wine columns are recorded. At least 95 % lie on these grids, except 88 % of the
-# volatile acidities of red wine (the others on half of the step) and half of the densities (on a tenth of it).
+# The steps in which most values of the wine columns are recorded. At least 95 % of the values lie on these grids,
+# except 88 % of the volatile acidities of red wine (the others lie on half of the step) and half of the densities (on a
+# tenth of it).
 WINE_STEPS = (0.1, 0.01, 0.01, 0.1, 0.001, 1.0, 1.0, 0.0001, 0.01, 0.01, 0.1)
 
-SPLIT_SEED = 0  # the same parts and the same noise for everyone
+SPLIT_SEED = 0  # every fit has the same parts and the same noise
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Rows to fit, to stop by, and to judge by; `validation` has no rows where the fit takes its own share."""
+    """The rows to fit, to stop by, and to judge by; `validation` has no rows where the fit holds out its own share."""
 
     train: NDArray[np.float64]
     validation: NDArray[np.float64]
@@ -34,8 +35,8 @@ class Parts:
 
     @property
     def offset(self) -> float:
-        """The sum by which a log density of the rows in their units becomes one in units of the training part's
-        deviations."""
+        """The value that, added to a log density of the rows in their units, makes it one in units of the training
+        part's deviations."""
         return float(np.log(self.train.std(0)).sum())
 
     def standardised(self) -> Parts:
@@ -51,27 +52,27 @@ def load(name: str, folder: Path = FOLDER) -> NDArray[np.float64]:
 
 
 def with_noise(wine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values with uniform noise as wide as their steps: no two rows are equal, and their density is bounded."""
+    """The values with uniform noise as wide as their steps: no two rows are equal, and their density is bounded."""
     rng = np.random.default_rng(SPLIT_SEED)
     return wine + (rng.random(wine.shape) - 0.5) * np.array(WINE_STEPS)
 
 
 def split(rows: NDArray[np.float64]) -> Parts:
-    """80 % to fit, 10 % to stop by, 10 % to judge by."""
+    """A random split: 80 % of the rows to fit, 10 % to stop by, 10 % to judge by."""
     order = np.random.default_rng(SPLIT_SEED).permutation(len(rows))
     train, validation = int(0.8 * len(rows)), int(0.9 * len(rows))
     return Parts(rows[order[:train]], rows[order[train:validation]], rows[order[validation:]])
 
 
 def fold(rows: NDArray[np.float64], index: int, count: int) -> Parts:
-    """One of `count` folds to judge by, the others to fit."""
+    """A split with one of `count` folds to judge by, and all others to fit."""
     parts = np.array_split(np.random.default_rng(SPLIT_SEED).permutation(len(rows)), count)
     test = parts.pop(index)
     return Parts(rows[np.concatenate(parts)], rows[:0], rows[test])
 
 
 def gaussian(parts: Parts) -> float:
-    """Mean log density of the standardised rows to judge by under the Gaussian of the rows to fit."""
+    """The mean log density of the standardised rows to judge by, under the Gaussian of the rows to fit."""
     parts = parts.standardised()
     factor = np.linalg.cholesky(np.cov(parts.train, rowvar=False, bias=True))
     white = np.linalg.solve(factor, parts.test.T)

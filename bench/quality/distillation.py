@@ -2,10 +2,10 @@
 
     python -m bench.quality.distillation [--tables magic,stars,red] [--columns 10,6] [--seeds 3] [--teacher 3]
 
-A MAF with the defaults is fitted to a table, or to the first columns of it, and an IAF of five transforms learns from
-it; printed are KL(student || teacher) in nats, processor seconds, and the same with other steps, samples and first
-steps where they are given. The defaults were chosen on MAGIC and on a table that is not here, samples on nine columns
-of Hipparcos-2 and eleven of white wines. Each seed leaves out another tenth of the rows.
+A MAF with the defaults is fitted to a table, or to its first columns, and an IAF of five transforms learns from the
+MAF. The program prints KL(student || teacher) in nats and processor seconds, also with other steps, samples and first
+steps where the command names them. The defaults were chosen on MAGIC and on a table that is not here, samples on nine
+columns of Hipparcos-2 and eleven of white wines. Each seed leaves out another tenth of the rows.
 """
 
 from __future__ import annotations

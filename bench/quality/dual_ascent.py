@@ -1,12 +1,12 @@
-"""How good `DualAscentFlow` is: ``python -m bench.quality.dual_ascent [--what REGEX] [--method REGEX] [--splits N]``.
+"""Quality of `DualAscentFlow`: ``python -m bench.quality.dual_ascent [--what REGEX] [--method REGEX] [--splits N]``.
 
-Densities that are known (`--rows`, 10,000 of them) are judged by the nats lost against the truth, tables by the
-log-likelihood of rows that took no part; both in nats a row, in units of the standard deviations of the rows to fit.
-Beside it stand a Gaussian, kernels with the Gaussian's covariance (whose width is chosen on a tenth of the rows to fit)
-and a neural spline flow with its defaults; and by its name sinflow, another iterative Gaussianisation, where it is
-installed (pip install sinflow). Split s of a table holds out a tenth by seed s; every method gets s as its seed too.
+Known densities (`--rows`, 10,000 of them) are judged by the nats lost against the truth, tables by the log-likelihood
+of rows that took no part; both in nats a row, in units of the standard deviations of the rows to fit. Other methods are
+a Gaussian, kernels with the Gaussian's covariance (whose width is chosen on a tenth of the rows to fit) and a neural
+spline flow with its defaults; and, if named, sinflow, another iterative Gaussianisation, where it is installed (pip
+install sinflow). Split s of a table holds out a tenth by seed s; every method also gets the seed s.
 
-Wines: rows that repeat are left out, since they would be on both sides, and noise of the values' steps is added
+Wines: repeated rows are left out, because they would be on both sides, and noise of the values' steps is added
 (`bench.quality.datasets`).
 """
 
@@ -28,16 +28,16 @@ from bench.quality import datasets
 from headrace._base.types import Floats
 from headrace._cli.demo import load_stars
 
-# ---- densities that are known ----------------------------------------------------------------------------------------
+# ---- known densities -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Known:
-    """Equal normal densities of one width around centers, as many as make a curve."""
+    """A mixture of equal normal densities of one width, whose centers make a curve."""
 
-    centers: Callable[[Floats], Floats]  # from numbers in [0, 1)
+    centers: Callable[[Floats], Floats]  # centers from values in [0, 1)
     width: float
-    count: int  # of centers that make the density
+    count: int  # the number of centers that make the density
 
     def sample(self, n: int, rng: np.random.Generator) -> Floats:
         return self.centers(rng.random(n)) + self.width * rng.standard_normal((n, 2))
@@ -54,26 +54,26 @@ class Known:
 
 
 def moons(u: Floats) -> Floats:
-    """Two half circles, one within reach of the other."""
+    """Points of two half circles, one within reach of the other."""
     upper, t = u < 0.5, np.pi * (2.0 * u % 1.0)
     x, y = np.cos(t), np.sin(t)
     return np.where(upper[:, None], np.stack([x, y], 1), np.stack([1.0 - x, 0.5 - y], 1))
 
 
 def ring(u: Floats) -> Floats:
-    """Eight places on a circle of radius 2."""
+    """Eight points on a circle of radius 2."""
     angle = np.floor(8.0 * u) * np.pi / 4.0
     return 2.0 * np.stack([np.cos(angle), np.sin(angle)], 1)
 
 
 def spiral(u: Floats) -> Floats:
-    """Three turns, one apart, evenly along the curve (but for its very middle)."""
+    """Points of a spiral of three turns at a distance of one, evenly along the curve (except for its very middle)."""
     r = 3.0 * np.sqrt(u)
     return np.stack([r * np.cos(2.0 * np.pi * r), r * np.sin(2.0 * np.pi * r)], 1)
 
 
 class Banana:
-    """x₁ normal, x₂ = x₁² + 0.6 times normal."""
+    """The density of x₁ normal, x₂ = x₁² + 0.6 times normal."""
 
     def sample(self, n: int, rng: np.random.Generator) -> Floats:
         x = rng.standard_normal((n, 2))
@@ -86,10 +86,10 @@ class Banana:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Equally frequent normal densities in several dimensions, each with correlations of its own."""
+    """Equally frequent normal densities in several dimensions, each with another covariance."""
 
     means: Floats  # (components, features)
-    factors: Floats  # of the covariances, (components, features, features)
+    factors: Floats  # factors of the covariances, (components, features, features)
 
     def sample(self, n: int, rng: np.random.Generator) -> Floats:
         which, noise = rng.integers(len(self.means), size=n), rng.standard_normal((n, self.means.shape[1]))
@@ -113,8 +113,8 @@ def four_gaussians(features: int) -> Mixture:
 
 
 def three_gaussians(features: int) -> Mixture:
-    """Three Gaussians at such distances, whose covariances are those of twice as many rows as columns, so that no
-    direction is very narrow."""
+    """Three Gaussians at such distances, with covariances of twice as many rows as columns, so that no direction is
+    very narrow."""
     rng = np.random.default_rng([features, 8])
     means, rows = 1.5 * rng.standard_normal((3, features)), rng.standard_normal((3, 2 * features, features))
     return Mixture(means, np.linalg.cholesky(np.einsum("kni,knj->kij", rows, rows) / (2 * features)))
@@ -133,13 +133,13 @@ KNOWN["three Gaussians of 5 columns"] = three_gaussians(5)
 
 @dataclass(frozen=True)
 class Task:
-    """Standardised rows, and the truth's mean log density of the test rows; 0 where it is not known."""
+    """Standardised rows, and the true mean log density of the test rows, or 0 where it is unknown."""
 
     train: Floats
     test: Floats
     truth: float
     members: list[hr.Flow] = field(default_factory=list)
-    """Fits with the defaults from following seeds, which mixtures of different sizes have in common."""
+    """Fits with the defaults from successive seeds, which mixtures of different sizes share."""
 
 
 def known(name: str, seed: int, rows: int = 10_000) -> Task:
@@ -162,7 +162,7 @@ def table(name: str, seed: int, folder: Path) -> Task:
     return Task((train - mean) / std, (test - mean) / std, 0.0)
 
 
-# ---- methods: each gives the mean log density of the test rows -------------------------------------------------------
+# ---- methods: each returns the mean log density of the test rows -----------------------------------------------------
 
 
 def gaussian(task: Task, seed: int) -> float:
@@ -173,7 +173,7 @@ def gaussian(task: Task, seed: int) -> float:
 
 
 def kernels(task: Task, seed: int) -> float:
-    """A kernel density with at most some 20,000 rows as centers, judged by 3000."""
+    """A kernel density with at most some 20,000 rows as centers, judged on 3000 rows."""
     order = np.random.default_rng(seed).permutation(len(task.train))
     factor = np.linalg.cholesky(np.cov(task.train.T, bias=True))
     white, test = (np.linalg.solve(factor, rows.T).T for rows in (task.train[order], task.test[:3000]))
@@ -228,7 +228,8 @@ def notes(**choices: object) -> Callable[[Task, int], float]:
 
 
 def sinflow(task: Task, seed: int) -> float:
-    """Another iterative Gaussianisation: Gaussianising iterative slicing (Dai, Seljak 2021) of the package sinflow."""
+    """An iterative Gaussianisation of another library: Gaussianising iterative slicing (Dai, Seljak 2021) of the
+    package sinflow."""
     np.random.seed(seed)  # noqa: NPY002  it also draws from there
     flow = importlib.import_module("sinflow").Flow(random_state=seed)
     flow.fit(task.train.copy())  # a copy, because the fit shuffles it

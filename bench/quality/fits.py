@@ -1,10 +1,10 @@
-"""One fit of a flow in a process of its own.
+"""One fit of a flow in a separate process.
 
     python -m bench.quality.fits THREADS
 
-A job comes as JSON, and a result goes as JSON. A job names the library, the flow, the data and the training; see `Job`.
-Log-likelihoods are means over the rows to judge by, in nats, of the data in units of the training part's standard
-deviations.
+The program reads a job as JSON and writes a result as JSON. A job names the library, the flow, the data and the
+training; see `Job`. Log-likelihoods are means over the rows to judge by, in nats, of the data in units of the training
+part's standard deviations.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Training:
     epochs: int
     batch_size: int
     learning_rate: float
-    patience: int  # epochs without a better validation; as many as `epochs` means: never stop early
+    patience: int  # epochs without a better validation; as many as `epochs` means that the fit never stops early
 
 
 @dataclass(frozen=True)
 class Job:
-    """One fit. Without `training` (headrace only) everything is left to the library's defaults."""
+    """One fit. Without `training` (headrace only) the library's defaults decide everything."""
 
     library: str  # "headrace" or "zuko"
     family: str  # "maf" or "nsf" (autoregressive)
@@ -55,7 +55,7 @@ class Job:
     training: Training | None = None
 
     def to_dict(self) -> dict:
-        """The job as JSON can hold it."""
+        """The job as a dict for JSON."""
         return asdict(self)
 
     @classmethod
@@ -66,7 +66,7 @@ class Job:
         return cls(**{**fields, "training": training, "fold": fold, "hidden": tuple(fields["hidden"])})
 
     def parts(self) -> datasets.Parts:
-        """The rows of the job, as they are in the file."""
+        """The rows of the job, in the units of the file."""
         rows = datasets.load(self.data, Path(self.folder))
         if self.noise:
             rows = datasets.with_noise(rows)
@@ -74,7 +74,7 @@ class Job:
 
 
 def fit_headrace(job: Job) -> dict:
-    """Fit with the library's own loop: with the job's settings, or with its defaults on the data as they are."""
+    """Fit with headrace's loop: with the job's settings, or with the defaults on the data in their units."""
     import headrace as hr
 
     family = {"maf": hr.MAF, "nsf": hr.NSF}[job.family]
@@ -86,11 +86,11 @@ def fit_headrace(job: Job) -> dict:
         flow = family(train.shape[1], seed=job.seed)
     else:
         train, validation, test = _narrow(parts)
-        network = hr.Network.plain(job.hidden)  # zuko's: ReLU after each
+        network = hr.Network.plain(job.hidden)  # zuko's network has a ReLU after each layer
         flow = family(train.shape[1], transforms=job.transforms, hidden=network, seed=job.seed)
         options |= {**asdict(job.training), "validation": validation, "schedule": "constant"}
         options |= {"weight_decay": 0.0, "clip": None, "average": None, "gaussianize": False}
-    # Ends the fit as Ctrl-C does.
+    # The signal ends the fit as Ctrl-C does.
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     signal.setitimer(signal.ITIMER_REAL, job.budget)
     stop = stopwatch()
@@ -102,14 +102,14 @@ def fit_headrace(job: Job) -> dict:
         "validation": offset - history.best_loss,
         **usage,
         "epochs": len(history.train_loss),
-        "best_epoch": history.best_epoch - 1,  # from 0, as in all results that are kept
+        "best_epoch": history.best_epoch - 1,  # counted from 0, as in all stored results
         "stopped": history.stopped,
         "cut": history.stopped == "interrupted",
     }
 
 
 def fit_zuko(job: Job) -> dict:
-    """Fit with the plain loop that a user of the library writes."""
+    """Fit with the plain loop that a user of zuko writes."""
     import torch
     import zuko
 
@@ -164,7 +164,7 @@ def _narrow(parts: datasets.Parts) -> tuple[NDArray[np.float32], NDArray[np.floa
 
 
 def stopwatch() -> Callable[[], dict]:
-    """Start to measure; the returned function gives the seconds since then and the cores that other processes used."""
+    """Start to measure; return a function for the seconds since then and the cores that other processes used."""
     start, busy, cpu = time.perf_counter(), busy_seconds(), time.process_time()
 
     def stop() -> dict:
@@ -176,7 +176,7 @@ def stopwatch() -> Callable[[], dict]:
 
 
 def scores(log_prob: NDArray[Any], offset: float = 0.0) -> dict:
-    """The mean, its standard error over the rows, and the ends."""
+    """The mean, its standard error over the rows, the least value and the largest."""
     values = log_prob.astype(np.float64) + offset
     return {
         "log_likelihood": float(values.mean()),
@@ -192,7 +192,7 @@ FITS = {"headrace": fit_headrace, "zuko": fit_zuko}
 def main() -> None:
     """Run one job."""
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # prints of a library must not end up in the result
+    os.dup2(2, 1)  # text that a library prints must not end up in the result
     job = Job.from_dict(json.load(sys.stdin))
     facts = Service(job.library, int(sys.argv[1]), "cpu").hello({})
     result = FITS[job.library](job) if facts["present"] else {"error": facts["reason"]}

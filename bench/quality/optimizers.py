@@ -1,12 +1,12 @@
 """Default fits beside those by Adam alone: ``python -m bench.quality.optimizers [--tables REGEX] [--seeds 0,1,2]``.
 
-Made tables with fine structure, many columns, or columns that others nearly give away, MAGIC, and 15,000 stars of
-Hipparcos: mean log-likelihoods of the rows that `fit` holds out and of new ones, in nats and in the tables' units
-(MAGIC and Hipparcos: in standard deviations), and CPU seconds, which
-`HEADRACE_NUM_THREADS=1` makes those of one thread; and the seconds until held-out rows are as good as by Adam alone.
+The tables are synthetic ones with fine structure, many columns, or columns that others nearly determine, MAGIC, and
+15,000 stars of Hipparcos. The program prints mean log-likelihoods of the rows that `fit` holds out and of new rows, in
+nats and in the tables' units (MAGIC and Hipparcos: in standard deviations); CPU seconds, which `HEADRACE_NUM_THREADS=1`
+makes those of one thread; and the seconds until held-out rows are as good as by Adam alone.
 
-With ``--grid`` a table's fits are all by Muon and a cosine, at twelve pairs of rate and decay, short and long: printed
-is what a choice by short fits is worth in long ones, among all pairs and among the two that `fit` tries.
+With ``--grid`` all fits of a table are by Muon and a cosine, at twelve pairs of rate and decay, short and long: the
+output is the gain of a choice by short fits in long ones, among all pairs and among the two that `fit` tries.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ OPTIMIZERS = ("adam", "auto")
 
 
 def saw(rows: int, rng: np.random.Generator) -> Rows:
-    """A column that is a saw of 12 teeth in another one."""
+    """A table with a column that is a saw of 12 teeth in another column."""
     x = rng.uniform(0, 1, (rows, 3))
     x[:, 2] = 0.7 * (12 * x[:, 0] % 1) + 0.3 * x[:, 1] + 0.01 * rng.standard_normal(rows)
     return x
 
 
 def sine(rows: int, rng: np.random.Generator) -> Rows:
-    """A column that is six waves in another one."""
+    """A table with a column that is six waves in another column."""
     x = rng.uniform(0, 1, (rows, 3))
     x[:, 2] = np.sin(2 * np.pi * 6 * x[:, 0]) + 0.3 * x[:, 1] + 0.02 * rng.standard_normal(rows)
     return x
 
 
 def wide(rows: int, rng: np.random.Generator, columns: int = 32) -> Rows:
-    """Many columns, each of which bends with the one before it; the truth has some 18.9 nats."""
+    """A table of many columns, each of which bends with the previous one; the truth has some 18.9 nats."""
     noise = rng.standard_normal((rows, columns))
     x = noise.copy()
     for i in range(1, columns):
@@ -54,7 +54,7 @@ def wide(rows: int, rng: np.random.Generator, columns: int = 32) -> Rows:
 
 
 def given(rows: int, rng: np.random.Generator) -> Rows:
-    """Six columns that three normal ones nearly give away."""
+    """A table with six columns that three normal columns nearly determine."""
     z = rng.standard_normal((rows, 3))
     square, product, growth = z[:, 0] ** 2, z[:, 0] * z[:, 1], np.exp(0.7 * z[:, 2])
     exact = [square, product, growth, np.sin(2 * square), np.abs(z[:, 1]), product + growth]
@@ -68,11 +68,11 @@ MADE: dict[str, tuple[Callable[[int, np.random.Generator], Rows], int, int]] = {
     "wide": (wide, 10_000, 10_000),
     "given": (given, 12_000, 10_000),
 }
-"""The function, rows to fit and new rows."""
+"""The function that makes a table, the number of rows to fit, and the number of new rows."""
 
 
 def table(name: str, seed: int, folder: Path) -> tuple[Rows, Rows]:
-    """Rows to fit, and new ones."""
+    """The rows to fit, and new rows."""
     if name == "MAGIC":
         parts = datasets.split(datasets.load("magic", folder)).standardised()
         return parts.train, parts.test
@@ -86,15 +86,17 @@ def table(name: str, seed: int, folder: Path) -> tuple[Rows, Rows]:
 
 
 RUNGS = [*itertools.product((0.5, 1.0, 2.0, 4.0), (4.0, 1.0)), *itertools.product((1.0, 2.0), (0.2, 0.04))]
-"""Rates in units of the default's, and decays in units of 1000 over the rows."""
-SHORT, LONG = 20, 60  # epochs, of fewer than 4000 steps both: `fit` tries neither curves nor residual columns
+"""Learning rates in units of the default's, and decays in units of 1000 over the number of rows."""
+# Epochs; both kinds of fits have fewer than 4000 steps, so that `fit` tries neither curves nor residual columns.
+SHORT, LONG = 20, 60
 PAIRS = {"NSF": ((2.0, 4.0), (1.0, 1.0))}
 OF_AFFINE = ((2.0, 1.0), (2.0, 0.2))
 CURVES = ("MAGIC", "Hipparcos")  # tables that gain by marginal curves
 
 
 def grid(name: str, family: str, x: Rows, new: Rows, seed: int) -> None:
-    """Print held-out nats of short and of long fits, and new rows' of these, at all rates and decays."""
+    """Print held-out nats of short and of long fits, and those of new rows for the long ones, at all rates and
+    decays."""
     results: dict[tuple[float, float], list[float]] = {}
     for pair in RUNGS:
         judged, begin = [], time.process_time()

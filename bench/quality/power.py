@@ -1,11 +1,11 @@
-"""How often `headrace.diagnose` finds a misfit of known size.
+"""The share of misfits of known size that `headrace.diagnose` finds.
 
     python -m bench.quality.power [--seeds N] [--rows N ...]
 
-Densities are exact, and rows come from others, which differ from them by one thing. Printed is the share of the seeds
-for which the overall p-value is at most 0.05, with its binomial standard error; under "none" that is the share of right
-densities that are called wrong. The classifier is the logistic model alone, so that the shares do not depend on whether
-scikit-learn is installed.
+Densities are exact, and rows come from other densities, which differ in one respect. The program prints the share of
+the seeds for which the overall p-value is at most 0.05, with its binomial standard error; under "none", this is the
+share of right densities that are called wrong. The classifier is the logistic model alone, so that the shares do not
+depend on whether scikit-learn is installed.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ MISFITS: dict[str, Misfit] = {
 
 
 def density(contexts: int) -> hr.Flow:
-    """Independent normal columns, whatever the context is."""
+    """A flow of independent normal columns, whatever the context is."""
     if not contexts:
         return hr.Flow([hr.transforms.Standardize(np.zeros(FEATURES), np.ones(FEATURES))], dtype="float64")
     flow = hr.RealNVP(FEATURES, context=contexts, transforms=1, hidden=(4,), dtype="float64")
@@ -79,7 +79,7 @@ def density(contexts: int) -> hr.Flow:
 def found(misfit: str, rows: int, seeds: int) -> int:
     """The number of seeds for which the density is rejected."""
     count = 0
-    # The size of a misfit, which changes no p-value, would take most of the time.
+    # The size of a misfit changes no p-value, and would take most of the time.
     no_sizes = mock.patch("headrace.diagnosis.run.missing_nats", return_value=(np.nan, np.nan))
     with mock.patch("headrace.diagnosis.classifier.find_spec", return_value=None), no_sizes:
         for seed in range(seeds):
@@ -91,7 +91,7 @@ def found(misfit: str, rows: int, seeds: int) -> int:
 
 
 def cell(count: int, seeds: int) -> str:
-    """A share with its standard error; of none or all the bound that leaves them once in 20 times."""
+    """A share with its standard error; for none or all, the bound beyond which this would happen once in 20 times."""
     share = count / seeds
     if count in (0, seeds):
         bound = 1.0 - LEVEL ** (1.0 / seeds)

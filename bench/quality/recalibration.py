@@ -2,11 +2,11 @@
 
     python -m bench.quality.recalibration [--seeds 10] [--simulations 1000] [--held-out 200]
 
-Flows are fitted to simulations of `examples/two_moons_posterior.py` and `examples/simulation_based_inference.py`, all
-but those held out, which repair them. Printed are the miscalibration, which is the mean over levels 0.1 to 0.9 of
-|share of rows in the regions of highest density - level|, and the mean log density of 3000 new pairs in nats, before
-and after. The share of a level has a standard error of up to 0.009, so that the truth has a miscalibration of some
-0.006.
+Flows are fitted to simulations of `examples/two_moons_posterior.py` and `examples/simulation_based_inference.py`,
+except for some held-out ones, by which the flows are recalibrated. The program prints, before and after, the
+miscalibration, which is the mean over levels 0.1 to 0.9 of |share of rows in the regions of highest density - level|,
+and the mean log density of 3000 new pairs in nats. The share of a level has a standard error of up to 0.009, so that
+the truth has a miscalibration of some 0.006.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SIMULATORS: dict[str, tuple[str, Callable[[int], hr.Flow]]] = {
 
 
 def judged(flow: hr.Flow, theta: Any, x: Any) -> tuple[float, float]:
-    """The miscalibration, and the mean log density."""
+    """The miscalibration and the mean log density of a flow."""
     rng = np.random.default_rng(1)
     log_prob = flow.log_prob(theta, x)
     drawn = flow.log_prob(flow.sample((DRAWS,), x, seed=rng), x)

@@ -1,4 +1,4 @@
-"""Whole fits beside zuko in their quick form, and the grid of rates and decays."""
+"""Short fits beside zuko, and the grid of rates and decays."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from bench.quality.fits import fit_zuko
 
 @pytest.fixture
 def folder(tmp_path):
-    """A table as long as its columns need, in the file of MAGIC."""
+    """A folder with a random table of 300 rows in the file of MAGIC."""
     rows = np.random.default_rng(0).normal(size=(300, 11))
     np.savetxt(tmp_path / "magic_gamma_telescope.csv", rows, delimiter=",")
     return tmp_path
 
 
 def fits(folder, what, library):
-    """The exit status, and the result of each fit."""
+    """The exit status of a quick run, and the result of each fit."""
     where = ["--data", str(folder), "--output", str(folder), "--threads", "1"]
     status = quality.main(["--quick", "--what", what, "--libraries", library, *where])
     (path,) = folder.glob(f"quality_quick_{what}_*.json")
@@ -32,13 +32,13 @@ def fits(folder, what, library):
 
 @pytest.fixture(scope="module")
 def first_fit():
-    """The result of the process of zuko's first fit."""
+    """A place for the result of the process of zuko's first fit."""
     return {}
 
 
 @pytest.fixture
 def one_process(first_fit, monkeypatch):
-    """Run all but zuko's first fit in this process, because each process would load PyTorch."""
+    """Run all fits except zuko's first one in this process, because each process would load PyTorch."""
     right = quality.run
 
     def run(job, options):

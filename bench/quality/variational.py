@@ -1,8 +1,8 @@
 """Divergences of `fit_to_density`: ``python -m bench.quality.variational [--what REGEX] [--fits REGEX] [--seeds 1]``.
 
-Fits flows to the four energies, and to six coordinates, with the defaults and with one argument changed at a time, and
-prints KL(flow ‖ density) in nats, which is known because the integrals are. The defaults were chosen on the four
-energies.
+The program fits flows to the four energies, and to six coordinates, with the defaults and with one argument changed at
+a time, and prints KL(flow ‖ density) in nats, which is known because the integrals are. The defaults were chosen on the
+four energies.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ Rows = np.ndarray
 
 
 class Valleys:
-    """Six coordinates, each near the square of the one before it: a normalised density, which chose no default."""
+    """A normalised density of six coordinates, each near the square of the previous one; no default was chosen on
+    it."""
 
     name, features, log_z = "valleys", 6, 0.0
 
     def __call__(self, x: Rows) -> tuple[Rows, Rows]:
-        """Log densities of rows, and their gradients."""
+        """The log densities of rows, and their gradients."""
         x = x.astype(np.float64)
         away = (x[:, 1:] - x[:, :-1] ** 2) / 0.3
         constant = 0.5 * self.features * np.log(2 * np.pi) + (self.features - 1) * np.log(0.3)
@@ -44,7 +45,7 @@ DENSITIES = (hr.densities.U1, hr.densities.U2, hr.densities.U3, hr.densities.U4,
 SMOOTH = {"activation": "silu"}
 FLOWS: dict[str, Callable[..., hr.Flow]] = {"NSF": hr.NSF, "IAF": hr.IAF, "RealNVP": hr.RealNVP}
 
-# Changed setting -> keywords of the flow, keywords of the fit.
+# The changed setting -> keywords of the flow, keywords of the fit.
 VARIATIONS: dict[str, tuple[dict, dict]] = {
     "defaults, silu": (SMOOTH, {}),
     "relu": ({}, {}),
@@ -64,7 +65,7 @@ VARIATIONS: dict[str, tuple[dict, dict]] = {
 
 
 def kl_of(build: Callable[..., hr.Flow], density: Any, seed: int, flow: dict, fit: dict) -> float:
-    """KL(flow ‖ density) of one fit."""
+    """The divergence KL(flow ‖ density) of one fit."""
     features = getattr(density, "features", 2)
     result = hr.fit_to_density(build(features, seed=seed, **flow), density, seed=seed, progress=False, **fit)
     assert result.final is not None
@@ -77,7 +78,7 @@ def main() -> int:
     parser.add_argument("--fits", default=".", help='columns that match, as "U1 RealNVP"')
     parser.add_argument("--seeds", type=int, default=1, help="so many, from 1 on")
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore", RuntimeWarning)  # warnings of diverged fits, which the table shows
+    warnings.simplefilter("ignore", RuntimeWarning)  # the table shows which fits diverged
     every_fit = {f"{density().name} {name}": (density, build) for density in DENSITIES for name, build in FLOWS.items()}
     columns = {label: fit for label, fit in every_fit.items() if re.search(arguments.fits, label)}
     print(f"| changed | {' | '.join(columns)} | median | worst | CPU seconds |")

@@ -1,1 +1,1 @@
-"""Fits by several ranks, and of tables that do not fit in memory."""
+"""Fits by several ranks, and fits of tables that do not fit in memory."""

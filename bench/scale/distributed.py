@@ -1,9 +1,9 @@
-"""Cost and gain of a group.
+"""The cost and the gain of a group.
 
     python -m bench.scale.distributed [overhead ranks ascent bytes parts]
 
-All of them by default. Ranks are processes of gloo on this machine (PyTorch), one thread each. Times are medians over
-steps, of runs that take turns; a quiet machine with as many cores as ranks and threads is meant.
+Without arguments all parts run. Ranks are processes of gloo on this machine (PyTorch), one thread each. Times are
+medians over steps, of runs that take turns; run the program on a quiet machine with as many cores as ranks and threads.
 
 - overhead: MAF 43, 512 rows a step: ``fit(x)`` and ``fit(x, group=local())``, and the same with 1024.
 - ranks: MAF 43 of 5 x [512, 512], 1024 rows a step: one process of two threads, and two ranks of one.
@@ -45,7 +45,7 @@ ASCENT_ROWS, ASCENT_FEATURES, STEPS = 10_000_000, 10, 30
 
 
 class Counted:
-    """A group that counts the bytes of its sums."""
+    """A group that counts the bytes of the sums of another group."""
 
     def __init__(self, group: Any) -> None:
         self.group, self.rank, self.size, self.sent = group, group.rank, group.size, []
@@ -66,7 +66,7 @@ def table(rows: int, features: int) -> Any:
 
 
 def step_ms(hidden: tuple[int, ...], batch: int, group: Any, epochs: int = 3) -> float:
-    """Milliseconds of a step: the median over epochs, without the first, which also warms up."""
+    """The milliseconds of a step: the median over epochs, without the first, which also warms up."""
     flow = hr.MAF(FEATURES, transforms=5, hidden=hidden)
     x: Any = table(ROWS, FEATURES)
     if group is not None:
@@ -78,7 +78,7 @@ def step_ms(hidden: tuple[int, ...], batch: int, group: Any, epochs: int = 3) ->
 
 
 def ascent_ms(group: Any) -> float:
-    """Milliseconds of a step of an ascent by kinks."""
+    """The milliseconds of a step of an ascent by kinks."""
     x: Any = table(ASCENT_ROWS, ASCENT_FEATURES)
     if group is not None:
         x = hr.distributed.shards(x, group)
@@ -94,7 +94,7 @@ WORK = {
 
 
 def worker(kind: str, rank: int, size: int, threads: int, directory: str) -> None:
-    """One rank, which prints its measurements."""
+    """Run one rank, which prints its measurements."""
     hr.set_num_threads(threads)
     group: Any = None
     if size:
@@ -106,7 +106,7 @@ def worker(kind: str, rank: int, size: int, threads: int, directory: str) -> Non
 
 
 def measured(kind: str, size: int, threads: int) -> float:
-    """Seconds of a step of the slowest of these ranks, 0 for no group."""
+    """The seconds of a step of the slowest of this number of ranks; 0 ranks mean no group."""
     with tempfile.TemporaryDirectory() as directory:
         command = [
             sys.executable,
@@ -160,7 +160,7 @@ def bytes_a_step() -> None:
 
 
 def shortest_ms(call: Callable[[], Any], repeats: int) -> float:
-    """Milliseconds of the fastest of some calls, after one that is not counted."""
+    """The milliseconds of the fastest of some calls, after one that is not counted."""
     call()
     now, found = time.process_time if hr.get_num_threads() == 1 else time.perf_counter, []
     for _ in range(repeats):
@@ -171,7 +171,8 @@ def shortest_ms(call: Callable[[], Any], repeats: int) -> float:
 
 
 def parts_of_steps(hidden: tuple[int, ...], repeats: int) -> dict[str, Any]:
-    """Milliseconds of a chunk of rows: its gradient, adding to a sum and reading it, a step of Adam, and densities."""
+    """The milliseconds for a chunk of rows: its gradient, adding to a sum and reading it, a step of Adam, and
+    densities."""
     flow, x = hr.MAF(FEATURES, transforms=5, hidden=hidden), table(CHUNK_ROWS, FEATURES)
     program, adam = flow._interior.program, hr.Adam(flow, average=0.999, clip=5.0)
     gradient, log_prob = np.empty(program.n_weights, np.float32), np.empty(CHUNK_ROWS, np.float32)
@@ -230,7 +231,7 @@ def parts(repeats: int) -> None:
 
 
 def with_dask(repeats: int) -> None:
-    """The cost of each collective, and the network and batch from which on two workers are faster than one."""
+    """Print the cost of each collective, and the network and batch from which on two workers are faster than one."""
     import dask.array as da
 
     from distributed import Client, LocalCluster
@@ -256,7 +257,7 @@ def with_dask(repeats: int) -> None:
 
 
 def dask_step_ms(client: Any, x: Any, rows: int, hidden: tuple[int, ...], batch: int, name: str) -> float:
-    """Milliseconds of a step: the median over epochs, without the first."""
+    """The milliseconds of a step: the median over epochs, without the first."""
     flow = hr.MAF(FEATURES, transforms=5, hidden=hidden)
     options: dict[str, Any] = {"epochs": 4, "batch_size": batch, "validation": None, "average": None}
     collective = "dask" if name == "one worker" else name
@@ -265,7 +266,7 @@ def dask_step_ms(client: Any, x: Any, rows: int, hidden: tuple[int, ...], batch:
 
 
 def sum_ms(client: Any, collective: str, size: int, times: int = 50) -> float:
-    """Milliseconds of a sum over two workers."""
+    """The milliseconds of a sum over two workers."""
     from headrace.dask import _launch
 
     def work(group: Any, kept: Any, shards: Any, judge: Any) -> float:

@@ -1,8 +1,9 @@
 """Expected time of a fit of a very large table on many workers: ``python -m bench.scale.model``; nothing is fitted.
 
-Plain Python. A step is a worker's own work (measured, by ``bench.scale.distributed parts``) and a sum over all
-workers (8 bytes a weight and 576 more, over an assumed network). The slowest worker of each step is drawn, and so are
-failures of workers and what starting again costs. bench/scale/model.md has the results, and how sure they are.
+The program is plain Python. A step is the work of a worker (measured by ``bench.scale.distributed parts``) and a sum
+over all workers (8 bytes a weight and 576 more, over an assumed network). The slowest worker of each step is random,
+and so are failures of workers, each with the cost of a restart. bench/scale/model.md has the results, and their
+uncertainty.
 
     python -m bench.scale.model                                   # the numbers of MEASURED
     python -m bench.scale.distributed parts > parts.json          # on the machine that is meant, when it is quiet
@@ -20,9 +21,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-# Milliseconds of one thread, of 512 rows or a shard of 65,536, 43 columns of float32, which
-# HEADRACE_NUM_THREADS=1 python -m bench.scale.distributed parts --repeats 6
-# printed on an AMD EPYC (Zen 4) that did nothing else.
+# The milliseconds of one thread, for 512 rows or a shard of 65,536, with 43 columns of float32, which
+# HEADRACE_NUM_THREADS=1 python -m bench.scale.distributed parts --repeats 6 printed on an otherwise idle AMD EPYC (Zen
+# 4).
 MEASURED: dict[str, Any] = {
     "threads": 1,
     "rows of a chunk": 512,
@@ -49,53 +50,57 @@ MEASURED: dict[str, Any] = {
     "shard": {"check": 0.4624, "checksum": 2.6392, "moments": 43.3059, "order": 0.5753},
 }
 
-MORE_INTEGERS = 72  # of a sum, beside one a weight: the loss in digits, and how many gradients were too large
-FLOAT = 4  # bytes of a number
+# Integers of a sum beside one for each weight: the loss in digits, and the number of gradients that were too large.
+MORE_INTEGERS = 72
+FLOAT = 4  # bytes of a value
 
 
 @dataclass(frozen=True)
 class Assumed:
-    """All that is neither counted nor measured; ``--set NAME=VALUE`` changes one."""
+    """The assumptions, which are neither counted nor measured; ``--set NAME=VALUE`` changes one."""
 
     rows: float = 1e9
     workers: int = 64
-    chunks: int = 1  # of 512 rows, of a worker in a step: batch_size = 512 * chunks * workers
-    held_out: float = 0.1  # the share of rows, `validation`
-    epochs: int = 10  # what `fit` takes by default where an epoch has more than 2000 steps
-    # A worker.
+    chunks: int = 1  # chunks of 512 rows of a worker in a step: batch_size = 512 * chunks * workers
+    held_out: float = 0.1  # the share of rows held out, `validation`
+    epochs: int = 10  # the default of `fit` where an epoch has more than 2000 steps
+    # The assumptions about a worker.
     cores: int = 8
-    efficiency: float = 0.75  # of the cores, in gradients and densities: of one thread times as many
-    python: float = 0.1  # ms of a step in Python beside what is measured
-    list_us: float = 0.1  # microseconds of Python for each chunk of the table, when the fit begins
-    order_us: float = 0.43  # the same for the order of an epoch
-    # The network.
-    gigabits: float = 25.0  # a second, of a worker, in each direction
-    network_efficiency: float = 0.7  # of these, that gloo or MPI have
+    # The speed of all cores in gradients and densities, as a share of that number times one thread's speed.
+    efficiency: float = 0.75
+    python: float = 0.1  # ms of Python code in a step beside the measured parts
+    list_us: float = 0.1  # microseconds of Python code for each chunk of the table, when the fit begins
+    order_us: float = 0.43  # microseconds of Python code for each chunk in the order of an epoch
+    # The assumptions about the network.
+    gigabits: float = 25.0  # gigabits a second of a worker, in each direction
+    network_efficiency: float = 0.7  # the share of these gigabits that gloo or MPI reach
     latency: float = 0.03  # ms of a message
-    ring: int = 1  # 1: a ring, as gloo has it; 0: halving and doubling, as MPI has it for long sums
-    # Stragglers.
-    jitter: float = 0.05  # standard deviation of the logarithm of a worker's time in a step
-    pauses: float = 0.05  # a second and worker: the system does something else
-    pause: float = 20.0  # ms, of exponentially distributed pauses
-    slow: float = 1.0  # how many times as long one of the workers always takes
-    # Start and failures.
-    storage: float = 0.5  # GB a second and worker, when rows are read for the first time; then they are in memory
-    launch: float = 180.0  # seconds from the end of a job to the next one's first line
-    failures: float = 30.0  # days between two of one worker
-    timeout: float = 60.0  # seconds, of `from_torch` or `from_mpi`
+    ring: int = 1  # 1: a ring, as in gloo; 0: halving and doubling, as in MPI for long sums
+    # The assumptions about stragglers.
+    jitter: float = 0.05  # the standard deviation of the logarithm of a worker's time in a step
+    pauses: float = 0.05  # pauses a second and worker, in which the system does something else
+    pause: float = 20.0  # ms, the mean of exponentially distributed pauses
+    slow: float = 1.0  # the factor by which one of the workers is always slower
+    # The assumptions about starts and failures.
+    storage: float = 0.5  # GB a second and worker, when rows are read for the first time; later they are in memory
+    launch: float = 180.0  # seconds from the end of a job to the first line of the next
+    failures: float = 30.0  # days between two failures of a worker
+    timeout: float = 60.0  # seconds, the timeout of `from_torch` or `from_mpi`
     grace: float = 5.0
-    stands_still: float = 0.3  # the share of failures that the others learn by the timeout; of the rest at once
-    checkpoint_every: float = 60.0  # seconds
+    # The share of failures that other workers notice only by the timeout; other failures are noticed at once.
+    stands_still: float = 0.3
+    checkpoint_every: float = 60.0  # seconds between two checkpoints
     disk: float = 0.2  # GB a second, for the state that rank 0 writes
 
 
 def bytes_of_a_step(weights: int) -> int:
-    """Bytes that a worker gives to the one sum of a step."""
+    """The bytes that a worker gives to the one sum of a step."""
     return 8 * (weights + MORE_INTEGERS)
 
 
 def wire_ms(weights: int, a: Assumed) -> float:
-    """Every worker sends 2 (W - 1) / W of the bytes, in 2 (W - 1) messages one after another, or 2 log2 W."""
+    """The ms of a sum: every worker sends 2 (W - 1) / W of the bytes, in 2 (W - 1) messages one after another, or 2
+    log2 W."""
     share = 2 * (a.workers - 1) / a.workers
     messages = 2 * (a.workers - 1) if a.ring else 2 * math.ceil(math.log2(a.workers))
     rate = a.gigabits * a.network_efficiency * 1e6 / 8.0  # bytes a millisecond
@@ -103,7 +108,7 @@ def wire_ms(weights: int, a: Assumed) -> float:
 
 
 class Model:
-    """One flow on so many workers."""
+    """A fit of one flow by the assumed number of workers."""
 
     def __init__(self, name: str, measured: dict[str, Any], assumed: Assumed) -> None:
         self.name, self.assumed, self.shard = name, assumed, measured["shard"]
@@ -112,23 +117,23 @@ class Model:
         self.columns, self.threads = measured["columns"], measured["threads"]
 
     def on_cores(self, ms: float) -> float:
-        """The time of the core's work, by all threads of a worker."""
+        """The ms of the core's work by all threads of a worker."""
         return ms * self.threads / max(self.assumed.cores * self.assumed.efficiency, 1.0)
 
     @property
     def own_ms(self) -> float:
-        """A worker's own work in a step."""
+        """The ms of a worker's work in a step."""
         t, a = self.times, self.assumed
         return a.chunks * (self.on_cores(t["gradient"]) + t["add"]) + t["read"] + t["adam"] + a.python
 
     @property
     def steps(self) -> int:
-        """Steps of an epoch."""
+        """The number of steps of an epoch."""
         a = self.assumed
         return math.ceil(a.rows * (1.0 - a.held_out) / (self.chunk_rows * a.chunks * a.workers))
 
     def step_ms(self, rng: random.Random, count: int = 400) -> float:
-        """The mean of some steps, each as long as its slowest worker needs, and the sum."""
+        """The mean ms of some random steps, each as long as its slowest worker needs, with the sum."""
         a, own, total = self.assumed, self.own_ms, 0.0
         for _ in range(count):
             slowest = 0.0
@@ -142,18 +147,18 @@ class Model:
         return total / count + wire_ms(self.times["weights"], a)
 
     def judging_s(self) -> float:
-        """Densities of the rows held out, after an epoch."""
+        """The seconds for densities of the rows held out, after an epoch."""
         a = self.assumed
         return 1e-3 * a.rows * a.held_out / a.workers / self.chunk_rows * self.on_cores(self.times["log_prob"])
 
     def order_s(self) -> float:
-        """The order of an epoch: of each shard's rows, and of all chunks, which every worker lists."""
+        """The seconds for the order of an epoch: of each shard's rows, and of all chunks, which every worker lists."""
         a = self.assumed
         shards = a.rows / a.workers / self.shard_rows
         return 1e-3 * shards * self.shard["order"] + 1e-6 * a.order_us * a.rows / self.chunk_rows
 
     def start_s(self) -> float:
-        """Reading the rows, their check, checksum and moments, and the list of all chunks."""
+        """The seconds to read the rows, for their check, checksum and moments, and for the list of all chunks."""
         a = self.assumed
         of_worker = a.rows / a.workers
         passes = sum(self.shard[name] for name in ("check", "checksum", "moments"))
@@ -161,17 +166,17 @@ class Model:
         return read + 1e-3 * of_worker / self.shard_rows * passes + 1e-6 * a.list_us * a.rows / self.chunk_rows
 
     def state_s(self) -> float:
-        """One write of the state: weights, the best ones, two moments of Adam, the running mean."""
+        """The seconds to write the state once: weights, the best ones, two moments of Adam, the running mean."""
         return 5 * FLOAT * self.times["weights"] / (1e9 * self.assumed.disk)
 
     def work_s(self, step_ms: float) -> float:
-        """All epochs, without failures."""
+        """The seconds of all epochs, without failures."""
         a = self.assumed
         epoch = 1e-3 * step_ms * self.steps + self.judging_s() + self.order_s()
         return a.epochs * epoch * (1.0 + self.state_s() / a.checkpoint_every)
 
     def whole_s(self, work: float, rng: random.Random) -> tuple[float, int]:
-        """A fit with the failures that come: how long it takes, and how often it is started again."""
+        """The seconds of a fit with random failures, and the number of its restarts."""
         a = self.assumed
         rate = a.workers / (86400.0 * a.failures)
         begun, done, restarts = self.start_s(), 0.0, 0
@@ -187,7 +192,7 @@ class Model:
 
 
 def row_of(model: Model, seed: int, fits: int) -> list[str]:
-    """A line of the table."""
+    """A line of the table for a model."""
     a, rng = model.assumed, random.Random(seed)
     step = model.step_ms(rng)
     calm = replace(a, jitter=0.0, pauses=0.0, slow=1.0)
@@ -234,7 +239,7 @@ COLUMNS = (
 
 
 def changed(assumed: Assumed, changes: list[str]) -> Assumed:
-    """The assumptions with some replaced, each by NAME=VALUE."""
+    """The assumptions with some values replaced, each by NAME=VALUE."""
     kinds = {field.name: type(getattr(assumed, field.name)) for field in fields(assumed)}
     replaced = {}
     for change in changes:

@@ -2,10 +2,10 @@
 
     python -m bench.scale.streams [--rows 3000000] [--folder /tmp]
 
-A table of float32 numbers is written once, as Parquet in ten files and as .npy. Each call then runs in a process of its
-own: a fit for two epochs and scores of all rows, of arrays in memory and of streams with a buffer of a tenth of the
-rows. Rates are rows a second (of a fit: training rows times epochs over the time of the epochs alone, and in all).
-Memory is the peak of the process less what it was before the call, which for arrays has the rows already.
+A table of float32 values is written once, as Parquet in ten files and as .npy. Each call then runs in another process:
+a fit for two epochs and scores of all rows, of arrays in memory and of streams with a buffer of a tenth of the rows.
+Rates are rows a second (of a fit: training rows times epochs over the time of the epochs alone, and over the whole
+time). Memory is the peak of the process less its memory before the call, which for arrays includes the rows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COLUMNS, FILES, EPOCHS = 10, 10, 2
 
 
 def write(folder: Path, rows: int) -> None:
-    """Correlated columns, some millions of rows at a time."""
+    """Write a table of correlated columns, some millions of rows at a time."""
     import pyarrow
     import pyarrow.parquet
 
@@ -54,7 +54,7 @@ def _flow(hidden: int) -> Any:
 
 
 def _fit(x: Any, hidden: int) -> tuple[float, float]:
-    """Seconds of the epochs alone, and in all."""
+    """The seconds of the epochs alone, and of the whole fit."""
     begin = time.perf_counter()
     history = _flow(hidden).fit(x, epochs=EPOCHS, progress=False)
     seconds = time.perf_counter() - begin
@@ -87,12 +87,12 @@ def _score_files(folder: Path, rows: int, hidden: int) -> None:
 
 
 def measure(case: str, folder: Path, rows: int, hidden: int, threads: int) -> dict[str, float]:
-    """One call in this process."""
+    """Run and measure one call in this process."""
     import headrace as hr
 
     hr.set_num_threads(threads)
     what, kind = case.split(" ")
-    if kind == "parquet":  # imported here, because the import takes time and memory of its own
+    if kind == "parquet":  # imported here, because the import takes time and memory
         import pyarrow.dataset
         import pyarrow.parquet  # noqa: F401
     given = _array(folder) if case == "fit array" else None
@@ -116,7 +116,7 @@ CASES = ("fit array", "fit memmap", "fit parquet", "score array", "score parquet
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=3_000_000)
     parser.add_argument("--hidden", type=int, default=32, help="units of each of the two hidden layers")
@@ -128,7 +128,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """All cases in turns, and a table."""
+    """Run all cases in turn and print a table."""
     o = arguments()
     if o.case is not None:
         print(json.dumps(measure(o.case, o.folder, o.rows, o.hidden, o.threads)))

@@ -1,4 +1,4 @@
-"""The model of large fits: its bytes are those of the code, its limits are the formulas that it names."""
+"""The model of large fits: its bytes are those of the code, and its limits agree with the formulas that it names."""
 
 import random
 from dataclasses import replace

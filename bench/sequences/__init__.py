@@ -1,1 +1,1 @@
-"""How fast are densities and samples of sequences beside PyTorch and a loop by hand? See ``bench/README.md``."""
+"""The speed of densities and samples of sequences beside PyTorch and a loop by hand; see ``bench/README.md``."""

@@ -18,11 +18,12 @@
 | A, inner flow | log densities and samples of 3 values a step by an NSF, beside network and flow run apart |
 | default | `hr.WaveNet()` as it is: one stream, 48 streams, a density and pushes, beside `hr.WaveNet(map="affine")` |
 
-A has 16 layers of 32 channels and kernel 2, B 30 layers of 64 channels and kernel 3, as each of the student's layers
-has; all have one value a step and an affine map. PyTorch keeps the layers' past between steps, eager and compiled. All
-results are compared before they are timed. All steps at once are products of matrices or convolutions in PyTorch, of
-which the faster one on this machine takes part. Rates are steps for each second of the processor, not of the clock, so
-that a busy machine changes them little; of the rounds' medians, with the least and the largest ratio of a round.
+Network A has 16 layers of 32 channels and kernel 2; B has 30 layers of 64 channels and kernel 3, and so has each layer
+of the student; all have one value a step and an affine map. PyTorch keeps the layers' past between steps, eager and
+compiled. All results are compared before calls are timed. PyTorch computes all steps at once by products of matrices or
+by convolutions, of which the faster one on this machine takes part. Rates are steps for each second of the processor,
+not of the clock, so that a busy machine changes them little; tables have the rounds' medians, with the least and the
+largest ratio of a round.
 """
 
 from __future__ import annotations
@@ -54,18 +55,18 @@ from headrace._cli.bench import multiply_add_peak
 
 A = {"channels": 32, "kernel": 2, "dilations": [2 ** (i % 8) for i in range(16)]}
 STUDENT_LAYERS = (10, 10, 10, 30)
-KINDS = ("matrices", "convolutions")  # of PyTorch, where all steps are made at once
-TORCH_STEPS = 2**14  # of a long sequence at once in PyTorch, where more leave the caches
+KINDS = ("matrices", "convolutions")  # PyTorch's ways to compute all steps at once
+TORCH_STEPS = 2**14  # the steps of a long sequence that PyTorch computes at once; more would leave the caches
 
 
 def network_b(layers: int) -> dict[str, Any]:
-    """B has 30 layers."""
+    """The options of network B, which has 30 layers."""
     return {"channels": 64, "kernel": 3, "dilations": [2 ** (i % 10) for i in range(layers)]}
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A contender of a case: its call gives the steps that it made and the seconds of the processor for them."""
+    """A contender of a case, whose call returns the number of its steps and their processor seconds."""
 
     name: str
     call: Callable[[], tuple[int, float]]
@@ -81,52 +82,52 @@ class Case:
 
 
 def timed(call: Callable[[], Any], steps: int) -> tuple[int, float]:
-    """Processor seconds of this process."""
+    """The number of steps, and the processor seconds of this process for a call."""
     begin = time.process_time()
     call()
     return steps, time.process_time() - begin
 
 
 def faster(kinds: dict[str, Callable[[], Any]], steps: int) -> Contender:
-    """The one of these that takes less time in the best of three runs."""
+    """The contender that takes the least time in the best of three runs."""
     seconds = {name: min(timed(call, steps)[1] for _ in range(3)) for name, call in kinds.items()}
     name = min(kinds, key=seconds.__getitem__)
     return Contender(name, lambda: timed(kinds[name], steps))
 
 
 def made(options: dict[str, Any], reads: str = "data", seed: int = 0) -> hr.CausalConvolution:
-    """A network of weights that keep its values of order one."""
+    """A network whose weights keep its values of order one."""
     return hr.CausalConvolution(map="affine", reads=reads, seed=seed, **options)
 
 
 def rounded(array: NDArray[Any]) -> NDArray[Any]:
-    """An array rounded to bf16, to nearest."""
+    """An array rounded to the nearest bf16 values."""
     bits = array.view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).view(np.float32)
 
 
 def multiply_adds(t: hr.CausalConvolution) -> int:
-    """The multiply-adds of one step: every weight once, but biases."""
+    """The multiply-adds of one step: the number of weights without biases."""
     return sum(array.size for array in t.named_parameters().values() if array.ndim > 1)
 
 
 def named(rows: int) -> str:
-    """The number of sequences in a case's name."""
+    """The number of sequences, for the name of a case."""
     return "one sequence" if rows == 1 else f"{rows} sequences"
 
 
 def check_close(what: str, got: NDArray[Any], want: NDArray[Any], within: float) -> None:
-    """Fail where results of contenders differ."""
+    """Fail where the results of contenders differ."""
     worst = float(np.abs(np.asarray(got, np.float64) - np.asarray(want, np.float64)).max())
     if not worst < within:
         raise AssertionError(f"{what}: differs by {worst:.3g} from headrace, more than {within:g}")
 
 
 class Sizes:
-    """Steps of one call of each contender, so that each takes some tenths of a second."""
+    """The steps of one call of each contender, so that each call takes some tenths of a second."""
 
     def __init__(self, quick: bool) -> None:
-        """A tenth of them where it is to be quick."""
+        """Choose the numbers of steps: a fifth of them for a quick run."""
         part = 0.2 if quick else 1.0
         self.stream, self.streams, self.density = int(60_000 * part), int(3_000 * part), int(200_000 * part)
         self.torch_stream, self.torch_streams = int(1_000 * part), int(500 * part)
@@ -147,12 +148,13 @@ class Suite:
         self.signal = rng.standard_normal((1, sizes.density, 1)).astype(np.float32)
 
     def close(self) -> None:
-        """End the started processes."""
+        """End the processes that the suite started."""
         for one in self.hands:
             one.close()
 
     def _hand(self, t: hr.CausalConvolution, options: dict[str, Any]) -> hand.Hand | None:
-        """The loop by hand with these weights, whose parameters are those of headrace up to rounding."""
+        """The loop by hand with these weights, after a check that its raw parameters agree with headrace's up to
+        rounding."""
         if self.program is None:
             return None
         arrays = t.named_parameters()
@@ -180,7 +182,7 @@ class Suite:
         return [Contender("by hand", call)]
 
     def _cached(self, t: hr.CausalConvolution, options: dict[str, Any], rows: int, steps: int) -> list[Contender]:
-        """PyTorch, step after step."""
+        """The contenders of PyTorch that compute one step after another."""
         if not self.has_torch:
             return []
         import torch
@@ -212,7 +214,7 @@ class Suite:
     def _parallel(
         self, parts: list[tuple[hr.CausalConvolution, dict[str, Any]]], steps: int, verb: str
     ) -> list[Contender]:
-        """PyTorch, all steps at once."""
+        """The contender of PyTorch that computes all steps at once."""
         if not self.has_torch:
             return []
         import torch
@@ -246,7 +248,7 @@ class Suite:
         return [faster(kinds, steps)]
 
     def _gradients(self, t: hr.CausalConvolution, options: dict[str, Any], rows: int, crop: int) -> Case:
-        """Gradients of crops by the weights: what a step of training computes."""
+        """Gradients of crops by the weights, the main part of a training step."""
         flow, warm = hr.SequenceFlow([t]), t.field
         x = np.ascontiguousarray(self.signal[0, : rows * (warm + crop)].reshape(rows, warm + crop, 1))
         weights = np.zeros((rows, warm + crop), np.float32)
@@ -381,7 +383,7 @@ class Suite:
         return timed(push, n)
 
     def _defaults(self) -> list[Case]:
-        """The flow of the defaults, beside the one with the cheapest map."""
+        """The flow of the defaults, beside the flow with the cheapest map."""
         sizes = self.sizes
         flows = {"headrace": hr.WaveNet(seed=0), "affine map": hr.WaveNet(map="affine", seed=0)}
         calls: dict[str, Callable[[hr.SequenceFlow], tuple[int, float]]] = {
@@ -401,7 +403,7 @@ class Suite:
         ]
 
     def _sequential_gradients(self) -> list[Case]:
-        """Gradients of a student's density, beside the density."""
+        """Gradients of a student's density, beside the density alone."""
         t = made(A, "latent")
         flow, cases = hr.SequenceFlow([t]), []
         for rows in (1, 48):
@@ -414,7 +416,7 @@ class Suite:
         return cases
 
     def _inner_flows(self) -> list[Case]:
-        """An NSF over three values of a step."""
+        """An NSF over the three values of a step."""
         flow, cases = hr.WaveNet(3, layers=16, channels=32, prediction=0, companded=False, seed=0), []
         for rows in (1, 48):
             steps = self.sizes.streams * 2 // (1 if rows == 1 else 12)
@@ -430,7 +432,7 @@ class Suite:
 
 
 def interleaved(case: Case, rounds: int) -> dict[str, list[float]]:
-    """Rates of each contender, in steps for a second of the processor, round by round."""
+    """The rates of each contender in each round, in steps for a second of the processor."""
     rates: dict[str, list[float]] = {contender.name: [] for contender in case.contenders}
     for contender in case.contenders:
         contender.call()
@@ -442,7 +444,7 @@ def interleaved(case: Case, rounds: int) -> dict[str, list[float]]:
 
 
 def memory_of_a_long_signal(steps: int) -> float:
-    """Megabytes that the log density of a long signal takes beside the signal."""
+    """The megabytes that the log density of a long signal takes beside the signal."""
     flow = hr.SequenceFlow([made(A)])
     x = np.zeros((1, steps, 1), np.float32)
     x[...] = 0.1
@@ -454,8 +456,8 @@ def memory_of_a_long_signal(steps: int) -> float:
 
 
 def parts_of_b(rounds: int = 7) -> list[str]:
-    """The time of a density of B: the part that grows with its weights, by other kernels, and the constant
-    part."""
+    """The time of a density of B, in two parts: one that grows with the weights, by other kernels, and a constant
+    one."""
     x = np.random.default_rng(0).standard_normal((1, TORCH_STEPS, 1)).astype(np.float32)
     networks = [
         made(network_b(30) | {"kernel": kernel, "dilations": A["dilations"] + A["dilations"][:14]})
@@ -477,13 +479,13 @@ def parts_of_b(rounds: int = 7) -> list[str]:
 
 
 def in_its_own_process(steps: int) -> float:
-    """Run the measurement in a process of its own, where nothing else has taken memory before."""
+    """Run the measurement in another process, where nothing else has taken memory before."""
     command = [sys.executable, "-m", "bench.sequences", "--memory", str(steps)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
 
 
 def lines_of(cases: Sequence[Case], rates: dict[str, dict[str, list[float]]]) -> list[str]:
-    """The table."""
+    """The lines of the table."""
     rows = []
     for case in cases:
         ours = rates[case.name]["headrace"]

@@ -1,7 +1,8 @@
 """Backward-adaptive linear prediction: log densities of a signal without a trained network.
 
-Every 20 samples the coefficients of a prediction of order 24 are solved anew from the last 480 samples, so that nothing
-is transmitted. The residual has a Student's t distribution whose scale is a log-linear function of past residuals.
+Every 20 samples the coefficients of a prediction of order 24 are solved anew from the last 480 samples, so that no
+coefficients are transmitted. The residual has a Student's t distribution whose scale is a log-linear function of past
+residuals.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 ORDER, WINDOW, HOP = 24, 480, 20
-MEMORIES = (4, 24, 160, 1600)  # samples, of running means of residuals
+MEMORIES = (4, 24, 160, 1600)  # the lengths of running means of residuals, in samples
 
 
 def adaptive_prediction(train: Sequence[NDArray[Any]], test: Sequence[Floats]) -> Floats:
-    """Log densities of all test samples, in units of a step; a sixth of the training files gives the residual's law."""
+    """The log densities of all test samples, in units of a step; a sixth of the training files determines the
+    residual's law."""
     rng = np.random.default_rng(1)
     some = [residuals(x + rng.random(len(x)) - 0.5) for x in train[::6]]
     own = [residuals(x) for x in test]
@@ -27,7 +29,7 @@ def adaptive_prediction(train: Sequence[NDArray[Any]], test: Sequence[Floats]) -
 
 
 def residuals(x: Floats) -> Floats:
-    """Prediction errors, each of samples before it alone."""
+    """The prediction errors, each from earlier samples alone."""
     padded, n = np.concatenate([np.zeros(WINDOW), x]), len(x)
     t = np.arange(WINDOW)
     window = np.sin(np.pi / 2 * np.minimum((t + 0.5) / (WINDOW * 0.85), 1.0))
@@ -40,7 +42,7 @@ def residuals(x: Floats) -> Floats:
         some = starts[i : i + 4096]
         spectrum = np.fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[some] * window, 1024)
         r = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, 1024)[:, : ORDER + 1]
-        r[:, 0] = r[:, 0] * (1 + 1e-5) + WINDOW / 40.0  # rounding of samples, and silence
+        r[:, 0] = r[:, 0] * (1 + 1e-5) + WINDOW / 40.0  # the variance of the samples' rounding, and a limit for silence
         a = np.linalg.solve(r[:, lags], r[:, 1:, None])[..., 0]
         for j in range(HOP):
             inside = some + j < n
@@ -51,7 +53,7 @@ def residuals(x: Floats) -> Floats:
 
 
 def memories(errors: Sequence[Floats]) -> Floats:
-    """Logarithms of running means of the sizes of past residuals, (samples, memories), file by file."""
+    """The logarithms of running means of the sizes of past residuals, (samples, memories), file by file."""
     from scipy.signal import lfilter
 
     columns = []
@@ -66,7 +68,8 @@ def memories(errors: Sequence[Floats]) -> Floats:
 
 
 def student_log_densities(train: Sequence[Floats], test: Sequence[Floats]) -> Floats:
-    """Log densities of the test residuals, with the most likely scale and degrees of freedom of the others."""
+    """The log densities of the test residuals, with the most likely scale and degrees of freedom of the training
+    residuals."""
     from scipy.optimize import minimize
     from scipy.special import digamma, gammaln
 

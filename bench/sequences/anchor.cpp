@@ -1,14 +1,14 @@
-// A causal network by hand, as an anchor: a loop for its own sizes, without layouts, checks, contexts or threads.
+// A causal network by hand, for comparison: loops for fixed sizes, without layouts, checks, contexts or threads.
 //
-//   anchor WEIGHTS      then lines on the standard input, each answered by a line with the seconds of the processor
-//     stream T          one stream drawn step after step: lanes are units, old taps are taken ahead
-//     pairs T           the same with weights in bf16, which those of the file have to fit: two in a word
-//     streams T         48 streams drawn together: lanes are streams
+//   anchor WEIGHTS      each line of the standard input is answered by a line with the seconds of the processor
+//     stream T          one stream, one step after another: lanes are units, old taps are computed ahead
+//     pairs T           `stream` with weights in bf16, two in a word; the file's weights have to be exact in bf16
+//     streams T         48 streams together: lanes are streams
 //     density T         log densities of one long sequence: lanes are positions
-//     outputs T FILE    parameters of T positions of the sequence that `density` has, to a file: to be compared
+//     outputs T FILE    writes the parameters of T positions of `density`'s sequence to a file, for a comparison
 //
-// WEIGHTS begins with int32: channels, kernel, layers, dilations; then float32 tensors in the order of their names'
-// list (docs/files.md). Skip sums are as wide as channels, values and parameters are those of an affine map of one
+// WEIGHTS begins with int32: channels, kernel, layers, dilations; then float32 tensors in the order of the list of
+// names (docs/files.md). Skip sums are as wide as channels, values and parameters are those of an affine map of one
 // value.
 #include <time.h>
 
@@ -52,7 +52,7 @@ V relu(V a) {
 
 V exponential(V x) {
     x = most(least(x, all(87.f)), all(-87.f));
-    const V shifted = x * 1.44269504f + 12582912.f;  // rounds: 1.5 2^23
+    const V shifted = x * 1.44269504f + 12582912.f;  // adding 1.5 2^23 rounds
     const V n = shifted - 12582912.f;
     V r = x - n * 0.693145752f;
     r = r - n * 1.42860677e-6f;
@@ -64,13 +64,13 @@ V exponential(V x) {
     return p * scale;
 }
 
-// tanh(a) sigmoid(b) by two exponentials and one division
+// The gate tanh(a) sigmoid(b), by two exponentials and one division.
 V gate(V a, V b) {
     const V e = exponential(most(least(a, all(15.f)), all(-15.f)) * -2.f), f = exponential(-most(b, all(-40.f)));
     return (1.f - e) / ((1.f + e) * (1.f + f));
 }
 
-struct Memory {  // zeroed, on a cache line
+struct Memory {  // zeroed memory that begins on a cache line
     explicit Memory(size_t n = 0) : data(static_cast<float*>(aligned_alloc(64, (4 * n + 127) / 64 * 64)), free) {
         memset(data.get(), 0, 4 * n);
     }
@@ -86,8 +86,8 @@ struct Pair {  // the weights of an even input and of the next one, in the halve
 
 struct Layer {
     int dilation;
-    Memory gate, gate_bias, out, out_bias;  // lines of an input: [tap][channel][units]
-    Memory gate_pairs, out_pairs;           // of Pair
+    Memory gate, gate_bias, out, out_bias;  // [tap][channel][units]: a line for each input
+    Memory gate_pairs, out_pairs;           // weights as Pair
 };
 
 struct Network {
@@ -96,7 +96,7 @@ struct Network {
     Memory input, input_bias, head, head_bias, last, last_bias;
 };
 
-// A tensor (units, inputs, taps) to lines of `stride` units, from a unit on.
+// Reads a tensor (units, inputs, taps) into lines of `stride` units, from the unit `first` on.
 void lines(FILE* file, float* to, int units, int inputs, int taps, int stride, int first = 0) {
     std::vector<float> w(size_t(units) * inputs * taps);
     if (fread(w.data(), 4, w.size(), file) != w.size()) exit(2);
@@ -119,7 +119,7 @@ Memory pairs(const float* w, int inputs, int stride) {
     return made;
 }
 
-// Residual and skip units are one product; the last layer has skip units alone, and zeros for the others.
+// Reads the weights. Residual and skip units are one product; the last layer has only skip units, and zeros for others.
 Network read(FILE* file) {
     int32_t sizes[3];
     if (fread(sizes, 4, 3, file) != 3) exit(2);
@@ -196,7 +196,7 @@ const Pair* out_of(const Layer& layer, const Pair*) {
     return reinterpret_cast<const Pair*>(static_cast<float*>(layer.out_pairs));
 }
 
-// Weight: float or Pair.
+// One stream; the type Weight is float or Pair.
 template <int R, int K, class Weight>
 class Stream {
   public:
@@ -256,7 +256,7 @@ class Stream {
         ++step_;
     }
 
-    // Biases and old taps; for several steps at once in layers whose taps are old enough.
+    // Sums biases and old taps; for several steps at once in layers whose taps are old enough.
     void start(size_t l, V* sum) {
         const Layer& layer = n_.layers[l];
         const int64_t slots = int64_t(K - 1) * layer.dilation;
@@ -288,7 +288,7 @@ class Stream {
             for (int j = 0; j < 4; ++j) store(known_[l] + (s + q) * 2 * R + lanes * (v + j), sum[q][j]);
     }
 
-    // Two inputs for four steps and four vectors.
+    // Adds two inputs for four steps and four vectors.
     static void several_inputs(V (&sum)[4][4], const float* w, const float* const* x, int i) {
         for (int odd = 0; odd < 2; ++odd, w += 2 * R)
             for (int j = 0; j < 4; ++j) {
@@ -318,7 +318,7 @@ class Stream {
 
 constexpr int block = 8, vectors = 3;
 
-// to[unit][lane] = bias + sum over taps and inputs; a tap's lines are `row` apart and begin at x[tap].
+// Computes to[unit][lane] = bias + sum over taps and inputs; a tap's lines are `row` apart and begin at x[tap].
 template <int U, class After>
 void product(const float* bias, const float* w, int stride, const float* const* x, int taps, int inputs, size_t row,
              After after) {
@@ -355,7 +355,7 @@ void layer_of(const Layer& layer, const float* const* x, size_t from_row, float*
     }
 }
 
-// raw[2][3 vectors] of skip sums.
+// Computes raw[2][3 vectors] from skip sums.
 template <int R>
 void head_of(const Network& n, const float* skip, size_t row, float* raw) {
     constexpr int width = lanes * vectors;
@@ -427,8 +427,7 @@ class Windows {
         for (const Layer& l : n.layers) lines_.emplace_back(size_t(R) * row(l));
     }
 
-    // The sum of log densities; x has K zeros before it, and as many values as whole windows. raw: [position][2], or
-    // null.
+    // The sum of log densities; x has K zeros before it, and values for whole windows. raw is [position][2], or null.
     double density(const float* x, int steps, float* raw) {
         for (size_t l = 0; l < lines_.size(); ++l) memset(lines_[l], 0, 4 * R * row(n_.layers[l]));
         double sum = 0;

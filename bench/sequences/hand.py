@@ -15,17 +15,18 @@ FLAGS = ("-O3", "-march=native", "-std=c++20", "-Wno-psabi")
 
 
 def compiler() -> str | None:
-    """The one that headrace is built by here."""
+    """The path of the compiler that builds headrace on this machine, or None."""
     return shutil.which("c++") or shutil.which("g++")
 
 
 class Hand:
-    """One network of it, for as long as the process lives."""
+    """A process of the program with one network."""
 
     def __init__(
         self, program: Path, folder: Path, arrays: dict[str, NDArray[Any]], dilations: tuple[int, ...]
     ) -> None:
-        """`arrays` are named as those of a `headrace.CausalConvolution`, whose sizes are those that it has code for."""
+        """Start the process; `arrays` are named as in `headrace.CausalConvolution`, in sizes for which the program has
+        code."""
         channels, _, kernel = arrays["input.weight"].shape
         path = Path(tempfile.mkstemp(dir=folder)[1])
         with open(path, "wb") as file:
@@ -36,7 +37,7 @@ class Hand:
         self._process = subprocess.Popen([str(program), str(path)], stdin=pipe, stdout=pipe, text=True)
 
     def seconds(self, verb: str, steps: int, file: Path | None = None) -> tuple[int, float, float]:
-        """Steps that it took (whole windows), seconds of the processor, and a value to check."""
+        """The number of steps (whole windows), the processor seconds, and a value to check."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{verb} {steps}{'' if file is None else f' {file}'}\n")
@@ -45,7 +46,7 @@ class Hand:
         return int(count), float(taken), float(check)
 
     def outputs(self, steps: int, folder: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Values of a sequence, and their raw parameters (steps, 2)."""
+        """The values of a sequence, and their raw parameters (steps, 2)."""
         path = folder / "outputs"
         count, _, _ = self.seconds("outputs", steps, path)
         values = np.fromfile(path, np.float32)
@@ -57,7 +58,7 @@ class Hand:
 
 
 def compiled(folder: Path) -> Path | None:
-    """The program, or None without a compiler."""
+    """The path of the compiled program, or None without a compiler."""
     found = compiler()
     if found is None:
         return None

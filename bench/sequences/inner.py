@@ -13,7 +13,7 @@ Call = Callable[[], Any]
 
 
 class Apart:
-    """The network of a flow of sequences, and its inner flow, by themselves.
+    """The network of a flow of sequences, and its inner flow, as separate calls.
 
     Args:
         flow: Of one convolution with an inner flow that reads data, in float32.
@@ -21,7 +21,7 @@ class Apart:
     """
 
     def __init__(self, flow: hr.SequenceFlow, rows: int, steps: int) -> None:
-        """Draw values, and compute the network's outputs."""
+        """Draw random values, and compute the network's outputs."""
         rng = np.random.default_rng(0)
         self._flow, self._rows, self._steps = flow, rows, steps
         self._inner = flow.transforms[0].inner
@@ -44,7 +44,7 @@ class Apart:
         )
 
     def density(self) -> tuple[Call, Call]:
-        """Log densities of all steps: together, and apart."""
+        """The calls for log densities of all steps: together, and apart."""
 
         def apart() -> None:
             self._outputs()
@@ -53,7 +53,8 @@ class Apart:
         return lambda: self._flow.log_prob(self._x), apart
 
     def sampling(self) -> tuple[Call, Call]:
-        """Step after step: together, and with the network's outputs of a step given to the flow apart."""
+        """The calls for sampling step after step: together, and with the network's outputs of a step passed to the flow
+        apart."""
         contexts = np.ascontiguousarray(self._raw.swapaxes(0, 1))
         latent, data = (np.ascontiguousarray(a.swapaxes(0, 1)) for a in (self._z, self._x))
         one = np.empty((self._rows, 1, self._inner.context), np.float32)

@@ -3,11 +3,12 @@
     OMP_NUM_THREADS=1 python -m bench.sequences.series seismometer --seconds 90
     OMP_NUM_THREADS=1 python -m bench.sequences.series returns
 
-Data are in wheels, which `pip download` fetches into the folder without installing them; nothing of them stays
-elsewhere. *seismometer*: the vertical component of station KW1 of the Bavarian network, 936,001 integers at 100 Hz, of
-obspy's tests; nats a sample of integers with noise of their cell, the first 80 % to train on, the others to report.
-*returns*: 5,030 daily returns of the S&P 500 in percent, 1999 to 2018, of arch; nats a day, 4,000 days to train on.
-Each step is given all steps before it. Seconds are those of the processor.
+The data are in wheels, which `pip download` fetches into the folder without installing them; with a temporary folder
+nothing of them remains. *seismometer*: the vertical component of station KW1 of the Bavarian network, 936,001 integers
+at 100 Hz, from obspy's tests; results are nats a sample of integers with noise of their cell, with the first 80 % to
+train on, and the others to report. *returns*: 5,030 daily returns of the S&P 500 in percent, 1999 to 2018, from arch;
+results are nats a day, with 4,000 days to train on. Each step is given all steps before it. Seconds are those of the
+processor.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ WHEELS = {
     "seismometer": ("obspy", "obspy/signal/tests/data/BW.KW1._.EHZ.D.2011.090_downsampled.asc.gz"),
     "returns": ("arch", "arch/data/sp500/sp500.csv.gz"),
 }
-DAYS = 4000  # to train on
+DAYS = 4000  # days to train on
 
 
 def text_of(name: str, folder: Path) -> str | None:
@@ -62,7 +63,7 @@ def fitted(flow: hr.WaveNet, x: NDArray[Any], seconds: float | None, **more: Any
 
 
 def seismometer(text: str, seconds: float) -> None:
-    """A fixed linear prediction with an adaptive scale, and a network."""
+    """Print results of a fixed linear prediction with an adaptive scale, and of a network."""
     x = np.array(text.split(), np.float64).astype(np.int64)
     border = int(0.8 * len(x))
     noisy = x + np.random.default_rng(0).random(len(x)) - 0.5
@@ -82,7 +83,7 @@ def seismometer(text: str, seconds: float) -> None:
 
 
 def predicted(x: Floats, border: int, order: int) -> Floats:
-    """Residuals of a linear prediction whose coefficients are those of the samples before the border."""
+    """The residuals of a linear prediction whose coefficients come from the samples before the border."""
     train = x[:border]
     r = np.array([(train[lag:] * train[: border - lag]).sum() for lag in range(order + 1)])
     r[0] *= 1 + 1e-9
@@ -94,7 +95,7 @@ def predicted(x: Floats, border: int, order: int) -> Floats:
 
 
 def returns(text: str, seeds: Sequence[int]) -> None:
-    """GARCH(1, 1) with Student's t, and networks of several seeds."""
+    """Print results of a GARCH(1, 1) with Student's t, and of networks of several seeds."""
     prices = np.array([float(line.split(",")[5]) for line in text.splitlines()[1:]])
     r = 100.0 * np.diff(np.log(prices))
     print(f"{len(r)} days", flush=True)
@@ -113,7 +114,7 @@ def returns(text: str, seeds: Sequence[int]) -> None:
 
 
 def garch_student(r: Floats, border: int) -> Floats:
-    """Log densities of the days after the border; by maximum likelihood on those before."""
+    """The log densities of the days after the border, by maximum likelihood on the days before."""
     from scipy.optimize import minimize
     from scipy.signal import lfilter
     from scipy.special import expit, gammaln

@@ -4,17 +4,17 @@
     OMP_NUM_THREADS=1 python -m bench.sequences.speech --minutes 1 --folder speech
     OMP_NUM_THREADS=1 python -m bench.sequences.speech --minutes 1.5 --defaults --draws 8
 
-Data are 25 minutes of one voice, 8000 samples of 16 bit a second, of Debian's package asterisk-core-sounds-en-wav
-(CC BY-SA 3.0, Allison Smith), which `apt-get download` fetches and `dpkg` unpacks into the folder; nothing of it stays
-elsewhere. Files are split by the checksum of their name: a tenth each to judge by while fitting, and to report.
-`--wav FOLDER` takes files of another voice, or music, as they are in asterisk-core-sounds-fr-wav or
-asterisk-moh-opsound-wav. With `--joined` these are one signal: the first 80 % are to train on, of which the fit holds
-out the end, and the 500,000 samples after them to report.
+The data are 25 minutes of one voice, 8000 samples of 16 bit a second, of Debian's package asterisk-core-sounds-en-wav
+(CC BY-SA 3.0, Allison Smith), which `apt-get download` fetches and `dpkg` unpacks into the folder; with a temporary
+folder nothing of it remains. Files are split by the checksum of their name: a tenth each to judge by while fitting, and
+to report. `--wav FOLDER` takes files of another voice, or of music, in the form of asterisk-core-sounds-fr-wav or
+asterisk-moh-opsound-wav. With `--joined` these files are one signal: the first 80 % are to train on, of which the fit
+holds out the end, and the 500,000 samples after them to report.
 
-Numbers are nats a sample of (x + u) / 32768 with x the integer and u uniform on (-1/2, 1/2), given all samples of the
-file before it. A sample is *active* if the peak of its twentieth of a second is above 32 steps; a tenth, which is next
-to silence, has 9 nats each and hides the rest. Where the package cannot be fetched, a made process of known entropy
-rate is fitted instead. Seconds are those of the processor, so that a busy machine changes them little.
+Results are nats a sample of (x + u) / 32768 with x the integer and u uniform on (-1/2, 1/2), given all samples of the
+file before it. A sample is *active* if the peak of its twentieth of a second is above 32 steps; a tenth of the samples
+is nearly silent, has 9 nats each and hides the rest. Where the package cannot be fetched, a simulated process of known
+entropy rate is fitted instead. Seconds are those of the processor, so that a busy machine changes them little.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Parts = dict[str, list[NDArray[np.int16]]]
 
 
 def fetched(folder: Path) -> Path | None:
-    """The folder of the voice, unpacked if it is not there yet; None where it cannot be fetched."""
+    """The folder of the voice, unpacked if it was not; None where the voice cannot be fetched."""
     voice = folder / VOICE
     if voice.exists():
         return voice
@@ -73,7 +73,7 @@ def samples_of(path: Path) -> NDArray[np.int16]:
 
 
 def parts_of(voice: Path) -> Parts:
-    """Files by their part; silence is left out."""
+    """The files by their part; silent files are left out."""
     parts: Parts = {"train": [], "valid": [], "test": []}
     for path in sorted(voice.rglob("*.wav")):
         name = path.relative_to(voice).as_posix()
@@ -90,7 +90,7 @@ def joined(folder: Path) -> Parts:
 
 
 def made(seed: int = 0) -> Parts:
-    """An autoregression whose noise has two scales, as integers: its entropy rate is that of the noise."""
+    """Signals of an autoregression whose noise has two scales, as integers: the entropy rate is that of the noise."""
     rng = np.random.default_rng(seed)
 
     def one(n: int) -> NDArray[np.int16]:
@@ -105,7 +105,8 @@ def made(seed: int = 0) -> Parts:
 
 
 def recordings(folder: Path | None) -> Parts:
-    """The voice's, from the folder or a temporary one; those of the made process where it cannot be fetched."""
+    """The voice's recordings, from the folder or a temporary one, or simulated ones where the voice cannot be
+    fetched."""
     with tempfile.TemporaryDirectory() as own:
         voice = fetched(folder or Path(own))
         if voice is not None:
@@ -122,7 +123,7 @@ def activity(x: NDArray[np.int16], window: int = 400) -> NDArray[np.bool_]:
 
 
 def report(name: str, seconds: float, log_prob: Floats, active: NDArray[np.bool_]) -> dict[str, float]:
-    """A line of the report: log densities of samples in units of a step become nats a sample."""
+    """Print a line of the report: log densities of samples in units of a step become nats a sample."""
     own = log_prob + RANGE
     found = {"all": own.mean(), "active": own[active].mean(), "worst": own.min(), "seconds": seconds}
     bits = (RANGE - found["all"]) / math.log(2.0)
@@ -142,7 +143,8 @@ def levels(x: NDArray[Any], rate: int = 8000) -> Floats:
 
 
 def report_draws(flow: hr.WaveNet, files: Sequence[NDArray[np.int16]], seconds: int, draws: int = 20) -> None:
-    """Levels of drawn seconds beside those of the files; a silent one has a mean square of less than one step."""
+    """Print levels of sampled seconds beside those of the files; a silent second has a mean square of less than one
+    step."""
     x = flow.sample(draws, 8000 * seconds, seed=1)[..., 0]
     found = {"files": np.concatenate([levels(one) for one in files]), "draws": np.array([levels(one) for one in x])}
     low, high = np.quantile(found["files"], (0.05, 0.95)) + np.array([-10.0, 10.0])
@@ -163,7 +165,8 @@ def fitted(
     train, valid = ([x[:, None] for x in parts.get(name, [])] for name in ("train", "valid"))
     clock.now = time.process_time  # the clock of budgets and schedules
     begin = time.process_time()
-    own: dict[str, Any] = {"validation": valid} if valid else {}  # else the end of what is to train on
+    # Without such files, the end of the signal to train on.
+    own: dict[str, Any] = {"validation": valid} if valid else {}
     history = flow.fit(train, quantised=1, time_budget=seconds, progress=False, **own, **settings)
     return flow, history, time.process_time() - begin
 
@@ -175,7 +178,7 @@ def log_probs(flow: Any, noisy: Sequence[Floats]) -> Floats:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fit and report."""
+    """Fit the flow and print the report."""
     parser = argparse.ArgumentParser(prog="python -m bench.sequences.speech", description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="of the processor, for the fit")
     parser.add_argument("--folder", type=Path, help="where the package is, or is unpacked to; by default forgotten")

@@ -1,4 +1,4 @@
-"""How near does a student of sequences come to a teacher whose law is known?
+"""The divergence of a student of sequences from a teacher whose law is known.
 
     OMP_NUM_THREADS=1 python -m bench.sequences.student --steps 500
 
@@ -24,7 +24,7 @@ ROWS, LENGTH, START = 64, 4096, 400
 
 
 def teacher() -> hr.SequenceFlow:
-    """The process: a linear prediction, and a network of zeros, which ignores the past."""
+    """The teacher's process as a flow: a linear prediction, and a network of zeros, which ignores the past."""
     network = hr.CausalConvolution(channels=1, dilations=[1], map="affine")
     for name, array in network.named_parameters().items():
         network.set_parameter(name, np.zeros_like(array))
@@ -33,7 +33,7 @@ def teacher() -> hr.SequenceFlow:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run."""
+    """Distill the student, and print its divergence."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--samples", type=int, default=8)

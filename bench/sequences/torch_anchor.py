@@ -1,4 +1,5 @@
-"""The same network in PyTorch: all steps at once, and step after step with the layers' past kept."""
+"""The network of a `headrace.CausalConvolution` in PyTorch: all steps at once, or step after step with the layers' past
+kept."""
 
 from __future__ import annotations
 
@@ -14,15 +15,15 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def _log_scale(raw: torch.Tensor) -> torch.Tensor:
-    """The soft clamp of slope 1e-3."""
+    """The logarithm of a scale from a raw value, by the soft clamp of slope 1e-3."""
     return raw / (1.0 + raw.abs() / np.log(1e3))
 
 
 class Network(nn.Module):
-    """One causal network of one value and an affine map."""
+    """A causal network of one value a step, with an affine map."""
 
     def __init__(self, arrays: Arrays, dilations: tuple[int, ...], by_convolutions: bool = False) -> None:
-        """`arrays` are named as those of a `headrace.CausalConvolution`."""
+        """Register the arrays, which are named as those of a `headrace.CausalConvolution`."""
         super().__init__()
         self.by_convolutions = by_convolutions
         self.dilations, self.names = dilations, list(arrays)
@@ -35,9 +36,9 @@ class Network(nn.Module):
         return own
 
     def raw(self, x: torch.Tensor) -> torch.Tensor:
-        """Parameters of all steps, (rows, steps, 2), of values (rows, steps, 1).
+        """The raw parameters of all steps, (rows, steps, 2), from values (rows, steps, 1).
 
-        Products of matrices over the last axis, or convolutions over it: which are faster depends on the processor.
+        Products of matrices over the last axis, or convolutions, compute them: the faster way depends on the processor.
         """
         past = F.pad(x[:, :-1], (0, 0, 1, 0))
         h, axis = (past.transpose(1, 2), 1) if self.by_convolutions else (past, 2)
@@ -81,7 +82,7 @@ class Network(nn.Module):
 
 
 class Cached(nn.Module):
-    """Step after step, with the past of each layer in a ring."""
+    """The network step after step, with the past of each layer in a ring."""
 
     def __init__(self, network: Network, rows: int) -> None:
         """Make rings for a number of streams."""
@@ -100,7 +101,7 @@ class Cached(nn.Module):
         self.head = [(network.of(f"head.{i}.weight").T.contiguous(), network.of(f"head.{i}.bias")) for i in range(2)]
 
     def forward(self, noise: torch.Tensor, past: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The next value of each stream; it also enters the rings."""
+        """The next value of each stream, which also enters the rings."""
         h = torch.addmm(self.input[1], past, self.input[0])
         skip = torch.zeros_like(h)
         for i, dilation in enumerate(self.dilations):

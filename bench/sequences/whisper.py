@@ -1,17 +1,17 @@
-"""Does a student of speech whisper, and what do spectra of real signals change?
+"""The power of samples of a student of speech, which may whisper, with and without spectra of real signals.
 
     OMP_NUM_THREADS=1 python -m bench.sequences.whisper --minutes 1 --steps 300
 
 The teacher is a `WaveNet` with normal distributions, fitted to the voice of `bench.sequences.speech` for `--minutes`
-minutes of the processor. Two students with the same weights at first learn it without any conditioning, in as many
-steps: by the divergence alone, and with the spectra of the training files, with `--classes 4` also by those of four
-classes of frames, from the quietest to the loudest, in place of one mean. Each line has KL in nats a sample, the
-distance of spectra, the power over that of real signals in decibels, and the teacher's log density of samples less
-that of real signals, in nats a sample. Beneath it are the range of levels of frames, in decibels, and the strength of
-the pitch, of the first 1024 steps of samples of the student and of the teacher, and of as many of real signals. The
-last lines have both for stationary noise with the signals' spectrum, of which other figures are good, and for one long
-sample of each. `--picture` draws spectrograms of these. Where the package cannot be fetched, a made process takes its
-place.
+minutes of the processor. Two students with equal initial weights learn from it without any conditioning, in as many
+steps: by the divergence alone, and with the spectra of the training files, with `--classes 4` also by the spectra of
+four classes of frames, from the quietest to the loudest, in place of one mean. Each line of the output has KL in nats a
+sample, the distance of spectra, the power over that of real signals in decibels, and the teacher's log density of
+samples less that of real signals, in nats a sample. The line below has the range of levels of frames, in decibels, and
+the strength of the pitch, for the first 1024 steps of samples of the student and of the teacher, and of as many of real
+signals. The last lines have both values for stationary noise with the signals' spectrum, whose other figures are good,
+and for one long sample of each. `--picture` draws spectrograms of the long samples. Where the package cannot be
+fetched, a simulated process replaces the voice.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DRAWN = 4 * 8000  # steps of a long sample
 
 
 class ClassesOfLevels(Spectrum):
-    """Means of magnitudes over the frames of each class of levels, of which there are as many."""
+    """The means of magnitudes over the frames of each class of levels; classes have equally many frames."""
 
     classes = 4
 
@@ -68,7 +68,7 @@ def coloured_noise(signals: Sequence[NDArray[Any]], rows: int, steps: int, rng: 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fit, distill and report."""
+    """Fit the teacher, distill the students and print the report."""
     parser = argparse.ArgumentParser(prog="python -m bench.sequences.whisper", description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=1.0, help="of the processor, for the teacher")
     parser.add_argument("--steps", type=int, default=300, help="of each student")
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     long = [x for x in parts["train"] if len(x) >= LENGTH]
     signals = [(x + rng.random(len(x)) - 0.5)[:, None].astype(np.float32) for x in long]
     options: dict[str, Any] = {"steps": given.steps, "samples": SAMPLES, "length": LENGTH, "progress": False}
-    # A weight of nearly nothing, so that the report has the same numbers.
+    # A weight of nearly zero, so that the report has all values.
     kinds: list[tuple[str, dict[str, Any]]] = [
         ("the divergence alone", {"power": 1e-9, "first_steps": 0}),
         ("with spectra", {"power": given.power}),

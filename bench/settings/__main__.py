@@ -1,8 +1,9 @@
-"""Settings of ready-made flows, tried with `fit` as it comes: ``python -m bench.settings [--what REGEX] [--seeds N]``.
+"""Settings of ready-made flows, tried with the defaults of `fit`: ``python -m bench.settings [--what REGEX] [--seeds
+N]``.
 
-Each table is in three parts: a flow is fitted to the first (`fit` holds a tenth of it out for itself), settings are
-chosen by the second, and the third, which no choice sees, shows the gain of the choice. Numbers are mean
-log-likelihoods in nats, in units of the first part's standard deviations.
+Each table is in three parts: a flow is fitted to the first (of which `fit` holds out a tenth), settings are chosen by
+the second, and the third, which no choice sees, shows the gain of the choice. Results are mean log-likelihoods in nats,
+in units of the first part's standard deviations.
 """
 
 from __future__ import annotations

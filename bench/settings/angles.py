@@ -2,8 +2,8 @@
 
     python -m bench.settings.angles [--seeds 3] [--rows 5000] [--what NAME|NAME] [--flows NAME|NAME]
 
-Each number is the mean over seeds, and the standard deviation, of true minus reached log-likelihood of as many new
-rows, in nats: 0 is the best value.
+Each result is the mean over seeds, with the standard deviation, of the true log-likelihood less the reached one, on as
+many new rows, in nats: 0 is the best value.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ PERIOD = (-np.pi, np.pi)
 
 
 def von_mises(rng: np.random.Generator, centre: Any, width: Any) -> tuple[Floats, Floats]:
-    """Angles, and the logarithm of their density."""
+    """Random angles, and the logarithm of their density."""
     drawn = rng.vonmises(centre, width)
     angle = np.mod(drawn + np.pi, 2 * np.pi) - np.pi
     return angle, width * np.cos(angle - centre) - np.log(2 * np.pi * np.i0(width))
 
 
 def normal(rng: np.random.Generator, rows: int) -> tuple[Floats, Floats]:
-    """Normal numbers, and the logarithm of their density."""
+    """Random normal values, and the logarithm of their density."""
     x = rng.standard_normal(rows)
     return x, -0.5 * x**2 - 0.5 * np.log(2 * np.pi)
 
 
 def follows_a_column(rng: np.random.Generator, rows: int) -> tuple[Floats, Floats]:
-    """An angle that goes around with a column, on its seam where that is 0, and is sharper where another is large."""
+    """An angle that goes around with a column, is on its seam where that column is 0, and is sharper where another is
+    large."""
     x, first = normal(rng, rows)
     y, second = normal(rng, rows)
     angle, third = von_mises(rng, np.pi + 2.0 * x, np.exp(1.0 + y))
@@ -42,7 +43,7 @@ def follows_a_column(rng: np.random.Generator, rows: int) -> tuple[Floats, Float
 
 
 def follows_an_angle(rng: np.random.Generator, rows: int) -> tuple[Floats, Floats]:
-    """An angle that follows another, which follows a column."""
+    """An angle that follows another angle, which follows a column."""
     x, first = normal(rng, rows)
     angle, second = von_mises(rng, np.pi + x, 3.0)
     other, third = von_mises(rng, angle, 4.0)
@@ -50,7 +51,7 @@ def follows_an_angle(rng: np.random.Generator, rows: int) -> tuple[Floats, Float
 
 
 def bends_with_an_angle(rng: np.random.Generator, rows: int) -> tuple[Floats, Floats]:
-    """An angle whose centre swings and whose width changes as another goes around."""
+    """An angle whose centre swings and whose width changes as another angle goes around."""
     angle, first = von_mises(rng, np.full(rows, 0.5), 1.0)
     other, second = von_mises(rng, 1.5 * np.sin(angle), np.exp(1.5 + np.cos(angle)))
     return np.column_stack([angle, other]), first + second

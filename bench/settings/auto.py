@@ -1,11 +1,12 @@
 """`hr.auto` within a time budget beside a default fit: ``python -m bench.settings.auto [--seconds 60]``.
 
-Both get the same rows, and are judged by the same others: a plain ``hr.NSF(features).fit(rows)`` with as many seconds
-at most, and `hr.auto` with these seconds. Numbers are mean log-likelihoods in nats, in units of the deviations of the
-rows to fit. Within a time `hr.auto` should not be worse by more than 0.02 nats and two standard errors of the seeds.
+Two densities get equal rows to fit, and are judged by equal new rows: a plain ``hr.NSF(features).fit(rows)`` with this
+many seconds at most, and `hr.auto` with this many seconds. Results are mean log-likelihoods in nats, in units of the
+deviations of the rows to fit. Within the budget `hr.auto` should not be worse by more than 0.02 nats and two standard
+errors of the seeds.
 
-How far a search comes in a time depends on the machine: the threads, and all else that runs there. `--processor`
-counts seconds of one processor in place of those that pass, so that a busy machine gives the same as an idle one.
+The progress of a search within a time depends on the machine: the threads, and all other load. `--processor` counts
+processor seconds in place of those of the clock, so that a busy machine gives the results of an idle one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ ALLOWED = 0.02  # nats that a search may lose
 
 
 def tables(folder: Path, seed: int) -> dict[str, Parts]:
-    """Name -> rows to fit and rows to judge by; made tables are new ones for each seed."""
+    """Name -> rows to fit and rows to judge by; synthetic tables are new ones for each seed."""
     stars = np.concatenate(load_stars()).astype(np.float64)
     found = {**settings.tables(folder), "stars": datasets.split(stars)}
     for name, table in made.TABLES.items():

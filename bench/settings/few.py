@@ -1,13 +1,13 @@
 """Default fits of few rows beside simple densities: ``python -m bench.settings.few {few,cancer} [--flows NSF,MAF]``.
 
-few: 50 to 500 rows of five tables. Beside flows: the Gaussian (Ledoit, Wolf 2004), a Gaussian copula with margins of
-kernels, a Gaussian mixture whose number of components, shape and floor five-fold cross-validation chooses, and kernels
-whose width leave-one-out chooses.
+few: 50 to 500 rows of five tables. The simple densities are the Gaussian (Ledoit, Wolf 2004), a Gaussian copula with
+margins of kernels, a Gaussian mixture whose number of components, shape and floor five-fold cross-validation chooses,
+and kernels whose width leave-one-out chooses.
 cancer: scikit-learn's breast cancer table, 569 rows of 30 columns, of which two are nearly sums of others; four fifths
-are fitted. With all columns, and without those whose 1 - R² given the others is below 0.001.
-choose: the first, on tables by which constants were chosen.
+are fitted, with all columns, and without the columns whose 1 - R² given the others is below 0.001.
+choose: the comparison of `few` on tables by which constants were chosen.
 
-Numbers are mean log densities of rows that are not fitted, in nats, in units of the fitted rows' deviations: the mean
+Results are mean log densities of rows that are not fitted, in nats, in units of the fitted rows' deviations: the mean
 over splits, and the value of each split.
 """
 
@@ -27,7 +27,8 @@ from bench.quality import datasets
 from headrace._base.types import Floats
 
 Density = Callable[[Floats], Callable[[Floats], Floats]]
-"""Standardised rows to fit -> standardised rows -> their log densities."""
+"""A function from standardised rows to fit to a density, which is a function from standardised rows to log
+densities."""
 
 FOLDS = 5
 COMPONENTS, FLOORS, SHAPES = (1, 2, 3, 4, 6, 8, 10), (1e-3, 1e-2, 1e-1), ("full", "tied", "diag")
@@ -36,7 +37,7 @@ NEW = 4000
 
 
 def gaussians(rows: int, rng: np.random.Generator, columns: int = 5, count: int = 8) -> Floats:
-    """A mixture of Gaussians, each with a covariance of its own."""
+    """Rows of a mixture of Gaussians, each with another covariance."""
     fixed = np.random.default_rng(5)
     centers = 3.0 * fixed.standard_normal((count, columns))
     roots = 0.5 * fixed.standard_normal((count, columns, columns))
@@ -46,7 +47,7 @@ def gaussians(rows: int, rng: np.random.Generator, columns: int = 5, count: int 
 
 
 def bent(rows: int, rng: np.random.Generator) -> Floats:
-    """A parabola, and a skewed column that depends on it."""
+    """Rows of a parabola, with a skewed column that depends on it."""
     z = rng.standard_normal((rows, 4))
     z[:, 1] = 0.4 * z[:, 1] + np.square(z[:, 0])
     z[:, 2] = np.exp(0.8 * z[:, 2] + 0.3 * z[:, 0])
@@ -54,14 +55,14 @@ def bent(rows: int, rng: np.random.Generator) -> Floats:
 
 
 def funnel(rows: int, rng: np.random.Generator) -> Floats:
-    """Three columns whose deviation depends on the first."""
+    """Rows in which three columns have a deviation that depends on the first."""
     z = rng.standard_normal((rows, 4))
     z[:, 1:] *= np.exp(0.6 * z[:, :1])
     return z
 
 
 def sklearn_table(name: str) -> Floats:
-    """A table of scikit-learn's, with noise as wide as the steps of columns that repeat values."""
+    """A table of scikit-learn, with noise as wide as the steps of columns that repeat values."""
     from sklearn import datasets as tables
 
     found = np.array(getattr(tables, f"load_{name}")().data, np.float64)
@@ -73,13 +74,13 @@ def sklearn_table(name: str) -> Floats:
 
 
 def cut(table: Floats, rows: int, seed: int) -> tuple[Floats, Floats]:
-    """Rows to fit, and the others."""
+    """The rows to fit, and all others."""
     order = np.random.default_rng([9, seed]).permutation(len(table))
     return table[order[:rows]], table[order[rows:]]
 
 
 def made(sampled: Callable[[int, np.random.Generator], Floats], rows: int, seed: int) -> tuple[Floats, Floats]:
-    """Rows of a known density to fit, and others."""
+    """Rows of a known density to fit, and new ones."""
     rng = np.random.default_rng([3, seed])
     return sampled(rows, rng), sampled(NEW, rng)
 
@@ -111,14 +112,15 @@ TABLES: dict[str, dict[str, Table]] = {
 
 
 def cancer(seed: int) -> tuple[Floats, Floats]:
-    """Four fifths of the breast cancer table, as it is, and the rest."""
+    """Four fifths of the breast cancer table, without noise, and the rest."""
     from sklearn import datasets as tables
 
     return cut(np.array(tables.load_breast_cancer().data, np.float64), 455, seed)
 
 
 def given_away(x: Floats, limit: float = 1e-3) -> list[int]:
-    """Columns with the least 1 - R² given those that are left, one after another, while it is below a limit."""
+    """The columns with the least 1 - R² given the remaining ones, taken one after another, while it is below a
+    limit."""
     left, taken = list(range(x.shape[1])), list[int]()
     while True:
         unexplained = 1.0 / np.diagonal(np.linalg.inv(np.corrcoef(x[:, left], rowvar=False)))
@@ -140,7 +142,7 @@ def ledoit_wolf(z: Floats) -> Callable[[Floats], Floats]:
 
 
 def mixture(z: Floats) -> Callable[[Floats], Floats]:
-    """A Gaussian mixture chosen by cross-validation."""
+    """A Gaussian mixture that cross-validation chooses."""
     from sklearn.mixture import GaussianMixture
 
     def fitted(rows: Floats, *setting: object) -> GaussianMixture:
@@ -157,7 +159,7 @@ def mixture(z: Floats) -> Callable[[Floats], Floats]:
 
 
 def kernels(z: Floats) -> Callable[[Floats], Floats]:
-    """Normal kernels at the rows, in the scale of their covariance."""
+    """A density of normal kernels at the rows, in the scale of their covariance."""
     from scipy.special import logsumexp
 
     values, vectors = np.linalg.eigh(0.9 * np.cov(z, rowvar=False) + 0.1 * np.eye(z.shape[1]))
@@ -217,7 +219,7 @@ def copula(z: Floats) -> Callable[[Floats], Floats]:
 
 
 def flow(family: str, seed: int) -> Density:
-    """A default fit."""
+    """The density of a default fit of a flow."""
 
     def fitted(z: Floats) -> Callable[[Floats], Floats]:
         own = getattr(hr, family)(z.shape[1], seed=seed)
@@ -252,7 +254,7 @@ def run(tables: dict[str, Table], flows: list[str], splits: int, simple: dict[st
 
 
 def without(table: Table) -> Table:
-    """The table without columns that others give away."""
+    """The table without the columns that its other columns nearly determine."""
 
     def other(seed: int) -> tuple[Floats, Floats]:
         x, new = table(seed)

@@ -1,10 +1,11 @@
 """Wide couplings in a training loop outside of `fit`: ``python -m bench.settings.loops [--seeds N]``, needs PyTorch.
 
-A fresh `RealNVP` of 8 couplings with 512 units takes 1000 steps of `torch.optim.Adam` at a rate of 1e-3, of 100 new
-rows each. Numbers are the mean log density of new rows in nats, one for each seed.
+An untrained `RealNVP` of 8 couplings with 512 units takes 1000 steps of `torch.optim.Adam` at a rate of 1e-3, of 100
+new rows each. Results are the mean log density of new rows in nats, one for each seed.
 
-plain: nothing else. clipped: `torch.nn.utils.clip_grad_norm_` at 5. damped: a tenth of the rate for last layers, which
-for Adam is a factor of 0.1 on their outputs, as FrEIA has it.
+plain: the loop without changes.
+clipped: `torch.nn.utils.clip_grad_norm_` at 5.
+damped: a tenth of the rate for last layers, which for Adam is a factor of 0.1 on their outputs, as in FrEIA.
 
 moons: two half circles, with noise of 0.05. bent: six columns, of which some bend, widen or rise exponentially.
 """

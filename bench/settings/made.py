@@ -1,4 +1,4 @@
-"""Three made tables that no other report uses: rows to fit, and new ones."""
+"""Three synthetic tables that no other report uses, each as a function that draws rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROWS, NEW = 6000, 2000
 
 
 def clouds(rows: int, rng: np.random.Generator) -> Floats:
-    """A mixture of five correlated Gaussians in six dimensions."""
+    """Rows of a mixture of five correlated Gaussians in six dimensions."""
     centers = 2.0 * np.random.default_rng(0).standard_normal((5, 6))
     roots = 0.4 * np.random.default_rng(1).standard_normal((5, 6, 6))
     chosen = rng.integers(0, 5, rows)
@@ -20,14 +20,14 @@ def clouds(rows: int, rng: np.random.Generator) -> Floats:
 
 
 def helix(rows: int, rng: np.random.Generator) -> Floats:
-    """A thin curve in four dimensions."""
+    """Rows near a thin curve in four dimensions."""
     t = rng.uniform(0.0, 12.0, rows)
     curve = np.stack([np.cos(t), np.sin(t), t / 4.0, np.sin(t / 3.0) * np.cos(2.0 * t)], axis=1)
     return curve + 0.05 * rng.standard_normal((rows, 4))
 
 
 def fan(rows: int, rng: np.random.Generator) -> Floats:
-    """Columns whose scale, mean or both depend on others."""
+    """Rows of columns whose scale, mean or both depend on others."""
     z = rng.standard_normal((rows, 8))
     scaled, bent = np.exp(0.7 * z[:, :1]) * z[:, 1:4], z[:, 1:2] ** 2 + 0.3 * z[:, 4:5]
     return np.concatenate([z[:, :1], scaled, bent, np.sin(3.0 * z[:, 2:3]) + 0.2 * z[:, 5:6]], axis=1)

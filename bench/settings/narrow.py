@@ -1,11 +1,11 @@
 """Default fits where most rows lie close together: ``python -m bench.settings.narrow {collinear,bent,context,skewed}``.
 
-collinear: three normal columns, of which the last is the first plus normal noise of the size given.
-bent: the same, with the square of the first in the second.
+collinear: three normal columns, of which the last is the first plus normal noise of the given size.
+bent: the columns of `collinear`, with the square of the first in the second.
 context: two normal columns, of which the first is the context plus such noise.
 skewed: exponentials of three independent normal columns, whose deviation is the size.
 
-Numbers are the mean log density of new rows in nats a row, beside that of the true density.
+Results are the mean log density of new rows in nats a row, beside that of the true density.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SIZES = {
 
 
 def rows_of(which: str, size: float, rows: int, rng: np.random.Generator) -> tuple[Floats, Floats | None, Floats]:
-    """Rows, their contexts, and their log densities."""
+    """Random rows, their contexts, and their log densities."""
     z = rng.standard_normal((rows, 3))
     if which == "skewed":
         log_prob = -0.5 * (np.square(z) + np.log(2.0 * np.pi)).sum(axis=1) - (size * z + np.log(size)).sum(axis=1)

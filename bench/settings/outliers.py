@@ -1,15 +1,15 @@
-"""Loss of default fits by rows far out.
+"""The loss of default fits by outlying rows.
 
     python -m bench.settings.outliers {wine,student,lognormal} [--what REGEX]
 
-wine: white wine in ten folds of which none sees its own rows, as Uria, Murray and Larochelle (2013) have them, with and
-without noise: the mean log-likelihood of each fold in nats and of the worst row, in units of the training part's
-standard deviations.
-student: 6000 rows of a multivariate t with three degrees of freedom and three columns (others by options), new rows of
-the same: the Kullback-Leibler divergence, and the loss of the worst row. lognormal: of exponentials of normal columns
-that depend on each other.
+wine: white wine in ten folds, as in Uria, Murray and Larochelle (2013), each judged by a fit to the other folds, with
+and without noise: the mean log-likelihood of each fold in nats and that of the worst row, in units of the training
+part's standard deviations.
+student: 6000 rows of a multivariate t with three degrees of freedom and three columns (others by options), and new rows
+of this density: the Kullback-Leibler divergence, and the loss of the worst row.
+lognormal: the results of `student` for exponentials of normal columns that depend on each other.
 
-Each with the flow as it comes, and with one of its settings changed.
+Each comparison has the flow with its defaults, and flows with one changed setting.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ ROWS, NEW = 6000, 50_000
 
 
 def student_rows(rows: int, freedom: float, features: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Rows of the multivariate t, and their log-densities."""
+    """Random rows of the multivariate t, and their log densities."""
     x = rng.standard_normal((rows, features)) / np.sqrt(rng.chisquare(freedom, (rows, 1)) / freedom)
     half = 0.5 * (freedom + features)
     constant = lgamma(half) - lgamma(0.5 * freedom) - 0.5 * features * np.log(freedom * np.pi)
@@ -93,7 +93,7 @@ def student_rows(rows: int, freedom: float, features: int, rng: np.random.Genera
 
 
 def lognormal_rows(rows: int, width: float, features: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Rows whose logarithms are normal with correlations of a half, and their log-densities."""
+    """Random rows whose logarithms are normal with correlations of a half, and their log densities."""
     factor = np.linalg.cholesky(width**2 * (0.5 + 0.5 * np.eye(features)))
     z = rng.standard_normal((rows, features))
     logs = z @ factor.T
@@ -102,7 +102,7 @@ def lognormal_rows(rows: int, width: float, features: int, rng: np.random.Genera
 
 
 def known(options: argparse.Namespace) -> None:
-    """Fits to rows of a density that is known: see the module."""
+    """Fit rows of a density that is known, as the module's docstring describes."""
     n = options.features
 
     def rows(count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:

@@ -1,4 +1,4 @@
-// Shared by the bindings of every module: errors for invalid arguments, and host arrays.
+// Code that the bindings of every module use: errors for invalid arguments, and host arrays.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -22,13 +22,13 @@ inline void require(bool condition, const char* message) {
     if (!condition) throw py::value_error(message);
 }
 
-// NumPy arrays may be unaligned even where they are contiguous.
+// Whether an array is aligned, which even contiguous NumPy arrays need not be.
 template <class T>
 bool is_aligned(const Array<T>& a) {
     return reinterpret_cast<uintptr_t>(a.data()) % alignof(T) == 0;
 }
 
-// Contiguous host array of this shape; for a constant T it may be read-only.
+// The values of a contiguous host array of the given shape; for a constant T the array may be read-only.
 template <class T>
 T* host_numbers(const py::handle& given, std::initializer_list<int64_t> shape, const char* message) {
     using A = Array<std::remove_const_t<T>>;
@@ -42,7 +42,7 @@ T* host_numbers(const py::handle& given, std::initializer_list<int64_t> shape, c
     }
 }
 
-// Floats in any strides, with one axis or two (otherwise only `axes` has a meaning).
+// A view of an array of floats with any strides and one or two axes; for other numbers of axes only `axes` is set.
 struct OpenedArray {
     ArrayView view;
     int64_t axes, rows, columns;

@@ -1,4 +1,4 @@
-// The bindings to Python. Every size is checked here although Python has checked it, so that no call can read or write
+// The bindings to Python. Bindings check every size, although Python has checked it, so that no call can read or write
 // out of bounds.
 #pragma once
 
@@ -17,7 +17,7 @@ void bind_sequences(py::module_& m);
 void bind_chains(py::module_& m);
 void bind_xla(py::module_& m);
 
-// The GIL is released during the lifetime.
+// Releases the GIL during the lifetime of the object.
 class Unlocked {
   public:
     Unlocked() : state_(PyEval_SaveThread()), cancellable_(&ask, this) {}
@@ -29,16 +29,16 @@ class Unlocked {
     }
 
   private:
-    static bool ask(void* self);  // runs the handlers of pending signals; returns whether one of them raised
+    static bool ask(void* self);  // runs the handlers of pending signals; returns whether one of the handlers raised
 
     PyThreadState* state_;
     Cancellable cancellable_;
     bool knows_thread_ = false, gets_signals_ = false;
 };
 
-// Runs `work` without the GIL. Ctrl-C ends it, in parallel_for between two tasks: the handler's exception, usually
-// KeyboardInterrupt, is then raised here, and the output of `work` is partly written. Not for work that changes its
-// arguments in place.
+// Runs `work` without the GIL. Ctrl-C ends `work` in parallel_for, between two tasks: without_gil then throws the
+// exception of the signal's handler, usually KeyboardInterrupt, and the output of `work` is partly written. `work` must
+// not change its arguments in place.
 template <class F>
 void without_gil(F&& work) {
     Unlocked unlocked;

@@ -14,8 +14,8 @@ namespace {
 template <class T>
 using Chained = std::shared_ptr<const SequenceChain<T>>;
 
-// ("steps", program, the same program in the other dtype or None), ("prediction", order), ("adaptive", order, window,
-// every, floor, ceiling, start, damping) or ("network", transform, is_rounded, reads_sizes).
+// A link from a tuple: ("steps", program, that program in the other dtype or None), ("prediction", order), ("adaptive",
+// order, window, every, floor, ceiling, start, damping) or ("network", transform, is_rounded, reads_sizes).
 template <class T>
 SequenceLink<T> chain_link(const py::tuple& given, int64_t features) {
     const auto kind = given[0].cast<std::string>();
@@ -72,8 +72,8 @@ Chained<T> chain_of(int64_t features, const std::vector<py::tuple>& links, std::
     return std::make_shared<const SequenceChain<T>>(features, std::move(own), std::move(base));
 }
 
-// `filters`: of each linear prediction its reflection coefficients (columns, order), its gain (columns,), and the sum
-// of the gain's logarithms.
+// The weights of a chain. `filters` has for each linear prediction its reflection coefficients (columns, order), its
+// gain (columns,), and the sum of the gain's logarithms.
 template <class T>
 HeldChainWeights<T> chain_weights(const std::shared_ptr<SequenceChain<T>>& given_chain, const py::object& parameters,
                                   const std::vector<py::tuple>& filters) {
@@ -102,14 +102,14 @@ HeldChainWeights<T> chain_weights(const std::shared_ptr<SequenceChain<T>>& given
     return {given_chain, chain.weights_of(from, std::move(own))};
 }
 
-// The arguments of a call: steps, made contiguous, context and frames.
+// The arguments of a call: contiguous steps, context and frames.
 template <class T>
 struct ChainArguments {
     py::array given;
     LinkCall<T> call{};
     StepValues values;
 
-    // Arguments without a context and frames.
+    // Arguments of a call without context and frames.
     ChainArguments(const SequenceChain<T>& chain, bool inverse, const py::object& steps) {
         const char* const message = "given: expected an array (rows, steps, features) of float32 or float64";
         const bool is_double = py::isinstance<py::array_t<double>>(steps);
@@ -166,7 +166,7 @@ void check_state(const SequenceChain<T>& chain, const HeldChainState<T>* state, 
     require(!state || state->state->rows == rows, "state: expected one of as many rows as are given");
 }
 
-// The other side of steps, and their log-derivatives.
+// Runs steps of data to latent steps, or latent steps to data, and returns the results with log-derivatives.
 template <class T>
 py::tuple chain_run(const SequenceChain<T>& chain, const HeldChainWeights<T>& weights, bool inverse,
                     const py::object& given, const py::object& context, const py::object& frames,
@@ -182,8 +182,8 @@ py::tuple chain_run(const SequenceChain<T>& chain, const HeldChainWeights<T>& we
                           Array<T>({own.rows(), own.steps()}, room.log_det.data()));
 }
 
-// Results of a single link that is no network: its values, in their own dtype, log-derivatives of steps, and running
-// sizes (rows, steps, columns) or None. The state's position does not change.
+// The results of a single link that is no network: its values, in their dtype, log-derivatives of steps, and running
+// sizes (rows, steps, columns) or None. The position of the state does not change.
 template <class T>
 py::tuple chain_run_link(const SequenceChain<T>& chain, const HeldChainWeights<T>& weights, size_t link, bool inverse,
                          const py::object& given, HeldChainState<T>* state) {
@@ -211,7 +211,8 @@ py::tuple chain_run_link(const SequenceChain<T>& chain, const HeldChainWeights<T
                           Array<T>({own.rows(), own.steps()}, log_det.data()), sizes);
 }
 
-// Outputs of the first link, a network, from values of the side that it reads. The state's position does not change.
+// The outputs of the first link, a network, from values of the side that it reads. The position of the state does not
+// change.
 template <class T>
 Array<T> chain_outputs(const SequenceChain<T>& chain, const HeldChainWeights<T>& weights, const py::object& given,
                        const py::object& context, const py::object& frames, HeldChainState<T>* state,
@@ -301,7 +302,7 @@ void bind_chain_state_of(py::module_& m, const char* name) {
     py::class_<Held, std::shared_ptr<Held>>(m, name)
         .def_property_readonly("rows", [](const Held& s) { return s.state->rows; })
         .def_property_readonly("position", [](const Held& s) { return s.state->position; })
-        .def_property_readonly("numbers",  // values of a row's state in each link
+        .def_property_readonly("numbers",  // number of values of a row's state in each link
                                [](const Held& s) {
                                    std::vector<int64_t> all;
                                    all.reserve(s.state->links.size());
@@ -336,7 +337,8 @@ void bind_chain_state_of(py::module_& m, const char* name) {
 
 // ---- streams
 
-// Steps that a push takes without conversion: a NumPy array of the right shape whose values the dtype holds.
+// Whether a push can take steps without conversion: a NumPy array of the right shape whose values the dtype holds.
+// `view` and `steps` are set then.
 template <class T>
 bool opens_steps(const py::object& x, const ChainStream<T>& stream, SequenceView& view, int64_t& steps) {
     if (Py_TYPE(x.ptr()) != py::detail::npy_api::get().PyArray_Type_) return false;  // a subclass may have a mask
@@ -361,14 +363,15 @@ bool opens_steps(const py::object& x, const ChainStream<T>& stream, SequenceView
     return is_double ? all_held(0.0) : all_held(0.0f);
 }
 
-// Whether frames are known for this many steps more.
+// Whether frames of covariates are known for `steps` further steps.
 template <class T>
 bool has_frames_for(const ChainStream<T>& stream, int64_t steps) {
     const int64_t hop = stream.chain().hop();
     return stream.chain().covariates() == 0 || stream.n_frames() >= (stream.position() + steps + hop - 1) / hop;
 }
 
-// Log densities, or (log densities, latent steps); None for arguments that Python has to open or to refuse.
+// Pushes steps, and returns log densities, or (log densities, latent steps); None for arguments that Python must open
+// or refuse.
 template <class T>
 py::object pushed(HeldChainStream<T>& own, const py::object& x, const py::object& latent) {
     const StateInUse in_use(own.held.get());
@@ -390,7 +393,7 @@ py::object pushed(HeldChainStream<T>& own, const py::object& x, const py::object
     return py::make_tuple(std::move(log_prob), std::move(z));
 }
 
-// The next steps; None for arguments that Python has to open or to refuse.
+// Draws the next steps; None for arguments that Python must open or refuse.
 template <class T>
 py::object pulled(HeldChainStream<T>& own, const py::object& steps_given, const py::object& seed_given, int64_t first) {
     if (!PyLong_CheckExact(steps_given.ptr()) || !PyLong_CheckExact(seed_given.ptr())) return py::none();

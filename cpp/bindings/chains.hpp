@@ -12,7 +12,7 @@
 
 namespace headrace {
 
-// Weights, with the chain that they belong to.
+// Weights of a chain, with the chain to which they belong.
 template <class T>
 struct HeldChainWeights {
     std::shared_ptr<const SequenceChain<T>> chain;
@@ -24,7 +24,7 @@ struct HeldChainWeights {
     }
 };
 
-// The past of sequences, and whether a call has it.
+// The state of sequences, and whether a call uses it.
 template <class T>
 struct HeldChainState {
     std::shared_ptr<const SequenceChain<T>> chain;
@@ -53,7 +53,7 @@ HR_REFUSE_UNINITIALISED(headrace::HeldChainStream<double>);
 
 namespace headrace {
 
-// A copy as an array of this shape, in the dtype of the values.
+// A copy of values as an array of the given shape, in the dtype of the values.
 inline py::array copied(StepValues values, const std::vector<py::ssize_t>& shape) {
     if (values.is_double) return Array<double>(shape, static_cast<const double*>(values.data));
     return Array<float>(shape, static_cast<const float*>(values.data));

@@ -1,4 +1,4 @@
-// Runs of one-dimensional maps on the CPU whose parameters come from a network of the caller: for arrays of Python
+// Calls of one-dimensional maps on the CPU whose parameters come from a network of the caller, for arrays of Python
 // (ops.cpp) and for compiled JAX code (xla_couplings.hpp).
 #pragma once
 
@@ -14,13 +14,13 @@
 
 namespace headrace {
 
-// Rows of a stretch, which one thread computes: values and parameters in all.
+// The number of rows of a stretch, which one thread computes, from the number of values and parameters of a row.
 inline int64_t rows_of_stretch(const Elements& e) {
     constexpr int64_t numbers = 3 << 15;
     return std::max<int64_t>(1, numbers / std::max<int64_t>(1, e.active * (e.n_params + 1)));
 }
 
-// body(first row, rows) for stretches of the rows from `begin` to `end`.
+// Calls body(first row, rows) for stretches of the rows from `begin` to `end`.
 template <class F>
 void for_stretches(const Elements& e, int64_t begin, int64_t end, F&& body) {
     const int64_t most = rows_of_stretch(e);
@@ -30,7 +30,7 @@ void for_stretches(const Elements& e, int64_t begin, int64_t end, F&& body) {
     });
 }
 
-// The map, with parameters of each row.
+// Applies a map with separate parameters for each row.
 template <class T>
 void run_coupling(const Elements& e, bool inverse, const T* x, const T* params, T* value, T* log_det) {
     const auto options = e.options<T>();
@@ -42,7 +42,7 @@ void run_coupling(const Elements& e, bool inverse, const T* x, const T* params, 
     });
 }
 
-// Gradients by the results of a direction, and by its values and parameters.
+// Gradients by the results of a direction, and destinations of gradients by its values and parameters.
 template <class T>
 struct CouplingGradients {
     const T *value, *log_det;
@@ -62,7 +62,7 @@ void pull_coupling(const Elements& e, bool inverse, const T* x, const T* params,
 
 // ---- parameters that several rows share -----------------------------------------------------------------------------
 
-// The set of parameters of each row. Leading dimensions of the parameters are those of the values, or 1.
+// The index of each row's set of parameters. Leading dimensions of the parameters equal those of the values, or are 1.
 class SharedRows {
   public:
     SharedRows(const Shape& rows, const Shape& sets) : lengths_(rows), strides_(rows.size()) {
@@ -76,7 +76,7 @@ class SharedRows {
     }
 
     bool is_shared() const { return is_shared_; }
-    int64_t count() const { return count_; }  // of sets
+    int64_t count() const { return count_; }  // number of sets
     int64_t of(int64_t row) const {
         int64_t set = 0;
         for (size_t i = lengths_.size(); i-- > 0; row /= lengths_[i]) set += row % lengths_[i] * strides_[i];
@@ -89,7 +89,7 @@ class SharedRows {
     bool is_shared_ = false;
 };
 
-// Pieces of some thousand rows, with memory for parameters of each row in a piece.
+// Divides rows into pieces of some thousand rows, with memory for parameters of each row of a piece.
 template <class T>
 class Pieces {
   public:
@@ -99,7 +99,7 @@ class Pieces {
     Aligned<T> memory() const { return aligned_memory<T>(size_t(std::max<int64_t>(1, most_ * width_))); }
     int64_t width() const { return width_; }
 
-    // body(first row, rows, offset in memory()) for stretches, then after(first row, rows) for each piece.
+    // Calls body(first row, rows, offset in memory()) for stretches, then after(first row, rows) for each piece.
     template <class F, class G>
     void for_each(F&& body, G&& after) const {
         for (int64_t first = 0; first < e_.rows; first += most_) {
@@ -137,8 +137,8 @@ void run_coupling(const Elements& e, const SharedRows& shared, bool inverse, con
         [](int64_t, int64_t) {});
 }
 
-// Gradients by shared parameters are sums over their rows, one row after another in float64, so that no bit depends on
-// the threads.
+// Computes gradients, where those by shared parameters are sums over rows, one row after another in float64, so that no
+// bit depends on the threads.
 template <class T>
 void pull_coupling(const Elements& e, const SharedRows& shared, bool inverse, const T* x, const T* params,
                    const CouplingGradients<T>& by) {
@@ -148,7 +148,7 @@ void pull_coupling(const Elements& e, const SharedRows& shared, bool inverse, co
     const Pieces<T> pieces(e);
     const Aligned<T> own = pieces.memory(), each = pieces.memory();
     const int64_t width = pieces.width();
-    // A sum that begins with -0 is the first value, whatever its sign.
+    // A sum that begins with -0 keeps the sign of a first value that is zero.
     std::vector<double> sums(size_t(shared.count() * width), e.rows > 0 ? -0.0 : 0.0);
     pieces.for_each(
         [&](int64_t r, int64_t n, int64_t offset) {

@@ -1,5 +1,5 @@
-// Objects that Python made by only __new__, without __init__, are empty; pybind11 would pass uninitialised memory in
-// their place. A class registered here refuses them.
+// Objects that Python made by __new__ without __init__ are empty, and pybind11 would pass uninitialised memory for
+// them. Classes that use HR_REFUSE_UNINITIALISED refuse such objects.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -9,7 +9,8 @@
 namespace headrace {
 namespace {
 
-// GFLOP/s of single-precision multiply-adds in registers of one thread: the peak that benchmarks compare with.
+// GFLOP/s of single-precision multiply-adds in registers of one thread: the peak with which benchmarks compare their
+// rates.
 double fma_peak(double seconds) {
     using Clock = std::chrono::steady_clock;
     const KernelTable& table = *active_isa().table;
@@ -27,7 +28,8 @@ double fma_peak(double seconds) {
     return sink == 0.5 ? 0.0 : best;
 }
 
-// Only Python's main thread handles signals. A handler may run in here, and raise.
+// Whether this is Python's main thread, which alone handles signals. A handler may run during this call, and raise an
+// exception.
 bool is_main_thread() {
     const auto main = py::module_::import("threading").attr("main_thread")();
     return main.attr("ident").cast<unsigned long>() == PyThread_get_thread_ident();
@@ -60,7 +62,7 @@ PYBIND11_MODULE(_cpu_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
     m.doc() = "headrace on the CPU: programs and functional kernels. Private; use the headrace package.";
     m.attr("__version__") = version();
     m.attr("commit") = commit();
-    active_isa();  // a bad HEADRACE_ISA is an ImportError
+    active_isa();  // a bad HEADRACE_ISA becomes an ImportError
 
     m.def("isa", [] { return std::string(active_isa().name); });
     m.def("isa_of_tiles", [] { return std::string(name_of_isa_of_steps()); });
@@ -91,7 +93,7 @@ PYBIND11_MODULE(_cpu_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
     bind_xla(m);
 }
 
-// pybind11 would wait for ever where a sub-interpreter is the first to import it.
+// Refuses sub-interpreters, because pybind11 would wait forever if a sub-interpreter is the first to import the module.
 extern "C" PYBIND11_EXPORT PyObject* PyInit__cpu();   // NOLINT(bugprone-reserved-identifier): Python's name for it
 extern "C" PYBIND11_EXPORT PyObject* PyInit__cpu() {  // NOLINT(bugprone-reserved-identifier)
     if (PyInterpreterState_Get() == PyInterpreterState_Main()) return PyInit__cpu_of_main_interpreter();

@@ -1,4 +1,4 @@
-// hr.ops: the functional kernels, strict about dtype, shape and order.
+// The functions of hr.ops, which require exact dtypes, shapes and orders.
 #include <algorithm>
 #include <atomic>
 #include <new>
@@ -53,8 +53,8 @@ void coupling_backward(const std::string& map, const std::string& scale, double 
     without_gil([&] { pull_coupling(e, inverse, x, p, by); });
 }
 
-// A coupling whose settings are read once, for calls that take microseconds. Their arrays are the addresses of dense
-// ones: values, parameters and results of `coupling`, or of `coupling_backward`.
+// A coupling whose settings are read once, for calls that take microseconds. Arguments of calls are addresses of dense
+// arrays: values, parameters and results of `coupling` or of `coupling_backward`.
 class ReadyCoupling {
   public:
     ReadyCoupling(const std::string& map, const std::string& scale, double slope, double bound, int bins, bool inverse,
@@ -101,7 +101,7 @@ class ReadyCoupling {
     bool inverse_;
 };
 
-// A call of a vector map, and the ready form of parameters for all rows.
+// A call of a vector map, and the ready parameters where all rows share them.
 template <class T>
 struct VectorRowsOf {
     RowsOfVectors shape;
@@ -125,13 +125,13 @@ struct VectorRowsOf {
         rows.ready = ready.data();
     }
 
-    // body(stretch, first row, rows, scratch) for tiles; a stretch of tiles belongs to one thread.
+    // Calls body(stretch, first row, rows, scratch) for tiles; one thread computes a stretch of tiles.
     static constexpr int64_t rows_of_stretch = 16 * vector_rows_of_tile;
     int64_t stretches() const { return (count + rows_of_stretch - 1) / rows_of_stretch; }
     template <class F>
     void for_tiles(F&& body) const {
         const size_t size = size_t(vector_rows_scratch(rows));
-        thread_scratch<T>(size);  // an allocation that fails should fail here, where it can be reported
+        thread_scratch<T>(size);  // allocates here, where an error can be reported
         std::atomic<bool> out_of_memory{false};
         parallel_for(stretches(), [&](int64_t stretch) {
             T* scratch;
@@ -178,7 +178,7 @@ void vector_map_backward(const std::string& map, const std::string& variant, dou
     VectorRowsBack<T> back{grad_value.data(), grad_log_det.data(), grad_in.mutable_data(), grad_params.mutable_data()};
     const auto& kernels = kernels_of<T>(*active_isa().table);
     const auto n_ready = size_t(v.rows.n_ready);
-    // Stretches are summed in their order, so that no bit depends on the threads.
+    // Sums of stretches are added in order, so that no bit depends on the threads.
     std::vector<double> sums(v.rows.ready ? n_ready * size_t(v.stretches()) : 0);
     without_gil([&] {
         v.for_tiles([&](int64_t stretch, int64_t row, int rows, T* scratch) {

@@ -1,4 +1,4 @@
-// Checks of the arguments of hr.ops: shapes and settings, the same for every device. `require` is the includer's.
+// Checks of the arguments of hr.ops: shapes and settings, for every device. The including file defines `require`.
 #pragma once
 
 #include <cmath>
@@ -18,7 +18,7 @@ using Shape = std::vector<int64_t>;
 constexpr const char* elements_arrays = "coupling: expected aligned arrays of one dtype in C order";
 constexpr const char* rows_arrays = "expected aligned arrays of one dtype in C order";
 
-// Values (rows, active) and params (rows, active, n_params) of one-dimensional maps.
+// The shapes of a call of one-dimensional maps: values (rows, active) and params (rows, active, n_params).
 struct Elements {
     int index, n_params;
     int64_t rows, active;
@@ -59,7 +59,7 @@ struct Elements {
     double slope_ = 0, bound_ = 0, low_ = 0, min_bin_ = 0;
 };
 
-// Values (rows, features) of a vector map; params (n_raw,) for all rows, or (rows, n_raw).
+// The shapes of a call of a vector map: values (rows, features), and params (n_raw,) for all rows or (rows, n_raw).
 struct RowsOfVectors {
     int64_t rows;
     bool shared;
@@ -77,7 +77,7 @@ struct RowsOfVectors {
         require(shared || params == Shape{rows, n_raw_}, "params: expected (n_params,) or (rows, n_params)");
     }
 
-    // Without arrays.
+    // The arguments of kernels, without arrays.
     template <class T>
     VectorRows<T> call(bool inverse) const {
         VectorRows<T> a{};

@@ -1,4 +1,4 @@
-// Points of a dual ascent for Python.
+// Points of dual ascent for Python.
 #include "../core/points.hpp"
 
 #include <algorithm>
@@ -33,7 +33,7 @@ py::object step(Points<T>& points, const Doubles& maps, double log_scale, const 
                        take);
 }
 
-// One value for each row of points.
+// An array with one value for each row of points.
 template <class T>
 Doubles of_rows(const Points<T>& points, void (Points<T>::*verb)(double*) const) {
     Doubles out(py::ssize_t(points.count()));
@@ -89,8 +89,8 @@ typename HostAscent<T>::Party party_of(std::vector<std::shared_ptr<Points<T>>> p
     return party;
 }
 
-// Sums over parts, called by an ascent without the interpreter's lock. The function is shared, because a
-// copy of it would count references.
+// A C++ function that an ascent calls without the interpreter's lock to sum over parts. The Python function is shared,
+// because copies would count references.
 std::function<std::vector<double>(const std::vector<std::vector<double>>&, size_t)> called(const py::function& sum) {
     const std::shared_ptr<py::function> shared(new py::function(sum), [](py::function* function) {
         const py::gil_scoped_acquire gil;
@@ -131,7 +131,7 @@ void bind_ascent_of(py::module_& m, const char* name) {
             "(kinks, features, 2): means of log φ' and φ².");
 }
 
-// Each coordinate's kink (a, b, c, center, square), and the least gain of its log-likelihood.
+// The kink of each coordinate (a, b, c, center, square), and the least gain of the coordinate's log-likelihood.
 Doubles choose_kinks(const Doubles& sums, const Doubles& next, double precision, double total,
                      const std::string& rule) {
     const py::ssize_t n = sums.ndim() == 2 ? sums.shape(0) : -1;

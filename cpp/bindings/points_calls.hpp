@@ -1,4 +1,5 @@
-// Calls of dual ascent's points for Python, on every device; the few values of a step are copied from the host.
+// Calls of the points of dual ascent for Python, on every device; the few parameters of a step are copied from the
+// host.
 #pragma once
 
 #include <cstring>
@@ -22,7 +23,7 @@ inline OpenedArray points_of(OpenedArray x) {
     return x;
 }
 
-// Column c of (features, columns).
+// Column c of an array (features, columns).
 inline std::vector<double> column(const Doubles& a, int features, int columns, int c, const char* message) {
     require(a.ndim() == 2 && a.shape(0) == features && a.shape(1) == columns, message);
     std::vector<double> out(size_t(a.shape(0)));
@@ -30,7 +31,7 @@ inline std::vector<double> column(const Doubles& a, int features, int columns, i
     return out;
 }
 
-// An array (n, tail...) of values that a call computes without the interpreter's lock.
+// An array (n, tail...) of the values that a call computes without the interpreter's lock.
 template <class Call>
 Doubles found_by(const Call& call, std::vector<py::ssize_t> tail) {
     std::vector<double> found;
@@ -46,8 +47,8 @@ Doubles found_by(const Call& call, std::vector<py::ssize_t> tail) {
     return out;
 }
 
-// The sums (features, 6) of `take(step, whether they are wanted)`; None without a next map. `matrix`: its blocks of
-// these sizes, row by row, one block after another.
+// The sums (features, 6) from `take(step, whether sums are needed)`; None without a next map. `matrix` has the blocks
+// of the given sizes, row by row, one block after another.
 template <class Take>
 py::object step_points(int features, const Doubles& maps, double log_scale, const Doubles& matrix, const Doubles& shift,
                        const py::object& next, std::vector<int> blocks, std::vector<int> order, const Take& take) {
@@ -81,8 +82,8 @@ inline KinkRule rule_of(double precision, double total, double neighbours, const
     return {precision, total, neighbours, rule == "newton"};
 }
 
-// Methods of every ascent by kinks. A device takes its queue at the end, by an argument `named`, of which At
-// makes a stream.
+// Binds the methods of every ascent by kinks. On a device the last argument, `named`, is a queue, from which At makes a
+// stream.
 template <class A, auto At = nullptr, class... Queue, class... Named>
 void bind_kinks(py::class_<A>& c, const Named&... named) {
     c.def(

@@ -1,4 +1,4 @@
-// Program (steps and weights) and Adam for Python.
+// The classes Program (steps and weights) and Adam for Python.
 #include <algorithm>
 
 #include "../core/muon.hpp"
@@ -35,7 +35,7 @@ struct HostArrays {
         require(py::isinstance<py::array>(given), message);
         return py::reinterpret_borrow<py::array>(given).size();
     }
-    // A copy, because Python may change the array meanwhile.
+    // Copies the rows' indices, because Python may change the array during the call.
     static Index index(const int64_t* rows, int64_t n, int64_t all) {
         Index copy(rows, rows + n);
         require(std::all_of(copy.begin(), copy.end(), [&](int64_t r) { return r >= 0 && r < all; }),
@@ -44,9 +44,10 @@ struct HostArrays {
     }
     template <class T>
     static auto weights(const headrace::Program<T>& program, const T* given) {
-        return given ? program.weights_of(given) : program.snapshot();  // under the GIL, because os.fork waits for it
+        return given ? program.weights_of(given) : program.snapshot();  // under the GIL, because os.fork waits for the
+                                                                        // GIL
     }
-    // The current weights of another program with the same transforms; null if it is no such program.
+    // The current weights of another program with the same transforms; null if the object is no such program.
     template <class T>
     static typename headrace::Program<T>::Weights held_by(const headrace::Program<T>& program,
                                                           const py::object& given) {
@@ -75,7 +76,7 @@ void bind_program_of(py::module_& m, const char* name) {
              }),
              py::arg("features"), py::arg("context"), py::arg("base"), py::arg("steps"), py::arg("base_steps"),
              py::arg("context_mean"), py::arg("context_std"), py::arg("bf16_kind") = 0)
-        .def("parts",  // (begin, end, whether it is of biases) for each stretch of the vector
+        .def("parts",  // (begin, end, whether it has biases) for each range of the vector
              [](const P& p) {
                  py::list out;
                  for (const auto& part : p.structure().parts())
@@ -109,7 +110,8 @@ void bind_steps(py::class_<Adam<T>> adam) {
         .def(
             "step",
             [](Adam<T>& adam, const py::object& gradient, double learning_rate) {
-                // The GIL is kept: weights change in place, and no other thread may take or fork them meanwhile.
+                // The GIL is kept, because weights change in place, and no other thread may take a snapshot or fork in
+                // the meantime.
                 return adam.step(host_numbers<const T>(gradient, {int64_t(adam.program().n_weights())},
                                                        "gradient: the vector has the wrong size or dtype"),
                                  learning_rate);

@@ -1,6 +1,6 @@
-// Calls of a program for Python, on every device. The verb selects the run; every check and message is here.
+// Calls of a program for Python, on every device. The verb selects the run; this file has all checks and messages.
 //
-// `Arrays` defines arrays and how to release the interpreter meanwhile (HostArrays, DeviceArrays). `Queue` holds a
+// `Arrays` defines arrays, and the release of the interpreter during a call (HostArrays, DeviceArrays). `Queue` has a
 // device's additional argument, the stream; on the CPU it is empty.
 #pragma once
 
@@ -13,14 +13,14 @@
 
 namespace headrace {
 
-// A call: its request, and the arrays that the request points to.
+// A call: its request, and the arrays to which the request points.
 template <class Arrays, class T, class... Queue>
 class ProgramCall {
   public:
     using P = typename Arrays::template Program<T>;
     using Object = const py::object&;
 
-    // Data to latent.
+    // Computes log-densities, from data to latent.
     static void log_prob(P& program, Object x, Object out, Object context, Object parameters, Queue... queue) {
         ProgramCall call(program, true, true);
         call.open_input(x, "x: expected (rows, features)");
@@ -29,8 +29,8 @@ class ProgramCall {
         call.run(parameters, queue...);
     }
 
-    // Latent to data, from noise under the base: rows [first_row, first_row + rows) of the endless sample of the seed.
-    // Without a first row, it is row 0, and a small batch may use a faster kernel, which rounds differently.
+    // Samples, from latent to data: rows [first_row, first_row + rows) of the endless sample of the seed. Without
+    // first_row, the first row is row 0, and a small batch may use a faster kernel, which rounds differently.
     static void sample(P& program, int64_t rows, uint64_t seed, std::optional<int64_t> first_row, Object value,
                        Object log_prob, Object context, Object parameters, Queue... queue) {
         ProgramCall call(program, false, true);
@@ -44,7 +44,7 @@ class ProgramCall {
         call.run_from_noise(value, log_prob, context, parameters, queue...);
     }
 
-    // Sampling from given noise.
+    // Samples from given noise.
     static void from_noise(P& program, Object noise, Object value, Object log_prob, Object context, Object parameters,
                            Queue... queue) {
         ProgramCall call(program, false, true);
@@ -52,7 +52,7 @@ class ProgramCall {
         call.run_from_noise(value, log_prob, context, parameters, queue...);
     }
 
-    // Either direction, from the base or to it.
+    // Runs either direction, from the base or to it.
     static void transform(P& program, bool inverse, Object input, Object value, Object log_det, Object context,
                           Object parameters, Queue... queue) {
         ProgramCall call(program, inverse, false);
@@ -63,10 +63,10 @@ class ProgramCall {
         call.run(parameters, queue...);
     }
 
-    // One of the functions above, and its gradient. of_log_prob: grad_row is by the log-density, else by the
-    // log-determinant; it is times row_scale, and None is 1 for every row. index: the rows of input, context and
-    // grad_row that take part, None for all. Where the run itself computes these, value, log_det and log_prob receive
-    // its results. dropout: its seed, if there is dropout.
+    // Computes a run and its gradient. grad_row is the gradient by the log-density if of_log_prob, otherwise by the
+    // log-determinant; it is multiplied by row_scale, and None means 1 for every row. `index` has the rows of input,
+    // context and grad_row that take part, None for all. value, log_det and log_prob receive results of the run that it
+    // computes. `dropout` is the seed of dropout, if there is any.
     static void gradient(P& program, bool inverse, bool of_log_prob, Object input, Object index, Object context,
                          Object grad_value, Object grad_row, double row_scale, Object value, Object log_det,
                          Object log_prob, Object grad_input, Object grad_context, Object grad_weights,
@@ -116,7 +116,7 @@ class ProgramCall {
     static N* numbers(Object given, std::initializer_list<int64_t> shape, const char* message) {
         return Arrays::template numbers<N>(given, shape, message);
     }
-    // An array as in the function above; null for None.
+    // The values of an array argument; null for None.
     template <class N>
     static N* wanted(Object given, std::initializer_list<int64_t> shape, const char* message) {
         return given.is_none() ? nullptr : numbers<N>(given, shape, message);
@@ -142,7 +142,7 @@ class ProgramCall {
         request_.context = &context_;
     }
 
-    // Values go to an array of T, or of float64 where the data end computes them without a rounding.
+    // Opens the array of resulting values: of T, or of float64 where the data end computes values without rounding.
     void open_value(Object given) {
         const std::initializer_list<int64_t> shape{rows(), program_.features()};
         constexpr const char* message = "value: expected a C-contiguous (rows, features)";
@@ -176,7 +176,7 @@ class ProgramCall {
         }
     }
 
-    // A view of only these rows.
+    // Limits the call to the rows of `index`.
     void choose(Object given, Cotangent& from) {
         constexpr const char* message = "index: expected contiguous integers of 64 bits in one dimension";
         const int64_t n = Arrays::length(given, message);
@@ -187,8 +187,8 @@ class ProgramCall {
         request_.rows = n;
     }
 
-    // The parameters of a call: those of the program, or a vector given for only this call, or on the CPU a program
-    // that holds them.
+    // The parameters of a call: those of the program, a vector for this call alone, or on the CPU those of another
+    // program.
     auto weights(Object parameters) const {
         if constexpr (requires { Arrays::template held_by<T>(program_, parameters); })
             if (auto held = Arrays::template held_by<T>(program_, parameters)) return held;
@@ -215,7 +215,7 @@ class ProgramCall {
     typename Arrays::Index index_;
 };
 
-// The verbs as methods; `named` holds a device's additional last arguments.
+// Binds the verbs as methods; `named` has a device's additional last arguments.
 template <class Arrays, class T, class... Queue, class Class, class... Named>
 void bind_program_calls(Class& c, const Named&... named) {
     using Call = ProgramCall<Arrays, T, Queue...>;
@@ -236,7 +236,8 @@ void bind_program_calls(Class& c, const Named&... named) {
         .def_property_readonly("n_weights", &Call::P::n_weights);
 }
 
-// The state of Adam as (mean, square, average or None, clock), and its inverse. Vectors of the host.
+// The state of Adam as (mean, square, average or None, clock), with vectors of the host. set_adam_memory is the
+// inverse.
 template <class A>
 py::tuple adam_memory(A& adam) {
     using T = typename A::Number;
@@ -267,7 +268,7 @@ void set_adam_memory(A& adam, const py::object& mean, const py::object& square, 
                      {counted[0], counted[1], counted[2]}});
 }
 
-// An optimiser of programs P, but for its steps.
+// Binds an optimiser of programs P, without its steps.
 template <class A, class P, class... Extra>
 py::class_<A> bind_adam_of(py::module_& m, const char* name, const Extra&... extra) {
     return py::class_<A>(m, name, extra...)

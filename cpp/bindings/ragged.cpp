@@ -10,11 +10,11 @@
 
 namespace headrace {
 
-// Sequences as Python gives them, and the name of the argument, empty for values that are not checked: a list of arrays
-// (steps, columns), or an array (rows, steps, columns), of float32 or float64 in any strides.
+// Sequences from Python: a list of arrays (steps, columns), or an array (rows, steps, columns), of float32 or float64
+// with any strides. `name` is the name of the argument, empty for values that are not checked.
 struct HeldSequences {
     std::string name;
-    py::object arrays;  // keeps their memory
+    py::object arrays;  // keeps the memory of the arrays
     GivenSequences given;
 
     HeldSequences(std::string given_name, py::object given_arrays, int64_t columns, const Array<int64_t>& lengths)
@@ -29,7 +29,8 @@ struct HeldSequences {
         require(given.rows.size() == given.lengths.size(), "lengths: expected one for each sequence");
     }
 
-    // Packed steps of a block; refused by name where a value is not finite, or beyond `most`.
+    // The packed steps of a block. Throws an error with the name of the argument where a value is not finite, or beyond
+    // `most`.
     StepValues steps(const SequenceBlock& block, int64_t begin, int64_t end, double most, Room& room) const {
         try {
             StepValues values;
@@ -87,7 +88,8 @@ using ChainPointer = std::shared_ptr<SequenceChain<T>>;
 template <class T>
 constexpr double most_value = double(std::numeric_limits<T>::max());
 
-// Memory for results of each step: a list of arrays (steps, columns), or an array (rows, steps, columns), contiguous.
+// Memory for results of each step: a list of contiguous arrays (steps, columns), or a contiguous array (rows, steps,
+// columns).
 template <class T>
 class StepResults {
   public:
@@ -113,7 +115,7 @@ class StepResults {
     }
 
     bool is_wanted() const { return !rows_.empty(); }
-    // Values (rows, end - begin, columns) of steps of a block.
+    // Stores values (rows, end - begin, columns) for steps of a block.
     template <class G>
     void put(const SequenceBlock& block, int64_t begin, int64_t end, const G* values) const {
         if (rows_.empty()) return;
@@ -133,8 +135,8 @@ class StepResults {
     std::vector<Row> rows_;
 };
 
-// The context, (rows, columns) or (1, columns) for all rows, and frames of covariates, a list of (frames, columns) for
-// each sequence or a list of one for all.
+// Context and covariates of a call. The context is (rows, columns), or (1, columns) for all rows; frames of covariates
+// are a list of arrays (frames, columns), one for each sequence or one for all.
 template <class T>
 class Beside {
   public:
@@ -167,7 +169,7 @@ class Beside {
     size_t n_frames() const { return frames_.size(); }
     int64_t frames_in(size_t i) const { return frames_[i].second; }
 
-    // The call of a block of sequences; the last frame of a short one is repeated.
+    // The arguments of a call on a block of sequences; the last frame of a short sequence is repeated.
     LinkCall<T> call(bool inverse, const SequenceBlock& block, int64_t position) {
         const int64_t columns = chain_.covariates();
         LinkCall<T> own{inverse, block.rows(), block.steps, chain_.features(), nullptr, nullptr, 0, 0};
@@ -217,9 +219,10 @@ double* totals_of(const py::object& totals, const GivenSequences& given) {
                             : host_numbers<double>(totals, {int64_t(given.lengths.size())}, "totals: expected (rows,)");
 }
 
-// Scores of steps, in the memory `steps` and as sums in `totals`, and the other side in `values`; each is None where it
-// is not wanted. Scores are log densities with `is_density`, those of `scorer(given, context, frames, state)` if there
-// is one, else log-derivatives. A state advances by the steps of all sequences together.
+// Computes scores of steps, in `steps` and as sums in `totals`, and the steps on the other side (latent or data), in
+// `values`; each of the three may be None. Scores are log densities with `is_density`, those of `scorer(given, context,
+// frames, state)` if there is a scorer, otherwise log-derivatives. A state advances by the steps of all sequences
+// together.
 template <class T>
 void ragged_scores(const ChainPointer<T>& chain, const HeldChainWeights<T>& weights, bool inverse,
                    const HeldSequences& held, const py::object& context, const py::object& frames, bool is_density,
@@ -260,7 +263,7 @@ void ragged_scores(const ChainPointer<T>& chain, const HeldChainWeights<T>& weig
                                    array_or_none(call.context, {rows, chain->context()}),
                                    array_or_none(call.frames, {rows, call.n_frames, chain->covariates()}), past));
                     } catch (...) {
-                        if (state) state->is_broken = true;  // links may have different positions
+                        if (state) state->is_broken = true;  // links of the chain may have different positions
                         throw;
                     }
                 }();
@@ -286,7 +289,7 @@ void ragged_scores(const ChainPointer<T>& chain, const HeldChainWeights<T>& weig
     }
 }
 
-// Samples of a seed, in the memory x (rows, steps, features).
+// Draws samples of a seed, in the memory x (rows, steps, features).
 template <class T>
 void ragged_sample(const ChainPointer<T>& chain, const HeldChainWeights<T>& weights, uint64_t seed,
                    const py::object& context, const py::object& frames, const py::object& x) {
@@ -326,7 +329,7 @@ void ragged_sample(const ChainPointer<T>& chain, const HeldChainWeights<T>& weig
     }
 }
 
-// Cotangents of steps from those of sequences (rows,), or of steps; empty for zero.
+// Gradients by scores of steps, from gradients by scores of sequences (rows,), or of steps; empty for zero.
 std::vector<double> by_steps_of(const SequenceBlock& block, const GivenSequences& given, const double* by_rows,
                                 const HeldSequences* by_steps, Room& room) {
     std::vector<double> own;
@@ -342,7 +345,7 @@ std::vector<double> by_steps_of(const SequenceBlock& block, const GivenSequences
     return own;
 }
 
-// Adds gradients of a sequence's frames; those of repeated frames belong to the last one.
+// Adds gradients by a sequence's frames; the last frame gets the gradients by its repetitions.
 template <class T>
 void add_frames(const T* own, int64_t n_own, int64_t columns, double* to, int64_t n_to) {
     const int64_t n = std::min(n_own, n_to);
@@ -357,10 +360,10 @@ void add_frames(const T* own, int64_t n_own, int64_t columns, double* to, int64_
     for (int64_t c = 0; c < columns; ++c) to[(n - 1) * columns + c] += double(rest[size_t(c)]);
 }
 
-// Gradients of whole sequences from cotangents: `by_rows` (rows,) and `by_steps` are by log densities, with
-// `is_density`, or by log-derivatives; `by_values` are by values of the other side. They are added to float64 arrays
-// `parameters`, `of_context` and `of_frames`, and put into `inputs`; None where they are not wanted. Results: the log
-// densities as in `scores`; and, without these, the sum of all with their cotangents.
+// Computes gradients of whole sequences. `by_rows` (rows,) and `by_steps` are gradients by log densities, with
+// `is_density`, or by log-derivatives; `by_values` are gradients by values of the other side. Results are added to
+// float64 arrays `parameters`, `of_context` and `of_frames`, and stored in `inputs`, each of which may be None. Log
+// densities are stored as in `scores`; without arrays for them, the result is their sum, weighted by the gradients.
 template <class T>
 double ragged_back(const ChainPointer<T>& chain, const HeldChainWeights<T>& weights, bool inverse,
                    const HeldSequences& held, const py::object& context, const py::object& frames, bool is_density,
@@ -442,7 +445,8 @@ double ragged_back(const ChainPointer<T>& chain, const HeldChainWeights<T>& weig
                 for (int64_t c = 0; to_context && c < n_context; ++c) {
                     const T one = by_context[size_t(r * n_context + c)];
                     to_context[(beside.has_one_context() ? 0 : i * n_context) + c] +=
-                        double(scale ? T(double(one) / scale[c]) : one);  // by the context before it is standardised
+                        double(scale ? T(double(one) / scale[c]) : one);  // gradient by the context before it is
+                                                                          // standardised
                 }
                 if (to_frames.empty()) continue;
                 const auto& [out, n_out] = to_frames[beside.frames_of(i)];

@@ -17,13 +17,13 @@ HR_REFUSE_UNINITIALISED(headrace::CausalTransform<double>);
 
 namespace headrace {
 
-// Streams, and whether a call has them.
+// The state of streams, and whether a call uses it.
 template <class T>
 struct HeldStreams {
     std::shared_ptr<const CausalConvolution> network;
     CausalStreams<T> streams;
     std::atomic<bool> is_in_use{false};
-    bool is_broken = false;  // a call ended before all its steps were made
+    bool is_broken = false;  // a call ended before all its steps were computed
 };
 
 }  // namespace headrace
@@ -34,7 +34,7 @@ HR_REFUSE_UNINITIALISED(headrace::HeldStreams<double>);
 namespace headrace {
 namespace {
 
-// Vectors that are aligned to a cache line, unlike NumPy's.
+// Makes arrays that are aligned to a cache line, unlike NumPy's.
 struct AlignedArray {
     template <class T>
     static Array<T> of(size_t n) {
@@ -60,7 +60,7 @@ SequenceView open_sequences(const py::object& given, int64_t& rows, int64_t& ste
     return {opened.view.data, a.strides(0), a.strides(1), a.strides(2), opened.view.is_double};
 }
 
-// Contiguous rows, or one for all.
+// Opens contiguous rows, or one row for all.
 template <class T>
 const T* open_rows(const py::object& given, int64_t rows, int columns, bool& one_row) {
     const char* const message = "context: expected a contiguous (rows, columns) or (1, columns) of the dtype";
@@ -109,7 +109,7 @@ void open_side(SequenceCall<T>& call, const CausalNetwork& n, const py::object& 
     if (n.covariates > 0) open_covariates(call, covariates, n, first_frame);
 }
 
-// Results that are wanted, contiguous; None for others.
+// Opens a contiguous array for a result; null for None.
 template <class T>
 T* wanted(const py::object& array, std::initializer_list<int64_t> shape, const char* message) {
     return array.is_none() ? nullptr : host_numbers<T>(array, shape, message);
@@ -144,7 +144,7 @@ void run(const CausalTransform<T>& transform, Way way, const py::object& weights
     open_side(call, n, context, covariates, first_frame);
     open_results(call, n, value, log_det, raw);
     require(way == Way::outputs || transform.map() || transform.inner(), "expected a transform with a map or a flow");
-    if (const Program<T>* program = transform.inner())  // under the GIL, because os.fork waits for it
+    if (const Program<T>* program = transform.inner())  // under the GIL, because os.fork waits for the GIL
         call.inner = inner.is_none()
                          ? program->snapshot()
                          : program->weights_of(host_numbers<const T>(inner, {int64_t(program->n_weights())},
@@ -154,7 +154,7 @@ void run(const CausalTransform<T>& transform, Way way, const py::object& weights
     if (state) state->is_broken = false;
 }
 
-// A gradient (rows, steps, columns), or (rows, steps) of one column; None for zero.
+// Opens a gradient (rows, steps, columns), or (rows, steps) of one column; None for zero.
 SequenceView open_cotangent(const py::object& given, int64_t rows, int64_t steps, int64_t columns,
                             const char* message) {
     if (given.is_none()) return {};
@@ -167,8 +167,8 @@ SequenceView open_cotangent(const py::object& given, int64_t rows, int64_t steps
     return {opened.view.data, a.strides(0), a.strides(1), has_columns ? a.strides(2) : 0, opened.view.is_double};
 }
 
-// All steps from the first on, and the gradient: in the direction that computes all steps at once, or in the sequential
-// one, whose results are given.
+// Computes all steps from the first on, and the gradient, in the direction that computes all steps at once; or the
+// gradient in the sequential direction, whose results are `given`.
 template <class T>
 void vjp(const CausalTransform<T>& transform, const py::object& weights, const py::object& given,
          const py::object& grad_value, const py::object& grad_log_det, const py::object& grad_raw,
@@ -310,7 +310,7 @@ void bind_transform_of(py::module_& m, const char* name) {
             py::arg("first_frame") = 0, py::arg("state") = py::none(), py::arg("inner_weights") = py::none());
 }
 
-// Residuals of x, or x from residuals; steps before x precede it.
+// Binds linear prediction: residuals of x, or x from residuals, after earlier steps of x.
 template <class T>
 void bind_prediction_of(py::module_& m, const char* name) {
     m.def(

@@ -1,12 +1,12 @@
-// States that one call at a time may have.
+// States that only one call at a time may use.
 #pragma once
 
 #include "arrays.hpp"
 
 namespace headrace {
 
-// A state, with `is_in_use` (atomic) and `is_broken`, for the duration of a call; null: none. A call that may be
-// interrupted marks it as broken meanwhile.
+// The use of a state, with `is_in_use` (atomic) and `is_broken`, for the duration of a call; null: no state. A call
+// that may be interrupted marks its state as broken while it runs.
 template <class Held>
 class StateInUse {
   public:

@@ -36,7 +36,7 @@ namespace {
 using OptionField = std::variant<int*, double*, std::optional<double>*, bool*, std::string*, std::vector<int>*,
                                  std::vector<HiddenOptions>*>;
 
-// The options of a transform by the names of Python's keywords.
+// The options of a transform, by Python's keywords.
 std::map<std::string, OptionField> fields_of(TransformOptions& o) {
     return {
         {"features", &o.network.features},
@@ -58,7 +58,8 @@ std::map<std::string, OptionField> fields_of(TransformOptions& o) {
     };
 }
 
-// Omitted settings have the struct's defaults; MaskedTransform refuses to omit those without one.
+// Options from keywords. Omitted settings have the struct's defaults; MaskedTransform raises an error where a setting
+// without a default is omitted.
 TransformOptions make_options(const py::kwargs& given) {
     TransformOptions o;
     const auto fields = fields_of(o);
@@ -82,7 +83,7 @@ TransformOptions make_options(const py::kwargs& given) {
     return o;
 }
 
-// The map, and the outputs required of its conditioner.
+// The map of the options. The number of outputs that its conditioner must have is set in `o`.
 std::shared_ptr<const TransformMap> map_of(TransformOptions& o) {
     const auto map = std::make_shared<TransformMap>(o.map);
     o.network.joint = map->is_vector();
@@ -111,7 +112,7 @@ std::shared_ptr<MaskedTransform> from_masks(TransformOptions options, const std:
     return std::make_shared<MaskedTransform>(MaskedTransform{{map, masked, options.reads_data}});
 }
 
-// Name, count and kind of identity of each of a map's parameters, in their order.
+// The name, the count and the kind of identity of each parameter of a map, in order.
 std::vector<std::tuple<std::string, int, std::string>> parameters_of_map(const MapInfo& map, int bins) {
     std::vector<std::tuple<std::string, int, std::string>> rows;
     for (const MapParameters& own : map.parameters(bins)) {

@@ -1,5 +1,5 @@
-// The parts of programs, as Python gives them: an object of a class for each kind of step, by keywords only. Every
-// module has its own classes for it.
+// The parts of programs from Python: objects of one class for each kind of step, constructed by keywords only. Every
+// module has separate classes.
 #pragma once
 
 #include <pybind11/pybind11.h>

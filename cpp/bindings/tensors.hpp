@@ -1,4 +1,4 @@
-// Named tensors of anything with weights, and the vector that it keeps them in, for Python.
+// Conversion between named tensors and the vector of weights of an object, for Python.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@
 
 namespace headrace {
 
-// To `packed`, a vector of n_weights numbers.
+// Packs tensors into `packed`, a vector of n_weights values.
 template <class T>
 Array<T> pack_tensors(const WeightLayout& layout, const std::vector<Array<T>>& tensors, Array<T> packed) {
     const std::vector<Tensor> wanted = layout.tensors();
@@ -48,7 +48,8 @@ struct NewArray {
     }
 };
 
-// layout_of(object): its weights. Vectors::of<T>(n) makes the vector for n weights.
+// Binds methods for tensors. layout_of(object) is the layout of the object's weights, and Vectors::of<T>(n) makes the
+// vector for n weights.
 template <class Vectors = NewArray, class Class, class F>
 void bind_tensors(Class& bound, F layout_of) {
     using Object = typename Class::type;

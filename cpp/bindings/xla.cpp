@@ -1,4 +1,4 @@
-// Calls from compiled JAX code on the CPU; on a device they are cuda/bindings/xla.cpp.
+// Calls from compiled JAX code on the CPU; cuda/bindings/xla.cpp has those on a device.
 #include <algorithm>
 #include <exception>
 #include <stdexcept>
@@ -37,13 +37,13 @@ struct HostCore {
         return body();
     }
     static xla::ErrorCode code_of(const std::exception& error) {
-        const bool is_argument = dynamic_cast<const std::invalid_argument*>(&error) ||  // of the core
-                                 dynamic_cast<const py::value_error*>(&error);          // of `require`
+        const bool is_argument = dynamic_cast<const std::invalid_argument*>(&error) ||  // thrown by the core
+                                 dynamic_cast<const py::value_error*>(&error);          // thrown by `require`
         return is_argument ? xla::ErrorCode::invalid_argument : xla::ErrorCode::internal;
     }
 };
 
-// For a device that this build does not support.
+// The handler for a device that this build does not support.
 xla::Failure* elsewhere(xla::CallFrame* frame) {
     if (xla::answers_metadata(*frame)) return nullptr;
     return xla::failure_of(

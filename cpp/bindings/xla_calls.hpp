@@ -1,8 +1,8 @@
 // Runs of programs as calls of XLA's foreign function interface (xla_ffi.hpp), on every device: compiled JAX code calls
-// the core without Python. Every check and message is here.
+// the core without Python. All checks and messages of calls are in this file.
 //
-// `Core` defines the object that a handle refers to and the place of computation (HostCore, DeviceCore); `Where` holds
-// a device's additional argument, the stream. On the CPU it is empty.
+// `Core` defines the object to which a handle refers, and the place of computation (HostCore, DeviceCore). `Where` has
+// a device's additional argument, the stream; on the CPU it is empty.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -24,13 +24,13 @@
 
 namespace headrace {
 
-// Compiled code refers to a program by a handle, not an address: a handle of a deleted program is an error, where an
-// address would dangle. Handles start at a random value, so that code that another process compiled finds no program
-// here.
+// Compiled code refers to a program by a handle, not an address, because a handle of a deleted program raises an error,
+// where an address would dangle. Handles start at a random value, so that code that another process compiled finds no
+// program here.
 template <class Core, class T>
 struct Entry {
     std::shared_ptr<typename Core::template Known<T>> known;
-    std::atomic<bool> has_even_rows{true};  // false once a loss that weights rows differently was seen
+    std::atomic<bool> has_even_rows{true};  // false once a loss was seen that weights rows differently
 };
 
 template <class Core, class T>
@@ -45,13 +45,14 @@ class Handles {
         entries_.emplace(handle, entry_of(std::move(known)));
         return handle;
     }
-    // Registers under the handle that it has on another device: code compiled for both devices has one handle.
+    // Registers an object under the handle that it has on another device, because code that is compiled for both
+    // devices has one handle.
     bool open_as(int64_t handle, std::shared_ptr<Known> known) {
         const std::unique_lock lock(mutex_);
         return entries_.emplace(handle, entry_of(std::move(known))).second;
     }
     bool close(int64_t handle) {
-        Found last;  // destroyed without the lock
+        Found last;  // destroyed after the lock is released
         const std::unique_lock lock(mutex_);
         const auto found = entries_.find(handle);
         if (found == entries_.end()) return false;
@@ -93,7 +94,7 @@ using In = xla::Array<T>;
 template <class T>
 using Out = xla::Array<T>;
 
-// Rows of a C-contiguous array; with one value each for columns = 0.
+// A view of the rows of a C-contiguous array; columns = 0 means one value for each row.
 template <class T>
 ArrayView rows_of(const In<T>& buffer, int64_t columns) {
     const auto width = int64_t(sizeof(T));
@@ -101,7 +102,7 @@ ArrayView rows_of(const In<T>& buffer, int64_t columns) {
             sizeof(T) == 8, nullptr};
 }
 
-// The destination of a result; null if its array was declared to be empty, because it is not wanted.
+// The destination of a result; null if its array was declared empty, because the result is not needed.
 template <class T>
 T* wanted(const Out<T>& out) {
     return out.size() ? out.data() : nullptr;
@@ -116,7 +117,8 @@ inline xla::Error refused(const char* message) {
     return {xla::ErrorCode::invalid_argument, std::string("headrace: ") + message};
 }
 
-// XLA is compiled without exceptions: none may propagate into it. After a device's memory ran out, its core may retry.
+// Runs a call and returns its error, because XLA is compiled without exceptions, and none may propagate into it. After
+// a device's memory was exhausted, its core may retry.
 template <class Core, class Body>
 xla::Error guarded(const Body& body) {
     try {
@@ -128,14 +130,14 @@ xla::Error guarded(const Body& body) {
     }
 }
 
-// The calls. A row's value is its log-determinant, or with the base its log-density. Sizes are checked here although
-// Python has checked them: compiled code may come from any source.
+// The calls of XLA. A row's value is its log-determinant, or with the base its log-density. Sizes are checked although
+// Python has checked them, because compiled code may come from any source.
 template <class Core, class T, class... Where>
 class XlaCalls {
   public:
     using Number = T;
 
-    // x and the arrays with one row for each of its rows.
+    // Runs x and the arrays that have one row for each row of x.
     static xla::Error run(Where... where, int64_t handle, bool inverse, bool base, In<T> parameters, In<T> x,
                           In<T> context, Out<T> value, Out<T> row) {
         return guarded<Core>([&]() -> xla::Error {
@@ -147,7 +149,8 @@ class XlaCalls {
         });
     }
 
-    // The above and its gradients. An empty by_value counts as zeros; for an empty by_row every row has row_scale.
+    // Computes a run and its gradients. An empty by_value counts as zeros; with an empty by_row every row has the
+    // gradient row_scale.
     static xla::Error gradient(Where... where, int64_t handle, bool inverse, bool base, double row_scale,
                                In<T> parameters, In<T> x, In<T> context, In<T> by_value, In<T> by_row, Out<T> value,
                                Out<T> row, Out<T> to_parameters, Out<T> to_x, Out<T> to_context) {
@@ -178,9 +181,9 @@ class XlaCalls {
         });
     }
 
-    // Each row's value, and the gradients of their sum, from one run: those of a loss that weights all rows equally, up
-    // to a factor. Gradients by parameters as long as no other loss was seen, and where the host can see one at all;
-    // `has_parameters` is true then.
+    // Computes each row's value, and the gradients of the sum of these values, in one run: up to a factor, gradients of
+    // a loss that weights all rows equally. Gradients by parameters are computed as long as no other loss was seen, and
+    // only where the host can see the weights of rows; `has_parameters` is 1 then.
     static xla::Error unit(Where... where, int64_t handle, bool inverse, bool base, In<T> parameters, In<T> x,
                            In<T> context, Out<T> row, Out<T> has_parameters, Out<T> to_parameters, Out<T> to_x,
                            Out<T> to_context) {
@@ -210,15 +213,15 @@ class XlaCalls {
             if (gradient.weights || gradient.input || gradient.context) {
                 program.run_gradient(request, gradient, opened.weights, where...);
             } else {
-                request.tiles_only = true;  // small batches have the bits of the other kernel
+                request.tiles_only = true;  // small batches then have the bits of the run with gradients
                 program.run(request, opened.weights, where...);
             }
             return xla::Error::success();
         });
     }
 
-    // The parameters' gradient for factors of rows: `unit` times the factor where all rows have the same, else a
-    // separate run. Bits do not depend on whether `unit` exists.
+    // Computes the gradient by parameters for given factors of rows: `unit` times the factor where all rows have one
+    // factor, otherwise a separate run. Bits do not depend on whether `unit` exists.
     static xla::Error scaled(Where... where, int64_t handle, bool inverse, bool base, In<T> parameters, In<T> x,
                              In<T> context, In<T> by_row, In<T> has_unit, In<T> unit, Out<T> to_parameters) {
         return guarded<Core>([&]() -> xla::Error {
@@ -253,7 +256,7 @@ class XlaCalls {
     }
 
   private:
-    // A request, and the arrays that it points to.
+    // A request, and the arrays to which it points.
     struct Opened {
         std::shared_ptr<Entry<Core, T>> entry;
         typename Core::template Program<T>* program = nullptr;
@@ -286,12 +289,12 @@ class XlaCalls {
             }
             const size_t given = parameters.size();
             if (given != 0 && given != program->n_weights()) return refused("params: the vector has the wrong size");
-            // An empty array means a structure's own parameters, which are constant.
+            // An empty array stands for the constant parameters of the structure.
             weights = Core::weights_of(*program, given == 0 ? nullptr : parameters.data());
             return xla::Error::success();
         }
 
-        // Results, except for gradients by parameters that are not requested.
+        // Opens arrays of results, without gradients by parameters that are not requested.
         xla::Error open_results(const Out<T>& value, const Out<T>& row) {
             const auto rows = size_t(request.rows);
             if (value.size() && value.size() != rows * size_t(program->features()))
@@ -302,7 +305,8 @@ class XlaCalls {
             return xla::Error::success();
         }
 
-        // Whether arrays for gradients are empty, or have the shapes of their arguments; the context's for each row.
+        // Whether arrays for gradients are empty, or have the shapes of the arguments; the gradient by the context has
+        // one row for each row of x.
         bool are_gradients(const Out<T>& to_parameters, const Out<T>& to_x, const Out<T>& to_context) const {
             const auto rows = size_t(request.rows);
             const auto is = [](const Out<T>& out, size_t size) { return out.size() == 0 || out.size() == size; };
@@ -316,10 +320,10 @@ class XlaCalls {
     }
 };
 
-// The attributes of a call, in the order of a handler's parameters.
+// Names of the attributes of a call, in the order of a handler's parameters.
 inline constexpr const char* call_attributes[] = {"handle", "inverse", "base", "row_scale"};
 
-// The handlers by their names in Python; a capsule holds a void pointer of any kind.
+// A capsule with the address of a handler, as a void pointer.
 inline pybind11::capsule capsule_of(xla::HandlerFunction* handler) {
     return pybind11::capsule(reinterpret_cast<void*>(handler));
 }
@@ -334,7 +338,7 @@ void add_handlers(pybind11::dict& handlers, const std::string& dtype) {
     add("scaled", &xla::Handler<&Calls::scaled, call_attributes, 6>::call);
 }
 
-// Handles of both dtypes, for Python.
+// Binds handles of both dtypes for Python.
 template <class Core>
 void bind_handles(pybind11::module_& m) {
     m.def(

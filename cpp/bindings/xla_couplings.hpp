@@ -24,7 +24,8 @@ class CouplingCalls {
   public:
     using Text = std::string_view;
 
-    // Values (..., active) and params (..., active, n_params), whose leading dimensions are those of the values or 1.
+    // Runs a map on values (..., active) with params (..., active, n_params), whose leading dimensions equal those of
+    // the values or are 1.
     static xla::Error run(Text map, Text scale, double slope, double low, double bound, double min_bin, int64_t bins,
                           bool inverse, In<T> x, In<T> params, Out<T> value, Out<T> log_det) {
         return guarded<Core>([&]() -> xla::Error {
@@ -59,7 +60,7 @@ class CouplingCalls {
         return shape;
     }
 
-    // Arguments of a call, checked.
+    // The checked arguments of a call.
     struct Opened {
         Shape values, rows;
         SharedRows shared;
@@ -87,7 +88,7 @@ class CouplingCalls {
             require(bins >= 0 && bins <= INT32_MAX, "bins: out of range");
             return int(bins);
         }
-        // The shape of an array with one axis for all rows, and its last axes.
+        // The shape of an array with its leading axes joined to one axis of rows, followed by its last axes.
         static Shape matrix(const Shape& rows, const In<T>& array) {
             Shape shape{1};
             for (const int64_t length : rows) shape[0] *= length;

@@ -2,9 +2,9 @@
 // jaxlib.
 //
 // These structures are the binary interface of xla/ffi/api/c_api.h (OpenXLA), in which versions 0.1 to 0.3 agree:
-// jaxlib has them from 0.5 on. XLA promises to keep old versions for a year. XLA queries a handler's version before its
-// first call; the handler reads XLA's version, and returns it if it is supported. Handlers use `Array` and `Error`;
-// `handler` makes the function that XLA calls from a function of a stream, attributes and arrays.
+// jaxlib has them from 0.5 on. XLA promises to keep old versions for a year. XLA queries the version of a handler
+// before the first call of it; the handler reads XLA's version, and returns it if it is supported. Handlers use `Array`
+// and `Error`; `handler` makes the function that XLA calls from a function of a stream, attributes and arrays.
 #pragma once
 
 #include <algorithm>
@@ -20,9 +20,9 @@
 
 namespace headrace::xla {
 
-constexpr int first_minor = 1, last_minor = 3;  // of versions 0.x
+constexpr int first_minor = 1, last_minor = 3;  // supported minor versions of 0.x
 
-// ---- the binary interface: names of our own, the order and types of the fields are XLA's ----------------------------
+// ---- the binary interface: names differ from XLA's, order and types of fields do not --------------------------------
 
 struct Extension {
     size_t size;
@@ -34,8 +34,8 @@ struct Version {
     Extension* extensions;
     int major, minor;
 };
-struct Failure;           // made by XLA's own function
-struct ExecutionContext;  // likewise
+struct Failure;           // made by a function of XLA
+struct ExecutionContext;  // made by XLA
 
 struct NewFailure {
     size_t size;
@@ -52,7 +52,7 @@ struct StreamQuestion {
     size_t size;
     Extension* extensions;
     ExecutionContext* context;
-    void* stream;  // the answer
+    void* stream;  // set by XLA
 };
 struct Functions {
     size_t size;
@@ -154,7 +154,7 @@ class Error {
     std::string message_;
 };
 
-// A C-contiguous argument or result.
+// A C-contiguous array that is an argument or a result.
 template <class T>
 class Array {
   public:
@@ -187,7 +187,7 @@ inline Failure* failure_of(const CallFrame& frame, const Error& error) {
     return frame.functions->new_failure(&made);
 }
 
-// Whether XLA queries a handler's properties instead of calling it; the answer is given then.
+// Whether XLA queries a handler's properties instead of calling it; if so, answers the query.
 inline bool answers_metadata(const CallFrame& frame) {
     if (!frame.extensions || frame.extensions->type != metadata_extension) return false;
     Metadata& metadata = *reinterpret_cast<MetadataQuestion*>(frame.extensions)->metadata;
@@ -197,8 +197,8 @@ inline bool answers_metadata(const CallFrame& frame) {
     return true;
 }
 
-// The parameters of a handler one after another: a stream by a pointer, attributes by their names in a fixed order,
-// then arguments and results. The first problem is kept.
+// Reads the parameters of a handler one after another: a stream from a pointer, attributes by name in a fixed order,
+// then arguments and results. The first error is kept.
 class Reader {
   public:
     Reader(const CallFrame& frame, const char* const* names, int64_t arguments, int64_t results)
@@ -252,7 +252,7 @@ class Reader {
         return question.stream;
     }
 
-    // A number, or a text that is valid during the call.
+    // An attribute: a number, or a text that is valid during the call.
     template <class P>
     P attribute(const char* name) {
         for (int64_t i = 0; i < frame_.attributes.count; ++i) {
@@ -283,8 +283,8 @@ class Reader {
     Error problem_ = Error::success();
 };
 
-// The function that XLA calls: it passes to `function` the values of its parameters' types, of which `n_arguments`
-// arrays are arguments and the others results. `names` are those of its attributes.
+// The function that XLA calls. It passes parameters to `function`; the first `n_arguments` arrays are arguments and
+// later arrays are results. `names` has the names of the attributes.
 template <auto function, const auto& names, int n_arguments>
 struct Handler;
 
@@ -294,7 +294,7 @@ struct Handler<function, names, n_arguments> {
         if (answers_metadata(*frame)) return nullptr;
         constexpr int n_arrays = (int(is_array<P>) + ...);
         Reader reader(*frame, names, n_arguments, n_arrays - n_arguments);
-        std::tuple<P...> parameters{reader.template read<P>()...};  // in this order, which braces guarantee
+        std::tuple<P...> parameters{reader.template read<P>()...};  // evaluated in this order, because of the braces
         return failure_of(
             *frame, reader.problem().is_failure() ? reader.problem() : std::apply(function, std::move(parameters)));
     }

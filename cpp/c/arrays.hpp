@@ -1,4 +1,4 @@
-// A caller's arrays: checks before the core reads them, and memory for results that it does not write in place.
+// A caller's arrays: checks before the core reads them, and memory for results that the core cannot write in place.
 #pragma once
 
 #include <vector>
@@ -8,18 +8,18 @@
 
 namespace headrace {
 
-// The range of bytes of an array's values, relative to its data, and whether no two values overlap.
+// The range of bytes of an array's values, relative to its `data` pointer, and whether no two values overlap.
 struct Extent {
-    int64_t begin = 0, end = 0;          // of the whole array
-    int64_t row_begin = 0, row_end = 0;  // of its first row
-    int64_t row_stride = 0;              // in bytes
+    int64_t begin = 0, end = 0;          // range of the whole array
+    int64_t row_begin = 0, row_end = 0;  // range of the first row
+    int64_t row_stride = 0;              // distance of rows in bytes
     bool is_distinct = true;
 };
 
 template <class Given>
 Extent extent_of(const char* name, const Given& a) {
     const int64_t size = a.dtype == HEADRACE_FLOAT64 ? 8 : 4;
-    const auto far = [&](int64_t stride, int64_t count) {  // bytes to the last value
+    const auto far = [&](int64_t stride, int64_t count) {  // bytes from the first value to the last
         int64_t bytes = 0;
         const bool overflows = __builtin_mul_overflow(stride, size, &bytes) ||
                                __builtin_mul_overflow(bytes, count > 0 ? count - 1 : 0, &bytes) ||
@@ -43,7 +43,7 @@ Extent extent_of(const char* name, const Given& a) {
     return e;
 }
 
-// The dtype, the pointer and the shape.
+// Checks dtype, shape and pointer of an array.
 template <class Given>
 void check_array(const char* name, const Given& a, int64_t columns, headrace_code wrong_shape) {
     require(a.dtype == HEADRACE_FLOAT32 || a.dtype == HEADRACE_FLOAT64, HEADRACE_BAD_DTYPE, name,
@@ -68,7 +68,8 @@ bool are_apart(const A& a, const Extent& x, const B& b, const Extent& y) {
     if (a.rows == 0 || b.rows == 0) return true;
     const int64_t between = int64_t(reinterpret_cast<uintptr_t>(b.data) - reinterpret_cast<uintptr_t>(a.data));
     if (x.end <= between + y.begin || between + y.end <= x.begin) return true;
-    // Columns of one table: rows at the same distance, each within a range of its own.
+    // Two sets of columns of one table overlap in no row: rows have equal distances, and ranges of bytes within a row
+    // are disjoint.
     const int64_t stride = x.row_stride < 0 ? -x.row_stride : x.row_stride;
     if (stride == 0 || (y.row_stride != x.row_stride && y.row_stride != -x.row_stride)) return false;
     const int64_t x_size = x.row_end - x.row_begin, y_size = y.row_end - y.row_begin;
@@ -77,11 +78,11 @@ bool are_apart(const A& a, const Extent& x, const B& b, const Extent& y) {
     return offset >= x_size && offset + y_size <= stride;
 }
 
-// Where the core writes the rows of a result: in the caller's memory, or in memory of this object.
+// The memory into which the core writes the rows of a result: the caller's, or memory of this object.
 template <class T>
 class Result {
   public:
-    // null: it is not wanted.
+    // `given` is null where the caller does not need the result.
     Result(const char* name, const headrace_output* given, int64_t rows, int64_t columns)
         : name_(name), rows_(rows), columns_(columns) {
         if (!given) return;
@@ -105,7 +106,7 @@ class Result {
             require(are_apart(out_, extent_, other.out_, other.extent_), HEADRACE_OVERLAP, other.name_,
                     ": expected memory of its own, got some of ", name_);
     }
-    // Written only after the last row was read, but where the two are the same array.
+    // Results that overlap an input are written only after its last row was read, unless both are the same array.
     void keep_apart(const headrace_input& input, const Extent& extent) {
         if (!is_wanted_ || are_apart(out_, extent_, input, extent)) return;
         const bool is_same = input.data == out_.data && input.dtype == out_.dtype && input.rows == out_.rows &&
@@ -116,10 +117,10 @@ class Result {
 
     // Memory for values of T, or null where no values are wanted.
     T* values() { return is_wanted_ ? memory(own_) : nullptr; }
-    // Memory for double where the core writes these in a model of float.
+    // Memory for double results of a model of float.
     double* wide_values() { return is_wanted_ ? memory(wide_) : nullptr; }
 
-    // Copies results that the core wrote elsewhere to the caller.
+    // Copies results to the caller's memory where the core wrote them elsewhere.
     void finish() const {
         if (!own_.empty()) copy_from(own_);
         if (!wide_.empty()) copy_from(wide_);

@@ -1,4 +1,4 @@
-// The functions of headrace.h: no exception leaves them.
+// The functions of headrace.h, which throw no exceptions.
 #include "include/headrace.h"
 
 #include <cstring>
@@ -11,7 +11,8 @@
 #include "model.hpp"
 #include "sequence_model.hpp"
 
-// A model in the dtype of its file; a transform without parameters has both. A flow of sequences has only this member.
+// A model in the dtype of its file: one of `single` and `wide`, both for a transform without parameters. A flow of
+// sequences has only `sequences`.
 struct headrace_flow {
     std::unique_ptr<const headrace::Model<float>> single;
     std::unique_ptr<const headrace::Model<double>> wide;
@@ -29,7 +30,7 @@ struct headrace_stream {
 namespace headrace {
 namespace {
 
-// Without a destructor, because threads may end after the library was unloaded.
+// The last message of a thread, an array without a destructor, because threads may end after the library was unloaded.
 thread_local char message[1024] = "";
 
 void tell(const char* text) {
@@ -64,12 +65,13 @@ int guarded(const F& call) noexcept {
     }
 }
 
-// The dtype of a file, before its tensors are read.
+// The dtype of a file, known before its tensors are read.
 headrace_dtype dtype_of(const detail::Container& file) {
     const detail::Value& value = file.header().entries().at("dtype");
     if (value.is(detail::Value::Kind::null)) return HEADRACE_ANY;
     const bool is_double = value.is(detail::Value::Kind::text) && value.text() == "float64";
-    return is_double ? HEADRACE_FLOAT64 : HEADRACE_FLOAT32;  // reading refuses others
+    return is_double ? HEADRACE_FLOAT64 : HEADRACE_FLOAT32;  // files with other dtypes are refused when their tensors
+                                                             // are read
 }
 
 headrace_flow* opened_flow(detail::Container file) {
@@ -80,7 +82,7 @@ headrace_flow* opened_flow(detail::Container file) {
         flow->sequences = sequence_model(file, dtype == HEADRACE_FLOAT64);
         return flow.release();
     }
-    if (dtype == HEADRACE_ANY) {  // each reading takes all tensors
+    if (dtype == HEADRACE_ANY) {  // reading moves all tensors out of a container
         detail::Container again = file;
         flow->wide = std::make_unique<const Model<double>>(again);
     }
@@ -101,7 +103,8 @@ int opened_by(headrace_flow** flow, const F& container) noexcept {
     });
 }
 
-// call(model) with the model of the file's dtype; of a transform without parameters, that of the rows' dtype.
+// Calls call(model) with the model of the file's dtype, or for a transform without parameters with that of the rows'
+// dtype.
 template <class F>
 int with_model(const headrace_flow* flow, const headrace_input* rows, const F& call) noexcept {
     return guarded([&] {
@@ -117,7 +120,7 @@ int with_model(const headrace_flow* flow, const headrace_input* rows, const F& c
     });
 }
 
-// *stream becomes the result of open(), or NULL.
+// Calls open(), and sets *stream to the result, or to NULL after an error.
 template <class F>
 int stream_by(headrace_stream** stream, const char* name, const F& open) noexcept {
     return guarded([&] {

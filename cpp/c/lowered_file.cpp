@@ -15,13 +15,13 @@ namespace {
 template <class T>
 using Values = std::vector<T>;
 
-// A network step whose conditioner is not made yet, so that its columns can be exchanged for others.
+// A network step before its conditioner is constructed, so that columns can still be replaced by others.
 template <class T>
 struct Network {
     bool inverted = false, reads_data = false;
     MaskedOptions options;
     MapSettings map;
-    bool has_levels = true;  // otherwise masks give the structure
+    bool has_levels = true;  // otherwise the structure follows from masks
     std::vector<int> levels;
     std::vector<std::vector<int>> degrees;
     std::vector<std::vector<uint8_t>> masks;
@@ -54,7 +54,7 @@ const std::string& name_of(detail::Activation activation) {
     return detail::activation_names()[size_t(activation)];
 }
 
-// Maps of all coordinates by a network without inputs: its biases are their raw parameters.
+// A map of all coordinates by a network without inputs, whose biases are the map's raw parameters.
 template <class T>
 Network<T> constant(bool inverted, int features, MapSettings map, Values<T> biases) {
     Network<T> network;
@@ -81,7 +81,8 @@ Network<T> lines(bool inverted, const std::vector<Number>& shift, const std::vec
     return constant<T>(inverted, int(shift.size()), settings_named("affine", "exp"), pairs<T>(shift, log_scale));
 }
 
-// Drafts of a description, in the order of a program that leads from latent to data; inverted: from data to latent.
+// Makes the drafts of a description, in the order of a program from latent to data; where `inverted`, from data to
+// latent.
 template <class T>
 class Drafting {
   public:
@@ -142,7 +143,7 @@ class Drafting {
         return one(lines<T>(inverted, own.shift, own.log_scale));
     }
 
-    // Two triangles with the diagonal between them, then signs and the order.
+    // Drafts of a linear map: two triangular factors with the diagonal between them, then signs and the order.
     static Drafts<T> made(const D& d, detail::LinearDescription<T>& own, bool inverted) {
         const int n = d.features;
         const std::vector<int> all = first_integers(n), back = inverse_order(own.order);
@@ -171,7 +172,8 @@ class Drafting {
         return drafts;
     }
 
-    // A map that is not trainable: products with its factors, as python/headrace/_flow/transforms/linear.py has them.
+    // Drafts of a linear map that is not trainable: products with fixed factors, as
+    // python/headrace/_flow/transforms/linear.py has them.
     static Drafts<T> made_fixed(const detail::LinearDescription<T>& own,
                                 const typename detail::LinearDescription<T>::Fixed& fixed, bool inverted) {
         const size_t size = own.order.size();
@@ -276,7 +278,8 @@ class Drafting {
         return drafts;
     }
 
-    // Blocks of a rotation lie on the diagonal, so that its columns have to be the first ones while it acts.
+    // Orders columns so that those of a rotation are the first ones while the rotation acts, because its blocks lie on
+    // the diagonal.
     static void turn_columns(RotationSpec turn, const std::vector<int>& columns, int features, Drafts<T>& drafts) {
         std::vector<int> first = columns;
         std::vector<bool> is_moved(size_t(features), false);
@@ -307,7 +310,7 @@ class Drafting {
         return network;
     }
 
-    // Layers that read only the context precede the others.
+    // The network that a file describes, with layers that read only the context before the others.
     static Network<T> described(detail::Layers<T>& layers) {
         Network<T> network;
         network.options.activation = name_of(layers.activation);
@@ -333,7 +336,7 @@ class Drafting {
         return network;
     }
 
-    // Rows of the last layer, coordinate by coordinate.
+    // Orders rows of the last layer coordinate by coordinate.
     static void order_outputs(Network<T>& network, const std::vector<size_t>& place) {
         const size_t last = network.tensors.size() - 1, rows = place.size();
         const size_t width = rows ? network.tensors[last - 1].size() / rows : 0;
@@ -348,7 +351,8 @@ class Drafting {
         ordered(network.masks.back(), width);
     }
 
-    // A structure derived from masks may need far more memory than the masks.
+    // Refuses masks from which a structure cannot be derived, because a structure may need far more memory than its
+    // masks.
     static void check_derivable(const D& d, const Network<T>& network, int n_params) {
         size_t units = 0, size = 0;
         for (const auto& mask : network.masks) size += mask.size();
@@ -398,7 +402,7 @@ LoweredSteps<T> finished(Drafts<T> drafts, const std::string& place) {
         for (Draft<T>& draft : drafts) {
             if (Network<T>* const network = std::get_if<Network<T>>(&draft)) {
                 lowered.steps.push_back(finished(*network, lowered.weights));
-                *network = {};  // values of the network are copied to the weights
+                *network = {};  // values of the tensors have been copied to the weights
             } else {
                 lowered.steps.push_back(std::move(std::get<StepSpec>(draft)));
             }

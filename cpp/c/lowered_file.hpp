@@ -1,4 +1,4 @@
-// From the description in a file to the parts of programs: steps, in their order, and weights in one vector.
+// Converts the description in a file to the parts of programs: steps in order, and weights in one vector.
 #pragma once
 
 #include <vector>
@@ -11,10 +11,10 @@ namespace headrace {
 template <class T>
 struct LoweredSteps {
     std::vector<StepSpec> steps;
-    std::vector<T> weights;  // of these steps, in their order
+    std::vector<T> weights;  // weights of the steps, in the order of the steps
 };
 
-// Throws FileFormatError for a transform that the core refuses.
+// Converts the description of a transform. Throws FileFormatError for a transform that the core refuses.
 template <class T>
 struct Lower {
     LoweredSteps<T> operator()(detail::TransformDescription<T> description) const;

@@ -12,9 +12,9 @@
 namespace headrace {
 namespace {
 
-constexpr uint64_t stream_of_ensembles = 0x656E73656D626C65u;  // as in python/headrace/_fit/ensemble.py
+constexpr uint64_t stream_of_ensembles = 0x656E73656D626C65u;  // the constant of python/headrace/_fit/ensemble.py
 
-// NumPy's logaddexp.
+// log(exp(x) + exp(y)), rounded as by NumPy's logaddexp.
 double log_of_sum(double x, double y) {
     if (x == y) return x + 0.693147180559945309417232121458176568;
     const double difference = x - y;
@@ -25,13 +25,13 @@ double log_of_sum(double x, double y) {
 
 }  // namespace
 
-// A call's arrays, checked, and its request to a program.
+// The arrays of a call, checked, and its request to a program.
 template <class T>
 struct Model<T>::Call {
     Request<T> request;
     Result<T> value, per_row;
 
-    // The names are those of headrace.h; columns of `value` are the model's features.
+    // Names of arrays are those of headrace.h; `value` has a column for each feature of the model.
     Call(const Facts& facts, const Arguments& given, int64_t rows, const char* input_name, const char* value_name,
          const char* per_row_name)
         : value(value_name, given.value, rows, facts.features), per_row(per_row_name, given.per_row, rows, 1) {
@@ -45,7 +45,7 @@ struct Model<T>::Call {
         keep_apart(given.rows, input_name, given.context, value, per_row);
     }
 
-    // Results are written after everything that they overlap was read.
+    // Requires that results which overlap an input are written only after the input was read.
     template <class... Results>
     static void keep_apart(const headrace_input* rows, const char* name, const headrace_input* context,
                            Results&... results) {
@@ -225,7 +225,8 @@ void Model<T>::mixed_log_prob(const Request<T>& asked, T* log_prob) const {
 template <class T>
 std::vector<size_t> Model<T>::chosen(const Request<T>& asked) const {
     std::vector<double> edges;
-    size_t last = 0;  // sums round, and no member of weight 0 is drawn
+    size_t last = 0;  // index of the last member with a positive weight, because sums of weights round and members of
+                      // weight 0 must not be chosen
     for (size_t i = 0; i < members_.size(); ++i) {
         edges.push_back(members_[i].weight + (i ? edges.back() : 0.0));
         if (members_[i].weight > 0) last = i;
@@ -240,7 +241,7 @@ std::vector<size_t> Model<T>::chosen(const Request<T>& asked) const {
     return member;
 }
 
-// Each row is a member's own row of this seed and index, from a member that is drawn for it.
+// Row i is row i of the sample of one member for this seed, and the member is chosen at random for each row.
 template <class T>
 template <class Number>
 void Model<T>::mixed_rows(const Request<T>& asked, Number* rows) const {
@@ -311,7 +312,7 @@ void Model<T>::mixed_sample(Call& call, const Arguments& given) const {
     if (given.per_row) {
         Request<T> request = call.request;
         request.inverse = true;
-        request.tiles_only = false;  // as in log_prob of these rows
+        request.tiles_only = false;  // as in a call of log_prob
         request.input = &rows;
         mixed_log_prob(request, call.per_row.values());
     }

@@ -1,4 +1,5 @@
-// The compiled contents of a file: programs of a flow, of an ensemble's members or of a transform, and their calls.
+// The compiled contents of a file: programs of a flow, of an ensemble's members or of a transform, and calls of these
+// programs.
 #pragma once
 
 #include <memory>
@@ -11,7 +12,7 @@
 
 namespace headrace {
 
-// Arguments of a call. Missing arguments are null.
+// The arguments of a call, where null stands for a missing argument.
 struct Arguments {
     const headrace_input *rows = nullptr, *context = nullptr;
     const headrace_output *value = nullptr, *per_row = nullptr, *by_context = nullptr;
@@ -34,7 +35,8 @@ class Model {
   private:
     struct Member {
         std::shared_ptr<const Program<T>> program;
-        Base noise = Base::none;  // the kind of noise whose rows an ensemble's member takes; none: it draws its own
+        Base noise = Base::none;  // the noise from which an ensemble's member makes its rows; none: the member draws
+                                  // them itself
         double weight = 1.0;
     };
     struct Call;
@@ -49,7 +51,7 @@ class Model {
 
     Facts facts_;
     std::vector<Member> members_;
-    std::shared_ptr<const Program<T>> noise_[2];  // normal, logistic; of ensembles
+    std::shared_ptr<const Program<T>> noise_[2];  // programs that draw noise for ensembles: normal and logistic
 };
 
 extern template class Model<float>;

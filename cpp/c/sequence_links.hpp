@@ -1,4 +1,4 @@
-// Links of a chain over time from the description in a file.
+// Converts the description of a sequence's transform in a file to the links of a chain over time.
 #pragma once
 
 #include "../../runtime/parts/sequence_file.hpp"
@@ -13,7 +13,7 @@ struct WeightedLink {
     LinkWeights<T> weights;
 };
 
-// Throws FileFormatError where the core refuses an argument.
+// The link of a description. Throws FileFormatError where the core refuses an argument.
 template <class T>
 WeightedLink<T> link_of(detail::LinkDescription<T, LoweredSteps<T>>& d, int features, bool is_rounded);
 

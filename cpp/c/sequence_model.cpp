@@ -13,7 +13,8 @@
 namespace headrace {
 namespace {
 
-constexpr int64_t most_position = int64_t(1) << 62;  // of a state: steps after it do not overflow
+constexpr int64_t most_position = int64_t(1) << 62;  // of a state's position: sums with the steps of a call do not
+                                                     // overflow
 
 double value_at(const ArrayView& a, int64_t row, int64_t column) {
     const char* const at = a.data + row * a.row_stride + column * a.column_stride;
@@ -27,7 +28,7 @@ double value_at(const ArrayView& a, int64_t row, int64_t column) {
     return double(x);
 }
 
-// The contents of a file: the chain, from latent to data, and its weights.
+// The chain of a file, from latent to data, and its weights.
 template <class T>
 struct SequenceFile {
     Facts facts;
@@ -175,7 +176,7 @@ void StreamOf<T>::extend(int64_t frames, const headrace_input* frames_given) {
             "covariates: expected ", frames, " rows for all sequences, or ", rows() * frames, ", got ",
             covariates.rows);
     const ArrayView given = opened("covariates", covariates);
-    // Frames of the past are of no further use.
+    // Frames of the past, which no later step needs, are removed.
     const int64_t known = stream_.n_frames();
     const int64_t old = std::min(known, position() / facts().hop - stream_.first_frame()), kept = known - old;
     const int64_t apart = covariates.rows == frames ? 0 : frames;

@@ -1,4 +1,4 @@
-// A file of sequences, and streams of it that proceed step by step.
+// A model of sequences from a file, and its streams, which proceed step by step.
 #pragma once
 
 #include <memory>
@@ -9,7 +9,7 @@
 
 namespace headrace {
 
-// Sequences that proceed together. Arrays hold the steps of the first sequence, then those of the second. A refused
+// Sequences that proceed together. Arrays hold all steps of the first sequence, then those of the second. A refused
 // call leaves the stream unchanged; after a call that fails for lack of memory, the stream refuses all further calls.
 class SequenceStream {
   public:
@@ -20,7 +20,7 @@ class SequenceStream {
 
     virtual int64_t rows() const = 0;
     virtual int64_t position() const = 0;
-    virtual int64_t numbers() const = 0;  // values of a row's state
+    virtual int64_t numbers() const = 0;  // the number of values in the state of one row
     virtual void push(const headrace_input* x, const headrace_output* log_prob, const headrace_output* z) = 0;
     virtual void pull(uint64_t seed, const headrace_output* x) = 0;
     virtual void extend(int64_t frames, const headrace_input* covariates) = 0;
@@ -38,11 +38,11 @@ class SequenceModel {
 
     virtual const Facts& facts() const = 0;
     virtual bool is_double() const = 0;
-    // Keeps the model while it lives.
+    // Opens a stream, which keeps the model alive.
     virtual std::unique_ptr<SequenceStream> stream(int64_t rows, const headrace_input* context) const = 0;
 };
 
-// Whether a file is of sequences; then its contents, or FileFormatError.
+// Functions that tell a file of sequences from others, and read it; reading throws FileFormatError.
 bool is_of_sequences(const detail::Container& file);
 std::shared_ptr<const SequenceModel> sequence_model(detail::Container& file, bool is_double);
 

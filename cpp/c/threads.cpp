@@ -1,4 +1,4 @@
-// The number of threads by plain functions, which threadpoolctl also finds by their names.
+// Plain functions for the number of threads, which threadpoolctl also finds by their names.
 #include "../core/threads.hpp"
 
 #include "include/headrace.h"

@@ -1,29 +1,30 @@
-// Products of networks whose values are rounded to bf16: the arguments of kernels, and the table of kernels. A flow of
-// such products is exactly invertible and normalised nevertheless, because its conditioner is just another function.
+// Products of networks whose values are rounded to bf16: the arguments of kernels, and the table of kernels. A flow
+// with rounded products is still exactly invertible and normalised, because any function may be a conditioner.
 //
-// A value is one bf16 number, or a sum of two or three *parts*: the rounded value, the rounded remainder, and the
-// rounded second remainder. The product of two values is a sum of products of their parts, in the order of
-// math/bf16.hpp, which leaves out the smallest.
+// A float32 value is represented by one bf16 value, or by a sum of two or three *parts*: the rounded value, the rounded
+// remainder, and the rounded second remainder. The product of two values is a sum of products of their parts, in the
+// order of math/bf16.hpp, without the smallest products.
 //
-// A sum has one of two orders, which is the flow's setting. In *pairs* it starts at zero and takes its inputs two by
-// two, the second one first. In *steps* of 32, as tiles of AMX do: in a step the even inputs are summed from zero, and
-// the odd ones from zero; the two are added, and the result to the sum. The bias is last. Inputs that do not exist, or
-// are not computed yet, count as zero, so that results do not depend on the kernel. A waiting sum of pairs is one
-// value, a waiting sum of steps also has the two sums of its present step, after any whole number of *quads*, which are
-// here pairs or four inputs.
+// A sum over inputs has one of two orders, a setting of the flow. A sum in *pairs* starts at zero and takes its inputs
+// two by two, the second one first. A sum in *steps* takes 32 inputs at once, as tiles of AMX do: the even inputs of a
+// step are summed from zero, the odd inputs are summed from zero, and the total of both is added to the sum. The bias
+// is added last. Inputs that do not exist, or are not computed yet, count as zero, so that results do not depend on the
+// kernel. A sum can wait for further inputs after any whole number of *quads*: two inputs for sums in pairs, four for
+// sums in steps. A waiting sum in pairs is one value; a waiting sum in steps also has the two sums of its present step.
 //
-// Kernels differ in the *words* of 32 bits of their factors. Words of pairs and of AMX hold two adjacent inputs, the
-// even one in the lower half. VDPBF16PS adds the upper half's product first, and then the lower half's: for steps,
-// words 2 j and 2 j + 1 have inputs 4 j and 4 j + 2, 4 j + 1 and 4 j + 3, in the upper and the lower half. Words of
-// multiply-adds for steps hold one input, a rounded float32.
+// Kernels store their factors in *words* of 32 bits, whose contents differ. Words for pairs and for AMX hold two
+// adjacent inputs, the even one in the lower half. VDPBF16PS adds the product of the upper half first, then that of the
+// lower half, so that in its steps words 2 j and 2 j + 1 have inputs 4 j and 4 j + 2, 4 j + 1 and 4 j + 3, in the upper
+// and the lower half. Words for steps by multiply-adds hold one input, a rounded float32.
 //
-// Weights are in blocks of bf16_units units, [word][part][unit], each block as long as the inputs of its last unit,
-// rounded up to steps: tiles of rows broadcast units one by one, small batches read a block's units at once.
+// Weights are in blocks of bf16_units units, [word][part][unit]. A block is as long as the inputs of its last unit,
+// rounded up to steps. Tiles of rows broadcast the weights of single units; small batches read all units of a block at
+// once.
 //
-// In the backward pass both products are of rounded values, too, and have the same order. The gradient of an input is
-// summed over units; weights are stored a second time for it, in blocks of bf16_units inputs, [word][part][input], from
-// the first step that reads the block. The product for a weight's gradient is summed over rows; values beyond the last
-// row are zero.
+// In the backward pass the factors of both products are rounded, too, and sums have the same order. The gradient of an
+// input is summed over units, for which weights are stored a second time, in blocks of bf16_units inputs,
+// [word][part][input], from the first step that reads the block. The gradient of a weight is summed over rows; values
+// beyond the last row are zero.
 #pragma once
 
 #include <cstdint>
@@ -33,13 +34,14 @@
 namespace headrace {
 
 constexpr int bf16_units = 16;
-constexpr int panel_blocks = 8;  // of a layer: a position's values are added to these at once (small_batch_plan)
+constexpr int panel_blocks = 8;  // blocks of units of a layer to whose sums the values of a position are added at once
+                                 // (small_batch_plan)
 constexpr int most_bf16_parts = 3;
-constexpr int bf16_step = 32;  // inputs of a step
+constexpr int bf16_step = 32;  // number of inputs of a step
 constexpr int bf16_quad = 4;
 
-// The products of parts of a weight and of a value, the smallest first; and the sums of a unit in a small batch: the
-// sum, and of each kind of product the two of its step.
+// bf16_kinds: the number of products of a part of a weight and a part of a value. bf16_planes: the number of sums of a
+// unit in a small batch, which are its sum and two sums of the present step for each kind of product.
 constexpr int bf16_kinds(int parts) {
     return parts * (parts + 1) / 2;
 }
@@ -48,117 +50,120 @@ constexpr int bf16_planes(int parts) {
     return 1 + 2 * bf16_kinds(parts);
 }
 
-// Offsets of blocks, here and below, are those of one part, in words of two inputs.
+// Offsets of blocks in this file count the words of one part, of two inputs each.
 
 // A layer whose weights are to be rounded.
 struct Bf16Layer {
-    const float* weights;  // the transform's first weight
-    const uint32_t* row;   // offset of each unit's
+    const float* weights;  // first weight of the transform
+    const uint32_t* row;   // offset of each unit's weights
     const int* visible;    // number of inputs that each unit reads
     int in, out;
-    const uint32_t* block;  // start of each block of units, and end of the last one
-    const int64_t* back;    // start of each block of inputs, if the first step of units read it
+    const uint32_t* block;  // start of each block of units, and the end of the last block
+    const int64_t* back;    // start of each block of inputs, as if the first step of units read the block
 };
 
-// Units [unit, unit + units) of a layer, for the rows of a tile.
+// The product of units [unit, unit + units) of a layer, for the rows of a tile.
 struct Bf16Product {
-    const uint32_t* weights;  // the transform's first word
-    const uint32_t* block;    // start of each of the layer's blocks, and end of the last one
+    const uint32_t* weights;  // first word of the transform's weights
+    const uint32_t* block;    // start of each of the layer's blocks, and the end of the last block
     int unit, units;
-    int k0, k1;             // inputs; the first one starts a step, or a quad
-    const uint32_t* input;  // [word][part][stride]
-    float* output;          // [unit][stride], of the first one
+    int k0, k1;             // range of inputs; k0 starts a step, or a quad
+    const uint32_t* input;  // inputs [word][part][stride]
+    float* output;          // results [unit][stride] from `unit` on
     int64_t stride;
-    float* waiting;     // [unit][2][stride], of the first one: sums of the step that k0 or k1 is inside of
-    const float* bias;  // null unless these inputs come first: more inputs follow, and the last ends a step, or a quad
-    bool from_zero;     // otherwise from the values in the output
+    float* waiting;     // sums [unit][2][stride] from `unit` on, of an unfinished step at k0 or k1
+    const float* bias;  // biases, or null where inputs follow that come first; the last of these ends a step, or a quad
+    bool from_zero;     // whether sums start from zero; otherwise from the values in the output
     bool relu;
-    // Kernels that `settle` finish the units of the whole op, where `words` is not null:
+    // Kernels that `settle` use the members below where `words` is not null, and finish the units of the whole op.
     int activation;
-    uint32_t* words;  // the layer's values: lines like the input
-    bool keeps;       // the output gets the values, too
+    uint32_t* words;  // the layer's rounded values, in lines like the input
+    bool keeps;       // whether the output gets the values, too
 };
 
-// Blocks [first, end) of a layer, small batches: inputs [k0, k1), clipped to each block's, are added to sums. Both ends
-// are multiples of quads.
+// Sums of blocks [first, end) of a layer in a small batch, to which inputs [k0, k1) are added as far as a block reads
+// them. k0 and k1 are multiples of quads.
 struct Bf16Sums {
     const uint32_t *weights, *block;
     int first, end;
     int k0, k1;
-    const uint32_t* input;  // [row][stride], a row's [step][part][word]
-    float* sums;            // [row][stride], a row's [block][plane][unit] of the layer
+    const uint32_t* input;  // inputs [row][stride]; a row is [step][part][word]
+    float* sums;            // sums [row][stride]; a row is the layer's [block][plane][unit]
     int64_t stride;
     int rows;
 };
 
-// Units [unit, end): inputs [k0, k1) are added to the sums of their blocks; then the inputs up to k_end, which do not
-// fill a quad, the bias, the activation, and the rounded values for the layer above. Units form whole blocks unless
-// `alone`.
+// The last op of units [unit, end). First inputs [k0, k1) are added to the sums of the units' blocks, then inputs up to
+// k_end, which do not fill a quad, and the bias. The activation and rounded values for the layer above follow. Units
+// form whole blocks unless `alone`.
 struct Bf16Ends {
     Bf16Sums add;
     int unit, end;
     bool alone;
     int k_end;
-    const float* bias;       // biases of the layer's units; whole blocks can be read, here and below
-    float *product, *value;  // of the layer's units; equal pointers where only one is needed
-    int activation;          // identity_index: none here
+    const float* bias;       // biases of the layer's units; this array and those below can be read in whole blocks
+    float *product, *value;  // products and values of the layer's units; equal pointers where only one is needed
+    int activation;          // identity_index: no activation is applied here
     uint32_t* words;         // values as inputs of the next layer; null: no layer reads them
 };
 
-// The gradient of inputs [column, column + columns) of a layer from that of units [unit0, unit1).
+// The gradient of inputs [column, column + columns) of a layer from the gradient of units [unit0, unit1).
 struct Bf16Columns {
-    const uint32_t* weights;  // the transform's first word
+    const uint32_t* weights;  // first word of the transform's weights
     const int64_t* back;
     int column, columns;
     int unit0, unit1;
-    const uint32_t* grad;  // [word][part][stride]
-    float* output;         // [input][stride], from `column`
+    const uint32_t* grad;  // gradients of units, [word][part][stride]
+    float* output;         // gradients of inputs, [input][stride] from `column` on
     const float* gate;
     int64_t stride;
     Gate kind;
 };
 
-// The gradient of weights of some units, summed over rows of a group of tapes.
+// The gradient of the weights of some units, summed over the rows of a group of tapes.
 struct Bf16Weights {
-    const uint32_t* grad;    // [unit][part][word] of the first tile's tape
-    const uint32_t* panels;  // [input / width][word][part][width] of the first tile's tape
-    int64_t size;            // from tape to tape
+    const uint32_t* grad;    // gradients [unit][part][word] on the first tile's tape
+    const uint32_t* panels;  // inputs [input / width][word][part][width] on the first tile's tape
+    int64_t size;            // distance of one tape from the next
     int height, rows;
-    float* output;        // the transform's first weight's gradient
-    const uint32_t* row;  // offsets of the units' weights
+    float* output;        // gradient of the transform's first weight
+    const uint32_t* row;  // offsets of the weights of units
     int input;
-    bool add;  // added to the present values
+    bool add;  // whether gradients are added to the present values
 };
 
 struct Bf16Kernels {
     Bf16Layout layout;
-    // Lines [first, end) of a tile to words; lines beyond the end count as zero.
+    // Rounds lines [first, end) of a tile to words; lines beyond the end count as zero.
     void (*round_lines)(const float* lines, int64_t stride, int first, int end, int vectors, uint32_t* words) noexcept;
     void (*product)(const Bf16Product&, int vectors) noexcept;
-    // Values [first, end) of a row of a small batch.
+    // Rounds values [first, end) of a row of a small batch to words.
     void (*round_row)(const float* values, int first, int end, uint32_t* words) noexcept;
     void (*add)(const Bf16Sums&) noexcept;
-    void (*finish)(const Bf16Ends&) noexcept;  // with the values to add before
-    // A layer's weights in the layouts that the run and the backward pass read; tiles of rows may have their own.
+    void (*finish)(const Bf16Ends&) noexcept;  // first adds inputs as `add` does
+    // Rounds a layer's weights, in the layouts of the run and the backward pass; tiles of rows may have a separate
+    // layout.
     void (*round_weights)(const Bf16Layer&, uint32_t* words) noexcept;
     void (*round_tile_weights)(const Bf16Layer&, uint32_t* words) noexcept;
     void (*round_columns)(const Bf16Layer&, uint32_t* words) noexcept;
-    // Lines [first, end) of gradients to words. Lines from the end to `live` are rounded already, and may be rounded
-    // again; those beyond count as zero. Lines before `first` are not computed yet, and count as zero.
+    // Rounds lines [first, end) of gradients to words. Lines [end, live) are already rounded, and may be rounded again.
+    // Lines before `first`, which are not computed yet, and lines from `live` on count as zero.
     void (*round_gradients)(const float* lines, int64_t stride, int first, int end, int live, int vectors,
                             uint32_t* words) noexcept;
     void (*columns)(const Bf16Columns&, int vectors) noexcept;
-    // Lines of a tile to words of rows: [line][part][word], and [line / width][word][part][width].
+    // Round lines of a tile to words of rows: row_words as [line][part][word], panels as [line /
+    // width][word][part][width].
     void (*row_words)(const float* lines, int n, int64_t height, int rows, uint32_t* words) noexcept;
     void (*panels)(const float* lines, int n, int64_t height, int rows, uint32_t* panels) noexcept;
-    // Up to row_block units by any number of vectors of inputs.
+    // Sums the weight gradients of at most row_block units by any number of vectors of inputs.
     void (*weights)(const Bf16Weights&, int units, int vectors) noexcept;
-    // Called before and after a thread's tiles of rows and its sums of weights; null where nothing is needed.
+    // Called before and after a thread computes tiles of rows or sums of weight gradients; null where a kernel needs no
+    // such call.
     void (*begin)() noexcept = nullptr;
     void (*end)() noexcept = nullptr;
 };
 
-// A thread's use of the kernels for tiles of rows, if a call has any.
+// The use of kernels for tiles of rows by a thread: its constructor calls `begin`, its destructor `end`.
 class Bf16Session {
   public:
     explicit Bf16Session(const Bf16Kernels* kernels) : end_(kernels ? kernels->end : nullptr) {

@@ -1,4 +1,4 @@
-// Block diagonal square matrices: their blocks row by row, one after another.
+// Block diagonal square matrices, stored as their blocks row by row, one block after another.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 
 namespace headrace {
 
-// Whether blocks of these sizes, with this number of elements in total, cover the diagonal of an n x n matrix.
+// Whether blocks of the given sizes, with `numbers` elements in total, cover the diagonal of an n x n matrix.
 inline bool blocks_fit(const std::vector<int>& sizes, size_t n, size_t numbers) {
     for (const int size : sizes) {
         if (size < 1 || size_t(size) > n || size_t(size) * size_t(size) > numbers) return false;
@@ -19,7 +19,7 @@ inline bool blocks_fit(const std::vector<int>& sizes, size_t n, size_t numbers) 
     return n == 0 && numbers == 0;
 }
 
-// Throws unless the elements are those of such a matrix, and an order holds each of n features once.
+// Throws unless `matrix` has the elements of an n x n block diagonal matrix, and `order` has each of n features once.
 inline void check_turn(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
                        size_t n) {
     if (!blocks_fit(blocks, n, matrix.size()))
@@ -33,7 +33,7 @@ inline void check_turn(const std::vector<double>& matrix, const std::vector<int>
     if (order.size() != n) throw std::invalid_argument("order: expected each feature once");
 }
 
-// Where each row's elements start, and the first row of each block; at the end the end of all.
+// The index of each row's first element, and the first row of each block; both end with the total.
 inline std::pair<std::vector<uint32_t>, std::vector<int>> block_rows(const std::vector<int>& sizes) {
     std::vector<uint32_t> row;
     std::vector<int> first{0};

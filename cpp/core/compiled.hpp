@@ -1,4 +1,4 @@
-// A program's steps in one direction: the arguments of the kernels, and the owners of their memory.
+// The steps of a program in one direction: arguments of kernels, and the owners of the memory that these point to.
 #pragma once
 
 #include <memory>
@@ -11,15 +11,16 @@ namespace headrace {
 
 template <class T>
 struct Compiled {
-    int number = 0;  // among the chains of its program: forward and inverse with the base, then without
+    int number = 0;  // index among the chains of its program: forward and inverse with the base, then forward and
+                     // inverse without
     Chain<T> chain;
     std::vector<Step<T>> steps;
-    std::vector<const Conditioner*> conditioners;  // of each network step; null for other steps
+    std::vector<const Conditioner*> conditioners;  // conditioner of each network step; null for other steps
     std::vector<int> networks;
     std::vector<int> load_slot, store_slot;
     std::vector<double> load_shift, load_scale, store_shift, store_scale;
     std::vector<SupportColumn> load_support, store_support;
-    Kept kept;  // targets of the steps' pointers
+    Kept kept;  // owner of the memory that the steps' pointers refer to
 };
 
 }  // namespace headrace

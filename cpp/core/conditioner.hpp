@@ -1,6 +1,6 @@
-// A conditioner on the host, used when a program is made: which coordinates it reads and gives parameters for, its
-// weights, and its kernels (steps/conditioners.hpp). Programs, their structure and their copies to a device use this
-// interface only.
+// A conditioner on the host, used when a program is made: the coordinates that it reads, the coordinates for which it
+// gives parameters, its weights, and its kernels (steps/conditioners.hpp). Programs, structures and copies to a device
+// use only this interface.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,8 @@
 
 namespace headrace {
 
-// A layer whose weights are rounded, its offset among the conditioner's pairs, and the arrays that it points to.
+// A layer whose weights are rounded, its offset among the conditioner's pairs, and the arrays to which the layer
+// points.
 struct RoundedLayer {
     Bf16Layer layer;
     std::vector<uint32_t> block;
@@ -24,42 +25,44 @@ struct RoundedLayer {
 };
 
 // The result of lowering a conditioner to a chain. Offsets of tape lines and of weights are relative to the
-// conditioner's first ones.
+// conditioner's first line and first weight.
 template <class T>
 struct Lowered {
     AnyConditioner<T> kernels{};
     std::vector<Summed> summed;
-    int pairs = 0, sums = 0;  // lines that all conditioners share: of pairs in bf16; of sums for small batches in bf16
-    int panels = 0;           // panels of transposed inputs, for the weights' gradient
+    int pairs = 0, sums = 0;  // numbers of lines that all conditioners share, both for bf16: of pairs, and of sums for
+                              // small batches
+    int panels = 0;           // number of panels of transposed inputs, for the gradient of weights
     bool tiles_only = false;  // the conditioner has no kernel for small batches
 };
 
 // The chain in which a conditioner is lowered.
 struct ChainSide {
-    int features;      // coordinates of a row
-    bool reads_built;  // the sequential direction: the conditioner's inputs are being built
-    Bf16Layout bf16;   // the result of the conditioner's `bf16`
+    int features;      // number of coordinates of a row
+    bool reads_built;  // the sequential direction, in which the conditioner's inputs are being built
+    Bf16Layout bf16;   // the layout that the conditioner's `bf16` returned
 };
 
 class Conditioner : public WeightLayout {
   public:
-    // `outputs` parameters for each coordinate that is moved, or, if they are joint, for all together.
+    // A conditioner with `outputs` parameters for each coordinate that is moved, or, if `joint`, for all coordinates
+    // together.
     Conditioner(int context, int outputs, bool joint);
 
     int context() const { return context_; }
     int outputs() const { return outputs_; }
     bool is_joint() const { return joint_; }
 
-    // ---- coordinates: a conditioner over time cannot have their number
+    // ---- coordinates, whose number is an argument because a conditioner over time cannot have a constant number
 
     virtual bool fits(int features) const = 0;
-    // Coordinates that the conditioner reads, in the order in which it finds them behind the context, and coordinates
-    // that it gives parameters for, position by position.
+    // read_order: the coordinates that the conditioner reads, in their order behind the context. active_order: the
+    // coordinates for which it gives parameters, position by position.
     virtual std::vector<int> read_order(int features) const = 0;
     virtual std::vector<int> active_order(int features) const = 0;
-    // True if no input of the conditioner is ever moved: then both directions are parallel.
+    // Whether no input of the conditioner is ever moved, so that both directions are parallel.
     virtual bool reads_passive_only() const { return false; }
-    // True for a conditioner without inputs: the weights are the parameters themselves, coordinate by coordinate.
+    // Whether the conditioner has no inputs: its weights are the parameters themselves, coordinate by coordinate.
     virtual bool is_constant() const { return false; }
 
     // ---- weights
@@ -70,17 +73,18 @@ class Conditioner : public WeightLayout {
 
     // ---- products and folds
 
-    // Layout of its values in a program whose products are of values rounded to bf16; without parts, its products stay
-    // exact. A kind without such products throws std::invalid_argument.
+    // The layout of a conditioner's values in a program whose products are of values rounded to bf16; without parts,
+    // the products of the conditioner stay exact. A kind of conditioner without rounded products throws
+    // std::invalid_argument.
     virtual Bf16Layout bf16(const Bf16Layout& of_program) const = 0;
-    // Pairs of its rounded weights, for the run and the backward pass.
+    // The number of pairs of a conditioner's rounded weights, for the run and for the backward pass.
     struct Pairs {
         size_t forth = 0, back = 0;
-        size_t tiles = 0;  // the start of the layouts for tiles of rows
+        size_t tiles = 0;  // start of the layouts for tiles of rows
     };
     virtual Pairs n_pairs(const Bf16Layout&) const { return {}; }
     virtual std::vector<RoundedLayer> rounded(const Bf16Layout&) const { return {}; }
-    // Number of values that are computed once a call from a context row that all rows share.
+    // The number of values that are computed once a call from a context row that all rows share.
     virtual size_t n_folded() const { return 0; }
 
     // ---- kernels
@@ -101,7 +105,8 @@ class Conditioner : public WeightLayout {
     bool joint_;
 };
 
-// Both floating types by a kind's function templates: pack_as, unpack_as, clear_masked_in, clear_dead_in, lower_as.
+// Implements the interface for both floating types by function templates of a kind: pack_as, unpack_as,
+// clear_masked_in, clear_dead_in, lower_as.
 template <class Kind>
 class ConditionerOf : public Conditioner {
     friend Kind;

@@ -1,13 +1,13 @@
 // The backward pass through a program: tiles of rows and sums over them, ordered without barriers.
 //
-// Rows are computed in groups; the tapes of a group are all memory that training needs. A group is a sequence of
+// Rows are computed in groups, and training needs only the memory of one group's tapes. A group is a sequence of
 // phases:
 //   forth through the whole chain and back through the last network   tasks: tiles
 //   back through network t, beside the weights of network t + 1       tasks: tiles, blocks of weights
 //   the weights of network 0                                          tasks: blocks of weights
 // A task starts once all tasks of earlier phases are done, which a counter records. Each gradient entry belongs to one
-// task of a phase, which sums sum_rows rows in registers and then adds them, in the order of the rows, and after every
-// fold_rows rows moves the sum to one in float64: no bit depends on threads, tiles or groups.
+// task of a phase. The task sums sum_rows rows in registers, adds these sums in the order of the rows, and after every
+// fold_rows rows adds the total to a float64 sum, so that no bit depends on threads, tiles or groups.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -23,10 +23,11 @@
 namespace headrace {
 namespace {
 
-// A block of the weights' gradient, large enough to be worth a task and small enough that its inputs stay in cache.
+// The size of a block of the weights' gradient, large enough to be worth a task and small enough that its inputs stay
+// in cache.
 constexpr int task_units = 128, task_inputs = 48;
 
-// Tapes of one thread's tiles fit in the L2 cache.
+// Limits by which the tapes of one thread's tiles fit in the L2 cache.
 constexpr int64_t group_cache_bytes = 1 << 20, most_tiles_of_thread = 4;
 
 template <class T>
@@ -43,14 +44,14 @@ std::vector<WeightTask> tasks_of(const Step<T>& step, int network) {
     return tasks;
 }
 
-// Tasks of a group of rows, from the first one of a phase: its tiles, then the weights of the network after.
+// The tasks of a phase of a group of rows: its tiles, then blocks of the weights of the following network.
 struct GroupPhase {
     int64_t first_task, tiles;
     int network;  // the network whose backward pass the tiles run; -1: none
 };
 
-// Tapes of a group, kept by the thread from call to call. Taken while in use: between two tasks a signal's handler may
-// call, too.
+// Tapes of a group, which the thread keeps from call to call. A call takes them away while it uses them, because
+// between two tasks a signal's handler may start another call.
 template <class T>
 class Tapes {
   public:
@@ -77,7 +78,7 @@ class Tapes {
     Memory memory_;
 };
 
-using Tasks = std::vector<std::vector<WeightTask>>;  // of each network
+using Tasks = std::vector<std::vector<WeightTask>>;  // tasks of each network
 
 std::vector<GroupPhase> phases_of(const Tasks& tasks, int64_t tiles, int64_t& count) {
     std::vector<GroupPhase> phases;
@@ -89,7 +90,8 @@ std::vector<GroupPhase> phases_of(const Tasks& tasks, int64_t tiles, int64_t& co
     return phases;
 }
 
-// Rows of a tile, which divides sum_rows: at most as many as give every thread a tile, and at least `least`.
+// The number of rows of a tile, a divisor of sum_rows: at least `least`, and otherwise so small that every thread has a
+// tile.
 int tile_height(int64_t rows, int width, int least, int64_t threads) {
     int height = sum_rows / 2;
     while (height > least && height % 2 == 0 && height / 2 % width == 0 && (rows + height - 1) / height < threads)
@@ -97,12 +99,12 @@ int tile_height(int64_t rows, int width, int least, int64_t threads) {
     return height;
 }
 
-// Every tile forward and backward on a tape of its thread: without gradients of weights tiles are independent.
+// Runs every tile forward and backward on a tape of its thread. Without gradients of weights, tiles are independent.
 template <class T>
 void run_apart(const KernelsOf<T>& kernels, const Chain<T>& chain, const Call<T>& call, const Back<T>& back,
                int64_t all_rows, int64_t tape) {
     std::atomic<bool> out_of_memory{false};
-    thread_scratch<T>(size_t(tape));  // an allocation that fails should fail here, where it can be reported
+    thread_scratch<T>(size_t(tape));  // allocates here, where an error can be reported
     parallel_for((all_rows + back.height - 1) / back.height, [&](int64_t tile) {
         const int64_t row = tile * back.height;
         const int rows = int(std::min<int64_t>(back.height, all_rows - row));
@@ -130,7 +132,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     const Compiled<T>& compiled = compiled_for(request);
     const Chain<T>& chain = compiled.chain;
     if (gradient.weights && (request.rows == 0 || chain.n_networks == 0 || !request.with_base))
-        std::fill_n(gradient.weights, n_weights(), T(0));  // a base's share may not be touched below
+        std::fill_n(gradient.weights, n_weights(), T(0));  // zeros, because the loops below may skip the base's weights
     if (request.rows == 0) return;
     Call<T> call = call_with(compiled, request, weights);
     Back<T> back = gradient.back();
@@ -141,14 +143,15 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
         }
 
     const int64_t threads = threads_for(request.rows);
-    // In bf16 the sums over rows take steps of rows at once.
+    // In bf16, sums over rows take whole steps of rows.
     const int least = std::max(2 * kernels.width, back.bf16 ? back.bf16->layout.step : 0);
     const int height = tile_height(request.rows, kernels.width, least, threads);
     back.height = height;
     const int64_t tape = (chain.tape.lines * height + 15) / 16 * 16;
     if (!gradient.weights || chain.n_networks == 0) return run_apart(kernels, chain, call, back, request.rows, tape);
 
-    // Tiles for every thread, several where their tapes are small: fewer phases, at whose ends threads wait.
+    // A group has tiles for every thread, several where their tapes are small, because threads wait at the end of each
+    // phase.
     const int64_t most = std::clamp<int64_t>(group_cache_bytes / (tape * int64_t(sizeof(T))), 1, most_tiles_of_thread);
     const int64_t group = std::max<int64_t>(1, (height * most * threads + sum_rows - 1) / sum_rows) * sum_rows;
     const int64_t tapes = std::min<int64_t>(group / height, (request.rows + height - 1) / height);
@@ -167,7 +170,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     if (sizeof(T) < sizeof(double) && request.rows > fold_rows) {
         finished.resize(n_weights());
         back.finished = finished.data();
-        std::fill_n(gradient.weights, n_weights(), T(0));  // sums without a task are added below, too
+        std::fill_n(gradient.weights, n_weights(), T(0));  // zeros, because sums without a task are added below, too
     }
 
     std::atomic<bool> finite{true};

@@ -44,7 +44,7 @@ void HostAscent<T>::check(Party& party) {
     party.checked_total = found[1];
 }
 
-// The step that takes coordinates through the last kinks, and then turns them.
+// The step that moves coordinates through the last kinks and then rotates them.
 template <class T>
 template <class Number>
 PointsStep HostAscent<T>::step_of(const std::vector<double>& matrix, const std::vector<int>& blocks,
@@ -152,7 +152,7 @@ void HostAscent<T>::kink(const std::vector<double>& matrix, const std::vector<in
     for (const int64_t row : rows)
         if (row >= anchors_->count()) throw std::invalid_argument("rows: expected rows of the anchors");
     if (finished_ || count_ >= most_) throw std::invalid_argument("kink: expected no more");
-    finished_ = true;  // in case of an exception: the points are then between two kinks
+    finished_ = true;  // set first, because after an exception the points are between two kinks
     turn(matrix, blocks, order, rows, drawn, true);
     finished_ = false;
     ++count_;

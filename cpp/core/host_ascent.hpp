@@ -1,4 +1,4 @@
-// An ascent by kinks on the host (cuda/host/ascent.hpp: on a device). Each kink reads and writes the rows once.
+// Dual ascent by kinks on the host (cuda/host/ascent.hpp has it on a device). Each kink reads and writes the rows once.
 #pragma once
 
 #include <functional>
@@ -14,38 +14,42 @@ namespace headrace {
 template <class T>
 class HostAscent {
   public:
-    // The parts of the points in this process. The checked blocks are a subset for some parts.
+    // A set of points: its parts in this process, and totals over all processes. Some parts of the points have checked
+    // blocks, which are a subset of their rows.
     struct Party {
         std::vector<std::shared_ptr<Points<T>>> parts;
         std::vector<bool> is_checked;
-        double total = 0, checked_total = 0;      // of the weights
-        double log_jacobian = 0, of_checked = 0;  // sums over all rows, and over the checked ones
+        double total = 0, checked_total = 0;      // sums of the rows' weights
+        double log_jacobian = 0, of_checked = 0;  // sums over all rows, and over the checked rows
     };
-    // The total of these sums, `size` values each, over the parts here and over all processes.
+    // A function that totals vectors of `size` sums over the parts of this process and over all processes.
     using Sum = std::function<std::vector<double>(const std::vector<std::vector<double>>&, size_t size)>;
 
-    // Moves the points, and the held-out points, if there are any. At most `most` kinks of a coordinate can be chosen.
+    // An ascent of the points, which also moves the held-out points, if there are any. At most `most` kinks of a
+    // coordinate can be chosen.
     HostAscent(Party points, std::shared_ptr<Points<double>> anchors, Party held_out, const KinkRule& rule,
                int64_t most, Sum sum);
 
     int features() const { return anchors_->features(); }
     int64_t count() const { return count_; }
 
-    // Takes all points through the kinks chosen last and then to `matrix` z[order], with the blocks of the matrix as in
-    // PointsStep, notes their log-likelihoods, and chooses the next kink of each coordinate: at coordinate k of
-    // row rows[k] of the anchors, or at drawn[k] where rows[k] is below 0.
+    // Moves all points through the kinks chosen last and then to `matrix` z[order], with the blocks of the matrix as in
+    // PointsStep, records log-likelihoods, and chooses the next kink of each coordinate. The kink of coordinate k is at
+    // that coordinate of row rows[k] of the anchors, or at drawn[k] where rows[k] is below 0.
     void kink(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
               const std::vector<int64_t>& rows, const std::vector<double>& drawn);
-    // Moves all points through the kinks that were chosen last, and records log-likelihoods again. No call follows.
+    // Moves all points through the kinks that were chosen last, and records log-likelihoods once more. `finish` must be
+    // the last call.
     void finish();
 
-    // (count, features).
+    // The chosen kinks, (count, features).
     std::vector<Kink> kinks() const;
-    // Means before each kink, and after the last of a finished ascent: over the points, those held out, and
-    // the checked blocks of either, without the constants of base and units; NaN without any held out.
+    // Mean log-likelihoods before each kink, and after the last kink of a finished ascent: over the points, the
+    // held-out points, and the checked blocks of both, without the constants of base and units. Means of held-out
+    // points are NaN where there are none.
     static constexpr int likelihoods_each = 4;
     std::vector<double> log_likelihoods() const;
-    // (kinks passed by the rows, features, 2): ⟨log φ'⟩ and ⟨φ²⟩ of eq. 23.
+    // The terms ⟨log φ'⟩ and ⟨φ²⟩ of eq. 23, (kinks through which the rows have moved, features, 2).
     std::vector<double> terms() const;
 
   private:
@@ -55,7 +59,8 @@ class HostAscent {
     PointsStep step_of(const std::vector<double>& matrix, const std::vector<int>& blocks,
                        const std::vector<int>& order) const;
     void check(Party& party);
-    // Moves a party; returns its sums, over all rows and then over the checked rows, and its mean log-likelihoods.
+    // Moves a party, and returns its sums over all rows and then over the checked rows; `mean` and `checked` become its
+    // mean log-likelihoods.
     std::vector<double> move(Party& party, const PointsStep& step, double& mean, double& checked) const;
 
     Party own_, others_;

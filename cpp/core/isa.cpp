@@ -11,7 +11,7 @@
 
 namespace headrace {
 
-// HEADRACE_SETS is X(v2) X(v4), for example: those that CMakeLists.txt compiles, the best one last.
+// HEADRACE_SETS has the instruction sets that CMakeLists.txt compiles, the best one last: X(v2) X(v4), for example.
 #define X(set)                                                       \
     extern const KernelTable table_##set;                            \
     extern const Bf16Kernels bf16_pairs_##set[], bf16_steps_##set[]; \
@@ -26,7 +26,7 @@ extern const Bf16Kernels bf16_steps_amx_emulated[];
 
 namespace {
 
-// Whether the processor has a set, by its name in HEADRACE_SETS.
+// Whether the processor has a set; the functions are named as in HEADRACE_SETS.
 [[maybe_unused]] bool has_native() {
     return true;
 }
@@ -40,8 +40,8 @@ namespace {
     return x86_sets().v4;
 }
 
-// Kernels for tiles of rows, together with those of another set for small batches; in steps, each has weights of its
-// own.
+// Kernels of one set for tiles of rows and of another set for small batches; for sums in steps, tiles and small batches
+// have separate weights.
 struct Mixed {
     Bf16Kernels kernels[most_bf16_parts];
     Mixed(const Bf16Kernels* few, const Bf16Kernels* many) {
@@ -63,11 +63,12 @@ struct Mixed {
 #define HR_TEXT(text) HR_TEXT_(text)
 #define HR_NAME(kind) HR_TEXT(HR_JOIN(HEADRACE_WIDE_SET, kind))
 
-// Products in bf16 by the kernels that are fastest on a processor: the first line that it fits. The choice is fixed:
-// nothing is timed at run time. VDPBF16PS takes half the time of the multiply-adds that it replaces on Zen 4 and Zen 5,
-// and twice that time on Intel's Xeons: there only small batches gain, which wait for the bytes of their weights.
+// The set with the fastest products in bf16 for a processor: the first line of the table whose requirements the
+// processor meets. The choice is fixed: it needs no timing at run time. VDPBF16PS takes half the time of the
+// multiply-adds that it replaces on Zen 4 and Zen 5, and twice that time on Intel's Xeons. On Intel's processors only
+// small batches are faster with VDPBF16PS, because they wait for the bytes of their weights.
 struct FastestProducts {
-    bool tiles, intel;  // required of the processor: tiles, and Intel as its vendor
+    bool tiles, intel;  // requirements of the line: that the processor has tiles, and that Intel made it
     const char* set;
 };
 #ifdef HEADRACE_WIDE_SET
@@ -131,7 +132,7 @@ std::string set_not_built() {
 
 namespace {
 
-// Null: any.
+// The set that HEADRACE_ISA names; null: any.
 const char* wanted_set() {
     const char* const wanted = std::getenv("HEADRACE_ISA");
     return wanted && *wanted ? wanted : nullptr;

@@ -9,7 +9,7 @@ namespace headrace {
 
 class Kept {
   public:
-    // The final address of the values.
+    // Keeps a vector, and returns the final address of its values.
     template <class Number>
     const Number* keep(std::vector<Number> numbers) {
         const auto owner = std::make_shared<const std::vector<Number>>(std::move(numbers));

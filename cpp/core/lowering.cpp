@@ -14,12 +14,12 @@
 namespace headrace {
 namespace {
 
-// A vector map of all coordinates with one set of parameters for all rows.
+// Whether a transform is a vector map of all coordinates with one set of parameters for all rows.
 bool is_shared_vector(const NetworkSpec& s, int features) {
     return s.map->is_vector() && is_shared(s, features);
 }
 
-bool is_transparent(const NetworkSpec& s, int features) {  // to slots: its coordinates may be in any
+bool is_transparent(const NetworkSpec& s, int features) {  // independent of slots: coordinates may be in any order
     return is_shared_vector(s, features) || n_elementwise_ready(s, features) > 0;
 }
 
@@ -35,8 +35,8 @@ int n_vector_ready(int vector_map, int features) {
     return n;
 }
 
-// Slot of every coordinate in the order of a conditioner's inputs: context, then its input coordinates, then the
-// remaining ones.
+// The slot of every coordinate in the order of a conditioner's inputs: the context, then coordinates that it reads,
+// then the remaining coordinates.
 std::vector<int> network_slots(const Conditioner& c, int features) {
     std::vector<int> slots(size_t(features), -1);
     int next = c.context();
@@ -55,8 +55,8 @@ bool is_inverted(const StepSpec& spec) {
         spec);
 }
 
-// Transforms in the order of execution. Permutations only rename slots, and a step writes its result where the next one
-// reads it.
+// Converts transforms, in the order of execution, to steps. Permutations only rename slots, and a step writes its
+// result to the slots that the next step reads.
 template <class T>
 class Lowering {
   public:
@@ -90,26 +90,27 @@ class Lowering {
     struct Executed {
         const StepSpec* spec;
         size_t index;
-        bool to_data;  // runs from the transform's latent side to its data side
+        bool to_data;  // whether the transform runs from its latent side to its data side
     };
 
     static bool reads_built(const NetworkSpec& spec, bool to_data) {
         return spec.reads_data == to_data && !spec.conditioner->reads_passive_only();
     }
-    // The direction of a map's formula.
+    // Whether a map runs against the direction of its formula.
     static bool is_inverse(const TransformMap& map, bool to_data) { return to_data != map.settings().formula_to_data; }
 
     // ---- slots
 
     void permute(std::vector<int>& of_coordinate, const PermutationSpec& spec, bool to_data) const {
-        std::vector<int> source = spec.order;  // index before the step of coordinate i after it
+        std::vector<int> source = spec.order;  // index before the step of the coordinate that has index i after the
+                                               // step
         if (!to_data)
             for (size_t i = 0; i < source.size(); ++i) source[size_t(spec.order[i])] = int(i);
         const std::vector<int> before = of_coordinate;
         for (size_t c = 0; c < before.size(); ++c) of_coordinate[c] = before[size_t(source[c])];
     }
 
-    // The slots for the result before step `from`: those where the next network reads it, or in natural order.
+    // The slots of coordinates before step `from`: those in which the next network reads them, or the natural order.
     std::vector<int> wanted_slots(size_t from) const {
         std::vector<int> name(features_), slots(features_);
         for (int c = 0; c < features_; ++c) {
@@ -145,7 +146,7 @@ class Lowering {
 
     void add(size_t i, const PermutationSpec& spec) { permute(where_, spec, order_[i].to_data); }
 
-    // i: of the transform; of several that were taken together, the last one.
+    // Adds a network's step. i is the index of the transform; of several transforms in one step, the last index.
     void add(size_t& i, const NetworkSpec& spec) {
         if (is_shared_vector(spec, features_)) {
             i = add_vectors(i, spec);
@@ -156,7 +157,7 @@ class Lowering {
         }
     }
 
-    // A step that has weights, and its sums over the rows.
+    // Adds a step that has weights, with the sums of its gradients over the rows.
     void add_weighted(Step<T> step, std::vector<Summed> summed) {
         step.n_summed = int(summed.size());
         step.summed = out_.kept.keep(std::move(summed));
@@ -167,15 +168,15 @@ class Lowering {
     int64_t lines(int64_t n) { return std::exchange(tape_.lines, tape_.lines + n); }
     int64_t ready(int64_t n) { return std::exchange(chain_.ready, chain_.ready + n); }
 
-    // value * scale + shift at a slot, or its backward pass.
+    // Adds the scaling value * scale + shift of each slot, or its inverse.
     void add(size_t i, const StandardizeSpec& spec) {
         const Executed& e = order_[i];
         std::vector<double> shift = spec.mean, scale = spec.std;
         for (double s : scale) chain_.log_det += e.to_data ? std::log(s) : -std::log(s);
         if (!e.to_data)
             for (double& s : scale) s = 1 / s;
-        // Loading and storing use columns, not slots, so that only permutations may lie between them and the step.
-        // On the latent side, where a sample starts and a base density ends, it is a step like any other.
+        // Loading and storing can include the scaling if only permutations are between them and this step, because they
+        // use columns, not slots. At the latent end of a chain the scaling is an ordinary step.
         const bool at_data_end = inverse_ ? out_.steps.empty() && out_.load_shift.empty() : ends_with_support(i + 1);
         if (at_data_end && !e.to_data && inverse_) {
             out_.load_shift.resize(features_);
@@ -199,13 +200,13 @@ class Lowering {
         }
     }
 
-    // Whether step `i` and all after it are absent, or only take coordinates to their support.
+    // Whether there is no step from `i` on, or only one that maps coordinates to their support.
     bool ends_with_support(size_t i) const {
         return i == order_.size() ||
                (i + 1 == order_.size() && std::holds_alternative<SupportSpec>(*order_[i].spec) && order_[i].to_data);
     }
 
-    // At the data end a support is part of loading and storing, outside of a scale there.
+    // Adds the map to a support. At the data end it is part of loading and storing, outside of any scaling there.
     void add(size_t i, const SupportSpec& spec) {
         const Executed& e = order_[i];
         const std::vector<SupportColumn> columns = support_columns<T>(spec);
@@ -224,7 +225,7 @@ class Lowering {
         }
     }
 
-    // A kind that is a step of its own.
+    // Adds the step that the description of a transform returns (`lowered`).
     template <class Spec>
     void add(size_t i, const Spec& spec) {
         std::vector<int> slots(where_);
@@ -232,7 +233,7 @@ class Lowering {
         out_.steps.push_back(step_of(spec.template lowered<T>({out_.kept, std::move(slots), order_[i].to_data})));
     }
 
-    // The base: a step that leaves coordinates unchanged.
+    // Adds the base, a step that leaves coordinates unchanged.
     void add(size_t i, const DensitySpec& spec) {
         DensityStep<T> s{};
         s.components = spec.components;
@@ -261,9 +262,9 @@ class Lowering {
         }
     }
 
-    // x = Q z to data, z = Qᵀ x to latent (or with the inverse of a Q that is not orthogonal), from slot to slot, block
-    // by block. A single block works from any slots to any others; several blocks need their coordinates in adjacent
-    // slots, before and after.
+    // Adds a rotation: x = Q z to data, z = Qᵀ x to latent (or with the inverse of a Q that is not orthogonal), block
+    // by block. A single block may read and write any slots; the coordinates of each of several blocks must be in
+    // adjacent slots, before and after.
     void add(size_t i, const RotationSpec& spec) {
         const Executed& e = order_[i];
         if (spec.blocks.size() > 1) move_to(wanted_slots(i));
@@ -291,8 +292,8 @@ class Lowering {
         where_ = std::move(built);
     }
 
-    // Includes the following transforms with the same map, with coordinates in any slots; returns the last
-    // transform of the run.
+    // Adds one step for a run of transforms with the same vector map, with coordinates in any slots, and returns the
+    // index of the run's last transform.
     size_t add_vectors(size_t i, const NetworkSpec& spec) {
         const bool to_data = order_[i].to_data;
         std::vector<int64_t> weights;
@@ -319,7 +320,8 @@ class Lowering {
         v.tape_states = lines(int64_t(v.transforms - 1) * features_);
         v.tape_gradients = lines(int64_t(v.transforms) * v.n_ready);
         chain_.tiles_only = true;
-        std::vector<Summed> summed;  // gradients by ready parameters lie where those by raw ones will: steps/ready.hpp
+        std::vector<Summed> summed;  // gradients by ready parameters are where gradients by raw ones will be:
+                                     // steps/ready.hpp
         summed.reserve(weights.size());
         for (size_t k = 0; k < weights.size(); ++k)
             summed.push_back(
@@ -371,7 +373,7 @@ class Lowering {
         m.vector_map = spec.map->vector_index();
         m.weights = structure_.weights_of(e.index);
         m.fold = structure_.fold_of(e.index);
-        m.stream = uint32_t(e.index) + 2;  // the first two are those of drawn values
+        m.stream = uint32_t(e.index) + 2;  // the first two streams are for samples
         m.input_slot = context_ - c.context();
         m.rounded = structure_.pairs_of(e.index);
         m.rounded_back = structure_.back_pairs_of(e.index);
@@ -389,7 +391,7 @@ class Lowering {
         add_weighted(step_of(m), std::move(summed));
     }
 
-    // Coordinates that pass through.
+    // Adds coordinates that pass through the step unchanged.
     void add_passive(NetworkStep<T>& m, const Conditioner& c, const std::vector<int>& built) {
         std::vector<bool> is_active(size_t(features_), false);
         for (int a : c.active_order(features_)) is_active[size_t(a)] = true;
@@ -404,7 +406,7 @@ class Lowering {
         m.passive_built = out_.kept.keep(std::move(passive_built));
     }
 
-    // The conditioner's kernels, and lines for it and for a vector map's ready parameters.
+    // Adds the conditioner's arguments, and lines for the conditioner and for the ready parameters of a vector map.
     std::vector<Summed> add_conditioner(NetworkStep<T>& m, const Conditioner& c, const Bf16Layout& bf16) {
         Lowered<T> own = c.lower<T>(out_.kept, {features_, m.reads_built, bf16});
         m.conditioner = own.kernels;
@@ -451,7 +453,7 @@ class Lowering {
         chain_.n_networks = int(out_.networks.size());
         const int64_t slots = context_ + features_;
         tape_.states = lines((chain_.n_steps + 1) * slots);
-        // A network's inputs are transposed with the lines up to padding.
+        // The panels of a network's inputs are transposed together with lines up to the padding.
         tape_.gradients = lines(2 * slots + row_padding);
         for (int i : {0, 1}) tape_.panels[i] = lines(most_panels_[i]);
         tape_.pairs = lines(chain_.pairs);

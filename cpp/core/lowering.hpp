@@ -1,4 +1,4 @@
-// From the transforms of a structure to the steps of a chain in one direction.
+// Conversion of a structure's transforms to the steps of a chain in one direction.
 #pragma once
 
 #include <memory>
@@ -7,7 +7,7 @@
 
 namespace headrace {
 
-// The steps from `first` on. Memory that the result points to belongs to it or to the structure.
+// The steps of the transforms from `first` on. The result or the structure owns the memory to which the steps point.
 template <class T>
 std::shared_ptr<const Compiled<T>> lowered(const Structure& structure, bool inverse, size_t first, int number);
 

@@ -10,16 +10,16 @@
 
 namespace headrace {
 
-// The maps and activations compiled in, in the order of their indices.
+// A map of the compiled list; maps and activations are in the order of their indices.
 struct MapInfo {
     std::string name, scale;
     const char* meaning;
     int (*n_params)(int bins);
     std::vector<MapParameters> (*parameters)(int bins);
-    int max_bins;        // 0: without bins
-    double least_slope;  // 0: every slope above 0
-    double least_bin;    // 0: its bins have no least share of the interval, which is symmetric then
-    Ends ends;           // of a spline
+    int max_bins;        // largest number of bins; 0: the map has no bins
+    double least_slope;  // least option `slope`; 0: every slope above 0
+    double least_bin;    // least option `min_bin`; 0: bins have no least share, and the interval is symmetric
+    Ends ends;           // ends and tails of a spline
     Tails tails;
 
     bool has_bins() const { return max_bins > 0; }
@@ -29,47 +29,48 @@ const std::vector<MapInfo>& map_list();
 const std::vector<std::string>& activation_list();
 int find_activation(const std::string& name);
 int find_map(const std::string& name, const std::string& scale);
-// The settings of a map, in the dtype of a transform; of a vector map, any index.
+// The settings of a map, in the dtype of a transform. For a vector map the index `map` has no effect.
 template <class T>
 MapOptions<T> map_options(int map, double slope, int bins, double low, double bound, double min_bin) {
     const MapInfo& m = map_list()[size_t(map)];
     return {T(slope), T(1 / std::log(1 / slope)), bins, T(bound), T(low), T(min_bin), m.ends, m.tails};
 }
-int n_params_of(int map, int bins);                      // maps without bins get some too, which have no effect
-bool is_slope_of(const std::string& map, double slope);  // also of a vector map
-// Whether a map may have this interval, and this number of bins of at least that share of it; also of a vector map.
+int n_params_of(int map, int bins);                      // maps without bins get bins too, which have no effect
+bool is_slope_of(const std::string& map, double slope);  // whether a map or a vector map may have this slope
+// Whether a map or a vector map may have the interval [low, high], and `bins` bins that each take at least the share
+// `min_bin`.
 bool is_interval_of(const std::string& map, double low, double high);
 bool is_min_bin_of(const std::string& map, double min_bin, int bins);
 
-constexpr int max_vector_features = 1 << 24;  // far beyond use, and far from overflow
+constexpr int max_vector_features = 1 << 24;  // far beyond use, and small enough that sizes cannot overflow
 
 struct VectorMapInfo {
     std::string name, variant;
     int (*n_raw)(int features);
 };
 const std::vector<VectorMapInfo>& vector_map_list();
-int find_vector_map(const std::string& name, const std::string& variant);  // -1 if there is none
+int find_vector_map(const std::string& name, const std::string& variant);  // -1 if there is no such vector map
 
-// A transform's choices for a map of either list.
+// The settings of a transform's map, of either list.
 struct MapSettings {
-    std::string name, variant;  // variant: of affine, its scale
+    std::string name, variant;  // the variant of `affine` is its scale
     double slope = 1e-3;
     int bins = 8;
     double bound = 5, min_bin = 1e-3;
-    std::optional<double> low;    // empty: -bound
-    bool formula_to_data = true;  // the map's forward direction gives x, or z
+    std::optional<double> low;    // lower end of the interval; empty: -bound
+    bool formula_to_data = true;  // true: the formula of the map gives x from z; false: z from x
 };
 
-// A map with checked settings: the message of std::invalid_argument names the setting that does not fit.
+// A map with checked settings. The constructor throws std::invalid_argument, whose message names the wrong setting.
 class TransformMap {
   public:
     explicit TransformMap(MapSettings settings);
 
     const MapSettings& settings() const { return settings_; }
-    int index() const { return index_; }                // of a map of single coordinates; unused for a vector map
-    int vector_index() const { return vector_index_; }  // -1: it is no vector map
+    int index() const { return index_; }                // index of a map of single coordinates; unused for a vector map
+    int vector_index() const { return vector_index_; }  // index of a vector map; -1: the map is of single coordinates
     bool is_vector() const { return vector_index_ >= 0; }
-    // Raw parameters of each coordinate, or, of a vector map, of all these together.
+    // The number of raw parameters: of each coordinate, or, for a vector map, of `coordinates` together.
     int n_params(int coordinates) const;
     template <class T>
     MapOptions<T> options() const {

@@ -8,15 +8,16 @@
 namespace headrace {
 namespace {
 
-constexpr int64_t task_products = 1 << 16;  // multiply-adds of a task, about: some microseconds
+constexpr int64_t task_products = 1 << 16;  // approximate number of multiply-adds of a task, which takes some
+                                            // microseconds
 
-// The multiply-adds of a block's step.
+// The number of multiply-adds of a step for a block.
 int64_t products_of(const MuonBlock& b) {
     const int64_t side = std::min(b.rows, b.columns), longer = std::max(b.rows, b.columns);
     return 2 * side * side * longer + (4 * orthogonal_steps - 3) * side * side * side;
 }
 
-// Offsets of n rows of this length in scratch.
+// Offsets in scratch of n rows of the given length.
 std::vector<uint32_t> multiples(int n, int length) {
     std::vector<uint32_t> all(size_t(n), 0);
     for (int i = 0; i < n; ++i) all[size_t(i)] = uint32_t(i * padded_row(length));
@@ -30,7 +31,7 @@ Muon<T>::Muon(std::shared_ptr<Program<T>> program, double momentum, const AdamOp
     : Adam<T>(std::move(program), options), momentum_(momentum) {
     const Structure& structure = this->program().structure();
     is_weight_ = structure.is_weight();
-    std::vector<int64_t> begins;  // ascending, because layers and their blocks are in order
+    std::vector<int64_t> begins;  // ascending, because layers, and blocks of a layer, are in order
     int64_t products = 0;
     for (WeightBlock& given : structure.blocks()) {
         const int rows = int(given.row.size()), columns = given.columns, side = std::min(rows, columns);
@@ -57,7 +58,7 @@ Muon<T>::Muon(std::shared_ptr<Program<T>> program, double momentum, const AdamOp
     }
     for (const WeightRange& part : structure.parts()) {
         const auto first = std::lower_bound(begins.begin(), begins.end(), part.begin);
-        if (first != begins.end() && *first < part.end) continue;  // the rest of the part is padding
+        if (first != begins.end() && *first < part.end) continue;  // only padding of this part is outside of blocks
         for (const Stretch& one : this->stretches())
             if (one.begin >= part.begin && one.begin < part.end) by_adam_.push_back(one);
     }
@@ -91,7 +92,7 @@ void muon_update(const T* gradient, int rows, int columns, double momentum, T* m
     const std::vector<uint32_t> row = multiples(rows, columns),
                                 side = multiples(std::min(rows, columns), std::min(rows, columns));
     const MuonBlock block{row.data(), rows, columns, row.data(), side.data(), nullptr};
-    const int64_t length = padded_row(columns), size = rows * length;  // the kernel reads vectors
+    const int64_t length = padded_row(columns), size = rows * length;  // padded, because the kernel reads whole vectors
     const auto padded = [&] { return aligned_zeros<T>(size_t(size)); };
     const Aligned<T> g = padded(), m = padded(), w = padded();
     const auto copy = [&](const T* from, int64_t from_row, T* to, int64_t to_row) {

@@ -1,8 +1,8 @@
-// Muon on a program's weight vector: the matrices of networks with hidden layers by orthogonal updates, block by block
-// of their staircases (MaskedConditioner), and everything else by Adam.
+// Muon on a program's weight vector: orthogonal updates of the matrices of networks with hidden layers, for each block
+// of their staircases (MaskedConditioner), and Adam for all other weights.
 //
-// A block has no masked entries, so that its update is orthogonal and all masked entries stay zero; and the products of
-// a layer's blocks cost a fraction of those of the full matrix.
+// A block has no masked entries, so that its update is orthogonal and all masked entries stay zero. The products of all
+// blocks of a layer cost a fraction of the products of the full matrix.
 #pragma once
 
 #include "optimizer.hpp"
@@ -12,20 +12,21 @@ namespace headrace {
 template <class T>
 class Muon final : public Adam<T> {
   public:
-    // momentum: of the blocks; the options are those of Adam.
+    // An optimizer with the given momentum for blocks; `options` are those of Adam.
     Muon(std::shared_ptr<Program<T>> program, double momentum, const AdamOptions& options);
 
   private:
     using typename Adam<T>::Stretch;
 
-    // A block of the matrices: where its entries are counted from, its view, and the arrays to which that points.
+    // A block of a matrix: the index from which its entries are counted, its view, and the arrays to which the view
+    // points.
     struct Block {
         int64_t begin;
         std::vector<uint32_t> row, x_row, side_row;
         MuonBlock view;
     };
     struct Task {
-        size_t first, last;  // blocks
+        size_t first, last;  // range of blocks
     };
 
     void move(const AdamStep<T>& step, double learning_rate, const T* gradient, T* weights) override;
@@ -38,8 +39,8 @@ class Muon final : public Adam<T> {
     int64_t scratch_ = 0;
 };
 
-// The update of a dense matrix, row by row, whose singular values are about update_norm. The momentum, `mean`, takes in
-// the gradient.
+// Computes the update of a dense matrix, stored row by row; the singular values of the update are about update_norm.
+// The momentum, `mean`, is updated by the gradient.
 template <class T>
 void muon_update(const T* gradient, int rows, int columns, double momentum, T* mean, T* update);
 

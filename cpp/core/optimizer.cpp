@@ -9,7 +9,7 @@
 namespace headrace {
 namespace {
 
-constexpr int64_t stretch_numbers = 1 << 14;  // a multiple of every vector's width
+constexpr int64_t stretch_numbers = 1 << 14;  // a multiple of the width of every vector
 
 }  // namespace
 
@@ -44,7 +44,7 @@ double Adam<T>::step(const T* gradient, double learning_rate) {
     const AdamStep<T> s = adam_next<T>(options_, learning_rate, norm, clock_);
     program_->update([&](T* weights) {
         move(s, learning_rate, gradient, weights);
-        program_->structure().clear_masked(weights);  // if the gradient is not a vector of ours
+        program_->structure().clear_masked(weights);  // a gradient from a caller may have nonzero masked entries
     });
     if (average_) program_->structure().clear_masked(average_.get());
     return norm;

@@ -17,21 +17,22 @@ class Adam {
     Adam(std::shared_ptr<Program<T>> program, const AdamOptions& options);
     virtual ~Adam() = default;
 
-    // Updates the weights and returns the gradient's norm before clipping; if that is not finite, nothing changes.
+    // Updates the weights and returns the gradient's norm before clipping. If the norm is not finite, the weights stay
+    // unchanged.
     double step(const T* gradient, double learning_rate);
 
-    // The running mean of the weights; null without one. Its decay grows to the requested one, so that the initial
-    // weights are soon forgotten.
+    // The running mean of the weights; null if there is none. The decay of the mean grows to the requested decay, so
+    // that the initial weights are soon forgotten.
     const T* average() const { return average_.get(); }
     bool has_average() const { return average_ != nullptr; }
 
     AdamMemory<T> memory() const;
-    void set_memory(const AdamMemory<T>& memory);  // vectors must have the present lengths
+    void set_memory(const AdamMemory<T>& memory);  // the vectors of `memory` must have the present lengths
 
     const Program<T>& program() const { return *program_; }
 
   protected:
-    // Elements of a task; only matrices decay, because a bias may have to be large, and so may a base's mean.
+    // Weights of a task. Only matrices decay, because a bias, or the mean of a base, may have to be large.
     struct Stretch {
         int64_t begin, count;
         bool decays;
@@ -41,7 +42,7 @@ class Adam {
     T* square() { return square_.get(); }
     T* running_mean() { return average_.get(); }
 
-    // The new weights, by a gradient whose norm is finite.
+    // Updates the weights by a gradient whose norm is finite.
     virtual void move(const AdamStep<T>& step, double learning_rate, const T* gradient, T* weights);
     void move(const AdamStep<T>& step, const Stretch& part, const T* gradient, T* weights);
 

@@ -1,5 +1,5 @@
-// Differences between operating systems and processors, except kernels: no other file of the core depends on which one
-// it is.
+// Differences between operating systems and processors, except kernels: no other file of the core depends on the system
+// or the processor.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +9,8 @@ namespace headrace {
 
 constexpr size_t cache_line = 64;
 
-// Memory aligned to a cache line. Throws std::bad_alloc; a separate function, because kernels are compiled without
-// exceptions.
+// Allocates memory aligned to a cache line. Throws std::bad_alloc, in a separate function because kernels are compiled
+// without exceptions.
 void* allocate_aligned(size_t count, size_t size_of_one);
 void free_aligned(void* memory) noexcept;
 
@@ -26,21 +26,21 @@ struct X86Registers {
         uint32_t a, b, c, d;
     };
     Leaf zero{}, one{}, seven{}, seven_one{}, extended_one{};
-    uint64_t enabled_state = 0;  // XCR0: the registers that the system saves
+    uint64_t enabled_state = 0;  // XCR0, which shows the registers that the system saves
 };
 
-// Instruction sets of x86-64, in the notation of its psABI, and those for bf16.
+// Instruction sets of a processor: levels of x86-64 as its psABI names them, and extensions for bf16.
 struct X86Sets {
     bool v2, v3, v4, avx512_bf16, amx_bf16;
-    bool intel;  // the vendor
+    bool intel;  // whether Intel made the processor
 };
 X86Sets x86_sets(const X86Registers& registers);
 
-// Features of this processor; none if it is not x86-64.
+// The sets of this processor; none if it is not x86-64.
 const X86Sets& x86_sets();
 
-// Requests from the system that this process may use the registers for tiles. Signal stacks of threads must be larger
-// then.
+// Requests from the system that this process may use the registers for tiles. If granted, signal stacks of threads must
+// be larger.
 bool request_tiles();
 
 }  // namespace headrace

@@ -13,7 +13,8 @@
 namespace headrace {
 namespace {
 
-// A tile and its image fit in the L1 cache; a block is a whole number of tiles.
+// The number of rows of a tile, for which a tile and its image fit in the L1 cache; a block has a whole number of
+// tiles.
 int tile_rows_for(int features) {
     return features <= 4 ? 512 : features <= 16 ? 192 : 96;
 }
@@ -91,7 +92,7 @@ typename Points<T>::Sums Points<T>::step(const PointsStep& step, bool wants_sums
     const int64_t blocks = this->blocks();
     const size_t sums_of_block = size_t(ascent_sums_of(features_)), scratch_size = size_t(ascent_scratch(s));
     std::vector<double> partial(wants_sums ? size_t(blocks) * sums_of_block : 0);
-    thread_scratch<T>(scratch_size);  // fails here if memory is short, where an error can be reported
+    thread_scratch<T>(scratch_size);  // allocates here, where an error can be reported
     std::atomic<bool> out_of_memory{false};
     parallel_for(blocks, [&](int64_t block) {
         T* scratch;

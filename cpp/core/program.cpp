@@ -17,13 +17,14 @@
 namespace headrace {
 namespace {
 
-// Tiles are as high as max_tile_vectors, and lower where they would leave the L2 cache.
+// Limits of a tile's height: max_tile_vectors at most, and less where a tile would not fit in the L2 cache.
 constexpr int min_tile_vectors = 3;
 constexpr int64_t tile_cache_bytes = 768 * 1024;
 
-// Number of rows from which a tile of one vector takes less time than a small batch, whose time grows with its rows:
-// fewer rows where the time is not that of reading the weights. Near these numbers of rows the two differ by a fifth at
-// most (Zen 4). In bf16 a row more costs a small batch less, except where it goes from level to level.
+// The number of rows from which a tile of one vector takes less time than a small batch, whose time grows with its
+// rows: less for small networks, where reading weights does not determine the time. Near the limit the two times differ
+// by a fifth at most (Zen 4). In bf16 another row adds less time to a small batch, except where levels are computed one
+// after another.
 int least_tile_rows(size_t n_weights) {
     return n_weights < (1 << 16) ? 3 : n_weights < (1 << 19) ? 5 : 7;
 }
@@ -65,9 +66,9 @@ Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> 
     : base_(base),
       structure_(features, context, std::move(steps), std::move(context_scale), layout_of(bf16_kind)),
       chains_(structure_, base_steps),
-      // Biases are read in whole vectors.
+      // Padding of the weights, because biases are read in whole vectors.
       weights_(std::make_shared<Published<T>>(aligned_zeros<T>(structure_.n_weights() + row_padding))) {
-    active_isa();  // refuse a bad HEADRACE_ISA here, not in a call
+    active_isa();  // refuses a bad HEADRACE_ISA here, not in a call
     if (bf16_kind > 0 && sizeof(T) != sizeof(float))
         throw std::invalid_argument("bf16_kind: expected none but in a program of float32");
 }
@@ -124,7 +125,7 @@ Aligned<T> Program<T>::prepare(const Chain<T>& chain, const T* weights) const {
     return ready;
 }
 
-// The gradient by raw parameters, in place of that by ready ones.
+// Replaces gradients by ready parameters by gradients by raw parameters.
 template <class T>
 void Program<T>::finish(const Chain<T>& chain, const T* weights, T* gradient) const {
     std::vector<double> given;
@@ -168,7 +169,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     }
 
     Aligned<T> folded;
-    // In bf16 a unit's sum takes its inputs in one order, so that the context cannot be folded.
+    // In bf16 the context cannot be folded into biases, because a unit's sum takes its inputs in a fixed order.
     if (structure_.n_folded() > 0 && request.one_context_row && structure_.n_pairs() == 0) {
         std::vector<T> row(context());
         bool finite = true;
@@ -186,7 +187,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
             row[c] = T(value);
             finite = finite && std::isfinite(row[c]);
         }
-        if (finite) {  // otherwise the usual kernels mark every row
+        if (finite) {  // otherwise kernels without folding make every row NaN
             folded = aligned_zeros<T>(structure_.n_folded());
             for (const Step<T>& step : compiled.steps)
                 with_step(step, [&]<class S>(const S& own) {
@@ -199,7 +200,8 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
         }
     }
 
-    // Tiles as equal as possible; their number is a multiple of the threads where there are enough rows.
+    // Tiles are as equal as possible; the number of tiles is a multiple of the number of threads where there are enough
+    // rows.
     const int64_t vectors = (request.rows + kernels.width - 1) / kernels.width;
     const int64_t vector_bytes = tile_scratch(chain, kernels.width) * int64_t(sizeof(T));
     const int64_t most = std::clamp<int64_t>(tile_cache_bytes / vector_bytes, min_tile_vectors, max_tile_vectors);
@@ -208,7 +210,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     const int64_t tile_vectors = (vectors + rounds * threads - 1) / (rounds * threads);
     const int64_t tile_rows = tile_vectors * kernels.width, tiles = (request.rows + tile_rows - 1) / tile_rows;
     const size_t scratch_size = size_t(tile_scratch(chain, tile_rows));
-    thread_scratch<T>(scratch_size);  // an allocation that fails should fail here, where it can be reported
+    thread_scratch<T>(scratch_size);  // allocates here, where an error can be reported
     std::atomic<bool> out_of_memory{false};
     parallel_for(tiles, [&](int64_t tile) {
         const int64_t row = tile * tile_rows;
@@ -247,7 +249,7 @@ Aligned<T> Program<T>::cleared_copy(const T* in) const {
 
 template <class T>
 typename Program<T>::Weights Program<T>::weights_of(const T* in) const {
-    // Often it is the vector of the call before: to compare takes less time than to copy, and its ready parameters
+    // Often the weights equal those of the call before: comparing takes less time than copying, and ready parameters
     // exist.
     Weights last;
     {
@@ -270,13 +272,13 @@ void Program<T>::set_weights(const T* in) {
 
 template <class T>
 void Program<T>::update(const std::function<void(T*)>& update) {
-    const std::lock_guard<std::mutex> lock(mutex_);  // no thread takes a snapshot meanwhile
+    const std::lock_guard<std::mutex> lock(mutex_);  // no thread takes a snapshot in the meantime
     if (weights_.use_count() > 1) {
         auto fresh = std::make_shared<Published<T>>(aligned_zeros<T>(n_weights() + row_padding));
         std::copy_n(weights_->numbers(), n_weights(), fresh->numbers());
         weights_ = std::move(fresh);
     } else {
-        std::atomic_thread_fence(std::memory_order_acquire);  // reads by the last holder are complete
+        std::atomic_thread_fence(std::memory_order_acquire);  // waits for the reads of the last holder
         weights_->forget();
     }
     update(weights_->numbers());

@@ -1,4 +1,5 @@
-// A program: the compiled form of a flow, or of a single transform. Steps from latent to data and one weight vector.
+// A program: the compiled form of a flow, or of a single transform. A program has steps from latent to data and one
+// weight vector.
 #pragma once
 
 #include <functional>
@@ -17,9 +18,9 @@ namespace headrace {
 template <class T>
 class Program {
   public:
-    // The first base_steps steps belong to the base: they lead from the standard density to it. bf16_kind: 0, of
-    // exact products; of values rounded to bf16 in 1 to 3 parts 1 to 3, of sums in pairs, and 4 to 6, in steps
-    // (bf16.hpp); float32 only.
+    // The first base_steps steps belong to the base: they lead from the standard density to the base density. bf16_kind
+    // is 0 for exact products, 1 to 3 for sums in pairs of values rounded to bf16 in 1 to 3 parts, and 4 to 6 for sums
+    // in steps (bf16.hpp), for float32 alone.
     Program(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps = 0,
             ContextScale context_scale = {}, int bf16_kind = 0);
 
@@ -32,23 +33,24 @@ class Program {
     using Weights = std::shared_ptr<const Published<T>>;
     Weights snapshot() const;
 
-    // May be called from several threads at once, also during a call of set_weights. A caller that may be forked while
-    // it runs takes the snapshot first: a child must not inherit a lock held by a thread that it does not have.
+    // Several threads may call `run` at once, also during a call of set_weights. A caller that may be forked during the
+    // call takes a snapshot of the weights first, because a child must not inherit a lock held by a thread that the
+    // child lacks.
     void run(const Request<T>& request, const Weights& weights) const;
     void run(const Request<T>& request) const;
 
-    // The run of a request, and back. A row that is not finite makes its own gradient NaN, and that of all weights.
-    // Results have the same bits for any number of threads.
+    // Runs a request, and its backward pass. A row that is not finite makes its own gradient and the gradient of all
+    // weights NaN. Results have the same bits for any number of threads.
     void run_gradient(const Request<T>& request, const GradientRequest<T>& gradient, const Weights& weights) const;
 
     void weights(T* out) const;
-    // Copies in; entries that are no weights (padding, masked entries) become zero.
+    // Copies weights into the program; entries that are no weights (padding, masked entries) become zero.
     void set_weights(const T* in);
-    // The weights as a snapshot; the last one is kept for the next call.
+    // A snapshot of the given weights; the last snapshot is kept for the next call.
     Weights weights_of(const T* in) const;
 
-    // Calls update(weights) on the weights in place, or on a copy that is then published if a snapshot is held. A
-    // caller in a process that forks prevents forks meanwhile (by the GIL).
+    // Calls update(weights) on the weights in place, or, if a snapshot is held, on a copy that is then published. In a
+    // process that forks, the caller prevents forks during the call (by the GIL).
     void update(const std::function<void(T*)>& update);
 
   private:
@@ -62,9 +64,9 @@ class Program {
     Base base_;
     Structure structure_;
     Chains<T> chains_;
-    mutable std::mutex mutex_;  // guards the pointers; the values change only while there is no other holder
+    mutable std::mutex mutex_;  // guards the pointers; values change only while there is no other holder
     std::shared_ptr<Published<T>> weights_;
-    mutable Weights given_;  // the last argument of `weights_of`
+    mutable Weights given_;  // the snapshot that the last call of `weights_of` returned
 };
 
 extern template class Program<float>;

@@ -1,4 +1,4 @@
-// A weight vector shared by readers, and the ready parameters that were computed from it.
+// A weight vector shared by readers, and ready parameters that were computed from these weights.
 #pragma once
 
 #include <atomic>
@@ -18,7 +18,7 @@ class Published {
     T* numbers() { return numbers_.get(); }
     const T* numbers() const { return numbers_.get(); }
 
-    // The cached result of make() on the weights for one of a program's chains.
+    // The ready parameters of one of a program's chains: the cached result of make().
     template <class Make>
     const T* ready(int chain, Make&& make) const {
         return made_once(ready_[chain], make);
@@ -30,16 +30,17 @@ class Published {
         return made_once(rounded_[back], make);
     }
 
-    // Called before the values change in place, when there is no other holder.
+    // Discards computed values; called before the weights change in place, when there is no other holder.
     void forget() {
         for (std::atomic<T*>& slot : ready_) Aligned<T>(slot.exchange(nullptr));
         for (std::atomic<uint32_t*>& slot : rounded_) Aligned<uint32_t>(slot.exchange(nullptr));
     }
 
-    static constexpr int chains = 4;  // two directions, with the base and without
+    static constexpr int chains = 4;  // two directions, with and without the base
 
   private:
-    // No lock is used, because a forked child might inherit one from a thread that it does not have.
+    // Computes and stores a value once, without a lock, because a forked child might inherit a lock held by a thread
+    // that the child lacks.
     template <class N, class Make>
     static const N* made_once(std::atomic<N*>& slot, Make&& make) {
         N* found = slot.load(std::memory_order_acquire);

@@ -7,24 +7,24 @@
 
 namespace headrace {
 
-// Arguments of one call; see Call for the meaning of the pointers.
+// Arguments of one call; Call describes the pointers.
 template <class T>
 struct Request {
     bool inverse = false;
-    bool with_base = true;  // whether the latent side is that of the standard density, or of the base
+    bool with_base = true;  // whether the latent side has the standard density, or that of the base
     int64_t rows = 0;
-    const ArrayView* input = nullptr;  // null: draw a sample from the base with `seed`
+    const ArrayView* input = nullptr;  // null: a sample is drawn from the base with `seed`
     const ArrayView* context = nullptr;
     bool one_context_row = false;  // the context row is the same for all rows (its row stride is then 0)
     uint64_t seed = 0;
     int64_t first_row = 0;    // for sampling: the index of the first row in the endless sample of the seed
-    bool tiles_only = false;  // even for a small batch, whose rows then have the same bits as among many
-    bool drops = false;       // dropout acts, by the seed, in a run that records for a gradient
+    bool tiles_only = false;  // no small batch, so that a few rows have the same bits as among many
+    bool drops = false;       // dropout acts, with `seed`, in a run that records for a gradient
     T *value = nullptr, *log_det = nullptr, *log_prob = nullptr;
     double* wide_value = nullptr;
 };
 
-// The kernels' view of a request, without the weights.
+// The arguments of kernels for a request, without the weights.
 template <class T>
 Call<T> call_of(const Request<T>& request, Base base) {
     Call<T> call{};
@@ -43,32 +43,34 @@ Call<T> call_of(const Request<T>& request, Base base) {
     return call;
 }
 
-// The gradient of a scalar that depends on the results of a run: `from` is the gradient by the results; the pointers,
-// which may be null, receive those by inputs and context, row by row, and by the weights.
+// The gradient of a scalar that depends on the results of a run: `from` is the gradient by the results, and the
+// pointers, which may be null, receive the gradients by inputs and by context, row by row, and by the weights.
 template <class T>
 struct GradientRequest {
     Cotangent from{};
     T *input = nullptr, *context = nullptr, *weights = nullptr;
 
-    // The kernels' view of a request.
+    // The arguments of kernels for a backward pass.
     Back<T> back() const { return {from, input, context, weights, nullptr, 0, nullptr}; }
 };
 
-// The state of Adam between steps, on the host: with it and the weights, a fit continues as if it had never stopped.
+// The state of Adam between steps, on the host. A fit that is given this state and the weights continues as if it had
+// never stopped.
 template <class T>
 struct AdamMemory {
-    std::vector<T> mean, square, average;  // average: empty without a running mean
+    std::vector<T> mean, square, average;  // average is empty without a running mean
     AdamClock clock;
 };
 
 // A step of dual ascent, which moves all points.
 struct PointsStep {
-    std::vector<double> bend, center, square;      // of each coordinate's map z + bend sqrt(square + (z - center)²)
-    double log_scale;                              // log-determinant of the affine map after it
+    std::vector<double> bend, center, square;      // parameters of each coordinate's map z + bend sqrt(square + (z -
+                                                   // center)²)
+    double log_scale;                              // log-determinant of the affine map after the coordinates' maps
     std::vector<int> order;                        // line k of the affine map's input is coordinate order[k]
-    std::vector<double> matrix, shift;             // z becomes matrix z + shift; block diagonal: its blocks
+    std::vector<double> matrix, shift;             // z becomes matrix z + shift; of a block diagonal matrix, its blocks
     std::vector<int> blocks;                       // block sizes; blocks are stored row by row, one after another
-    std::vector<double> next_center, next_square;  // of the next map; may be empty
+    std::vector<double> next_center, next_square;  // center and square of the next map; may be empty
 };
 
 }  // namespace headrace

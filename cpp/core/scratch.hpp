@@ -1,4 +1,4 @@
-// Memory of the kernels: aligned, and kept from call to call.
+// Memory of the kernels, aligned and kept from call to call.
 #pragma once
 
 #include <algorithm>
@@ -29,9 +29,8 @@ Aligned<T> aligned_zeros(size_t n) {
     return p;
 }
 
-// Scratch of one thread: a new allocation would cost page faults in every call. The contents left by an earlier call
-// are as arbitrary as those of a new block, so that a new block is not cleared either, and valgrind reports its
-// readers.
+// Scratch of one thread, kept because a new allocation would cost page faults in every call. Earlier calls leave
+// arbitrary contents, so that a new block is not cleared either, and valgrind reports reads of it.
 template <class T>
 T* thread_scratch(size_t n) {
     thread_local Aligned<T> buffer;

@@ -1,4 +1,4 @@
-// Names that end in that of an instruction set: HR_JOIN(table_, HR_ISA).
+// HR_JOIN(table_, HR_ISA) makes a name that ends in the name of an instruction set.
 #pragma once
 
 #define HR_JOIN_(a, b) a##b

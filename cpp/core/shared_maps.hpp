@@ -1,4 +1,4 @@
-// Maps of each coordinate with parameters that all rows share: those whose conditioner has no inputs.
+// Maps of each coordinate with parameters that all rows share, so that the conditioner has no inputs.
 #pragma once
 
 #include <vector>
@@ -8,12 +8,12 @@
 
 namespace headrace {
 
-// A map with the same parameters for all rows that moves all coordinates.
+// Whether a map has the same parameters for all rows and moves all coordinates.
 inline bool is_shared(const NetworkSpec& s, int features) {
     return s.conditioner->is_constant() && int(s.conditioner->active_order(features).size()) == features;
 }
 
-// Number of ready parameters of a coordinate; 0 for a map without them.
+// The number of ready parameters of a coordinate; 0 for a map without ready parameters.
 inline int n_ready_of(const TransformMap& map) {
     int n = 0;
     if (!map.is_vector())
@@ -23,19 +23,19 @@ inline int n_ready_of(const TransformMap& map) {
     return n;
 }
 
-// Number of ready parameters of a map with the same parameters for all rows; 0 for another map.
+// The number of ready parameters of a map with the same parameters for all rows; 0 for any other map.
 inline int n_elementwise_ready(const NetworkSpec& s, int features) {
     return is_shared(s, features) ? n_ready_of(*s.map) : 0;
 }
 
-// Whether the map computes its derivative from ready parameters.
+// Whether a map computes its derivative from ready parameters.
 inline bool has_ready_derivative(const TransformMap& map) {
     bool has = false;
     if (!map.is_vector()) with_map(map.index(), [&]<class Map>() { has = requires { Map::has_ready_derivative; }; });
     return has;
 }
 
-// Ready parameters of the map are computed here, once.
+// The step of a marginal map, whose ready parameters are computed here, once.
 template <class T>
 MarginalStep<T> MarginalSpec::lowered(const StepSide& side) const {
     const MapOptions<double> options = map->options<double>();

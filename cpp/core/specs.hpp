@@ -1,11 +1,11 @@
-// The list of the kinds of a program's parts, without their weights: each transform's own description. Lowering
-// makes the steps of a chain in either direction from these (lowering.cpp); a kind may become several steps, or none.
+// The list of the kinds of transforms of a program, as descriptions without weights. Lowering (lowering.cpp) converts
+// these descriptions to the steps of a chain, in either direction; a kind may become several steps, or none.
 //
-// Each kind has `fits`: whether it may be part of a program with these numbers of features and of context columns. A
-// kind with weights has n_weights and parts, and clears entries that are no weights (clear_masked) or get no gradient
-// (clear_dead) in vectors of this layout. A kind that becomes a step wherever its coordinates are returns this step
-// (`lowered`); Lowering makes the steps of the other kinds. A kind that Python makes from its members has `fields`: its
-// members by keyword; the other kinds have a function in bindings/structure.cpp.
+// Each kind has `fits`: whether it may be part of a program with the given numbers of features and of context columns.
+// A kind with weights has n_weights and parts, and clears entries of vectors that are no weights (clear_masked) or get
+// no gradient (clear_dead). A kind that becomes a step for coordinates in any slots returns the step (`lowered`);
+// Lowering makes the steps of other kinds. A kind that Python constructs from its members has `fields`, the members by
+// keyword; other kinds have a function in bindings/structure.cpp.
 #pragma once
 
 #include <memory>
@@ -32,17 +32,17 @@ constexpr Field<S, V> field(const char* keyword, V S::* member) {
     return {keyword, member};
 }
 
-// Position of a step that changes its coordinates in place.
+// The place of a step that changes its coordinates in place.
 struct StepSide {
-    Kept& kept;              // targets of its pointers
-    std::vector<int> slots;  // of each coordinate, counted from the first one
-    bool to_data;            // from the transform's latent side to its data side
+    Kept& kept;              // owner of the memory that the step's pointers refer to
+    std::vector<int> slots;  // slot of each coordinate, counted from the first coordinate's
+    bool to_data;            // whether the step leads from the transform's latent side to its data side
 };
 
 // A map, or vector map, whose parameters a conditioner computes.
 struct NetworkSpec {
-    bool inverted = false;   // Inverse(t), here and below
-    bool reads_data = true;  // the conditioner reads x, or z
+    bool inverted = false;   // whether the transform is the inverse of the described one, here and below
+    bool reads_data = true;  // whether the conditioner reads x; otherwise z
     std::shared_ptr<const TransformMap> map;
     std::shared_ptr<const Conditioner> conditioner;
 
@@ -68,7 +68,7 @@ struct PermutationSpec {
 
 struct RotationSpec {
     bool inverted = false;
-    std::vector<double> matrix;     // forward gives x = matrix z; orthogonal and block diagonal: its blocks
+    std::vector<double> matrix;     // forward gives x = matrix z; the blocks of an orthogonal, block diagonal matrix
     std::vector<int> blocks;        // block sizes; blocks are stored row by row, one after another
     std::vector<double> inverse{};  // inverse of a matrix that is not orthogonal but has determinant 1; else empty
 
@@ -88,13 +88,13 @@ struct StandardizeSpec {
 
 struct SupportSpec {
     bool inverted = false;
-    std::vector<Support> supports;  // of each column,
-    std::vector<double> low, high;  // and its bounds
+    std::vector<Support> supports;  // support of each column
+    std::vector<double> low, high;  // lower and upper bound of each column
 
     bool fits(int features, int context) const;
 };
 
-// A map of each coordinate whose raw parameters are no weights.
+// A map of each coordinate whose raw parameters are fixed and no weights.
 struct MarginalSpec {
     bool inverted = false;
     std::shared_ptr<const TransformMap> map;
@@ -105,14 +105,14 @@ struct MarginalSpec {
     MarginalStep<T> lowered(const StepSide& side) const;
 };
 
-// The base's density, only for the first step.
+// The density of the base, which may only be the first step.
 struct DensitySpec {
     static constexpr bool is_first = true;
 
-    std::vector<ColumnDensity> columns;  // density of each column, or
-    int components = 0;                  // of a mixture for the whole row
-    int n_raw = 0;                       // parameters,
-    std::vector<double> fixed;           // parameters that are not trained; empty: parameters are weights
+    std::vector<ColumnDensity> columns;  // density of each column, for independent columns
+    int components = 0;                  // number of components of a mixture for the whole row, or 0
+    int n_raw = 0;                       // number of raw parameters
+    std::vector<double> fixed;           // fixed raw parameters; empty: they are weights
 
     bool fits(int features, int context) const;
     bool trains() const { return n_raw > 0 && fixed.empty(); }
@@ -128,7 +128,7 @@ struct DensitySpec {
 
 }  // namespace headrace
 
-// Tests build a module with one more kind: this macro names the header with its lines of the list.
+// Tests build a module with a further kind: this macro names the header that adds the kind to the list.
 #ifdef HEADRACE_MORE_SPECS
 #include HEADRACE_MORE_SPECS
 #else
@@ -137,7 +137,7 @@ struct DensitySpec {
 
 namespace headrace {
 
-// X(name in Python, struct)
+// X(name in Python, struct) for each kind of transform.
 #define HR_SPECS(X)                     \
     X(NetworkStep, NetworkSpec)         \
     X(PermutationStep, PermutationSpec) \

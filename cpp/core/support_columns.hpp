@@ -1,4 +1,4 @@
-// The columns of a support, with the outermost values inside it in a dtype.
+// The columns of a support, with the least and the largest value inside in a dtype.
 #pragma once
 
 #include <cmath>
@@ -10,7 +10,7 @@
 
 namespace headrace {
 
-// The smallest value of this dtype above a bound; on a circle the rounded bound itself, too, unless it lies below.
+// The smallest value of dtype T above a bound; on a circle the rounded bound itself, unless it is below the bound.
 template <class T>
 double least_above(double low, bool itself) {
     const T nearest = T(low);
@@ -18,7 +18,7 @@ double least_above(double low, bool itself) {
     return double(std::nextafter(nearest, std::numeric_limits<T>::infinity()));
 }
 
-// The outermost values of this dtype inside.
+// The least and the largest value of dtype T inside a support.
 template <class T>
 std::pair<double, double> outermost(Support kind, double low, double high) {
     const bool has_low = kind != Support::any && kind != Support::upper;
@@ -27,7 +27,7 @@ std::pair<double, double> outermost(Support kind, double low, double high) {
     const double first = has_low ? least_above<T>(low, kind == Support::circle) : -most;
     const double last = has_high ? -least_above<T>(-high, false) : most;
     if (first <= last) return {first, last};
-    const double middle = double(T(low / 2 + high / 2));  // no value of this dtype lies inside
+    const double middle = double(T(low / 2 + high / 2));  // no value of dtype T is inside
     return {middle, middle};
 }
 

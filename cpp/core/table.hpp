@@ -1,4 +1,4 @@
-// A table of the functions of one instruction set, chosen at import (isa.cpp).
+// A table of the kernels of one instruction set; isa.cpp chooses the set at import.
 #pragma once
 
 #include "scratch.hpp"
@@ -8,54 +8,57 @@ namespace headrace {
 
 template <class T>
 struct KernelsOf {
-    // Rows [row, row + rows) of a call. `vectors` is the tile's height in vectors; scratch has tile_scratch values.
+    // Computes rows [row, row + rows) of a call. `vectors` is the height of the tile in vectors; scratch has
+    // tile_scratch values.
     void (*run_tile)(const Chain<T>&, const Call<T>&, int64_t row, int rows, int vectors, T* scratch) noexcept;
-    // A whole call of fewer than small_batch rows; scratch has small_scratch values.
+    // Computes a whole call of fewer than small_batch rows; scratch has small_scratch values.
     void (*run_small)(const Chain<T>&, const Call<T>&, T* scratch) noexcept;
-    // Folds the one context row of a call into the first biases.
+    // Folds the only context row of a call into the first biases.
     void (*fold_context)(const NetworkStep<T>&, const T* weights, const T* context, int n, T* folded) noexcept;
-    // hr.ops: maps on elements whose parameters come from a network outside this library.
+    // Maps of elements for hr.ops, whose parameters come from a network outside this library.
     void (*coupling)(int map, bool inverse, const MapOptions<T>&, const T* in, const T* params, T* value, T* log_det,
                      int64_t rows, int64_t active) noexcept;
     void (*coupling_backward)(int map, bool inverse, const MapOptions<T>&, const T* in, const T* params,
                               const T* grad_value, const T* grad_log_det, T* grad_in, T* grad_params, int64_t rows,
                               int64_t active) noexcept;
-    // hr.ops: vector maps on at most vector_rows_of_tile rows. The backward pass adds gradients by one set of ready
+    // Vector maps of at most vector_rows_of_tile rows for hr.ops. The backward pass adds gradients by one set of ready
     // parameters to `sums`.
     void (*vector_rows)(const VectorRows<T>&, int64_t row, int rows, T* scratch) noexcept;
     void (*vector_rows_backward)(const VectorRows<T>&, const VectorRowsBack<T>&, int64_t row, int rows, double* sums,
                                  T* scratch) noexcept;
-    // A step of dual ascent on at most ascent_block_rows rows; sums: ascent_sums_of(features) values, or null. The
-    // maps' terms of the log-Jacobian are added to each row's, or without those to the sums. Scratch has ascent_scratch
-    // values. Also the conversions from rows to tiles and back.
+    // A step of dual ascent on at most ascent_block_rows rows, with ascent_sums_of(features) sums, or null. The maps'
+    // terms of the log-Jacobian are added to that of each row, or, if log_jacobian is null, to the sums. Scratch has
+    // ascent_scratch values. Further functions convert rows to tiles and back.
     void (*ascent_block)(const AscentStep<T>&, T* z, double* log_jacobian, const T* weights, int64_t rows, double* sums,
                          T* scratch) noexcept;
     void (*ascent_load)(const ArrayView&, int64_t row, int64_t rows, int features, int tile_rows, T* z) noexcept;
     void (*ascent_store)(const T* z, int64_t rows, int features, int tile_rows, T* out) noexcept;
-    // Rows [row, row + rows) of a call, kept on a tape; false if a result is not finite. Also the backward pass, from
-    // the last network to network 0, and the gradient of the weights from a group of tapes.
+    // record_tile computes rows [row, row + rows) of a call on a tape; it returns false if a result is not finite.
+    // Further functions compute the backward pass, from the last network to network 0, and the gradient of the weights
+    // from a group of tapes.
     bool (*record_tile)(const Chain<T>&, const Call<T>&, const Back<T>&, int64_t row, int rows, T* tape) noexcept;
     void (*backward_tile)(const Chain<T>&, const Call<T>&, const Back<T>&, int64_t row, int rows, int network,
                           T* tape) noexcept;
     void (*sum_weights)(const Chain<T>&, const Back<T>&, const WeightTask&, const TapeGroup<T>&) noexcept;
-    // An optimiser's step on n weights, and the sum of the squares of n values.
+    // A step of Adam on n weights; and the sum of the squares of n values.
     void (*adam)(const AdamStep<T>&, bool decays, const T* gradient, T* weights, T* mean, T* square, T* average,
                  int64_t n) noexcept;
     double (*sum_squares)(const T*, int64_t n) noexcept;
-    // Muon's on a block, whose offsets count from these pointers; average may be null; scratch has muon_scratch values.
-    // Also zeros for n moments that would become denormal.
+    // A step of Muon on a block, whose offsets count from the pointers; average may be null; scratch has muon_scratch
+    // values. `flush` sets those of n moments to zero that would become denormal.
     void (*muon)(const MuonStep<T>&, const MuonBlock&, const T* gradient, T* weights, T* mean, T* average,
                  T* scratch) noexcept;
     void (*flush)(T* moments, int64_t n) noexcept;
-    int width;  // lanes of a vector
+    int width;  // number of lanes of a vector
 };
 
 struct KernelTable {
     KernelsOf<float> f32;
     KernelsOf<double> f64;
-    // Multiply-adds in registers for this number of rounds; returns a value that depends on all of them.
+    // Computes multiply-adds in registers for the given number of rounds, and returns a value that depends on all of
+    // them.
     double (*fma_chain)(int64_t rounds) noexcept;
-    double fma_chain_flops;  // floating-point operations of a round
+    double fma_chain_flops;  // number of floating-point operations of a round
 };
 
 template <class T>
@@ -67,7 +70,7 @@ const KernelsOf<T>& kernels_of(const KernelTable& table) {
     }
 }
 
-// Scratch values that a tile or a small batch needs.
+// The number of scratch values for a tile and for a small batch.
 template <class T>
 int64_t tile_scratch(const Chain<T>& chain, int64_t height) {
     return (2 * int64_t(chain.context + chain.features) + chain.units + chain.pairs + 1) * height;

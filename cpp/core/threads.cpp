@@ -15,12 +15,13 @@ namespace {
 
 using Clock = Cancellable::Clock;
 
-// Enough to bridge the gap between the calls of a loop in Python, and few enough to leave the core to other threads.
+// Spins of a worker before it sleeps: enough to bridge the gap between the calls of a loop in Python, and few enough to
+// leave the core to other threads.
 constexpr int spins_of_worker = 2000;
-// More than running threads ever need for each other at the end of a short call.
+// Spins of a waiting thread before it sleeps: more than running threads need for each other at the end of a short call.
 constexpr int spins_of_waiting = 2000;
 
-// A longer one continues when the workers' rest is over.
+// The largest number of rows of a short call; a longer call uses workers again as soon as their rest is over.
 constexpr int64_t rows_of_short_call = 4096;
 
 constexpr auto time_between_asks = std::chrono::milliseconds(40);
@@ -29,23 +30,23 @@ int cores() {
     return int(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-// When workers are worth waking. Where other processes occupy the cores, workers come too late, or stop in the middle
-// of a task, and the call has to wait for them.
+// The times at which workers are not worth waking. Where other processes occupy the cores, workers come too late, or
+// stop in the middle of a task, and a call must wait for them.
 class Rest {
   public:
     bool is_over(Clock::time_point now) const {
         return now.time_since_epoch().count() >= until_.load(std::memory_order_relaxed);
     }
 
-    // A call of a caller with workers: its duration, the time that it slept waiting for workers' results, and whether
-    // any worker took part.
+    // Records a call with workers: its duration, the time for which it slept waiting for the results of workers, and
+    // whether any worker took part.
     void learn(Clock::time_point end, Clock::duration took, Clock::duration slept, bool came) {
         if (slept * 2 > took) {
             begin(end, slept * calls_lost_in_sleep);
         } else if (came) {
             late_ = 0;
             calls_ = fewest_calls;
-        } else if (++late_ == most_late) {  // a worker sleeps at the first call, and is awake for the second
+        } else if (++late_ == most_late) {  // a sleeping worker misses the first call, and is awake for the second
             late_ = 0;
             begin(end, took * calls_);
             calls_ = std::min(2 * calls_, most_calls);
@@ -58,7 +59,7 @@ class Rest {
     }
 
   private:
-    static constexpr int calls_lost_in_sleep = 16;  // so that at most a sixteenth of the time is lost in sleep
+    static constexpr int calls_lost_in_sleep = 16;  // limits the time lost in sleep to a sixteenth
     static constexpr int most_late = 3, fewest_calls = 4, most_calls = 64;
     static constexpr Clock::duration longest = std::chrono::milliseconds(100);
 
@@ -72,11 +73,11 @@ class Rest {
 
 using Body = void (*)(void*, int64_t);
 
-// The duration of a task in the last call of a body: the estimate for the next call. Only the holder of the workers
-// reads the table.
+// The duration of a task in the last call of each body, which is the estimate for the body's next call. Only the holder
+// of the workers reads the table.
 class Pace {
   public:
-    // Unknown bodies are assumed to be long.
+    // Whether a call of `count` tasks will be long; bodies without an estimate are assumed to be long.
     bool is_long(Body body, int64_t count) const {
         const Entry& entry = entries_[place_of(body)];
         return entry.body != body || entry.nanoseconds_of_task * double(count) >= least_nanoseconds;
@@ -91,7 +92,7 @@ class Pace {
         Body body = nullptr;
         double nanoseconds_of_task = 0;
     };
-    // About ten times the time to wake a sleeping team, which a call waits for.
+    // The least duration of a long call: about ten times the time that a call waits for a sleeping team to wake.
     static constexpr double least_nanoseconds = 500e3;
 
     static constexpr size_t places = 16;
@@ -99,10 +100,10 @@ class Pace {
     Entry entries_[places];
 };
 
-// Each worker sleeps on a word of its own, so that a call wakes only as many workers as it can use.
+// A worker thread. Each worker sleeps on a separate word, so that a call wakes only as many workers as it can use.
 struct alignas(64) Worker {
     static constexpr uint32_t dismissed = 1;
-    std::atomic<uint32_t> word{0};  // twice the number of offers, plus 1 for the end
+    std::atomic<uint32_t> word{0};  // twice the number of offers, plus 1 when the worker must end
 
     void offer() {
         word.fetch_add(2, std::memory_order_release);
@@ -145,10 +146,11 @@ class Pool {
         if (stopped) throw Cancelled();
     }
 
-    // In a forked child the workers do not exist (their words stay: they cannot be marked as unused), and a call of
-    // another thread may have been running.
+    // Resets the pool in a forked child, in which workers do not exist and a call of another thread may have been
+    // interrupted. The words of the workers stay allocated.
     void forget_workers() {
-        new (&workers_) std::vector<std::shared_ptr<Worker>>;  // not read: the fork may have come inside hire()
+        new (&workers_) std::vector<std::shared_ptr<Worker>>;  // replaced without being read, because the fork may have
+                                                               // come inside hire()
         open_.store(open_.load() & ~task_mask);
         surplus_ = false;
         inside_ = false;
@@ -177,7 +179,7 @@ class Pool {
         }
     }
 
-    // Tasks first ... first + count, with the workers. Returns whether it was stopped.
+    // Runs `count` tasks from `first` on, together with workers. Returns whether the call was stopped.
     bool run_together(int64_t first, int64_t count, Body body, void* context) {
         body_.store(body, std::memory_order_relaxed);
         context_.store(context, std::memory_order_relaxed);
@@ -208,7 +210,7 @@ class Pool {
         return stopped;
     }
 
-    // The message to a team.
+    // The data that a call gives a team.
     struct Lead {
         Pool* pool;
         int64_t count;
@@ -216,14 +218,14 @@ class Pool {
         bool stopped = false;
     };
 
-    // The caller's part in its call, and the wait for tasks that other threads have begun. Returns whether it was
-    // stopped.
+    // Runs the caller's share of a call, and waits for tasks that other threads have begun. Returns whether the call
+    // was stopped.
     bool lead(int64_t count, bool may_offer) {
         Cancellable* const cancellable = Cancellable::of_this_thread();
         const uint64_t forks = forks_;
         const auto start = Clock::now();
         const auto slept_before = slept_;
-        int64_t others = count;  // tasks that this thread has not done
+        int64_t others = count;  // tasks that this thread has not run
         bool stopped = false, offered = false;
         for (auto now = start;;) {
             if (may_offer && !offered && rest_.is_over(now)) {
@@ -242,7 +244,7 @@ class Pool {
                 continue;
             }
             stopped = true;
-            if (forks != forks_) throw Cancelled();  // the threads that took the other tasks do not exist here
+            if (forks != forks_) throw Cancelled();  // forked: the threads that took other tasks do not exist
             others -= withdraw();
             break;
         }
@@ -252,7 +254,7 @@ class Pool {
         return stopped;
     }
 
-    // The part of any other thread: tasks, until all are taken.
+    // Runs tasks in a thread other than the caller's, until all are taken.
     void help() {
         inside_ = true;
         while (run_one()) {
@@ -262,8 +264,8 @@ class Pool {
         inside_ = false;
     }
 
-    // Takes the next task of any open call, and runs it. A task's data belong to the call of the task that is taken
-    // next: a later call begins only when all tasks of this one are done, and has another number.
+    // Takes the next task of any open call, and runs it. The body, the context and the task that are read belong to one
+    // call: a later call begins only when all tasks of this call are done, and has another number.
     bool run_one() {
         uint64_t open = open_.load(std::memory_order_acquire);
         Body body;
@@ -279,10 +281,10 @@ class Pool {
         return true;
     }
 
-    // Withdraws the tasks that no thread has begun; returns their number.
+    // Withdraws the tasks that no thread has begun, and returns the number of these tasks.
     int64_t withdraw() { return int64_t(open_.fetch_and(~task_mask, std::memory_order_relaxed) & task_mask); }
 
-    // Wakes `helpers` workers, or as many as exist: fewer threads do the work then.
+    // Wakes `helpers` workers, or all existing workers if no more can be made.
     void offer(int helpers) {
         try {
             while (int(workers_.size()) < helpers) {
@@ -292,7 +294,7 @@ class Pool {
                 workers_.push_back(std::move(worker));
             }
         } catch (const std::exception&) {
-            helpers = int(workers_.size());  // no further threads could be made, or memory ran out
+            helpers = int(workers_.size());  // no further threads could be made, or memory is exhausted
         }
         for (int i = 0; i < helpers; ++i) workers_[size_t(i)]->offer();
     }
@@ -307,7 +309,8 @@ class Pool {
         }
     }
 
-    // By the holder of busy_. Callers that need fewer workers do not wait for it: the holder then ends it.
+    // Releases busy_. A thread that reduces the number of workers does not wait for busy_, so that the holder dismisses
+    // surplus workers here.
     void leave() {
         do {
             if (surplus_.exchange(false))
@@ -322,14 +325,15 @@ class Pool {
 
     friend void headrace::wait_for(const std::atomic<uint32_t>&, uint32_t);
 
-    static thread_local bool inside_;  // whether this thread is running a body
+    static thread_local bool inside_;  // whether this thread runs a body
     static thread_local int limit_;
     static thread_local Clock::duration slept_;
-    std::atomic<bool> busy_{false};  // whether a call holds the workers; no mutex, because a signal's handler may call
+    std::atomic<bool> busy_{false};  // whether a call holds the workers; no mutex, because the handler of a signal may
+                                     // start a call
     std::atomic<int> wanted_{cores()};
     std::atomic<bool> surplus_{false};
     std::atomic<uint64_t> open_{0};  // the number of the call, and the number of its tasks that no thread has begun
-    std::atomic<uint32_t> done_{0};  // the number of its tasks that workers have done
+    std::atomic<uint32_t> done_{0};  // the number of tasks of the call that workers have done
     std::atomic<Body> body_{nullptr};
     std::atomic<void*> context_{nullptr};
     std::atomic<int64_t> end_{0};
@@ -346,7 +350,7 @@ thread_local bool Pool::inside_ = false;
 thread_local int Pool::limit_ = 0;
 thread_local Clock::duration Pool::slept_{};
 
-// Never destroyed: workers may outlive main.
+// The pool of the process, which is never destroyed, because workers may outlive main.
 Pool& pool() {
     static Pool* instance = [] {
         static Pool* made = new Pool;

@@ -1,5 +1,5 @@
-// The thread pool behind one function. Workers are made on first use, spin briefly and then sleep; a forked child
-// starts without workers and makes its own.
+// The thread pool behind parallel_for. Workers are made on first use, spin briefly and then sleep; a forked child
+// starts without workers and makes new ones.
 //
 // A call never waits for a worker that the system has not scheduled: a free thread takes the next task, and the caller
 // runs all tasks that no worker has begun. A call waits only for tasks that a worker has begun.
@@ -13,38 +13,38 @@
 
 namespace headrace {
 
-// Number of threads for a call of this thread, itself among them: the process's (at first the number of cores), unless
-// this thread has a limit of its own.
+// The number of threads for a call of this thread, itself included: the number of the process (at first the number of
+// cores), unless this thread has a separate limit.
 int num_threads();
 int process_threads();
-void set_num_threads(int n);  // the process's, at least 1; workers beyond it end
-int limit_thread(int n);      // limit for calls of this thread only, 0: none; returns the limit before
+void set_num_threads(int n);  // sets the number of threads of the process, at least 1; surplus workers end
+int limit_thread(int n);      // sets the limit for calls of this thread only, 0: none; returns the limit before
 
-// Another library's threads, by two functions of every OpenMP library: one runs fn(data) on a team and returns when all
-// members have, one returns the size of a team. Such threads spin for milliseconds after their last use, and take that
-// time from workers: in long calls, where both have the same number of threads, they serve as the workers. Each caller
-// has a team of its own, so that only calls of the borrowing thread use one. A forked child has none. Null functions:
-// no team from now on.
+// The threads of another library can serve as workers, by two functions of every OpenMP library: one runs fn(data) on a
+// team and returns when all members have finished, the other returns the size of a team. Threads of a team spin for
+// milliseconds after their last use, and would take that time from workers. Teams serve as workers in long calls, if a
+// team has as many threads as the call. Each caller has a separate team, so that only calls of the borrowing thread use
+// a team. A forked child has no team. With null functions, no team is used from now on.
 using RunTeam = void (*)(void (*fn)(void*), void* data, unsigned threads, unsigned flags);  // GOMP_parallel
 using TeamSize = int (*)();                                                                 // omp_get_max_threads
 void borrow_team(RunTeam run, TeamSize size);
 
-// Number of threads to divide a call for this many rows among: 1 for a short one while workers are not used, because
-// they came too late or were waited for too long, for example where other processes occupy the cores; else
-// num_threads().
+// The number of threads among which a call for `rows` rows is divided. The number is num_threads(), but 1 for a short
+// call while workers rest, which they do after they came too late or calls waited for them too long, for example where
+// other processes occupy the cores.
 int threads_for(int64_t rows);
 
-// Waits until `counter`, which only rises and is notified, has reached `least`: spins for some time, then sleeps. The
-// counter may wrap around.
+// Waits until `counter`, which only rises and is notified, has reached `least`: the thread spins for some time, then
+// sleeps. The counter may wrap around.
 void wait_for(const std::atomic<uint32_t>& counter, uint32_t least);
 
-// Thrown by parallel_for when its caller was stopped. The output of the tasks is then partly written.
+// The error that parallel_for throws when its caller was stopped; the output of its tasks is then partly written.
 struct Cancelled : std::exception {
     const char* what() const noexcept override { return "cancelled"; }
 };
 
-// While one exists, every parallel_for of this thread checks from time to time, between two tasks, whether to stop. The
-// check may involve a computation: afterwards a task's thread_scratch may be another's.
+// While a Cancellable exists, every parallel_for of its thread checks from time to time, between two tasks, whether to
+// stop. The check may run a computation, which may overwrite the thread's scratch.
 class Cancellable {
   public:
     using Clock = std::chrono::steady_clock;
@@ -65,9 +65,9 @@ class Cancellable {
     Clock::time_point next_{};
 };
 
-// Calls body(context, i) for every i in [0, n), by the calling thread and by workers; i are begun in ascending order.
-// Bodies must not throw. A call from inside a body, or while another thread's call is running, is run by only its
-// caller.
+// Calls body(context, i) for every i in [0, n), by the calling thread and by workers; indices i are begun in ascending
+// order. Bodies must not throw. Where a call comes from inside a body, or while another thread's call is running, the
+// calling thread runs all tasks.
 void parallel_for_raw(int64_t n, void (*body)(void*, int64_t), void* context);
 
 template <class F>

@@ -4,6 +4,6 @@
 namespace headrace {
 
 const char* version();
-const char* commit();  // empty if unknown
+const char* commit();  // an empty string if the commit is unknown
 
 }  // namespace headrace

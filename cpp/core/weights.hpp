@@ -1,4 +1,4 @@
-// The layout of weights in one vector, and the named tensors through which users read and set them.
+// The layout of weights in one vector, and the named tensors through which callers read and set weights.
 #pragma once
 
 #include <cstdint>
@@ -9,19 +9,20 @@
 
 namespace headrace {
 
-// Rows of weights and biases are padded to vectors.
+// The length of n weights or biases, padded to whole vectors.
 inline int padded(int n) {
     return padded_row(n);
 }
 
-// A stretch of a vector of weights.
+// A range of a vector of weights.
 struct WeightRange {
     int64_t begin, end;
     bool is_bias;
 };
 
-// Rows of a weight matrix that read the same inputs, the first ones of the layer below: a matrix without masked
-// entries, unless some are fixed at zero. Its entries from `begin` on: in each row those from its offset on.
+// A block of rows of a weight matrix that read the same inputs, the first units of the layer below. A block has no
+// masked entries, but some entries may be fixed at zero. The entries of a row start at `begin` plus the offset of the
+// row.
 struct WeightBlock {
     int64_t begin = 0;
     std::vector<uint32_t> row;
@@ -42,16 +43,17 @@ class WeightLayout {
     WeightLayout& operator=(const WeightLayout&) = delete;
 
     virtual uint32_t n_weights() const = 0;
-    virtual std::vector<WeightRange> parts() const = 0;  // in order, from 0 to n_weights
-    // Of the matrices of a network with hidden layers; other kinds of weights are in none.
+    virtual std::vector<WeightRange> parts() const = 0;  // ranges in order, from 0 to n_weights
+    // Blocks of the matrices of a network with hidden layers; other weights are in no block.
     virtual std::vector<WeightBlock> blocks() const { return {}; }
     virtual std::vector<Tensor> tensors() const = 0;
-    // Tensors, row by row, to the vector of weights and back. Masked entries are dropped, and come back as zero.
+    // Copy tensors, row by row, to the vector of weights and back. Masked entries are not copied, and are zero in the
+    // tensors that are read.
     virtual void pack(const std::vector<const float*>& tensors, float* weights) const = 0;
     virtual void pack(const std::vector<const double*>& tensors, double* weights) const = 0;
     virtual void unpack(const float* weights, const std::vector<float*>& tensors) const = 0;
     virtual void unpack(const double* weights, const std::vector<double*>& tensors) const = 0;
-    // Sets the entries of a vector like the weights that are no weights to zero.
+    // Sets entries of a vector, of the length of the weight vector, to zero where they are no weights.
     virtual void clear_masked(float* weights) const = 0;
     virtual void clear_masked(double* weights) const = 0;
 };

@@ -1,4 +1,4 @@
-// One step of Adam on a stretch of the weight vector, which is read and written once.
+// One step of Adam on a part of the weight vector, which is read and written once.
 #pragma once
 
 #include "../math/adam.hpp"
@@ -7,7 +7,7 @@
 namespace headrace {
 namespace {
 
-// n is a multiple of the vector's width; average may be null.
+// Updates n weights, where n is a multiple of the vector's width; average may be null.
 template <class T>
 void adam(const AdamStep<T>& s, bool decays, const T* gradient, T* weights, T* mean, T* square, T* average,
           int64_t n) noexcept {
@@ -21,7 +21,7 @@ void adam(const AdamStep<T>& s, bool decays, const T* gradient, T* weights, T* m
     }
 }
 
-// Squares are summed in float64, so that they do not overflow.
+// The sum of the squares of n values, in float64, so that it does not overflow.
 template <class T>
 double sum_squares(const T* x, int64_t n) noexcept {
     PackD sum{};

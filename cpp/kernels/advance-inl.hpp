@@ -1,8 +1,9 @@
-// Conditioners' view of their step and call; each kind's work is in overloads for its struct in conditioners/:
-//   advance(c, known, from, to)        positions [from, to): from given ones, the parameters of their coordinates
-//   advance_back(c, known, from, to)   from the gradients by these parameters to those by its inputs, and by weights
-//   fold_context(c, weights, context, n, out)   if one context row for all may be taken in once a call
-// `advance` exists for tiles and for small batches; without the second, chains with the kind run in tiles only.
+// The step and the call of a conditioner. Each kind of conditioner has overloads of these functions for its struct, in
+// conditioners/:
+// advance(c, known, from, to) positions [from, to): parameters of coordinates, from earlier positions
+// advance_back(c, known, from, to) gradients by inputs and by weights, from gradients by the parameters
+// fold_context(c, weights, context, n, out) optional: includes a context row that all rows share once a call
+// `advance` exists for tiles and for small batches; without the latter, chains with the kind run in tiles only.
 #pragma once
 
 #include "tape-inl.hpp"
@@ -10,7 +11,7 @@
 namespace headrace {
 namespace {
 
-// A line of the conditioner: state and scratch together, on the tape in a run that is recorded.
+// A line of a conditioner's state and scratch, which are on the tape in a run that is recorded.
 template <class T>
 HR_FN T* line_of(const TileBuffers<T>& b, int64_t line) {
     return b.units + line * b.height;
@@ -20,7 +21,7 @@ HR_FN T* line_of(const SmallBuffers<T>& b, int64_t line) {
     return b.units + line;
 }
 
-// Parameters of a slot.
+// The line of a slot.
 template <class T>
 HR_FN const T* slot_of(const TileBuffers<T>& b, const T* slots, int slot) {
     return slots + slot * b.height;
@@ -30,15 +31,15 @@ HR_FN const T* slot_of(const SmallBuffers<T>&, const T* slots, int slot) {
     return slots + slot;
 }
 
-// In a run.
+// The step, the call and the buffers of a conditioner in a run.
 template <class T, class Buffers>
 struct Known {
     const NetworkStep<T>& step;
     const Chain<T>& chain;
     const Call<T>& call;
     const Buffers& b;
-    const T* weights;  // its first weight
-    const T* input;    // its context, then its input coordinates, in their order
+    const T* weights;  // first weight of the conditioner
+    const T* input;    // context of the conditioner, then its input coordinates, in the order of its inputs
 };
 
 template <class T, class Buffers>
@@ -47,18 +48,18 @@ HR_FN Known<T, Buffers> known_of(const NetworkStep<T>& s, const Chain<T>& chain,
     return {s, chain, call, b, call.weights + s.weights, slot_of(b, s.reads_built ? b.built : b.given, s.input_slot)};
 }
 
-// In the backward pass.
+// The step, the call and the tape of a conditioner in the backward pass.
 template <class T>
 struct KnownBack {
     const NetworkStep<T>& step;
     const Tape<T>& tape;
     const Call<T>& call;
     const Back<T>& back;
-    int number, network;  // index of the step, among all steps and among those with weights
+    int number, network;  // index of the step among all steps, and among those with weights
 
     HR_FN T* line(int64_t line) const { return tape.at(step.tape + line); }
     HR_FN const T* weights() const { return call.weights + step.weights; }
-    // The inputs that were read, and the destination of their gradient.
+    // The index of the state whose coordinates were inputs of the conditioner.
     HR_FN int read() const { return step.reads_built ? number + 1 : number; }
     HR_FN const T* input() const { return tape.state(read()) + step.input_slot * tape.height; }
     HR_FN T* input_gradient() const { return tape.gradient(read()) + step.input_slot * tape.height; }

@@ -1,5 +1,6 @@
-// A tile of rows through a program and back: the run records the inputs of the backward pass on a tape, then network by
-// network gradients replace the values they belong to. The gradient of the weights is summed over the tapes of a group.
+// A tile of rows through a program and back: the run records the inputs of the backward pass on a tape, then, network
+// by network, gradients replace the values to which they belong. The gradient of the weights is summed over the tapes
+// of a group.
 #pragma once
 
 #include "chain-inl.hpp"
@@ -10,8 +11,8 @@ namespace {
 
 // ---- forth ----------------------------------------------------------------------------------------------------------
 
-// Adds the gradient of the base's log-density to that by coordinates z, where the base is a step. Its factor has the
-// sign of the log-determinant.
+// Adds the gradient of the base's log-density to the gradient by coordinates z, where the base is a step. The
+// log-determinant determines the sign.
 template <class T>
 HR_SHARED void add_density_slopes(const Tape<T>& t, const Call<T>& call, const T* z, T* gradient, T sign) {
     const Chain<T>& chain = t.chain;
@@ -32,7 +33,7 @@ HR_SHARED void start_gradients(const Tape<T>& t, const Call<T>& call, const Cota
     constexpr int W = width<T>;
     const Chain<T>& chain = t.chain;
     const int64_t used = int64_t(t.vectors) * W;
-    // A row's density falls by the log-determinant of the direction to data.
+    // The log-determinant of the direction to data is subtracted from a row's log-density.
     const double scale = from.row_scale * (from.of_log_prob && !call.inverse ? -1 : 1);
     T* const by_log_det = t.grad_log_det();
     for (int64_t r = 0; r < used; ++r)
@@ -67,7 +68,8 @@ HR_SHARED void start_gradients(const Tape<T>& t, const Call<T>& call, const Cota
     }
 }
 
-// Rows [row, row + rows) through the chain, all states kept. False if some row's result is not finite.
+// Runs rows [row, row + rows) through the chain and keeps all states. Returns false if the result of some row is not
+// finite.
 template <class T>
 bool record_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back, int64_t row, int rows,
                  T* lines) noexcept {
@@ -103,7 +105,7 @@ HR_SHARED void finish_input(const Tape<T>& t, const Call<T>& call, const Back<T>
             for (int64_t i = 0; i < int64_t(t.vectors) * width<T>; i += width<T>) {
                 T* g = gradient + s * t.height + i;
                 const auto slope = base_slope(call.base, load(t.state(0) + s * t.height + i));
-                store(g, load(g) - slope * load(t.grad_log_det() + i));  // with the sign of the log-determinant
+                store(g, load(g) - slope * load(t.grad_log_det() + i));  // has the sign of the log-determinant
             }
     for (int r = 0; r < rows; ++r) {
         const T bad = poison(t.log_det()[r]);
@@ -123,8 +125,8 @@ HR_SHARED void finish_input(const Tape<T>& t, const Call<T>& call, const Back<T>
     }
 }
 
-// The steps from the one before the next network down to the network with this index; 0 also includes the steps before
-// it. For a chain without networks the only index is 0.
+// Runs the backward pass of network `network` and of the steps between it and the next network. Index 0 also includes
+// the steps before the first network; in a chain without networks it is the only index.
 template <class T>
 void backward_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back, int64_t row, int rows, int network,
                    T* lines) noexcept {
@@ -139,18 +141,19 @@ void backward_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& ba
 
 // ---- weights --------------------------------------------------------------------------------------------------------
 
-// Adds the sums of earlier rows, n values from `place`, to those of all earlier rows.
+// Adds n sums from `place` on, over the last fold_rows rows, to the float64 sums of all earlier rows.
 template <class T>
 void finish_sums(const T* sums, double* finished, int64_t place, int64_t n) {
     for (int64_t i = place; i < place + n; ++i) finished[i] += double(sums[i]);
 }
 
-// Counterpart of weight_product for units from u on, of rounded values.
+// The function weight_product for units from u on, where factors are rounded values.
 HR_FN void bf16_weights(const Summed& s, const Back<float>& back, const WeightArgs<float>& args, const float* panels,
                         int u, int units, int vectors) {
     Bf16Weights a;
     const Bf16Layout& layout = back.bf16->layout;
-    const int64_t two = int64_t(args.height) * layout.parts * layout.words;  // lines, of rounded values
+    const int64_t two = int64_t(args.height) * layout.parts * layout.words;  // number of words of a line of rounded
+                                                                             // values
     a.grad = as_pairs(panels + s.grad_rows * int64_t(args.height)) + u * two / 2;
     a.panels = as_pairs(panels + s.panel * int64_t(args.height)) + args.input * two / 2;
     a.size = args.size;

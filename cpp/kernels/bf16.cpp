@@ -1,6 +1,6 @@
-// Compiled once for every instruction set, and again for those with bf16 instructions: HR_BF16_DOT enables those for
-// words, HR_BF16_TILES those for tiles, which have one order of sums. The tables are the only symbols with external
-// linkage.
+// Kernels of products in bf16, compiled once for every instruction set, and again for sets with bf16 instructions:
+// HR_BF16_DOT enables instructions for words, HR_BF16_TILES those for tiles, which have one order of sums. Only the
+// tables have external linkage.
 #include "../core/bf16.hpp"
 #include "../core/set_name.hpp"
 

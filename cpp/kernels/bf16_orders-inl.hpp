@@ -1,5 +1,5 @@
-// The two orders of sums of products in bf16 (core/bf16.hpp), as policies of the kernels in bf16_products-inl.hpp: a
-// sum's registers, and how words are added to it. P is the number of parts.
+// The two orders of sums of products in bf16 (core/bf16.hpp), as policies of the kernels in bf16_products-inl.hpp: the
+// registers of a sum, and the addition of words to the sum. P is the number of parts.
 #pragma once
 
 #include "bf16_pairs-inl.hpp"
@@ -8,7 +8,7 @@
 namespace headrace {
 namespace {
 
-#define HR_INLINE __attribute__((always_inline))  // for lambdas whose sums are to stay in registers
+#define HR_INLINE __attribute__((always_inline))  // for lambdas whose sums must stay in registers
 
 constexpr bool is_wide = HR_VECTOR_BYTES == 64;
 #ifdef HR_BF16_DOT
@@ -17,20 +17,20 @@ constexpr bool has_dot = true;
 constexpr bool has_dot = false;
 #endif
 
-// The factors of a block's sums: words of units, one by one, and lines or panels of words, a vector at a time.
+// The factors of a block's sums: single words, of a unit each, and lines or panels of words, a vector at a time.
 struct Chain {
-    int64_t word, single_part;          // strides of the single words: to the next word, and to the next part
-    int64_t vector, line, vector_part;  // strides of the vectors: to the next vector, word and part
+    int64_t word, single_part;          // distances of single words: to the next word, and to the next part
+    int64_t vector, line, vector_part;  // distances of vectors: to the next vector, word and part
 };
 
 // ---- pairs ----------------------------------------------------------------------------------------------------------
 
-// All parts of a word.
+// The factors of all parts of a word.
 template <int P>
 struct Factors {
     TwoValues part[P];
     Factors() = default;
-    // parts(i): the words of part i.
+    // Factors from parts(i), the words of part i.
     template <class F>
     HR_FN explicit Factors(const F& parts) {
         for (int i = 0; i < P; ++i) part[i] = TwoValues(parts(i));
@@ -55,8 +55,8 @@ struct PairOrder {
     template <int P>
     static constexpr int planes = 1;
 
-    // Register use: 8 x 3 sums, 3 inputs and a broadcast; the inputs of three parts take more, and so do both values of
-    // a word.
+    // The registers hold 8 x 3 sums, 3 inputs and a broadcast value; inputs of three parts, or of both values of a
+    // word, take more.
     static constexpr int units = is_wide ? 8 : 4;
     template <int P>
     static constexpr int vectors = (has_dot ? 3 : 2) - (P == 3);
@@ -73,7 +73,7 @@ struct PairOrder {
         HR_FN void resume(const float*, int64_t) {}
         HR_FN void wait(float*, int64_t) const {}
 
-        // Singles: the singles are values, and the vectors weights.
+        // With `Singles`, the single words are values and the vectors weights.
         template <bool Singles>
         HR_FN void add(const uint32_t* const* single, const uint32_t* vectors, const Chain& c, int k0, int k1, bool) {
             const uint32_t* x = vectors + k0 / 2 * c.line;
@@ -93,7 +93,7 @@ struct PairOrder {
 
     HR_FN static constexpr bool ends_step(int) { return false; }
 
-    // For a row: the pair j of values, and the sums of W units.
+    // The state of a row: the pair j of values, and the sums of W units.
     template <int P>
     using Values = Factors<P>;
     template <int P>
@@ -119,7 +119,7 @@ struct PairOrder {
 
 // ---- steps ----------------------------------------------------------------------------------------------------------
 
-// The kinds of products of parts, in their order: those of a weight and of a value.
+// A kind of product: the index of the part of a weight, and of the part of a value, in the order of the products.
 struct Kind {
     int weight, value;
 };
@@ -141,12 +141,13 @@ struct StepOrder {
     using Format = VectorWords;
     using Factor = Format::Factor;
     static constexpr int quad = bf16_quad, step = bf16_step;
-    static constexpr int words = quad / Format::values;  // words of a quad: even values and odd ones alternate
+    static constexpr int words = quad / Format::values;  // words of a quad: words of even values and of odd values
+                                                         // alternate
     static constexpr bool waits = true;
     template <int P>
     static constexpr int planes = bf16_planes(P);
 
-    // Register use: the sums, the two of a step beside each, the values, and a weight.
+    // The registers hold the sums, two sums of a step for each, the values, and a weight.
 #ifdef __aarch64__
     static constexpr int units = 4;
 #else
@@ -165,7 +166,7 @@ struct StepOrder {
     struct Block {
         V total[M][N], even[M][N], odd[M][N];
 
-        // Loads the sums of a step that earlier ops began, [unit][2][stride]; null: there are none.
+        // Loads the sums of a step that earlier ops began, [unit][2][stride]; null: no step was begun.
         HR_FN void resume(const float* waiting, int64_t stride) {
             for_sums<M, N>([&](int m, int n) HR_INLINE {
                 even[m][n] = waiting ? load(waiting + 2 * m * stride + n * W) : V{};
@@ -185,7 +186,7 @@ struct StepOrder {
             });
         }
 
-        // Quads [first, end) of a step.
+        // Adds quads [first, end) of a step.
         HR_FN void add_quads(const uint32_t* const* single, int64_t at, const uint32_t* vectors, const Chain& c,
                              int first, int end) {
             const auto add_word = [&](V(&sum)[M][N], int word) HR_INLINE {
@@ -205,7 +206,8 @@ struct StepOrder {
             }
         }
 
-        // If a step is not full at the end, its sums stay separate unless it `ends`; possible for one part alone.
+        // Adds inputs [k0, k1). The sums of an unfinished last step stay separate unless `ends` is true, which is
+        // possible only for values of one part.
         template <bool Singles>
         HR_FN void add(const uint32_t* const* single, const uint32_t* vectors, const Chain& c, int k0, int k1,
                        bool ends) {
@@ -228,12 +230,13 @@ struct StepOrder {
                 }
                 k = next;
             }
-            if (ends && k0 >= k1) end_step();  // the op has no inputs
+            if (ends && k0 >= k1) end_step();  // an op without inputs
         }
     };
 
-    // For a row: the quad j of values, and the even and the odd sum of a step of W units for each kind of product. The
-    // sums of complete steps stay in memory, in the first plane; the sums of a waiting step are in the planes after it.
+    // The state of a row: the quad j of values, and the even and the odd sum of a step of W units for each kind of
+    // product. The sums of complete steps stay in memory, in the first plane; the sums of a waiting step are in the
+    // planes behind it.
     template <int P>
     struct Values {
         Factor part[P][words];

@@ -1,5 +1,5 @@
-// Words of bf16 values in vectors: their conversion from float32, and the product of words that is added to a sum.
-// HR_BF16_DOT enables the instructions for both. P is the number of parts (core/bf16.hpp).
+// Vectors of words of bf16 values: conversion from float32, and products of words that are added to a sum. HR_BF16_DOT
+// enables the instructions for both. P is the number of parts (core/bf16.hpp).
 #pragma once
 
 #include "../core/bf16.hpp"
@@ -31,7 +31,8 @@ HR_FN void store_words(uint32_t* p, Words v) {
 
 // ---- a product of words ---------------------------------------------------------------------------------------------
 
-// A word of two values, of which the product of the upper half is added first; and a word of one value.
+// Adds the product of words of two values to a sum, that of the upper half first; and the product of words of one
+// value.
 #ifdef HR_BF16_DOT
 
 struct TwoValues {
@@ -78,7 +79,8 @@ HR_FN Words splat_word(const uint32_t* p) {
 
 #ifdef HR_BF16_DOT
 
-// A value is kept if it is at least 2^-63: if one of the two highest bits of its exponent is set.
+// A mask of the values that stay nonzero: a value of at least 2^-63 has one of the two highest bits of its exponent
+// set.
 template <int32_t Least>
 HR_FN __mmask16 kept(V x) {
     static_assert(least_bf16_value == 0x20000000);
@@ -88,7 +90,7 @@ HR_FN __mmask16 kept(V x) {
     return _mm512_cmpge_epi32_mask(size, _mm512_set1_epi32(Least));
 }
 
-// The first two values of each pair are in `low`.
+// Rounds the 2 W adjacent values in `low` and `high` to words of two.
 template <int32_t Least>
 HR_FN Words rounded_adjacent(V low, V high) {
     const __mmask32 mask = _mm512_kunpackw(kept<Least>(high), kept<Least>(low));
@@ -104,7 +106,7 @@ HR_FN Words rounded_pair(V lower, V upper) {
     return Words(_mm512_permutexvar_epi16((__m512i)order, apart));
 }
 
-// A step of adjacent values in the order of words of VDPBF16PS.
+// Converts a step of adjacent values to the order of words of VDPBF16PS.
 HR_FN Words of_step(Words adjacent) {
     typedef uint16_t Order __attribute__((vector_size(64)));
     constexpr Order order = {2,  0,  3,  1,  6,  4,  7,  5,  10, 8,  11, 9,  14, 12, 15, 13,
@@ -144,7 +146,8 @@ HR_FN V widened(Halves halves) {
     return bit_cast<V>(__builtin_convertvector(halves, Words) << 16);
 }
 
-// The remainder of a part is exact in float32. An infinite value gives only NaN, because its remainders are not finite.
+// Splits values into parts. The remainder of a part is exact in float32. All parts of an infinite value are NaN,
+// because its remainders are not finite.
 template <int P, int32_t Least = least_bf16_value>
 HR_FN void split_pair(V lower, V upper, Words (&parts)[P]) {
     for (int i = 0; i < P; ++i) {
@@ -176,15 +179,15 @@ HR_FN void split_values(V x, Words (&parts)[P]) {
 // ---- formats of words
 // ------------------------------------------------------------------------------------------------
 
-// A format has words of `unit` values at once, each word of `values` of them.
+// A format makes words from `unit` values at once, and each word has `values` of them.
 
-// A lane of a word's part among lines, [word][part][lane].
+// The index of a lane of a word's part among lines [word][part][lane].
 template <int P>
 HR_FN int64_t lines_apart(int64_t word, int part, int64_t stride, int64_t lane) {
     return (word * P + part) * stride + lane;
 }
 
-// Two adjacent values in each word. `Whole`: the number of values in a product is a multiple of it.
+// The format of words with two adjacent values. The number of values in a product is a multiple of `Whole`.
 template <int Whole>
 struct AdjacentWords {
     using Factor = TwoValues;
@@ -202,7 +205,7 @@ struct AdjacentWords {
         return (tile * 16 + word % 16) * 16 + lane % 16;
     }
 
-    // The n values from p on: a vector of words.
+    // A vector of words from the n values at p.
     template <int P, int32_t Least>
     HR_FN static void adjacent(const float* p, int n, Words (&parts)[P]) {
         if (n >= 2 * W) return split_adjacent<P, Least>(load(p), load(p + W), parts);
@@ -213,8 +216,8 @@ struct AdjacentWords {
 using PairWords = AdjacentWords<2>;
 using TileWords = AdjacentWords<bf16_step>;
 
-// Words of a quad: the even values, the first one in the upper half, then the odd ones; for multiply-adds, values one
-// by one.
+// The format of words of a quad: first the even values, with the first value in the upper half, then the odd values.
+// For multiply-adds each value is a word.
 #ifdef HR_BF16_DOT
 
 struct VectorWords {
@@ -260,7 +263,7 @@ struct VectorWords {
 
 #endif
 
-// The words of lines [k, k + unit), as put(word, parts).
+// Makes the words of lines [k, k + unit), and passes them to put(word, parts).
 template <class F, int P, int32_t Least, class Line, class G>
 HR_FN void words_of_lines(const Line& line, int64_t k, const G& put) {
     for (int i = 0; i < F::unit / F::values; ++i) {
@@ -279,13 +282,13 @@ HR_FN void words_of_lines(const Line& line, int64_t k, const G& put) {
 template <class F>
 constexpr int step_words = bf16_step / F::values;
 
-// The first part of value k of a row; the other parts follow at distances of step_words.
+// The index of the first part of value k of a row; further parts follow at distances of step_words.
 template <class F, int P>
 HR_FN uint64_t row_place(uint64_t k) {
     return k / bf16_step * (P * step_words<F>)+k % bf16_step / F::values;
 }
 
-// The words of a unit of values.
+// Stores the words of a unit of values.
 template <class F, int P>
 HR_FN void store_unit(uint32_t* place, const float (&given)[F::unit]) {
     for (int word = 0; word < F::unit / F::values; ++word) {
@@ -299,7 +302,7 @@ HR_FN void store_unit(uint32_t* place, const float (&given)[F::unit]) {
     }
 }
 
-// The words of a vector of adjacent values.
+// Stores the words of a vector of adjacent values.
 template <class F, int P>
 HR_FN void store_values(uint32_t* place, V x) {
     if constexpr (F::values == 2) {

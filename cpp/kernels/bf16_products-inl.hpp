@@ -1,5 +1,5 @@
-// Products of words, added to sums in one of the orders of bf16_orders-inl.hpp: of tiles (lanes are rows), of small
-// batches (lanes are units), and of the backward pass. O is the order, P the number of parts (core/bf16.hpp).
+// Products of words, added to sums in one of the orders of bf16_orders-inl.hpp: for tiles (lanes are rows), for small
+// batches (lanes are units), and for the backward pass. O is the order, P the number of parts (core/bf16.hpp).
 #pragma once
 
 #include "../core/views.hpp"
@@ -10,7 +10,7 @@
 namespace headrace {
 namespace {
 
-// The first word of the block of a unit, and of an input of the backward pass, for a unit's first part.
+// The first word of a unit's weights in its block, or in the backward pass of an input's, of the first part.
 template <class O, int P>
 HR_FN const uint32_t* words_at(const uint32_t* weights, int64_t offset, int unit) {
     return weights + offset * P * (2 / O::Format::values) + unit % bf16_units;
@@ -65,11 +65,11 @@ void vector_product(const Bf16Product& a, int vectors) noexcept {
 
 // ---- small batches: lanes are units ---------------------------------------------------------------------------------
 
-constexpr int block_vectors_of = bf16_units / W;  // vectors of a block
+constexpr int block_vectors_of = bf16_units / W;  // number of vectors of a block
 template <class O, int P>
 constexpr int most_blocks = O::waits && P > 1 ? 1 : (O::most_vectors + block_vectors_of - 1) / block_vectors_of;
 
-// Inputs of a block, padded to steps.
+// The number of inputs of a block, padded to steps.
 HR_FN int inputs_of(const Bf16Sums& a, int i) {
     return int(a.block[i + 1] - a.block[i]) / bf16_units * 2;
 }
@@ -78,13 +78,14 @@ HR_FN int lesser(int a, int b) {
     return a < b ? a : b;
 }
 
-// The sums of W units.
+// The sums of W units of a row.
 template <class O, int P>
 HR_FN float* sums_of(float* row, int unit) {
     return row + unit / bf16_units * bf16_units * O::template planes<P> + unit % bf16_units;
 }
 
-// Blocks are no shorter than those before: each rise adds inputs to all from First on.
+// Adds inputs up to the end of block First to the sums of all blocks from First on, then further inputs to later
+// blocks. No block is shorter than the blocks before it.
 template <class O, int P, int First, int B, int R>
 HR_FN void rise(const Bf16Sums& a, const uint32_t* const* weights, const int (&length)[B], const uint32_t* x,
                 typename O::template Sums<P> (&sum)[R][B][block_vectors_of], float* sums, int j) {
@@ -125,7 +126,7 @@ void add_blocks(const Bf16Sums& a, int first, int row) {
     each([&](auto& one, float* place, int b) HR_INLINE { one.store_to(place, lesser(length[b], a.k1)); });
 }
 
-// Adds N quads of one step to all blocks, each of which has them.
+// Adds N quads of one step to all blocks, each of which reads these quads.
 template <class O, int P, int N>
 void add_narrow(const Bf16Sums& a) {
     const int64_t j0 = a.k0 / O::quad;
@@ -151,7 +152,7 @@ void add_inputs(const Bf16Sums& a) noexcept {
     if (a.k0 >= a.k1) return;
     const int quads = (a.k1 - a.k0) / O::quad;
     const bool in_a_step = !O::waits || a.k0 / bf16_step == (a.k1 - 1) / bf16_step;
-    if (quads <= O::most_narrow && in_a_step && inputs_of(a, a.first) >= a.k1)  // the contribution of a narrow level
+    if (quads <= O::most_narrow && in_a_step && inputs_of(a, a.first) >= a.k1)  // the contribution of a small level
         return with_sizes<O::most_narrow, 1>(quads, 1, [&]<int N, int>() { add_narrow<O, P, N>(a); });
     constexpr int blocks = most_blocks<O, P>, rows = O::template most_rows<P>;
     for (int first = a.first; first < a.end;) {
@@ -165,7 +166,8 @@ void add_inputs(const Bf16Sums& a) noexcept {
     }
 }
 
-// Adds inputs [k0, k1) to the sums of a vector of a row's units; returns the sums with the later inputs and the bias.
+// Adds inputs [k0, k1) to the sums of a vector of a row's units, and returns the sums together with later inputs and
+// the bias.
 template <class O, int P>
 HR_FN V finished(const Bf16Ends& a, int k0, int64_t row, int unit) {
     const uint32_t* const weights = words_at<O, P>(a.add.weights, a.add.block[unit / bf16_units], unit);
@@ -173,7 +175,7 @@ HR_FN V finished(const Bf16Ends& a, int k0, int64_t row, int unit) {
     const int length = inputs_of(a.add, unit / bf16_units), k1 = lesser(length, a.add.k1);
     float* const place = sums_of<O, P>(a.add.sums + row, unit);
     typename O::template Sums<P> sum;
-    sum.load_from(place, k0 < length ? k0 : 0);  // no sum waits after the block's last step
+    sum.load_from(place, k0 < length ? k0 : 0);  // after the last step of a block no sum waits
     for (int64_t j = k0 / O::quad; j < k1 / O::quad; ++j) {
         sum.add(weights, j, O::template values<P>(x, j));
         if (O::ends_step(int(j + 1) * O::quad)) sum.end_step(place);
@@ -184,7 +186,7 @@ HR_FN V finished(const Bf16Ends& a, int k0, int64_t row, int unit) {
     return sum.finished(place) + load(a.bias + unit);
 }
 
-// A vector of units of a row whose sums are complete.
+// Finishes a vector of units of a row whose sums are complete.
 template <class O, int P, class A>
 HR_FN void settle_vector(const Bf16Ends& a, int64_t row, int u, V sum) {
     const V value = A::value(sum);
@@ -193,7 +195,7 @@ HR_FN void settle_vector(const Bf16Ends& a, int64_t row, int u, V sum) {
     if (a.words) store_values<typename O::Format, P>(a.words + row + row_place<typename O::Format, P>(u), value);
 }
 
-// Terms are still to be added to some of a vector's units, in place.
+// Finishes units one by one, where terms must still be added in place to other units of the vector.
 HR_FN void settle_alone(const Bf16Ends& a, int64_t row, int u, V sum) {
     float lanes[W];
     store(lanes, sum);
@@ -201,7 +203,7 @@ HR_FN void settle_alone(const Bf16Ends& a, int64_t row, int u, V sum) {
     if (low < high) __builtin_memcpy(a.product + row + u + low, lanes + low, (high - low) * sizeof(float));
 }
 
-// settle(row, unit, sums) for each vector of units of each row.
+// Calls settle(row, unit, sums) for each vector of units of each row.
 template <class O, int P, class F>
 HR_FN void finish_blocks(const Bf16Ends& a, int k0, const F& settle) {
     for (int r = 0; r < a.add.rows; ++r) {
@@ -211,7 +213,8 @@ HR_FN void finish_blocks(const Bf16Ends& a, int k0, const F& settle) {
     }
 }
 
-// The arguments are not copied, because they were just written in small parts, for which a vector load would wait.
+// Finishes units. The arguments are not copied, because they have just been written in small parts, for which a vector
+// load would wait.
 template <class O, int P>
 void finish_units(const Bf16Ends& a) noexcept {
     int k0 = a.add.k0;
@@ -257,7 +260,7 @@ void weight_block(const Bf16Weights& a, int unit, int vector) {
     for (int m = 0; m < M; ++m) {
         grad[m] = a.grad + (unit + m) * P * words;
         output[m] = a.output + a.row[unit + m] + a.input + vector * W;
-        for (int n = 0; n < N; ++n) __builtin_prefetch(output[m] + n * W, 1);  // beyond L2, and due after the sums
+        for (int n = 0; n < N; ++n) __builtin_prefetch(output[m] + n * W, 1);  // beyond L2, needed after the sums
     }
     const Chain c{1, words, words * P * W, P * W, W};
     typename O::template Block<P, M, N> sum = {};

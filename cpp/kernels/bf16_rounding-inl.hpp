@@ -1,5 +1,5 @@
-// Factors of the products in bf16 (bf16_products-inl.hpp), from values, gradients and weights in float32. P is the
-// number of parts, F the format of words (bf16_pairs-inl.hpp).
+// Conversion of values, gradients and weights in float32 to factors of the products in bf16 (bf16_products-inl.hpp). P
+// is the number of parts, F the format of words (bf16_pairs-inl.hpp).
 #pragma once
 
 #include "bf16_pairs-inl.hpp"
@@ -10,7 +10,7 @@ namespace {
 
 // ---- values and gradients -------------------------------------------------------------------------------------------
 
-// Words of the lines [first, end), from the unit of the first one on; line(k, i) is element i of line k.
+// Stores the words of lines [first, end), from the start of the first line's unit; line(k, i) is element i of line k.
 template <class F, int P, class Line>
 HR_FN void store_lines(const Line& line, int64_t stride, int64_t first, int64_t end, int vectors, uint32_t* words) {
     for (int64_t k = first / F::unit * F::unit; k < end; k += F::unit)
@@ -67,7 +67,7 @@ void row_words_of(const float* lines, int n, int64_t height, int rows, uint32_t*
         }
 }
 
-// W lines of words, which parts_of_line(line, parts) gives, to W vectors across them, for each part.
+// Transposes W lines of words, which parts_of_line(line, parts) returns, to W vectors across the lines, for each part.
 template <int P, class Line>
 HR_FN void across(const Line& parts_of_line, Words (&out)[P][W]) {
     V v[P][W];
@@ -82,7 +82,8 @@ HR_FN void across(const Line& parts_of_line, Words (&out)[P][W]) {
     }
 }
 
-// Values are rounded like weights, so that products with gradients are multiples of the same unit.
+// Stores panels of values for the gradient of weights. The values are rounded as weights are, so that products with
+// gradients are multiples of one unit.
 template <class F, int P>
 void word_panels(const float* lines, int n, int64_t height, int rows, uint32_t* panels) noexcept {
     for (int64_t k = 0; k < n; k += W)
@@ -90,7 +91,7 @@ void word_panels(const float* lines, int n, int64_t height, int rows, uint32_t* 
             Words v[P][W];
             across<P>(
                 [&](int i, Words(&parts)[P]) {
-                    const int count = k + i < n ? rows - r : 0;  // zeros after the last line
+                    const int count = k + i < n ? rows - r : 0;  // zeros behind the last line
                     F::template adjacent<P, least_bf16_weight>(lines + (k + i) * height + r, count, parts);
                 },
                 v);
@@ -102,14 +103,14 @@ void word_panels(const float* lines, int n, int64_t height, int rows, uint32_t* 
 
 // ---- weights --------------------------------------------------------------------------------------------------------
 
-// W words of weights of a unit from input k on; zero beyond the unit's inputs, and for units that do not exist.
+// W words of a unit's weights from input k on, with zeros beyond the unit's inputs, and for units that do not exist.
 template <class F, int P>
 HR_FN void unit_words(const Bf16Layer& a, int unit, int k, Words (&parts)[P]) {
     const int n = unit < a.out ? a.visible[unit] - k : 0;
     F::template adjacent<P, least_bf16_weight>(a.weights + (n > 0 ? a.row[unit] + k : 0), n > 0 ? n : 0, parts);
 }
 
-// The weights of W inputs from k on, of the units [unit, unit + F::unit).
+// Words of the weights of W inputs from k on, for units [unit, unit + F::unit).
 template <class F, int P, class G>
 HR_FN void column_words(const Bf16Layer& a, int unit, int k, const G& put) {
     const auto weights_of_unit = [&](int64_t u) {
@@ -137,7 +138,7 @@ void round_weights(const Bf16Layer& a, uint32_t* words) noexcept {
     }
 }
 
-// Step: the number of inputs that sums take at once.
+// Rounds weights for the backward pass; sums take `Step` units at once.
 template <class F, int P, int Step>
 void round_columns(const Bf16Layer& a, uint32_t* words) noexcept {
     int first = 0;

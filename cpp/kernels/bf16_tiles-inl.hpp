@@ -1,6 +1,6 @@
-// Products of tiles of rows by AMX: to tiles of 16 x 16 sums, TDPBF16PS adds a step of each at once. P is the
-// number of parts (core/bf16.hpp). The tests compile this file with a software version of the instructions, too
-// (tests/amx_emulation). Small batches take vectors, whose bits are the same.
+// Products of tiles of rows by AMX, whose instruction TDPBF16PS adds a step of each of 16 x 16 sums at once. P is the
+// number of parts (core/bf16.hpp). Tests also compile this file with a software version of the instructions
+// (tests/amx_emulation). Small batches use vectors, whose results have the same bits.
 #pragma once
 
 #include "bf16_products-inl.hpp"
@@ -16,14 +16,15 @@ namespace headrace {
 namespace {
 
 static_assert(W == 16);
-constexpr int tile_step = bf16_step / 2;    // words of a step
-constexpr int tile_words = 16 * tile_step;  // words of a step of 16 units, or inputs, for one part
-constexpr int tile_units = 32;              // units, or inputs, of an op in the backward pass, which start at one step
+constexpr int tile_step = bf16_step / 2;    // number of words of a step
+constexpr int tile_words = 16 * tile_step;  // number of words of a step of 16 units, or inputs, for one part
+constexpr int tile_units = 32;              // units, or inputs, of an op in the backward pass, all with the same first
+                                            // step
 
 // ---- the registers --------------------------------------------------------------------------------------------------
 
-// A block of one part has 2 x 2 sums, in tiles 0 to 3, or 1 x 4; a block of more parts has 1 x row_tiles. The tiles of
-// the left factor follow, then those of the right one.
+// The sums of a block take the first tiles: 2 x 2 or 1 x 4 for one part, and 1 x row_tiles for more parts. The tiles of
+// the left factor follow, then those of the right factor.
 template <int P>
 constexpr int unit_tiles = P == 1 ? 2 : 1;
 template <int P>
@@ -35,7 +36,7 @@ constexpr int right_tile = P == 3 ? 5 : 6;
 
 #define HR_EACH_TILE(F) F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7)
 
-// The intrinsics do not declare the memory that they read.
+// Orders the memory that tile instructions read, which the intrinsics do not declare.
 HR_FN void settle_memory(const void* p) {
     __asm__ volatile("" : : "r"(p) : "memory");
 }
@@ -73,7 +74,7 @@ HR_FN void multiply_tiles() {
     if constexpr (C == c && A == a && B == b) _tile_dpbf16ps(c, a, b);
 #define HR_RIGHT(c, a) HR_PRODUCT(c, a, 5) HR_PRODUCT(c, a, 6) HR_PRODUCT(c, a, 7)
 #define HR_LEFT(c) HR_RIGHT(c, 4) HR_PRODUCT(c, 5, 6) HR_PRODUCT(c, 5, 7)
-    // Three distinct tiles each: Clang checks that in the branches that are discarded, too.
+    // Each instruction names three distinct tiles, which Clang checks also in discarded branches.
     HR_LEFT(0)
     HR_LEFT(1)
     HR_LEFT(2) HR_LEFT(3) HR_RIGHT(0, 2) HR_RIGHT(0, 3) HR_RIGHT(1, 2) HR_RIGHT(1, 3) HR_RIGHT(2, 3) HR_RIGHT(3, 2)
@@ -84,7 +85,7 @@ HR_FN void multiply_tiles() {
 
 #undef HR_EACH_TILE
 
-// Calls the body for I = Begin, ..., End - 1.
+// Calls f for I = Begin, ..., End - 1.
 template <int Begin, int End, class F>
 HR_FN void each(const F& f) {
     if constexpr (Begin < End) {
@@ -93,8 +94,8 @@ HR_FN void each(const F& f) {
     }
 }
 
-// All tiles have 16 lines of 16 words while a thread takes tiles of rows; lines that no unit needs are computed, too.
-// Other users in the thread may configure the tiles between calls, so nothing is kept.
+// Configures all tiles as 16 lines of 16 words while a thread computes tiles of rows; lines that no unit needs are
+// computed, too. Nothing is kept between calls, because other code of the thread may configure the tiles.
 inline void begin_tiles() noexcept {
     struct alignas(64) {
         uint8_t palette = 1, start = 0, reserved[14] = {};
@@ -115,12 +116,12 @@ inline void end_tiles() noexcept {
 
 // ---- a product ------------------------------------------------------------------------------------------------------
 
-// A factor in memory, in words: the left one [line][word], the right one [word][column].
+// A factor in memory, in words: a left factor [line][word], or a right factor [word][column].
 struct TileFactor {
     const uint32_t* at;
-    int64_t line;  // from one line to the next
-    int64_t part;  // from one part to the next
-    int64_t step;  // from one step to the next
+    int64_t line;  // distance of lines
+    int64_t part;  // distance of parts
+    int64_t step;  // distance of steps
 };
 
 // Calls f<C>(c) for each tile of sums of R blocks by N columns.
@@ -129,7 +130,7 @@ HR_FN void each_sum(const F& f) {
     each<0, R>([&]<int I>() { each<0, N>([&]<int C>() { f.template operator()<(R == 2 ? 2 * I : 0) + C>(I, C); }); });
 }
 
-// Sums of a block on the stack: [block][line][column][lane].
+// The sums of a block on the stack: [block][line][column][lane].
 template <int R, int N>
 struct alignas(64) TileSums {
     float at[R * 16][N * 16];
@@ -145,8 +146,8 @@ struct alignas(64) TileSums {
     }
 };
 
-// Adds `steps` products to the sums of blocks from First on; right factors are `column` words apart. The factor that
-// holds weights determines which of two products of the same size comes first.
+// Adds `steps` products to the sums of blocks from First on; right factors are `column` words apart. LeftWeights
+// determines which of two equally large products of parts is added first.
 template <int P, int R, int N, bool LeftWeights, int First = 0>
 HR_FN void add_tile_steps(TileFactor (&left)[R], TileFactor& right, int64_t column, int steps) {
     constexpr int A = left_tile<P>, B = R == 2 ? right_tile<P> : P == 1 ? 5 : right_tile<P>;
@@ -163,7 +164,7 @@ HR_FN void add_tile_steps(TileFactor (&left)[R], TileFactor& right, int64_t colu
                 const uint32_t* const at = right.at + C * column;
                 each<0, P>([&]<int I>() { load_tile<B + I>(at + I * right.part, right.line * 4); });
                 each<0, P>([&]<int K>() {
-                    constexpr int order = P - 1 - K;  // smaller products first
+                    constexpr int order = P - 1 - K;  // smaller products are added first
                     each<0, order + 1>([&]<int I>() {
                         constexpr int J = order - I;
                         multiply_tiles<C, A + (LeftWeights ? J : I), B + (LeftWeights ? I : J)>();
@@ -185,7 +186,7 @@ HR_FN TileFactor of_lines(const uint32_t* words, int64_t stride, int64_t step, i
             stride * P * tile_step};
 }
 
-// f<R, N>(block, vector) for the blocks [first, end) of units, or of inputs.
+// Calls f<R, N>(block, vector) for the blocks [first, end) of units, or of inputs.
 template <int P, class F>
 HR_FN void for_tiles(int first, int end, int vectors, const F& f) {
     for (int b = first; b < end;) {
@@ -202,14 +203,14 @@ HR_FN void for_tiles(int first, int end, int vectors, const F& f) {
 
 // ---- forth ----------------------------------------------------------------------------------------------------------
 
-// Units of an op in a block of sums.
+// The units of an op that are in a block of sums.
 struct TileUnits {
-    int first, end;  // of the layer
-    int line0;       // the unit of the block's first line
+    int first, end;  // range of units of the layer
+    int line0;       // unit of the block's first line
 };
 
-// A complete block of sums: the bias, the activation, and the values in words for the layer above, where zeros fill the
-// step of the op's last unit.
+// Finishes a complete block of sums: adds the bias, applies the activation, and stores values as words for the layer
+// above, with zeros up to the end of the last unit's step.
 template <int P, class A, int R, int N>
 HR_FN void settle_block(const Bf16Product& a, const TileSums<R, N>& sums, const TileUnits& units, int64_t lane) {
     for (int u = units.first / 2 * 2; u < units.end; u += 2)
@@ -237,7 +238,7 @@ HR_FN void settle_block(const Bf16Product& a, const TileSums<R, N>& sums, const 
             for (int p = 0; p < P; ++p) store_words(a.words + TileWords::line_place<P>(word, p, a.stride, i), Words{});
 }
 
-// A block's weights are stored step by step, in each [part][unit][word].
+// Computes the product of a block. Weights of a block are stored step by step, each step as [part][unit][word].
 template <int P, int R, int N>
 void product_of_tiles(const Bf16Product& a, int block, int vector) {
     const int64_t step0 = a.k0 / bf16_step, lane = int64_t(vector) * W;
@@ -285,7 +286,8 @@ void amx_product(const Bf16Product& a, int vectors) noexcept {
 
 // ---- back -----------------------------------------------------------------------------------------------------------
 
-// A block's weights are stored step by step, in each [part][input][word of units].
+// Computes gradients of a block of inputs. Weights of a block are stored step by step, each step as [part][input][word
+// of units].
 template <int P, int R, int N>
 void columns_of_tiles(const Bf16Columns& a, int block, int vector) {
     const int64_t step0 = a.unit0 / bf16_step;

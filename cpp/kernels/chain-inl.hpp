@@ -1,4 +1,5 @@
-// A tile of rows through a whole program: load (or draw), all steps, store. Intermediate values never leave scratch.
+// The run of a tile of rows through a whole program: load (or draw) rows, compute all steps, store results.
+// Intermediate values never leave scratch.
 #pragma once
 
 #include <type_traits>
@@ -12,15 +13,15 @@
 namespace headrace {
 namespace {
 
-// Functions that are called a few times a tile are not inlined: their copies in running, recording and small batches
-// would be a tenth of the compiled code.
+// Functions that are called a few times for each tile are not inlined, because copies for runs, recorded runs and small
+// batches would be a tenth of the compiled code.
 #define HR_SHARED [[gnu::noinline]]
 
 HR_FN const char* row_of(const ArrayView& a, int64_t row) {
     return a.data + (a.rows ? a.rows[row] : row) * a.row_stride;
 }
 
-// A value before its support, which is stored next.
+// The value that is stored for a coordinate, before its column's support is applied.
 template <class T>
 HR_FN double stored(const Chain<T>& chain, int column, T value) {
     return chain.store_scale ? double(value) * chain.store_scale[column] + chain.store_shift[column] : double(value);
@@ -38,8 +39,8 @@ HR_FN double element(const ArrayView& a, int64_t row, int column) {
     return a.is_double ? number_at<double>(p) : number_at<float>(p);
 }
 
-// Columns of rows [row, row + rows) to out[slot * slot_stride + r * row_stride], shifted and scaled in float64 before
-// they are narrowed.
+// Loads columns of rows [row, row + rows) to out[slot * slot_stride + r * row_stride], shifted and scaled in float64
+// before values are rounded to T.
 template <class In, class T>
 void load_columns(const ArrayView& a, int columns, const int* slots, const double* shift, const double* scale,
                   int64_t row, int rows, T* out, int64_t slot_stride, int64_t row_stride) {
@@ -49,7 +50,7 @@ void load_columns(const ArrayView& a, int columns, const int* slots, const doubl
         rows_to_lines<In>(line_of, adjacent, columns, slots, shift, scale, rows, out, slot_stride);
         return;
     }
-    constexpr int block = 16;  // columns at a time: that number of lines of the tile stays in L1
+    constexpr int block = 16;  // columns at a time, so that the block's lines of the tile stay in L1
     for (int c0 = 0; c0 < columns; c0 += block) {
         const int c1 = columns < c0 + block ? columns : c0 + block;
         for (int r = 0; r < rows; ++r) {
@@ -73,8 +74,7 @@ HR_SHARED void load_array(const ArrayView& a, int columns, const int* slots, con
     }
 }
 
-// As the function above for columns with a support, row by row; the support's term of the log-determinants is added to
-// sum.
+// Loads columns with a support, row by row, and adds the support's term of the log-determinants to sum.
 template <class T>
 HR_SHARED void load_supported(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, T* out,
                               int64_t slot_stride, int64_t row_stride, T* sum) {
@@ -92,7 +92,7 @@ HR_SHARED void load_supported(const Chain<T>& chain, const Call<T>& call, int64_
     }
 }
 
-// The term of the log-determinants for taking columns to their support; NaN where a value overflows.
+// Adds the term of the log-determinants for mapping columns to their support; NaN where a value overflows.
 template <class T>
 HR_SHARED void add_store_support(const Chain<T>& chain, const T* in, int64_t slot_stride, int64_t row_stride, int rows,
                                  T* sum) {
@@ -144,7 +144,7 @@ void store_value(const Chain<T>& chain, const Call<T>& call, const T* in, int64_
         store_columns(chain, in, slot_stride, row_stride, rows, call.wide_value + row * chain.features);
 }
 
-// Random columns [4 block, 4 block + 4) of width<T> rows from `row`.
+// Draws columns [4 block, 4 block + 4) of width<T> rows from `row` on.
 template <class T>
 HR_SHARED Columns<Pack<T>> draw(const Chain<T>& chain, const Call<T>& call, int64_t row, int block) {
     using U = typename Lane<Pack<T>>::U32;
@@ -164,7 +164,7 @@ HR_SHARED Columns<Pack<T>> draw(const Chain<T>& chain, const Call<T>& call, int6
     return base_columns<Pack<T>>(call.base == Base::logistic, call.seed, low, high, uint32_t(block));
 }
 
-// The sum of a row consists of log-determinants only; the base density is added for log_prob, with the sign of the
+// Stores sums of rows: log-determinants for log_det, and for log_prob also the base density, with the sign of the
 // direction.
 template <class T>
 HR_SHARED void store_sums(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, const T* log_det,
@@ -184,14 +184,14 @@ HR_SHARED void store_sums(const Chain<T>& chain, const Call<T>& call, int64_t ro
     }
 }
 
-// Coordinates, or drawn values, and context to b.given; b.sum starts as 0, or NaN for a row that is not finite.
+// Loads context and coordinates, or a sample, to b.given; b.sum starts as 0, or as NaN for a row that is not finite.
 template <class T>
 HR_SHARED void load_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, const TileBuffers<T>& b) {
     using V = Pack<T>;
     constexpr int W = width<T>;
     const int64_t height = b.height, used = int64_t(b.vectors) * W, slots = chain.context + chain.features;
     for (int64_t i = 0; i < used; i += W) store(b.sum + i, V{});
-    const auto clear_last_vector = [&](int64_t begin, int64_t end) {  // lanes past the last row are finite
+    const auto clear_last_vector = [&](int64_t begin, int64_t end) {  // lanes behind the last row become finite
         if (rows < used)
             for (int64_t s = begin; s < end; ++s) store(b.given + s * height + used - W, V{});
     };
@@ -247,7 +247,7 @@ HR_SHARED void tile_base_density(const Chain<T>& chain, const Call<T>& call, con
     }
 }
 
-// Rows whose coordinates or log-determinants are not finite at the end of the chain: NaN altogether. No step makes an
+// Makes rows NaN whose coordinates or log-determinants are not finite at the end of the chain. No step makes an
 // infinite coordinate finite again.
 template <class T>
 HR_SHARED void mark_overflows(const Chain<T>& chain, const TileBuffers<T>& b, T* z) {
@@ -290,7 +290,7 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
     store_sums(chain, call, row, rows, b.sum, base);
 }
 
-// Counterpart of load_tile.
+// Loads a small batch, as load_tile loads a tile.
 template <class T>
 HR_FN void load_small(const Chain<T>& chain, const Call<T>& call, const SmallBuffers<T>& b) {
     constexpr int W = width<T>;
@@ -360,7 +360,7 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
                 continue;
             }
             Pack<T> total{};
-            for (int s = chain.context; s < slots; s += W) {  // the padding is zero, and has a density of its own
+            for (int s = chain.context; s < slots; s += W) {  // the padding is zero, and its density is not added
                 Pack<T> v{};
                 const int n = slots - s < W ? slots - s : W;
                 for (int i = 0; i < n; ++i) v[i] = z[r * b.stride + s + i];
@@ -374,7 +374,7 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
     if (call.log_prob && !call.inverse) base_density(b.given);
     run_steps(chain, call, b);
     add_store_support(chain, b.given, int64_t(1), b.stride, rows, sum);
-    for (int r = 0; r < rows; ++r) {  // as mark_overflows
+    for (int r = 0; r < rows; ++r) {  // makes rows NaN as mark_overflows does
         T* const z = b.given + r * b.stride;
         T bad = poison(sum[r]);
         for (int s = chain.context; s < slots; ++s) bad += poison(z[s]);

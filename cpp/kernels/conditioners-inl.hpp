@@ -1,4 +1,4 @@
-// All kinds of conditioners; advance-inl.hpp defines their functions.
+// All kinds of conditioners, whose functions advance-inl.hpp describes.
 #pragma once
 
 #include "conditioners/masked-inl.hpp"

@@ -1,5 +1,5 @@
-// Maps of single coordinates on a tile or a small batch: coordinates [begin, end) of a step from their parameters, and
-// back.
+// Maps of single coordinates on a tile or a small batch: they compute coordinates [begin, end) of a step from
+// parameters, and gradients in the backward pass.
 #pragma once
 
 #include "../math/maps.hpp"
@@ -44,8 +44,8 @@ void tile_map(const CoordinateMap<T>& s, const TileBuffers<T>& b, const T* param
     }
 }
 
-// Lanes are coordinates; a lone coordinate (the usual case of the sequential direction) is broadcast instead of being
-// gathered, because a vector load of scalars just stored would wait for them.
+// Applies the map to a small batch, whose lanes are coordinates. A single coordinate (the usual case of the sequential
+// direction) is broadcast and not gathered, because a vector load of recently stored scalars would wait for the stores.
 template <class Map, bool inverse, class T>
 void small_map(const CoordinateMap<T>& s, const SmallBuffers<T>& b, const T* params, int begin, int end) {
     using V = Pack<T>;
@@ -97,7 +97,7 @@ void tile_map_vjp(const CoordinateMap<T>& s, const Tape<T>& t, int step, T* para
     }
 }
 
-// ---- whichever map and direction a step has -------------------------------------------------------------------------
+// ---- any map and direction of a step --------------------------------------------------------------------------------
 
 template <class T>
 HR_FN void settle(const CoordinateMap<T>& s, const TileBuffers<T>& b, const T* params, int begin, int end) {
@@ -121,7 +121,7 @@ HR_FN void settle(const CoordinateMap<T>& s, const SmallBuffers<T>& b, const T* 
     });
 }
 
-// Parameters become their gradients.
+// Replaces parameters by gradients by these parameters.
 template <class T>
 HR_FN void settle_back(const CoordinateMap<T>& s, const Tape<T>& t, int step, T* params, int begin, int end) {
     with_map(s.index, [&]<class Map>() {

@@ -1,8 +1,8 @@
-// The maps without a program, on row-major elements with parameters from any network: hr.ops.coupling_forward and
-// _inverse.
+// Maps without a program, on row-major elements with parameters from any network, for hr.ops.coupling_forward and
+// hr.ops.coupling_inverse.
 //
-// Elements are computed in runs of rows that stay in L1: parameters are split into one line each, the map runs over
-// lanes, and log-derivatives are summed row by row in ascending order.
+// Elements are computed in runs of rows that stay in L1: parameters are split into one line for each, the map is
+// computed in lanes, and log-derivatives are summed row by row in ascending order.
 #pragma once
 
 #include "coordinates-inl.hpp"
@@ -11,24 +11,24 @@
 namespace headrace {
 namespace {
 
-constexpr int most_run = 512;                  // elements of a run; a longer row is taken in pieces
-constexpr int coupling_numbers = 3 * 64 * 64;  // parameters of a run: a spline of 64 bins has runs of 64 elements
+constexpr int most_run = 512;                  // most elements of a run; a longer row is divided into pieces
+constexpr int coupling_numbers = 3 * 64 * 64;  // most parameters of a run: a spline of 64 bins has runs of 64 elements
 
-// Number of elements at a time: a multiple of the vector, such that parameters fit.
+// The number of elements at a time: a multiple of the vector, such that the parameters fit.
 template <class T>
 HR_FN int coupling_run(int n_params) {
     const int fits = coupling_numbers / n_params / width<T> * width<T>;
     return fits < most_run ? fits : most_run;
 }
 
-// Distance between the lines of parameters: an odd number of vectors, because lines a power of two apart share a few
-// sets of the cache.
+// The distance between the lines of parameters: an odd number of vectors, because lines whose distance is a power of
+// two share a few sets of the cache.
 template <class T>
 HR_FN int line_distance(int run) {
     return run / width<T> % 2 == 0 ? run + width<T> : run;
 }
 
-// Two vectors become three at most.
+// Memory for lines of parameters, whose padded distance is at most 3/2 of the run.
 template <class T>
 using ParamLines = T[coupling_numbers / 2 * 3];
 
@@ -38,8 +38,8 @@ HR_FN int n_in_vectors(int n_params, int n) {
     return n_params == 2 || n_params >= least_transposed ? n / width<T> * width<T> : 0;
 }
 
-// Splits the parameters of n elements into one line each. The lanes of the last vector after the last element are zero,
-// the identity of every map: old contents of memory could cost a root 200 steps of denormal numbers.
+// Splits the parameters of n elements into one line for each parameter. Lanes behind the last element are zero, which
+// makes every map the identity, because old contents of memory could cost a root 200 steps with denormal numbers.
 template <class T>
 HR_FN void split_params(const T* params, int n_params, int n, int distance, T* lines) {
     using V = Pack<T>;
@@ -84,7 +84,7 @@ HR_FN void join_params(const T* lines, int distance, int n_params, int n, T* par
         for (int k = 0; k < n_params; ++k) params[int64_t(i) * n_params + k] = lines[k * distance + i];
 }
 
-// The parameters of one element, which a map may read in vectors.
+// The parameters of one element; a map may read them in vectors.
 template <class T>
 struct ElementParams {
     using Lanes = Pack<T>;
@@ -93,7 +93,7 @@ struct ElementParams {
     HR_FN Lanes lanes(int k, int n) const { return load_up_to(params + k, n); }
 };
 
-// Whether so few elements are solved faster one by one, with the components of a map as lanes.
+// Whether n elements are so few that the inverse is faster one by one, with the components of a map as lanes.
 template <class Map, bool inverse, class T>
 HR_FN bool is_by_component(const MapOptions<T>& options, int n) {
     if constexpr (inverse || !requires { Map::components_as_lanes; }) return false;
@@ -124,7 +124,7 @@ void coupling_elements(const MapOptions<T>& options, const T* in, const T* param
     }
 }
 
-// A sum whose order depends only on n.
+// A sum of n values, whose order depends only on n.
 template <class T>
 HR_FN T sum_run(const T* x, int n) {
     Pack<T> lanes{};
@@ -172,8 +172,8 @@ void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, 
     });
 }
 
-// Gradients of the direction called, element by element; grad_value by the map's output, grad_log_det by the row's
-// log-determinant.
+// Computes gradients of the called direction, element by element; grad_value is the gradient by the map's output,
+// grad_log_det that by the row's log-determinant.
 template <class Map, bool inverse, class T>
 void coupling_backward_elements(const MapOptions<T>& options, const T* in, const T* params, const T* grad_value,
                                 const T* grad_log_det, T* grad_in, T* grad_params, int n) {

@@ -1,5 +1,5 @@
-// One step of the dual ascent of the log-likelihood on a block of rows, which is read and written once: the last map,
-// the logarithm of its derivatives, the next affine map, and the sums from which the next map is chosen.
+// One step of dual ascent on a block of rows, which is read and written once: the last map, the logarithm of its
+// derivatives, the next affine map, and the sums from which the next map is chosen.
 #pragma once
 
 #include "../math/ascent.hpp"
@@ -38,7 +38,7 @@ HR_FN void ascent_map(const AscentStep<T>& s, const T* z, T* moved, double* log_
     }
 }
 
-// Sums over rows [0, rows) of a tile are added to acc, six vectors a coordinate.
+// Adds sums over rows [0, rows) of a tile to acc, which has six vectors for each coordinate.
 template <bool weighted, class T>
 HR_FN void ascent_sums(const AscentStep<T>& s, const T* z, const T* weights, int rows, Pack<T>* acc, const T* ahead) {
     using V = Pack<T>;
@@ -63,8 +63,9 @@ HR_FN void ascent_sums(const AscentStep<T>& s, const T* z, const T* weights, int
     }
 }
 
-// The map where no row's log-Jacobian is kept, but their sum for each coordinate. Rows of equal weight are multiplied:
-// one logarithm for each coordinate and block of rows.
+// Applies the map where only the sum of log-derivatives is kept for each coordinate, not the log-Jacobian of each row.
+// Derivatives of rows with equal weights are multiplied, so that one logarithm is needed for each coordinate and block
+// of rows.
 template <bool weighted, class T>
 HR_FN void ascent_map_summed(const AscentStep<T>& s, const T* z, T* moved, const T* weights, int rows,
                              LogProduct<Pack<T>>* logs, const T* ahead) {
@@ -83,7 +84,8 @@ HR_FN void ascent_map_summed(const AscentStep<T>& s, const T* z, T* moved, const
                 V derivative;
                 store(to + i, ascent_moved(load(from + i), g, center, square, derivative));
                 if constexpr (weighted) {
-                    log.mantissa += load(weights + i) * headrace::log(derivative);  // a sum of logarithms in this case
+                    log.mantissa += load(weights + i) * headrace::log(derivative);  // where rows have weights, the
+                                                                                    // mantissa is a sum of logarithms
                 } else if (rows - i >= W) {
                     log.mantissa *= derivative;
                 } else if (rows > i) {
@@ -105,7 +107,7 @@ double sum_of_lanes(Pack<T> v) {
     return sum;
 }
 
-// Computes only sums of x², where no next map is chosen.
+// Computes sums of x² only, where no next map is chosen.
 template <class T>
 HR_FN void ascent_squares(const AscentStep<T>& s, const T* z, const T* weights, int rows, Pack<T>* acc) {
     using V = Pack<T>;
@@ -162,7 +164,7 @@ void ascent_block(const AscentStep<T>& s, T* z, double* log_jacobian, const T* w
         sums[n_sums + k] = logs_by_row ? 0.0 : sum_of_lanes<T>(weights ? logs[k].mantissa : logs[k].log());
 }
 
-// Rows [0, rows) of a row-major array, in any strides, to tiles; and tiles to adjacent rows.
+// Copies rows [0, rows) of a row-major array, with any strides, to tiles. ascent_store copies tiles to adjacent rows.
 template <class T>
 void ascent_load(const ArrayView& from, int64_t row, int64_t rows, int features, int tile_rows, T* z) noexcept {
     for (int64_t r = 0; r < rows; r += tile_rows) {

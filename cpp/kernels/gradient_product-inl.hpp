@@ -1,10 +1,10 @@
-// The two products of the backward pass, on the same weight layout.
+// The two products of the backward pass, which read weights in the layout of the forward pass.
 //
 //   data:     X'[k][lanes] = sum_m W[m][k] Y'[m][lanes]
-//             Lanes are rows of the batch; k are adjacent weights of each row of W.
+// Lanes are rows of the batch, and k counts adjacent weights of a row of W.
 //
 //   weights:  W'[m][lanes] = sum_b Y'[m][b] X[b][lanes]
-//             Lanes are inputs; X lies transposed in panels [input / width][row][width].
+// Lanes are inputs; X is stored in transposed panels [input / width][row][width].
 #pragma once
 
 #include "product-inl.hpp"
@@ -14,23 +14,23 @@ namespace {
 
 template <class T>
 struct DataArgs {
-    const T* weights;     // the transform's first weight
-    const uint32_t* row;  // offsets of the weights of the first unit and of those that follow
+    const T* weights;     // first weight of the transform
+    const uint32_t* row;  // offsets of the weights of the first unit and of later ones
     int n_rows, column;
-    const T* grad;  // [unit][stride], from the first unit
-    T* output;      // [input][stride], from `column`
+    const T* grad;  // gradients [unit][stride], from the first unit on
+    T* output;      // gradients by inputs, [input][stride] from `column` on
     const T* gate;
     int64_t stride;
     Gate kind;
 };
 
-// `gate`: the derivative of the activation, if Gate.
+// Stores a sum as `kind` requires; `gate` is the derivative of the activation for Gate::multiply.
 template <class T>
 HR_FN void store_gated(Gate kind, Pack<T> sum, T* output, const T* gate) {
     const Pack<T> old = load(output);
     Pack<T> result = old + sum;
     if (kind == Gate::pass) result = sum;
-    if (kind == Gate::relu) result = select(old <= T(0), Pack<T>{}, sum);  // where it is NaN, NaN is the result
+    if (kind == Gate::relu) result = select(old <= T(0), Pack<T>{}, sum);  // a NaN in `old` gives NaN
     if (kind == Gate::multiply) result = sum * load(gate);
     store(output, result);
 }
@@ -75,14 +75,14 @@ HR_FN void data_product(DataArgs<T> a, int columns, int vectors) {
 
 template <class T>
 struct WeightArgs {
-    const T* grad;    // [unit][height] of the first tile's tape
-    const T* panels;  // [input / width][height][width] of the first tile's tape
-    int64_t size;     // from tape to tape
+    const T* grad;    // gradients [unit][height] on the first tile's tape
+    const T* panels;  // inputs [input / width][height][width] on the first tile's tape
+    int64_t size;     // distance of one tape from the next
     int height, rows;
-    T* output;            // the transform's first weight's gradient
-    const uint32_t* row;  // offsets of the units' weights
+    T* output;            // gradient of the transform's first weight
+    const uint32_t* row;  // offsets of the weights of units
     int input;
-    bool add;  // added to the present values
+    bool add;  // whether gradients are added to the present values
 };
 
 template <int M, int N, class T>
@@ -90,7 +90,7 @@ void weight_block(const WeightArgs<T>& a) {
     using V = Pack<T>;
     constexpr int W = width<T>;
     V sum[M][N] = {};
-    for (int m = 0; m < M; ++m)  // weights beyond L2, which are needed after the sums
+    for (int m = 0; m < M; ++m)  // the output is beyond L2, and needed after the sums
         for (int n = 0; n < N; ++n) __builtin_prefetch(a.output + a.row[m] + a.input + n * W, 1);
     const T *grad = a.grad, *x = a.panels;
     const int64_t height = a.height;
@@ -112,7 +112,7 @@ void weight_block(const WeightArgs<T>& a) {
         }
 }
 
-// Loads the first n lanes; the other ones become zero, whatever memory holds.
+// Keeps the first n lanes, and sets the other lanes to zero whatever they hold.
 template <class T>
 HR_FN Pack<T> first_lanes(Pack<T> v, int n) {
     Int<Pack<T>> lane;
@@ -120,8 +120,8 @@ HR_FN Pack<T> first_lanes(Pack<T> v, int n) {
     return select(lane < n, v, Pack<T>{});
 }
 
-// The gradient of the biases of up to row_block units. Their lanes are summed together, because one by one, each sum
-// would wait for the additions of the one before.
+// Computes the gradient of the biases of up to row_block units. Lanes of all units are summed together, because one
+// unit after another would wait for additions.
 template <class T>
 void bias_sums(const WeightArgs<T>& a, int units, T* bias) {
     using V = Pack<T>;
@@ -133,7 +133,7 @@ void bias_sums(const WeightArgs<T>& a, int units, T* bias) {
             for (int left = a.rows; left > 0; left -= a.height, grad += a.size) {
                 const int rows = left < a.height ? left : a.height, whole = rows / W * W;
                 for (int i = 0; i < whole; i += W) sum[m] += load(grad + i);
-                // Lanes past the last row may have overflowed.
+                // Lanes behind the last row are left out, because they may have overflowed.
                 if (whole < rows) sum[m] += first_lanes<T>(load(grad + whole), rows - whole);
             }
         }
@@ -143,7 +143,7 @@ void bias_sums(const WeightArgs<T>& a, int units, T* bias) {
     }
 }
 
-// Up to row_block units by any number of vectors of inputs.
+// Computes weight gradients of up to row_block units for any number of vectors of inputs.
 template <class T>
 HR_FN void weight_product(WeightArgs<T> a, int units, int vectors) {
     for (int u = 0; u < units;) {

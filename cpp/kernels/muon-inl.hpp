@@ -1,8 +1,8 @@
-// A step of Muon on a block of a weight matrix, whose entries are read and written once.
+// A step of Muon on a block of a weight matrix, which reads and writes each entry once.
 //
-// Newton and Schulz's steps are polynomials of X's Gram matrix on its shorter side, G. All but the last product have
-// that side's size: one gives G, those of each step Q (the product of the steps' polynomials) and the next G, and the
-// last one Q X, or X Q where the columns are fewer.
+// Newton and Schulz's steps are polynomials of X's Gram matrix on its shorter side, G. All products but the last
+// multiply matrices of the size of G. The first product gives G; each step's products give Q, the product of the steps'
+// polynomials, and the next G; the last product gives Q X, or X Q where there are fewer columns than rows.
 #pragma once
 
 #include "../math/muon.hpp"
@@ -13,7 +13,8 @@
 namespace headrace {
 namespace {
 
-// Entries with a smaller share in a matrix's norm are zero, so that no product of two is denormal.
+// The least share of an entry in a matrix's norm; smaller entries become zero, so that no product of two entries is
+// denormal.
 template <class T>
 constexpr T least_share = sizeof(T) == 4 ? T(1e-15) : T(1e-100);
 template <class T>
@@ -24,14 +25,14 @@ HR_FN Pack<T> without_small(Pack<T> v, T least) {
     return select(abs(v) < least, Pack<T>{}, v);
 }
 
-// Symmetric matrices of n rows, `stride` apart. Products of polynomials of one matrix are symmetric: blocks below the
-// diagonal that are a vector wide are copies.
+// Products of symmetric matrices of n rows, `stride` apart. Products of polynomials of one matrix are symmetric, so
+// that blocks below the diagonal that are a vector wide are copies.
 template <class T>
 struct Symmetric {
     int n, stride;
-    const uint32_t* row;  // i stride
+    const uint32_t* row;  // offset of row i: i stride
 
-    // f(values) on each vector of a row.
+    // Calls f(values) for each vector of a row.
     template <class F>
     HR_FN void for_vectors(const F& f) const {
         for (int64_t i = 0; i < n; ++i)
@@ -41,7 +42,7 @@ struct Symmetric {
         for_vectors([&](int64_t k) { store(to + k, Pack<T>{}); });
         for (int64_t i = 0; i < n; ++i) to[i * stride + i] = value;
     }
-    // product(first row, rows, first vector, vectors) on and above the diagonal
+    // Calls product(first row, rows, first vector, vectors) for blocks on and above the diagonal.
     template <class F>
     HR_FN void by_blocks(T* to, const F& product) const {
         constexpr int W = width<T>, units = W < row_block ? W : row_block;
@@ -55,7 +56,7 @@ struct Symmetric {
                 for (int k = 0; k < W && i + k < n; ++k) store(to + (i + k) * stride + j, v[k]);
             }
     }
-    // to += left right, where `left` has the given rows and k columns
+    // Adds left right to `to`, where `left` has the given rows and k columns.
     HR_FN void add_product(const T* left, const uint32_t* left_row, int k, const T* right, T* to) const {
         by_blocks(to, [&](int u, int rows, int v, int vectors) {
             const int64_t lane = v * width<T>;
@@ -70,7 +71,8 @@ struct Symmetric {
     }
 };
 
-// The factor that makes X orthogonal, from X's Gram matrix `g`, which is overwritten; in one of the buffers.
+// The factor that makes X orthogonal, from X's Gram matrix `g`, which is overwritten. The result is in one of the
+// buffers.
 template <class T>
 T* orthogonal_factor(const Symmetric<T>& square, T* g, T* p, T* q, T* next, T* h) {
     constexpr T a = T(orthogonal_a), b = T(orthogonal_b), c = T(orthogonal_c);
@@ -91,7 +93,7 @@ T* orthogonal_factor(const Symmetric<T>& square, T* g, T* p, T* q, T* next, T* h
     }
 }
 
-// Scratch has muon_scratch values.
+// The step of Muon; scratch has muon_scratch values.
 template <class T>
 void muon(const MuonStep<T>& s, const MuonBlock& block, const T* gradient, T* weights, T* mean, T* average,
           T* scratch) noexcept {
@@ -101,7 +103,7 @@ void muon(const MuonStep<T>& s, const MuonBlock& block, const T* gradient, T* we
     const int64_t matrix = int64_t(padded_row(rows)) * length, square_size = int64_t(side) * stride;
     T *const x = scratch, *const result = x + matrix, *const g = result + matrix;
 
-    // Calls f(index of the first of W entries in a vector like the weights, its index in X, number of entries)
+    // Calls f(index of the first of W entries in a vector like the weights, its index in X, number of entries).
     const auto for_entries = [&](const auto& f) {
         for (int64_t i = 0; i < rows; ++i)
             for (int k = 0; k < columns; k += W) f(int64_t(block.row[i]) + k, i * length + k, columns - k);

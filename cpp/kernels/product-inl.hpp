@@ -1,4 +1,4 @@
-// The two kernels of products, on the same weight layout: rows of weights, each contiguous over its inputs.
+// The two kernels of products, which share a layout of weights: each row is contiguous over its inputs.
 //
 //   tile:  lanes are rows of the batch. Y[m][lanes] += W[m][k] X[k][lanes], M units x N vectors in registers.
 //   small: lanes are inputs. y[m] = sum_k W[m][k] x[k], for R rows of the batch at once, reduced at the end.
@@ -11,7 +11,8 @@
 namespace headrace {
 namespace {
 
-// Register blocks: 8 x 3 accumulators, 3 inputs and a broadcast fit the 32 registers of AVX-512 and NEON, 4 x 3 fit 16.
+// The size of a register block: 8 x 3 sums, 3 inputs and a broadcast value fit in the 32 registers of AVX-512 and NEON,
+// and 4 x 3 sums fit in 16.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int block_units = 8, block_vectors = 3;
 #else
@@ -20,13 +21,13 @@ constexpr int block_units = 4, block_vectors = 3;
 
 template <class T>
 struct ProductArgs {
-    const T* weights;     // the transform's first weight
-    const uint32_t* row;  // offsets of the weights of the first unit and of those that follow
+    const T* weights;     // first weight of the transform
+    const uint32_t* row;  // offsets of the weights of the first unit and of later ones
     int k0, k1;
-    const T* input;  // [k][stride] of the tile
-    T* output;       // [m][stride]
+    const T* input;  // inputs [k][stride] of the tile
+    T* output;       // results [m][stride]
     int64_t stride;
-    const T* bias;  // null: start from the output
+    const T* bias;  // biases; null: sums start from the output
     bool relu;
 };
 
@@ -53,7 +54,7 @@ void tile_block(const ProductArgs<T>& a, int column) {
     for_sums<M, N>([&](int m, int n) { store(y + m * a.stride + n * width<T>, sum[m][n]); });
 }
 
-// Run-time sizes m <= M, n <= N to template sizes.
+// Calls f with run-time sizes m <= M and n <= N as template arguments.
 template <int M, int N, class F>
 HR_FN void with_sizes(int m, int n, F&& f) {
     if constexpr (M > 1)
@@ -84,13 +85,14 @@ template <class T>
 constexpr const TileBlock<T>* tile_blocks[block_vectors] = {tile_blocks_of<T, 1>, tile_blocks_of<T, 2>,
                                                             tile_blocks_of<T, 3>};
 
-// n elements in the fewest parts of at most `most`, as equal as possible: 4 vectors are 2 + 2, not 3 + 1.
+// The size of the first of the fewest parts of at most `most` elements into which n elements divide as equally as
+// possible: 4 vectors are 2 + 2, not 3 + 1.
 HR_FN int part(int n, int most) {
     const int parts = (n + most - 1) / most;
     return (n + parts - 1) / parts;
 }
 
-// Any number of units up to row_block and any number of vectors.
+// Computes any number of units up to row_block, for any number of vectors.
 template <class T>
 HR_FN void tile_product(ProductArgs<T> a, int units, int vectors) {
     while (units > 0) {
@@ -107,7 +109,8 @@ HR_FN void tile_product(ProductArgs<T> a, int units, int vectors) {
     }
 }
 
-// A block diagonal matrix: block i takes lines [first[i], first[i + 1]) to those of the output. `bias` by lines.
+// Multiplies by a block diagonal matrix: block i maps lines [first[i], first[i + 1]) to the same lines of the output.
+// `bias` has a value for each line.
 template <class T>
 HR_FN void block_product(const T* matrix, const uint32_t* row, const int* first, int blocks, const T* bias,
                          const T* input, T* output, int64_t stride, int vectors) {
@@ -129,8 +132,8 @@ HR_FN void block_product(const T* matrix, const uint32_t* row, const int* first,
 
 // ---- small batches ------------------------------------------------------------------------------------------------
 
-// a and b each hold groups of `Group` lanes that are to be summed. The result holds twice as many groups of half the
-// size: those of a, then those of b, each folded once.
+// Folds groups of `Group` lanes of a and b that are to be summed. The result has twice as many groups of half the size:
+// those of a, then those of b.
 template <int Group, class V, int... I>
 HR_FN V fold_pair(V a, V b, Indices<I...>) {
     constexpr int W = Lane<V>::width, H = Group / 2;
@@ -138,7 +141,7 @@ HR_FN V fold_pair(V a, V b, Indices<I...>) {
     return __builtin_shufflevector(a, b, place(I)...) + __builtin_shufflevector(a, b, (place(I) + H)...);
 }
 
-// The sums of the lanes of M vectors in the first M lanes of one; M is a power of two and at most the width.
+// The sums of the lanes of M vectors, in the first M lanes of one vector; M is a power of two and at most the width.
 template <int M, int Group, class V>
 HR_FN V reduce_lanes(V* v) {
     using All = typename MakeIndices<Lane<V>::width>::type;
@@ -153,11 +156,12 @@ HR_FN V reduce_lanes(V* v) {
     }
 }
 
-// Units x rows in registers. Four units rather than eight: the sequential direction waits for each block's reduction.
+// Units and rows of a register block. There are four units, not eight, because the sequential direction waits for the
+// reduction of each block.
 constexpr int small_units = 4, small_rows = HR_VECTOR_BYTES == 64 ? 3 : 2;
 
-// `stride` is the distance between two rows of the batch; inputs and weights are read up to a whole vector after k1,
-// where a weight is zero and the input finite; biases are read in whole vectors (weight vectors end in padding).
+// Computes a block of M units for R rows, `stride` apart. Inputs and weights are read up to a whole vector behind k1,
+// where weights are zero and inputs finite; biases are read in whole vectors, because weight vectors end in padding.
 template <int M, int R, class T>
 void small_block(const ProductArgs<T>& a, int first) {
     using V = Pack<T>;
@@ -180,7 +184,7 @@ void small_block(const ProductArgs<T>& a, int first) {
             V v[group];
             for (int m = 0; m < group; ++m) v[m] = g + m < M ? sum[r][g + m] : V{};
             V total = reduce_lanes<group, width<T>>(v) + load(a.bias + g);
-            if (a.relu) total = max(total, T(0));  // in lanes: a branch on every unit's sign would not be predicted
+            if (a.relu) total = max(total, T(0));  // in lanes: a branch for every unit would not be predicted
             T lanes[width<T>];
             store(lanes, total);
             __builtin_memcpy(y + g, lanes, (M - g < group ? M - g : group) * sizeof(T));

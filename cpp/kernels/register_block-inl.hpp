@@ -1,4 +1,4 @@
-// Sums of a block in registers.
+// Loops over the sums of a block in registers.
 #pragma once
 
 #include "../math/pack.hpp"
@@ -12,8 +12,8 @@
 namespace headrace {
 namespace {
 
-// Calls f(m, n) for each sum of a block of M x N. The loops are unrolled first of all: GCC keeps an array in memory
-// that several rolled loops share, and the sums are to stay in registers from start to end.
+// Calls f(m, n) for each sum of a block of M x N. The loops are unrolled before other optimisations, because GCC keeps
+// an array in memory that several rolled loops share, and the sums must stay in registers.
 template <int M, int N, class F>
 HR_FN void for_sums(F&& f) {
     HR_UNROLLED

@@ -1,5 +1,5 @@
-// Causal networks, compiled once for every instruction set, separately: their table is the only symbol with external
-// linkage.
+// Kernels of causal networks, compiled separately for every instruction set: their table is the only symbol with
+// external linkage.
 #include "../core/set_name.hpp"
 #include "sequences/back-inl.hpp"
 #include "sequences/panel-inl.hpp"

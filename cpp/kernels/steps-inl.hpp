@@ -1,5 +1,6 @@
-// All kinds of steps, and the run through them. Each kind's work is in overloads for its struct in steps/:
-//   run_step(step, chain, call, buffers)              a tile; a small batch, if the kind knows a way of its own
+// All kinds of steps, and runs through a chain of steps. Each kind has overloads of these functions for its struct, in
+// steps/:
+// run_step(step, chain, call, buffers) a tile; a small batch, if the kind has a separate kernel
 //   record_step(step, tape, call, number)             a tile, from one state on the tape to the next
 //   backward_step(step, tape, call, back, number, n)  from one gradient on the tape to the one before
 // `number` counts all steps, `n` those that have weights.
@@ -18,7 +19,7 @@
 namespace headrace {
 namespace {
 
-// The result is in b.given.
+// Runs all steps of a chain; the result is in b.given.
 template <class T, class Buffers>
 HR_FN void run_steps(const Chain<T>& chain, const Call<T>& call, Buffers& b) {
     for (int s = 0; s < chain.n_steps; ++s)

@@ -1,4 +1,5 @@
-// Compiled once for every instruction set. The table is the only symbol with external linkage (CI looks at the object).
+// Kernels of one instruction set, compiled once for every set. The table is the only symbol with external linkage,
+// which CI checks.
 #include "../core/table.hpp"
 #include "../core/set_name.hpp"
 

@@ -1,4 +1,4 @@
-// The record that a tile keeps of a run through a chain, for the backward pass.
+// The tape of a tile: the record of a run through a chain, for the backward pass.
 #pragma once
 
 #include "tile-inl.hpp"
@@ -16,7 +16,7 @@ struct Tape {
 
     HR_FN T* at(int64_t line) const { return lines + line * height; }
     HR_FN int64_t slots() const { return chain.context + chain.features; }
-    HR_FN T* state(int step) const { return at(chain.tape.states + step * slots()); }  // before the step
+    HR_FN T* state(int step) const { return at(chain.tape.states + step * slots()); }  // the state before a step
     HR_FN T* gradient(int step) const { return at(chain.tape.gradients + (step & 1) * slots()); }
     HR_FN T* log_det() const { return at(chain.tape.sums); }
     HR_FN T* grad_log_det() const { return at(chain.tape.sums + 1); }
@@ -32,7 +32,8 @@ struct Tape {
         b.height = height;
         return b;
     }
-    HR_FN TileBuffers<T> gradient_buffers(int step) const {  // from the state after the step to the one before
+    HR_FN TileBuffers<T> gradient_buffers(int step) const {  // buffers from the state after the step to the state
+                                                             // before
         TileBuffers<T> b = buffers(step);
         b.given = gradient(step + 1);
         b.built = gradient(step);
@@ -40,7 +41,7 @@ struct Tape {
     }
 };
 
-// Gradients by the context pass a step that does not read it.
+// Copies gradients by the context past a step that does not read the context.
 template <class T>
 HR_FN void carry_context(const Tape<T>& t, const Back<T>& back, int step) {
     if (!back.context) return;

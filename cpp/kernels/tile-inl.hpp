@@ -1,5 +1,4 @@
-// The working set of the steps' kernels: a tile of rows, or a small batch, with the slots of a chain and lines for
-// units.
+// The buffers of kernels of steps: a tile of rows, or a small batch, with the slots of a chain and lines for units.
 #pragma once
 
 #include "../core/views.hpp"
@@ -8,7 +7,7 @@
 namespace headrace {
 namespace {
 
-// Pairs of bf16 values replace a float32.
+// Memory of float32 values as pairs of bf16 values.
 template <class T>
 HR_FN uint32_t* as_pairs(T* numbers) {
     return reinterpret_cast<uint32_t*>(numbers);
@@ -21,17 +20,17 @@ HR_FN const uint32_t* as_pairs(const T* numbers) {
 
 template <class T>
 struct TileBuffers {
-    T *given, *built, *units;  // [slot][height], [unit][height]
-    T* sum;                    // [height]: log-determinants
-    uint32_t* pairs;           // [pair][height]: of bf16 values
-    int vectors;               // in use, from the first
+    T *given, *built, *units;  // lines [slot][height] and [unit][height]
+    T* sum;                    // log-determinants [height]
+    uint32_t* pairs;           // pairs of bf16 values [pair][height]
+    int vectors;               // number of used vectors, from the first on
     int64_t height;
-    bool is_recorded = false;        // units are on the tape, where inputs of the backward pass are kept
-    const Call<T>* drops = nullptr;  // seed and rows for dropout, if it acts
+    bool is_recorded = false;        // whether units are on the tape, where inputs of the backward pass are kept
+    const Call<T>* drops = nullptr;  // seed and rows for dropout; null: no dropout
     int64_t row = 0;                 // index in the call of the tile's first row
 };
 
-// The used lanes of a line, rounded up to vectors; a tape has longer lines where its last tile is low.
+// The number of used lanes of a line, rounded up to vectors; lines of a tape are longer than the last tile needs.
 template <class T>
 HR_FN int64_t used_lanes(const TileBuffers<T>& b) {
     return int64_t(b.vectors) * width<T>;
@@ -39,10 +38,10 @@ HR_FN int64_t used_lanes(const TileBuffers<T>& b) {
 
 template <class T>
 struct SmallBuffers {
-    T *given, *built, *units;  // [row][stride]
-    uint32_t* pairs;           // [row][stride]: of bf16 values
-    T* sums;                   // [row][stride]: of units in bf16
-    T* sum;                    // [row]
+    T *given, *built, *units;  // rows [row][stride]
+    uint32_t* pairs;           // pairs of bf16 values [row][stride]
+    T* sums;                   // sums of units in bf16 [row][stride]
+    T* sum;                    // log-determinant of each row
     int rows;
     int64_t stride;
 };

@@ -1,5 +1,5 @@
-// Rows in memory to the lines of a tile and back, a vector's width of both at a time, and the transposition in
-// registers that this needs.
+// Copies between rows in memory and lines of a tile, for a vector's width of rows and columns at a time, by a
+// transposition in registers.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,10 @@
 namespace headrace {
 namespace {
 
-constexpr int least_transposed = 4;  // smaller numbers of columns are moved one by one
+constexpr int least_transposed = 4;  // fewer columns are moved one by one
 
-// Exchanges bit S of a lane's index with bit S of its vector's: after all bits, a width x width block is transposed.
+// Exchanges bit S of a lane's index with bit S of the index of its vector; exchanging all bits transposes a width x
+// width block.
 template <int S, class V, int... I>
 HR_FN void transpose_step(V (&v)[Lane<V>::width], Indices<I...>) {
     constexpr int W = Lane<V>::width;
@@ -29,8 +30,8 @@ HR_FN void transpose(V (&v)[Lane<V>::width]) {
     transpose_step<1>(v, typename MakeIndices<Lane<V>::width>::type{});
 }
 
-// units lines [unit][height], of which `vectors` are used, to panels [unit / width][height][width]; the number of units
-// is rounded up to panels, with zeros.
+// Copies lines [unit][height], of which `vectors` vectors are used, to panels [unit / width][height][width], with zeros
+// for units up to a whole panel.
 template <class T>
 HR_FN void to_panels(const T* lines, int units, int64_t height, int vectors, T* panels) {
     constexpr int W = width<T>;
@@ -44,21 +45,21 @@ HR_FN void to_panels(const T* lines, int units, int64_t height, int vectors, T* 
         }
 }
 
-// The last block of columns starts so that it is full, if there are enough columns; its overlap with the one before is
-// moved twice.
+// The first column of a block. The last block is full, if there are enough columns, and its overlap with the block
+// before is moved twice.
 template <class T>
 HR_FN int block_start(int column, int columns) {
     return columns - column < width<T> && columns > width<T> ? columns - width<T> : column;
 }
 
-// Rows at the end of a tile that end less than a vector after the start of their last block: a full vector would reach
-// beyond the tile.
+// The number of rows at the end of a tile for which a full vector from the start of their last block would reach beyond
+// the tile.
 template <class T>
 HR_FN int rows_at_end(int columns) {
     return columns < width<T> ? (width<T> + columns - 1) / columns : 0;
 }
 
-// n values at any address, or a full vector, of which the first n count.
+// Loads n values at any address, or a full vector, of which the first n are used.
 template <class In, class T>
 HR_FN void load_numbers(const char* from, int n, bool whole, const double* shift, const double* scale,
                         T (&out)[width<T>]) {
@@ -75,8 +76,9 @@ HR_FN void load_numbers(const char* from, int n, bool whole, const double* shift
     for (int k = 0; k < W; ++k) out[k] = T(wide[k]);
 }
 
-// Elements line_of(r)[c], for rows r and columns c, to out[slots[c] * stride + r], (value - shift) * scale in float64
-// where shift is given. `adjacent`: rows follow each other in memory without gaps. Lanes past the last row become zero.
+// Copies elements line_of(r)[c], for rows r and columns c, to out[slots[c] * stride + r], as (value - shift) * scale in
+// float64 where shift is given. `adjacent` is true for rows without gaps between them in memory. Lanes behind the last
+// row become zero.
 template <class In, class T, class LineOf>
 void rows_to_lines(const LineOf& line_of, bool adjacent, int columns, const int* slots, const double* shift,
                    const double* scale, int rows, T* out, int64_t stride) {
@@ -103,7 +105,7 @@ void rows_to_lines(const LineOf& line_of, bool adjacent, int columns, const int*
     }
 }
 
-// From tiles to adjacent rows: value * scale + shift in float64 where scale is given.
+// Copies lines of a tile to adjacent rows, as value * scale + shift in float64 where scale is given.
 template <class T>
 void lines_to_rows(const T* in, int64_t stride, int columns, const int* slots, const double* shift, const double* scale,
                    int rows, T* out) {
@@ -126,7 +128,7 @@ void lines_to_rows(const T* in, int64_t stride, int columns, const int* slots, c
                 v[k] = load(numbers);
             }
             transpose(v);
-            // In the order of the rows: elements written beyond a short row are overwritten by the next one.
+            // Rows are written in order, because elements written beyond a short row are overwritten by the next row.
             if (r0 + W <= whole_rows) {
                 for (int i = 0; i < W; ++i) store(out + int64_t(r0 + i) * columns + c0, v[i]);
                 continue;

@@ -1,9 +1,9 @@
-// Vector maps (planar, radial) over the lines of a tile: a run of transforms with one set of parameters each, for all
+// Vector maps (planar, radial) over the lines of a tile: a run of transforms, each with one set of parameters for all
 // rows, or one transform with parameters for each row, from a network or from a caller of hr.ops.
 //
-// A run of transforms reads and writes each coordinate once a transform: while one transform moves a coordinate, the
-// next adds it to its sum. The determinants are multiplied and rescaled by their exponents, so that there is one
-// logarithm a row and run.
+// A run of transforms reads and writes each coordinate once for each transform: while one transform moves a coordinate,
+// the next adds it to its sum. Determinants are multiplied and rescaled by their exponents, so that a row needs one
+// logarithm for a run.
 #pragma once
 
 #include "../core/views.hpp"
@@ -13,10 +13,11 @@
 namespace headrace {
 namespace {
 
-// Rows whose chains of dependent operations overlap: a full tile, if it is high.
+// The number of vectors of rows whose chains of dependent operations overlap: those of a full tile, or fewer in a low
+// tile.
 constexpr int vectors_at_once = max_tile_vectors, fewer_vectors_at_once = 2;
 
-// Parameter k of the rows in vector j: the same for all, or from a line.
+// An accessor of parameter k of the rows in vector j: equal for all rows, or from a line.
 template <class T>
 struct SharedParams {
     const T* p;
@@ -29,15 +30,15 @@ struct RowParams {
     HR_FN Pack<T> operator()(int k, int j = 0) const { return load(lines + k * height + j * width<T>); }
 };
 
-// The bounds of a product of factors that are each between 1 and a given number.
+// Bounds of a product of factors that are each between 1 and a given limit.
 template <class T>
 struct ProductBounds {
     T low = 1, high = 1;
 
-    // Whether one more factor might leave the normal range.
+    // Whether another factor might leave the range of normal numbers.
     HR_FN bool leaves(T limit) const {
         constexpr T range = sizeof(T) == 4 ? T(1e30) : T(1e270);
-        return !(high * limit < range && low * limit > 1 / range);  // true for NaN
+        return !(high * limit < range && low * limit > 1 / range);  // true for a NaN
     }
     HR_FN void multiply(T limit) {
         if (limit < T(1)) {
@@ -58,7 +59,7 @@ HR_FN void vector_amounts(const V (&sum)[B], const P& p, int features, const Map
     }
 }
 
-// B vectors of rows from `lane` through all transforms of a run, in place.
+// Moves B vectors of rows from `lane` on through all transforms of a run, in place.
 template <class Map, bool inverse, int B, class T>
 void vector_run_block(const VectorStep<T>& s, const T* ready, int features, T* lines, int64_t height, T* log_det) {
     using V = Pack<T>;
@@ -101,7 +102,7 @@ void vector_run_block(const VectorStep<T>& s, const T* ready, int features, T* l
     }
 }
 
-// A run of transforms on a tile: coordinates in `lines`, log-determinants added to log_det.
+// Moves the coordinates in `lines` of a tile through a run of transforms, and adds log-determinants to log_det.
 template <class T>
 HR_FN void vector_run_tile(const VectorStep<T>& s, const T* ready, int features, T* lines, int64_t height, int vectors,
                            T* log_det) {
@@ -125,7 +126,7 @@ HR_FN void vector_run_tile(const VectorStep<T>& s, const T* ready, int features,
     });
 }
 
-// The position of one transform's coordinates: lines [slot][height].
+// The lines of one transform's coordinates, [slot][height].
 template <class T>
 struct VectorLines {
     const T* given;
@@ -138,7 +139,7 @@ struct VectorLines {
     HR_FN int64_t built_line(int c) const { return (built_slot ? built_slot[c] : c) * height; }
 };
 
-// One transform on B vectors of rows from `lane`, out of place; log-determinants are added to log_det.
+// Computes one transform for B vectors of rows from `lane` on, out of place; log-determinants are added to log_det.
 template <class Map, bool inverse, int B, class T, class P>
 HR_FN void vector_block(const VectorLines<T>& lines, int64_t lane, const P& p, const MapOptions<T>& options,
                         T* log_det) {
@@ -165,11 +166,11 @@ HR_FN void vector_block(const VectorLines<T>& lines, int64_t lane, const P& p, c
     }
 }
 
-// params_at(lane): the parameters of the rows from `lane`.
+// Computes one transform for a tile; params_at(lane) has the parameters of the rows from `lane` on.
 template <class Map, bool inverse, class T, class ParamsAt>
 HR_FN void vector_tile(const VectorLines<T>& lines, int vectors, const ParamsAt& params_at,
                        const MapOptions<T>& options, T* log_det) {
-    constexpr int B = 4;  // a tile of the backward pass
+    constexpr int B = 4;  // number of vectors of a tile in the backward pass
     int v = 0;
     for (; v + B <= vectors; v += B) {
         const int64_t lane = v * width<T>;
@@ -181,8 +182,8 @@ HR_FN void vector_tile(const VectorLines<T>& lines, int vectors, const ParamsAt&
     }
 }
 
-// The gradient by the input, from that by the output: both are at their coordinates' positions. put(k, gradient) gets
-// that by ready parameter k.
+// Computes the gradient by the input from the gradient by the output, both in the slots of their coordinates. put(k,
+// gradient) receives the gradient by ready parameter k.
 template <class Map, bool inverse, class T, class P, class Put>
 HR_FN void vector_vjp(const VectorLines<T>& lines, int64_t lane, const P& p, const MapOptions<T>& options,
                       const T* grad_built, T* grad_given, Pack<T> grad_log_det, const Put& put) {
@@ -201,7 +202,7 @@ HR_FN void vector_vjp(const VectorLines<T>& lines, int64_t lane, const P& p, con
               Map::spread(shared, load(lines.given + lines.given_line(c) + lane), grad_at(c), p, c, features, put));
 }
 
-// Converts raw parameters of each row to ready ones, a line each.
+// Converts raw parameters of each row to ready parameters, one line for each.
 template <class Map, class T>
 HR_FN void prepare_rows(const T* raw, T* ready, int64_t height, int features) {
     Map::template prepare<Pack<T>>(RowParams<T>{raw, height}, features,
@@ -215,7 +216,7 @@ HR_FN void prepare_rows_vjp(T* raw, const T* grad_ready, int64_t height, int fea
                                        [&](int k, Pack<T> value) { store(raw + k * height, value); });
 }
 
-// A transform whose raw parameters are lines `raw` of the tile; `ready` is a buffer for the ready ones.
+// Computes a transform whose raw parameters are lines `raw` of the tile; `ready` is a buffer for ready parameters.
 template <class Map, bool inverse, class T>
 void vector_rows_tile(const VectorLines<T>& lines, const MapOptions<T>& options, int vectors, const T* raw, T* ready,
                       T* log_det) {
@@ -225,7 +226,8 @@ void vector_rows_tile(const VectorLines<T>& lines, const MapOptions<T>& options,
     vector_tile<Map, inverse>(lines, vectors, params_at, options, log_det);
 }
 
-// The backward pass of that transform: gradients replace the raw parameters; the ready ones are overwritten.
+// The backward pass of a transform with raw parameters for each row: gradients replace the raw parameters, and ready
+// parameters are overwritten.
 template <class Map, bool inverse, class T>
 void vector_rows_vjp_tile(const VectorLines<T>& lines, const MapOptions<T>& options, int vectors, T* raw, T* ready,
                           const T* grad_built, T* grad_given, const T* grad_log_det) {

@@ -1,5 +1,5 @@
-// Vector maps without a program, on row-major arrays with parameters from any source: hr.ops.planar_forward,
-// radial_inverse, ...
+// Vector maps without a program, on row-major arrays with parameters from any source, for hr.ops.planar_forward,
+// hr.ops.radial_inverse and similar functions.
 #pragma once
 
 #include "transpose-inl.hpp"
@@ -8,7 +8,7 @@
 namespace headrace {
 namespace {
 
-// Rows [row, row + rows) of an array (all, columns) to lines, and back.
+// Copies rows [row, row + rows) of an array (all, columns) to lines. store_rows copies lines back.
 template <class T>
 HR_FN void load_rows(const T* array, int columns, int64_t row, int rows, T* lines, int64_t height) {
     const auto line_of = [&](int r) { return reinterpret_cast<const char*>(array + (row + r) * columns); };
@@ -57,7 +57,8 @@ void vector_rows(const VectorRows<T>& a, int64_t row, int rows, T* scratch) noex
     for (int r = 0; r < rows; ++r) a.log_det[row + r] = log_det[r];
 }
 
-// One set of parameters for all rows: gradients by the ready ones, summed over these rows, are added to `sums`.
+// The backward pass with one set of parameters for all rows: gradients by the ready parameters, summed over the rows of
+// the tile, are added to `sums`.
 template <class Map, bool inverse, class T>
 HR_FN void shared_vjp(const VectorRows<T>& a, const VectorLines<T>& lines, int rows, const T* grad_built, T* grad_given,
                       const T* grad_log_det, T* grads, double* sums) {

@@ -1,12 +1,13 @@
 // THE list of activations of hidden units. ReLU is applied inside the product kernel, the other activations by a sweep
 // over the finished units while they are in L1.
 //
-// `slope` is the derivative, from the value where that determines it (slope_of_value), else from the argument.
+// `slope` is the derivative: a function of the activation's value where slope_of_value is true, otherwise of the
+// argument.
 #pragma once
 
 #include "lane.hpp"
 
-// X(index, type, name in Python)
+// X(index, type, name in Python) for each activation.
 #define HR_ACTIVATIONS(X)         \
     X(0, Relu, "relu")            \
     X(1, Tanh, "tanh")            \
@@ -46,7 +47,7 @@ struct Tanh {
     }
 };
 
-// alpha = 1.
+// ELU with alpha = 1.
 struct Elu {
     template <class V>
     HR_FN static V value(V x) {
@@ -59,7 +60,8 @@ struct Elu {
     }
 };
 
-// Limit for x multiplied by a factor that is 0 long before x is this large, because infinity times 0 would be NaN.
+// Limit of an x that is multiplied by a factor that is 0 long before x is this large, because infinity times 0 would be
+// NaN.
 constexpr double beyond = 1e30;
 
 struct Silu {
@@ -75,7 +77,7 @@ struct Silu {
     }
 };
 
-// The exact one, x Phi(x); its approximation is GeluTanh.
+// The exact GELU, x Phi(x); its approximation is GeluTanh.
 struct Gelu {
     template <class V>
     HR_FN static V value(V x) {
@@ -90,8 +92,8 @@ struct Gelu {
 };
 
 // The approximation of Gelu by tanh: x (1 + tanh(u / 2)) / 2 = x sigmoid(u) with u = 2 sqrt(2 / pi) (x + 0.044715 x^3)
-// (Hendrycks and Gimpel, arXiv:1606.08415). The sigmoid has all digits on the left, where 1 + tanh cancels;
-// at most 9 ulp from -2 on, and further left the rounding of u shows.
+// (Hendrycks and Gimpel, arXiv:1606.08415). The sigmoid has all digits for negative u, where 1 + tanh cancels. The
+// error is at most 9 ulp for x above -2, and larger below, from the rounding of u.
 struct GeluTanh {
     template <class V>
     HR_FN static V value(V x) {
@@ -107,7 +109,7 @@ struct GeluTanh {
 
   private:
     static constexpr double linear = 1.5957691216057307117597842397375, cubic = 0.044715 * linear;
-    static constexpr double flat = 100;  // the slope is exactly 0 or 1 long before, and its cube is finite
+    static constexpr double flat = 100;  // beyond this u the slope is 0 or 1 exactly, and the cube is finite
 
     template <class V>
     HR_FN static V argument(V x) {
@@ -127,7 +129,7 @@ struct Softplus {
     }
 };
 
-// Below zero it falls a hundredth as fast.
+// ReLU with a slope of 1/100 below zero.
 struct LeakyRelu {
     template <class V>
     HR_FN static V value(V x) {
@@ -165,10 +167,10 @@ struct Identity {
     }
 };
 
-// The two activations that the product kernel applies itself, or that need no work at all.
+// The activation that the product kernel applies itself, and the activation that needs no work.
 constexpr int relu_index = 0, identity_index = 8;
 
-// Calls f.operator()<Activation>() for the activation with this index.
+// Calls f.operator()<Activation>() for the activation with the given index.
 template <class F>
 HR_FN void with_activation(int index, F&& f) {
     switch (index) {

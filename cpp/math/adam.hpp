@@ -12,28 +12,28 @@ struct AdamOptions {
     double average = 0;  // decay of the running mean of the weights; 0: no mean
 };
 
-// State kept from step to step.
+// State of Adam from step to step.
 struct AdamClock {
     double mean_power = 1, square_power = 1, steps = 0;  // beta1^steps, beta2^steps
 };
 
-// Factors of one step.
+// Factors of one step of Adam.
 template <class T>
 struct AdamStep {
-    T mean_decay, square_decay;  // beta1, beta2
-    T rate;                      // learning rate over the mean's bias correction
+    T mean_decay, square_decay;  // decay of the running mean and of the running mean square: beta1, beta2
+    T rate;                      // learning rate divided by the bias correction of the running mean
     T square_correction;         // 1 / (1 - beta2^t)
-    T epsilon, shrink;           // shrink: 1 - learning rate times weight decay, of decaying weights
-    T gradient_scale;            // for the clipped gradient
-    T average_gain;              // for the running mean of the weights
+    T epsilon, shrink;           // epsilon of Adam; shrink is 1 - learning rate times weight decay, of decaying weights
+    T gradient_scale;            // factor that clips the gradient
+    T average_gain;              // share of the new weights in the running mean of the weights
 };
 
 namespace {
 
-// The next step, for a gradient of this norm.
+// The factors of the next step, for a gradient with the given norm.
 template <class T>
 HR_FN AdamStep<T> adam_next(const AdamOptions& o, double learning_rate, double norm, AdamClock& clock) {
-    constexpr T least = sizeof(T) == 4 ? T(1.17549435e-38) : T(2.2250738585072014e-308);  // 0 / 0 is nowhere
+    constexpr T least = sizeof(T) == 4 ? T(1.17549435e-38) : T(2.2250738585072014e-308);  // added to prevent 0 / 0
     clock.mean_power *= o.beta1;
     clock.square_power *= o.beta2;
     clock.steps += 1;
@@ -45,13 +45,13 @@ HR_FN AdamStep<T> adam_next(const AdamOptions& o, double learning_rate, double n
     s.epsilon = T(o.epsilon) > least ? T(o.epsilon) : least;
     s.shrink = T(1 - learning_rate * o.weight_decay);
     s.gradient_scale = T(o.clip > 0 && norm > o.clip ? o.clip / norm : 1);
-    // The decay grows to the requested one, so that the initial weights are soon forgotten.
+    // The decay grows with the steps to the requested decay, so that the initial weights are soon forgotten.
     const double grown = (1 + clock.steps) / (10 + clock.steps);
     s.average_gain = T(1 - (o.average < grown ? o.average : grown));
     return s;
 }
 
-// The new weight; mean and square are updated. A weight of 0 with gradient 0 stays 0: the padding.
+// The new weight; mean and square are updated. A weight of 0 with gradient 0 stays 0, so that padding does.
 template <class V>
 HR_FN V adam_moved(const AdamStep<Scalar<V>>& s, bool decays, V gradient, V weight, V& mean, V& square) {
     using T = Scalar<V>;

@@ -1,24 +1,25 @@
 // One step of dual ascent on one value, over lanes.
 //
-// The map of a coordinate is z + g sqrt(e² + (z - center)²); its straight line in eq. 25 is part of the affine map
-// after it. The concave form of the log-likelihood in a z + b + c sqrt(...) needs six sums a coordinate.
+// The map of a coordinate is z + g sqrt(e² + (z - center)²); the straight line of eq. 25 is part of the affine map that
+// follows. The concave form of the log-likelihood in a z + b + c sqrt(...) needs six sums for each coordinate.
 #pragma once
 
 #include "lane.hpp"
 
 namespace headrace {
 
-constexpr int ascent_sum_count = 6;           // sums of z, z², r, z r, q = (z - center) / r, and 1 / r²
-constexpr int ascent_sums_of(int features) {  // sums of each coordinate, then for each that of its map's logarithms
+constexpr int ascent_sum_count = 6;           // number of sums: of z, z², r, z r, q = (z - center) / r, and 1 / r²
+constexpr int ascent_sums_of(int features) {  // number of sums of all coordinates, and one more for each coordinate: of
+                                              // the map's logarithms
     return features * (ascent_sum_count + 1);
 }
 
 namespace {
 
-// Multiplied before a product is rescaled: derivatives are at least 1e-3, at most 2.
+// The number of derivatives that are multiplied before their product is rescaled; derivatives are between 1e-3 and 2.
 constexpr int factors_at_once = 12;
 
-// The map's value at x, with its derivative.
+// The value of the map at x, and its derivative.
 template <class V>
 HR_FN V ascent_moved(V x, Scalar<V> bend, Scalar<V> center, Scalar<V> square, V& derivative) {
     const V w = x - center, t = fma(w, w, square), bent = rsqrt(t) * bend;
@@ -26,7 +27,8 @@ HR_FN V ascent_moved(V x, Scalar<V> bend, Scalar<V> center, Scalar<V> square, V&
     return fma(t, bent, x);
 }
 
-// Adds x, x², r, x r, q = (x - center) / r and 1 / r², each times `one`. A finite value of weight zero adds nothing.
+// Adds x, x², r, x r, q = (x - center) / r and 1 / r², each times the weight `one`, to the sums. A finite x of weight
+// zero changes no sum.
 template <class V>
 HR_FN void ascent_add(V x, V one, Scalar<V> center, Scalar<V> square, V (&sum)[ascent_sum_count]) {
     const V w = x - center, t = fma(w, w, square), inverse = rsqrt(t), r = t * inverse;

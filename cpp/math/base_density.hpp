@@ -1,29 +1,29 @@
-// The standard densities of a row's end, value by value, and their slopes.
+// The standard densities of latent values, value by value, and slopes of these densities.
 #pragma once
 
 #include "lane.hpp"
 
 namespace headrace {
 
-// density: the density of a separate step (steps/density.hpp), added to this one.
+// Kinds of base densities. For `density`, the log-density of a separate step (steps/density.hpp) is added.
 enum class Base : int { none, normal, logistic, density };
 
 namespace {
 
-// 0 where x is finite and NaN where it is not: added to a row's sum, it makes the row's log-determinant NaN even where
-// the bad value enters no arithmetic.
+// 0 where x is finite, otherwise NaN. Added to a row's log-determinant, it makes that NaN even where x enters no other
+// arithmetic.
 template <class V>
 HR_FN V poison(V x) {
     return x - x;
 }
 
-// Without base_constant.
+// The log-density of a standard base at z, without base_constant.
 template <class V>
 HR_FN V base_log_density(Base base, V z) {
     using T = Scalar<V>;
-    if (base == Base::normal) return product(z, z) * T(-0.5);  // exact, because it is a power of two
+    if (base == Base::normal) return product(z, z) * T(-0.5);  // exact, because the factor is a power of two
     if (base == Base::density) return V{};
-    const V a = abs(z);  // standard logistic: -|z| - 2 log(1 + e^-|z|)
+    const V a = abs(z);  // standard logistic log-density: -|z| - 2 log(1 + e^-|z|)
     return fma(log1p(exp(-a)), T(-2), -a);
 }
 

@@ -1,5 +1,5 @@
-// Companding: asinh(512 v) / asinh(512), a line near zero and a logarithm far from it, so that a network sees levels
-// that lie decades apart. The function keeps signs, 0 and 1.
+// Companding: asinh(512 v) / asinh(512), linear near zero and logarithmic far from zero, so that a network resolves
+// levels that are decades apart. The function maps -1, 0 and 1 to themselves, and keeps signs.
 #pragma once
 
 #include "lane.hpp"
@@ -7,7 +7,7 @@
 namespace headrace {
 namespace {
 
-constexpr double compand_rate = 512.0, compand_unit = 6.931472759272405;  // the latter is asinh(512)
+constexpr double compand_rate = 512.0, compand_unit = 6.931472759272405;  // compand_unit is asinh(512)
 
 // 512 |v|, limited so that its square does not overflow.
 template <class V>
@@ -19,7 +19,7 @@ template <class V>
 HR_FN V compand(V v) {
     using T = Scalar<V>;
     const V u = compand_argument(v), size = log(u + sqrt(fma(u, u, T(1)))) * T(1.0 / compand_unit);
-    return select(v < T(0), -size, size) + (v - v);  // a value that is not finite stays so
+    return select(v < T(0), -size, size) + (v - v);  // adding v - v makes the result NaN where v is not finite
 }
 
 // The derivative of compand(v).

@@ -1,6 +1,6 @@
-// Loops over the coordinates of a row that lanes of a GPU may share. An accessor of parameters with `lanes` belongs to
-// such a group: each lane takes every lanes.step-th coordinate from lanes.first on, and lanes.sum and lanes.largest are
-// over all lanes, in a fixed order. An accessor without `lanes` covers the whole row.
+// Loops over the coordinates of a row, which a group of lanes of a GPU may share. An accessor of parameters with
+// `lanes` belongs to a group: each lane takes every lanes.step-th coordinate from lanes.first on, and lanes.sum and
+// lanes.largest combine all lanes, in a fixed order. An accessor without `lanes` covers the whole row.
 #pragma once
 
 #include "lane.hpp"
@@ -29,7 +29,7 @@ HR_FN int coordinate_step(const P& p) {
     }
 }
 
-// Combines the lanes' results; the same value for all.
+// The sum of the results of all lanes; every lane returns it.
 template <class P, class V>
 HR_FN V sum_of_coordinates(const P& p, V own) {
     if constexpr (SharesRow<P>) {

@@ -11,7 +11,7 @@
 
 namespace headrace {
 
-// THE list of column densities, by the names that Python gives (bindings/structure.cpp).
+// THE list of column densities; Python has names for them (bindings/structure.cpp).
 enum class ColumnDensity : int { normal, logistic, uniform, student };
 
 constexpr int column_ready = 4;
@@ -20,9 +20,9 @@ namespace {
 
 constexpr double half_log_two_pi = 0.91893853320467274178, log_two = 0.69314718055994530942;
 
-// c(ν) = log Γ((ν + 1)/2) - log Γ(ν/2) - log(ν π)/2 and ν c'(ν), for every ν > 0 with full accuracy. With x = ν/2 it is
-// r(x) - log(2 π)/2, where r(x) = log Γ(x + 1/2) - log Γ(x) - log(x)/2 has an asymptotic series in 1/x; smaller x are
-// shifted by Γ(x + 1) = x Γ(x).
+// c(ν) = log Γ((ν + 1)/2) - log Γ(ν/2) - log(ν π)/2 and ν c'(ν), for every ν > 0 with full accuracy. With x = ν/2, c(ν)
+// is r(x) - log(2 π)/2, where r(x) = log Γ(x + 1/2) - log Γ(x) - log(x)/2 has an asymptotic series in 1/x; smaller x
+// are shifted by Γ(x + 1) = x Γ(x).
 struct StudentConstant {
     double value, by_log;
 };
@@ -58,13 +58,13 @@ HR_FN void prepare_student(double log_df, double (&ready)[column_ready]) {
     ready[3] = c.by_log;
 }
 
-// log(1 + a^2) without overflow.
+// log(1 + a²) without overflow.
 template <class V>
 HR_FN V log_of_one_and_square(V a) {
     using T = Scalar<V>;
     const V square = product(a, a);
     const V small = log1p(min(square, T(1)));
-    constexpr T far = sizeof(T) == 4 ? T(1e4) : T(1e8);  // so that 1 is less than half an ulp of the square
+    constexpr T far = sizeof(T) == 4 ? T(1e4) : T(1e8);  // 1 is less than half an ulp of the square of larger a
     const V large = select(a > far, log(a) * T(2), log(square + T(1)));
     return select(square < T(1), small, large);
 }
@@ -93,19 +93,21 @@ HR_FN V column_slope(ColumnDensity kind, V z, const Scalar<V>* ready) {
         case ColumnDensity::uniform: return z * T(0);
         case ColumnDensity::student: break;
     }
-    const V a = z * ready[1], size = abs(a);  // -(ν + 1)/√ν a / (1 + a^2), which is one of 1/a beyond 1
+    const V a = z * ready[1], size = abs(a);  // the slope is -(ν + 1)/√ν a / (1 + a²), a function of 1/a for |a| above
+                                              // 1
     const V over = splat<V>(1) / max(size, T(1)), near = size / (min(product(size, size), T(1)) + T(1));
     const V share = select(size > T(1), over / fma(over, over, T(1)), near);
     return copy_sign(share, a) * (T(-2) * ready[2] * ready[1]);
 }
 
-// The derivative of a column of Student's t by log ν: ν c'(ν) + u/(2(1 + u)) + ν/2 (u/(1 + u) - log(1 + u)), u = z²/ν.
+// The derivative of the log-density of a column of Student's t by log ν: ν c'(ν) + u/(2(1 + u)) + ν/2 (u/(1 + u) -
+// log(1 + u)), u = z²/ν.
 template <class V>
 HR_FN V student_by_log_df(V z, const Scalar<V>* ready) {
     using T = Scalar<V>;
     const V a = abs(z) * ready[1], u = product(a, a);
     const V share = select(a > T(1e4), splat<V>(1) - splat<V>(1) / max(u, T(1)), u / (u + T(1)));
-    const V s = min(u, T(0.0625));  // near 0 both terms of the bracket cancel
+    const V s = min(u, T(0.0625));  // near u = 0 both terms of the bracket cancel
     const V series = -s * s *
                      polynomial(s, 1.0 / 2, -2.0 / 3, 3.0 / 4, -4.0 / 5, 5.0 / 6, -6.0 / 7, 7.0 / 8, -8.0 / 9, 9.0 / 10,
                                 -10.0 / 11, 11.0 / 12, -12.0 / 13);
@@ -115,7 +117,8 @@ HR_FN V student_by_log_df(V z, const Scalar<V>* ready) {
 
 // ---- a mixture ------------------------------------------------------------------------------------------------------
 
-// For component k at ready(0): (constant, weight); for its slot s at ready(2 K + 2 (k n + s)): (mean, 1/σ).
+// The log-density of component k with its weight. Ready parameters of component k are (constant, weight), and those of
+// its slot s, at ready(2 K + 2 (k n + s)), are (mean, 1/σ).
 template <class V, class At>
 HR_FN V component_log_density(const Scalar<V>* ready, int components, int k, int features, const At& at) {
     const Scalar<V>* const numbers = ready + 2 * components + int64_t(2) * k * features;
@@ -128,7 +131,7 @@ HR_FN V component_log_density(const Scalar<V>* ready, int components, int k, int
     return fma(sum, Scalar<V>(-0.5), ready[2 * k]);
 }
 
-// at(s): the coordinate of slot s. A component of weight 0 takes no part.
+// The log-density of a mixture, where at(s) is the coordinate of slot s. A component of weight 0 is skipped.
 template <class V, class At>
 HR_FN V mixture_log_density(const Scalar<V>* ready, int components, int features, const At& at) {
     using T = Scalar<V>;
@@ -137,7 +140,8 @@ HR_FN V mixture_log_density(const Scalar<V>* ready, int components, int features
     for (int k = 0; k < components; ++k) {
         if (!(ready[2 * k + 1] > T(0))) continue;
         const V q = component_log_density<V>(ready, components, k, features, at);
-        const V distance = select(q > most, most - q, q - most);  // NaN: both are infinitely unlikely
+        const V distance = select(q > most, most - q, q - most);  // NaN where both are infinite: the row is infinitely
+                                                                  // unlikely in both components
         const V share = select(distance <= T(0), exp(distance), V{});
         sum = select(q > most, fma(sum, share, T(1)), sum + share);
         most = select(q > most, q, most);

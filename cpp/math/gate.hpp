@@ -6,7 +6,8 @@
 namespace headrace {
 namespace {
 
-// q = (e^(-2|a|) - 1) / 2 and f = e^-b, for every a and b; b is limited to the exponents of powers of two.
+// q = (e^(-2|a|) - 1) / 2 and f = e^-b, the terms of a gate, for every a and b; b is limited to the exponents of powers
+// of two.
 template <class V>
 struct GateTerms {
     V q, q_and_one, f_and_one;

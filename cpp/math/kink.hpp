@@ -1,5 +1,5 @@
-// The choice of a kink in an ascent: its position, its width, and the bend of a coordinate there. In float64, from sums
-// over the rows; the same functions on the host and on a device.
+// The choice of a kink in dual ascent: its position, its width, and the bend of a coordinate. The functions compute in
+// float64 from sums over the rows, on the host and on a device.
 //
 // A coordinate is mapped by y = a x + b + c r with r = sqrt(e² + (x - x0)²), the family of eq. 25. Its log-likelihood
 // L = ⟨log y' - λ y² / 2⟩ (eq. 23) is concave in (a, b, c), because y is linear in them. With ψ = (x, 1, r), ψ' = (1,
@@ -7,19 +7,21 @@
 //
 //     gradient G = ⟨ψ'⟩ - λ ⟨x ψ⟩,   Hessian -A with A = ⟨ψ' ψ'ᵀ⟩ + λ ⟨ψ ψᵀ⟩, never indefinite.
 //
-// A step of length t along u moves the slope of y by s = t (u₁ + u₃ q), at most t B with B = |u₁| + |u₃|, because |q| <
+// A step of length t along u changes the slope of y by s = t (u₁ + u₃ q), at most t B with B = |u₁| + |u₃|, because |q|
+// <
 // 1. Since log(1 + s) >= s - s² / (2 (1 - |s|)²), L grows at least by
 //
 //     t G·u - t²/2 (P / (1 - t B)² + Q),   P = ⟨(u·ψ')²⟩,   Q = λ ⟨(u·ψ)²⟩,
 //
-// a concave function of t of available sums: no step decreases L, and none needs a second pass.
+// a concave function of t that depends only on available sums: no step decreases L, and no step needs a second pass
+// over the rows.
 #pragma once
 
 #include "ascent.hpp"
 
 namespace headrace {
 
-// y = a x + b + c sqrt(square + (x - center)²) for one coordinate.
+// The map y = a x + b + c sqrt(square + (x - center)²) of one coordinate.
 struct Kink {
     double a, b, c, center, square;
 };
@@ -27,18 +29,18 @@ struct Kink {
 struct KinkRule {
     double precision;   // λ
     double total;       // sum of the rows' weights
-    double neighbours;  // number of rows within a kink's width, over twice the number of rows
-    bool newton;        // Newton's step, or a step along the gradient
+    double neighbours;  // share of the rows within a kink's width, divided by 2
+    bool newton;        // whether a step is Newton's, or along the gradient
 };
 
 namespace {
 
-constexpr double least_width = 2e-3;     // of a kink; the map allows 1e-3
-constexpr double most_exponent = 100.0;  // λ x0² from which on a kink far out gets no wider
-constexpr double margin = 0.1;           // lower bound of a bent line's slope
-constexpr double full = 0.29;            // up to this reach a full Newton step grows the bound
+constexpr double least_width = 2e-3;     // smallest width of a chosen kink; the map allows 1e-3
+constexpr double most_exponent = 100.0;  // value of λ x0² above which the width of a kink does not grow
+constexpr double margin = 0.1;           // smallest slope of a bent line
+constexpr double full = 0.29;            // largest reach t B of a full Newton step for which the bound grows
 
-// Means of the sums of a coordinate, and values that follow from them.
+// Means over the rows for one coordinate, and values that follow from these means.
 struct KinkMeans {
     double x, xx, r, xr, q, rr, qq;
 
@@ -51,14 +53,15 @@ struct KinkMeans {
           rr(square + xx - 2.0 * center * x + center * center),
           qq(1.0 - square * (sums[5] / total)) {}
 
-    // ⟨y²⟩ of y = a x + b + c r.
+    // The mean ⟨y²⟩ of y = a x + b + c r.
     HR_FN double square_of(double a, double b, double c) const {
         return a * a * xx + b * b + c * c * rr + 2.0 * (a * b * x + a * c * xr + b * c * r);
     }
 };
 
-// ε² at which a normal density has `neighbours` of the rows within ε of the center; ε is at most a standard deviation.
-// Near x0 the density N(0, 1/λ) has √(λ/2π) exp(-λ x0²/2) of the rows in a unit length, and the width is 2 ε.
+// The square ε² of the width at which a normal density has the share 2 `neighbours` of the rows within ε of the center,
+// with ε at most a standard deviation. Near x0 the density N(0, 1/λ) has √(λ/2π) exp(-λ x0²/2) of the rows in a unit
+// length, and the width is 2 ε.
 HR_FN double kink_square(double center, const KinkRule& rule) {
     const double u = rule.precision * center * center;
     double width = rule.neighbours * sqrt(6.283185307179586) * exp(0.5 * (u < most_exponent ? u : most_exponent));
@@ -66,7 +69,7 @@ HR_FN double kink_square(double center, const KinkRule& rule) {
     return width < least_width ? least_width * least_width : width * width;
 }
 
-// u of (A + ridge) u = g, with A symmetric and nowhere negative, in the order xx, x1, xr, 11, 1r, rr.
+// Solves (A + ridge) u = g for u, where A is symmetric and positive semidefinite, in the order xx, x1, xr, 11, 1r, rr.
 HR_FN void solve(const double (&a)[6], const double (&g)[3], double (&u)[3]) {
     const double ridge = 1e-12 * (a[0] + a[3] + a[5]);
     const double d0 = a[0] + ridge, l1 = a[1] / d0, l2 = a[2] / d0;
@@ -83,7 +86,8 @@ HR_FN double form(const double (&a)[6], const double (&u)[3]) {
            2.0 * (a[1] * u[0] * u[1] + a[2] * u[0] * u[2] + a[4] * u[1] * u[2]);
 }
 
-// The kink at this center from the sums there; L grows by at least `least`. The identity where a sum is not finite.
+// The kink at `center`, chosen from sums for this center; L grows by at least `least`. The result is the identity where
+// a sum is not finite.
 HR_FN Kink chosen_kink(const double* sums, double center, double square, const KinkRule& rule, double& least) {
     const KinkMeans m(sums, rule.total, center, square);
     const double p = rule.precision;
@@ -102,7 +106,7 @@ HR_FN Kink chosen_kink(const double* sums, double center, double square, const K
     if (!(rule.newton && reach <= full)) {
         double low = 0.0, high = (1.0 - margin) / (reach > 1e-12 ? reach : 1e-12);
         if (high > 1e6) high = 1e6;
-        for (int i = 0; i < 50; ++i) {  // the bound's slope falls in t
+        for (int i = 0; i < 50; ++i) {  // bisection: the slope of the bound decreases in t
             t = 0.5 * (low + high);
             const double left = 1.0 - t * reach;
             (growth - t * of_values - t * of_slopes / (left * left * left) > 0 ? low : high) = t;
@@ -111,7 +115,7 @@ HR_FN Kink chosen_kink(const double* sums, double center, double square, const K
     }
     const double left = 1.0 - t * reach;
     least = t * growth - 0.5 * t * t * (of_slopes / (left * left) + of_values);
-    if (!(least > 0)) least = t = u[0] = u[1] = u[2] = 0.0;  // at the optimum rounding may decide
+    if (!(least > 0)) least = t = u[0] = u[1] = u[2] = 0.0;  // at the optimum the bound may be negative by rounding
     return {1.0 + t * u[0], t * u[1], t * u[2], center, square};
 }
 

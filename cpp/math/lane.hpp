@@ -1,19 +1,19 @@
 // The vocabulary of elementwise mathematics, written once for every type of lane.
 //
-// A lane `V` is a scalar (on the GPU and in tests) or a vector (on the CPU, pack.hpp). Everything here is a template
-// over V, needs no intrinsics and no libm, and gives NaN for NaN. The bound beside each function is its largest error
-// in units in the last place over its range, measured by tests/cpp/test_lane.cpp against the next wider floating type;
-// outside of the range a function still terminates and returns its limit.
+// A lane `V` is a scalar (on the GPU and in tests) or a vector (on the CPU, pack.hpp). Functions of this file are
+// templates over V, need no intrinsics and no libm, and return NaN for NaN. The bound beside each function is its
+// largest error in units in the last place over its range, measured by tests/cpp/test_lane.cpp against the next wider
+// floating type; outside of the range a function returns its limit.
 //
 // The anonymous namespace is deliberate: on the CPU this file is compiled once for every instruction set, and with
-// external linkage the linker would keep one set's copy of a template for all of them.
+// external linkage the linker would keep one copy of a template, of one instruction set, for all.
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 
-// The smaller and the larger of two vectors of floats, the second one where either is NaN: by one instruction, where
-// GCC would use two.
+// The minimum and the maximum of two vectors of floats, and b where either is NaN: by one instruction, where GCC would
+// use two.
 #if defined(__AVX512F__) && !defined(__clang__)
 #define HR_MIN_OF(a, b) __builtin_ia32_minps512_mask(a, b, V{}, -1, 4)
 #define HR_MAX_OF(a, b) __builtin_ia32_maxps512_mask(a, b, V{}, -1, 4)
@@ -28,8 +28,9 @@
 #define HR_RSQRT_ESTIMATE(x) __builtin_ia32_rsqrtps(x)
 #endif
 
-// Whether code has an instruction for a * b + c, rounded once (Clang for x86 defines __FMA__ alone): on the host only
-// in kernels (HR_ISA), because other code for x86-64 has none on any machine. The register of a value.
+// HR_HAS_FMA: whether code has an instruction for a * b + c with one rounding (Clang for x86 defines only __FMA__). On
+// the host only kernels (HR_ISA) have the instruction, because other code is compiled for plain x86-64. HR_REGISTER:
+// the register class of a value.
 #if defined(__CUDA_ARCH__) || (defined(HR_ISA) && defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF)) || \
     (defined(HR_ISA) && defined(__clang__) && defined(__FMA__))
 #define HR_HAS_FMA true
@@ -49,7 +50,8 @@
 #else
 #define HR_FN inline __attribute__((always_inline))
 #endif
-// See `is_called`. A source of the device that has no registers for calls defines HR_INLINE_FLOAT64.
+// HR_CALLED marks functions that a device calls (see `is_called`). A source of the device without registers for calls
+// defines HR_INLINE_FLOAT64.
 #if defined(__CUDACC__) && !defined(HR_INLINE_FLOAT64)
 #define HR_CALLED inline __host__ __device__ __noinline__
 #define HR_CALLS_FLOAT64 true
@@ -60,9 +62,9 @@
 #define HR_ROLLED_FLOAT64
 #endif
 
-// Before a loop over coordinates, bins or components. A source of the device that gains no time by unrolled loops
-// defines HR_SMALL_CODE before all includes: four copies of a loop's body are most of such code. With
-// HR_ROLLED_UNLESS(condition) there are four copies where the condition, a constant, holds.
+// HR_ROLLED stands before a loop over coordinates, bins or components. A source of the device that gains no time by
+// unrolled loops defines HR_SMALL_CODE before all includes, because four copies of a loop's body would be most of its
+// code. HR_ROLLED_UNLESS(condition) unrolls the loop four times where the condition, a constant, is true.
 #if defined(__CUDACC__) && defined(HR_SMALL_CODE)
 #define HR_PRAGMA(text) _Pragma(#text)
 #define HR_ROLLED HR_PRAGMA(unroll 1)
@@ -75,7 +77,8 @@
 namespace headrace {
 namespace {
 
-// Types that belong to a lane: its floating type, integers of the same width, 32-bit integers of the same count.
+// Types that belong to a lane: its floating type, integers of the same width, and a vector of equally many 32-bit
+// integers.
 template <class V>
 struct Lane;
 
@@ -100,7 +103,7 @@ using Scalar = typename Lane<V>::Scalar;
 template <class V>
 using Int = typename Lane<V>::Int;
 
-// The layout of a floating type, and the constants of its argument reductions.
+// The layout of a floating type, and constants of argument reductions in this type.
 template <class T>
 struct Format;
 
@@ -109,8 +112,8 @@ struct Format<float> {
     using Bits = int32_t;
     static constexpr int mantissa_bits = 23, bias = 127;
     static constexpr Bits sign = INT32_MIN, magnitude = INT32_MAX;
-    static constexpr Bits upper_half = ~Bits(0xfff);  // keeps 12 bits of the mantissa: the square is exact
-    static constexpr Bits sqrt_half = 0x3f3504f3;     // bits of sqrt(1/2)
+    static constexpr Bits upper_half = ~Bits(0xfff);  // keeps 12 bits of the mantissa, so that the square is exact
+    static constexpr Bits sqrt_half = 0x3f3504f3;     // the bits of sqrt(1/2)
     static constexpr float round = 12582912.0f;       // 1.5 * 2^23: adding it rounds to an integer
     static constexpr float smallest_normal = 1.17549435e-38f, to_normal = 8388608.0f;  // 2^23
     static constexpr float exp_max = 89.0f, exp_min = -104.0f, expm1_min = -20.0f, tanh_max = 10.0f, cdf_max = 15.0f;
@@ -133,8 +136,8 @@ struct Format<double> {
 template <class V>
 constexpr bool is_single = sizeof(Scalar<V>) == 4;
 
-// Elementary functions of float64 are called on a device, not inlined: float64 is for checks there, and each call site
-// would be one or two KB, about a hundred times for each architecture. f(x), by a call:
+// Elementary functions of float64 are called on a device, not inlined: a device computes in float64 only for checks,
+// and inlined code would be one or two KB at each of about a hundred call sites for each architecture.
 template <class V>
 constexpr bool is_called = HR_CALLS_FLOAT64 && Lane<V>::width == 1 && !is_single<V>;
 
@@ -178,12 +181,12 @@ HR_FN V select(M condition, V yes, V no) {
 
 // ---- products and sums
 //
-// Compilers contract a product and a sum of it to one multiply-add or not, by rules that differ between compilers, and
-// between functions that the same code is inlined into. Both kernels of a device that evaluate a network must have the
-// same bits, and so must both sizes of a block of rows. Hence every product that is summed in this folder is a call of
-// `fma`, and a product that may be summed elsewhere is a call of `product`.
+// Whether a compiler contracts a product and a sum to one multiply-add depends on the compiler and on the function into
+// which code is inlined. Both kernels of a device that evaluate a network must give the same bits, and so must both
+// sizes of a block of rows. For this reason every product that is summed in this folder is a call of `fma`, and a
+// product that may be summed elsewhere is a call of `product`.
 
-// The vector among the types of three operands, of which the others are scalars for all lanes.
+// The type of the vector among three operands, where the other operands are scalars for all lanes.
 template <class A, class B, class C>
 using Broadest = std::conditional_t<(Lane<A>::width > 1), A, std::conditional_t<(Lane<B>::width > 1), B, C>>;
 
@@ -196,7 +199,7 @@ HR_FN V broadcast(A x) {
     }
 }
 
-// a * b + c of vectors, by the compiler's name for the instruction, because GCC has no general one.
+// a * b + c of vectors, by the compiler's name for the instruction, because GCC has no general name.
 template <class V>
 HR_FN V fma_of_vectors(V a, V b, V c) {
 #if defined(__clang__) && HR_HAS_FMA
@@ -255,7 +258,7 @@ HR_FN Broadest<A, B, A> product(A a, B b) {
     }
 #else
     V rounded = a * b;
-    if constexpr (HR_HAS_FMA) __asm__("" : HR_REGISTER(rounded));  // a compiler cannot simplify it
+    if constexpr (HR_HAS_FMA) __asm__("" : HR_REGISTER(rounded));  // keeps the compiler from contracting the product
     return rounded;
 #endif
 }
@@ -272,7 +275,8 @@ HR_FN bool any_lane(Int<V> x) {
     }
 }
 
-// Elements 0, ..., N - 1 of the row of a table that each lane's index names; rows start every `stride` elements.
+// Reads elements 0, ..., N - 1 of a row of a table for each lane, which has the row's index; rows start every `stride`
+// elements.
 template <int N, class V>
 HR_FN void gather_row(const Scalar<V>* table, Int<V> index, int stride, V (&out)[N]) {
     if constexpr (Lane<V>::width == 1) {
@@ -306,7 +310,7 @@ HR_FN V copy_sign(V magnitude, V sign) {
     return bit_cast<V>((bit_cast<Int<V>>(magnitude) & F::magnitude) | (bit_cast<Int<V>>(sign) & F::sign));
 }
 
-// min, max and relu: a NaN in x stays NaN, because the comparison with it is false.
+// min, max and relu return NaN for a NaN x, because a comparison with NaN is false.
 template <class V>
 HR_FN V min(V x, Scalar<V> limit) {
 #ifdef HR_MIN_OF
@@ -342,14 +346,16 @@ template <class V>
 HR_FN V rsqrt(V x) {
     using T = Scalar<V>;
 #if defined(__CUDA_ARCH__)
-    if constexpr (is_single<V>) {  // the device's own, at most 2 ulp, instead of a root and a division of some 30 steps
+    if constexpr (is_single<V>) {  // the device's instruction, at most 2 ulp, because a root and a division take some
+                                   // 30 steps
         return rsqrtf(x);
     } else {
         return ::rsqrt(x);
     }
 #else
 #if defined(HR_RSQRT_ESTIMATE)
-    if constexpr (Lane<V>::width > 1 && is_single<V>) {  // the processor's estimate, and one step of Newton's method
+    if constexpr (Lane<V>::width > 1 && is_single<V>) {  // the processor's estimate, improved by one step of Newton's
+                                                         // method
         const V y = HR_RSQRT_ESTIMATE(x);
         return y * fma(x * y, y * T(-0.5), T(1.5));
     }
@@ -363,13 +369,13 @@ HR_FN V polynomial(V, double c) {
     return splat<V>(c);
 }
 
-// c + c1 x + c2 x^2 + ... by Horner's rule.
+// The polynomial c + c1 x + c2 x^2 + ... by Horner's rule.
 template <class V, class... Rest>
 HR_FN V polynomial(V x, double c, Rest... rest) {
     return fma(polynomial(x, rest...), x, Scalar<V>(c));
 }
 
-// Evaluates B lanes together, coefficient by coefficient, from that of the highest power down.
+// Evaluates a polynomial for B lanes together, coefficient by coefficient, from the highest power down.
 template <int B, class V, class... Rest>
 HR_FN void polynomials(const V (&x)[B], V (&sum)[B], double highest, Rest... rest) {
     for (int j = 0; j < B; ++j) sum[j] = splat<V>(highest);
@@ -379,21 +385,21 @@ HR_FN void polynomials(const V (&x)[B], V (&sum)[B], double highest, Rest... res
     (add(rest), ...);
 }
 
-// 2^n for n within the normal exponents.
+// 2^n for n within the exponents of normal numbers.
 template <class V>
 HR_FN V power_of_two(Int<V> n) {
     using F = Format<Scalar<V>>;
     return bit_cast<V>((n + F::bias) << F::mantissa_bits);
 }
 
-// x = n ln 2 + r with |r| <= ln(2) / 2, and expm1(r); the Taylor series is cut below 0.1 ulp.
+// The parts n and expm1(r) of x = n ln 2 + r with |r| <= ln(2) / 2; the Taylor series has all terms above 0.1 ulp.
 template <class V>
 struct ExpParts {
     Int<V> n;
     V expm1_r;
 };
 
-// B lanes are computed operation by operation, so that their chains of operations overlap.
+// Computes the parts of B lanes operation by operation, so that chains of dependent operations overlap.
 template <int B, class V>
 HR_FN void exp_parts(const V (&x)[B], ExpParts<V> (&parts)[B]) {
     using F = Format<Scalar<V>>;
@@ -429,7 +435,7 @@ HR_FN V exp(V x) {
     if constexpr (is_apart) return called(x, [](V v) { return exp<V, false>(v); });
     using F = Format<Scalar<V>>;
     const ExpParts<V> parts = exp_parts(min(max(x, F::exp_min), F::exp_max));
-    const Int<V> half = parts.n >> 1;  // two factors: 2^n itself may be subnormal or too large
+    const Int<V> half = parts.n >> 1;  // 2^n in two factors, because 2^n itself may be subnormal or too large
     return (parts.expm1_r + Scalar<V>(1)) * power_of_two<V>(half) * power_of_two<V>(parts.n - half);
 }
 
@@ -459,8 +465,9 @@ HR_FN V log(V x) {
     using F = Format<Scalar<V>>;
     const auto tiny = x < F::smallest_normal;
     const Int<V> bits =
-        bit_cast<Int<V>>(select(tiny, abs(x) * F::to_normal, x));  // |x|: bits of a negative would overflow below
-    const Int<V> n = (bits - F::sqrt_half) >> F::mantissa_bits;    // mantissa into [sqrt(1/2), sqrt(2))
+        bit_cast<Int<V>>(select(tiny, abs(x) * F::to_normal, x));  // |x|, because the bits of a negative x would
+                                                                   // overflow in the next line
+    const Int<V> n = (bits - F::sqrt_half) >> F::mantissa_bits;    // scales the mantissa into [sqrt(1/2), sqrt(2))
     const V f = bit_cast<V>(bits - (n << F::mantissa_bits)) - Scalar<V>(1);
     const V exponent = convert<V>(n) - select(tiny, splat<V>(F::mantissa_bits), splat<V>(0));
     // log(1 + f) = 2 atanh(s), s = f / (2 + f), arranged so that the leading term f is exact.
@@ -472,7 +479,8 @@ HR_FN V log(V x) {
         series = polynomial(s2, 2.0 / 3, 2.0 / 5, 2.0 / 7, 2.0 / 9, 2.0 / 11, 2.0 / 13, 2.0 / 15, 2.0 / 17, 2.0 / 19,
                             2.0 / 21);
     }
-    const V tail = product(series, s2);  // a compiler may contract the sum below with either of its products
+    const V tail = product(series, s2);  // `product`, because a compiler may contract the sum below with either of its
+                                         // products
     const V small = fma(s, half_square + tail, exponent * F::ln2_low);
     V y = fma(exponent, F::ln2_high, f - (half_square - small));
     y = select(x == Scalar<V>(0), -infinity<V>(), y);
@@ -490,7 +498,7 @@ HR_FN V log1p(V x) {
 
 // ---- sigmoids -----------------------------------------------------------------------------------------------------
 
-// For every x. Error: at most 2.7 ulp.
+// tanh(x) for every x. Error: at most 2.7 ulp.
 template <class V, bool is_apart = is_called<V>>
 HR_FN V tanh(V x) {
     if constexpr (is_apart) return called(x, [](V v) { return tanh<V, false>(v); });
@@ -514,8 +522,8 @@ HR_FN V softplus(V x) {
 }
 
 // The normal distribution function for every x, with full relative accuracy in the left tail. Error: at most 6.5 ulp.
-// Phi(-a) = exp(-a^2 / 2) R(a); R is a polynomial in t = 1 / (1 + a / 4) (a Chebyshev interpolant, relative error 2e-8
-// and 4e-17) times t, and a^2 is split so that its rounding does not enter the exponential.
+// Phi(-a) = exp(-a^2 / 2) R(a); R is t times a polynomial in t = 1 / (1 + a / 4) (a Chebyshev interpolant, relative
+// error 2e-8 in float32 and 4e-17 in float64), and a^2 is split so that its rounding does not enter the exponential.
 template <class V, bool is_apart = is_called<V>>
 HR_FN V normal_cdf(V x) {
     if constexpr (is_apart) return called(x, [](V v) { return normal_cdf<V, false>(v); });

@@ -1,4 +1,4 @@
-// Log-determinants as products: one logarithm for many derivatives.
+// Log-determinants from products: one logarithm for many derivatives.
 #pragma once
 
 #include "lane.hpp"
@@ -6,7 +6,7 @@
 namespace headrace {
 namespace {
 
-// log of a product of many factors, in the form of the logarithm of a mantissa and an exponent.
+// A product of many factors as a mantissa and an exponent, so that its logarithm cannot overflow.
 template <class V>
 struct LogProduct {
     V mantissa = splat<V>(1);
@@ -15,7 +15,7 @@ struct LogProduct {
     HR_FN void rescale() {
         using F = Format<Scalar<V>>;
         const Int<V> n = ((bit_cast<Int<V>>(mantissa) & F::magnitude) >> F::mantissa_bits) - F::bias;
-        mantissa = mantissa * power_of_two<V>(-n);  // a NaN and an infinity become NaN
+        mantissa = mantissa * power_of_two<V>(-n);  // infinity becomes NaN, and NaN stays NaN
         exponent += n;
     }
     HR_FN V log() const {

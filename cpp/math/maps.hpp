@@ -1,5 +1,5 @@
-// THE list of maps. Kernels, bindings, tests and benchmarks loop over it; a new map is its header and a line here.
-// Maps with the same type `Kernel` share compiled kernels; options distinguish them.
+// THE list of maps. Kernels, bindings, tests and benchmarks loop over the list; a new map needs its header and a line
+// of the list. Maps with the same type `Kernel` share compiled kernels; options distinguish them.
 #pragma once
 
 #include <type_traits>
@@ -10,7 +10,7 @@
 #include "maps/logistic_mixture.hpp"
 #include "maps/rq_spline.hpp"
 
-// X(index, type, name in Python, scale function in Python); the index is the position in the list.
+// X(index, type, name in Python, scale function in Python)for each map; the index is the position in the list.
 #define HR_OWN_MAPS(X)                                \
     X(0, Affine<SoftClamp>, "affine", "soft_clamp")   \
     X(1, Affine<Exponential>, "affine", "exp")        \
@@ -26,7 +26,7 @@
     X(11, LogisticMixture, "logistic_mixture", "")    \
     X(12, HalvedSpline, "rq_spline_flowjax17", "")
 
-// Tests build a module with one more map: this macro names the header with its line of the list.
+// Tests build a module with a further map: this macro names the header that adds the map to the list.
 #ifdef HEADRACE_MORE_MAPS
 #include HEADRACE_MORE_MAPS
 #else
@@ -37,8 +37,8 @@
 namespace headrace {
 namespace {
 
-// A map's constants beside its formulas. `max_bins`: the largest number of bins, if the map has bins; its number of
-// parameters then depends on them. `least_slope`: the smallest slope that it takes, if not every one above 0.
+// A map's constants. `max_bins`: the largest number of bins, if the map has bins, on which its number of parameters
+// then depends. `least_slope`: the smallest option `slope` of the map, where not every positive slope is allowed.
 template <class Map>
 HR_FN constexpr int max_bins_of() {
     if constexpr (requires { Map::max_bins; }) return Map::max_bins;
@@ -49,14 +49,14 @@ HR_FN constexpr double least_slope_of() {
     if constexpr (requires { Map::least_slope; }) return Map::least_slope;
     return 0;
 }
-// `least_bin`: the smallest minimal share of a bin that the map allows, 0 if its bins have none; maps with such a share
-// may have any interval.
+// `least_bin`: the smallest option `min_bin` that the map allows, 0 if its bins have no least share. Maps with a least
+// share may have any interval.
 template <class Map>
 HR_FN constexpr double least_bin_of() {
     if constexpr (requires { Map::least_bin; }) return Map::least_bin;
     return 0;
 }
-// `ends` and `tails` of a spline by name.
+// The `ends` and `tails` of the named spline.
 template <class Map>
 constexpr Ends ends_of() {
     if constexpr (requires { Map::ends; }) return Map::ends;
@@ -69,7 +69,7 @@ constexpr Tails tails_of() {
 }
 template <class Map>
 constexpr bool has_bins = max_bins_of<Map>() > 0;
-// Whether named parameters are as many as kernels take.
+// Whether a map has as many named parameters as its kernels take.
 template <class Map>
 constexpr bool names_all(int bins) {
     int count = 0;
@@ -98,7 +98,7 @@ struct KernelFor<Map> {
 template <class Map>
 using KernelOf = typename KernelFor<Map>::type;
 
-// The first index of the list that has this kernel.
+// The first index of the list whose map has this kernel.
 template <class Kernel>
 HR_FN constexpr int first_with() {
     int first = -1;
@@ -111,7 +111,7 @@ HR_FN constexpr int first_with() {
 template <class Map>
 constexpr int first_index = first_with<KernelOf<Map>>();
 
-// Calls f.operator()<Kernel>() for the map with this index; the code of f is compiled once for each kernel.
+// Calls f.operator()<Kernel>() for the map with the given index; the code of f is compiled once for each kernel.
 #ifdef __CUDACC__
 #pragma nv_exec_check_disable  // f may be host-only
 #endif
@@ -136,7 +136,7 @@ HR_FN void with_map(int index, F&& f) {
     }
 }
 
-// Parameters of one coordinate.
+// The number of parameters of one coordinate.
 template <class Kernel, class T>
 HR_FN constexpr int n_params_with(const MapOptions<T>& o) {
     if constexpr (requires { Kernel::n_params(o); }) {

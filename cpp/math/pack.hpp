@@ -1,5 +1,5 @@
-// The CPU's lane: a vector as wide as the instruction set that this file is compiled for, by the compiler's vector
-// extension (GCC, Clang). Loads and stores take any alignment.
+// The CPU's lane: a vector as wide as the instruction set that this file is compiled for, made by the vector extension
+// of GCC and Clang. Loads and stores take any alignment.
 #pragma once
 
 #include "lane.hpp"
@@ -66,7 +66,7 @@ HR_FN void store(T* p, Pack<T> v) {
     __builtin_memcpy(p, &v, sizeof v);
 }
 
-// The first n values, the other lanes zero.
+// Loads the first n values; the other lanes are zero.
 template <class T>
 HR_FN Pack<T> load_up_to(const T* p, int n) {
     if (n >= width<T>) return load(p);
@@ -75,7 +75,7 @@ HR_FN Pack<T> load_up_to(const T* p, int n) {
     return v;
 }
 
-// The first n lanes.
+// Stores the first n lanes.
 template <class T>
 HR_FN void store_up_to(T* p, Pack<T> v, int n) {
     if (n >= width<T>) return store(p, v);

@@ -1,8 +1,8 @@
-// Counter-based random numbers: Philox-4x32-10 (Salmon, Moraes, Dror, Shaw 2011), keyed by a seed, counted by
-// (row, block of four columns). A value depends only on (seed, row, column), never on tile, thread or device.
+// Counter-based random values: Philox-4x32-10 (Salmon, Moraes, Dror, Shaw 2011) with a seed as key and (row, block of
+// four columns) as counter. A value depends only on (seed, row, column), not on tile, thread or device.
 //
-// float64 uses the same leading 32 bits as float32 and 32 more from a second stream: both give the same sample, in
-// float64 with more digits.
+// A float64 value has the 32 bits of the float32 value and 32 lower bits from a second stream, so that a sample in
+// float64 is the sample in float32 with more digits.
 #pragma once
 
 #include "lane.hpp"
@@ -33,7 +33,7 @@ struct Words {
     U w[4];
 };
 
-// stream: 0 for the leading bits, 1 for those that float64 adds.
+// Random words of a block; `stream` is 0 for the leading bits and 1 for the lower bits of float64.
 template <class U>
 HR_FN Words<U> philox(uint64_t seed, U row_low, U row_high, uint32_t block, uint32_t stream) {
     U c0 = row_low, c1 = row_high, c2 = U{} + block, c3 = U{} + stream;
@@ -62,13 +62,14 @@ HR_FN V uniform(typename Lane<V>::U32 high, typename Lane<V>::U32 low) {
     }
 }
 
-// Four columns of one block of a row, for the two bases.
+// Four columns of one block of a row, from a standard base.
 template <class V>
 struct Columns {
     V column[4];
 };
 
-// Box-Muller: two words give two independent normal numbers; |value| < 6.8 in float32, < 9.6 in float64.
+// Normal values by Box and Muller's method: two words give two independent values; |value| < 6.8 in float32, < 9.6 in
+// float64.
 template <class V>
 HR_FN Columns<V> normal_columns(const Words<typename Lane<V>::U32>& high, const Words<typename Lane<V>::U32>& low) {
     Columns<V> out;
@@ -81,8 +82,8 @@ HR_FN Columns<V> normal_columns(const Words<typename Lane<V>::U32>& high, const 
     return out;
 }
 
-// The standard logistic distribution, log(u / (1 - u)): the leading bit is the sign and the others are min(u, 1 - u),
-// so that both tails are equally fine.
+// Values of the standard logistic distribution, log(u / (1 - u)): the leading bit is the sign and the other bits are
+// min(u, 1 - u), so that both tails have the same resolution.
 template <class V>
 HR_FN Columns<V> logistic_columns(const Words<typename Lane<V>::U32>& high, const Words<typename Lane<V>::U32>& low) {
     Columns<V> out;
@@ -95,7 +96,7 @@ HR_FN Columns<V> logistic_columns(const Words<typename Lane<V>::U32>& high, cons
     return out;
 }
 
-// `low` is only read for float64.
+// Four columns of a block from a standard base; the second stream is read for float64 alone.
 template <class V>
 HR_FN Columns<V> base_columns(bool logistic, uint64_t seed, typename Lane<V>::U32 row_low,
                               typename Lane<V>::U32 row_high, uint32_t block) {

@@ -1,5 +1,5 @@
-// The list of vector maps: invertible functions of all coordinates together (planar.hpp has a description). A new one
-// is its header and a line here.
+// The list of vector maps: invertible functions of all coordinates together (planar.hpp has a description). A new
+// vector map needs its header and a line of the list.
 #pragma once
 
 #include <type_traits>
@@ -7,7 +7,7 @@
 #include "vector_maps/planar.hpp"
 #include "vector_maps/radial.hpp"
 
-// X(index, type, name in Python, variant in Python)
+// X(index, type, name in Python, variant in Python) for each vector map.
 #define HR_VECTOR_MAPS(X)                               \
     X(0, Planar<TanhBend>, "planar", "tanh")            \
     X(1, Planar<LeakyReluBend>, "planar", "leaky_relu") \
@@ -16,7 +16,7 @@
 namespace headrace {
 namespace {
 
-// Calls f.operator()<Map>() for the vector map with this index.
+// Calls f.operator()<Map>() for the vector map with the given index.
 #ifdef __CUDACC__
 #pragma nv_exec_check_disable  // f may be host-only
 #endif
@@ -31,8 +31,8 @@ HR_FN void with_vector_map(int index, F&& f) {
     }
 }
 
-// Kernels for preparing parameters and for the backward pass from ready ones, once for maps that share them: a map may
-// name another as its `Prepared`.
+// The map whose kernels prepare parameters and compute the backward pass of the preparation: a map may name another map
+// as its `Prepared` and share these kernels.
 template <class Map>
 struct PreparedAs {
     using type = Map;
@@ -67,8 +67,8 @@ HR_FN void with_prepared_map(int index, F&& f) {
     }
 }
 
-// The index of parameter k among those in the order of coordinates, where k counts them in the order of slots: the
-// first `vectors` groups have one value for each coordinate.
+// The index, in the order of coordinates, of the parameter that has index k in the order of slots: the first `vectors`
+// groups have one value for each coordinate.
 HR_FN int in_coordinate_order(int k, int vectors, int features, const int* coordinate) {
     return k < vectors * features ? k - k % features + coordinate[k % features] : k;
 }

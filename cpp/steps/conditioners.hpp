@@ -1,7 +1,7 @@
 // THE list of kinds of conditioners of rows. A conditioner turns the available coordinates of a row into the raw
-// parameters of a map, position by position: a position is the set of coordinates that it determines at once. A kind is
-// a class of the host (core/conditioner.hpp), and for kernels a plain struct of sizes and pointers (a file in
-// conditioners/), with overloads for it:
+// parameters of a map, position by position: a position is the set of coordinates that it determines at once. Each kind
+// of conditioner has a class of the host (core/conditioner.hpp), and for kernels a plain struct of sizes and pointers
+// (a file in conditioners/) with these overloads:
 //
 //   positions(c, n)             of a call whose map moves n coordinates: its own number of them, or one that n gives
 //   first_coordinate(c, p)      among the map's, of those that position p settles; behind the last position, n
@@ -12,22 +12,22 @@
 //   scratch_lines(c, span)      behind these, to advance `span` positions at once
 //   tape_lines(c, n)            of a run of n positions that keeps the inputs of the backward pass, instead of both
 //
-// The functions of a kind are in kernels/conditioners/: advance, advance_back. A kind that would take registers from
-// others on a device has a static member `has_own_kernel`, true: kernels of chains without the kind are compiled
-// without it.
+// The functions of a kind are in kernels/conditioners/: advance, advance_back. A kind whose code would cost other kinds
+// registers on a device has a static member `has_own_kernel`, true: kernels of chains without the kind are compiled
+// without its code.
 #pragma once
 
 #include "../math/lane.hpp"
 #include "conditioners/masked.hpp"
 
-// Tests build a module with one more kind: this macro names the header with its lines of the list.
+// Tests build a module with a further kind: this macro names the header that adds the kind to the list.
 #ifdef HEADRACE_MORE_CONDITIONERS
 #include HEADRACE_MORE_CONDITIONERS
 #else
 #define HR_MORE_CONDITIONERS(X)
 #endif
 
-// X(name, struct)
+// X(name, struct) for each kind of conditioner of rows.
 #define HR_ROW_CONDITIONERS(X) \
     X(masked, MaskedNetwork)   \
     HR_MORE_CONDITIONERS(X)
@@ -55,7 +55,7 @@ struct AnyConditioner {
 
 namespace {
 
-// Calls f(the conditioner's struct).
+// Calls f with the conditioner's struct.
 #ifdef __CUDACC__
 #pragma nv_exec_check_disable  // f may be host-only
 #endif

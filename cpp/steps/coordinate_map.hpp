@@ -1,4 +1,4 @@
-// A map of single coordinates in a step: which map, which direction, and which slots.
+// A map of single coordinates in a step: the map, its direction and its slots.
 #pragma once
 
 #include "../math/maps/options.hpp"
@@ -10,7 +10,7 @@ struct CoordinateMap {
     int index, n_params;
     MapOptions<T> options;
     bool inverse;              // direction of the map
-    int n;                     // coordinates
+    int n;                     // number of coordinates
     const int *given, *built;  // slots of the coordinates, in the order of their parameters
 };
 

@@ -1,5 +1,6 @@
 // A base density with parameters, or with columns of different kinds. The step leaves coordinates unchanged; it
-// computes ready parameters, and the gradient by them. The chain's ends evaluate it and draw from it.
+// computes ready parameters of the density, and the gradient by raw parameters. The ends of a chain evaluate the
+// density and sample from it.
 #pragma once
 
 #include <cstdint>
@@ -12,15 +13,15 @@ template <class T>
 struct DensityStep {
     static constexpr bool in_place = true;
 
-    int components;               // of a mixture of the whole row; 0: columns are independent
-    const ColumnDensity* column;  // by slot, where they are
-    const int* coordinate;        // of each slot
+    int components;               // number of components of a mixture over whole rows; 0: columns are independent
+    const ColumnDensity* column;  // density of each slot, where columns are independent
+    const int* coordinate;        // coordinate index of each slot
     const int* raw;               // index of each slot's raw parameter, -1: none
     int n_raw;
     int64_t ready;        // start of the ready parameters among those of the chain
-    int64_t weights;      // start of the raw ones in the flow's weight vector, or -1:
-    const double* fixed;  // parameters that are not trained
-    int64_t tape_grads;   // lines of the tape: gradients by the raw parameters
+    int64_t weights;      // start of the raw parameters in the flow's weight vector, or -1: they are `fixed`
+    const double* fixed;  // raw parameters that are no weights
+    int64_t tape_grads;   // first line of the tape with gradients by the raw parameters
 };
 
 namespace {
@@ -66,7 +67,7 @@ HR_FN int n_density_ready(const DensityStep<T>& s, int features) {
     return s.components > 0 ? 2 * s.components * (1 + features) : column_ready * features;
 }
 
-// at(slot): a coordinate.
+// The log-density of a row, whose coordinate in `slot` is at(slot).
 template <class V, class T, class At>
 HR_FN V log_density(const DensityStep<T>& s, const T* all_ready, int features, const At& at) {
     const T* const ready = all_ready + s.ready;
@@ -77,7 +78,7 @@ HR_FN V log_density(const DensityStep<T>& s, const T* all_ready, int features, c
     return sum;
 }
 
-// add(slot, the derivative of the log-density by a coordinate, or a part of it).
+// Calls add(slot, the derivative of the log-density by the coordinate in `slot`, or one summand of it).
 template <class V, class T, class At, class Add>
 HR_FN void density_slopes(const DensityStep<T>& s, const T* all_ready, int features, const At& at, const Add& add) {
     const T* const ready = all_ready + s.ready;
@@ -98,7 +99,7 @@ HR_FN void density_slopes(const DensityStep<T>& s, const T* all_ready, int featu
     }
 }
 
-// put(k, the derivative of the log-density by raw parameter k).
+// Calls put(k, the derivative of the log-density by raw parameter k).
 template <class V, class T, class At, class Put>
 HR_FN void density_by_raw(const DensityStep<T>& s, const T* all_ready, int features, const At& at, const Put& put) {
     const T* const ready = all_ready + s.ready;

@@ -1,6 +1,6 @@
-// Values drawn from a base density with parameters, four columns of a row at a time: a function of (seed, row, column),
-// like all random values here. Normal values use the same words as without parameters; other values have streams of
-// their own, so that no word is used for two columns.
+// Samples of a base density with parameters, four columns of a row at a time. Random values are a function of (seed,
+// row, column), here and in all other code. Normal values use the same words as a base without parameters; other values
+// have separate streams, so that no word is used for two columns.
 #pragma once
 
 #include "../math/random.hpp"
@@ -11,7 +11,7 @@ namespace {
 
 constexpr uint32_t density_stream = 0xFFFFFFFFu, second_density_stream = 0xFFFFFFFDu;
 
-// Words of a stream, and of the one before it, for the bits that float64 adds.
+// Random words of a stream, and words of the stream before it for the low bits that float64 needs.
 template <class V>
 struct DensityWords {
     Words<typename Lane<V>::U32> high, low;
@@ -24,15 +24,15 @@ struct DensityWords {
     HR_FN V number(int i) const { return uniform<V>(high.w[i], low.w[i]); }
 };
 
-// Student's t by an analogue of Box-Muller for the normal (Bailey 1994): √(ν (u^(-2/ν) - 1)) cos 2 π v.
+// A value of Student's t, by the analogue of Box and Muller's method (Bailey 1994): √(ν (u^(-2/ν) - 1)) cos 2 π v.
 template <class V>
 HR_FN V student_number(V u, V v, const Scalar<V>* ready) {
     using T = Scalar<V>;
-    const V e = log(u) * (T(-2) * ready[1] * ready[1]);  // u^(-2/ν) is e^e
+    const V e = log(u) * (T(-2) * ready[1] * ready[1]);  // exp(e) = u^(-2/ν)
     return exp(e * T(0.5)) * sqrt(-expm1(-e)) * sincos_turns(v).cos / ready[1];
 }
 
-// slot_of[i]: the slot of column 4 block + i.
+// Values of columns 4 block, ..., 4 block + count - 1 of a row; slot_of[i] is the slot of column 4 block + i.
 template <class V, class T>
 HR_FN Columns<V> density_columns(const DensityStep<T>& s, const T* all_ready, int features, const int* slot_of,
                                  int count, uint64_t seed, typename Lane<V>::U32 row_low,
@@ -42,11 +42,12 @@ HR_FN Columns<V> density_columns(const DensityStep<T>& s, const T* all_ready, in
     auto low = high;
     if constexpr (!is_single<V>) low = philox(seed, row_low, row_high, block, 1u);
     Columns<V> out = normal_columns<V>(high, low);
-    const uint32_t other = s.components > 0 ? 0 : block;  // a mixture's component is common to the row
+    const uint32_t other = s.components > 0 ? 0 : block;  // all columns of a row share the mixture's component, and so
+                                                          // block 0
     const DensityWords<V> words(seed, row_low, row_high, other, density_stream);
     if (s.components > 0) {
         const V u = words.number(0);
-        V before{};  // earlier components' weights; the last one with u above them is the row's
+        V before{};  // weights of earlier components; the row takes the last component for which u is above this sum
         Columns<V> made = out;
         for (int k = 0; k < s.components; ++k) {
             const T weight = ready[2 * k + 1];

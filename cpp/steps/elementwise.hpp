@@ -1,5 +1,5 @@
-// A map of each coordinate with parameters that all rows share. Ready parameters are computed once a call; in the
-// backward pass every row has its own raw ones on the tape, which are replaced by their gradients.
+// A map of each coordinate with parameters that all rows share. Ready parameters are computed once a call. For the
+// backward pass the tape has raw parameters for every row, which their gradients replace.
 #pragma once
 
 #include <cstdint>
@@ -17,14 +17,14 @@ struct ElementwiseStep {
     CoordinateMap<T> map;
     int n_ready;
     int64_t ready;          // start of the ready parameters among those of the chain, in the order of the slots
-    int64_t weights;        // start of the raw ones in the flow's weight vector, coordinate by coordinate
+    int64_t weights;        // start of the raw parameters in the flow's weight vector, coordinate by coordinate
     const int* coordinate;  // coordinate index of each slot
-    int64_t tape_raw;       // lines of the tape
+    int64_t tape_raw;       // first line of the tape with raw parameters
 };
 
 namespace {
 
-// With the ready parameters of a call.
+// The map of an elementwise step, with the ready parameters of a call.
 template <class T>
 HR_FN ReadyMap<T> ready_map(const ElementwiseStep<T>& s, const T* all_ready) {
     return {s.map.index, s.map.inverse, s.map.options, s.n_ready, all_ready + s.ready};

@@ -1,5 +1,5 @@
-// A map of each coordinate with fixed parameters, ready when the chain is compiled: they are no weights, and only rows
-// have gradients.
+// A map of each coordinate with fixed parameters, which are made ready when the chain is compiled. Fixed parameters are
+// no weights: only rows have gradients.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct ReadyMap {
     int index;
     bool inverse;  // direction of the map
     MapOptions<T> options;
-    int n_ready;  // of a slot
+    int n_ready;  // number of ready parameters of a slot
     const T* ready;
 };
 

@@ -1,4 +1,4 @@
-// Moves coordinates to the slots of the next network, where the step before could not write them there.
+// A step that moves coordinates to the slots of the next network, where the step before could not write them there.
 #pragma once
 
 #include "../math/lane.hpp"

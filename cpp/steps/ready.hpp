@@ -1,6 +1,6 @@
-// Parameters that all rows share are converted to ready ones once a call, in float64, and in the backward pass their
-// gradients are converted to those by the raw ones; part by part, independently. `weights` and `ready` are pointers, or
-// types used like one (cuda/kernels/either.cuh).
+// Parameters that all rows share become ready parameters once a call, in float64; in the backward pass gradients by
+// ready parameters become gradients by raw ones. Parts are independent. `weights` and `ready` are pointers, or types
+// used like pointers (cuda/kernels/either.cuh).
 #pragma once
 
 #include "../math/maps.hpp"
@@ -10,7 +10,7 @@
 namespace headrace {
 namespace {
 
-// ---- steps that have nothing to make ready --------------------------------------------------------------------------
+// ---- steps without ready parameters ---------------------------------------------------------------------------------
 
 template <class S>
 HR_FN int ready_parts(const S&, int) {
@@ -18,11 +18,11 @@ HR_FN int ready_parts(const S&, int) {
 }
 template <class S, class In, class Out>
 HR_FN void prepare_part(const S&, int, int, const In&, const Out&) {}
-// Whether gradients by ready parameters are to be finished.
+// Whether gradients by the ready parameters of a step become gradients by raw ones after the last row.
 template <class S>
 constexpr bool needs_finish = false;
 
-// ---- a map of each coordinate, coordinate by coordinate; its gradients are by the raw parameters --------------------
+// ---- a map of each coordinate, coordinate by coordinate; rows have gradients by raw parameters ----------------------
 
 template <class T>
 HR_FN int ready_parts(const ElementwiseStep<T>&, int features) {
@@ -63,7 +63,7 @@ HR_FN void prepare_part(const VectorStep<T>& s, int i, int features, const In& w
 template <class T>
 constexpr bool needs_finish<VectorStep<T>> = true;
 
-// From given(k), the gradient by ready parameter k, to put(k, gradient by raw parameter k).
+// Calls put(k, the gradient by raw parameter k), where given(k) is the gradient by ready parameter k.
 template <class T, class In, class Given, class Put>
 HR_FN void finish_part(const VectorStep<T>& s, int i, int features, const In& weights, const Given& given,
                        const Put& put) {

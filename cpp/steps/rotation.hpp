@@ -1,5 +1,5 @@
-// Products of the coordinates with a block diagonal matrix, [built slot][given slot], and back with its transpose.
-// Block i maps coordinates' slots [first[i], first[i + 1]) to themselves; a dense matrix is one block.
+// A step that multiplies the coordinates by a block diagonal matrix, [built slot][given slot], and gradients by its
+// transpose. Block i maps coordinates' slots [first[i], first[i + 1]) to themselves; a dense matrix is one block.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ struct RotationStep {
     static constexpr bool in_place = false;
 
     const T *matrix, *transpose, *zeros;  // block after block, row by row
-    const uint32_t* row;                  // offset of each row, which is as long as its block is wide
+    const uint32_t* row;                  // offset of each row of the matrix, whose length is the width of its block
     const int* first;
     int blocks;
 };

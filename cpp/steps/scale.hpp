@@ -1,5 +1,5 @@
-// value * scale + shift for each coordinate, or (value - shift) * scale, in float64; at the data end of a chain it is
-// part of loading and storing.
+// A step that computes value * scale + shift for each coordinate, or (value - shift) * scale, in float64. At the data
+// end of a chain it is part of loading and storing.
 #pragma once
 
 #include "../math/lane.hpp"
@@ -10,13 +10,13 @@ template <class T>
 struct ScaleStep {
     static constexpr bool in_place = true;
 
-    const double *scale, *shift;  // by slot
+    const double *scale, *shift;  // scale and shift of each slot
     bool shift_first;
 };
 
 namespace {
 
-// In float64: where the mean is far larger than the scale, narrower arithmetic would cancel.
+// The scaled value, computed in float64, because float32 would lose digits where the mean is far larger than the scale.
 template <class T>
 HR_FN T scaled(const ScaleStep<T>& step, int slot, T value) {
     const double x = double(value), scale = step.scale[slot], shift = step.shift[slot];

@@ -1,10 +1,11 @@
-// THE list of kinds of steps. A kind is a struct of sizes and pointers (a file beside this one), and overloads for it:
+// THE list of kinds of steps. Each kind of step has a struct of sizes and pointers (a file beside this one), and
+// overloads of functions for the struct:
 //
 //   for_arrays(s, features, f)   f(pointer, values behind it) for each array that it points to, so that others can copy
 //                                them; a network's conditioner has its own ones
 //
-// and those of core/lowering.cpp, ready.hpp, kernels/steps/, cuda/host/placing.cpp and cuda/kernels/steps/.
-// docs/notes/core.md lists what a new one needs.
+// Further overloads are in core/lowering.cpp, ready.hpp, kernels/steps/, cuda/host/placing.cpp and cuda/kernels/steps/.
+// docs/notes/core.md lists the files to change for a new kind.
 #pragma once
 
 #include "../math/lane.hpp"
@@ -19,14 +20,14 @@
 #include "support.hpp"
 #include "vector.hpp"
 
-// Tests build a module with one more kind: this macro names the header with its lines of the list.
+// Tests build a module with a further kind: this macro names the header that adds the kind to the list.
 #ifdef HEADRACE_MORE_STEPS
 #include HEADRACE_MORE_STEPS
 #else
 #define HR_MORE_STEPS(X)
 #endif
 
-// X(name, struct)
+// X(name, struct) for each kind of step.
 #define HR_STEPS(X)                 \
     X(network, NetworkStep)         \
     X(elementwise, ElementwiseStep) \
@@ -55,13 +56,13 @@ struct Step {
         HR_STEPS(HR_MEMBER)
 #undef HR_MEMBER
     };
-    const Summed* summed;  // the part of it with weights
+    const Summed* summed;  // gradients of the step's weights that are summed over the rows
     int n_summed;
 };
 
 namespace {
 
-// Calls f(the step's struct).
+// Calls f with the step's struct.
 #ifdef __CUDACC__
 #pragma nv_exec_check_disable  // f may be host-only
 #endif
@@ -75,7 +76,7 @@ HR_FN void with_step(S& step, F&& f) {
     }
 }
 
-// The member of a Step, or of a struct with the same members, for a kind: it becomes one of this kind.
+// Makes the member of the given kind the active one in a Step, or in a struct with the same members.
 #define HR_BECOME(name, type)                       \
     template <class Any, class T>                   \
     HR_FN auto& become(Any& step, const type<T>&) { \

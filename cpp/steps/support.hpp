@@ -1,4 +1,5 @@
-// Coordinates to their support, or back, in float64; at the data end of a chain it is part of loading and storing.
+// A step that maps coordinates to their support, or back, in float64. At the data end of a chain it is part of loading
+// and storing.
 #pragma once
 
 #include "../math/support.hpp"
@@ -9,7 +10,7 @@ template <class T>
 struct SupportStep {
     static constexpr bool in_place = true;
 
-    const SupportColumn* column;  // by slot
+    const SupportColumn* column;  // support of each slot
     bool to_data;
 };
 

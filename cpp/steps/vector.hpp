@@ -1,5 +1,5 @@
-// A run of vector maps with one set of parameters each for all rows. Their ready parameters are computed once a call,
-// in the order of the slots.
+// A run of vector maps, each with one set of parameters for all rows. Ready parameters are computed once a call, in the
+// order of the slots.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +18,9 @@ struct VectorStep {
     int transforms, n_ready;
     int64_t ready;           // start of the ready parameters among those of the chain
     const int64_t* weights;  // start of each transform's raw parameters in the flow's weight vector
-    const int* coordinate;   // coordinate of each slot, transform by transform
-    int64_t tape_states;     // lines of the tape: coordinates between the transforms
-    int64_t tape_gradients;  // by the ready parameters, transform by transform
+    const int* coordinate;   // coordinate index of each slot, transform by transform
+    int64_t tape_states;     // first line of the tape with coordinates between the transforms
+    int64_t tape_gradients;  // first line of the tape with gradients by the ready parameters, transform by transform
 };
 
 namespace {

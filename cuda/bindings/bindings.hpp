@@ -1,7 +1,7 @@
-// The bindings to Python. Arrays on the device are tuples (address, shape, strides in bytes, dtype by its NumPy name),
-// streams are addresses, 0 for the default one. Every size is checked here although Python has checked it, so that no
-// call can read or write outside of the arrays' declared bounds. Python has checked with the array's library that an
-// address is one of the device.
+// The bindings to Python. Arrays on the device are tuples (address, shape, strides in bytes, name of the dtype in
+// NumPy); streams are addresses, 0 for the default stream. Bindings check every size, although Python has checked it,
+// so that no call can read or write outside of the arrays' declared bounds. Python has checked with the library of an
+// array that its address is on the device.
 #pragma once
 
 #include <string>
@@ -17,14 +17,14 @@ void bind_ops(py::module_& m);
 void bind_points(py::module_& m);
 void bind_sequences(py::module_& m);
 void bind_xla(py::module_& m);
-void bind_lanes(py::module_& m);      // where tests are built
-void bind_emulation(py::module_& m);  // only _emu
+void bind_lanes(py::module_& m);      // in builds with tests
+void bind_emulation(py::module_& m);  // only in _emu
 
 inline cudaStream_t stream_at(uintptr_t address) {
     return reinterpret_cast<cudaStream_t>(address);
 }
 
-// An array on the device, as Python describes it.
+// An array on the device, from the tuple that Python passes.
 struct DeviceArray {
     char* data = nullptr;
     std::vector<int64_t> shape, strides;
@@ -66,14 +66,14 @@ struct DeviceArray {
     bool has_shape(std::initializer_list<int64_t> wanted) const {
         return std::equal(shape.begin(), shape.end(), wanted.begin(), wanted.end());
     }
-    // Each element must have an address that its dtype allows, because the device reads no others.
+    // Each element must have an address that its dtype allows, because a device cannot read other addresses.
     void require_alignment() const {
         const int64_t size = is<float>() ? 4 : 8;
         bool fits = reinterpret_cast<uintptr_t>(data) % uintptr_t(size) == 0;
         for (size_t i = 0; i < shape.size(); ++i) fits = fits && (shape[i] <= 1 || strides[i] % size == 0);
         require(fits || count() == 0, "expected numbers at addresses that their dtype allows");
     }
-    // In C order without gaps, aligned for T.
+    // The values of an array that is in C order without gaps, and aligned for T.
     template <class T>
     T* contiguous(const char* message) const {
         require(is<T>() && reinterpret_cast<uintptr_t>(data) % alignof(T) == 0, message);
@@ -84,7 +84,7 @@ struct DeviceArray {
     }
 };
 
-// Contiguous array of this shape.
+// The values of a contiguous array of the given shape.
 template <class T>
 T* numbers(const py::handle& given, std::initializer_list<int64_t> shape, const char* message) {
     const DeviceArray a(given);
@@ -92,13 +92,13 @@ T* numbers(const py::handle& given, std::initializer_list<int64_t> shape, const 
     return a.contiguous<T>(message);
 }
 
-// Null for None, otherwise as in the function above.
+// The values of a contiguous array for a result; null for None.
 template <class T>
 T* output(const py::object& given, std::initializer_list<int64_t> shape, const char* message) {
     return given.is_none() ? nullptr : numbers<T>(given, shape, message);
 }
 
-// Floats in any strides.
+// A view of an array of floats with any strides.
 inline OpenedArray open_array(const py::handle& given, const char* message) {
     const DeviceArray a(given);
     require(a.is_float(), message);

@@ -13,7 +13,7 @@ int attribute_of(int device, cudaDeviceAttr attribute) {
     return value;
 }
 
-// 90 is 9.0.
+// The compute capability of a device, where 90 is 9.0.
 int capability_of(int device) {
     return 10 * attribute_of(device, cudaDevAttrComputeCapabilityMajor) +
            attribute_of(device, cudaDevAttrComputeCapabilityMinor);
@@ -33,9 +33,9 @@ std::string version_text(int version) {
 
 enum class Code { none, compiled_by_driver, machine };
 
-// A build's code for a card. Machine code runs on cards of the same major number that are at least as new; code that
-// the driver compiles, on all cards that are at least as new. A list in another form (such as "all") counts as
-// complete.
+// The code that a build has for a card. Machine code runs on cards with the same major number that are at least as new;
+// code that the driver compiles runs on all cards that are at least as new. A list in another form (such as "all")
+// counts as complete.
 Code code_for(int capability) {
     std::istringstream words(architectures());
     Code best = Code::none;
@@ -52,7 +52,8 @@ Code code_for(int capability) {
     return best;
 }
 
-// Meaning of the runtime's error "insufficient driver": there is no driver, or it is older than the toolkit.
+// The meaning of the runtime's error "insufficient driver": there is no driver, or the driver is older than the
+// toolkit.
 std::string without_driver() {
     const int driver = driver_version();
     if (driver == 0) return "there is no NVIDIA driver";
@@ -61,7 +62,7 @@ std::string without_driver() {
            ": update the driver, or build headrace with a toolkit of CUDA " + std::to_string(driver / 1000);
 }
 
-// Devices in the runtime's count; `reason` explains a count of zero.
+// The number of devices that the runtime counts; `reason` explains a count of zero.
 int devices_of_runtime(std::string& reason) {
     int n = 0;
     const cudaError_t error = cudaGetDeviceCount(&n);

@@ -1,4 +1,4 @@
-// The lane functions on the device, for tests: kernels/lanes.hpp.
+// The lane functions on the device (kernels/lanes.hpp), for tests.
 #include <optional>
 
 #include "../../cpp/core/maps.hpp"
@@ -14,7 +14,7 @@ constexpr const char* like_numbers = "expected contiguous vectors of one length 
 template <class Body>
 void by_dtype(const DeviceArray& array, Body body) {
     require(array.is_float() && array.shape.size() == 1, like_numbers);
-    if (array.is<float>()) {  // NOLINT(bugprone-branch-clone): they differ in the type
+    if (array.is<float>()) {  // NOLINT(bugprone-branch-clone): the branches differ in the type
         body(float());
     } else {
         body(double());
@@ -25,7 +25,7 @@ std::vector<std::string> names() {
     return {std::begin(lane_function_names), std::end(lane_function_names)};
 }
 
-// x, y: (n,). out: (functions, n).
+// Computes all lane functions of x and y, (n,), in out, (functions, n).
 void lane_functions(const py::object& x, const py::object& y, const py::object& out, uintptr_t stream) {
     const DeviceArray given(x);
     by_dtype(given, [&]<class T>(T) {
@@ -36,7 +36,7 @@ void lane_functions(const py::object& x, const py::object& y, const py::object& 
     });
 }
 
-// in: (n,). params: (n, n_params). The results: (n,).
+// Runs a map for in, (n,), and params, (n, n_params); the results are (n,).
 void map_functions(const std::string& map, const std::string& scale, double slope, double bound, int bins,
                    const py::object& in, const py::object& params, const py::object& forward, const py::object& inverse,
                    const py::object& forward_log_det, const py::object& inverse_log_det, uintptr_t stream,
@@ -55,7 +55,7 @@ void map_functions(const std::string& map, const std::string& scale, double slop
     });
 }
 
-// in, out, slope: (n,).
+// Computes an activation of in, and its slope; all arrays are (n,).
 void activation_functions(int activation, const py::object& in, const py::object& out, const py::object& slope,
                           uintptr_t stream) {
     const DeviceArray given(in);
@@ -68,7 +68,7 @@ void activation_functions(int activation, const py::object& in, const py::object
     });
 }
 
-// Columns [4 block, 4 block + 4) of rows from `first` on. out: (4 n,).
+// Draws columns [4 block, 4 block + 4) of rows from `first` on, in out, (4 n,).
 void random_columns(bool logistic, uint64_t seed, int64_t first, uint32_t block, const py::object& out,
                     uintptr_t stream) {
     const DeviceArray given(out);

@@ -1,4 +1,4 @@
-// hr.ops on the device: the functional kernels, strict about dtype, shape and order. Arrays are checked against each
+// The functions of hr.ops on a device, which require exact dtypes, shapes and orders. Arrays are checked against each
 // other and against the map; results are queued on the stream, which belongs to the arrays' device.
 #include "bindings.hpp"
 
@@ -9,7 +9,7 @@
 namespace headrace {
 namespace {
 
-// f.operator()<T>() for the dtype of the first array, which all arrays must have.
+// Calls f.operator()<T>() for the dtype of the first array, which all arrays must have.
 template <class F>
 void with_dtype(const DeviceArray& first, const char* message, const F& f) {
     require(first.is_float(), message);

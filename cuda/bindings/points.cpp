@@ -1,4 +1,4 @@
-// Points of a dual ascent on the device, for Python.
+// Points of dual ascent on the device, for Python.
 #include "../host/ascent.hpp"
 
 #include "../../cpp/bindings/initialised.hpp"
@@ -22,7 +22,7 @@ py::object step(DevicePoints<T>& points, const Doubles& maps, double log_scale, 
                        take);
 }
 
-// A value for each row.
+// An array with one value for each row.
 template <class T>
 auto of_rows(void (DevicePoints<T>::*verb)(double*, cudaStream_t)) {
     return [verb](DevicePoints<T>& p, const py::object& out, uintptr_t stream) {

@@ -29,7 +29,7 @@ struct DeviceArrays {
     }
     static bool is_double(const py::object& given) { return DeviceArray(given).is<double>(); }
     static int64_t length(const py::object& given, const char*) { return DeviceArray(given).count(); }
-    // The caller has checked that they are rows of the input, because a check here would wait for the device.
+    // Indices of rows, which the caller has checked, because a check here would wait for the device.
     static Index index(const int64_t* rows, int64_t n, int64_t) { return {rows, size_t(n)}; }
     template <class T>
     static const T* weights(const DeviceProgram<T>&, const T* given) {
@@ -110,7 +110,7 @@ void bind_program_of(py::module_& m, const char* name) {
 
 void bind_program(py::module_& m) {
     bind_structure(m);
-    // Whether a tile's lines are in shared memory, and its size in a block, in bytes.
+    // Whether the lines of a tile are in shared memory, and their size in a block, in bytes.
     m.def("rows_of_tile", &rows_of_tile, py::arg("rows"), py::arg("multiprocessors"),
           "For tests: rows of a tile on the way back.");
     m.def(

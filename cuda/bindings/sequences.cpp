@@ -97,7 +97,7 @@ void bind_transform_of(py::module_& m, const char* name) {
                       py::arg("covariates") = py::none(), py::arg("stream"));
 }
 
-// f.operator()<T>() for the dtype of an array.
+// Calls f.operator()<T>() for the dtype of an array.
 template <class F>
 void by_dtype(const DeviceArray& array, const char* message, const F& f) {
     require(array.is_float(), message);

@@ -1,5 +1,6 @@
 // Calls from compiled JAX code on a device: those of cpp/bindings/xla_calls.hpp, queued on XLA's stream. No call waits
-// there, except a flow's first call on a device, which copies the flow there, and a call that ran out of memory.
+// for the device, except the first call of a flow on the device, to which it copies the flow, and a call for which
+// memory was exhausted.
 #include "../../cpp/bindings/xla_calls.hpp"
 
 #include <map>
@@ -12,8 +13,8 @@
 namespace headrace {
 namespace {
 
-// The structure of a program, and the program on each device where it was called. Compiled code has no device of its
-// own: it uses that of the calling thread, which XLA has made current.
+// The structure of a program, and the program on each device where it was called. Compiled code names no device: it
+// uses the device of the calling thread, which XLA has made current.
 template <class T>
 class ProgramOnDevices {
   public:
@@ -24,7 +25,7 @@ class ProgramOnDevices {
         size_t base_steps;
         ContextScale context_scale;
         std::vector<T> weights;
-        std::string matmul;  // of the flow on the CPU
+        std::string matmul;  // the setting `matmul` of the flow on the CPU
     };
     explicit ProgramOnDevices(Parts parts) : parts_(std::move(parts)) {}
 
@@ -64,12 +65,12 @@ struct DeviceCore {
     using Known = ProgramOnDevices<T>;
     template <class T>
     using Weights = const T*;
-    // Values are on the device, and no call waits for them. The parameters' gradient therefore always has a separate
-    // run.
+    // Whether the host can read values: no, because they are on the device and no call waits for them. The gradient by
+    // parameters therefore always has a separate run.
     static constexpr bool sees_numbers = false;
 
-    // Handlers are without the trait for command buffers: a call has its position in the order of streams, which a
-    // repeated CUDA graph would not keep (host/stream_order.hpp). XLA then calls it between its graphs.
+    // Handlers are without the trait for command buffers: a call has a position in the order of streams, which a
+    // repeated CUDA graph would not keep (host/stream_order.hpp). XLA therefore calls handlers between its graphs.
     template <class T>
     static DeviceProgram<T>* program_of(ProgramOnDevices<T>* known) {
         return &known->here();
@@ -82,7 +83,8 @@ struct DeviceCore {
     static void clear(T* out, size_t n, cudaStream_t stream) {
         if (n > 0) check_cuda(cudaMemsetAsync(out, 0, n * sizeof(T), stream), "gradient");
     }
-    // The memory that kernels need in addition to results is from this library's own pool, independent of XLA's.
+    // Runs a call again after memory was exhausted. The memory of kernels beside results is from a pool of this
+    // library, independent of XLA's.
     template <class Body>
     static xla::Error retried(const Body& body) {
         try {
@@ -99,7 +101,7 @@ struct DeviceCore {
     }
 };
 
-// `handle` is that of the same flow on the CPU.
+// Registers a flow; `handle` is the handle of the flow on the CPU.
 template <class T>
 void open(int64_t handle, int features, int context, const std::string& base, std::vector<StepSpec> steps,
           size_t base_steps, std::vector<double> mean, std::vector<double> std, const py::object& weights,

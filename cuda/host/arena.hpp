@@ -1,5 +1,5 @@
-// Arrays of many kinds in one block of device memory. The arrays are placed twice: first to measure their size, then
-// with the final address.
+// Arrays of many types in one block of device memory. Arrays are placed twice: first to measure their total size, then
+// with their final addresses.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ class Arena {
   public:
     explicit Arena(char* address) : address_(address) {}
 
-    // The future address of n values from the host; null stays null.
+    // Places n values from the host, and returns their future address; null stays null.
     template <class Number>
     const Number* put(const Number* host, size_t n) {
         if (!host) return nullptr;

@@ -1,5 +1,5 @@
-// An ascent by kinks that stays on the device: each step's kinks are chosen there, and the host queues steps without a
-// wait. The host's is cpp/core/host_ascent.hpp.
+// Dual ascent by kinks that stays on the device: kernels choose the kinks of each step, and the host queues steps
+// without a wait. cpp/core/host_ascent.hpp is the ascent on the host.
 #pragma once
 
 #include <memory>
@@ -14,8 +14,8 @@ namespace headrace {
 template <class T>
 class DeviceAscent {
   public:
-    // Moves the points, including the held-out ones, if there are any, all on one device. `most` kinks a coordinate can
-    // be queued.
+    // An ascent of points on one device, which also moves held-out points, if there are any. At most `most` kinks of
+    // each coordinate can be queued.
     DeviceAscent(std::shared_ptr<DevicePoints<T>> points, std::shared_ptr<DevicePoints<double>> anchors,
                  std::shared_ptr<DevicePoints<T>> held_out, double held_out_total, const KinkRule& rule, int64_t most,
                  cudaStream_t stream);
@@ -24,18 +24,18 @@ class DeviceAscent {
     int features() const { return points_->features(); }
     int64_t count() const { return count_; }
 
-    // Takes all points through the kinks chosen last and then to `matrix` z[order], with the blocks of the matrix like
-    // in PointsStep, records their log-likelihoods, and chooses the next kink of each coordinate: at coordinate k of
-    // row rows[k] of the anchors, or at drawn[k] where rows[k] is below 0.
+    // Moves all points through the kinks chosen last and then to `matrix` z[order], with the blocks of the matrix as in
+    // PointsStep, records log-likelihoods, and chooses the next kink of each coordinate. The kink of coordinate k is at
+    // that coordinate of row rows[k] of the anchors, or at drawn[k] where rows[k] is below 0.
     void kink(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
               const std::vector<int64_t>& rows, const std::vector<double>& drawn, cudaStream_t stream);
-    // Moves all points through the kinks that were chosen last, and records log-likelihoods again: (count + 1) of them.
-    // No step can be queued afterwards.
+    // Moves all points through the kinks that were chosen last, and records the last of count + 1 log-likelihoods. No
+    // step can be queued afterwards.
     void finish(cudaStream_t stream);
 
-    // Copied to the host, which waits for the copy: the kinks (count, features), and for each kink the log-likelihoods
-    // before it of the points and of the held-out ones, without the terms of the base's and the data's units; the
-    // second is NaN without held-out points.
+    // Results, copied to the host, which waits for the copy: the kinks (count, features), and the log-likelihoods
+    // before each kink of the points and of the held-out points, without the constants of base and units. The latter
+    // are NaN without held-out points.
     std::vector<Kink> kinks(cudaStream_t stream);
     static constexpr int likelihoods_each = 2;
     std::vector<double> log_likelihoods(cudaStream_t stream);
@@ -60,8 +60,8 @@ class DeviceAscent {
     int device_;
     int64_t most_, count_ = 0;
     bool finished_ = false;
-    DeviceBuffer<Kink> kinks_;          // (most + 1, features): the first are the identity
-    DeviceBuffer<double> likelihoods_;  // (most + 1, 2)
+    DeviceBuffer<Kink> kinks_;          // (most + 1, features); the first row is the identity
+    DeviceBuffer<double> likelihoods_;  // (most + 1, 2) log-likelihoods
     DeviceBuffer<double> log_scale_;
     DeviceBuffer<char> turn_;
     Places<T> places_;

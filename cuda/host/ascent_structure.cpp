@@ -9,7 +9,7 @@ namespace headrace {
 
 AscentStructure ascent_structure(const std::vector<int>& blocks) {
     const int features = std::accumulate(blocks.begin(), blocks.end(), 0);
-    std::vector<int> joined;  // small neighbours as one block, and everything that fits in one tile
+    std::vector<int> joined;  // blocks, where small neighbours are joined, and all blocks if they fit in one tile
     const int room = features <= ascent_lines ? features : ascent_joined;
     for (int size : blocks) {
         if (!joined.empty() && joined.back() + size <= room) {
@@ -26,7 +26,7 @@ AscentStructure ascent_structure(const std::vector<int>& blocks) {
         s.width = s.lines;
     } else {
         int64_t least = INT64_MAX;
-        for (int width : {64, 56, 48, 32}) {  // the width with the fewest unused lines
+        for (int width : {64, 56, 48, 32}) {  // the width with the fewest unused lines is chosen
             const int64_t padded = int64_t(s.lines + width - 1) / width * width;
             if (padded < least) least = padded, s.width = width;
         }

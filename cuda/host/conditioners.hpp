@@ -1,7 +1,8 @@
-// Placement of the kinds of conditioners on a device, each in a file of its own:
-//   place_conditioner(site, d, own, host, inputs)   what `own`, d.step's, points to; its lines of the tape and those of
-//                                                   gradients by them; scratch lines; sums. `inputs` is the line of the
-//                                                   tape from which on it reads
+// Functions that place conditioners on a device, in a file for each kind:
+// place_conditioner(site, d, own, host, inputs) place the arrays of `own`, the conditioner of d.step; its lines of the
+// tape and those of
+// gradients by these; scratch lines; sums. `inputs` is the first line of the
+// tape that it reads
 #pragma once
 
 #include "conditioners/masked.hpp"

@@ -1,5 +1,5 @@
-// Arguments of the kernels on the device: a program in one direction (cpp/core/views.hpp), with pointers of the device,
-// and additional data.
+// Arguments of the kernels on a device: the chain of a program in one direction (cpp/core/views.hpp), with device
+// pointers, and additional data.
 #pragma once
 
 #include "../../cpp/core/views.hpp"
@@ -9,8 +9,8 @@
 
 namespace headrace {
 
-// How products of networks are computed: in the program's own type, or in float32 on the tensor cores, whose factors
-// have 11 significant bits: with rounded factors, or as three products of factors that are split in two.
+// The computation of products of networks: in the program's type, or in float32 on tensor cores, whose factors have 11
+// significant bits, either with rounded factors, or as three products of factors that are split in two.
 enum class Products { exact, tf32, three_tf32 };
 
 template <class T>
@@ -22,8 +22,8 @@ union ConditionerParts {
 
 template <class T>
 struct DevicePart<NetworkStep<T>> {
-    int64_t grads;       // lines of the tape: gradients by the conditioner's own lines, one for each
-    bool first_weights;  // no step before has any
+    int64_t grads;       // first line of the tape with gradients by the conditioner's lines, one for each
+    bool first_weights;  // whether no earlier step has weights
     ConditionerParts<T> conditioner;
 };
 
@@ -37,7 +37,7 @@ struct DeviceStep {
     };
 };
 
-// Kinds of steps that kernels without products lack.
+// Whether a kind of step has products; kernels without products lack such kinds.
 template <class S>
 constexpr bool has_products = false;
 template <class T>
@@ -52,7 +52,7 @@ template <class T>
 constexpr bool has_own_kernels = false HR_ROW_CONDITIONERS(HR_OR);
 #undef HR_OR
 
-// Device-only data of a network's conditioner.
+// The additional data of a network's conditioner on a device.
 #define HR_PART_OF(name, type)                           \
     template <class Part, class T>                       \
     HR_FN auto& part_of(Part& network, const type<T>&) { \
@@ -63,31 +63,31 @@ HR_ROW_CONDITIONERS(HR_PART_OF)
 
 }  // namespace
 
-// Lines of a tile that runs forward and backward.
+// The tape of a tile that runs forward and backward.
 struct DeviceTape {
-    int64_t states;     // coordinates and context before each step and after the last
-    int64_t gradients;  // gradients by the current state and by the one before
-    int64_t lines;      // in all
+    int64_t states;     // first line of coordinates and context before each step and after the last
+    int64_t gradients;  // first line of gradients by the current state and by the state before
+    int64_t lines;      // total number of lines
 };
 
 template <class T>
 struct DeviceChain {
-    Chain<T> chain;  // the pointer to steps is null: steps are in this struct
+    Chain<T> chain;  // its pointer to steps is null, because `steps` of this struct has them
     const DeviceStep<T>* steps;
-    int units;            // scratch lines of the largest step, of the last layer one window
-    bool has_networks;    // or steps that are like networks in the backward pass
-    bool has_products;    // steps for which has_products is true
-    bool has_vectors;     // runs of vector maps
-    bool has_own_kernel;  // conditioners that have one
-    bool in_place;        // no step needs its result beside its input
-    Products products;    // of networks
+    int units;            // scratch lines of the largest step, with one window of the last layer
+    bool has_networks;    // whether there are networks, or steps that are like networks in the backward pass
+    bool has_products;    // whether has_products is true for a step
+    bool has_vectors;     // whether there are runs of vector maps
+    bool has_own_kernel;  // whether a conditioner has a separate kernel
+    bool in_place;        // whether no step needs its result beside its input
+    Products products;    // products of networks
     DeviceTape tape;
 
     HR_FN int slots() const { return chain.context + chain.features; }
     HR_FN int64_t run_lines() const { return (in_place ? 1 : 2) * int64_t(slots()) + units; }
 };
 
-// Size of a block's scratch in shared memory: parts of sums, and two sums over each row.
+// The size of a block's scratch in shared memory: parts of sums, and two sums over each row.
 HR_FN int scratch_numbers(int warps) {
     return warps * (sums_at_once * sum_line + 2 * warp_rows);
 }

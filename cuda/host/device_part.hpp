@@ -1,13 +1,14 @@
-// Device-only data in the struct of a kind of step or of conditioner.
+// Additional device data in the structs of kinds of steps and of conditioners.
 #pragma once
 
 namespace headrace {
 
-// Empty for a kind without a specialisation: conditioners have theirs in plan.hpp, steps in device_chain.hpp.
+// The device data of a kind, empty without a specialisation. Specialisations for conditioners are in plan.hpp, those
+// for steps in device_chain.hpp.
 template <class S>
 struct DevicePart {};
 
-// A kind of step whose pointers and lines of the tape are a device's.
+// A step whose pointers and lines of the tape are on a device.
 template <class S>
 struct PlacedStep {
     S step;

@@ -17,15 +17,15 @@ class DeviceAdam {
     DeviceAdam(std::shared_ptr<DeviceProgram<T>> program, const AdamOptions& options);
     ~DeviceAdam();
 
-    // Queues the update of the weights. norm, on the device, receives the gradient's norm before clipping; null: not
-    // requested. If that is not finite, nothing changes: the device decides without a wait.
+    // Queues the update of the weights. norm, on the device, receives the gradient's norm before clipping, or is null.
+    // If the norm is not finite, the weights stay unchanged, which the device decides without a wait.
     void step(const T* gradient, double learning_rate, double* norm, cudaStream_t stream);
 
-    // Copies the running mean of the weights, like cpp/core/optimizer.hpp.
+    // Copies the running mean of the weights, which cpp/core/optimizer.hpp describes.
     bool has_average() const { return average_.size() > 0; }
     void average(T* out, cudaStream_t stream);
 
-    // Counterparts of cpp/core/optimizer.hpp; they wait for all queued work.
+    // The state of Adam, as in cpp/core/optimizer.hpp; both functions wait for all queued work.
     AdamMemory<T> memory();
     void set_memory(const AdamMemory<T>& memory);
 
@@ -38,7 +38,7 @@ class DeviceAdam {
     DeviceBuffer<T> mean_, square_, average_;
     DeviceBuffer<double> parts_;
     DeviceBuffer<AdamState<T>> state_;
-    StreamOrder order_;  // order of all of these, which change only while the program's weights do
+    StreamOrder order_;  // order of uses of these arrays, which change only while the program's weights do
     std::mutex mutex_;
 };
 

@@ -12,13 +12,13 @@ namespace headrace {
 namespace {
 
 template <class T>
-constexpr int aligned_row = 16 / sizeof(T) > 4 ? 16 / sizeof(T) : 4;  // values that are loaded at once
+constexpr int aligned_row = 16 / sizeof(T) > 4 ? 16 / sizeof(T) : 4;  // number of values that are loaded at once
 
 int rounded_up(int n, int multiple) {
     return (n + multiple - 1) / multiple * multiple;
 }
 
-// Rows of the matrix are padded, so that each group of four elements is at a multiple of 16 bytes.
+// Places a rotation. Rows of its matrix are padded, so that each group of four elements is at a multiple of 16 bytes.
 template <class T>
 RotationStep<T> place_rotation(Arena& arena, const RotationStep<T>& s) {
     std::vector<T> matrix, transpose;
@@ -68,7 +68,7 @@ class Placing {
         return d_;
     }
 
-    // For the weights' gradient; after chain().
+    // The sums of the gradient by weights; called after chain().
     SumTasks<T> sums() {
         std::vector<T> summed(structure_.n_weights() + size_t(d_.chain.ready));  // weights, then ready parameters
         for (const auto& [begin, end] : site_.summed) std::fill(summed.begin() + begin, summed.begin() + end, T(1));
@@ -101,7 +101,7 @@ class Placing {
     }
     void put_arrays(RotationStep<T>& s) { s = place_rotation(arena_, s); }
 
-    // Lines of the tape, and their sums, for kinds that have weights.
+    // Places lines of the tape, and their sums, for kinds of steps that have weights.
     template <class S>
     void place(PlacedStep<S>&, size_t i) {
         if (compiled_.steps[i].n_summed > 0)
@@ -120,7 +120,7 @@ class Placing {
     void place(PlacedStep<ElementwiseStep<T>>& d, size_t) {
         ElementwiseStep<T>& s = d.step;
         const int n = s.map.n * s.map.n_params;
-        s.tape_raw = lines(2 * n);  // then their gradients
+        s.tape_raw = lines(2 * n);  // lines of raw parameters, then of their gradients
         site_.bare_weights(s.tape_raw + n, s.weights, n);
         d_.has_networks = true;
     }
@@ -130,7 +130,7 @@ class Placing {
         const int n = s.transforms * s.n_ready;
         s.tape_states = lines(int64_t(s.transforms - 1) * d_.chain.features);
         s.tape_gradients = lines(n);
-        site_.bare_weights(s.tape_gradients, int64_t(structure_.n_weights()) + s.ready, n);  // behind those by weights
+        site_.bare_weights(s.tape_gradients, int64_t(structure_.n_weights()) + s.ready, n);  // after those by weights
         d_.has_vectors = true;
     }
 

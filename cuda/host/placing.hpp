@@ -1,4 +1,4 @@
-// Copies a compiled chain to the device: the memory that its steps point to, the order of its networks' stages, and the
+// Copies a compiled chain to a device: the arrays to which its steps point, the order of its networks' stages, and the
 // layout of the tape of the backward pass.
 #pragma once
 
@@ -13,7 +13,7 @@ namespace headrace {
 template <class T>
 struct Placed {
     DeviceChain<T> chain;
-    SumTasks<T> sums;  // sums of the weights' gradient
+    SumTasks<T> sums;  // sums of the gradient by weights
 };
 
 template <class T>

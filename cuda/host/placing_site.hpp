@@ -1,4 +1,4 @@
-// Resources for placing kinds of steps and of conditioners on a device: memory, lines of the tape, sums over rows.
+// Resources for placing steps and conditioners on a device: memory, lines of the tape, sums over rows.
 #pragma once
 
 #include <algorithm>
@@ -18,13 +18,13 @@ struct PlacingSite {
     const Compiled<T>& compiled;
     DeviceChain<T> chain{};
     std::vector<SumTask> tasks{};
-    std::vector<std::pair<int64_t, int64_t>> summed{};  // ranges of weights, and of ready parameters after them
+    std::vector<std::pair<int64_t, int64_t>> summed{};  // ranges of weights, and of ready parameters behind these
     int64_t used_lines = 0;
 
-    // Lines of the tape.
+    // Takes n lines of the tape, and returns the first.
     int64_t lines(int64_t n) { return std::exchange(used_lines, used_lines + n); }
 
-    // Sums of gradients by n parameters without inputs, from `sums` on.
+    // Adds sums of gradients by n parameters without inputs; results are from `sums` on.
     void bare_weights(int64_t grads, int64_t sums, int n) {
         for (int u = 0; u < n; u += sum_units)
             tasks.push_back({grads, 0, 0, sums, nullptr, nullptr, u, std::min(sum_units, n - u), 0, 0});

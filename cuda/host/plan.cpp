@@ -16,7 +16,7 @@ class Stages {
         if (begin < end) plan_.stages.push_back({layer, begin, end});
     }
 
-    // Units [begin, end) of the last layer, in windows. A window starts at a whole number of row blocks after the
+    // Plans units [begin, end) of the last layer, in windows. A window starts at a whole number of row blocks after the
     // first, because rows of a block have the same length.
     void outputs(int begin, int end) {
         const int most = t_.is_joint() ? end - begin : most_window();  // a vector map needs all parameters at once
@@ -29,7 +29,7 @@ class Stages {
         } while (begin < end);
     }
 
-    // Layers that read only the context, which all levels may read.
+    // Plans layers that read only the context, whose units all levels may read.
     void contexts() {
         for (int l = 0; l < t_.n_context_layers(); ++l) hidden(l, 0, t_.live_units(l));
         if (!plan_.stages.empty()) end_phase(0, 0, 0);
@@ -40,8 +40,8 @@ class Stages {
         outputs(first(last_, level), first(last_, level + 1));
     }
 
-    // The end of the panel that starts at this level, or the level itself if one warp would have too much work, or
-    // memory. Parameters of a panel are in one window.
+    // The end of the panel that starts at `level`; `level` itself if one warp would have too much work, or need too
+    // much memory. Parameters of a panel are in one window.
     int panel_end(int level) const {
         if (t_.is_joint()) return level;
         int end = level, kept = 0;
@@ -58,7 +58,7 @@ class Stages {
         return end;
     }
 
-    // Levels [level, end).
+    // Plans the panel of levels [level, end).
     void panel(int level, int end) {
         int taken = 0, kept = 0;
         for (int l = t_.n_context_layers(); l <= last_; ++l) {
@@ -88,7 +88,8 @@ class Stages {
     StagePlanStorage finish() { return std::move(plan_); }
 
   private:
-    // Ops planned since the last phase determine the coordinates of outputs [begin, end).
+    // Ends a phase: stages that were planned since the end of the phase before determine the coordinates of outputs
+    // [begin, end).
     void end_phase(int begin, int end, int window) {
         const int n = std::max(1, t_.outputs()), stages = int(plan_.stages.size());
         plan_.phases.push_back({stage_, stages, begin / n, end / n, window});
@@ -100,18 +101,18 @@ class Stages {
         return std::max(1, window_units / std::max(1, n * row_block)) * row_block * n;
     }
 
-    // The first unit of a layer that serves a level: hidden units of degree d serve level d + 1.
+    // The first unit of a layer that a level needs, because hidden units of degree d are read at level d + 1.
     int first(int layer, int level) const { return t_.first_of_degree(layer, layer == last_ ? level : level - 1); }
 
-    // Number of a layer's inputs that are computed before a level: coordinates below it, and units for these. Whole
-    // fours.
+    // The number of a layer's inputs that are computed before a level, coordinates below the level and units for these,
+    // rounded to a multiple of four.
     int known(int layer, int level) const {
         const auto& shape = t_.layers()[size_t(layer)];
         const int n = shape.below < 0 ? std::min(shape.in, t_.inputs_up_to(level - 1)) : first(shape.below, level);
         return n / 4 * 4;
     }
 
-    // The remaining units of a level in a panel that starts at `start`.
+    // The units of a level whose sums continue in a panel that starts at `start`.
     UnitRange continued(int layer, int start, int level) const {
         return {layer, first(layer, level), first(layer, level + 1), StagePart::continued, known(layer, start)};
     }

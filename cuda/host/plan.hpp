@@ -1,12 +1,13 @@
-// The order in which a block of threads computes a masked network: stages, whose units do not depend on each other.
+// The order in which a block of threads computes a masked network: in stages, each of whose units are independent of
+// each other.
 //
 // The parameters of the map are used as soon as they are computed: the last layer's units are computed in windows of
-// coordinates, so that a tile never holds more of them than one window.
+// coordinates, so that a tile holds the parameters of one window at a time.
 //
-// Levels of a sequential network are computed in panels of several, because each has little work for a team of warps.
-// Inputs of a panel's units from before it are complete, so all warps begin their sums. One warp continues them level
-// by level, a row for each lane, without waiting: each lane reads only values that it has written, and the weights are
-// kept in shared memory.
+// Levels of a sequential network are computed in panels of several levels, because one level has little work for a team
+// of warps. Inputs from before a panel are complete, so that all warps begin the sums of its units. One warp continues
+// the sums level by level, a row for each lane, without waiting, because each lane reads only values that it has
+// written, and weights are kept in shared memory.
 #pragma once
 
 #include <cstdint>
@@ -18,46 +19,49 @@
 
 namespace headrace {
 
-// The work of a stage on its units: all of it, or, in a panel, to begin sums over inputs from before it, or to continue
-// these over the remaining inputs.
+// The part of a stage's work on its units: the whole; or, in a panel, the begin of sums, over inputs from before the
+// panel, or the continuation of sums, over the remaining inputs.
 enum class StagePart : uint8_t { whole, begun, continued };
 
-// Units [begin, end) of a layer. All their inputs are complete after the stages before.
+// Units [begin, end) of a layer. All inputs of the units are complete after the stages before.
 struct UnitRange {
     int layer, begin, end;
     StagePart part = StagePart::whole;
-    int from = 0;   // for a continued sum: the first missing term. For a sum that is begun: its end
-    int kept = 0;   // and the start of its weights and biases among those that a panel keeps
-    int taken = 0;  // for begun sums: the blocks of stages before it that other warps may take meanwhile
+    int from = 0;   // for a continued sum, its first missing term; for a sum that is begun, its end
+    int kept = 0;   // start of the units' weights and biases among those that a panel keeps
+    int taken = 0;  // for begun sums: blocks of earlier stages that other warps may take at the same time
 };
 
-// A stage on the device, with the data of its layer that is read before the first weight. A level of a sequential
-// network has few units, and would otherwise wait for one pointer after the other.
+// A stage on the device, with the data of its layer that are read before the first weight, because a level of a
+// sequential network has few units, and would otherwise wait for one pointer after another.
 struct alignas(16) Stage {
-    const uint32_t* row;  // as in Layer
+    const uint32_t* row;  // `row` and `visible` are those of Layer
     const int* visible;
     int begin, end;
-    int from, terms;  // inputs that the last unit reads, which are the most; in a panel, those of this part
-    int input;        // line of the first unit among the units; -1: the network's inputs
+    int from, terms;  // inputs that the last unit reads, which reads most; in a panel, inputs of the stage's part
+    int input;        // line of the layer's first input among the units; -1: the network's inputs
     int value;        // line of the layer's first unit on a tape
-    int output;       // and where outputs have one window
+    int output;       // line of the layer's first unit where outputs have one window
     uint32_t bias;
-    uint16_t layer, kept, taken;  // the last two as in UnitRange
+    uint16_t layer, kept, taken;  // kept and taken are those of UnitRange
     uint8_t activation;
     StagePart part;
-    bool is_hidden, is_joined, keeps_sum;  // is_joined: a term is added to products or multiplies them
+    bool is_hidden, is_joined, keeps_sum;  // is_joined: a term is added to products, or multiplies them
 };
 static_assert(sizeof(Stage) == 64);
 
-// Stages, followed by the coordinates (a range of the transform's active ones) that they determine. `window`: the first
-// unit of the last layer among them, or in the panel.
+// Stages, and the coordinates (a range of the active ones) that these stages determine. `window` is the first unit of
+// the last layer in these stages, or in the panel.
 struct StagePhase {
     int stage_begin, stage_end, coordinate_begin, coordinate_end, window;
-    int panel_end = 0, levels = 0;  // at the first phase of a panel: the end of its stages, and its further levels
-    bool is_level = false;          // of a panel; it begins where the phase before it ends
+    int panel_end = 0, levels = 0;  // in the first phase of a panel: end of the panel's stages, and number of its
+                                    // further levels
+    bool is_level = false;          // whether the phase is a level of a panel; such a phase begins where the phase
+                                    // before ends
 };
 
-// Values that a stage of a panel keeps: its units' weights, from the first term that a sum lacks on, and biases.
+// The number of values that a stage of a panel keeps: weights of its units, from the first term that a sum lacks on,
+// and biases.
 HR_FN int fours_of(int n) {
     return (n + 3) / 4;
 }
@@ -65,20 +69,21 @@ inline int kept_numbers(int units, int from, int terms) {
     return 4 * (units * fours_of(terms - from) + fours_of(units));
 }
 
-// After the last stage and the last phase there is an additional one, which is read ahead and never used.
+// The stages and the phases of a network. Stages and phases end with an additional element, which is read ahead and
+// never used.
 struct StagePlan {
     const Stage* stages;
     const StagePhase* phases;
     int n_phases;
 };
 
-// The backward pass of a layer: operations [op_begin, op_end) of the plan for the gradients by its inputs, and their
-// number.
+// The backward pass of a layer: operations [op_begin, op_end) of the plan compute the gradients by its inputs, whose
+// number is `inputs`.
 struct BackLayer {
     int layer, op_begin, op_end, inputs;
 };
 
-// Counterpart of BackPlan: the layers of positions [from, to) are [done[to], done[from]).
+// The plan of a backward pass by layers: the layers of positions [from, to) are [done[to], done[from]).
 struct BackLayerPlan {
     const BackLayer* layers;
     const int* done;
@@ -88,19 +93,20 @@ template <class T>
 struct DevicePart<MaskedNetwork<T>> {
     StagePlan plan;
     BackLayerPlan back;
-    bool has_levels;  // one direction of the network is sequential
+    bool has_levels;  // whether one direction of the network is sequential
 };
 
 struct StagePlanStorage {
     std::vector<UnitRange> stages;
     std::vector<StagePhase> phases;
-    int most_window = 0;  // units of the largest window
+    int most_window = 0;  // number of units of the largest window
 };
 
-// All inputs of the network are given: layer by layer.
+// Stages for a direction in which all inputs of the network are given: layer by layer.
 StagePlanStorage parallel_stages(const MaskedConditioner& t);
 
-// Used while inputs of the network are being computed: level by level, each unit as soon as its inputs are known.
+// Stages for a direction in which inputs of the network are being computed: level by level, each unit as soon as its
+// inputs are computed.
 StagePlanStorage sequential_stages(const MaskedConditioner& t);
 
 struct BackLayerStorage {
@@ -108,7 +114,7 @@ struct BackLayerStorage {
     std::vector<int> done;
 };
 
-// The operations of a plan for this number of positions, layer by layer.
+// The operations of a plan for the given number of positions, layer by layer.
 BackLayerStorage back_layers(const BackPlan& plan, int positions, const std::vector<MaskedConditioner::LayerShape>& of);
 
 }  // namespace headrace

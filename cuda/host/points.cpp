@@ -66,12 +66,13 @@ template <class T>
 DevicePoints<T>::~DevicePoints() {
     try {
         const OnDevice on(device_);
-        order_.wait_for_all(default_stream);  // in whose order the memory is freed
+        order_.wait_for_all(default_stream);  // the order in which the memory is freed
     } catch (const CudaError&) {              // the memory of a lost device is lost, too
     }
 }
 
-// Memory is allocated, and the previous memory freed, in the order of the default stream.
+// Copies values of a step to the device. Memory is allocated, and earlier memory freed, in the order of the default
+// stream.
 template <class T>
 template <class Number>
 void DevicePoints<T>::take(DeviceBuffer<Number>& buffer, size_t n) {

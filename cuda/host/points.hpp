@@ -1,4 +1,4 @@
-// Points that a dual ascent moves, on a device: the counterpart of cpp/core/points.hpp.
+// Points of dual ascent on a device: the counterpart of cpp/core/points.hpp.
 #pragma once
 
 #include <mutex>
@@ -10,11 +10,12 @@
 
 namespace headrace {
 
-// Calls on any streams follow each other on the device. No call waits for it, unless its comment names a wait.
+// The points on a device. Calls on any streams follow each other on the device. No call waits for the device, unless
+// its comment names a wait.
 template <class T>
 class DevicePoints {
   public:
-    // Copies rows in, which are on this device; weights may be null.
+    // Points copied from rows on the given device; weights may be null.
     DevicePoints(const ArrayView& rows, int64_t count, int features, const T* weights, int device, cudaStream_t stream);
     ~DevicePoints();
 
@@ -23,21 +24,21 @@ class DevicePoints {
     int device() const { return device_; }
 
     // Moves all points. The sums (features, ascent_sum_count) for the next map are copied to the host, for which the
-    // call waits; none for an empty next_center. A sum's error is at most that of 256 rows added in T, some 256 eps of
-    // the magnitudes; the further sums are in float64, in an order that depends only on the shape.
+    // call waits; an empty next_center gives no sums. The error of a sum is at most that of adding 256 rows in T, some
+    // 256 eps of the magnitudes; further additions are in float64, in an order that depends only on the shape.
     std::vector<double> step(const PointsStep& step, cudaStream_t stream);
 
-    // A step with values on the device, where the sums stay: those of the last step that requested any, and then the
-    // sum of the log-Jacobians.
+    // A step whose parameters are on the device, where its sums stay. `sums` has the sums of the last step that
+    // requested any, and then the sum of the log-Jacobians.
     void step(const AscentStructure& structure, const AscentNumbers<T>& numbers, bool wants_sums, cudaStream_t stream);
     const double* sums() const { return sums_.get(); }
 
-    // Points in their current memory layout.
+    // The points in their memory layout.
     const AscentLayout& layout() const { return layout_; }
     const T* tiles() const { return z_.get(); }
 
-    void values(T* out, cudaStream_t stream);        // (count, features)
-    void squares(double* out, cudaStream_t stream);  // of each row's distance from 0
+    void values(T* out, cudaStream_t stream);        // writes the values (count, features)
+    void squares(double* out, cudaStream_t stream);  // writes the squared distance of each row from 0
     void log_jacobian(double* out, cudaStream_t stream);
 
   private:
@@ -49,9 +50,9 @@ class DevicePoints {
     int device_;
     AscentLayout layout_;
     std::mutex mutex_;                     // locked while work is queued
-    DeviceBuffer<T> z_, moved_, weights_;  // moved_: for steps that cannot be in place
+    DeviceBuffer<T> z_, moved_, weights_;  // moved_ is for steps that cannot be in place
     DeviceBuffer<double> log_jacobian_, partial_, sums_;
-    DeviceBuffer<char> numbers_;  // of a step
+    DeviceBuffer<char> numbers_;  // parameters of a step
     StreamOrder order_;
 };
 

@@ -1,5 +1,5 @@
-// A program on a device: the counterpart of cpp/core/program.hpp. Weights, steps and all arrays of a request are in its
-// memory; work is queued on the caller's stream without a wait, unless a comment names one.
+// A program on a device: the counterpart of cpp/core/program.hpp. Weights, steps and all arrays of a request are in
+// device memory; work is queued on the caller's stream without a wait, unless a comment names one.
 #pragma once
 
 #include <functional>
@@ -25,7 +25,8 @@ inline void wait_for(cudaStream_t stream) {
 template <class T>
 class DeviceProgram {
   public:
-    // Waits: the kernels' arguments are copied to the device. `products`: of networks, exact in float64.
+    // A program, whose constructor waits until the arguments of kernels are copied to the device. `products` is the
+    // computation of networks' products; in float64 they are exact.
     DeviceProgram(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps,
                   ContextScale context_scale, Products products, int device);
     ~DeviceProgram();
@@ -37,33 +38,34 @@ class DeviceProgram {
     size_t n_weights() const { return structure_.n_weights(); }
     const Structure& structure() const { return structure_; }
 
-    // `parameters`: a vector in place of the weights for only this call, or null.
+    // Queues the run of a request. `parameters` is a vector in place of the weights for this call, or null.
     void run(const Request<T>& request, const T* parameters, cudaStream_t stream);
-    // A row that is not finite makes its own gradient NaN, and that of all weights.
+    // Queues a run and its backward pass. A row that is not finite makes its own gradient and the gradient of all
+    // weights NaN.
     void run_gradient(const Request<T>& request, const GradientRequest<T>& gradient, const T* parameters,
                       cudaStream_t stream);
 
-    // Copies within the device; entries that are no weights (padding, masked entries) become zero.
+    // Copy weights within the device; entries that are no weights (padding, masked entries) become zero.
     void weights(T* out, cudaStream_t stream);
     void set_weights(const T* in, cudaStream_t stream);
-    // From and to the host. These wait.
+    // Copy weights from and to the host, for which the calls wait.
     std::vector<T> host_weights();
     void set_host_weights(const T* in);
 
-    // Calls update(weights) to queue changes of the weights in place; entries that are no weights must stay zero.
+    // Calls update(weights), which queues changes of the weights in place; entries that are no weights must stay zero.
     void update(cudaStream_t stream, const std::function<void(T*)>& update);
-    // 1 where an element of the vector is a weight, on the device.
+    // An array on the device with 1 where an element of the weight vector is a weight.
     const uint8_t* is_weight() const { return is_weight_.get(); }
 
   private:
-    // One direction on the device.
+    // One direction of the program on the device.
     struct Side {
         DeviceBuffer<char> memory;
         DeviceChain<T> chain{};
         Place run_place{};
-        SumTasks<T> sums{};  // sums of the weights' gradient
+        SumTasks<T> sums{};  // sums of the gradient by weights
         DeviceBuffer<T> ready;
-        bool is_ready = false;  // for the current weights
+        bool is_ready = false;  // whether the ready parameters are those of the current weights
     };
 
     void place(Side& side, const Compiled<T>& compiled);
@@ -77,11 +79,11 @@ class DeviceProgram {
     Structure structure_;
     Chains<T> chains_;
     std::mutex mutex_;  // locked while work is queued
-    Side sides_[2][2];  // transforms only or with the base; forward or inverse
+    Side sides_[2][2];  // indices: transforms alone or with the base; forward or inverse
     bool has_base_steps_;
     DeviceBuffer<uint8_t> is_weight_;
     DeviceBuffer<T> weights_;
-    StreamOrder order_;  // order of the weights and the ready parameters
+    StreamOrder order_;  // order of uses of the weights and the ready parameters
 };
 
 extern template class DeviceProgram<float>;

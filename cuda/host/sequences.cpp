@@ -12,7 +12,7 @@ std::vector<CausalLayer> layers_of(const CausalNetwork& network) {
     return {network.layers, network.layers + network.n_layers};
 }
 
-// A contiguous array [row][step][columns].
+// A view of a contiguous array [row][step][columns].
 template <class T>
 SequenceView view_of(const T* data, int64_t row, int64_t step) {
     constexpr int64_t size = sizeof(T);
@@ -24,7 +24,7 @@ SequenceView from(SequenceView view, int64_t row, int64_t step) {
     return view;
 }
 
-// The first frame that steps [begin, end) read, and the number of those up to the last one.
+// The first frame that steps [begin, end) read, the number of frames that they read, and the last of all frames.
 struct Frames {
     int64_t first, count, last;
     Frames(const CausalNetwork& n, int64_t all, int64_t begin, int64_t end)
@@ -38,7 +38,7 @@ DeviceBuffer<T> numbers_of(int64_t n, cudaStream_t stream) {
 
 }  // namespace
 
-// Values of layers for some rows and positions, and further arguments of a layer.
+// Memory for values of layers at some positions of some rows, and for further arguments of a layer.
 template <class T>
 struct DeviceCausalTransform<T>::Room {
     DeviceBuffer<T> values, next, skip, hidden, raw, bias, frames, gated;
@@ -66,7 +66,7 @@ template <class T>
 DeviceCausalTransform<T>::~DeviceCausalTransform() {
     try {
         const OnDevice on(device_);
-        order_.wait_for_all(default_stream);  // in whose order the memory is freed
+        order_.wait_for_all(default_stream);  // the order in which the memory is freed
     } catch (const CudaError&) {              // the memory of a lost device is lost, too
     }
 }
@@ -78,7 +78,7 @@ CausalMap<T> DeviceCausalTransform<T>::map_for(bool in_parallel) const {
             to_data,      has_level_,       map_.template options<T>()};
 }
 
-// Gate biases of a layer with the context's part, for these rows.
+// Computes gate biases of a layer, with the part of the context, for some rows.
 template <class T>
 void DeviceCausalTransform<T>::fold(const SequencesOnDevice<T>& call, int l, int64_t row, int64_t rows, T* to,
                                     int64_t to_row, cudaStream_t stream) const {
@@ -90,7 +90,7 @@ void DeviceCausalTransform<T>::fold(const SequencesOnDevice<T>& call, int l, int
     p.taps = 1;
     p.inputs = p.values = n.context;
     p.start = call.weights + layer.gate_bias;
-    // The rows are positions of one row.
+    // Rows of the kernel's call are here positions of one row.
     p.x = view_of(call.context + (call.one_context_row ? 0 : row * n.context), 0, n.context);
     p.rows = 1;
     p.n = call.one_context_row ? 1 : rows;
@@ -119,8 +119,8 @@ void DeviceCausalTransform<T>::multiply_frames(const SequencesOnDevice<T>& call,
     causal_products(p, stream);
 }
 
-// Values of all layers at positions [start, start + n) of some rows, then the head's outputs to room.raw. Positions
-// before `start` count as zero in every layer.
+// Computes values of all layers at positions [start, start + n) of some rows, then outputs of the head in room.raw.
+// Values of layers before `start` count as zero.
 template <class T>
 void DeviceCausalTransform<T>::layers(const SequencesOnDevice<T>& call, Room& room, int64_t row, int64_t rows,
                                       int64_t start, int64_t n, cudaStream_t stream) const {
@@ -174,7 +174,7 @@ void DeviceCausalTransform<T>::layers(const SequencesOnDevice<T>& call, Room& ro
     }
 }
 
-// Positions [begin, end) of some rows, after a warm-up, so that layers have the values of whole rows.
+// Computes positions [begin, end) of some rows, after a warm-up, so that layers have the values of whole rows.
 template <class T>
 void DeviceCausalTransform<T>::part(const SequencesOnDevice<T>& call, Room& room, int64_t row, int64_t rows,
                                     int64_t begin, int64_t end, cudaStream_t stream) const {
@@ -226,7 +226,7 @@ void DeviceCausalTransform<T>::parallel(const SequencesOnDevice<T>& call, cudaSt
     const int64_t gates = gate_units(net), raw = call.raw ? 0 : net.outputs;
     const int64_t of_frames = net.covariates > 0 ? (gates + net.hop - 1) / net.hop : 0;
     const int64_t each =
-        (2 * net.channel_units + 2 * net.skip_units + raw + of_frames) * int64_t(sizeof(T));  // of a position
+        (2 * net.channel_units + 2 * net.skip_units + raw + of_frames) * int64_t(sizeof(T));  // bytes of a position
     const int64_t warm_up = network_.warm_up(), most = std::max<int64_t>(1, causal_bytes / each);
     const int64_t length = std::max(most, least_warm_ups * warm_up);
     const int64_t parts = (call.steps + length - 1) / length;
@@ -250,7 +250,7 @@ void DeviceCausalTransform<T>::parallel(const SequencesOnDevice<T>& call, cudaSt
                  stream);
 }
 
-// All steps of some rows.
+// Computes all steps of some rows, one after another.
 template <class T>
 void DeviceCausalTransform<T>::steps(const SequencesOnDevice<T>& call, int64_t row, int64_t rows,
                                      cudaStream_t stream) const {

@@ -1,5 +1,5 @@
-// Transforms of sequences on a device: the counterpart of cpp/core/sequences/transform.hpp. Arrays of a call are on the
-// device; work is queued on the caller's stream without a wait.
+// Transforms of sequences on a device: the counterpart of cpp/core/sequences/transform.hpp. The arrays of a call are on
+// the device; work is queued on the caller's stream without a wait.
 #pragma once
 
 #include <mutex>
@@ -13,35 +13,35 @@
 
 namespace headrace {
 
-// The arguments of a call. Missing arrays are null; all but `given` are contiguous.
+// The arguments of a call. Missing arrays are null; all arrays but `given` are contiguous.
 template <class T>
 struct SequencesOnDevice {
     const T* weights = nullptr;
     int64_t rows = 0, steps = 0;
-    SequenceView given;              // (rows, steps, values)
-    const T* context = nullptr;      // (rows, context), or
-    bool one_context_row = false;    // (1, context)
-    const T* covariates = nullptr;   // (rows, frames, covariates), or
-    bool one_covariate_row = false;  // (1, frames, covariates)
+    SequenceView given;              // input, (rows, steps, values)
+    const T* context = nullptr;      // (rows, context), or (1, context)
+    bool one_context_row = false;    // whether the context has one row
+    const T* covariates = nullptr;   // (rows, frames, covariates), or (1, frames, covariates)
+    bool one_covariate_row = false;  // whether the covariates have one row
     int64_t frames = 0;              // frame f belongs to steps [f hop, (f + 1) hop)
-    T* value = nullptr;              // (rows, steps, values)
-    T* log_det = nullptr;            // (rows, steps): of the direction of the call
-    T* raw = nullptr;                // (rows, steps, outputs) of the network
+    T* value = nullptr;              // results, (rows, steps, values)
+    T* log_det = nullptr;            // log-determinants of the call's direction, (rows, steps)
+    T* raw = nullptr;                // outputs of the network, (rows, steps, outputs)
 };
 
 template <class T>
 class DeviceCausalTransform {
   public:
-    // Waits: the layers' sizes are copied to the device. Throws std::invalid_argument for a map without a kernel on the
-    // device.
+    // A transform, whose constructor waits until the sizes of layers are copied to the device. Throws
+    // std::invalid_argument for a map without a kernel on the device.
     DeviceCausalTransform(CausalOptions options, const MapSettings& map, bool reads_data, bool has_level, int device);
     ~DeviceCausalTransform();
 
     const CausalConvolution& network() const { return network_; }
     int device() const { return device_; }
 
-    // From the side that the network reads, and to it. Bits of a row depend on neither the other rows nor later steps,
-    // and outputs of a step are those of the other direction.
+    // `parallel` runs from the side that the network reads, `sequential` to that side. Bits of a row depend neither on
+    // other rows nor on later steps, and outputs of a step are equal in both directions.
     void parallel(const SequencesOnDevice<T>& call, cudaStream_t stream);
     void sequential(const SequencesOnDevice<T>& call, cudaStream_t stream);
 
@@ -65,10 +65,10 @@ class DeviceCausalTransform {
     int device_;
     DeviceBuffer<CausalLayer> layers_;
     std::mutex mutex_;
-    StreamOrder order_;  // order of the layers' sizes
+    StreamOrder order_;  // order of uses of the layers' sizes
 };
 
-// See PredictionCallOnDevice; log_gain (columns,) receives the gains' logarithms.
+// Runs a linear prediction (PredictionCallOnDevice); log_gain (columns,) receives the logarithms of the gains.
 template <class T>
 void predict_on(PredictionCallOnDevice<T> call, int device, cudaStream_t stream);
 

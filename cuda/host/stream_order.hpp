@@ -1,9 +1,9 @@
-// Readers and writers of one block of device memory, on any streams: a reader waits on its stream for the last writer,
-// a writer for all readers since. The host never waits.
+// The order of readers and writers of one block of device memory, on any streams: the stream of a reader waits for the
+// last writer, and the stream of a writer for all readers since. The host never waits.
 //
 //     {
 //         const StreamOrder::Writing writing(order, stream);
-//         ...  // queue on the stream; work queued so far counts, also if this ends by an exception
+// ... // work that is queued on the stream here counts, also after an exception
 //     }
 #pragma once
 
@@ -15,12 +15,12 @@
 
 namespace headrace {
 
-// A call that is recorded in a CUDA graph would be ordered once, while it is recorded, and never when the graph runs: a
-// graph cannot wait for the events of uses outside of it.
+// Refuses calls that are recorded in a CUDA graph. A recorded call would be ordered once, when it is recorded, and
+// never when the graph runs, because a graph cannot wait for events of uses outside of it.
 inline void refuse_capture(cudaStream_t stream) {
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     const cudaError_t error = cudaStreamIsCapturing(stream, &status);
-    const bool by_another = error == cudaErrorStreamCaptureImplicit;  // of the default stream
+    const bool by_another = error == cudaErrorStreamCaptureImplicit;  // the capture is of the default stream
     if (by_another) {
         cudaGetLastError();
     } else {
@@ -71,23 +71,24 @@ class StreamOrder {
         cudaStream_t stream_;
     };
 
-    // Work queued on `stream` from now on follows every use so far.
+    // Lets work that is queued on `stream` from now on follow every earlier use.
     void wait_for_all(cudaStream_t stream) const {
         for (const auto& [user, use] : uses_) wait(stream, use);
     }
 
   private:
-    // A stream; for handles that mean another stream in each thread, with the thread.
+    // A stream, and for handles that name a different stream in each thread also the thread.
     using User = std::pair<cudaStream_t, std::thread::id>;
     struct Use {
         cudaEvent_t event;
-        bool wrote;  // last of all
+        bool wrote;  // whether the last use wrote
     };
 
     static User user_of(cudaStream_t stream) {
         return {stream, stream == cudaStreamPerThread ? std::this_thread::get_id() : std::thread::id()};
     }
-    // Also for uses by the same handle: a destroyed stream may have left its handle to another.
+    // Lets a stream wait for a use, also one by the same handle, because a later stream may have the handle of a
+    // destroyed stream.
     static void wait(cudaStream_t stream, const Use& use) {
         check_cuda(cudaStreamWaitEvent(stream, use.event, 0), "wait for a stream");
     }
@@ -95,7 +96,7 @@ class StreamOrder {
         for (const auto& [user, use] : uses_)
             if (use.wrote) wait(stream, use);
     }
-    // All earlier work of the user is waited for here, so that its one event represents all.
+    // Records a use, after a wait for all earlier work of the user, so that one event represents all its work.
     void record(cudaStream_t stream, bool wrote) noexcept {
         try {
             const User user = user_of(stream);
@@ -114,7 +115,7 @@ class StreamOrder {
             if (wrote)
                 for (auto& [other, its] : uses_) its.wrote = false;
             use.wrote = wrote || was_writer;
-        } catch (...) {  // a device that is lost: the next calls report it
+        } catch (...) {  // the next calls report a device that is lost
         }
     }
 

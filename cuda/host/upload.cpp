@@ -11,7 +11,7 @@
 namespace headrace {
 namespace {
 
-// Pinned memory, and the event after the copy from it that was queued last.
+// Pinned memory, and the event after the last copy that was queued from it.
 struct Piece {
     char* data;
     size_t size;
@@ -20,7 +20,7 @@ struct Piece {
     bool is_free() const {
         const cudaError_t error = cudaEventQuery(copied);
         if (error == cudaErrorNotReady) {
-            cudaGetLastError();  // an answer, and not the next call's fault
+            cudaGetLastError();  // clears the status "not ready", which the next call would report as an error
             return false;
         }
         check_cuda(error, "copy to the device");
@@ -28,8 +28,7 @@ struct Piece {
     }
 };
 
-// The staging blocks of one device, and their events. Memory that is not pinned would be copied by a call that may
-// wait.
+// The blocks of pinned memory of one device, and their events. A copy from memory that is not pinned may wait.
 class Staging {
   public:
     void copy(void* to, const void* from, size_t bytes, cudaStream_t stream) {
@@ -55,7 +54,7 @@ class Staging {
         bytes_ += size;
         return pieces_.emplace_back(Piece{static_cast<char*>(data), size, event});
     }
-    // Waits.
+    // Waits for all copies, and frees the memory.
     void clear() {
         for (const Piece& piece : pieces_) check_cuda(cudaEventSynchronize(piece.copied), "copy to the device");
         for (const Piece& piece : pieces_) {
@@ -74,7 +73,7 @@ class Staging {
 
 Staging& staging_of(int device) {
     static std::mutex mutex;
-    static std::map<int, Staging> of_device;  // they live as long as the process
+    static std::map<int, Staging> of_device;  // lives as long as the process
     const std::lock_guard<std::mutex> lock(mutex);
     return of_device[device];
 }

@@ -1,4 +1,4 @@
-// Small host arrays to the device without waiting for the device.
+// Copies of small host arrays to a device without waiting for the device.
 #pragma once
 
 #include <vector>
@@ -7,7 +7,7 @@
 
 namespace headrace {
 
-// Copies in the stream's order; the host's memory may change as soon as the call returns. The data are copied through
+// Copies bytes in the order of the stream; the host's memory may change as soon as the call returns. Data pass through
 // pinned memory that is reused. No call waits while at most most_staged_bytes are being copied to the device.
 void upload_bytes(void* to, const void* from, size_t bytes, cudaStream_t stream);
 

@@ -1,14 +1,14 @@
-// The CUDA device language, or its emulation by the host compiler that tests build (tests/cuda_emulation). Kernels use
-// it through two macros:
+// The CUDA device language, or in tests its emulation by the host compiler (tests/cuda_emulation). Kernels use two
+// macros:
 //
 //   HR_LAUNCH(kernel, grid, block, bytes of dynamic shared memory, stream, arguments...)
-//   HR_DYNAMIC_SHARED(T, name)    T* name, the block's dynamic shared memory, aligned to 16 bytes
+// HR_DYNAMIC_SHARED(T, name) T* name: the dynamic shared memory of the block, aligned to 16 bytes
 //
 // Kernels may use only features that the emulation can check: no static shared memory, no grid barriers, no atomics on
 // floating-point numbers, no cooperative groups.
 #pragma once
 
-//   HR_APART a function that is not inlined: it has registers of its own
+// HR_APART marks a function that is not inlined, so that it has separate registers.
 #ifdef HR_EMULATE
 #include "cuda_emulation.hpp"
 #define HR_APART

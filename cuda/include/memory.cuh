@@ -1,4 +1,4 @@
-// Device memory that belongs to a stream: allocated and freed in its order, so that no call waits.
+// Device memory that belongs to a stream: it is allocated and freed in the order of the stream, so that no call waits.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ struct CudaOutOfMemory : CudaError {
     using CudaError::CudaError;
 };
 
-// Whether every later call of the process on this device fails too, because a kernel died and its context with it.
+// Whether every later call of the process on this device fails, because a kernel has destroyed the context.
 inline bool is_context_lost(cudaError_t error) {
     switch (error) {
         case cudaErrorIllegalAddress:
@@ -39,7 +39,7 @@ inline bool is_context_lost(cudaError_t error) {
 // Throws the error of a call of the CUDA runtime; `what` names the attempted operation.
 inline void check_cuda(cudaError_t error, const char* what) {
     if (error == cudaSuccess) return;
-    cudaGetLastError();  // a launch that failed is not the next call's fault
+    cudaGetLastError();  // clears the error of a failed launch, which the next call would report
     std::string message = std::string(what) + ": " + cudaGetErrorString(error);
     if (is_context_lost(error))
         message += " (error " + std::to_string(int(error)) +
@@ -49,7 +49,7 @@ inline void check_cuda(cudaError_t error, const char* what) {
     throw CudaError(message);
 }
 
-// After HR_LAUNCH: a launch that could not start.
+// Throws an error after HR_LAUNCH if the launch could not start.
 inline void check_launch(const char* kernel) {
     check_cuda(cudaGetLastError(), kernel);
 }
@@ -69,8 +69,9 @@ class OnDevice {
     int before_ = 0;
 };
 
-// Called before HR_LAUNCH: lets a kernel use all the dynamic shared memory that a block of the device may have. Always
-// all: the limit belongs to the kernel, not to a launch, and another thread may be about to launch it.
+// Lets a kernel use all dynamic shared memory that a block of the device may have; called before HR_LAUNCH. The limit
+// belongs to the kernel and not to a launch, so that it is always the whole memory, because another thread may be about
+// to launch the kernel.
 template <class Kernel>
 void allow_shared(Kernel* kernel) {
     int device = 0, most = 0;
@@ -83,13 +84,13 @@ void allow_shared(Kernel* kernel) {
 // The stream in whose order memory that outlives a call is allocated and freed.
 constexpr cudaStream_t default_stream = nullptr;
 
-// A pool of this library's own for each device, which keeps this much unused memory: the runtime's own pool would free
-// it at every synchronisation, and every call would have to map it again.
+// The size of unused memory that this library's pool of each device keeps. The runtime's default pool would free unused
+// memory at every synchronisation, and every call would map it again.
 constexpr uint64_t kept_bytes = uint64_t(1) << 30;
 
 inline cudaMemPool_t pool_of(int device) {
     static std::mutex mutex;
-    static std::map<int, cudaMemPool_t> pools;  // they live as long as the process
+    static std::map<int, cudaMemPool_t> pools;  // lives as long as the process
     const std::lock_guard<std::mutex> lock(mutex);
     const auto found = pools.find(device);
     if (found != pools.end()) return found->second;
@@ -125,12 +126,13 @@ class DeviceBuffer {
         check_cuda(cudaMallocFromPoolAsync(&p, n * sizeof(T), pool_of(device_), stream), what.c_str());
         data_ = static_cast<T*>(p);
     }
-    // Waits.
+    // A buffer with values of the host; the constructor waits for the copy.
     DeviceBuffer(const std::vector<T>& host, cudaStream_t stream) : DeviceBuffer(host.size(), stream) {
         if (host.empty()) return;
         check_cuda(cudaMemcpyAsync(data_, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice, stream),
                    "copy to the device");
-        check_cuda(cudaStreamSynchronize(stream), "copy to the device");  // whose source may now go
+        check_cuda(cudaStreamSynchronize(stream), "copy to the device");  // the source of the copy may be freed
+                                                                          // afterwards
     }
     DeviceBuffer(DeviceBuffer&& other) noexcept { swap(other); }
     DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
@@ -139,7 +141,7 @@ class DeviceBuffer {
     }
     ~DeviceBuffer() {
         if (!data_) return;
-        int current = device_;  // a stream's address may be one of every device's
+        int current = device_;  // a stream's address may be valid on every device
         cudaGetDevice(&current);
         if (current != device_) cudaSetDevice(device_);
         cudaFreeAsync(data_, stream_);

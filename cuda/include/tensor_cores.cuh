@@ -1,13 +1,13 @@
-// Products of small matrices by the tensor cores. Their factors are TF32, with 11 significant bits and float32's range;
-// sums are float32, rounded toward zero. Compute capability 8.0 has them.
+// Products of small matrices by tensor cores, from compute capability 8.0 on. Factors are TF32, with 11 significant
+// bits and float32's range; sums are float32, rounded toward zero.
 //
 // A warp holds its matrices in fragments. With g = lane / 4 and t = lane % 4 a lane has, for half h of the terms,
 //
-//   a[2 h + i]   the left one (16, 8): row g + 8 i, column t + 4 h
-//   b[h]         the right one (8, 8): row t + 4 h, column g
-//   c[2 i + j]   the sums (16, 8): row g + 8 i, column 2 t + j
+// a[2 h + i] left factor (16, 8): row g + 8 i, column t + 4 h
+// b[h] right factor (8, 8): row t + 4 h, column g
+// c[2 i + j] sums (16, 8): row g + 8 i, column 2 t + j
 //
-// in the layout of PTX's mma.m16n8k8 ("Matrix Fragments for mma.m16n8k8", .tf32).
+// The layout of fragments is that of PTX's mma.m16n8k8 ("Matrix Fragments for mma.m16n8k8", .tf32).
 #pragma once
 
 #include <cmath>
@@ -31,18 +31,19 @@ __device__ inline float number_of(uint32_t bits) {
     return x;
 }
 
-constexpr uint32_t tf32_dropped = 0x1fff;  // bits that a factor in TF32 does not have
+constexpr uint32_t tf32_dropped = 0x1fff;  // bits of a float32 that a factor in TF32 lacks
 
 #ifdef HR_EMULATE
 
-// Rounded to nearest, ties away from zero.
+// The bits of a float32 rounded to TF32, to nearest, ties away from zero.
 inline uint32_t to_tf32(float x) {
     const uint32_t bits = bits_of(x);
     constexpr uint32_t magnitude = 0x7fffffff, infinity = 0x7f800000;
     return (bits & magnitude) >= infinity ? bits : (bits + (tf32_dropped + 1) / 2) & ~tf32_dropped;
 }
 
-// 2^exponent, for exponents of normal numbers; a product with it is exact, and takes a fraction of std::scalbn's time.
+// 2^exponent, for exponents of normal numbers. A product with this power is exact, and takes a fraction of
+// std::scalbn's time.
 inline double power_of_two(int exponent) {
     const uint64_t bits = uint64_t(1023 + exponent) << 52;
     double power;
@@ -50,14 +51,14 @@ inline double power_of_two(int exponent) {
     return power;
 }
 
-// The sum of n values as tensor cores are known to compute it: each is truncated two bits below the last one that
-// float32 would have for the largest of them, their sum is exact, and is rounded toward zero. Values are products of
-// float32, whose exponents, -298 to 256, are far from the ends of double's.
+// The sum of n values as tensor cores are known to compute it. Each value is truncated two bits below the last bit that
+// float32 would have for the largest value; the sum of the truncated values is exact, and is rounded toward zero.
+// Values are products of float32, whose exponents, -298 to 256, are far from the limits of double.
 inline float sum_of_tensor_core(const double* terms, int n) {
     double largest = 0, plain = 0;
     for (int i = 0; i < n; ++i) {
         const double size = std::fabs(terms[i]);
-        largest = size > largest ? size : largest;  // a NaN is in `plain`
+        largest = size > largest ? size : largest;  // a NaN stays in `plain`
         plain += terms[i];
     }
     if (largest == 0 || !std::isfinite(plain)) return float(plain);
@@ -73,12 +74,12 @@ inline float sum_of_tensor_core(const double* terms, int n) {
                                                                                    : nearest;
 }
 
-// c = a b or c += a b, four terms after four. Bits of a factor beyond TF32 are not read, like on the device.
+// Computes c = a b or c += a b, four terms after four. Bits of a factor beyond TF32 are not read, as on the device.
 inline void add_product(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&c)[4], bool is_first = false) {
     struct Factors {
         float a[4], b[2];
     };
-    static Factors warps[32][32];  // threads of a block are fibers of one thread
+    static Factors warps[32][32];  // the threads of a block are fibers of one thread
     Factors* const lanes = warps[threadIdx.x / 32];
     const int lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
     for (int i = 0; i < 4; ++i) lanes[lane].a[i] = number_of(a[i] & ~tf32_dropped);
@@ -106,12 +107,12 @@ __device__ __forceinline__ uint32_t to_tf32(float x) {
     return bits;
 }
 
-// c = a b or c += a b.
+// Computes c = a b or c += a b.
 __device__ __forceinline__ void add_product(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&c)[4],
                                             bool is_first = false) {
     const float before[4] = {is_first ? 0.0f : c[0], is_first ? 0.0f : c[1], is_first ? 0.0f : c[2],
                              is_first ? 0.0f : c[3]};
-    asm volatile(  // not moved by the compiler: all lanes of a warp have to be present
+    asm volatile(  // volatile, because all lanes of a warp must be present where the code has it
         "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%10, %11, %12, %13};"
         : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
@@ -121,16 +122,16 @@ __device__ __forceinline__ void add_product(const uint32_t (&a)[4], const uint32
 
 #endif
 
-// A value in the form that a product in TF32 reads.
+// A value in the form in which a product in TF32 reads it.
 __device__ inline float rounded_to_tf32(float x) {
     return number_of(to_tf32(x));
 }
-__device__ inline double rounded_to_tf32(double x) {  // no kernel has products of these in TF32
+__device__ inline double rounded_to_tf32(double x) {  // unused: no kernel has products of doubles in TF32
     return x;
 }
 
-// A float32 split into two factors: the nearest in TF32, and the remainder, of which a product reads TF32's bits;
-// together 23 bits or more. A value that is not finite has NaN as remainder.
+// A float32 that is split into two factors: the nearest TF32 value, and the remainder, of which a product reads the
+// bits of TF32. The two factors together have at least 23 bits. The remainder of a value that is not finite is NaN.
 struct SplitNumber {
     uint32_t nearest, rest;
 };

@@ -12,7 +12,8 @@ __device__ inline int64_t element_of_thread() {
     return int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
 }
 
-// The sum over a block of whole warps, in a fixed order, for its first thread. of_warp: a value for each warp, shared.
+// The sum over a block of whole warps, in a fixed order, which only the first thread returns. of_warp is shared memory
+// with a value for each warp.
 __device__ inline double block_sum(double x, double* of_warp) {
     constexpr unsigned warp = 32;
     for (unsigned step = warp / 2; step > 0; step /= 2) x += __shfl_down_sync(~0u, x, step);

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int threads = adam_threads, warp = 32;
 
-// Squares are summed in float64, so that they do not overflow.
+// Computes partial sums of squares in float64, so that they do not overflow.
 template <class T>
 __global__ void __launch_bounds__(threads) sum_squares(const T* x, int64_t n, double* parts) {
     HR_DYNAMIC_SHARED(double, of_warp);

@@ -17,7 +17,8 @@ __global__ void __launch_bounds__(threads) reset(int features, Kink* kinks) {
     if (k < features) kinks[k] = {1.0, 0.0, 0.0, 0.0, 1.0};
 }
 
-// Block f: line f of the affine map; the block after the last line: the data of coordinates.
+// Prepares a step: block f computes line f of the affine map, and the block behind the last line computes the data of
+// coordinates.
 template <class T>
 __global__ void __launch_bounds__(threads) prepare(Turn turn, int features, const Kink* kinks, AscentPlaces<T> places) {
     HR_DYNAMIC_SHARED(double, of_warp);

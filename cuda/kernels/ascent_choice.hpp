@@ -1,5 +1,5 @@
-// The choice of kinks between two steps of an ascent, on the device: the positions of the next kinks, and the bends of
-// coordinates there from the last sums, by cpp/math/kink.hpp.
+// The choice of kinks between two steps of dual ascent, on the device: the positions of the next kinks, and, by
+// cpp/math/kink.hpp, the bends of coordinates at the kinks from the last sums.
 #pragma once
 
 #include "../../cpp/math/kink.hpp"
@@ -7,14 +7,14 @@
 
 namespace headrace {
 
-// A turn z = U x[order] on the device; `matrix` in the form of the structure's tiles.
+// A rotation z = U x[order] on the device; `matrix` has the layout of the structure's tiles.
 struct Turn {
     const double* matrix;
     const int* order;
     const AscentTile* tiles;
 };
 
-// Buffers for a step, on the device.
+// Buffers for the parameters of a step, on the device.
 template <class T>
 struct AscentPlaces {
     T *bend, *center, *square, *matrix, *shift, *next_center, *next_square;
@@ -25,26 +25,27 @@ struct AscentPlaces {
     }
 };
 
-// All kinks as a x + b + c r = x.
+// Sets all kinks to the identity a x + b + c r = x.
 void ascent_identity(int features, Kink* kinks, cudaStream_t stream);
 
-// The step that takes coordinates through the kinks, and then turns them.
+// Computes the step that moves coordinates through the kinks and then rotates them.
 template <class T>
 void ascent_prepare(const Turn& turn, int features, const Kink* kinks, const AscentPlaces<T>& places,
                     cudaStream_t stream);
 
-// The next kinks' centers and squares: coordinate k of row rows[k] of the anchors, or drawn[k] where that is below 0.
+// Sets centers and squares of the next kinks: the center of coordinate k is that of row rows[k] of the anchors, or
+// drawn[k] where rows[k] is below 0.
 void ascent_aim(const AscentLayout& anchors, const double* z, const int64_t* rows, const double* drawn,
                 const KinkRule& rule, Kink* kinks, cudaStream_t stream);
 
-// The buffers as arguments of the step whose sums choose the kinks.
+// Copies the kinks to the buffers, for the step whose sums choose their bends.
 template <class T>
 void ascent_next(int features, const Kink* kinks, const AscentPlaces<T>& places, cudaStream_t stream);
 
-// a, b and c of the kinks from the sums at them.
+// Computes a, b and c of the kinks from the sums for these kinks.
 void ascent_choose(int features, const double* sums, const KinkRule& rule, Kink* kinks, cudaStream_t stream);
 
-// The mean over rows of their log-Jacobian - λ |z|² / 2, from these sums.
+// Computes the mean over rows of log-Jacobian - λ |z|² / 2 from the sums of a step.
 void ascent_judge(int features, const double* sums, double precision, double total, double* out, cudaStream_t stream);
 
 }  // namespace headrace

@@ -1,4 +1,4 @@
-// Runs in float32. Calls would spill 300 bytes of the registers that two tiles on a multiprocessor leave.
+// Runs in float32, without calls, which would spill 300 bytes of registers where two tiles are on a multiprocessor.
 #define HR_INLINE_FLOAT64
 #include "chain_launch.cuh"
 

@@ -1,5 +1,6 @@
-// A tile of rows through a whole program on the device: load (or draw), every step, store. The counterpart of
-// cpp/kernels/chain-inl.hpp, whose steps it uses; only the sharing of the work among threads differs.
+// The run of a tile of rows through a whole program on the device: load (or draw) rows, compute every step, store
+// results. The counterpart, cpp/kernels/chain-inl.hpp, has the same steps; only the division of the work among threads
+// differs.
 #pragma once
 
 #include <type_traits>
@@ -13,8 +14,8 @@ namespace {
 
 // ---- masked networks ------------------------------------------------------------------------------------------------
 
-// The stages of a phase of a network, one after another; those that begin a panel do not wait for each other. Data that
-// products do not need is read again after them, because they take all registers.
+// Runs the stages of a phase of a network, one after another; stages that begin a panel do not wait for each other.
+// Products need all registers, so that data that they do not use are read again afterwards.
 template <class T, bool in_shared, bool keeps_units>
 __device__ void run_stages(const Team& team, Products products, const PlacedStep<NetworkStep<T>>& d,
                            const Call<T>& call, int q, const TileState<T, in_shared, keeps_units>& t) {
@@ -33,7 +34,7 @@ __device__ void run_stages(const Team& team, Products products, const PlacedStep
             return Terms{0, is_last ? stage.terms : stage.visible[first(b) + sums_at_once - 1]};
         };
         Rounds rounds = rounds_of<T>(products, blocks, team);
-        // A network that is run level by level, too, has one order of terms for that.
+        // A network that is also run level by level has one order of terms in both directions.
         rounds.has_shares = is_whole && (products != Products::exact || !own.has_levels);
         rounds.taken = stage.taken;
         for_sums(
@@ -65,7 +66,7 @@ __device__ void run_stages(const Team& team, Products products, const PlacedStep
                 const Lines<T, in_shared> values = output().from(u);
                 for_first<finished_at_once>(n, [&](int j) { values.at(j, team.lane) = total[j]; });
             },
-            rounds, [&](int b, int m, T(&total)[finished_at_once]) {  // a unit's sum has the line of its later value
+            rounds, [&](int b, int m, T(&total)[finished_at_once]) {  // a unit's sum is in the line of its later value
                 const Lines<T, in_shared> begun = output().from(first(b) + m);
                 for_first<finished_at_once>(count(b) - m, [&](int j) { total[j] = begun.at(j, team.lane); });
             });
@@ -73,15 +74,15 @@ __device__ void run_stages(const Team& team, Products products, const PlacedStep
     }
 }
 
-// A masked network and its map, phase by phase.
+// Runs a masked network and its map, phase by phase.
 template <class T, bool in_shared, bool keeps_units>
 __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, const PlacedStep<NetworkStep<T>>& d,
                                 const Run<T>& run, TileState<T, in_shared, keeps_units>& t) {
     const StagePlan& plan = part_of(d.part, c).plan;
     if (keeps_units) t.slopes = t.units.from(c.slopes < 0 ? 0 : c.slopes);
     StagePhase phase{};
-    LevelEnds next{};                   // end of the panel's next level
-    const Stage* next_stage = nullptr;  // the next conditioner's first stage
+    LevelEnds next{};                   // ends of the panel's next level
+    const Stage* next_stage = nullptr;  // first stage of the panel's next level
     int levels = 0;                     // number of remaining levels of the panel
     for (int q = 0; levels > 0 || q < plan.n_phases; ++q) {
         if (levels > 0) {
@@ -98,17 +99,17 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
             run_stages(team, run.products, d, run.call, q, t);
             forget_loads();
             phase = plan.phases[q];
-            next = {};  // the stages before need its registers
+            next = {};  // freed, because the stages before need its registers
             next_stage = nullptr;
             levels = 0;
         }
         bool is_waited = levels == 0;
         if (phase.panel_end > 0) {
-            team.sync();  // the buffer is that of sums that were begun
+            team.sync();  // the buffer still has sums that were begun
             keep_weights(team, run.products, plan.stages, phase.stage_end, phase.panel_end,
                          run.call.weights + d.step.weights, t.partial);
             team.sync();
-            is_waited = team.warp != 0;  // the others wait until the first is at the panel's last level
+            is_waited = team.warp != 0;  // other warps wait until the first warp is at the panel's last level
             if (is_waited) {
                 q += phase.levels;
             } else {
@@ -128,7 +129,7 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
 
 // ---- in and out -----------------------------------------------------------------------------------------------------
 
-// A warp's share of the base's log-density of its lane's row.
+// The share of a warp in the base's log-density of its lane's row.
 template <class T, bool in_shared>
 __device__ T base_density(const Team& team, const DeviceChain<T>& d, const Call<T>& call,
                           const Lines<T, in_shared>& z) {
@@ -144,7 +145,7 @@ __device__ T base_density(const Team& team, const DeviceChain<T>& d, const Call<
     return sum;
 }
 
-// Columns [first, first + 4) of a row.
+// Draws columns [first, first + 4) of a row.
 template <class T>
 __device__ Columns<T> drawn_columns(const Chain<T>& chain, const Call<T>& call, uint64_t row, int first) {
     const uint32_t low = uint32_t(row), high = uint32_t(row >> 32), block = uint32_t(first / 4);
@@ -155,13 +156,14 @@ __device__ Columns<T> drawn_columns(const Chain<T>& chain, const Call<T>& call, 
     return density_columns<T>(*chain.density, call.ready, chain.features, slot_of, count, call.seed, low, high, block);
 }
 
-// Coordinates, or drawn values, and context to t.given; a row that is not finite becomes NaN, its log-determinant too.
+// Loads context and coordinates, or a sample, to t.given; a row that is not finite becomes NaN, and so does its
+// log-determinant.
 template <class T, bool in_shared, bool keeps_units>
 __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<T>& call, int64_t row, int rows,
                           TileState<T, in_shared, keeps_units>& t) {
     const Chain<T>& chain = d.chain;
     t.log_det = 0;
-    if (rows < team.rows)  // lanes past the last row are finite
+    if (rows < team.rows)  // lanes behind the last row become finite
         for (int s = team.warp; s < d.slots(); s += team.warps) t.given.at(s, team.lane) = 0;
     team.sync();
     if (call.input.data && chain.load_support) {
@@ -191,8 +193,8 @@ __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<
     team.sync();
 }
 
-// NaN in each warp's share of `log_det` for a row whose coordinates or log-determinant are not finite at the end of the
-// chain, and in all of its coordinates.
+// Makes all coordinates of a row NaN, and each warp's share of its `log_det`, where a coordinate or the log-determinant
+// is not finite at the end of the chain.
 template <class T, bool in_shared>
 __device__ void mark_overflows(const Team& team, const DeviceChain<T>& d, const WarpSums<T>& sums,
                                const Lines<T, in_shared>& z, T& log_det) {
@@ -201,13 +203,13 @@ __device__ void mark_overflows(const Team& team, const DeviceChain<T>& d, const 
     sums.put(team, bad);
     team.sync();
     bad = sums.total(team);
-    team.sync();  // the buffer is used again
+    team.sync();  // the buffer is used again afterwards
     if (bad == T(0)) return;
     log_det = bad;
     for (int s = d.chain.context + team.warp; s < d.slots(); s += team.warps) z.at(s, team.lane) = bad;
 }
 
-// The row's log-determinant and log-density, from the warps' shares.
+// Stores the row's log-determinant and log-density from the shares of warps.
 template <class T>
 __device__ void store_sums(const Team& team, const DeviceChain<T>& d, const Call<T>& call, int64_t row, int rows,
                            T log_det, T base) {
@@ -226,7 +228,7 @@ __device__ void store_sums(const Team& team, const DeviceChain<T>& d, const Call
     }
 }
 
-// Coordinates of rows [row, row + rows) from lines to an array of all rows.
+// Copies coordinates of rows [row, row + rows) from lines to an array of all rows.
 template <class T, class Out, bool in_shared>
 __device__ void store_tile(const Team& team, const Chain<T>& chain, const Lines<T, in_shared>& lines, int64_t row,
                            int rows, Out* values) {

@@ -1,4 +1,4 @@
-// The kernel of runs without a backward pass, and its launch. Included by a source for each floating type.
+// The kernel of runs without a backward pass, and its launch. One source for each floating type includes this file.
 #pragma once
 
 #include "chain.cuh"
@@ -7,15 +7,15 @@
 namespace headrace {
 namespace {
 
-// Use of registers: two tiles of eight warps where their lines are in shared memory, and three (or as many warps in
-// smaller blocks) where there are no products, which need the most; warps that wait for the L2 cache should not wait
-// for spilled registers, too.
+// The number of tiles for which registers must suffice: two tiles of eight warps where lines are in shared memory, and
+// three (or as many warps in smaller blocks) without products, which need most registers. For lines in global memory it
+// is one tile, because warps that wait for the L2 cache should not also wait for spilled registers.
 template <bool in_shared, bool products>
 constexpr int tiles_of_multiprocessor = in_shared ? (products ? 2 : 3) : 1;
 
-// Tiles of rows, block after block. Lines are in shared memory, after the scratch, or in the block's part of the
-// workspace. In shared memory products are exact, or on `tensor_cores`: a kernel that has both spills registers of
-// either. With `all_kinds` it includes conditioners with a kernel of their own.
+// Runs tiles of rows, block after block. Lines are in shared memory, behind the scratch, or in the block's part of the
+// workspace. With lines in shared memory, products are either exact or on `tensor_cores`, because a kernel with both
+// would spill registers. With `all_kinds` the kernel includes conditioners that need a separate kernel.
 template <class T, bool in_shared, bool products, bool tensor_cores, bool all_kinds = false>
 __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiprocessor<in_shared, products>)
     run_chain(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call, int tiles, T* workspace) {
@@ -27,10 +27,11 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
     t.slopes = {nullptr};
     const Products split = d.products == Products::three_tf32 ? Products::three_tf32 : Products::tf32;
     const Products kind = !in_shared ? d.products : tensor_cores ? split : Products::exact;
-    for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {  // of 32 bits: registers are scarce
+    for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {  // 32 bits, because registers are scarce
         const Lines<T, in_shared> lines{in_shared ? scratch + scratch_numbers(forgotten(team.warps))
                                                   : workspace + blockIdx.x * d.run_lines() * warp_rows};
-        // A separate variable: assigned at once, its loads would be of memory that the compiler cannot identify.
+        // A separate variable, because with a direct assignment the compiler could not identify the memory of its
+        // loads.
         const Lines<T, in_shared> other = d.in_place ? lines : lines.from(d.slots());
         t.given = lines;
         t.built = other;
@@ -62,7 +63,8 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
     }
 }
 
-// One kernel for all maps: splines take no more registers, and each kernel adds to the module's size.
+// The kernel for a chain. All maps share one kernel, because splines take no more registers, and each kernel adds to
+// the module's size.
 template <class T, bool all_kinds>
 auto* kernel_of(const DeviceChain<T>& d, const Place& place) {
     auto* kernel = run_chain<T, false, true, true, all_kinds>;

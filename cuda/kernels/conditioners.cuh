@@ -1,12 +1,12 @@
-// Kinds of conditioners on a device, by overloads for their struct. A kind is run position by position, like on the CPU
-// (steps/network.cuh), by
-//   advance(team, c, known, from, to)        positions [from, to): the parameters of their coordinates
-//   advance_back(team, c, known, from, to)   from the gradients by these to those by its inputs, and by its weights
-// The team waits before and after each. A kind with another order has a whole run and a whole backward pass in their
-// place, after each of which the team has waited:
-//   run_conditioner(team, c, d, run, t)           all its positions, and their coordinates through the map
-//   back_conditioner(team, c, d, tape, i, way)    d: the step that it is part of, the i-th
-// A masked network's are in chain.cuh and gradient.cuh.
+// Kinds of conditioners on a device, by overloads for their structs. A kind is computed position by position, as on the
+// CPU (steps/network.cuh), by
+// advance(team, c, known, from, to) parameters of the coordinates of positions [from, to)
+// advance_back(team, c, known, from, to) gradients by inputs and weights, from those by parameters
+// The team waits before and after each of these. A kind with another order has functions for a whole run and a whole
+// backward pass instead, and the team has waited at the end of each:
+// run_conditioner(team, c, d, run, t) all positions, and the map of their coordinates
+// back_conditioner(team, c, d, tape, i, way) d: its step, the i-th of the chain
+// chain.cuh and gradient.cuh have these functions for masked networks.
 #pragma once
 
 #include "tape.cuh"
@@ -19,10 +19,10 @@ template <class T, bool in_shared>
 struct Known {
     const NetworkStep<T>& step;
     const Call<T>& call;
-    const T* weights;           // its first weight
-    Lines<T, in_shared> input;  // its context, then its input coordinates, in their order
-    Lines<T, in_shared> own;    // its lines
-    bool is_recorded;           // whether these are lines of the tape
+    const T* weights;           // first weight of the conditioner
+    Lines<T, in_shared> input;  // context of the conditioner, then its input coordinates, in the order of its inputs
+    Lines<T, in_shared> own;    // lines of the conditioner
+    bool is_recorded;           // whether these lines are on the tape
 };
 
 template <class T>
@@ -31,7 +31,7 @@ struct KnownBack {
     const Call<T>& call;
     const T* weights;
     Lines<T, false> input, input_gradient;
-    Lines<T, false> values, gradients;  // its lines of the tape, and the same number for gradients
+    Lines<T, false> values, gradients;  // lines of the conditioner on the tape, and as many for gradients
 };
 
 }  // namespace

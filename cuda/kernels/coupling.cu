@@ -1,15 +1,15 @@
-// Bytes an element that must be moved, float32: value 4, its parameters 4 n_params, result 4, and 4 a row: 16 for an
-// affine map, 100 for a spline of 8 bins. In the backward pass value, gradient, result 12, parameters and their
-// gradients
-// 8 n_params: 28 and 196. Each value is read once and written once.
+// The number of bytes that must be moved for an element in float32 is 4 for its value, 4 n_params for its parameters
+// and 4 for its result, and 4 for each row: 16 for an affine map, 100 for a spline of 8 bins. In the backward pass it
+// is 12 for value, gradient and result, and 8 n_params for parameters and their gradients: 28 and 196. Each value is
+// read once and written once.
 //
-// A block takes stretches of whole rows. In float32 maps of one or two parameters are *direct*: a thread takes 16 bytes
-// of values and the parameters that belong to them, in a kernel for each number of parameters. All other maps are
-// *staged*: threads copy the parameters of as many elements as there are threads to shared memory, side by side, and
-// then compute an element each; an odd distance between elements prevents bank conflicts. A kernel is for all its maps
-// in both directions, because only the work on an element differs, and each kernel adds to the module's size.
-// Log-derivatives stay in shared memory until the stretch is done; then a few lanes sum each row, in an order that
-// depends only on its length.
+// A block takes stretches of whole rows. In float32, maps of one or two parameters are *direct*: a thread takes 16
+// bytes of values and their parameters, in a kernel for each number of parameters. All other maps are *staged*: threads
+// copy the parameters of as many elements as there are threads to shared memory, side by side, and then each thread
+// computes an element; an odd distance between elements prevents bank conflicts. A kernel has all its maps in both
+// directions, because only the work on an element differs, and each kernel adds to the module's size. Log-derivatives
+// stay in shared memory until the stretch is finished; then a few lanes sum each row, in an order that depends only on
+// its length.
 #define HR_SMALL_CODE
 #include "coupling.cuh"
 
@@ -31,17 +31,17 @@ constexpr int params_in_registers() {
         return Map::n_params(2) <= 2 ? Map::n_params(2) : 0;
     }
 }
-// Parameters of a direct map; 0 for a staged one.
+// The number of parameters of a direct map; 0 for a staged map.
 template <class Map, class T>
 constexpr int direct_params = sizeof(T) == 4 ? params_in_registers<Map>() : 0;
 
-// A map, in the form of a kernel's argument.
+// A map as an argument of a kernel.
 struct AnyMap {
     int index;
     bool inverse;
     int n_params;
 
-    // f.operator()<Map>() for those with `direct` parameters.
+    // Calls f.operator()<Map>() for a map with `direct` parameters.
     template <class T, int direct, class F>
     __device__ __forceinline__ void run(const F& f) const {
         with_map(index, [&]<class Map>() {
@@ -50,7 +50,7 @@ struct AnyMap {
     }
 };
 
-// Scratch values for each element that the backward pass of a map needs beside its parameters.
+// The number of scratch values of an element that the backward pass of a map needs beside its parameters.
 template <class Map>
 constexpr int room_of(int bins) {
     if constexpr (requires { Map::n_room(bins); }) {
@@ -71,14 +71,14 @@ __device__ __forceinline__ T apply_vjp(bool inverse, T x, const P& p, const MapO
     return run_direction_vjp<Map>(inverse, x, built, p, options, grad_value, grad_log_det, grad);
 }
 
-// Parameters of an element in registers.
+// The parameters of an element, in registers.
 template <class T>
 struct PlainParams {
     const T* p;
     __device__ __forceinline__ T operator()(int k) const { return p[k]; }
 };
 
-// In shared memory, with a buffer elsewhere or, in the forward direction, in place.
+// The parameters of an element in shared memory, with a separate buffer or, in the forward direction, in place.
 template <class T>
 struct StagedParams {
     T *p, *place;
@@ -90,16 +90,16 @@ constexpr int odd(int n) {
     return n | 1;
 }
 
-// The partition of a call, known to the host.
+// The partition of a call, computed on the host.
 struct Stretches {
     int64_t rows, active, count;
     int rows_of_stretch;
-    int lanes_of_row;  // a power of two, at most a warp
+    int lanes_of_row;  // a power of two, at most the size of a warp
     TilePlaces places;
-    int stride;  // of staged elements
+    int stride;  // distance of staged elements
 };
 
-// Elements [0, n) from the pointers on, of P parameters each; their log-derivatives to log[0, n).
+// Computes elements [0, n) of the arrays, each with P parameters, and their log-derivatives log[0, n).
 template <int P, class T>
 __device__ __forceinline__ void run_direct(const AnyMap& map, const MapOptions<T>& options, const T* in,
                                            const T* params, T* value, int n, T* log) {
@@ -137,7 +137,7 @@ __device__ __forceinline__ void run_staged(const AnyMap& map, const MapOptions<T
     }
 }
 
-// Sums the log-derivatives of whole rows: some lanes of a warp a row.
+// Sums the log-derivatives of whole rows, each row by some lanes of a warp.
 template <class T>
 __device__ __forceinline__ void sum_short_rows(const Stretches& s, const T* log, int rows, T* log_det) {
     const int lanes = s.lanes_of_row, active = int(s.active), end = (rows * lanes + 31) / 32 * 32;  // whole warps
@@ -151,7 +151,7 @@ __device__ __forceinline__ void sum_short_rows(const Stretches& s, const T* log,
     }
 }
 
-// Each thread's share of a row's sum.
+// Sums over a row: each thread of a block passes its share of the sum.
 template <class T>
 __device__ __forceinline__ void sum_long_row(T own, T* shared, T* log_det) {
     const int thread = int(threadIdx.x);
@@ -166,9 +166,9 @@ __device__ __forceinline__ void sum_long_row(T own, T* shared, T* log_det) {
     __syncthreads();
 }
 
-// run(first, n, log) runs n elements from `first` and writes their log-derivatives to log[0, n), which has the
-// alignment of the values; then rows are summed. A stretch is several rows, or a row is several stretches. `run` has a
-// single call, because it contains all maps.
+// Computes stretches: run(first, n, log) computes n elements from `first` on and writes their log-derivatives to log[0,
+// n), aligned as the values are; then rows are summed. A stretch is several rows, or a row is several stretches. `run`
+// is called at one place of the code, because it contains all maps.
 template <class T, class Run>
 __device__ __forceinline__ void run_stretches(const Stretches& s, const T* in, T* log_det, T* shared, const Run& run) {
     constexpr int W = numbers_of_16<T>;
@@ -178,7 +178,7 @@ __device__ __forceinline__ void run_stretches(const Stretches& s, const T* in, T
         const int64_t row = k * rows_of_unit, left = s.rows - row, rows = left < rows_of_unit ? left : rows_of_unit;
         T own = 0;
         const int64_t end = rows * s.active;
-        for (int64_t c = 0; c == 0 || c < end; c += coupling_stretch) {  // once where rows are empty
+        for (int64_t c = 0; c == 0 || c < end; c += coupling_stretch) {  // one iteration where rows are empty
             const int64_t first = row * s.active + c;
             const int n = int(end - c < coupling_stretch ? end - c : coupling_stretch);
             T* const log = shared + (W - numbers_to_16(in + first)) % W;
@@ -295,7 +295,7 @@ unsigned grid_for(int64_t blocks) {
     return unsigned(std::min(blocks, most_blocks));
 }
 
-// Threads of a block, of which each stages this number of bytes.
+// The number of threads of a block, each of which stages `bytes` bytes.
 int staged_threads_for(int64_t bytes, int64_t others) {
     int threads = staged_threads;
     while (threads > fewest_staged_threads && threads * bytes + others > staged_bytes) threads /= 2;
@@ -322,7 +322,8 @@ void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, 
             int(std::min(most, std::max({fewest, (rows + enough_stretches - 1) / enough_stretches, int64_t(1)})));
         s.count = (rows + s.rows_of_stretch - 1) / s.rows_of_stretch;
         while (s.lanes_of_row < 32 && 4 * s.lanes_of_row < active) s.lanes_of_row *= 2;
-        // Log-derivatives, moved by up to 16 bytes so that they are aligned like the values.
+        // The size of the log-derivatives, which are moved by up to 16 bytes so that they are aligned as the values
+        // are.
         const int64_t stretch = std::min<int64_t>(coupling_stretch, active * s.rows_of_stretch);
         const int64_t logs = ((stretch + W - 1) / W * W + W) * int64_t(sizeof(T));
         const int64_t bytes = s.stride * int64_t(sizeof(T));

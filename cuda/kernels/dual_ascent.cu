@@ -12,7 +12,7 @@ namespace {
 
 constexpr int threads = ascent_threads, most_lines = ascent_lines, warp = 32;
 
-// The number of rows of one line in 16 bytes: the unit of a thread's reads and writes.
+// Values of one line for as many rows as fit in 16 bytes: the unit of a thread's reads and writes.
 template <class T>
 struct alignas(16) Rows {
     static constexpr int count = int(16 / sizeof(T));
@@ -28,9 +28,9 @@ __device__ Rows<T>& rows_at(T* p) {
     return *reinterpret_cast<Rows<T>*>(p);
 }
 
-// A block of threads moves a tile of rows through the affine map: group g of threads computes output lines
-// [g Lines, (g + 1) Lines), each thread of a group some of the rows. While a tile is loaded and mapped, `lanes` threads
-// share the lines of the same rows.
+// The shape of a block of threads that moves a tile of rows through the affine map: group g of threads computes output
+// lines [g Lines, (g + 1) Lines), and each thread of a group computes some of the rows. While a tile is loaded and
+// mapped, `lanes` threads share the lines of the same rows.
 template <class T_, int Groups, int Lines>
 struct Shape {
     using T = T_;
@@ -39,19 +39,19 @@ struct Shape {
     static constexpr int packs = row_threads * packs_each, rows = packs * Rows<T>::count;
     static constexpr int rows_each = packs_each * Rows<T>::count;
     static constexpr int lanes = threads / packs;
-    static constexpr int ahead = Lines == 5 ? 5 : 4;  // lines whose loads a thread has in flight
-    // Lines whose sums are in shared memory at once: in float64 all would take more than the mapped memory.
+    static constexpr int ahead = Lines == 5 ? 5 : 4;  // lines whose loads by a thread are in flight
+    // The number of lines whose sums are in shared memory at once. In float64 the sums of all lines would take more
+    // memory than the mapped values.
     static constexpr int staged_lines = sizeof(T) == 4 ? Lines : Lines / 2;
-    // Only tiles of many features have more lines than shared memory holds, and these all have this number of threads a
-    // group.
+    // Whether a tile may have more lines than shared memory holds, which only shapes with 16 threads in a group have.
     static constexpr bool may_be_unfused = row_threads == 16;
-    // Blocks of threads that a multiprocessor should hold.
+    // The number of blocks of threads that a multiprocessor should hold.
     static constexpr int resident = Groups < 8 ? (sizeof(T) == 4 ? 4 : 3) : lines * sizeof(T) <= 28 ? 3 : 2;
     static_assert(ahead <= factors_at_once && lanes >= 1);
 };
 
-// A kernel for each shape. Up to ten features a step waits for the memory, and some unused lines cost no time. float64
-// is for checks: it has fewer kernels, which compute more unused lines.
+// Calls body for the shape of a kernel. Up to ten features a step waits for the memory, and some unused lines cost no
+// time. float64, which is used for checks, has fewer kernels, which compute more unused lines.
 template <class T, class Body>
 void with_shape(int features, int width, const Body& body) {
     if constexpr (sizeof(T) == 4) {
@@ -63,7 +63,7 @@ void with_shape(int features, int width, const Body& body) {
     features <= 16 ? body.template operator()<Shape<T, 4, 4>>() : body.template operator()<Shape<T, 8, 8>>();
 }
 
-// The rows of a tile, the same for all shapes of this number of features: more rows for fewer features.
+// The number of rows of a tile, equal for all shapes of one number of features; tiles of fewer features have more rows.
 template <class T>
 int tile_rows_of(int features) {
     int rows = 0;
@@ -81,22 +81,23 @@ template <class T>
 struct StepArguments {
     AscentNumbers<T> numbers;
     AscentLayout layout;
-    int n_tiles, most_kept;  // lines of the input that shared memory holds
-    bool fused;              // all lines that a tile reads are present at once, and are mapped when loaded
+    int n_tiles, most_kept;  // most_kept: lines of the input that shared memory holds
+    bool fused;              // all lines that a tile reads are in shared memory at once, and are mapped when they are
+                             // loaded
     T *z, *moved;
     double* log_jacobian;
     const T* weights;
     double* partial;
 };
 
-// A block's shared memory.
+// The shared memory of a block.
 template <class S>
 struct Shared {
     using T = typename S::T;
     T *moved, *matrix, *shift, *center, *square, *logs;
     LineMap<T>* maps;
-    double* sums;  // replaces `moved` when a chunk is done
-    T* staged;     // sums of each thread lie behind them
+    double* sums;  // replaces `moved` when a chunk is finished
+    T* staged;     // the sums of threads, behind `sums`, also replace `moved`
 
     static constexpr int sum_slots =
         (threads / warp) * (warp / (S::row_threads < warp ? S::row_threads : warp)) * S::lines * ascent_sum_count;
@@ -133,8 +134,8 @@ __device__ void keep_maps(const AscentNumbers<T>& s, int first, int lines, LineM
     }
 }
 
-// Lines [0, lines) of a tile through their maps; put(line, pack, rows) gets them, and logs[lane][row] the logarithm of
-// the derivatives of a thread's lines.
+// Maps lines [0, lines) of a tile. put(line, pack, rows) receives the mapped values, and logs[lane][row] the logarithm
+// of the product of derivatives of a thread's lines.
 template <class S, class Put>
 __device__ void map_lines(const typename S::T* z, const LineMap<typename S::T>* maps, int lines, typename S::T* logs,
                           const Put& put) {
@@ -164,7 +165,7 @@ __device__ void map_lines(const typename S::T* z, const LineMap<typename S::T>* 
     for (int r = 0; r < Rows<T>::count; ++r) logs[lane * S::rows + pack * Rows<T>::count + r] = product[r].log();
 }
 
-// The terms of the log-Jacobians of a tile's rows; put(row, log-Jacobian) gets these.
+// Adds the terms of a tile's rows to log-Jacobians; put(row, log-Jacobian) receives the results.
 template <class S, class Put>
 __device__ void add_logs(const typename S::T* logs, double log_scale, int rows, double* log_jacobian, const Put& put) {
     for (int r = int(threadIdx.x); r < rows; r += threads) {
@@ -174,7 +175,7 @@ __device__ void add_logs(const typename S::T* logs, double log_scale, int rows, 
     }
 }
 
-// Maps all lines in place, where more than one tile reads them.
+// Maps all lines in place, for structures in which several tiles read a line.
 template <class S>
 __global__ void __launch_bounds__(threads) map_rows(StepArguments<typename S::T> a) {
     using T = typename S::T;
@@ -200,7 +201,7 @@ __global__ void __launch_bounds__(threads) map_rows(StepArguments<typename S::T>
     }
 }
 
-// Values of a thread's lines, from shared memory.
+// Reads the values of a thread's lines from shared memory.
 template <class S>
 __device__ void read_lines(const typename S::T* from, typename S::T (&out)[S::lines]) {
     using T = typename S::T;
@@ -220,7 +221,7 @@ __device__ void add_products(const Shared<S>& shared, int lines, typename S::T (
     using T = typename S::T;
     constexpr int P = Rows<T>::count;
     const int group = int(threadIdx.x) / S::row_threads, place = int(threadIdx.x) % S::row_threads;
-    HR_ROLLED  // unrolled lines would need too many registers
+    HR_ROLLED  // several lines at once would not leave enough registers
     for (int k = 0; k < lines; ++k) {
         T factor[S::lines];
         read_lines<S>(shared.matrix + k * S::width + group * S::lines, factor);
@@ -232,13 +233,13 @@ __device__ void add_products(const Shared<S>& shared, int lines, typename S::T (
     }
 }
 
-// The sums of a chunk over the threads of a group, in a fixed order, to partial[sum][chunk]. Values pass through shared
-// memory, because registers have no index: a loop for each of them would be a fifth of the kernel.
+// Stores the sums of a chunk over the threads of a group, in a fixed order, in partial[sum][chunk]. Values pass through
+// shared memory, because registers have no index, and a loop for each value would be a fifth of the kernel.
 template <class S>
 __device__ void store_sums(const Shared<S>& shared, const AscentTile& tile,
                            typename S::T (&sum)[S::lines][ascent_sum_count], double* partial, int64_t chunks,
                            int64_t chunk) {
-    constexpr int span = S::row_threads < warp ? S::row_threads : warp;  // threads of a group in one warp
+    constexpr int span = S::row_threads < warp ? S::row_threads : warp;  // number of threads of a group in one warp
     constexpr int per_line = ascent_sum_count, per_group = S::lines * per_line, at_once = S::staged_lines * per_line;
     static_assert(S::lines % S::staged_lines == 0);
     const int lane = int(threadIdx.x) % warp;
@@ -257,7 +258,7 @@ __device__ void store_sums(const Shared<S>& shared, const AscentTile& tile,
         __syncwarp();
     }
     __syncthreads();
-    constexpr int spans = S::row_threads / span;  // of a group
+    constexpr int spans = S::row_threads / span;  // number of spans of a group
     HR_ROLLED
     for (int i = int(threadIdx.x); i < (tile.end - tile.begin) * per_line; i += threads) {
         const int group = i / per_group;
@@ -268,7 +269,8 @@ __device__ void store_sums(const Shared<S>& shared, const AscentTile& tile,
     }
 }
 
-// One body, because its parts share a thread's registers: lines of the tile, sums of rows, logarithms.
+// A step for chunks of rows, in one function, because its parts share registers of a thread: lines of the tile, sums of
+// rows, logarithms.
 template <class S>
 __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<typename S::T> a) {
     using T = typename S::T;
@@ -342,7 +344,8 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
                         __syncthreads();
                     }
                 }
-                // Rows that do not exist stay 0, so that they are finite and do not count.
+                // The weight of rows that do not exist is 0, and so are their values, so that they are finite and do
+                // not count.
                 T one[S::rows_each];
                 for (int u = 0; u < S::packs_each; ++u) {
                     const int at = (u * S::row_threads + place) * P;
@@ -374,7 +377,7 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
                     }
             }
             if (wants_sums) store_sums<S>(shared, tile, sum, a.partial, a.layout.chunks, chunk);
-            __syncthreads();  // before the next tile overwrites this one's values
+            __syncthreads();  // before the next tile overwrites the values of this tile
         }
         if (wants_sums) {
             for (int step = warp / 2; step > 0; step /= 2)
@@ -412,7 +415,7 @@ __device__ inline double number_of_row(const ArrayView& a, int64_t row, int colu
     return a.is_double ? *reinterpret_cast<const double*>(p) : double(*reinterpret_cast<const float*>(p));
 }
 
-// Squares of 32 rows and 32 features change their layout in shared memory, whose lines have 33 elements.
+// The layout of rows is changed in shared memory, in squares of 32 rows and 32 features, whose lines have 33 elements.
 constexpr int square_threads = 256, pitch = warp + 1;
 
 template <class T>
@@ -420,7 +423,7 @@ struct Squares {
     int64_t rows, n;
     int features, across, tile_rows;
 
-    Squares(const AscentLayout& l, int64_t covered)  // rows, including rows that do not exist
+    Squares(const AscentLayout& l, int64_t covered)  // `covered` rows, including rows that do not exist
         : rows(l.rows),
           n((covered + warp - 1) / warp * ((l.features + warp - 1) / warp)),
           features(l.features),
@@ -440,7 +443,8 @@ __global__ void __launch_bounds__(square_threads) load_rows(Squares<T> s, ArrayV
         const int feature = int(i % s.across) * warp;
         HR_ROLLED
         for (int l = line; l < warp; l += square_threads / warp) {
-            const int r = by_rows ? l : lane, c = by_rows ? lane : l;  // neighbours in memory to neighbouring threads
+            const int r = by_rows ? l : lane, c = by_rows ? lane : l;  // neighbours in memory belong to neighbouring
+                                                                       // threads
             if (row + r < s.rows && feature + c < s.features)
                 square[r * pitch + c] = T(number_of_row(from, row + r, feature + c));
         }
@@ -513,7 +517,7 @@ void ascent_step(const AscentLayout& layout, const AscentStructure& structure, c
         };
         if constexpr (S::may_be_unfused)
             if (!structure.fused) {
-                using M = Shape<T, 8, 8>;  // all of these have its tiles: one kernel for the maps
+                using M = Shape<T, 8, 8>;  // all these shapes have the tiles of M, and share one kernel for the maps
                 static_assert(M::rows == S::rows && M::lanes == S::lanes);
                 run(map_rows<M>, layout.tiles(), M::lanes * M::rows * sizeof(T) + most_lines * sizeof(LineMap<T>));
             }

@@ -1,5 +1,5 @@
-// Values of either type, for kernels that are not time-critical: one kernel for both, because each adds to the module's
-// size.
+// Values of either floating type, for kernels whose time does not matter: one kernel for both types, because each
+// kernel adds to the module's size.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace headrace {
 
-// Like a pointer to values that are read as float64, and stored from it.
+// An object like a pointer to values, which are read as float64 and stored from float64.
 class NumbersOfEither {
   public:
     NumbersOfEither(const float* p) : p_(const_cast<float*>(p)), is_double_(false) {}

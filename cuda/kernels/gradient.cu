@@ -1,4 +1,4 @@
-// Rows forward and backward in float32.
+// Runs of rows forward and backward in float32.
 #define HR_NARROW_TILES true
 #define HR_SMALL_CODE
 #include "gradient.cuh"

@@ -1,6 +1,7 @@
-// Rows through a program and back, on the device. The run records the inputs of the backward pass on a tape in global
-// memory, and gradients of units are stored beside their values; then sums over rows, which are products of the tape's
-// lines, give the gradient of the weights (row_sums.cu). Included by a source for each floating type.
+// The run of rows through a program and its backward pass on the device. The run records the inputs of the backward
+// pass on a tape in global memory, and gradients of units are stored beside their values; then sums over rows, which
+// are products of the tape's lines, give the gradient of the weights (row_sums.cu). One source for each floating type
+// includes this file.
 #pragma once
 
 #ifndef HR_NARROW_TILES
@@ -19,11 +20,11 @@ namespace {
 
 // ---- start of a backward pass ---------------------------------------------------------------------------------------
 
-// The gradient of a scalar by this lane's log-determinant, in the direction of the chain.
+// The gradient of a scalar by the log-determinant of a lane's row, in the direction of the chain.
 template <class T>
 __device__ T grad_log_det_of_row(const Team& team, const Call<T>& call, const Cotangent& from, int64_t row, int rows) {
     if (team.lane >= rows) return 0;
-    // A row's density falls by the log-determinant of the direction to data.
+    // The log-determinant of the direction to data is subtracted from a row's log-density.
     const double scale = from.row_scale * (from.of_log_prob && !call.inverse ? -1 : 1);
     return T(scale * (from.row.data ? number_at(from.row, row_of(from.row, row + team.lane)) : 1.0));
 }
@@ -47,7 +48,7 @@ __device__ void start_gradients(const Team& team, const Tape<T>& t, const Cotang
 
 // ---- masked networks ------------------------------------------------------------------------------------------------
 
-// The slopes of the first n of N units at their values, which are at line(m).
+// Loads slopes at the values of the first n of N units; the values are at line(m).
 template <int N, class T, class LineOf>
 __device__ void load_slopes(const TapeLines<T>& values, const MaskedNetwork<T>& c, const Layer& layer, int n,
                             const LineOf& line, int lane, T (&slope)[N]) {
@@ -63,8 +64,9 @@ __device__ void load_slopes(const TapeLines<T>& values, const MaskedNetwork<T>& 
     });
 }
 
-// From the gradients by the values of units u, ..., u + N - 1, of which the first n exist, to those by their sums, to
-// which another layer added them, by their products, and by the context's contribution.
+// Computes gradients of units u, ..., u + N - 1, of which the first n exist, by their sums, by their products, and by
+// the contribution of the context. These gradients follow from those by the units' values, and by sums of another layer
+// to which the units' sums were added.
 template <int N, class T>
 __device__ void finish_gradient(const Tape<T>& t, const PlacedStep<NetworkStep<T>>& d, const Layer& layer, int u, int n,
                                 const T (&by_value)[N], int lane) {
@@ -92,7 +94,7 @@ __device__ void finish_gradient(const Tape<T>& t, const PlacedStep<NetworkStep<T
     }
 }
 
-// The gradients of the inputs of one layer from those of its units.
+// Computes gradients by the inputs of one layer from gradients by its units.
 template <class T>
 __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, const PlacedStep<NetworkStep<T>>& d,
                                const WayBack<T>& way, const BackLayer& of, int first_column, int end_column) {
@@ -114,7 +116,7 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
     const int blocks = of.op_end - begin, aligned = tensor_cores ? 16 : 1;
     const Rounds of_whole{1, tensor_cores ? 16 : 8};
     const Rounds rounds = team.is_narrow() ? rounds_of<T>(products, blocks, team) : of_whole;
-    // Terms of the blocks that are computed at once, up to `last`.
+    // The terms of the blocks that are computed at once, up to `last`.
     const auto terms = [&](int last) {
         Terms all{0, 0};
         for (int b = last / rounds.at_once * rounds.at_once; b <= last; ++b) {
@@ -160,12 +162,12 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
         rounds);
 }
 
-// A masked network and its map, level by level or all at once.
+// Computes the backward pass of a masked network and its map, level by level or all at once.
 template <class T>
 __device__ void back_conditioner(const Team& team, const MaskedNetwork<T>& c, const PlacedStep<NetworkStep<T>>& d,
                                  const Tape<T>& t, int i, const WayBack<T>& way) {
     const NetworkStep<T>& s = d.step;
-    // Columns of the first layer whose gradient is needed: context is first.
+    // The columns of the first layer whose gradient is needed begin with the context.
     const int context = t.d.chain.context - s.input_slot;
     const bool wants_coordinates = s.reads_built || way.back.input || !d.part.first_weights;
     const int first_column = way.back.context ? 0 : context;
@@ -183,9 +185,9 @@ __device__ void back_conditioner(const Team& team, const MaskedNetwork<T>& c, co
     }
 }
 
-// ---- where it ends, and a tile there and back -----------------------------------------------------------------------
+// ---- ends of the backward pass, and the run of a tile ---------------------------------------------------------------
 
-// Gradients by inputs and context, row by row; a row that is not finite has no gradient.
+// Stores gradients by inputs and context, row by row; a row that is not finite has NaN as gradient.
 template <class T>
 __device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& call, const Back<T>& back, int64_t row,
                              int rows, T grad_log_det, const T* bad_rows) {
@@ -207,9 +209,9 @@ __device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& 
         });
 }
 
-// Runs tiles of `tile_rows` rows from `first` on and their backward pass. A tape holds 32 rows, of which a narrow tile
-// uses a part. The tape belongs to only these rows where the sums over rows need it, else to the block. `bad` becomes 1
-// if a row is not finite.
+// Runs tiles of `tile_rows` rows from `first` on, and their backward pass. A tape holds 32 rows, of which a narrow tile
+// uses a part. Each tile has a separate tape where sums over rows need it; otherwise each block has one. `bad` becomes
+// 1 if a row is not finite.
 template <class T, bool all_kinds>
 __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     there_and_back(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call,
@@ -233,7 +235,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         for (int i = 0; i < d.chain.n_steps; ++i) record_any(team, t, i, run, state);
         add_store_support(team, d.chain, t.state(d.chain.n_steps), state.log_det);
         mark_overflows(team, d, sums, t.state(d.chain.n_steps), state.log_det);
-        team.sync();  // on a narrow tile the base's warps read marks of other warps
+        team.sync();  // on a narrow tile, warps of the base read marks of other warps
         sums.put(team, state.log_det);
         const int base_state = call.inverse ? d.chain.n_steps : 0;
         bases.put(team, base_density(team, d, call, t.state(base_state)));

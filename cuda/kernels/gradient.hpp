@@ -1,4 +1,4 @@
-// The backward pass through a program on the device: launches, and their arguments.
+// Launches of the backward pass through a program on the device, and their arguments.
 #pragma once
 
 #include "../../cpp/core/request.hpp"
@@ -8,8 +8,8 @@
 
 namespace headrace {
 
-// Rows of a call forward and backward, a group at a time, and the sums over them. The rows' height in `back` is not
-// used.
+// Runs the rows of a call forward and backward, a group at a time, and the sums over rows. The height of tiles in
+// `back` is not used.
 template <class T>
 void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Call<T>& call, const Back<T>& back,
                      const uint8_t* is_weight, size_t n_weights, cudaStream_t stream);

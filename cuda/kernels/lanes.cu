@@ -1,5 +1,5 @@
-// The shared headers on the device: every lane function, map, activation and base, for float and double, one value a
-// thread. Code that the CPU compiles for vectors must remain compilable here for scalars.
+// The headers of cpp/math on the device: every lane function, map, activation and base, for float and double, one value
+// for each thread. Code that the CPU compiles for vectors must also compile for scalars on a device.
 #include "../include/threads.cuh"
 #include "lanes.hpp"
 
@@ -44,7 +44,7 @@ __global__ void lane_functions(const T* x, const T* y, T* out, int64_t n) {
     put(power_of_two<T>(Int<T>(y[i])));
 }
 
-// params: the map's parameters of every element, element by element. Runs both directions.
+// Runs both directions of a map; params has the parameters of one element after another.
 template <class T>
 __global__ void map_functions(int map, MapOptions<T> options, const T* in, const T* params, T* forward, T* inverse,
                               T* forward_log_det, T* inverse_log_det, int64_t n) {
@@ -67,7 +67,7 @@ __global__ void activation_functions(int activation, const T* in, T* out, T* slo
     });
 }
 
-// Columns [4 block, 4 block + 4) of rows [first, first + n): out[i * 4 + k].
+// Draws columns [4 block, 4 block + 4) of rows [first, first + n) to out[i * 4 + k].
 template <class T>
 __global__ void random_columns(bool logistic, uint64_t seed, int64_t first, uint32_t block, T* out, int64_t n) {
     const int64_t i = element_of_thread();
@@ -77,7 +77,7 @@ __global__ void random_columns(bool logistic, uint64_t seed, int64_t first, uint
     for (int k = 0; k < 4; ++k) out[i * 4 + k] = columns.column[k];
 }
 
-// Launches threads for n values; no launch for n = 0.
+// Launches a thread for each of n values; n = 0 launches nothing.
 template <class Kernel, class... Arguments>
 void launch(Kernel* kernel, int64_t n, cudaStream_t stream, Arguments... arguments) {
     constexpr int64_t threads = 128;

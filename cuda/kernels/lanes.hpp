@@ -1,5 +1,5 @@
-// Every function of the lanes, every map, activation and base separately, for tests: one value a thread. Addresses are
-// of contiguous arrays on the device.
+// Separate kernels for every function of the lanes, every map, activation and base, for tests, with one value for each
+// thread. Addresses are those of contiguous arrays on the device.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
-// A panel of a sequential network's levels (host/plan.hpp): one warp's part of it, level by level, after all warps have
-// begun its sums. Lanes are independent rows; data that all read, the weights inside of the panel, is kept in shared
-// memory, where the team has its parts of sums at other times.
+// The part of one warp in a panel of a sequential network's levels (host/plan.hpp), computed level by level after all
+// warps have begun the panel's sums. Lanes are independent rows. The weights inside the panel, which all lanes read,
+// are kept in shared memory, where at other times the parts of the team's sums are.
 #pragma once
 
 #include "units.cuh"
@@ -8,7 +8,7 @@
 namespace headrace {
 namespace {
 
-// The weights and biases of a panel's stages to shared memory, for a team that waits before and after.
+// Copies the weights and biases of a panel's stages to shared memory, for a team that waits before and after.
 template <class T>
 __device__ void keep_weights(const Team& team, Products kind, const Stage* stages, int begin, int end, const T* weights,
                              T* kept) {
@@ -31,10 +31,10 @@ __device__ void keep_weights(const Team& team, Products kind, const Stage* stage
     }
 }
 
-// Four sums of a panel resume where they stopped: over terms [begin, end), where `begin` is a multiple of four. A sum's
-// weights start `stride` elements after those of the sum before. The order of terms is that of sums without
-// interruption. Inputs are rounded as in products in TF32.
-constexpr int level_sums = 4;  // four of a stage's biases, too, are loaded at once
+// Continues four sums of a panel over terms [begin, end), where `begin` is a multiple of four. Weights of adjacent sums
+// are `stride` elements apart. The order of terms is that of sums without interruption. Inputs are rounded as in
+// products in TF32.
+constexpr int level_sums = 4;  // number of sums, and of biases of a stage, that are loaded at once
 
 template <class T, bool in_shared>
 __device__ __forceinline__ void go_on_with_sums(Products kind, const T* kept, const int (&row)[level_sums],
@@ -64,7 +64,7 @@ __device__ __forceinline__ void go_on_with_sums(Products kind, const T* kept, co
     if (k < terms.end) add_four([&](int i) { return k + i < terms.end; });  // values not computed yet may be NaN
 }
 
-// The end of a level, which begins at the end of the one before it: all data of its phase that are needed.
+// The end of a level, which begins at the end of the level before: all needed data of the level's phase.
 struct LevelEnds {
     int stage, coordinate;
 };
@@ -72,9 +72,9 @@ __device__ inline LevelEnds ends_of(const StagePhase& phase) {
     return {phase.stage_end, phase.coordinate_end};
 }
 
-// The units of a level, phase q, in n stages, by one warp. A separate function, because registers of the kernel are
-// scarce. Returns the ends of the next phase, which are being loaded meanwhile: if they were read after it, they would
-// be waited for.
+// Computes the units of a level, phase q, in n stages, by one warp, in a separate function, because registers of the
+// kernel are scarce. Returns the ends of the next phase, which are loaded during the computation, so that no warp waits
+// for them.
 template <class T, bool in_shared, bool keeps_units>
 HR_APART __device__ LevelEnds run_level(const PlacedStep<NetworkStep<T>>& d, const Call<T>& call, Products kind, int q,
                                         const Stage* stages, int n_stages, int lane, LineAddress<T, in_shared> built,
@@ -92,14 +92,15 @@ HR_APART __device__ LevelEnds run_level(const PlacedStep<NetworkStep<T>>& d, con
     const int slot = s.input_slot;
     for (int i = 0; i < n_stages; ++i) {
         const Stage stage = next;
-        next = stages[i + 1];  // one stage ahead; an additional stage follows the last
+        next = stages[i + 1];  // read ahead; an additional stage follows the last
         const Lines<T, in_shared> input = lines_of_input(stage.input, t.built, slot, t.units);
         const Lines<T, in_shared> output = t.units.from(keeps_units ? stage.value : stage.output);
         const int n = stage.end - stage.begin, stride = 4 * fours_of(stage.terms - stage.from);
         const T* const own = kept + stage.kept;
 #pragma unroll 1
         for (int first = 0; first < n; first += level_sums) {
-            // If there are fewer, the last one's weights are used in place of those that do not exist.
+            // If there are fewer than level_sums units, the last unit's weights are used in place of those that do not
+            // exist.
             const int left = n - first;
             const Lines<T, in_shared> values = output.from(stage.begin + first);
             T total[level_sums];

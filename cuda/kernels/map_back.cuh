@@ -1,5 +1,5 @@
 // Maps of coordinates with parameters on lines of the tape, in the backward pass. Networks and elementwise maps call
-// one function, which is not inlined, because it has all maps in it.
+// one function, which is not inlined, because it contains all maps.
 #pragma once
 
 #include "../../cpp/math/maps.hpp"
@@ -9,7 +9,7 @@
 namespace headrace {
 namespace {
 
-// From parameters of coordinates [begin, end) to their gradients, and to the gradients of the inputs.
+// Computes gradients by the parameters of coordinates [begin, end), and by the inputs.
 template <class T>
 HR_APART __device__ void back_map(Team team, const CoordinateMap<T>& map, TapeLines<T> params, TapeLines<T> grads,
                                   TapeLines<T> given, TapeLines<T> built, TapeLines<T> grad_given,
@@ -29,7 +29,7 @@ HR_APART __device__ void back_map(Team team, const CoordinateMap<T>& map, TapeLi
     });
 }
 
-// Of step i.
+// Computes the backward pass of the map of step i.
 template <class T>
 __device__ void back_map(const Team& team, const CoordinateMap<T>& map, const Tape<T>& t, int i, int64_t params_line,
                          int64_t grads_line, int begin, int end, T grad_log_det) {

@@ -1,9 +1,9 @@
-// Sums of products on a tile: lanes are rows, a warp computes several sums for each loaded value, and the terms of a
-// sum are split among warps where there are too few sums for all of them.
+// Sums of products on a tile. Lanes are rows, a warp computes several sums for each loaded value, and the terms of a
+// sum are divided among warps where there are fewer sums than warps need.
 //
-// A load of an input serves sums_at_once multiply-adds, one of four weights as many rows as a warp has and four terms:
-// 8 + 4 loads for 32 multiply-adds of a warp, at one load and four multiply-adds a cycle. Tensor cores need another
-// value in each lane: sixteen terms of 16 sums are 16 loads of inputs and 2 of weights for 256 multiply-adds.
+// A load of an input serves sums_at_once multiply-adds, and a load of four weights serves four terms of all rows of a
+// warp: 12 loads for 32 multiply-adds of a warp, where a cycle has one load and four multiply-adds. Tensor cores need a
+// different value in each lane: 16 terms of 16 sums are 18 loads for 256 multiply-adds.
 #pragma once
 
 #include <type_traits>
@@ -15,13 +15,13 @@
 namespace headrace {
 namespace {
 
-// Terms [begin, end) of a sum.
+// The terms [begin, end) of a sum.
 struct Terms {
     int begin, end;
 };
 
-// A warp's sums over a part of the terms, [sum][row], until the lane of a row takes them: its own sums, or in TF32
-// those that other lanes stored for it.
+// A warp's sums over a part of the terms, [sum][row], until the lane of a row reads them: sums of that lane, or in TF32
+// sums that other lanes stored.
 template <class T>
 struct PartialSums {
     T* p;
@@ -33,41 +33,41 @@ struct PartialSums {
     }
 };
 
-// How a warp computes blocks of sums: the number at once, and the multiple of terms in a share. On a narrow tile these
-// are the block's own warps, if the lanes of one work `together`. Without shares, one warp computes each sum, in one
-// order of terms. `taken`: the first warps, which have other work meanwhile.
+// The division of blocks of sums among warps: the number of blocks that a warp computes at once, and the multiple of
+// terms in a share. On a narrow tile warps are those of the block of threads, if the lanes of a warp work `together`.
+// Without shares, one warp computes each sum, in one order of terms. The first `taken` warps have other work, too.
 struct Rounds {
     int at_once = 1, terms = 8;
     bool together = false, has_shares = true;
     int taken = 0;
 };
 
-// Sums [first, first + count) of a block, or of several that follow each other.
+// Sums [first, first + count) of a block, or of several consecutive blocks.
 struct BlockPart {
     int block, first, count;
 };
 
-// Number of sums of a block that a warp finishes at once: their common inputs are read once, and none waits for
-// another.
+// The number of sums of a block that a warp finishes at once: inputs that they share are read once, and no sum waits
+// for another.
 constexpr int finished_at_once = 4;
-static_assert(sums_at_once % (2 * finished_at_once) == 0);  // half a block, too, is a multiple of this number
+static_assert(sums_at_once % (2 * finished_at_once) == 0);  // half a block is a multiple of finished_at_once, too
 
 template <class T>
 struct NothingAside {
     __device__ void operator()(int, int, T (&)[finished_at_once]) const {}
 };
 
-// `blocks` blocks of sums, each of up to sums_at_once. terms(b): those of block b, of which later ones have no fewer;
-// sum(part, terms, partial) makes the sums of as many blocks as a warp takes at once, over the terms of the last of
-// them, keeps those of the first one, and puts those of the others where aside(b, i, total) finds sums i, ... of block
-// b; finish(b, i, total) gets the totals of these on the lanes of one warp, finished_at_once of them, of which some may
-// not exist. `longest`: terms of the longest block. The order of sums depends only on sizes. The caller waits for the
-// team before and after.
+// Computes `blocks` blocks, each of up to sums_at_once sums. terms(b) are the terms of block b; no block has fewer
+// terms than the blocks before. sum(part, terms, partial) computes the sums of the blocks that a warp takes at once,
+// over the terms of the last of these blocks; it keeps the sums of the first block, and stores others so that aside(b,
+// i, total) finds sums i, ... of block b. finish(b, i, total) receives finished_at_once totals, of which some may not
+// exist, on the lanes of one warp. `longest` has the terms of the longest block. The order of additions depends only on
+// sizes. The caller waits for the team before and after.
 //
-// A block is one warp's, or that of several with a share of the terms each; where a narrow tile has too few blocks for
-// its many warps, that of two with half of the sums each. Where its warps work together, each finishes one of the
-// blocks that they computed at once. All blocks use the same code: sum and finish have a single call, because each
-// contains all kinds of products or all activations.
+// A block is computed by one warp, or by several warps, each with a share of the terms; where a narrow tile has too few
+// blocks for its many warps, by two warps, each with half of the sums. Where warps work together, each finishes one of
+// the blocks that they computed at once. sum and finish are called at one place of the code, because they contain all
+// kinds of products and all activations.
 template <class T, class TermsOf, class Sum, class Finish, class Aside = NothingAside<T>>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
                          const Finish& finish, const Rounds& rounds = {}, const Aside& aside = {}) {
@@ -80,9 +80,9 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
     const int takers = team.warps / parts, place = team.warp / parts, first_sum = together ? 0 : own_part * of_part;
     const int taker = place < rounds.taken ? place - rounds.taken + takers : place - rounds.taken;
     const int of_round = takers * rounds.at_once;
-    bool turned = false;  // later blocks are longer: every other round has the opposite order
+    bool turned = false;  // later blocks are longer, so that every second round has the opposite order
 #pragma unroll 1
-    for (int first = 0; first < blocks; first += of_round, turned = !turned) {  // one round where there are shares
+    for (int first = 0; first < blocks; first += of_round, turned = !turned) {  // a single round where terms are shared
         const int turn = turned ? takers - 1 - taker : taker;
         const int b = shares > 1 ? taker / shares : first + turn * rounds.at_once;
         if (b < blocks) {
@@ -95,7 +95,7 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
             sum(BlockPart{b, first_sum, of_part * rounds.at_once}, Terms{begin, smaller(all.end, begin + share)}, own);
         }
         if (shares > 1) team.sync();
-        // All sums of a warp's own blocks; its part of shared ones.
+        // The warp's part: all sums of blocks that it computes alone, or a share of other blocks.
         const int of_warp = smaller(rounds.at_once, larger(0, blocks - b));
         const int own_block = b + (together ? own_part : 0), own_blocks = together ? int(own_part < of_warp) : of_warp;
         const int end = shares > 1 ? sums_at_once * blocks : of_part * own_blocks;
@@ -103,7 +103,7 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
 #pragma unroll 1
         for (int n = shares > 1 ? finished_at_once * team.warp : 0; n < end; n += step) {
             const int block = (shares > 1 ? 0 : own_block) + n / sums_at_once, i = n % sums_at_once;
-            const int of = i * halves / sums_at_once, kept = i - of * of_part;  // by which half
+            const int of = i * halves / sums_at_once, kept = i - of * of_part;  // half, and index in it
             const int begin = shares > 1 ? block * shares * parts + of : team.warp;
             const T* part = partial + (begin * sums_at_once + kept) * sum_line + team.lane;
             T total[finished_at_once] = {};
@@ -124,12 +124,12 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
     }
 }
 
-// Rows of a matrix times the lines of a tile: total[m] += sum over k of weights[row[m] + k] input[k]. Row m of n; if n
-// < M, the last row is used in place of those that do not exist.
+// Multiplies rows of a matrix by the lines of a tile: total[m] += sum over k of weights[row[m] + k] input[k], for m <
+// n. If n < M, the last row is used in place of rows that do not exist.
 template <int M, class T, bool in_shared>
 __device__ void add_row_products(const T* weights, const uint32_t* row, int n, const Lines<T, in_shared>& input,
                                  int lane, Terms terms, T (&total)[sums_at_once]) {
-    // Pointers advance, because new 64-bit addresses would be half of the loop's instructions.
+    // Pointers advance, because computing 64-bit addresses would be half of the loop's instructions.
     const T* w[M];
     int k = terms.begin;
 #pragma unroll
@@ -142,7 +142,7 @@ __device__ void add_row_products(const T* weights, const uint32_t* row, int n, c
         for (int m = 0; m < M; ++m) total[m] = fma(*w[m]++, x, total[m]);
         ++k;
     };
-#pragma unroll 1  // at most three terms: a copy of the code for each is not worth its space in the cache
+#pragma unroll 1  // at most three terms, for which copies of the code are not worth their space in the cache
     while (k < terms.end && k % 4 != 0) one();
 #pragma unroll 2
     for (; k + 4 <= terms.end; k += 4) {
@@ -176,15 +176,15 @@ __device__ void sum_row_products(const T* weights, const uint32_t* row, int n, c
     partial.keep(total);
 }
 
-// Columns of a matrix: total[m] += sum over rows r of weights[row[r] + column + m] grad[r], for n columns.
+// Multiplies n columns of a matrix by gradients: total[m] += sum over r of weights[row[r] + column + m] grad[r].
 template <int M, class T, bool in_shared>
 __device__ void add_column_products(const T* weights, const uint32_t* row, int column, int n,
                                     const Lines<T, in_shared>& grad, int lane, Terms terms, T (&total)[sums_at_once]) {
     int r = terms.begin;
     if constexpr (M >= 4) {
-        const bool whole = column % M == 0;  // rows are padded to more than that
+        const bool whole = column % M == 0;  // rows are padded to multiples of more than M
         for (; whole && r + rows_ahead <= terms.end; r += rows_ahead) {
-            // All loads before any product: those of a row wait for its offset, and rows do not wait for each other.
+            // Loads come before products: those of a row wait for its offset, and rows do not wait for each other.
             Four<T> w[rows_ahead][M / 4];
             T g[rows_ahead];
 #pragma unroll
@@ -225,23 +225,23 @@ __device__ void sum_column_products(const T* weights, const uint32_t* row, int c
 
 // ---- on tensor cores ------------------------------------------------------------------------------------------------
 //
-// Rows of the tile are rows of the left matrix, sums are columns of the right one; two products of 16 rows make the
-// tile. The order of terms is free: lane 4 g + t takes four adjacent ones, 4 t, ..., of sixteen, so that one load of 16
-// bytes reads those of a sum's weights, from rows without conversion. A float32 is split into its two factors when it
-// is loaded: stored separately they would be 8 bytes a weight, and weights wait for the L2 cache.
+// Rows of the tile are rows of the left matrix, and sums are columns of the right matrix; two products of 16 rows make
+// the tile. The order of terms is free: lane 4 g + t takes the four adjacent terms 4 t, ... of sixteen, so that one
+// load of 16 bytes reads a sum's weights, without conversion. A float32 is split into its two factors when it is
+// loaded, because stored factors would take 8 bytes a weight, and weights wait for the L2 cache.
 //
-// Sums of eight terms are added in float32, to the nearest, because tensor cores round toward zero: over the terms of a
-// long sum that error would be far more than float32's. The two small ones of the three products are added first. PTX
-// requires all lanes of a warp at a product together: there are no branches by lane here.
+// Sums of eight terms are added in float32, rounded to nearest, because tensor cores round toward zero, and over a long
+// sum that error would be far larger than float32's. Of the three products, the two small ones are added first. PTX
+// requires that all lanes of a warp execute a product together, so that no branch here depends on the lane.
 
-// The row of the tile that is row q of four of the lanes 4 g, ...: a warp's loads are in 32 banks of shared memory,
-// because four lines are four values longer than four times the banks, or are 16 bytes a lane of global memory.
+// The row of the tile that is row q of the four rows of lanes 4 g, ... A warp's loads are in 32 banks of shared memory,
+// because four lines are four values longer than four times the banks, or in global memory 16 bytes a lane.
 template <bool in_shared>
 __device__ int row_of_lanes(int g, int q) {
     return in_shared ? g % 4 + 16 * (g / 4) + 4 * q : 4 * g + q;
 }
 
-// Four rows of a line.
+// Loads four rows of a line.
 template <bool in_shared>
 __device__ Four<float> load_rows(const Lines<float, in_shared>& lines, int line, int g) {
     if constexpr (in_shared) {
@@ -252,11 +252,11 @@ __device__ Four<float> load_rows(const Lines<float, in_shared>& lines, int line,
     }
 }
 
-// Sums of some blocks, in fragments: [block][half of the tile].
+// The sums of some blocks, in fragments: [block][half of the tile].
 struct FragmentSums {
     float of[most_blocks_at_once][2][4];
 
-    // Sum 2 t + j of block b, in the lane's four rows of a line.
+    // Stores sum 2 t + j of block b in the lane's four rows of a line.
     template <bool in_shared>
     __device__ void put(int b, int j, int g, float* line) const {
         const Four<float> four{of[b][0][j], of[b][0][2 + j], of[b][1][j], of[b][1][2 + j]};
@@ -267,8 +267,8 @@ struct FragmentSums {
             *reinterpret_cast<Four<float>*>(line + 4 * g) = four;
         }
     }
-    // Sums of the first block, for the lanes of rows, and those of the next one to the first n lines of `aside`, which
-    // are in registers no longer when sums are finished. The warp's lanes may still read values kept before.
+    // Stores the sums of the first block for the lanes of rows, and those of the next block in the first n lines of
+    // `aside`, because they are no longer in registers when sums are finished. Lanes may still read earlier values.
     template <bool in_shared>
     __device__ void keep(const PartialSums<float>& partial, int n, const Lines<float, in_shared>& aside) const {
         const int g = partial.lane / 4, t = partial.lane % 4;
@@ -282,18 +282,18 @@ struct FragmentSums {
     }
 };
 
-// For blocks that are computed at once, the end of the terms of each.
+// The end of the terms of each of the blocks that are computed at once.
 struct BlockEnds {
     int of[narrow_warps];
 };
 
-// Eight terms of N blocks: x[h][q] is the lane's term of half h in row q, w[j][h] its weight of block j, sums[j] the
-// lane's part of the sums, for both halves of the tile. If the factors are exchanged, the small products are, too.
+// Adds eight terms of N blocks: x[h][q] is the lane's term of half h in row q, w[j][h] its weight of block j, and
+// sums[j] the lane's part of the sums, for both halves of the tile. Exchanged factors swap small products.
 template <bool changed_places = false, int N, int M>
 __device__ __forceinline__ void add_eight_terms(bool split_factors, const float (&x)[2][4], const float (&w)[N][2],
                                                 float (&sums)[M][2][4]) {
     static_assert(N <= M);
-    constexpr int together = N < 2 ? N : 2;  // blocks, whose products do not wait for each other
+    constexpr int together = N < 2 ? N : 2;  // number of blocks whose products do not wait for each other
     uint32_t a[2][4], a_rest[2][4];
 #pragma unroll
     for (int h = 0; h < 2; ++h)
@@ -337,7 +337,7 @@ __device__ __forceinline__ void add_eight_terms(bool split_factors, const float 
                 for (int m = 0; m < 2; ++m)
 #pragma unroll
                     for (int i = 0; i < 4; ++i) sums[first + j][m][i] += c[j][m][i];
-        } else {  // rounding toward zero is negligible beside that of factors
+        } else {  // rounding toward zero is negligible beside the rounding of factors
 #pragma unroll
             for (int j = 0; j < together; ++j)
 #pragma unroll
@@ -350,19 +350,19 @@ __device__ __forceinline__ void add_eight_terms(bool split_factors, const float 
     }
 }
 
-// Terms that exist: where sums do not start at the first of eight, terms before `first` may not be known yet.
+// The terms that exist: where sums do not start at a multiple of eight, terms before `first` may not be computed yet.
 template <bool starts_inside>
 struct Existing {
     int first, end;
     __device__ bool operator()(int term) const { return term < end && (!starts_inside || term >= first); }
     __device__ bool has_sixteen(int k) const { return k + 16 <= end && (!starts_inside || k >= first); }
-    // The same terms, or none of them if none exists: then the last line is not written either.
+    // The given terms, or no term if none of them exists, in which case the last line is not written either.
     __device__ Terms of(Terms terms) const {
         return {!starts_inside || first < end ? terms.begin : terms.end, terms.end};
     }
 };
 
-// The lane's four terms of sixteen from k on, in its rows. Terms that do not exist are zero, and not read.
+// Loads the lane's four of sixteen terms from k on, in its rows. Terms that do not exist are zero, and not read.
 template <bool in_shared, bool starts_inside>
 __device__ __forceinline__ void load_terms(const Lines<float, in_shared>& input, int lane, int k,
                                            const Existing<starts_inside>& exists, float (&x)[4][4]) {
@@ -375,15 +375,15 @@ __device__ __forceinline__ void load_terms(const Lines<float, in_shared>& input,
             for (int q = 0; q < 4; ++q) x[c][q] = is_term(first + c) ? rows.x[q] : 0.0f;
         }
     };
-    if (exists.has_sixteen(k)) {  // then there is no choice
+    if (exists.has_sixteen(k)) {  // all sixteen terms exist
         load([](int) { return true; });
     } else {
         load(exists);
     }
 }
 
-// Sums of N blocks over terms of a tile's lines. weights(k, four): four[j] becomes the lane's weights of block j for
-// its four of the sixteen terms from k on, where missing ones are multiplied by zeros.
+// Computes the sums of N blocks over terms of a tile's lines. weights(k, four) sets four[j] to the lane's weights of
+// block j for its four of the sixteen terms from k on; missing weights are multiplied by zeros.
 template <int N, bool in_shared, bool starts_inside, class WeightsOf>
 __device__ void sum_in_fragments(bool split_factors, const Lines<float, in_shared>& input, int lane, Terms terms,
                                  const Existing<starts_inside>& exists, const WeightsOf& weights, FragmentSums& sums) {
@@ -415,8 +415,8 @@ __device__ void sum_in_fragments(bool split_factors, const Lines<float, in_share
     }
 }
 
-// Rows of a matrix, like add_row_products: sums of N blocks, `n` in all, over ends[j] terms in block j, because its
-// rows may be no longer. The first term is a multiple of 16.
+// Multiplies rows of a matrix, as add_row_products does: `n` sums of N blocks, over ends[j] terms in block j, whose
+// rows may end there. The first term is a multiple of 16.
 template <int N, bool in_shared>
 __device__ void sum_rows_in_fragments(bool split_factors, const float* weights, const uint32_t* row, int n,
                                       const Lines<float, in_shared>& input, int lane, Terms terms,
@@ -431,17 +431,17 @@ __device__ void sum_rows_in_fragments(bool split_factors, const float* weights, 
     sum_in_fragments<N>(split_factors, input, lane, terms, Existing<false>{0, terms.end}, load, sums);
 }
 
-// Sums of narrow_warps blocks on a narrow tile, whose rows are the columns of the right matrix, while the rows of
-// `weights` are those of the left one: the same terms in the same order as on a whole tile, and the same bits. Kept are
-// all.
+// Computes the sums of narrow_warps blocks on a narrow tile, whose rows are columns of the right matrix, while the rows
+// of `weights` are those of the left matrix. Terms have the order, and sums the bits, of a whole tile. The sums of all
+// blocks are kept.
 template <class WeightsOf>
 __device__ void sum_on_narrow_tile(bool split_factors, const Lines<float, false>& input, Terms terms,
                                    const Existing<true>& exists, const WeightsOf& weights,
                                    const PartialSums<float>& partial) {
     static_assert(narrow_warps == 4 && narrow_rows == 8);
-    const int lane = int(threadIdx.x) % warp_rows, g = lane / 4, t = lane % 4;  // of the block's own warp
+    const int lane = int(threadIdx.x) % warp_rows, g = lane / 4, t = lane % 4;  // in the block's warp
     float sums[1][2][4] = {};
-    __syncwarp();  // some of its lanes may have finished more sums than others before
+    __syncwarp();  // some lanes of the warp may have finished more sums than others
     terms = exists.of(terms);
 #pragma unroll 1
     for (int k = terms.begin; k < terms.end; k += 16) {
@@ -492,7 +492,7 @@ __device__ inline void sum_rows_on_narrow_tile(bool split_factors, const float* 
         partial);
 }
 
-// Columns of a matrix, like add_column_products, `n` from `column` on in each block; of each only rows that read it.
+// The columns of each block, `n` from `column` on; only rows that read a column contribute to its sum.
 struct ColumnBlocks {
     int column[narrow_warps], n[narrow_warps];
     Terms rows[narrow_warps];
@@ -525,10 +525,10 @@ __device__ inline void sum_columns_on_narrow_tile(bool split_factors, const floa
         partial);
 }
 
-// ---- either way -----------------------------------------------------------------------------------------------------
+// ---- exact or on tensor cores ---------------------------------------------------------------------------------------
 
-// The number of `blocks` blocks that a warp computes at once on tensor cores: loaded and split inputs serve all of
-// them. The number is limited so that other warps still have work.
+// The number of `blocks` blocks that a warp computes at once on tensor cores. Loaded and split inputs serve all these
+// blocks; their number is limited so that other warps still have work.
 __device__ inline Rounds rounds_on_tensor_cores(int blocks) {
     int best = 1, least = 1 << 30;
 #pragma unroll
@@ -547,8 +547,8 @@ __device__ Rounds rounds_of(Products kind, int blocks, const Team& team) {
     return {smaller(narrow_warps, (blocks + network_warps - 1) / network_warps), 16, true};
 }
 
-// Products of a network: sums of `rounds` blocks, n in all; sums of the first block are kept, and those of a second one
-// are stored in the lines `aside`.
+// Computes the products of a network: n sums, in blocks as `rounds` divides them. The sums of the first block are kept,
+// and those of a second block are stored in the lines `aside`.
 template <class T, bool in_shared>
 __device__ void sum_unit_products(Products kind, const Rounds& rounds, const T* weights, const uint32_t* row, int n,
                                   const Lines<T, in_shared>& input, Terms terms, const BlockEnds& ends,
@@ -573,8 +573,8 @@ __device__ void sum_unit_products(Products kind, const Rounds& rounds, const T* 
     sum_row_products(weights, row, n, input, terms, partial);
 }
 
-// Only terms from `first_row` on: tensor cores take sixteen from a multiple of sixteen on, so that several blocks may
-// do so at once.
+// Computes gradients of inputs, over terms from `first_row` on. Tensor cores take sixteen terms from a multiple of
+// sixteen on, so that several blocks can be computed at once.
 template <class T, bool in_shared>
 __device__ void sum_input_products(Products kind, const T* weights, const uint32_t* row, int column, int n,
                                    const Lines<T, in_shared>& grad, int first_row, Terms terms,

@@ -1,5 +1,5 @@
-// Sums over rows on the device. Every sum has a fixed order: first the rows of a share, then shares, then groups of
-// rows; sums over more than tiles_of_sum tiles are in float64.
+// Sums over rows on the device. Every sum has a fixed order: rows of a share are added first, then shares, then groups
+// of rows. Sums over more than tiles_of_sum tiles are in float64.
 #include "row_sums.hpp"
 
 #include <algorithm>
@@ -12,9 +12,10 @@
 namespace headrace {
 namespace {
 
-// ---- in the program's own type --------------------------------------------------------------------------------------
+// ---- in the type of the program -------------------------------------------------------------------------------------
 
-// Block (task, share of the rows): sums[share][place] over the tapes of tiles [share tiles_of_share, ...).
+// A block of threads computes one task for one share of the rows: sums[share][place] over the tapes of tiles [share
+// tiles_of_share, ...).
 template <class T>
 __global__ void __launch_bounds__(sum_threads)
     sum_products(const __grid_constant__ SumTasks<T> tasks, const __grid_constant__ Tapes<T> tapes,
@@ -23,7 +24,7 @@ __global__ void __launch_bounds__(sum_threads)
                   of_thread_inputs = sum_inputs / columns, line = sum_units + 1;
     static_assert(sum_units == sum_inputs);
     HR_DYNAMIC_SHARED(T,
-                      shared);  // [row][unit], then [row][input], one element longer, to avoid bank conflicts
+                      shared);  // [row][unit], then [row][input], each one element longer to avoid bank conflicts
     T *const grads = shared, *const inputs = shared + warp_rows * line;
     const SumTask task = tasks.tasks[blockIdx.x];
     const int thread = int(threadIdx.x), x = thread % columns, y = thread / columns;
@@ -33,7 +34,7 @@ __global__ void __launch_bounds__(sum_threads)
     const int64_t end = smaller(tapes.tiles, (int64_t(blockIdx.y) + 1) * tiles_of_share);
     for (int64_t tile = int64_t(blockIdx.y) * tiles_of_share; tile < end; ++tile) {
         const T* const tape = tapes.numbers + tile * tapes.lines * warp_rows;
-        const bool lives = tile * warp_rows + lane < tapes.rows;  // values past the last row may have overflowed
+        const bool lives = tile * warp_rows + lane < tapes.rows;  // values behind the last row may have overflowed
         for (int u = warp; u < sum_units; u += warps) {
             const int64_t at = (task.grads + task.unit + u) * warp_rows + lane;
             grads[lane * line + u] = lives && u < task.units ? tape[at] : T(0);
@@ -87,7 +88,7 @@ __global__ void __launch_bounds__(sum_threads)
 
 // ---- on tensor cores ------------------------------------------------------------------------------------------------
 
-// Counterpart of sum_products. Registers leave room for four blocks.
+// The function of sum_products on tensor cores. Registers suffice for four blocks on a multiprocessor.
 __global__ void __launch_bounds__(sum_threads, 4)
     sum_products_in_fragments(const __grid_constant__ SumTasks<float> tasks, bool split_factors,
                               const __grid_constant__ Tapes<float> tapes, int64_t tiles_of_share, double* sums) {
@@ -105,8 +106,8 @@ __device__ T not_a_number_if(bool condition, T value) {
     return condition ? not_a_number<T>() : value;
 }
 
-// The shares' sums, in their order, to the sums of all groups, and these to the gradient. Entries that no task sums are
-// zero; where a row is not finite every weight's is NaN.
+// Adds the sums of shares, in order, to the sums of all groups, and stores these in the gradient. Entries that no task
+// sums are zero; where a row is not finite the gradient of every weight is NaN.
 template <class T>
 __global__ void add_shares(const __grid_constant__ SumTasks<T> tasks, const double* sums, int shares, bool is_first,
                            const __grid_constant__ WeightGradient<T> out, double* totals) {

@@ -1,6 +1,7 @@
-// Sums over rows on tensor cores: units are rows of the left matrix, inputs columns of the right one, and the terms are
-// rows of the call, of which a line of the tape has 32 that follow each other. A lane's load of 16 bytes is four terms,
-// and factors do not pass through shared memory. Squares of the task are a warp's each, without a word between them.
+// Sums over rows on tensor cores: units are rows of the left matrix, inputs are columns of the right matrix, and the
+// terms are rows of the call, of which a line of the tape has 32 consecutive ones. A lane's load of 16 bytes is four
+// terms, and factors do not pass through shared memory. Each warp computes one square of a task, independently of other
+// warps.
 #pragma once
 
 #include "product.cuh"
@@ -9,20 +10,20 @@
 namespace headrace {
 namespace {
 
-constexpr int square = 32;                  // units, and as many inputs, of a warp
-constexpr int sums_of_thread = 4 + square;  // in float64, biases first
+constexpr int square = 32;                  // number of units, and of inputs, of a warp
+constexpr int sums_of_thread = 4 + square;  // sums in float64, those of biases first
 constexpr size_t fragment_sum_bytes = sums_of_thread * sum_threads * sizeof(double);
 static_assert(sum_units == 2 * square && sum_inputs == 2 * square && sum_threads == 4 * warp_rows);
 
-// Stores a warp's square of sums, from the task's `unit` and `input` on: total(i) of the lane, biases first.
+// Stores a warp's square, from `unit` and `input` of the task on; total(i) are the lane's sums, those of biases first.
 template <class Total>
 __device__ __forceinline__ void store_square(const SumTask& task, int unit, int input, bool has_bias, bool has_products,
                                              const Total& total, double* out) {
     const int lane = int(threadIdx.x) % warp_rows, g = lane / 4, t = lane % 4;
 #pragma unroll 1
-    for (int q = 0; q < 4; ++q) {  // unit 8 q + g of the warp
+    for (int q = 0; q < 4; ++q) {  // for unit 8 q + g of the warp
         const int within = unit + 8 * q + g, u = task.unit + within;
-        if (has_bias) {  // a lane has the terms that it loaded
+        if (has_bias) {  // a lane has a sum of the terms that it loaded
             double sum = total(q) + __shfl_xor_sync(~0u, total(q), 1);
             sum += __shfl_xor_sync(~0u, sum, 2);
             if (within < task.units && t == 0) out[task.bias + u] = sum;
@@ -37,22 +38,23 @@ __device__ __forceinline__ void store_square(const SumTask& task, int unit, int 
     }
 }
 
-// The task's sums over tiles [first, end), to `out`. Sums of eight terms ("3xtf32") or of tiles_of_sum tiles ("tf32")
-// are computed by tensor cores, those of tiles_of_sum tiles in float32, and their totals in float64, a thread's own in
-// shared memory: in registers they would leave room for fewer warps. Biases have no products, and use no tensor core.
+// Computes a task's sums over tiles [first, end). Tensor cores sum eight terms ("3xtf32") or tiles_of_sum tiles
+// ("tf32"); sums of tiles_of_sum tiles are in float32, and their totals in float64. Totals of a thread are in shared
+// memory, because in registers they would leave space for fewer warps. Biases have no products, and use no tensor core.
 __device__ __forceinline__ void sum_task_in_fragments(const SumTask& task, bool split_factors,
                                                       const Tapes<float>& tapes, int64_t first, int64_t end,
                                                       double* shared, double* out) {
     constexpr int blocks = square / 8;
     const int warp = int(threadIdx.x) / warp_rows, lane = int(threadIdx.x) % warp_rows, g = lane / 4, t = lane % 4;
-    const int unit = warp / 2 * square, input = warp % 2 * square;  // the warp's first unit and input, of the task's
+    const int unit = warp / 2 * square, input = warp % 2 * square;  // first unit and first input of the warp's square
+                                                                    // in the task
     if (unit >= task.units) return;
-    const int last = task.unit + smaller(unit + square, task.units) - 1;  // the unit that reads the most inputs
+    const int last = task.unit + smaller(unit + square, task.units) - 1;  // the unit that reads most inputs
     const bool has_bias = task.input == 0 && input == 0;
     const bool has_products = input < task.inputs && task.input + input < task.visible[last];
     if (!has_bias && !has_products) return;
 
-    // Lines that do not exist are replaced by another line, and their sums are never read.
+    // Lines that do not exist are replaced by an existing line, and their sums are never read.
     uint32_t left[4], right[blocks];
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
@@ -70,7 +72,8 @@ __device__ __forceinline__ void sum_task_in_fragments(const SumTask& task, bool 
         const int rows = int(smaller(int64_t(warp_rows), tapes.rows - tile * warp_rows));
 #pragma unroll 1
         for (int row = 0; row < rows; row += 16) {
-            // Four rows beyond the last one may lie in a tile that never ran: the first four are read in their place.
+            // Four rows behind the last row may be in a tile that was never computed, so that the first four rows are
+            // read instead.
             const float* const at = tape + (row + 4 * t < rows ? row : row - 4 * t);
             Four<float> x[4], w[blocks];
 #pragma unroll
@@ -78,7 +81,7 @@ __device__ __forceinline__ void sum_task_in_fragments(const SumTask& task, bool 
                 x[q] = load_four(at + left[q]);
                 w[q] = load_four(at + right[q]);
             }
-            if (row + 16 > rows) {  // rows that do not exist, whose units may have overflowed
+            if (row + 16 > rows) {  // units of rows that do not exist may have overflowed
 #pragma unroll
                 for (int c = 0; c < 4; ++c)
 #pragma unroll

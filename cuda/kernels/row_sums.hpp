@@ -6,12 +6,12 @@
 
 namespace headrace {
 
-// Gradients of units [unit, unit + units) of a layer by inputs [input, input + inputs): sums over rows of products of
-// two lines of the tape. Biases belong to the task with input 0.
+// A task: gradients by the weights of units [unit, unit + units) of a layer for inputs [input, input + inputs), which
+// are sums over rows of products of two lines of the tape. Biases belong to the task with input 0.
 struct SumTask {
-    int64_t grads, inputs_line;  // lines of the tape: gradient of the layer's first unit, the layer's first input
-    int64_t weights, bias;       // offset of the first unit's elements in the vector of sums
-    const uint32_t* row;         // offsets of the units' weights; null: there are only biases
+    int64_t grads, inputs_line;  // first lines of the tape with gradients by units and with inputs
+    int64_t weights, bias;       // index of the first unit's elements in the vector of sums
+    const uint32_t* row;         // offsets of the weights of units; null: there are only biases
     const int* visible;
     int unit, units, input, inputs;
 };
@@ -20,19 +20,18 @@ template <class T>
 struct SumTasks {
     const SumTask* tasks;
     int count;
-    int64_t n_sums;            // weights, then the ready parameters of vector steps
+    int64_t n_sums;            // number of sums: weights, then the ready parameters of vector steps
     const uint8_t* is_summed;  // 1 where a task computes the sum
 };
 
-// The tapes of a group of tiles, and the rows from its first one to the end of the call.
+// The tapes of a group of tiles, and the number of rows from the group's first row to the end of the call.
 template <class T>
 struct Tapes {
     const T* numbers;
     int64_t lines, tiles, rows;
 };
 
-// The destination of a call's gradient of the weights, and the inputs of its sums. `bad` is 1 where a row is not
-// finite.
+// The destination of a call's gradient by weights, and the inputs of its sums. `bad` is 1 where a row is not finite.
 template <class T>
 struct WeightGradient {
     T* gradient;
@@ -45,11 +44,11 @@ struct WeightGradient {
 template <class T>
 class RowSums {
   public:
-    // `group`: tiles of the largest group.
+    // Sums whose largest group has `group` tiles.
     RowSums(const SumTasks<T>& tasks, Products products, int64_t group, cudaStream_t stream);
 
     void add(const Tapes<T>& tapes, const WeightGradient<T>& out);
-    // Called after all groups: raw parameters get their gradients from those of the ready ones.
+    // Computes gradients by raw parameters from those by ready parameters; called after all groups.
     void finish(const DeviceChain<T>& d, const T* weights, const WeightGradient<T>& out);
 
   private:

@@ -1,5 +1,5 @@
-// How threads of a block read and write stretches of row-major arrays: 16 bytes at a time where addresses allow, and
-// single elements before, after, and otherwise.
+// Reads and writes of stretches of row-major arrays by the threads of a block: 16 bytes at a time where addresses
+// allow, and single elements before, behind, and elsewhere.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 #include "../include/device.cuh"
 #include "../include/launch.cuh"
 
-// Before a loop over arrays that are to live in registers.
+// HR_UNROLL stands before a loop over arrays that must be in registers.
 #ifdef __CUDACC__
 #define HR_UNROLL _Pragma("unroll")
 #else
@@ -31,14 +31,14 @@ __device__ __forceinline__ bool is_aligned_16(const T* p) {
     return reinterpret_cast<uintptr_t>(p) % 16 == 0;
 }
 
-// Elements from p on until an address that is a multiple of 16.
+// The number of elements from p on before the next address that is a multiple of 16.
 template <class T>
 __device__ __forceinline__ int numbers_to_16(const T* p) {
     return int((16 - reinterpret_cast<uintptr_t>(p) % 16) % 16 / sizeof(T));
 }
 
-// The elements that a thread takes at a time: an adjacent group of 16 bytes, or `count` of them, `step` apart.
-// Of single elements those from `head` on are `skipped` further on.
+// The elements that a thread takes at a time: an adjacent group of 16 bytes, or `count` elements, `step` apart. Where
+// elements are apart, those from `head` on are `skipped` places further on.
 struct Elements {
     bool together;
     int first, count, step, head, skipped;
@@ -48,7 +48,7 @@ struct Elements {
     }
 };
 
-// P adjacent values of each of these elements, to and from registers.
+// Loads P adjacent values of each of some elements to registers. store_elements stores them.
 template <int P, int N, class T>
 __device__ __forceinline__ void load_elements(const Elements& some, const T* p, T (&to)[N]) {
     constexpr int W = numbers_of_16<T>;
@@ -79,9 +79,10 @@ __device__ __forceinline__ void store_elements(const Elements& some, T* p, const
     }
 }
 
-// body(elements) for all of [0, n), shared by the block's threads: 16 bytes' worth where `first` and the arrays of
-// `aligned_at(i)` are multiples of 16 bytes. The remaining elements, or all of them where addresses do not allow that,
-// are taken at a distance of the number of threads. `body` has a single call, because it contains all maps.
+// Calls body(elements) for all elements [0, n), divided among the block's threads: 16 bytes at a time where `first` and
+// the arrays of `aligned_at(i)` are at multiples of 16 bytes. Threads take the remaining elements, or all elements
+// where addresses do not allow that, at a distance of the number of threads. `body` is called at one place of the code,
+// because it contains all maps.
 template <class T, class AlignedAt, class Body>
 __device__ __forceinline__ void for_elements(const T* first, int n, const AlignedAt& aligned_at, const Body& body) {
     constexpr int W = numbers_of_16<T>;
@@ -96,7 +97,7 @@ __device__ __forceinline__ void for_elements(const T* first, int n, const Aligne
     }
 }
 
-// Position of element i of consecutive rows in a tile whose rows start `stride` elements apart.
+// The position of element i of consecutive rows in a tile whose rows start `stride` elements apart.
 class TilePlaces {
   public:
     TilePlaces() = default;
@@ -105,15 +106,17 @@ class TilePlaces {
           padding_(uint32_t(stride - length)) {}
     __device__ __forceinline__ int operator()(int i) const {
         if (padding_ == 0) return i;
-        return i + int((uint64_t(uint32_t(i)) * inverse_) >> 32) * int(padding_);  // i / length
+        return i + int((uint64_t(uint32_t(i)) * inverse_) >> 32) * int(padding_);  // the product is i / length
     }
 
   private:
-    // ceil(2^32 / length), which is exact as long as i times the length is below 2^32; for length 1 it does not fit.
+    // ceil(2^32 / length), by which division is exact while i times the length is below 2^32; for length 1 it exceeds
+    // 32 bits.
     uint32_t inverse_ = 0, padding_ = 0;
 };
 
-// Element j is element j + `by` of v, modulo their count. Shifts by powers of two, because registers have no index.
+// Rotates elements: element j is element j + `by` of v, modulo their number. The rotation is a sequence of shifts by
+// powers of two, because registers have no index.
 template <class T>
 __device__ __forceinline__ Numbers16<T> rotated(const Numbers16<T>& v, int by) {
     constexpr int W = numbers_of_16<T>;
@@ -126,9 +129,9 @@ __device__ __forceinline__ Numbers16<T> rotated(const Numbers16<T>& v, int by) {
     return r;
 }
 
-// n elements of consecutive rows to a tile, by all threads of a block. In shared memory the threads of a warp would
-// conflict in the same banks if each stored its first element, then its second and so on; so every eighth starts with
-// another element.
+// Copies n elements of consecutive rows to a tile, by all threads of a block. The threads of a warp would conflict in
+// banks of shared memory if each stored its first element, then its second and so on; therefore each group of eight
+// threads starts with another element.
 template <class T>
 __device__ __forceinline__ void rows_to_tile(const T* rows, int n, const TilePlaces& places, T* tile) {
     constexpr int W = numbers_of_16<T>;
@@ -172,7 +175,8 @@ __device__ __forceinline__ void tile_to_rows(const T* tile, int n, const TilePla
 
 // ---- groups of lanes ----
 
-// The sum over a group of `width` lanes, a power of two; all threads of the warp take part. The same bits in each lane.
+// The sum over a group of `width` lanes, a power of two, with the same bits in each lane; all threads of the warp take
+// part.
 template <class T>
 __device__ __forceinline__ T sum_of_lanes(T x, int width) {
     HR_ROLLED
@@ -180,7 +184,7 @@ __device__ __forceinline__ T sum_of_lanes(T x, int width) {
     return x;
 }
 
-// NaN does not count.
+// The largest value over a group of lanes, where NaN is ignored.
 template <class T>
 __device__ __forceinline__ T largest_of_lanes(T x, int width) {
     HR_ROLLED

@@ -6,7 +6,7 @@
 
 namespace headrace {
 
-// Shared memory that a block may have, and multiprocessors of the current device.
+// Limits of the current device: shared memory of a block, and the number of multiprocessors.
 struct DeviceLimits {
     int64_t shared_bytes;
     int multiprocessors;
@@ -16,15 +16,16 @@ struct DeviceLimits {
 struct Place {
     bool in_shared;
     int warps;
-    int64_t shared_bytes;  // total of a block
+    int64_t shared_bytes;  // total shared memory of a block
 };
 
-// Types whose tiles may be in shared memory: float64 is for checking, and its kernels are as large as float32's.
+// Whether tiles of a type may be in shared memory: not those of float64, which is used for checks, and whose kernels
+// are as large as those of float32.
 template <class T>
 constexpr bool has_shared_tiles = sizeof(T) == 4;
 
-// In shared memory if that leaves enough warps on a multiprocessor to hide one another's loads, else in global memory,
-// which the L2 cache holds.
+// The memory of lines: shared memory if a multiprocessor then has enough warps to hide the latency of loads, otherwise
+// global memory, which the L2 cache holds.
 inline Place place_of(int64_t lines, int warps, int64_t number_bytes, int64_t shared_bytes) {
     const int64_t scratch = scratch_numbers(warps) * number_bytes;
     const int64_t whole = scratch + lines * (warp_rows + 1) * number_bytes;
@@ -33,7 +34,7 @@ inline Place place_of(int64_t lines, int warps, int64_t number_bytes, int64_t sh
 }
 
 // The memory of a run's tiles. Without networks, the number of warps that share a tile grows with the coordinates that
-// they can share; a run of vector maps is one lane's work for each row.
+// they can share; one lane computes a run of vector maps for a row.
 template <class T>
 Place run_place(const DeviceChain<T>& d, int64_t shared_bytes) {
     int warps = network_warps;
@@ -52,10 +53,10 @@ inline DeviceLimits device_limits() {
     return {shared, multiprocessors};
 }
 
-// Rows of a tile in the backward pass, whose registers leave room for one block on a multiprocessor. Small numbers of
-// rows, for which most lanes would be idle, have narrow tiles, of which there are four times as many: if these are no
-// more than twice as many rounds, because each takes less than half as long (bench/gpu/model.md). A row's bits are the
-// same either way.
+// The number of rows of a tile in the backward pass, whose registers suffice for one block on a multiprocessor. A small
+// number of rows, for which most lanes would be idle, has narrow tiles, of which there are four times as many. Narrow
+// tiles are used if they take at most twice as many rounds, because each round takes less than half as long
+// (bench/gpu/model.md). The bits of a row do not depend on the tile.
 inline int rows_of_tile(int64_t rows, int64_t multiprocessors) {
     const auto rounds = [&](int64_t tile) {
         return ((rows + tile - 1) / tile + multiprocessors - 1) / multiprocessors;
@@ -63,7 +64,8 @@ inline int rows_of_tile(int64_t rows, int64_t multiprocessors) {
     return rounds(narrow_rows) <= 2 * rounds(warp_rows) ? narrow_rows : warp_rows;
 }
 
-// Enough blocks of a kernel to fill the device, but no more than tiles; they may then use any amount of shared memory.
+// The number of blocks that fills the device, at most the number of tiles. The kernel may use any amount of shared
+// memory after the call.
 template <class Kernel>
 int resident_blocks(Kernel kernel, const Place& place, int64_t tiles) {
     allow_shared(kernel);

@@ -1,9 +1,9 @@
-// Causal networks in the direction towards the side that they read: step after step, many streams at once.
+// Causal networks in the direction towards the side that they read: step after step, for many streams at once.
 //
 // A block has a panel of streams, whose values of the current layer are in shared memory as lines [unit][stream];
 // values that later steps read are in device memory, in a ring for each layer. The time of a step is the latency of its
-// layers, each of which waits for the one before, so that more streams cost little. A kernel that keeps the weights in
-// registers of many blocks, and stays on the card for all steps, may come later.
+// layers, each of which waits for the layer before, so that more streams cost little. A kernel that keeps the weights
+// in registers of many blocks, and stays on the card for all steps, may come later.
 #define HR_SMALL_CODE
 #include "sequences.cuh"
 
@@ -17,7 +17,7 @@ namespace {
 constexpr int P = panel_streams, M = panel_lanes, panel_groups = P / M;
 constexpr int panel_stage = causal_inputs * P;
 
-// Lines of a panel, P values each.
+// Lines of a panel, with P values each.
 template <class T>
 struct PanelLines {
     T *values, *z, *skip, *raw, *built, *logs;
@@ -35,7 +35,7 @@ int64_t panel_lines(const CausalNetwork& n) {
     return n.channel_units + std::max(n.channel_units, n.skip_units) + n.skip_units + n.output_units + 2 * n.values;
 }
 
-// The panel of a block at one position.
+// The panel of a block of threads at one position.
 template <class T>
 struct PanelAt {
     int64_t panel, position;
@@ -43,14 +43,14 @@ struct PanelAt {
     T* stage;
     PanelLines<T> lines;
 
-    // The row of a lane; the last one for lanes without a stream, whose results are not read.
+    // The row of a lane; lanes without a stream, whose results are not read, have the last row.
     __device__ __forceinline__ int64_t row(const CausalStepsCall<T>& c, int lane) const {
         const int64_t row = panel * P + lane;
         return row < c.rows ? row : c.rows - 1;
     }
 };
 
-// Writes to[unit][lane] = start + terms of the sums that `add` adds.
+// Computes to[unit][lane] = start + the terms that `add` adds.
 template <bool relu, class T, class Add>
 __device__ __forceinline__ void panel_units_of(int units, const T* start, T* to, const Add& add) {
     for (int from = 0; from < units * panel_groups; from += int(blockDim.x)) {
@@ -80,7 +80,7 @@ __device__ __forceinline__ void panel_input(const CausalStepsCall<T>& c, const P
     for (int i = int(threadIdx.x); i < n.skip_units * P; i += int(blockDim.x)) at.lines.skip[i] = T(0);
 }
 
-// Gated values of a layer, which then replace the oldest ones of the ring.
+// Computes gated values of a layer; the layer's new values then replace the oldest values of the ring.
 template <class T>
 __device__ __forceinline__ void panel_gates(const CausalStepsCall<T>& c, const PanelAt<T>& at, int l) {
     const CausalNetwork& n = c.network;
@@ -147,7 +147,7 @@ __device__ __forceinline__ void panel_head(const CausalStepsCall<T>& c, const Pa
         });
 }
 
-// The map of the panel's values; results, and inputs of the next step.
+// Maps the panel's values, and stores results and inputs of the next step.
 template <class T>
 __device__ __forceinline__ void panel_map(const CausalStepsCall<T>& c, const PanelAt<T>& at) {
     const CausalNetwork& n = c.network;
@@ -157,7 +157,7 @@ __device__ __forceinline__ void panel_map(const CausalStepsCall<T>& c, const Pan
     const int first = int(threadIdx.x) / P, all = int(blockDim.x) / P;
     if (c.raw && has_stream)
         for (int u = first; u < n.outputs; u += all) c.raw[step * n.outputs + u] = at.lines.raw[u * P + lane];
-    __syncthreads();  // the map changes parameters
+    __syncthreads();  // the map changes the parameters
     for (int i = first; i < n.values; i += all) {
         const T given = has_stream ? number_at<T>(c.given, row, at.position, i) : T(0);
         const ParamsInLine<T> params{at.lines.raw + i * of_value * P + lane, P};

@@ -1,9 +1,10 @@
-// Causal networks in the direction from the side that they read, all positions at once; prediction; sums over steps.
+// Causal networks in the direction from the side that they read, all positions at once. Linear prediction, and sums
+// over steps.
 //
-// A block of a layer takes a tile of positions of a row: the gates' sums, then the gated values in shared memory, then
-// the sums of the residual and skip outputs. A position of 32 channels is 12,000 operations a layer, and moves 1 KB.
-// Each value is read from the previous layer's memory and stored in the next one's, because other tiles read
-// the previous layer's.
+// A block of threads computes one layer for a tile of positions of a row: the sums of gates, then gated values in
+// shared memory, then the sums of residual and skip outputs. For 32 channels, a position needs 12,000 operations for
+// each layer, and moves 1 KB. Values are read from the memory of the previous layer and stored in that of the next,
+// because other tiles read the memory of the previous layer.
 #define HR_SMALL_CODE
 #include "sequences.cuh"
 
@@ -18,7 +19,7 @@ namespace {
 constexpr int stage_line = causal_positions + 4, groups = causal_positions / causal_lanes;
 constexpr int stage_numbers = causal_inputs * stage_line;
 
-// A tile of positions of a row.
+// A tile of positions of one row.
 struct PositionTile {
     int64_t row, first;
     int count;
@@ -61,7 +62,7 @@ __global__ void __launch_bounds__(causal_threads) run_products(CausalProducts<T>
     }
 }
 
-// The gated values [unit][position] of a tile.
+// Computes the gated values [unit][position] of a tile.
 template <class T>
 __device__ __forceinline__ void tile_gates(const CausalLayerCall<T>& c, const PositionTile& tile, T* stage, T* z) {
     const CausalNetwork& n = c.network;
@@ -91,7 +92,7 @@ __device__ __forceinline__ void tile_gates(const CausalLayerCall<T>& c, const Po
     }
 }
 
-// The residual and skip outputs of a tile.
+// Computes the residual and skip outputs of a tile.
 template <class T>
 __device__ __forceinline__ void tile_outputs(const CausalLayerCall<T>& c, const PositionTile& tile, const T* z) {
     const CausalNetwork& n = c.network;
@@ -123,7 +124,7 @@ __global__ void __launch_bounds__(causal_threads) run_layer(CausalLayerCall<T> c
         const PositionTile tile(k, c.n);
         tile_gates(c, tile, shared, z);
         __syncthreads();
-        tile_outputs(c, tile, z);  // barriers of the next tile's gates come before z changes
+        tile_outputs(c, tile, z);  // z changes only after barriers of the next tile's gates
     }
 }
 
@@ -151,7 +152,7 @@ __global__ void __launch_bounds__(causal_threads) run_map(CausalMapCall<T> c) {
 // ---- prediction
 // ------------------------------------------------------------------------------------------------------
 
-// Coefficients by the step-up recursion, one column a thread, and log-gains.
+// Computes coefficients by the step-up recursion, one column for each thread, and logarithms of gains.
 template <class T>
 __global__ void __launch_bounds__(causal_threads)
     make_filter(const T* theta, int64_t columns, int64_t order, double* coefficients, double* log_gain) {
@@ -166,13 +167,14 @@ __global__ void __launch_bounds__(causal_threads)
                 a[m - 1 - i] = fma(-k, one, other);
             }
             a[m] = k;
-            gain += size + log1p(exp(-2 * size)) - 0.6931471805599453;  // log cosh
+            gain += size + log1p(exp(-2 * size)) - 0.6931471805599453;  // adds log cosh
         }
         log_gain[c] = gain;
     }
 }
 
-// Residuals: an element a thread. For signals, each thread computes a row's column, and reads its own results.
+// Runs a linear prediction. To residuals, each thread computes one element; to signals, each thread computes a column
+// of a row, and reads its earlier results.
 template <class T>
 __global__ void __launch_bounds__(causal_threads) run_prediction(PredictionCallOnDevice<T> c) {
     const int64_t all = c.rows * c.columns * (c.to_signal ? 1 : c.steps);

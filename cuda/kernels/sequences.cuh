@@ -1,8 +1,8 @@
-// Code that both kernels of causal networks share: sums of a thread, and the map of a step.
+// Code that both kernels of causal networks share: the sums of a thread, and the map of a step.
 //
-// A thread has the sums of one unit, or of the two halves of a gate, for adjacent lanes: positions of a row, or
-// streams. Weights [input][unit] are read by adjacent threads side by side, and lanes of an input at once from shared
-// memory.
+// A thread computes the sums of one unit, or of the two halves of a gate, for adjacent lanes: positions of a row, or
+// streams. Adjacent threads read adjacent weights [input][unit], and a thread reads its lanes of an input from shared
+// memory at once.
 #pragma once
 
 #include "../../cpp/math/compand.hpp"
@@ -11,7 +11,7 @@
 #include "rows.cuh"
 #include "sequences.hpp"
 
-// Placed before a loop: the number of its rounds whose loads are to be in flight together.
+// HR_IN_FLIGHT stands before a loop: loads of this number of rounds should be in flight together.
 #ifdef __CUDACC__
 #define HR_IN_FLIGHT(rounds) HR_PRAGMA(unroll(rounds))
 #else
@@ -26,12 +26,13 @@ struct alignas(16) LanesOf {
     T v[M];
 };
 
-// Adds weights[input] x[input][lane] of all inputs to the sums of units `gap` apart. `line`: from one input's lanes to
-// the next one's.
+// Adds weights[input] x[input][lane] of all inputs to the sums of units `gap` apart. `line` is the distance between the
+// lanes of adjacent inputs.
 template <int S, int M, class T>
 __device__ __forceinline__ void add_terms(T (&sum)[S][M], const T* weights, int stride, int gap, const T* x, int line,
                                           int inputs, bool relu = false) {
-    constexpr int rounds [[maybe_unused]] = 32 / M;  // weights of streams come from the L2 cache, of positions from L1
+    constexpr int rounds [[maybe_unused]] = 32 / M;  // weights for streams come from the L2 cache, those for positions
+                                                     // from L1
     HR_IN_FLIGHT(rounds)
     for (int i = 0; i < inputs; ++i, weights += stride, x += line) {
         LanesOf<T, M> lanes = *reinterpret_cast<const LanesOf<T, M>*>(x);
@@ -43,17 +44,17 @@ __device__ __forceinline__ void add_terms(T (&sum)[S][M], const T* weights, int 
     }
 }
 
-// As the function above, for all taps; load(tap, input, lane) returns an input, which passes through `stage` in shared
-// memory. All threads of the block take part, also those that have no unit. by_input: load is for adjacent inputs, and
-// not for lanes.
+// Adds weights[tap][input] x[tap][input][lane] of all taps and inputs to the sums; load(tap, input, lane) returns an
+// input, which passes through `stage` in shared memory. All threads of the block take part, including those without a
+// unit. With by_input, adjacent threads load adjacent inputs, otherwise adjacent lanes.
 template <int S, int M, bool by_input, int lanes, class T, class Load>
 __device__ __forceinline__ void add_taps(T (&sum)[S][M], const T* weights, int stride, int gap, int lane, bool has_unit,
                                          int taps, int inputs, T* stage, const Load& load) {
-    constexpr int line = lanes + (by_input ? 4 : 0);  // to reduce bank conflicts of stores to the stage
+    constexpr int line = lanes + (by_input ? 4 : 0);  // padded to reduce bank conflicts of stores to the stage
     for (int tap = 0; tap < taps; ++tap, weights += int64_t(inputs) * stride)
         for (int first = 0; first < inputs; first += causal_inputs) {
             const int n = inputs - first < causal_inputs ? inputs - first : causal_inputs;
-            __syncthreads();  // the last ones are read
+            __syncthreads();  // earlier values of the stage have been read
             for (int i = int(threadIdx.x); i < n * lanes; i += int(blockDim.x)) {
                 const int input = by_input ? i % n : i / lanes, at = by_input ? i / n : i % lanes;
                 stage[input * line + at] = load(tap, first + input, at);
@@ -63,8 +64,8 @@ __device__ __forceinline__ void add_taps(T (&sum)[S][M], const T* weights, int s
         }
 }
 
-// A unit and lanes of a thread, among `units` units and `groups` groups of lanes; `from`: the first one of the block's
-// round.
+// The unit and the lanes of a thread, among `units` units and `groups` groups of lanes, from index `from` of the
+// block's round on.
 struct ThreadUnit {
     bool exists;
     int unit, lane;
@@ -84,7 +85,7 @@ __device__ __forceinline__ T number_at(const SequenceView& a, int64_t row, int64
 
 // ---- the map -------------------------------------------------------------------------------------------------------
 
-// Parameters in shared memory, also a buffer for the results of a map.
+// The parameters of a map in shared memory, which are also a buffer for its results.
 template <class T>
 struct ParamsInLine {
     T* p;
@@ -93,11 +94,11 @@ struct ParamsInLine {
     __device__ __forceinline__ T& room(int k) const { return p[int64_t(k) * stride]; }
 };
 
-// Splines would be most of the code of both kernels.
+// Whether the kernels have a map: splines, which would be most of the code of both kernels, are left out.
 template <class Map>
 constexpr bool is_of_steps = !has_bins<Map> || std::is_same_v<Map, LogisticMixture>;
 
-// Maps a value, with its log-derivative in the direction of the call.
+// Maps one value, and returns it with its log-derivative in the direction of the call.
 template <class T>
 __device__ __forceinline__ T map_value(const CausalMap<T>& map, T given, const ParamsInLine<T>& params, T& log) {
     T level = 0;
@@ -118,7 +119,8 @@ __device__ __forceinline__ T map_value(const CausalMap<T>& map, T given, const P
     return value;
 }
 
-// Gate biases of a position with its covariates: products of the unit, `frame_step` apart.
+// The gate bias of a unit at a position, with the part of covariates: `frames` are products of the unit, `frame_step`
+// apart.
 template <class T>
 __device__ __forceinline__ T gate_start(const CausalNetwork& n, T bias, const T* frames, int64_t frame_step,
                                         int64_t first_frame, int64_t last_frame, int64_t position) {

@@ -1,11 +1,11 @@
-// All kinds of steps on a device, each in a file of steps/. Each kind's work is in overloads for PlacedStep, which is
-// its struct and device-only data. At the end of each the team waits:
-//   run_step(team, s, run, t)               a tile from t.given to t.built; of a kind in place, from t.given to t.given
+// All kinds of steps on a device, each in a file of steps/. Each kind has overloads of these functions for PlacedStep,
+// which is its struct with additional device data. The team waits at the end of each function:
+// run_step(team, s, run, t) a tile from t.given to t.built; in place for a kind that works in place
 //   record_step(team, s, tape, i, run, t)   step i, from a state on the tape to the next, which are t.given and t.built
-//   backward_step(team, s, tape, i, way)    from the gradient of the state behind step i to that of the one before it
+// backward_step(team, s, tape, i, way) the gradient by the state before step i, from that by the state behind it
 //
-// Of a kind that works in place without weights they are made from two overloads for its own struct. Lines that are
-// given and built may be the same; run_in_place returns its warp's share of the log-determinant:
+// For a kind that works in place without weights these functions follow from two overloads for its struct. Lines that
+// are given and built may be the same; run_in_place returns the warp's share of the log-determinant:
 //   run_in_place(team, s, given, built, context, features)
 //   back_in_place(team, s, given, built, after, before, context, features, grad_log_det)
 // A kind that is a map of each coordinate with ready parameters has `ready_map` (cpp/steps/marginal.hpp).
@@ -28,7 +28,7 @@
 namespace headrace {
 namespace {
 
-// ---- kinds that work in place, only on lines ------------------------------------------------------------------------
+// ---- kinds that work in place, on lines alone -----------------------------------------------------------------------
 
 template <class S, class T, bool in_shared>
 __device__ void run_step(const Team& team, const PlacedStep<S>& s, const Run<T>& run,
@@ -55,8 +55,8 @@ __device__ void backward_step(const Team& team, const PlacedStep<S>& s, const Ta
 
 // ---- any kind -------------------------------------------------------------------------------------------------------
 
-// One step from t.given to t.built. True if it worked in place, and t.given is the result. Without `products` there are
-// no steps that have them.
+// Runs one step from t.given to t.built. Returns true if the step worked in place, so that t.given has the result.
+// Kernels without `products` have no steps with products.
 template <bool products, class T, bool in_shared>
 __device__ bool run_any(const Team& team, const Run<T>& run, const DeviceStep<T>& step,
                         TileState<T, in_shared, false>& t) {
@@ -71,14 +71,14 @@ __device__ bool run_any(const Team& team, const Run<T>& run, const DeviceStep<T>
             run_step(team, s, run, t);
         }
     });
-    if (is_ready_map) {  // of any kind: all maps are inlined here
+    if (is_ready_map) {  // one function for all kinds, because all maps are inlined here
         t.log_det += run_ready_map(team, map, run.d.chain.context, run.d.chain.features, t.given, t.given);
         team.sync();
     }
     return in_place;
 }
 
-// Sums are added to state.log_det.
+// Records a step; sums are added to state.log_det.
 template <class T>
 __device__ void record_any(const Team& team, const Tape<T>& t, int i, const Run<T>& run,
                            TileState<T, false, true>& state) {

@@ -1,4 +1,5 @@
-// Common data of the steps of a run and of its backward pass; the record that a run keeps of a tile, in global memory.
+// Data that the steps of a run and of its backward pass share, and the tape, which is the record of a tile in global
+// memory.
 #pragma once
 
 #include "../host/device_chain.hpp"
@@ -7,8 +8,8 @@
 namespace headrace {
 namespace {
 
-// Common data of every step of a run. Both constants are the kernel's: the products of networks, and whether it has the
-// kinds of conditioners that others lack.
+// Data that all steps of a run share. Two members are constants of the kernel: the products of networks, and whether
+// the kernel has the kinds of conditioners that other kernels lack.
 template <class T>
 struct Run {
     const DeviceChain<T>& d;
@@ -29,7 +30,8 @@ struct Tape {
     __device__ TapeLines<T> gradient(int step) const { return lines.from(d.tape.gradients + (step & 1) * d.slots()); }
 };
 
-// The backward pass of one tile. `grad_log_det`: the gradient by its lane's log-determinant.
+// The arguments of the backward pass of one tile. `grad_log_det` is the gradient by the log-determinant of the lane's
+// row.
 template <class T>
 struct WayBack {
     const Run<T>& run;
@@ -38,7 +40,7 @@ struct WayBack {
     T* partial;
 };
 
-// Gradients by the context, which no step of its own changes.
+// Copies gradients by the context past a step that does not change them.
 template <class T>
 __device__ void carry_context(const Team& team, const Tape<T>& t, int step) {
     copy_context(team, t.d.chain.context, t.gradient(step + 1), t.gradient(step));

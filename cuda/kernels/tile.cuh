@@ -12,8 +12,8 @@
 namespace headrace {
 namespace {
 
-// Returns its argument, which the compiler takes for another value: values derived from it before are recomputed after
-// this, and take no registers meanwhile.
+// Returns its argument, which the compiler assumes to be a different value, so that values that were derived from it
+// are recomputed, and take no registers until then.
 __device__ inline int forgotten(int x) {
 #ifndef HR_EMULATE
     asm volatile("" : "+r"(x));
@@ -22,10 +22,10 @@ __device__ inline int forgotten(int x) {
 }
 
 // The warps of a block, which share a tile. Lanes are rows; coordinates and units are split among warps. A tile of few
-// rows is narrow: then each narrow_rows lanes are a warp of this team, so that all threads have work.
+// rows is narrow: each group of narrow_rows lanes is then a warp of the team, so that all threads have work.
 //
-// A source whose tiles may be narrow defines this before all includes: kernels of others have no registers to spare for
-// the distinction.
+// A source whose tiles may be narrow defines HR_NARROW_TILES before all includes, because other kernels have no
+// registers to spare for the distinction.
 #ifndef HR_NARROW_TILES
 #define HR_NARROW_TILES false
 #endif
@@ -40,7 +40,7 @@ struct Team {
 #else
     static constexpr int rows = warp_rows;
 
-    // The above, recomputed so that it needs no register between its last use and this.
+    // The team, recomputed so that it takes no registers between its last use and this call.
     __device__ static Team of_block_anew() {
         const int thread = forgotten(int(threadIdx.x));
         return {thread % warp_rows, thread / warp_rows, int(blockDim.x) / warp_rows};
@@ -50,8 +50,9 @@ struct Team {
     }
 #endif
     __device__ bool is_narrow() const { return HR_NARROW_TILES && rows < warp_rows; }
-    // Sums of a row are split like in a whole tile, so that its bits do not depend on the number of rows: among this
-    // number of warps, and from this coordinate on, which for all others is behind the last.
+    // The number of warps among which sums of a row are divided, and the first coordinate of a warp, which for other
+    // warps is behind the last. Sums are divided as in a whole tile, so that their bits do not depend on the number of
+    // rows.
     __device__ int sum_warps() const { return is_narrow() ? warps * rows / warp_rows : warps; }
     __device__ int first_of_sum() const { return !is_narrow() || warp < sum_warps() ? warp : 1 << 30; }
     __device__ void sync() const {
@@ -63,27 +64,28 @@ struct Team {
     }
 };
 
-// Lines of a tile. In shared memory they are one number longer than a warp, so that neither lanes nor lines meet in one
-// bank; in global memory a line is as long as one load.
+// The length of a line of a tile. In shared memory it is one value more than a warp, so that neither lanes nor lines
+// conflict in a bank; in global memory a line is as long as one load.
 template <bool in_shared>
 constexpr int line_size = in_shared ? warp_rows + 1 : warp_rows;
 
 template <class T, bool in_shared>
 struct Lines {
-    T* p;  // of the first lane
+    T* p;  // address for the first lane
 
     __device__ T& at(int64_t line, int lane) const { return p[line * line_size<in_shared> + lane]; }
     __device__ Lines from(int64_t line) const { return {p + line * line_size<in_shared>}; }
 };
 
-// Values read from memory before are read anew after this, and take no registers meanwhile.
+// Makes the compiler read values from memory again afterwards, so that they take no registers until then.
 __device__ inline void forget_loads() {
 #ifndef HR_EMULATE
     asm volatile("" ::: "memory");
 #endif
 }
 
-// Lines as an argument of a function that is not inlined: it could not determine which memory an address is in.
+// The address of lines, as an argument of a function that is not inlined. From a pointer such a function could not
+// determine whether lines are in shared memory.
 template <class T, bool in_shared>
 using LineAddress = std::conditional_t<in_shared, int, T*>;
 
@@ -115,7 +117,7 @@ __device__ Lines<T, in_shared> lines_at(LineAddress<T, in_shared> lines) {
     }
 }
 
-// The first lines, which are those of the context.
+// Copies the first lines, which are those of the context.
 template <class T, bool in_shared>
 __device__ void copy_context(const Team& team, int context, const Lines<T, in_shared>& from,
                              const Lines<T, in_shared>& to) {
@@ -144,13 +146,14 @@ __device__ inline double element(const ArrayView& a, int64_t row, int column) {
     return number_at(a, row_of(a, row) + column * a.column_stride);
 }
 
-// Whether neighbours in memory are neighbours in a row.
+// Whether adjacent values of a row are adjacent in memory.
 __device__ inline bool is_by_rows(const ArrayView& a) {
     const auto size = [](int64_t stride) { return stride < 0 ? -stride : stride; };
     return size(a.column_stride) <= size(a.row_stride);
 }
 
-// body(row, column) for the values of a tile in the order of memory, so that neighbouring threads are neighbours there.
+// Calls body(row, column) for the values of a tile in the order of memory, so that adjacent threads access adjacent
+// values.
 template <class F>
 __device__ void for_tile(const Team& team, int rows, int columns, bool by_rows, F&& body) {
     const int fast = by_rows ? columns : rows, threads = team.warps * team.rows;
@@ -173,8 +176,8 @@ __device__ void for_tile(const Team& team, int rows, int columns, bool by_rows, 
     }
 }
 
-// Whether the values of a tile are adjacent in memory, from an address that is a multiple of 16 bytes: then the
-// addresses of all tiles are.
+// Whether the values of a tile are adjacent in memory, from an address that is a multiple of 16 bytes, as the addresses
+// of all tiles then are.
 template <class In>
 __device__ bool is_adjacent(const ArrayView& a, int columns) {
     return !a.rows && a.column_stride == int64_t(sizeof(In)) && a.row_stride == columns * int64_t(sizeof(In)) &&
@@ -192,7 +195,7 @@ __device__ Four<T> load_four(const T* p) {
     return *reinterpret_cast<const Four<T>*>(p);
 }
 
-// Four values from p[at] on, of which n exist. All values of p up to a multiple of four can be read.
+// Loads four values from p[at] on, of which n exist. Values of p up to a multiple of four can be read.
 template <class T>
 __device__ __forceinline__ Four<T> load_first(const T* p, int at, int n) {
     if (at % 4 == 0) return load_four(p + at);
@@ -203,7 +206,7 @@ __device__ __forceinline__ Four<T> load_first(const T* p, int at, int n) {
     return four;
 }
 
-// body(j) for the first n of N, or for all N where there are as many: then without a test for each.
+// Calls body(j) for the first n of N indices; where n is N, without a test for each index.
 template <int N, class F>
 __device__ __forceinline__ void for_first(int n, const F& body) {
     if (n >= N) {
@@ -226,8 +229,8 @@ __device__ void prefetch(const T* p) {
 #endif
 }
 
-// The values of a tile of adjacent rows, four at a time: four(first, body) for those from `first` on, which is to call
-// body(i, row, column) for i = 0, ..., 3, and one(number, row, column) for the rest.
+// Visits the values of a tile of adjacent rows, four at a time: it calls four(first, body) for four values from `first`
+// on, which must call body(i, row, column) for i = 0, ..., 3, and one(number, row, column) for each remaining value.
 template <class F, class G>
 __device__ void for_adjacent_tile(const Team& team, int rows, int columns, F&& four, G&& one) {
     const int count = rows * columns, step = 4 * team.warps * team.rows;
@@ -264,7 +267,7 @@ __device__ void for_adjacent_tile(const Team& team, int rows, int columns, F&& f
     }
 }
 
-// Columns of rows [row, row + rows) to lines, shifted and scaled in float64 before they are narrowed.
+// Loads columns of rows [row, row + rows) to lines, shifted and scaled in float64 before values are rounded to T.
 template <class In, class T, bool in_shared>
 __device__ void load_columns_of(const Team& team, const ArrayView& a, int columns, const int* slots,
                                 const double* shift, const double* scale, int64_t row, int rows,
@@ -297,10 +300,10 @@ __device__ void load_columns(const Team& team, const ArrayView& a, int columns, 
     }
 }
 
-// A warp's line of partial sums for each lane and, once all warps wrote theirs, their sum in the order of the warps.
+// Partial sums of each warp for each lane, and, after all warps have stored theirs, totals in the order of the warps.
 template <class T>
 struct WarpSums {
-    T* p;  // [warp][warp_rows], shared
+    T* p;  // [warp][warp_rows] in shared memory
 
     __device__ void put(const Team& team, T value) const { p[team.warp * warp_rows + team.lane] = value; }
     __device__ T total(const Team& team) const {

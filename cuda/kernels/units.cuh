@@ -1,4 +1,4 @@
-// From a network's sums on a tile to values of units, and to coordinates through the map.
+// Conversion of a network's sums on a tile to values of units, and of parameters to coordinates by the map.
 #pragma once
 
 #include "../../cpp/math/activations.hpp"
@@ -11,17 +11,17 @@
 namespace headrace {
 namespace {
 
-// A team's data in one step. In a recorded run everything stays: states, values of all units.
+// The data of a team in one step. A recorded run keeps all states and values of all units.
 template <class T, bool in_shared, bool keeps_units>
 struct TileState {
     Lines<T, in_shared> given, built, units;
     T* partial;
-    T log_det;                   // this warp's share of the lane's row
-    Lines<T, in_shared> slopes;  // only where units are kept and their values do not tell
-    int64_t row = 0;             // of the call, the first one of the tile
+    T log_det;                   // the warp's share for the lane's row
+    Lines<T, in_shared> slopes;  // only where units are kept and slopes do not follow from their values
+    int64_t row = 0;             // index in the call of the tile's first row
 };
 
-// From a unit's product to its sum: adds the terms of the context and of another layer.
+// The sum of a unit: its product with the terms of the context and of another layer.
 template <class T, bool in_shared, bool keeps_units>
 __device__ T joined(const Layer& layer, int u, T product, int lane, const TileState<T, in_shared, keeps_units>& t) {
     T sum = product;
@@ -33,7 +33,7 @@ __device__ T joined(const Layer& layer, int u, T product, int lane, const TileSt
     return layer.adds ? sum + t.units.at(layer.adds[u], lane) : sum;
 }
 
-// 0 for a dropped value, else the factor that compensates for those.
+// The factor of dropout: 0 for a dropped value, otherwise the factor that compensates for dropped values.
 template <class T>
 __device__ T dropped(const NetworkStep<T>& s, const Layer& layer, int line, const Call<T>& call, int64_t row) {
     const uint64_t number = row < call.rows ? uint64_t(row_number(call.input, row)) : 0;
@@ -42,22 +42,24 @@ __device__ T dropped(const NetworkStep<T>& s, const Layer& layer, int line, cons
     return uniform<T>(word, word) <= T(layer.dropout) ? T(0) : T(1 / (1 - layer.dropout));
 }
 
-// A layer's inputs: lines among the units, or, if that is -1, of coordinates from `slot` on. The choice is one of two
-// objects and not of two addresses, because behind addresses the compiler would not see that both are shared memory.
+// The lines of a layer's inputs: lines of units from `line` on, or, if that is -1, of coordinates from `slot` on. The
+// choice is between two objects and not between two addresses, because the compiler could not infer from addresses that
+// both are in shared memory.
 template <class T, bool in_shared>
 __device__ Lines<T, in_shared> lines_of_input(int line, const Lines<T, in_shared>& coordinates, int slot,
                                               const Lines<T, in_shared>& units) {
     return (line < 0 ? coordinates : units).from(line < 0 ? slot : line);
 }
 
-// From the products and biases of units u, ..., u + N - 1 to their values, and the record kept beside these; units
-// from u + n on do not exist.
+// Computes values of units u, ..., u + N - 1 from their products and biases, and stores slopes where these are kept;
+// units from u + n on do not exist.
 template <int N, class T, bool in_shared, bool keeps_units>
 __device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& stage, int u, int n, T (&value)[N],
                                        const Call<T>& call, int lane, const TileState<T, in_shared, keeps_units>& t) {
     if (!stage.is_hidden) return;
     if (stage.is_joined || stage.keeps_sum) {
-        const Layer& layer = s.conditioner.masked.layers[stage.layer];  // read only if the stage does not specify all
+        const Layer& layer = s.conditioner.masked.layers[stage.layer];  // read only if the stage does not specify
+                                                                        // everything
 #pragma unroll
         for (int m = 0; m < N; ++m) {
             if (m >= n) break;
@@ -90,8 +92,8 @@ __device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& sta
     }
 }
 
-// The parameters of a map on the lines of a tile, and room for as many values, because registers cannot be indexed: in
-// their own place if they are not needed afterwards, else in that of their gradients.
+// The parameters of a map on the lines of a tile, and a buffer of as many values, because registers cannot be indexed:
+// the lines of the parameters if they are not needed afterwards, otherwise the lines of their gradients.
 template <class T, bool in_shared>
 struct MapParams {
     Lines<T, in_shared> lines, rooms;
@@ -100,13 +102,13 @@ struct MapParams {
     __device__ T& room(int k) const { return rooms.at(k, lane); }
 };
 
-// Coordinates [begin, end) of a map, which all warps share, or which belong to one warp.
+// Coordinates [begin, end) of a map, which all warps compute together, or one warp alone.
 struct Settled {
     int begin, end;
     bool by_one_warp = false;
 };
 
-// Coordinates through a map, whose parameters are on lines; `rooms`: see MapParams.
+// Maps coordinates by parameters on lines; `rooms` are the buffers of MapParams.
 template <class T, bool in_shared, bool keeps_units>
 __device__ void run_map(const Team& team, const CoordinateMap<T>& s, const Lines<T, in_shared>& params,
                         const Lines<T, in_shared>& rooms, const Settled& of, TileState<T, in_shared, keeps_units>& t) {

@@ -10,8 +10,9 @@
 namespace headrace {
 namespace {
 
-// Rows that do not fit into shared memory: a warp a row. Few have such, so that one kernel serves one set of parameters
-// (a.ready) and rows' own, whose ready ones are in `room` for each warp of the grid.
+// Computes rows that do not fit in shared memory, each by one warp. Rows of this length are rare, so that one kernel
+// serves one set of parameters for all rows (a.ready) and parameters of each row, whose ready parameters are in `room`
+// for each warp of the grid.
 template <class T>
 __global__ void __launch_bounds__(vector_threads, long_row_blocks)
     long_rows_forth(VectorRows<T> a, int64_t rows, T* room) {
@@ -27,12 +28,12 @@ __global__ void __launch_bounds__(vector_threads, long_row_blocks)
         }
         const T log_det = run_row_of(a, a.value + row * a.features, ready, a.result + row * a.features);
         if (lanes.first == 0) a.log_det[row] = log_det;
-        __syncwarp();  // the buffer is the next row's
+        __syncwarp();  // the next row uses the buffer
     }
 }
 
-// Counterpart of long_rows_forth; in `room` are the ready parameters and then the gradients by them. `sums`: null for
-// rows' own.
+// The backward pass of long_rows_forth; `room` has the ready parameters and then the gradients by these. `sums` is null
+// where each row has parameters.
 template <class T>
 __global__ void __launch_bounds__(vector_threads, long_row_blocks)
     long_rows_back(VectorRows<T> a, VectorRowsBack<T> back, int64_t rows, T* room, double* sums) {
@@ -61,7 +62,7 @@ __global__ void __launch_bounds__(vector_threads, long_row_blocks)
     if (sums) BlockSums(sums, a.n_ready).finish();
 }
 
-// One set of parameters for all rows, by one warp, in float64, whatever their type.
+// Computes the ready parameters of one set for all rows, by one warp, in float64 for either type.
 __global__ void __launch_bounds__(32) prepare_set(int map, int features, NumbersOfEither raw, NumbersOfEither ready) {
     const RowParams<double, NumbersOfEither> params{{int(threadIdx.x), 32}, raw};
     with_prepared_map(map, [&]<class Map>() { prepare_row<Map, double>(params, features, ready); });
@@ -75,8 +76,8 @@ __global__ void __launch_bounds__(32)
     with_prepared_map(map, [&]<class Map>() { prepare_row_vjp<Map, double>(params, gradients, features, by_raw); });
 }
 
-// total[k] of the first n values of each of `count` blocks of sums, `size` values apart: a lane a value, a share of the
-// blocks for each warp.
+// Computes total[k], k < n, over `count` blocks of sums that are `size` values apart: each lane takes a value, and each
+// warp a share of the blocks.
 __global__ void __launch_bounds__(row_sum_threads)
     sum_blocks_of_rows(const double* sums, int64_t size, int count, int n, double* total) {
     HR_DYNAMIC_SHARED(double, partial);

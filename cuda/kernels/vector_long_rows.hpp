@@ -1,5 +1,5 @@
-// Parts of vector maps on rows that are not time-critical: rows that do not fit into shared memory, and one set of
-// parameters that is made ready. All is queued on the stream.
+// Parts of vector maps on rows whose time does not matter: rows that do not fit in shared memory, and ready parameters
+// of one set. All work is queued on the stream.
 #pragma once
 
 #include <cstdint>
@@ -9,17 +9,18 @@
 
 namespace headrace {
 
-// a.params to `ready`.
+// Computes the ready parameters of a.params.
 template <class T>
 void launch_prepare_set(const VectorRows<T>& a, T* ready, cudaStream_t stream);
 
-// The gradient by a.params from sums of that by the ready ones: `count` blocks of them, each of the first n_ready of
-// `size` values. total: a buffer of n_ready.
+// Computes the gradient by a.params from sums of gradients by ready parameters, in `count` blocks of `size` values, of
+// which the first n_ready are used. `total` is a buffer of n_ready values.
 template <class T>
 void launch_prepare_set_vjp(const VectorRows<T>& a, const double* sums, int64_t size, int count, double* total,
                             T* grad_params, cudaStream_t stream);
 
-// Each warp of the blocks has a buffer of n_ready values, if rows have parameters of their own or go back.
+// Queues long rows. Each warp of the blocks has a buffer of n_ready values, if each row has parameters or in the
+// backward pass.
 template <class T>
 void launch_long_rows(const VectorRows<T>& a, int64_t rows, unsigned blocks, T* room, cudaStream_t stream);
 template <class T>

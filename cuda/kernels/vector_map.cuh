@@ -1,4 +1,4 @@
-// One vector map of a row that is one lane's work, and its vector-Jacobian product.
+// One vector map of a row, computed by one lane, and its vector-Jacobian product.
 #pragma once
 
 #include "../../cpp/math/vector_maps.hpp"
@@ -7,7 +7,7 @@
 namespace headrace {
 namespace {
 
-// Values of a row on the lines of a tile, in the form that a vector map reads; a thread has no second vector of rows.
+// Values of a row on the lines of a tile, in the form that a vector map reads; a thread has one vector of rows.
 template <class T, bool in_shared>
 struct LineNumbers {
     Lines<T, in_shared> lines;
@@ -20,8 +20,8 @@ struct SharedNumbers {
     __device__ T operator()(int k, int = 0) const { return p[k]; }
 };
 
-// One vector map from given(c) to put(c, value) for all coordinates c. `alone`: no other work is done on a row, and the
-// map waits for its loads.
+// Computes one vector map from given(c) to put(c, value) for all coordinates c. `alone` is true where a row needs no
+// other work, so that the map waits for its loads.
 template <class Map, bool alone, class T, class P, class Given, class Put>
 __device__ T run_vector_map(bool inverse, const P& p, int features, const MapOptions<T>& options, const Given& given,
                             const Put& put) {
@@ -40,8 +40,8 @@ __device__ T run_vector_map(bool inverse, const P& p, int features, const MapOpt
     return inverse ? -total : total;
 }
 
-// The vector-Jacobian product of one vector map: given(c), built(c) and grad_built(c) to put_given(c, gradient) and
-// put(k, gradient by ready parameter k). `alone`: see run_vector_map.
+// Computes the vector-Jacobian product of one vector map from given(c), built(c) and grad_built(c), and passes results
+// to put_given(c, gradient) and put(k, gradient by ready parameter k). run_vector_map describes `alone`.
 template <class Map, bool alone, class T, class P, class Given, class Built, class GradBuilt, class PutGiven, class Put>
 __device__ void vector_map_vjp(bool inverse, const P& p, int features, const MapOptions<T>& options, T grad_log_det,
                                const Given& given, const Built& built, const GradBuilt& grad_built,

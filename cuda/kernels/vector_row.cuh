@@ -1,5 +1,5 @@
-// A row of vector maps by the lanes that share it, and sums over rows of gradients: common to the kernels of rows in
-// shared memory and of long ones.
+// Vector maps of a row by the lanes that share the row, and sums of gradients over rows, for the kernels of rows in
+// shared memory and of long rows.
 #pragma once
 
 #include "../../cpp/core/views.hpp"
@@ -24,7 +24,7 @@ struct RowLanes {
     }
 };
 
-// Parameters of a row, or of all rows, in V.
+// The parameters of a row, or of all rows, in type V.
 template <class V, class P>
 struct RowParams {
     RowLanes lanes;
@@ -32,11 +32,11 @@ struct RowParams {
     __device__ __forceinline__ V operator()(int k, int = 0) const { return V(p[k]); }
 };
 
-// Ready parameters that do not belong to a coordinate, and raw ones at most.
+// The largest number of ready parameters, and of raw ones, that do not belong to a coordinate.
 constexpr int others = 2;
 
-// Receives values for parameters: those of coordinates are stored at once, because each is for one lane, and the others
-// when all lanes have read the previous values.
+// Receives values for parameters. Values for coordinates are stored at once, because each belongs to one lane; other
+// values are stored when all lanes have read the previous values.
 template <class To, class T>
 struct Receiver {
     To to;
@@ -62,7 +62,7 @@ struct Receiver {
     }
 };
 
-// Raw parameters to ready ones, in V; `ready` may be where the raw ones are.
+// Converts raw parameters to ready ones, in type V; `ready` may be the memory of the raw parameters.
 template <class Map, class V, class P, class To>
 __device__ __forceinline__ void prepare_row(const P& raw, int features, const To& ready) {
     static_assert(Map::n_ready(1) - Map::vectors == others && Map::n_raw(1) - Map::vectors <= others);
@@ -71,7 +71,7 @@ __device__ __forceinline__ void prepare_row(const P& raw, int features, const To
     to.finish(raw.lanes, Map::n_ready(features));
 }
 
-// Gradients by ready parameters to those by raw ones; `grad_raw` may be where the raw ones are.
+// Converts gradients by ready parameters to gradients by raw ones; `grad_raw` may be the memory of the raw parameters.
 template <class Map, class V, class P, class G, class To>
 __device__ __forceinline__ void prepare_row_vjp(const P& raw, const G& grad_ready, int features, const To& grad_raw) {
     Receiver<To, V> to{grad_raw, Map::vectors * features, {}};
@@ -85,7 +85,7 @@ __device__ __forceinline__ T start_of_lane(const P& p, int features) {
     return p.lanes.first == 0 ? start : T(0);
 }
 
-// The amount by which a row moves, and the factors of its determinant.
+// Computes the amount by which a row moves, and the factors of its determinant.
 template <class Map, bool inverse, class T, class P>
 __device__ __forceinline__ void amount_of(const T* given, const P& p, int features, const MapOptions<T>& options,
                                           T (&amount)[1], T (&factor)[1][Map::factors]) {
@@ -101,7 +101,7 @@ __device__ __forceinline__ void amount_of(const T* given, const P& p, int featur
     }
 }
 
-// A row, by its lanes; `built` may be `given`. Gives the log-determinant.
+// Maps a row by its lanes, and returns the log-determinant; `built` may be `given`.
 template <class Map, bool inverse, class T, class P>
 __device__ __forceinline__ T run_row(const T* given, const P& p, int features, const MapOptions<T>& options, T* built) {
     T amount[1], factor[1][Map::factors];
@@ -114,8 +114,8 @@ __device__ __forceinline__ T run_row(const T* given, const P& p, int features, c
     return inverse ? -total : total;
 }
 
-// The gradient by the input, which may lie where that by the output is, and by the ready parameters, which may lie
-// where these are.
+// Computes the gradient by the input, which may replace the gradient by the output, and by the ready parameters, which
+// may replace the parameters.
 template <class Map, bool inverse, class T, class P>
 __device__ __forceinline__ void run_row_vjp(const T* given, const P& p, int features, const MapOptions<T>& options,
                                             const T* grad_built, T grad_log_det, T* grad_given, T* grad_ready) {
@@ -140,7 +140,7 @@ __device__ __forceinline__ void run_row_vjp(const T* given, const P& p, int feat
     to.finish(p.lanes, Map::n_ready(features));
 }
 
-// The map and the direction are those of the call; each map's code stands once in a kernel.
+// Maps a row by the map and in the direction of the call; a kernel contains the code of each map once.
 template <class T, class P>
 __device__ __forceinline__ T run_row_of(const VectorRows<T>& a, const T* given, const P& p, T* built) {
     T log_det = 0;
@@ -173,16 +173,17 @@ __device__ __forceinline__ void prepare_row_vjp_of(const VectorRows<T>& a, const
 
 // ---- sums over rows -------------------------------------------------------------------------------------------------
 
-// A block's sums over rows of the gradients by n_ready parameters: some threads for each, with a share of the rows.
+// A block's sums over rows of gradients by n_ready parameters: several threads sum each gradient, over a share of the
+// rows.
 struct BlockSums {
-    double* sums;  // [part][n_ready] of this block
+    double* sums;  // sums [part][n_ready] of the block
     int n_ready, parts;
 
     __device__ __forceinline__ BlockSums(double* all, int n)
         : n_ready(n), parts(int(blockDim.x) / n > 1 ? int(blockDim.x) / n : 1) {
         sums = all + int64_t(blockIdx.x) * parts * n_ready;
     }
-    // Rows [0, n) of `gradients`; the first ones, or to be added.
+    // Sums rows [0, n) of `gradients`; `first` is false where the result is added to earlier sums.
     template <class T>
     __device__ __forceinline__ void add(const T* gradients, int64_t stride, int n, bool first) const {
         const int64_t size = int64_t(parts) * n_ready;
@@ -194,7 +195,7 @@ struct BlockSums {
             sums[i] = sum;
         }
     }
-    // The sum of all parts becomes part 0; after a barrier.
+    // Adds all parts to part 0; called after a barrier.
     __device__ __forceinline__ void finish() const {
         if (parts == 1) return;
         for (int k = int(threadIdx.x); k < n_ready; k += int(blockDim.x)) {

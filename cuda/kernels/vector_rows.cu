@@ -1,17 +1,18 @@
-// Bytes that must be moved, float32, of a row of F features: 8 F + 4 with one set of parameters, and n_raw more values
-// (planar 2 F + 1, radial F + 2) if it has its own. In the backward pass 12 F + 4, and 2 n_raw values more.
+// The number of bytes that must be moved for a row of F features in float32 is 8 F + 4 with one set of parameters; a
+// row with its own parameters has n_raw more values (planar 2 F + 1, radial F + 2). In the backward pass it is 12 F + 4
+// bytes, and 2 n_raw more values.
 //
-// A block takes tiles of rows. They come to shared memory 16 bytes at a time, each row goes to a group of lanes of one
-// warp, a single one where features are few, and results go back as they came. Rows too long for that are read where
-// they are, by a warp each, and so are those in float64, which is for checking. The order of a group's sums depends
-// only on the number of features.
+// A block takes tiles of rows. Rows are copied to shared memory 16 bytes at a time, a group of lanes of one warp
+// computes each row (one lane for few features), and results are copied back in the same way. Rows that are too long
+// for shared memory are read from global memory, by one warp each, and so are rows in float64, which is used for
+// checks. The order of a group's additions depends only on the number of features.
 //
-// A kernel serves all maps in both directions, with one set of parameters or rows' own: a row selects once, the traffic
-// to shared memory and back is the same for all, and each kernel adds to the module's size.
+// A kernel serves all maps in both directions, with one set of parameters or parameters for each row: a row selects its
+// map once, copies to shared memory and back are the same for all, and each kernel adds to the module's size.
 //
-// One set of parameters is made ready in float64 by a kernel before, and its gradient comes from sums over rows in
-// float64: each block keeps its own, the tiles of a block in their order, and two more kernels sum the blocks and go
-// back from ready to raw parameters. Nothing is copied to the host.
+// One set of parameters is made ready in float64 by a separate kernel, and its gradient follows from sums over rows in
+// float64: each block sums its tiles in order, and two further kernels sum the blocks and compute gradients by raw
+// parameters. Nothing is copied to the host.
 #define HR_SMALL_CODE
 #include "vector_rows.cuh"
 
@@ -28,27 +29,27 @@ namespace {
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
-// An array of a tile in shared memory: `stride` elements from row to row.
+// An array of a tile in shared memory, whose rows are `stride` elements apart.
 struct TileArray {
     int start, stride;
     TilePlaces places;
 };
 
-// Types whose rows may be in shared memory.
+// Whether rows of a type may be in shared memory.
 template <class T>
 constexpr bool has_row_tiles = sizeof(T) == 4;
 
-// The partition of a call, known to the host.
+// The partition of a call, computed on the host.
 template <int arrays>
 struct RowTiles {
     int64_t rows, count;
     int rows_of_tile, lanes;
     bool in_shared;
-    int bytes;  // of shared memory
+    int bytes;  // size of shared memory
     TileArray array[arrays] = {};
 
-    // `lengths`: elements of a row in each array, 0 where there is none; only types of four bytes are in shared memory
-    // (has_row_tiles).
+    // A partition of rows. `lengths` has the number of elements of a row in each array, 0 for no array; only types of
+    // four bytes are in shared memory (has_row_tiles).
     RowTiles(int64_t all, const std::array<int, arrays>& lengths, int number_bytes) : rows(all) {
         for (lanes = 1;; lanes *= 2) {
             rows_of_tile = vector_threads / lanes;
@@ -69,8 +70,8 @@ struct RowTiles {
     }
 
   private:
-    // Up to an odd multiple of the lanes: then groups next to each other, which read as many values as they have lanes
-    // at the same time, do not meet in the same banks.
+    // Rounds n up to an odd multiple of the lanes, so that adjacent groups, each of which reads one value for each of
+    // its lanes at a time, do not conflict in banks.
     int64_t padded(int64_t n) const { return (n + lanes - 1) / (2 * lanes) * (2 * lanes) + lanes; }
 };
 
@@ -79,7 +80,8 @@ __device__ __forceinline__ T* tile_row(T* shared, const TileArray& array, int ro
     return shared + array.start + row * array.stride;
 }
 
-// The first `rows` rows of the array, and zeros for the other rows of the tile, which groups without a row read.
+// Copies the first `rows` rows of the array, and sets the other rows of the tile, which groups without a row read, to
+// zero.
 template <class T>
 __device__ __forceinline__ void array_to_tile(const T* array, int length, int64_t row, int rows, int rows_of_tile,
                                               const TileArray& tile, T* shared) {
@@ -94,7 +96,8 @@ __device__ __forceinline__ void tile_to_array(const T* shared, const TileArray& 
     tile_to_rows(shared + tile.start, rows * length, tile.places, array + row * length);
 }
 
-// Values, and each row's parameters if it has its own: raw, then ready.
+// Computes tiles of rows in shared memory: values, and, where each row has parameters, raw parameters that ready ones
+// replace.
 template <class T>
 __global__ void __launch_bounds__(vector_threads, row_blocks) vector_rows_forth(VectorRows<T> a, RowTiles<2> tiles) {
     HR_DYNAMIC_SHARED(T, shared);
@@ -107,7 +110,7 @@ __global__ void __launch_bounds__(vector_threads, row_blocks) vector_rows_forth(
         array_to_tile(a.value, features, row, n, tiles.rows_of_tile, tiles.array[0], shared);
         if (!shared_set) array_to_tile(a.params, a.n_raw, row, n, tiles.rows_of_tile, tiles.array[1], shared);
         __syncthreads();
-        // Groups beyond the last row take part with the zeros there: shuffles are for whole warps.
+        // Groups behind the last row take part with zeros, because shuffles need whole warps.
         T* const z = tile_row(shared, tiles.array[0], own);
         const T* ready = a.ready;
         if (!shared_set) {
@@ -123,8 +126,8 @@ __global__ void __launch_bounds__(vector_threads, row_blocks) vector_rows_forth(
     }
 }
 
-// Values and gradients, and: of one set of parameters the gradients of each row by the ready ones, of rows' own the raw
-// ones and the ready ones.
+// The backward pass for tiles of rows in shared memory: values and gradients, and either the gradients of each row by
+// one set of ready parameters, or the raw and the ready parameters of each row.
 template <class T>
 __global__ void __launch_bounds__(vector_threads, row_blocks)
     vector_rows_back(VectorRows<T> a, VectorRowsBack<T> back, RowTiles<4> tiles, double* sums) {
@@ -159,7 +162,7 @@ __global__ void __launch_bounds__(vector_threads, row_blocks)
     if (shared_set) BlockSums(sums, a.n_ready).finish();
 }
 
-// One set of parameters, ready.
+// Computes the ready parameters of one set.
 template <class T>
 const T* prepare(const VectorRows<T>& a, DeviceBuffer<T>& ready, cudaStream_t stream) {
     ready = DeviceBuffer<T>(size_t(a.n_ready), stream);
@@ -173,13 +176,13 @@ void run_forth(VectorRows<T> a, bool shared_set, int64_t rows, cudaStream_t stre
     a.ready = shared_set ? prepare(a, ready, stream) : nullptr;
     RowTiles<2> tiles(rows, {a.features, shared_set ? 0 : a.n_ready}, int(sizeof(T)));
     if (!tiles.in_shared) {
-        const int64_t blocks = std::min(tiles.count, shared_set ? most_blocks : row_sum_blocks);  // each has a buffer
+        const int64_t blocks = std::min(tiles.count, shared_set ? most_blocks : row_sum_blocks);  // one buffer each
         const DeviceBuffer<T> room(shared_set ? 0 : size_t(blocks) * size_t(tiles.rows_of_tile) * size_t(a.n_ready),
                                    stream);
         return launch_long_rows(a, rows, unsigned(blocks), room.get(), stream);
     }
     if constexpr (has_row_tiles<T>) {
-        if (!shared_set)  // raw parameters come in, ready ones replace them
+        if (!shared_set)  // raw parameters are loaded, and ready parameters replace them
             tiles.array[1].places = TilePlaces(a.n_raw, tiles.array[1].stride);
         auto* const kernel = vector_rows_forth<T>;
         HR_LAUNCH(kernel, unsigned(std::min(tiles.count, most_blocks)), vector_threads, size_t(tiles.bytes), stream, a,
@@ -194,7 +197,7 @@ void run_back(VectorRows<T> a, bool shared_set, const VectorRowsBack<T>& back, i
     DeviceBuffer<double> sums, total;
     a.ready = shared_set ? prepare(a, ready, stream) : nullptr;
     const RowTiles<4> tiles(rows, {a.features, a.features, a.n_ready, shared_set ? 0 : a.n_raw}, int(sizeof(T)));
-    // The sums' order depends on the number of blocks, and that only on shapes.
+    // The order of additions depends on the number of blocks, which depends only on shapes.
     const int64_t sums_of_block = int64_t(parts_of_sums(a.n_ready)) * a.n_ready;
     int64_t blocks = std::min(tiles.count, row_sum_blocks);
     if (shared_set) {
@@ -240,7 +243,7 @@ void vector_map(const VectorRows<T>& a, bool shared, int64_t rows, cudaStream_t 
 template <class T>
 void vector_map_backward(const VectorRows<T>& a, bool shared, const VectorRowsBack<T>& back, int64_t rows,
                          cudaStream_t stream) {
-    if (rows == 0 && !shared) return;  // one set's gradient is then 0
+    if (rows == 0 && !shared) return;  // the gradient of one set is then 0
     run_back(sized(a), shared, back, rows, stream);
 }
 

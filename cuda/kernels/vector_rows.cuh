@@ -1,5 +1,5 @@
-// Vector maps without a program, on row-major arrays with parameters from any source: hr.ops.planar_forward,
-// radial_inverse, ... on the device. All is queued on the stream; result may be value.
+// Vector maps without a program, on row-major arrays with parameters from any source, for hr.ops.planar_forward,
+// hr.ops.radial_inverse and similar functions on the device. All work is queued on the stream; `result` may be `value`.
 #pragma once
 
 #include <cstdint>
@@ -9,11 +9,12 @@
 
 namespace headrace {
 
-// `shared`: a.params is one set for all rows, not one a row. a.ready is not read.
+// Queues a vector map. With `shared`, a.params is one set for all rows; otherwise each row has a set. a.ready is not
+// read.
 template <class T>
 void vector_map(const VectorRows<T>& a, bool shared, int64_t rows, cudaStream_t stream);
 
-// Gradients by shared parameters are sums over the rows.
+// Queues the backward pass, where gradients by shared parameters are sums over the rows.
 template <class T>
 void vector_map_backward(const VectorRows<T>& a, bool shared, const VectorRowsBack<T>& back, int64_t rows,
                          cudaStream_t stream);

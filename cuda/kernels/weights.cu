@@ -11,7 +11,7 @@
 namespace headrace {
 namespace {
 
-// The steps of a chain of either type, for kernels that exist once: they compute in float64.
+// The steps of a chain of either floating type, for kernels that are compiled once and compute in float64.
 struct StepsOfEither {
     const void* steps;
     bool is_double;
@@ -23,7 +23,7 @@ StepsOfEither steps_of(const DeviceChain<T>& d) {
     return {d.steps, std::is_same_v<T, double>, d.chain.n_steps, d.chain.features};
 }
 
-// A step with its constants in float64; a step without ready parameters has only its kind there.
+// A step with constants in float64; of a step without ready parameters, only the kind is set.
 template <class T>
 __device__ Step<double> in_float64(const DeviceStep<T>& step) {
     Step<double> wide{};
@@ -34,7 +34,7 @@ __device__ Step<double> in_float64(const DeviceStep<T>& step) {
     return wide;
 }
 
-// A block for each step, a thread for each of its parts: body(step, part).
+// Calls body(step, part), by a block for each step and a thread for each of its parts.
 template <class F>
 __device__ __forceinline__ void for_ready_parts(const StepsOfEither& d, const F& body) {
     for (int s = blockIdx.x; s < d.count; s += gridDim.x) {
@@ -50,7 +50,8 @@ __global__ void prepare_ready(StepsOfEither d, NumbersOfEither weights, NumbersO
     for_ready_parts(d, [&](const auto& step, int i) { prepare_part(step, i, d.features, weights, ready); });
 }
 
-// The gradients by raw parameters of a step, from those by ready ones: none, but of a run of vector maps.
+// Computes gradients by raw parameters of a step from gradients by ready parameters. Only runs of vector maps have an
+// overload that does something.
 template <class S>
 __device__ void finish_step(const S&, int, int, const NumbersOfEither&, const double*, const int*,
                             const NumbersOfEither&) {}

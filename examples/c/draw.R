@@ -1,6 +1,6 @@
 # Rscript draw.R DENSITY.safetensors ROWS SEED: rows drawn from a density, one a line, each with its log density in nats.
 #
-# The working directory has headrace_r.so, which headrace_r.c becomes by the command on its first lines.
+# The working directory has headrace_r.so, which the command on the first lines of headrace_r.c makes.
 
 dyn.load("headrace_r.so")
 headrace_open <- function(path) .Call("headrace_r_open", path)

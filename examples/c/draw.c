@@ -15,7 +15,7 @@ static int draw(const headrace_flow* flow, int64_t rows, uint64_t seed) {
     const int64_t features = headrace_features(flow);
     double* const values = malloc(sizeof(double) * (size_t)(rows * (features + 1)) + 1);
     if (!values) return fail("expected more memory than there is");
-    /* A table whose last column is the log density. Doubles, whatever the file's dtype is. */
+    /* A table of doubles, whatever the file's dtype is, whose last column is the log density. */
     const headrace_output x = {values, rows, features, features + 1, 1, HEADRACE_FLOAT64};
     const headrace_output log_prob = {values + features, rows, 1, features + 1, 1, HEADRACE_FLOAT64};
     const int code = headrace_sample(flow, seed, HEADRACE_FROM_START, NULL, &x, &log_prob);

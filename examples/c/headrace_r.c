@@ -1,4 +1,4 @@
-/* Calls of libheadrace for .Call of R: draw.R has a function of R for each.
+/* Functions of libheadrace for .Call of R: draw.R has an R function for each.
  *
  *     cc -shared -fPIC -I"$(Rscript -e 'cat(R.home("include"))')" headrace_r.c \
  *         $(python -m headrace.config --cflags --libs) -o headrace_r.so
@@ -19,7 +19,7 @@ static headrace_flow* flow_of(SEXP handle) {
     return flow;
 }
 
-/* The values of a matrix; of an empty one R has an address that is not aligned. */
+/* The values of a matrix; R's address of an empty matrix is not aligned. */
 static double* values_of(SEXP matrix) {
     static double none;
     return XLENGTH(matrix) ? REAL(matrix) : &none;
@@ -42,7 +42,7 @@ static void close_flow(SEXP handle) {
     R_ClearExternalPtr(handle);
 }
 
-/* A flow, which R's collector closes. */
+/* An open flow, which R's garbage collector closes. */
 SEXP headrace_r_open(SEXP path) {
     if (headrace_abi() != HEADRACE_ABI) Rf_error("headrace.h and libheadrace are of different versions");
     if (TYPEOF(path) != STRSXP || Rf_length(path) != 1) Rf_error("path: expected one string");

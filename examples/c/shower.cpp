@@ -18,8 +18,8 @@
 
 namespace {
 
-// Particles are kept until the end of the event, because many showers at once take a fraction of the time of one at a
-// time. A shower has the same bits in every batch, by its place in the endless sample of the seed.
+// Keeps particles until the end of the event, because showers of many particles at once take a fraction of the time
+// of single ones. A shower has equal bits in every batch, which its index in the endless sample of the seed determines.
 class FastShowers {
   public:
     FastShowers(const char* path, std::uint64_t seed, double least_energy)
@@ -32,7 +32,7 @@ class FastShowers {
     void add(const std::vector<float>& particle) {
         particles_.insert(particles_.end(), particle.begin(), particle.end());
     }
-    // Showers of the particles since the last call, one after another, until the next call.
+    // The showers of the particles since the last call, one after another; the memory is valid until the next call.
     const std::vector<float>& draw() {
         const std::size_t n = particles_.size() / flow_.context();
         showers_.resize(n * voxels());

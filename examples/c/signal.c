@@ -1,8 +1,8 @@
 /* A signal as raw 16-bit samples, little-endian, one channel, on the standard input, and a flow of sequences whose
- * steps are such samples in their own units.
+ * steps are such samples, in units of the integers.
  *
  *     signal score FLOW.safetensors < SIGNAL                     the log density of each sample in nats, one a line
- *     signal continue FLOW.safetensors STEPS SEED < SIGNAL       so many samples that go on from there, as raw samples
+ *     signal continue FLOW.safetensors STEPS SEED < SIGNAL       this number of samples that continue the signal, raw
  *
  *     cc -std=c11 signal.c $(python -m headrace.config --cflags --libs) -o signal
  *
@@ -20,7 +20,7 @@ static int fail(const char* reason) {
     return 1;
 }
 
-/* Samples as steps of a stream; their number, at most BLOCK. */
+/* Reads samples as steps of a stream; returns the number of steps, at most BLOCK. */
 static int64_t read_steps(float* x) {
     unsigned char bytes[2 * BLOCK];
     const size_t n = fread(bytes, 2, BLOCK, stdin);
@@ -40,7 +40,7 @@ static void write_steps(const float* x, int64_t n) {
     }
 }
 
-/* Pushes the whole input; its log densities are printed or left out. */
+/* Pushes the whole input; prints its log densities if `prints`. */
 static int push(headrace_stream* stream, int prints) {
     float x[BLOCK], log_prob[BLOCK];
     for (int64_t n = read_steps(x); n > 0; n = read_steps(x)) {
@@ -78,7 +78,7 @@ int main(int n, char** arguments) {
     if (headrace_open(arguments[2], &flow) != HEADRACE_OK) return fail(headrace_message());
     if (headrace_dtype_of(flow) != HEADRACE_FLOAT32) return fail("expected a flow of float32");
     int code = headrace_stream_open(flow, 1, NULL, &stream);
-    headrace_close(flow); /* the stream goes on without it */
+    headrace_close(flow); /* the stream does not need the flow */
     if (code == HEADRACE_OK) code = push(stream, scores);
     if (code == HEADRACE_OK && !scores)
         code = pull(stream, strtoll(arguments[3], NULL, 10), strtoull(arguments[4], NULL, 10));

@@ -1,6 +1,6 @@
 """headrace: normalising flows at one network pass in both directions.
 
-Flows and their parts are imported at once; every module above them is imported when it is first used.
+Flows and their parts are imported at once; every other module is imported on first use.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -126,24 +126,24 @@ _LATER = {
     "variational.fit": ("fit_to_density", "free_energy"),
     "variational.over_time": ("distill_sequences",),
 }
-"""Public names by the modules that are imported when one of them is first used."""
+"""Public names by the module that is imported when one of them is first used."""
 _MODULE_OF = {name: module for module, names in _LATER.items() for name in names}
 _MODULES = (
     "ascent choosing continuum convert dask densities diagnosis distributed jax ops plot rows sequences "
     "sklearn torch training transforms variational"
 )
-"""Public modules that are imported when they are first used."""
+"""Public modules that are imported on first use."""
 _INSTEAD = {
     "FlowDensity": "sklearn.FlowDensity",
     "FlowModule": "torch.FlowModule, or headrace.jax.FlowModule",
     "MaskedAutoregressiveFlow": "MAF",
     "NeuralSplineFlow": "NSF",
 }
-"""Names that are tried here, and where they are."""
+"""Names that users may try here, and the names of the objects that they mean."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import the modules above flows when they are first used."""
+    """Import modules, and names of modules, on first use."""
     import importlib
 
     if name in _MODULES.split() or f"headrace.{name}" in PUBLIC:
@@ -161,5 +161,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """All public names, and the public modules that can be used without an import of their own."""
+    """All public names, and the public modules that need no import statement."""
     return sorted({*__all__, *_MODULES.split(), "__version__"})

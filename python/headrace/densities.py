@@ -1,6 +1,7 @@
-"""Densities to fit a flow to: the four energies of Rezende, Mohamed 2015, with the logarithms of their integrals.
+"""Densities to which flows can be fitted: the four energies of Rezende, Mohamed 2015, with the logarithms of their
+integrals.
 
-Each is a function for `headrace.fit_to_density`: called with rows, it gives log densities and their gradients.
+Each density is a function for `headrace.fit_to_density`: a call with rows returns log densities and their gradients.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["U1", "U2", "U3", "U4", "Energy"]
 Pair = tuple[Floats, Floats]
 
 EDGE = 0.5
-"""The standard deviation of the normal density by which U2 to U4 fall beyond abs(z1) = 4."""
+"""The standard deviation of the normal tails of U2 to U4 beyond abs(z1) = 4."""
 
 _HALF_WIDTH = 4.0
 _ROOT_2PI = math.sqrt(2.0 * math.pi)
@@ -28,7 +29,7 @@ _CONFINED = 2.0 * _HALF_WIDTH + EDGE * _ROOT_2PI  # the integral of e^-C over z1
 
 
 class Energy(abc.ABC):
-    """A density e^-U(z) of two coordinates, not normalised.
+    """An unnormalised density e^-U(z) of two coordinates.
 
     >>> import numpy as np, headrace as hr
     >>> value, gradient = hr.densities.U2()(np.array([[0.0, 0.4]]))
@@ -38,27 +39,27 @@ class Energy(abc.ABC):
 
     features = 2
     box = ((-4.0, 4.0), (-4.0, 4.0))
-    """The usual range of pictures, (lowest, highest) of each coordinate; some of the mass may lie outside."""
+    """The usual range of pictures, (lowest, highest) for each coordinate; some of the mass may lie outside."""
     name: str
     log_z: float
-    """The logarithm of the integral of e^-U over the plane: free energies are -log_z plus the KL."""
+    """The logarithm of the integral of e^-U over the plane: a free energy is -log_z plus the KL."""
 
     def log_density(self, x: NDArray[Any]) -> Floats:
-        """-U of each row, shape (rows,), in nats, for x of shape (rows, 2), float32 or float64."""
+        """The log density -U of each row, shape (rows,), in nats, for x of shape (rows, 2), float32 or float64."""
         return self._evaluate(x)[0]
 
     def log_density_and_gradient(self, x: NDArray[Any]) -> Pair:
-        """``(-U, -dU/dx)``, shapes (rows,) and (rows, 2), always computed in float64."""
+        """The pair ``(-U, -dU/dx)``, shapes (rows,) and (rows, 2), always computed in float64."""
         value, by_first, by_second = self._evaluate(x)
         return value, np.stack([by_first, by_second], axis=1)
 
     def __call__(self, x: NDArray[Any]) -> Pair:
-        """Call `log_density_and_gradient`."""
+        """The result of `log_density_and_gradient`."""
         return self.log_density_and_gradient(x)
 
     def _evaluate(self, x: Any) -> tuple[Floats, Floats, Floats]:
         array = _arrays.matrix("x", x, self.features).astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):  # for a row that is infinite or NaN
+        with np.errstate(over="ignore", invalid="ignore"):  # rows may have infinities and NaN
             return self._terms(array[:, 0], array[:, 1])
 
     @abc.abstractmethod
@@ -66,7 +67,7 @@ class Energy(abc.ABC):
         """The log density and its derivatives by both coordinates."""
 
     def __repr__(self) -> str:
-        """Name and log_z."""
+        """The name and log_z."""
         return f"{self.name}(log_z={self.log_z:.6f})"
 
 
@@ -74,24 +75,24 @@ class U1(Energy):
     """A ring of radius 2 with two heaps: ½((|z| - 2) / 0.4)² - ln(e^-½((z1 - 2) / 0.6)² + e^-½((z1 + 2) / 0.6)²)."""
 
     name = "U1"
-    log_z = 1.8775016261097077  # by quadrature in polar coordinates; a test does it again
+    log_z = 1.8775016261097077  # by quadrature in polar coordinates, which a test repeats
 
     def _terms(self, z1: Floats, z2: Floats) -> tuple[Floats, Floats, Floats]:
         radius = np.hypot(z1, z2)
         off = (radius - 2.0) / 0.4
-        # d|z|/dz is undefined at the origin: 0, its mean over directions.
+        # The derivative of |z| is undefined at the origin; 0 is its mean over directions.
         safe = np.where(radius == 0.0, 1.0, radius)
         heaps, by_heaps = _heaps(((z1 - 2.0) / 0.6, 1.0 / 0.6), ((z1 + 2.0) / 0.6, 1.0 / 0.6))
         return -0.5 * off * off + heaps, by_heaps - off / 0.4 * (z1 / safe), -off / 0.4 * (z2 / safe)
 
 
 class _Confined(Energy):
-    """An energy of z2 given z1, which would not fall along z1: C(z1) = ½(max(|z1| - 4, 0) / EDGE)² is added to it."""
+    """An energy of z2 given z1, to which a term adds tails along z1: C(z1) = ½(max(|z1| - 4, 0) / EDGE)²."""
 
-    _width: float  # the integral over z2 at any z1, over √2π
+    _width: float  # for any z1, the integral over z2 is this times √2π
 
     def __init__(self) -> None:
-        """The integral over z2 is the same for every z1."""
+        """Compute log_z; the integral over z2 is the same for every z1."""
         self.log_z = math.log(self._width * _ROOT_2PI * _CONFINED)
 
     def _terms(self, z1: Floats, z2: Floats) -> tuple[Floats, Floats, Floats]:
@@ -101,7 +102,7 @@ class _Confined(Energy):
 
     @abc.abstractmethod
     def _across(self, z1: Floats, z2: Floats) -> tuple[Floats, Floats, Floats]:
-        """The terms of `_terms` without the confinement."""
+        """The terms of `_terms` without the confinement C."""
 
 
 class U2(_Confined):
@@ -117,7 +118,7 @@ class U2(_Confined):
 
 
 class _Two(_Confined):
-    """Two waves, the second shifted down by some function of z1."""
+    """Two waves, the second shifted down by a function of z1."""
 
     _widths: tuple[float, float]
 
@@ -133,7 +134,7 @@ class _Two(_Confined):
     @staticmethod
     @abc.abstractmethod
     def _shift(z1: Floats) -> Pair:
-        """The shift, and its derivative."""
+        """The shift of the second wave, and the derivative of the shift."""
 
 
 class U3(_Two):
@@ -170,7 +171,7 @@ class U4(_Two):
 
 
 def _wave(z1: Floats) -> Pair:
-    """w1 and its derivative."""
+    """The wave w1 and its derivative by z1."""
     turn = 0.5 * math.pi * z1
     return np.sin(turn), 0.5 * math.pi * np.cos(turn)
 
@@ -178,6 +179,6 @@ def _wave(z1: Floats) -> Pair:
 def _heaps(first: tuple[Floats, Any], second: tuple[Floats, Any]) -> Pair:
     """ln(e^-½a² + e^-½b²) and its derivative, from (a, da) and (b, db)."""
     (a, slope_a), (b, slope_b) = first, second
-    share = 0.5 * (1.0 + np.tanh(0.25 * (b * b - a * a)))  # of the first
+    share = 0.5 * (1.0 + np.tanh(0.25 * (b * b - a * a)))  # the share of the first term
     value = np.logaddexp(-0.5 * a * a, -0.5 * b * b)
     return value, -share * a * slope_a - (1.0 - share) * b * slope_b

@@ -25,26 +25,27 @@ from headrace._base.stored import Filed, Stored, header_of, is_filed
 from headrace._core import CudaUnavailable, cpu
 from headrace._core.device import BF16_KINDS
 
-# Goes up when the meaning of existing keys changes; older readers refuse new kinds and keys anyway.
-# 2: there is a checksum. 3: tensors may have three axes, as those of sequences do; other files remain of format 2.
+# The format's number increases when the meaning of existing keys changes; older readers refuse new classes and keys
+# anyway. Format 2 has a checksum. Format 3 allows tensors of three axes, as for sequences; other files remain of format
+# 2.
 FORMAT = 3
 _MOST_AXES = {1: 2, 2: 2, 3: 3}
 
-# Keys of the file's metadata: our header, the checksum of the density's parts, and those of the notes beside it.
+# The keys of a file's metadata: headrace's header, the checksum of the density's parts, and the checksums of notes.
 _KEY, _CHECKSUM, _NOTE_CHECKSUMS = "headrace", "headrace_crc32", "headrace_notes_crc32"
-_MOST_HEADER = 2**24  # bytes
-_MOST_DEPTH = 64  # depth of brackets in a header
+_MOST_HEADER = 2**24  # in bytes
+_MOST_DEPTH = 64  # the largest depth of brackets in a header
 _Object = TypeVar("_Object")
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "BOOL": np.dtype(np.bool_)}
 
 
 @public()
 class FileFormatError(ValueError):
-    """A file that is broken, not from headrace, or from a newer version; the message names the file and the reason."""
+    """A file is broken, not from headrace, or from a newer version; the message has the file's name and the reason."""
 
 
 def save(module: Filed, path: str | os.PathLike[str], notes: Mapping[str, str] | None = None) -> None:
-    """`Flow.save` and `Transform.save`; `notes` are additional texts in the file's metadata, see `read_notes`."""
+    """Write the file of `Flow.save` or `Transform.save`; `notes` are texts for its metadata, see `read_notes`."""
     name = _path(path)
     parts = _parts(module, notes)
     with replacing(name) as stream:
@@ -54,19 +55,19 @@ def save(module: Filed, path: str | os.PathLike[str], notes: Mapping[str, str] |
 def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any:
     """Read a flow or a transform that `save` wrote, in its original class.
 
-    For one instruction set its results have the same bits. Time and memory grow with the file's size, whatever sizes
-    its header claims.
+    With one instruction set, results have the same bits as before. Time and memory grow with the file's size, for any
+    sizes that its header claims.
 
-    If you know the class, its own `load`, such as `Flow.load`, checks it, and type checkers know the result.
+    If the class is known, its own `load`, such as `Flow.load`, checks it, and type checkers know the result's type.
 
     Args:
-        path: Of the file.
-        allow_non_finite: Whether parameters may be infinite or not a number, for example after a fit that went wrong.
+        path: The path of the file.
+        allow_non_finite: Whether parameters may be infinite or NaN, for example after a fit that went wrong.
 
     Raises:
-        TypeError: the path is none.
-        OSError: there is no such file, or it is a folder.
-        FileFormatError: the file is truncated or damaged, is no safetensors file or none of headrace, was written by a
+        TypeError: `path` is no path.
+        OSError: the file does not exist, or is a folder.
+        FileFormatError: the file is truncated or damaged, is no safetensors file or not from headrace, was written by a
             newer version, contradicts itself, or has parameters that are not finite.
 
     >>> import os, tempfile, headrace as hr
@@ -82,7 +83,7 @@ def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any
 
 
 def contents(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> tuple[Any, dict[str, str]]:
-    """The results of `load` and of `read_notes`, in one pass over the file."""
+    """The results of `load` and of `read_notes`, from one pass over the file."""
     name = _path(path)
     if not os.path.exists(name):
         raise FileNotFoundError(f"path: expected an existing file, got {name}")
@@ -92,7 +93,7 @@ def contents(path: str | os.PathLike[str], *, allow_non_finite: bool = False) ->
 
 
 def load_as(cls: type[_Object], path: str | os.PathLike[str], allow_non_finite: bool, made: Any = None) -> _Object:
-    """`load`, of a file that has an object of a class. `made`: a function of the file's object and notes makes it."""
+    """The object of a file, checked to be of a class; `made` makes it from the file's object and notes."""
     thing, notes = contents(path, allow_non_finite=allow_non_finite)
     thing = thing if made is None else made(thing, notes)
     if not isinstance(thing, cls):
@@ -102,10 +103,10 @@ def load_as(cls: type[_Object], path: str | os.PathLike[str], allow_non_finite: 
 
 
 def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The texts by name from arguments of `save`, or from other programs, in the file's metadata.
+    """The texts by name in a file's metadata, from the argument `notes` of `save` or from other programs.
 
     Raises:
-        FileFormatError: it is no safetensors file, or a text does not match the one given to `save`.
+        FileFormatError: the file is no safetensors file, or a text has changed since `save` wrote it.
     """
     name = _path(path)
     with open(name, "rb") as stream:
@@ -113,7 +114,7 @@ def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def notes_of_bytes(data: bytes) -> dict[str, str]:
-    """The texts by name in bytes from `to_bytes`."""
+    """The texts by name in the result of `to_bytes`."""
     return _notes(io.BytesIO(data), len(data), "data")
 
 
@@ -134,17 +135,18 @@ def _texts(metadata: dict[str, Any]) -> dict[str, str]:
 
 
 def to_bytes(module: Filed, notes: Mapping[str, str] | None = None) -> bytes:
-    """A flow or a transform as the bytes of the file that its `save` writes, to keep or send anywhere.
+    """A flow or a transform as the bytes of the file that its `save` writes, to store or send.
 
-    The bytes contain no code, and equal flows have equal bytes. The device is not in them.
+    The bytes contain no code, and equal flows have equal bytes. The device is not stored.
 
     Args:
-        module: The flow or transform.
-        notes: Texts to keep in the file's metadata, see `read_notes`.
+        module: The flow or the transform.
+        notes: Texts to keep in the file's metadata; see `read_notes`.
 
     Raises:
-        TypeError: it is neither, or a part is of a class that files do not support, such as a subclass of your own.
-        ValueError: it is too large for a file; see `Flow.save`.
+        TypeError: the object is no flow or transform, or a part is of a class that files do not support, such as a
+            subclass from outside this package.
+        ValueError: the object is too large for a file; see `Flow.save`.
 
     >>> import headrace as hr
     >>> hr.from_bytes(hr.to_bytes(hr.transforms.Permutation([1, 0])))
@@ -156,17 +158,17 @@ def to_bytes(module: Filed, notes: Mapping[str, str] | None = None) -> bytes:
 
 
 def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Any:
-    """The inverse of `to_bytes`, also for the contents of a file; as careful as `load`.
+    """The flow or transform from the result of `to_bytes` or the contents of a file, checked like a file by `load`.
 
     Raises:
-        TypeError: no bytes.
-        FileFormatError: as in `load`.
+        TypeError: `data` is no bytes.
+        FileFormatError: the data is invalid, as in `load`.
     """
     return contents_of_bytes(data, allow_non_finite=allow_non_finite)[0]
 
 
 def contents_of_bytes(data: bytes, *, allow_non_finite: bool = False) -> tuple[Any, dict[str, str]]:
-    """The results of `from_bytes` and of `notes_of_bytes`, in one pass over the bytes."""
+    """The results of `from_bytes` and of `notes_of_bytes`, from one pass over the bytes."""
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"data: expected bytes, got {check.kind_of(data)}")
     held = bytes(data)
@@ -174,8 +176,8 @@ def contents_of_bytes(data: bytes, *, allow_non_finite: bool = False) -> tuple[A
 
 
 def unpickled(data: bytes, device: str, matmul: str) -> Any:
-    """Unpickle a module: from bytes of `to_bytes`, onto its old device, or onto the CPU if that is absent."""
-    module = from_bytes(data, allow_non_finite=True)  # a pickle is a copy: any values of parameters are allowed
+    """The module of a pickle, from bytes of `to_bytes`, on its former device, or on the CPU if that is missing."""
+    module = from_bytes(data, allow_non_finite=True)  # a pickle is a copy: parameters may have any values
     if device == "cpu":
         return module
     try:
@@ -203,7 +205,7 @@ def _path(path: Any) -> str:
 
 
 def checksums(module: Filed) -> tuple[str, str]:
-    """Checksums of a module's structure, and of its arrays."""
+    """The checksums of a module's structure and of its arrays."""
     text = json.dumps(header_of(module), allow_nan=False, separators=(",", ":"))
     return _checksum(text, {}), _checksum("", _held(module))
 
@@ -214,7 +216,7 @@ def _held(module: Filed) -> dict[str, NDArray[Any]]:
 
 
 def structure_checksum(flow: Filed) -> str:
-    """The checksum of a density without its parameters, their dtype and the name of its class."""
+    """The checksum of a density without its parameters, their dtype and the name of the density's class."""
     header = {**header_of(flow), "kind": None, "matmul": flow.matmul}
     fixed = {name: np.ascontiguousarray(array) for name, array in flow._fixed_arrays().items()}
     import hashlib  # imported here, because only checkpoints need it
@@ -224,7 +226,7 @@ def structure_checksum(flow: Filed) -> str:
 
 
 def save_state(path: str, key: str, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write a safetensors file with a JSON object under a key of its metadata; it appears whole or not at all."""
+    """Write a safetensors file with a JSON object at a key of its metadata, completely or not at all."""
     text = json.dumps(state, allow_nan=False, separators=(",", ":"))
     parts, _ = _container({key: text, _CHECKSUM: _checksum(text, arrays)}, arrays, key)
     with replacing(path) as stream:
@@ -232,7 +234,7 @@ def save_state(path: str, key: str, state: Mapping[str, Any], arrays: Mapping[st
 
 
 def load_state(path: str, key: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The inverse of `save_state`.
+    """The object and the arrays of a file that `save_state` wrote.
 
     Raises:
         FileFormatError: the file is damaged, or has no such key.
@@ -255,9 +257,9 @@ def load_state(path: str, key: str) -> tuple[dict[str, Any], dict[str, NDArray[A
 
 
 def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
-    """The bytes of a file, as buffers; only the first is copied.
+    """The bytes of a file as buffers, of which only the first is a copy.
 
-    The file is made here and not by the safetensors library, which ends the process if memory runs out.
+    The file is not made by the safetensors library, because that ends the process if memory runs out.
     """
     kind = type(module).__name__
     dtype = None if module.dtype is None else module.dtype.name
@@ -265,7 +267,7 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     axes = max((array.ndim for array in arrays.values()), default=0)
     number = next(number for number in range(2, FORMAT + 1) if axes <= _MOST_AXES[number])
     header = {"format": number, "version": cpu.__version__, "dtype": dtype, **header_of(module)}
-    if module.matmul in BF16_KINDS:  # the products belong to the density; settings of a device are in no file
+    if module.matmul in BF16_KINDS:  # the products belong to the density; a device's settings are in no file
         header["matmul"] = module.matmul
     text = json.dumps(header, allow_nan=False, separators=(",", ":"))
     notes = {**(notes or {}), **module._notes(), **(notes or {})}  # in the given order, and with the given values
@@ -283,10 +285,10 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
 
 
 def _container(metadata: Mapping[str, str], arrays: Mapping[str, NDArray[Any]], kind: str) -> tuple[list[Any], int]:
-    """The bytes of a safetensors file in pieces, and their number."""
+    """The bytes of a safetensors file in pieces, and the number of bytes."""
     names = {dtype: name for name, dtype in _DTYPES.items()}
     entries: dict[str, Any] = {"__metadata__": metadata}
-    ordered = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # so that all arrays are aligned
+    ordered = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # this order aligns all arrays
     end = 0
     for name in ordered:
         array, begin = arrays[name], end
@@ -301,7 +303,7 @@ def _container(metadata: Mapping[str, str], arrays: Mapping[str, NDArray[Any]], 
 
 
 def _checksum(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
-    """CRC-32 of a text, such as the header, and of the arrays' bytes, in the order of their names."""
+    """The CRC-32 of a text, such as a header, and of the arrays' bytes, in the order of the arrays' names."""
     crc = zlib.crc32(text.encode())
     for name in sorted(arrays):
         crc = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, crc)
@@ -327,7 +329,7 @@ def _check_notes(metadata: dict[str, Any]) -> None:
 
 
 def _most_objects(size: int) -> int:
-    """The largest number of transforms and other parts in `size` bytes; each takes a few kilobytes when loaded."""
+    """The most transforms and other parts in a file of `size` bytes; each takes a few kilobytes when loaded."""
     return 4096 + size // 512
 
 
@@ -374,7 +376,7 @@ def _build(stream: BinaryIO, size: int) -> Any:
 
 
 def _read_header(stream: BinaryIO, size: int, key: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], int]:
-    """The metadata of a safetensors file, the JSON object at a key of it, entries of tensors, and bytes of these."""
+    """A safetensors file's metadata, the JSON object at a key of the metadata, the tensors' entries and their bytes."""
     raw, entries = _container_header(stream, size)
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not isinstance(metadata.get(key), str):
@@ -405,7 +407,7 @@ def _assemble(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
 
 
 def _container_header(stream: BinaryIO, size: int) -> tuple[bytes, dict[str, Any]]:
-    """The first bytes of a safetensors file up to its tensors, and the JSON in them."""
+    """The first bytes of a safetensors file up to its tensors, and the JSON object in these bytes."""
     first = stream.read(8)
     if len(first) < 8:
         raise ValueError(f"truncated, or no safetensors file: expected at least 8 bytes, got {len(first)}")
@@ -425,10 +427,10 @@ def _container_header(stream: BinaryIO, size: int) -> tuple[bytes, dict[str, Any
 
 
 def _check_tensors(entries: dict[str, Any], available: int, most_axes: int = 2) -> None:
-    """Types, shapes and positions of the tensors: they fill the rest of the file without gaps and overlaps."""
+    """Check types, shapes and positions of tensors, which must fill the rest of the file without gaps and overlaps."""
     places = []
     for full_name, entry in entries.items():
-        name = full_name[:100]  # for messages
+        name = full_name[:100]  # shortened for messages
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
             raise ValueError(f"{name}: expected an object of dtype, shape and data_offsets")
         dtype = check.choice(f"{name}: dtype", entry["dtype"], tuple(_DTYPES))
@@ -453,7 +455,7 @@ def _check_tensors(entries: dict[str, Any], available: int, most_axes: int = 2) 
 
 
 def _arrays(stream: BinaryIO, entries: dict[str, Any], size: int) -> dict[str, NDArray[Any]]:
-    """The tensors by name. Checked bytes are the bytes read, even if another process writes to the file meanwhile."""
+    """The tensors by name, from one read: the checked bytes are those in use, even if the file changes meanwhile."""
     data = stream.read(size)
     if len(data) != size:
         raise ValueError(f"truncated: expected {size} bytes of tensors, got {len(data)}")
@@ -471,15 +473,16 @@ def _are_sizes(value: Any) -> bool:
 
 
 def _listed(header: dict[str, Any]) -> str:
-    """Keys of a header for a message: the first few, each shortened."""
+    """The keys of a header as a text for a message: the first few, each shortened."""
     keys = [repr(key[:40]) for key in list(header)[:8]]
     return ", ".join(keys) + (", ..." if len(header) > 8 else "") if keys else "none"
 
 
 def _parse(text: str, name: str, most_objects: int) -> Any:
-    """JSON without dangerous or ambiguous constructs: deep nesting, endless numbers, NaN, duplicate keys.
+    """An object from JSON without dangerous or ambiguous constructs: deep nesting, endless numbers, NaN, duplicate
+    keys.
 
-    Lists and objects take up to 25 times their text in memory, so that their number is limited by its length.
+    Lists and objects take up to 25 times their text in memory, so that the text's length limits their number.
     """
     depth, objects, lists = _brackets(text)
     if depth > _MOST_DEPTH:
@@ -509,7 +512,7 @@ def _parse(text: str, name: str, most_objects: int) -> Any:
 
 
 def _brackets(text: str) -> tuple[int, int, int]:
-    """The depth of brackets in JSON, and the number of objects and lists; exact up to the first error of syntax."""
+    """The depth of brackets in JSON, and the numbers of objects and lists; exact up to the first error of syntax."""
     outside = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
     codes = np.frombuffer(outside.encode("utf-8", "replace"), np.uint8)
     objects, lists = codes == ord("{"), codes == ord("[")

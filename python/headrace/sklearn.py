@@ -48,8 +48,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 FLOWS = {"maf": MAF, "iaf": IAF, "realnvp": RealNVP, "nsf": NSF, "planar": PlanarFlow, "radial": RadialFlow}
 
 
-# Parameters that depend on the data, or on others of the estimator; all other parameters come from the flows and
-# `Flow.fit`.
+# Parameters that depend on the data or on other parameters of the estimator; all others come from the flows and
+# from `Flow.fit`.
 _BY_DATA = {"self", "features", "context", "x", "weights"}
 _OF_ITS_OWN = {"seed", "dtype", "progress"}
 
@@ -60,19 +60,19 @@ def _parameters(function: Any) -> dict[str, inspect.Parameter]:
 
 
 _MADE_WITH = {name: _parameters(make) for name, make in FLOWS.items()}
-# Parameters of both flows and fits, such as `matmul`, are set on the flow, whose value a fit uses.
+# Parameters that flows and fits share, such as `matmul`, are set on the flow, whose value a fit uses.
 _FITTED_WITH = {name: p for name, p in _parameters(Flow.fit).items() if not any(name in m for m in _MADE_WITH.values())}
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _BOOTSTRAP = inspect.Parameter("bootstrap", _KEYWORD, default=False)
 _BY_FLOW = [*dict.fromkeys(name for each in _MADE_WITH.values() for name in each)]
-# Rarely used settings of flows, which have an object of their own.
+# Rarely used settings of flows, which are in a separate object.
 _RARE = ("last_activation", "dropout", "scale", "slope", "link", "matmul", "nonlinearity", "negative_slope")
 
 
 def _init(parameters: list[inspect.Parameter]) -> Any:
-    """A constructor that stores its arguments, as scikit-learn requires; other keywords are refused."""
+    """A constructor that stores its arguments, as scikit-learn requires, and refuses other keywords."""
 
     def __init__(self: Any, **given: Any) -> None:
         refuse_others(type(self).__name__, given, [one.name for one in parameters])
@@ -85,10 +85,10 @@ def _init(parameters: list[inspect.Parameter]) -> Any:
 
 
 class FitSettings(BaseEstimator):  # type: ignore[misc]
-    """Settings of the fit of a `FlowDensity`: the keywords of `Flow.fit` with its defaults, and `bootstrap` of
+    """Settings of the fit of a `FlowDensity`: the keywords of `Flow.fit` with the same defaults, and `bootstrap` of
     `Ensemble.fit`.
 
-    A grid search reaches them by ``fit__learning_rate`` and so on.
+    A grid search sets them as ``fit__learning_rate`` and so on.
 
     >>> from headrace.sklearn import FitSettings, FlowDensity
     >>> FlowDensity(fit=FitSettings(patience=5)).set_params(fit__learning_rate=1e-3).get_params()["fit__patience"]
@@ -99,7 +99,7 @@ class FitSettings(BaseEstimator):  # type: ignore[misc]
 
 
 class FlowSettings(BaseEstimator):  # type: ignore[misc]
-    """Rarely used settings of flows, see `MAF`, `NSF` and `PlanarFlow`: None is the flow's own default."""
+    """Rarely used settings of flows; see `MAF`, `NSF` and `PlanarFlow`. None stands for the flow's own default."""
 
     __init__ = _init([inspect.Parameter(name, _KEYWORD, default=None) for name in _RARE])
 
@@ -109,7 +109,7 @@ _OLD = {name: nested for nested, kind in _NESTED.items() for name in kind._get_p
 
 
 def _signature() -> inspect.Signature:
-    """The parameters of `FlowDensity`: those of all flows, and additional ones."""
+    """The parameters of `FlowDensity`: those of all flows, and its own."""
 
     def own(
         self: Any,
@@ -127,7 +127,7 @@ def _signature() -> inspect.Signature:
         random_state: Any = None,
         progress: bool = False,
     ) -> None:
-        """The parameters that no flow has."""
+        """The parameters that flows do not have."""
 
     first, flow, *others = inspect.signature(own).parameters.values()
     shown = [inspect.Parameter(name, _KEYWORD, default=None) for name in _BY_FLOW if name not in _RARE]
@@ -135,7 +135,7 @@ def _signature() -> inspect.Signature:
 
 
 class _Beside:
-    """A method beside a parameter of the same name, which the instance keeps."""
+    """A method with the name of a parameter, which each instance stores."""
 
     def __init__(self, function: Any) -> None:
         self._function, self.__doc__ = function, function.__doc__
@@ -152,53 +152,54 @@ def _beside_its_parameter(function: F) -> F:
 
 
 class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[misc]
-    """A normalising flow as an estimator: of densities as `sklearn.neighbors.KernelDensity`, and of outliers.
+    """A normalising flow as an estimator: of densities, like `sklearn.neighbors.KernelDensity`, and of outliers.
 
-    Results are float32 if the training data are, and float64 otherwise, unless `dtype` is given; either way data of
-    both types are read without conversion. An estimator can be pickled, as its flow can.
+    Results are float32 if the training data are, and float64 otherwise, unless `dtype` is set; data of
+    both dtypes are read without conversion. An estimator can be pickled, like its flow.
 
     Args:
         flow: "nsf", "maf", "iaf", "realnvp", "planar" or "radial".
-        transforms, hidden, activation, residual, map, bins, bound, coupling: What the flow is made with; see `MAF` and
-            `NSF`. None is the flow's own default. `fit` refuses what the flow does not take.
+        transforms, hidden, activation, residual, map, bins, bound, coupling: Arguments of the flow; see `MAF` and
+            `NSF`. None stands for the flow's own default. `fit` refuses arguments that the flow does not have.
         base: "standard_normal", "normal" (location and scale are trained), "logistic", "student_t" (degrees of freedom
-            are trained), "uniform" (beside `bounds` with both ends of each column; see `MAF`), or a `Base` of as many
-            features as the data; None for the flow's own default.
+            are trained), "uniform" (with two `bounds` for each column; see `MAF`), or a `Base` with the
+            number of features of the data; None for the flow's own default.
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None; or a dict of the columns
             with bounds, by number or name; see `MAF`. Rows on a bound or beyond are refused by `fit`, and have a log
             density of -inf.
         periodic: For each column ``(low, high)``, one period of it, or None, or such a dict; see `MAF`.
-        settings: The other settings of flows, a `FlowSettings`; None for the defaults.
-        fit: A `FitSettings` with the keywords of `Flow.fit`; None for its defaults. With ``effort="high"`` a flow that
-            takes `residual` has residual blocks, unless it is given. With a checkpoint `random_state` has to be an
+        settings: Further settings of flows, a `FlowSettings`; None for the defaults.
+        fit: A `FitSettings` with the keywords of `Flow.fit`; None for the defaults. With ``effort="high"`` a flow that
+            takes `residual` has residual blocks unless `residual` is set. With a checkpoint `random_state` must be an
             int, and no ensemble can be fitted.
-        ensemble: The number of flows to fit, each from another seed; their mixture is the density (see `Ensemble`).
-            None: one flow by itself.
-        discrete: Which columns are whole numbers or truth values: they are spread by noise over the gap to the next
-            ones before a fit, draws are rounded, and their part of a log density is a log probability
-            (docs/tables.md). "auto": the columns of frames that have such dtypes, and arrays of integers; None for
-            none; or a list of columns, by number or name.
-        spread: Uniform noise for columns of other numbers whose values repeat: "auto", as wide as the smallest gap
-            between two values of such columns; "none"; a width for all of them; or a dict of widths by number or name.
-        missing: "refuse" rows with NaN, with the counts of each column; "drop" them in `fit`, and give NaN for them
-            elsewhere; or "model" them: that a value is missing has a probability, and the others a density.
-        categories: Which columns have a probability for each value, by a network before the flow: "auto", columns of
-            text, categories and truth values, whole numbers of up to 128 values where held-out rows prefer it to noise,
-            and values that a twentieth of the rows share, beside a density of all others; None for none, which leaves
-            out text; or a list of columns, by number or name. Rows of streams have none.
-        contamination: The share of the training rows that `predict` calls outliers, above 0 and at most 0.5.
+        ensemble: The number of flows to fit, each with its own seed; their mixture is the density (see `Ensemble`).
+            None: a single flow.
+        discrete: The columns of integers or truth values: they are spread by noise over the gap to the next
+            value before a fit, draws are rounded, and their part of a log density is a log probability
+            (docs/tables.md). "auto": columns of frames with such dtypes, and arrays of integers; None for no
+            columns; or a list of columns, by number or name.
+        spread: Uniform noise for columns of other values that repeat: "auto", as wide as the smallest gap
+            between two values of such a column; "none"; a width for all such columns; or a dict of widths by number or
+            name.
+        missing: "refuse" rows with NaN, with the counts of each column; "drop" them in `fit`, and return NaN for them
+            elsewhere; or "model" them: a missing value has a probability, and present values have a density.
+        categories: The columns with a probability for each value, from a network before the flow: "auto", columns of
+            text, categories and truth values, integers of up to 128 values if held-out rows prefer probabilities to
+            noise, and values that a twentieth of the rows share, with a density of all other values; None for no
+            columns, which leaves out text; or a list of columns, by number or name. Columns of streams have none.
+        contamination: The share of the training rows that `predict` counts as outliers, above 0 and at most 0.5.
         dtype: "float32" (faster), "float64" or None.
-        random_state: Of fresh weights, of the rows held out and of the order of rows: an int, a
+        random_state: The source of fresh weights, of held-out rows and of the order of rows: an int, a
             `numpy.random.RandomState` or None.
         progress: Whether `fit` shows a bar on the standard error.
 
     Attributes:
         flow_: The fitted `Flow`, or `Ensemble`.
-        history_: The `History` of the fit, or a list of one for each member.
+        history_: The `History` of the fit, or a list with one for each member.
         offset_: The log density below which a row is an outlier.
-        n_context_: Number of context columns.
-        table_: The treatment of each column; print it. Columns of text, indices and identifiers are left out; `flow_`
-            has the remaining columns that are not constant.
+        n_context_: The number of context columns.
+        table_: The treatment of each column, for printing. Columns of text, indices and identifiers are left out;
+            `flow_` has the remaining columns that are not constant.
         n_features_in_, feature_names_in_: As scikit-learn defines them.
 
     >>> import numpy as np
@@ -226,7 +227,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     __init__.__signature__ = _signature  # type: ignore[attr-defined]  # read by get_params, clone and help
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters by name; `deep`: those of the settings too, as ``fit__epochs``."""
+        """The parameters by name; `deep`: also those of the settings, as ``fit__epochs``."""
         found = {name: vars(self)[name] for name in self._get_param_names()}
         for nested, kind in _NESTED.items() if deep else ():
             inner = (found[nested] if isinstance(found[nested], kind) else kind()).get_params()
@@ -234,13 +235,13 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return found
 
     def set_params(self, **parameters: Any) -> FlowDensity:
-        """Set parameters by name, those of the settings as ``fit__epochs``."""
+        """Set parameters by name; those of the settings as ``fit__epochs``."""
         parameters = self._renamed(parameters)
         for nested, kind in _NESTED.items():
             inner = {name: parameters.pop(name) for name in [*parameters] if name.startswith(f"{nested}__")}
             if nested in parameters:
                 setattr(self, nested, parameters.pop(nested))
-            if inner:  # in new settings, because other estimators may have the same object
+            if inner:  # in new settings, because other estimators may share the object
                 own = clone(vars(self)[nested] or kind())
                 values = {name.partition("__")[2]: value for name, value in inner.items()}
                 setattr(self, nested, own.set_params(**values))
@@ -248,7 +249,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return self
 
     def _renamed(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Parameters by their present names; former ones work until 0.7."""
+        """Parameters by their current names; former names work until version 0.7."""
         parameters = renamed_keywords("FlowDensity", parameters, _OLD)
         old = {name: parameters[name] for name in parameters if name in _OLD or name == "jitter"}
         if not old:
@@ -268,7 +269,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return kept
 
     def _inner(self, nested: str) -> dict[str, Any]:
-        """The settings of a name."""
+        """The settings `fit` or `settings` as a dict."""
         value, kind = vars(self)[nested], _NESTED[nested]
         if value is not None and not isinstance(value, kind):
             raise TypeError(f"{nested}: expected None or {kind.__name__}, got {check.kind_of(value)}")
@@ -276,24 +277,24 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
     @_beside_its_parameter
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, context: Any = None) -> FlowDensity:
-        """Fit a fresh flow to rows.
+        """Fit a new flow to rows.
 
         Args:
-            X: Shape (rows, features), or a stream with context and weights of its own (`headrace.rows`), of which as
-                many rows as its buffer holds determine the outliers. Columns of text, and columns that count the rows
-                or have a different whole number in each, are left out, with a warning, unless `discrete`, `spread`,
-                `bounds` or `periodic` names them. A column with one value in all rows is kept aside, and put back by
-                `sample`.
+            X: Shape (rows, features), or a stream with its own context and weights (`headrace.rows`), of which as
+                many rows as its buffer has determine the outliers. Columns of text, and columns that count the rows
+                or have a different integer in each row, are left out, with a warning, unless `discrete`, `spread`,
+                `bounds` or `periodic` names them. A column with one value in all rows is left out of the flow, and
+                included again by `sample`.
             y: Ignored.
             sample_weight: Shape (rows,): weights of the rows in the likelihood, not negative. A weight of 2 has the
-                effect of a row given twice, but not the same bits, because batches then differ.
-            context: Shape (rows, columns), or (rows,) for one column: the conditions of the density. Then all other
-                methods need it too. In a grid search scikit-learn passes it by its metadata routing.
+                effect of repeating a row, but not the same bits, because batches then differ.
+            context: Shape (rows, columns), or (rows,) for one column: the conditions of the density. All other
+                methods then need a context, too. In a grid search scikit-learn passes it by its metadata routing.
 
         Raises:
-            ValueError: rows, weights or context with a NaN or an infinity or of another shape, a weight below 0, or a
-                parameter that the flow does not take.
-            KeyboardInterrupt: Ctrl-C before the flow has better weights than fresh ones. After this or any other
+            ValueError: rows, weights or context have a NaN, an infinity or a wrong shape, a weight is below 0, or a
+                parameter is not one of the flow.
+            KeyboardInterrupt: Ctrl-C came before the flow had better weights than fresh ones. After this or any other
                 error the estimator is as before the call.
         """
         before = dict(self.__dict__)
@@ -305,20 +306,20 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             raise
 
     def _fit(self, X: Any, sample_weight: Any, context: Any) -> FlowDensity:
-        """`fit`, which may leave the estimator partly changed."""
+        """Fit a new flow; an error may leave the estimator partly changed."""
         check.choice("missing", self.missing, _tables.MISSING)
         share = check.number("contamination", self.contamination, above=0.0, below=np.inf)
         if share > 0.5:
             raise ValueError(f"contamination: expected a number of at most 0.5, got {self.contamination!r}")
         self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        self._names: tuple[str, ...] | None = None  # names of a stream's columns
+        self._names: tuple[str, ...] | None = None  # the names of a stream's columns
         self._frame: str | None = None
         self._contexts: tuple[str, ...] | None = None
         self._labels: dict[str, tuple[str, ...]] = {}
         texts: tuple[str, ...] = ()
         rows: Block | Stream
         if (stream := stream_of(X, context, sample_weight)) is not None:
-            self.__dict__.pop("feature_names_in_", None)  # rows to score may come without names
+            self.__dict__.pop("feature_names_in_", None)  # later rows may have no names
             rows = stream.of_table()
             whole = (Present(rows) if self.missing == "drop" else rows).whole()
             first = next(iter(rows), None) if whole is None else whole
@@ -331,24 +332,24 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         ready = prepared(rows, kinds, self._treatment(texts), self.progress)
         self._fit_flow(ready)
         some = ready.given.some() if isinstance(ready.given, Stream) else ready.given
-        if some.weights is not None and some.weights.any():  # rows that take part
+        if some.weights is not None and some.weights.any():  # rows that take part in the fit
             some = some.take(some.weights > 0.0)
         scores = self.as_table().scores(some.x[:, self.table_.places], some.context, x_name="X", alone=True)
         self.offset_ = _quantile(scores, some.weights, share)
         return self
 
     def _of_arrays(self, X: Any, sample_weight: Any, context: Any) -> tuple[Block, list[str] | None, tuple[str, ...]]:
-        """Rows in memory, the kinds of their columns by dtype, and the names of text columns."""
+        """The rows in memory, the kinds of their columns by dtype, and the names of text columns."""
         self._frame = library_of(X)
         X, self._labels = (X, {}) if self.categories is None else frames.coded(X)
         X, texts = frames.without_text(X)
         if self._frame != "pandas":  # pandas columns of objects may hold numbers
-            frames.check_numbers("X", X)  # dates of polars would be numbers of days
+            frames.check_numbers("X", X)  # dates of polars would be read as numbers of days
         kinds = frames.kinds_of(frames.inferred(X))
         try:
             X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
         except (TypeError, ValueError):
-            frames.check_numbers("X", X)  # names the column that is not numeric
+            frames.check_numbers("X", X)  # its error has the name of the column that is not numeric
             raise
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=X.dtype)
         if weights is not None and (weights < 0.0).any():
@@ -361,7 +362,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return Block(X, conditions, weights), kinds, texts
 
     def _treatment(self, texts: tuple[str, ...] = ()) -> Treatment:
-        """The treatment of the columns."""
+        """The settings by which columns are treated."""
         names = ("discrete", "spread", "missing", "bounds", "periodic")
         how: dict[str, Any] = {name: getattr(self, name) for name in names}
         how |= {"categories": self.categories, "labels": self._labels}
@@ -370,9 +371,9 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         labels = [f"column {name!r}" for name in texts]
         return Treatment(**how, names=self._called(), seed=self._seed, texts=labels, x_name="X")
 
-    @silent(FREQUENT)  # the table warns of these itself
+    @silent(FREQUENT)  # the table has its own warning
     def _fit_flow(self, ready: Prepared) -> None:
-        """Fit a fresh flow, or several."""
+        """Fit a new flow, or an ensemble."""
         how, seed = self._inner("fit"), self._seed
         bootstrap, self.table_ = how.pop("bootstrap"), ready.table
         how["validation"] = self._held_out(how["validation"])
@@ -396,7 +397,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         self.flow_, self.n_context_ = flow, flow.context
 
     def _held_out(self, validation: Any) -> Any:
-        """Given validation rows, in the form of the rows to fit; a share, None and plain tables unchanged."""
+        """Validation rows in the form of the rows to fit; a share, None and rows without treatment are unchanged."""
         parts = validation if isinstance(validation, tuple) else (validation,)
         if 1 <= len(parts) <= 3 and (stream := stream_of(*parts)) is not None:
             validation = parts = arrays_of(stream.of_table())
@@ -407,29 +408,29 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return columns.used.to_look_at(*rows, names=columns.used_names, x_name="validation")
 
     def as_table(self) -> TableDensity:
-        """The density of the table as one that files keep: `save` writes it, and `headrace.load` gives it again."""
+        """The density of the original table in the form of files: `save` writes it, and `headrace.load` reads it."""
         check_is_fitted(self, "flow_")
         return TableDensity(self.flow_, self._columns(self.flow_.dtype.name))
 
     def _columns(self, dtype: str = "float64") -> Columns:
-        """Kinds and names of the columns, for results of this dtype."""
+        """The kinds and names of the columns, with this dtype for results."""
         names = None if (called := self._called()) is None else tuple(called)
         return Columns(self.table_, names, self._contexts, dtype, self._frame, names)
 
     def _called(self) -> list[str] | None:
-        """The names of the columns."""
+        """The names of the columns, or None."""
         names = getattr(self, "feature_names_in_", self._names)
         return None if names is None else list(names)
 
     def score_samples(self, X: Any, context: Any = None) -> NDArray[Any]:
-        """The log density of each row in nats, shape (rows,), float64: the same for a row alone and among others.
+        """The log density of each row in nats, shape (rows,), float64: the same for a row alone and among other rows.
 
-        For whole numbers it is a log probability (`discrete`). A row with another value in a column that was constant
+        For integers it is a log probability (`discrete`). A row whose value in a constant column differs
         has -inf, with a warning; a row with missing values has NaN if ``missing="drop"``.
 
         Args:
             X: Shape (rows, features).
-            context: Shape (rows, columns), or one row for all, (columns,) or (1, columns); (rows,) where there is one
+            context: Shape (rows, columns), or one row for all, (columns,) or (1, columns); (rows,) for a single
                 column.
         """
         check_is_fitted(self)
@@ -437,7 +438,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return self.as_table().scores(rows, self._context(context, len(rows)), x_name="X", alone=True)
 
     def spread_samples(self, X: Any, context: Any = None) -> NDArray[Any]:
-        """How far the members of an ensemble differ in `score_samples`, shape (rows,), see `Ensemble.spread`.
+        """The spread of the ensemble's members in `score_samples`, shape (rows,); see `Ensemble.spread`.
 
         Args:
             X, context: As in `score_samples`.
@@ -450,24 +451,24 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return np.where(np.isnan(rows).any(axis=1), np.nan, found)
 
     def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
-        """The mean log density of rows in nats; if ``missing="drop"``, of those without missing values."""
+        """The mean log density of rows in nats; with ``missing="drop"``, of rows without missing values."""
         log_prob = self.score_samples(X, context)
         there = ~np.isnan(self._opened(X)).any(axis=1) if self.missing == "drop" else slice(None)
         return float(log_prob[there].mean(dtype=np.float64))
 
     def decision_function(self, X: Any, *, context: Any = None) -> NDArray[Any]:
-        """`score_samples` less `offset_`: below 0 for outliers, NaN for rows with missing values, shape (rows,)."""
+        """`score_samples` less `offset_`, shape (rows,): below 0 for outliers, NaN for rows with missing values."""
         return self.score_samples(X, context) - self.offset_
 
     def predict(self, X: Any, *, context: Any = None) -> NDArray[np.int64]:
-        """1 for rows like those that were fitted, -1 for outliers and for rows without a density, shape (rows,).
+        """1 for rows like the training rows, -1 for outliers and for rows without a density, shape (rows,).
 
-        Rows without a density are those with missing values (if ``missing="drop"``; otherwise they are refused).
+        Rows without a density have missing values (with ``missing="drop"``; otherwise they are refused).
         """
         return np.where(self.decision_function(X, context=context) >= 0.0, 1, -1)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None, *, context: Any = None) -> Any:
-        """`fit`, and `predict` of the same rows."""
+        """Fit to rows, and predict for the same rows."""
         return self.fit(X, y, sample_weight, context=context).predict(X, context=context)
 
     @closed
@@ -480,17 +481,17 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         as_frame: bool = False,
         **others: Any,
     ) -> Any:
-        """Draw rows, shape (n_samples, features): as an array, or as a frame with names and dtypes.
+        """Draw rows, shape (n_samples, features), as an array, or as a frame with names and dtypes.
 
         Args:
             n_samples: The number of rows.
             random_state: An int, a `numpy.random.RandomState` or None.
-            context: As `score_samples` takes it, for n_samples rows.
-            as_frame: Whether to give a frame of polars, where `fit` was given one, or else of pandas, with the columns'
-                names and whole numbers as integers and truth values.
+            context: As in `score_samples`, for n_samples rows.
+            as_frame: Whether to return a frame, of polars if `fit` had such a frame, or else of pandas, with the
+                columns' names, integers and truth values.
 
         Raises:
-            ImportError: pandas is not installed, for a frame.
+            ImportError: a frame was requested, and pandas is not installed.
         """
         refuse(self.sample, others)
         check_is_fitted(self)
@@ -499,7 +500,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return self.as_table().sample(n, self._context(context, n), seed=seed, as_frame=as_frame)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore an estimator; one that was pickled by an earlier version gets settings, and a plain table."""
+        """Restore an estimator; one of an earlier version gets settings objects, and a table without treatment."""
         old = {name: p.default for name, p in self._signature.parameters.items() if p.default is not p.empty}
         state = {**old, "_labels": {}, "_frame": None, "_names": None, "_contexts": None, **state}
         for nested, kind in _NESTED.items():
@@ -512,7 +513,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             self.table_ = _tables.Table((_tables.Column(),) * self.n_features_in_)
 
     def _opened(self, X: Any) -> NDArray[Any]:
-        """The used columns of rows to score, or of samples."""
+        """The columns in use, of rows to score or of samples."""
         finite: Any = True if self.missing == "refuse" else "allow-nan"
         X = frames.without_text(frames.coded(X, self.as_table().columns.labels)[0], self._called() or ())[0]
         how: dict[str, Any] = {"dtype": [np.float64, np.float32], "ensure_all_finite": finite}
@@ -523,7 +524,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return rows if len(places) == rows.shape[1] else rows[:, places]
 
     def _fresh(self, dtype: Any, ready: Prepared | None, columns: list[int], context: int, seed: int) -> Flow:
-        """A fresh flow of some of the remaining columns."""
+        """A new flow of some of the remaining columns."""
         name = check.choice("flow", self.flow, tuple(FLOWS))
         takes = _MADE_WITH[name]
         rare = self._inner("settings")
@@ -559,7 +560,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
 
 def _two_dimensional(context: Any, dtype: Any) -> NDArray[Any]:
-    """A finite array (rows, columns), from (rows,) too."""
+    """A finite array (rows, columns), from an array (rows,) or (rows, columns)."""
     if np.ndim(context) not in (1, 2):
         raise errors.wrong_shape("context", "(rows, columns) or (rows,)", np.shape(context))
     given: NDArray[Any] = check_array(context, dtype=dtype, ensure_2d=False, input_name="context")
@@ -567,7 +568,7 @@ def _two_dimensional(context: Any, dtype: Any) -> NDArray[Any]:
 
 
 def _quantile(values: NDArray[Any], weights: NDArray[Any] | None, share: float) -> float:
-    """The value below which this share of the rows, or of their weights, lies."""
+    """The value below which this share of the rows' weights lies; without weights, of the rows."""
     if weights is None:
         return float(np.quantile(values, share))
     order = np.argsort(values)

@@ -19,7 +19,7 @@ __all__ = ["Adam", "History", "Muon"]
 
 
 def fit(flow: Flow, x: Any, context: Any, arguments: Arguments) -> History:
-    """See `Flow.fit`; the flow does not change before all arguments are checked."""
+    """Fit a flow; see `Flow.fit`. The flow does not change before all arguments are checked."""
     if arguments.effort != "normal" or arguments.keep:
         checked = arguments.checked()
         effort = importlib.import_module(EFFORTS["high"])

@@ -1,4 +1,4 @@
-// Base densities as files describe them.
+// Descriptions of base densities in files.
 #pragma once
 
 #include "stored.hpp"
@@ -9,19 +9,20 @@ namespace detail {
 enum class BaseKind { standard_normal, logistic, normal, uniform, independent, student, mixture };
 enum class ColumnKind { normal, logistic, uniform, student };
 
-// Trained numbers are raw ones of the file, others are as a user gave them; the other form is computed from these.
+// The description of a base density. Trained parameters are raw values from the file, and fixed parameters are those
+// that were passed to the base. Parameters and raw values are computed from each other.
 struct BaseDescription {
     BaseKind kind = BaseKind::standard_normal;
     int features = 0;
     bool is_trained = false;
-    int components = 0;                         // of a mixture
-    std::vector<ColumnKind> columns;            // of all but normal bases and mixtures
-    std::vector<double> loc, scale, log_scale;  // of a normal base or a mixture: component by component
-    std::vector<double> df, log_df;             // of Student's t
-    std::vector<double> logits;                 // of the components
+    int components = 0;                         // number of components of a mixture
+    std::vector<ColumnKind> columns;            // kind of each column, except for normal bases and mixtures
+    std::vector<double> loc, scale, log_scale;  // parameters of a normal base or of a mixture, component by component
+    std::vector<double> df, log_df;             // degrees of freedom of Student's t
+    std::vector<double> logits;                 // logits of the components
 };
 
-// A tensor of raw numbers, in double.
+// A tensor of raw values, converted to double.
 template <class T>
 std::vector<double> widened(Stored& stored, const std::string& name, const std::vector<std::uint64_t>& shape) {
     const std::vector<T> values = stored.template array<T>(name, shape);

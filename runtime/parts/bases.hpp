@@ -1,4 +1,4 @@
-// Base densities whose coordinates are standard values, shifted and scaled; and the interface of every base.
+// The interface of every base density, and densities whose coordinates are standard values, shifted and scaled.
 #pragma once
 
 #include <memory>
@@ -19,7 +19,7 @@ class Base {
 
     virtual double log_prob(const double* z) const = 0;
 
-    // A row of the endless sample of a seed.
+    // Draws a row of the endless sample of a seed.
     virtual void draw(std::uint64_t seed, std::uint64_t row, T* z) const = 0;
 
   protected:
@@ -36,7 +36,7 @@ inline double normal_log_density(double x) {
     return -0.5 * x * x - half_log_two_pi;
 }
 
-// StandardNormal, Logistic and Normal.
+// The bases StandardNormal, Logistic and Normal.
 template <class T>
 class StandardBase : public Base<T> {
   public:
@@ -54,7 +54,7 @@ class StandardBase : public Base<T> {
             if (!loc_.empty()) {
                 x = (x - loc_[c]) * std::exp(-log_scale_[c]);
                 sum -= log_scale_[c];
-                // A trained base is a step like others: values that overflow there are NaN.
+                // A trained base is a step like others, in which values that overflow become NaN.
                 if (is_trained_ && !std::isfinite(narrowed<T>(x))) return std::numeric_limits<double>::quiet_NaN();
             }
             sum += is_logistic_ ? logistic_log_density(x) : normal_log_density(x);

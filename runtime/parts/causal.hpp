@@ -1,4 +1,4 @@
-// The network of a causal convolution, step by step (docs/conventions.md, Sequences).
+// The network of a causal convolution, computed step by step (docs/conventions.md, Sequences).
 #pragma once
 
 #include "numbers.hpp"
@@ -7,8 +7,8 @@
 namespace headrace {
 namespace detail {
 
-// Values of past positions in the state of a stream, (slots, columns): those of position t are in slot t mod slots. The
-// slot of a position has the oldest values until its own replace them.
+// Values of past positions in the state of a stream, (slots, columns), where position t has slot t mod slots. Until the
+// values of a position are stored, its slot has the oldest values.
 struct Ring {
     std::size_t begin, slots, columns;
 
@@ -18,14 +18,15 @@ struct Ring {
     }
 };
 
-// asinh(512 v) / asinh(512)
+// The companded value asinh(512 v) / asinh(512).
 template <class T>
 T companded(T v) {
     constexpr T rate = T(512), unit = T(6.931472759272405);
     return std::asinh(v * rate) / unit;
 }
 
-// Products with the weights (units, inputs, taps) of a file, as lines of units, so that a loop has adjacent weights.
+// Products with the weights (units, inputs, taps) of a file, stored as lines of units, so that a loop reads adjacent
+// weights.
 template <class T>
 class Lines {
   public:
@@ -43,7 +44,7 @@ class Lines {
     void add(std::size_t tap, const T* x, T* sums) const {
         const T* const w = weight_.data() + tap * inputs_ * units_;
         std::size_t u = 0;
-        for (; u + block <= units_; u += block) {  // in sums of fixed number, which compilers keep in vectors
+        for (; u + block <= units_; u += block) {  // in blocks of constant length, which compilers keep in vectors
             T own[block];
             std::copy(sums + u, sums + u + block, own);
             for (std::size_t i = 0; i < inputs_; ++i) {
@@ -102,7 +103,8 @@ class CausalNetwork {
         }
     }
 
-    // Values of a stream's state, all zero before its first step, and their order.
+    // The number of values of a stream's state, which are zero before the first step, and the rings in which they are
+    // stored.
     std::size_t numbers() const { return numbers_; }
     std::vector<Ring> rings() const {
         std::vector<Ring> all{past_};
@@ -111,7 +113,7 @@ class CausalNetwork {
     }
     std::size_t outputs() const { return last_bias_.size(); }
 
-    // Gate biases of all layers with the part of a context, which may be null.
+    // The gate biases of all layers, with the part of a context, which may be null.
     std::vector<T> starts(const T* context) const {
         std::vector<T> all;
         for (const Layer& layer : layers_) {
@@ -122,7 +124,8 @@ class CausalNetwork {
         return all;
     }
 
-    // The outputs at a position, from values before it; layers keep theirs. `frame`: covariates, or null.
+    // Computes the outputs at a position from values before it, and stores values of layers in the state. `frame` has
+    // covariates, or is null.
     void run(T* state, std::uint64_t position, const T* starts, const T* frame, CausalWork<T>& w, T* outputs) const {
         w.values = input_bias_;
         for (std::size_t tap = 0; tap < taps_; ++tap) input_.add(tap, past_.at(state, position + tap), w.values.data());
@@ -140,7 +143,7 @@ class CausalNetwork {
         last_.add(0, w.hidden.data(), outputs);
     }
 
-    // The values that the network reads at a position, which become part of the past.
+    // Stores the values that the network reads at a position as part of the past.
     void keep(T* state, std::uint64_t position, const T* values) const {
         T* const to = past_.at(state, position);
         std::copy(values, values + values_, to);
@@ -171,7 +174,7 @@ class CausalNetwork {
         for (std::size_t u = 0; u < channels_; ++u) w.gated[u] = std::tanh(w.sums[u]) * sigmoid(w.sums[channels_ + u]);
         w.out = layer.out_bias;
         layer.out.add(0, w.gated.data(), w.out.data());
-        const std::size_t first = w.out.size() - skip_;  // the last layer has skip outputs alone
+        const std::size_t first = w.out.size() - skip_;  // the last layer has only skip outputs
         for (std::size_t u = 0; u < first; ++u) w.values[u] += w.out[u];
         for (std::size_t u = 0; u < skip_; ++u) w.skip[u] += w.out[first + u];
     }

@@ -1,5 +1,5 @@
-// The container: a safetensors file whose own header is checked before anything beyond it is read, so that its sizes
-// are those of the file, and whose bytes are compared with the checksum.
+// The container of a model: a safetensors file. The header of a container is checked before later bytes are read, so
+// that sizes agree with the file, and all bytes are compared with a checksum.
 #pragma once
 
 #include <algorithm>
@@ -12,15 +12,15 @@
 namespace headrace {
 namespace detail {
 
-constexpr std::uint64_t most_header = std::uint64_t(1) << 24;  // bytes
+constexpr std::uint64_t most_header = std::uint64_t(1) << 24;  // in bytes
 constexpr std::int64_t newest_format = 3, format_of_three_axes = 3;
 
 enum class Dtype { f32, f64, boolean };
 
 struct Tensor {
     Dtype dtype = Dtype::f32;
-    std::vector<std::uint64_t> shape;   // at most two, in files of sequences three
-    std::uint64_t begin = 0, size = 0;  // bytes
+    std::vector<std::uint64_t> shape;   // at most two axes, and in files of sequences three
+    std::uint64_t begin = 0, size = 0;  // in bytes
     bool is_taken = false;
 };
 
@@ -43,7 +43,7 @@ inline double number_at(const unsigned char* p, Dtype dtype) {
     return value;
 }
 
-// CRC-32, like zlib's.
+// CRC-32, as in zlib.
 class Crc32 {
   public:
     Crc32() {
@@ -68,14 +68,14 @@ class Crc32 {
     std::uint32_t state_ = 0xFFFFFFFFu;
 };
 
-// Limit of transforms and other parts in a file of this many bytes.
+// The largest number of transforms and other parts in a file of `size` bytes.
 inline std::size_t most_objects(std::uint64_t size) {
     return 4096 + static_cast<std::size_t>(size / 512);
 }
 
 class Container {
   public:
-    // Reads by `read(p, n)`, which gives exactly n more bytes or reports that it cannot.
+    // Reads a file by `read(p, n)`, which must read exactly the next n bytes, or throw an exception.
     template <class Read>
     Container(std::uint64_t size, const Read& read) : size_(size) {
         unsigned char first[8];
@@ -105,7 +105,7 @@ class Container {
     const unsigned char* data(const Tensor& t) const { return data_.data() + t.begin; }
 
   private:
-    // The container's own JSON, and headrace's header inside; returns the checksum.
+    // Reads the JSON of the container, and headrace's header in it; returns the checksum.
     std::string read_entries(const std::string& text) {
         const Value own = JsonReader(text, "no safetensors file: header", 64 + text.size() / 16).read();
         if (!own.is(Value::Kind::object)) refuse("no safetensors file: expected an object as its header");
@@ -197,7 +197,7 @@ class Container {
         return t;
     }
 
-    // Tensors fill the rest of the file without gaps and overlaps.
+    // Checks that tensors fill the rest of the file without gaps and overlaps.
     void check_places(std::uint64_t available) const {
         std::vector<std::pair<std::pair<std::uint64_t, std::uint64_t>, const std::string*>> places;
         places.reserve(tensors_.size());
@@ -221,7 +221,7 @@ class Container {
     void check_contents(const std::string& checksum) const {
         Crc32 crc;
         crc.add(reinterpret_cast<const unsigned char*>(header_text_.data()), header_text_.size());
-        for (const auto& [name, t] : tensors_) {  // in ascending order of their names
+        for (const auto& [name, t] : tensors_) {  // in ascending order of names
             crc.add(data(t), static_cast<std::size_t>(t.size));
             if (t.dtype != Dtype::boolean) continue;
             for (std::uint64_t i = 0; i < t.size; ++i)

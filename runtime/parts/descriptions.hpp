@@ -1,4 +1,4 @@
-// Transforms as files describe them, kind by kind: what each is made of, checked, and nothing that computes.
+// Descriptions of transforms in files, kind by kind: checked parameters and settings, without code that computes.
 #pragma once
 
 #include <memory>
@@ -14,15 +14,16 @@ namespace detail {
 template <class T>
 struct TransformDescription;
 
-// Maps of coordinates whose parameters a masked network computes: an autoregressive transform, or a coupling.
+// The description of maps whose parameters a masked network computes: an autoregressive transform, or a coupling.
 template <class T>
 struct MaskedDescription {
     bool is_coupling = false, reads_data = true;
     MapSettings map;
-    std::vector<int> reads, active;  // coordinates that the network reads, and those that it gives parameters for
+    std::vector<int> reads, active;  // coordinates that the network reads, and coordinates for which it gives
+                                     // parameters
     Layers<T> layers;
-    std::vector<std::size_t> place;  // row of the last layer of each parameter, coordinate by coordinate
-    bool has_levels = false;         // otherwise these two follow from the masks
+    std::vector<std::size_t> place;  // row of the last layer for each parameter, coordinate by coordinate
+    bool has_levels = false;         // whether the file has levels and degrees; otherwise both follow from the masks
     std::vector<int> levels;
     std::vector<std::vector<int>> degrees;
 };
@@ -30,10 +31,10 @@ struct MaskedDescription {
 template <class T>
 struct ElementwiseDescription {
     MapSettings map;
-    std::vector<T> params;  // raw, coordinate by coordinate
+    std::vector<T> params;  // raw parameters, coordinate by coordinate
 };
 
-// x[i] = signs[i] y[order[i]] + shift[i] with y = L E U z.
+// The description of a linear transform: x[i] = signs[i] y[order[i]] + shift[i] with y = L E U z.
 template <class T>
 struct LinearDescription {
     std::vector<int> order, signs;
@@ -41,7 +42,7 @@ struct LinearDescription {
     struct Fixed {
         std::vector<double> upper, lower, log_diagonal, shift;
     };
-    std::optional<Fixed> fixed;  // the same in float64, if the map is not trainable
+    std::optional<Fixed> fixed;  // parameters in float64, if the map is not trainable
 };
 
 template <class T>
@@ -49,7 +50,7 @@ struct ActNormDescription {
     std::vector<T> shift, log_scale;
 };
 
-// Planar or radial; with a context, a network computes what are its raw parameters otherwise.
+// The description of a planar or radial transform. With a context, a network computes the raw parameters.
 template <class T>
 struct VectorDescription {
     bool is_planar = true, is_tanh = true;
@@ -64,8 +65,8 @@ struct VectorDescription {
 };
 
 struct RotationDescription {
-    std::vector<int> sizes;       // of the blocks on the diagonal
-    std::vector<double> numbers;  // of these, row by row, one after another
+    std::vector<int> sizes;       // sizes of the blocks on the diagonal
+    std::vector<double> numbers;  // elements of the blocks, row by row, one block after another
 };
 
 struct PermutationDescription {
@@ -98,13 +99,13 @@ struct SupportDescription {
     }
 };
 
-// A fixed spline of each coordinate, before which data are shifted and scaled to its interval.
+// The description of a fixed spline of each coordinate; data are first shifted and scaled to the spline's interval.
 struct GaussianizeDescription {
-    std::vector<double> mean, std, params;  // params: raw, coordinate by coordinate
+    std::vector<double> mean, std, params;  // params are raw, coordinate by coordinate
     MapSettings map;
 };
 
-// A transform of some columns.
+// The description of a transform of some columns.
 template <class T>
 struct OnColumnsDescription {
     std::vector<int> columns;
@@ -119,7 +120,7 @@ struct InverseDescription {
 template <class T>
 struct TransformDescription {
     int features = 0, context = 0;
-    std::string place;  // in the file, for messages
+    std::string place;  // place in the file, for messages
     std::variant<MaskedDescription<T>, ElementwiseDescription<T>, LinearDescription<T>, ActNormDescription<T>,
                  VectorDescription<T>, RotationDescription, PermutationDescription, StandardizeDescription,
                  SupportDescription, GaussianizeDescription, OnColumnsDescription<T>, InverseDescription<T>>
@@ -130,18 +131,19 @@ struct TransformDescription {
         return std::get_if<Kind>(&kind);
     }
 
-    // What is inverted or moved to some columns; else null.
+    // The transform that is inverted, or applied to some columns; otherwise null.
     const TransformDescription* inner() const {
         if (const auto* const inverse = as<InverseDescription<T>>()) return inverse->inner.get();
         if (const auto* const moved = as<OnColumnsDescription<T>>()) return moved->inner.get();
         return nullptr;
     }
-    // Whether the transform has no parameters, so that a file of it alone has no dtype.
+    // Whether the transform has no parameters, so that a file with only this transform has no dtype.
     bool is_fixed() const {
         if (const TransformDescription* const within = inner()) return within->is_fixed();
         return as<RotationDescription>() || as<PermutationDescription>() || is_of_columns();
     }
-    // Whether the transform has settings for each column, like those at the data end, and so no part for some of them.
+    // Whether the transform has settings for each column, as transforms at the data end have, so that it cannot be
+    // applied to some columns.
     bool is_of_data() const {
         if (const auto* const inverse = as<InverseDescription<T>>()) return inverse->inner->is_of_data();
         return is_of_columns();
@@ -222,7 +224,7 @@ class MaskedReader {
         return result;
     }
 
-    // Levels and degrees follow from the masks; a file in which they differ is broken.
+    // Reads levels and degrees, which follow from the masks; a file in which they differ is broken.
     void read_staircase() {
         const Value &levels = stored_.take("levels"), &degrees = stored_.take("degrees");
         if (levels.is(Value::Kind::null) && degrees.is(Value::Kind::null)) return;
@@ -317,16 +319,17 @@ VectorDescription<T> read_vector(Stored& stored, int features, int context, bool
     return d;
 }
 
-// Blocks are orthogonal. Small ones are checked like in Python: every entry of the transpose times the block is that of
-// the identity to 1e-6. Large ones, whose products would take minutes, keep products of some vectors of 1 and -1 to
-// the largest effect of a matrix of 1e-6 on a sum of n of them.
+// Reads a rotation, and checks that its blocks are orthogonal. Small blocks are checked as in Python: every entry of
+// the transpose times the block must be that of the identity to 1e-6. For large blocks this would take minutes: some
+// vectors of 1 and -1 must keep their products with each other and themselves, up to the largest effect of errors of
+// 1e-6 in each entry.
 class RotationReader {
   public:
     RotationReader(Stored& stored, int features) : stored_(stored), n_(features) {}
 
     RotationDescription read() {
         constexpr std::int64_t most = 8192;
-        if (stored_.has("matrix")) {  // files of 0.3.0 had it in their header
+        if (stored_.has("matrix")) {  // files of version 0.3.0 had the matrix in their header
             if (n_ > most) stored_.fail("features: expected at most " + std::to_string(most));
             d_.sizes.push_back(n_);
             d_.numbers = stored_.numbers("matrix", static_cast<std::size_t>(n_) * static_cast<std::size_t>(n_));
@@ -361,7 +364,7 @@ class RotationReader {
         }
     }
 
-    // Some vectors of 1 and -1 come back.
+    // Checks that some vectors of 1 and -1 are unchanged by the block and its transpose.
     void check_large(const double* block, std::size_t n) const {
         std::vector<double> given(n), turned(n), back(n);
         std::uint32_t state = 1;

@@ -1,4 +1,4 @@
-// What a file holds: a flow, several flows as one density, or one transform.
+// The contents of a file: a flow, several flows as one density, or one transform.
 #pragma once
 
 #include "base_descriptions.hpp"
@@ -19,7 +19,8 @@ inline const std::set<std::string>& kinds_of_sequences() {
     return kinds;
 }
 
-// Made: what a reader makes of each transform as soon as it is read, so that no file is in memory twice.
+// The description of a flow. Made is the type of object that a reader makes from each transform as soon as it is read,
+// so that no file is in memory twice.
 template <class Made>
 struct FlowDescription {
     int features = 0, context = 0;
@@ -30,12 +31,12 @@ struct FlowDescription {
 
 template <class Made>
 struct FileDescription {
-    bool is_float = true;  // the dtype; of a transform without parameters, none
+    bool is_float = true;  // whether the dtype is float; a transform without parameters has no dtype
     bool has_dtype = false;
-    int bf16_kind = 0;                         // of values of networks, see StoredFlow; 0: they are exact
-    std::vector<FlowDescription<Made>> flows;  // one, or the members of an ensemble, or none: a transform alone
+    int bf16_kind = 0;                         // rounding of values of networks (see StoredFlow); 0: values are exact
+    std::vector<FlowDescription<Made>> flows;  // one flow, the members of an ensemble, or none for a transform alone
     bool is_ensemble = false;
-    std::vector<double> weights;  // of members, at least 0, not all 0
+    std::vector<double> weights;  // weights of members: at least 0, and not all 0
     int features = 0, context = 0;
     std::vector<Made> alone;
 };
@@ -77,8 +78,8 @@ class FileReader {
         return std::move(d_);
     }
 
-  protected:  // also for files of sequences
-    // The outermost object, whose keys of every file are read.
+  protected:  // protected, because readers of files of sequences use these members, too
+    // Opens the outermost object, and reads the keys that every file has.
     Stored opened() {
         Stored stored(file_.header(), file_, "", "");
         for (const char* key : {"format", "version"}) stored.take(key);
@@ -166,7 +167,7 @@ class FileReader {
         stored.close();
     }
 
-    // Trailing transforms end before a Standardize, which may be followed by Supports.
+    // Reads the number of trailing transforms, which end before a Standardize that Supports may follow.
     static void read_steps(Stored& stored, const std::vector<bool>& is_support, const std::vector<bool>& is_scale) {
         std::size_t end = is_support.size();
         while (end > 0 && is_support[end - 1]) --end;
@@ -181,7 +182,7 @@ class FileReader {
     FileDescription<Made> d_;
 };
 
-// Weights of members with a sum of 1.
+// The weights of members, scaled to a sum of 1.
 inline std::vector<double> shares(const std::vector<double>& weights) {
     const double largest = *std::max_element(weights.begin(), weights.end());
     double sum = 0.0;
@@ -191,7 +192,7 @@ inline std::vector<double> shares(const std::vector<double>& weights) {
     return result;
 }
 
-// make(description of a transform) is called for each of them.
+// Reads a file, and calls make(description) for each transform.
 template <class T, class Make>
 auto read_file(Container& file, const Make& make) {
     return FileReader<T, Make>(file, make).read();

@@ -12,7 +12,7 @@
 namespace headrace {
 namespace detail {
 
-// One function for each kind of description.
+// Makes a transform from a description, by one function for each kind.
 template <class T>
 class TransformMaker {
   public:
@@ -62,7 +62,7 @@ class TransformMaker {
     }
 };
 
-// The transform under pairs of inversions; null where one inversion is left.
+// The transform inside pairs of inversions; null where one inversion is left.
 template <class T>
 const Transform<T>* upright(const Transform<T>* one) {
     bool is_flipped = false;
@@ -75,14 +75,14 @@ const Transform<T>* upright(const Transform<T>* one) {
 
 }  // namespace detail
 
-// A density, log p(x) = log base(z) + log |det dz/dx|, or one transform between z and x. It computes in T, float or
-// double, whatever the file's dtype is. Invalid files throw FileFormatError, wrong arguments std::invalid_argument. An
-// object never changes after construction: any number of threads may use it at once.
+// A density, log p(x) = log base(z) + log |det dz/dx|, or one transform between z and x. Computations are in T, float
+// or double, for files of any dtype. Invalid files throw FileFormatError, wrong arguments std::invalid_argument. An
+// object never changes after construction, so that any number of threads may use it at once.
 //
-// Rows are features() adjacent values, in float or double (In), and so are results (Out). `context` holds context()
-// values a row, `context_rows` rows: as many as there are rows, or 1 for all; it is null where context() is 0. A row
-// that is not finite, or that overflows inside, becomes NaN, and no other row changes. A finite row on a bound of a
-// column or beyond has a log density of -infinity, and its latent is NaN.
+// A row is features() adjacent values, in float or double (In); results are in float or double (Out). `context` has
+// `context_rows` rows of context() values: one for each row, or 1 for all; it is null where context() is 0. Results of
+// a row that is not finite, or that overflows, are NaN, and no other row changes. A finite row with a value on a bound
+// of its column, or beyond, has a log density of -infinity, and its latent row is NaN.
 template <class T>
 class Flow {
   public:
@@ -93,17 +93,17 @@ class Flow {
             throw FileFormatError(path + ": " + error.what());
         }
     }
-    // The contents of a file, which are copied.
+    // Reads a flow from the bytes of a file, which are copied.
     static Flow from_bytes(const void* data, std::size_t size) { return Flow(detail::container_of_bytes(data, size)); }
 
     int features() const { return features_; }
     int context() const { return context_; }
-    // Whether this is a flow, which has log_prob and sample, and not a single transform.
+    // Whether the object is a flow or an ensemble, with log_prob and sample, and not a single transform.
     bool has_density() const { return base_ != nullptr || is_ensemble(); }
-    // Whether this is a density of several flows, which has log_prob and sample, and no latent space.
+    // Whether the object is a density of several flows, with log_prob and sample, but no latent space.
     bool is_ensemble() const { return !members_.empty(); }
 
-    // Log densities, in nats.
+    // Computes log densities, in nats.
     template <class In, class Out, class Given = In>
     void log_prob(const In* x, std::size_t rows, Out* out, const Given* context = nullptr,
                   std::size_t context_rows = 0) const {
@@ -125,22 +125,22 @@ class Flow {
         }
     }
 
-    // Data to latent; log |det dz/dx| of each row goes to `log_det`, which may be null.
+    // Maps data to latent rows, and stores log |det dz/dx| of each row in `log_det`, which may be null.
     template <class In, class Out>
     void to_latent(const In* x, std::size_t rows, Out* z, Out* log_det, const In* context = nullptr,
                    std::size_t context_rows = 0) const {
         transform(false, x, rows, z, log_det, context, context_rows);
     }
 
-    // Latent to data; log |det dx/dz| of each row goes to `log_det`, which may be null.
+    // Maps latent rows to data, and stores log |det dx/dz| of each row in `log_det`, which may be null.
     template <class In, class Out>
     void to_data(const In* z, std::size_t rows, Out* x, Out* log_det, const In* context = nullptr,
                  std::size_t context_rows = 0) const {
         transform(true, z, rows, x, log_det, context, context_rows);
     }
 
-    // Rows first_row to first_row + rows - 1 of the endless sample of a seed, and their log densities, which may be
-    // null. The values are those of headrace's `sample` with this seed, to rounding.
+    // Draws rows first_row to first_row + rows - 1 of the endless sample of a seed, with their log densities, which may
+    // be null. The values are those of headrace's `sample` with this seed, to rounding.
     template <class Out, class In = double>
     void sample(std::size_t rows, std::uint64_t seed, Out* x, Out* log_prob = nullptr, const In* context = nullptr,
                 std::size_t context_rows = 0, std::uint64_t first_row = 0) const {
@@ -159,7 +159,7 @@ class Flow {
         }
     }
 
-    // The above with vectors, in double.
+    // Versions of the functions with vectors, in double.
     std::vector<double> log_prob(const std::vector<double>& x, const std::vector<double>& context = {}) const {
         std::vector<double> out(rows_of(x));
         log_prob(x.data(), out.size(), out.data(), context.data(), context_rows_of(context));
@@ -184,7 +184,7 @@ class Flow {
     }
 
   private:
-    // Of one call, for one row at a time.
+    // The memory of one call, for one row at a time.
     struct Work {
         std::vector<double> row;
         std::vector<T> state, context;
@@ -212,7 +212,7 @@ class Flow {
         }
     }
 
-    Flow() = default;  // a member to be
+    Flow() = default;  // an empty object for a member of an ensemble
 
     using Given = detail::FlowDescription<detail::TransformPtr<T>>;
 
@@ -237,7 +237,7 @@ class Flow {
         }
     }
 
-    // log of the weighted sum of the members' densities.
+    // Computes the logarithm of the weighted sum of the members' densities.
     template <class In, class Out, class Given>
     void mixed_log_prob(const In* x, std::size_t rows, Out* out, const Given* context, std::size_t context_rows) const {
         std::vector<double> terms(members_.size() * rows);
@@ -256,13 +256,15 @@ class Flow {
         }
     }
 
-    // Each row is the member's own of this seed and index, from a member that is drawn for it.
+    // Draws a sample of an ensemble: each row is the row with this seed and index of one member, which is chosen at
+    // random for the row.
     template <class Out, class In>
     void mixed_sample(std::size_t rows, std::uint64_t seed, Out* x, Out* log_prob, const Context<In>& context,
                       std::uint64_t first_row) const {
         detail::Generator generator({seed, 0x656E73656D626C65u});
         generator.skip(first_row);
-        std::size_t last = 0;  // sums round, and no member of weight 0 is drawn
+        std::size_t last = 0;  // index of the last member with a positive weight, because sums of weights round and
+                               // members of weight 0 must not be chosen
         for (std::size_t i = 0; i < members_.size(); ++i)
             if (std::isfinite(log_weights_[i])) last = i;
         Work work;
@@ -280,7 +282,7 @@ class Flow {
         }
     }
 
-    // At both ends of the chain there may be transforms that are done in float64.
+    // Finds the transforms at both ends of the chain that are computed in float64.
     void order_exact() {
         while (latent_end_ < chain_.size() && chain_[latent_end_]->is_exact()) ++latent_end_;
         data_end_ = chain_.size();
@@ -289,8 +291,8 @@ class Flow {
         last_ = support_at_end(false);
     }
 
-    // The Support that rows reach first, after transforms that do nothing, and after permutations if these are to be
-    // passed.
+    // The Support at the data end, behind transforms that change nothing, and behind permutations if
+    // passes_permutations is true.
     const detail::Support<T>* support_at_end(bool passes_permutations) const {
         for (std::size_t i = chain_.size(); i-- > 0;) {
             const detail::Transform<T>* inner = chain_[i].get();
@@ -363,7 +365,7 @@ class Flow {
         }
     }
 
-    // A row of the sample into work.row; gives its log density.
+    // Draws a row of the sample to work.row, and returns its log density.
     template <class In>
     double draw(Work& work, std::vector<T>& z, std::uint64_t seed, std::uint64_t row, const Context<In>& context,
                 std::size_t r) const {
@@ -374,14 +376,15 @@ class Flow {
         return work.is_bad ? nan() : density - work.log_det;
     }
 
-    // Takes work.row, In values once, through the chain.
+    // Runs work.row, whose values were of type In, through the chain.
     template <class In, class C>
     void run(Work& work, bool to_data, const Context<C>& context, std::size_t r) const {
         work.log_det = 0.0;
         work.is_bad = work.is_outside = false;
         work.is_at_data = to_data;
         const std::size_t n = chain_.size();
-        // On the way to latent; all transforms are at the data's side if none is done in T.
+        // Ends of the part of the chain that is computed in T; without such a part, all transforms belong to the data
+        // end.
         const bool is_all_exact = latent_end_ == data_end_;
         const std::size_t data_end = is_all_exact ? 0 : data_end_, latent_end = is_all_exact ? 0 : latent_end_;
         if (to_data) {
@@ -430,12 +433,12 @@ class Flow {
     int features_ = 0, context_ = 0;
     std::unique_ptr<detail::Base<T>> base_;
     std::vector<detail::TransformPtr<T>> chain_;  // from latent to data
-    std::size_t latent_end_ = 0, data_end_ = 0;   // chain_[i] in between are done in T
+    std::size_t latent_end_ = 0, data_end_ = 0;   // chain_[i] between these indices are computed in T
     std::vector<double> context_mean_, context_std_;
-    const detail::Support<T>* support_ = nullptr;  // at the data's side: rows beyond it have no density,
-    const detail::Support<T>* last_ = nullptr;     // and none that comes out lies there
+    const detail::Support<T>* support_ = nullptr;  // at the data end: rows outside of it have no density,
+    const detail::Support<T>* last_ = nullptr;     // and no result is outside of it
     std::vector<Flow> members_;
-    std::vector<double> log_weights_, edges_;  // edges_: sums of weights
+    std::vector<double> log_weights_, edges_;  // edges_: cumulative sums of weights
 };
 
 }  // namespace headrace

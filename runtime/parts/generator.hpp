@@ -1,5 +1,5 @@
 // NumPy's default generator, which chooses the members of an ensemble: PCG64 (O'Neill 2014), a linear congruential
-// generator of 128 bits whose output is permuted (XSL-RR), from a seed that a SeedSequence spreads.
+// generator of 128 bits with permuted output (XSL-RR), whose seed a SeedSequence expands.
 #pragma once
 
 #include <array>
@@ -10,7 +10,7 @@
 namespace headrace {
 namespace detail {
 
-// Modulo 2^128, from two halves.
+// An integer modulo 2^128, in two halves.
 struct Wide {
     std::uint64_t high = 0, low = 0;
 
@@ -29,14 +29,14 @@ struct Wide {
 
 class Generator {
   public:
-    // Equal to numpy.random.default_rng of a list of these.
+    // A generator equal to numpy.random.default_rng of the list of seeds.
     explicit Generator(std::initializer_list<std::uint64_t> seeds) {
         const std::array<std::uint64_t, 4> words = spread(seeds);
         increment_ = Wide{words[2] << 1 | words[3] >> 63, words[3] << 1 | 1};
         state_ = (increment_ + Wide{words[0], words[1]}) * multiplier() + increment_;
     }
 
-    // Skips this many numbers.
+    // Skips `count` values.
     void skip(std::uint64_t count) {
         Wide factor{0, 1}, sum{0, 0}, step = multiplier(), plus = increment_;
         for (; count; count >>= 1) {
@@ -50,7 +50,7 @@ class Generator {
         state_ = factor * state_ + sum;
     }
 
-    // In [0, 1), of 53 bits.
+    // The next uniform value in [0, 1), with 53 bits.
     double uniform() {
         state_ = state_ * multiplier() + increment_;
         const std::uint64_t mixed = state_.high ^ state_.low;
@@ -62,7 +62,7 @@ class Generator {
   private:
     static Wide multiplier() { return {0x2360ED051FC65DA4u, 0x4385DF649FCCF645u}; }
 
-    // A SeedSequence's pool of four words of 32 bits, and the eight that it gives.
+    // The words of a SeedSequence: a pool of four words of 32 bits, and eight words that are generated from the pool.
     static std::array<std::uint64_t, 4> spread(std::initializer_list<std::uint64_t> seeds) {
         std::vector<std::uint32_t> entropy;
         for (const std::uint64_t seed : seeds) {

@@ -1,6 +1,6 @@
-// A strict reader of JSON for untrusted files: no deep nesting, no endless numbers, no NaN, no key twice, no comments,
-// no text that is not UTF-8. Lists, objects and texts are limited by the length of their container, so that memory is
-// at most about forty times that.
+// A strict reader of JSON for untrusted files: it refuses deep nesting, very long numbers, NaN, repeated keys,
+// comments, and text that is not UTF-8. The length of the text limits lists, objects and strings, so that memory is at
+// most about forty times that length.
 #pragma once
 
 #include <algorithm>
@@ -21,13 +21,13 @@
 
 namespace headrace {
 
-// A file that is broken, not one of headrace, or from a newer version; the message gives the reason.
+// The error for a file that is broken, not a file of headrace, or from a newer version; its message has the reason.
 class FileFormatError : public std::runtime_error {
   public:
     using std::runtime_error::runtime_error;
 };
 
-// A file of a format that only newer versions read.
+// The error for a file in a format that only newer versions read.
 class NewerFormatError : public FileFormatError {
   public:
     using FileFormatError::FileFormatError;
@@ -39,7 +39,7 @@ namespace detail {
     throw FileFormatError(message);
 }
 
-// Whether the standard library reads floating-point numbers by from_chars: LLVM's does since version 20.
+// Whether from_chars of the standard library reads floating-point numbers, as in LLVM's library since version 20.
 template <class Number, class = void>
 struct HasFromChars : std::false_type {};
 template <class Number>
@@ -48,7 +48,7 @@ struct HasFromChars<Number,
                                                          static_cast<const char*>(nullptr), std::declval<Number&>()))>>
     : std::true_type {};
 
-// A number of JSON, whatever the program's locale is; false where double does not hold it.
+// Reads a number of JSON, in any locale of the program; returns false where double does not hold it.
 template <class Number, bool by_from_chars = HasFromChars<Number>::value>
 bool read_real(const char* begin, const char* end, Number& value) {
     if constexpr (by_from_chars) {
@@ -57,23 +57,24 @@ bool read_real(const char* begin, const char* end, Number& value) {
         std::istringstream stream(std::string(begin, end));
         stream.imbue(std::locale::classic());
         stream >> value;
-        // LLVM's library sets the failure for numbers below the normal ones, and stores them.
+        // LLVM's library reports a failure for subnormal numbers, but stores them.
         const bool is_subnormal = value != 0 && std::abs(value) < std::numeric_limits<Number>::min();
         if (!stream && !is_subnormal) return false;
         const auto is_digit = [](char c) { return '1' <= c && c <= '9'; };
         const char* const exponent = std::find_if(begin, end, [](char c) { return c == 'e' || c == 'E'; });
-        return value != 0 || std::none_of(begin, exponent, is_digit);  // too small a number became 0
+        return value != 0 || std::none_of(begin, exponent, is_digit);  // false where a number other than 0 was too
+                                                                       // small and became 0
     }
 }
 
-// Quotes of a file in messages: short, and without control characters that affect a terminal.
+// Text of a file for quotation in a message: short, and without control characters, which affect a terminal.
 inline std::string shown(const std::string& text) {
     std::string result;
     for (const char c : text.substr(0, 40)) result += c >= ' ' && c <= '~' ? c : '?';
     return "'" + result + (text.size() > 40 ? "...'" : "'");
 }
 
-constexpr int most_depth = 64;  // of brackets
+constexpr int most_depth = 64;  // largest depth of brackets
 
 struct Content;
 
@@ -85,7 +86,7 @@ struct Value {
         std::int64_t integer = 0;
         double real;
     };
-    std::shared_ptr<const Content> content;  // of texts, lists and objects
+    std::shared_ptr<const Content> content;  // contents of texts, lists and objects
 
     bool is(Kind wanted) const { return kind == wanted; }
     bool is_number() const { return is(Kind::integer) || is(Kind::real); }
@@ -116,7 +117,7 @@ inline const std::map<std::string, Value>& Value::entries() const {
     return content->entries;
 }
 
-// Whether text is UTF-8: shortest forms only, no surrogates, nothing above U+10FFFF.
+// Whether text is UTF-8: with shortest forms only, without surrogates, and without characters above U+10FFFF.
 inline bool is_utf8(const std::string& text) {
     const std::size_t n = text.size();
     const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
@@ -280,7 +281,7 @@ class JsonReader {
         Value value;
         value.kind = Value::Kind::integer;
         if (is_integer && std::from_chars(begin, p_, value.integer).ec == std::errc()) return value;
-        // Of any locale. Of integers only those that 64 bits do not hold come here.
+        // A real number, read in any locale; integers are read here only where 64 bits do not hold them.
         value.kind = Value::Kind::real;
         if (!read_real(begin, p_, value.real)) fail("expected finite numbers that double holds");
         return value;
@@ -336,7 +337,7 @@ class JsonReader {
             case 'u': {
                 unsigned code = hex();
                 if (code >= 0xDC00 && code < 0xE000) no_json();
-                if (code >= 0xD800 && code < 0xDC00) {  // the first of two that stand for one character
+                if (code >= 0xD800 && code < 0xDC00) {  // the first of two codes for one character
                     expect('\\');
                     expect('u');
                     const unsigned second = hex();

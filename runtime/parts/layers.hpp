@@ -1,4 +1,4 @@
-// A network as a file has it: dense layers, their masks, and what hidden layers do beside their products.
+// Networks in files: dense layers, their masks, and the settings of hidden layers.
 #pragma once
 
 #include "numbers.hpp"
@@ -8,30 +8,31 @@ namespace headrace {
 namespace detail {
 
 struct Hidden {
-    int units = 0, adds = -1, join = -1;  // adds: whose sums are added; join: 0 a context is added, 1 it gates
+    int units = 0, adds = -1, join = -1;  // adds: layer whose sums are added; join: 0 a context is added, 1 a context
+                                          // gates
     Activation activation = Activation::relu, context_activation = Activation::identity;
-    double dropout = 0.0;  // which matters only to a fit
+    double dropout = 0.0;  // has an effect only in fits
 };
 
 template <class T>
 struct DenseLayer {
-    std::vector<T> weight, bias;                  // (units, inputs) row by row, (units,)
-    std::vector<bool> mask;                       // as weight; empty: every weight counts
-    std::vector<T> context_weight, context_bias;  // (units, context), (units,) of a context that joins the layer
+    std::vector<T> weight, bias;                  // weight (units, inputs), row by row, and bias (units,)
+    std::vector<bool> mask;                       // in the shape of weight; empty: no weight is masked
+    std::vector<T> context_weight, context_bias;  // (units, context) and (units,), for a context that joins the layer
 
     std::size_t units() const { return bias.size(); }
 };
 
 template <class T>
 struct Layers {
-    int columns = 0, context = 0;              // inputs of the first layer; the last ones of them are a context
-    Activation activation = Activation::relu;  // of hidden layers that `hidden` does not describe
-    std::vector<Hidden> hidden;                // of each hidden layer; empty: the activation, and nothing else
+    int columns = 0, context = 0;              // inputs of the first layer, of which the last `context` are a context
+    Activation activation = Activation::relu;  // activation of hidden layers that `hidden` does not describe
+    std::vector<Hidden> hidden;                // settings of each hidden layer; empty: only the activation
     std::vector<DenseLayer<T>> dense;
-    int rounded_parts = 0;  // of values rounded to bf16; 0: they are exact
+    int rounded_parts = 0;  // number of parts of values rounded to bf16; 0: values are exact
 
     Layers() = default;
-    // `rows` are the outputs of the last layer.
+    // Layers whose last layer has `rows` outputs.
     Layers(Stored& stored, int inputs, int of_context, std::uint64_t rows, Activation common, bool has_masks)
         : columns(inputs), context(of_context), activation(common) {
         const bool is_described = has_masks && stored.has("network");

@@ -1,4 +1,4 @@
-// Transforms over time, and of the values of a step, as parts of a chain that goes on step by step.
+// Transforms over time, and transforms of the values of a step, as links of a chain that proceeds step by step.
 #pragma once
 
 #include "causal.hpp"
@@ -9,13 +9,13 @@
 namespace headrace {
 namespace detail {
 
-// A step of one stream.
+// Arguments for a step of one stream.
 template <class T>
 struct StepCall {
     bool to_data;
     std::uint64_t position;
-    const T* starts;  // of the link's network
-    const T* frame;   // covariates of the step; null: there are none
+    const T* starts;  // starts of the link's network
+    const T* frame;   // covariates of the step, or null
 };
 
 template <class T>
@@ -33,13 +33,13 @@ class Link {
     Link(const Link&) = delete;
     Link& operator=(const Link&) = delete;
 
-    // The parts of its state, in the order in which a state is given; and how many values they have.
+    // The rings of a link's state, in the order of Stream::state, and the number of values of the state.
     virtual std::vector<Ring> rings() const { return {}; }
     virtual std::size_t numbers() const { return 0; }
-    // What it computes once for a context, which may be null.
+    // Values that a link computes once for a context, which may be null.
     virtual std::vector<T> starts(const T*) const { return {}; }
 
-    // Takes the values of a step to data or to latent, adds log |det|, and makes them part of the past.
+    // Maps the values of a step to data or to latent values, adds log |det|, and stores the values as part of the past.
     virtual void run(const StepCall<T>& call, T* state, T* values, double& log_det, StepWork<T>& work) const = 0;
 };
 
@@ -91,7 +91,8 @@ class PredictionLink : public Link<T> {
     double log_det_ = 0.0;
 };
 
-// The map of a step's values by what a causal network outputs: of each value, or an inner flow's of all of them.
+// A map of a step's values whose parameters are the outputs of a causal network: a map of each value, or an inner flow
+// of all values.
 template <class T>
 class CausalLink : public Link<T> {
   public:
@@ -152,7 +153,7 @@ class CausalLink : public Link<T> {
     std::vector<double> mean_, std_;
 };
 
-// One function for each kind of description.
+// Makes a link from a description, by one function for each kind.
 template <class T>
 struct LinkMaker {
     bool is_rounded;

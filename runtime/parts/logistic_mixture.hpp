@@ -1,7 +1,7 @@
-// The logit of the distribution function F of a mixture of logistic distributions, x to z, and its inverse. With
-// u = (x - mean) / scale and weights w: z = log S - log T, where S is the sum of w sigmoid(u) and T that of w
-// sigmoid(-u), and dz/dx = N (1 / S + 1 / T), where N is the sum of w sigmoid(u) sigmoid(-u) / scale. All in double,
-// and in logarithms, because the terms underflow far outside of all components and between them.
+// The logit of the distribution function F of a mixture of logistic distributions, x to z, and its inverse. With u = (x
+// - mean) / scale and weights w: z = log S - log T, where S is the sum of w sigmoid(u) and T the sum of w sigmoid(-u),
+// and dz/dx = N (1 / S + 1 / T), where N is the sum of w sigmoid(u) sigmoid(-u) / scale. Sums are computed in double,
+// and as logarithms, because terms underflow far outside of all components and between them.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@ namespace detail {
 
 class LogisticMixture {
   public:
-    // p: weights, means and scales, raw.
+    // A mixture with raw weights, means and scales p.
     template <class T>
     LogisticMixture(const T* p, int components, double slope) : n_(static_cast<std::size_t>(components)) {
         const double clamp = 1.0 / std::log(1.0 / slope);
@@ -54,7 +54,7 @@ class LogisticMixture {
         std::vector<double> below(n_), above(n_), here(n_);
         for (std::size_t k = 0; k < n_; ++k) {
             const double u = (x - means_[k]) * std::exp(-log_scales_[k]);
-            const double left = -softplus(-u), right = -softplus(u);  // logarithms of both sigmoids
+            const double left = -softplus(-u), right = -softplus(u);  // logarithms of sigmoid(u) and sigmoid(-u)
             below[k] = weights_[k] + left;
             above[k] = weights_[k] + right;
             here[k] = weights_[k] + left + right - log_scales_[k];
@@ -63,8 +63,8 @@ class LogisticMixture {
         return {s - t, log_sum(here) + log_sum({-s, -t})};
     }
 
-    // By Newton's method between the components' own quantiles, and a bisection where a step leaves the bracket or does
-    // not halve the last one.
+    // The root, by Newton's method between the quantiles of the components, with a bisection where a step leaves the
+    // bracket or is more than half of the step before.
     double root(double z) const {
         double low = std::numeric_limits<double>::infinity(), high = -low;
         for (std::size_t k = 0; k < n_; ++k) {

@@ -1,6 +1,6 @@
-// Maps of a number: the settings of each as a file has them, and its formula. Affine, additive, the bent line of dual
-// ascent, and those of spline.hpp and logistic_mixture.hpp. A map takes a value and the raw parameters of its
-// coordinate, in its own order, and adds the logarithm of its derivative.
+// Maps of single values: their settings in files, and their formulas. The maps are affine, additive, the bent line of
+// dual ascent, and those of spline.hpp and logistic_mixture.hpp. A map takes a value and the raw parameters of its
+// coordinate, in the map's order, and adds the logarithm of its derivative.
 #pragma once
 
 #include "logistic_mixture.hpp"
@@ -11,8 +11,7 @@
 namespace headrace {
 namespace detail {
 
-// ---- settings: kind, and what bounds slopes and the interval
-// ---------------------------------------------------------
+// ---- settings: kind, and limits of slopes and of the interval -------------------------------------------------------
 
 enum class MapKind {
     // clang-format off
@@ -38,7 +37,7 @@ struct MapSettings {
     Scale scale = Scale::soft_clamp;
     int bins = 8;
     double slope = 1e-3, low = -5.0, high = 5.0, min_bin = 1e-3;
-    bool formula_to_data = true;  // x is the map of z, or z that of x
+    bool formula_to_data = true;  // true: x is the map of z; false: z is the map of x
 
     MapSettings() = default;
     explicit MapSettings(Stored& stored) {
@@ -53,10 +52,10 @@ struct MapSettings {
         if (has_min_bin() && !(min_bin * bins < 1.0)) stored.fail("min_bin: expected less than 1 / bins");
     }
 
-    // Whether bins have a least share of the interval, which then may be any.
+    // Whether bins have a least share of the interval; the interval may then be any.
     bool has_min_bin() const { return kind >= MapKind::nflows && kind <= MapKind::circular; }
 
-    // Names of the parameters of a coordinate, and how many values each has.
+    // The names of the parameters of a coordinate, and the number of values of each.
     std::vector<std::pair<std::string, int>> groups() const {
         switch (kind) {
             case MapKind::affine: return {{"shift", 1}, {"scale", 1}};
@@ -71,7 +70,7 @@ struct MapSettings {
         for (const auto& group : groups()) n += group.second;
         return n;
     }
-    // Of a spline: at all knots but those whose derivative the kind gives.
+    // The number of raw derivatives of a spline: at all knots except those at which the kind determines the derivative.
     int n_derivatives() const {
         const bool is_one_at_ends = kind == MapKind::rq_spline || kind == MapKind::nflows;
         return is_one_at_ends ? bins - 1 : kind == MapKind::circular ? bins : bins + 1;
@@ -93,12 +92,13 @@ struct MapSettings {
     }
 };
 
-// The formula of a map whose settings a file has.
+// Whether the formula of a map in a file leads to data.
 inline bool is_formula_to_data(Stored& stored) {
     return stored.choice("formula", {"to_data", "to_latent"}) == 0;
 }
 
-// Raw parameters, coordinate by coordinate: read(name, count of values of a coordinate) gives those of a name.
+// Raw parameters, coordinate by coordinate, where read(name, number of values of a coordinate) returns the values with
+// a name.
 template <class T, class Read>
 std::vector<T> params_by_coordinate(const MapSettings& map, std::size_t n, const Read& read) {
     const std::size_t n_params = static_cast<std::size_t>(map.n_params());
@@ -107,7 +107,7 @@ std::vector<T> params_by_coordinate(const MapSettings& map, std::size_t n, const
     for (const auto& [name, group] : map.groups()) {
         const std::size_t size = static_cast<std::size_t>(group);
         const std::vector<T> part = read(name, size);
-        params.resize(n * n_params);  // which the first tensor has confirmed, but for a factor
+        params.resize(n * n_params);  // up to a factor, the first tensor has confirmed this size
         for (std::size_t c = 0; c < n; ++c)
             for (std::size_t k = 0; k < size; ++k) params[c * n_params + start + k] = part[c * size + k];
         start += size;
@@ -118,7 +118,7 @@ std::vector<T> params_by_coordinate(const MapSettings& map, std::size_t n, const
 // ---- formulas
 // --------------------------------------------------------------------------------------------------------
 
-// The log of a scale from its raw number.
+// The logarithm of a scale from its raw value.
 template <class T>
 T log_scale_of(Scale scale, T raw, T slope, T clamp) {
     switch (scale) {
@@ -137,7 +137,8 @@ T hypotenuse(T x, T y) {
     return larger * std::sqrt(ratio * ratio + T(1));
 }
 
-// a v + shift + a gamma sqrt(epsilon^2 + (v - center)^2), and its inverse, a quadratic written so that nothing cancels.
+// The bent line a v + shift + a gamma sqrt(epsilon^2 + (v - center)^2), and its inverse, the root of a quadratic
+// equation without cancellation.
 template <class T>
 T bent_line(const T* p, T slope, T clamp, bool inverse, T value, double& log_det) {
     const T log_a = log_scale_of(Scale::soft_clamp, p[0], slope, clamp), a = std::exp(log_a), shift = p[1],
@@ -145,7 +146,7 @@ T bent_line(const T* p, T slope, T clamp, bool inverse, T value, double& log_det
     if (!inverse) {
         const T w = value - center, r = hypotenuse(epsilon, w);
         log_det += static_cast<double>(log_a + std::log(gamma * (w / r) + T(1)));
-        // Halves prevent overflow of a sum of two values near the largest one.
+        // Halved terms prevent overflow of a sum of two values near the largest float.
         return (r * (gamma * T(0.5)) + value * T(0.5)) * (a + a) + shift;
     }
     const T t = (value - shift) * std::exp(-log_a) - center;
@@ -183,7 +184,7 @@ class Map {
 
     std::size_t n_params() const { return n_params_; }
 
-    // Towards data or latent.
+    // Maps a value towards data or latent.
     template <class T>
     T move(const T* p, bool to_data, T value, double& log_det) const {
         return apply(p, to_data != formula_to_data_, value, log_det);

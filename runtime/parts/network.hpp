@@ -1,5 +1,5 @@
-// The conditioner: a network whose weights are multiplied by masks. It runs layer by layer, or in the order of a plan,
-// by which a unit is computed as soon as the coordinates that it reads are available.
+// The conditioner: a network whose weights are multiplied by masks. A network is computed layer by layer, or in the
+// order of a plan, in which a unit is computed as soon as the coordinates that it reads are available.
 #pragma once
 
 #include "layers.hpp"
@@ -8,17 +8,17 @@
 namespace headrace {
 namespace detail {
 
-// Room for one row; grows as it is needed.
+// Buffers for one row, which grow when necessary.
 template <class T>
 struct Scratch {
-    std::vector<std::vector<T>> sums, values;  // of each layer
+    std::vector<std::vector<T>> sums, values;  // sums and values of each layer
     std::vector<T> inputs, params, row, columns;
 };
 
-// A context's effect on a layer: an activated product of its own.
+// The effect of a context on a layer: a separate, activated product.
 template <class T>
 struct Join {
-    std::vector<T> weight, bias;  // (units, context), (units,)
+    std::vector<T> weight, bias;  // (units, context) and (units,)
     bool gates = false;
     Activation activation = Activation::identity;
 };
@@ -26,12 +26,12 @@ struct Join {
 template <class T>
 struct Layer {
     std::vector<T> bias;
-    // Row by row the columns that its mask shows, and their weights: row u has entries first[u] to first[u + 1].
+    // For each row, the columns that the mask allows, and their weights: row u has entries first[u] to first[u + 1].
     std::vector<std::size_t> first;
     std::vector<std::uint32_t> column;
     std::vector<T> weight;
     Activation activation = Activation::identity;
-    int adds = -1;  // whose sums are added
+    int adds = -1;  // layer whose sums are added
     bool is_joined = false;
     Join<T> join;
 
@@ -66,10 +66,10 @@ class Network {
     const std::vector<Layer<T>>& layers() const { return layers_; }
     const std::vector<T>& outputs(const Scratch<T>& s) const { return s.sums[layers_.size() - 1]; }
 
-    // A number as the network reads it.
+    // A value in the precision in which the network reads it.
     T read(T x) const { return parts_ > 0 ? to_bf16(x, parts_) : x; }
 
-    // Buffer for a row. Values not computed yet are 0.
+    // Prepares buffers for a row, in which values that are not computed yet are 0.
     void open(Scratch<T>& s) const {
         if (s.sums.size() < layers_.size()) {
             s.sums.resize(layers_.size());
@@ -81,7 +81,7 @@ class Network {
         }
     }
 
-    // s.inputs holds coordinates, then context, in the order of the file.
+    // Computes the network; s.inputs has coordinates, then the context, in the order of the file.
     void run(Scratch<T>& s) const {
         open(s);
         for (std::size_t l = 0; l < layers_.size(); ++l)
@@ -106,7 +106,7 @@ class Network {
     }
 
   private:
-    // Four sums, which do not wait for each other.
+    // A product, computed as four sums that do not wait for each other.
     static T dot(const Layer<T>& layer, std::size_t u, const T* below) {
         const std::size_t begin = layer.first[u], end = layer.first[u + 1];
         T sums[4] = {T(0), T(0), T(0), T(0)};
@@ -136,7 +136,7 @@ class Network {
     }
 
     int columns_ = 0, context_ = 0;
-    int parts_ = 0;  // of values rounded to bf16; 0: they are exact
+    int parts_ = 0;  // number of parts of values rounded to bf16; 0: values are exact
     std::vector<Layer<T>> layers_;
 };
 

@@ -1,4 +1,4 @@
-// Elementary functions that neither overflow on the way nor lose digits, and activations of hidden units.
+// Elementary functions whose intermediate results neither overflow nor lose digits, and activations of hidden units.
 #pragma once
 
 #include <cmath>
@@ -21,16 +21,16 @@ T sigmoid(T x) {
     return (x < T(0) ? e : T(1)) / (T(1) + e);
 }
 
-// A positive number from a raw one: value = 0.001 + log(1 + e^(x + c)), which is 1 at 0.
+// A positive value from a raw value x: 0.001 + log(1 + e^(x + c)), which is 1 at x = 0.
 template <class T>
 struct Positive {
-    T value, excess;  // excess: value - 1, without cancellation where x is small
+    T value, excess;  // excess is value - 1, without cancellation where x is small
 };
 constexpr double positive_shift = 0.539742417236952;  // c = log(e^0.999 - 1)
-constexpr double positive_slope = 0.631752495386337;  // at 0: 1 - e^-0.999
+constexpr double positive_slope = 0.631752495386337;  // slope at x = 0: 1 - e^-0.999
 template <class T>
 Positive<T> positive(T x) {
-    if (std::abs(x) < T(0.5)) {  // log((1 + e^(x + c)) / (1 + e^c))
+    if (std::abs(x) < T(0.5)) {  // excess as log((1 + e^(x + c)) / (1 + e^c))
         const T near = std::log1p(std::expm1(x) * T(positive_slope));
         return {near + T(1), near};
     }
@@ -38,7 +38,7 @@ Positive<T> positive(T x) {
     return {far + T(1e-3), far + T(1e-3 - 1.0)};
 }
 
-// To the nearest number of 8 significant bits, halves to even; numbers below `least` become 0.
+// Rounds to the nearest value with 8 significant bits, ties to even; values below `least` become 0.
 constexpr float least_bf16_value = 0x1p-63f, least_bf16_weight = 0x1p-47f;
 inline float nearest_bf16(float x, float least) {
     if (x != x) return x;
@@ -51,7 +51,7 @@ inline float nearest_bf16(float x, float least) {
     return rounded;
 }
 
-// The sum of this many parts, each of which is nearest to the remainder of those before it.
+// The sum of `parts` parts, each of which is the bf16 value nearest to the remainder after the parts before.
 template <class T>
 T to_bf16(T x, int parts, float least = least_bf16_value) {
     float left = static_cast<float>(x);
@@ -72,10 +72,10 @@ inline const std::vector<std::string>& activation_names() {
     return names;
 }
 
-// NaN stays NaN in all of them.
+// The value of an activation at x; NaN stays NaN.
 template <class T>
 T activated(Activation activation, T x) {
-    // Limit for x multiplied by a factor that is 0 long before x is so large: infinity times 0 would be NaN.
+    // x is limited, because its factor is 0 long before the limit, and infinity times 0 would be NaN.
     const T limited = x < T(-1e30) ? T(-1e30) : x;
     switch (activation) {
         case Activation::relu: return x < T(0) ? T(0) : x;
@@ -83,7 +83,7 @@ T activated(Activation activation, T x) {
         case Activation::elu: return x < T(0) ? std::expm1(x) : x;
         case Activation::silu: return limited * sigmoid(x);
         case Activation::gelu: return limited * (T(0.5) * std::erfc(x * T(-0.70710678118654752440)));
-        case Activation::gelu_tanh:  // 2 sqrt(2 / pi) (x + 0.044715 x^3)
+        case Activation::gelu_tanh:  // x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))
             return limited * sigmoid(T(1.5957691216057307118) * (x * (T(1) + T(0.044715) * x * x)));
         case Activation::softplus: return softplus(x);
         case Activation::leaky_relu: return x < T(0) ? x * T(0.01) : x;

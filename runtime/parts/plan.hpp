@@ -1,5 +1,6 @@
-// The order in which a masked network is computed while the coordinates that it reads are being built: a unit's degree
-// is the highest level of the coordinates that it reads, a coordinate's level is above the degrees of its parameters.
+// The order in which a masked network is computed while the coordinates that it reads are being built. The degree of a
+// unit is the highest level of the coordinates that it reads, and the level of a coordinate is above the degrees of its
+// parameters.
 #pragma once
 
 #include "network.hpp"
@@ -10,13 +11,13 @@ namespace detail {
 class Plan {
   public:
     struct Step {
-        int degree;         // a coordinate comes after the units of the degree below its level
-        int layer;          // -1: a coordinate
-        std::size_t index;  // of the unit in its layer, or of the coordinate
+        int degree;         // a coordinate follows the units whose degree is just below its level
+        int layer;          // -1: the step is a coordinate
+        std::size_t index;  // index of the unit in its layer, or of the coordinate
     };
 
-    // `in_file`: the transform's place there, for a message. `place`: the row of the last layer of each parameter,
-    // coordinate by coordinate.
+    // The plan of a network. `in_file` is the transform's place in the file, for messages, and `place` has the row of
+    // the last layer for each parameter, coordinate by coordinate.
     template <class T>
     Plan(const std::string& in_file, const Network<T>& network, const std::vector<std::size_t>& place,
          std::size_t n_params) {
@@ -26,7 +27,8 @@ class Plan {
         for (std::size_t i = 0; i < place.size(); ++i) coordinate[place[i]] = i / n_params;
         std::vector<Graph> graphs;
         for (std::size_t l = 0; l < layers.size(); ++l) graphs.emplace_back(layers[l], l ? layers[l - 1].units() : n);
-        std::vector<std::vector<std::size_t>> added_by(layers.size());  // units of the layer that adds this one's
+        std::vector<std::vector<std::size_t>> added_by(layers.size());  // for each layer, units of the layer that adds
+                                                                        // its sums
         std::vector<int> adds_to(layers.size(), -1);
         for (std::size_t l = 0; l < layers.size(); ++l) {
             if (layers[l].adds < 0) continue;
@@ -36,7 +38,7 @@ class Plan {
         std::vector<std::size_t> open(n, n_params);
         std::vector<int> level(n, 1);
 
-        std::vector<Step> ready;  // whose degree is known, and whose followers have not been visited
+        std::vector<Step> ready;  // steps whose degree is known, and whose followers have not been visited
         const auto settle = [&](std::size_t l, std::size_t u, int degree) {
             Graph& graph = graphs[l];
             graph.degree[u] = std::max(graph.degree[u], degree);
@@ -64,7 +66,8 @@ class Plan {
                 settle(static_cast<std::size_t>(adds_to[l - 1]), step.index, step.degree);
         }
         if (settled < n) refuse_at(in_file, "masks: expected no coordinate that depends on itself");
-        // Level by level: coordinates of a level, then layer by layer the units that read these at most.
+        // Steps are in the order of levels: coordinates of a level, then, layer by layer, units that read no higher
+        // level.
         std::sort(steps_.begin(), steps_.end(), [](const Step& a, const Step& b) {
             if (a.degree != b.degree) return a.degree < b.degree;
             return a.layer != b.layer ? a.layer < b.layer : a.index < b.index;
@@ -74,7 +77,7 @@ class Plan {
     const std::vector<Step>& steps() const { return steps_; }
 
   private:
-    // For each column of a layer the rows that read it, and for each row how many columns are not computed yet.
+    // The rows that read each column of a layer, and the number of columns of each row that are not computed yet.
     struct Graph {
         std::vector<std::size_t> first, open;
         std::vector<std::uint32_t> row;
@@ -84,7 +87,7 @@ class Plan {
         Graph(const Layer<T>& layer, std::size_t columns) : first(columns + 1, 0), open(layer.units(), 0) {
             degree.assign(layer.units(), 0);
             for (const std::uint32_t c : layer.column)
-                if (c < columns) ++first[c + 1];  // not of the context
+                if (c < columns) ++first[c + 1];  // columns of the context are left out
             for (std::size_t c = 0; c < columns; ++c) first[c + 1] += first[c];
             row.resize(first[columns]);
             std::vector<std::size_t> next(first.begin(), first.end() - 1);

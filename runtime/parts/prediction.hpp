@@ -8,13 +8,13 @@
 namespace headrace {
 namespace detail {
 
-// x[t] = sum over i of a[i] x[t - i] + z[t] / gain, each column by itself; in double.
+// A linear prediction x[t] = sum over i of a[i] x[t - i] + z[t] / gain, independently for each column, in double.
 struct Predictor {
-    std::vector<double> coefficients;  // (columns, order), of the oldest step first
-    std::vector<double> log_gain;      // of each column
+    std::vector<double> coefficients;  // (columns, order), from the oldest step on
+    std::vector<double> log_gain;      // logarithm of the gain of each column
 
-    // `parameters` are (columns, order), whose hyperbolic tangents are reflection coefficients, which the step-up
-    // recursion turns into a (Markel, Gray 1976).
+    // A prediction from parameters (columns, order), whose hyperbolic tangents are reflection coefficients; the step-up
+    // recursion converts these to a (Markel, Gray 1976).
     template <class T>
     Predictor(const std::vector<T>& parameters, std::size_t columns, std::size_t order) {
         for (std::size_t c = 0; c < columns; ++c) {

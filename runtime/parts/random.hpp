@@ -1,6 +1,7 @@
-// Random numbers: Philox-4x32-10 (Salmon, Moraes, Dror, Shaw 2011), keyed by a seed, counted by (row, block of four
-// columns). A number is a function of (seed, row, column), the same as headrace's own. float64 uses the leading 32 bits
-// of float32 and 32 more of a second stream: both give the same sample, the one with more digits.
+// Random values: Philox-4x32-10 (Salmon, Moraes, Dror, Shaw 2011) with a seed as key and (row, block of four columns)
+// as counter. A value is a function of (seed, row, column), and equals that of the Python package. A float64 value has
+// the 32 bits of the float32 value and 32 lower bits from a second stream, so that a float64 sample is the float32
+// sample with more digits.
 #pragma once
 
 #include <array>
@@ -25,7 +26,7 @@ inline Words philox(std::uint64_t seed, std::uint64_t row, std::uint32_t block, 
     return c;
 }
 
-// In (0, 1], never 0: of 32 bits for float, 64 for double.
+// A uniform value in (0, 1], never 0, from 32 bits for float and 64 bits for double.
 template <class T>
 T uniform(std::uint32_t high, std::uint32_t low) {
     if (sizeof(T) == 4) return static_cast<T>(high >> 1) * T(4.656612873077393e-10) + T(1.1641532182693481e-10);
@@ -33,7 +34,7 @@ T uniform(std::uint32_t high, std::uint32_t low) {
            (static_cast<T>(low) * T(5.421010862427522e-20) + T(2.710505431213761e-20));
 }
 
-// Cosine and sine of this many turns, reduced to an eighth before any rounding.
+// Cosine and sine of an angle in turns, which is reduced to an eighth of a turn without rounding.
 template <class T>
 void cos_sin_of_turns(T turns, T& cosine, T& sine) {
     const T quarters = std::nearbyint(turns * T(4));
@@ -46,7 +47,7 @@ void cos_sin_of_turns(T turns, T& cosine, T& sine) {
     }
 }
 
-// The words of a block, and those of the stream for the bits that float64 adds.
+// The words of a block, and words of a second stream for the lower bits of float64.
 template <class T>
 struct Drawn {
     Words high, low;
@@ -55,12 +56,12 @@ struct Drawn {
         : high(philox(seed, row, block, stream)), low(sizeof(T) == 4 ? high : philox(seed, row, block, more)) {}
 
     T number(std::size_t i) const { return uniform<T>(high[i], low[i]); }
-    // log(u / (1 - u)): the leading bit is the sign, the rest give min(u, 1 - u).
+    // A logistic value log(u / (1 - u)): the leading bit is the sign, and the other bits give min(u, 1 - u).
     T logistic(std::size_t i) const {
         const T tail = uniform<T>(high[i] << 1 | low[i] >> 31, low[i] << 1) * T(0.5);
         return (std::log1p(-tail) - std::log(tail)) * (high[i] >> 31 ? T(1) : T(-1));
     }
-    // Box-Muller: two words give two normal numbers.
+    // A normal value by Box and Muller's method, in which two words give two values.
     T normal(std::size_t i) const {
         const std::size_t first = i & ~std::size_t(1);
         const T radius = std::sqrt(std::log(number(first)) * T(-2));
@@ -70,13 +71,13 @@ struct Drawn {
     }
 };
 
-// Columns 4 block to 4 block + 3 of a row, for standard normal and standard logistic bases.
+// Draws columns 4 block to 4 block + 3 of a row, for standard normal and standard logistic bases.
 template <class T>
 Drawn<T> drawn(std::uint64_t seed, std::uint64_t row, std::uint32_t block) {
     return {seed, row, block, 0, 1};
 }
 
-// Random numbers of other densities beside these: streams of their own, so that no word serves two columns.
+// Draws words for other densities from separate streams, so that no word is used for two columns.
 template <class T>
 Drawn<T> drawn_beside(std::uint64_t seed, std::uint64_t row, std::uint32_t block, bool second = false) {
     const std::uint32_t stream = second ? 0xFFFFFFFDu : 0xFFFFFFFFu;

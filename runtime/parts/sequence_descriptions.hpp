@@ -1,4 +1,4 @@
-// Transforms over time as files describe them, checked, and nothing that computes.
+// Descriptions of transforms over time in files: checked parameters and settings, without code that computes.
 #pragma once
 
 #include <memory>
@@ -11,17 +11,17 @@ namespace detail {
 
 constexpr std::int64_t most_taps = 32, most_sequence_units = 1 << 13, most_layers = 1 << 10, most_dilation = 1 << 24;
 
-// Of a level, the logarithm of a scale.
+// Limits of a level, the logarithm of a scale.
 constexpr double least_level = -13.0, most_level = 2.0;
 
-// Noise of a sample's steps 64 b to 64 b + 63 is in the base's own rows from (2^31 b + sample) 64 on.
+// Noise of a sample's steps 64 b to 64 b + 63 is rows (2^31 b + sample) 64, ... of the base's sample.
 constexpr std::uint64_t noise_steps = 64, most_samples = std::uint64_t(1) << 31,
                         most_drawn_steps = std::uint64_t(1) << 32;
 inline std::uint64_t noise_row(std::uint64_t step, std::uint64_t sample) {
     return (step / noise_steps * most_samples + sample) * noise_steps + step % noise_steps;
 }
 
-// Weights of a layer: (units, inputs, taps) of a convolution, otherwise (units, inputs).
+// The weights of a layer: (units, inputs, taps) for a convolution, otherwise (units, inputs).
 template <class T>
 struct CausalLayerDescription {
     std::vector<T> gate, gate_bias, context, covariates, out, out_bias;
@@ -33,15 +33,15 @@ struct CausalDescription {
     int channels = 0, skip = 0, kernel = 2;
     std::vector<int> dilations;
     bool is_companded = false, has_level = false, reads_data = true;
-    bool reads_sizes = false;  // in place of covariates: of the adaptive prediction at its data side
-    MapSettings map;           // of each value; beside an inner flow it has no meaning
-    std::unique_ptr<FlowDescription<Made>> inner;  // of the values of a step, whose context the outputs are
+    bool reads_sizes = false;  // whether running sizes of the adaptive prediction at the data side replace covariates
+    MapSettings map;           // map of each value; unused with an inner flow
+    std::unique_ptr<FlowDescription<Made>> inner;  // flow of the values of a step, whose context is the outputs
     std::vector<T> input, input_bias, head, head_bias, last, last_bias;
     std::vector<CausalLayerDescription<T>> layers;
 
-    // Values of a step as the network reads them.
+    // The number of values of a step that the network reads.
     int inputs() const { return is_companded ? 2 * features : features; }
-    int columns() const { return reads_sizes ? 3 * features : covariates; }  // of covariates, or of sizes
+    int columns() const { return reads_sizes ? 3 * features : covariates; }  // of covariates, or of running sizes
     int outputs() const { return inner ? inner->context : features * (map.n_params() + (has_level ? 1 : 0)); }
     std::int64_t field() const {
         std::int64_t steps = kernel;
@@ -53,7 +53,7 @@ struct CausalDescription {
 template <class T>
 struct PredictionDescription {
     int features = 0, order = 0;
-    std::vector<T> reflection;  // (features, order)
+    std::vector<T> reflection;  // parameters (features, order)
 };
 
 struct AdaptiveDescription {
@@ -61,11 +61,11 @@ struct AdaptiveDescription {
     double floor = 0.0, ceiling = 0.0, start = 0.0, damping = 1.0;
 };
 
-// A transform of rows, which acts on each step.
+// The description of a transform of rows that acts on each step.
 template <class Made>
 struct StepDescription {
     Made made;
-    bool is_fixed = false;  // without parameters
+    bool is_fixed = false;  // whether the transform has no parameters
 };
 
 template <class T, class Made>
@@ -75,11 +75,12 @@ using LinkDescription =
 template <class T, class Made>
 struct SequenceDescription {
     bool is_float = true;
-    bool has_density = false;  // otherwise it is one transform over time
-    bool is_rounded = false;   // weights of causal networks are rounded to bf16
+    bool has_density = false;  // whether the file has a flow; otherwise it has one transform over time
+    bool is_rounded = false;   // whether weights of causal networks are rounded to bf16
     int features = 0, context = 0, covariates = 0, hop = 1;
-    std::int64_t field = 0;                       // steps before a step on which its density depends
-    BaseDescription base;                         // of a step
+    std::int64_t field = 0;                       // number of steps before a step on which the density of the step
+                                                  // depends
+    BaseDescription base;                         // base density of a step
     std::vector<LinkDescription<T, Made>> chain;  // from latent to data
     std::vector<double> context_mean, context_std;
 };
@@ -114,7 +115,8 @@ class CausalReader {
 
   private:
     void check() const {
-        constexpr std::int64_t most = std::int64_t(1) << 32, unit = 16;  // values of a layer are padded to units of 16
+        constexpr std::int64_t most = std::int64_t(1) << 32, unit = 16;  // `unit`: values of a layer are padded to
+                                                                         // multiples of 16
         std::int64_t state = std::int64_t(d_.kernel) * d_.inputs();
         for (const int dilation : d_.dilations)
             state += std::int64_t(d_.kernel - 1) * dilation * ((d_.channels + unit - 1) / unit * unit);

@@ -1,4 +1,4 @@
-// What a file of sequences holds: a flow, whose steps come one after another, or one transform over time.
+// The contents of a file of sequences: a flow, whose steps come one after another, or one transform over time.
 #pragma once
 
 #include "sequence_descriptions.hpp"
@@ -118,7 +118,7 @@ class SequenceReader : private FileReader<T, Make> {
         d_.chain.push_back(std::move(one));
     }
 
-    // A size that all networks share that do not have the default.
+    // Takes a size that must be equal in all networks, except those with the default.
     static void take_common(const Stored& stored, int own, int& common, int usual, const char* name) {
         if (own == usual) return;
         if (common != usual && common != own) stored.fail(std::string(name) + ": expected one for all networks");
@@ -130,7 +130,7 @@ class SequenceReader : private FileReader<T, Make> {
     SequenceDescription<T, Made> d_;
 };
 
-// make(description of a transform of rows) is called for each of them.
+// Reads a file, and calls make(description) for each transform of rows.
 template <class T, class Make>
 auto read_sequences(Container& file, const Make& make) {
     return SequenceReader<T, Make>(file, make).read();

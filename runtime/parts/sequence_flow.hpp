@@ -1,4 +1,4 @@
-// The public interface for sequences: a flow of a file, and streams of it that go on step by step.
+// The public interface for sequences: a flow from a file, and its streams, which proceed step by step.
 #pragma once
 
 #include "flow.hpp"
@@ -8,16 +8,16 @@
 namespace headrace {
 namespace detail {
 
-// A file's flow over time, or one transform, ready to compute.
+// The flow over time, or the single transform, of a file, ready to compute.
 template <class T>
 struct SequenceModel {
     int features = 0, context = 0, covariates = 0, hop = 1;
     std::int64_t field = 0;
-    std::unique_ptr<Base<T>> base;                // null: a transform alone
+    std::unique_ptr<Base<T>> base;                // null for a single transform
     std::vector<std::unique_ptr<Link<T>>> chain;  // from latent to data
-    std::vector<TransformPtr<T>> data_end;        // behind these, and done in double
+    std::vector<TransformPtr<T>> data_end;        // transforms behind the chain, computed in double
     std::vector<double> context_mean, context_std;
-    std::size_t numbers = 0;  // of the state of a stream
+    std::size_t numbers = 0;  // number of values of a stream's state
 
     explicit SequenceModel(Container file) {
         auto given = read_sequences<T>(file, TransformMaker<T>());
@@ -44,21 +44,21 @@ struct SequenceModel {
 
 }  // namespace detail
 
-// Sequences that go on step by step, all of them together; SequenceFlow::stream makes it. Pushed steps get their log
-// densities given all before them, pulled ones are drawn, and both become the past of later steps. Memory is that
-// of the past that counts, and does not grow.
+// Sequences that proceed together, step by step; SequenceFlow::stream makes a stream. A push returns the log densities
+// of new steps given all earlier steps, a pull draws new steps, and both append the steps to the past. A stream keeps
+// only the part of the past that later steps need, so that its memory does not grow.
 //
-// Arrays are (rows, steps, features), in float or double (In), and so are results (Out). Wrong arguments, and values
-// that are not finite, throw std::invalid_argument and leave the stream as it was. One thread at a time may use a
-// stream; streams of one flow do not share what changes.
+// Arrays are (rows, steps, features), in float or double (In), and results are in float or double (Out). Wrong
+// arguments, and values that are not finite, throw std::invalid_argument and leave the stream unchanged. One thread at
+// a time may use a stream; streams of one flow share no data that change.
 template <class T>
 class Stream {
   public:
     std::size_t rows() const { return rows_; }
-    std::uint64_t position() const { return position_; }  // steps so far
+    std::uint64_t position() const { return position_; }  // number of past steps
 
-    // Steps that came: their log densities in nats, (rows, steps), and their latent values in the shape of x; either
-    // may be null.
+    // Appends observed steps x, and computes their log densities in nats, (rows, steps), and their latent values in the
+    // shape of x; either result may be null.
     template <class In, class Out>
     void push(const In* x, std::size_t steps, Out* log_prob, Out* z = nullptr) {
         if (log_prob && !model_->base)
@@ -81,7 +81,8 @@ class Stream {
         position_ += steps;
     }
 
-    // Draws the next steps. With one seed the pulls of a stream are one sample: that of Python, to rounding.
+    // Draws the next steps. All pulls of a stream with one seed are one sample, which equals that of Python to
+    // rounding.
     template <class Out>
     void pull(std::size_t steps, std::uint64_t seed, Out* x) {
         if (!model_->base)
@@ -101,8 +102,8 @@ class Stream {
         position_ += steps;
     }
 
-    // The next `frames` frames of covariates, which come after those that are known: (of_rows, frames, covariates),
-    // where of_rows is 1, for all, or rows().
+    // Appends the next `frames` frames of covariates: (of_rows, frames, covariates), where of_rows is 1, for all rows,
+    // or rows().
     template <class In>
     void extend(const In* covariates, std::size_t frames, std::size_t of_rows = 1) {
         const std::size_t n = static_cast<std::size_t>(model_->covariates);
@@ -113,7 +114,7 @@ class Stream {
         for (std::size_t i = 0; i < of_rows * frames * n; ++i)
             if (!std::isfinite(covariates[i]))
                 throw std::invalid_argument("covariates: expected finite numbers, got a NaN or an infinity");
-        // Frames of the past have no use any more.
+        // Frames of the past, which no later step needs, are removed.
         const std::uint64_t now = position_ / static_cast<std::uint64_t>(model_->hop);
         const std::size_t old = static_cast<std::size_t>(std::min<std::uint64_t>(now - first_frame_, n_frames_));
         for (std::size_t r = 0; r < rows_; ++r) {
@@ -127,7 +128,8 @@ class Stream {
         n_frames_ += frames - old;
     }
 
-    // n streams of the same past for each of these, to go on differently: row j * rows() + r is copy j of row r.
+    // A stream with n copies of each row and its past, which then proceed independently: row j * rows() + r is copy j
+    // of row r.
     Stream copies(std::size_t n) const {
         if (n == 0) throw std::invalid_argument("n: expected at least 1, got 0");
         Stream all(*this);
@@ -140,15 +142,15 @@ class Stream {
         return all;
     }
 
-    // The past of each row, (rows, values): with the position all that a stream of the same context needs to go on. The
-    // order is that of Python's Stream.state, transform by transform.
+    // The state of each row after its past, (rows, values). A stream with the same context needs only the state and the
+    // position to proceed. The order is that of Python's Stream.state, transform by transform.
     std::vector<T> state() const {
         std::vector<T> all;
         for (std::vector<T> own : states_) for_state(own, position_, [&](T& number) { all.push_back(number); });
         return all;
     }
-    // Goes on from there. Frames of covariates that were known are forgotten: the next that `extend` gets is the one of
-    // the step at `position`.
+    // Sets the state and the position, and removes frames of covariates: the next frame for `extend` is that of the
+    // step at `position`.
     void set_state(std::uint64_t position, const std::vector<T>& numbers) {
         if (numbers.size() != rows_ * model_->numbers)
             throw std::invalid_argument("numbers: expected " + std::to_string(rows_ * model_->numbers) +
@@ -164,7 +166,7 @@ class Stream {
         first_frame_ = position / static_cast<std::uint64_t>(model_->hop);
     }
 
-    // The above with vectors, in double.
+    // Versions of the functions with vectors, in double.
     std::vector<double> push(const std::vector<double>& x) {
         if (x.size() % (rows_ * columns()))
             throw std::invalid_argument("x: expected as many steps of " + std::to_string(columns()) +
@@ -190,7 +192,7 @@ class Stream {
         detail::StepWork<T> step;
     };
 
-    // `context`: (rows, context) as networks read it.
+    // A stream with a context (rows, context), as networks read it.
     Stream(std::shared_ptr<const detail::SequenceModel<T>> model, std::size_t rows, const std::vector<T>& context)
         : model_(std::move(model)), rows_(rows), states_(rows), starts_(rows), frames_(rows) {
         const std::size_t n = static_cast<std::size_t>(model_->context);
@@ -224,7 +226,7 @@ class Stream {
                                         " steps a frame, got " + std::to_string(known));
     }
 
-    // Covariates of a step between two frames; the last frame is held.
+    // The covariates of a step, interpolated between two frames; the last frame is repeated.
     const T* frame_of(std::size_t r, std::uint64_t position, Work& work) const {
         if (model_->covariates == 0) return nullptr;
         const std::uint64_t hop = static_cast<std::uint64_t>(model_->hop);
@@ -251,7 +253,7 @@ class Stream {
         }
     }
 
-    // The chain of a row's step, in work.values.
+    // Runs a row's step, in work.values, through the chain.
     void run(bool to_data, std::size_t r, std::uint64_t position, Work& work, double& log_det) {
         const std::size_t n = model_->chain.size();
         const T* const frame = frame_of(r, position, work);
@@ -276,7 +278,7 @@ class Stream {
         for (std::size_t c = 0; c < columns(); ++c) work.values[c] = detail::narrowed<T>(work.row[c]);
         run(false, r, position, work, log_det);
     }
-    // From work.values to work.row.
+    // Computes data in work.row from work.values.
     void to_data(std::size_t r, std::uint64_t position, Work& work) {
         double log_det = 0.0;
         run(true, r, position, work, log_det);
@@ -287,14 +289,14 @@ class Stream {
     std::shared_ptr<const detail::SequenceModel<T>> model_;
     std::size_t rows_;
     std::uint64_t position_ = 0, first_frame_ = 0;
-    std::size_t n_frames_ = 0;                         // that are known, from first_frame_ on
-    std::vector<std::vector<T>> states_;               // of each row
-    std::vector<std::vector<std::vector<T>>> starts_;  // of each row and link
-    std::vector<std::vector<T>> frames_;               // of each row: (n_frames_, covariates)
+    std::size_t n_frames_ = 0;                         // number of known frames, from first_frame_ on
+    std::vector<std::vector<T>> states_;               // state of each row
+    std::vector<std::vector<std::vector<T>>> starts_;  // starts of each row and link
+    std::vector<std::vector<T>> frames_;               // frames of each row, (n_frames_, covariates)
 };
 
-// A density of sequences, log p(x) = sum over steps of log p(step | those before), or one transform over time. It
-// computes in T, float or double, whatever the file's dtype is. Invalid files throw FileFormatError. An object never
+// A density of sequences, log p(x) = sum over steps of log p(step | earlier steps), or one transform over time.
+// Computations are in T, float or double, for files of any dtype. Invalid files throw FileFormatError. An object never
 // changes after construction, and its streams may outlive it.
 template <class T>
 class SequenceFlow {
@@ -306,22 +308,22 @@ class SequenceFlow {
             throw FileFormatError(path + ": " + error.what());
         }
     }
-    // The contents of a file, which are copied.
+    // Reads a flow from the bytes of a file, which are copied.
     static SequenceFlow from_bytes(const void* data, std::size_t size) {
         return SequenceFlow(detail::container_of_bytes(data, size));
     }
 
-    int features() const { return model_->features; }      // values of a step
-    int context() const { return model_->context; }        // columns known of a sequence; 0: none
-    int covariates() const { return model_->covariates; }  // columns known of time; 0: none
-    int hop() const { return model_->hop; }                // steps from one frame of these to the next
-    // Whether this is a flow, not a single transform: then streams have log densities and draws.
+    int features() const { return model_->features; }      // number of values of a step
+    int context() const { return model_->context; }        // number of columns of the context; 0: none
+    int covariates() const { return model_->covariates; }  // number of columns of covariates over time; 0: none
+    int hop() const { return model_->hop; }                // number of steps of a frame of covariates
+    // Whether the object is a flow, whose streams have log densities and samples, and not a single transform.
     bool has_density() const { return model_->base != nullptr; }
-    // The most steps before a step on which its density depends.
+    // The number of steps before a step on which the density of this step depends.
     std::int64_t field() const { return model_->field; }
 
-    // Sequences before their first step. `context` holds context() values a row, `context_rows` rows: as many as
-    // `rows`, or 1 for all; it is null where context() is 0.
+    // Opens a stream of `rows` sequences before their first step. `context` has `context_rows` rows of context()
+    // values: one for each sequence, or 1 for all; it is null where context() is 0.
     template <class In = double>
     Stream<T> stream(std::size_t rows = 1, const In* context = nullptr, std::size_t context_rows = 0) const {
         const std::size_t n = static_cast<std::size_t>(model_->context);

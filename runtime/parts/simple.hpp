@@ -1,4 +1,4 @@
-// Transforms without a network: permutations, scales, products with a matrix, maps of each coordinate for itself.
+// Transforms without a network: permutations, scales, products with a matrix, and independent maps of each coordinate.
 #pragma once
 
 #include "maps.hpp"
@@ -36,7 +36,7 @@ class Permutation : public Transform<T> {
     std::vector<int> order_;
 };
 
-// Whatever T is, it subtracts in float64.
+// Shifts and scales columns; the subtraction is in float64 for any T.
 template <class T>
 class Standardize : public Transform<T> {
   public:
@@ -65,7 +65,7 @@ class Standardize : public Transform<T> {
     double log_det_ = 0.0;
 };
 
-// x = Q z, where Q is orthogonal and block diagonal.
+// The rotation x = Q z, where Q is orthogonal and block diagonal.
 template <class T>
 class Rotation : public Transform<T> {
   public:
@@ -79,7 +79,7 @@ class Rotation : public Transform<T> {
     }
 
   private:
-    // By Q, or by its transpose.
+    // Multiplies by Q, or by its transpose.
     void multiply(bool to_data, const T* from, T* to) const {
         const T* block = numbers_.data();
         for (const int size : sizes_) {
@@ -103,7 +103,7 @@ class Rotation : public Transform<T> {
     std::vector<T> numbers_;
 };
 
-// x[i] = signs[i] y[order[i]] + shift[i] with y = L E U z.
+// The linear transform x[i] = signs[i] y[order[i]] + shift[i] with y = L E U z.
 template <class T>
 class Linear : public Transform<T> {
   public:
@@ -124,11 +124,11 @@ class Linear : public Transform<T> {
         log_det += to_data ? log_det_ : -log_det_;
         if (to_data) {
             std::copy(row, row + n, y);
-            for (std::size_t i = 0; i < n; ++i) {  // each reads those after it
+            for (std::size_t i = 0; i < n; ++i) {  // each value depends on later ones
                 for (std::size_t j = i + 1; j < n; ++j) y[i] += upper_[i * n + j] * y[j];
                 y[i] *= std::exp(log_diagonal_[i]);
             }
-            for (std::size_t i = n; i-- > 0;)  // each reads those before it
+            for (std::size_t i = n; i-- > 0;)  // each value depends on earlier ones
                 for (std::size_t j = 0; j < i; ++j) y[i] += lower_[i * n + j] * y[j];
             for (std::size_t i = 0; i < n; ++i) row[i] = T(signs_[i]) * y[order_[i]] + shift_[i];
             return;
@@ -182,7 +182,7 @@ class Elementwise : public Transform<T> {
     std::vector<T> params_;
 };
 
-// A fixed spline of each coordinate, before which data are shifted and scaled to its interval.
+// A fixed spline of each coordinate; data are first shifted and scaled to the spline's interval.
 template <class T>
 class Gaussianize : public Transform<T> {
   public:
@@ -212,7 +212,7 @@ class Gaussianize : public Transform<T> {
     double log_det_ = 0.0;
 };
 
-// A transform of some columns; the others stay as they are.
+// A transform of some columns, which leaves other columns unchanged.
 template <class T>
 class OnColumns : public Transform<T> {
   public:
@@ -220,7 +220,7 @@ class OnColumns : public Transform<T> {
         : Transform<T>(d), columns_(std::move(columns)), inner_(std::move(inner)) {}
     void run(bool to_data, T* row, const T* context, Scratch<T>& s, double& log_det) const override {
         std::vector<T> own;
-        own.swap(s.columns);  // a transform within may need the buffer again
+        own.swap(s.columns);  // the inner transform may need the buffer again
         own.resize(columns_.size());
         for (std::size_t i = 0; i < columns_.size(); ++i) own[i] = row[columns_[i]];
         inner_->run(to_data, own.data(), context, s, log_det);
@@ -233,7 +233,7 @@ class OnColumns : public Transform<T> {
     TransformPtr<T> inner_;
 };
 
-// Another transform with its directions exchanged.
+// A transform whose directions are exchanged.
 template <class T>
 class Inverse : public Transform<T> {
   public:

@@ -1,7 +1,8 @@
-// Monotone rational-quadratic splines (Durkan, Bekasov, Murray, Papamakarios 2019). Within a bin all is in its own
-// units: t and eta run from 0 to 1, derivatives are divided by the bin's slope. Then, with r = 1 - t,
+// Monotone rational-quadratic splines (Durkan, Bekasov, Murray, Papamakarios 2019). Within a bin, t and eta are
+// positions from 0 to 1, and derivatives d0 and d1 are divided by the bin's slope. With r = 1 - t,
 //   eta = (t^2 + d0 t r) / D,   D = t^2 + r^2 + (d0 + d1) t r,   dy/dx = slope N / D^2,   N = d0 r^2 + 2 t r + d1 t^2,
-// sums of positive terms, as the inverse's discriminant is: q^2 + 4 eta (1 - eta), q = d0 (1 - eta) - d1 eta.
+// D and N are sums of positive terms. The discriminant of the inverse is also such a sum: q^2 + 4 eta (1 - eta), q = d0
+// (1 - eta) - d1 eta.
 #pragma once
 
 #include "numbers.hpp"
@@ -9,9 +10,10 @@
 namespace headrace {
 namespace detail {
 
-// Derivatives at the two ends: 1, their own, the same, their own with half the least size of a bin at each end.
+// Derivatives at the two ends: 1; a separate one for each end; one for both ends; a separate one for each end, where
+// the bins at the ends have half the least size.
 enum class Ends { one, free, shared, halved };
-enum class Tails { identity, linear, periodic };  // outside of the interval
+enum class Tails { identity, linear, periodic };  // the spline outside of its interval
 
 struct SplineSettings {
     int bins = 8;
@@ -33,7 +35,7 @@ class Spline {
         clamp_ = static_cast<T>(1.0 / std::log(1.0 / s_.slope));
         width_sum_ = sizes(p_, width_);
         height_sum_ = sizes(p_ + s_.bins, height_);
-        poison_ = T(0);  // NaN if any parameter is not finite, also where the identity would hide it
+        poison_ = T(0);  // NaN if any parameter is not finite, even where the spline is the identity
         for (int k = 0; k < 2 * s_.bins + s_.n_derivatives(); ++k) poison_ += p_[k] - p_[k];
     }
 
@@ -56,7 +58,8 @@ class Spline {
             t = between_0_and_1(bin.inside / bin.width);
             r = T(1) - t;
         }
-        // A straight tail has the derivative at the very end, which may be far from that a rounding error away.
+        // On a straight tail the derivative is that at the end of the interval, which may differ much from that a
+        // rounding error away.
         if (s_.tails == Tails::linear && value >= high_) t = T(1), r = T(0);
         if (s_.tails == Tails::linear && value <= low_) t = T(0), r = T(1);
         const T d = t * t + r * r + (bin.d0 + bin.d1) * t * r;
@@ -67,7 +70,7 @@ class Spline {
         } else {
             result = spread((bin.left_height + bin.height * (t * (t + bin.d0 * r) / d)) / height_sum_);
         }
-        result = clamped(result);  // rounding must not lead to where a uniform base has no density
+        result = clamped(result);  // rounding must not lead out of the interval, where a uniform base has no density
         const T log_slope = std::log(slope) + poison_;
         log_det += static_cast<double>(inverse ? -log_slope : log_slope);
         if (s_.tails == Tails::linear) return result + (inverse ? beyond / slope : beyond * slope) + poison_;
@@ -78,16 +81,16 @@ class Spline {
     static constexpr int most_bins = 64;
 
     struct Bin {
-        T left_width, width, left_height, height;  // in units in which all of a side sum to its sum
-        T inside;                                  // how far the input is above the bin's lower end
-        T slope, d0, d1;                           // derivatives over the slope
+        T left_width, width, left_height, height;  // in a unit in which all sizes of a side have a given sum
+        T inside;                                  // distance of the input from the bin's lower end
+        T slope, d0, d1;                           // derivatives divided by the slope
     };
 
     static T between_0_and_1(T x) { return x < T(0) ? T(0) : x > T(1) ? T(1) : x; }
     T clamped(T x) const { return x < low_ ? low_ : x > high_ ? high_ : x; }
     T spread(T share) const { return s_.is_clamped ? share * range_ - high_ : share * range_ + low_; }
 
-    // The sizes of a side's bins; gives their sum.
+    // Computes the sizes of the bins of one side, and returns their sum.
     T sizes(const T* raw, T* out) const {
         T sum = T(0);
         if (s_.is_clamped) {

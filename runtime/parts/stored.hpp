@@ -1,5 +1,5 @@
-// How an object is read from its header and its tensors: each key and each tensor is taken once, any left over is an
-// error, and a size in a header is a claim until a tensor confirms it.
+// Reading of an object from its header and its tensors: each key and each tensor is taken once, remaining ones are an
+// error, and a size in a header is not trusted until a tensor confirms it.
 #pragma once
 
 #include <cmath>
@@ -11,13 +11,14 @@
 namespace headrace {
 namespace detail {
 
-constexpr std::int64_t most_features = 1 << 17;  // and context columns
+constexpr std::int64_t most_features = 1 << 17;  // limit of features, and of context columns
 
-// A value in a narrower format; values that do not fit become an infinity, where a plain cast would be undefined.
+// A value in a narrower format. Values out of range become an infinity, for which a plain cast would be undefined
+// behaviour.
 template <class Out>
 Out narrowed(double value) {
     constexpr double most = static_cast<double>(std::numeric_limits<Out>::max());
-    if (value > most) {  // values that round to the largest number are in range
+    if (value > most) {  // values that round to the largest finite value are in range
         const double step = most * static_cast<double>(std::numeric_limits<Out>::epsilon()) / 4;
         return value - most < step ? std::numeric_limits<Out>::max() : std::numeric_limits<Out>::infinity();
     }
@@ -25,7 +26,7 @@ Out narrowed(double value) {
     return static_cast<Out>(value);
 }
 
-// `place`: of an object in the file; empty: the outermost one.
+// Throws an error for an object in the file at `place`; empty: the outermost object.
 [[noreturn]] inline void refuse_at(const std::string& place, const std::string& message) {
     refuse(place.empty() ? message : place + ": " + message);
 }
@@ -49,7 +50,7 @@ class Stored {
         return found->second;
     }
 
-    // Refuses keys that were not read: they may change the meaning of others.
+    // Refuses keys that were not read, because they may change the meaning of others.
     void close() const {
         for (const auto& entry : object_.entries())
             if (!taken_.count(entry.first)) fail("expected no key " + shown(entry.first));
@@ -79,7 +80,7 @@ class Stored {
         if (!value.is(Value::Kind::list)) fail(key + ": expected a list, got " + value.name());
         return value.items();
     }
-    // The index of a text among the options.
+    // The index of a text among options.
     int choice(const std::string& key, const std::vector<std::string>& options) {
         return choice(take(key), key, options);
     }
@@ -129,7 +130,7 @@ class Stored {
         return order;
     }
 
-    // `rows` lists of `columns` values each, one after another.
+    // Reads `rows` lists of `columns` values each, one after another.
     std::vector<double> table(const std::string& key, std::size_t rows, std::size_t columns, bool positive = false) {
         const std::vector<Value>& lists = items(key);
         if (lists.size() != rows) fail(key + ": expected " + std::to_string(rows) + " lists");
@@ -142,7 +143,7 @@ class Stored {
         return result;
     }
 
-    // An object of its own inside of this one; its tensors have one prefix more.
+    // An object inside this object, whose names of tensors have an additional prefix.
     Stored part(const Value& value, const std::string& key, const std::string& prefix = "") const {
         Stored part(value, *file_, prefix_ + prefix, place_.empty() ? key : place_ + ": " + key);
         part.products_are_exact_ = products_are_exact_;
@@ -151,7 +152,7 @@ class Stored {
 
     bool has_tensor(const std::string& name) const { return file_->tensors().count(prefix_ + name) > 0; }
 
-    // A size that a tensor confirms, below 2^31.
+    // The number of rows of a tensor, which confirms a size, below 2^31.
     std::uint64_t rows_of(const std::string& name) const {
         const auto found = file_->tensors().find(prefix_ + name);
         if (found == file_->tensors().end() || found->second.shape.empty() ||
@@ -160,7 +161,8 @@ class Stored {
         return found->second.shape[0];
     }
 
-    // A tensor of this shape and of the file's dtype, in T. Its values are finite, in T too.
+    // Reads a tensor of the given shape and of the file's dtype, and converts it to T. Values must be finite, also in
+    // T.
     template <class T>
     std::vector<T> array(const std::string& name, const std::vector<std::uint64_t>& shape) {
         return numbers_of<T>(name, shape, own_dtype());
@@ -175,10 +177,11 @@ class Stored {
         return std::vector<bool>(p, p + t.size);
     }
 
-    // From here on products of networks are exact, whatever the file has: sequences round those of causal networks
-    // alone.
+    // Makes products of networks exact from now on, even if the file has rounded products, because sequences round only
+    // those of causal networks.
     void keep_products_exact() { products_are_exact_ = true; }
-    // Where products of networks are of values rounded to bf16, the kind, from 1 on, and the number of parts; else 0.
+    // The kind of rounding, from 1 on, where products of networks are of values rounded to bf16, otherwise 0; and the
+    // number of parts.
     int bf16_kind() const {
         if (products_are_exact_) return 0;
         const auto& entries = file_->header().entries();

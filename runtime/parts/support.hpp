@@ -1,4 +1,5 @@
-// From unbounded values to those that a column may have, always in float64: near a bound only the distance counts.
+// Maps between unbounded values and values of a column's support, always in float64, because near a bound only the
+// distance to the bound matters.
 #pragma once
 
 #include "transform.hpp"
@@ -6,7 +7,7 @@
 namespace headrace {
 namespace detail {
 
-// Into [0, 1); values too large for fractional digits are whole. NaN where it is not finite.
+// t modulo 1, in [0, 1). Values too large for fractional digits give 0, and values that are not finite NaN.
 inline double circle_turns(double t) {
     if (!(std::abs(t) < 4611686018427387904.0)) return t - t;
     t -= std::trunc(t);
@@ -18,7 +19,8 @@ class SupportColumn {
   public:
     explicit SupportColumn(const SupportEnds& ends) : kind_(ends.kind), low_(ends.low), high_(ends.high) {}
 
-    // lower + e^y, upper - e^-y, lower + width / (1 + e^-y), a line from [-1, 1], or y around the circle.
+    // Maps y to lower + e^y, to upper - e^-y, to lower + width / (1 + e^-y), linearly from [-1, 1], or around the
+    // circle.
     double to_data(double y, double& log_det) const {
         const double width = high_ - low_, e = std::exp(-std::abs(y));
         switch (kind_) {
@@ -39,7 +41,7 @@ class SupportColumn {
         }
         return y;
     }
-    // NaN beyond a bound, an infinity on it.
+    // Maps x to an unbounded value: NaN beyond a bound, and an infinity on the bound.
     double to_latent(double x, double& log_det) const {
         const double below = x - low_, above = high_ - x, width = high_ - low_;
         switch (kind_) {
@@ -57,7 +59,7 @@ class SupportColumn {
         return x;
     }
 
-    // Whether a value lies on a bound or beyond, where a bound is rounded to In.
+    // Whether a value is on a bound or beyond; bounds are rounded to In.
     template <class In>
     bool is_outside(double x) const {
         const bool has_low = kind_ == SupportKind::lower || has_both();
@@ -66,8 +68,8 @@ class SupportColumn {
                (has_high && x >= static_cast<double>(narrowed<In>(high_)));
     }
 
-    // The output: a value that rounds to a bound or beyond becomes the nearest one inside. A circle includes its lower
-    // end. Where no number of Out lies inside, it is the one nearest to the middle.
+    // The output for a value: one that rounds to a bound or beyond becomes the nearest value inside. A circle includes
+    // its lower end. Where no value of type Out is inside, the output is the value nearest to the middle.
     template <class Out>
     Out inside(double x) const {
         const Out value = narrowed<Out>(x);
@@ -77,7 +79,7 @@ class SupportColumn {
         if (kind_ == SupportKind::lower || has_both() || is_circle) least = above<Out>(low_, is_circle);
         if (kind_ == SupportKind::upper || has_both() || is_circle) last = -above<Out>(-high_, false);
         if (!(least <= last)) least = last = narrowed<Out>(low_ / 2.0 + high_ / 2.0);
-        return value < least ? least : value > last ? last : value;  // NaN stays
+        return value < least ? least : value > last ? last : value;  // a NaN stays NaN
     }
 
   private:
@@ -113,7 +115,7 @@ class Support : public Transform<T> {
 
     bool is_identity() const { return is_identity_; }
 
-    // Whether a row of In values has one on a bound or beyond; such values become NaN.
+    // Whether a row of In values has a value on a bound or beyond; these values become NaN.
     template <class In>
     bool marks_outside(std::vector<double>& row) const {
         bool found = false;
@@ -135,7 +137,7 @@ class Support : public Transform<T> {
         if (!to_data) return columns_[c].to_latent(value, log_det);
         const double result = columns_[c].to_data(value, log_det);
         const T narrow = narrowed<T>(result);
-        log_det += static_cast<double>(narrow - narrow);  // values that overflow T spoil the row
+        log_det += static_cast<double>(narrow - narrow);  // NaN for the row if the value overflows T
         return result;
     }
 

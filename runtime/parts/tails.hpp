@@ -1,4 +1,4 @@
-// Base densities whose columns are of kinds of their own, or of Student's t; and mixtures of normal densities.
+// Base densities whose columns have different kinds, or are of Student's t, and mixtures of normal densities.
 #pragma once
 
 #include "bases.hpp"
@@ -6,8 +6,8 @@
 namespace headrace {
 namespace detail {
 
-// log Gamma((df + 1) / 2) - log Gamma(df / 2) - log(df pi) / 2. With x = df / 2 it is r(x) - log(2 pi) / 2, where r has
-// an asymptotic series in 1 / x; smaller x are shifted by Gamma(x + 1) = x Gamma(x), so that nothing cancels.
+// log Gamma((df + 1) / 2) - log Gamma(df / 2) - log(df pi) / 2. With x = df / 2, this is r(x) - log(2 pi) / 2, where r
+// has an asymptotic series in 1 / x; smaller x are shifted by Gamma(x + 1) = x Gamma(x), so that no terms cancel.
 inline double student_constant(double df) {
     const double x = 0.5 * df;
     double shifted = x, product = 1.0;
@@ -28,7 +28,7 @@ inline double log_of_one_and_square(double a) {
     return a > 1e100 ? 2.0 * std::log(a) : std::log1p(a * a);
 }
 
-// Uniform, Independent and StudentT: independent columns, none of which is shifted or scaled.
+// The bases Uniform, Independent and StudentT, with independent columns that are neither shifted nor scaled.
 template <class T>
 class ColumnsBase : public Base<T> {
   public:
@@ -45,11 +45,11 @@ class ColumnsBase : public Base<T> {
             switch (kinds_[c]) {
                 case ColumnKind::normal: sum += normal_log_density(z[c]); break;
                 case ColumnKind::logistic: sum += logistic_log_density(z[c]); break;
-                case ColumnKind::uniform:  // an edge is rounded to T
+                case ColumnKind::uniform:  // the bound of the support is compared in T
                     sum += std::abs(narrowed<T>(z[c])) > T(1) ? -std::numeric_limits<double>::infinity()
                                                               : z[c] * 0.0 - log_two;
                     break;
-                case ColumnKind::student: {  // values that overflow T are infinitely unlikely
+                case ColumnKind::student: {  // values that overflow T have log density -infinity
                     const T a = narrowed<T>(std::abs(z[c]) * inverse_root_[c]);
                     sum += constant_[c] - log_of_one_and_square(static_cast<double>(a)) * 0.5 * (df_[c] + 1.0);
                 }
@@ -75,7 +75,8 @@ class ColumnsBase : public Base<T> {
     }
 
   private:
-    // Analogue of Box-Muller for the normal (Bailey 1994): sqrt(df (u^(-2 / df) - 1)) cos 2 pi v.
+    // A value of Student's t, by the analogue of Box and Muller's method (Bailey 1994): sqrt(df (u^(-2 / df) - 1)) cos
+    // 2 pi v.
     T student(T u, T v, std::size_t c) const {
         const T root = narrowed<T>(inverse_root_[c]), e = std::log(u) * (T(-2) * root * root);
         T cosine, sine;
@@ -84,10 +85,10 @@ class ColumnsBase : public Base<T> {
     }
 
     std::vector<ColumnKind> kinds_;
-    std::vector<double> df_, constant_, inverse_root_;  // of Student's t
+    std::vector<double> df_, constant_, inverse_root_;  // parameters of Student's t
 };
 
-// NormalMixture: a row is of one component, whose coordinates are independent.
+// The base NormalMixture: each row is from one component, whose coordinates are independent.
 template <class T>
 class MixtureBase : public Base<T> {
   public:
@@ -107,7 +108,7 @@ class MixtureBase : public Base<T> {
             if (term > top) {
                 sum = sum * std::exp(top - term) + 1.0;
                 top = term;
-            } else if (std::isfinite(top)) {  // else this one is as unlikely as all before
+            } else if (std::isfinite(top)) {  // otherwise this component is as unlikely as all before
                 sum += std::exp(term - top);
             }
         }
@@ -117,7 +118,7 @@ class MixtureBase : public Base<T> {
     void draw(std::uint64_t seed, std::uint64_t row, T* z) const override {
         const std::size_t d = this->columns();
         const T u = drawn_beside<T>(seed, row, 0).number(0);
-        std::size_t own = 0;  // the last one that the weights before it stay below u
+        std::size_t own = 0;  // the last component for which the weights before it have a sum below u
         T before = T(0);
         for (std::size_t k = 0; k < weight_.size(); ++k) {
             if (!(weight_[k] > T(0))) continue;

@@ -1,4 +1,4 @@
-// The interface of every transform: a row, in place and in both directions.
+// The interface of every transform, which maps a row in place, in both directions.
 #pragma once
 
 #include <memory>
@@ -14,10 +14,10 @@ class Transform {
   public:
     virtual ~Transform() = default;
 
-    // Takes a row of T values to data or to latent, and adds log |det| of that direction.
+    // Maps a row of T values to data or to latent, and adds log |det| of that direction.
     virtual void run(bool to_data, T* row, const T* context, Scratch<T>& scratch, double& log_det) const = 0;
 
-    // Whether the transform has run_exact(), in float64, for either end of a chain.
+    // Whether the transform has run_exact(), which computes in float64 at either end of a chain.
     virtual bool is_exact() const { return false; }
     virtual void run_exact(bool, std::vector<double>&, double&) const {}
 

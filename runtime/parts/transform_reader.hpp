@@ -50,7 +50,7 @@ TransformDescription<T> read_transform(Stored& stored) {
         }
         case linear: d.kind = read_linear<T>(stored, d.features); break;
         case act_norm: {
-            stored.truth("started");  // which matters only to a fit
+            stored.truth("started");  // has an effect only in fits
             ActNormDescription<T> own;
             own.shift = stored.template array<T>("shift", {n});
             own.log_scale = stored.template array<T>("log_scale", {n});

@@ -1,4 +1,4 @@
-// Planar and radial transforms: maps of all coordinates at once, which they move along by one amount.
+// Planar and radial transforms, which move all coordinates in a common direction by one amount.
 #pragma once
 
 #include "transform.hpp"
@@ -6,7 +6,7 @@
 namespace headrace {
 namespace detail {
 
-// h of the planar map, its slope and 1 - slope, without cancellation.
+// The function h of the planar map: its value, its slope, and 1 - slope without cancellation.
 template <class T>
 struct Bend {
     T value, slope, rest;
@@ -14,13 +14,13 @@ struct Bend {
 
 template <class T>
 Bend<T> tanh_bend(T v) {
-    constexpr T far = sizeof(T) == 4 ? T(40) : T(350);  // beyond, the slope is at its limit
+    constexpr T far = sizeof(T) == 4 ? T(40) : T(350);  // beyond this value the slope is at its limit
     const T size = std::abs(v), value = std::tanh(v), c = T(1) / std::cosh(size > far ? far : size);
     return {value, c * c, value * value};
 }
 
-// v with v + (s - 1) tanh v = y, by Halley's method, kept between bounds by bisection. Ends where the residual is at
-// its rounding.
+// Solves v + (s - 1) tanh v = y for v, by Halley's method, kept between bounds by bisection. The iteration ends where
+// the residual is a rounding error.
 template <class T>
 T solved_tanh(T y, T s) {
     const T rounding = std::numeric_limits<T>::epsilon() * T(2), target = std::abs(y), excess = s - T(1);
@@ -31,7 +31,7 @@ T solved_tanh(T y, T s) {
     for (int round = 0; round < 60; ++round) {
         const Bend<T> h = tanh_bend(v);
         const T part = excess * h.value, residual = (v - target) + part;
-        if (!(std::abs(residual) > (v + std::abs(part)) * rounding)) break;  // NaN ends it too
+        if (!(std::abs(residual) > (v + std::abs(part)) * rounding)) break;  // also ends for a NaN
         (residual > T(0) ? high : low) = v;
         const T slope = excess * h.slope + T(1), newton = residual / slope;
         const T next = v - residual / (slope + newton * excess * h.value * h.slope);
@@ -40,15 +40,16 @@ T solved_tanh(T y, T s) {
     return std::copysign(v, y);
 }
 
-// x = z + u h(w z + b), where u is made from the raw one so that s = 1 + w u is positive(w u).
+// The planar map x = z + u h(w z + b), where u follows from its raw value such that s = 1 + w u is positive(w u).
 template <class T>
 class PlanarMap {
   public:
     explicit PlanarMap(const VectorDescription<T>& d) : is_tanh_(d.is_tanh), slope_(static_cast<T>(d.negative_slope)) {}
     static int n_ready(int features) { return 2 * features + 2; }
 
-    // w is divided by its largest magnitude, so that nothing under- or overflows; w = 0 leaves u as it is. The
-    // remainder of u along w by rounding is subtracted too, because w u may not differ from s - 1.
+    // Computes ready parameters. w is divided by its largest magnitude, so that intermediate results neither underflow
+    // nor overflow; w = 0 leaves u unchanged. The rounding error of u along w is subtracted, too, because w u must
+    // equal s - 1.
     template <class V>
     static void prepare(const V* p, int features, V* ready) {
         const std::size_t n = static_cast<std::size_t>(features);
@@ -103,7 +104,7 @@ class PlanarMap {
     T slope_;
 };
 
-// x = z + beta (z - center) / (alpha + r), r = |z - center|, with alpha and alpha + beta positive.
+// The radial map x = z + beta (z - center) / (alpha + r), r = |z - center|, with alpha and alpha + beta positive.
 template <class T>
 class RadialMap {
   public:
@@ -120,13 +121,13 @@ class RadialMap {
     void apply(const T* ready, int features, bool inverse, T* row, double& log_det) const {
         const std::size_t n = static_cast<std::size_t>(features);
         const T alpha = ready[n], end = ready[n + 1];
-        constexpr T farthest = sizeof(T) == 4 ? T(1e18) : T(1e150);  // its square is finite
+        constexpr T farthest = sizeof(T) == 4 ? T(1e18) : T(1e150);  // the square of this distance is finite
         T square = T(0);
         for (std::size_t c = 0; c < n; ++c) square += (row[c] - ready[c]) * (row[c] - ready[c]);
         T r = std::sqrt(square);
-        if (r > farthest) r = farthest;  // there the map moves nothing that shows
+        if (r > farthest) r = farthest;  // farther away the effect of the map is below rounding
         T amount;
-        if (inverse) {  // r (end + r) / (alpha + r) is the distance of x
+        if (inverse) {  // solves r (end + r) / (alpha + r) = distance of x for r
             const T b = r - end, root = std::sqrt(b * b + alpha * r * T(4));
             r = b > T(0) ? (b + root) * T(0.5) : alpha * r * T(2) / (root - b);
             amount = (alpha - end) / (end + r);
@@ -143,7 +144,8 @@ class RadialMap {
     }
 };
 
-// Either of them: with one set of parameters, made ready in float64, or with those of a network of the context.
+// A planar or radial transform, with one set of parameters, made ready in float64, or with parameters from a network
+// that reads the context.
 template <class T, class Map>
 class VectorTransform : public Transform<T> {
   public:

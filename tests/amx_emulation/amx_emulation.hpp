@@ -1,7 +1,7 @@
-// The instructions of AMX for tiles of bf16 in software, under the names of their intrinsics: for tests on processors
-// that have none. As in Intel's manual, TDPBF16PS above all: of each sum the even products from zero,
-// and the odd ones from zero, each by a multiply-add; both added; and this added to the sum; denormal numbers are zero,
-// as operands and as results. A call that a processor would refuse ends the process.
+// The instructions of AMX for tiles of bf16 in software, under the names of their intrinsics, for tests on processors
+// without AMX. TDPBF16PS follows Intel's manual: for each sum it adds the even products from zero and the odd products
+// from zero, each by a multiply-add, and adds the total of both to the sum; denormal operands and results are zero. A
+// call that a processor would refuse ends the process.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 
-// Where a compiler's header has been read, they are macros.
+// The intrinsics are macros if a compiler's header has been read.
 #undef _tile_loadconfig
 #undef _tile_release
 #undef _tile_zero
@@ -21,7 +21,7 @@ namespace headrace {
 namespace {
 
 struct EmulatedTile {
-    int lines = 0, bytes = 0;  // 0: there is no such tile
+    int lines = 0, bytes = 0;  // 0: the tile does not exist
     uint32_t words[16][16] = {};
 };
 
@@ -76,7 +76,7 @@ inline void _tile_stored(int i, void* base, int64_t stride) {
         std::memcpy(static_cast<char*>(base) + m * stride, tile.words[m], size_t(tile.bytes));
 }
 
-// A denormal number is zero of its sign.
+// The bits of a value, where a denormal number becomes zero of its sign.
 inline uint32_t flushed(uint32_t bits) {
     return (bits & 0x7f800000u) == 0 ? bits & 0x80000000u : bits;
 }

@@ -1,4 +1,5 @@
-"""Arrays of each framework in and out of every call: the bits of NumPy, in the caller's framework, no copies."""
+"""Arrays of each framework as arguments and results of every call: the bits of NumPy, the caller's framework, no
+copies."""
 
 import os
 import subprocess
@@ -20,7 +21,7 @@ from headrace._fit.start import Start
 
 
 class Spy:
-    """A compiled program that remembers the arrays that it was given."""
+    """A compiled program that remembers the arrays that it received."""
 
     def __init__(self, program):
         self.program = program
@@ -65,7 +66,7 @@ def test_nothing_is_copied(framework, kind, name, dtype):
     inner = 0
     for array in spy.seen:
         inner += array.ctypes.data not in places
-    # A call allocates the log-densities that it sums, or the rows' gradients of a common context.
+    # Only these calls allocate memory: for log densities that they sum, or for the rows' gradients of a common context.
     assert inner == (name in ("nll_and_grad", "log_prob_vjp, one context", "inverse_vjp"))
     assert spy.seen
 
@@ -130,7 +131,7 @@ def test_couplings_and_vector_maps_of_hr_ops(framework, map, dtype):
 
 @pytest.mark.parametrize("shared", [(), (2,), (4, 1), (4, 2)], ids=str)
 def test_couplings_of_any_leading_dimensions(framework, shared, dtype):
-    """Parameters that rows share are repeated, and their gradients summed, in the framework's memory."""
+    """Parameters that rows share are repeated in the framework's memory, and their gradients are summed there."""
     if framework.name == "pandas":
         pytest.skip("parameters have three axes")
     draw = cases.rng("leading").standard_normal
@@ -266,7 +267,7 @@ def test_jax_calls_back_from_compiled_code():
 
 
 def test_a_jax_array_stays_on_its_device():
-    """Two devices on one CPU can only be had before JAX starts."""
+    """JAX divides one CPU into two devices only if its flags are set before it starts."""
     frameworks.load("jax")
     code = """
 import jax, numpy as np, headrace as hr

@@ -1,4 +1,4 @@
-"""Arrays of other libraries: memory of a device is never touched, memory of the CPU is read where it lies."""
+"""Arrays of other libraries: memory of a device is never touched, and memory of the CPU is read in place."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ X, CONTEXT = cases.rows(6, 4, "float32"), cases.rows(6, 2, "float32", "context")
 
 
 class Foreign:
-    """An array of another library, on a device that it names; it records all requests."""
+    """An array of another library, on a device that it names, which records all requests."""
 
     def __init__(self, array, device):
         self.array, self.device, self.asked = array, device, []
@@ -39,7 +39,7 @@ class Foreign:
 
 
 class DeviceArray(Foreign):
-    """An array with CUDA's interface in addition, as in CuPy and others."""
+    """An array that also has CUDA's interface, like those of CuPy and others."""
 
     @property
     def __cuda_array_interface__(self):
@@ -48,7 +48,7 @@ class DeviceArray(Foreign):
 
 
 class OldDeviceArray:
-    """An array with CUDA's interface alone, as in Numba."""
+    """An array that has only CUDA's interface, like those of Numba."""
 
     def __init__(self):
         self.asked = []
@@ -137,7 +137,7 @@ def test_arrays_of_the_cpu_are_read_where_they_lie(dtype):
 
 
 def test_arrays_of_the_cpu_are_asked_for_no_stream():
-    """A stream belongs to a device: its entry is empty, or None."""
+    """A stream belongs to a device: its argument is absent, or None."""
     array = DeviceArray(X, (1, 0))
     FLOW.log_prob(array, CONTEXT)
     requests = [asked[1] for asked in array.asked if isinstance(asked, tuple)]

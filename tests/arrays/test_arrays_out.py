@@ -1,5 +1,5 @@
-"""`out=`: results are written to the caller's array and nowhere else, and an array that would be read after it was
-written is refused."""
+"""The argument `out=`: results are written to the caller's array and nowhere else, and an array that would be read
+after it was written is refused."""
 
 import numpy as np
 import pytest
@@ -24,13 +24,13 @@ def made_transforms(dtype):
 
 
 def given_of(holder, rows, dtype):
-    """Rows and, for flows with one, a context."""
+    """Rows and, for objects with a context, a context."""
     x = cases.rows(rows, FEATURES, dtype)
     return [x, cases.rows(rows, CONTEXT, dtype, "context")] if holder.context else [x]
 
 
 def pairs(dtype):
-    """(method that gives a value and its log_det, whether it takes a context) of each flow and transform."""
+    """Pairs (method that returns a value and its log_det, whether it takes a context) of each flow and transform."""
     flows = [made_flow(dtype), made_flow(dtype, kind=hr.IAF), made_flow(dtype, 0, hr.RealNVP)]
     methods = [(flow, method) for flow in flows for method in (flow.to_data, flow.to_latent)]
     return methods + [(t, method) for t in made_transforms(dtype) for method in (t.forward, t.inverse)]
@@ -141,7 +141,7 @@ def test_in_place_with_many_threads(threads, set_threads):
 
 
 def memory(dtype="float32"):
-    """A row of values, to be cut into arrays that overlap."""
+    """A vector of random values, from which overlapping arrays are cut."""
     return cases.rng("memory").standard_normal(1000).astype(dtype)
 
 
@@ -150,7 +150,7 @@ def cut(array, start, rows, columns=FEATURES):
 
 
 def overlaps():
-    """name -> (x, context, out) of to_latent in float32, of which `out` would overwrite values before they are read."""
+    """name -> (x, context, out) of to_latent in float32, where `out` would overwrite values before they are read."""
     m, n, square = memory(), memory(), memory()[:25].reshape(5, 5)
 
     def fresh(*shape):
@@ -210,7 +210,7 @@ def test_overlaps_of_densities_and_samples_are_refused(dtype):
     ):
         with pytest.raises(ValueError, match=r"^out: .*overlap"):
             call()
-    # Neighbours do not overlap.
+    # Neighbouring arrays do not overlap.
     flow.log_prob(x, context, out=m[100:120])
     flow.sample_and_log_prob(20, context, out=(cut(m, 100, 20), m[240:260]))
 

@@ -34,7 +34,7 @@ def fake_tensor(torch):
 
 
 def on_cuda(torch):
-    """A tensor that claims to be on a device, because there may be none here."""
+    """A tensor that claims to be on a device, because this machine may have none."""
     kind = type("OnDevice", (torch.Tensor,), {"device": property(lambda self: torch.device("cuda", 1))})
     return torch.ones(6, 4).as_subclass(kind)
 
@@ -66,7 +66,7 @@ def test_tensors_that_are_refused(bad):
     tensor, context = make(torch), torch.ones(6, 2)
     refuse(lambda: FLOW.log_prob(tensor, context), "x:", *words)
     with torch.no_grad():
-        if "x.detach()" in words:  # accepted where no gradient could be lost
+        if "x.detach()" in words:  # without gradients these tensors are accepted, because no gradient could be lost
             assert FLOW.log_prob(tensor, context).shape == (6,)
         else:
             refuse(lambda: FLOW.log_prob(tensor, context), "x:", *words)
@@ -117,9 +117,7 @@ def test_dense_networks_that_require_a_gradient_are_copied():
         assert np.array_equal(made([linear.weight], [linear.bias]).parameters, made(*detached).parameters)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*torch.jit.script.*"
-)  # a warning of torch, whose category differs between versions
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")  # PyTorch's warning, whose category differs between versions
 def test_tangents_and_transformed_functions_are_refused():
     torch = frameworks.load("torch").module
     flow, x = hr.MAF(4, transforms=1, hidden=(8,)), torch.ones(6, 4)
@@ -190,7 +188,7 @@ def test_results_of_64_bits_that_jax_would_narrow():
         lambda: flow.transforms[0].forward(x, context),
     ):
         refuse(call, *words)
-    flow.parameters = vector  # statements without a result are fine
+    flow.parameters = vector  # calls without a result are accepted
     assert not flow.parameters.any()
     assert np.isfinite(flow.fit(x, context, validation=None, **SHORT).train_loss).all()
 

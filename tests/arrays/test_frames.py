@@ -1,4 +1,4 @@
-"""Frames of other libraries, and floats of other byte orders and widths: the values of float64 arrays."""
+"""Frames of other libraries, and floats of other byte orders and widths, have the results of float64 arrays."""
 
 import datetime
 import tracemalloc
@@ -122,7 +122,7 @@ def test_all_objects_that_numpy_can_read():
 @pytest.mark.parametrize("dtype", [">f4", ">f8", "g", ">g"])
 @pytest.mark.parametrize("rows", [0, 1, 7, 40])
 def test_floats_of_other_widths_and_byte_orders(dtype, rows, monkeypatch):
-    """Block by block, in blocks of a size that no row depends on."""
+    """Rows are converted block by block, and no row depends on the size of blocks."""
     monkeypatch.setattr(_evaluation, "_BLOCK", 10)
     x = X[:rows].astype(dtype)
     plain = x.astype("f4" if dtype == ">f4" else "f8")

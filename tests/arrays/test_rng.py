@@ -1,4 +1,4 @@
-"""``rng=`` beside ``seed=``, of every public function that takes a seed (SPEC 7 of Scientific Python)."""
+"""The argument ``rng=`` beside ``seed=``, of every public function that takes a seed (SPEC 7 of Scientific Python)."""
 
 import importlib
 import inspect
@@ -23,7 +23,7 @@ MODULES = (
 
 
 def with_seed():
-    """Public functions, methods and constructors that take a seed, by name."""
+    """The public functions, methods and constructors that take a seed, by name."""
     found = {}
     for module in map(importlib.import_module, MODULES):
         for name in module.__all__:
@@ -37,7 +37,7 @@ def with_seed():
     for name, function in found.items():
         try:
             signed[name] = inspect.signature(function).parameters
-        except ValueError:  # of an exception
+        except ValueError:  # the signature of an exception
             continue
     return {name: parameters for name, parameters in signed.items() if "seed" in parameters}
 

@@ -1,4 +1,4 @@
-"""Integers, truth values and lists as rows: the results of the same values in float64."""
+"""Integers, truth values and lists as rows have the results of equal values in float64."""
 
 import copy
 
@@ -66,7 +66,7 @@ def test_lists(verb):
 
 
 def test_a_list_has_no_framework():
-    """Beside a tensor, a list does not change the results' framework."""
+    """A list beside a tensor does not change the framework of the results."""
     torch = frameworks.load("torch").module
     got = FLOW.log_prob(torch.from_numpy(floats(ROWS)), LABELS[:, None].tolist())
     assert isinstance(got, torch.Tensor)

@@ -1,4 +1,4 @@
-"""Dual ascent of periodic columns: circles are cut where rows are rare, and the density is whole around them."""
+"""Dual ascent of periodic columns: circles are cut where rows are rare, and the density has no seam."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SHORT = {"steps": 30, "patience": None}
 
 
 def angles(n=1500, *key):
-    """An angle whose peak lies on the seam and goes with the other column."""
+    """Return rows of an angle, whose peak is on the seam, and of a second column on which the angle depends."""
     rng = cases.rng("ascent around", *key)
     y = rng.standard_normal(n)
     return np.column_stack([rng.vonmises(np.pi + 0.6 * y, 4.0), y])
@@ -40,7 +40,7 @@ def true_density(x):
     ],
 )
 def test_a_peak_on_a_seam_is_found_with_its_dependence(model, refined, dtype, monkeypatch):
-    """The ascent ends with a joint training, once short and once of the default length."""
+    """The joint training at the end of the ascent is short in some cases, and has the default length in another."""
     if refined is not None:
         monkeypatch.setattr(_contest, "REFINE_STEPS", refined)
     x, test = angles(), angles(1500, "test")
@@ -69,9 +69,9 @@ def test_the_density_integrates_to_one_and_is_periodic():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_no_row_lies_on_an_end_of_the_cut(dtype):
-    """The rows are those of a fine grid, and values next to the cut."""
+    """Rows on a fine grid, and rows next to the cut, have finite densities."""
     flow = hr.DualAscentFlow.notes(steps=3, periodic=PERIODS, dtype=dtype).fit(angles(300), progress=False)
-    cut = flow.transforms[-2].periodic[0][0]  # in units of half a period, from the middle
+    cut = flow.transforms[-2].periodic[0][0]  # the unit is half a period, from the middle
     seam = np.pi * (np.mod(cut + 1.0, 2.0) - 1.0)
     near = [seam]
     for _ in range(40):
@@ -92,7 +92,7 @@ def test_a_circle_is_cut_where_rows_are_rarest():
     ends = cut_open(support, counts, np.dtype("float64"))
     assert len(ends) == 3
     cut = 12.0 * (np.mod(ends[1].periodic[0][0] + 1.0, 2.0))
-    assert cut == pytest.approx(6.5, abs=0.3)  # in the middle of the empty interval from 3 to 10
+    assert cut == pytest.approx(6.5, abs=0.3)  # the cut is in the middle of the empty interval from 3 to 10
     assert cut_open(hr.transforms.Support([(0, 1)]), np.empty((0, BINS), np.int64), np.dtype("float64"))[0].bounds == (
         (0.0, 1.0),
     )
@@ -139,11 +139,11 @@ def test_rows_held_out_are_cut_where_the_others_are():
     for end in reversed(flow.transforms[-3:]):
         z, log_det = end.inverse(z)
         volume += log_det
-    assert judged == pytest.approx((flow.log_prob(held) - volume).mean(), abs=1e-9)  # an ascent's are those of the line
+    assert judged == pytest.approx((flow.log_prob(held) - volume).mean(), abs=1e-9)  # the ascent judged on the line
 
 
 def test_a_group_cuts_where_one_process_does():
-    """The cut does not depend on shards, whose rows are counted together."""
+    """The cut does not depend on shards, because rows of all shards are counted together."""
     x = angles(400)
     model = hr.DualAscentFlow.notes(steps=3, periodic=PERIODS, dtype="float64")
     alone = model.fit(x, validation=None, progress=False)

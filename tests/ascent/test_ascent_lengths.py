@@ -1,4 +1,4 @@
-"""The length of an ascent that is trained as a whole, chosen by rows held out; and members of a mixture."""
+"""Held-out rows choose the length of an ascent that is trained as a whole; and members of a mixture are counted."""
 
 import numpy as np
 import pytest
@@ -16,13 +16,13 @@ ROWS = 400
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """Let lengths compete on few rows, with joint trainings of a few steps."""
+    """Let lengths compete from 200 rows on, with joint trainings of a few steps."""
     for constant, value in {"COMPETES_BELOW": 200, "REFINE_STEPS": 600, "LENGTHS": (2, 4, 6)}.items():
         monkeypatch.setattr(_contest, constant, value)
 
 
 def paired(flow, other, x, weights=None):
-    """The mean difference of log densities and its standard error."""
+    """Return the mean difference of log densities, and its standard error."""
     d = flow.log_prob(x).astype(np.float64) - other.log_prob(x)
     w = np.ones(len(x)) if weights is None else weights.astype(np.float64)
     mean = np.average(d, weights=w)
@@ -55,7 +55,7 @@ def test_longer_chains_are_taken_while_rows_held_out_gain_clearly(map, seed, wei
 
 @pytest.mark.parametrize(("gains", "chosen"), [((), 2), ((True,), 4), ((True, True), 6)], ids=str)
 def test_each_length_can_win(gains, chosen, monkeypatch):
-    """A longer chain begins with the trained steps of the one before it."""
+    """The training of a longer chain begins with the trained steps of the shorter chain."""
     left, trained, refined = [*gains, False], [], _contest._Fits._refined
     monkeypatch.setattr(_contest._Fits, "_gains", lambda *fits: left.pop(0))
 
@@ -65,7 +65,7 @@ def test_each_length_can_win(gains, chosen, monkeypatch):
             for link, other in zip(step, before, strict=True):
                 cases.assert_same_bits(link.parameters, other.parameters)
         result = refined(fits, flow, rng, clock, begun, end, parts)
-        assert result[1].epochs == round(200 * 32 / 360)  # a third of the updates, of 32 rows each
+        assert result[1].epochs == round(200 * 32 / 360)  # a length gets a third of the updates, each of 32 rows
         trained.append(result[0])
         return result
 
@@ -78,7 +78,7 @@ def test_each_length_can_win(gains, chosen, monkeypatch):
 
 @pytest.mark.parametrize(("features", "rows", "bins"), [(3, 150, 8), (3, 400, 8), (4, 150, 3), (4, 400, 4)])
 def test_a_chain_above_three_columns_has_few_bins(features, rows, bins):
-    """Few rows get fewer bins still, because the variance of many costs more than they gain."""
+    """Fewer rows have fewer bins, because the variance of many bins costs more than they gain."""
     flow = hr.DualAscentFlow(refine=True, patience=None).fit(bent(rows, features), progress=False)
     headers = [link._header() for link in flow.transforms]
     assert {header["bins"] for header in headers if header.get("map") == "rq_spline"} == {bins}
@@ -96,7 +96,7 @@ def test_a_chain_above_three_columns_has_few_bins(features, rows, bins):
     ids=str,
 )
 def test_no_lengths_are_tried(arguments):
-    """One length alone is trained for up to three features, few rows, no held-out rows, or a given length."""
+    """One length alone is trained for up to three features, few rows, no held-out rows, or an argument `steps`."""
     rest = dict(arguments)
     x = bent(rest.pop("rows", ROWS), rest.pop("features", 4))
     fit = {"validation": rest.pop("validation")} if "validation" in rest else {}
@@ -106,7 +106,7 @@ def test_no_lengths_are_tried(arguments):
 
 
 def test_a_group_chooses_one_length():
-    """Each rank holds some of the shards; the rows held out are judged together."""
+    """Each rank has some of the shards, and held-out rows are judged by all ranks together."""
     x = bent(ROWS, 4)
 
     def work(group, mine):
@@ -131,7 +131,7 @@ def test_a_budget_is_kept_with_a_contest():
 
 
 def interrupted_training(monkeypatch, number):
-    """Ctrl-C before the joint training of this number."""
+    """Raise KeyboardInterrupt when joint training begins for the `number`-th time."""
     refined, calls = _contest._Fits._refined, []
 
     def interrupted(self, *arguments):
@@ -145,7 +145,7 @@ def interrupted_training(monkeypatch, number):
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_an_interrupted_length_keeps_the_best_so_far(number, monkeypatch):
-    """The ascent itself in the first length, the trained chain of the first in the second."""
+    """Ctrl-C in the first length keeps the ascent, and in the second the trained chain of the first length."""
     x = bent(ROWS, 4)
     rest = {"steps": 6, "refine": False, "bins": 4} if number == 1 else {"steps": 2}
     with monkeypatch.context() as changed:
@@ -171,7 +171,7 @@ def test_members_are_fits_of_following_seeds():
     for member, flow in zip(ensemble.flows, want, strict=True):
         cases.assert_same_bits(member.log_prob(x), flow.log_prob(x))
     mean = np.logaddexp.reduce([flow.log_prob(x).astype(np.float64) for flow in want], axis=0) - np.log(3.0)
-    np.testing.assert_allclose(ensemble.log_prob(x), mean, atol=1e-5)  # float32 of values below 10
+    np.testing.assert_allclose(ensemble.log_prob(x), mean, atol=1e-5)  # log densities are below 10, in float32
 
 
 @pytest.mark.parametrize("last", [0, 1])

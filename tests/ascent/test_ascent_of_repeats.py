@@ -33,7 +33,7 @@ def repeating():
 @pytest.mark.filterwarnings("ignore:x. ")
 @pairwise(data=repeating(), name=["notes", "splines"], dtype=cases.DTYPES)
 def test_the_history_has_the_log_likelihood_of_the_returned_flow(name, data, dtype):
-    """Rows held out are judged without noise; the tolerance, a thousandth of the nats, is rounding in float32."""
+    """Held-out rows are judged without noise; the tolerance allows for rounding in float32."""
     x = repeating()[data]
     held_out = x[::4]
     model = {
@@ -57,7 +57,7 @@ def test_repeated_rows_are_recovered_from_latents(data, dtype):
     flow = hr.DualAscentFlow.notes(dtype=dtype).fit(x, progress=False)
     back = flow.to_data(flow.to_latent(x)[0])[0]
     assert (np.abs(back - x) / x.std(0)).max() < (0.05 if dtype == "float32" else 1e-6)
-    if data == "mostly zeros":  # samples are finite, but have far tails
+    if data == "mostly zeros":  # samples of such columns are finite, but have far tails
         return
     sample = np.abs(flow.sample(4000, seed=1) - x.mean(0)) / x.std(0)
     assert np.quantile(sample, 0.99) < 3.0 * max(np.quantile(np.abs(x - x.mean(0)) / x.std(0), 0.99), 1.0)
@@ -73,7 +73,7 @@ def test_ascent_and_joint_training_compete_by_log_densities_of_rows(dtype, monke
         flow = model.fit(x, validation=held_out, progress=False)
     history = model.history
     recorded = history.validation_log_likelihood[history.best_step]
-    if history.refinement is not None:  # the ascent alone did not win: the better of its steps and their joint training
+    if history.refinement is not None:  # either steps of an ascent or their joint training won
         assert history.refined == (-history.refinement.best_loss > max(history.validation_log_likelihood))
         recorded = -history.refinement.best_loss if history.refined else recorded
     assert flow.log_prob(held_out).mean(dtype=float) == pytest.approx(recorded, abs=1e-2 * max(1.0, abs(recorded)))
@@ -104,7 +104,7 @@ def test_rows_without_spread_end_an_ascent_before_it_begins(rows, dtype):
 @pytest.mark.parametrize("name", ["notes", "splines", "refined"])
 @pytest.mark.parametrize("precision", [1.0, 4.0])
 def test_a_column_without_spread_takes_no_part(name, precision, dtype, monkeypatch):
-    """The ascent of the other columns is not affected, and the column is as normal as the base."""
+    """A column without spread does not change the ascent of the other columns, and is as normal as the base."""
     monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 100)
     x = bent(600)
     wider = np.insert(x, 1, 5.0, axis=1)
@@ -131,7 +131,7 @@ def test_a_column_without_spread_takes_no_part(name, precision, dtype, monkeypat
 
 
 def test_log_likelihoods_of_coordinates_add_up():
-    """L of eq. 23 of each coordinate: their sum is the step's log-likelihood of points that have no past."""
+    """The log-likelihoods L of the coordinates (eq. 23, docs/dual_ascent.md) add up to that of the step."""
     x = bent(500)
     model = hr.DualAscentFlow.notes(steps=3, kinks=2, dtype="float64")
     flow = model.fit(x, validation=None, progress=False)

@@ -18,7 +18,7 @@ PRECISION = 4.0
 
 
 def table(flat=True):
-    """Rows, with a column without spread if `flat`, and weights."""
+    """Return rows, with a column without spread if `flat`, and weights."""
     x = ranks.rows()
     if flat:
         x[:, 1] = 7.0
@@ -39,7 +39,7 @@ def shared(x, w, held_out, group=None, mine=ALL):
 
 
 def joined(given):
-    """An array, or the shards of one in their order."""
+    """Return an array as it is, and shards joined in their order."""
     return np.concatenate([given[i] for i in sorted(given)]) if isinstance(given, dict) else given
 
 
@@ -86,8 +86,8 @@ def test_copies_have_noise_of_their_own(made, weighted):
         assert len(part) == 20 * len(own)
         noise.append((part.reshape(20, len(own), 3) - own) / std)
     noise = np.concatenate([one.reshape(-1, 3) for one in noise])
-    assert_allclose(noise.std(axis=0), 0.5, rtol=0.03)  # 18,000 numbers
-    assert np.unique(noise.round(9), axis=0).shape == noise.shape  # no two shards or copies have the same
+    assert_allclose(noise.std(axis=0), 0.5, rtol=0.03)  # the deviation of 18,000 values
+    assert np.unique(noise.round(9), axis=0).shape == noise.shape  # no two shards or copies have equal noise
     assert abs(np.corrcoef(noise.T)[0, 1]) < 0.05
     if weighted:
         weights = found_w if isinstance(found_w, dict) else {0: found_w}
@@ -105,11 +105,11 @@ def test_columns_without_spread_are_noise_for_a_joint_training(made):
     assert rows.active.tolist() == [0, 2]
     found = joined(rows.to_refine(0, 0.5, np.random.default_rng(0))[0])
     assert_allclose(found[:, [0, 2]], x[:, [0, 2]], rtol=1e-12)
-    assert found[:, 1].mean() == pytest.approx(7.0, abs=0.15)  # 900 values of deviation 1, as in such a column
+    assert found[:, 1].mean() == pytest.approx(7.0, abs=0.15)  # the mean is of 900 values
     assert found[:, 1].std() == pytest.approx(1.0, rel=0.1)
     assert len(set(found[:, 1])) == len(x)
     again = joined(rows.to_refine(0, 0.5, np.random.default_rng(5))[0])
-    assert_array_equal(again, found)  # it depends on the seed alone
+    assert_array_equal(again, found)  # the noise depends on the seed of the rows alone
 
 
 @pytest.mark.filterwarnings("ignore:.*constant")
@@ -134,7 +134,7 @@ def test_rows_of_a_joint_training_do_not_depend_on_ranks():
 @pytest.mark.parametrize("group", [None, local()], ids=["one process", "a group"])
 @WEIGHTED
 def test_a_history_has_the_densities_of_columns_without_spread(map, group, weighted):
-    """Held-out rows may have other values in that column, by which the flow's density recognises them."""
+    """Held-out rows may differ in a column without spread, and the density of the flow takes that into account."""
     x, w = table()
     judge, counts = ranks.rows("judge"), cases.rng("flat").uniform(0.1, 2.0, len(x))
     judge[:, 1] = 7.0 + cases.rng("elsewhere").normal(0.3, 0.5, len(x))
@@ -158,4 +158,4 @@ def test_a_history_has_the_densities_of_columns_without_spread(map, group, weigh
         one = np.average(flow[:0].log_prob(array), weights=weights)
         assert listed[0] == pytest.approx(one, abs=1e-6)
     away = PRECISION * np.average((judge[:, 1] - 7.0) ** 2, weights=counts if weighted else None) / 2.0
-    assert away > 0.2  # the difference without the correction
+    assert away > 0.2  # a history without the correction would err by this

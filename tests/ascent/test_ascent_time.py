@@ -35,8 +35,8 @@ def test_an_ascent_keeps_to_its_time():
 
 @pytest.mark.parametrize("map", ["kink", "spline"])
 def test_an_ascent_ends_before_a_step_that_would_exceed_its_time(map, monkeypatch):
-    """Each step takes a second by a clock that only readings move, and half as much more is kept for the next."""
-    ticks = iter(np.arange(0.0, 1e4, 0.5))  # read twice a step: for the history, and for the time that is left
+    """Each step takes a second by a clock that only readings move; half a second more is kept for the next step."""
+    ticks = iter(np.arange(0.0, 1e4, 0.5))  # each step reads twice: for the history, and for the time that is left
     now = [0.0]
 
     def read():
@@ -49,7 +49,7 @@ def test_an_ascent_ends_before_a_step_that_would_exceed_its_time(map, monkeypatc
     flow = model.fit(banana(500), time_budget=10.0 / (1.0 - _clock.UNTIMED), progress=False)
     history = model.history
     assert history.stopped == "time_budget"
-    # The n-th reading for the clock is at n seconds: 9 + 1.5 s leave no room, 8 + 1.5 s did.
+    # The n-th reading of the clock is at n seconds: the budget has room for 8 + 1.5 s, and none for 9 + 1.5 s.
     assert len(history.log_likelihood) == 9
     assert history.seconds == [0.5 + i for i in range(9)]
     assert len(flow) > 0
@@ -57,7 +57,7 @@ def test_an_ascent_ends_before_a_step_that_would_exceed_its_time(map, monkeypatc
 
 @pytest.mark.parametrize(("rows", "refine", "rivals"), [(1000, None, True), (1000, True, False), (6000, None, False)])
 def test_the_time_is_shared_among_the_tried_ascents(rows, refine, rivals, monkeypatch):
-    """A fifth for the ascent before a joint training, three fifths of the rest for it where another ascent competes."""
+    """An ascent before a training has a fifth of the time; beside a rival the training has three fifths of the rest."""
     now, ends, joint = [0.0], [], []
     ascended, refined = _contest._Fits.ascent, _contest._Fits._refined
 
@@ -79,4 +79,4 @@ def test_the_time_is_shared_among_the_tried_ascents(rows, refine, rivals, monkey
     end = 100.0 * (1.0 - _clock.UNTIMED)
     assert ends[0] == (0.0, pytest.approx(0.2 * end))
     assert joint == [(10.0, pytest.approx(10.0 + 0.6 * (end - 10.0) if rivals else end))]
-    assert ends[1:] == ([(30.0, pytest.approx(end))] if rivals else [])  # the rest
+    assert ends[1:] == ([(30.0, pytest.approx(end))] if rivals else [])  # a rival has all of the remaining time

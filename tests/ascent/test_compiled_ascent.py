@@ -1,4 +1,4 @@
-"""The compiled ascent by kinks: its choices, log-likelihoods and terms of eq. 23, against the formulas in NumPy."""
+"""The compiled ascent by kinks against the formulas in NumPy: its choices, log-likelihoods and terms of eq. 23."""
 
 import numpy as np
 import pytest
@@ -10,13 +10,13 @@ from cores import every_core
 from headrace._core import cpu
 from points_cases import weights_of
 
-SHAPES = [  # features, sizes of a turn's blocks, kinks of a turn
+SHAPES = [  # features, sizes of blocks, kinks a turn, weights, rule, precision
     *[(1, 1, 1, False, "newton", 1.0), (2, 2, 2, True, "newton", 1.0), (5, 5, 1, False, "gradient", 1.0)],
     *[(10, 10, 4, True, "newton", 2.5), (33, 8, 1, False, "newton", 1.0)],
 ]
 ON_DEVICE = [
     *[(70, 32, 2, False, "newton", 1.0), (70, 70, 1, True, "gradient", 0.5)],
-    (64, 64, 1, False, "newton", 1.0),  # the widest tiles
+    (64, 64, 1, False, "newton", 1.0),  # tiles have the largest width
 ]
 
 
@@ -29,13 +29,13 @@ ON_DEVICE = [
     dtype=cases.DTYPES,
 )
 def test_an_ascent_is_that_of_the_formulas(core, features, size, each, weighted, rule, precision, dtype):
-    """Rows fill some tiles and part of one."""
+    """An ascent is that of the formulas for rows that fill some tiles, and a part of one."""
     check(core, features, size, each, weighted, rule, precision, dtype)
 
 
 @every_core(product=("cpu", "emu", "gpu"), dtype=cases.DTYPES)
 def test_an_ascent_of_more_features_than_a_block_has_threads(core, dtype):
-    """A separate test, so that a few cases of each test include both dtypes."""
+    """Wide rows have a separate test, so that a few cases of each test include both dtypes."""
     check(core, 130, 8, 1, False, "newton", 1.0, dtype)
 
 
@@ -51,7 +51,7 @@ def check(core, features, size, each, weighted, rule, precision, dtype):
     assert kinks.shape == (count, features, 5)
     assert likelihoods.shape == (count + 1, 2)
     close = {"rtol": FINE[dtype], "atol": FINE[dtype]}
-    # Newton's step is ill-conditioned where a kink is wide: a and c may give way to each other.
+    # Newton's step is ill-conditioned where a kink is wide: one of a and c may grow as the other becomes smaller.
     loose = {"float32": 5e-3, "float64": 1e-6}[dtype]
     np.testing.assert_allclose(kinks, want.kinks(), rtol=loose, atol=loose)
     np.testing.assert_allclose(likelihoods, want.log_likelihoods(), **close)
@@ -61,7 +61,7 @@ def check(core, features, size, each, weighted, rule, precision, dtype):
         assert (np.diff(likelihoods[:, 0]) >= -1e-6).all()
     if core.name == "cpu":
         found = ascent.ascent.log_likelihoods()
-        np.testing.assert_allclose(found[:, 2:], want.log_likelihoods(), **close)  # of fewer rows all are checked
+        np.testing.assert_allclose(found[:, 2:], want.log_likelihoods(), **close)  # all of so few rows are checked
         np.testing.assert_allclose(ascent.ascent.terms(), want.terms(), **close)
 
 
@@ -88,7 +88,7 @@ def test_an_ascent_can_be_read_before_it_ends(core, dtype):
 
 @every_core(product=("cpu", "emu", "gpu"))
 def test_at_the_optimum_no_row_moves(core):
-    """If all rows are 0, the kink's slope gains nothing that rounding would not undo; values stay finite."""
+    """If all rows are 0, the slope of a kink gains nothing that rounding would not undo; values stay finite."""
     x = np.zeros((64, 2), "f8")
     kinks, likelihoods, values = ascent_on(core, x, None, None, x[:5], 3).run(plan_of(2, 3, 1, 2, 5))
     for found in (kinks, likelihoods[:, 0], values):
@@ -127,7 +127,7 @@ def test_wrong_arguments_of_a_kink_are_refused(core):
 
 
 def test_checked_rows_are_some_of_many(dtype):
-    """The log-likelihood of checked rows is that of an ascent by the same kinks of these rows alone."""
+    """The log-likelihood of the checked rows is that of an ascent of these rows alone by the same kinks."""
     x = far_from_normal(60_000, 2, dtype)
     plan = plan_of(2, 3, 1, 2, 50)
     host = HostAscent(x, None, None, x[:50], len(plan))
@@ -167,7 +167,7 @@ def test_the_same_bits_for_any_number_of_threads(weighted, dtype):
 
 
 def _summed(parts):
-    """The sum over a group of one process."""
+    """Add up the parts of a group that has one process."""
     return parts.sum(axis=0)
 
 

@@ -1,4 +1,4 @@
-"""Directions of an ascent: drawn turns, or those towards the least normal, dense or in blocks."""
+"""Directions of an ascent: random turns, or turns towards the least normal directions, dense or in blocks."""
 
 import numpy as np
 import pytest
@@ -13,14 +13,14 @@ from headrace.ascent import directions as _directions
 
 
 def skewed_half(g, features=64):
-    """Half of the coordinates are skewed together."""
+    """Standardised rows in which half of the coordinates are skewed together."""
     x = g.standard_normal((3000, features))
     x[:, : features // 2] += 2.0 * g.standard_exponential((3000, 1))
     return standardised(x)
 
 
 def test_directions_find_columns_that_are_not_normal():
-    """Two clusters along one direction of four: a row of the matrix turns towards it."""
+    """A row of the matrix turns towards two clusters along one direction of four."""
     g = cases.rng("directions")
     z = g.standard_normal((3000, 4))
     z[:, 0] = (g.choice([-1.0, 1.0], 3000) + 0.2 * z[:, 0]) / np.sqrt(1.04)
@@ -36,16 +36,16 @@ def test_directions_find_columns_that_are_not_normal():
 
 
 def test_sliced_directions_of_mirrored_rows_are_the_same():
-    """Normal quantiles lie symmetrically about 0, in the middle of each row's share; few rows show a shift."""
+    """Mirrored rows have equal directions: normal quantiles, in the middle of each row's share, are symmetric."""
     g = cases.rng("mirrored")
     z = standardised(g.standard_exponential((20, 3)))
     one, other = (_directions.sliced_rotation(rows, np.random.default_rng(0)) for rows in (z, -z))
-    np.testing.assert_allclose(other, one, atol=1e-8)  # the table of quantiles is rounded
+    np.testing.assert_allclose(other, one, atol=1e-8)  # quantiles come from a table, and are rounded
 
 
 @pytest.mark.long
 def test_sliced_blocks_find_columns_that_are_not_normal():
-    """Of 64 coordinates 32 are skewed together: turned blocks are further from normal than random ones."""
+    """Where 32 of 64 coordinates are skewed together, turned blocks are further from normal than random blocks."""
     g = cases.rng("sliced blocks")
     z = skewed_half(g)
     distances = []
@@ -57,7 +57,7 @@ def test_sliced_blocks_find_columns_that_are_not_normal():
 
 
 def test_sliced_blocks_use_their_own_coordinates():
-    """The coordinates may be in any unit."""
+    """The blocks depend on their coordinates alone, in any unit."""
     z = skewed_half(cases.rng("own coordinates"), 12)
 
     def blocks(z, unit=1.0):
@@ -78,7 +78,7 @@ def test_sliced_blocks_use_their_own_coordinates():
 
 
 def correlated(rows, features):
-    """Five hidden variables behind all columns, bent, with noise."""
+    """Rows whose columns are bent functions of five hidden variables, with noise."""
     g = cases.rng("correlated", rows, features)
     hidden = g.standard_normal((rows, 5))
     return np.tanh(2.0 * hidden @ g.standard_normal((5, features))) + 0.3 * g.standard_normal((rows, features))
@@ -91,20 +91,20 @@ def rotations_of(flow):
 @pytest.mark.long
 @pytest.mark.parametrize("map", ["kink", "spline"])
 def test_rotations_in_blocks_raise_the_likelihood_of_many_features(map):
-    """The likelihood of the rows in every kink's step, and of rows that took no part."""
+    """Each step of kinks raises the likelihood of the training rows, and the ascent raises that of held-out rows."""
     x = correlated(1500, 200)
     model = hr.DualAscentFlow(steps=12, map=map, directions="random", refine=False, seed=1)
     flow = model.fit(x[:1200], validation=x[1200:], progress=False)
     history = model.history
-    # The mean of 1200 sums of 200 terms of order one, in float32; splines guarantee nothing for single steps.
+    # The mean of 1200 sums of 200 terms of order one is rounded to float32; steps of splines may lower it.
     assert np.diff(history.log_likelihood).min() > (-1e-3 if map == "kink" else -np.inf)
-    # The start is the density of standardised columns as independent normal ones.
+    # The likelihood begins with the density of standardised columns as independent normal ones.
     assert history.validation_log_likelihood[-1] > history.validation_log_likelihood[0] + 2.0
     rotations = rotations_of(flow)
     assert len(rotations) == len(flow) == 12
     assert all([len(b) for b in t.blocks] == [32] * 6 + [8] for t in rotations)
     orders = [t.order for t in flow.transforms if isinstance(t, hr.transforms.Permutation)]
-    assert len(set(orders)) == (12 if map == "kink" else 11)  # the first splines use the data's own axes
+    assert len(set(orders)) == (12 if map == "kink" else 11)  # the first splines use the axes of the data
     assert flow.log_prob(x[1200:]).mean() == pytest.approx(history.validation_log_likelihood[-1], abs=1e-2)
     back = flow.to_data(flow.to_latent(x)[0])[0]
     assert np.abs(back - x).max() < 1e-4 * x.std(0).max()
@@ -112,7 +112,7 @@ def test_rotations_in_blocks_raise_the_likelihood_of_many_features(map):
 
 @every_rule
 def test_blocks_equal_a_dense_ascent(rule, monkeypatch):
-    """An ascent with the whole matrices of its turns is the same in float64, to 1e-9."""
+    """An ascent in blocks equals one with the whole matrices of its turns, in float64, to 1e-9."""
     x = bent(300, 70)
     model = hr.DualAscentFlow.notes(steps=6, rule=rule, rotations="blocks", kinks=2, seed=5, dtype="float64")
     flow = model.fit(x, validation=None, progress=False)
@@ -141,12 +141,13 @@ def test_blocks_equal_a_dense_ascent(rule, monkeypatch):
         (40, {"rotations": "blocks"}, [32, 8]),
         (20, {"rotations": "blocks"}, [20]),
         (1, {"rotations": "blocks"}, [1]),
-        pytest.param(128, {"directions": "sliced"}, [128], marks=pytest.mark.nightly),  # like splines of 130, below
+        # Dense sliced directions are tested with splines of 130 features below.
+        pytest.param(128, {"directions": "sliced"}, [128], marks=pytest.mark.nightly),
         (64, {"directions": "sliced", "rotations": "blocks"}, [32, 32]),
     ],
 )
 def test_default_rotations_of_an_ascent(features, choices, sizes):
-    steps = 1 if "directions" in choices else 2  # to look for directions takes long
+    steps = 1 if "directions" in choices else 2  # a search for directions takes long
     flow = hr.DualAscentFlow.notes(steps=steps, **choices).fit(bent(100, features), validation=None, progress=False)
     assert [[len(b) for b in t.blocks] for t in rotations_of(flow)] == [sizes] * steps
     assert sum(isinstance(t, hr.transforms.Permutation) for t in flow.transforms) == (steps if len(sizes) > 1 else 0)
@@ -154,7 +155,7 @@ def test_default_rotations_of_an_ascent(features, choices, sizes):
 
 @pytest.mark.long
 def test_splines_of_many_features_search_dense_directions():
-    """Steps of splines are few, and their directions sliced, so that blocks would save little."""
+    """Splines have few steps, and sliced directions, so that blocks would save little."""
     flow = hr.DualAscentFlow(steps=2, refine=False).fit(bent(100, 130), validation=None, progress=False)
     assert [len(t.blocks) for t in rotations_of(flow)] == [1, 1]
 
@@ -174,7 +175,7 @@ def test_a_chain_in_blocks_is_refined_too(monkeypatch):
 
 
 def test_an_ascent_in_blocks_has_the_same_bits_for_any_number_of_threads(tmp_path):
-    """The ascent is also equal after a save and a load."""
+    """An ascent has the same bits for any number of threads, and after a save and a load."""
     x, threads, results = correlated(9000, 40), hr.get_num_threads(), []
     try:
         for n in (1, 2):

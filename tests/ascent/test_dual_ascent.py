@@ -1,4 +1,4 @@
-"""Dual ascent as a flow: its documented properties, and hard data."""
+"""Dual ascent as a flow has its documented properties, also for hard data."""
 
 import _thread
 import threading
@@ -29,7 +29,7 @@ every_model = pytest.mark.parametrize("name", MODELS)
 
 @pytest.fixture(autouse=True)
 def short_training(monkeypatch):
-    """A joint training of a few steps."""
+    """Let a joint training have a few steps."""
     monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 200)
 
 
@@ -49,7 +49,7 @@ def test_log_det_is_that_of_the_whole_chain(name):
 @every_model
 @pytest.mark.parametrize("precision", [1.0, 4.0])
 def test_a_slice_is_the_flow_after_its_steps(name, precision):
-    """The history has the flow's likelihood of the points that the fit moved: equal to rounding in float64."""
+    """The likelihood of a slice is in the history, for the training rows, equal to rounding in float64."""
     x = bent(300)
     model = MODELS[name](precision=precision, dtype="float64")
     if name == "refined":
@@ -73,7 +73,7 @@ def test_precision_is_a_unit_of_the_latent_side(name):
     """An ascent of points at half the scale makes the same steps, and gives the same density."""
     x = bent(300)
     one, four = (MODELS[name](precision=p, dtype="float64").fit(x, progress=False) for p in (1.0, 4.0))
-    tolerance = 0.05 if name == "refined" else 1e-6  # the optimiser depends on units
+    tolerance = 0.05 if name == "refined" else 1e-6  # the optimiser depends on the unit of the latents
     np.testing.assert_allclose(four.log_prob(x).mean(), one.log_prob(x).mean(), atol=tolerance)
     assert four.base.scale.tolist() == [0.5, 0.5]
     if name != "refined":
@@ -83,7 +83,7 @@ def test_precision_is_a_unit_of_the_latent_side(name):
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-4), ("float64", 1e-10)])
 @pytest.mark.parametrize("features", [2, 5])
 def test_a_thousand_steps_are_inverted(dtype, most, features):
-    """Errors are in standard deviations of the data, which lie in three clusters."""
+    """Errors are in standard deviations of the data, whose rows are in three clusters."""
     g = cases.rng("clusters", features)
     x = g.choice([-3.0, 0.0, 4.0], (1000, 1)) * np.ones(features) + g.standard_normal((1000, features))
     model = hr.DualAscentFlow.notes(steps=1000, dtype=dtype)
@@ -99,9 +99,9 @@ def test_a_thousand_steps_are_inverted(dtype, most, features):
 @pytest.mark.long
 @pytest.mark.parametrize("features", [1, 2, 5])
 def test_a_thousand_steps_are_inverted_in_far_tails(features):
-    """Log-normal rows, and one at 19 deviations: their tail is compressed, and stretched again by the inverse.
+    """Tails of log-normal rows, one of them at 19 deviations, are compressed, and stretched again by the inverse.
 
-    Every step rounds in both directions, and later steps of the inverse stretch its rounding: with float32 up to 1e-3
+    Every step rounds in both directions, and later steps of the inverse stretch this rounding: in float32 up to 1e-3
     deviations were observed over some seeds, 2.3e-4 within three deviations; the bounds allow for other processors.
     """
     g = cases.rng("tails", features)
@@ -185,7 +185,7 @@ def test_weights_have_any_unit(name, unit):
 @pytest.mark.parametrize("weights", [None, np.full(300, 2.0)])
 @pytest.mark.parametrize("copies", [0, 5])
 def test_copies_make_kinks_no_narrower(copies, weights):
-    """A kink contains a share of the different rows; copies do not count."""
+    """A kink contains a share of the different rows, among which copies do not count."""
     model, rng = hr.DualAscentFlow.notes(dtype="float64"), cases.rng("copies")
     rows = _ascent_rows.StandardisedRows.of(Caller(), bent(300), None, weights, None, rng, 1.0)
     assert _kink_ascent.KinkAscent(model, rows, rng, 3, copies).effective_rows == pytest.approx(300.0)
@@ -193,7 +193,7 @@ def test_copies_make_kinks_no_narrower(copies, weights):
 
 @every_model
 def test_weights_count_rows(name):
-    """If one of two clusters weighs nine times as much, so does its density."""
+    """A cluster with nine times the weight of another has nine times its density."""
     g = cases.rng("clusters")
     x = np.concatenate([g.normal(-5.0, 1.0, (300, 1)), g.normal(5.0, 1.0, (300, 1))])
     weights = np.repeat([9.0, 1.0], 300)
@@ -202,11 +202,11 @@ def test_weights_count_rows(name):
         model = hr.DualAscentFlow.notes(steps=400, neighbours=50.0, dtype="float64")
     flow = model.fit(x, weights=weights, validation=None, progress=False)
     sides = flow.log_prob(np.array([[-5.0], [5.0]]))
-    assert sides[0] - sides[1] == pytest.approx(np.log(9.0), abs=1.2)  # far from 0, which equal rows would give
+    assert sides[0] - sides[1] == pytest.approx(np.log(9.0), abs=1.2)  # equal weights would give 0
 
 
 def test_turned_data_are_as_good_on_average():
-    """Random rotations do not depend on axes: the likelihood for round data equals that for the same data, turned."""
+    """Random rotations do not depend on axes: round data and the same data, turned, reach equal likelihoods."""
     x = standardised(bent(500))
     white = x @ np.linalg.inv(np.linalg.cholesky(np.cov(x.T))).T
     angle = 0.6
@@ -267,7 +267,7 @@ def test_an_interruption_keeps_the_best_prefix(name, monkeypatch):
 
 
 def test_ctrl_c_in_an_ascent_keeps_the_best_so_far():
-    """A real interrupt, while the core is at work; the entries of the history end there."""
+    """A real interrupt in the core keeps the steps until then, and the history ends with them."""
     x = bent(2000)
     model = hr.DualAscentFlow.notes(steps=100_000, patience=None, dtype="float64")
     timer = threading.Timer(0.3, _thread.interrupt_main)
@@ -284,7 +284,7 @@ def test_ctrl_c_in_an_ascent_keeps_the_best_so_far():
 
 
 def test_a_ctrl_c_in_the_joint_training_without_better_weights_keeps_the_ascent():
-    """A real interrupt, as soon as some epochs are over, none of which is better on these rows held out."""
+    """A real interrupt comes after three epochs, none of which is better on these held-out rows."""
     x = bent(400)
     model = hr.DualAscentFlow(steps=2, refine=True)
     epochs = []
@@ -355,7 +355,7 @@ def test_an_interruption_before_the_joint_training_keeps_the_ascent(where, monke
 
 @pytest.mark.parametrize("after", [0, 2])
 def test_an_interruption_of_the_ascent_that_competes_keeps_the_better_flow(after, monkeypatch):
-    """Ctrl-C comes at the start of the competing ascent, or after two of its splines."""
+    """Ctrl-C comes at the start of the second ascent, or after two of its splines."""
     started = []
 
     def interrupted(ascent):
@@ -402,7 +402,7 @@ def hard():
 
 @pytest.mark.parametrize("data", hard())
 @every_model
-@pytest.mark.filterwarnings("ignore:x. ")  # about constant columns, and values that repeat
+@pytest.mark.filterwarnings("ignore:x. ")  # constant columns and repeated values have warnings
 def test_hard_data_give_a_finite_density(name, data, dtype):
     x = hard()[data]
     flow = MODELS[name](dtype=dtype).fit(x, progress=False)

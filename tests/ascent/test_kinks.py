@@ -1,4 +1,4 @@
-"""The notes' algorithm: a step's sums, kinks and bounds, and whole ascents against a plain loop."""
+"""The algorithm of the notes: sums of a step, kinks and bounds, and whole ascents against a plain loop."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from reference import ascent
 
 
 def test_points_in_float32_and_float64_agree():
-    """Maps, rotation and sums against plain float64; float32 within some roundings."""
+    """A step's map, rotation and sums are those of plain float64, in float32 within some roundings."""
     g = cases.rng("points")
     x, weights = g.standard_normal((100, 3)), g.random(100)
     maps = np.stack([g.uniform(-0.9, 0.9, 3), g.standard_normal(3), g.uniform(0.01, 1, 3)], axis=1)
@@ -40,7 +40,7 @@ def test_points_in_float32_and_float64_agree():
 @pytest.mark.parametrize("precision", [1.0, 2.5])
 @pytest.mark.parametrize("features", [1, 3])
 def test_same_seeds_give_the_numbers_of_the_plain_loop(rule, precision, features):
-    """Rounding grows by less than a factor 10 a step here: 1e-9 of 1e-16 after 30 steps leaves room."""
+    """Rounding grows by less than a factor of 10 a step: a tolerance of 1e-9 leaves room after 30 steps."""
     x = bent(400, features)
     model = hr.DualAscentFlow.notes(precision, 30, rule=rule, neighbours=100.0, seed=7, dtype="float64")
     flow = model.fit(x, validation=None, progress=False)
@@ -55,7 +55,7 @@ def test_same_seeds_give_the_numbers_of_the_plain_loop(rule, precision, features
 @pytest.mark.parametrize("precision", [1.0, 0.3])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_gradient_and_curvature_are_those_of_differences(precision, weighted):
-    """Derivatives of the likelihood, from the six sums alone; central differences of 1e-4 have errors of some 1e-7."""
+    """Derivatives of the likelihood follow from the six sums; central differences of 1e-4 have errors of about 1e-7."""
     g = cases.rng("curvature")
     x, weights = g.gamma(2.0, size=(500, 1)) - 1.5, g.random(500) if weighted else None
     center, epsilon = 0.4, 0.3
@@ -87,7 +87,7 @@ def test_gradient_and_curvature_are_those_of_differences(precision, weighted):
 
 @every_rule
 def test_no_step_makes_the_likelihood_less_than_its_bound(rule):
-    """The bound is from sums alone, for data from nearly normal to two far points, and any center and width."""
+    """The bound of a step comes from sums, for data from nearly normal to two far points, and any center and width."""
     g = cases.rng("bound")
     longest = 0.0
     for trial in range(200):
@@ -121,7 +121,7 @@ def test_the_likelihood_of_the_rows_grows_in_every_step(rule, kinks):
 
 
 def test_a_normal_density_has_no_kink_to_gain():
-    """Stein's identities: ⟨x⟩ = 0, λ⟨x²⟩ = 1, ⟨q⟩ = λ⟨x r⟩ for any center and width; rows: quantiles of N(0, 1/λ)."""
+    """Quantiles of N(0, 1/λ) satisfy Stein's identities: ⟨x⟩ = 0, λ⟨x²⟩ = 1, ⟨q⟩ = λ⟨x r⟩ for any center and width."""
     from statistics import NormalDist
 
     precision, share = 2.5, (np.arange(200_000) + 0.5) / 200_000
@@ -130,7 +130,7 @@ def test_a_normal_density_has_no_kink_to_gain():
         next = np.array([[center, epsilon**2]])
         sums = Points(x, None, np.float64).step(np.array([[0.0, 0.0, 1.0]]), 0.0, [np.eye(1)], np.zeros(1), next)
         a, b, c = cpu.choose_kinks(sums, next, precision, float(len(x)), "gradient")[0, :3]
-        assert np.abs([a - 1, b, c]).max() < 1e-4  # for the tails that the quantiles leave out
+        assert np.abs([a - 1, b, c]).max() < 1e-4  # quantiles do not have the tails
 
 
 def test_at_convergence_steins_identities_hold_for_the_rows():
@@ -148,7 +148,7 @@ def test_at_convergence_steins_identities_hold_for_the_rows():
 
 
 def test_the_width_holds_its_neighbours():
-    """Rows of a normal density within ε of the center."""
+    """The width ε of a kink contains its neighbours: rows of a normal density within ε of the center."""
     x = cases.rng("width").standard_normal(1_000_000)
     for center in (0.0, 1.0, -2.0):
         epsilon = cpu.kink_square(center, 1.0, 2000.0 / 2e6) ** 0.5

@@ -1,4 +1,4 @@
-"""Maps that make a marginal normal: kernel densities against a plain loop, and the splines that follow them."""
+"""Maps that make a marginal normal: kernel densities against a plain loop, and the splines of such maps."""
 
 from statistics import NormalDist
 
@@ -12,11 +12,11 @@ from devices import Library
 from headrace._fit.starts.scores import Score, Shares, _summary, before, masses, normal_scores
 from headrace.ascent.splines import spline_parameters
 
-EDGES = (-1.0, 0.125, 20)  # a grid: its start, its step, its points
+EDGES = (-1.0, 0.125, 20)  # a grid: its start, its step, its number of points
 
 
 def skewed(rows):
-    """Values of which some are below EDGES, some above, and some equal; and weights, some of them tiny."""
+    """Return values, some below EDGES, some above, and some equal; and weights, of which some are tiny."""
     g = cases.rng("marginals", rows)
     x = g.gamma(2.0, size=rows) - 2.0
     x[::7] = x[0]
@@ -24,24 +24,24 @@ def skewed(rows):
 
 
 def normal_score(x, shares, bandwidth):
-    """The function of one column."""
+    """Return the normal score of one column."""
     return normal_scores([[x]], [shares.of_rows], shares, bandwidth)[0]
 
 
 def _masses(x, counts, total, first, step, cells):
-    """Masses of ascending values on a grid."""
+    """Return the masses of ascending values on a grid."""
     return masses(before(x, counts, first, step, cells), total)
 
 
 def in_order(x, weights):
-    """Arguments of `before`: ascending values, their integer counts, the sum of these."""
+    """Return arguments of `before`: ascending values, their integer counts, and the sum of the counts."""
     order, shares = np.argsort(x), Shares.of(weights, x.size)
     return x[order], None if weights is None else shares.of_rows[order], shares.total
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_masses_are_those_of_a_loop_over_rows(weighted):
-    """Positions are rounded to 2^-20 of a cell, weights to 2^-42 of all."""
+    """Masses are those of a loop, with positions rounded to 2^-20 of a cell, and weights to 2^-42 of all."""
     x, weights = skewed(500)
     first, step, cells = EDGES
     below, mass = _masses(*in_order(x, weights if weighted else None), first, step, cells)
@@ -56,12 +56,12 @@ def test_masses_are_those_of_a_loop_over_rows(weighted):
     assert_allclose(mass, want / total, atol=1e-6)
     assert_allclose(below, (weights[x < first].sum() if weighted else (x < first).sum()) / total, atol=1e-6)
     assert 0.0 < below < 0.5
-    assert 0.5 < mass.sum() < 1.0 - below  # some are above
+    assert 0.5 < mass.sum() < 1.0 - below  # some values are above the grid
 
 
 @pytest.mark.parametrize("weights", [None, np.array([1.0, 2.0, 1.0])])
 def test_a_row_at_a_point_of_the_grid_falls_to_it_alone(weights):
-    """All rows lie on the grid, and none below it."""
+    """A row at a point of the grid adds to the mass of this point alone; no row is below the grid."""
     below, mass = _masses(*in_order(np.array([0.25, 1.0, 2.5]), weights), 0.0, 1.0, 5)
     assert below == 0.0
     double = 1.0 if weights is None else 2.0
@@ -70,8 +70,8 @@ def test_a_row_at_a_point_of_the_grid_falls_to_it_alone(weights):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_order_of_rows_does_not_matter(weighted):
-    """The order of equal values with different counts does not matter either, except for the rounding of a mean and a
-    variance.
+    """Scores do not depend on the order of rows, not even of equal values with different counts, except for the
+    rounding of a mean and a variance.
     """
     g = cases.rng("orders")
     x, weights = np.round(g.standard_normal(3000), 1), g.exponential(size=3000)
@@ -88,7 +88,7 @@ def test_the_order_of_rows_does_not_matter(weighted):
 
 
 def test_an_outlier_of_hardly_any_weight_does_not_stretch_a_curve():
-    """The row before the outlier has a thirtieth of all weight."""
+    """A curve ends at the row before an outlier of hardly any weight; this row has a thirtieth of all weight."""
     x = cases.rng("outlier").standard_normal(10_000)
     for outlier in (1e-3, 1e-12):
         weights = np.append(np.ones(10_000), [300.0, outlier])
@@ -99,7 +99,7 @@ def test_an_outlier_of_hardly_any_weight_does_not_stretch_a_curve():
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_device_sends_counts_and_no_rows(machine, weighted):
-    """The number of counts does not grow with the rows. The curve is the same where moments are summed as NumPy sums
+    """The number of counts does not grow with the rows. The curve is equal where moments are summed as NumPy sums
     them.
     """
     library, got = Library("cupy", machine), {}
@@ -117,7 +117,7 @@ def test_a_device_sends_counts_and_no_rows(machine, weighted):
 
 
 def test_no_sum_overflows():
-    """A million rows that count 2^42 together, each just below the upper point of its cell."""
+    """A million rows that count 2^42 together, each just below the upper point of its cell, do not overflow."""
     weights = cases.rng("overflow").uniform(0.5, 1.0, 1_000_000)
     shares = Shares.of(weights, weights.size)
     assert 2**41 <= shares.total <= 2**42 + weights.size
@@ -127,7 +127,7 @@ def test_no_sum_overflows():
 
 
 def test_a_heavy_row_does_not_change_the_others():
-    """Each other row has 1e-6 of the weight of the heavy row, and all together have its weight."""
+    """Each other row has 1e-6 of the weight of the heavy row, and all others together have as much as the heavy row."""
     weights = np.append(np.ones(1_000_000), 1e6)
     shares = Shares.of(weights, weights.size)
     assert_allclose(shares.of_rows / shares.total, weights / weights.sum(), rtol=1e-6)
@@ -158,7 +158,7 @@ def test_rows_that_weights_leave():
 
 
 def test_a_normal_marginal_is_left_alone_at_any_bandwidth():
-    """Without the correction the slope would be 1 / sqrt(1 + h²)."""
+    """The slope of a normal marginal would be 1 / sqrt(1 + h²) without the correction for the bandwidth h."""
     x = np.array([NormalDist(3.0, 2.0).inv_cdf((i + 0.5) / 20_000) for i in range(20_000)])
     for bandwidth in (0.5, 2.0, 4.0):
         curve = normal_score(x, Shares.of(None, 20_000), bandwidth)
@@ -173,7 +173,7 @@ def test_weights_of_a_marginal_count_rows():
     counted = np.repeat(x, weights.astype(int))
     got = normal_score(x, Shares.of(weights, x.size), 1.0)
     want = normal_score(counted, Shares.of(None, counted.size), 1.0)
-    middle = np.linspace(1.0, 3.0, 20)  # bandwidths and tails differ a little by the number of rows
+    middle = np.linspace(1.0, 3.0, 20)  # bandwidths and tails depend slightly on the number of rows
     np.testing.assert_allclose(np.interp(middle, got.x, got.y), np.interp(middle, want.x, want.y), atol=0.05)
 
 
@@ -191,7 +191,7 @@ def test_a_spline_has_the_knots_of_its_curve():
 
 @pytest.mark.parametrize("rows", [100, 10_000])
 def test_the_kernel_is_as_wide_as_the_rows_are_few(rows):
-    """Two heaps at -1 and 1, of deviation 1: the distribution is the mean of two normal ones of 1.06 rows^-0.2."""
+    """Two heaps at -1 and 1, of deviation 1, have the mean of two normal distributions of width 1.06 rows^-0.2."""
     width, normal = 1.06 * rows**-0.2, NormalDist()
     curve = normal_score(np.repeat([-1.0, 1.0], rows // 2), Shares.of(None, rows), 1.0)
     for x in (-0.75, -0.5, 0.25):

@@ -11,9 +11,9 @@ from headrace.ops._points import Points
 from points_cases import a_step, assert_sums, points_on, reference, weights_of
 
 COMPILED = {"float32": cpu.PointsF32, "float64": cpu.PointsF64}
-# Tiles have 512, 128 or 64 rows up to 4, up to 16 and with more features; sums are kept in lanes for 4096 rows.
+# On the CPU tiles have 512, 128 or 64 rows up to 4, 16 and more features; sums are kept in lanes for 4096 rows.
 ON_CPU = [(0, 3), (1, 1), (7, 2), (513, 4), (129, 5), (4096, 10), (4097, 16), (9973, 7), (100, 17), (300, 50)]
-# On a device 512, 256 or 128 rows (half of that in float64) up to 10, 16 and more features; sums belong to chunks of
+# On a device tiles have 512, 256 or 128 rows (half in float64) up to 10, 16 and more features; sums belong to chunks of
 # tiles. From 64 features on an affine map has several tiles of features.
 ON_DEVICE = [
     *[(0, 3), (1, 1), (31, 2), (33, 3), (513, 4), (257, 8), (1100, 10), (257, 11), (300, 16), (129, 17), (65, 33)],
@@ -45,12 +45,12 @@ def test_a_step_matches_the_formulas(core, rows, features, weighted, block, dtyp
 @pytest.mark.parametrize("features", [12, 13, 300])
 @pytest.mark.parametrize("bend", [-0.999, 0.999])
 def test_logarithms_of_products_that_overflow(bend, features, dtype):
-    """Slopes from 0.001 to 2: 300 of them multiply to 1e-900, or 1e90, neither of which is a float32."""
+    """Slopes are from 0.001 to 2: the product of 300 slopes is 1e-900 or 1e90, neither of which is a float32."""
     x = cases.rng("far", features).uniform(300.0, 400.0, (70, features)).astype(dtype)
     maps = np.tile([bend, 0.0, 1e-4], (features, 1))
     points = Points(x, None, dtype)
     points.step(maps, 0.25, [np.eye(1)] * features, np.zeros(features))
-    # 1 + bend q rounds where it is 0.001: with a relative error of eps / 0.001.
+    # The sum 1 + bend q is rounded where it is 0.001, with a relative error of eps / 0.001.
     want = reference(x, None, maps, 0.25, [np.eye(features)], np.zeros(features), maps[:, 1:])[1]
     assert np.abs(want).max() > 0.6 * features
     assert np.abs(points.log_jacobian() - want).max() <= features * (1e3 if bend < 0 else 1.0) * cases.tolerance(
@@ -131,7 +131,7 @@ def test_a_row_that_is_not_finite_spoils_only_itself_where_there_are_no_sums(cor
 
 @every_core(product=("cpu", "emu", "gpu"))
 def test_wrong_steps_are_refused(core):
-    """The compiled class refuses them, also without Python's checks."""
+    """The compiled class refuses wrong steps even without the checks in Python."""
     stream = core.choose(cpu=(), device=(getattr(getattr(core, "device", None), "stream", None),))
     points = core.choose(
         cpu=lambda: cpu.PointsF32(np.zeros((4, 2), "f4"), None),
@@ -169,7 +169,7 @@ def test_wrong_rows_are_refused():
 
 
 def test_rows_beyond_memory_are_refused(dtype):
-    endless = np.broadcast_to(np.float32(0.0), (2**61 - 1, 1))  # in float64 its size in bytes is beyond 64 bits
+    endless = np.broadcast_to(np.float32(0.0), (2**61 - 1, 1))  # the size in bytes in float64 is beyond 64 bits
     with pytest.raises(MemoryError):
         COMPILED[dtype](endless, None)
 
@@ -178,7 +178,7 @@ def test_rows_beyond_memory_are_refused(dtype):
 
 
 def test_the_functional_form_has_the_results_of_the_class(framework, dtype):
-    """Results come in the caller's framework; log-determinants in the dtype of the rows."""
+    """Results are arrays of the caller's framework, and log-determinants have the dtype of the rows."""
     x, (maps, log_scale, (matrix,), shift, next_map, _) = cases.rows(300, 4, dtype), a_step(4)
     weights = cases.rng("weights").uniform(0.0, 2.0, 300).astype(dtype)
     points = Points(x, weights, dtype)

@@ -1,4 +1,4 @@
-"""Bases with other tails, or none, or several modes: densities, derivatives, samples, and their limits."""
+"""Bases with heavy tails, without tails, or with several modes: densities, derivatives, samples, and their limits."""
 
 import math
 
@@ -39,7 +39,7 @@ every_base = pytest.mark.parametrize("name", BASES)
 
 
 def alone(name, dtype="float64"):
-    """A flow without transforms."""
+    """A flow without transforms over the base `name`."""
     return hr.Flow([], BASES[name][0](), dtype=dtype)
 
 
@@ -48,13 +48,13 @@ def judge_of(flow, name):
 
 
 def latent(n, dtype, name, *key):
-    """Latent rows, inside the interval where the base is uniform."""
+    """Return latent rows, which are inside of the interval if the base is uniform."""
     z = 1.5 * cases.rows(n, D, "float64", *key)
     return (np.tanh(z) if name in ("uniform", "independent") else z).astype(dtype)
 
 
 def subject(name):
-    """A base under a network with a permutation, and a scale at the data end."""
+    """Return a base under a network with permutations, and a scale at the data end, with its reference."""
     parts = [
         gradients.permutation([3, 0, 4, 1, 2]),
         gradients.masked(cases.made(features=D, hidden=(9,), context=2)),
@@ -91,7 +91,7 @@ def test_densities_are_the_reference_s(name, dtype, core):
 
 @every_base
 def test_noise_and_latent_rows_are_those_of_the_base(name, dtype):
-    """The latent side is the base's own, and so is noise."""
+    """In a flow of a base alone the rows, their latents and the noise are equal."""
     flow = alone(name, dtype)
     z = latent(9, dtype, name)
     cases.assert_same_bits(flow.to_data(z)[0], z)
@@ -110,7 +110,7 @@ def test_student_at_both_ends(dtype):
     wide = z.astype(float)[:, 0]
     cases.assert_close(log_prob(1.0).astype(dtype), -np.log(np.pi * (1.0 + wide**2)), magnitude=1.0)
     normal = -0.5 * wide**2 - 0.5 * math.log(2.0 * math.pi)
-    # Student's log density is the normal one's + (z^4 - 2 z^2 - 1) / (4 df) + (3 z^4 - 2 z^6) / (12 df^2) + ...
+    # Student's log density is that of a normal + (z^4 - 2 z^2 - 1) / (4 df) + (3 z^4 - 2 z^6) / (12 df^2) + ...
     first = (wide**4 - 2.0 * wide**2 - 1.0) / 4e6 + (3.0 * wide**4 - 2.0 * wide**6) / 12e12
     cases.assert_close(log_prob(1e6).astype(dtype), normal + first, magnitude=10.0)
     cases.assert_close(log_prob(1e20).astype(dtype), normal, magnitude=10.0)
@@ -118,7 +118,7 @@ def test_student_at_both_ends(dtype):
 
 @pytest.mark.parametrize("df", [1e-3, 0.5, 1.0, 31.9, 32.0, 32.1, 1e3, 1e8, 1e15])
 def test_the_constant_of_student_is_exact(df):
-    """At 0 the density is compared with log Γ where that does not cancel, else with the asymptotic series."""
+    """At 0 the density is compared with logarithms of Γ, or, where these cancel, with the asymptotic series."""
     got = hr.Flow([], hr.StudentT(1, df, trainable=False), dtype="float64").log_prob(np.zeros((9, 1)))
     if df < 1e5:
         want = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(df * math.pi) / 2
@@ -129,7 +129,7 @@ def test_the_constant_of_student_is_exact(df):
 
 @pytest.mark.parametrize("df", [1.0, 1e12])
 def test_far_rows_keep_every_digit(df):
-    """log(1 + a²) of a = z/√ν becomes 2 log a where the 1 is less than rounding, and not before: a² is 1e8 and more."""
+    """log(1 + a²) of a = z/√ν becomes 2 log a only where the 1 is less than rounding: here a² is 1e8 and more."""
     z = np.logspace(3.9, 9, 200)[:, None] * math.sqrt(df)
     want = -0.5 * (df + 1.0) * np.log1p(np.square(z[:, 0] / math.sqrt(df)))
     log_prob = hr.Flow([], hr.StudentT(1, df, trainable=False), dtype="float64").log_prob(z)
@@ -182,7 +182,7 @@ def test_one_component_is_a_normal(dtype):
     other = hr.Flow([], hr.Normal(3, loc[0], scale[0]), dtype=dtype)
     z = 2.0 * cases.rows(50, 3, dtype)
     cases.assert_close(one.log_prob(z), other.log_prob(z), magnitude=10.0)
-    cases.assert_close(one.sample(50, seed=3), other.sample(50, seed=3))  # the same normal values
+    cases.assert_close(one.sample(50, seed=3), other.sample(50, seed=3))  # samples come from the same normal values
 
 
 # --- derivatives ----------------------------------------------------------------------------------------------------
@@ -240,14 +240,14 @@ def test_the_derivative_by_log_df_is_that_of_the_constant_near_zero_and_far_away
             u = z * z / df
             ends = [_log_density_constant(df * math.exp(h)) for h in (-1e-3, 1e-3)]
             constant = (ends[1] - ends[0]) / 2e-3
-            # ν/2 (u/(1+u) - log(1+u)) + u/(2 (1+u)), by its series where it cancels
+            # The bracket ν/2 (u/(1+u) - log(1+u)) + u/(2 (1+u)) is computed by its series where it cancels.
             bracket = -(u**2) / 2 + 2 * u**3 / 3 - 3 * u**4 / 4 if u < 1e-3 else u / (1 + u) - math.log1p(u)
             want = constant + df / 2 * bracket + 0.5 * u / (1 + u)
             assert got == pytest.approx(want, rel=1e-6, abs=1e-9)
 
 
 def _log_density_constant(df):
-    """The density's constant by lgamma, or by a series where lgamma cancels."""
+    """Return the constant of Student's density by lgamma, or, where lgamma cancels, by its series."""
     if df > 1e5:
         return -0.5 * math.log(2 * math.pi) - 1 / (4 * df)
     return math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(df * math.pi) / 2
@@ -281,7 +281,7 @@ def distribution(name, column, x):
 
 @every_base
 def test_samples_have_the_base_s_distribution(name, dtype):
-    """Kolmogorov and Smirnov, column by column; limits at a chance of about one in a million."""
+    """Each column passes the test of Kolmogorov and Smirnov, by limits at a chance of about one in a million."""
     x = alone(name, dtype).sample(ROWS, seed=5).astype(float)
     assert np.isfinite(x).all()
     limit = math.sqrt(-0.5 * math.log(0.5e-6) / ROWS)
@@ -306,7 +306,7 @@ def test_a_sample_begins_with_every_smaller_sample(name, dtype, core):
 
 @every_base
 def test_both_dtypes_have_the_same_sample(name):
-    """A row could have another component where its random value lies at the border of two shares; none here does."""
+    """A row could have another component if its random value were at the border of two shares; no row here is."""
     narrow, wide = (alone(name, dtype).sample(500, seed=2) for dtype in ("float32", "float64"))
     keep = np.abs(wide) < 1e3
     assert_allclose(narrow[keep], wide[keep], rtol=2e-4, atol=1e-5)
@@ -324,7 +324,7 @@ def test_a_device_draws_the_same(name, device, dtype):
 
 @every_base
 def test_columns_are_uncorrelated(name):
-    """By ranks, because some bases have no variance; for a mixture given the component."""
+    """Columns are compared by ranks, because some bases have no variance; those of a mixture given the component."""
     if name.startswith("mixture"):
         x = hr.Flow([], hr.NormalMixture(D, 2, loc=np.zeros((2, D)), scale=1.0), dtype="float64").sample(ROWS, seed=1)
     else:
@@ -338,17 +338,17 @@ def test_columns_are_uncorrelated(name):
 
 
 def test_columns_keep_their_own_density_wherever_a_chain_has_them(core, dtype):
-    """A coupling reorders its passive coordinates first; each is drawn by its own degrees all the same."""
+    """A coupling reorders its passive coordinates first, and each still has samples by its degrees of freedom."""
     for base in (hr.StudentT(D, DF, trainable=False), hr.Independent(KINDS)):
         coupling = hr.transforms.Coupling(D, [1, 4], (4,), map="additive")
         flow = hr.Flow([coupling], base, dtype=dtype)
-        flow.parameters = np.zeros(flow.parameters.size, dtype)  # the identity
+        flow.parameters = np.zeros(flow.parameters.size, dtype)  # the coupling is the identity
         for n in (3, 40):
             cases.assert_same_bits(flow.sample(n, seed=6), hr.Flow([], base, dtype=dtype).sample(n, seed=6))
 
 
 def test_all_columns_of_a_row_are_of_one_component(core, dtype):
-    """Columns of a row may be in different blocks of random values."""
+    """Columns of a row have one component, although they may be in different blocks of random values."""
     loc = np.array([[-50.0], [50.0]]) * np.ones((2, 9))
     flow = hr.Flow([], hr.NormalMixture(9, 2, loc=loc), dtype=dtype)
     for n in (7, 300):
@@ -421,7 +421,7 @@ def test_wrong_arguments_are_refused(make, kind, words):
 
 
 def test_degrees_of_freedom_beyond_the_dtype_are_refused():
-    """In float32 they would be infinite, and log densities NaN."""
+    """Degrees of freedom above the range of float32 would be infinite, and log densities NaN."""
     for trainable in (True, False):
         base = hr.StudentT(2, 1e39, trainable=trainable)
         with pytest.raises(ValueError, match=r"df: expected at most 3.4\d+e\+38 in float32, got 1e\+39"):
@@ -436,7 +436,7 @@ def test_degrees_of_freedom_beyond_the_dtype_are_refused():
 @pytest.mark.parametrize("make", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF, hr.PlanarFlow, hr.RadialFlow])
 @pytest.mark.parametrize("name", NAMED)
 def test_flows_take_bases_by_name(make, name):
-    """A base by name has the bits of the object."""
+    """A base by its name gives the bits of the base as an object."""
     x = cases.rng("named").standard_normal((20, 2))
     named, given = (make(2, transforms=1, hidden=(4,), base=base) for base in (name, NAMED[name](2)))
     np.testing.assert_array_equal(named.log_prob(x), given.log_prob(x))

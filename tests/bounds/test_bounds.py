@@ -1,4 +1,4 @@
-"""`bounds=` of all that makes flows: standardising and refusals of a fit, samples, and gains."""
+"""The argument `bounds` of all flows: standardisation and refusals of a fit, samples, and gains."""
 
 import copy
 import pickle
@@ -25,7 +25,7 @@ every_named = pytest.mark.parametrize("name", NAMED)
 
 
 def rows(n=400, dtype="float64", *key):
-    """Dependent columns on the support, away from the middle of their unbounded values."""
+    """Return dependent columns on the support, whose unbounded values are not centred at 0."""
     y = cases.rows(n, 4, "float64", "bounded", *key)
     y[:, 1] += np.sin(2.0 * y[:, 0])
     return reference.Support(BOUNDS).forward(0.7 * y + [3.0, -1.0, 5.0, 0.5])[0].astype(dtype)
@@ -58,18 +58,18 @@ def test_a_fit_standardises_unbounded_values():
     flow, x = fitted(), rows()
     standardize = flow.transforms[-2]
     y = reference.Support(BOUNDS).inverse(x)[0]
-    assert_allclose(standardize.mean, y.mean(axis=0), atol=0.2)  # y has held-out rows, too
+    assert_allclose(standardize.mean, y.mean(axis=0), atol=0.2)  # y also has the held-out rows
     flow = hr.MAF(4, transforms=1, bounds=BOUNDS)
     flow.fit(x, validation=None, epochs=0, progress=False)
     assert_allclose(flow.transforms[-2].mean, y.mean(axis=0), rtol=1e-12)
     assert_allclose(flow.transforms[-2].std, y.std(axis=0), rtol=1e-12)
     mean = flow.transforms[-2].mean
-    flow.fit(x + np.array([5.0, 0.0, 5.0, -5.0]), epochs=1, progress=False)  # a later fit keeps it
+    flow.fit(x + np.array([5.0, 0.0, 5.0, -5.0]), epochs=1, progress=False)  # a later fit keeps the mean
     assert_array_equal(flow.transforms[-2].mean, mean)
 
 
 def test_densities_integrate_to_one():
-    """Over the support of each column, by the trapezoidal rule in the unbounded value."""
+    """The trapezoidal rule in the unbounded value integrates over the support of each column."""
     x = reference.Support([(0.0, 1.0)]).forward(0.8 + cases.rows(300, 1, "float64"))[0]
     flow = hr.NSF(1, transforms=1, hidden=(8,), bounds=[(0.0, 1.0)], dtype="float64")
     flow.fit(x, epochs=5, progress=False)
@@ -81,7 +81,7 @@ def test_densities_integrate_to_one():
 
 
 def test_bounds_gain_beside_a_free_flow():
-    """A gamma density of shape 1 has most of its mass beside its bound, where a free flow has density below it."""
+    """A gamma density of shape 1 has most of its mass near 0, below which a flow without bounds has density, too."""
     x = cases.rng("gamma").gamma(1.0, 2.0, (3000, 1))
     test = cases.rng("gamma", "test").gamma(1.0, 2.0, (3000, 1))
     scores = {}
@@ -124,16 +124,16 @@ def test_columns_are_named():
 
 def test_float32_rows_that_are_the_bound_in_float32_are_on_it():
     flow = hr.MAF(1, transforms=1, hidden=(4,), bounds=[(0.1, None)])
-    x = np.array([[0.2], [0.1]], np.float32)  # float32 has no 0.1; its nearest number is above it
+    x = np.array([[0.2], [0.1]], np.float32)  # the float32 nearest to 0.1 is above 0.1
     assert flow.log_prob(x)[1] == -np.inf
     with pytest.raises(ValueError, match="in 1 of 2 rows, first in row 1"):
         flow.fit(x, progress=False)
     assert np.isfinite(flow.log_prob(x.astype(np.float64))).all()
 
 
-@pytest.mark.filterwarnings("ignore:x. column 0 is constant")  # at this distance from a bound
+@pytest.mark.filterwarnings("ignore:x. column 0 is constant")  # far from a bound the values are constant
 def test_bounds_that_overflow_in_float32():
-    """A bound that is infinite in float32 has no effect, or leaves no rows, by its side."""
+    """A bound that is infinite in float32 has no effect, or excludes all rows."""
     x = cases.rng("wide").uniform(0.1, 0.9, (100, 1)).astype(np.float32)
     for bounds in ((-1e300, None), (None, 1e300), (1e-60, 1.0)):
         flow = hr.MAF(1, transforms=1, hidden=(4,), bounds=[bounds])
@@ -179,7 +179,7 @@ def test_a_constant_column_is_shifted_off_its_support():
 
 
 def test_a_row_on_a_bound_is_refused_with_any_weight():
-    """Weights do not matter, as for a row that is not finite."""
+    """A row on a bound is refused even if its weight is 0, as is a row that is not finite."""
     x, weights = rows(100), np.ones(100)
     x[7, 1], weights[7] = 1.0, 0.0
     with pytest.raises(ValueError, match="in 1 of 100 rows, first in row 7, column 1"):

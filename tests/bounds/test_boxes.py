@@ -26,12 +26,12 @@ every_flow = pytest.mark.parametrize("name", MADE)
 
 
 def latent(n, dtype, *key):
-    """Rows of [-1, 1] where columns have bounds."""
+    """Return rows whose values are within [-1, 1] in columns with bounds."""
     return np.tanh(cases.rows(n, 5, "float64", "boxes", *key)).astype(dtype)
 
 
 def box(name="nsf", dtype="float32", scale=0.3, **own):
-    """A flow with weights of some size between bounds that no dtype has."""
+    """Return a flow with random weights between bounds of which some are exact in no dtype, and the bounds."""
     ends = [(0.1, 0.7), (-3.0, 5.0), (1e3, 1.1e3), (0.0, 1.0)]
     made = MADE[name](bounds=ends, base="uniform", transforms=3, hidden=(8,), dtype=dtype, **own)
     return cases.randomise(made, scale, "box", name), np.array(ends)
@@ -50,7 +50,7 @@ def test_both_directions_are_the_reference_s(dtype):
 
 
 def in_a_flow(as_last, dtype="float64"):
-    """The support is part of loading and storing, or a step."""
+    """A chain whose support is a part of loading and storing (`as_last`), or a step."""
     line = gradients.support(BOUNDS, linear=True)
     back = gradients.inverse(gradients.support([(1.5, 5.5), (-2e3, 2e3), (-3.5, 0.5), None, (-1.0, 2.0)], linear=True))
     ends = [] if as_last else [back, gradients.permutation([2, 0, 4, 1, 3])]
@@ -87,7 +87,7 @@ def test_copies_pickles_and_files():
         assert (other.bounds, other.linear) == (t.bounds, True)
         assert hr.to_bytes(other) == hr.to_bytes(t)
     assert repr(t).endswith("(0.0, 1.0)], linear=True)")
-    assert b"linear" not in hr.to_bytes(hr.transforms.Support(BOUNDS))  # older versions read this
+    assert b"linear" not in hr.to_bytes(hr.transforms.Support(BOUNDS))  # older versions read a file without `linear`
     with pytest.raises(TypeError, match="linear: expected True or False, got 1"):
         hr.transforms.Support(BOUNDS, linear=1)
 
@@ -103,7 +103,7 @@ def test_samples_lie_inside_and_have_their_density(name, dtype, core):
     assert ((x > low) & (x < high)).all()
     again = flow.log_prob(x)
     assert np.isfinite(again).all()
-    tolerance = {"float32": 2e-2, "float64": 1e-8}[dtype]  # x of 1,000 to 1,100 has 7 digits of which 5 are its place
+    tolerance = {"float32": 2e-2, "float64": 1e-8}[dtype]  # x from 1,000 to 1,100 has 7 digits, of which few vary
     assert_allclose(again, log_prob, rtol=0, atol=tolerance)
 
 
@@ -131,7 +131,7 @@ def test_the_density_does_not_vanish_at_the_bounds_and_integrates_to_one():
     middles = (np.arange(n) + 0.5) / n
     grid = np.stack(np.meshgrid(4.0 * middles - 1.0, 0.5 * middles, indexing="ij"), axis=-1).reshape(-1, 2)
     density = np.exp(flow.log_prob(grid))
-    assert density.mean() * 2.0 == pytest.approx(1.0, abs=1e-3)  # the rule of midpoints, at knots of the first order
+    assert density.mean() * 2.0 == pytest.approx(1.0, abs=1e-3)  # midpoints have first-order errors at knots
     assert density.reshape(n, n)[[0, -1]].min() > 1e-4
     assert density.reshape(n, n)[:, [0, -1]].min() > 1e-4
 
@@ -143,10 +143,10 @@ def test_fresh_flows_are_about_uniform(name):
 
 
 def test_the_integral_over_the_unit_cube_is_not_biased():
-    """Importance sampling of the product of 2 x, which is 1, the usual test of integrators of collision events.
+    """The integral of the product of 2 x over the unit cube is 1, a usual test of integrators of collision events.
 
-    Over a normal base the density falls to 0 at the bounds, and the variance of the weights is infinite there: the
-    estimate is 30 standard errors low.
+    Over a normal base the density falls to 0 at the bounds, where the variance of the importance weights is infinite:
+    the estimate is 30 standard errors low.
     """
 
     def target(x):
@@ -163,7 +163,7 @@ def test_the_integral_over_the_unit_cube_is_not_biased():
     assert abs(found - 1.0) < 3.0 * error
     assert error < 1e-3
     found, error = integral(None)
-    assert found < 1.0 - 10.0 * error  # the reason for the uniform base
+    assert found < 1.0 - 10.0 * error  # a normal base is biased
 
 
 @every_flow
@@ -176,7 +176,7 @@ def test_a_fit_stays_between_the_bounds(name):
     x[:, 2] = np.clip(x[:, 2], 5.00001, None)
     flow = MADE[name](bounds=bounds, base="uniform", transforms=2, hidden=(16,))
     flow.fit(x[:1500], epochs=30, batch_size=100, progress=False)
-    # A square of u has the density 1 / 2 u, whose mean logarithm is 1 - log 2; one column is three times as wide.
+    # A square of u has the density 1 / 2 u with mean logarithm 1 - log 2; one column is three times as wide.
     assert flow.log_prob(x[1500:]).mean() == pytest.approx(4 * (1.0 - np.log(2.0)) - np.log(3.0), abs=0.4)
     drawn = flow.sample(1000, seed=0)
     assert ((drawn > [0, 0, 5, 0]) & (drawn < [1, 1, 8, 1])).all()
@@ -232,6 +232,6 @@ def test_modules_of_frameworks_take_flows_between_bounds():
     ],
 )
 def test_contradictory_arguments_are_refused(make, words):
-    with pytest.raises(ValueError) as error:  # the message has the fault
+    with pytest.raises(ValueError) as error:  # the message names the fault
         make()
     cases.assert_says(error, *words)

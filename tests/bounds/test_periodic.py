@@ -1,4 +1,4 @@
-"""Periodic columns: the transform, a flow of couplings, and refusals; `test_periodic_flows.py` has all flows."""
+"""Periodic columns: the transform, a flow of couplings, and refusals; `test_periodic_flows.py` tests all flows."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ WIDTH = np.array([2 * np.pi, 0.0, 24.0, 0.0])
 
 
 def rows(n=600, dtype="float64", *key):
-    """An angle and an hour whose peaks lie on their seams and move with the other columns."""
+    """Return rows with an angle and an hour, whose peaks are on their seams and depend on other columns."""
     y = cases.rows(n, 4, "float64", "periodic", *key)
     x = np.column_stack([np.pi + 0.4 * y[:, 0] + 0.3 * y[:, 3], np.exp(y[:, 1]), 2.0 * y[:, 2] + y[:, 3], y[:, 3]])
     for c in (0, 2):
@@ -28,7 +28,7 @@ def fresh(dtype="float64", **more):
 
 
 def moved(dtype="float64", **more):
-    """A flow far from the identity, with scales set by a fit."""
+    """Return a flow far from the identity, with scales set by a fit."""
     flow = fresh(dtype, **more)
     context = cases.rows(600, flow.context, "float64", "fit context") if flow.context else None
     flow.fit(rows(), context, epochs=1, progress=False)
@@ -44,7 +44,7 @@ def test_columns_are_wrapped_to_a_circle(dtype, core):
         x = np.linspace(-60.0, 60.0, n)[:, None].astype(dtype)
         z, log_det = t.inverse(x)
         want = 2.0 * np.mod(x.astype(float) / 24.0, 1.0) - 1.0
-        near = np.abs(np.mod(z - want + 1.0, 2.0) - 1.0)  # around the seam
+        near = np.abs(np.mod(z - want + 1.0, 2.0) - 1.0)  # differences are taken around the seam
         assert near.max() < 1e-5 if dtype == "float32" else near.max() < 1e-12
         assert ((z >= -1.0) & (z < 1.0)).all()
         assert_allclose(log_det, np.log(2.0 / 24.0), rtol=1e-6)
@@ -54,7 +54,7 @@ def test_columns_are_wrapped_to_a_circle(dtype, core):
 
 
 def test_just_below_a_period_is_its_end(core, dtype):
-    """Just below 0 a value plus one rounds to one, the start of the next period, as do further values in float32."""
+    """Just below 0, farther in float32 than in float64, a value plus one is rounded to one, the start of a period."""
     t = hr.transforms.Support(None, [(0.0, 1.0)])
     x = np.array([[-1e-30], [-1e-12], [np.finfo(dtype).tiny], [0.0], [-0.0], [-7.0], [1e30], [-1e30], [1e19]], dtype)
     for given in (x, x[:3]):
@@ -95,7 +95,7 @@ def test_a_row_shifted_by_a_period_has_the_same_density(dtype):
 
 @pytest.mark.parametrize("column", [0, 2])
 def test_the_density_is_continuous_across_the_seam(column):
-    """The slope is continuous, too: a step of 1e-6 of a period changes it by little more, on both sides and across."""
+    """A step of 1e-6 of a period to either side of the seam changes the density little, and its slope little."""
     flow = moved()
     x = rows(40, "float64", "seam")
     step = 1e-6 * WIDTH[column]
@@ -130,7 +130,7 @@ def test_the_density_of_an_angle_integrates_to_one():
 
 @pytest.mark.parametrize("verb", ["log_prob_vjp", "to_latent_vjp"])
 def test_gradients_by_parameters(verb):
-    """Compared with differences of the flow, whose values other tests judge."""
+    """Gradients are compared with differences of the flow, whose values other tests compare with the reference."""
     flow = moved()
     x = rows(30, "float64", "gradients")
     by_z, by_row = cases.rows(30, 4, "float64", "by z"), cases.rows(30, 1, "float64", "by row")[:, 0]
@@ -151,7 +151,7 @@ def test_gradients_by_parameters(verb):
 
 
 def test_a_fit_finds_peaks_on_a_seam():
-    """The fit is better than a flow that treats an angle as a number, and close to the truth."""
+    """A fit is better than a flow that treats an angle as a value on a line, and close to the truth."""
     rng = cases.rng("von Mises")
     draw = lambda: np.column_stack([rng.vonmises(np.pi, 3.0, 2000), rng.standard_normal(2000)])  # noqa: E731
     x, test = draw(), draw()
@@ -222,7 +222,8 @@ def test_the_estimator_takes_periods():
     drawn = density.sample(200, random_state=0)
     assert ((drawn[:, [0, 2]] >= LOW[[0, 2]].astype("f4")) & (drawn[:, [0, 2]] < HIGH[[0, 2]].astype("f4"))).all()
     there = (x + np.float32([0.0, 0.0, 24.0, 0.0])).astype("float32")
-    assert_allclose(density.score_samples(there), density.score_samples(x), atol=1e-2)  # float32 rows, other digits
+    # Shifted rows have other float32 digits.
+    assert_allclose(density.score_samples(there), density.score_samples(x), atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["maf", "iaf", "realnvp", "nsf", "planar", "radial"])

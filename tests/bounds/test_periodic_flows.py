@@ -1,4 +1,4 @@
-"""Periodic columns of every named flow: densities are those of the reference, whole, and continuous around circles."""
+"""Periodic columns of every named flow: densities match the reference, integrate to one, and have no seam."""
 
 import pickle
 
@@ -29,7 +29,7 @@ every_flow = pytest.mark.parametrize("name", FLOWS)
 
 
 def rows(n=400, dtype="float64", *key):
-    """An angle and an hour on their seams that move with the other columns, and with each other."""
+    """Return rows with an angle and an hour on their seams, which depend on other columns and on each other."""
     y = cases.rows(n, 4, "float64", "periodic flows", *key)
     angle = np.pi + 0.4 * y[:, 0] + 0.3 * y[:, 3]
     x = np.column_stack([angle, np.exp(y[:, 1]), 2.0 * y[:, 2] + 3.0 * angle, y[:, 3]])
@@ -44,12 +44,12 @@ def fresh(name, dtype="float64", context=0, **more):
 
 
 def unfitted(name, dtype="float64", context=0):
-    """A flow far from the identity, made on any core."""
+    """Return a flow far from the identity that was not fitted, and that any core can compute."""
     return cases.randomise(fresh(name, dtype, context), 0.3, "unfitted", name)
 
 
 def moved(name, dtype="float64", context=0, **more):
-    """A flow far from the identity, with scales set by a fit."""
+    """Return a flow far from the identity, with scales set by a fit."""
     flow = fresh(name, dtype, context, **more)
     given = cases.rows(400, context, "float64", "fit context") if context else None
     flow.fit(rows(), given, epochs=1, progress=False)
@@ -69,14 +69,15 @@ def test_densities_are_those_of_the_reference(core, name, context, dtype, tmp_pa
     cases.assert_close(flow.log_prob(x, given), judge.log_prob(x, given), magnitude=40.0, depth=512)
     z, log_det = flow.to_latent(x, given)
     want, want_log_det = judge.to_latent(x, given)
-    near = np.where([c in CIRCLES for c in range(4)], np.mod(z - want + 1.0, 2.0) - 1.0, z - want)  # around the seam
+    # Differences on circles are taken around the seam.
+    near = np.where([c in CIRCLES for c in range(4)], np.mod(z - want + 1.0, 2.0) - 1.0, z - want)
     cases.assert_close((want + near).astype(dtype), want, magnitude=20.0, depth=512)
     cases.assert_close(log_det, want_log_det, magnitude=40.0, depth=512)
 
 
 @every_flow
 def test_log_determinants_are_those_of_the_jacobian(name):
-    """Compared with differences of the flow, away from seams."""
+    """Log-determinants are compared with differences of the flow, away from seams."""
     flow, x = moved(name), rows(30, "float64", "jacobian")
     x[:, 0], x[:, 2] = np.clip(x[:, 0], -3.1, 3.1), np.clip(x[:, 2], 0.1, 23.9)
     z, log_det = flow.to_latent(x)
@@ -96,7 +97,7 @@ def test_log_determinants_are_those_of_the_jacobian(name):
 
 @every_flow
 def test_the_density_integrates_to_one(name):
-    """Quadrature is over a circle and a line, and over two circles: trapezoids are exact for periodic functions."""
+    """Trapezoids over a circle and a line, and over two circles, are exact for periodic functions."""
     n = 600
     around = np.linspace(0.0, 1.0, n, endpoint=False)
     line = FLOWS[name](2, transforms=2, hidden=(6,), periodic=[(0.0, 3.0), None], dtype="float64")
@@ -118,7 +119,7 @@ def test_the_density_integrates_to_one(name):
 @every_flow
 @pytest.mark.parametrize("column", CIRCLES)
 def test_the_density_is_continuous_across_the_seam(name, column):
-    """A step of 1e-8 of a period changes it by little, on both sides and across, and its slope too."""
+    """A step of 1e-8 of a period to either side of the seam changes the density little, and its slope little."""
     flow, x = moved(name), rows(40, "float64", "seam")
     step = 1e-8 * WIDTH[column]
     left, seam, right = (x.copy() for _ in range(3))
@@ -162,7 +163,7 @@ def test_networks_move_the_other_columns_alone_and_read_no_angle(name):
 
 @every_flow
 def test_some_columns_and_the_others_given_them(name):
-    """p(x) is a separate flow, and p(θ | x) the remaining factor; a circle alone depends on the line."""
+    """p(x) of the line is a separate flow, and p(θ | x) the remaining factor; a circle alone depends on the line."""
     flow, x = moved(name), rows(60, "float64", "parts")
     line = flow.marginal(LINE)
     assert line.transforms[-1].bounds == ((0.0, None), None)
@@ -189,8 +190,9 @@ def test_files_and_pickles(name, dtype, tmp_path):
 @pytest.mark.long
 @every_flow
 def test_a_fit_is_near_the_truth(name):
-    """An angle whose centre depends on a column, and one whose centre depends on the first: both fits are near the
-    truth."""
+    """Fits are near the truth for an angle whose centre depends on a column, and a second angle centred at the
+    first.
+    """
     rng = cases.rng("von Mises")
 
     def draw(n):
@@ -215,7 +217,7 @@ def test_a_fit_is_near_the_truth(name):
 def test_marginals_that_are_made_normal_leave_circles_alone(name):
     flow = fresh(name)
     skewed = rows(600)
-    skewed[:, 3] = np.exp(skewed[:, 3])  # on the line, without a bound
+    skewed[:, 3] = np.exp(skewed[:, 3])  # column 3 is on the line, without a bound
     assert flow.fit(skewed, gaussianize=True, epochs=1, progress=False).gaussianized
     x = rows(40, "float64", "seam")
     there = x + WIDTH * np.array([1, 0, -1, 0])
@@ -237,7 +239,7 @@ def test_flows_of_one_angle_and_of_angles_alone(name):
 
 
 def test_a_fresh_flow_is_nearly_even_around_its_circles():
-    """Shears are followed by their inverses, and splines begin near the identity."""
+    """Shears are followed by their inverses, and splines begin near the identity, so that a fresh flow is even."""
     flow = hr.MAF(3, hidden=(8,), periodic=[(0.0, 1.0)] * 3, transforms=9)
     assert_allclose(flow.log_prob(flow.sample(300, seed=0)), 0.0, atol=0.3)
 

@@ -20,12 +20,12 @@ every_verb = pytest.mark.parametrize("verb", gradients.TRANSFORM_VERBS)
 
 
 def inside(n, dtype, *key):
-    """Rows of the support, none of them near a bound."""
+    """Return rows of the support, of which none is near a bound."""
     return reference.Support(BOUNDS).forward(cases.rows(n, 5, "float64", *key))[0].astype(dtype)
 
 
 def as_last(base="standard normal", dtype="float64"):
-    """A flow whose support, and a scale before it, are part of loading and storing."""
+    """A flow whose support, with a scale before it, is a part of loading and storing."""
     parts = [
         gradients.masked(cases.made(features=5, hidden=(9,), context=2)),
         gradients.permutation([2, 0, 4, 1, 3]),
@@ -36,7 +36,7 @@ def as_last(base="standard normal", dtype="float64"):
 
 
 def elsewhere(base="standard normal", dtype="float64"):
-    """A flow whose support is a step: an inverse support, another support, and then the scale at the data end."""
+    """A flow whose support is a step: an inverse support, another support, and the scale at the data end."""
     outer = [(-9.0, None), None, (-20.0, 20.0), (None, 12.0), None]
     parts = [
         gradients.masked(cases.made(features=5, hidden=(9,), context=2)),
@@ -82,7 +82,7 @@ def test_flows_are_the_reference_s(name, dtype):
         got = flow.to_data(z, context)
         cases.assert_close(got[0], want[0], depth=32)
         cases.assert_close(got[1], want[1], magnitude=10.0, depth=32)
-        latent, log_det = flow.to_latent(want[0], context)  # float64 rows
+        latent, log_det = flow.to_latent(want[0], context)  # rows are float64 for flows of any dtype
         cases.assert_close(latent, z, depth=256)
         cases.assert_close(log_det, -want[1], magnitude=10.0, depth=256)
         cases.assert_close(
@@ -135,18 +135,18 @@ def test_float64_rows_keep_their_distance_to_a_bound_in_a_float32_flow():
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("bounds", [(0.1, None), (None, 0.1), (0.1, 0.3), (-1e30, 1e30), (5.0, 5.000001)], ids=str)
 def test_no_sample_lies_on_a_bound_or_beyond(bounds, wide, dtype, core):
-    """Latent rows that are so far out that each rounds to a bound; 0.1 and 0.3 are exact in neither dtype."""
+    """Latent rows so far out that each is rounded to a bound give samples inside; 0.1 and 0.3 are exact in no dtype."""
     low, high = (-np.inf if bounds[0] is None else bounds[0], np.inf if bounds[1] is None else bounds[1])
     flow = hr.Flow([hr.transforms.Standardize([0.0], [30.0]), hr.transforms.Support([bounds])], dtype=dtype)
     z = np.concatenate([np.linspace(-20.0, 2.5, 40), np.linspace(-2.5, 20.0, 40)])[:, None].astype(dtype)
     if bounds[0] is None or bounds[1] is None:
-        z = z[np.abs(z[:, 0] * 30.0) < 80.0] if dtype == "float32" else z  # beyond this, e^y overflows in float32
+        z = z[np.abs(z[:, 0] * 30.0) < 80.0] if dtype == "float32" else z  # beyond 80, e^y overflows in float32
         z = np.concatenate([z, np.array([[-2.9 if bounds[1] is None else 2.9]], dtype)])
     x = flow.sample(len(z), noise=z, dtype="float64" if wide else None)
     assert x.dtype == (np.float64 if wide else dtype)
     assert (x.astype(np.float64) > low).all()
     assert (x.astype(np.float64) < high).all()
-    assert ((x > low) & (x < high)).all()  # as NumPy compares: by the bound in the dtype of x
+    assert ((x > low) & (x < high)).all()  # NumPy rounds the bound to the dtype of x
     if bounds[0] is not None and bounds != (-1e30, 1e30):
         assert x.min() == np.nextafter(x.dtype.type(low), x.dtype.type(np.inf))
     assert np.isfinite(flow.log_prob(x)).all()
@@ -164,13 +164,13 @@ def test_bounds_without_a_float32_between_give_their_middle():
 def test_rows_outside_have_no_density(core, dtype):
     flow = hr.MAF(3, 1, transforms=1, hidden=(6,), bounds=[(0.0, None), None, (0.0, 1.0)], dtype=dtype)
     good = [0.5, -7.0, 0.25]
-    for n in (5, 40):  # both paths
+    for n in (5, 40):  # few rows and many take different paths
         x, context = np.tile(np.array(good, dtype), (n, 1)), np.zeros((n, 1), dtype)
         x[1, 0], x[2, 2], x[3] = 0.0, 1.5, [-1.0, np.nan, 2.0]
         context[0], x[0, 0] = np.nan, -1.0
         got = flow.log_prob(x, context)
         assert_array_equal(got[1:3], -np.inf)
-        assert np.isnan(got[[0, 3]]).all()  # NaN has no density, not even zero
+        assert np.isnan(got[[0, 3]]).all()  # a row with NaN has no density, not even zero
         assert_array_equal(got[4:], flow.log_prob(np.tile(np.array(good, dtype), (n, 1)), 0 * context[4:5])[4:])
         z, log_det = flow.to_latent(x, context)
         assert np.isnan(z[:4]).all()
@@ -182,7 +182,7 @@ def test_rows_outside_have_no_density(core, dtype):
 
 
 def test_a_bound_is_rounded_to_the_dtype_of_the_rows(core, dtype):
-    """float32 has no 0.1: its nearest value is above it, and that value is on the bound for float32 rows alone."""
+    """The float32 nearest to 0.1 is above 0.1, and on the bound for float32 rows alone."""
     flow = hr.Flow([hr.transforms.Support([(0.1, None), (None, -0.1)])], dtype=dtype)
     for n in (3, 40):
         x = np.tile(np.array([[0.5, -0.5]], np.float32), (n, 1))

@@ -1,6 +1,6 @@
 /* calls DENSITY.safetensors SEQUENCES.safetensors: every function of headrace.h in C11, and in C++; two threads on one
- * handle; what is refused. The density is of 3 features and 2 columns of context, in float; the sequences are of 2
- * features, 2 columns of context and 3 covariates for every 4 steps, in float. Prints each check that failed. */
+ * handle; calls that are refused. The density is of 3 features and 2 columns of context, in float; the sequences are of
+ * 2 features, 2 columns of context and 3 covariates for every 4 steps, in float. Prints each check that failed. */
 #include <headrace.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -72,7 +72,7 @@ static void refusals(const headrace_flow* flow, char* bytes, size_t size) {
     bytes[size - 1] ^= 1;
     CHECK(headrace_open_bytes(bytes, size, &other) == HEADRACE_BAD_FILE && other == NULL);
     bytes[size - 1] ^= 1;
-    char* number = bytes; /* of the format, behind its name */
+    char* number = bytes; /* the digits of the format, behind its name */
     while (memcmp(number, "format", 6) != 0) ++number;
     while (*number < '1' || *number > '9') ++number;
     *number = '9';
@@ -124,7 +124,7 @@ static void streams(const headrace_flow* rows_alone, const char* path) {
     CHECK(headrace_stream_open(flow, STREAMS, NULL, &stream) == HEADRACE_BAD_CONTEXT && !stream);
     CHECK(headrace_log_prob(flow, &x, &c, &scores) == HEADRACE_NO_SUCH_VERB);
     CHECK(headrace_stream_open(flow, STREAMS, &c, &stream) == HEADRACE_OK);
-    headrace_close(flow);                                                               /* which the stream outlives */
+    headrace_close(flow);                                                               /* the stream outlives it */
     CHECK(headrace_stream_push(stream, &x, &scores, &latent) == HEADRACE_BAD_ARGUMENT); /* no frames are known */
     CHECK(headrace_stream_extend(stream, STEPS / 4, &f) == HEADRACE_OK);
     CHECK(headrace_stream_copies(stream, 1, &other) == HEADRACE_OK && headrace_stream_rows(other) == STREAMS);

@@ -5,5 +5,5 @@ import c_library
 
 @pytest.fixture(scope="session")
 def library():
-    """The libheadrace beside the module."""
+    """The library libheadrace in the folder of the module."""
     return c_library.Library()

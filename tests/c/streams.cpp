@@ -15,7 +15,7 @@ int main(int n, char** arguments) {
         stream.extend(8, frames);
         const std::span<const float> all(x);
         for (const float score : stream.push(all.first(10))) std::printf("%.9g\n", double(score));
-        auto again = flow.stream(1, condition);  // goes on from a state
+        auto again = flow.stream(1, condition);  // a stream that continues from a state
         again.set_state(stream.position(), stream.state());
         again.extend(6, std::span<const float>(frames).subspan(4));
         for (const float score : again.push(all.subspan(10))) std::printf("%.9g\n", double(score));

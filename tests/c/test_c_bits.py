@@ -1,4 +1,4 @@
-"""The C library has the module's results, to the bit: of every kind of transform and base, in both dtypes."""
+"""The C library has the bits of the module's results, for every kind of transform and base, in both dtypes."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from headrace import files
 
 ROOT = Path(__file__).parents[2]
 
-# Values with logarithms that Python computes by NumPy, whose last bit may differ from the C library's.
+# Examples with logarithms that Python computes by NumPy, whose last bit may differ from the C library's.
 BY_LOGARITHMS = ("student-t-fixed", "mixture-fixed", "ensemble")
 
 
 def same(got, want, name, dtype):
-    """Equal bits, NaN included; where NumPy's logarithm differs, up to some of the last ones."""
+    """Check that bits are equal, with NaN; where NumPy's logarithm differs, up to a few last bits."""
     if name in BY_LOGARITHMS and dtype == "float64":
         np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
     else:

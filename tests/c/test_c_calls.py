@@ -1,4 +1,4 @@
-"""Arrays of every layout, and calls that the C library refuses: by a code and a message that names the argument."""
+"""Arrays of every layout, and calls that the C library refuses by a code and a message that names the argument."""
 
 import ctypes
 import subprocess
@@ -108,7 +108,7 @@ def test_a_result_may_replace_its_input(handle, x, context):
         place = make(x.astype(handle.dtype))
         handle.call("to_latent", place, context, place, None)
         np.testing.assert_array_equal(place, z)
-    memory = np.zeros(156, handle.dtype)  # one row later, or one value
+    memory = np.zeros(156, handle.dtype)  # the output begins one row later, or one value later
     for shift in (1, 3, 5):
         memory[:150] = x.astype(handle.dtype).ravel()
         handle.call("to_latent", memory[:150].reshape(50, 3), context, memory[shift : shift + 150].reshape(50, 3), None)
@@ -206,7 +206,7 @@ def test_verbs_that_a_model_lacks(library, x):
     alone = library.open(files.to_bytes(hr.transforms.Standardize([1.0, 2.0, 3.0], [1.0, 2.0, 4.0])))
     assert alone.dtype is None
     assert not alone.has_density
-    for dtype in cases.DTYPES:  # computed in the dtype of its input
+    for dtype in cases.DTYPES:  # results have the dtype of the input
         z = np.zeros((50, 3), dtype)
         alone.call("to_latent", x.astype(dtype), None, z, None)
         np.testing.assert_array_equal(
@@ -300,7 +300,7 @@ def test_threads_are_counted_and_set_with_those_of_the_module(library):
 
 
 def test_an_unknown_instruction_set_is_a_code(tmp_path):
-    """The test runs in a separate process, because the set is chosen once."""
+    """The call is made in another process, because the instruction set is chosen once a process."""
     hr.MAF(2, transforms=1, hidden=(4,)).save(tmp_path / "a.safetensors")
     code = (
         "import ctypes, sys\n"

@@ -1,4 +1,4 @@
-"""Files from anywhere: the C library reads the same files as Python, to the same bits, and refuses others by a code."""
+"""Files of any origin: the C library reads the files that Python reads, to equal bits, and refuses others by a code."""
 
 import copy
 import itertools
@@ -23,12 +23,13 @@ FILES = Path(__file__).parents[1] / "files"
 HOSTILE, RANDOM = (runpy.run_path(str(FILES / f"test_files_{name}.py")) for name in ("hostile", "random"))
 BROKEN, ENTRIES, NASTY, places = HOSTILE["BROKEN"], HOSTILE["ENTRIES"], RANDOM["NASTY"], RANDOM["places"]
 
-# Values that Python accepts as numbers or defaults, and that no header of headrace has.
+# Refusals of values that Python accepts as numbers or defaults, and that no header of headrace has.
 STRICTER = ("expected numbers", "activation: expected one of", "outputs: expected a list, got null")
 
 
 def agree(library, data):
-    """Check that both read a file with equal results, or that both refuse it; return whether they read it."""
+    """Check that Python and the C library read a file with equal results, or both refuse it; return whether they read
+    it."""
     try:
         module = files.from_bytes(data)
     except hr.FileFormatError:
@@ -52,7 +53,8 @@ def agree(library, data):
             np.testing.assert_allclose(drawn, sample, rtol=1e-12, atol=1e-12)
         else:
             got, want = handle.to_latent(x, context)[0], module.inverse(x, context)[0]
-    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)  # for logarithms, as in test_c_bits.py
+    # The tolerance is for logarithms, as in test_c_bits.py.
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
     return True
 
 
@@ -92,7 +94,7 @@ def test_thousands_of_mutated_files_are_read_or_refused_as_in_python(library, na
 
 
 def compare_mutated(library, name, count, key):
-    """Compare this number of mutations in both dtypes."""
+    """Compare this number of mutations of a file, in both dtypes."""
     generator, read = cases.rng(key, name), 0
     for dtype in cases.DTYPES:
         data = hostile_files.unsealed(hostile_files.EXAMPLES[name](dtype))
@@ -176,7 +178,8 @@ def test_a_text_of_the_message_has_no_bytes_of_the_file(library):
 
 @pytest.mark.optimised
 def test_a_handle_takes_hardly_more_memory_than_its_file(library):
-    """The weights of the dense layers, whose zeros are not stored, and no part of the file in addition."""
+    """An open file takes memory for the weights of the dense layers, whose zeros are not stored, and none for the file
+    itself."""
     flow = hr.MAF(200, transforms=4, hidden=(500, 500))
     data = files.to_bytes(flow)
     del flow
@@ -185,13 +188,13 @@ def test_a_handle_takes_hardly_more_memory_than_its_file(library):
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    library.open(data).log_prob(x)  # pages of its scratch memory stay allocated
+    library.open(data).log_prob(x)  # pages of the library's scratch memory stay allocated
     sizes, handles = [resident()], []
     for _ in range(5):
         handles.append(library.open(data))
         handles[-1].log_prob(x)
         sizes.append(resident())
-    grown = np.median(np.diff(sizes))  # a system may take back pages of others at any moment
+    grown = np.median(np.diff(sizes))  # the system may reclaim other pages at any moment
     assert grown < 1.1 * len(data) + 2e6, f"{grown / len(data):.2f} x the file's {len(data)} bytes"
 
 
@@ -209,7 +212,7 @@ def test_a_gaussianize_beyond_the_files_dtype_is_refused_by_both_readers(library
 
 
 def test_densities_of_discrete_columns_are_refused_by_name(library):
-    """Python alone computes them; the inner flow is a file that the library reads."""
+    """Only Python computes densities of discrete columns; the library can read the file of the inner flow."""
     x = np.random.default_rng(0).normal(size=(200, 2))
     x[:, 0] = x[:, 0] > 0
     own = x, None, None, [Discrete(0, (0.0, 1.0))], lambda columns, contexts: hr.MAF(len(columns), contexts), 0

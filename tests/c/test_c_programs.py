@@ -1,4 +1,4 @@
-"""Programs in C and C++ that are compiled by the flags of headrace.config, CMake and pkg-config."""
+"""Programs in C and C++ that are compiled with the flags of headrace.config, CMake and pkg-config."""
 
 import functools
 import os
@@ -25,7 +25,7 @@ C = ["cc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", 
 CXX = ["c++", "-std=c++20", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 
 
-@functools.cache  # nearly all programs need the same libraries
+@functools.cache  # most programs need the same flags
 def config(*options):
     """The output of ``python -m headrace.config``."""
     run = [sys.executable, "-m", "headrace.config", *options]
@@ -128,7 +128,7 @@ def test_containers_in_cpp(tmp_path):
 
 
 def fortran():
-    """The compiler's command: HEADRACE_FORTRAN, or gfortran where it is installed."""
+    """The command of a Fortran compiler: HEADRACE_FORTRAN, or gfortran where it is installed."""
     command = os.environ.get("HEADRACE_FORTRAN") or shutil.which("gfortran")
     return command.split() if command else pytest.skip("no Fortran compiler")
 
@@ -153,7 +153,7 @@ def test_the_example_in_fortran(tmp_path):
 
 
 def r():
-    """R's command: HEADRACE_R, or R where it is installed."""
+    """The command of R: HEADRACE_R, or R where it is installed."""
     command = os.environ.get("HEADRACE_R") or shutil.which("R")
     return [command, "--no-echo", "--vanilla"] if command else pytest.skip("no R")
 
@@ -163,7 +163,8 @@ def test_the_example_in_r(tmp_path):
     made.save(tmp_path / "flow.safetensors")
     asked = run(*r(), "-e", 'cat(R.home("include"))')
     assert asked.returncode == 0, asked.stderr
-    # R's settings are those of the compiler that built it, which may support C23's enumerations that this one lacks.
+    # R's settings are those of the compiler that built R; it may support C23's enumerations, which this compiler may
+    # lack.
     (tmp_path / "Rconfig.h").write_text("#include_next <Rconfig.h>\n#undef HAVE_ENUM_BASE_TYPE\n")
     shared = [*C, "-shared", "-fPIC", "-isystem", tmp_path, "-isystem", asked.stdout]
     compiled(shared, ROOT / "examples/c/headrace_r.c", tmp_path / "headrace_r.so")
@@ -206,7 +207,7 @@ def test_the_example_in_cpp(tmp_path, flow):
 
 @pytest.mark.costly
 def test_the_example_of_showers(tmp_path, flow):
-    """Particles of two events: showers of each have the bits of one sample of all."""
+    """For the particles of two events, the showers of each event have the bits of one sample of all."""
     program = compiled(CXX, ROOT / "examples/c/shower.cpp", tmp_path / "shower")
     particles = [[2.0, -1.0], [0.5, 0.0], [1.0, 0.25], [3.0, 0.5]]
     lines = [" ".join(map(str, one)) for one in particles]
@@ -230,7 +231,8 @@ target_link_libraries(draw PRIVATE headrace::headrace)
 add_executable(own own.cpp)
 target_link_libraries(own PRIVATE headrace::runtime)
 """
-# Without the header's templates, which take seconds to compile: tests/runtime compiles the example that has them.
+# The program does not use the header's templates, which take seconds to compile; tests/runtime compiles the example
+# that uses them.
 OWN = """
 #include <headrace.hpp>
 #include <iostream>
@@ -291,7 +293,7 @@ def test_the_output_of_config():
 
 
 def test_an_editable_installation_has_its_library_beside_the_module(tmp_path, monkeypatch):
-    """Python files stay in the clone, and compiled files are in site-packages."""
+    """The Python files of an editable installation stay in the clone, and its compiled files are in site-packages."""
     (tmp_path / "libheadrace.so").touch()
     monkeypatch.setattr(_cpu, "__file__", str(tmp_path / "_cpu.so"))
     assert library_folder() == tmp_path
@@ -302,7 +304,7 @@ def test_an_editable_installation_has_its_library_beside_the_module(tmp_path, mo
 
 
 def test_the_library_needs_no_python():
-    """The library needs only symbols of the C and C++ runtimes, and exports functions and the core's symbols."""
+    """The library needs only symbols of the C and C++ runtimes; it exports its functions, and symbols of the core."""
     if shutil.which("nm") is None:
         pytest.skip("no nm")
     undefined = run("nm", "-D", "--undefined-only", c_library.PATH).stdout

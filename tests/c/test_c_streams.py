@@ -1,4 +1,4 @@
-"""Streams of the C library: pushes, pulls, copies and states are those of Python's, to the bit."""
+"""Streams of the C library: pushes, pulls, copies and states have the bits of Python's."""
 
 import ctypes
 
@@ -12,13 +12,13 @@ from c_library import Refused
 
 
 def made(library, name, dtype):
-    """An example, its opening function, and the flow with the same streams."""
+    """An example, the example opened by the C library, and the flow with the same streams."""
     module = sequence_cases.IN_CORE[name](dtype)
     return module, library.open(hr.to_bytes(module)), sequence_cases.flow_of(module)
 
 
 def same(got, want, flow):
-    """Equal bits. For a prediction NumPy's hyperbolic tangents may have other last bits in float64."""
+    """Check that bits are equal. For a prediction, NumPy's hyperbolic tangents may have other last bits in float64."""
     predicts = any(isinstance(t, hr.LinearPrediction) for t in flow.transforms)
     if predicts and flow.dtype == np.float64:
         np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-11)
@@ -35,7 +35,7 @@ def test_pushes_are_those_of_python(library, name, dtype, rows):
     assert (handle.is_sequence, handle.covariates, handle.hop) == (True, flow.covariates, flow.hop)
     assert handle.field == module.field
     assert handle.has_density == isinstance(module, hr.SequenceFlow)
-    for own in cases.DTYPES:  # of the steps
+    for own in cases.DTYPES:  # the dtype of the steps
         x, context, frames = sequence_cases.streamed(flow, rows, dtype=own)
         want, stream = flow.stream(rows, context=context, covariates=frames), handle.stream(rows, context, frames)
         for piece in sequence_cases.cut(x):
@@ -117,7 +117,8 @@ def test_later_frames_may_be_added_and_old_ones_are_freed(library):
 
 
 def test_steps_may_have_any_strides(library):
-    """Columns apart, a result in place of its input, and a context in double for a model of float."""
+    """The test has columns apart in memory, a result in place of its input, and a context in double for a model of
+    float."""
     _, handle, flow = made(library, "chain", "float32")
     x, context, frames = sequence_cases.streamed(flow, 2)
     context = context.astype("float64") + 1e-9
@@ -142,7 +143,7 @@ def test_a_stream_outlives_its_flow_and_copies_their_stream(library):
     flow = sequence_cases.wavenet("c outlives", dtype="float32")
     copies = library.open(hr.to_bytes(flow)).stream().copies(3)
     assert copies.rows == 3
-    copies.flow = library.open(hr.to_bytes(flow))  # the test's class reads the dtype of `flow`
+    copies.flow = library.open(hr.to_bytes(flow))  # the class `Stream` of the tests reads the dtype from the flow
     cases.assert_same_bits(copies.pull(5, 0), flow.sample(3, 5, seed=0))
 
 

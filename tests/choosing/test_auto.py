@@ -1,4 +1,4 @@
-"""`hr.auto`: candidates, the chosen one, and its message where a simple density is as good."""
+"""`hr.auto`: the candidates, the chosen density, and its message where a simple density is as good."""
 
 import copy
 import itertools
@@ -41,7 +41,7 @@ def test_a_flow_beats_the_gaussian_where_rows_are_bent():
     assert choice.table[0].behind == 0.0
     assert named["Gaussian"].behind > 0.5
     assert "Gaussian" not in choice.as_good
-    # The truth: log φ(a) + log φ((b - a²) / 0.3) - log 0.3, of expectation -log 2π - 1 - log 0.3.
+    # The truth log φ(a) + log φ((b - a²) / 0.3) - log 0.3 has the expectation -log 2π - 1 - log 0.3.
     assert choice.table[0].log_likelihood == pytest.approx(-np.log(2 * np.pi) - 1 - np.log(0.3), abs=0.35)
     assert choice.flow.sample(5, seed=0).shape == (5, 2)
     assert choice.diagnosis is not None
@@ -72,9 +72,9 @@ def test_the_default_is_a_candidate(is_small):
 
 @pytest.mark.parametrize(("is_best", "kept"), [(False, 0.0), (True, 3.0 * run.ALL_ROWS)])
 def test_the_default_comes_first_with_most_of_the_time(monkeypatch, is_best, kept):
-    """A clock is moved by trials alone.
+    """Trials alone move the clock.
 
-    The default ends early; a part of the rest is reserved for a fit to all rows.
+    The default candidate ends early; a part of the remaining time is reserved for a fit to all rows.
     """
     now, asked = [100.0], []
 
@@ -124,7 +124,7 @@ def test_held_out_rows_are_not_used_before(monkeypatch):
     fit = hr.MAF.fit
 
     def watched(self, rows, context=None, **given):
-        if "validation" in given:  # the last fit, to all rows, has no part in the table
+        if "validation" in given:  # the table ignores the last fit, to all rows
             seen.extend([rows, given["validation"][0]])
         return fit(self, rows, context, **given)
 
@@ -135,7 +135,7 @@ def test_held_out_rows_are_not_used_before(monkeypatch):
 
 
 def test_the_best_is_fitted_to_all_rows_as_without_a_choice(monkeypatch):
-    """With time left, the flow has the bits of a fit to all rows, and the table the likelihood of the fit before."""
+    """With time left, the flow has the bits of a fit to all rows, and the table the likelihood of the earlier fit."""
     small = tried.candidates(("nsf",), tried.Setting(2, 0, None, None, "float32", 2), is_small=False)[:1]
     monkeypatch.setattr(run, "candidates", lambda *given, **others: small)
     x = banana(600).astype("float32")
@@ -154,13 +154,13 @@ def test_the_best_is_fitted_to_all_rows_as_without_a_choice(monkeypatch):
 def test_the_time_is_kept():
     choice = hr.auto(banana(1000), time_budget=2.0, families=("maf", "nsf", "realnvp"), progress=False)
     begun = [one for one in choice.table if one.flow is not None]
-    assert sum(one.seconds for one in begun) < 6.0  # only to see that nothing hangs, because machines are loaded
+    assert sum(one.seconds for one in begun) < 6.0  # the limit is wide for busy machines
     states = {one.state.split(" after")[0] for one in choice.table}
     assert states <= {"", "dropped", "not begun", "it ended", "to the end of the time"}
 
 
 def test_the_better_half_goes_on(monkeypatch):
-    """Trials that only count the number and the duration of their calls."""
+    """Trials in this test only count their calls, and the seconds that each call gets."""
     asked = []
 
     class Counted(tried.Trial):
@@ -183,13 +183,13 @@ def test_the_better_half_goes_on(monkeypatch):
     assert asked[-1][1] > 2 * asked[0][1]
     assert [one.dropped for one in trials] == [True] * 6 + [False]
     assert [run._state(one) for one in trials[-2:]] == ["dropped after round 3", "to the end of the time"]
-    trials[0].chosen_by = 9.0  # a dropped trial that was better by chance
+    trials[0].chosen_by = 9.0  # by chance a dropped trial is better
     assert run._reached(trials[0]) == -np.inf
     assert run._reached(trials[-1]) == 6.0
 
 
 def test_a_fit_resumes_where_it_stopped(tmp_path, monkeypatch):
-    """The second fit begins with the state of the first one, whose losses it has, and more."""
+    """A second fit begins with the state of the first fit, has its losses, and more."""
     histories, begun, fit = [], [], hr.Flow.fit
 
     def watched(self, *given, **others):
@@ -199,7 +199,7 @@ def test_a_fit_resumes_where_it_stopped(tmp_path, monkeypatch):
 
     monkeypatch.setattr(hr.Flow, "fit", watched)
     looks = itertools.count()
-    monkeypatch.setattr(clock, "now", lambda: 0.005 * next(looks))  # so that a fit is equally fast on every machine
+    monkeypatch.setattr(clock, "now", lambda: 0.005 * next(looks))  # a fit is equally fast on every machine
     fitted, choosing, _ = parted(Sample(banana(2000)), 0)
     setting = tried.Setting(2, 0, None, None, "float32", 0)
     trial = tried.Trial(tried.candidates(("nsf",), setting, is_small=False)[0], 0)
@@ -218,7 +218,7 @@ def test_a_fit_resumes_where_it_stopped(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("slow", [1.0, 1.2])
 def test_rounds_share_the_time(monkeypatch, slow):
-    """A clock is advanced by trials alone: exactly the whole time is used."""
+    """The whole time is used, exactly if trials, which alone move the clock, take as long as they may."""
     now = [100.0]
 
     class Timed(tried.Trial):
@@ -246,7 +246,7 @@ def test_few_rows(rows, features):
     assert "each by a fit to four fifths" in choice.judged_by
     assert choice.flow.sample(3, seed=0).shape == (3, features)
     assert np.isfinite(choice.table[0].log_likelihood)
-    if rows == 4:  # four rows distinguish no densities
+    if rows == 4:  # four rows cannot distinguish densities
         assert choice.name in SIMPLE or choice.as_good
 
 
@@ -278,7 +278,7 @@ def test_context_and_weights():
 
 
 def test_ctrl_c_keeps_the_best_so_far(monkeypatch):
-    """A real signal in the third fit, once it has better weights than fresh ones, ends this fit and the search."""
+    """A real signal in the third fit, when it has better weights than at its start, ends this fit and the search."""
     count, fit, finish = [0], tried.Trial._fit, Run._finish_epoch
 
     def counted(self, fitted, held, seconds, folder):
@@ -352,7 +352,7 @@ def test_densities_that_are_equally_good():
     assert table[2].behind == pytest.approx(0.5)
     assert table[2].behind_error == pytest.approx(np.std([0.5, 0.4, 0.6, 0.5], ddof=1) / 2)
     assert "a Gaussian is as good (within the standard error, or 0.01 nats a row)" in comparison_of("NSF", as_good)
-    for step, found in ((0.009, ("Gaussian",)), (0.02, ())):  # many standard errors, and few nats in one case
+    for step, found in ((0.009, ("Gaussian",)), (0.02, ())):  # both differ by many standard errors
         assert compared([Judged("Gaussian", None, best.log_prob - step, 0.0, "", 0.0), best], best, None)[1] == found
     assert "by more than the standard error" in comparison_of("NSF", ())
     assert [sorted(np.concatenate(folds(n, 5, 0)).tolist()) == list(range(n)) for n in (5, 13)] == [True, True]
@@ -392,7 +392,7 @@ def test_constant_columns_are_kept_aside_and_named():
 @pytest.mark.costly
 @pytest.mark.parametrize("rows", [300, 900])
 def test_periodic_columns(rows):
-    """Every candidate has them; the Gaussian is even around circles; kernels, which end at no seam, are left out."""
+    """All candidates have periodic columns; the Gaussian is even around circles; kernels, with seams, are left out."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((rows, 2))
     x = np.column_stack([rng.vonmises(np.pi + x[:, 0], 4.0), x])
@@ -421,12 +421,12 @@ def test_periodic_columns_given_a_context(periods):
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_columns_of_the_table_stay_apart(columns, monkeypatch):
-    """Likelihoods of rows in large units keep the columns of the table apart."""
+    """Columns of the table stay apart for likelihoods of rows in large units."""
     monkeypatch.setenv("COLUMNS", str(columns))
     found = [Tried(name, -1234.5678, 123.4567, 1234.5678, 123.4567, 1.0, "", None) for name in ("first", "other")]
     lines = str(Choice(None, "first", tuple(found), (), None, "rows", False, 1.0)).splitlines()
     assert max(map(len, lines)) <= columns
-    if columns == 60:  # a list
+    if columns == 60:  # narrow tables become lists
         assert "  nats a row: -1234.5678 ± 123.4567" in lines
         return
     assert lines[3].split() == ["other", "-1234.5678", "±", "123.4567", "1234.5678", "±", "123.4567", "1.0", "s"]

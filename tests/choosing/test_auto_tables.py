@@ -1,5 +1,5 @@
-"""`hr.auto` for tables in their original form: whole numbers, truth values, constant columns, missing and repeated
-values.
+"""`hr.auto` takes tables in their original form: whole numbers, truth values, constant columns, missing values and
+values that repeat.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ pandas = pytest.importorskip("pandas")
 polars = pytest.importorskip("polars")
 
 QUICK = {"time_budget": 0.5, "families": ("maf",), "progress": False}
-SIMPLE = {"time_budget": 300.0, "families": ("dual-ascent",), "progress": False}  # this family takes no context
+SIMPLE = {"time_budget": 300.0, "families": ("dual-ascent",), "progress": False}  # dual ascent takes no context
 RATE = 3.0
 LIBRARIES = {"pandas": pandas.DataFrame, "polars": polars.DataFrame}
 
@@ -30,19 +30,19 @@ def columns(rows=700, seed=0):
 
 
 def with_gaps(library):
-    """A table each of whose first three columns misses a value, and the rows that miss one."""
+    """Return a table whose first three columns miss a value each, and the indices of the rows without them."""
     values = {name: column.tolist() for name, column in columns().items()}
     values["count"][2] = values["yes"][5] = values["size"][7] = None
     if library == "polars":
         return polars.DataFrame(values), [2, 5, 7]
-    frame = pandas.DataFrame(values)  # truth values and None are objects in this frame
+    frame = pandas.DataFrame(values)  # truth values with None are objects
     frame["count"] = frame["count"].astype("Int64")
     return frame, [2, 5, 7]
 
 
 @pytest.fixture(scope="module", params=LIBRARIES)
 def chosen(request):
-    """A table without gaps and the choice for it."""
+    """Return the name of a library, its table without gaps, and the choice for this table."""
     frame = LIBRARIES[request.param](columns())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -65,7 +65,7 @@ def test_kinds_of_columns(chosen):
 
 
 def labelled(rows):
-    """Labels, truth values that depend on them, and a normal number with a mean for each; the true log likelihoods."""
+    """Labels, truth values, and normal values that depend on both; log-likelihoods of the first two, and of all."""
     rng = np.random.default_rng(rows)
     kind = rng.random(rows) < 0.7
     share = np.where(kind, 0.9, 0.2)
@@ -141,7 +141,7 @@ def test_arrays_noise_and_bounds():
     counts = rng.poisson(RATE, (600, 2))
     choice = hr.auto(counts, bounds=[(0, None), None], **QUICK)
     assert [one.kind for one in choice.columns.table.columns] == ["integer", "integer"]
-    assert choice.sample(3000, seed=0)[:, 0].min() == 0.0  # zeros are on the bound, and no value is below it
+    assert choice.sample(3000, seed=0)[:, 0].min() == 0.0  # zeros are on the bound, and no sample is below 0
     assert choice.columns.dtype == "float64"
     assert hr.auto(counts.astype(float), discrete=[1], spread={0: 0.5}, **QUICK).columns.table.columns[0].width == 0.5
     rounded = rng.standard_normal((600, 2)).round(1)
@@ -171,9 +171,9 @@ def test_columns_in_another_order_are_refused(chosen):
             match=r"x: expected the columns of the fit in their order, .* got them in the order 'yes', 'count'",
         ):
             call(other)
-    renamed = hr.auto(table, names=["a", "b", "c", "d"], **QUICK)  # of a frame with other names
+    renamed = hr.auto(table, names=["a", "b", "c", "d"], **QUICK)  # `names` replaces the names of the frame
     assert np.isfinite(renamed.log_prob(table)).all()
-    assert np.isfinite(choice.log_prob(table.to_numpy().astype(float))).all()  # arrays without names cannot be checked
+    assert np.isfinite(choice.log_prob(table.to_numpy().astype(float))).all()  # arrays have no names to check
 
 
 def test_a_choice_in_place_of_a_flow_names_its_attributes(chosen):

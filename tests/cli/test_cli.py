@@ -1,4 +1,4 @@
-"""The command line: outputs and files of each command."""
+"""The outputs and files of each command of the command line."""
 
 import dataclasses
 import inspect
@@ -59,7 +59,7 @@ def test_threads(run, result):
 
 
 def test_fit_is_the_fit_of_python(folder, result):
-    """With the rows held out that the command chose, `Flow.fit` gives the same bits."""
+    """`headrace fit` gives the bits of `Flow.fit` with the rows that the command holds out."""
     x = table()
     write_csv("t.csv", x, NAMES)
     report = result("fit", "t.csv", "-o", "f.safetensors", "--seed", 5, "--validation", 0.25, *SHORT)
@@ -73,7 +73,7 @@ def test_fit_is_the_fit_of_python(folder, result):
 
     assert (report["training_rows"], report["held_out_rows"], report["features"]) == (150, 50, 3)
     assert report["log_likelihood"] == pytest.approx(flow.log_prob(held_out).mean(dtype="f8"), rel=1e-12)
-    # Cross-validation mixes the identity into the correlations: its share is one of these.
+    # Cross-validation mixes the identity into the correlations, with one of these shares.
     centred, std = held_out - train.mean(0), train.std(0)
     found = []
     for share in (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0):
@@ -109,7 +109,7 @@ def test_fit_prints_both_likelihoods_and_shows_progress_on_the_standard_error(fo
 
 
 def test_fit_with_context_and_weights(folder, result):
-    """Rows of weight 0 may hold anything; a weight of 2 in a Gaussian is a row twice."""
+    """Rows of weight 0 may have any values; a weight of 2 counts in a Gaussian like a repeated row."""
     x = table()
     weights = cases.rng("weights").integers(0, 3, 200)
     for name in ("a.csv", "b.csv"):
@@ -125,7 +125,7 @@ def test_fit_with_context_and_weights(folder, result):
     assert one["training_rows"] == np.count_nonzero(weights)
     np.save("twice.npy", np.repeat(x, weights, axis=0))
     twice = result("fit", "twice.npy", "-o", "t.safetensors", "--context", 2, "--validation", 0, *SHORT)
-    # Folds of the Gaussian's cross-validation are different.
+    # The folds of the cross-validation of a Gaussian differ between weighted and repeated rows.
     assert one["gaussian_log_likelihood"] == pytest.approx(twice["gaussian_log_likelihood"], abs=0.05)
 
 
@@ -147,13 +147,13 @@ def test_every_flow(folder, result, name):
     assert type(flow) is kind.make
     assert flow.dtype == np.float64
     if "transforms" in kind.takes:
-        assert len(flow) == 3 + 1  # and a Standardize
+        assert len(flow) == 3 + 1  # three transforms and a Standardize
     assert result("sample", "f.safetensors", "-n", 2, "-o", "s.npy", *(["--context", 2.0] * bool(flow.context)))
 
 
 @pytest.mark.parametrize("matmul", ["bf16", "bf16x3", "bf16x6", "bf16_tiles"])
 def test_products_in_bf16(matmul, folder, run, result):
-    """The setting is kept in the file, and used by scores."""
+    """A file keeps the setting `matmul`, and scores use it."""
     np.save("t.npy", table())
     result("fit", "t.npy", "-o", "f.safetensors", "--flow", "MAF", "--set", f"matmul={matmul}", *SHORT)
     flow = hr.load("f.safetensors")
@@ -168,7 +168,7 @@ def test_products_in_bf16(matmul, folder, run, result):
 
 
 def test_a_dual_ascent(folder, run, result):
-    """The report of an ascent counts steps in addition to epochs; its options differ from those of networks."""
+    """The report of a dual ascent counts steps in addition to epochs; its options differ from those of networks."""
     np.save("t.npy", table())
     report = result("fit", "t.npy", "-o", "f.safetensors", "--flow", "DualAscentFlow", "--set", "steps=2", "--seed", 5)
     flow = hr.load("f.safetensors")
@@ -237,7 +237,7 @@ def test_an_argument_that_a_flow_does_not_take(folder, run):
     ],
 )
 def test_wrong_values_of_set_are_refused_by_name(folder, run, change, message):
-    """The error comes before the table is read."""
+    """Errors of `--set` come before the table is read."""
     outcome = run("fit", "none.npy", "-o", "f", "--flow", "PlanarFlow", "--hidden", "8", "--set", change)
     assert outcome[:2] == (2, "")
     assert outcome[2].startswith("headrace fit: error: argument --set: ")
@@ -283,7 +283,7 @@ def test_each_old_option_of_a_fit_has_a_successor():
 
 @pytest.mark.parametrize("name", _offered.FLOWS)
 def test_every_argument_of_a_flow_is_an_option(folder, run, name, monkeypatch):
-    """All settings at once, with values other than the defaults: they arrive at the constructor."""
+    """Values of all settings at once, other than the defaults, arrive at the constructor of the flow."""
     np.save("t.npy", table())
     kind, given = _offered.FLOWS[name], {}
     values = {
@@ -335,7 +335,7 @@ def test_one_row_and_one_column(folder, run):
     report = json.loads(out)
     assert (report["training_rows"], report["held_out_rows"]) == (1, 0)
     assert report["gaussian_log_likelihood"] is None
-    kept, shifted = err.splitlines()  # a constant column, and no other one beside it
+    kept, shifted = err.splitlines()  # both warnings are about the constant column
     assert kept == "headrace: warning: t.npy: column 0 has one number in all rows (1), and is kept aside"
     assert "column 0 is constant in the training part" in shifted
 
@@ -395,7 +395,7 @@ def test_columns_are_remembered_by_name(folder, run, result):
     assert_array_equal(np.load("s.npy"), flow.log_prob(x[:, :2], x[:, 2:]))
     result("score", "f.safetensors", "other.csv", "-o", "s.npy", "--columns", "mass,1", "--context", "2")
     assert_array_equal(np.load("s.npy"), flow.log_prob(x[:, :2], x[:, 2:]))
-    np.save("t.npy", x)  # without names, the indices count
+    np.save("t.npy", x)  # indices choose columns of a table without names
     result("score", "f.safetensors", "t.npy", "-o", "s.npy", "--context", "2")
     assert_array_equal(np.load("s.npy"), flow.log_prob(x[:, :2], x[:, 2:]))
 
@@ -511,7 +511,7 @@ def test_sample(folder, run, result):
 
 
 def test_samples_have_the_digits_of_the_table(folder, run, result):
-    """Times of 1.7e9 whose spread is half a minute: float32 would have only a few different ones."""
+    """Times of 1.7e9 with a spread of half a minute would have only a few different samples in float32."""
     x = 1.7e9 + 30.0 * cases.rows(500, 1, "float64", "times")
     for name, kind in (("t.npy", "f8"), ("t.csv", "f8"), ("single.npy", "f4")):
         write_csv(name, x, ["t"]) if name == "t.csv" else np.save(name, x.astype(kind))

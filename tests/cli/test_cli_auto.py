@@ -1,4 +1,4 @@
-"""`headrace fit --auto`: the table is printed, and the best is saved."""
+"""`headrace fit --auto` prints the table of densities, and saves the best density."""
 
 import json
 
@@ -24,7 +24,7 @@ def test_auto(folder, run, result):
     assert (code, err) == (0, "")
     assert "kernel density" in out
     assert "(headrace diagnose FLOW DATA looks at it" in out
-    assert "result." not in out  # the command line has no such object
+    assert "result." not in out  # the command line has no object `result`
     assert "saved to f.safetensors" in out
     assert result("score", "f.safetensors", "t.csv", "-o", "l.npy")["rows"] == 800
     report = result("fit", "t.csv", "-o", "f.safetensors", "--auto", "--time-budget", 1, "--context", "b")
@@ -61,7 +61,7 @@ def test_the_number_of_rows_from_a_long_table_is_reported(folder, run, monkeypat
 
 
 def test_a_diagnosis_calls_columns_by_their_names(folder, run, monkeypatch):
-    """Quotes included, which some names have."""
+    """Names of columns in a diagnosis are complete, with the quotes that some names have."""
     names, look = [], run_of_choices.search
 
     def watched(sample, called, *given, **others):

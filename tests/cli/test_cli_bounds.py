@@ -1,4 +1,4 @@
-"""The options ``--bounds`` and ``--periodic`` of ``headrace fit``."""
+"""The options ``--bounds`` and ``--periodic`` of ``headrace fit`` for columns within bounds and on circles."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.programs
 
 
 def bounded(names="age,share", first=()):
-    """A table of a positive column, a share, and a first column."""
+    """Write a table of the columns in `first`, a positive column, and a share."""
     rng = np.random.default_rng(0)
     x = np.column_stack([*first, rng.gamma(2.0, 3.0, 300), rng.beta(2.0, 5.0, 300)])
     return write("t.csv", f"{names}\n" + "\n".join(",".join(map(repr, row)) for row in x.tolist()))

@@ -1,4 +1,4 @@
-"""The command line and tables with text: columns with a probability for each value."""
+"""The command line gives columns of text in a table a probability for each value."""
 
 import csv
 import importlib.util
@@ -41,12 +41,12 @@ def scores(run, table):
 
 
 def test_text_has_a_probability(folder, run, result):
-    """In a table with text scores, samples and diagnoses have its labels by default."""
+    """A table with text has its labels in scores, samples and diagnoses by default."""
     write("t.csv", lines())
     code, out, err = run("fit", "t.csv", "-o", "f", "--held-out", "h.csv", *SHORT)
     assert code == 0, err
     assert "left out: column 'name' (text)" in err
-    assert "Gaussian" not in out  # a Gaussian has a density of all columns
+    assert "Gaussian" not in out  # no Gaussian has a density of labels
     with pytest.warns(FutureWarning):
         table = hr.load("f")
     assert isinstance(table.flow, hr.MixedDensity)
@@ -69,7 +69,7 @@ def test_text_has_a_probability(folder, run, result):
 
 
 def test_a_fit_reads_a_table_equally_often_for_any_number_of_columns(folder, run, monkeypatch):
-    """The kinds of all columns come from one look at the first lines; they had taken two looks for each column."""
+    """The kinds of all columns are found by one look at the first lines, for any number of columns."""
     looks, cells = [], _text.Text._cells
     monkeypatch.setattr(_text.Text, "_cells", lambda *rest: looks.append(rest) or cells(*rest))
     counts = []
@@ -117,7 +117,7 @@ def test_missing_values_have_a_probability(folder, run):
 
 @pytest.mark.parametrize("missing", ["drop", "model"])
 def test_scores_are_those_of_python_to_the_last_bit(folder, run, missing):
-    """Labels, a frequent value, repeated values that are spread, and missing values."""
+    """Scores are those of Python for labels, a frequent value, repeated values that get noise, and missing values."""
     pandas = pytest.importorskip("pandas")
     rng = np.random.default_rng(1)
     rows = [[kind, rain, size, f"{rng.normal():.1f}"] for kind, rain, size, _ in lines()]
@@ -148,7 +148,7 @@ def test_text_is_left_out(folder, run, options):
 
 
 def test_text_has_a_probability_beside_a_chosen_density(folder, run):
-    """`--auto` searches for the density of the numbers given the labels, as `headrace.auto` does, and without gates."""
+    """`--auto` searches for a density of the numbers given the labels, as `headrace.auto` does, and without gates."""
     write("t.csv", lines(), ("kind", "rain", "size", "name"))
     short = ("--auto", "--time-budget", 0.5, "--quiet")
     code, out, err = run("fit", "t.csv", "-o", "f", "--held-out", "h.csv", *short)
@@ -215,7 +215,7 @@ def test_parquet(folder, run):
 
 
 def test_labels_of_several_files(folder, run):
-    """The labels of all files, in any order of their columns."""
+    """A fit of several files has the labels of all files, in any order of the columns."""
     rows = lines()
     write("a.csv", [row[:3] for row in rows[:300] if row[0] != "fir"], ("kind", "rain", "size"))
     write("b.csv", [row[2::-1] for row in rows[300:]], ("size", "rain", "kind"))

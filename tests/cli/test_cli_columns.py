@@ -1,4 +1,4 @@
-"""The command line with original tables: whole numbers, missing values, constant and repeated columns."""
+"""The command line takes original tables: whole numbers, missing values, constant and repeated columns."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_types_of_files_are_known(folder, run):
 
 
 def test_text_of_truth_values(folder, run, result):
-    """Truth values have the form of pandas and polars; a column of truth values and numbers is neither."""
+    """Truth values may have the form of pandas or of polars; a column of truth values and numbers is refused."""
     x = rows(300)
     words = np.where(x[:, 0] > 3, "True", "False")
     lines = ["yes,size", *(f"{word},{size:.6g}" for word, size in zip(words, x[:, 1], strict=True))]
@@ -108,7 +108,7 @@ def test_a_file_without_the_note_is_as_before(folder, result):
     write("t.csv", rows()[:, 1:2], "size")
     result("fit", "t.csv", "-o", "f", *SHORT)
     assert "table" not in files.read_notes("f")
-    files.save(hr.Flow.load("f"), "g", {"table": '{"columns": [{"kind": "odd"}]}'})  # of another program
+    files.save(hr.Flow.load("f"), "g", {"table": '{"columns": [{"kind": "odd"}]}'})  # another program wrote this note
     assert result("score", "g", "t.csv", "-o", "l.npy")["rows"] == 400
 
 
@@ -126,7 +126,7 @@ def test_kinds_are_those_that_all_files_agree_on(folder, run):
     x = rows(60)
     for i, count in enumerate((x[:, 0].astype(int), x[:, 0] + 0.5)):
         named = {"yes": x[:, 0] > 3, "count": count, "size": x[:, 1]}
-        names = ["yes", "count", "size"][:: 1 - 2 * i]  # in another order
+        names = ["yes", "count", "size"][:: 1 - 2 * i]  # the second file has another order
         parquet.write_table(pyarrow.table({name: named[name] for name in names}), f"t{i}.parquet")
     code, _, err = run("fit", "t0.parquet", "t1.parquet", "-o", "f", *SHORT)
     assert code == 0, err
@@ -140,7 +140,7 @@ def test_missing_rows_are_left_out_later_too(folder, run, result):
     x = rows(200)
     write("t.csv", x)
     lines = (folder / "t.csv").read_text().splitlines()
-    lines[4], lines[7] = "3,,2.5", "2,0.5,nan"  # the second gap is in the constant column
+    lines[4], lines[7] = "3,,2.5", "2,0.5,nan"  # the second value is missing in the constant column
     (folder / "u.csv").write_text("\n".join(lines) + "\n")
     assert run("fit", "u.csv", "-o", "f", "--discrete", "count", *SHORT)[0] == 1
     dropped = ("--discrete", "count", "--missing", "drop")
@@ -173,7 +173,7 @@ def test_truth_values_are_seen_below_a_first_row_that_misses_one(folder, run):
 
 
 def test_a_diagnosis_sees_the_noise_of_the_fit(folder, run, monkeypatch):
-    """The rows of the fit have the same values, and other rows a noise of their own."""
+    """A diagnosis adds the fit's noise to the rows of the fit, and different noise to other rows."""
     x = np.column_stack([rows(300), np.where(np.arange(300) % 7 == 0, 0.0, 1.0)])
     write("t.csv", x, "count,size,unit,w")
     seen, fit = [], hr.MAF.fit
@@ -194,4 +194,4 @@ def test_a_diagnosis_sees_the_noise_of_the_fit(folder, run, monkeypatch):
     assert (training[x[:, 3] > 0] == seen[0]).all()
     assert (np.round(found[:, 0]) == x[:, 0]).all()
     assert (found[:, 0] != training[:, 0]).all()
-    assert np.allclose(found[:, 1], x[:, 1], atol=1e-8)  # the text has ten digits
+    assert np.allclose(found[:, 1], x[:, 1], atol=1e-8)  # numbers in text have ten digits

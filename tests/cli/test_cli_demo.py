@@ -1,4 +1,4 @@
-"""`headrace bench` and `headrace demo`."""
+"""`headrace bench` counts arithmetic, and `headrace demo` fits stars."""
 
 import sys
 
@@ -43,8 +43,8 @@ def test_copy_bandwidth():
 
 @pytest.mark.parametrize("make", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF])
 def test_bench_counts_the_arithmetic(make):
-    """Compared with the number of weights: each counts once, in training three times, except in the first layer at the
-    data's side.
+    """Operations are counted by weights: each weight counts once, and in training three times, except in the first
+    layer at the data's side.
     """
     flow = make(5, transforms=2, hidden=(16, 8))  # couplings take turns with 3 and 2 columns
     layers = [[np.count_nonzero(mask) for mask in t.to_dense()[2]] for t in flow.transforms[:-1]]
@@ -54,7 +54,7 @@ def test_bench_counts_the_arithmetic(make):
 
 @pytest.fixture
 def small_table(monkeypatch):
-    """The demo of a few hundred stars."""
+    """Let the demo have a few hundred stars."""
     train, held_out = demo.load_stars()
     monkeypatch.setattr(demo, "load_stars", lambda: (train[:400], held_out[:100]))
     monkeypatch.setattr(demo, "PIXELS", 40)
@@ -92,7 +92,7 @@ def test_demo_draws_nothing_without_matplotlib(monkeypatch):
 
 
 def test_stars_are_those_of_the_published_split():
-    """The Gaussian of the stars to fit gives those held out −2.82 nats, in units of the standard deviations."""
+    """The Gaussian of the training stars gives the held-out stars −2.82 nats, in units of the standard deviations."""
     train, held_out = demo.load_stars()
     assert train.shape == (53916, 2)
     assert held_out.shape == (5993, 2)

@@ -1,4 +1,4 @@
-"""`headrace diagnose`: its output, and its page and pictures."""
+"""`headrace diagnose`: its output, its page and its pictures."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.programs
 
 @pytest.fixture
 def fitted(folder, run):
-    """A flow of two columns given a third, and tables of rows that it was and was not fitted to."""
+    """Fit a flow of two columns given a third, and write tables of its training rows and of new rows."""
     x = table(300)
     write_csv("t.csv", x[:200], NAMES)
     write_csv("held.csv", x[200:], NAMES)

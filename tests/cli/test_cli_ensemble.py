@@ -46,14 +46,14 @@ def test_scores_and_samples(folder, run, result):
 
 
 def test_ctrl_c_saves_the_members_that_were_begun(folder, run, monkeypatch, set_threads):
-    set_threads(1)  # one member after another
+    set_threads(1)  # with one thread members are fitted in turn
     passed = _fit_run.ArrayRun.one_pass
     fitted = []
 
     def one_pass(self):
         if self.flow not in fitted:
             fitted.append(self.flow)
-        if len(fitted) == 2 and self.history.best_epoch > 0:  # the second member has better weights than fresh ones
+        if len(fitted) == 2 and self.history.best_epoch > 0:  # the second member has better weights now
             raise KeyboardInterrupt
         return passed(self)
 
@@ -86,7 +86,7 @@ def test_a_time_budget_ends_a_fit(folder, run, result):
 
 
 def test_high_effort_is_that_of_python(folder, result):
-    """The flow has residual blocks by default."""
+    """`--effort high` gives the flow of Python, with residual blocks by default."""
     x = table(600)
     write_csv("t.csv", x, NAMES)
     report = result("fit", "t.csv", "-o", "f.safetensors", "--seed", 5, "--effort", "high", *SHORT)
@@ -99,7 +99,7 @@ def test_high_effort_is_that_of_python(folder, result):
 
 
 def test_members_have_a_file_of_their_own(folder, result):
-    """The file of the flow is the same with and without `--keep`, and the mixture is that of Python."""
+    """The option --keep does not change the file of the flow, and writes the mixture of Python."""
     x = table(600)
     write_csv("t.csv", x, NAMES)
     fit = ("fit", "t.csv", "--seed", 5, "--effort", "high", *SHORT)

@@ -1,4 +1,4 @@
-"""Errors of the command line: one line that names the fault, and its exit code."""
+"""An error of the command line is one line that names the fault, with its exit code."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from headrace.rows import _files as _tables
 
 pytestmark = pytest.mark.programs
 
-# The contents of the file, further options, and patterns in the one line of the error.
+# Refused tables: a function that writes the file, further options, and patterns in the line of the error.
 BAD_TABLES = {
     "no file": (lambda: "none.csv", [], ["none.csv: No such file"]),
     "a folder": (
@@ -155,7 +155,7 @@ def test_bad_tables_are_reported_in_one_line(folder, run, case):
         assert not os.path.exists("f.safetensors")
 
 
-# Arguments after "headrace", where t.npy has three columns and two flows lie in the folder, and patterns.
+# Refused calls: arguments after "headrace", where t.npy has three columns and the folder has two flows, and patterns.
 BAD_CALLS = {
     "no folder for a flow": (["fit", "t.npy", "-o", "no/f.safetensors"], ["--output", "no/f.safetensors"]),
     "no folder for densities": (["score", "flow.safetensors", "t.npy", "-o", "no/s.npy"], ["--output", "no/s.npy"]),
@@ -189,7 +189,7 @@ def test_bad_calls_are_reported_in_one_line(folder, run, case):
     check_error(*run(*arguments), patterns)
 
 
-# Arguments, and patterns in the one line.
+# Wrong usage: arguments, and patterns in the line of the error.
 BAD_USAGE = {
     "no command but an option": (["--quiet"], ["required: COMMAND"]),
     "an unknown command": (["paint"], ["paint"]),

@@ -31,7 +31,7 @@ FAST = ("--flow", "MAF", "--transforms", 2, "--hidden", "16", "--learning-rate",
 
 
 def is_better(run, *_):
-    """Whether there are better weights than fresh ones."""
+    """Whether a run has better weights than those of the fresh flow."""
     return run.history.best_epoch > 0
 
 
@@ -109,7 +109,7 @@ MOMENTS = {
     ],
 )
 def test_ctrl_c_before_there_are_better_weights_leaves_the_file(flow, moment, folder, run, monkeypatch):
-    np.save("t.npy", np.exp((table(2000) - 2.0) * [1.0, 0.1, 10.0]))  # skewed, so that there is a trial
+    np.save("t.npy", np.exp((table(2000) - 2.0) * [1.0, 0.1, 10.0]))  # skewed columns, so that the fit tries marginals
     small_flow("good.safetensors")
     with open("good.safetensors", "rb") as file:
         before = file.read()
@@ -142,7 +142,7 @@ def test_ctrl_c_before_the_first_step_of_an_ascent_leaves_the_file(folder, run, 
 
 @pytest.mark.parametrize(("begun", "code"), [(0, False), (1, True)])
 def test_ctrl_c_in_a_search_saves_the_tried_density(begun, code, folder, run, monkeypatch):
-    """A Gaussian needs no search: a Gaussian alone does not replace a file."""
+    """Ctrl-C saves the density that was tried; a Gaussian alone, which needs no search, does not replace a file."""
     np.save("t.npy", table(2000))
     small_flow("good.safetensors")
     with open("good.safetensors", "rb") as file:
@@ -186,7 +186,7 @@ def test_a_signal_to_a_process_that_fits(folder):
     )
     process = command("fit", "t.npy", "-o", "f.safetensors", *FAST, *forever)
     best = 0
-    while not best:  # an epoch is better than fresh weights
+    while not best:  # the loop waits for an epoch better than the fresh weights
         assert process.poll() is None
         time.sleep(0.01)
         if os.path.exists("fit.state"):
@@ -210,7 +210,7 @@ def test_a_reader_that_ends_early(folder):
     assert process.stderr.read() == ""
     process.stderr.close()
     process = command("info")
-    process.stdout.close()  # before anything was written: only the last flush can fail
+    process.stdout.close()  # stdout is closed before any output: only the last flush can fail
     time.sleep(0)
     assert process.wait(timeout=60) == 141
     assert process.stderr.read() == ""

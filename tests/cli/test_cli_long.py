@@ -1,4 +1,4 @@
-"""Fits of tables that are longer than the buffer: read again in each epoch, and never as a whole."""
+"""Tables longer than the buffer are read again in each epoch of a fit, and never as a whole."""
 
 import json
 import os
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.programs
 
 @pytest.fixture
 def whole(monkeypatch):
-    """Record the largest number of rows that are read together."""
+    """A list of the numbers of rows that are read together."""
     sizes, opened = [], _joined.Columns._opened
 
     def noted(self, *given):
@@ -34,7 +34,7 @@ def whole(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["npy", "csv", "parquet"])
 def test_a_long_table_is_fitted_as_a_stream(folder, result, whole, kind):
-    """The fit is as good as one in memory, on the same number of held-out rows."""
+    """A fit of a long table is as good as one in memory, on as many held-out rows."""
     x = table(3000)
     path = written(f"t.{kind}", x)
     settings = ("--epochs", 8, "--transforms", 2, "--hidden", "16", "--quiet")
@@ -86,7 +86,7 @@ def test_an_ascent_takes_some_rows(folder, run):
         "--json",
     )
     assert code == 0, err
-    assert "400 of 1,350 rows" in err  # a tenth is held out
+    assert "400 of 1,350 rows" in err  # a tenth of the rows is held out
     assert json.loads(out)["steps"] == 2
 
 
@@ -155,7 +155,7 @@ def test_columns_without_information_are_reported(folder, run):
 
 
 def counted(rows=1000):
-    """Counts with gaps of two, truth values, sizes to one digit, and a constant column."""
+    """Return counts with gaps of two, truth values, sizes to one digit, and a constant column."""
     rng = np.random.default_rng(0)
     count = 2.0 * rng.poisson(2.0, rows)
     size = (rng.standard_normal(rows) + count).round(1)
@@ -167,7 +167,7 @@ COUNTED = ("--discrete", "0,1", "--spread", "2=0.1")
 
 @pytest.mark.parametrize("kind", ["npy", "csv", "parquet"])
 def test_a_long_table_gets_the_noise_of_one_in_memory(folder, run, result, whole, monkeypatch, kind):
-    """Rows of a fit have the same values wherever they are stored; samples invert the treatment."""
+    """Rows of a fit have the same values in memory and in a long file; samples invert the treatment of columns."""
     x = counted()
     path = written(f"t.{kind}", x, None)
     rows, fit = [], hr.Flow.fit
@@ -193,7 +193,7 @@ def test_a_long_table_gets_the_noise_of_one_in_memory(folder, run, result, whole
     assert (drawn[:, 3] == 2.5).all()
     result("score", "long", path, "-o", "l.npy")
     assert np.isfinite(np.load("l.npy")).all()
-    again = Path(path).with_stem("again")  # one file for both is refused
+    again = Path(path).with_stem("again")  # one file as both tables is refused
     again.write_bytes(Path(path).read_bytes())
     report = result("diagnose", "long", path, "--training", str(again), "--quiet")
     assert report["rows"] == 1000

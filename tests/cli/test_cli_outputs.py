@@ -1,4 +1,4 @@
-"""Files of the command line: whole files, never over an input, with harmless names."""
+"""Files that the command line writes are whole, replace no input, and have harmless names of columns."""
 
 import csv
 import errno
@@ -81,7 +81,7 @@ def test_the_file_behind_the_standard_output_is_not_replaced(folder):
 @pytest.mark.costly
 @pytest.mark.parametrize("name", ["s.csv", "s.npy", "s.parquet"])
 def test_a_full_disk_leaves_the_old_file(folder, name):
-    """A limit of a file's size simulates a full disk."""
+    """A limit on the size of files simulates a full disk."""
     small_flow()
     write(name, "old")
     os.chmod(name, 0o640)
@@ -164,7 +164,7 @@ def test_names_of_columns_do_no_harm_in_a_spreadsheet_or_a_terminal(folder, run)
     written = (folder / "s.csv").read_text("utf-8")
     for text in (written, run("sample", "f.safetensors", "-n", 2)[1]):
         assert next(csv.reader(text.splitlines())) == HARMLESS
-    assert run("score", "f.safetensors", "t.csv", "-o", "s.npy")[0] == 0  # names are stored unchanged
+    assert run("score", "f.safetensors", "t.csv", "-o", "s.npy")[0] == 0  # the file of the flow has the names unchanged
     write("bad.csv", "a,b\n1,\x1b[31mred\n")
     write("\x1b[31m.csv", "a,b\n1,x\n")
     for name in ("bad.csv", "\x1b[31m.csv", "none\x1b.csv"):
@@ -182,7 +182,7 @@ def test_columns_of_the_same_name_in_parquet_are_named(folder, run):
         *run("fit", "t.parquet", "-o", "f.safetensors"), ["t.parquet: expected different names of columns, got 'a' 2"]
     )
     assert run("fit", "t.parquet", "-o", "f.safetensors", "--columns", "b", *SHORT)[0] == 0
-    # A file of older versions.
+    # A file of an older version may have equal names of columns.
     files.save(hr.MAF(3), "f.safetensors", {"columns": json.dumps({"features": ["a", "b", "a"], "context": []})})
     patterns = ["s.parquet: expected different names of columns", "'a' 2 times"]
     check_error(*run("sample", "f.safetensors", "-n", 3, "-o", "s.parquet"), patterns)

@@ -1,4 +1,4 @@
-"""Scores of many tables, in one file or in a folder with a file for each, which is resumed after a kill."""
+"""Scores of many tables are in one file, or in a folder with a file for each table, which is resumed after a kill."""
 
 import json
 import os
@@ -21,7 +21,7 @@ KINDS = pytest.mark.parametrize("kind", ["npy", "csv", "parquet"])
 
 
 def parts(kind, rows=400, files=3, folder="data"):
-    """Tables in a folder; the rows of all of them."""
+    """Write tables into a folder, and return the rows of all tables."""
     if kind == "parquet":
         pytest.importorskip("pyarrow")
     os.makedirs(folder, exist_ok=True)
@@ -94,12 +94,12 @@ def test_spreads_of_ensembles_and_columns_in_another_order(folder, result):
 
 
 def kept(folder):
-    """The existing files of scores, and the date of each."""
+    """Return the finished files of scores in a folder, with the inode of each."""
     return {name: os.stat(f"{folder}/{name}").st_ino for name in os.listdir(folder) if not name.endswith(".json")}
 
 
 def killed_in(monkeypatch, number):
-    """Simulate that the process dies when the scores of a table are half written."""
+    """Let the process die when the scores of the `number`-th table are half written."""
     write, seen = _writing.write_parts, []
 
     class Killed(BaseException):
@@ -128,14 +128,14 @@ def test_scores_go_on_after_a_kill(folder, run, result, monkeypatch, kind, numbe
     assert len(before) == number - 1
     report = result("score", "flow.safetensors", "data", "-o", "scores/")
     after = kept("scores")
-    assert before.items() <= after.items()  # finished files were not touched
+    assert before.items() <= after.items()  # finished files are not written again
     assert_array_equal(scores_in("scores")[1], flow.log_prob(x))
     assert (report["rows"], report["tables_done_before"]) == (400, number - 1)
 
 
 @pytest.mark.costly
 def test_a_process_that_is_killed(folder, result):
-    """Killed at any moment: existing files are whole, and the same command finishes the others."""
+    """After a kill at any moment existing files are whole, and the same command finishes the others."""
     hr.MAF(3, transforms=8, hidden=(128, 128)).save("flow.safetensors")
     parts("npy", 100_000, 20)
     process = command("score", "flow.safetensors", "data", "-o", "scores/", "--quiet", "--threads", 1)
@@ -178,7 +178,7 @@ def test_scores_of_anything_else_are_refused(folder, run, result):
         json.dump(record, file)
     os.remove("scores/part-1.npy")
     assert result(*score)["tables_done_before"] == 2
-    np.save("data/part-3.npy", x)  # more tables may be added
+    np.save("data/part-3.npy", x)  # a new table may be added
     assert result(*score)["tables_done_before"] == 3
 
 
@@ -190,7 +190,7 @@ def test_a_table_that_changes_while_it_is_read_is_reported(folder, run, monkeypa
 
     def changed(file):
         marks.append(file)
-        return mark(file) + " now" * (len(marks) == 5)  # three at first, then after each table
+        return mark(file) + " now" * (len(marks) == 5)  # marks are taken three times first, then after each table
 
     monkeypatch.setattr(_parts, "mark", changed)
     code, out, err = run("score", "flow.safetensors", "data", "-o", "scores/", "--quiet")
@@ -199,7 +199,7 @@ def test_a_table_that_changes_while_it_is_read_is_reported(folder, run, monkeypa
 
 
 def test_scores_of_other_arrays_are_refused(folder, run, result):
-    """Archives of several arrays: the folder remembers which of them was scored."""
+    """Of archives with several arrays, the folder of scores remembers the name of the scored array."""
     flow, x = small_flow(), table(60)
     os.mkdir("data")
     for i in range(2):
@@ -227,7 +227,7 @@ def test_marks_distinguish_tables(tmp_path, size):
     path.write_bytes(content + b"x")
     assert _parts.mark(str(path)) != mark
     path.write_bytes(content)
-    # The first and the last byte of both ends, and of each position between them.
+    # Changes of the first and the last byte of both ends, and of each sample between, change the mark.
     between = [size * i // (_parts.SAMPLES + 1) for i in range(1, _parts.SAMPLES + 1)]
     begins = [0, max(size - _parts.EDGE, 0), *between]
     lengths = [_parts.EDGE, _parts.EDGE, *[_parts.SAMPLE] * len(between)]

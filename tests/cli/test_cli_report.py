@@ -1,4 +1,4 @@
-"""`headrace report`, from a table to a judged page, and the rows that `headrace fit --held-out` sets apart."""
+"""`headrace report` makes a judged page from a table; `headrace fit --held-out` sets rows apart."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ def read(path):
 
 
 def test_rows_held_out_are_a_tenth_that_the_fit_does_not_see(folder, run, result):
-    """Rows held out are as in the table, and changing them does not change the fit."""
+    """Rows in the file of --held-out are as in the table, and other values of these rows do not change the fit."""
     x = table(300).astype(np.float64).round(3)
     write_csv("t.csv", x, NAMES)
     how = ("--context", "age", "--held-out", "held.csv", *SHORT)
@@ -69,7 +69,7 @@ def test_errors_of_rows_held_out(folder, run):
 
 @pytest.mark.costly
 def test_a_report_writes_all_files(folder, run, monkeypatch):
-    """A table with text, identifiers and missing values; the script makes the same from the same rows."""
+    """A table may have text, identifiers and missing values; the script makes the density of the report."""
     pytest.importorskip("matplotlib")
     rng = np.random.default_rng(3)
     with open("stars.csv", "w", newline="") as file:
@@ -122,7 +122,7 @@ def test_a_report_given_a_context_and_weights(folder, run):
 @pytest.mark.costly
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_a_script_treats_columns_as_the_file(folder, run, kind):
-    """Whole numbers of Parquet with a gap, truth values and a column with frequent zeros have the same table."""
+    """The script has the table of the file: whole numbers with a gap, truth values, a column with frequent zeros."""
     pandas = pytest.importorskip("pandas")
     for needed in ("matplotlib", "pyarrow", "sklearn"):
         pytest.importorskip(needed)

@@ -40,7 +40,7 @@ def small_blocks(monkeypatch):
 
 
 def interrupted_in(monkeypatch, number, kind=hr.MAF):
-    """Ctrl-C while the scores of this block are computed; returns the number of rows of each requested block."""
+    """Send Ctrl-C while block `number` of the scores is computed; return a list of the rows of each block."""
     asked, log_prob = [], kind.log_prob
 
     def stopped(self, x, *others, **named):
@@ -78,7 +78,7 @@ def test_scores_go_on_where_ctrl_c_ended_them(folder, run, result, monkeypatch, 
     assert report["log_likelihood"] == pytest.approx(want[: 3 * BLOCK].mean(dtype=float), rel=1e-12)
     assert_array_equal(read(f"s.partial.{out}")[:, 0], want[: 3 * BLOCK])
     assert not os.path.exists(f"s.{out}")
-    with monkeypatch.context() as patched:  # interrupted again, in the second new block
+    with monkeypatch.context() as patched:  # Ctrl-C again, in the second new block
         asked = interrupted_in(patched, 2)
         code, _, err = run(*score)
         assert (code, asked) == (130, [BLOCK, BLOCK])
@@ -86,7 +86,7 @@ def test_scores_go_on_where_ctrl_c_ended_them(folder, run, result, monkeypatch, 
     with monkeypatch.context() as patched:
         asked = interrupted_in(patched, -1)
         report = result(*score)
-        assert sum(asked) == ROWS - 4 * BLOCK  # nothing is computed twice
+        assert sum(asked) == ROWS - 4 * BLOCK  # no score is computed twice
     assert (report["rows"], report["file"], report["interrupted"]) == (ROWS, f"s.{out}", False)
     assert report["log_likelihood"] == pytest.approx(want.mean(dtype=float), rel=1e-12)
     assert_array_equal(read(f"s.{out}")[:, 0], want)
@@ -94,7 +94,7 @@ def test_scores_go_on_where_ctrl_c_ended_them(folder, run, result, monkeypatch, 
 
 
 def test_blocks_of_another_size(folder, run, monkeypatch):
-    """A block with some finished rows is computed as a whole: other versions may have blocks of other sizes."""
+    """A block of another size, with some finished rows, perhaps of another version, is computed as a whole."""
     flow, x = small_flow(), table(ROWS)
     np.save("t.npy", x)
     score = ("score", "flow.safetensors", "t.npy", "-o", "s.npy", "--quiet")
@@ -119,7 +119,7 @@ def test_an_old_output_stays_until_the_scores_are_whole(folder, run, monkeypatch
         assert run(*score)[0] == 130
     assert len(np.load("old.npy")) == 3
     assert len(np.load("old.partial.npy")) == BLOCK
-    with monkeypatch.context() as patched:  # before any new block: old scores stay
+    with monkeypatch.context() as patched:  # Ctrl-C before a new block: old scores stay
         interrupted_in(patched, 1)
         assert run(*score) == (130, "", "headrace: interrupted\n")
     assert len(np.load("old.partial.npy")) == BLOCK
@@ -140,7 +140,7 @@ def test_ctrl_c_before_any_scores_leaves_nothing(folder, run, monkeypatch):
 
 
 def test_a_signal_while_scores_are_written_waits(folder, run, monkeypatch):
-    """The block is whole at that moment."""
+    """A block that is being written is whole before Ctrl-C ends the command."""
     flow, x, written_parts = small_flow(), table(ROWS), []
     np.save("t.npy", x)
     write = np.savetxt
@@ -246,7 +246,7 @@ def test_a_process_that_is_interrupted(folder, result):
 
 @pytest.mark.parametrize("patience", [1, 2])
 def test_a_waiting_write_is_ended_by_one_further_interrupt(patience):
-    """The writing ends at this interrupt, because the written part is whole at that moment."""
+    """A write that waits ends at the interrupt after `patience` others, because the written part is whole by then."""
     with partial.Watch(patience) as watch:
         parts = watch.until(iter([np.zeros(3), np.ones(3)]))
         next(parts)

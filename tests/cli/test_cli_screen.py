@@ -1,4 +1,4 @@
-"""Output of the command line: help that explains each option, and nothing wider than the terminal."""
+"""Output of the command line: help that explains each option, and no line wider than the terminal."""
 
 import fcntl
 import gzip
@@ -38,7 +38,7 @@ COLOURS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 def check_width(text, columns):
-    """No line is longer, and none has colours."""
+    """Check that no line of a text is longer than `columns`, and that none has colours."""
     assert "\x1b[" not in text
     assert max(map(len, text.splitlines())) <= columns
 
@@ -55,7 +55,7 @@ def test_help_is_as_wide_as_the_terminal(run, monkeypatch, command, columns):
 
 
 def actions_of(command):
-    """The options of a command as the parser has them."""
+    """Return the options of a command from the parser."""
     chosen = next(one for one in options_module.parser()._actions if one.metavar == "COMMAND")
     return [one for one in chosen.choices[command]._actions if one.option_strings]
 
@@ -66,12 +66,12 @@ ARGUMENTS = {
     *inspect.signature(hr.Flow.fit).parameters,
     *MapShape.__annotations__,
 }
-# Values of options, also those with underscores; no other argument of Python may appear on the command line.
+# Values of options may have underscores; no other word with one may be in the help of the command line.
 VALUES = {*MAPS, *SCALES, *ACTIVATIONS, *NAMES_OF_BASES, *VERBS, "dual_ascent"}
 
 
 def words_of_python(text, flags):
-    """Words in a help that have a meaning in Python alone."""
+    """Return the words of a help text that have a meaning in Python alone."""
     marks = re.findall(
         r"`|\bNone\b|\bTrue\b|\bFalse\b|docs/|\bhr\.|\w\(\)|\b[A-Z]\w*\.\w+|\(low, high\)|\.\.$|;(?= \(|$)", text
     )
@@ -102,7 +102,7 @@ def test_help_answers_every_option(run, monkeypatch, command):
 
 
 def test_the_help_of_a_fit_is_one_screen(run, monkeypatch):
-    """A screen has 80 columns; every line begins with an option that the whole help has, too."""
+    """The short help of a fit has 40 lines of 80 columns at most, and each of its options is in the whole help."""
     monkeypatch.setenv("COLUMNS", "80")
     short, whole = (run("fit", name)[1] for name in ("--help", "--help-all"))
     assert len(short.splitlines()) <= 40
@@ -112,8 +112,8 @@ def test_the_help_of_a_fit_is_one_screen(run, monkeypatch):
 
 
 def test_options_are_few():
-    """Counted over all commands; the three options of every command count once, and those that report has of fit, which
-    are all of its options, as fit's.
+    """All commands together have 70 options at most. The three options of every command count once, and those of
+    `report`, all of them options of `fit`, count as options of `fit`.
     """
     common = {"--json", "--threads", "--quiet"}
     flags = {
@@ -122,7 +122,7 @@ def test_options_are_few():
     }
     assert all(common <= each for each in flags.values())
     assert not flags["report"] - flags["fit"]
-    assert not flags["report"] & {"--covariates", "--array"}  # of signals and of .npz files, which it refuses
+    assert not flags["report"] & {"--covariates", "--array"}  # `report` refuses signals and .npz files
     counts = {command: len(each - common) for command, each in flags.items() if command != "report"}
     assert counts["fit"] + len(common) <= 40
     assert sum(counts.values()) + len(common) <= 70
@@ -138,7 +138,7 @@ def test_words_of_python_are_found(text):
 
 
 def test_meanings_and_defaults_are_those_of_python():
-    """Meanings come from the tables of arguments, which state them once."""
+    """Meanings of options come from the tables of arguments, where each is stated once."""
     fit = {one.dest: " ".join(one.help.split()) for one in actions_of("fit")}
     fit |= {form.split("=")[0]: text for group in offered.set_groups().values() for form, text in group.items()}
     assert fit["activation"].startswith("of hidden units: relu, tanh, elu, silu, ")
@@ -151,8 +151,8 @@ def test_meanings_and_defaults_are_those_of_python():
     assert "(default: 50)\nDualAscentFlow: steps without a new best on held-out rows" in fit["patience"]
     assert fit["patience"].endswith("(default: 60)")
     assert fit["rule"] == "how a kink is chosen: newton or gradient (default: newton)"
-    assert "leaky_relu" in fit["nonlinearity"]  # of the table of `Planar`
-    for kind in (offered.FLOWS | offered.SIGNALS).values():  # each argument is explained in Python, too
+    assert "leaky_relu" in fit["nonlinearity"]  # the table of `Planar` has this activation
+    for kind in (offered.FLOWS | offered.SIGNALS).values():  # docstrings explain each argument, too
         maker = kind.model or kind.make
         stated = meanings(maker.__doc__)
         assert set(inspect.signature(maker).parameters) <= set(stated)
@@ -167,7 +167,7 @@ def test_arguments_of_set_stand_in_groups_by_the_flows_that_take_them(run):
 
 
 def test_headrace_alone_prints_the_help(run):
-    """The help is on the standard output, with the status of a wrong command line, as git's, so that scripts fail."""
+    """Without a command headrace prints its help with the status of a wrong command line, as git does."""
     code, out, err = run()
     assert (code, err) == (2, "")
     assert out == run("--help")[1]
@@ -210,7 +210,7 @@ def test_a_wrong_command_line_is_one_line_with_the_intended_option(folder, run, 
 
 
 def test_values_are_no_unknown_options(folder, run):
-    """A text that begins like an option is one only where an option may be."""
+    """A text that begins like an option is an option only where an option may be."""
     write_csv("t.csv", table(), ["--x", "b", "c"])
     assert run("fit", "t.csv", "-o", "f.safetensors", "--columns=--x,b", *SHORT)[0] == 0
     code, _, err = run("fit", "t.csv", "-o", "f.safetensors", "--validation", "2", "--columns=--x")
@@ -219,7 +219,7 @@ def test_values_are_no_unknown_options(folder, run):
 
 
 def test_the_error_for_a_class_label_names_the_option(folder, run):
-    """Many archives have no names, numbers, and a class in the last column; the advice works unchanged."""
+    """Advice about a class label works for archives without a header, with a class in the last column."""
     with open("t.csv", "w") as file:
         file.writelines(f"{a:.6f},{b:.6f},{c:.6f},{'gh'[i % 2]}\n" for i, (a, b, c) in enumerate(table()))
     outcome = run("fit", "t.csv", "-o", "f.safetensors", *SHORT)
@@ -237,7 +237,7 @@ def test_the_error_for_a_class_label_names_the_option(folder, run):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Small versions of slow commands."""
+    """Let slow commands compute little."""
     train, held_out = load_stars()
     monkeypatch.setattr(demo, "load_stars", lambda: (train[:400], held_out[:100]))
     monkeypatch.setattr(demo, "PIXELS", 40)
@@ -270,14 +270,14 @@ def test_outputs_are_as_wide_as_the_terminal(folder, run, monkeypatch, quick, na
     check_width(out, columns)
     words = " ".join(out.split())
     assert {"diagnose": "rows that fit worst", "bench": "roofline:", "info": "instruction set"}.get(name, "") in words
-    if name == "fit --auto":  # each density is in the output, with its likelihood
+    if name == "fit --auto":  # the output has each density with its likelihood
         for density in ("Gaussian", "kernel density"):
             assert re.search(rf"{density}\D+-?\d+\.\d{{4}} ± \d\.\d{{4}}", words)
 
 
 @pytest.mark.costly
 def test_a_terminal_has_bars_and_messages_within_its_width(folder):
-    """A process on a pseudo-terminal of 80 columns: the bars of all phases, the report, a long error between words."""
+    """On a pseudo-terminal of 80 columns a fit shows all bars and a report, and breaks a long error between words."""
     write_csv("t.csv", table(3000) ** 3, NAMES)
     environment = {**ENVIRONMENT, "COLUMNS": "80", "TERM": "xterm"}
     environment.pop("NO_COLOR", None)
@@ -315,7 +315,7 @@ def test_ctrl_c_on_a_terminal_saves_the_weights(folder):
 
 
 def on_a_terminal(command, environment, stop=None):
-    """The output of a command on a terminal, without its colours; Ctrl-C follows the text `stop`."""
+    """Return the output of a command on a terminal, without colours; send Ctrl-C after the text `stop`."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, int(environment["COLUMNS"]), 0, 0))
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
@@ -324,7 +324,7 @@ def on_a_terminal(command, environment, stop=None):
         while True:
             try:
                 part = os.read(ours, 1 << 16)
-            except OSError:  # on Linux the end of a terminal
+            except OSError:  # on Linux a terminal ends with this error
                 break
             if not part:
                 break
@@ -396,12 +396,12 @@ def significant(text):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_samples_and_scores_have_the_digits_of_the_flow(folder, run, result, dtype):
-    write_csv("t.csv", table() - 2.0, NAMES)  # text is float64
+    write_csv("t.csv", table() - 2.0, NAMES)  # a table of text has float64
     result("fit", "t.csv", "-o", "f.safetensors", "--dtype", dtype, *SHORT)
     lines = run("sample", "f.safetensors", "-n", 200, "--seed", 1)[1].splitlines()[1:]
     digits = [significant(field) for line in lines for field in line.split(",")]
     drawn = np.array([line.split(",") for line in lines], dtype)
-    assert (drawn == hr.load("f.safetensors").sample(200, seed=1)).all()  # the digits restore each value
+    assert (drawn == hr.load("f.safetensors").sample(200, seed=1)).all()  # the printed digits restore each value
     scores = run("score", "f.safetensors", "t.csv")[1].splitlines()
     most = 9 if dtype == "float32" else 17
     assert max(digits) == max(map(significant, scores)) == most
@@ -409,7 +409,7 @@ def test_samples_and_scores_have_the_digits_of_the_flow(folder, run, result, dty
 
 
 def test_whole_numbers_and_columns_far_from_zero_keep_their_digits(folder, run, result):
-    """Beside a column of nine digits: times with as many more as the mean is away, and counts beyond nine digits."""
+    """Samples of times far from zero have more than nine digits, by the size of the mean, and counts may have more."""
     rng = np.random.default_rng(0)
     x = np.stack(
         [rng.standard_normal(400), 1.7e9 + 30.0 * rng.standard_normal(400), 10**12 + rng.integers(0, 50, 400)], axis=1

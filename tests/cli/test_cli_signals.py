@@ -1,4 +1,4 @@
-"""Signals on the command line: WAV files are fitted, scored, drawn and continued."""
+"""The command line fits, scores, samples and continues signals in WAV files."""
 
 import inspect
 import json
@@ -25,7 +25,7 @@ SMALL = ("--set", "layers=3", "--set", "channels=6", "--epochs", 2, "--quiet")
 
 
 def values(steps, channels=1, key="signal"):
-    """An autoregression as integers."""
+    """Return an autoregression, rounded to 16-bit integers."""
     noise = cases.rng(key).standard_normal((steps, channels)) * 200.0
     x = np.zeros((steps, channels))
     for t in range(2, steps):
@@ -43,7 +43,7 @@ def write_wave(path, x, rate=RATE, width=2):
 
 
 def read_wave(path):
-    """Read without headrace: the integers after a header of 44 bytes, and the rate and the number of channels in it."""
+    """Return the rate and the integers of a file, read without headrace behind a header of 44 bytes."""
     with open(path, "rb") as file:
         content = file.read()
     assert content[:4] + content[8:16] + content[36:40] == b"RIFFWAVEfmt data"
@@ -55,7 +55,7 @@ def read_wave(path):
 
 
 def signal_flow(path="f.safetensors", channels=1, rate=RATE, note=True, **options):
-    """A small flow with the note of `fit`."""
+    """Save a small flow with the note that `fit` writes."""
     options = {"layers": 3, "channels": 6, "standardize": (0.0, 400.0), "seed": 3} | options
     flow = hr.WaveNet(channels, **options)
     files.save(flow, path, {"signal": json.dumps({"rate": rate, "bits": 16, "step": 1})} if note else None)
@@ -82,7 +82,7 @@ def test_fit_is_the_fit_of_python(folder, run, result):
     assert report["judged_by"] == "held-out sequences"
     assert json.loads(files.read_notes("f.safetensors")["signal"]) == {"rate": RATE, "bits": 16, "step": 1}
 
-    code, out, err = run("fit", paths[0], "-o", "g.safetensors", *SMALL)  # the end of one signal is held out
+    code, out, err = run("fit", paths[0], "-o", "g.safetensors", *SMALL)  # the end of a single signal is held out
     assert (code, err) == (0, "")
     assert "1 signal, 900 steps at 8,000 Hz" in out
     assert "mean log-likelihood of held-out steps, nats a step: WaveNet -" in out
@@ -140,7 +140,7 @@ def test_every_argument_of_a_network_is_an_option(folder, result):
     flow, like = hr.load("f.safetensors"), hr.WaveNet(**given, dtype="float64")
     assert flow.dtype == np.float64
     assert repr(flow.transforms[0]) == repr(like.transforms[0])
-    assert len(flow.transforms) == len(like.transforms) == 2  # no linear prediction
+    assert len(flow.transforms) == len(like.transforms) == 2  # `prediction` is 0
 
 
 def test_products_and_the_schedule_are_those_of_python(folder, result):
@@ -184,7 +184,7 @@ def test_a_checkpoint_is_resumed(folder, result, monkeypatch):
 
 @pytest.fixture
 def beside(folder):
-    """Two signals, and beside them a table of contexts and one of frames for each."""
+    """Write two signals, a table of their contexts, and a table of frames for each signal."""
     steps, x = {"b": 700, "a": 900}, {}
     for name in ("voice", "frames"):
         (folder / name).mkdir()
@@ -320,7 +320,7 @@ def test_steps_of_many_signals_in_a_folder_are_resumed(folder, run, result, monk
 
 
 def test_a_diagnosis_is_that_of_python(folder, run, result):
-    """Integers get noise of their cells, from the seed; without --output there is no file."""
+    """Integers get noise within their cells by the seed; without --output no file is written."""
     flow = signal_flow()
     x = [values(700, key="one"), values(500, key="two")]
     paths = [write_wave(f"{i}.wav", one) for i, one in enumerate(x)]
@@ -331,9 +331,9 @@ def test_a_diagnosis_is_that_of_python(folder, run, result):
     assert (report["nats"], report["error"], report["p_value"]) == (want.nats, want.error, want.p_value)
     assert (report["steps"], report["signals"], report["rate"], report["file"]) == (1200, paths, RATE, None)
     assert report["bits"] == pytest.approx(-want.nats / np.log(2.0))
-    assert report["p_value"] < 1e-6  # the signal was not fitted
+    assert report["p_value"] < 1e-6  # the flow was not fitted to the signal
     code, out, _ = run("diagnose", "f.safetensors", *paths, "--seed", 4)
-    assert (code, out.split()) == (0, str(want).split())  # lines are wrapped
+    assert (code, out.split()) == (0, str(want).split())  # the output has wrapped lines
     assert "\nWrong: at least" in out
     other = result("diagnose", "f.safetensors", *paths, "--seed", 5)
     assert other["nats"] != report["nats"]
@@ -405,7 +405,7 @@ def test_two_channels(folder, result):
     report = result("fit", "a.wav", "-o", "f.safetensors", *SMALL)
     assert (report["channels"], report["rate"]) == (2, 44100)
     flow = hr.load("f.safetensors")
-    report = result("score", "f.safetensors", "a.wav")  # a density, because cells have no closed form
+    report = result("score", "f.safetensors", "a.wav")  # two channels have a density: cells have no closed form
     assert report["signals"][0]["log_prob"] == pytest.approx(float(flow.log_prob(x.astype("f8"))), rel=1e-6)
     assert report["bits"] == pytest.approx(-report["log_likelihood"] / np.log(2.0) / 2)
     result("sample", "f.safetensors", "--steps", 30, "--seed", 1, "-o", "s.wav")
@@ -444,7 +444,7 @@ def cut(path):
 
 
 def coded(path, code):
-    """A WAV file whose header has another code of a format."""
+    """Write a file whose header has another code for its format."""
     with open(write_wave(path, values(100)), "r+b") as file:
         file.seek(20)
         file.write(code.to_bytes(2, "little"))

@@ -1,4 +1,4 @@
-"""The command line in a pipe: tables and flows from the standard input, and to the standard output."""
+"""The command line in a pipe takes tables and flows from the standard input, and writes to the standard output."""
 
 import io
 import json
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.programs
 
 @pytest.fixture
 def given(monkeypatch):
-    """Set the contents of the standard input."""
+    """A function that sets the contents of the standard input to those of a file."""
 
     def give(path):
         with open(path, "rb") as file:
@@ -65,7 +65,7 @@ def test_a_flow_from_the_standard_input(folder, run, given):
 
 @pytest.mark.costly
 def test_a_pipe_of_three_commands(folder):
-    """The flow is piped from one to the next, and the report of the fit is on the standard error."""
+    """Each command pipes its flow to the next one; the report of a fit is on the standard error."""
     write_csv("t.csv", table(), NAMES)
     headrace = f"'{sys.executable}' -m headrace"
     line = (

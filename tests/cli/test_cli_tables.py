@@ -118,7 +118,7 @@ def test_columns_by_name_number_and_range(folder):
     write_csv("digits.csv", table(), ["2", "x", "y"])
     assert _columns.select(_tables.open_table("digits.csv", header="yes"), "--columns", "2") == [
         0
-    ]  # a name before a number
+    ]  # a name has priority over an index
 
 
 def test_digits_restore_the_same_value(folder):
@@ -227,7 +227,7 @@ print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in KiB")
 @pytest.mark.parametrize("kind", ["npy", "parquet"])
 def test_scores_take_memory_that_does_not_grow_with_the_rows(folder, kind):
-    """1.5 million rows of 8 float64 columns are 92 MiB, and 4 MiB a block."""
+    """A table of 1.5 million rows and 8 float64 columns has 92 MiB, and 4 MiB a block."""
     if kind == "parquet":
         pytest.importorskip("pyarrow")
     hr.MAF(8, transforms=1, hidden=(8,)).save("flow.safetensors")
@@ -236,12 +236,12 @@ def test_scores_take_memory_that_does_not_grow_with_the_rows(folder, kind):
     done = subprocess.run([sys.executable, "-c", MEASURED, f"t.{kind}"], check=True, capture_output=True, text=True)
     code, grown = done.stdout.splitlines()[-1].split()
     assert int(code) == 0
-    assert int(grown) < (45 if kind == "npy" else 90) * 1024  # Parquet includes pyarrow, and its memory
+    assert int(grown) < (45 if kind == "npy" else 90) * 1024  # the limit of Parquet includes the memory of pyarrow
     assert np.load("s.npy", mmap_mode="r").shape == (1_500_000,)
 
 
 def test_scores_show_a_bar_on_a_terminal(folder, run, monkeypatch):
-    """The bar has the finished part, rate and remaining time, in rows of one table or in tables of many."""
+    """The bar has the finished part, the rate and the remaining time, by rows of one table or by tables of several."""
     small_flow("f")
     for name in ("a.npy", "b.npy"):
         np.save(name, table(60_000))
@@ -249,7 +249,7 @@ def test_scores_show_a_bar_on_a_terminal(folder, run, monkeypatch):
     bar = _progress.bar
     monkeypatch.setattr(_progress, "bar", lambda *given, **how: bar(*given, mininterval=0.0, miniters=1, **how))
     for arguments, shown in ((("a.npy", "-o", "l.npy"), "60.0k/60.0k"), (("a.npy", "b.npy", "-o", "s/"), "2/2 [")):
-        assert "score" not in run("score", "f", *arguments)[2]  # a pipe shows no bar
+        assert "score" not in run("score", "f", *arguments)[2]  # no bar is shown in a pipe
         monkeypatch.setattr("headrace._base.progress.watched", lambda: True)
         arguments = [argument.replace("s/", "t/") for argument in arguments]
         err = run("score", "f", *arguments)[2]

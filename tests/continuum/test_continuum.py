@@ -1,4 +1,4 @@
-"""``hr.continuum.evolve``: exact solutions, orders of convergence, and conserved sums of the scheme."""
+"""The function ``hr.continuum.evolve``: exact solutions, orders of convergence, and conserved sums of the scheme."""
 
 import subprocess
 import sys
@@ -13,7 +13,8 @@ from evolving import barenblatt, l1, masses, mixture, normal, ones, three, weigh
 from headrace.continuum.grid import Interpolant
 
 Grid, evolve = hr.continuum.Grid, hr.continuum.evolve
-ROUNDING = 1e-13  # relative: sums over some 10^4 cells, added up over 10^3 steps; 8e-15 was the worst seen
+# A relative limit for sums over some 10^4 cells, added up over 10^3 steps; the largest error was 8e-15.
+ROUNDING = 1e-13
 BIMODAL = mixture(normal(-1.0, variance=0.5), normal(1.0, variance=0.5))
 
 
@@ -27,9 +28,9 @@ BIMODAL = mixture(normal(-1.0, variance=0.5), normal(1.0, variance=0.5))
     ids=["constant mu", "mu = x"],
 )
 def test_exact_solutions_with_a_front_on_a_line(box, mu, exact):
-    """L1 errors that were seen, with 200 and 800 cells: 3.8e-4, 3.3e-5 and 4.5e-4, 3.2e-5; masses are 3.3 and 4.5.
+    """Measured L1 errors, with 200 and 800 cells, are 3.8e-4, 3.3e-5 and 4.5e-4, 3.2e-5; masses are 3.3 and 4.5.
 
-    Errors depend on the position of the front in its cell, so that single doublings gain factors from 2 to 6.
+    The errors depend on the position of the front in its cell, so that single doublings gain factors from 2 to 6.
     """
     errors = []
     for n in (200, 800):
@@ -42,7 +43,7 @@ def test_exact_solutions_with_a_front_on_a_line(box, mu, exact):
 
 
 def test_the_exact_solution_with_a_front_in_the_plane():
-    """L1 errors that were seen, with 32 and 64 cells an axis: 7.7e-2, 2.2e-2, of a mass of 4 pi."""
+    """Measured L1 errors, with 32 and 64 cells an axis, are 7.7e-2 and 2.2e-2, of a mass of 4 pi."""
     errors = []
     for n in (32, 64):
         grid = Grid([(-5.0, 5.0), (-5.0, 5.0)], n)
@@ -56,10 +57,11 @@ def test_the_exact_solution_with_a_front_in_the_plane():
 
 @pytest.mark.parametrize(("box", "cells", "rate"), [((0.0, 2.0), 128, 19.739), ([(0.0, 2.0), (0.0, 1.0)], 32, 39.478)])
 def test_periodic_waves_decay_at_their_rate(box, cells, rate):
-    """With mu = 1 / V a wave k decays at |k|^2 / V, on the grid at the symbol: the sum of (2 - 2 cos kh) / h^2 / V.
+    """With mu = 1 / V a wave k decays at |k|^2 / V; on the grid, at the symbol, which is the sum of (2 - 2 cos kh) /
+    h^2 / V.
 
-    KL is quadratic, hence twice the rate. The wave is 1e-3 high: the integrator's 1e-8 a step is 1e-5 of it, and some
-    twenty steps were taken; the largest error was 3e-4.
+    KL is quadratic in the wave, so that it decays at twice the rate. The wave is 1e-3 high: the integrator's 1e-8 a
+    step is 1e-5 of it, and the run takes some twenty steps; the largest error was 3e-4.
     """
     grid = Grid(box, cells, boundary="periodic")
     k, h, volume, times = 2.0 * np.pi, grid.spacing, 2.0, [0.0, 0.02, 0.04]
@@ -73,7 +75,8 @@ def test_periodic_waves_decay_at_their_rate(box, cells, rate):
 
 @pytest.mark.parametrize(("reach", "known"), [(2, 0.3716), (3, 0.1072), (4, 6.843e-3)])
 def test_small_departures_from_a_normal_target_decay_at_the_eigenvalue(reach, known):
-    """The eigenvalues of -(mu^2 g')' = rate mu g with walls, mu normal on [-reach, reach]; known to four digits."""
+    """The rates are eigenvalues of -(mu^2 g')' = rate mu g with walls, for mu normal on [-reach, reach], known to four
+    digits."""
     n = 400
     grid = Grid((-reach, reach), n)
     h, mu = grid.spacing[0], normal(0.0)(grid.points)
@@ -81,11 +84,12 @@ def test_small_departures_from_a_normal_target_decay_at_the_eigenvalue(reach, kn
     face = mu[1:] * mu[:-1] / h**2
     diagonal = np.append(face, 0.0) + np.insert(face, 0, 0.0)
     value, vector = eigh_tridiagonal(diagonal / mu, -face / np.sqrt(mu[1:] * mu[:-1]), select="i", select_range=(1, 1))
-    assert_allclose(value[0], known, rtol=1e-3)  # the grid's error is 1e-4 to 4e-4, the known digits' 1e-4 to 5e-4
+    # The grid's error is 1e-4 to 4e-4, and that of the known digits 1e-4 to 5e-4.
+    assert_allclose(value[0], known, rtol=1e-3)
     g = vector[:, 0] / np.sqrt(mu)
     times = np.array([0.0, 0.25, 0.5]) / value[0]
     evolution = evolve(mu * (1.0 + 1e-3 * g / np.abs(g).max()), mu, grid, times)
-    # The square of g adds up to 1e-3 of the rate; at the first time it has not changed yet.
+    # The square of g adds up to 1e-3 of the rate; at the first time g has not changed yet.
     assert_allclose(-np.diff(np.log(evolution.kl)) / np.diff(times) / 2.0, value[0], rtol=2e-3)
     assert_allclose(-evolution.kl_rate[0] / evolution.kl[0] / 2.0, value[0], rtol=2e-3)
 
@@ -94,7 +98,7 @@ def test_small_departures_from_a_normal_target_decay_at_the_eigenvalue(reach, kn
 
 
 def test_smooth_solutions_converge_with_the_square_of_the_spacing():
-    """Differences are to a grid of 800 cells: errors of rho in L1, of both divergences and of a rate fall by 4 a
+    """Differences are to a grid of 800 cells: errors of rho in L1, of both divergences and of a rate fall by 4 for each
     doubling.
     """
     runs = {n: evolve(normal(0.5, variance=0.8), normal(0.0), Grid((-4.0, 4.0), n), [0.0, 2.0]) for n in (50, 100, 800)}
@@ -131,7 +135,7 @@ def test_mass_sign_and_entropies(rho, mu, grid):
     f = (evolution.rho / evolution.mu).reshape(21, -1)
     assert_allclose(masses(evolution), masses(evolution)[0], rtol=ROUNDING)
     assert (evolution.rho > 0.0).all()
-    # Least and largest ratio close in on each other, to the integrator's 1e-8 a step, relative to 1e-4 or to f.
+    # The least and the largest ratio approach each other, up to the integrator's 1e-8 a step, relative to 1e-4 or to f.
     slack = 1e-6
     assert (np.diff(f.min(axis=1)) > -slack * np.maximum(f.min(axis=1)[1:], 1e-4)).all()
     assert (np.diff(f.max(axis=1)) < slack * f.max(axis=1)[1:]).all()
@@ -151,7 +155,7 @@ def test_equilibrium_is_kept_to_the_last_bit(scale):
         evolution = evolve(scale * mu, mu, grid, [0.0, 1.0, 100.0])
         assert_array_equal(evolution.rho, np.broadcast_to(evolution.rho[0], evolution.rho.shape))
         assert_allclose(evolution.rho[0], scale * mu, rtol=1e-15)
-        assert_allclose(evolution.kl, 0.0, atol=1e-28)  # (rounding of a mass)^2
+        assert_allclose(evolution.kl, 0.0, atol=1e-28)  # the square of a mass's rounding error
         assert_array_equal(evolution.kl_rate, 0.0)
         assert_array_equal(evolution.velocity(0.5, grid.points), 0.0)
 
@@ -161,7 +165,7 @@ def test_the_scale_of_mu_does_not_matter():
     want = evolve(BIMODAL, normal(0.0), grid, [0.0, 0.5])
     for scale in (1e-200, 1e-3, 7.0, 1e200):
         got = evolve(BIMODAL, lambda x, scale=scale: scale * normal(0.0)(x), grid, [0.0, 0.5])
-        assert_allclose(got.rho, want.rho, rtol=1e-9)  # other roundings, and steps that differ by them
+        assert_allclose(got.rho, want.rho, rtol=1e-9)  # roundings differ, and therefore steps
         assert_allclose(got.kl, want.kl, rtol=1e-9)
         x = np.array([[0.3], [-2.0]])
         assert_allclose(got.estimate(x), want.estimate(x), rtol=1e-7)
@@ -169,7 +173,7 @@ def test_the_scale_of_mu_does_not_matter():
 
 
 def test_results_do_not_depend_on_unset_memory(monkeypatch):
-    """SciPy's integrator subtracts from memory that it has not set; a warning would be an error here."""
+    """SciPy's integrator subtracts from memory that it has not set; in this test a warning is an error."""
     grid, times = Grid((-4.0, 4.0), 60), [0.0, 0.5]
     want = evolve(BIMODAL, normal(0.0), grid, times)
     empty, given = np.empty, []
@@ -189,7 +193,7 @@ def test_results_do_not_depend_on_unset_memory(monkeypatch):
 
 
 def test_twice_the_mass_moves_twice_as_fast():
-    """drho/dt is quadratic in rho."""
+    """The mass matters because drho/dt is quadratic in rho."""
     grid = Grid((-4.0, 4.0), 60)
     once = evolve(BIMODAL, normal(0.0), grid, [0.0, 0.5])
     twice = evolve(lambda x: 2.0 * BIMODAL(x), normal(0.0), grid, [3.0, 3.25])
@@ -199,14 +203,15 @@ def test_twice_the_mass_moves_twice_as_fast():
 
 
 def test_rates_are_the_derivatives_of_both_divergences():
-    """Eq. 14 is the scheme's own derivative; the integral of |u|^2 is that of the gap up to the spacing squared."""
+    """The rate of eq. 14 is the derivative of the scheme; the integral of |u|^2 is that of the gap up to the spacing
+    squared."""
     for mu, grid in ((normal(0.0), Grid((-4.0, 4.0), 100)), (normal(0.0, 0.0), Grid([(-4.0, 4.0), (-4.0, 4.0)], 40))):
         rho = normal(*(0.5 for _ in range(grid.dimensions)), variance=0.8)
         d = 1e-3
         evolution = evolve(rho, mu, grid, [0.0, 0.5 - d, 0.5, 0.5 + d])
         kl = (evolution.kl[3] - evolution.kl[1]) / (2.0 * d)
         gap = (evolution.gap[3] - evolution.gap[1]) / (2.0 * d)
-        assert_allclose(evolution.kl_rate[2], kl, rtol=1e-5)  # 1e-8 / 1e-3 from the integrator
+        assert_allclose(evolution.kl_rate[2], kl, rtol=1e-5)  # the integrator's error, 1e-8 / 1e-3
         assert_allclose(evolution.gap_rate[2], gap, rtol=0.2 * grid.spacing[0] ** 2)
 
 
@@ -222,7 +227,7 @@ def test_kl_is_infinite_where_rho_is_zero():
 
 
 class Logs:
-    """A density that is given by its logarithm alone."""
+    """A density that has only its logarithm."""
 
     def __init__(self, variance):
         self.variance = variance
@@ -240,7 +245,7 @@ def test_arrays_functions_and_logarithms_are_the_same_densities():
     for given in (tables, [tables[0], mu], [rho, tables[1]]):
         got = evolve(*given, grid, [0.0, 0.5])
         assert_array_equal(got.rho, want.rho)
-        # Between its points a table of logarithms is a spline, and a parabola is one.
+        # A table of logarithms is a spline between its points, and a parabola is a spline.
         assert_allclose(got.estimate(x), want.estimate(x), rtol=1e-9)
     got = evolve(rho, Logs(1.0), grid, [0.0, 0.5])
     assert_allclose(got.rho, want.rho, rtol=1e-7)
@@ -259,7 +264,7 @@ def test_densities_by_logarithms_may_underflow():
 
 
 def test_a_large_scale_makes_small_values_no_smaller():
-    """e^(690 - 800) is a float, though its share of the mass underflows."""
+    """The value e^(690 - 800) is a float, though its share of the mass underflows."""
     grid = Grid((-40.0, 40.0), 800)
     got = evolve(normal(0.0, variance=0.5), lambda x: np.exp(690.0 - x[:, 0] ** 2 / 2.0), grid, [0.0, 1.0])
     want = evolve(Logs(0.5), Logs(1.0), grid, [0.0, 1.0])

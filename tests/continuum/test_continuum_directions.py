@@ -1,4 +1,4 @@
-"""``hr.continuum.evolve`` along one direction after another (the notes' 2.4)."""
+"""The function ``hr.continuum.evolve`` along one direction after another (the notes' 2.4)."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def random_run(n, directions=ANGLES):
 
 
 def peaked(points):
-    """A product that is not normal."""
+    """A product density that is not normal."""
     return np.exp(-(points[:, 1] ** 2) / 2.0) / np.cosh(2.0 * points[:, 0])
 
 
@@ -28,7 +28,7 @@ def skewed(points):
 
 
 def test_kl_falls_along_random_directions():
-    """The gap KL(rho_t || mu) falls for any directions; so did KL(mu || rho_t) here."""
+    """The gap KL(rho_t || mu) falls for any directions; in this run KL(mu || rho_t) falls, too."""
     evolution = random_run(64)
     assert (np.diff(evolution.gap) < 0.0).all()
     assert (np.diff(evolution.kl) < 0.0).all()
@@ -40,7 +40,7 @@ def test_kl_falls_along_random_directions():
 
 
 def test_mass_is_held_to_the_error_of_its_sum():
-    """Measured errors are 8.2e-5 with 48 cells an axis, 4.7e-6 with 96."""
+    """Measured errors are 8.2e-5 with 48 cells an axis, and 4.7e-6 with 96."""
     errors = [np.abs(masses(run) / masses(run)[0] - 1.0).max() for run in (random_run(48), random_run(96))]
     assert errors[0] < 2e-4
     assert errors[1] < 1e-5
@@ -54,7 +54,8 @@ def test_unit_vectors_are_angles():
 
 
 def test_evolution_along_an_axis_is_that_in_one_dimension():
-    """A product of a density of x and one of y: its x part evolves as if it were alone, the other stays."""
+    """For a product of a density of x and a density of y, the part along the axis evolves as if it were alone, and the
+    other stays."""
     grid = Grid([(-5.0, 5.0), (-6.0, 6.0)], (80, 60))
     x_part, y_part = normal(0.6, variance=0.6), normal(-0.2, variance=1.5)
     times = [0.0, 0.4, 1.0]
@@ -66,7 +67,8 @@ def test_evolution_along_an_axis_is_that_in_one_dimension():
         marginal = both.rho.sum(axis=2 - axis) * grid.spacing[1 - axis]
         across = both.rho.sum(axis=1 + axis) * grid.spacing[axis]
         want = np.stack([between(line, rho, grid.axes[axis][1:-1, None]) for rho in alone.rho])
-        # Both grids' errors are of the order of the spacing squared (0.016); 5e-4 of 0.5 was observed.
+        # The errors of both grids are of the order of the spacing squared (0.016); the largest difference was 5e-4 of
+        # 0.5.
         assert_allclose(marginal[:, 1:-1], want, atol=1e-3)
         assert_allclose(across, np.broadcast_to(across[0], across.shape), rtol=1e-3, atol=1e-9)
         z = np.array([[0.3, 1.0], [-1.0, 0.5]])
@@ -79,20 +81,22 @@ def test_evolution_along_an_axis_is_that_in_one_dimension():
     ("mu", "angles"), [(normal(0.0, 0.0), ANGLES[:5]), (peaked, np.array([0.0, np.pi / 2.0, 0.0]))]
 )
 def test_coordinates_across_a_direction_do_not_change(mu, angles):
-    """Eq. 19: KL(rho || mu) less that of the marginals is the same at both ends of a direction."""
+    """By eq. 19, KL(rho || mu) less that of the marginals is equal at both ends of a direction."""
     grid = Grid([(-6.0, 6.0), (-6.0, 6.0)], 96)
     evolution = evolve(skewed, mu, grid, np.linspace(0.0, 2.0, len(angles) + 1), angles)
     for k, marginal in enumerate(evolution.marginals):
         gap = evolution.gap[k : k + 2]
         assert gap[1] < gap[0] - 1e-3
-        # The marginal's KL has the scheme's own error, of the spacing squared: 2.1e-5 here, 1e-4 at twice the spacing.
+        # The marginal's KL has the scheme's error, of the order of the spacing squared: 2.1e-5 here, 1e-4 at twice the
+        # spacing.
         assert_allclose(np.diff(gap - marginal.gap), 0.0, atol=4e-5)
         assert_allclose(marginal.times, evolution.times[k : k + 2])
         assert_allclose(evolution.gap_rate[k], marginal.gap_rate[0])
 
 
 def test_densities_rest_where_their_marginal_is_the_target_s():
-    """mu rests in every direction; at a density with the target's marginal along one axis, in that direction alone."""
+    """The density mu rests in every direction; a density with the target's marginal along one axis rests in that
+    direction alone."""
     grid = Grid([(-5.0, 5.0), (-5.0, 5.0)], 40)
     still = evolve(peaked, peaked, grid, [0.0, 1.0, 10.0], [0.0, np.pi / 2.0])
     assert_array_equal(still.rho, np.broadcast_to(still.rho[0], still.rho.shape))
@@ -113,7 +117,7 @@ def test_densities_rest_where_their_marginal_is_the_target_s():
 
 
 def test_many_stages_reach_the_target_along_the_axes_of_a_product():
-    """A product density needs no other directions than the axes."""
+    """A product density reaches the target along the axes, without other directions."""
     grid = Grid([(-4.0, 4.0), (-4.0, 4.0)], 48)
     rho = lambda p: normal(0.4, variance=0.7)(p[:, :1]) * normal(-0.5, variance=0.8)(p[:, 1:])  # noqa: E731
     evolution = evolve(rho, normal(0.0, 0.0), grid, np.linspace(0.0, 40.0, 9), np.tile([0.0, np.pi / 2.0], 4))
@@ -122,32 +126,35 @@ def test_many_stages_reach_the_target_along_the_axes_of_a_product():
 
 
 def test_particles_and_estimates():
-    """Eq. 8 with the density of the grid, and the estimate's own identity rho~ / rho_0 = mu / rho_t at phi."""
+    """Particles carry the density of the grid (eq. 8), and the estimate satisfies rho~ / rho_0 = mu / rho_t at phi."""
     evolution = random_run(96)
     rho = three()[0]
     x = np.random.default_rng(1).uniform(-3.0, 3.0, (200, 2))
     positions, log_jacobians = evolution.carry(x)
     for k in (1, 6, 12):
         carried = np.exp(log_jacobians[k]) * between(evolution.grid, evolution.rho[k], positions[k])
-        assert_allclose(carried, rho(x), rtol=0.0, atol=1e-3 * rho(x).max())  # 4e-4 seen: the spline on the grid
+        # The spline on the grid has an error of 4e-4.
+        assert_allclose(carried, rho(x), rtol=0.0, atol=1e-3 * rho(x).max())
     x = evolution.grid.points
     estimate, weight = evolution.estimate(x), evolution.rho[0].ravel()
     lacks = (weight * (np.log(weight) - np.log(estimate))).sum(axis=1) / weight.sum()
-    assert_allclose(lacks, evolution.gap, atol=5e-6)  # 1.7e-6 observed: two sums of one integral
+    assert_allclose(lacks, evolution.gap, atol=5e-6)  # the difference of two sums of one integral was 1.7e-6
     d = 1e-4
     x = np.random.default_rng(2).uniform(-2.0, 2.0, (50, 2))
     columns = [(evolution.carry(x + e)[0][-1] - evolution.carry(x - e)[0][-1]) / (2.0 * d) for e in d * np.eye(2)]
     want = np.linalg.slogdet(np.stack(columns, axis=-1))[1]
-    assert_allclose(evolution.carry(x)[1][-1], want, atol=1e-7)  # 5e-9 seen
+    assert_allclose(evolution.carry(x)[1][-1], want, atol=1e-7)  # the largest error was 5e-9
 
 
 def test_rates_are_derivatives():
     rho, mu, grid = three(96)
     d = 0.01
     evolution = evolve(rho, mu, grid, [0.0, 0.3 - d, 0.3, 0.3 + d], np.full(3, 0.7))
-    assert_allclose((evolution.gap[3] - evolution.gap[1]) / (2.0 * d), evolution.gap_rate[2], rtol=4e-3)  # 1.8e-3 seen
-    assert_allclose((evolution.kl[3] - evolution.kl[1]) / (2.0 * d), evolution.kl_rate[2], rtol=0.01)  # 4.3e-3 seen
-    # The last time has the rates of the direction that ends there; so has a time before the evolution continues.
+    # The error was 1.8e-3.
+    assert_allclose((evolution.gap[3] - evolution.gap[1]) / (2.0 * d), evolution.gap_rate[2], rtol=4e-3)
+    # The error was 4.3e-3.
+    assert_allclose((evolution.kl[3] - evolution.kl[1]) / (2.0 * d), evolution.kl_rate[2], rtol=0.01)
+    # The last time has the rates of the direction that ends there, even if the evolution goes on afterwards.
     for end in ([0.0, 0.3], [0.0, 0.3, 0.6]):
         last = evolve(rho, mu, grid, end, np.full(len(end) - 1, 0.7))
         assert_allclose([last.kl_rate[1], last.gap_rate[1]], [evolution.kl_rate[2], evolution.gap_rate[2]], rtol=2e-3)
@@ -155,10 +162,10 @@ def test_rates_are_derivatives():
 
 
 def test_kl_of_the_target_may_rise():
-    """Along a direction only KL(rho || mu) must fall.
+    """Only KL(rho || mu) must fall along a direction.
 
-    Here rho / mu falls in x where it is large (y > 0) and rises fast where it is small: its mean over y falls, so that
-    points move up; but KL(mu || rho) follows the mean of its logarithm, which rises.
+    In this example rho / mu falls in x where it is large (y > 0) and rises fast where it is small: its mean over y
+    falls, so that points move up; but KL(mu || rho) follows the mean of its logarithm, which rises.
     """
 
     def rho(points):
@@ -206,7 +213,7 @@ def test_slopes_that_would_fold_a_map_are_cut():
 
 
 def test_directions_that_are_no_product_are_refused():
-    """Eq. 18."""
+    """Eq. 18 requires a product of densities along and across the direction."""
     grid = Grid([(-6.0, 6.0), (-6.0, 6.0)], 48)
     times = [0.0, 0.1, 0.2]
     evolve(skewed, peaked, grid, times, [0.0, np.pi / 2.0])
@@ -216,7 +223,7 @@ def test_directions_that_are_no_product_are_refused():
         with pytest.raises(ValueError, match=r"directions: .* product .* \(eq. 18\), got \(0.9552, 0.296\) at index 1"):
             evolve(skewed, mu, grid, times, [0.0, 0.3005])
     correlated = lambda p: np.exp(-(p**2).sum(axis=1) / 2.0 - 0.3 * p[:, 0] * p[:, 1])  # noqa: E731
-    evolve(skewed, correlated, grid, times, [np.pi / 4.0, -np.pi / 4.0])  # its own axes
+    evolve(skewed, correlated, grid, times, [np.pi / 4.0, -np.pi / 4.0])  # the axes of this density
     with pytest.raises(ValueError, match="product"):
         evolve(skewed, correlated, grid, times, [np.pi / 4.0, 0.0])
     with pytest.raises(ValueError, match="product"):

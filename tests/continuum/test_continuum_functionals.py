@@ -1,4 +1,4 @@
-"""L of eq. 6 and its derivatives, eq. 7 and 11, against differences of L."""
+"""The likelihood L of eq. 6 and its derivatives, eq. 7 and 11, against differences of L."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def plane(n=48, times=(0.0, 0.5, 1.0)):
 
 
 def entropy(evolution):
-    """Minus the integral of rho log rho."""
+    """The entropy, minus the integral of rho log rho."""
     rho = evolution.rho[0]
     return -(rho * np.log(rho)).sum() * evolution.grid.volume
 
@@ -41,12 +41,12 @@ def test_the_likelihood_is_the_integral_of_rho_times_the_log_of_the_estimate(mak
 
 @pytest.mark.parametrize(
     ("evolution", "limit"),
-    # Seen: 5.4e-6, 1.0e-5 and 6.4e-5, errors in space of particles and grid.
+    # The errors in space of particles and grid were 5.4e-6, 1.0e-5 and 6.4e-5.
     [(line, 2e-5), (lambda: line(mass=2.5), 4e-5), (plane, 2e-4)],
     ids=["line", "another mass", "plane"],
 )
 def test_the_missing_likelihood_is_the_gap(evolution, limit):
-    """A map changes no relative entropy: L = integral of rho log rho, less gap times the mass."""
+    """A map changes no relative entropy: L is the integral of rho log rho, less the gap times the mass."""
     made = evolution()
     assert_allclose(made.log_likelihood(), -entropy(made) - made.gap * mass(made), atol=limit)
 
@@ -60,18 +60,19 @@ def test_where_rho_is_zero_nothing_is_added():
 
 @pytest.mark.parametrize(("make", "limit"), [(line, 5e-4), (plane, 5e-3)])
 def test_its_rate_is_its_derivative_in_time(make, limit):
-    """Eq. 11: dL/dt is the integral of |u|^2. Seen, relative: 8e-5 on the line, 2.6e-3 in the plane."""
+    """By eq. 11, dL/dt is the integral of |u|^2. Relative errors were 8e-5 on the line, and 2.6e-3 in the plane."""
     d = 5e-3
     evolution = make(times=(0.0, 0.5 - d, 0.5, 0.5 + d))
     likelihood = evolution.log_likelihood()
     assert_allclose(evolution.log_likelihood_rate[2], (likelihood[3] - likelihood[1]) / (2.0 * d), rtol=limit)
     x = evolution.grid.points
     square = (evolution.velocity(0.5, x) ** 2).sum() * evolution.grid.volume
-    assert_allclose(evolution.log_likelihood_rate[2], square, rtol=1e-4)  # at centres instead of faces; 8e-6 observed
+    # At centres instead of faces; the error was 8e-6.
+    assert_allclose(evolution.log_likelihood_rate[2], square, rtol=1e-4)
 
 
 def test_the_derivative_by_the_map():
-    """Eq. 7 by differences of L in phi + s w, whose Jacobian is J + s w', at each of the times."""
+    """Eq. 7 is compared with differences of L in phi + s w, whose Jacobian is J + s w', at each of the times."""
     evolution = line(400)
     x, h = evolution.grid.points, evolution.grid.spacing[0]
     positions, log_jacobians = evolution.carry(x)
@@ -89,7 +90,7 @@ def test_the_derivative_by_the_map():
             directional = (likelihood(1e-4) - likelihood(-1e-4)) / 2e-4
             assert_allclose(
                 directional, (w * derivative[t, :, 0]).sum() * h, atol=3e-5
-            )  # 1.1e-5 seen, the error in space
+            )  # the error in space was 1.1e-5
 
 
 def test_the_derivative_by_a_motion_of_rho():
@@ -115,7 +116,7 @@ def test_along_a_direction():
     evolution = evolve(rho, normal(0.0, 0.0), grid, [0.0, 0.5, 1.0], directions=[0.0, 0.7])
     assert_allclose(
         evolution.log_likelihood(), -entropy(evolution) - evolution.gap * mass(evolution), atol=1e-4
-    )  # 3.5e-5 seen
+    )  # the error was 3.5e-5
 
 
 def test_rows_of_the_derivative_that_are_not_finite():

@@ -294,12 +294,13 @@ def test_rotated_directions_need_densities_that_end_within_the_box():
 
 
 def test_tables_of_densities_serve_for_directions():
-    """Between and beyond their points they are splines of logarithms: parabolas here, to rounding."""
+    """Tables are splines of logarithms between and beyond their points: for parabolas, exact up to rounding."""
     rho, mu = normal(0.5, 0.2, variance=0.8), normal(0.0, 0.0)
     want = evolve(rho, mu, PLANE, TIMES, [0.3, 1.2])
     tables = [d(PLANE.points).reshape(PLANE.cells) for d in (rho, mu)]
     got = evolve(*tables, PLANE, TIMES, [0.3, 1.2])
-    assert_allclose(got.rho, want.rho, rtol=1e-5, atol=1e-9)  # beyond the walls: the tangent, not the parabola
+    # Beyond the walls a spline follows its tangent and not the parabola.
+    assert_allclose(got.rho, want.rho, rtol=1e-5, atol=1e-9)
     assert_allclose(got.gap, want.gap, rtol=1e-5)
     tables[0][0, 0] = 0.0
     with pytest.raises(
@@ -316,4 +317,4 @@ def test_directions_take_rows_that_are_not_finite():
         assert np.isnan(result).all()
     assert_array_equal(evolution.carry(x[[0, 2]])[0], positions[:, [0, 2]])
     assert evolution.carry(np.empty((0, 2)))[0].shape == (3, 0, 2)
-    assert np.isfinite(evolution.estimate(PLANE.box.T.copy())).all()  # corners, beyond the reach of directions
+    assert np.isfinite(evolution.estimate(PLANE.box.T.copy())).all()  # corners are beyond the reach of directions

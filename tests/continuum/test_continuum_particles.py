@@ -1,4 +1,4 @@
-"""The motion of ``hr.continuum``: velocities, particles, estimates, and the derivatives of the likelihood."""
+"""Motion in ``hr.continuum``: velocities, particles, estimates, and the derivatives of the likelihood."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def plane(n=48, times=(0.0, 0.5, 1.0)):
 
 
 def rows(evolution, count):
-    """Points all over the box except its rim, where the check's own interpolation ends."""
+    """Points all over the box except its rim, where the interpolation of the test ends."""
     low, high = (evolution.grid.box * 0.95).T
     return low + (high - low) * np.random.default_rng(0).random((count, evolution.grid.dimensions))
 
@@ -30,8 +30,8 @@ def rows(evolution, count):
 
 
 def test_velocity_is_that_of_equation_10():
-    """At the first time, u = (mu' / mu) rho - rho' in closed form. Seen: 5.8e-5 of 0.3 with 200 cells, a quarter with
-    400.
+    """At the first time, u = (mu' / mu) rho - rho' is known in closed form. Errors were 5.8e-5 of 0.3 with 200 cells,
+    and a quarter of that with 400.
     """
 
     def error(n):
@@ -52,7 +52,7 @@ def test_velocity_in_the_plane_and_on_the_torus():
     want = -z * BLOBS(z)[:, None] - gradient
     errors = [np.abs(plane(n, [0.0, 0.01]).velocity(0.0, z) - want).max() for n in (32, 64)]
     assert errors[1] < errors[0] / 3.5
-    assert errors[1] < 3e-4  # of 0.12; 2e-4 was observed
+    assert errors[1] < 3e-4  # the velocity reaches 0.12; the error was 2e-4
 
     grid = Grid([(0.0, 2.0), (0.0, 1.0)], 64, "periodic")
     wave = lambda x: 1.0 + 0.5 * np.sin(np.pi * x[:, 0]) * np.cos(2.0 * np.pi * x[:, 1])  # noqa: E731
@@ -61,7 +61,7 @@ def test_velocity_in_the_plane_and_on_the_torus():
     want = -0.5 * np.pi * np.stack([np.cos(a) * np.cos(b), -2.0 * np.sin(a) * np.sin(b)], axis=1)
     assert_allclose(
         evolve(wave, ones, grid, [0.0, 0.01]).velocity(0.0, z), want, atol=1e-2
-    )  # (2 pi h)^2 / 24 u = 1.3e-3
+    )  # the scheme's error, (2 pi h)^2 / 24 u = 1.3e-3
 
 
 def test_nothing_flows_through_walls():
@@ -75,7 +75,7 @@ def test_nothing_flows_through_walls():
 
 
 def test_velocity_along_a_wall():
-    """Within half a cell of a wall it is continued from the last two centres, also to second order."""
+    """Within half a cell of a wall the velocity is continued from the last two centres, also to second order."""
     errors = []
     for n in (24, 48):
         evolution = evolve(BLOBS, normal(0.0, 0.0), Grid([(-3.5, 3.5), (-1.0, 0.5)], n), [0.0, 0.01])
@@ -84,7 +84,7 @@ def test_velocity_along_a_wall():
         want = -z[:, 0] * BLOBS(z) - (BLOBS(z + d) - BLOBS(z - d)) / 2e-5
         errors.append(np.abs(evolution.velocity(0.0, z)[:, 0] - want).reshape(-1, 2).max(axis=0))
     assert (errors[1] < errors[0] / 3.0).all()
-    assert (errors[1] < 5e-4).all()  # of 0.13
+    assert (errors[1] < 5e-4).all()  # the velocity reaches 0.13
 
 
 # --- particles ------------------------------------------------------------------------------------------------------
@@ -92,12 +92,13 @@ def test_velocity_along_a_wall():
 
 @pytest.mark.parametrize(
     ("make", "rho", "sizes", "limit"),
-    # Seen, relative, the worst row: 3.9e-4 with 100 cells, 1.1e-4 with 200; 2.3e-3 with 32 an axis, 5.9e-4 with 64.
+    # Relative errors of the worst row were 3.9e-4 with 100 cells, 1.1e-4 with 200; 2.3e-3 with 32 an axis, 5.9e-4 with
+    # 64.
     [(line, BIMODAL, (100, 200), 2e-4), (plane, BLOBS, (32, 64), 1e-3)],
     ids=["line", "plane"],
 )
 def test_density_carried_by_particles_is_that_of_the_equation(make, rho, sizes, limit):
-    """Eq. 8: rho_0(x) = J(x) rho_t(phi_t(x)), with an error that falls as the square of the spacing."""
+    """By eq. 8, rho_0(x) = J(x) rho_t(phi_t(x)), with an error that falls as the square of the spacing."""
     errors = []
     for n in sizes:
         evolution = make(n)
@@ -127,7 +128,7 @@ def test_density_carried_around_a_torus():
 
 
 def test_particles_may_pass_the_seam_repeatedly():
-    """The same bump in the middle of the box and at its end causes the same motion: twenty cells past the end."""
+    """A bump at the end of the box moves like the same bump in the middle: particles pass the end by twenty cells."""
     grid, times = Grid((0.0, 2.0), 128, "periodic"), [0.0, 0.3, 1.0]
     shift = 57.0 * grid.spacing[0]
     bump = lambda x: 0.02 + np.exp(20.0 * np.cos(np.pi * (x[:, 0] - 1.0)) - 20.0)  # noqa: E731
@@ -148,17 +149,18 @@ def test_jacobians_are_those_of_the_map():
             up, down = evolution.carry(x + step)[0][-1], evolution.carry(x - step)[0][-1]
             columns.append((up - down) / (2.0 * d))
         want = np.linalg.slogdet(np.stack(columns, axis=-1))[1]
-        # Two runs of the integrator at 1e-8 of the box, 2e-4 apart; common errors cancel: the largest was 1.4e-6.
+        # Two runs of the integrator, at 1e-8 of the box, start 2e-4 apart; common errors cancel: the largest error was
+        # 1.4e-6.
         assert_allclose(evolution.carry(x)[1][-1], want, atol=1e-5)
 
 
 def test_particles_of_an_exact_solution_keep_their_quantile():
     """Barenblatt's solution spreads as t^(1/3): phi_t(x) = x t^(1/3) and J = t^(1/3)."""
     evolution = evolve(lambda x: barenblatt(x, 1.0), ones, Grid((-6.0, 6.0), 800), [1.0, 2.0, 4.0])
-    x = np.linspace(-2.0, 2.0, 41)[:, None]  # the front is at 2.45: splines of a velocity that jumps waver beside it
+    x = np.linspace(-2.0, 2.0, 41)[:, None]  # the front is at 2.45: splines of a velocity that jumps oscillate near it
     positions, log_jacobians = evolution.carry(x)
     stretch = evolution.times ** (1.0 / 3.0)
-    assert_allclose(positions, x * stretch[:, None, None], atol=2e-4)  # 6e-5 seen
+    assert_allclose(positions, x * stretch[:, None, None], atol=2e-4)  # the error was 6e-5
     assert_allclose(log_jacobians, np.broadcast_to(np.log(stretch)[:, None], (3, 41)), atol=3e-4)
 
 
@@ -166,7 +168,8 @@ def test_particles_of_an_exact_solution_keep_their_quantile():
 
 
 def test_the_estimate_begins_as_mu_and_tends_to_rho():
-    """Eq. 4 and 5. On a box of three deviations the slowest mode decays at 0.107: by t = 60 it is e^-6.4."""
+    """By eq. 4 and 5, the estimate goes from mu to rho. On a box of three deviations the slowest mode decays at 0.107:
+    by t = 60 it is e^-6.4."""
     evolution = line(100, [0.0, 1.0, 10.0, 60.0])
     x = np.linspace(-2.9, 2.9, 59)[:, None]
     estimate = evolution.estimate(x)
@@ -195,9 +198,9 @@ def test_the_gap_is_the_missing_likelihood_of_the_estimate(make):
 
 
 def test_the_functional_derivative_at_a_map_that_is_not_the_identity():
-    """Eq. 7: dL/dphi(x) = J(x) u(phi(x)), for the sum L over x of rho (log J + log mu(phi)).
+    """By eq. 7, dL/dphi(x) = J(x) u(phi(x)), for the sum L over x of rho (log J + log mu(phi)).
 
-    phi is the flow's own at t = 0.5, moved by s w(x): J becomes J + s w'.
+    The map phi is that of the flow at t = 0.5, moved by s w(x), so that J becomes J + s w'.
     """
     evolution = line(400, [0.0, 0.5])
     x, h = evolution.grid.points, evolution.grid.spacing[0]
@@ -215,14 +218,15 @@ def test_the_functional_derivative_at_a_map_that_is_not_the_identity():
         directional = (likelihood(step) - likelihood(-step)) / (2.0 * step)
         speed = evolution.velocity(0.5, phi[:, None])[:, 0]
         nonlocal_derivative, without_jacobian = (w * jacobian * speed).sum() * h, (w * speed).sum() * h
-        assert_allclose(directional, nonlocal_derivative, atol=3e-6)  # 1e-6 seen; the error in space
-        assert abs(directional - without_jacobian) > 1e-3  # the reason for J
+        assert_allclose(directional, nonlocal_derivative, atol=3e-6)  # the error in space was 1e-6
+        assert abs(directional - without_jacobian) > 1e-3  # without the factor J the derivative is wrong
 
 
 def test_the_local_derivative_is_the_square_of_the_velocity():
-    """Eq. 11: along v(phi_t(x)), the derivative is the integral of v u; along u, of |u|^2, which is not negative.
+    """By eq. 11, the derivative along v(phi_t(x)) is the integral of v u; along u, that of |u|^2, which is not
+    negative.
 
-    In x both differ by J: the integral over z of u v is that over x of J u(phi) v(phi).
+    The integrands in x differ by J: the integral over z of u v is that over x of J u(phi) v(phi).
     """
     evolution = plane(64, [0.0, 2.0])
     x, volume = evolution.grid.points, evolution.grid.volume
@@ -230,7 +234,7 @@ def test_the_local_derivative_is_the_square_of_the_velocity():
     z, rho = positions[-1], BLOBS(x)
 
     def likelihood(s, v):
-        """The likelihood of id + s v after the flow; v and its derivatives by the flow's own field."""
+        """The likelihood of id + s v after the flow; v and its derivatives are those of the flow's velocity field."""
         d = 1e-4
         inside = np.clip(z, *(evolution.grid.box.T * (1.0 - 1e-3)))
         gradient = np.stack([(v(inside + e) - v(inside - e)) / (2.0 * d) for e in d * np.eye(2)], axis=2)
@@ -249,8 +253,8 @@ def test_the_local_derivative_is_the_square_of_the_velocity():
         over_z = (velocity(x) * v(x)).sum() * volume
         over_x = (np.exp(log_jacobians[-1])[:, None] * velocity(z) * v(z)).sum() * volume
         without_jacobian = (velocity(z) * v(z)).sum() * volume
-        assert_allclose([directional, over_x], over_z, rtol=2e-3)  # 4e-4 seen, of the grid
-        assert abs(without_jacobian / over_z - 1.0) > 0.02  # the reason for J
+        assert_allclose([directional, over_x], over_z, rtol=2e-3)  # the grid's error was 4e-4
+        assert abs(without_jacobian / over_z - 1.0) > 0.02  # without the factor J the derivative is wrong
         if v is velocity:
             assert directional > 0.0
             assert_allclose(over_z, -evolution.gap_rate[-1] * rho.sum() * volume, rtol=2e-3)

@@ -1,4 +1,4 @@
-"""Accelerated models in place of the originals, through the originals' own methods."""
+"""Accelerated models take the place of the originals, with the methods of the originals."""
 
 import copy
 import functools
@@ -61,7 +61,7 @@ def test_nflows(torch, context):
     x = torch.randn(5, d.features, dtype=torch.float64)
     near(fast.log_prob(x, c), model.log_prob(x, c))
     near(fast.transform_to_noise(x, c), model.transform_to_noise(x, c))
-    plain, rows = copy.deepcopy(model).float(), c if c is None else c.float()  # the library draws in float32 alone
+    plain, rows = copy.deepcopy(model).float(), c if c is None else c.float()  # the library samples in float32 alone
     drawn, log_prob = fast.sample_and_log_prob(4, c)
     assert drawn.shape == fast.sample(4, c).shape == plain.sample(4, rows).shape
     assert log_prob.shape == plain.sample_and_log_prob(4, rows)[1].shape
@@ -161,12 +161,12 @@ def test_losses_of_normflows_by_draws(torch, context, monkeypatch):
     fast = hr.accelerate(model)
     rows = (torch.randn(400, d.columns),) if context else ()
     x, log_q = fast.sample(400, *rows)
-    near_enough = {"rtol": 1e-3, "atol": 1e-3}  # float32 in both
+    near_enough = {"rtol": 1e-3, "atol": 1e-3}  # both libraries sum in float32
     assert_allclose(log_q.detach(), model.log_prob(x, *rows).detach(), **near_enough)
     z = model.inverse(x, *rows)
     fixed = (x, log_q)
 
-    class Drawn:  # the same draws for both libraries
+    class Drawn:  # both libraries have equal samples
         def __call__(self, n, context=None):
             return z.detach(), self.log_prob(z.detach())
 
@@ -203,7 +203,7 @@ def test_a_loss_without_score_has_the_gradient_of_the_path_alone(torch):
     torch.manual_seed(0)
     (whole,) = torch.autograd.grad(fast.reverse_kld(4000), fast.flow.vector)
     assert torch.isfinite(by_path).all()
-    # Gradients differ by the score's mean over draws, which is zero up to noise.
+    # The gradients differ by the mean of the score over the samples, which is zero up to noise.
     assert 0 < (by_path - whole).norm() < 0.5 * whole.norm()
     fast.p = None
     with pytest.raises(AttributeError, match="p: expected a model with a target"):

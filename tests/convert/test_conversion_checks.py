@@ -1,4 +1,4 @@
-"""Errors of converters, and that they do not change models."""
+"""Errors of converters name the unsupported part, and converters do not change models."""
 
 import contextlib
 import subprocess
@@ -103,7 +103,7 @@ def test_a_subclass_of_a_linear_map_of_normflows(torch):
 def test_nflows_with_a_permutation_and_a_composition_of_a_users_own(torch):
     transforms, flows = library("nflows.transforms"), library("nflows.flows")
 
-    class Shuffled(transforms.Permutation):  # as in calorimeter simulations
+    class Shuffled(transforms.Permutation):  # calorimeter simulations subclass Permutation
         def __init__(self, features):
             super().__init__(torch.arange(features).flip(0))
 
@@ -128,7 +128,7 @@ def test_nflows_with_a_permutation_and_a_composition_of_a_users_own(torch):
         NotImplementedError, match=r"Steps, a CompositeTransform with a _cascade of its own; headrace\.conv"
     ):
         convert.from_nflows(flow)
-    flow._transform = transforms.CompositeTransform(flow._transform._transforms)  # the way of the page
+    flow._transform = transforms.CompositeTransform(flow._transform._transforms)  # docs/convert.md has this remedy
     assert np.array_equal(convert.from_nflows(flow).parameters, given)
 
     class Bent(transforms.MaskedAffineAutoregressiveTransform):
@@ -265,12 +265,12 @@ def test_a_converted_flow_is_a_flow(torch, tmp_path):
 
 @pytest.mark.parametrize("column", [None, 0, 2])
 def test_one_column_of_data_that_is_wrong_is_found(column):
-    """The median over all values of three columns would not detect a wrong column."""
+    """An error in one of three columns is found, which the median over all values would not detect."""
     flow = hr.MAF(3, transforms=1, hidden=(8,), dtype="float64", seed=1)
 
     def to_data(z, context):
         x = np.array(flow.to_data(z)[0])
-        x[:2] += 1.0  # a few rows may be anywhere
+        x[:2] += 1.0  # a few rows may differ by any amount
         if column is not None:
             x[:, column] += 1e-4
         return x

@@ -1,7 +1,7 @@
-"""Hidden models of other libraries, of random sizes, options, bounds and orders, against their conversions.
+"""Flows of other libraries, of random sizes, options, bounds and orders, against their conversions.
 
-Expected values are the source's, in float64 and float32. From data to latent its own values are compared; from latent
-to data its latent values of rows have to return these rows, because its own inverse loses digits that headrace's keeps.
+Expected values are those of the source, in float64 and float32. Latents of the source are compared with headrace's, and
+have to return to their rows of data: the inverse of the source loses digits that headrace's keeps.
 """
 
 import copy
@@ -26,10 +26,10 @@ ROWS = 60
 TORCH = ("zuko", "nflows", "normflows", "glasflow", "sbi")
 CONVERTERS = {name: getattr(convert, f"from_{name}") for name in CASES}
 
-# Rounding of the source's formulas in its dtype; splines divide by the sizes of bins, and lose some digits more.
+# Rounding of the source's formulas in its dtype; splines divide by the sizes of bins, and lose more digits.
 LIMITS = {"float64": 1e-12, "float32": 1e-5}
 SPLINE_LIMITS = {"float64": 1e-11, "float32": 2e-4}
-SBI_LIMIT = 1e-8  # the constant of its normal density is float32, for any dtype of the model
+SBI_LIMIT = 1e-8  # the constant of sbi's normal density is float32, for any dtype of the model
 
 ALL = [(name, kind) for name, (known, _) in CASES.items() for kind in known]
 REFUSED = [(name, kind) for name, (_, refused) in CASES.items() for kind in refused]
@@ -41,7 +41,7 @@ def context_of(d, name, seed=1):
 
 
 def density(name, model, dtype):
-    """``(x, context)`` to ``(z, log_det, log_prob)``, each None where the library lacks it."""
+    """Return a function of ``(x, context)`` with ``(z, log_det, log_prob)``, each None where the library lacks it."""
     if name == "flowjax":
         import jax.numpy as jnp
 
@@ -112,7 +112,7 @@ def compared(name, kind, seed, context, dtype):
     x = within_circles(kind, x)
     z, log_det, log_prob = density(name, model, dtype)(x, given)
     exact = (z, log_det, log_prob)
-    if name in TORCH and dtype == "float32":  # rounding of the source is not an error of headrace
+    if name in TORCH and dtype == "float32":  # the rounding of the source is no error of headrace
         exact = density(name, copy.deepcopy(model).double(), "float64")(x, rounded(given))
     limit = SBI_LIMIT if name == "sbi" and dtype == "float64" else (SPLINE_LIMITS if is_spline(kind) else LIMITS)[dtype]
     close(flow.log_prob(x, given), log_prob, exact[2], limit)
@@ -131,7 +131,7 @@ def compared(name, kind, seed, context, dtype):
 
 
 def within_circles(kind, x):
-    """Angles between -π and π, because zuko's densities are not periodic beyond."""
+    """Return angles between -π and π, beyond which zuko's densities do not continue periodically."""
     return (np.mod(x + np.pi, 2.0 * np.pi) - np.pi).astype(x.dtype) if "NCSF" in kind else x
 
 
@@ -144,7 +144,7 @@ def rounded(context):
 
 
 def close(ours, theirs, exact, limit):
-    """The difference is at most five times rounding, or the source's own rounding."""
+    """Check that headrace's error is at most five times that of the source, beside rounding."""
     size = 1.0 + np.abs(exact)
     own, other = (np.abs(a - exact) / size for a in (ours, theirs))
     assert own.max() <= 30 * limit + 5 * other.max(), f"{own.max():.3g}, and the source {other.max():.3g}"
@@ -170,10 +170,10 @@ def test_hidden_models_of_their_users(name, kind, dtype):
 @pytest.mark.parametrize("context", [False, True], ids=["alone", "context"])
 @pytest.mark.parametrize(("name", "kind"), [case for case in ALL if case[0] in ("zuko", "nflows")])
 def test_log_densities_to_rounding(name, kind, context):
-    """Above 1 with relative errors of 1e-12 and 1e-5; where the source loses more digits, with its loss.
+    """Errors are at most 1e-12 and 1e-5 of 1 + |log p|, beside the loss of digits of the source.
 
-    That loss is three times the difference between its own float32 and float64, and in float64 the effect of a row's
-    last bits.
+    The loss of the source is three times the difference between its float32 and float64, and in float64 the effect of a
+    row's last bits.
     """
     library(name)
     if context and kind in NO_CONTEXT:
@@ -201,7 +201,7 @@ def test_log_densities_to_rounding(name, kind, context):
 
 @contextmanager
 def jax_numbers(dtype):
-    """JAX with 64-bit values or not."""
+    """Let JAX have 64-bit values for the dtype float64, and 32-bit values otherwise."""
     jax = library("jax")
     before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", dtype == "float64")
@@ -213,7 +213,7 @@ def jax_numbers(dtype):
 
 @pairwise(kind=CASES["flowjax"][0], context=[False, True], dtype=["float32", "float64"])
 def test_hidden_models_of_flowjax(kind, context, dtype):
-    """Pairs: JAX compiles each of its models for seconds."""
+    """Only pairs of options are tested, because JAX compiles each of its models for seconds."""
     library("flowjax")
     with jax_numbers(dtype):
         compared("flowjax", kind, 4 + context, context, dtype)
@@ -236,7 +236,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "convert.md"
 
 
 def rows_of_the_page():
-    """The page's tables: for each library the parts that convert, and the others."""
+    """Return the tables of docs/convert.md: for each library the parts that convert, and the others."""
     found, name = {}, None
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         if title := re.fullmatch(r"### (\w+)", line):

@@ -1,4 +1,4 @@
-"""A `state_dict` alone: settings that it lacks are required, and the flow equals that of the model."""
+"""Conversions of a `state_dict` alone require the settings that it lacks, and equal those of the model."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ ROWS = 40
 
 
 def rows(torch, model, d, log_prob):
-    """Rows and the library's log densities, in the form of `verify=`."""
+    """Return rows and the log densities of the library, in the form of `verify=`."""
     x = torch.randn(ROWS, d.features, dtype=torch.float64)
     context = (torch.randn(ROWS, d.columns, dtype=torch.float64),) if d.columns else ()
     with torch.no_grad():
@@ -63,7 +63,7 @@ def test_zuko(kind, context):
     flow = convert.from_zuko(state, verify=known, **settings)
     same(flow, convert.from_zuko(model))
     old = {key.replace("base.loc", "base._0").replace("base.scale", "base._1"): value for key, value in state.items()}
-    same(convert.from_zuko(old, verify=False, **settings), flow)  # in the form of zuko 1.5 and older
+    same(convert.from_zuko(old, verify=False, **settings), flow)  # zuko 1.5 and older have these names
     for name in settings:
         with pytest.raises(ValueError, match=rf"^{name}: expected a value, because a state_dict does not record it; "):
             convert.from_zuko(state, verify=False, **{key: value for key, value in settings.items() if key != name})

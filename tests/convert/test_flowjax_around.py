@@ -1,4 +1,4 @@
-"""Distributions of flowjax that transform a flow, its bases that headrace has, and its planar maps.
+"""Distributions of flowjax that transform a flow, bases that headrace has, and planar maps.
 
 Expected values are flowjax's in float64: log densities of far rows and of the flow's own samples to 1e-11 of 1 + |log
 p|, and gradients by rows to 1e-7 of 1 + |gradient|.
@@ -16,7 +16,7 @@ from headrace import convert
 
 pytestmark = [
     pytest.mark.programs,
-    pytest.mark.filterwarnings("ignore"),  # warnings of flowjax's dependencies
+    pytest.mark.filterwarnings("ignore"),  # dependencies of flowjax warn
 ]
 
 N = 3
@@ -131,7 +131,7 @@ def test_a_base_that_headrace_does_not_have(bijections):
 
 
 def columns(b, name):
-    """Bijections around a flow, and the kinds of transforms that stand at the data end."""
+    """Return bijections around a flow, and the classes of the transforms at the data end of its conversion."""
     import jax.numpy as jnp
     import paramax
 
@@ -264,7 +264,7 @@ def test_activations_that_headrace_does_not_have_are_named(bijections):
 
     with pytest.raises(NotImplementedError, match=r"activation: expected one of .*; train with one of these"):
         convert.from_flowjax(flow_on(normal(), nn_activation=jax.nn.mish))
-    leaky = functools.partial(jax.nn.leaky_relu, negative_slope=0.2)  # verified
+    leaky = functools.partial(jax.nn.leaky_relu, negative_slope=0.2)  # the slope is verified
     assert "relu" in repr(convert.from_flowjax(flow_on(normal(), nn_activation=leaky)).transforms)
     exact = functools.partial(jax.nn.gelu, approximate=False)
     assert "'gelu'" in repr(convert.from_flowjax(flow_on(normal(), nn_activation=exact)).transforms)

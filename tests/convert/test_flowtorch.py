@@ -1,6 +1,6 @@
 """Flows of flowtorch 0.8 from their `state_dict`.
 
-`made/` has two, and log densities of rows, by this in an environment of ``pip install torch flowtorch==0.8``:
+`made/` has two flows and log densities of rows, from this program with ``pip install torch flowtorch==0.8``:
 
     torch.set_default_dtype(torch.float64)
     for name in ("affine", "spline"):

@@ -1,7 +1,7 @@
-"""Leaky ReLUs of any slope in networks of other libraries: two units for each of theirs, with the same densities.
+"""Leaky ReLUs of any slope in other libraries become two units each, with the same densities.
 
-Log densities and latent rows agree to 1e-11 in float64 and to 1e-4 in float32, of 1 + their size, because sums have
-twice the terms in another order; rows come back from the library's latent rows to 1e-8 and 1e-3.
+Log densities and latents agree to 1e-11 in float64 and to 1e-4 in float32, of 1 + their size, because sums have twice
+the terms in another order; latents of the library return to rows of data to 1e-8 and 1e-3.
 """
 
 from functools import partial
@@ -89,7 +89,7 @@ MODELS = {
 
 
 def calls(model, x, given):
-    """Latent rows and log densities of a model."""
+    """Return the latents and the log densities of a model."""
     if hasattr(model, "q0"):
         return model.inverse(x, *given), model.log_prob(x, *given)
     if hasattr(model, "_transform"):
@@ -136,7 +136,7 @@ def test_slopes_are_recognised_by_values(slope):
 
 
 def test_a_layer_that_other_layers_add_keeps_its_units():
-    """The layer's sums stay those of single units; a further layer makes two units of each."""
+    """A layer that another layer adds keeps one unit for each sum, and a further layer makes two units of each."""
     layers, own = Layers(), np.random.default_rng(0)
     first = layers.hidden(own.standard_normal((4, 2)), None)
     layers.hidden(own.standard_normal((4, 4)), None, adds=first, activation=Leaky.of(0.2))

@@ -1,4 +1,4 @@
-"""Flows that other libraries make, accelerated without a change of the program that uses them."""
+"""Flows of other libraries are accelerated without a change of the program that uses them."""
 
 import copy
 import logging
@@ -31,7 +31,7 @@ def test_flows_of_zuko(torch, zuko, caplog):
     class Mine(zuko.flows.NSF):
         pass
 
-    NSF = zuko.flows.NSF  # imported before
+    NSF = zuko.flows.NSF  # the name was imported before the acceleration
     torch.manual_seed(0)
     plain, after = NSF(3, 2, transforms=2), torch.rand(3)
     plain_state = {name: value.clone() for name, value in plain.state_dict().items()}
@@ -45,7 +45,7 @@ def test_flows_of_zuko(torch, zuko, caplog):
         assert type(zuko.flows.NAF(3)) is zuko.flows.NAF
         assert type(Mine(3)) is Mine
         for again in (copy.deepcopy(plain), copy.copy(plain), pickle.loads(pickle.dumps(plain))):
-            assert type(again) is NSF  # neither pickles nor copies are new models
+            assert type(again) is NSF  # pickles and copies are no new models
         assert type(pickle.loads(pickle.dumps(fast))) is type(fast)
         fast.load_state_dict(plain_state)
         with pytest.raises(TypeError, match="__init__"):
@@ -86,7 +86,7 @@ def test_flows_of_nflows_and_normflows(torch):
         assert type(model) is not kind
         x = torch.randn(4, 3)
         assert_allclose(model.log_prob(x).detach(), hr.restore(model).log_prob(x).detach(), rtol=1e-5, atol=1e-5)
-    assert type(norms) is flows.SimpleRealNVP  # in training mode it has another density
+    assert type(norms) is flows.SimpleRealNVP  # in training mode the model has another density
 
 
 @pytest.mark.costly

@@ -1,4 +1,4 @@
-"""Models of normflows, glasflow and flowjax of which only tensors are given, compared with the models themselves."""
+"""Tensors of normflows, glasflow and flowjax without their models, compared with conversions of the models."""
 
 import re
 
@@ -15,13 +15,13 @@ ROWS = 40
 
 @pytest.fixture
 def first(monkeypatch):
-    """Models that are drawn have the first of all options."""
+    """Let random models have the first of all options."""
     monkeypatch.setattr(Draw, "one", lambda self, *options: options[0])
 
 
 def compared(name, model, d, log_prob, settings, kept=()):
-    """The results from the tensors and from the model; each missing setting is required, and `verify` detects wrong
-    ones.
+    """Compare conversions of the tensors and of the model; check that each missing setting is required, and that
+    `verify` detects wrong settings.
     """
     torch, take = library("torch"), getattr(convert, f"from_{name}")
     state = model.state_dict()
@@ -31,7 +31,7 @@ def compared(name, model, d, log_prob, settings, kept=()):
         known = (x, log_prob(model, x, *context), *context)
     flow = take(state, verify=known, **settings)
     same(flow, take(model), x, context)
-    arrays = {key: value.numpy() for key, value in state.items()}  # in the form of other readers of files
+    arrays = {key: value.numpy() for key, value in state.items()}  # NumPy arrays, as other readers of files return
     same(take(arrays, verify=False, **settings), flow, x, context)
     for missing in settings:
         with pytest.raises(ValueError, match=rf"^{missing}: expected a value, because a state_dict does not record it"):
@@ -62,7 +62,7 @@ def test_normflows(kind, context, first):
         pytest.skip("that library has no context there")
     if context and "Reverse" in kind:
         pytest.skip("that library has no context there")
-    seed = 17 if "Block" in kind else 16  # an even number of features: the halves cannot be derived from the sizes
+    seed = 17 if "Block" in kind else 16  # features are even, so that sizes do not determine the halves
     d = Draw(seed, context)
     if "Block" in kind:
         d.features = 4
@@ -97,7 +97,7 @@ GLASFLOW_SETTINGS = {
     "RealNVP": {"scale_activation": "nflows_general", **LINKS},
     'RealNVP, `scale_activation="nflows"`': {"scale_activation": "nflows", "batch_norm_eps": 1e-5},
     'RealNVP, `scale_activation="log1"`, "log2", ...': {
-        "scale_activation": ("log1", "log2", "log3"), "batch_norm_eps": 1e-5,  # the first draw
+        "scale_activation": ("log1", "log2", "log3"), "batch_norm_eps": 1e-5,  # `first` takes the first option
     },
     "RealNVP, `volume_preserving=True`": {"batch_norm_eps": 1e-5},
     "CouplingNSF": {"bound": None, "min_bin": 1e-3, "slope": 1e-3, **LINKS},
@@ -113,7 +113,7 @@ GLASFLOW_SETTINGS = {
 def test_glasflow(kind, context, first, monkeypatch):
     library("glasflow")
     d = Draw(18, context)
-    if kind in ("RealNVP", "CouplingNSF"):  # links of every kind, one after the other
+    if kind in ("RealNVP", "CouplingNSF"):  # models have both sorts of links in turn
         links = {"linear_transform": "lu" if context else "svd"}
         options = {"num_bins": d.bins, "tail_bound": d.bound} if kind == "CouplingNSF" else {}
         model = glasflow_flow(d, kind, **options, **links)
@@ -175,7 +175,7 @@ def test_flowjax(number, kind, first, tmp_path):
     flow = convert.from_flowjax(tmp_path / "flow.eqx", verify=known, **settings)
     assert flow.dtype == dtype
     want = convert.from_flowjax(model, verify=False)
-    # Flowjax's offsets of outputs are rounded once here, and by each of its functions there.
+    # Offsets of outputs are rounded once by headrace, and by each of its functions in flowjax.
     rounding = {"rtol": 0.0, "atol": 2e-7 if dtype == "float32" else 1e-15}
     np.testing.assert_allclose(flow.parameters, want.parameters, **rounding)
     assert np.array_equal(convert.from_flowjax(leaves, verify=False, **settings).parameters, flow.parameters)

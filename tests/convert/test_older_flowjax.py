@@ -1,8 +1,9 @@
-"""Files of flowjax 14 to 17, which today's JAX does not run.
+"""Files of flowjax 14 to 17, which current versions of JAX do not run.
 
-`made/` has them, and log densities of rows, by this in environments of ``pip install "flowjax==17.2.1" "jax<0.8"`` and
-of ``pip install "flowjax==14.0.0" "jax==0.4.30" "equinox==0.11.5"``, whose `version` is 17 and 14. flowjax 15.1.0 with
-jax 0.4.33 and equinox 0.11.6, and 16.0.0 with 0.4.35 and 0.11.8, write the same bytes as 14.0.0 in each file:
+`made/` has these files and log densities of rows, by this program in environments of ``pip install "flowjax==17.2.1"
+"jax<0.8"`` and of ``pip install "flowjax==14.0.0" "jax==0.4.30" "equinox==0.11.5"``, whose `version` is 17 and 14.
+flowjax 15.1.0 with jax 0.4.33 and equinox 0.11.6, and 16.0.0 with 0.4.35 and 0.11.8, write the bytes of 14.0.0 in each
+file:
 
     jax.config.update("jax_enable_x64", True)
     spline = RationalQuadraticSpline(knots=6, interval=4)

@@ -1,7 +1,7 @@
-"""Base densities of other libraries that headrace has, maps around flows, and nets within modules, against the library.
+"""Bases of other libraries that headrace has, maps around flows, and nets within modules, against the library.
 
-Everything is compared in float64: log densities of far rows and of the flow's own samples to 1e-11 of 1 + |log p|, the
-splines' rounding in `test_converted`, and gradients by rows to 1e-8 of 1 + |gradient|.
+All comparisons are in float64: log densities of far rows and of the flow's own samples to 1e-11 of 1 + |log p|, the
+rounding of splines in `test_converted`, and gradients by rows to 1e-8 of 1 + |gradient|.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ LIMIT, GRADIENT_LIMIT = 1e-11, 1e-8
 
 
 def rows_of(flow, context=None):
-    """Samples, and every third row further away."""
+    """Return samples of a flow, of which every third row is moved further out."""
     x = np.asarray(flow.sample(40, context, seed=4, dtype="float64"))
     x[::3] *= 1.4
     if any(getattr(flow.transforms[-1], "periodic", ())):
@@ -29,12 +29,12 @@ def rows_of(flow, context=None):
 
 @pytest.fixture(autouse=True)
 def rows_outside_have_a_density(monkeypatch):
-    """Rows outside have a density of 0: PyTorch would refuse them, unless another library has switched that off."""
+    """Rows outside of a support have a density of 0 where PyTorch's check of arguments, as here, is switched off."""
     monkeypatch.setattr(library("torch").distributions.Distribution, "_validate_args", False)
 
 
 def compared(model, converter, columns=0):
-    """A model of PyTorch in float64 against its flow: log densities, and gradients of the accelerated model."""
+    """Compare a model in float64 with its flow: log densities, and gradients of the accelerated model."""
     torch = library("torch")
     model = model.double().eval()
     flow = converter(model)
@@ -123,7 +123,7 @@ def test_the_error_of_an_unsupported_mixture_has_advice():
 @pytest.mark.parametrize("columns", [0, 2])
 @pytest.mark.parametrize("features", [1, 3])
 def test_circular_flows_of_zuko(features, columns):
-    """Columns become periodic; log densities and gradients of the accelerated model are compared within a period."""
+    """Columns become periodic; log densities and gradients of the accelerated model are equal within a period."""
     zuko = library("zuko")
     model = shaken(zuko.flows.NCSF(features, columns, transforms=2, hidden_features=(8,)), 5, 0.2)
     flow = compared(model, convert.from_zuko, columns)
@@ -154,7 +154,7 @@ def test_mixtures_of_normflows(trainable):
 
 
 def test_a_mixture_in_float64_does_not_decide_the_dtype():
-    """Such mixtures are the default, beside flows in float32."""
+    """Mixtures in float64 are the default of normflows, beside flows in float32."""
     nf = library("normflows")
     flow = convert.from_normflows(normflows_on(nf.distributions.GaussianMixture(2, N)).eval())
     assert flow.dtype == "float32"
@@ -162,7 +162,7 @@ def test_a_mixture_in_float64_does_not_decide_the_dtype():
 
 @pytest.mark.parametrize("ends", [(-1.0, 1.0), (-3.0, 3.0)])
 def test_a_uniform_base_of_normflows(ends):
-    """The library's log densities differ by the rounding of a constant in float32."""
+    """Log densities of normflows differ by the rounding of a constant in float32."""
     torch, nf = library("torch"), library("normflows")
     model = normflows_on(nf.distributions.base.Uniform(N, *ends)).double().eval()
     flow = convert.from_normflows(model)
@@ -178,7 +178,7 @@ def test_a_uniform_base_of_normflows(ends):
 
 
 def own_normal(encoder, scale, shape=(N,)):
-    """A base whose class is not normflows': its scale is a function of the second half of the encoder's values."""
+    """A base of a caller's class, whose scale is a function of the second half of the encoder's values."""
     torch, nf = library("torch"), library("normflows")
 
     class Response(nf.distributions.BaseDistribution):
@@ -218,7 +218,7 @@ def test_a_normal_base_of_normflows_that_depends_on_a_context(name):
 
 
 def test_an_own_base_with_another_formula_is_refused():
-    """Without rows to compare, so is one with the right formula."""
+    """Without rows to compare, a base of a caller's class is refused even if its formula is right."""
     torch, nf = library("torch"), library("normflows")
 
     def model(scale=torch.exp, encoder=None, **options):
@@ -344,7 +344,7 @@ def test_modules_around_others_nets():
 
 
 def test_a_module_that_does_more_is_refused():
-    """Such a module is refused even where rows are not compared."""
+    """A module that computes more is refused even where rows are not compared."""
     nf, base = library("normflows"), library("nflows.distributions").StandardNormal([N])
     model = nflows_on(base, 0, lambda i, o: net_of_the_caller(i, o, factor=2.0))
     with pytest.raises(
@@ -358,7 +358,7 @@ def test_a_module_that_does_more_is_refused():
 
 @pytest.mark.parametrize("name", ["nflows's MLP", "torch's Linear"])
 def test_a_net_that_takes_no_context_is_refused_by_name(name):
-    """nflows' couplings raise a TypeError with a context."""
+    """A net without context is refused, because nflows' couplings raise a TypeError with such a net."""
     nets, base = library("nflows.nn.nets"), library("nflows.distributions").StandardNormal([N])
     linear = library("torch").nn.Linear
     model = nflows_on(base, 0, lambda i, o: linear(i, o) if "Linear" in name else nets.MLP([i], [o], [8]))

@@ -1,4 +1,4 @@
-"""Accelerated models that were trained, restored as models of their library."""
+"""Accelerated models that were trained are restored as models of their library."""
 
 import copy
 import functools
@@ -25,7 +25,7 @@ from pairs import pairwise
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # deprecations within the libraries
 
-# Kinds of the page whose conversions only move parameters.
+# GATHERED: models of docs/convert.md whose conversions only move parameters.
 GATHERED = {
     "zuko": (
         "MAF",
@@ -90,7 +90,7 @@ def glasflow_plain(kind, d, **options):
 
 _TAILS = {"num_bins": 6, "tails": "linear", "tail_bound": 3.0}
 
-# Kinds that only move parameters without a layer or an option of the page's kind.
+# PARTLY: models whose conversions only move parameters without some layer or option of docs/convert.md.
 PARTLY = {
     ("zuko", "MAF inverted (IAF), fixed affine maps, rotations, LU maps, permutations"): zuko_inverted,
     ("nflows", "NSF of couplings"): functools.partial(
@@ -124,7 +124,8 @@ PARTLY = {
     },
     ("sbi", "maf"): functools.partial(sbi_estimator, kind="maf", use_batch_norm=False),
 }
-# Kinds that compute parameters of several others, have constants, or need a weight twice.
+# FOLDED: models that compute parameters from several others. OTHERS: models with constants, or that need a weight
+# twice.
 FOLDED = {
     "nflows": {
         "MAF with batch norm in blocks": "BatchNorm1d",
@@ -160,7 +161,7 @@ def torch():
 
 
 def trained(torch, fast, seed=1):
-    """The model with its parameters moved, as an optimiser moves them."""
+    """Return the model with its parameters moved, as an optimiser moves them."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in fast.parameters():
@@ -186,7 +187,7 @@ def test_a_trained_model_is_restored_in_its_library(torch, model, context, dtype
     fast = trained(torch, hr.accelerate(model))
     back = hr.restore(fast)
     plain = copy.deepcopy(model)
-    plain.load_state_dict(back.state_dict())  # the plain model of the library
+    plain.load_state_dict(back.state_dict())  # `plain` is a model of the library
     assert type(back) is type(plain) is type(model)
     assert next(back.parameters()).dtype == getattr(torch, dtype)
     x = torch.randn(20, d.features).double()
@@ -216,7 +217,7 @@ def test_models_without_a_counterpart_are_refused_once_trained(torch, name, kind
 
 def test_each_kind_of_the_page_is_restored_or_refused():
     own = set(MAKERS) | {(name, kind) for one in (FOLDED, OTHERS) for name, kinds in one.items() for kind in kinds}
-    libraries = set(CASES) - {"flowjax"}  # which `accelerate` does not take
+    libraries = set(CASES) - {"flowjax"}  # `accelerate` does not take flowjax
     assert own == {(name, kind) for name in libraries for kind in CASES[name][0]}
 
 
@@ -317,7 +318,7 @@ def test_matrices_that_a_model_keeps_in_another_dtype(torch):
     linear = transforms.LULinear(3, using_cache=True)
     model = flows.Flow(linear, distributions.StandardNormal([3])).eval()
     x = torch.randn(4, 3)
-    model.log_prob(x)  # from here on it keeps a matrix in float32
+    model.log_prob(x)  # the model now keeps a matrix in float32
     assert_allclose(hr.accelerate(model).log_prob(x).detach(), model.log_prob(x).detach(), rtol=1e-5, atol=1e-5)
 
     class Mixed(transforms.ReversePermutation):

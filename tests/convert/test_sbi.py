@@ -1,4 +1,4 @@
-"""headrace inside of sbi: trained by its trainers, and in place of its trained estimators."""
+"""headrace inside of sbi: flows trained by sbi's trainers, and flows in place of its trained estimators."""
 
 import copy
 import os
@@ -26,7 +26,7 @@ from headrace.integrations import sbi as ours  # noqa: E402
 
 @pytest.fixture(autouse=True, scope="module")
 def elsewhere(tmp_path_factory):
-    """Run in an empty folder, because trainers leave logs in the current one."""
+    """Run tests in an empty folder, because trainers leave logs in the current folder."""
     before = os.getcwd()
     os.chdir(tmp_path_factory.mktemp("sbi"))
     yield
@@ -70,7 +70,7 @@ def test_a_posterior_keeps_its_methods(posterior):
     torch.manual_seed(1)
     corrected = fast.log_prob(theta)
     torch.manual_seed(1)
-    assert_allclose(corrected, posterior.log_prob(theta), atol=0.05)  # the correction is estimated by draws
+    assert_allclose(corrected, posterior.log_prob(theta), atol=0.05)  # the correction is estimated by samples
     many = torch.tensor([[0.3, -0.4], [1.0, 0.0], [-1.0, 1.5]])
     drawn = fast.sample_batched((50,), x=many, show_progress_bars=False)
     assert drawn.shape == (50, 3, 2)
@@ -106,7 +106,7 @@ def test_a_likelihood_inside_of_a_sampler():
     torch.manual_seed(4)
     trainer = trained(inference.NLE(PRIOR, density_estimator="maf", show_progress_bars=False))
     posterior = trainer.build_posterior(sample_with="mcmc", mcmc_method="slice_np_vectorized")
-    posterior.set_default_x(torch.tensor([[0.3, -0.4], [0.2, -0.3]]))  # two observations of the same parameters
+    posterior.set_default_x(torch.tensor([[0.3, -0.4], [0.2, -0.3]]))  # both observations have the same parameters
     fast = hr.accelerate(posterior)
     theta = simulated(20, seed=5)[0]
     assert_allclose(fast.log_prob(theta), posterior.log_prob(theta), rtol=1e-4, atol=1e-4)
@@ -154,10 +154,10 @@ def test_sbi_trains_a_flow_and_its_embedding_net(kind):
 
 @pytest.mark.parametrize("kind", ["maf", "nsf", "zuko_nsf"])
 def test_sbi_trains_its_own_architecture(kind):
-    """With equal fresh weights and order of rows losses are equal up to rounding that steps amplify.
+    """With equal fresh weights and an equal order of rows losses are equal, up to rounding that steps amplify.
 
-    nflows divides a network's outputs for a spline by the root of its width; headrace has that in the weights, so that
-    steps of Adam go further there and losses fall sooner.
+    nflows divides a network's outputs for a spline by the root of its width; headrace has this factor in the weights,
+    so that steps of Adam go further and losses fall sooner.
     """
     theta, x = simulated()
     own = sbi_posterior_nn(kind)
@@ -238,23 +238,23 @@ def test_calibration_of_many_observations_in_batches(posterior):
     theta, x = simulated(400, seed=8)
     x[3, 0] = np.nan
     torch.manual_seed(8)
-    ranks, drawn = ours.run_sbc(theta, x, posterior, 100, rows=3000)  # by 30 observations
+    ranks, drawn = ours.run_sbc(theta, x, posterior, 100, rows=3000)  # a call has 30 observations
     assert (ranks.shape, drawn.shape) == ((399, 2), (399, 2))
     assert (drawn.abs() <= 2).all()
     assert ranks.max() <= 100
     theirs, _ = inference_run_sbc(theta, x, fast, num_posterior_samples=100, show_progress_bar=False)
-    # Draws from the same distribution: each rank has an error of at most 5, and they share the part from theta.
+    # Samples have one distribution: each rank has an error of at most 5, and both share the part from theta.
     assert (ranks - theirs).abs().mean() < 8
     for reduced in ("marginals", "log_prob"):
         first = ours.run_sbc(theta, x, fast, 50, reduced)[0]
         assert first.shape == (399, 2 if reduced == "marginals" else 1)
-    # Draws in wrong rows, or ranked against another's density, are no longer close.
+    # Samples in wrong rows, or ranked by the density of another row, would no longer be close.
     wrong = ours.run_sbc(theta.flip(0), x.flip(0).roll(1, 0), fast, 100)[0]
     assert (wrong - theirs.flip(0)).abs().mean() > 15
 
 
 def test_each_draw_outside_of_the_prior_is_drawn_again_for_its_own_observation(posterior, monkeypatch):
-    """Draws identify their observation, so that a draw in another row, or outside of the prior, is detected."""
+    """Samples have the values of their observation, so that one in another row, or outside of the prior, is found."""
     fast = hr.accelerate(posterior)
     x = simulated(6, seed=9)[1].clamp(-1.9, 1.9)
     calls = []
@@ -265,8 +265,8 @@ def test_each_draw_outside_of_the_prior_is_drawn_again_for_its_own_observation(p
         if len(calls) == 1:
             drawn[3, 1], drawn[7, 4], drawn[8, 4, 0] = 9.0, -9.0, 2.5
         elif len(calls) == 2:
-            drawn[:2, 0] = 9.0  # the first two tries for the first of three parameters
-            drawn[:, 2] = 9.0  # all tries for the last parameter
+            drawn[:2, 0] = 9.0  # two new samples for the first row are outside, too
+            drawn[:, 2] = 9.0  # all new samples for the last row are outside
         return drawn
 
     monkeypatch.setattr(fast.posterior_estimator, "sample", sample)
@@ -286,13 +286,13 @@ def test_each_rank_is_counted_by_hand(posterior, monkeypatch):
     def sample(sample_shape, condition):
         return (condition[None] + shifts[: sample_shape[0]]).clamp(-2.0, 2.0)
 
-    def log_prob(input, condition):  # a density that prefers some directions, so that ranks of both kinds differ
+    def log_prob(input, condition):  # some directions have more density, so that both sorts of ranks differ
         away = input - condition
         return -(away**2).sum(dim=-1) + 0.7 * away[..., 0]
 
     monkeypatch.setattr(fast.posterior_estimator, "sample", sample)
     monkeypatch.setattr(fast.posterior_estimator, "log_prob", log_prob)
-    for rows in (60, 200_000):  # two observations a call, and all
+    for rows in (60, 200_000):  # a call has two observations, or all
         ranks, first = ours.run_sbc(theta, x, fast, 30, rows=rows)
         coverage, again = ours.run_sbc(theta, x, fast, 30, "log_prob", rows=rows)
         for i in range(7):

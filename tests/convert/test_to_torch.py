@@ -1,4 +1,4 @@
-"""Flows as modules of plain PyTorch have the core's results, with headrace installed and without."""
+"""Flows as modules of plain PyTorch have the results of the core, with headrace installed and without."""
 
 import copy
 import io
@@ -23,7 +23,7 @@ torch = library("torch")
 FOLDER = Path(convert.__file__).parent / "plain"
 
 VERBS = ("log_prob", "to_latent", "to_data")
-# Core and PyTorch round alike; terms are at most of this size in the examples, and splines divide by sizes of bins.
+# The module and the core round alike; terms have at most this size in the examples; splines divide by sizes of bins.
 LIMITS = {"float32": 3e-5, "float64": 1e-11}
 
 
@@ -67,7 +67,7 @@ def test_every_kind_in_both_directions(name, dtype):
     flow = flow_of(name, dtype)
     x, context = file_cases.inputs_of(flow)
     assert_alike(flow, x.astype(dtype), context)
-    convert.to_torch(flow)  # the conversion compares them
+    convert.to_torch(flow)  # the conversion itself compares results
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -109,7 +109,8 @@ def test_samples_have_the_flows_distribution():
         assert x.shape == own.shape
         quantiles = [np.quantile(one, [0.1, 0.3, 0.5, 0.7, 0.9], axis=0) for one in (x, own)]
         spread = quantiles[1][-1] - quantiles[1][0]
-        assert np.abs(quantiles[0] - quantiles[1]).max() <= 0.05 * spread.max()  # 4 errors of a quantile
+        # A quantile may be wrong by four standard errors.
+        assert np.abs(quantiles[0] - quantiles[1]).max() <= 0.05 * spread.max()
     flow = flow_of("maf-context", "float64")
     assert convert.to_torch(flow).sample(7, torch.zeros(4, 2).double()).shape == (7, 4, 3)
 

@@ -1,4 +1,4 @@
-"""Flows as flows of zuko, and back again."""
+"""Flows of headrace become flows of zuko, and back again."""
 
 import pickle
 

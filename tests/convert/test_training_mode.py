@@ -17,7 +17,7 @@ D = Draw(3, False)
 
 
 def zuko_dropout(p=0.3):
-    """An activation with dropout, which zuko itself lacks."""
+    """Return a flow of zuko whose activation has dropout, which zuko itself lacks."""
     torch = library("torch")
 
     def activation():
@@ -46,7 +46,7 @@ def normflows(dropout=None):
 
 
 def normflows_maf():
-    """From data to latent a network runs once; back it runs once for each column, each time without other units."""
+    """A network with dropout runs once to latents, but once a column to data, and omits other units each time."""
     nf = library("normflows")
     masked = nf.flows.MaskedAffineAutoregressive(D.features, 8, dropout_probability=0.2)
     return nf.NormalizingFlow(nf.distributions.DiagGaussian(D.features), [nf.flows.Reverse(masked)])
@@ -63,7 +63,7 @@ def sbi(**options):
     return sbi_estimator(D, "maf", **options)
 
 
-# The model, the function of its library, and the path and the class of the layer that the message names.
+# Refused models: the model, the function of its library, and the path and the class of the layer in the message.
 REFUSED = {
     "zuko, dropout": (
         zuko_dropout,
@@ -115,7 +115,7 @@ REFUSED = {
 def test_layers_that_training_changes_are_refused_by_name(case):
     make, function, named = REFUSED[case]
     model = make()
-    assert model.training  # the state in which every library makes a model
+    assert model.training  # every library makes models in this mode
     message = r"^model" + named + r".*; call model\.eval\(\)"
     for call in (hr.accelerate, getattr(convert, function)):
         with pytest.raises(ValueError, match=message):
@@ -136,7 +136,7 @@ def test_models_in_evaluation_mode_are_taken(case):
 
 
 def pairs(ours, theirs, x):
-    """Estimators of sbi take a condition too."""
+    """Return both models with their arguments: estimators of sbi take a condition, too."""
     if not hasattr(theirs, "condition_shape"):
         return (ours, (x,)), (theirs, (x,))
     condition = library("torch").zeros(len(x), *theirs.condition_shape, dtype=x.dtype)
@@ -144,7 +144,7 @@ def pairs(ours, theirs, x):
 
 
 def test_layers_that_training_does_not_change_are_taken_in_training_mode():
-    """Dropout of 0, a batch norm in evaluation mode, an act norm that some rows have started; embedding nets."""
+    """Training mode does not matter to a dropout of 0, batch norm in evaluation, a started act norm, embedding nets."""
     torch = library("torch")
     started = nflows("ActNorm")
     started.log_prob(torch.randn(50, D.features))
@@ -152,7 +152,7 @@ def test_layers_that_training_does_not_change_are_taken_in_training_mode():
     frozen._transform._transforms[1].eval()
     for model in (nflows(dropout_probability=0.0), started, frozen, zuko_flow(D), zuko_dropout(0.0)):
         assert model.training
-        if not hasattr(model, "log_prob"):  # zuko's is called
+        if not hasattr(model, "log_prob"):  # flows of zuko are called
             hr.accelerate(model, verify=False)
             continue
         x = torch.randn(20, D.features)
@@ -167,7 +167,7 @@ def test_layers_that_training_does_not_change_are_taken_in_training_mode():
 
 
 def test_flowjax():
-    """Conditioners of flowjax accept any module of equinox as their activation."""
+    """Conditioners of flowjax accept any module of equinox as their activation, dropout included."""
     equinox, jax = library("equinox"), library("jax")
     model = flowjax_flow(D, "masked_autoregressive_flow", nn_activation=equinox.nn.Dropout(0.4))
     with pytest.raises(
@@ -176,7 +176,7 @@ def test_flowjax():
         convert.from_flowjax(model)
     with pytest.raises(ValueError, match=r"equinox\.nn\.inference_mode"):
         convert.from_flowjax(model, verify=False)
-    calm = equinox.nn.inference_mode(model)  # where dropout is the identity
+    calm = equinox.nn.inference_mode(model)  # dropout is the identity in this mode
     x = np.random.default_rng(0).standard_normal((20, D.features)).astype("float32")
     assert_allclose(convert.from_flowjax(calm).log_prob(x), calm.log_prob(jax.numpy.asarray(x)), rtol=1e-4, atol=1e-4)
 
@@ -195,9 +195,9 @@ KEPT = {
 
 @pytest.mark.parametrize("case", KEPT)
 def test_a_dropout_that_is_kept_is_that_of_the_library(case):
-    """Log densities of one row have the library's distribution over omitted units, in the same layers and shares."""
+    """Log densities of a row have the library's distribution over omitted units, in the same layers and shares."""
     torch = library("torch")
-    torch.manual_seed(2)  # weights by which the omitted units give more than ten values
+    torch.manual_seed(2)  # with these weights omitted units give more than ten values
     model = shaken(KEPT[case](), 0, 0.4).train()
     fast = hr.accelerate(model, dropout="keep")
     assert fast.training
@@ -210,10 +210,10 @@ def test_a_dropout_that_is_kept_is_that_of_the_library(case):
     assert abs(ours.mean() - theirs.mean()) < 5 * errors
     levels = torch.linspace(0.1, 0.9, 5).double()
     at = theirs.quantile(levels)
-    below = (ours[:, None] <= at + 1e-4).double().mean(0)  # log densities may take few values, which differ by rounding
+    below = (ours[:, None] <= at + 1e-4).double().mean(0)  # few values differ only by rounding
     assert (below > levels - 0.02).all()
     assert ((ours[:, None] < at - 1e-4).double().mean(0) < levels + 0.02).all()
-    with torch.no_grad():  # nothing is omitted without gradients, nor in evaluation
+    with torch.no_grad():  # evaluation and calls without gradients omit no units
         calm = [(one.log_prob(*given)) for one, given in pairs(fast, model.eval(), x[:3])]
     assert_allclose(*calm, rtol=1e-4, atol=1e-4)
     given = pairs(fast, model, x[:3])[0][1]
@@ -221,7 +221,7 @@ def test_a_dropout_that_is_kept_is_that_of_the_library(case):
 
 
 def moved(fast, direction, size):
-    """A copy whose parameters are moved."""
+    """Return a copy of a model, with parameters moved along a direction."""
     torch, other = library("torch"), copy.deepcopy(fast)
     with torch.no_grad():
         other.flow.vector.add_(size * direction)
@@ -231,7 +231,7 @@ def moved(fast, direction, size):
 @pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0, 1.0], [1.0, -2.0, 0.5, 3.0]], ids=["equal", "of rows"])
 @pytest.mark.parametrize("context", ["each", "one"])
 def test_gradients_are_those_of_the_units_that_were_kept(weights, context):
-    """Where rows weigh differently a second run has the same units."""
+    """If rows have different weights, gradients need a second run, which omits the units of the first."""
     torch = library("torch")
     fast = hr.accelerate(
         shaken(nflows(dropout_probability=0.3, context_features=2), 1).double().train(), dropout="keep"
@@ -244,7 +244,7 @@ def test_gradients_are_those_of_the_units_that_were_kept(weights, context):
         return (w * one.log_prob(x, context)).sum()
 
     loss(fast, c).backward()
-    loss(fast, c.detach()).backward()  # behind a loss that weighs rows
+    loss(fast, c.detach()).backward()  # a loss that weighs rows needs a second run
     gradient = fast.flow.vector.grad / 2
     direction = torch.randn(gradient.shape, dtype=torch.float64)
     up, down = (loss(moved(fast, direction, size), c).item() for size in (1e-6, -1e-6))
@@ -270,11 +270,11 @@ def test_a_seed_of_pytorch_gives_the_same_units_and_each_call_others():
     assert not torch.equal(first.detach(), fast.eval().log_prob(x).detach())
     fast.train()
     loaded = hr.accelerate(nflows(dropout_probability=0.3), dropout="keep")
-    loaded.load_state_dict(hr.restore(fast).state_dict())  # of nflows
+    loaded.load_state_dict(hr.restore(fast).state_dict())  # `hr.restore` gives a state of nflows
     for again in (pickle.loads(pickle.dumps(fast)), copy.deepcopy(fast), loaded, hr.accelerate(fast)):
         assert_allclose(drawn(again)[0].detach(), first.detach(), rtol=1e-4)
     assert hr.restore(fast).training
-    assert fast.flow.flow._interior.drops  # for `Flow.fit`
+    assert fast.flow.flow._interior.drops  # `Flow.fit` reads this attribute
 
 
 def test_a_builder_of_sbi_keeps_dropout():
@@ -296,7 +296,8 @@ def test_dropout_that_cannot_be_kept_is_refused():
     message = r"^model\.transform\.\S+: expected a dropout behind the activation of a hidden layer, got Dropout\(p=0\.3"
     with pytest.raises(NotImplementedError, match=message):
         hr.accelerate(zuko_dropout(), dropout="keep")
-    with pytest.raises(NotImplementedError, match="expected a dropout behind the activation"):  # of two units for one
+    # A leaky ReLU becomes two units, between which dropout cannot be shared.
+    with pytest.raises(NotImplementedError, match="expected a dropout behind the activation"):
         hr.accelerate(nflows(dropout_probability=0.3, activation=torch.nn.LeakyReLU(0.2)), dropout="keep")
     with pytest.raises(ValueError, match=r"^dropout: expected one of .*'keep'.*, got 'drop'"):
         hr.accelerate(nflows(), dropout="drop")

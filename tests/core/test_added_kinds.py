@@ -1,7 +1,7 @@
 """A conditioner and a step that are only in the emulation's lists support all operations.
 
-A kind that needs more than its recipe (docs/notes/recipes.md) fails here. The kinds: tests/cuda_emulation/added and
-tests/support/added_kinds.py.
+An addition that needs more than its recipe (docs/notes/recipes.md) fails here. The conditioner and the step are in
+tests/cuda_emulation/added and tests/support/added_kinds.py.
 """
 
 import re
@@ -48,7 +48,7 @@ def subject_of(echoes, features, dtype="float64"):
 
 @pairwise(reads=cases.READS, dtype=cases.DTYPES, rows=[1, 7, 33])
 def test_rows_of_three_and_of_three_hundred_steps_by_the_same_network(reads, dtype, rows, emu):
-    """Both directions are tested: with 300 steps a sequential run keeps a ring of steps, a parallel run all of them."""
+    """Both directions are right: with 300 steps a sequential run keeps a ring of steps, a parallel run all steps."""
     echoes = Echoes(UNITS, reads)
     for features in (3, 1, 300):
         subject = subject_of(echoes, features, dtype)
@@ -118,7 +118,7 @@ def chain(dtype):
     )
 
 
-def test_a_flow_of_them_is_inverted_and_gives_its_gradient(emu):
+def test_a_flow_of_the_added_parts_is_inverted_and_has_gradients(emu):
     flow = chain("float64")
     z = cases.rows(9, 4, "float64")
     x, log_det = flow.to_data(z)
@@ -149,14 +149,14 @@ def test_files(emu, tmp_path):
     assert [*flow.transforms[0].named_parameters()] == ["first.weight", "first.bias", "second.weight", "second.bias"]
 
 
-def test_the_library_itself_does_not_have_them():
+def test_the_library_itself_lacks_the_added_parts():
     assert not hasattr(hr._core.cpu, "EchoTransform")
     assert not hasattr(hr._core.cpu, "BendStep")
 
 
 # --- the recipes ------------------------------------------------------------------------------------------------------
 
-HOOKS = {  # the additions of the emulation and of tests/cpp by each hook, to which kinds
+HOOKS = {  # hooks of the core, and whether conditioners or steps are added by them
     "HEADRACE_MORE_CONDITIONERS": {"conditioner"},
     "HEADRACE_MORE_CONDITIONER_KERNELS": {"conditioner"},
     "HEADRACE_MORE_CPU_KERNELS": {"conditioner"},
@@ -167,11 +167,11 @@ HOOKS = {  # the additions of the emulation and of tests/cpp by each hook, to wh
     "HEADRACE_MORE_BINDINGS": {"conditioner"},
 }
 HEADINGS = {"conditioner": "### Another kind of conditioner\n", "step": "### A step of a chain\n"}
-MOST = {"conditioner": 8, "step": 7}  # existing files
+MOST = {"conditioner": 8, "step": 7}  # a recipe may name this number of existing files
 
 
 def hooks():
-    """Files that have a hook, and which."""
+    """Return the hooks of the core, each with the files that have it."""
     found = {}
     for path in sorted((*(ROOT / "cpp").rglob("*"), *(ROOT / "cuda").rglob("*"))):
         if path.is_file():
@@ -181,7 +181,7 @@ def hooks():
 
 
 def recipe(kind):
-    """The files that a kind's recipe names: existing and new ones."""
+    """Return the files in the recipe of a conditioner or a step: existing files, and new ones."""
     text = (ROOT / "docs" / "notes" / "recipes.md").read_text(encoding="utf-8")
     listed = text.split(HEADINGS[kind])[1].split("\n#")[0]
     named = re.findall(r"`([\w./<>{},-]+\.\w+|[\w./<>{},-]+\})`", listed)

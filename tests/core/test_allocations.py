@@ -1,4 +1,4 @@
-"""Calls without enough memory: each allocation of the core fails in turn."""
+"""Calls without enough memory raise errors: each allocation of the core fails in turn."""
 
 import os
 import re
@@ -21,7 +21,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def judged(*arguments):
-    """The number of calls, and of failed allocations."""
+    """Return the number of calls, and the number of failed allocations, of tests/support/allocations.py."""
     script = TESTS / "support" / "allocations.py"
     path = os.pathsep.join([*map(str, [TESTS, TESTS / "support", TESTS / "support" / "cases"]), *sys.path])
     run = subprocess.run(

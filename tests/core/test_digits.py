@@ -1,4 +1,4 @@
-"""Each elementwise map, activation and density compared with 50 digits: no value has a larger error than recorded."""
+"""Elementwise maps, activations and densities against 50 digits: no value has a larger error than the recorded one."""
 
 import numpy as np
 import pytest
@@ -45,12 +45,13 @@ def test_one_value_that_gets_worse_is_named():
 
 
 def test_errors_are_right_beyond_float64():
-    """By 50 digits a third of a unit is seen, and in float64, too."""
+    """Errors of a fraction of a unit in the last place are seen, in float64 too, by references of 50 digits."""
     (case,) = (case for case in digits.read_cases() if case.name == "tanh")
     high, low = case.want[0]
     nearest = case.errors([high])
     np.testing.assert_allclose(nearest, np.abs(low) / (np.finfo(float).eps * np.maximum(np.abs(high), 2.3e-308)))
     assert 0.1 < nearest.max() <= 0.5
-    beside = case.errors([np.nextafter(high, np.where(low < 0, np.inf, -np.inf))])  # away from the exact value
+    # The neighbour on the side away from the exact value has a larger error.
+    beside = case.errors([np.nextafter(high, np.where(low < 0, np.inf, -np.inf))])
     assert (beside > nearest).all()
     assert 1.0 < beside.max() <= 1.5

@@ -1,7 +1,7 @@
-"""Each fast path switched off in turn: the same bits by the path that any call can take.
+"""With each fast path switched off in turn, results have the bits of the path that any call can take.
 
-A function in `WAYS` makes the calls of a flow without one of the paths. Paths with separate tests of their bits are
-named in docs/notes/tests.md.
+A function in `WAYS` makes the calls of a flow without one of the fast paths. docs/notes/tests.md names the paths with
+separate tests of their bits.
 """
 
 import itertools
@@ -17,7 +17,7 @@ import cases
 import headrace as hr
 import recorded
 
-ROWS, CONTEXT = 150, 2  # two tiles or more, of which the last one is not full
+ROWS, CONTEXT = 150, 2  # at least two tiles, of which the last is not full
 SETTINGS = {"context": CONTEXT, "hidden": (24, 18), "transforms": 2}
 
 
@@ -50,7 +50,7 @@ def made(name, dtype="float32"):
 
 
 def calls(flow, x, context, **given):
-    """Results of each call, row by row."""
+    """Return the results of each verb of a flow, one value or vector a row."""
     results = [flow.log_prob(x, context, **given), *flow.to_latent(x, context, **given)]
     return [*results, *flow.to_data(x, context, **given), *flow.log_prob_and_score(x, context, **given)]
 
@@ -73,7 +73,7 @@ def one_thread(flow, x, context):
 
 
 def with_out(flow, x, context):
-    """Results are written to given arrays."""
+    """Return results that are written to arrays of the caller."""
     value, log_det = np.empty((len(x), 5), flow.dtype), np.empty(len(x), flow.dtype)
     results = calls(flow, x, context)
     results[0] = flow.log_prob(x, context, out=log_det).copy()
@@ -106,7 +106,7 @@ def test_a_path_switched_off_gives_the_same_bits(name, way, dtype):
 
 @pytest.mark.parametrize("name", [*FLOWS, *ROUNDED])
 def test_one_context_for_all_rows_is_one_of_each(name):
-    """A context that is folded into the first biases adds the same as the products of each row."""
+    """One context, folded into the first biases once, adds as much as the products of each row."""
     flow, x, one = made(name), cases.rows(ROWS, 5, "float32"), cases.rows(1, CONTEXT, "float32", "context")
     each = np.repeat(one, ROWS, 0)
     for got, want in zip(calls(flow, x, one), calls(flow, x, each), strict=True):
@@ -115,9 +115,9 @@ def test_one_context_for_all_rows_is_one_of_each(name):
 
 
 @pytest.mark.optimised
-@pytest.mark.parametrize("isa", [isa for isa in hr.info()["isas"] if isa != "v2"])  # x86-64-v2 has no multiply-adds
+@pytest.mark.parametrize("isa", [isa for isa in hr.info()["isas"] if isa != "v2"])  # v2 has no multiply-adds
 def test_every_instruction_set_gives_the_same_bits(isa, tmp_path):
-    """For at least 8 rows, including products in bf16, by instructions and emulated."""
+    """At least 8 rows have equal bits in every instruction set, with products in bf16 by instructions and emulated."""
     path = tmp_path / "results.npz"
     command = [sys.executable, recorded.__file__, str(path)]
     subprocess.run(command, env={**os.environ, "HEADRACE_ISA": isa}, check=True, timeout=120)

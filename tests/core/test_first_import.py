@@ -1,4 +1,4 @@
-"""`import headrace` leaves out the modules above flows: their names are imported when they are first used."""
+"""`import headrace` leaves out the modules above flows, whose names are imported at their first use."""
 
 import ast
 import subprocess
@@ -37,7 +37,7 @@ ABOVE = {
 
 
 def fresh(code, *arguments):
-    """The output of a separate process, which has imported nothing yet."""
+    """Return the words that a new process, without any imports, prints."""
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -75,7 +75,7 @@ def test_a_file_of_a_later_kind_is_read_by_a_fresh_process(kind, tmp_path):
     assert fresh("import sys, headrace; print(type(headrace.load(sys.argv[1])).__name__)", str(path)) == [kind]
 
 
-def test_the_message_about_an_unknown_kind_has_them_all():
+def test_the_message_about_an_unknown_kind_has_all_kinds():
     code = "from headrace._base import stored as _stored\n"
     code += "try: _stored.Stored({'kind': 'none'}, {}, None).build(object)\nexcept ValueError as error: print(error)"
     assert set(ABOVE) <= {word.strip("',") for word in fresh(code)}

@@ -1,4 +1,4 @@
-"""A sample in parts: rows k to k + n of one endless sample have the bits that they have in one call."""
+"""A sample may be made in parts: rows k to k + n of one endless sample have the bits of a single call."""
 
 import itertools
 
@@ -46,7 +46,7 @@ def test_a_part_has_the_bits_of_the_whole(name, dtype, context, first, n):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_parts_of_any_size_make_the_whole(threads, set_threads, dtype):
     flow = flow_of("MAF", 2, dtype)
-    row = np.array([0.3, -1.0])  # one context for all
+    row = np.array([0.3, -1.0])  # all rows have one context
     want = flow.sample(3000, row, seed=8)
     set_threads(threads)
     edges = [0, 3, 9, 10, 700, 2999, 3000]
@@ -67,7 +67,7 @@ def test_rows_of_a_shape_are_counted_in_the_order_of_the_result():
 
 
 def test_values_depend_on_all_bits_of_the_row_index():
-    """Rows 2^32 apart, and the last possible ones."""
+    """Rows 2^32 apart have different values, and the last possible rows have finite values."""
     flow = hr.Flow([], hr.StandardNormal(3))
     near, far, last = (flow.sample(20, seed=1, first_row=k) for k in (5, 5 + 2**32, 2**63 - 1 - 20))
     assert not (near == far).any()

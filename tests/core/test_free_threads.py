@@ -1,4 +1,4 @@
-"""Pythons without a global lock: the core leaves it off, and caches that threads share hold the right values."""
+"""Pythons without a global lock: the core leaves the lock off, and caches that threads share have right values."""
 
 import sys
 import sysconfig
@@ -21,7 +21,7 @@ def test_importing_the_core_leaves_the_lock_off():
 
 
 def at_once(work, threads=8):
-    """Results of this number of threads that begin together."""
+    """Return the results of `work(i)` in `threads` threads that begin together."""
     begin, found = threading.Barrier(threads), [None] * threads
 
     def run(i):
@@ -52,7 +52,7 @@ def test_threads_make_fit_and_score_flows_at_once():
 
 
 def test_threads_call_one_flow_at_once():
-    """The program is compiled by the first call, for which the others wait."""
+    """The first call compiles the program of a flow, while the other calls wait."""
     x = cases.rows(200, 3, "float32")
     calls = [
         lambda flow: flow.log_prob(x),

@@ -1,5 +1,5 @@
-"""Events in the middle of a call: Ctrl-C, handlers that call again or fork, arrays that change; and incomplete objects
-as arguments of the core. Each runs in a separate process, which must not crash.
+"""Ctrl-C, handlers that call again or fork, and arrays that change, in the middle of a call; incomplete objects as
+arguments. Each case runs in a separate process, which must not crash.
 """
 
 import subprocess
@@ -74,7 +74,7 @@ def test_ctrl_c_ends_a_long_call_soon(call, threads):
     assert (flow.log_prob(rows) == want).all()
     """
     (seconds,) = run(code)
-    assert float(seconds) < 1.0  # 0.1 where the cores are idle
+    assert float(seconds) < 1.0  # an idle core needs 0.1 s
 
 
 @pytest.mark.costly
@@ -90,12 +90,12 @@ def test_ctrl_c_does_not_apply_half_a_gradient():
     print(-flow.log_prob(rows).mean(), -want.mean())
     """
     after, before = map(float, run(code))
-    assert after <= before + 0.1  # the best loss on held-out rows, which include x
+    assert after <= before + 0.1  # weights are the best on held-out rows, which include `rows`
 
 
 @pytest.mark.long
 def test_a_handler_may_compute_in_the_middle_of_a_call():
-    """The gradient's tapes are the thread's own, which the handler's gradient must not use."""
+    """The gradient of a handler must not use the tapes of the interrupted gradient, which belong to the thread."""
     code = """
     x = np.repeat(rows, 15, axis=0)
     hr.set_num_threads(2)

@@ -1,4 +1,4 @@
-"""Every instruction set that was compiled gives the reference's values; an unknown one is refused."""
+"""Every compiled instruction set gives the values of the reference; an unknown set is refused."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ import headrace as hr
 import reference
 import vector_cases
 
-# Pairs that include each activation and each scale at least once, on both sides.
+# Settings that have each activation and each scale at least once, in both directions.
 SETTINGS = [
     {"activation": "relu", "scale": "soft_clamp", "reads": "data", "formula": "to_data"},
     {"activation": "tanh", "scale": "exp", "reads": "latent", "formula": "to_data"},
@@ -29,7 +29,7 @@ SETTINGS = [
 ROWS = (3, 101)
 DIRECTIONS = ("forward", "inverse")
 
-# Runs in a separate process, because the instruction set is chosen when headrace is imported.
+# A worker runs in a separate process, because the instruction set is chosen when headrace is imported.
 WORKER = """
 import json, sys
 import numpy as np
@@ -126,7 +126,7 @@ def test_the_chosen_instruction_set_is_one_of_the_compiled_ones():
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have one build")
 def test_a_set_that_was_not_built_is_named():
-    """The message also has the features that Linux lists."""
+    """`info` names the best instruction set of the processor, by the features that Linux lists, if it was not built."""
     flags = set(re.search(r"(?m)^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text())[1].split())
     best = "v2"
     if flags >= {"avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"}:

@@ -1,4 +1,4 @@
-"""Former names of modules, methods and functions: public ones work for one version, with a warning."""
+"""Former names of modules, methods and functions work for one version, with a warning if they were public."""
 
 import ast
 import importlib
@@ -19,7 +19,7 @@ from headrace._cli.options import OLD as OLD_OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 
-OLD_PICKLE = b"cheadrace.network\nLayer\n(I8\ntR."  # protocol 0, from a version with that class
+OLD_PICKLE = b"cheadrace.network\nLayer\n(I8\ntR."  # a version with this class wrote it by protocol 0
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Random samples: the same for any batch, seed by seed, and of the base's distribution."""
+"""Random samples are equal for batches of any size, depend on the seed, and have the distribution of the base."""
 
 import math
 
@@ -20,7 +20,7 @@ def flow_of(name, dtype="float32", features=5):
 
 
 def base_alone(base, features, dtype="float64"):
-    """A flow without transforms, whose samples are the base's."""
+    """A flow without transforms, whose samples are those of its base."""
     return hr.Flow(
         transforms=[hr.transforms.MaskedAutoregressive(features, (4,), dtype=dtype)], base=BASES[base](features)
     )[:0]
@@ -36,7 +36,7 @@ def test_a_sample_begins_with_every_smaller_sample(name, dtype):
         if n >= 8:
             cases.assert_same_bits(head, x[:n])
             cases.assert_same_bits(head_log_prob, log_prob[:n])
-        else:  # small batches take another path, which may round differently
+        else:  # batches below 8 rows take a path that may round differently
             cases.assert_close(head, x[:n], depth=16)
             cases.assert_close(head_log_prob, log_prob[:n], magnitude=10.0, depth=16)
 
@@ -92,7 +92,7 @@ def test_samples_are_the_same_for_any_number_of_threads(threads, set_threads):
 
 @every_base
 def test_samples_are_the_words_of_philox(base):
-    """Samples follow the definition to all digits of float64: 32 leading bits of one stream and 32 more of the next."""
+    """Samples follow the definition to all digits of float64: 32 leading bits of one stream, and 32 of the next."""
     seed, rows, columns = 2**40 + 7, 50, 8
     high, low = (reference.philox(seed, np.arange(rows), 0, columns, stream) for stream in (0, 1))
     if base == "logistic":
@@ -109,12 +109,12 @@ def test_samples_are_the_words_of_philox(base):
 
 
 def uniform(high, low):
-    """A value in (0, 1] from 64 bits."""
+    """Return a value in (0, 1] from 64 bits."""
     return high * 2.0**-32 + (low * 2.0**-64 + 2.0**-65)
 
 
 def distribution(base, values):
-    """The base's distribution function."""
+    """Return the distribution function of the base at the values."""
     if base == "logistic":
         return np.exp(-np.logaddexp(0.0, -values))
     return 0.5 * np.vectorize(math.erfc)(-values / math.sqrt(2.0))
@@ -130,7 +130,7 @@ def draw(base, dtype="float64", seed=0):
 @every_base
 @pytest.mark.parametrize("seed", [0, 1, 12345])
 def test_samples_pass_the_kolmogorov_smirnov_test(base, seed, dtype):
-    """Each column, each tenth of the rows, and all together; limits at a chance of about one in a million."""
+    """Each column, each tenth of the rows, and all values pass the test, whose limits fail about once in a million."""
     x = draw(base, dtype, seed)
     assert np.isfinite(x).all()
     for values in [*x.T, *x.reshape(10, -1), x.ravel()]:
@@ -143,7 +143,7 @@ def test_samples_pass_the_kolmogorov_smirnov_test(base, seed, dtype):
 
 @every_base
 def test_moments_are_those_of_the_base(base, dtype):
-    """Mean, variance, skewness and kurtosis of each column, within five standard errors."""
+    """Mean, variance, skewness and kurtosis of each column are right within five standard errors."""
     variance, kurtosis, sixth, eighth = {
         "normal": (1.0, 3.0, 15.0, 105.0),
         "logistic": (math.pi**2 / 3, 4.2, 279.0 / 7, 3429.0 / 5),
@@ -161,7 +161,7 @@ def test_moments_are_those_of_the_base(base, dtype):
 
 @every_base
 def test_tails_are_reached(base, dtype):
-    """The largest of 200,000 draws lies outside the limits with a chance below one in ten thousand."""
+    """The largest of 200,000 values is outside these limits with a chance below one in ten thousand."""
     x = draw(base, dtype)
     low, high = {"normal": (3.8, 6.3), "logistic": (9.9, 22.0)}[base]
     for largest in (x.max(), -x.min()):
@@ -176,7 +176,7 @@ def test_columns_and_rows_and_seeds_are_uncorrelated(base):
     for values in (x, np.abs(x) - np.abs(x).mean(axis=0)):
         between_columns = values.T @ values / ROWS - np.diag((values**2).mean(axis=0))
         assert np.abs(between_columns).max() < limit
-        for lag in (1, 2, 3, 4, 8, 16, 47, 48, 96, 256):  # vectors and tiles
+        for lag in (1, 2, 3, 4, 8, 16, 47, 48, 96, 256):  # lags around the sizes of vectors and tiles
             assert np.abs((values[lag:] * values[:-lag]).mean(axis=0)).max() < limit
             assert np.abs((values[lag:, 1:] * values[:-lag, :-1]).mean(axis=0)).max() < limit
     other = draw(base, seed=1)
@@ -184,8 +184,8 @@ def test_columns_and_rows_and_seeds_are_uncorrelated(base):
 
 
 def test_hardly_any_value_is_drawn_twice():
-    """A counter that repeats, or one shared by two columns, would be detected here; 32 random bits may coincide by
-    chance.
+    """A counter that repeats, or one shared by two columns, would give many equal values; 32 random bits may coincide
+    by chance.
     """
     x = draw("normal")
     assert np.unique(x).size > 0.999 * x.size
@@ -210,7 +210,7 @@ def test_columns_differ_for_any_number_of_features(features):
 
 
 def test_the_first_values_are_those_of_the_published_generator():
-    """Philox-4x32-10 with counter and key 0, as Random123 publishes it, through Box and Muller's formula."""
+    """Values come from Random123's words of Philox-4x32-10 with counter and key 0, by Box and Muller's formula."""
     words = np.array([0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8], np.uint64)
     uniform = (words >> np.uint64(1)) * 2.0**-31 + 2.0**-33
     radius, angle = np.sqrt(-2.0 * np.log(uniform[::2])), 2.0 * np.pi * uniform[1::2]

@@ -1,4 +1,4 @@
-"""Results of this machine and compiler compared with recorded ones of GCC on x86-64-v4 (tests/support/recorded.py)."""
+"""Results of this machine and compiler against the recorded ones of GCC on x86-64-v4 (tests/support/recorded.py)."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ with np.load(Path(__file__).with_name("recorded.npz")) as file:
 
 EXACT = [key for key in WANTED if key.endswith(f" {recorded.ROWS}")]
 
-# Small batches add up in lanes, of which processors have different numbers, and x86-64-v2 rounds every product; a
-# spline magnifies that where it is steep.
+# Small batches add up in lanes, whose number depends on the processor, and x86-64-v2 rounds every product; a spline
+# magnifies these differences where it is steep.
 MOST_UNITS = {"NSF": 40}
 MOST_UNITS_OF_OTHERS = 8
 

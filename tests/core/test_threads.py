@@ -1,4 +1,4 @@
-"""Threads: the same bits for any number of them, fork-safety, and parameters that are read and written at once."""
+"""Results have equal bits for any number of threads; forks are safe, and parameters are read and written at once."""
 
 import multiprocessing
 import os
@@ -16,7 +16,7 @@ import map_cases
 import reference
 from headrace._core import threads as _threads
 
-ROWS = 1000  # some ten tiles
+ROWS = 1000  # 1000 rows fill about ten tiles
 
 
 def chain(dtype, context):
@@ -35,7 +35,7 @@ def chain(dtype, context):
 
 
 def odd_widths(dtype, context):
-    """Layers whose units come in groups of any size, some of which do not fill a register block."""
+    """A flow whose layers have groups of units of any size, of which some do not fill a register block."""
     dense = cases.made(features=5, hidden=(18, 15), context=context).astype(dtype)
     one = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=context)
     return hr.Flow(
@@ -61,7 +61,7 @@ def flow_of(name, dtype="float32", context=0):
 
 
 def call(flow, verb, x, context=None):
-    """All results of one verb, joined by columns."""
+    """Return all results of one verb, joined by columns."""
 
     def sample(x, context):
         return flow.sample_and_log_prob(len(x), context, seed=7)
@@ -75,7 +75,7 @@ def call(flow, verb, x, context=None):
 @pytest.mark.parametrize("context", [0, 2])
 def test_results_have_the_same_bits_for_any_number_of_threads(name, context, dtype, set_threads):
     flow = flow_of(name, dtype, context)
-    for n in (20, 100, 200, ROWS):  # tiles are cut by the number of threads, so that their sizes differ
+    for n in (20, 100, 200, ROWS):  # the size of tiles depends on the number of threads
         x = cases.rows(n, 5, dtype)
         row_context = cases.rows(n, context, dtype, "context") if context else None
         for verb in VERBS:
@@ -97,7 +97,7 @@ def test_a_row_has_the_same_bits_at_any_index_of_any_batch(name, dtype):
         for n in cases.TILED_SIZES:
             for start in (0, 1, 5, 500):
                 cases.assert_same_bits(call(flow, verb, x[start : start + n]), want[start : start + n])
-        for n in (1, 2, 3, 7):  # few rows take another path, which may round differently
+        for n in (1, 2, 3, 7):  # below 8 rows a path may round differently
             got = call(flow, verb, x[5 : 5 + n])
             cases.assert_close(got, want[5 : 5 + n], magnitude=10.0, depth=32)
 
@@ -138,7 +138,7 @@ def threads_at_import(code="import headrace as hr; print(hr.get_num_threads())",
 
 
 def test_the_environment_of_other_libraries_counts_without_our_own():
-    """Workers of joblib's loky have OMP_NUM_THREADS=1, and each would otherwise use all cores."""
+    """OMP_NUM_THREADS=1 of joblib's workers limits their threads: each worker would otherwise use all cores."""
     assert threads_at_import(OMP_NUM_THREADS="1") == ["1"]
     assert threads_at_import(OMP_NUM_THREADS="3", HEADRACE_NUM_THREADS="5") == ["5"]
 
@@ -173,7 +173,7 @@ def many_cores(monkeypatch):
 
 
 def system(root, mounts, groups, files):
-    """A kernel's files of control groups, below root."""
+    """Write a kernel's files of control groups below `root`, and return the cores that they leave."""
     texts = {"proc/self/mountinfo": mounts, "proc/self/cgroup": groups, **files}
     for name, text in texts.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -304,7 +304,7 @@ def send_log_prob(connection, flow, x):
 
 
 def log_prob_in_a_fork(flow, x):
-    """The results of a forked child; fails instead of hanging when the child finds no threads to do its work."""
+    """Return the results of a forked child; fail, and do not hang, if the child finds no threads for its work."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
     child = context.Process(target=send_log_prob, args=(there, flow, x))
@@ -327,7 +327,7 @@ def test_a_forked_child_computes_the_same_bits(set_threads):
     set_threads(3)
     flow = flow_of("MAF")
     x = cases.rows(ROWS, 5, "float32")
-    want = flow.log_prob(x)  # the parent's threads exist from here on
+    want = flow.log_prob(x)  # the parent has threads now
     cases.assert_same_bits(log_prob_in_a_fork(flow, x), want)
     cases.assert_same_bits(flow.log_prob(x), want)
 
@@ -401,7 +401,7 @@ def test_readers_see_the_old_or_the_new_parameters_whole(name, set_threads):
         try:
             for step in range(400):
                 flow.parameters = versions[step % 2]
-                if step % 8 == 0:  # from time to time let the readers finish without a writer
+                if step % 8 == 0:  # readers sometimes finish without a writer
                     stop.wait(0.001)
         finally:
             stop.set()
@@ -412,7 +412,7 @@ def test_readers_see_the_old_or_the_new_parameters_whole(name, set_threads):
 
 
 def test_setting_one_parameter_is_seen_whole(set_threads):
-    """A bias of the last layer that all rows and all tiles share: no result may mix two values."""
+    """No result mixes two values of a bias of the last layer, which all rows and tiles share."""
     set_threads(2)
     mask = np.zeros((4, 2), bool)
     transform = hr.transforms.MaskedAutoregressive.from_dense([np.zeros((4, 2))], [np.zeros(4)], [mask])

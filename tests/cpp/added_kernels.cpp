@@ -1,5 +1,5 @@
-// Kernels of programs for test_added.cpp: those of one set, whatever the compiler takes for it, with a conditioner
-// more.
+// Kernels of programs for test_added.cpp: those of the compiler's default instruction set, with an additional
+// conditioner.
 #include "../../cpp/core/table.hpp"
 
 #include "../../cpp/core/isa.hpp"
@@ -7,7 +7,7 @@
 
 namespace headrace {
 
-// Replaces isa.cpp, which lists the library's own kernels.
+// Replaces isa.cpp, which lists the kernels of the library.
 const InstructionSet& active_isa() {
     static const KernelTable table = [] {
         KernelTable made{};

@@ -1,4 +1,4 @@
-// A minimal test framework for the C++ tests: CHECK counts and explains, finish() closes.
+// A minimal test framework for the C++ tests: CHECK counts failures and prints them, and finish() prints the total.
 #pragma once
 
 #include <atomic>
@@ -9,7 +9,7 @@ namespace headrace::tests {
 
 inline std::atomic<int> passed{0}, failed{0};
 
-// Only the first failures are printed: a wrong function fails for every number.
+// The largest number of failures that are printed, because a wrong function fails for every input.
 constexpr int most_printed = 40;
 
 [[gnu::format(printf, 5, 6)]] inline bool check(bool good, const char* file, int line, const char* condition,
@@ -28,7 +28,7 @@ constexpr int most_printed = 40;
     return false;
 }
 
-// The closing line and main's result.
+// Prints the last line, and returns the result of main.
 inline int finish() {
     if (failed > most_printed) std::fprintf(stderr, "(%d more failures)\n", failed.load() - most_printed);
     std::printf("%d passed, %d failed\n", passed.load(), failed.load());
@@ -37,5 +37,5 @@ inline int finish() {
 
 }  // namespace headrace::tests
 
-// CHECK(condition, "the tested property, with inputs and outputs", ...); true if it held.
+// CHECK(condition, "the tested property, with inputs and outputs", ...) is true if the condition holds.
 #define CHECK(condition, ...) ::headrace::tests::check(bool(condition), __FILE__, __LINE__, #condition, __VA_ARGS__)

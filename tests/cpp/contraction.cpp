@@ -17,7 +17,7 @@ namespace {
 using V = Pack<float>;
 constexpr int lanes = width<float>, features = 3, bins = 4;
 
-// Inputs of one vector, and further ones for parameters; their outputs go to `results`.
+// The inputs of one vector, further inputs for parameters, and the outputs, which are appended to `results`.
 struct Inputs {
     const float* from;
     int64_t n, first;

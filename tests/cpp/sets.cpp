@@ -1,5 +1,5 @@
-// Compiled once for every instruction set, with the options of the kernels. The set is the only symbol with external
-// linkage, and it is a constant: no code of a set runs before the processor was checked.
+// The functions of one instruction set. This file is compiled once for every set, with the options of the kernels. Only
+// the set has external linkage, and it is a constant, so that no code of a set runs before the processor is checked.
 #include "sets.hpp"
 
 #include "../../cpp/math/activations.hpp"

@@ -1,5 +1,5 @@
-// Functions that the tests call in each instruction set: the lane functions and random numbers on arrays, once with the
-// set's vectors as lanes and once with scalars. sets.cpp is compiled once for every set, like the kernels.
+// Functions that the tests call in each instruction set: the lane functions and random values on arrays, once with the
+// set's vectors as lanes and once with scalars. sets.cpp is compiled once for every set, as the kernels are.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 #include "../../cpp/core/isa.hpp"
 
-// X(name, expression of x): functions that are compared with a wider type.
+// X(name, expression of x)for each function that is compared with a wider type.
 #define HR_TESTED_FUNCTIONS(X)                            \
     X(exp, exp(x))                                        \
     X(exp_moderate, exp_moderate(x))                      \
@@ -37,7 +37,7 @@
     X(bend_slope, bend_at<TanhBend>(x, {}).slope)         \
     X(bend_rest, bend_at<TanhBend>(x, {}).rest)
 
-// X(name, expression of x and y): functions whose bits are known. min and max take one limit for all lanes, y[0].
+// X(name, expression of x and y)for each function whose bits are known. min and max have one limit for all lanes, y[0].
 #define HR_EXACT_FUNCTIONS(X)     \
     X(sqrt, sqrt(x))              \
     X(abs, abs(x))                \
@@ -48,7 +48,7 @@
 
 namespace headrace::tests {
 
-// All arrays hold a multiple of this many values, so that no vector has a tail.
+// The length of arrays is a multiple of this number of values, so that no vector has a tail.
 constexpr int64_t granule = 16;
 
 enum class Tested : int {
@@ -69,11 +69,11 @@ template <class T>
 struct Functions {
     void (*tested[int(Tested::count)])(const T* x, T* out, int64_t n);
     void (*exact[int(Exact::count)])(const T* x, const T* y, T* out, int64_t n);
-    // Words w of n rows: out[w * n + i].
+    // Computes words w of n rows: out[w * n + i].
     void (*philox)(uint64_t seed, const uint32_t* row_low, const uint32_t* row_high, uint32_t block, uint32_t stream,
                    uint32_t* out, int64_t n);
     void (*uniform)(const uint32_t* high, const uint32_t* low, T* out, int64_t n);
-    // The four columns of a block from its words, both laid out as philox does.
+    // Computes the four columns of a block from its words, both in the layout of philox.
     void (*columns)(bool logistic, const uint32_t* high, const uint32_t* low, T* out, int64_t n);
     void (*base_columns)(bool logistic, uint64_t seed, int64_t first_row, uint32_t block, T* out, int64_t n);
 };
@@ -97,7 +97,7 @@ const Lanes<T>& lanes_of(const Set& set) {
     }
 }
 
-// HR_SETS comes from CMake: X(v2) X(v3) ...
+// HR_SETS is defined by CMake: X(v2) X(v3) ...
 #define X(name) extern const Set set_##name;
 HR_SETS
 #undef X
@@ -107,7 +107,7 @@ struct NamedSet {
     const Set* set;
 };
 
-// The sets that this processor can run; prints the ones it cannot.
+// The sets that this processor can run; the names of others are printed.
 inline std::vector<NamedSet> runnable_sets() {
     std::vector<NamedSet> sets;
     const auto add = [&](const char* name, const Set& set) {

@@ -1,6 +1,6 @@
-// A conditioner over time that only tests have, in programs of the CPU: rows of few and of many steps by the same
-// object in both directions, and gradients against differences. tests/cuda_emulation/added defines it; the emulation
-// compares it with a reference (tests/core/test_added_kinds.py).
+// Tests of programs on the CPU with a conditioner over time that only tests have: one object for rows of few and of
+// many steps, in both directions, and gradients against differences. tests/cuda_emulation/added defines the
+// conditioner; tests/core/test_added_kinds.py compares it with a reference.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -52,7 +52,7 @@ double largest_difference(const Numbers& a, const Numbers& b, double sign = 1) {
     return most;
 }
 
-// Gradients of a number that depends on values and log-determinants, against differences of it.
+// Compares gradients of a scalar that depends on values and log-determinants with differences of the scalar.
 void check_gradients(Program<double>& program, const Numbers& weights, const Numbers& given, bool inverse) {
     const int columns = program.features(), rows = int(given.size()) / columns;
     const Numbers by_value = some_numbers(given.size(), 1, 5), by_row = some_numbers(size_t(rows), 1, 6);

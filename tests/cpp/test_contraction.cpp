@@ -1,5 +1,5 @@
-// No bit of cpp/math depends on which products and sums a compiler contracts to multiply-adds, and none are contracted
-// beside the kernels.
+// Tests that no bit of cpp/math depends on which products and sums a compiler contracts to multiply-adds, and that none
+// are contracted in code beside the kernels.
 #include "contraction.hpp"
 
 #include <cmath>
@@ -38,7 +38,8 @@ void test_same_bits(const char* set, Evaluate contracted, Evaluate apart) {
           first, double(results[first]), double(expected[first]));
 }
 
-// This file has the options of code beside kernels, which has the same bits on processors with multiply-adds.
+// This file is compiled with the options of code beside kernels, whose results have equal bits on processors with
+// multiply-adds.
 static_assert(!HR_HAS_FMA);
 
 [[gnu::noinline]] double product_less(double a, double b, double c) {

@@ -1,10 +1,10 @@
-// The lane functions against the next wider floating type, in every instruction set this processor has, with vectors
-// and with scalars as lanes.
+// Compares the lane functions with the next wider floating type, in every instruction set of this processor, with
+// vectors and with scalars as lanes.
 //
 //   test_lane [--all | --stride N] [--samples N] [--isa NAME] [--function NAME]
 //
-// float32: every N-th of the 2^32 floats (--all: each of them). float64: N sampled values. Both: special values, and
-// the neighbours of the points where a function changes its method.
+// Inputs in float32 are every N-th of the 2^32 floats (--all: all floats), and in float64 N sampled values. Inputs of
+// both types include special values, and the neighbours of points at which a function changes its method.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -24,7 +24,7 @@ namespace {
 
 constexpr double inf = std::numeric_limits<double>::infinity();
 
-// ---- the largest error allowed, in units in the last place of the exact result; lane.hpp states the same ----------
+// ---- the largest allowed errors, in units in the last place of the exact result, as in lane.hpp -------------------
 
 struct Range {
     double low, high;
@@ -32,14 +32,14 @@ struct Range {
 
 struct Bound {
     const char* name;
-    double single, twice;  // float32, float64
+    double single, twice;  // bounds for float32 and for float64
     Range single_range = {-inf, inf}, twice_range = {-inf, inf};
 };
 
-// gate_sigmoid, silu and gelu: below their range the sigmoid and the distribution function are subnormal.
-// gelu_tanh: below, the rounding of the exponent shows, which has the size of the exponent.
-// positive_slope: the rounding of x + shift grows with x. bend_slope: beyond its range it stays at its last value,
-// which shows nowhere.
+// Below the ranges of gate_sigmoid, silu and gelu, the sigmoid and the distribution function are subnormal. Below the
+// range of gelu_tanh, the rounding error of the exponent, which is proportional to the exponent, dominates.
+// In positive_slope the rounding error of x + shift grows with x. Beyond its range bend_slope keeps its last value,
+// which affects no result.
 constexpr Bound bounds[] = {
     {"exp", 1.1, 1.1},
     {"exp_moderate", 1.1, 1.1, {-87, 87}, {-708, 708}},
@@ -69,7 +69,7 @@ constexpr Bound bounds[] = {
 };
 static_assert(std::size(bounds) == size_t(Tested::count));
 
-// Vector and scalar lanes are the same arithmetic: products that meet sums are explicit multiply-adds.
+// Vector and scalar lanes have the same arithmetic, because products in sums are explicit multiply-adds.
 constexpr double most_between_lanes = 0;
 
 // ---- references ---------------------------------------------------------------------------------------------------
@@ -87,14 +87,14 @@ W softplus_of(W x) {
     return (x > 0 ? x : 0) + std::log1p(std::exp(-std::fabs(x)));
 }
 
-// positive(0) is 1.
+// The least value of `positive`, for which positive(0) is 1.
 constexpr long double least = 1e-3L;
 template <class W>
 W shift_of() {
     return std::log(std::expm1(W(1 - least)));
 }
 
-// erfc(-x / sqrt 2) / 2. Far out in the tail the rounding of the argument would show in long double.
+// The normal distribution function erfc(-x / sqrt 2) / 2, in whose far tail rounding x would be visible in long double.
 template <class W>
 W normal_cdf_of(W x) {
     const W root = W(0.707106781186547524400844362104849039L), t = -x * root;
@@ -109,7 +109,7 @@ W normal_cdf_of(W x) {
     return tail / 2;
 }
 
-// u is in turns, so that the reduction to an eighth of a turn is exact.
+// The sine of u turns, shifted by quarters of a turn; the reduction of u to an eighth of a turn is exact.
 template <class W>
 W sine_of_turns(W u, int quarters) {
     const W whole = std::nearbyint(u * 4), angle = (u * 4 - whole) * W(pi / 2);
@@ -186,13 +186,13 @@ Bits<T> to_bits(T x) {
     return bits;
 }
 
-// 1 / the distance of neighbouring T around x; 0 where x is not finite.
+// The inverse of the distance between adjacent values of T around x; 0 where x is not finite.
 template <class T>
 Wide<T> units_of(Wide<T> x) {
     using L = std::numeric_limits<T>;
     if (!std::isfinite(x)) return 0;
     constexpr int lowest = L::min_exponent - 1, highest = L::max_exponent - 1;
-    if constexpr (sizeof(Wide<T>) == sizeof(double)) {  // by hand: this is called for each of 2^32 floats
+    if constexpr (sizeof(Wide<T>) == sizeof(double)) {  // from the bits, because this is called for each of 2^32 floats
         const int exponent = int(to_bits(double(x)) >> 52 & 0x7ff) - 1023;
         return from_bits<double>(uint64_t(1023 + L::digits - 1 - std::clamp(exponent, lowest, highest)) << 52);
     } else {
@@ -201,7 +201,7 @@ Wide<T> units_of(Wide<T> x) {
     }
 }
 
-// The error of `got` in units; an infinity that should be a finite number counts as the next power of two.
+// The error of `got` in units in the last place; a wrong infinity counts as the next power of two.
 template <class T>
 double error_of(T got, Wide<T> want, Wide<T> units) {
     if (std::isnan(want) || std::isnan(got)) return std::isnan(want) && std::isnan(got) ? 0 : inf;
@@ -215,7 +215,7 @@ double error_of(T got, Wide<T> want, Wide<T> units) {
 
 struct Random {
     uint64_t state = 1;
-    uint64_t next() {  // splitmix64
+    uint64_t next() {  // the generator splitmix64
         uint64_t z = state += 0x9e3779b97f4a7c15u;
         z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
         z = (z ^ z >> 27) * 0x94d049bb133111ebu;
@@ -231,7 +231,7 @@ std::vector<T> special_values() {
     const long double ln2 = std::log(2.0L);
     std::vector<T> places = {T(0), L::denorm_min(),    L::min(),          L::max(), T(0.5), T(1), T(2),
                              T(3), T(std::sqrt(0.5L)), T(std::sqrt(2.0L))};
-    // Where the arguments are clamped, results become subnormal or overflow, and bits of a result are lost.
+    // Points at which arguments are clamped, results become subnormal or overflow, and bits of a result are lost.
     for (int i = 1; i <= 120; ++i) places.push_back(T(i));
     for (double x : {700.0,
                      708.0,
@@ -257,9 +257,9 @@ std::vector<T> special_values() {
                      38.4,
                      38.5674})
         places.push_back(T(x));
-    for (int k = 0; k <= 2200; ++k) places.push_back(T(k * ln2 / 2));                   // borders of exp's reduction
-    for (int k = -8; k <= 8; ++k) places.push_back(T(std::ldexp(std::sqrt(0.5L), k)));  // and of log's
-    for (int k = 0; k <= 64; ++k) places.push_back(T(k) / 64);                          // turns
+    for (int k = 0; k <= 2200; ++k) places.push_back(T(k * ln2 / 2));                   // ends of the reduction of exp
+    for (int k = -8; k <= 8; ++k) places.push_back(T(std::ldexp(std::sqrt(0.5L), k)));  // ends of the reduction of log
+    for (int k = 0; k <= 64; ++k) places.push_back(T(k) / 64);                          // angles in turns
     for (int k = L::min_exponent - L::digits; k < L::max_exponent; ++k) places.push_back(std::ldexp(T(1), k));
     std::vector<T> values = {L::infinity(), -L::infinity(), L::quiet_NaN(), -L::quiet_NaN(), L::signaling_NaN()};
     for (T place : places) {
@@ -284,13 +284,13 @@ struct Worst {
 
 constexpr int64_t block = 4096;
 
-// --function: the only one to be measured, if any.
+// The only function that is measured (--function); empty: all functions.
 std::string only_function;
 bool is_measured(int f) {
     return only_function.empty() || only_function == bounds[f].name;
 }
 
-// The largest errors found so far for one type, by function and set.
+// The largest errors for one type, by function and set.
 template <class T>
 class Survey {
   public:
@@ -304,7 +304,7 @@ class Survey {
         for (int f = 0; f < int(Tested::count); ++f) {
             if (!is_measured(f)) continue;
             const Range range = sizeof(T) == 4 ? bounds[f].single_range : bounds[f].twice_range;
-            // A function's result outside its range is not stated, but NaN always gives NaN.
+            // Outside of its range a function has no specified result, but for NaN it must return NaN.
             bool any = false;
             for (int64_t i = 0; i < n; ++i) {
                 inside_[i] = (x[i] >= T(range.low) && x[i] <= T(range.high)) || std::isnan(x[i]);
@@ -379,8 +379,8 @@ class Survey {
 
   private:
     const std::vector<NamedSet>& sets_;
-    std::vector<Worst<T>> worst_[int(Tested::count)];    // of vector and scalar lanes, set by set
-    std::vector<Worst<T>> between_[int(Tested::count)];  // the distance of the two
+    std::vector<Worst<T>> worst_[int(Tested::count)];    // of vector and scalar lanes, for each set
+    std::vector<Worst<T>> between_[int(Tested::count)];  // distances of vector and scalar lanes
     int64_t count_ = 0;
     bool inside_[block];
     Wide<T> want_[block], units_[block];
@@ -397,7 +397,7 @@ void survey_floats(Survey<float>& survey, uint64_t stride) {
     static float x[block];
     for (uint64_t bits = 0; bits < uint64_t(1) << 32;) {
         for (int64_t i = 0; i < block; ++i, bits += stride)
-            x[i] = from_bits<float>(uint32_t(bits));  // the last block wraps
+            x[i] = from_bits<float>(uint32_t(bits));  // the last block continues at the first float
         survey.measure(x, block);
     }
 }
@@ -410,7 +410,7 @@ void survey_doubles(Survey<double>& survey, int64_t samples) {
             const double sign = random.next() & 1 ? 1 : -1;
             switch (i % 8) {
                 case 0: x[i] = from_bits<double>(random.next()); break;
-                case 1: x[i] = sign * std::exp2(random.uniform(-60, 11)); break;  // uniform logarithm
+                case 1: x[i] = sign * std::exp2(random.uniform(-60, 11)); break;  // values whose logarithm is uniform
                 case 2: x[i] = random.uniform(-750, 750); break;
                 case 3: x[i] = random.uniform(-40, 10); break;
                 case 4: x[i] = random.uniform(-2, 2); break;
@@ -465,7 +465,7 @@ void test_special_results(const NamedSet& named) {
     struct Case {
         Tested function;
         T x, want;
-        bool with_sign = false;  // of a zero
+        bool with_sign = false;  // whether the sign of a zero is compared
     };
     using F = Tested;
     const Case cases[] = {

@@ -1,4 +1,4 @@
-// Results of cpuid, and the sets that follow from them.
+// Tests of the instruction sets that follow from results of cpuid.
 #include "../../cpp/core/platform.hpp"
 
 #include "../../cpp/core/isa.hpp"
@@ -22,7 +22,7 @@ uint32_t bits(std::initializer_list<int> which) {
     return word;
 }
 
-// A processor of 2023 that has everything, under a system that saves all of its registers.
+// The registers of a processor of 2023 that has all instruction sets, under a system that saves all registers.
 X86Registers everything() {
     X86Registers r;
     r.one.c = bits({0, 9, 12, 13, 19, 20, 22, 23, 27, 28, 29});
@@ -33,14 +33,14 @@ X86Registers everything() {
     return r;
 }
 
-// The number of the best set, and 10 and 100 for those of bf16.
+// The index of the best set, plus 10 and 100 for the two sets of bf16.
 int sets_of(const X86Registers& r) {
     const X86Sets sets = x86_sets(r);
     CHECK(sets.v2 >= sets.v3 && sets.v3 >= sets.v4 && sets.v4 >= sets.avx512_bf16, "each set contains the one below");
     return (sets.v4 ? 4 : sets.v3 ? 3 : sets.v2 ? 2 : 1) + 10 * sets.avx512_bf16 + 100 * sets.amx_bf16;
 }
 
-// Every bit is needed: without it, no more than the sets below are left.
+// Tests that every bit is needed: without a bit, only lower sets are left.
 void test_each_bit_is_needed() {
     CHECK(sets_of(everything()) == 114, "everything gives %d", sets_of(everything()));
     CHECK(sets_of({}) == 1, "nothing gives %d", sets_of({}));
@@ -66,7 +66,8 @@ void test_each_bit_is_needed() {
             (r.*c.leaf).*c.word &= ~(1u << bit);
             CHECK(sets_of(r) == c.left, "without bit %d: %d, not %d", bit, sets_of(r), c.left);
         }
-    // A processor that has the instructions, under a system that does not save their registers.
+    // Registers of a processor with all instructions, under a system that does not save some of its registers: the
+    // missing bit of the state, and the sets that are left.
     const int left_without_state[][2] = {{1, 102}, {2, 102}, {5, 103}, {6, 103}, {7, 103}, {17, 14}, {18, 14}};
     for (const auto& [bit, left] : left_without_state) {
         X86Registers r = everything();
@@ -83,7 +84,7 @@ void test_the_vendor() {
     CHECK(!x86_sets(r).intel, "%s", "AuthenticAMD");
 }
 
-// GCC's library reads the same registers by code of its own.
+// Compares the sets with those of GCC's library, which reads the same registers by other code.
 void test_this_processor() {
     [[maybe_unused]] const X86Sets& sets = x86_sets();
 #if defined(__x86_64__) && defined(__GLIBCXX__)
@@ -109,7 +110,8 @@ bool allowed() {
     return true;
 }
 
-// All sets have the same bits, which tests/networks/test_bf16_tiles.py compares.
+// Tests the choice of vectors where tiles are refused. Results have the same bits in all sets, which
+// tests/networks/test_bf16_tiles.py compares.
 void test_vectors_take_the_place_of_refused_tiles() {
     InstructionSet tiles = active_isa();
     tiles.tiles = true;
@@ -122,7 +124,8 @@ void test_vectors_take_the_place_of_refused_tiles() {
     CHECK(requests == 2, "a set without tiles requests no registers, %d requests", requests);
 }
 
-// The set is chosen once. A processor without tiles is one whose system refuses them.
+// Tests the set of products in steps, which is chosen once; a processor without tiles has the set of a system that
+// refuses tiles.
 void test_products_in_steps_without_tiles_are_by_vectors() {
     if (x86_sets().amx_bf16) return;
     CHECK(!request_tiles(), "%s", "registers that do not exist");

@@ -1,6 +1,6 @@
-// The maps on numbers of elements that fill no vector: an element has the bits that it has among many, and no lane is
-// read that was not written. Before each call the stack holds signalling NaNs, with which any arithmetic raises
-// FE_INVALID, or denormal and huge numbers.
+// Tests of maps on so few elements that they fill no vector: an element must have the bits that it has among many, and
+// no lane may be read that was not written. Before each call the stack is filled with signalling NaNs, for which any
+// arithmetic raises FE_INVALID, or with denormal and huge numbers.
 #include <algorithm>
 #include <cfenv>
 #include <cstring>
@@ -17,9 +17,9 @@ using namespace headrace::tests;
 
 namespace {
 
-constexpr int least_elements = 64;  // whole vectors of every set
+constexpr int least_elements = 64;  // elements in whole vectors of every set
 
-// Deeper than the frames of a kernel.
+// Fills more of the stack than the frames of a kernel take.
 [[gnu::noinline]] void fill_stack(uint64_t pattern) {
     volatile uint64_t memory[1 << 14];
     for (volatile uint64_t& number : memory) number = pattern;
@@ -27,7 +27,7 @@ constexpr int least_elements = 64;  // whole vectors of every set
 
 template <class T>
 constexpr uint64_t signalling = sizeof(T) == 4 ? 0x7fa000007fa00000 : 0x7ff4000000000000;
-// Two floats, the one denormal, the other 1e37; as a double 3e292.
+// Two floats, a denormal number and 1e37; read as a double, 3e292.
 constexpr uint64_t harmful = 0x7cf0bdc200000123;
 
 template <class T>
@@ -79,7 +79,7 @@ template <class T>
 void check_case(const Case<T>& c, const std::string& name) {
     const Results<T> all = c.run(least_elements, 0);
     for (int n = 1; n <= 2 * c.kernels.width + 1; ++n) {
-        // With components as lanes one element may meet infinities that it does not meet among others.
+        // A single element, with components as lanes, may compute infinities that do not occur among other elements.
         const bool is_invalid = c.run(n, 0).is_invalid;
         for (const uint64_t pattern : {signalling<T>, harmful}) {
             const Results<T> some = c.run(n, pattern);
@@ -91,7 +91,7 @@ void check_case(const Case<T>& c, const std::string& name) {
     }
 }
 
-// Options as Python gives them by default.
+// A case with the default options of Python.
 template <class T>
 Case<T> case_of(const InstructionSet& set, int map, bool inverse, int bins) {
     const MapInfo& info = map_list()[size_t(map)];
@@ -107,7 +107,7 @@ void test_map(const InstructionSet& set, int map, int bins) {
         Case<T> c = case_of<T>(set, map, inverse, bins);
         c.given = some_numbers<T>(least_elements, 0.9, 1);
         c.params = some_numbers<T>(size_t(least_elements) * size_t(c.n_params), 1.0, 2);
-        // The identity at 0, where a map may divide 0 by 0 beside what it takes.
+        // The last element is 0 with the identity as map, for which an unused branch may divide 0 by 0.
         c.given.back() = 0;
         std::fill(c.params.end() - c.n_params, c.params.end(), T(0));
         check_case(c, std::string(set.name) + " " + info.name + " " + info.scale + " of " + std::to_string(bins) +
@@ -115,8 +115,8 @@ void test_map(const InstructionSet& set, int map, int bins) {
     }
 }
 
-// One element alone has its components as lanes, several have the elements: also where means lie far apart, inputs far
-// outside, and where an element is not finite.
+// Compares single elements, whose components are lanes, with several elements as lanes, also for means that are far
+// apart, inputs far outside, and elements that are not finite.
 template <class T>
 void test_hard_mixtures(const InstructionSet& set) {
     for (const int components : {2, 3, 5, 10, 16, 17, 33, 64}) {

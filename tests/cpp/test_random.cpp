@@ -1,4 +1,5 @@
-// Random numbers: Philox against its published vectors, the same words in every lane and set, and the distributions.
+// Tests of random values: Philox against its published vectors, equal words in every lane and set, and the
+// distributions.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -15,7 +16,7 @@ namespace {
 
 using Words32 = std::vector<uint32_t>;
 
-// ---- Philox, written once more from the paper ---------------------------------------------------------------------
+// ---- a second implementation of Philox, from the paper ------------------------------------------------------------
 
 struct Four {
     uint32_t w[4];
@@ -29,7 +30,7 @@ Four philox_of(Four c, uint32_t k0, uint32_t k1) {
     return c;
 }
 
-// kat_vectors of Random123, philox4x32 with 10 rounds: counter, key, result.
+// A test vector of Random123 (kat_vectors, philox4x32 with 10 rounds): counter, key, result.
 struct Known {
     Four counter;
     uint32_t key[2];
@@ -54,7 +55,8 @@ void test_reference_philox() {
     }
 }
 
-// The counter is (row_low, row_high, block, stream) and the key (low, high) of the seed.
+// Tests philox, whose counter is (row_low, row_high, block, stream) and whose key is the low and the high half of the
+// seed.
 void test_philox(const char* set, const char* lanes, decltype(Functions<float>::philox) philox) {
     for (const Known& k : known) {
         const Words32 low(granule, k.counter.w[0]), high(granule, k.counter.w[1]);
@@ -86,9 +88,9 @@ void test_philox(const char* set, const char* lanes, decltype(Functions<float>::
     }
 }
 
-// ---- uniform numbers ----------------------------------------------------------------------------------------------
+// ---- uniform values -----------------------------------------------------------------------------------------------
 
-// Words from which every rounding and both ends follow.
+// Appends words for which every rounding occurs, and both ends of the interval.
 void interesting_words(Words32& high, Words32& low) {
     const uint32_t ends[] = {0,          1,          2,          3,          0x7f,       0x80,
                              0xff,       0x100,      0x7fffff,   0x800000,   0x1000000,  0x1000001,
@@ -101,7 +103,7 @@ void interesting_words(Words32& high, Words32& low) {
         }
     for (uint32_t i = 0; i < 1 << 18; ++i) {
         const Four w = philox_of({{i, 0, 0, 0}}, 11, 0);
-        high.push_back(w.w[0] >> (i % 32));  // also small ones
+        high.push_back(w.w[0] >> (i % 32));  // also small words
         low.push_back(w.w[1]);
     }
     while (high.size() % granule) {
@@ -132,7 +134,7 @@ void test_uniform(const NamedSet& named) {
     }
 }
 
-// ---- normal and logistic numbers ----------------------------------------------------------------------------------
+// ---- normal and logistic values -----------------------------------------------------------------------------------
 
 template <class T>
 std::vector<T> draw(const Functions<T>& functions, bool logistic, uint64_t seed, int64_t first_row, uint32_t block,
@@ -142,7 +144,7 @@ std::vector<T> draw(const Functions<T>& functions, bool logistic, uint64_t seed,
     return out;
 }
 
-// Box-Muller and the logistic quantile in long double, from the very same words: (high, low) of four columns.
+// The method of Box and Muller and the logistic quantile in long double, from the words (high, low) of four columns.
 long double exact_uniform(uint32_t high, uint32_t low, bool twice) {
     return twice ? ((long double)high * 0x1p32L + low + 0.5L) * 0x1p-64L
                  : (long double)(high >> 1) * 0x1p-31L + 0x1p-33L;
@@ -155,7 +157,7 @@ void test_columns(const NamedSet& named) {
     const char* type = twice ? "float64" : "float32";
     const long double turn = 2 * std::acos(-1.0L), epsilon = std::numeric_limits<T>::epsilon();
     constexpr int64_t n = 1 << 14;
-    // Rows on both sides of 2^32, and a seed with high bits.
+    // Rows below and above 2^32, and a seed with high bits.
     const uint64_t seed = 0x0123456789abcdefu;
     const int64_t first = (int64_t(1) << 32) - n / 2;
     for (const bool logistic : {false, true}) {
@@ -190,7 +192,7 @@ void test_columns(const NamedSet& named) {
                 }
             }
         }
-        // A row's numbers do not depend on where a call starts.
+        // The values of a row do not depend on the first row of a call.
         const std::vector<T> later = draw(lanes.vector, logistic, seed, first + granule + 1, 5, granule);
         for (int k = 0; k < 4; ++k)
             for (int64_t i = 0; i < granule; ++i)
@@ -200,7 +202,7 @@ void test_columns(const NamedSet& named) {
     }
 }
 
-// The ends: finite, and within the stated limits.
+// Tests that the extreme values are finite, and within the documented limits.
 template <class T>
 void test_ends(const NamedSet& named) {
     const double limit = sizeof(T) == 4 ? 6.8 : 9.6;
@@ -229,12 +231,13 @@ void test_ends(const NamedSet& named) {
         }
 }
 
-// The 63 bits after a logistic number's sign are one fraction: as they count up the number moves without a jump.
+// Tests that the 63 bits behind the sign of a logistic value are one fraction: where they increase by one, the value
+// does not jump.
 void test_logistic_is_continuous(const NamedSet& named) {
     const Lanes<double>& lanes = named.set->f64;
     for (const uint32_t bit : {0u, 1u, 2u, 3u, 7u, 1000u, 0x7ffffffeu}) {
-        // Up to the last number before 2^-31 (bit + 1) and on from there; half way is where the low word's top bit
-        // comes in.
+        // The words of adjacent fractions around 2^-31 (bit + 1), and around the middle before it, where the top bit of
+        // the low word changes.
         Words32 high(4 * granule), low(4 * granule);
         const uint32_t at[4][2] = {{bit, 0x7fffffffu}, {bit, 0x80000000u}, {bit, 0xffffffffu}, {bit + 1, 0}};
         for (int i = 0; i < 4; ++i) {
@@ -250,7 +253,7 @@ void test_logistic_is_continuous(const NamedSet& named) {
     }
 }
 
-// float64 draws the number that float32 draws, with more digits.
+// Tests that a float64 value is the float32 value with more digits.
 void test_float64_refines_float32(const NamedSet& named) {
     constexpr int64_t n = 1 << 16;
     const double epsilon = 0x1p-24, cell = 0x1p-31;
@@ -260,7 +263,7 @@ void test_float64_refines_float32(const NamedSet& named) {
         for (int k = 0; k < 4; ++k)
             for (int64_t i = 0; i < n; ++i) {
                 const double x = twice[k * n + i];
-                double tolerance;  // float32 gives u to `cell` or to its rounding; both numbers come from one u
+                double tolerance;  // float32 rounds u to `cell` or to its own precision; both values follow from one u
                 if (logistic) {
                     const double tail = 1 / (1 + std::exp(std::fabs(x)));
                     tolerance = 8 * epsilon * (1 + std::fabs(x)) + 2 * cell / tail;
@@ -274,7 +277,7 @@ void test_float64_refines_float32(const NamedSet& named) {
     }
 }
 
-// Mean, variance, third and fourth moments, and the correlation of neighbours, within five standard errors.
+// Tests mean, variance, third and fourth moments, and the correlation of adjacent values, within five standard errors.
 template <class T>
 void test_moments(const NamedSet& named) {
     constexpr int64_t n = 1 << 18;

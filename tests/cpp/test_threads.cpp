@@ -1,4 +1,5 @@
-// The thread pool, and programs whose weights change while others read them. Meant to run under ThreadSanitizer too.
+// Tests of the thread pool, and of programs whose weights change while other threads read them. The tests also run
+// under ThreadSanitizer.
 //
 //   test_threads [threads | fork]
 #ifndef _WIN32
@@ -30,7 +31,7 @@ namespace {
 
 // ---- the pool -----------------------------------------------------------------------------------------------------
 
-// True if a call for n visits every index once.
+// Whether a call for n tasks visits every index once.
 bool visits_once(int64_t n) {
     std::vector<std::atomic<int>> visits(static_cast<size_t>(n));
     parallel_for(n, [&](int64_t i) { visits.at(size_t(i)).fetch_add(1, std::memory_order_relaxed); });
@@ -50,7 +51,7 @@ void test_every_index_once() {
     CHECK(num_threads() == 1, "num_threads() is %d after set_num_threads(0)", num_threads());
 }
 
-// A body's writes are visible when the call returns, with nothing but the call to order them.
+// Tests that the writes of a body are visible when the call returns, without any other synchronisation.
 void test_results_are_visible() {
     set_num_threads(4);
     std::vector<int64_t> squares(5000);
@@ -112,8 +113,8 @@ void test_changing_thread_counts() {
     CHECK(wrong == 0, "%d of 500 calls went wrong while the number of threads changed", wrong);
 }
 
-// No call waits for workers that come too late, and these never find a past call: contexts of calls live on the stack
-// of their caller, who overwrites them.
+// Tests that no call waits for workers that come too late, and that such workers never find a finished call, whose
+// context was on the stack of its caller and is overwritten.
 void test_late_workers_find_nothing() {
     set_num_threads(6);
     int wrong = 0;
@@ -125,11 +126,11 @@ void test_late_workers_find_nothing() {
     CHECK(wrong == 0, "%d tasks of short calls were not run once", wrong);
 }
 
-// Tasks that wait for those before, and for a thread that sleeps in the middle of one.
+// Tests tasks that wait for earlier tasks, and for a thread that sleeps in the middle of a task.
 void test_tasks_in_order() {
     set_num_threads(4);
     for (int round = 0; round < 20; ++round) {
-        std::atomic<uint32_t> done{UINT32_MAX - 20};  // wraps around
+        std::atomic<uint32_t> done{UINT32_MAX - 20};  // the counter wraps around
         const uint32_t start = done;
         std::vector<int> values(64);
         std::atomic<int> wrong{0};
@@ -145,7 +146,7 @@ void test_tasks_in_order() {
     }
 }
 
-// A caller that is stopped leaves nothing running, and the next call is whole.
+// Tests that no task runs after its caller was stopped, and that the next call runs all its tasks.
 void test_cancelled_calls() {
     for (const int threads : {1, 4}) {
         set_num_threads(threads);
@@ -156,7 +157,7 @@ void test_cancelled_calls() {
             try {
                 const Cancellable cancellable(
                     [](void* count) {
-                        const bool good = visits_once(50);  // an interrupt check may call
+                        const bool good = visits_once(50);  // an interrupt check may start a call
                         return ++*static_cast<int*>(count) == 2 || !good;
                     },
                     &asked);
@@ -187,7 +188,7 @@ void test_a_limit_of_one_thread() {
     CHECK(limit_thread(0) == 1 && num_threads() == 3, "no limit");
 }
 
-// Teams like OpenMP's: the caller is a member, and a call waits for all of them.
+// A team as in OpenMP: the caller is a member, and a call waits for all members.
 std::atomic<int> teams{0}, size_of_team{1};
 void run_team(void (*fn)(void*), void* data, unsigned threads, unsigned) {
     ++teams;
@@ -197,7 +198,7 @@ void run_team(void (*fn)(void*), void* data, unsigned threads, unsigned) {
     for (std::thread& other : others) other.join();
 }
 
-// The threads that ran the tasks of a call, each task taking this long, and whether each task ran once.
+// The record of a call whose tasks take a given time: the threads that ran tasks, and whether each task ran once.
 struct Ran {
     int tasks = 0, elsewhere = 0;
 };
@@ -217,7 +218,7 @@ void test_long_calls_run_on_a_borrowed_team() {
     set_num_threads(3);
     size_of_team = 3;
     borrow_team(run_team, [] { return size_of_team.load(); });
-    // Where workers came too late, the pool does not use them for a tenth of a second, and teams neither.
+    // After workers came too late, the pool uses neither workers nor teams for a tenth of a second.
     const auto let_them_rest = [] { std::this_thread::sleep_for(std::chrono::milliseconds(150)); };
     let_them_rest();
     teams = 0;
@@ -227,7 +228,8 @@ void test_long_calls_run_on_a_borrowed_team() {
     }
     CHECK(teams == 5, "%d of 5 long calls on the team", teams.load());
 
-    // Short calls: as soon as one of them was quick, the next one needs no team. On a busy machine that may take some.
+    // After one quick call, the next short call needs no team. On a busy machine several calls may pass before one is
+    // quick.
     let_them_rest();
     int calls = 0, before = -1;
     while (calls < 5000 && teams != before) {
@@ -267,7 +269,7 @@ void test_long_calls_run_on_a_borrowed_team() {
 
 constexpr int features = 5, hidden = 16;
 
-// Two autoregressive transforms with a permutation between: coordinate c has level c + 1.
+// A program of two autoregressive transforms with a permutation between them: coordinate c has level c + 1.
 template <class T>
 Program<T> small_program() {
     MaskedOptions options;
@@ -303,7 +305,7 @@ std::vector<T> some_numbers(size_t n, uint32_t seed) {
     return out;
 }
 
-// Values, log-determinants and log-densities of one call, side by side; with the weights given, or the present ones.
+// Values, log-determinants and log-densities of one call, side by side, with the given weights or the present ones.
 template <class T>
 std::vector<T> run(const Program<T>& program, const std::vector<T>& x, bool inverse,
                    const typename Program<T>::Weights* weights = nullptr) {
@@ -348,7 +350,7 @@ void test_same_bits_for_any_number_of_threads() {
     }
 }
 
-// The gradient of the mean log-density by inputs and weights, side by side.
+// Gradients of the mean log-density by inputs and by weights, side by side.
 template <class T>
 std::vector<T> gradient(const Program<T>& program, const std::vector<T>& x) {
     const int64_t rows = int64_t(x.size()) / features;
@@ -368,8 +370,8 @@ std::vector<T> gradient(const Program<T>& program, const std::vector<T>& x) {
     return out;
 }
 
-// Tiles and sums of several groups of rows, in any number of threads, and by several callers at once, of whom only one
-// has the pool.
+// Tests gradients with several groups of rows, for any number of threads, and by several callers at once, of which only
+// one has the pool.
 template <class T>
 void test_gradients_have_the_same_bits() {
     Program<T> program = small_program<T>();
@@ -394,11 +396,11 @@ void test_gradients_have_the_same_bits() {
     }
 }
 
-// An optimiser's steps do not change a reader's snapshot.
+// Tests that the steps of an optimiser do not change a reader's snapshot.
 template <class T>
 void test_an_update_leaves_snapshots_alone() {
     set_num_threads(2);
-    const std::shared_ptr<Program<T>> program(new Program<T>(small_program<T>()));  // it cannot be moved
+    const std::shared_ptr<Program<T>> program(new Program<T>(small_program<T>()));  // a program cannot be moved
     program->set_weights(some_numbers<T>(program->n_weights(), 1).data());
     const std::vector<T> x = some_numbers<T>(100 * features, 9), old_one = run(*program, x, true);
     const typename Program<T>::Weights held = program->snapshot();
@@ -411,17 +413,18 @@ void test_an_update_leaves_snapshots_alone() {
     CHECK(!same_bits(run(*program, x, true), old_one), "and the program has new ones");
 }
 
-// Four threads read while one writes: a result belongs to the old or to the new weights, whole.
+// Four threads read while one thread writes: each result must be computed entirely from the old or entirely from the
+// new weights.
 template <class T>
 void test_readers_and_a_writer() {
     set_num_threads(2);
     Program<T> program = small_program<T>();
     const std::vector<T> versions[2] = {some_numbers<T>(program.n_weights(), 1),
                                         some_numbers<T>(program.n_weights(), 2)};
-    // Weights after set and get: entries that are no weights are zero.
+    // The weights as the program returns them, where entries that are no weights are zero.
     std::vector<T> stored[2];
     std::vector<T> x[2] = {some_numbers<T>(3 * features, 5), some_numbers<T>(300 * features, 6)};
-    std::vector<T> want[2][2][2];  // version, size, direction
+    std::vector<T> want[2][2][2];  // indices: version, size, direction
     for (int version = 0; version < 2; ++version) {
         program.set_weights(versions[version].data());
         stored[version].resize(program.n_weights());
@@ -467,9 +470,9 @@ void test_readers_and_a_writer() {
 #ifndef _WIN32
 // ---- fork ---------------------------------------------------------------------------------------------------------
 
-constexpr unsigned patience = 15;  // seconds until a child counts as stuck
+constexpr unsigned patience = 15;  // number of seconds after which a child counts as stuck
 
-// The end of a child that runs `body`, which returns true if all was well.
+// Runs `body` in a forked child, and returns how the child ended; `body` returns true for success.
 template <class F>
 const char* in_a_child(F&& body) {
     const pid_t child = fork();
@@ -488,7 +491,7 @@ void test_a_forked_child_computes() {
     Program<float> program = small_program<float>();
     program.set_weights(some_numbers<float>(program.n_weights(), 1).data());
     const std::vector<float> x = some_numbers<float>(600 * features, 3);
-    const std::vector<float> want = run(program, x, false);  // the workers exist from here on
+    const std::vector<float> want = run(program, x, false);  // the workers exist after this call
     for (int round = 0; round < 3; ++round) {
         const char* problem = in_a_child([&] {
             if (!visits_once(1000) || !same_bits(run(program, x, false), want)) return false;
@@ -499,7 +502,7 @@ void test_a_forked_child_computes() {
     }
 }
 
-// No thread of a borrowed team exists in a child; a child that asked for it would wait for ever.
+// Tests that a child uses no borrowed team, whose threads do not exist in the child, so that it would wait forever.
 void test_a_forked_child_has_no_team() {
     set_num_threads(3);
     size_of_team = 3;
@@ -511,7 +514,7 @@ void test_a_forked_child_has_no_team() {
     borrow_team(nullptr, nullptr);
 }
 
-// The fork falls into other threads' calls, which took their weights before.
+// Tests a fork during calls of other threads, which have taken their weights before.
 [[maybe_unused]] void test_a_fork_during_other_threads_calls() {
     set_num_threads(3);
     Program<float> program = small_program<float>();

@@ -1,5 +1,5 @@
-// Functions of only _emu: the order of threads, the log of calls, allocations that fail, plans of networks, and kernels
-// with planted bugs.
+// Functions that only _emu has: the order of threads, the log of calls, failing allocations, plans of networks, and
+// kernels with planted bugs.
 #include "../../cuda/bindings/bindings.hpp"
 #include "../../cpp/bindings/structure.hpp"
 #include "../../cuda/host/plan.hpp"
@@ -8,11 +8,12 @@
 namespace headrace {
 namespace {
 
-// Levels of each panel of a sequential network; 0 for what all warps do together.
+// The number of levels of each panel of a sequential network; 0 for phases that all warps compute together.
 std::vector<int> panels_of(const MaskedConditioner& t) {
     std::vector<int> panels;
     const StagePlanStorage plan = sequential_stages(t);
-    // Sixteen bytes of weights are loaded at once there; a host's loads take any address.
+    // A device loads sixteen bytes of weights at once, at multiples of sixteen bytes; loads of the host accept any
+    // address.
     for (const UnitRange& r : plan.stages)
         if (r.from % 4 != 0) throw std::logic_error("a panel's sums go on at a term that is no multiple of four");
     const std::vector<StagePhase>& phases = plan.phases;
@@ -22,8 +23,8 @@ std::vector<int> panels_of(const MaskedConditioner& t) {
 
 }  // namespace
 
-void bind_emulated_xla(py::module_& m);  // xla.cpp
-void bind_interpreter(py::module_& m);   // interpreter.cpp
+void bind_emulated_xla(py::module_& m);  // defined in xla.cpp
+void bind_interpreter(py::module_& m);   // defined in interpreter.cpp
 
 void bind_emulation(py::module_& m) {
     py::register_local_exception<emu::Error>(m, "EmulationError", PyExc_RuntimeError);

@@ -1,4 +1,4 @@
-// The language of kernels.
+// The device language of kernels.
 #pragma once
 
 #include <cmath>
@@ -53,7 +53,8 @@ inline void __threadfence() {}
 // ---- shuffles and votes ------------------------------------------------------------------------------------------
 
 namespace emu {
-// The value of another lane of the warp's part of this width; a lane beyond it means the thread's own.
+// The value of another lane in a part of a warp with `width` lanes; for a lane outside of the part, the thread's own
+// value.
 template <class T>
 T shuffle(unsigned mask, T value, int lane, int first, int width, const Where& where) {
     static_assert(std::is_arithmetic_v<T> && sizeof(T) <= sizeof(Bits));
@@ -101,7 +102,7 @@ template <class T>
 T __ldg(const T* p) {
     return *p;
 }
-// Only for integers: sums of floating-point numbers would depend on the order.
+// Atomic addition of integers; sums of floating-point values would depend on the order.
 template <class T>
 T atomicAdd(T* p, std::type_identity_t<T> value) {
     static_assert(std::is_integral_v<T>);

@@ -1,4 +1,5 @@
-// A block of threads as fibers on one thread of the host: which one runs next, and which ones wait.
+// A block of threads as fibers on one thread of the host, with the choice of the thread that runs next and of the
+// threads that wait.
 #pragma once
 
 #include <setjmp.h>
@@ -33,39 +34,39 @@ struct dim3 {
 
 namespace emu {
 
-// Thrown for a forbidden action of a kernel.
+// The error for a forbidden action of a kernel.
 struct Error : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
 using Where = std::source_location;
-using Bits = uint64_t;  // a thread's operand and result of a warp's operation
+using Bits = uint64_t;  // operand and result of a thread in an operation of a warp
 
 constexpr unsigned most_threads = 1024, warp_size = 32;
 constexpr size_t page = 4096, stack_bytes = 64 * page;
 
 enum class Wait { nothing, block, warp, end };
 
-// A thread's result of a warp's operation: 0 to 31 is a lane's value, or
+// The source of a thread's result in an operation of a warp: a lane, 0 to 31, or one of these
 constexpr int nothing = -1, own = -2, ballot = -3;
 
 struct Fiber {
     char* stack = nullptr;
     bool started = false;
     jmp_buf at;
-    void* fake_stack = nullptr;  // AddressSanitizer's
+    void* fake_stack = nullptr;  // for AddressSanitizer
 
     uint3 index{};
     unsigned lane = 0, warp = 0;
     Wait wait = Wait::nothing;
     Where where;
-    unsigned mask = 0;  // of the operation it waits for
+    unsigned mask = 0;  // mask of the operation for which the thread waits
     int from = nothing;
     Bits value = 0;
 };
 
 struct Warp {
-    unsigned living = 0, waiting = 0;  // lanes
+    unsigned living = 0, waiting = 0;  // bit masks of lanes
 };
 
 struct Block {
@@ -95,8 +96,7 @@ inline Block& block() {
     return only;
 }
 
-// The order of threads: 0 ascending, 1 descending (of blocks too), n > 1 shuffled anew at every round, n being the
-// seed.
+// The order of threads: 0 ascending, 1 descending (of blocks, too), n > 1 shuffled at every round with n as the seed.
 inline void schedule(int n) {
     block().schedule = n;
 }
@@ -126,8 +126,9 @@ inline void after_switch(void* fake_stack, const void** stack, size_t* bytes) {
 inline void clear_stack(char* stack) {
     __asan_unpoison_memory_region(stack, stack_bytes);
 }
-// The C library's own jump. ASan's takes frames between the ends for left: it forgets their bounds, and asks the system
-// for the stack's place, which took half the time of the emulated tests. Between fibers no frame is left.
+// The jump function of the C library. AddressSanitizer's version assumes that frames between both ends are left,
+// forgets their bounds, and queries the position of the stack, which took half the time of the emulated tests. A jump
+// between fibers leaves no frame.
 using Jump = void (*)(jmp_buf, int);
 inline const Jump jump = reinterpret_cast<Jump>(dlsym(dlopen(LIBC_SO, RTLD_LAZY), "_longjmp"));
 #else
@@ -139,15 +140,17 @@ inline void clear_stack(char*) {}
 }
 #endif
 
-// From a thread to the scheduler, until it is resumed.
+// Switches from a thread to the scheduler, until the thread is resumed.
 [[gnu::noinline]] inline void leave() {
     Block& b = block();
     before_switch(&b.current->fake_stack, b.home_stack, b.home_bytes);
     if (_setjmp(b.current->at) == 0) jump(b.home, 1);
-    after_switch(b.current->fake_stack, &b.home_stack, &b.home_bytes);  // another thread of the host may resume it
+    after_switch(b.current->fake_stack, &b.home_stack, &b.home_bytes);  // another thread of the host may resume the
+                                                                        // fiber
 }
 
-// The body of a fiber: one thread of a block after another, because starting a fiber costs more than a thread.
+// The body of a fiber, which runs one thread of a block after another, because starting a fiber costs more than running
+// a thread.
 inline void live() {
     after_switch(nullptr, &block().home_stack, &block().home_bytes);
     for (;;) {
@@ -157,8 +160,8 @@ inline void live() {
     }
 }
 
-// From the scheduler to a thread, until it waits or ends. Apart from the scheduler's loop, whose variables a jump back
-// into it would lose.
+// Switches from the scheduler to a thread, until it waits or ends. A separate function, because a jump back would lose
+// the variables of the scheduler's loop.
 [[gnu::noinline]] inline void resume(Fiber& f) {
     Block& b = block();
     b.current = &f;
@@ -178,7 +181,7 @@ inline void live() {
     after_switch(block().home_fake_stack, nullptr, nullptr);
 }
 
-// Stacks for all threads that a block may have, a page between them that must not be touched.
+// Allocates stacks for all threads that a block may have, separated by pages that must not be accessed.
 inline void map_stacks(Block& b) {
     constexpr size_t step = page + stack_bytes;
     void* p =
@@ -191,19 +194,20 @@ inline void map_stacks(Block& b) {
     }
 }
 
-// Called by a thread: ends the launch.
+// Ends the launch with an error; called by a thread.
 inline void fail(const std::string& what) {
     block().error = report(what, *block().current);
     leave();
 }
 
-// ---- who waits for whom ------------------------------------------------------------------------------------------
+// ---- waits of threads for each other -----------------------------------------------------------------------------
 
 inline Fiber& thread_of(unsigned warp, unsigned lane) {
     return block().pool[warp * warp_size + lane];
 }
 
-// Lets all pass once the last one has come. Like on the device, it does not wait for threads that have ended.
+// Opens a barrier when the last thread has reached it. As on a device, the barrier does not wait for threads that have
+// ended.
 inline void open_barrier() {
     Block& b = block();
     if (b.living == 0 || b.at_barrier < b.living) return;
@@ -221,7 +225,7 @@ inline void open_barrier() {
     ++b.moves;
 }
 
-// Gives every thread of an operation its result, once all that take part are there.
+// Sets the result of every thread of an operation when all participating threads have reached the operation.
 inline void complete(unsigned warp, unsigned mask) {
     Block& b = block();
     Warp& w = b.warps[warp];
@@ -255,7 +259,7 @@ inline void complete(unsigned warp, unsigned mask) {
     ++b.moves;
 }
 
-// The thread that ran has ended: others may have waited for only this one.
+// Handles the end of a thread, because other threads may have waited for it alone.
 inline void bury(const Fiber& f) {
     Block& b = block();
     Warp& w = b.warps[f.warp];
@@ -321,7 +325,7 @@ inline void run_block() {
     }
 }
 
-// Runs the grid. Throws Error.
+// Runs all blocks of a grid. Throws Error.
 inline void run(dim3 blocks, dim3 threads, void* shared, size_t shared_bytes, std::function<void()> kernel) {
     Block& b = block();
     if (!b.stacks) map_stacks(b);
@@ -350,7 +354,7 @@ inline void run(dim3 blocks, dim3 threads, void* shared, size_t shared_bytes, st
     }
     b.kernel = nullptr;
     if (b.error.empty()) return;
-    for (Fiber& f : b.pool) f.started = false;  // some stopped in the middle
+    for (Fiber& f : b.pool) f.started = false;  // after an error, some fibers have stopped in the middle of a thread
     throw Error(b.error);
 }
 

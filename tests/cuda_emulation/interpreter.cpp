@@ -5,7 +5,7 @@
 namespace headrace {
 namespace {
 
-// Calls of the interpreter: its findings are findings of the emulation.
+// Calls f, and throws errors of the interpreter as errors of the emulation.
 template <class F>
 auto found(F&& f) {
     try {
@@ -18,7 +18,7 @@ void fill(uint32_t (&three)[3], const std::array<uint32_t, 3>& given) {
     std::copy(given.begin(), given.end(), three);
 }
 
-// Counts for each warp of a block: instructions by class, and the cost of its accesses.
+// Counts for each warp of a block: instructions by class, and the cost of memory accesses.
 py::list counts(const std::vector<ptx::Work>& warps) {
     py::list all;
     for (const ptx::Work& work : warps) {

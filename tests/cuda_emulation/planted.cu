@@ -10,7 +10,7 @@ namespace {
 
 constexpr int threads = 64;
 
-// Right without a bug: out[i] = i + 1, the last one 0.
+// Without a bug the result is out[i] = i + 1, and 0 for the last i.
 __global__ void neighbours(float* out, bool barrier) {
     HR_DYNAMIC_SHARED(float, shared);
     const int i = int(threadIdx.x), n = int(blockDim.x);
@@ -19,7 +19,7 @@ __global__ void neighbours(float* out, bool barrier) {
     out[i] = shared[(i + 1) % n];
 }
 
-// Right without a bug: out[i] = i + 1 within a warp, where a warp's threads meet.
+// Without a bug, in which the threads of a warp meet, the result is out[i] = i + 1 within a warp.
 __global__ void lane_neighbours(float* out, bool barrier) {
     HR_DYNAMIC_SHARED(float, shared);
     const int i = int(threadIdx.x);
@@ -33,7 +33,7 @@ __global__ void shared_unwritten(float* out) {
     out[threadIdx.x] = shared[threadIdx.x];
 }
 
-// A block's shared memory is not the last block's.
+// Planted bug: a block reads shared memory as if it were that of the block before.
 __global__ void shared_of_the_last_block(float* out) {
     HR_DYNAMIC_SHARED(float, shared);
     if (blockIdx.x == 0) shared[threadIdx.x] = 1;
@@ -89,7 +89,7 @@ __global__ void masks_that_differ(float* out) {
     out[threadIdx.x] = __shfl_sync(threadIdx.x == 5 ? 0x7fffffffu : ~0u, float(threadIdx.x), 3);
 }
 
-// Every warp's sum by shuffles, votes of the warp and of the block: correct code must pass.
+// Correct code, which must pass: every warp's sum by shuffles, and votes of the warp and of the block.
 __global__ void right(float* out) {
     const int i = int(threadIdx.x);
     float sum = float(i);
@@ -99,10 +99,10 @@ __global__ void right(float* out) {
     const unsigned odd = __ballot_sync(~0u, i % 2);
     const bool votes =
         odd == 0xaaaaaaaau && __any_sync(~0u, i == 40) == (i >= 32) && __all_sync(~0u, i < 32) == (i < 32);
-    float quarter = float(i);  // only some lanes take part, with a mask of these
+    float quarter = float(i);  // only some lanes take part, and the mask has these lanes
     if (i % 4 == 0) quarter = __shfl_xor_sync(0x11111111u, quarter, 4);
     const bool some = quarter == float(i % 4 ? i : i ^ 4);
-    if (i == 63) return;  // does not wait for threads that have ended
+    if (i == 63) return;  // barriers do not wait for threads that have ended
     const bool any = __syncthreads_or(i == 62), none = !__syncthreads_or(0);
     out[i] = ends && votes && some && any && none ? sum : -1.0f;
 }

@@ -1,4 +1,4 @@
-// One planted bug in a process of its own, under AddressSanitizer: planted BUG [ORDER].
+// Runs one planted bug in a separate process, under AddressSanitizer: planted BUG [ORDER].
 #include <cstdio>
 #include <cstdlib>
 

@@ -1,9 +1,10 @@
-// polyline: a map that only tests have, and only in _emu, to show that the lists are all that a new map needs. No map
-// of the library has all its properties: bins without storage for their values, a backward pass that reads the output,
-// and a form for parameters that all rows share.
+// polyline: a map that only tests have, and only in _emu, to show that a new map needs only lines in the lists. No map
+// of the library has all properties of this map: bins without storage for their values, a backward pass that reads the
+// output, and a form for parameters that all rows share.
 //
-// The interval [-bound, bound] is cut into equal pieces, each with a slope of its own; the outer ones go on beyond.
-// Of K bins it takes the shift of the left end and K raw slopes, softly clamped. All zeros are the identity.
+// The interval [-bound, bound] is divided into K equal pieces, each with a separate slope; the outer pieces continue
+// beyond the interval. Parameters are the shift of the left end and K raw slopes, softly clamped. With all parameters
+// zero the map is the identity.
 #pragma once
 
 #include "../../cpp/math/maps/affine.hpp"
@@ -48,7 +49,7 @@ struct Polyline {
         return grad_x;
     }
 
-    // ---- parameters that all rows share: of each piece its lower corner and its slope
+    // ---- parameters that all rows share: the lower corner and the slope of each piece
 
     static constexpr int ready_factors = 4;
     HR_FN static constexpr int n_ready(int bins) { return 3 * bins; }
@@ -80,7 +81,7 @@ struct Polyline {
     }
 
   private:
-    // The piece that contains a value, given or built: its index, lower corner and slope.
+    // The piece that contains a given or built value: its index, lower corner and slope.
     template <class V>
     struct Piece {
         V index, left, low, log_slope, slope;
@@ -121,7 +122,7 @@ struct Polyline {
         }
     };
 
-    // Of the forward direction at z.
+    // The backward pass of the forward direction at z.
     template <class V, class P, class G>
     HR_FN static void backward(const Piece<V>& piece, V z, const P& p, const MapOptions<Scalar<V>>& o, V grad_x,
                                V grad_log_det, const G& grad) {
@@ -144,5 +145,5 @@ constexpr int n_own_maps = HR_OWN_MAPS(HR_COUNT);
 }  // namespace
 }  // namespace headrace
 
-// The line that this adds to the list of maps, after those of the library, however many these are.
+// The line that this file adds to the list of maps, behind the library's maps.
 #define HR_MORE_MAPS(X) X(n_own_maps, Polyline, "polyline", "")

@@ -1,5 +1,5 @@
-// The part of the CUDA runtime that headrace uses. Every call does its work at once; a log says which calls were made
-// and on which stream, so that tests can check orders and calls that make the host wait.
+// The part of the CUDA runtime that headrace uses. Every call does its work at once. A log records calls and their
+// streams, so that tests can check orders, and calls that make the host wait.
 #pragma once
 
 #include <cstdint>
@@ -74,20 +74,21 @@ struct Call {
 struct Runtime {
     std::mutex mutex, launches;
     std::map<void*, size_t> memory;
-    std::deque<std::pair<void*, size_t>> freed;  // the oldest first; empty under AddressSanitizer, which keeps its own
+    std::deque<std::pair<void*, size_t>> freed;  // oldest first; empty under AddressSanitizer, which keeps freed memory
+                                                 // itself
     size_t freed_bytes = 0;
-    std::map<void*, size_t> pinned;            // memory of the host
-    std::map<const void*, int> shared_limits;  // by kernel
+    std::map<void*, size_t> pinned;            // pinned memory of the host
+    std::map<const void*, int> shared_limits;  // limits of shared memory by kernel
     std::deque<Call> log;
     cudaError_t last_error = cudaSuccess;
     int devices = 1, device = 0, architecture = 90, multiprocessors = 4, driver = 13000, allocations_until_failure = 0,
         failures = 1;
-    cudaError_t lost = cudaSuccess;  // the result of every call of the process from now on
-    std::string built_for = "host";  // the architectures that the module has code for
+    cudaError_t lost = cudaSuccess;  // result of every later call of the process
+    std::string built_for = "host";  // architectures for which the module has code
     bool has_pools = true;
-    bool is_busy = false;    // no copy is done before a synchronisation
-    uintptr_t captured = 0;  // the stream that a graph is captured from; 0: none
-    size_t trims = 0;        // how often the pool freed its unused memory
+    bool is_busy = false;    // if true, copies finish only at a synchronisation
+    uintptr_t captured = 0;  // stream from which a graph is captured; 0: none
+    size_t trims = 0;        // number of times that the pool freed its unused memory
 };
 
 inline Runtime& runtime() {
@@ -114,7 +115,7 @@ inline cudaError_t result(cudaError_t error) {
     return error;
 }
 
-// Exactly this many bytes, all ones: NaNs.
+// Allocates exactly `bytes` bytes, whose bits are all ones: NaNs.
 inline void* allocate(size_t bytes, size_t alignment) {
     void* p = nullptr;
     if (posix_memalign(&p, alignment, bytes) != 0) return nullptr;
@@ -122,7 +123,7 @@ inline void* allocate(size_t bytes, size_t alignment) {
     return p;
 }
 
-// Freed memory is kept for a while, as NaNs, so that kernels that still read it get these.
+// Keeps freed memory for a while, filled with NaNs, which kernels then get that still read it.
 inline void retire(void* p, size_t bytes) {
 #ifdef __SANITIZE_ADDRESS__
     std::free(p);
@@ -150,7 +151,7 @@ inline cudaError_t check_sizes(const void* kernel, dim3 grid, dim3 block, size_t
     return bytes > size_t(most) ? cudaErrorInvalidValue : cudaSuccess;
 }
 
-// Arguments become the kernel's parameters here, by value, and must fit a launch's limit.
+// Launches a kernel. Arguments become the kernel's parameters, by value, and must fit in the limit of a launch.
 template <class... P>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t bytes, cudaStream_t stream,
             std::type_identity_t<P>... arguments) {
@@ -160,7 +161,7 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t bytes, cudaStrea
         record("launch", stream);
         if (result(check_sizes(reinterpret_cast<const void*>(kernel), grid, block, bytes)) != cudaSuccess) return;
     }
-    const Lock lock(runtime().launches);  // there is one block
+    const Lock lock(runtime().launches);  // there is one block at a time
     const void* const address = reinterpret_cast<const void*>(kernel);
     try {
         if (ptx::interprets(address)) {
@@ -255,7 +256,7 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute, int va
     return cudaSuccess;
 }
 
-// Limited by shared memory and threads; there are no registers.
+// The number of resident blocks, which shared memory and threads limit, but not registers.
 template <class... P>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*kernel)(P...), int threads,
                                                           size_t bytes) {
@@ -286,7 +287,7 @@ cudaError_t cudaMallocAsync(T** p, size_t bytes, cudaStream_t stream) {
     *p = static_cast<T*>(got);
     return cudaSuccess;
 }
-// One pool for all: memory that it keeps is not visible.
+// One pool for all devices; memory that a pool keeps is not modelled.
 using cudaMemPool_t = int*;
 enum { cudaMemAllocationTypePinned = 1, cudaMemLocationTypeDevice = 1, cudaMemPoolAttrReleaseThreshold = 4 };
 struct cudaMemPoolProps {
@@ -325,7 +326,7 @@ inline cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     const emu::Lock lock(emu::runtime().mutex);
     const char* name = kind == cudaMemcpyDeviceToHost ? "copy to host" : "copy";
-    if (kind == cudaMemcpyHostToDevice) {  // for memory that is not pinned a device may make the host wait
+    if (kind == cudaMemcpyHostToDevice) {  // for memory that is not pinned, a device may make the host wait
         const auto after = emu::runtime().pinned.upper_bound(const_cast<void*>(from));
         const auto* const piece = after == emu::runtime().pinned.begin() ? nullptr : &*std::prev(after);
         const bool is_pinned =

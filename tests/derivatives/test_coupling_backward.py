@@ -1,4 +1,4 @@
-"""Derivatives of the maps alone: ``headrace.ops.coupling_vjp`` against differences of the reference."""
+"""Derivatives of the maps by themselves: ``headrace.ops.coupling_vjp`` against differences of the reference."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_gradients_of_a_spline_match_differences_for_every_number_of_bins(core, 
     values, params, *cotangents = batch(40, 2, "rq_spline", bins=bins)
     values *= bound / 4.0
     got = hr.ops.coupling_vjp(values, params, *cotangents, "rq_spline", direction=direction, bound=bound)
-    step = reference.STEP * bound / bins  # a bin's size is the scale inside it
+    step = reference.STEP * bound / bins  # the step is relative to the size of a bin
     assert_gradients(got, differences(direction, values, params, cotangents, "rq_spline", step, bound=bound))
 
 
@@ -53,7 +53,7 @@ def test_float32_gradients_match_those_of_float64(core, direction, map, scale):
     got = hr.ops.coupling_vjp(*narrow, map, **keywords)
     want = hr.ops.coupling_vjp(*wide, map, **keywords)
     assert all(gradient.dtype == np.float32 for gradient in got)
-    # A spline divides by the widths of its bins and then by their slopes, some of them small.
+    # A spline divides by the widths of its bins and then by their slopes, of which some are small.
     assert_gradients(got, want, allowed=cases.tolerance("float32", map_cases.depth_of(map, 8)))
 
 
@@ -76,7 +76,7 @@ def test_the_additive_map_has_known_gradients(dtype):
 
 @every_direction
 def test_outside_its_interval_a_spline_is_the_identity(direction, dtype):
-    """The parameters have no gradient there, for any value."""
+    """Parameters have no gradient outside of the interval of a spline, for any value."""
     values, params, grad_value, grad_log_det = batch(30, 4, "rq_spline", dtype)
     values[:] = np.where(np.arange(4) % 2, 1e30, -5.5)
     of_values, of_params = hr.ops.coupling_vjp(
@@ -89,7 +89,7 @@ def test_outside_its_interval_a_spline_is_the_identity(direction, dtype):
 @every_direction
 @pytest.mark.parametrize("bins", [2, 8, 64])
 def test_extreme_splines_have_finite_gradients(direction, bins, dtype):
-    """Raw parameters from zero to 1e30 of both signs, values on the ends, near them and in between."""
+    """Raw parameters are from zero to 1e30 with both signs, and values are on the knots, near them and at the ends."""
     generator = cases.rng("extreme", bins)
     raw = np.concatenate([s * generator.standard_normal((40, 3 * bins - 1)) for s in (0.0, 1e-30, 1.0, 30.0, 1e30)])
     knots = reference.spline_knots(raw.astype(dtype))[direction == "inverse"].astype(dtype)

@@ -1,4 +1,4 @@
-"""Rare cases in which derivatives once were wrong."""
+"""Rare cases in which derivatives were once wrong."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from headrace._core import cpu
 
 @pytest.mark.parametrize("n", [1, 9, 16, 20])
 def test_lanes_past_the_last_row_spoil_no_bias(n):
-    """Lanes past the last row hold zeros, for which this foreign network overflows: 0 times infinity is NaN."""
+    """Lanes past the last row have zeros, for which this network overflows: 0 times infinity is NaN."""
     weights = [np.array([[0.0, 0.0], [0.2, 0.0], [0.0, 0.0], [0.2, 0.0]], "f4")]
     masks = [np.array([[0, 0], [0, 0], [1, 0], [1, 0]], bool)]
     biases = [np.array([0.0, 0.0, 0.0, -200.0], "f4")]
@@ -22,7 +22,7 @@ def test_lanes_past_the_last_row_spoil_no_bias(n):
 
 
 def test_a_coordinate_that_is_read_and_passes_through_gets_both_gradients():
-    """No present class makes such a transform in the sequential direction; the core must be right nevertheless."""
+    """The core must be right although no present class makes such a transform in the sequential direction."""
     options = cpu.MaskedOptions(
         features=3,
         context=0,
@@ -57,7 +57,7 @@ def test_a_coordinate_that_is_read_and_passes_through_gets_both_gradients():
 
 
 def test_the_density_of_computed_coordinates_has_a_gradient_too():
-    """log_prob in the direction to data, by the latent rows: for samples, whose density falls by the determinant."""
+    """The density of samples, by latent rows in the direction to data, has a gradient that includes the determinant."""
     flow = cases.randomise(hr.MAF(3, transforms=2, hidden=(8,), activation="tanh", base=hr.Normal(3), dtype="float64"))
     z, weights = cases.rows(20, 3, "float64", "density"), cases.rng("weights").random(20)
 

@@ -1,4 +1,4 @@
-"""Values that gradients must not depend on: masked weights and padding, unseen coordinates, other rows' NaN."""
+"""Values on which gradients must not depend: masked weights, padding, unseen coordinates, NaN in other rows."""
 
 import copy
 
@@ -22,7 +22,7 @@ every_call = pytest.mark.parametrize(("name", "verb"), gradients.CALLS)
 
 @every_call
 def test_entries_that_stay_zero_have_no_gradient(name, verb, dtype):
-    """Padding and masked weights: after an assignment of ones, an entry that reads back as zero is not a parameter."""
+    """An entry that is zero after an assignment of ones is padding or a masked weight, and has no gradient."""
     holder = gradients.HOLDERS[name](dtype)
     trial = copy.copy(holder)
     trial.parameters = np.ones_like(holder.parameters)
@@ -59,7 +59,7 @@ def test_nothing_leaks_through_masks(reads, formula, map, dtype):
         *dense.arrays, reads=reads, formula=formula, map=map, bins=3
     )
     depends = reference.reads(dense.masks).reshape(6, -1, 6).any(axis=1)
-    reached = np.linalg.matrix_power(np.eye(6) + depends, 6) > 0  # row i: the inputs of i, itself included
+    reached = np.linalg.matrix_power(np.eye(6) + depends, 6) > 0  # row i has i, and all inputs of i
     given = cases.rows(97, 6, dtype)
     for verb in gradients.TRANSFORM_VERBS:
         for i in range(6):
@@ -92,7 +92,7 @@ def test_a_coupling_leaks_nothing_between_its_active_coordinates(dtype):
             last = gradients.dense_gradient(library, of_parameters)[-2].reshape(3, -1)
             assert not np.delete(last, column, axis=0).any()
         grad_value = np.zeros_like(given)
-        grad_value[:, 3] = 2.0  # passive: it is copied, and no other coordinate depends on it
+        grad_value[:, 3] = 2.0  # this passive coordinate is copied, and no other depends on it
         of_inputs, of_parameters = getattr(library, verb)(given, grad_value, None)
         assert_array_equal(of_inputs, grad_value)
         assert not of_parameters.any()
@@ -118,7 +118,7 @@ def test_a_poisoned_row_is_nan_and_leaves_all_other_rows_alone(name, verb, poiso
         assert np.isnan(got["parameters"][trial.parameters != 0]).all()
         gradients.assert_same_gradients(
             gradients.call(holder, verb, *gradients.holder_inputs(n, dtype)), want
-        )  # no references remain
+        )  # clean rows still have clean gradients
 
 
 @every_call

@@ -1,4 +1,4 @@
-"""Rules of vector-Jacobian products: requested gradients, bits, parameters, refusals."""
+"""Rules of vector-Jacobian products: any requested gradients, equal bits, parameters of one call, and refusals."""
 
 import copy
 import itertools
@@ -128,7 +128,7 @@ def test_a_rows_gradient_has_the_same_bits_beside_any_companions(name, verb, dty
         for gradient, expected in zip(got, want, strict=True):
             cases.assert_same_bits(gradient, expected[part])
     got = getattr(holder, verb)(given[5:9], *(w[5:9] for w in weights), context[5:9], wrt=wrt)
-    for gradient, expected in zip(got, want, strict=True):  # few rows: another path, which may round differently
+    for gradient, expected in zip(got, want, strict=True):  # few rows take a path that may round differently
         gradients.assert_near(gradient, expected[5:9].astype(float), cases.tolerance(dtype, 512))
 
 
@@ -146,7 +146,7 @@ def test_any_strides_and_either_precision_of_cotangents(name, verb, strides, dty
     holder, change = gradients.HOLDERS[name](dtype), STRIDES[strides]
     for n in (3, 97):
         given, context = gradients.holder_inputs(n, dtype)
-        weights = gradients.cotangents(verb, n, FEATURES, "float32")  # exact in both precisions
+        weights = gradients.cotangents(verb, n, FEATURES, "float32")  # float32 values are exact in both precisions
         want = getattr(holder, verb)(given, *weights, context, wrt=gradients.every(context))
         for weight_dtype in cases.DTYPES:
             changed = [change(w.astype(weight_dtype)) for w in weights]

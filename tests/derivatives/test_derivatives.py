@@ -1,4 +1,4 @@
-"""Values of every vector-Jacobian product: float64 against differences of the reference, float32 against float64."""
+"""Vector-Jacobian products: float64 against differences of the reference, and float32 against float64."""
 
 import numpy as np
 import pytest
@@ -14,9 +14,9 @@ from cores import every_core
 from pairs import pairwise
 
 SIDES = [(reads, formula) for reads in cases.READS for formula in cases.FORMULAS]
-SIZES = (0, 1, 7, 8, 95, 96, 97, 191, 192, 193, 400)  # around tiles of rows and around the number of rows of a sum
+SIZES = (0, 1, 7, 8, 95, 96, 97, 191, 192, 193, 400)  # numbers of rows around tiles and around the rows of a sum
 SMALL = {"features": 4, "hidden": (7, 6), "context": 2}
-SMALLER = {"features": 3, "hidden": (5, 4), "context": 1}  # for differences of each parameter
+SMALLER = {"features": 3, "hidden": (5, 4), "context": 1}  # few parameters allow differences of each
 MEAN, STD = np.array([1.0, -2.0, 0.5, 3.0]), np.array([2.0, 0.5, 1.0, 0.1])
 
 every_side = pytest.mark.parametrize(("reads", "formula"), SIDES)
@@ -34,7 +34,7 @@ def rows_of(dense, n, dtype="float64"):
 
 
 def both_precisions(build):
-    """The results of ``build(dtype)`` in float32, and in float64 with the same values."""
+    """Return the library's object of ``build("float32")``, and its float64 copy with the same values."""
     narrow = build("float32").library
     return narrow, narrow.astype("float64")
 
@@ -55,7 +55,7 @@ def test_every_activation_and_map(core, map, reads, formula, activation):
     dense = made(map, key=(activation,), **SMALL)
     subject = gradients.masked(dense, activation, map=map, reads=reads, formula=formula)
     for verb in gradients.TRANSFORM_VERBS:
-        for n in core.choose((1, 9), (9,)):  # two paths through the CPU's kernels
+        for n in core.choose((1, 9), (9,)):  # the CPU has two paths, for few rows and for many
             gradients.check(subject, verb, *rows_of(dense, n), step=gradients.step_for(activation))
 
 
@@ -73,7 +73,7 @@ def test_every_scale(reads, formula, scale, slope):
     product=cores.NAMES,
 )
 def test_every_kind_of_network(core, name, reads, formula):
-    activation = "tanh" if name == "sixty-four features" else "relu"  # a thousand kinks would be met occasionally
+    activation = "tanh" if name == "sixty-four features" else "relu"  # differences would meet some of a thousand kinks
     dense = made(**cases.NETWORKS[name])
     subject = gradients.masked(dense, activation, reads=reads, formula=formula)
     for verb in gradients.TRANSFORM_VERBS:
@@ -95,7 +95,7 @@ def test_layouts_and_orders_of_outputs(layout, map):
 @every_side
 @every_verb
 def test_every_batch_size(map, reads, formula, verb):
-    """The differences of the largest batch serve all: a row's gradient is independent, and a parameter's is a sum."""
+    """Differences of the largest batch serve all: rows have independent gradients, and parameters have sums."""
     dense = made(map, **SMALL)
     subject = gradients.masked(dense, "silu", map=map, reads=reads, formula=formula)
     given, context = rows_of(dense, max(SIZES))
@@ -217,7 +217,7 @@ def test_transforms_without_parameters(verb, dtype):
 
 
 def chain_of(name, dtype="float64", base="standard normal"):
-    """A chain of every kind of transform, with Standardize nowhere, at the data end, in the middle or at both."""
+    """A chain of all sorts of transforms, with Standardize nowhere, at the data end, in the middle, or at both."""
     maf = made(dtype=dtype, key=("maf",), **SMALL)
     spline = made("rq_spline", dtype=dtype, key=("spline",), **SMALL)
     net = cases.dense_network(2, (7,), 2, 2, key=("net",)).astype(dtype)
@@ -247,7 +247,7 @@ def test_flows_with_standardize_anywhere(place, verb):
     for n in (1, 9):
         context = cases.rows(n, 2, "float64", "context")
         given = cases.rows(n, 4, "float64")
-        if verb != "to_data_vjp":  # rows where the flow has some density
+        if verb != "to_data_vjp":  # rows must have some density
             given = subject.judge(subject.arrays).to_data(given, context)[0]
         gradients.check(subject, verb, given, context, least=10.0)
 
@@ -257,7 +257,7 @@ def test_flows_on_every_base(core, base, verb):
     subject = chain_of("end", base=base)
     given, context = 3.0 * cases.rows(9, 4, "float64"), cases.rows(9, 2, "float64", "context")
     gradients.check(subject, verb, given, context, least=10.0)
-    if verb != "log_prob_vjp" and base == "normal":  # the base has no part in these derivatives
+    if verb != "log_prob_vjp" and base == "normal":  # these products do not depend on the base
         gradient = gradients.call(subject.library, verb, given, context)["parameters"]
         assert not any(g.any() for g in gradients.dense_gradient(subject.library, gradient)[:2])
 

@@ -1,4 +1,4 @@
-"""Gradients fill their memory, include the standardisation of the context, and the slope of every base."""
+"""Gradients fill their memory, and include the scale of the context and the slope of every base."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from headrace._arrays.caller import Caller
 
 @pytest.mark.parametrize("reads", cases.READS)
 def test_every_entry_of_a_gradient_is_written(reads, dtype, monkeypatch):
-    """Including entries of units without a reader and of padding, for any old contents of the memory."""
+    """Entries of units without a reader and of padding are written, too, for any old contents of the memory."""
     dense = cases.made(features=8, hidden=(24, 20), context=2, change=cases.kill_units).astype(dtype)
     library = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=2, reads=reads, activation="tanh")
     given, context = cases.rows(33, 8, dtype), cases.rows(33, 2, dtype, "context")

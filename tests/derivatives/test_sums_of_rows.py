@@ -1,4 +1,4 @@
-"""Gradients of weights are sums over rows: right to float32's last digits for any number of rows."""
+"""Gradients of weights are sums over rows, right to the last digits of float32 for any number of rows."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import gradients
 import headrace as hr
 from cuda_twins import Twin
 
-# The last digit of a float32.
+# The last digit of a float32 of size one.
 UNIT = 2.0**-23
 
 
@@ -18,12 +18,12 @@ def flow_of(dtype):
 
 
 def equal_rows(n):
-    """Equal rows: sums of 128 and of 2^15 of them are float32 values, and a sum of 2^16 is not."""
+    """Return equal rows: sums of 128 and of 2^15 rows are float32 values, and a sum of 2^16 rows is not."""
     return np.broadcast_to(np.array([1.0 + 2.0**-16, -1.0 - 2.0**-15], np.float32), (n, 2))
 
 
 def shifts(library, gradient):
-    """The gradient by both shifts."""
+    """Return the gradient by both shifts."""
     return gradients.dense_gradient(library, gradient)[0][:, 0]
 
 
@@ -50,7 +50,7 @@ def test_equal_rows_add_up_on_a_device(n, device):
 
 @pytest.mark.parametrize("n", [300_000])
 def test_chains_of_many_rows(n):
-    """Affine, planar and radial: within a few units of float64, where the sum is not near 0."""
+    """Gradients of affine, planar and radial maps are within a few units of float64, where sums are not near 0."""
     single = hr.Flow(
         [hr.transforms.Elementwise(2, map="affine"), hr.transforms.Planar(2), hr.transforms.Radial(2)],
         hr.StandardNormal(2),
@@ -58,7 +58,7 @@ def test_chains_of_many_rows(n):
     double = single.astype("float64")
     rows = np.tile(np.array([[3.0, -1.0]], "float32"), (n, 1))
     got, want = single.nll_and_grad(rows)[1], double.nll_and_grad(rows)[1]
-    summed_in_float32 = single.nll_and_grad(rows[:8192])[1]  # the number of rows that are summed in float32
+    summed_in_float32 = single.nll_and_grad(rows[:8192])[1]  # 8192 rows are summed in float32
     assert np.abs(summed_in_float32 - want).max() <= 2e-6 * np.abs(want).max()
     assert np.abs(got - want).max() <= 2e-6 * np.abs(want).max()
 

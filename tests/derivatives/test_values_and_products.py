@@ -1,4 +1,4 @@
-"""Values and vector-Jacobian products from one run, parameters of one call, and samples from given noise."""
+"""Values and vector-Jacobian products of one run, parameters for one call, and samples from noise of the caller."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def flow(request):
 
 
 def assert_close(got, expected):
-    """Compare results in float64: a recorded run and another one differ by rounding."""
+    """Compare results in float64: runs that record values for a product differ from others by rounding."""
     np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-12)
 
 
@@ -40,7 +40,7 @@ def assert_pairs(got, value, gradients):
         np.testing.assert_array_equal(one, other)
 
 
-def test_both_are_those_of_the_two_calls(flow):
+def test_values_and_products_are_those_of_two_calls(flow):
     options = {"wrt": WRT, "parameters": flow.parameters * 0.9}
     given = {"parameters": options["parameters"]}
     got = flow.log_prob_vjp(X, BY_ROW, CONTEXT, **options, values=True)
@@ -53,7 +53,7 @@ def test_both_are_those_of_the_two_calls(flow):
         assert_pairs((pair[0], gradients), expected[0], pull(X, BY_VALUE, BY_ROW, CONTEXT, **options))
 
 
-def test_the_same_for_transforms_and_with_parameters_of_one_call(flow):
+def test_values_and_products_of_transforms_and_with_parameters_of_one_call(flow):
     for t in flow.transforms:
         context = CONTEXT if t.context else None
         vector = t.parameters * 0.9
@@ -194,7 +194,7 @@ def test_tensors_without_a_required_gradient():
 
 
 def far_flow(features=1, transforms=2):
-    """A flow of time stamps that spread over half a minute."""
+    """A flow of time stamps whose spread is half a minute."""
     flow = hr.MAF(features, transforms=transforms, hidden=(8,))
     chain = [*flow.transforms[:-1], hr.transforms.Standardize([1.7e9] * features, [30.0] * features)]
     return hr.Flow(chain)
@@ -210,7 +210,7 @@ def test_samples_far_from_zero_have_all_digits_in_float64(features, rows):
     np.testing.assert_array_equal(flow.sample(rows, seed=1), x.astype("f4"))
     assert len(np.unique(x[:, 0])) > 0.99 * rows
     assert len(np.unique(x[:, 0].astype("f4"))) < 0.1 * rows + 5
-    # Rows are narrowed after the mean is taken off: seven digits of a standardised coordinate.
+    # Rows become float32 after the mean is subtracted, so that a standardised coordinate has seven digits.
     np.testing.assert_allclose(flow.log_prob(x), log_prob, rtol=1e-5, atol=1e-4 * features)
     z = flow.to_latent(x)[0]
     np.testing.assert_allclose(flow.sample(rows, noise=z, dtype="float64"), x, rtol=0, atol=30 * 1e-4)
@@ -244,7 +244,7 @@ def test_values_and_products_on_a_device(library):
 
 
 def test_a_vector_that_changes_in_place_is_read_anew():
-    """A vector that a call keeps is not taken for another one."""
+    """The core keeps a copy of a vector between calls, and must not take a changed vector for the kept one."""
     flow = hr.MAF(3, transforms=2, hidden=(8,), seed=0)
     other = hr.MAF(3, transforms=2, hidden=(8,), seed=0)
     x, vector = np.full((20, 3), 0.5, np.float32), flow.parameters
@@ -255,6 +255,6 @@ def test_a_vector_that_changes_in_place_is_read_anew():
         for _ in range(2):
             np.testing.assert_array_equal(flow.log_prob(x, parameters=vector), other.log_prob(x))
     np.testing.assert_array_equal(flow.log_prob(x), hr.MAF(3, transforms=2, hidden=(8,), seed=0).log_prob(x))
-    noisy = vector + np.where(vector == 0, np.float32(1.0), np.float32(0.0))  # in padding and masked entries too
+    noisy = vector + np.where(vector == 0, np.float32(1.0), np.float32(0.0))  # padding and masked entries become 1
     other.parameters = noisy
     np.testing.assert_array_equal(flow.log_prob(x, parameters=noisy), other.log_prob(x))

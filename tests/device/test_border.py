@@ -1,4 +1,5 @@
-"""Refusals of the compiled modules, independent of Python's checks: the same calls and words on every device."""
+"""Refusals of the compiled modules, without Python's checks: every device refuses the same calls with the same
+words."""
 
 import ast
 import re
@@ -38,7 +39,7 @@ class OnDevice:
 
 @pytest.fixture(params=["cpu", "emu"])
 def core(request):
-    """A way to call programs, made of a flow or a transform."""
+    """A class that makes programs of flows or transforms, for the CPU or for the emulation, and calls them."""
     if request.param == "cpu":
         return OnCpu
     request.getfixturevalue("emu")
@@ -46,7 +47,7 @@ def core(request):
 
 
 class Calls:
-    """A program's verbs with fitting arguments, except for those that a test replaces."""
+    """A program's verbs, called with valid arguments except for those that a test replaces."""
 
     def __init__(self, core, flow):
         self.core = core(flow)
@@ -138,14 +139,14 @@ REFUSED = [
     ("gradient", {"index": np.arange(2, dtype="i4"), "grad_value": None}, INDEX),
     ("gradient", {"index": np.zeros((2, 1), int), "grad_value": None}, INDEX),
     ("gradient", {"index": np.arange(4)[::2], "grad_value": None}, INDEX),
-    ("gradient", {"index": np.arange(2), "grad_value": None}, VALUES),  # results are of the chosen rows
+    ("gradient", {"index": np.arange(2), "grad_value": None}, VALUES),  # the results have as many rows as the index
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("verb", "changes", "message"), REFUSED)
 def test_mismatched_arguments_are_refused(core, verb, changes, message):
     calls = Calls(core, flow())
-    calls(verb)  # all other arguments fit
+    calls(verb)  # the call is accepted when no argument is replaced
     with pytest.raises(ValueError, match=message):
         calls(verb, **changes)
 
@@ -176,7 +177,7 @@ def test_a_transform_on_its_own_has_no_density(core):
 
 
 def test_rows_of_an_index_lie_in_the_input():
-    """On a device no call waits for a check of the index."""
+    """Only the CPU checks the index, because on a device a call would have to wait for the check."""
     calls = Calls(OnCpu, flow())
     for wrong in ([0, ROWS], [-1, 0]):
         with pytest.raises(ValueError, match="index: expected rows of input"):
@@ -186,7 +187,7 @@ def test_rows_of_an_index_lie_in_the_input():
 def test_read_only_memory_is_not_written_to():
     calls, out, vector = Calls(OnCpu, flow()), f4(ROWS), f4(flow().parameters.size)
     out.flags.writeable = vector.flags.writeable = False
-    calls("log_prob", parameters=vector)  # is read
+    calls("log_prob", parameters=vector)  # a read-only vector may be read
     with pytest.raises(ValueError, match="not writeable"):
         calls("log_prob", out=out)
 
@@ -234,10 +235,11 @@ STUB = Path(hr.__file__).parent / "_core" / "core.pyi"
 
 
 def stated():
-    """For each function in the stub that both modules share: the class, or the module's function, and arguments."""
+    """The arguments of each function in the stub that both modules share, by the class, or the module, and the
+    function."""
     found = {}
     for kind in (node for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.ClassDef)):
-        if kind.name == "MaskedOptions":  # takes any keywords; test_settings.py has its test
+        if kind.name == "MaskedOptions":  # this class takes any keywords; test_settings.py tests it
             continue
         for function in (node for node in kind.body if isinstance(node, ast.FunctionDef) and not node.decorator_list):
             arguments = [a.arg for a in (*function.args.args[1:], *function.args.kwonlyargs)]

@@ -1,4 +1,4 @@
-"""Adam on a device, compared with the formula and tolerances of the CPU's tests."""
+"""Adam on a device, compared with the formula of AdamW, within the tolerances of the CPU's tests."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from cuda_twins import Twin
 
 
 def program_of(device, flow):
-    """The flow's program on the device, with its parameters."""
+    """The flow's program on the device, with the flow's parameters."""
     return Twin(device, flow).program
 
 
@@ -52,14 +52,14 @@ def test_steps_match_the_formula(device, name, learning_rate, dtype):
     for gradient, want in zip(gradients, history, strict=True):
         norm = adam.step(gradient)
         assert_allclose(norm, np.linalg.norm(gradient.astype(float)), rtol=1e-5)
-        # As on the CPU (test_adam.py).
+        # The tolerances of the CPU's test (test_adam.py).
         allowed = (1e-5 if dtype == "float32" else 1e-6 if settings.get("clip") else 1e-12) * STEPS * learning_rate
         allowed += (1e-6 if dtype == "float32" else 1e-14) * np.abs(want)
         assert (np.abs(adam.parameters - want) <= allowed).all()
 
 
 def test_steps_are_those_of_the_cpu(device, dtype):
-    """Steps agree up to rounding, with a norm that is summed in many parts."""
+    """A step on the device agrees with the CPU's up to rounding, although the norm is summed in many parts."""
     flow = cases.randomise(hr.MAF(9, transforms=2, hidden=(101, 70), dtype=dtype), 0.3)
     settings = {"clip": 2.0, "weight_decay": 0.1, "average": 0.9}
     ours, judge = Adam(device, flow, 0.01, **settings), hr.Adam(flow, 0.01, **settings)
@@ -109,7 +109,8 @@ def test_the_same_bits_in_any_order_of_threads(device, clip, dtype):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_nothing_changes_where_the_norm_is_not_finite(device, bad, dtype):
-    """Neither weights nor counters change: later steps are those of an optimiser without this one."""
+    """A gradient whose norm is not finite changes neither weights nor counters: later steps are those of an optimiser
+    that never had this gradient."""
     flow = flow_of(dtype)
     gradients = random_gradients(flow, 4)
     ours, judge = (Adam(device, flow, 0.01, average=0.9) for _ in range(2))
@@ -189,7 +190,7 @@ def test_wrong_arguments_are_refused(device):
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
 def test_the_state_of_an_optimiser_is_copied_to_another(device, average, dtype):
-    """Copies go to an optimiser on the device and to one of the CPU, which then stores the same values."""
+    """The state is copied to an optimiser on the device and to one on the CPU, which then store equal values."""
     flow = flow_of(dtype)
     first, later = random_gradients(flow, 3), random_gradients(flow, 2)
     settings = {"learning_rate": 0.01, "clip": 1.0, "weight_decay": 0.1, "average": average}

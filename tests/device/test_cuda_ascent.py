@@ -1,4 +1,5 @@
-"""An ascent by kinks that stays on the device; `tests/ascent/test_compiled_ascent.py` compares it with NumPy."""
+"""The ascent by kinks whose points stay on the device; `tests/ascent/test_compiled_ascent.py` compares it with
+NumPy."""
 
 import numpy as np
 import pytest
@@ -65,10 +66,10 @@ def test_points_of_two_devices_are_refused(emu):
 
 @pytest.mark.parametrize("features", [3, 100])
 def test_no_step_waits(emu, features):
-    """Uploads of any size do not wait: with 100 features the values of a turn are 80 KB."""
+    """Uploads do not wait, whatever their size: with 100 features the values of a turn are 80 KB."""
     x, plan = far_from_normal(300, features, "float32"), plan_of(features, 3, 1, features, 50)
     ascent = DeviceAscent(emu, x, None, x[:40], x[:50], 3)
-    ascent.kink(*plan[0])  # takes the memory that it needs
+    ascent.kink(*plan[0])  # the first kink allocates memory
     emu.module.log()
     for kink in plan[1:]:
         ascent.kink(*kink)

@@ -21,7 +21,8 @@ every_small_shape = pairwise(
 
 
 def run(device, direction, values, params, map="affine", *, scale="soft_clamp", slope=1e-3, bound=5.0, place=None):
-    """``(value, log_det)`` as headrace.ops gives them. ``place`` puts an array on the device."""
+    """The results ``(value, log_det)`` with the shapes of headrace.ops. ``place`` is a function that puts an array on
+    the device."""
     put = place or device.array
     bins = reference.MAPS[map].bins(params.shape[-1])
     x, p = put(values), put(params)
@@ -37,7 +38,7 @@ def run(device, direction, values, params, map="affine", *, scale="soft_clamp", 
 
 
 def run_backward(device, direction, arrays, map="affine", *, scale="soft_clamp", slope=1e-3, bound=5.0, place=None):
-    """``(grad_input, grad_params)``."""
+    """The gradients ``(grad_input, grad_params)`` of the coupling kernel."""
     put = place or device.array
     bins = reference.MAPS[map].bins(arrays[1].shape[-1])
     results = [put(np.full_like(array, np.nan)) for array in arrays[:2]]
@@ -57,7 +58,7 @@ def assert_same(got, want):
 
 
 def shifts(device, dtype):
-    """Ways to put arrays on the device such that some of them lack the alignment of 16 bytes."""
+    """Functions that put arrays on the device, each of which leaves some arrays without the alignment of 16 bytes."""
     yield lambda values: unaligned(device, values)
     for odd in range(4):
         count = iter(range(100))
@@ -103,7 +104,7 @@ def test_a_rows_result_does_not_depend_on_its_companions(device, direction, map,
 @every_direction
 @pytest.mark.parametrize("map", ["additive", "affine"])
 def test_gradients_of_several_blocks_are_those_of_one(device, direction, map):
-    """Threads take 16 bytes each: 2700 elements are two blocks, and part of a third."""
+    """A thread takes 16 bytes, so that 2700 elements are two blocks and part of a third."""
     arrays = [array.astype("float32") for array in map_cases.gradient_batch(300, 9, map)]
     want = run_backward(device, direction, arrays, map)
     for part in (slice(0, 100), slice(100, 213), slice(213, None)):
@@ -114,7 +115,8 @@ def test_gradients_of_several_blocks_are_those_of_one(device, direction, map):
 @every_direction
 @map_cases.every_map_and_scale
 def test_gradients_of_long_rows_are_those_of_the_cpu(device, direction, map, scale):
-    """Differences would take a run of the reference for each column; the CPU's gradients are tested by differences."""
+    """Gradients are compared with the CPU's, which other tests compare with differences: for so many columns,
+    differences would evaluate the reference once a column."""
     arrays = map_cases.gradient_batch(2, 2049, map)
     got = run_backward(device, direction, arrays, map, scale=scale, slope=1e-2)
     want = hr.ops.coupling_vjp(*arrays, map, direction=direction, scale=scale, slope=1e-2)

@@ -1,4 +1,4 @@
-"""The emulation of a CUDA device detects planted bugs in kernels."""
+"""Tests that the emulation of a CUDA device detects bugs that are planted in kernels."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ def test_shuffles_votes_and_threads_that_have_ended(emu):
     want = np.repeat([sum(range(32)), sum(range(32, 64))], 32).astype(np.float32)
     for got in in_each_order(emu, "right"):
         assert_array_equal(got[:-1], want[:-1])
-        assert np.isnan(got[-1])  # that thread ended before it wrote
+        assert np.isnan(got[-1])  # the last thread ended before it wrote its value
 
 
 def test_the_order_of_threads_depends_on_test_and_commit(emu, monkeypatch):
@@ -67,7 +67,7 @@ def test_shared_memory_holds_nans_until_it_is_written(emu, thread_order):
 def test_shared_memory_does_not_outlive_its_block(emu):
     ascending, descending, _ = in_each_order(emu, "shared memory of the last block")
     assert np.isnan(ascending).all()
-    assert (descending == 1).all()  # the writing block is the last one in this order
+    assert (descending == 1).all()  # in descending order the block that writes comes last
 
 
 def test_device_memory_holds_nans_until_it_is_written(emu):
@@ -174,7 +174,7 @@ def test_calls_are_logged_in_their_order(emu):
 
 
 def test_a_driver_older_than_the_toolkit_is_reported_with_both_versions(emu):
-    """The runtime's own message is that there is no card, although there is one."""
+    """The message of CUDA's runtime is that there is no card, although there is one."""
     module = emu.module
     assert (module.device_count(), module.reason()) == (1, "")
     module.set_driver(12040)
@@ -189,7 +189,7 @@ def test_a_driver_older_than_the_toolkit_is_reported_with_both_versions(emu):
 
 
 def test_jax_leaves_the_memory_of_a_card_to_other_processes():
-    """Without the variable each process of pytest -n would reserve three quarters of the memory."""
+    """By default JAX would reserve three quarters of the memory in each process of pytest -n."""
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 
@@ -198,7 +198,8 @@ def test_memory_in_the_pool_can_be_given_back(emu):
     emu.module.log()
     emu.module.give_back(0)
     assert emu.module.trims() == before + 1
-    assert emu.module.log() == [("cudaDeviceSynchronize", 0)]  # memory that is being freed is available by then
+    # Memory that is still being freed is available after the wait.
+    assert emu.module.log() == [("cudaDeviceSynchronize", 0)]
     with pytest.raises(emu.module.CudaError, match="device: invalid device ordinal"):
         emu.module.give_back(9)
 
@@ -232,7 +233,7 @@ def test_devices_and_versions(emu):
 
 @pytest.fixture
 def card(emu):
-    """The module, whose card and build a test changes."""
+    """The emulated module, whose card and build a test may change."""
     return emu.module
 
 
@@ -253,7 +254,7 @@ BUILDS = [  # (compute capability, architectures of the build, whether kernels r
     (100, "80-real 90-real 90-virtual", True, True),
     (120, "80-real 90-real 90-virtual", True, True),
     (120, "80-real 120-real 90-virtual", True, False),
-    (120, "80", True, True),  # an architecture alone is real and virtual
+    (120, "80", True, True),  # an architecture without "-real" or "-virtual" is both
     (89, "80", True, False),
     (80, "90-real", False, False),
     (80, "86-real", False, False),
@@ -285,14 +286,14 @@ def test_a_card_without_memory_pools_is_named(card):
 @pytest.mark.parametrize(("error", "words"), [(700, "illegal memory access"), (710, "assert"), (719, "launch failure")])
 def test_an_error_after_which_cuda_is_lost_advises_another_process(card, error, words):
     card.set_lost(error)
-    for _ in range(2):  # the next call raises it again
+    for _ in range(2):  # every later call raises the error again
         with pytest.raises(
             card.CudaError, match=rf"{words}.*\(error {error}.*in this process any more, start it again"
         ):
             card.planted("none")
     card.set_lost(0)
     card.fail_allocation(1)
-    with pytest.raises(MemoryError) as caught:  # all later calls work
+    with pytest.raises(MemoryError) as caught:  # calls after a failed allocation succeed
         card.planted("none")
     assert "process" not in str(caught.value)
 
@@ -315,7 +316,7 @@ def test_the_real_module_loads_without_a_driver():
 
 
 def test_a_clone_that_was_moved_is_built_anew(tmp_path):
-    """CMake refuses the cache of another folder of sources."""
+    """A clone that was moved has a cache of CMake for another folder of sources, which CMake refuses."""
     cache = tmp_path / "CMakeCache.txt"
     assert not emulation.moved(cache)
     for root, moved in ((emulation.ROOT, False), (emulation.ROOT / "before", True), ("/elsewhere", True)):

@@ -1,7 +1,7 @@
-"""Every function of the lanes, every map, activation and base, with one value a thread on a device.
+"""Every function of the lanes, every map, activation and base, on a device, where each thread has one value.
 
-Expected values are NumPy's in the next wider precision, and the reference's; bounds in units in the last place are
-those of ``cpp/math/lane.hpp``, and half a unit for the rounding of the expected value.
+Expected values are those of NumPy in the next wider precision, and of the reference. The bounds in units in the last
+place are those of ``cpp/math/lane.hpp``, plus half a unit for the rounding of the expected value.
 """
 
 import math
@@ -20,7 +20,7 @@ WIDER = {"float32": np.float64, "float64": np.longdouble}
 
 
 def inputs(dtype):
-    """Values of every size, with the least and the largest; further ones for functions of two arguments."""
+    """Values of every size, with the least and the largest of the dtype, and second arguments for functions of two."""
     generator = cases.rng("lanes", dtype)
     x = generator.standard_normal(1000) * 10.0 ** generator.uniform(-6, 2, 1000)
     tiny, huge = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
@@ -31,14 +31,14 @@ def inputs(dtype):
 
 @pytest.fixture
 def lanes(device):
-    """A device whose module has the lanes: ``_cuda`` only where tests were built with it."""
+    """A device whose module has functions of the lanes; ``_cuda`` has them only if it was built with HEADRACE_TESTS."""
     if not hasattr(device.module, "lane_functions"):
         pytest.skip("_cuda was built without HEADRACE_TESTS")
     return device
 
 
 def run_lanes(lanes, x, y):
-    """Each function's values by its name."""
+    """The values of each function of the lanes, by the function's name."""
     names = lanes.module.lane_function_names()
     given, beside, out = lanes.array(x), lanes.array(y), lanes.empty((len(names), len(x)), x.dtype)
     lanes.module.lane_functions(lanes.tuple(given), lanes.tuple(beside), lanes.tuple(out), stream=lanes.stream)
@@ -58,7 +58,7 @@ def normal_cdf(x):
     return np.array([0.5 * math.erfc(-float(v) / math.sqrt(2)) for v in x], x.dtype)
 
 
-FUNCTIONS = {  # name: (judge, bound in ulp, the range it holds on)
+FUNCTIONS = {  # name: (judge, bound in ulp, the range in which the bound holds)
     "exp": (np.exp, 1.1, (-np.inf, np.inf)),
     "exp_moderate": (np.exp, 1.1, (-87, 87)),
     "expm1": (np.expm1, 2.0, (-np.inf, np.inf)),
@@ -67,7 +67,7 @@ FUNCTIONS = {  # name: (judge, bound in ulp, the range it holds on)
     "tanh": (np.tanh, 2.7, (-np.inf, np.inf)),
     "sigmoid": (sigmoid, 2.5, (-np.inf, np.inf)),
     "softplus": (softplus, 2.2, (-np.inf, np.inf)),
-    "normal_cdf": (normal_cdf, 6.5, (-1, np.inf)),  # below, math.erfc of a rounded argument is no judge
+    "normal_cdf": (normal_cdf, 6.5, (-1, np.inf)),  # below -1, math.erfc of a rounded argument is no judge
     "sqrt": (np.sqrt, 0.5, (0, np.inf)),
     "rsqrt": (lambda x: 1 / np.sqrt(x), 3.0, (1e-30, 1e30)),
 }
@@ -152,7 +152,7 @@ def test_activations_and_their_slopes(lanes, dtype, name):
         want, slopes = judge(exact), (judge(exact + step) - judge(exact - step)) / (2 * step)
     eps = 16 * np.finfo(dtype).eps
     assert (np.abs(lanes.numpy(out) - want) <= eps * np.maximum(np.abs(exact), 1)).all()
-    assert (np.abs(lanes.numpy(slope) - slopes) <= eps + 1e-7).all()  # of the differences
+    assert (np.abs(lanes.numpy(slope) - slopes) <= eps + 1e-7).all()  # the differences have errors of 1e-7
 
 
 @pytest.mark.parametrize("name", ["silu", "gelu", "gelu_tanh"])
@@ -176,7 +176,7 @@ def test_random_numbers_are_those_of_the_cpu(lanes, dtype, base, seed):
     made = hr.StandardNormal(7) if base == "normal" else hr.Logistic(7)
     flow = hr.Flow(transforms=[hr.transforms.MaskedAutoregressive(7, (4,), dtype=dtype)], base=made)[:0]
     want = flow.sample(203, seed=seed)
-    out = lanes.empty(4 * 200, dtype)  # two blocks, of which the second is not full
+    out = lanes.empty(4 * 200, dtype)  # 200 rows of four are two blocks, the second of them partial
     for block in (0, 1):
         lanes.module.random_columns(base == "logistic", seed, 3, block, lanes.tuple(out), stream=lanes.stream)
         got = lanes.numpy(out).reshape(200, 4)

@@ -1,4 +1,5 @@
-"""Backward passes of few rows on a device take narrow tiles, which occupy more multiprocessors, with the same bits."""
+"""Backward passes of few rows on a device use narrow tiles, which occupy more multiprocessors and give the same
+bits."""
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from cuda_twins import Twin
 from pairs import pairwise
 from program_cases import CHAINS, inputs_of
 
-WHOLE, NARROW = 1, 1000  # multiprocessors of which any number of rows is many, or few
+WHOLE, NARROW = 1, 1000  # numbers of multiprocessors for which any number of rows counts as many, or as few
 PRODUCTS = ["exact", "tf32", "3xtf32"]
 every_product = pytest.mark.parametrize("matmul", PRODUCTS)
 
@@ -20,9 +21,9 @@ every_product = pytest.mark.parametrize("matmul", PRODUCTS)
     ("rows", "multiprocessors", "tile"),
     [
         (1, 132, 8),
-        (1000, 132, 8),  # 125 tiles in place of 32
-        (1000, 108, 8),  # two rounds
-        (2112, 132, 8),  # 264 in two rounds
+        (1000, 132, 8),  # 125 narrow tiles in place of 32 whole ones
+        (1000, 108, 8),  # 125 narrow tiles take two rounds
+        (2112, 132, 8),  # 264 narrow tiles take two rounds
         (2113, 132, 32),
         (100_000, 132, 32),
         (9, 1, 8),
@@ -34,7 +35,7 @@ def test_narrow_tiles_are_chosen_by_rows_and_multiprocessors(rows, multiprocesso
 
 
 def both(emu, twin, rows, call):
-    """The results of a call in whole tiles, and in narrow ones."""
+    """The results of a call in whole tiles, and in narrow tiles."""
     found = []
     for multiprocessors in (WHOLE, NARROW):
         assert emu.module.rows_of_tile(rows, multiprocessors) == (32 if multiprocessors == WHOLE else 8)
@@ -44,7 +45,7 @@ def both(emu, twin, rows, call):
 
 
 def assert_same(emu, twin, given, context, **settings):
-    """All results of a forward and backward pass, for both directions."""
+    """Check that all results of a forward and backward pass have the same bits in both tiles, in both directions."""
     n = len(given)
     by_row = cases.rng("by row", n).standard_normal(n).astype(given.dtype)
     by_value = cases.rows(n, given.shape[1], given.dtype, "by value")
@@ -74,7 +75,8 @@ def test_chains_have_the_same_bits(name, matmul, emu, dtype):
 
 @pairwise(name=cases.NETWORKS, reads=cases.READS, matmul=PRODUCTS, together=("reads", "matmul"))
 def test_networks_have_the_same_bits(name, reads, matmul, emu):
-    """Layers of few sums, whose terms several warps share, and of more sums than all warps compute in one round."""
+    """Some layers have few sums, whose terms several warps share, and some have more sums than all warps compute in one
+    round."""
     chosen = {"features": 5, "context": 2} | cases.NETWORKS[name]
     dense = cases.made(**chosen).astype("float32")
     flow = hr.Flow([gradients.masked(dense, "tanh", reads=reads).library])
@@ -84,8 +86,8 @@ def test_networks_have_the_same_bits(name, reads, matmul, emu):
 @every_product
 @pytest.mark.parametrize("hidden", [(300, 34), (64, 130), (129,)])
 def test_wide_layers_have_the_same_bits(hidden, matmul, emu):
-    """Blocks of sums: more than the 32 that a narrow tile takes at once, and numbers of them that leave some warps
-    idle.
+    """The layers have more blocks of sums than the 32 that a narrow tile takes at once, or so many that some warps are
+    idle in the last round.
     """
     flow = cases.randomise(hr.MAF(43, hidden=hidden, transforms=1), 0.2)
     assert_same(emu, Twin(emu, flow, matmul=matmul), *inputs_of(flow, 17, "float32"))
@@ -93,7 +95,7 @@ def test_wide_layers_have_the_same_bits(hidden, matmul, emu):
 
 @pytest.mark.parametrize("map", ["rq_spline", "affine"])
 def test_maps_of_many_coordinates_have_the_same_bits(map, emu):
-    """A row's log-determinant adds up coordinates in the order of eight warps."""
+    """The eight warps of a narrow tile add a row's log-determinant in a fixed order of coordinates."""
     flow = hr.Flow([cases.randomise(hr.transforms.MaskedAutoregressive(37, (20,), map=map), 0.3)], hr.Logistic(37))
     assert_same(emu, Twin(emu, flow), *inputs_of(flow, 18, "float32"))
 
@@ -127,7 +129,7 @@ def test_results_of_a_single_output_have_the_same_bits(emu):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_row_that_is_not_finite_spoils_only_itself(bad, emu):
-    """Rows of its own narrow tile and tape are not affected either."""
+    """A row that is not finite affects no other row, not even in its narrow tile and its tape."""
     emu.module.set_multiprocessors(NARROW)
     flow = cases.randomise(hr.MAF(5, transforms=2, hidden=(20,)), 0.2)
     twin, x, ones = Twin(emu, flow), cases.rows(40, 5, "float32"), np.ones(40, "float32")

@@ -1,4 +1,4 @@
-"""The operations of `headrace.ops` on a device, coupling and vector maps: refusals have the CPU's messages."""
+"""Refusals of coupling and vector maps, the operations of `headrace.ops`, have the CPU's messages on a device."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,12 @@ import map_cases
 from headrace import _core
 from vector_cases import batch
 
-# Arguments that are no arrays.
+# The arguments of each operation that are no arrays.
 PLAIN = {"coupling": ["affine", "soft_clamp", 1e-3, 5.0, 2, False], "vector_map": ["planar", "tanh", 0.2, False]}
 
 
 def arrays_of_backward(name, per_row=True):
-    """For 4 rows and 3 features: values, params, grad_value, grad_log_det, grad_input, grad_params."""
+    """The arrays for 4 rows and 3 features: values, params, grad_value, grad_log_det, grad_input, grad_params."""
     if name == "coupling":
         given = map_cases.gradient_batch(4, 3, "affine", "float32")
     else:
@@ -21,7 +21,7 @@ def arrays_of_backward(name, per_row=True):
 
 
 def refused():
-    """For each operation, the fault -> (index of an argument of its backward, the wrong value)."""
+    """The faults of each operation: name of the fault -> (index of an argument of its backward, the wrong value)."""
     found = {}
     for name, first in (("coupling", 6), ("vector_map", 4)):
         values, params, grad_value, grad_log_det, *_ = arrays_of_backward(name)
@@ -57,7 +57,7 @@ def refused():
 
 
 def call(device, verb, plain, arrays, index=None):
-    """An operation of a device's module, with arrays in its format."""
+    """Call an operation of a device's module, with arrays in the module's form."""
     where = {"device": device.index if index is None else index, "stream": device.stream}
     return getattr(device.module, verb)(*plain, *arrays, **where)
 
@@ -78,7 +78,7 @@ def test_refusals_have_the_words_of_the_cpu(device, name, what):
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_the_device_of_the_arrays_is_made_current(device, name):
-    """A device that does not exist is an error, which shows that the call makes the device current."""
+    """The error for a device that does not exist shows that the call makes the device current."""
     x = device.array(np.zeros((3, 2)))
     params = device.array(np.zeros((3, 2, 2) if name == "coupling" else 5))
     arrays = [x, params, x, device.empty(3, "f8"), x, params]

@@ -1,5 +1,5 @@
-"""The sequential direction of a network on a device: levels in panels, whose sums all warps begin and one warp
-completes."""
+"""The sequential direction of a network on a device: levels form panels; all warps begin the sums of a panel, and one
+warp completes them."""
 
 import numpy as np
 import pytest
@@ -13,10 +13,10 @@ from pairs import pairwise
 from program_cases import SIDES
 from tensor_core_cases import ROUNDING, every_kind, small, whole
 
-NARROW = 1000  # multiprocessors of which any number of rows is few
+NARROW = 1000  # a number of multiprocessors for which any number of rows counts as few
 SIZES = (1, 33)
 
-# name -> keywords of cases.made(). Panels end in the middle of blocks of units and of sixteen terms.
+# Networks by name, as keywords of cases.made(). Panels end in the middle of blocks of units and of sixteen terms.
 STRUCTURES = {
     "levels that are no multiple of eight": {"features": 19, "hidden": (40, 37)},
     "one level more than a panel": {"features": 9, "hidden": (21,)},
@@ -32,11 +32,11 @@ STRUCTURES = {
     "levels that all warps share": {"features": 6, "hidden": (310, 290)},
     "some levels that all warps share": {"features": 16, "hidden": (60, 60), "per_level": 1, "key": ("uneven",)},
 }
-FEATURES = 13  # of networks with joined layers
+FEATURES = 13  # features of networks with joined layers
 
 
 def structure(name, outputs=("shift", "scale"), **settings):
-    """A fresh network in float64."""
+    """A network of this structure in float64."""
     return cases.made(**({"outputs": outputs} | STRUCTURES[name] | settings))
 
 
@@ -46,11 +46,12 @@ def rows_of(dense, n, dtype):
 
 
 def sequential(twin, reads):
-    """The direction that is run level by level, and the other one."""
+    """The direction that is computed level by level, and the direction that is computed at once."""
     return (twin.forward, twin.inverse) if reads == "data" else (twin.inverse, twin.forward)
 
 
-# --- which levels -----------------------------------------------------------------------------------------------------
+# --- the levels of panels
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -60,8 +61,9 @@ def sequential(twin, reads):
         (lambda: hr.MAF(11, hidden=(16,), transforms=1), [8, 3]),
         (lambda: hr.MAF(1, hidden=(16,), transforms=1), [1]),
         (lambda: hr.NSF(10, hidden=(8, 8), transforms=1), [8, 2]),  # a window has room for eight coordinates
-        (lambda: hr.MAF(43, hidden=(512, 512), transforms=1), [5] + [4] * 9 + [2]),  # weights that a panel can keep
-        (lambda: hr.MAF(6, hidden=(300, 300), transforms=1), [1] + [0] * 5),  # too much for one warp
+        # A panel can keep the weights of four levels.
+        (lambda: hr.MAF(43, hidden=(512, 512), transforms=1), [5] + [4] * 9 + [2]),
+        (lambda: hr.MAF(6, hidden=(300, 300), transforms=1), [1] + [0] * 5),  # the weights are too many for one warp
         (lambda: hr.MAF(10, context=3, hidden=hr.Network.residual((20,), context="gate"), transforms=1), [0, 8, 2]),
     ],
 )
@@ -71,7 +73,7 @@ def test_which_levels_are_in_panels(flow, panels, emu):
     assert emu.module.panels(steps) == [panels]
 
 
-# --- numbers ----------------------------------------------------------------------------------------------------------
+# --- values -----------------------------------------------------------------------------------------------------------
 
 
 @pairwise(name=STRUCTURES, reads__formula=SIDES, activation=["tanh", "relu"], n=SIZES, dtype=cases.DTYPES)
@@ -94,7 +96,7 @@ def test_joined_layers(name, reads, formula, n, device, dtype):
 @pytest.mark.parametrize("kind", [hr.MAF, hr.IAF, hr.NSF])
 @pytest.mark.parametrize("settings", [{}, {"context": 3}], ids=["", "context"])
 def test_flows_are_the_cpus(kind, settings, device, dtype):
-    """Maps of one, two and many parameters, in several transforms."""
+    """Flows of maps with one, two and many parameters, in several transforms, have the CPU's values."""
     flow = cases.randomise(kind(11, transforms=3, hidden=(24, 20), dtype=dtype, **settings), 0.2)
     wide, twin = flow.astype("float64"), Twin(device, flow)
     given = cases.rows(33, 11, dtype)
@@ -107,7 +109,7 @@ def test_flows_are_the_cpus(kind, settings, device, dtype):
 
 @pytest.mark.parametrize("architecture", [80, 90])
 def test_the_wide_lines_in_global_memory(architecture, emu):
-    """Bits do not depend on where lines are."""
+    """The bits are equal, whether the lines of the wide network are in shared or in global memory."""
     dense = structure("levels that are no multiple of eight").astype("float32")
     flow = hr.Flow(
         [gradients.masked(dense, reads="data").library, hr.transforms.MaskedAutoregressive(19, hidden=(900, 800))]
@@ -126,7 +128,8 @@ def test_the_wide_lines_in_global_memory(architecture, emu):
 
 
 def assert_same_shifts(twin, reads, context):
-    """Zeros become shifts in the sequential direction, and these zeros again in the other one, if all bits agree."""
+    """Check that the sequential direction turns zeros into shifts, which the other direction turns back into exact
+    zeros."""
     level_by_level, at_once = sequential(twin, reads)
     zeros = np.zeros((33, twin.features), twin.dtype)
     shifts, _ = level_by_level(zeros, context)
@@ -137,7 +140,7 @@ def assert_same_shifts(twin, reads, context):
 
 @pairwise(name=STRUCTURES, reads__formula=SIDES, dtype=cases.DTYPES)
 def test_both_directions_have_the_same_shifts(name, reads, formula, device, dtype):
-    """Of exact products, sums have one order of terms in both directions."""
+    """With exact products, both directions add the terms of a sum in one order."""
     dense = structure(name, outputs=("shift",))
     library = gradients.masked(dense, "tanh", map="additive", reads=reads, formula=formula).library
     _, context = rows_of(dense, 33, dtype)
@@ -154,7 +157,7 @@ def test_both_directions_have_the_same_shifts_of_joined_layers(name, reads, form
 
 @pytest.mark.parametrize("reads", cases.READS)
 def test_both_directions_have_the_same_scales(reads, device, dtype):
-    """Up to eight coordinates have logarithms that both directions add in one order."""
+    """The sequential and the parallel direction add the logarithms of up to eight coordinates in equal order."""
     dense = cases.made(8, (64, 70))
     library = gradients.masked(dense, map="affine", reads=reads, formula="to_data").library
     level_by_level, at_once = sequential(Twin(device, library, dtype), reads)
@@ -168,8 +171,8 @@ def test_both_directions_have_the_same_scales(reads, device, dtype):
 @every_kind
 @pairwise(name=STRUCTURES, reads__formula=SIDES)
 def test_tensor_cores_begin_the_same_sums(name, reads, formula, matmul, device):
-    """Whole numbers have sums that do not depend on the order, and are exact in TF32: the bits are those of exact
-    products.
+    """Sums of whole numbers do not depend on the order, and whole numbers are exact in TF32: the bits are those of
+    exact products.
     """
     dense = small(structure(name, outputs=("shift",)))
     library = gradients.masked(dense, "relu", map="additive", reads=reads, formula=formula).library
@@ -196,7 +199,7 @@ def test_products_on_tensor_cores_are_near(name, matmul, allowed, device):
 
 @pairwise(name=STRUCTURES, matmul=["exact", "tf32", "3xtf32"], reads=cases.READS)
 def test_a_rows_bits_do_not_depend_on_others(name, matmul, reads, device):
-    """A single row, and a row among others, one of which is not finite."""
+    """A row has the same bits alone and among others, one of which is not finite."""
     dense = structure(name, gain=0.7).astype("float32")
     level_by_level, _ = sequential(Twin(device, gradients.masked(dense, reads=reads).library, matmul=matmul), reads)
     given, context = rows_of(dense, 33, "float32")
@@ -212,7 +215,7 @@ def test_a_rows_bits_do_not_depend_on_others(name, matmul, reads, device):
 
 @pairwise(name=STRUCTURES, matmul=["exact", "tf32", "3xtf32"], reads=cases.READS)
 def test_narrow_tiles_have_the_same_bits(name, matmul, reads, emu):
-    """In the backward pass a quarter of a warp takes the place of a warp, and continues sums by itself."""
+    """In the backward pass of narrow tiles, a quarter of a warp replaces the warp, and continues sums by itself."""
     dense = structure(name, gain=0.7).astype("float32")
     twin = Twin(emu, gradients.masked(dense, reads=reads).library, matmul=matmul)
     given, context = rows_of(dense, 13, "float32")

@@ -1,6 +1,6 @@
 """The step of dual ascent on a device: errors that threads, addresses and streams may cause.
 
-Values are tested in tests/ascent/test_points.py.
+The values of a step are tested in tests/ascent/test_points.py.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ def test_any_strides_and_either_float_type_are_read(device, features, dtype):
     x = cases.rows(300, features, dtype)
     other = x.astype("float64" if dtype == "float32" else "float32")
     wide = device.array(np.zeros((300, 2 * features + 1), dtype))
-    wide[:, 1::2] = device.array(x)  # not aligned to vectors
+    wide[:, 1::2] = device.array(x)  # the view is not aligned to vectors
     columns = device.array(np.ascontiguousarray(x.T)).T
     backwards = device.array(np.ascontiguousarray(x[::-1]))[::-1]
     step = a_step(features)
@@ -54,7 +54,8 @@ def test_the_same_bits_in_any_order_of_threads(device, rows, features, block, we
 
 @pytest.mark.parametrize("features", [10, 64, 130])
 def test_products_of_small_derivatives_do_not_underflow(device, features, dtype):
-    """Products of large derivatives do not overflow either: all maps are as steep as possible."""
+    """All maps are as steep as possible, so that products of small derivatives might underflow, and those of large ones
+    overflow."""
     x = np.repeat([[1e3], [-1e3]], features, axis=1).astype(dtype)
     points = points_of(device, x, None, dtype)
     maps = np.array([[0.999, 0.0, 1e-6]] * features)
@@ -65,7 +66,8 @@ def test_products_of_small_derivatives_do_not_underflow(device, features, dtype)
 
 
 def test_lanes_past_the_last_row_do_not_count(device, dtype):
-    """In lanes past the last row the step would move zeros to where squares overflow; sums leave them out."""
+    """The step would move the zeros in lanes past the last row to where squares overflow; sums leave these lanes
+    out."""
     far = 1e30 if dtype == "float32" else 1e300
     points = points_of(device, np.full((5, 2), far, dtype), None, dtype)
     maps, next_map = np.array([[0.0, far, 1.0]] * 2), np.array([[0.0, 1.0]] * 2)
@@ -74,7 +76,7 @@ def test_lanes_past_the_last_row_do_not_count(device, dtype):
 
 
 def test_wrong_arguments_are_refused(device):
-    """The compiled class refuses them, also without Python's checks."""
+    """The compiled class refuses wrong arguments, even without Python's checks."""
     module, stream = device.module, device.stream
     x, weights = device.array(np.zeros((4, 2), "f4")), device.array(np.zeros(4, "f4"))
     points = module.PointsF32(device.tuple(x), device.tuple(weights), device.index, stream)
@@ -113,7 +115,7 @@ def test_rows_beyond_memory_are_refused(device, dtype):
 
 
 def test_more_chunks_than_a_warp_has_lanes_are_added(emu):
-    """35 tiles of 64 rows, the last one with five: two warps of a block add, and the second has three chunks."""
+    """35 tiles of 64 rows, the last one with five rows: two warps of a block add, and the second has three chunks."""
     rows, features = 34 * 64 + 5, 17
     x = cases.rows(rows, features, "float64")
     step = a_step(features)
@@ -124,9 +126,9 @@ def test_more_chunks_than_a_warp_has_lanes_are_added(emu):
     assert_sums(sums, want, rows, z, "float64")
 
 
-@pytest.mark.nightly  # outside of the night, test_tiles_of_one_chunk_follow_each_other sums as many chunks
+@pytest.mark.nightly  # by day, test_tiles_of_one_chunk_follow_each_other sums as many chunks
 def test_all_chunks_of_many_rows_are_added(emu):
-    """More rows than chunks of one tile: float64, two features, 256 rows a tile."""
+    """There are more tiles than chunks: float64 and at most two features make tiles of 256 rows."""
     rows = 2048 * 256 + 300
     x = np.zeros((rows, 1))
     x[-1], x[256 * 2048 - 1] = 1.0, 2.0
@@ -139,7 +141,7 @@ def test_all_chunks_of_many_rows_are_added(emu):
 
 @pytest.mark.long
 def test_tiles_of_one_chunk_follow_each_other(emu):
-    """Chunks of two tiles, which have 64 rows."""
+    """Each chunk has two tiles of 64 rows."""
     rows, features = 2048 * 64 + 100, 17
     x, weights = cases.rows(rows, features, "float64"), weights_of(rows, "float64")
     step = a_step(features)
@@ -151,11 +153,13 @@ def test_tiles_of_one_chunk_follow_each_other(emu):
     assert_sums(sums, want, rows, z, "float64")
 
 
-QUEUED = {"launch", "copy to device", "cudaEventRecord", "cudaStreamWaitEvent"}  # no call waits
+# Calls of the CUDA runtime that do not wait.
+QUEUED = {"launch", "copy to device", "cudaEventRecord", "cudaStreamWaitEvent"}
 
 
 def test_every_value_of_the_points_is_written_before_a_step_reads_it(emu):
-    """Lanes past the last row are written too, because a step reads whole tiles and discards their results."""
+    """The constructor also writes the lanes past the last row, because a step reads whole tiles and discards their
+    results."""
     for features in (3, 10, 70):
         for rows in (1, 40, 600):
             before = emu.module.untouched()
@@ -177,7 +181,7 @@ def test_pinned_memory_is_not_used_again_before_it_was_copied(emu):
 
 
 def test_only_uploads_beyond_the_pinned_memory_wait(emu):
-    """The emulation has a mebibyte of pinned memory, and 16 steps of 64 KiB fill it."""
+    """The emulation has a mebibyte of pinned memory, which 16 steps of 64 KiB fill."""
     step = a_step(100)
     points = points_of(emu, cases.rows(40, 100, "float32"), None, "float32")
     points.step(*step[:4])
@@ -196,7 +200,7 @@ def test_only_uploads_beyond_the_pinned_memory_wait(emu):
 def test_only_steps_with_sums_wait(emu):
     module, step = emu.module, a_step(3)
     points = points_of(emu, cases.rows(40, 3, "float32"), weights_of(40, "float32"), "float32")
-    points.step(*step)  # takes the memory that it needs
+    points.step(*step)  # the first step allocates memory
     module.log()
     points.step(*step[:4])
     assert {call for call, _ in module.log()} == QUEUED
@@ -215,7 +219,7 @@ def test_everything_is_queued_on_the_stream_that_was_given(emu):
         points.values()
         points.squares()
         points.log_jacobian()
-        # Memory that stays is allocated in the order of the default stream.
+        # Memory that stays allocated is ordered on the default stream.
         assert {stream for call, stream in emu.module.log() if call in ("launch", "copy", "cudaMemsetAsync")} == {64}
     finally:
         emu.stream = 0

@@ -1,6 +1,6 @@
-"""Programs on a device: chains, hard inputs, weights, streams, memory and the border.
+"""Programs on a device: chains, hard inputs, weights, streams, memory and refusals of the compiled class.
 
-Transforms alone are tested on every core: tests/networks, tests/vector, tests/derivatives.
+Single transforms are tested on every core, in tests/networks, tests/vector and tests/derivatives.
 """
 
 import copy
@@ -33,7 +33,7 @@ def rows_of(dense, n, dtype="float64"):
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_chains(name, device, dtype):
-    """Values are compared with those of the chain on the CPU in float64, which has separate tests."""
+    """Values are compared with those of the chain on the CPU in float64, which other tests check."""
     flow = CHAINS[name](dtype)
     wide, twin = flow.astype("float64"), Twin(device, flow)
     given, context = inputs_of(flow, 41, dtype)
@@ -86,7 +86,7 @@ def test_any_strides_and_the_other_dtype(device, dtype):
 
 @pytest.mark.parametrize("features", [1, 3, 4, 7])
 def test_rows_at_any_address(features, device, dtype):
-    """Kernels move sixteen bytes at a time where addresses allow it."""
+    """Kernels move sixteen bytes at a time where addresses allow it; results do not depend on the address."""
     flow = cases.randomise(hr.MAF(features, hidden=(9,), transforms=1, dtype=dtype))
     twin, rows = Twin(device, flow), cases.rows(37, features, dtype)
     want = twin.to_data(rows)
@@ -102,7 +102,8 @@ def test_rows_at_any_address(features, device, dtype):
 
 
 def test_windows_of_the_last_layer(device, dtype):
-    """Many parameters are computed in parts, each of which begins where rows of the matrix have the same length."""
+    """A last layer with many parameters is computed in parts, each of which begins where the matrix's rows have the
+    same length."""
     flow = hr.Flow(
         [cases.randomise(hr.transforms.MaskedAutoregressive(6, (120,), map="rq_spline", bins=8, dtype=dtype), 0.3)]
     )
@@ -122,7 +123,7 @@ def test_parameters_of_one_call(device, dtype):
         cases.assert_same_bits(a, b)
 
 
-# --- where lines are --------------------------------------------------------------------------------------------------
+# --- memory of lines --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_lines_are_in_shared_memory_where_they_fit(lines, number, limit, in_shar
 
 
 def test_bits_do_not_depend_on_where_lines_are(emu):
-    """The wide network fits the shared memory of one card and not that of the other."""
+    """The wide network fits the shared memory of one architecture, but not that of the other."""
     dense = cases.made(features=30, hidden=(300, 150), gain=0.5, context=2)
     library, judge = masked(dense, "tanh")
     given, context = rows_of(dense, 35)
@@ -202,7 +203,7 @@ def test_a_poisoned_row_has_no_gradient_and_neither_have_the_parameters(name, de
 @pytest.mark.parametrize("name", CHAINS)
 @pytest.mark.parametrize("n", [1, 33, 70])
 def test_gradients_of_chains(name, n, device, dtype):
-    """Gradients are compared with the CPU's in float64, which differences test."""
+    """Gradients are compared with those of the CPU in float64, which other tests compare with differences."""
     flow = CHAINS[name](dtype)
     wide, twin = flow.astype("float64"), Twin(device, flow)
     given, context = inputs_of(flow, n, dtype)
@@ -231,7 +232,7 @@ def test_gradients_of_maps_of_each_coordinate(map, device, dtype):
 
 @pytest.mark.parametrize("raw", [-30.0, 30.0])
 def test_products_of_many_slopes_do_not_overflow(raw, device):
-    """The product of a row's slopes, of which one logarithm is taken, is far beyond float32."""
+    """The product of a row's slopes, whose logarithm is taken, may be far beyond float32."""
     bent = hr.transforms.Elementwise(200, map="dual_ascent")
     bent.set_parameter("stretch", np.full((200, 1), raw, "f4"))
     flow = hr.Flow([bent], hr.StandardNormal(200))
@@ -266,7 +267,8 @@ def test_single_gradients_are_those_of_all(name, device):
 
 
 def test_lanes_past_the_last_row_may_overflow(device):
-    """Such lanes have zeros as inputs, where this network's units overflow; at the rows' own inputs they do not."""
+    """Inputs of lanes past the last row are zero, for which this network's units overflow; for the rows' own inputs
+    they do not."""
     masks = [np.array([[True, False]]), np.array([[True]]), np.array([[False], [False], [True], [True]])]
     weights = [np.array([[-1e30, 0.0]]), np.array([[1e30]]), np.array([[0.0], [0.0], [0.5], [0.1]])]
     biases = [np.array([1e30]), np.zeros(1), np.zeros(4)]
@@ -286,7 +288,7 @@ def test_no_rows_have_a_gradient_of_zero(device, dtype):
 
 
 def test_rows_are_computed_in_groups(device, dtype):
-    """With many rows the tape has several groups in the emulation, and sums continue from one group to the next."""
+    """In the emulation many rows are several groups of the tape, and sums continue from one group to the next."""
     flow = cases.randomise(hr.MAF(5, hidden=(40, 40), transforms=2, dtype=dtype), 0.2)
     given = cases.rows(420, 5, dtype)
     twin, wide = Twin(device, flow), flow.astype("float64")
@@ -319,7 +321,7 @@ def test_a_backward_run_returns_its_values_too(inverse, device, dtype):
     twin, (given, context) = Twin(device, flow), inputs_of(flow, 70, dtype)
     value, log_det, _ = twin.vjp(given, context, inverse=inverse, wrt=("value", "log_det", "inputs"))
     expected = twin.run(given, context, inverse=inverse)
-    tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype]  # units are stored rounded for the backward pass
+    tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype]  # the backward pass reads units that were stored rounded
     np.testing.assert_allclose(value, expected[0], rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(log_det, expected[1], rtol=tolerance, atol=tolerance)
 
@@ -349,7 +351,7 @@ def test_weights_are_set_and_read(device, dtype):
     program.set_weights(device.tuple(held), device.stream)
     program.weights(device.tuple(out), device.stream)
     flow.parameters = np.arange(1.0, program.n_weights + 1)
-    assert_array_equal(device.numpy(out), flow.parameters)  # padding is zero
+    assert_array_equal(device.numpy(out), flow.parameters)  # padding stays zero
 
 
 def test_ready_parameters_follow_the_weights(device):
@@ -369,7 +371,7 @@ WAITS = {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize
 
 
 def queued(emu, call):
-    """Calls of the CUDA runtime by a call: (name, stream)."""
+    """The calls of the CUDA runtime that a call makes: (name, stream)."""
     emu.module.log()
     call()
     return emu.module.log()
@@ -391,7 +393,7 @@ def test_no_call_waits_and_all_work_is_on_the_stream(emu):
         lambda: twin.program.weights(weights, stream),
         lambda: twin.program.set_weights(weights, stream),
     ]
-    twin.program.host_weights()  # all earlier work is done
+    twin.program.host_weights()  # waits until all earlier work is done
     for call in calls:
         names = queued(emu, call)
         assert not WAITS & {name for name, _ in names}
@@ -401,7 +403,8 @@ def test_no_call_waits_and_all_work_is_on_the_stream(emu):
 
 
 def test_uses_of_the_weights_wait_for_each_other_on_the_device(emu):
-    """A reader for the last writer, a writer for all uses since: on the caller's stream, never on the host."""
+    """On the caller's stream, and never on the host, a reader of weights waits for the last writer, and a writer for
+    all uses since."""
     program = Twin(emu, cases.randomise(hr.MAF(3, hidden=(5,), transforms=1))).program
     weights = np.zeros(program.n_weights, "f4")
     one, other, third = (np.arange(1, 4) << 8).tolist()
@@ -418,12 +421,13 @@ def test_uses_of_the_weights_wait_for_each_other_on_the_device(emu):
     assert made >= 1
     assert waits(lambda: program.weights(weights_tuple, other)) == [other]
     assert waits(lambda: program.weights(weights_tuple, third)) == [third]
-    # A writer also waits for both readers and for the last use of its own stream, whose event it may take over.
+    # A writer also waits for both readers and for the last use of its own stream, whose event the writer may reuse.
     assert len(waits(lambda: program.set_weights(weights_tuple, one))) == made + 2 + 2
 
 
 def test_parameters_of_one_call_are_a_use_of_the_program(emu):
-    """Without a use on the stream a program could free its memory while the call's kernels read the steps."""
+    """If the call were no use of the program, the program could free its memory while the call's kernels read the
+    steps."""
     flow = cases.randomise(hr.PlanarFlow(3, transforms=2))
     twin = Twin(emu, flow)
     x, log_det = np.zeros((4, 3), "f4"), np.zeros(4, "f4")
@@ -435,11 +439,11 @@ def test_parameters_of_one_call_are_a_use_of_the_program(emu):
     with pytest.raises(MemoryError):
         twin.program.transform(True, emu.tuple(x), **args)
     emu.module.fail_allocation(0)
-    assert ("cudaEventRecord", stream) in emu.module.log()  # earlier work is logged
+    assert ("cudaEventRecord", stream) in emu.module.log()  # work before the failure is logged
 
 
 def test_a_stream_that_a_graph_is_captured_from_is_refused(emu):
-    """The call fails before any work is queued there, so that a capture records no work of it."""
+    """The call fails before any work is queued on the stream, so that the capture records no work of the call."""
     flow = gradients.mixed_flow("float32")
     twin, (captured, other) = Twin(emu, flow), ((7 << 8), (9 << 8))
     given, context = inputs_of(flow, 40, "float32")
@@ -481,7 +485,7 @@ def test_a_program_gives_its_memory_back(emu):
 
 
 def test_a_call_without_memory_raises_and_the_program_stays_usable(emu):
-    """Each allocation of a call fails in its turn."""
+    """A call raises MemoryError whichever of its allocations fails, and the program still gives the same results."""
     twin = Twin(emu, gradients.mixed_flow("float64"))
     given, context = inputs_of(twin, 40, "float64")
     want = twin.vjp(given, context, inverse=True, of_log_prob=True)
@@ -501,7 +505,7 @@ def test_a_call_without_memory_raises_and_the_program_stays_usable(emu):
     assert nth > 3
 
 
-# --- the border -------------------------------------------------------------------------------------------------------
+# --- refusals of the compiled class -----------------------------------------------------------------------------------
 
 
 def test_a_missing_device_is_refused(emu):

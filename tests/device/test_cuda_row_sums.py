@@ -1,7 +1,7 @@
-"""Sums over rows, which are the gradient of the weights, on tensor cores.
+"""Sums over rows on tensor cores, which are the gradient of the weights.
 
-``sum`` of these tests is one entry of the gradient: over the rows, products of a unit's gradient and an input. Errors
-are relative to the sum of the products' magnitudes.
+Each ``sum`` of these tests is one entry of the gradient: over the rows, products of a unit's gradient and an input.
+Errors are relative to the sum of the products' magnitudes.
 """
 
 import numpy as np
@@ -16,11 +16,12 @@ from pairs import pairwise
 from program_cases import CHAINS, SIZES, inputs_of
 from tensor_core_cases import WIDE, every_kind, one_product, rounded, small, whole
 
-UNIT = 2.0**-24  # float32's rounding to the nearest
+UNIT = 2.0**-24  # half a unit in the last place of float32, by which rounding to nearest errs
 
-# A factor of "3xtf32" is two values of 11 bits. They lack its last bit at most (2 UNIT each), and the product of both
-# small ones is left out (2^-11 squared). Tensor cores truncate twice, some 2 UNIT each time, when they add the large
-# product to the small ones. Sums of eight rows are then added in float32 for 128 rows, and in float64.
+# A factor of "3xtf32" is the sum of two values of 11 bits. A factor lacks its last bit at most (2 UNIT each), and the
+# product of the two small values is left out (2^-11 squared). Tensor cores truncate twice, some 2 UNIT each time, when
+# they add the large product to the small ones. Sums of eight rows are then added in float32 for 128 rows, and beyond
+# that in float64.
 FACTORS = (2 * 2 + 4) * UNIT
 CUT_OFF = 4 * UNIT
 
@@ -30,13 +31,13 @@ def bound(n):
 
 
 def layer(inputs, units):
-    """A coupling whose network is one layer: the gradient by its weights is minus the sum of a product."""
+    """A coupling whose network is one layer: the gradient with respect to its weights is minus the sum of a product."""
     arrays = [np.zeros((units, inputs), "float32")], [np.zeros(units, "float32")]
     return hr.transforms.Coupling.from_dense(*arrays, features=inputs + units, passive=range(inputs), map="additive")
 
 
 def sums(library, device, matmul, x, grad):
-    """The gradients by weights and by biases."""
+    """The gradients with respect to weights and to biases."""
     n, units = grad.shape
     given = np.hstack([x, np.zeros((n, units), "float32")])
     by_value = np.hstack([np.zeros_like(x), grad])
@@ -54,7 +55,8 @@ def errors(got, left, right):
 @pytest.mark.parametrize("signs", ["both", "one"])
 @pytest.mark.parametrize("n", [1, 16, 100, 128, 700])
 def test_three_products_are_as_near_as_float32s_own(n, signs, device):
-    """For few rows errors may be a few times those of products that are rounded once, within the bounds above."""
+    """For few rows, errors of three products may be a few times those of products that are rounded once, within
+    FACTORS."""
     generator = cases.rng("sums over rows", n, signs)
     x, grad = (generator.standard_normal((n, k)).astype("float32") for k in (70, 37))
     if signs == "one":
@@ -67,13 +69,13 @@ def test_three_products_are_as_near_as_float32s_own(n, signs, device):
         least = 0 if signs == "both" else 1.25 * UNIT
         assert np.sqrt(np.mean(split**2)) <= max(np.sqrt(np.mean(exact**2)), least)
     assert one.max() <= 2.1 * 2.0**-11  # a product has two factors
-    assert np.median(one) > 20 * np.median(split)  # otherwise this test could not distinguish them
-    for matmul in got:  # biases are sums of float32
+    assert np.median(one) > 20 * np.median(split)  # the check shows that the test distinguishes the two settings
+    for matmul in got:  # gradients of biases are sums of float32
         assert errors(got[matmul][1][:, None], grad.T, np.ones((n, 1))).max() <= bound(n)
 
 
 def test_factors_are_rounded_and_sums_are_not(device):
-    """The input of a product is one value in TF32, rounded to nearest."""
+    """Each factor of a product is rounded to the nearest value of TF32; sums are not rounded to TF32."""
     twin, weights, _, x, context = one_product(device)
     grad = cases.rows(37, 19, "float32", "grad")
     (vector,) = twin.inverse_vjp(x, grad, np.zeros(37, "float32"), context, wrt=("parameters",))
@@ -84,13 +86,14 @@ def test_factors_are_rounded_and_sums_are_not(device):
     error = np.abs(got + rounded(grad.T) @ rounded(read)) / magnitude
     assert error[seen].max() <= 16 * 2.0**-23  # tensor cores cut off each sum of four
     unrounded = errors(-got, grad.T, read)[seen]
-    assert np.quantile(unrounded, 0.9) > 0.1 * 2.0**-11  # else no factor was rounded
+    assert np.quantile(unrounded, 0.9) > 0.1 * 2.0**-11  # the check shows that factors were rounded
     assert np.all(got[~seen] == 0)
     assert errors(-biases[:, None], grad.T, np.ones((37, 1))).max() <= bound(37)
 
 
 def whole_network(device, matmul, **settings):
-    """Whole numbers, which are exact in TF32, with sums that do not depend on the order."""
+    """Networks of whole numbers, with and without tensor cores: whole numbers are exact in TF32, and the order does not
+    change their sums."""
     dense = small(cases.made(**(WIDE | {"outputs": ("shift",)} | settings)))
     library = gradients.masked(dense, "relu", map="additive", reads="data").library
     return Twin(device, library, matmul=matmul), Twin(device, library)
@@ -98,7 +101,8 @@ def whole_network(device, matmul, **settings):
 
 @pytest.mark.parametrize("matmul", ["exact", "3xtf32"])
 def test_a_block_sums_several_tiles(matmul, emu, monkeypatch):
-    """Shared memory is written again, while no thread reads it: in every order, which must give the same bits."""
+    """A block writes its shared memory again while no thread reads it: every order of threads must give the same
+    bits."""
     monkeypatch.setattr(cuda_arrays, "EVERY_ORDER", True)
     x, grad = cases.rows(9000, 3, "float32", "x"), cases.rows(9000, 2, "float32", "grad")
     weights, _ = sums(layer(3, 2), emu, matmul, x, grad)
@@ -108,8 +112,8 @@ def test_a_block_sums_several_tiles(matmul, emu, monkeypatch):
 @every_kind
 @pytest.mark.parametrize("n", [*SIZES, 15, 16, 17, 129, 300])
 def test_numbers_of_rows(n, matmul, device):
-    """300 rows are two groups on the emulated device. Around sixteen, a tile, and the number of rows that are added in
-    float32.
+    """The numbers of rows lie around sixteen, around a tile, and around the number of rows that are added in float32;
+    300 rows are two groups on the emulated device.
     """
     fast, exact = whole_network(device, matmul, hidden=(170, 70), features=9)
     given = whole(n, 9), whole(n, 9, "value"), whole(n, 1, "row")[:, 0]
@@ -121,7 +125,7 @@ def test_numbers_of_rows(n, matmul, device):
 
 @pairwise(features=[1, 2, 31, 33, 65], hidden=[(1,), (31, 33), (64, 65), ()], matmul=["tf32", "3xtf32"])
 def test_every_size_of_layer(features, hidden, matmul, device):
-    """Sizes lie around a warp's square of 32 and a block's of 64."""
+    """Sizes lie around the 32 of a warp's square and the 64 of a block's square."""
     fast, exact = whole_network(device, matmul, features=features, hidden=hidden, context=3)
     given = whole(35, features), whole(35, features, "value"), whole(35, 1, "row")[:, 0], whole(35, 3, "context")
     for got, want in zip(*(twin.inverse_vjp(*given, wrt=("parameters",)) for twin in (fast, exact)), strict=True):
@@ -130,9 +134,9 @@ def test_every_size_of_layer(features, hidden, matmul, device):
 
 @every_kind
 def test_bits_depend_on_no_order_and_no_card(matmul, emu, monkeypatch):
-    """`Twin` compares the orders of threads.
+    """`Twin` compares the orders of threads; architectures are compared here.
 
-    Layers exceed a block's square of 64, and rows exceed a group.
+    Layers exceed the 64 of a block's square, and rows exceed a group.
     """
     monkeypatch.setattr(cuda_arrays, "EVERY_ORDER", True)
     flow = cases.randomise(hr.MAF(5, hidden=(66, 66), transforms=1), 0.3)
@@ -147,7 +151,7 @@ def test_bits_depend_on_no_order_and_no_card(matmul, emu, monkeypatch):
 @pytest.mark.parametrize("name", CHAINS)
 @pytest.mark.parametrize("n", [1, 33, 70])
 def test_gradients_of_chains(name, n, device):
-    """Gradients are as near to the CPU's in float64 as those of exact products have to be."""
+    """Gradients by three products are as near to the CPU's in float64 as those by exact products have to be."""
     flow = CHAINS[name]("float32")
     wide, twin = flow.astype("float64"), Twin(device, flow, matmul="3xtf32")
     given, context = inputs_of(flow, n, "float32")
@@ -159,7 +163,7 @@ def test_gradients_of_chains(name, n, device):
 
 
 def test_against_differences(device):
-    """Differences are those of the density in float64 along random directions in the space of all parameters."""
+    """Differences are those of the density in float64, along random directions in the space of all parameters."""
     flow = cases.randomise(hr.MAF(6, transforms=3, hidden=(24, 20), activation="tanh"), 0.2)
     x = cases.rows(70, 6, "float32")
     (got,) = Twin(device, flow, matmul="3xtf32").log_prob_vjp(x, np.ones(70, "float32"), wrt=("parameters",))
@@ -173,7 +177,7 @@ def test_against_differences(device):
             wide.parameters = center + sign * step * direction
             ends.append(wide.log_prob(x.astype(float)).sum())
         terms = got.astype(float) * direction
-        # A gradient's entries have errors relative to the largest of them, which add up at random.
+        # The errors of a gradient's entries are relative to the largest entry, and add up at random.
         allowed = cases.tolerance("float32", 16) * np.linalg.norm(direction) * np.abs(got).max()
         assert abs((ends[0] - ends[1]) / (2 * step) - terms.sum()) <= allowed < 0.01 * np.linalg.norm(terms)
 
@@ -194,7 +198,8 @@ def test_a_row_that_is_not_finite_leaves_the_weights_no_gradient(bad, matmul, de
 
 @every_kind
 def test_lanes_past_the_last_row_may_overflow(matmul, device):
-    """Such lanes have zeros as inputs, where this network's units overflow; at the rows' own inputs they do not."""
+    """Inputs of lanes past the last row are zero, for which this network's units overflow; for the rows' own inputs
+    they do not."""
     huge = 2.0**100  # exact in TF32
     masks = [np.array([[True, False]]), np.array([[True]]), np.array([[False], [False], [True], [True]])]
     weights = [np.array([[-huge, 0.0]]), np.array([[huge]]), np.array([[0.0], [0.0], [0.5], [0.1]])]

@@ -1,7 +1,8 @@
-"""The kernels of causal networks on a device: values against the reference, and bits that depend on nothing else.
+"""The kernels of causal networks on a device: values against the reference, and bits that depend on nothing but the
+row.
 
-Rows share tiles and panels, long rows are cut into parts, and steps into launches; here small arrays reach all these
-cases, because the emulation has little memory. Whole flows are in test_device_sequences.py.
+Rows share tiles and panels, long rows are cut into parts, and steps into launches; small arrays reach all these cases
+in the emulation, which has little memory. Tests of whole flows are in test_device_sequences.py.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ VERBS = ("parallel", "sequential")
 
 @dataclass
 class Case:
-    """A network of these sizes with random weights, its map, and data."""
+    """A causal network of these sizes with random weights, its map, and data."""
 
     dtype: str = "float32"
     inputs: int = 1
@@ -74,7 +75,7 @@ class Case:
         return given, context, covariates if self.covariates else None
 
     def run(self, device, verb, given, context=None, covariates=None, place=None):
-        """The value, the log-derivative and the raw outputs of a call."""
+        """The value, the log-derivative and the network's raw outputs of a call."""
         put = place or device.array
         rows, steps, inputs = given.shape
         results = [device.empty(shape, self.dtype) for shape in ((rows, steps, inputs), (rows, steps))]
@@ -129,7 +130,7 @@ def test_values_are_those_of_the_reference(device, size, map, rows, reads_data, 
     data = case.data(rows, 330 if size == "far back" and verb == "parallel" else 37)
     value, log_det, _ = case.run(device, verb, *data)
     want = case.reference(verb, *data)
-    # A step is a function of all steps before it, and has their rounding errors.
+    # A step depends on all steps before it, and accumulates their rounding errors.
     depth = 20 if verb == "parallel" else 100
     cases.assert_close(value, want[0], magnitude=4.0, depth=depth)
     cases.assert_close(log_det, want[1], magnitude=4.0, depth=depth)
@@ -162,14 +163,15 @@ def test_bits_depend_neither_on_other_rows_nor_on_later_steps(device, size, verb
         frames = -(-steps // case.hop)
         some = (
             None if covariates is None else np.ascontiguousarray(covariates[rows])
-        )  # all frames: the last one is held
+        )  # every row has all frames, because the last frame is held
         assert covariates is None or frames <= some.shape[1]
         part = given[rows, :steps], None if context is None else np.ascontiguousarray(context[rows]), some
         assert_same(case.run(device, verb, *part), [array[rows, :steps] for array in whole])
 
 
 def test_parts_of_a_long_row_are_those_of_the_reference(device):
-    """Each part begins with a warm-up. Every kernel has several blocks, the last of which have fewer positions."""
+    """Each part of a long row begins with a warm-up. Every kernel has several blocks, the last of which have fewer
+    positions."""
     for dtype in cases.DTYPES:
         case = Case(dtype, **SIZES["far back"], **MAPS["mixture with level"])
         data = case.data(2, 300)
@@ -276,7 +278,7 @@ def test_prediction(device, shape, order, to_signal, dtype):
 
 
 def test_prediction_of_many_columns(device):
-    """Several blocks, the last ones of fewer columns."""
+    """The columns are several blocks, the last of which have fewer columns."""
     for dtype in cases.DTYPES:
         for to_signal in (False, True):
             assert_predicts(device, (2, 5, 130), 2, to_signal, dtype)
@@ -309,7 +311,7 @@ def test_unsupported_networks_are_refused(device):
 
 
 def test_wrong_arguments_are_refused(device):
-    """The compiled class refuses them, also without Python's checks."""
+    """The compiled class refuses wrong arguments, even without Python's checks."""
     case = Case(context=2, covariates=3, hop=4)
     made, (given, context, covariates) = case.made(device), case.data(3, 9)
     good = {"weights": case.weights, "given": given, "context": context, "covariates": covariates}

@@ -1,8 +1,8 @@
-"""Products of networks on tensor cores: the products, and rounded and exact values.
+"""Matrix products of networks on tensor cores: the products themselves, rounded factors, and exact values.
 
-Small whole numbers are exact in TF32 and have sums that do not depend on the order: tensor cores return the bits of
-exact products for them. Other values are compared with NumPy in float64, for TF32 with factors rounded in the same way;
-three products of split factors ("3xtf32") are as near as float32's own.
+Small whole numbers are exact in TF32, and their sums do not depend on the order: tensor cores return the bits of exact
+products for them. Other values are compared with NumPy in float64, for TF32 with factors rounded in the same way; three
+products of split factors ("3xtf32") are as near as those of float32.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from tensor_core_cases import ROUNDING, WIDE, every_kind, one_product, rounded, 
 
 
 def twins(device, library, matmul="tf32"):
-    """The results by tensor cores, and by exact products."""
+    """The transform with products on tensor cores, and the one with exact products."""
     return Twin(device, library, matmul=matmul), Twin(device, library)
 
 
@@ -29,7 +29,7 @@ def assert_all_same(got, want):
 
 
 def grid(device, name, matmul, context=0, **settings):
-    """A network that is exact in TF32, with coordinates and context that are, too."""
+    """A network, coordinates and context whose values are all exact in TF32."""
     chosen = {"context": context} | (cases.NETWORKS | {"wide": WIDE})[name] | {"outputs": ("shift",)}
     dense = small(cases.made(**chosen))
     library = gradients.masked(dense, "relu", map="additive", **settings).library
@@ -40,7 +40,7 @@ def grid(device, name, matmul, context=0, **settings):
 @pairwise(name=[*cases.NETWORKS, "wide"], reads__formula=SIDES, matmul=["tf32", "3xtf32"])
 def test_every_kind_of_network(name, matmul, reads, formula, device):
     (fast, exact), known, context = grid(device, name, matmul, reads=reads, formula=formula)
-    # The network's inputs are known in one direction, and computed again in the other.
+    # The network's inputs are known in one direction, and computed in the other.
     parallel, sequential = ("forward", "inverse") if reads == "latent" else ("inverse", "forward")
     built = getattr(fast, parallel)(known, context)
     assert_all_same(built, getattr(exact, parallel)(known, context))
@@ -76,12 +76,12 @@ def test_lines_in_global_memory(matmul, device):
 
 
 def assert_a_product(got, added, left, right):
-    """``got`` is ``added`` and the product of rounded factors, up to float32's roundings of sums."""
+    """Check that ``got`` is ``added`` plus the product of rounded factors, up to float32's roundings of sums."""
     magnitude = np.abs(left) @ np.abs(right) + np.abs(added) + 1
     assert np.all(np.abs(got - (added + rounded(left) @ rounded(right))) <= 8 * np.finfo("float32").eps * magnitude)
     unrounded = np.abs(got - (added + left.astype(float) @ right)) / magnitude
     assert np.all(unrounded <= 2.1 * ROUNDING)  # a product has two factors
-    assert np.quantile(unrounded, 0.9) > 0.1 * ROUNDING  # otherwise nothing was rounded
+    assert np.quantile(unrounded, 0.9) > 0.1 * ROUNDING  # the check shows that factors were rounded
 
 
 def test_factors_are_rounded_and_sums_are_not(device):
@@ -92,7 +92,7 @@ def test_factors_are_rounded_and_sums_are_not(device):
 
 
 def test_the_backward_pass_on_tensor_cores(device):
-    """Sums over rows are tested in test_cuda_row_sums.py."""
+    """Gradients of inputs and context by a backward pass; sums over rows are tested in test_cuda_row_sums.py."""
     twin, weights, _, x, context = one_product(device)
     grad, by_row = cases.rows(37, 19, "float32", "grad"), np.zeros(37, "float32")
     by_x, by_context = twin.inverse_vjp(x, grad, by_row, context, wrt=("inputs", "context"))
@@ -110,7 +110,8 @@ def errors(twin, x, weights):
 @pytest.mark.parametrize("signs", ["both", "one"])
 @pytest.mark.parametrize("terms", [16, 100, 512])
 def test_three_products_are_as_near_as_float32s_own(terms, signs, device):
-    """Short sums, in which the rounding of a term counts for most, may be up to twice as wrong, and are not in TF32."""
+    """In short sums, in which the rounding of a term counts for most, errors may be up to twice those of float32, but
+    are not those of TF32."""
     generator = cases.rng("split", terms, signs)
     draw = lambda *shape: generator.standard_normal(shape).astype("float32")  # noqa: E731
     weights, x = draw(24, terms), draw(64, terms)
@@ -123,7 +124,7 @@ def test_three_products_are_as_near_as_float32s_own(terms, signs, device):
     allowed = 2 if terms < 100 else 1
     assert np.sqrt(np.mean(split**2)) <= allowed * np.sqrt(np.mean(exact**2))
     assert split.max() <= max(allowed * exact.max(), 2 * np.finfo("float32").eps)
-    assert np.median(rounded_) > 50 * np.median(split)  # else this test could not distinguish them
+    assert np.median(rounded_) > 50 * np.median(split)  # the check shows that the test distinguishes both products
 
 
 @pytest.mark.long
@@ -145,20 +146,23 @@ def test_flows_are_as_near_as_factors_of_11_bits_allow(kind, device):
 
 @pytest.mark.parametrize("name", network_cases.NETWORKS)
 def test_units_are_rounded_alike_where_they_are_stored_and_where_they_are_read(name, device):
-    """A run stores rounded units, a recorded run rounds its inputs; sums and gates keep their digits."""
+    """A run without a record stores units rounded, and a run with a record rounds its inputs; sums and gates keep all
+    digits."""
     flow = cases.randomise(hr.MAF(5, context=2, transforms=1, hidden=hr.Network(network_cases.NETWORKS[name])), 0.4)
     fast, exact = twins(device, flow)
     x, context = cases.rows(50, 5, "float32"), cases.rows(50, 2, "float32", "context")
     got = fast.log_prob(x, context)
     (recorded,) = fast.log_prob_vjp(x, np.ones(50, "float32"), context, wrt=("log_prob",))
     want = exact.log_prob(x, context)
-    assert np.median(np.abs(got - want)) > 64 * np.finfo("float32").eps  # else this test could not distinguish them
-    # A unit whose last bit differs may be rounded the other way, because kernels differ in their multiply-adds.
+    # The check shows that the test distinguishes rounded from exact products.
+    assert np.median(np.abs(got - want)) > 64 * np.finfo("float32").eps
+    # A unit that differs in its last bit, because kernels differ in their multiply-adds, may be rounded the other way.
     assert np.quantile(np.abs(got - recorded), 0.8) <= 16 * np.finfo("float32").eps * np.abs(want).max()
 
 
 def test_round_trips_on_tensor_cores(device):
-    """Errors of TF32, not of float32: a value that is recovered up to its last bit may be rounded the other way."""
+    """Round trips have the errors of TF32, because a value that is recovered up to its last bit may be rounded the
+    other way."""
     flow = cases.randomise(hr.MAF(6, transforms=3, hidden=(24, 20)), 0.2)
     fast, _ = twins(device, flow)
     x = cases.rows(300, 6, "float32")
@@ -172,7 +176,8 @@ def test_round_trips_on_tensor_cores(device):
 @every_kind
 @pytest.mark.parametrize("reads", cases.READS)
 def test_hard_rows(reads, matmul, device):
-    """Huge, tiny and subnormal values: finite where exact products are, and no row changes another."""
+    """For huge, tiny and subnormal values, results are finite where those of exact products are, and no row changes
+    another."""
     dense = cases.made(7, gain=0.5).astype("float32")
     fast, exact = twins(device, gradients.masked(dense, "relu", reads=reads).library, matmul)
     given = cases.hard_rows(7, "float32")

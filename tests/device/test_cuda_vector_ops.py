@@ -1,6 +1,6 @@
 """Planar and radial maps on the device: errors of threads and addresses, and refusals.
 
-Values and gradients are tested in tests/vector/test_vector_ops.py.
+The values and gradients are tested in tests/vector/test_vector_ops.py.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from cuda_arrays import unaligned
 from pairs import pairwise
 from vector_cases import batch, call, run_backward, settings_of
 
-# Beyond shared memory.
+# A shape whose rows do not fit shared memory.
 LONG = (6, 7000)
 DIRECTIONS = ("forward", "inverse")
 every_variant = pytest.mark.parametrize("variant", vector_cases.VARIANTS)
@@ -24,7 +24,8 @@ every_other_shape = pairwise(shape=[(2, 1), (300, 5), (70, 33), (10, 300), LONG]
 
 
 def run(device, variant, direction, values, params, *, place=None):
-    """``(value, log_det)`` as headrace.ops gives them. ``place`` puts an array on the device, or is "in place"."""
+    """The results ``(value, log_det)`` with the shapes of headrace.ops. ``place`` is a function that puts an array on
+    the device, or "in place"."""
     put = place if callable(place) else device.array
     x, p = put(values), put(params)
     value = x if place == "in place" else put(np.full_like(values, np.nan))
@@ -106,7 +107,7 @@ def test_a_poisoned_row_does_not_change_the_others(device, variant, direction, p
     others = np.arange(shape[0]) != row
 
     def results(kernel):
-        """Values of each row: all but the gradient by one set of parameters, which comes last."""
+        """The results by row: all but the gradient of shared parameters, which is last in the kernel's results."""
         return (*kernel[0], *kernel[1]) if per_row else (*kernel[0], kernel[1][0])
 
     def on_device(arrays):
@@ -129,7 +130,8 @@ def test_a_poisoned_row_does_not_change_the_others(device, variant, direction, p
 
 @pairwise(shape=[(700, 3), (40, 100), (9, 300), (5, 1100), LONG], **OF_A_KERNEL, dtype=cases.DTYPES)
 def test_gradients_of_many_rows_or_features_are_those_of_the_cpu(device, variant, direction, shape, per_row, dtype):
-    """Gradients are compared with the CPU's, which are tested by differences, to more digits than differences have."""
+    """Gradients are compared with the CPU's, which agree with differences: the comparison has more digits than
+    differences have."""
     arrays = batch(variant, *shape, dtype, per_row=per_row)
     got = run_backward(device, variant, direction, arrays)
     want = call(variant, "vjp", *(array.astype(float) for array in arrays), direction=direction)
@@ -146,7 +148,7 @@ def test_shared_parameters_of_no_rows_have_gradients_of_zero(device, variant, di
 
 
 def test_shared_parameters_are_summed_in_float64(device):
-    """Rows whose gradients cancel: float32 sums would lose all of the last one's digits."""
+    """The gradients of rows cancel, so that sums in float32 would lose all digits of the last row's gradient."""
     features, rows = 2, 1000
     values = np.zeros((rows, features), "f4")
     params = vector_cases.raw("planar", features, "f4")

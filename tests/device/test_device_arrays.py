@@ -1,4 +1,5 @@
-"""Arrays of a simulated CUDA device, in and out: of the caller's library, on its stream, in place."""
+"""Arrays of a simulated CUDA device as arguments and results: of the caller's library, on its stream, without
+copies."""
 
 import gc
 import sys
@@ -48,7 +49,7 @@ def test_every_call_gives_the_bits_of_the_cpu_in_the_callers_library(library, ki
 
 @every_call
 def test_nothing_is_copied(library, kind, name):
-    """Each address that the core gets is in the caller's array or in the result."""
+    """Each address that the core receives is in the caller's array or in the result."""
     call, holder = call_of(kind, name, "float32")
     holder = holder.to("cuda")
     given = on_device(library, arrays("float32", holder.parameters.size))
@@ -59,7 +60,7 @@ def test_nothing_is_copied(library, kind, name):
         place for word in ("run", "gradient") for _, _, addresses in library.machine.logged(word) for place in addresses
     ]
     assert seen
-    # A call allocates the log densities that it sums, or the rows' gradients of a common context.
+    # Only these calls allocate memory: for log densities that they sum, or for the rows' gradients of a common context.
     assert len(set(seen) - places) == (name in ("nll_and_grad", "log_prob_vjp, one context", "inverse_vjp"))
     assert not library.machine.logged("upload")
 
@@ -75,7 +76,7 @@ def test_work_is_queued_on_the_callers_stream_and_not_waited_for(library, kind, 
         words = ("run", "gradient")
         assert {entry[1] for word in words for entry in library.machine.logged(word)} == {library.current()}
         waits = len(library.machine.logged("sync"))
-        # The mean loss is a value on the host, and so is the check of weights.
+        # The mean loss, and the check of weights, are values on the host.
         assert waits == (3 if name == "nll_and_grad" else 0)
 
 
@@ -139,7 +140,7 @@ def test_functional_kernels(library, map, dtype):
 
 @pytest.mark.parametrize("shared", [(), (2,), (4, 1), (4, 2)], ids=str)
 def test_couplings_of_any_leading_dimensions(library, shared, dtype):
-    """Parameters that rows share are repeated, and their gradients summed, in the framework's memory."""
+    """Parameters that rows share are repeated in the framework's memory, and their gradients are summed there."""
     draw = cases.rng("leading").standard_normal
     arrays = draw((4, 2, 3)), draw((*shared, 3, 2)), draw((4, 2, 3)), draw((4, 2))
     z, params, grad, grad_rows = (array.astype(dtype) for array in arrays)
@@ -185,14 +186,14 @@ def test_a_step_of_dual_ascent(library, dtype):
 
 @either_order
 def test_arrays_may_be_deleted_right_after_the_call(library, dtype):
-    """Memory of arrays becomes NaN as soon as it is free, while the call's work is still queued."""
+    """The memory of deleted arrays becomes NaN as soon as it is free, while the call's work is still queued."""
     flow, x = made_flow(dtype), cases.rows(ROWS, FEATURES, dtype)
     context = cases.rows(ROWS, CONTEXT, dtype, "context")
     vector = (0.1 * cases.rng("parameters").standard_normal(flow.parameters.size)).astype("float64")
     want = flow.to_latent(x, context, parameters=vector)
     device = flow.to("cuda")
     with library.on(library.machine.stream()):
-        # The parameters are converted for a float32 flow, and the copy is deleted, too.
+        # The parameters are converted for a float32 flow, and the converted copy is deleted, too.
         given = {"x": library.make(x), "context": library.make(context), "parameters": library.make(vector)}
         got = device.to_latent(given["x"], given["context"], parameters=given["parameters"])
         given.clear()
@@ -214,7 +215,7 @@ def test_arrays_kept_for_a_call_are_released_once_it_is_done(machine):
 
 
 def test_releases_of_kept_arrays_may_nest(machine):
-    """A released object may be the last to hold a call's arrays, and the collector may strike anywhere."""
+    """A released object may be the last to hold a call's arrays, and Python's garbage collector may run at any time."""
     device, stream = device_at(0), machine.stream()
 
     class Owner:
@@ -229,7 +230,7 @@ def test_releases_of_kept_arrays_may_nest(machine):
 
     device.keep(stream, [Owner()])
     device._kept.append((Event(), ["a call's arrays"]))
-    machine.queue(stream.ptr).add(lambda: None)  # objects that are kept from now on wait for it
+    machine.queue(stream.ptr).add(lambda: None)  # objects that are kept from now on wait for this work
     thread = threading.Thread(target=device.let_go, daemon=True)
     thread.start()
     thread.join(20.0)
@@ -241,7 +242,7 @@ def test_releases_of_kept_arrays_may_nest(machine):
 
 
 def in_a_thread(function):
-    """The result of the function in a separate thread."""
+    """The result of the function in another thread."""
     found = []
     thread = threading.Thread(target=lambda: found.append(function()))
     thread.start()
@@ -251,7 +252,7 @@ def in_a_thread(function):
 
 @either_order
 def test_one_flow_on_the_default_streams_of_two_threads(machine):
-    """Both default streams have the handle 2."""
+    """The default streams of both threads have the handle 2."""
     flow, other = made_flow("float32", context=0), made_flow("float32", context=0)
     other.parameters = 0.5 * flow.parameters
     device, library, x = flow.to("cuda"), Library("cupy", machine), cases.rows(50, 4, "float32")
@@ -281,7 +282,7 @@ def test_streams_of_one_handle_are_one_except_those_of_threads(machine):
 
 @either_order
 def test_a_tensor_of_another_stream_is_kept_until_the_call_is_done(machine):
-    """PyTorch uses its memory again in the order of the stream that it was made on."""
+    """PyTorch reuses a tensor's memory in the order of the stream that the tensor was made on."""
     flow, library, x = made_flow("float32", context=0), Library("torch", machine), cases.rows(ROWS, 4, "float32")
     device, first, second = flow.to("cuda"), machine.stream(), machine.stream()
     with library.on(first):
@@ -316,7 +317,8 @@ def test_the_stream_of_an_array_interface_is_waited_for(machine):
 
 @pytest.mark.parametrize("stream_of_array", [None, "own"])
 def test_no_stream_is_waited_for_without_a_name(machine, stream_of_array):
-    """Without a stream the producer's work is done, and one stream is in order."""
+    """An interface without a stream promises that its producer's work is done; work on the call's own stream is in
+    order."""
     flow, x = made_flow("float32", context=0).to("cuda"), cases.rows(9, 4, "float32")
     with machine.stream() as stream:
         flow.log_prob(fake_frameworks.Interface(x, None, stream.ptr if stream_of_array else None))
@@ -334,12 +336,12 @@ def test_dlpack_gets_the_stream(machine, name):
     for stream in (machine.stream(), machine.cupy.cuda.Stream.of(0)):
         with stream:
             flow.log_prob(library.make(cases.rows(9, 4, "float32")))
-        assert machine.logged("lend")[-1] == ("lend", stream.ptr or 1)  # 1 is the default one's name there
+        assert machine.logged("lend")[-1] == ("lend", stream.ptr or 1)  # DLPack's value 1 stands for the default stream
 
 
 @either_order
 def test_one_flow_on_two_streams(machine):
-    """Weights that are set on one stream are those that a call on another reads, and its reading is not disturbed."""
+    """A call on one stream reads weights that were set on another, and later changes do not disturb the call."""
     flow, other = made_flow("float32", context=0), made_flow("float32", context=0)
     other.parameters = 0.5 * flow.parameters
     device, library, x = flow.to("cuda"), Library("cupy", machine), cases.rows(50, 4, "float32")
@@ -366,7 +368,7 @@ def test_out_is_written_and_returned(machine, name, dtype):
     assert device.log_prob(library.make(x), out=out) is out
     cases.assert_same_bits(library.open(out), flow.log_prob(x))
     pair = library.make(x), library.make(np.zeros(ROWS, dtype))
-    assert device.to_latent(pair[0], out=pair) is pair  # over its own input
+    assert device.to_latent(pair[0], out=pair) is pair  # the output may be the call's input
     for got, want in zip(pair, flow.to_latent(x), strict=True):
         cases.assert_same_bits(library.open(got), want)
     assert len(machine.logged("written")) == (3 if name == "torch" else 0)
@@ -415,7 +417,7 @@ def test_read_only_memory_is_read(machine):
 
 
 def on_second(library, values):
-    """An array on cuda:1."""
+    """An array on the second device, cuda:1."""
     machine, values = library.machine, np.asarray(values)
     block = fake_frameworks.Block(machine, values.nbytes, 0)
     array = block.array(values.shape, values.dtype)
@@ -570,7 +572,8 @@ def test_results_of_64_bits_that_jax_would_narrow(machine, monkeypatch):
     monkeypatch.setattr(sys.modules["jax"].config, "jax_enable_x64", False)
     flow, x = made_flow("float64", context=0).to("cuda"), Library("jax", machine).make(cases.rows(9, 4, "float32"))
     refuse(lambda: flow.log_prob(x), "float64", "jax_enable_x64", ".astype('float32')")
-    assert len(flow.fit(x, epochs=1, progress=False).train_loss) == 1  # statements without a result are fine
+    # Calls without a result on the device are accepted.
+    assert len(flow.fit(x, epochs=1, progress=False).train_loss) == 1
 
 
 def test_the_calls_are_those_of_the_cpu():

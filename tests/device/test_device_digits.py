@@ -1,4 +1,4 @@
-"""No value on a device has a larger error, compared with 50 digits, than is recorded (tests/support/digits.py)."""
+"""No value on a device has a larger error, relative to 50 digits, than the recorded one (tests/support/digits.py)."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import digits
 import interpreted
 
 RECORDED = digits.recorded()
-OF_EMULATION = "PTX" if interpreted.FOLDER else "unfused"  # on PTX with and without the fusions of ptxas
+OF_EMULATION = "PTX" if interpreted.FOLDER else "unfused"  # PTX, with and without the fusions of ptxas, has one record
 
 
 @pytest.mark.optimised
@@ -17,6 +17,6 @@ def test_no_value_gets_worse_on_a_device(device, dtype):
         errors = digits.measured(dtype)
     if device.name == "emu":
         limits = RECORDED[f"{OF_EMULATION} {dtype}"]
-    else:  # another compiler may fuse other products and sums: those of all processors, doubled
+    else:  # on a card, another compiler may fuse other products and sums: a unit beyond twice the largest error
         limits = 1.0 + 2.0 * np.max([of_one for key, of_one in RECORDED.items() if key.endswith(dtype)], axis=0)
     assert not digits.worse(errors, limits)

@@ -1,5 +1,5 @@
-"""The Python layer over the emulated CUDA sources, whose kernels compute here what the CPU's core computes in
-`test_device_arrays.py` and its neighbours."""
+"""The Python layer over the emulated CUDA sources: their kernels compute what the CPU's core computes in
+`test_device_arrays.py` and other tests of simulated devices."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ from headrace._core.maps import VECTOR_MAPS
 
 @pytest.fixture
 def emulated(emu):
-    """CuPy's arrays on a device whose kernels are emulated."""
+    """CuPy's arrays on a simulated device whose kernels are emulated."""
     with in_place(fake_cuda.Machine(inner=lambda machine: emu.module)) as machine:
         yield Library("cupy", machine)
 
@@ -53,7 +53,7 @@ def test_a_sample_is_that_of_the_cpu(emulated, dtype):
 
 
 def test_a_fit_follows_that_of_the_cpu(emulated):
-    """Rounding in float64 stays far below the tolerance."""
+    """Rounding errors in float64 stay far below the tolerance."""
     x, context, weights = data()
     flow = made_flow("float64")
     device = flow.to("cuda")
@@ -66,7 +66,7 @@ def test_a_fit_follows_that_of_the_cpu(emulated):
 
 @pytest.mark.parametrize("map", ["kink", "spline"])
 def test_an_ascent_follows_that_of_the_cpu(emulated, map):
-    """The ascent is in float64, because it sorts to choose directions, and rounding in float32 changes the order."""
+    """The ascent is in float64: directions are chosen by sorting, and rounding in float32 would change the order."""
     x = data(300)[0]
     x[:, 1] += x[:, 0] ** 2
     directions = {"kink": "sliced", "spline": None}[map]
@@ -103,7 +103,7 @@ def test_out_of_memory(emulated, emu):
 
 
 def test_three_products_in_tf32_on_request(emulated):
-    """The setting reaches kernels: results differ, by no more than roundings of float32."""
+    """The setting "3xtf32" reaches the kernels: results differ, but by no more than roundings of float32."""
     x, context, _ = data()
     flow = made_flow("float32")
     given = [emulated.make(array) for array in (x, context)]
@@ -114,7 +114,7 @@ def test_three_products_in_tf32_on_request(emulated):
 
 
 def test_tf32_on_request(emulated):
-    """The setting reaches kernels: results differ by roundings of factors, also those of a fit."""
+    """The setting "tf32" reaches the kernels: results differ by roundings of factors, and so do results of a fit."""
     x, context, weights = data()
     flow = made_flow("float32")
     given = [emulated.make(array) for array in (x, context)]
@@ -125,7 +125,7 @@ def test_tf32_on_request(emulated):
     assert np.allclose(*losses, atol=0.05)
     assert not np.array_equal(*losses)
     assert fast.matmul == "tf32"
-    mixed = flow.to("cuda")  # only steps take such products
+    mixed = flow.to("cuda")  # only the steps of this fit take products in TF32
     history = mixed.fit(*given, weights=emulated.make(weights), matmul="tf32", **SHORT)
     assert history.train_loss == losses[0]
     assert mixed.matmul == "exact"

@@ -1,4 +1,4 @@
-"""Fits on a simulated CUDA device have the results of the CPU's, and nothing waits inside of an epoch."""
+"""Fits on a simulated CUDA device have the results of the CPU's fits, and nothing waits within an epoch."""
 
 import gc
 
@@ -18,7 +18,7 @@ from headrace.ascent import kinks as _kink_ascent
 from headrace.ops import _points as _points
 from pairs import pairwise
 
-# Losses on a device are sums over an epoch's rows, on the CPU over its batches.
+# The tolerance of losses: a device sums them over an epoch's rows, and the CPU over the epoch's batches.
 CLOSE = 1e-6
 
 
@@ -37,7 +37,7 @@ def test_the_fit_of_the_cpu(library, validation, dtype):
     assert np.allclose(history.train_loss, want.train_loss, rtol=CLOSE)
     assert np.allclose(history.validation_loss, want.validation_loss, rtol=CLOSE)
     assert (history.best_epoch, history.stopped) == (want.best_epoch, want.stopped)
-    # Means and deviations are sums of NumPy on both.
+    # On both devices NumPy computes the means and deviations.
     cases.assert_same_bits(device.to("cpu").parameters, flow.parameters)
     assert device.transforms[-1].mean.tolist() == flow.transforms[-1].mean.tolist()
     assert device.standardize_context[1].tolist() == flow.standardize_context[1].tolist()
@@ -60,7 +60,8 @@ def test_a_stream_is_read_on_the_cpu(machine):
 
 
 def test_norms_start_as_on_the_cpu(machine):
-    """The rows are the same; those of the inner norm have gone through networks, whose rounding differs on a device."""
+    """The rows of both fits are equal; the inner norm gets them through networks, whose rounding differs on a
+    device."""
     (x, context, weights), library = data(), Library("cupy", machine)
     networks = made_flow("float32").transforms
     norms = [hr.transforms.ActNorm(FEATURES), hr.transforms.ActNorm(FEATURES)]
@@ -101,7 +102,8 @@ def waits_of(machine, epochs, batch_size, **settings):
 
 @pytest.mark.parametrize(("validation", "an_epoch"), [(0.1, 3), (None, 2)])
 def test_nothing_waits_inside_of_an_epoch(machine, validation, an_epoch):
-    """An epoch reads its loss, whether all norms were finite, and the loss on rows held out; steps wait for nothing."""
+    """An epoch reads its loss, whether all norms were finite, and the loss on rows held out; its steps wait for
+    nothing."""
     settings = {"validation": validation, "schedule": "cosine", "patience": None}
     waits, uploads, steps = waits_of(machine, 2, 100, **settings)
     more, more_uploads, more_steps = waits_of(machine, 2, 10, **settings)
@@ -109,12 +111,12 @@ def test_nothing_waits_inside_of_an_epoch(machine, validation, an_epoch):
     assert (waits, uploads) == (more, more_uploads)
     longer, longer_uploads, _ = waits_of(machine, 5, 10, **settings)
     assert longer - more == 3 * an_epoch
-    assert longer_uploads - more_uploads == 3  # the order of the rows
+    assert longer_uploads - more_uploads == 3  # each epoch uploads the order of the rows
 
 
 @either_order
 def test_rows_may_go_once_a_fit_has_ended(machine, monkeypatch):
-    """After an interrupt, too, queued steps read the rows, so that they are kept until then."""
+    """Queued steps read the rows even after an interrupt, so that the rows are kept until these steps are done."""
     x, find = data()[0], _fit_run.DeviceRun._find_gradient
     foreign = Library("exchanged", machine)
 
@@ -156,7 +158,7 @@ def test_constant_columns(machine):
 
 
 def test_a_loss_that_is_not_finite_ends_a_fit(machine, monkeypatch):
-    """The loss is read at the end of the epoch; the best weights before it are kept."""
+    """The loss is read at the end of the epoch; the flow keeps the best weights of earlier epochs."""
     flow, library = made_flow("float32", context=0).to("cuda"), Library("cupy", machine)
     before = flow.parameters.get()
     step = _fit_run.DeviceRun._find_gradient
@@ -178,11 +180,11 @@ def test_a_loss_that_is_not_finite_ends_a_fit(machine, monkeypatch):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("word", ["step", "gradient", "upload", "sync"])
 def test_an_error_or_interrupt_leaves_the_best_weights(machine, error, word):
-    """After the first epoch the flow is at least as good as then, and still works."""
+    """After an error the flow is at least as good as after the first epoch, and can be fitted again."""
     library, x = Library("cupy", machine), data()[0]
     flow = made_flow("float32", context=0).to("cuda")
     passes = _fit_run.DeviceRun.one_pass
-    again = ("step", "gradient") if error is MemoryError else ()  # calls of a second fit
+    again = ("step", "gradient") if error is MemoryError else ()  # names of calls that a second fit makes, too
 
     def interrupted(self):
         if len(self.history.train_loss) == 1:
@@ -244,7 +246,8 @@ NOTES = {
 @pytest.mark.parametrize("notes", NOTES)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_kinks_are_those_of_the_cpu(machine, notes, weighted, dtype):
-    """Widths depend on the effective number of rows (Kish), and log-likelihoods of held-out rows on their weights."""
+    """Widths depend on the effective number of rows (Kish), and log-likelihoods of held-out rows on the rows'
+    weights."""
     library, (x, _, weights) = Library("cupy", machine), data(300)
     x[:, 1] += x[:, 0] ** 2
     weights = weights**4 if weighted else None
@@ -277,13 +280,14 @@ def test_kinks_of_many_features_turn_in_blocks(machine, dtype):
     x += 0.3 * np.roll(x, 1, axis=1) ** 2
     other, model = (hr.DualAscentFlow.notes(steps=18, dtype=dtype) for _ in range(2))
     want, flow = other.fit(x, progress=False), model.fit(library.make(x), progress=False)
-    # Log-likelihoods are sums over the features.
+    # The tolerance is relative, because log-likelihoods are sums over the features.
     assert np.allclose(model.history.log_likelihood, other.history.log_likelihood, rtol=FOLDED[dtype])
     assert len(flow) == len(want)
 
 
 def test_numbers_drawn_ahead_do_not_count(machine, monkeypatch):
-    """Draws after an ascent, the noise of copies, do not depend on how far the device went ahead of it."""
+    """Random numbers after an ascent, such as the noise of copies, do not depend on the number of steps that the device
+    computed ahead."""
     monkeypatch.setattr(contest, "REFINE_STEPS", 50)
     library, (x, _, _) = Library("cupy", machine), data(300)
     x[:, 1] += x[:, 0] ** 2
@@ -296,8 +300,8 @@ def test_numbers_drawn_ahead_do_not_count(machine, monkeypatch):
 
 
 def test_steps_of_kinks_are_queued_in_strides(machine):
-    """Log-likelihoods are read once a stride, those of its last steps at the end, and then the kinks of the best
-    prefix."""
+    """Log-likelihoods are read once a stride, those of the last steps at the end; after them, the kinks of the best
+    prefix are read."""
     library, (x, _, _) = Library("cupy", machine), data(300)
     waits = {}
     for steps in (_kink_ascent.STRIDE - 1, 3 * _kink_ascent.STRIDE + 1):
@@ -321,7 +325,7 @@ def test_sliced_directions_read_the_points_and_the_last_kinks(machine):
 
 
 def test_marginal_maps_bring_no_rows_to_the_host(machine):
-    """The host reads once which rows have a weight, and of each step only counts, because random directions need no
+    """The host reads once which rows have a weight, and for each step only counts, because random directions need no
     points."""
     library, (x, _, weights) = Library("cupy", machine), data(6000)
     whole = {}
@@ -396,7 +400,8 @@ def test_an_ascent_by_arrays_of_the_cpu_stays_there(machine):
 
 
 def test_a_fit_goes_on_from_its_checkpoint(machine, dtype, tmp_path, monkeypatch):
-    """After Ctrl-C inside an epoch the fit goes on from the state at the epoch's begin, which is kept until then."""
+    """After Ctrl-C within an epoch the fit goes on from the state at the epoch's begin, which is kept until the epoch
+    ends."""
     (x, context, weights), library = data(), Library("cupy", machine)
     arrays, path = [library.make(array) for array in (x, context, weights)], tmp_path / "fit.state"
     settings = {**SHORT, "epochs": 5, "validation": 0.2, "schedule": "plateau", "patience": 3}

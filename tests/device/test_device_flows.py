@@ -1,4 +1,4 @@
-"""Flows and transforms that move to a simulated CUDA device and back, and errors where there is no device."""
+"""Flows and transforms that move to a simulated CUDA device and back, and errors where no device exists."""
 
 import copy
 import sys
@@ -59,11 +59,13 @@ def test_parts_of_a_flow_are_on_its_device(cupy, name):
 
 
 def test_a_part_is_compiled_once_on_the_device(cupy):
-    """Flows of any number of transforms are compiled at their first use; parameters are read once and set once."""
+    """A part of a flow is compiled at its first use, whatever its number of transforms; parameters are read once and
+    set once."""
     flow = hr.Flow([*(hr.transforms.Elementwise(FEATURES, map="dual_ascent") for _ in range(30)), standardize()])
     machine = cupy.machine
     device = flow.to("cuda")
-    assert machine.logged("program") == [("program", 0)]  # not at its first use: memory may be short there
+    # The move compiles the flow at once, because memory may be short at the first use.
+    assert machine.logged("program") == [("program", 0)]
     machine.log.clear()
     part = device[:20]
     assert len(device.transforms) == 31
@@ -173,7 +175,7 @@ def test_transforms_of_two_devices_are_refused(machine):
 
 
 def test_adam(library, dtype):
-    """The norm is on the device, and nothing waits for it; where it is not finite nothing changes."""
+    """The gradient's norm stays on the device, and nothing waits for it; if the norm is not finite, nothing changes."""
     flow, x = made_flow(dtype, context=0), cases.rows(50, FEATURES, dtype)
     device = flow.to("cuda")
     settings = {"clip": 0.5, "average": 0.9, "weight_decay": 0.1}
@@ -207,7 +209,7 @@ def test_functions_for_flows_on_the_cpu_name_the_remedy(machine):
 def test_names_of_devices(machine):
     t = standardize()
     assert [t.to(name).device for name in ("cpu", "cuda", "cuda:0", "cuda:1")] == ["cpu", "cuda:0", "cuda:0", "cuda:1"]
-    machine.device = 1  # CuPy's current one
+    machine.device = 1  # the current device of CuPy
     assert t.to("cuda").device == "cuda:1"
     for name in ("gpu", "cuda:", "cuda:-1", "cuda:x", "cuda:0:1", "cpu:0", "CUDA", "", None, 0, "cuda:²"):
         refuse(lambda name=name: t.to(name), "device:", "'cuda:0'", repr(name), error=ValueError)
@@ -263,7 +265,7 @@ def test_kernels_that_the_driver_compiles_are_announced_once(machine):
     )
     with pytest.warns(RuntimeWarning, match=message) as warned:
         standardize().to("cuda:1")
-    assert [w.filename for w in warned] == [__file__]  # the caller's own line
+    assert [w.filename for w in warned] == [__file__]  # the line of the caller
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         standardize().to("cuda:1")
@@ -278,7 +280,7 @@ def test_streams_of_other_libraries_before_cupy_14(machine, monkeypatch):
 
 
 def test_streams_of_other_libraries_are_of_the_device(machine):
-    """CuPy takes the current device for that of an external stream."""
+    """CuPy takes the current device for that of another library's stream."""
     stream = _device.device_at(1).stream_at(77)
     assert (stream.ptr, stream.device_id) == (77, 1)
     assert machine.device == 0
@@ -296,7 +298,7 @@ def test_matmul_is_kept_by_copies_and_parts_of_a_flow(cupy, name, matmul):
         made += [hr.Flow(fast.transforms, flow.base), inverse, inverse.transform]
     assert all((part.matmul, part.device) == (matmul, "cuda:1") for part in made)
     programs = cupy.machine.logged("program")
-    assert programs  # and the programs in it
+    assert programs  # the programs in the log have the setting, too
     assert all(words == ("program", 1, matmul) for words in programs)
     assert fast.to("cuda:1").matmul == fast.to("cpu").matmul == "exact"
     assert cupy.machine.logged("program")[-1] == ("program", 1)

@@ -1,7 +1,7 @@
-"""Flows of sequences on a device: every call on arrays of each library, and refusals there by name.
+"""Flows of sequences on a device: every call on arrays of each library, and refusals that name the reason.
 
-A simulated device runs streams in the worst allowed order, with the CPU's core; the same calls also run on the
-CUDA sources, emulated. The kernels alone are in test_cuda_sequences.py.
+A simulated device, which uses the CPU's core, runs streams in the worst allowed order; the same calls also run on the
+emulated CUDA sources. Tests of the kernels alone are in test_cuda_sequences.py.
 """
 
 import copy
@@ -85,8 +85,8 @@ def test_every_call_takes_arrays_of_every_library(library, name, call):
     device = flow.to("cuda")
     arrays = on(library, given)
     if call == "sample":
-        arrays[0] = given[0]  # for its shape
-        if given[1] is None and given[2] is None:  # without arrays results are CuPy's
+        arrays[0] = given[0]  # the array gives the shape of the sample
+        if given[1] is None and given[2] is None:  # results of calls without arrays are CuPy's
             library = Library("cupy", library.machine)
     got = CALLS[call](device, *arrays)
     for result, expected in zip(got, CALLS[call](flow, *given), strict=True):
@@ -96,7 +96,7 @@ def test_every_call_takes_arrays_of_every_library(library, name, call):
 @either_order
 @every_call
 def test_streams_of_the_caller(cupy, call):
-    """Arrays are made, and results are opened, on a stream that another one's work may overtake."""
+    """Arrays are made, and results are read, on a stream whose work another stream may overtake."""
     flow = FLOWS["context, covariates"]("float64")
     given, stream = given_of(flow), cupy.machine.stream()
     device = flow.to("cuda")
@@ -158,7 +158,7 @@ def test_parameters(cupy, dtype):
         cases.assert_same_bits(array, flow.named_parameters()[name])
     other = np.full(flow.parameters.size, 0.01, dtype)
     device.parameters = cupy.make(other)
-    flow.parameters = other  # entries that are no weights become zero
+    flow.parameters = other  # entries of the vector that are no weights become zero
     cases.assert_same_bits(device.parameters.get(), flow.parameters)
     vector = (0.5 * flow.parameters).astype(dtype)
     got = device.log_prob(*on(cupy, (x, context, covariates)), parameters=cupy.make(vector))

@@ -1,4 +1,4 @@
-"""Modules of PyTorch on a device: PyTorch's tensors and autograd over the emulated kernels, on streams that queue."""
+"""PyTorch modules on a device: PyTorch's tensors and autograd over the emulated kernels, on streams that queue work."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def machine(request, emu):
 
 
 def made(name, dtype="float64"):
-    """A module on the CPU, away from its start."""
+    """A module on the CPU, with parameters away from their start."""
     flow = FLOWS[name](seed=1, dtype=dtype)
     vector = flow.parameters
     flow.parameters = vector + 0.2 * cases.rng("torch on a device").standard_normal(vector.size).astype(dtype)
@@ -61,7 +61,7 @@ LOSSES = {
 
 
 def _from_noise(module, x, c):
-    """Samples and log densities as by `rsample_and_log_prob`, from given noise."""
+    """A function of samples and log densities that are computed from given noise, as `rsample_and_log_prob` does."""
     from headrace.torch import _autograd
 
     rows, log_prob = _autograd.run(x, c, module._own(), module._entry, inverse=False, of_log_prob=True)
@@ -86,14 +86,15 @@ def test_values_are_those_of_the_cpu(machine, name, dtype):
                     assert (a.device, a.dtype, a.shape) == (other.vector.device, b.dtype, b.shape)
                     close(a, b, dtype)
     assert machine.logged("run")
-    assert machine.logged("gradient")  # log densities with their gradients from one run
+    assert machine.logged("gradient")  # a single run computes log densities and gradients
 
 
 @pytest.mark.parametrize("one_context", [False, True], ids=["contexts", "one context"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", FLOWS)
 def test_gradients_are_those_of_the_cpu(machine, name, loss, one_context):
-    """Gradients by rows, contexts and parameters are computed twice: the second backward adds to the first."""
+    """Gradients with respect to rows, contexts and parameters are computed twice: the second backward adds to the
+    first."""
     if loss == "noise" and one_context:
         one_context = False
     module, other = made(name), there.moved(machine, made(name))
@@ -120,7 +121,7 @@ def test_only_requested_gradients_are_computed(machine, wrt):
     got = torch.autograd.grad(other.log_prob(*its[:2]).sum(), [its[i] for i in wrt])
     for a, b in zip(got, want, strict=True):
         close(a, b, "float64", depth=300)
-    assert len(machine.logged("gradient")) == 1  # the one run that gives both
+    assert len(machine.logged("gradient")) == 1  # a single run computes the gradients of both arguments
 
 
 def test_an_optimiser_of_pytorch_trains_on_the_device(machine):
@@ -154,7 +155,7 @@ def test_transforms_and_flows_of_present_parameters(machine):
 
 
 def test_calls_through_the_dispatcher_have_the_same_results(machine, monkeypatch):
-    """PyTorch's dispatcher serves tracers and listeners."""
+    """PyTorch's dispatcher takes the calls when something traces or records them."""
     from headrace.torch import _autograd
 
     module, other = made("maf"), there.moved(machine, made("maf"))
@@ -177,14 +178,14 @@ def test_work_is_queued_on_pytorch_s_stream_and_not_waited_for(machine):
     with there.on(machine, side := machine.stream()):
         its = on_device(machine, x, context)
         module = there.moved(machine, made("maf"))
-        machine.finish()  # the program exists
+        machine.finish()  # waits until the program exists
         with torch.no_grad():
             module.log_prob(*its)
             machine.log.clear()
             found = module.log_prob(*its)
         assert {words[1] for words in machine.logged("run")} == {side.ptr}
         assert not machine.logged("sync")
-        assert np.isnan(found.inner.numpy()).all()  # the work is not done yet
+        assert np.isnan(found.inner.numpy()).all()  # the results are not written yet
         close(found, want.log_prob(x, context), "float64")
         loss = module.log_prob(*its).sum()
         machine.log.clear()
@@ -193,7 +194,7 @@ def test_work_is_queued_on_pytorch_s_stream_and_not_waited_for(machine):
 
 
 def test_memory_of_another_stream_is_not_used_again_too_early(machine):
-    """A tensor that was made on one stream, read on another and given back at once."""
+    """A tensor is made on one stream, read on another, and freed at once."""
     module, want = there.moved(machine, made("maf")), made("maf")
     x, context = given()
     machine.finish()
@@ -202,7 +203,7 @@ def test_memory_of_another_stream_is_not_used_again_too_early(machine):
     with there.on(machine, machine.stream()), torch.no_grad():
         found = module.log_prob(*its)
         del its
-        machine.wait(0)  # where the memory came from, and goes back to
+        machine.wait(0)  # the stream that the memory came from, and returns to
         close(found, want.log_prob(x, context), "float64")
     assert machine.logged("record_stream")
 
@@ -241,7 +242,7 @@ def test_a_second_derivative_is_refused(machine):
 
 
 def test_other_dtypes_are_those_of_the_parameters(machine):
-    """Autocast makes such tensors."""
+    """Autocast makes tensors of other dtypes."""
     module, want = there.moved(machine, made("maf", "float32")), made("maf", "float32")
     x, context = given("float32")
     y, condition = on_device(machine, x.half(), context)

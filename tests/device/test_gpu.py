@@ -1,4 +1,4 @@
-"""Tests of test_device_*.py on a real CUDA device, compared with the CPU's results."""
+"""The tests of simulated devices (test_device_*.py) on a real CUDA device, compared with the CPU's results."""
 
 import gc
 import subprocess
@@ -18,7 +18,7 @@ from headrace._fit import run as _fit_run
 
 pytestmark = pytest.mark.gpu
 
-DEEP = 30  # layers that a result has passed: chains there and back
+DEEP = 30  # layers that a result of a round trip through a chain has passed
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def cupy():
 
 
 class Library:
-    """Makes arrays of one library on the first device, and reads them."""
+    """A library whose arrays are on the first device, with functions that make and read them."""
 
     def __init__(self, name, cupy):
         self.name, self.cupy = name, cupy
@@ -57,7 +57,7 @@ class Library:
 
 
 class Interface:
-    """An array with nothing but CUDA's array interface."""
+    """An array whose only protocol is CUDA's array interface."""
 
     def __init__(self, array):
         self.array = array
@@ -68,7 +68,7 @@ class Interface:
 
 
 class Exchanged:
-    """An array with nothing but DLPack."""
+    """An array whose only protocol is DLPack."""
 
     def __init__(self, array):
         self.array = array
@@ -132,7 +132,7 @@ def test_functional_kernels(library, dtype):
 
 
 def test_two_streams(cupy):
-    """Results of one stream, weights of another."""
+    """Calls on one stream, before and after weights are set on another one, have the weights of their time."""
     flow, x = made_flow("float32", context=0), cases.rows(50_000, FEATURES, "float32")
     other = made_flow("float32", context=0)
     other.parameters = 0.5 * flow.parameters
@@ -184,7 +184,7 @@ def test_out_of_memory_leaves_the_flow_usable(cupy):
     flow, x = made_flow("float32", context=0), cases.rows(100, FEATURES, "float32")
     device, array = flow.to("cuda:0"), cupy.asarray(x)
     _, total = cupy.cuda.runtime.memGetInfo()
-    rows = total // FEATURES  # results alone take four times the device's memory
+    rows = total // FEATURES  # the results alone need four times the device's memory
     with pytest.raises(MemoryError):
         device.sample(rows)
     close(device.log_prob(array).get(), flow.log_prob(x))
@@ -240,7 +240,8 @@ def test_an_interrupted_fit(cupy, monkeypatch):
 def test_an_ascent_follows_that_of_the_cpu(cupy, notes):
     x = data(2000)[0]
     x[:, 1] += x[:, 0] ** 2
-    kind = hr.DualAscentFlow.notes if notes else hr.DualAscentFlow  # in float64: directions are chosen by sorting
+    # In float64, because directions are chosen by sorting.
+    kind = hr.DualAscentFlow.notes if notes else hr.DualAscentFlow
     model = kind(steps=20 if notes else 3, refine=False, dtype="float64")
     want = model.fit(x, progress=False)
     flow = model.fit(cupy.asarray(x), progress=False)
@@ -254,16 +255,16 @@ SPIN = """extern "C" __global__ void spin(long long cycles) {
 
 
 def test_adam_does_not_wait_for_its_norm(cupy):
-    """A step returns while a kernel is busy that was queued before it, of about a second.
+    """A step of Adam returns while a kernel is busy that was queued before it, for about a second.
 
-    The host may return later where other processes keep it busy, but not every time.
+    The step may return later where other processes keep the host busy, but not every time.
     """
     flow = made_flow("float32", context=0)
     device, x = flow.to("cuda:0"), cases.rows(500, FEATURES, "float32")
     array, spin = cupy.asarray(x), cupy.RawKernel(SPIN, "spin")
     adam, other = hr.Adam(device), hr.Adam(flow)
     was_ahead = False
-    for busy in (False, True, True, True):  # first without, because work that is done once may wait
+    for busy in (False, True, True, True):  # the first step has no busy kernel, because work that is done once may wait
         gradient = device.nll_and_grad(array)[1]
         ahead = cupy.cuda.Event()
         spin((1,), (1,), (np.int64(2_000_000_000 if busy else 1),))
@@ -291,7 +292,7 @@ def test_a_call_in_a_graph_is_refused_and_the_flow_stays_usable(cupy):
 
 
 def test_turns_of_many_features_do_not_wait(cupy):
-    """Uploads of any size are queued: a step returns while a kernel is busy that was queued before it."""
+    """Uploads are queued, whatever their size: a step returns while a kernel is busy that was queued earlier."""
     points = cuda_arrays.load("gpu").module.PointsF32
     n, spin = 200, cupy.RawKernel(SPIN, "spin")
     x = cupy.asarray(cases.rows(500, n, "float32"))

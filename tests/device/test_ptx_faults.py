@@ -1,6 +1,6 @@
-"""Faults planted in nvcc's PTX are found, each kind in two kernels: by a finding, or by other results.
+"""Faults that are planted in nvcc's PTX are found, each kind in two kernels: by a finding, or by other results.
 
-Needs PTX of the kernels (HEADRACE_EMU_PTX, tests/support/interpreted.py).
+The tests need PTX of the kernels (HEADRACE_EMU_PTX, tests/support/interpreted.py).
 """
 
 import os
@@ -27,13 +27,13 @@ def network(hidden=(40, 40)):
 
 
 def chain(emu):
-    """run_chain, with products on tensor cores."""
+    """Launch the kernel run_chain, with products on tensor cores."""
     flow = network()
     return Twin(emu, flow, matmul="tf32").log_prob(cases.rows(70, flow.features, "float32"))
 
 
 def gradient(emu):
-    """there_and_back, and sums over rows on tensor cores."""
+    """Launch the kernel there_and_back, with sums over rows on tensor cores."""
     flow = network()
     x = cases.rows(70, flow.features, "float32")
     twin = Twin(emu, flow, matmul="tf32")
@@ -41,7 +41,7 @@ def gradient(emu):
 
 
 def exact_gradient(emu):
-    """The sums without tensor cores, of several tiles a block."""
+    """Launch the kernels of a gradient whose sums over rows use no tensor cores, and have several tiles a block."""
     flow = network((4,))
     x = cases.rows(4200, flow.features, "float32")
     return Twin(emu, flow).inverse_vjp(x, x, np.ones(len(x), "float32"), wrt=("parameters",))[0]
@@ -57,7 +57,7 @@ def adam(emu):
 
 
 def coupling(emu):
-    """A map of two parameters, 16 bytes of values a thread."""
+    """Launch the kernel of an affine coupling, in which a thread takes 16 bytes of values."""
     shape, numbers = (70, 9), 2
     x, params = cases.rows(*shape, "float32"), cases.rows(shape[0], shape[1] * numbers, "float32", "params")
     params = np.ascontiguousarray(params.reshape(*shape, numbers))
@@ -83,7 +83,7 @@ def source(name):
 
 
 def edited(text, kernel, pattern, replacement, count=0, flags=0):
-    """The text with the body of kernels of this name edited, which must change it."""
+    """Edit the body of kernels of this name, which must change the text; return the text."""
     parts = re.split(r"(?m)^(?=\.(?:(?:visible|weak) \.)?(?:entry|func) )", text)
     changed = [
         re.sub(pattern, replacement, part, count=count, flags=flags) if kernel in part.split("(")[0] else part
@@ -98,12 +98,12 @@ def swapped_registers(text, kernel):
 
 
 def one_on(address):
-    """An address four bytes on."""
+    """The address four bytes after the matched one."""
     return f"{address[1]}+{int(address[2] or 0) + 4}]"
 
 
 def moved_shared_memory(text, kernel):
-    """Let shared memory begin four bytes later in all functions of the module, which changes no value."""
+    """Move the start of shared memory by four bytes in all functions of the module, which changes no value."""
     begins = r"(mov\.u32\s+(%r\d+), \w+hr_dynamic_sharedE;)"
     assert re.search(begins, text), kernel
     return re.sub(begins, r"\1 add.s32 \2, \2, 4;", text)
@@ -114,7 +114,7 @@ def left_out_barrier(text, kernel):
 
 
 def left_out_second_barrier(text, kernel):
-    """Leave out the second barrier: shared memory may be overwritten while it is still read."""
+    """Omit the second barrier of a kernel, so that shared memory may be overwritten while it is still read."""
     return edited(text, kernel, r"(bar\.sync[^;]*;.*?)bar\.sync[^;]*;", r"\1", count=1, flags=re.DOTALL)
 
 
@@ -127,17 +127,17 @@ def half_a_mask(text, kernel):
 
 
 def left_out_store(text, kernel):
-    """Leave out a store to shared memory."""
+    """Omit the stores to shared memory."""
     return edited(text, kernel, r"st\.shared\.(?:v4\.)?f(?:32|64)[^;]*;", "")
 
 
 def moved_loads(text, kernel):
-    """Values are read one element behind their address."""
+    """Read values from one element behind their address."""
     return edited(text, kernel, r"(ld\.global\.f32\s+%f\d+, \[%rd\d+)(?:\+(-?\d+))?\]", one_on)
 
 
 def moved_stores(text, kernel):
-    """Values are written one element behind their address."""
+    """Write values to one element behind their address."""
     return edited(text, kernel, r"(st\.global\.f32\s+\[%rd\d+)(?:\+(-?\d+))?\]", one_on)
 
 
@@ -162,7 +162,7 @@ FAULTS = [
 
 @pytest.fixture
 def plant(emu, tmp_path):
-    """Interprets the build's PTX with one module edited, until the test ends."""
+    """A function that makes the emulation interpret the build's PTX with one module edited, until the test ends."""
 
     def planted(name, text):
         for file in Path(interpreted.FOLDER).iterdir():
@@ -170,7 +170,7 @@ def plant(emu, tmp_path):
                 os.symlink(file, tmp_path / file.name)
         (tmp_path / f"{name}.ptx").write_text(text)
         emu.module.ptx_use(str(tmp_path))
-        emu.module.ptx_forget()  # an array of before, freed by now, may have lain behind one of the exercise
+        emu.module.ptx_forget()  # a freed array of an earlier test may have lain behind an array of the exercise
 
     yield planted
     emu.module.ptx_use(interpreted.FOLDER)

@@ -19,7 +19,7 @@ DECLARED = """
     mul.wide.s32 %rd2, %r4, 8;
     add.s64 %rd3, %rd1, %rd2;
 """
-"""%r1 the thread, %r4 the element, %rd1 the array, %rd3 the address of eight bytes for each thread."""
+"""%r1 is the thread, %r4 the element, %rd1 the array, and %rd3 the address of eight bytes for each thread."""
 
 
 def kernel(body, functions=""):
@@ -32,7 +32,7 @@ class Machine:
         self.emu = emu
 
     def run(self, body, array, threads=32, grid=1, shared=0, functions="", registered=True, **options):
-        """The array, eight bytes for each thread, after the kernel."""
+        """The array, eight bytes for each thread, after the kernel has run."""
         if registered:
             self.module.ptx_array(self.emu.tuple(array))
         self.warps = self.module.ptx_run(
@@ -61,13 +61,13 @@ SPECIAL = np.array([0.0, -0.0, 1.5, -2.25, 3e38, 1e-40, np.inf, -np.inf, np.nan,
 
 
 def pairs_of(values):
-    """All pairs, as arrays."""
+    """All pairs of these values, as two arrays."""
     a, b = np.meshgrid(values, values)
     return a.ravel(), b.ravel()
 
 
 def binary(machine, instruction, a, b, c=None, register="f", result=None, bits=32):
-    """d = instruction(a, b, c), of numbers of 32 or 64 bits: a, b and c are read from the array, d is written."""
+    """The results d = instruction(a, b, c) for 32 or 64 bits: a kernel reads a, b and c from the array and writes d."""
     n = a.size
     given = [a, b, np.zeros_like(a) if c is None else c, np.zeros(n, a.dtype if result is None else result)]
     rows = np.zeros((n, 4), np.uint64)
@@ -116,7 +116,7 @@ def test_the_lesser_of_two_zeros_is_the_negative_one(machine):
 def test_a_product_and_a_sum_are_rounded_once(machine, dtype, suffix, register):
     rng = np.random.default_rng(0)
     a, b, c = rng.standard_normal((3, 64)).astype(dtype)
-    c[:32] = -(a * b)[:32]  # the rounding error
+    c[:32] = -(a * b)[:32]  # the sum of the fused product is the rounding error of the product
     got = binary(machine, f"fma.rn.{suffix}", a, b, c, register=register)
     for x, y, z, found in zip(a, b, c, got, strict=True):
         exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
@@ -247,7 +247,7 @@ def test_a_field_of_bits_is_inserted(machine):
         ("shfl.sync.down.b32 %r5, %r1, 4, 31, -1", lambda lane: lane + 4 if lane + 4 < 32 else lane),
         ("shfl.sync.up.b32 %r5, %r1, 3, 0, -1", lambda lane: lane - 3 if lane >= 3 else lane),
         ("shfl.sync.idx.b32 %r5, %r1, 9, 31, -1", lambda lane: 9),
-        # Parts of eight lanes: c has the clamp 7 and the mask of parts 24.
+        # The lanes are parts of eight: c has the clamp 7 and the mask of parts 24.
         ("shfl.sync.down.b32 %r5, %r1, 2, 6175, -1", lambda lane: lane + 2 if lane % 8 + 2 < 8 else lane),
         ("shfl.sync.idx.b32 %r5, %r1, 9, 6175, -1", lambda lane: lane // 8 * 8 + 1),
     ],
@@ -258,7 +258,7 @@ def test_shuffles(machine, shuffle, source):
 
 
 def test_fragments_of_a_product_are_where_the_manual_has_them(machine):
-    """The layout is written a second time in CUTLASS's way, as shapes and strides of (lane, register)."""
+    """The test states the layout of fragments in CUTLASS's way, as shapes and strides of (lane, register)."""
     rng = np.random.default_rng(1)
     a, b, c = (rng.integers(-8, 9, shape).astype(np.float32) for shape in [(16, 8), (8, 8), (16, 8)])
     memory = np.zeros((32, 16), np.float32)
@@ -462,11 +462,12 @@ def test_passes_through_banks_are_counted(access, stride, passes, machine):
 
 @pytest.mark.parametrize(
     ("access", "passes"),
-    [("f32 %f1", 1), ("v4.f32 {%f1, %f2, %f3, %f4}", 4)],  # registers take 128 bytes at a time
+    [("f32 %f1", 1), ("v4.f32 {%f1, %f2, %f3, %f4}", 4)],  # the load unit takes 128 bytes of registers at a time
 )
 def test_lanes_that_read_the_same_words_share_passes(access, passes, machine):
     kind, registers = access.split(" ", 1)
-    stored = "mad.lo.u32 %r8, %r1, 16, %r5; st.shared.v4.f32 [%r8], {%f1, %f2, %f3, %f4};"  # four passes
+    # The store of four values takes four passes.
+    stored = "mad.lo.u32 %r8, %r1, 16, %r5; st.shared.v4.f32 [%r8], {%f1, %f2, %f3, %f4};"
     machine.run(
         f"{SHARED} {stored} bar.sync 0; ld.shared.{kind} {registers}, [%r5];", np.zeros(32, np.int64), shared=8192
     )

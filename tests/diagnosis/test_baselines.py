@@ -1,4 +1,4 @@
-"""The densities that fits are compared with: a Gaussian and a kernel density."""
+"""The densities with which fits are compared: a Gaussian and a kernel density."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ def correlated(rows, name, features=3):
 
 
 def test_the_gaussian_of_many_points_is_the_one_of_scipy():
-    """Both agree to 5e-3 nats: with 4000 points the mixed-in share of the identity is at most 1e-3."""
+    """The densities of headrace and SciPy agree to 5e-3 nats, because for 4000 points the share of the identity that is
+    mixed in is at most 1e-3."""
     stats = pytest.importorskip("scipy.stats")
     points, rows = correlated(4000, "points") * [10.0, 1.0, 0.1], correlated(20, "rows") * [10.0, 1.0, 0.1]
     want = stats.multivariate_normal(points.mean(0), np.cov(points, rowvar=False, bias=True)).logpdf(rows)
@@ -33,7 +34,7 @@ def test_the_gaussian_is_the_one_of_hr_auto(rows):
 
 
 def test_the_gaussian_of_few_points_is_nearer_than_their_covariance():
-    """30 independent points of 12 features: the likeliest covariance has 90 parameters."""
+    """For 30 independent points of 12 features, the covariance of greatest likelihood has 90 parameters."""
     stats = pytest.importorskip("scipy.stats")
     points, rows = cases.rows(30, 12, "float64", "few points"), cases.rows(500, 12, "float64", "new rows")
     likeliest = stats.multivariate_normal(points.mean(0), np.cov(points, rowvar=False, bias=True)).logpdf(rows)
@@ -41,7 +42,7 @@ def test_the_gaussian_of_few_points_is_nearer_than_their_covariance():
 
 
 def test_integer_weights_are_repeated_rows():
-    """The copies are further rows of the same fold, and those of weight 0 do not count."""
+    """The copies are further rows of the same fold, and rows of weight 0 do not count."""
     points, rows, weights = correlated(100, "points"), correlated(20, "rows"), cases.rng("weights").integers(0, 3, 100)
     context = correlated(100, "context", 2), correlated(20, "context of rows", 2)
     copied = np.concatenate([weights > 0, weights > 1]).astype(float)
@@ -74,9 +75,10 @@ def test_points_in_a_plane_have_no_gaussian(points):
 
 
 def test_the_kernel_density_is_the_one_of_scipy():
-    """Both agree to 1e-5: distances are float32, of up to 30 kernel widths here.
+    """The kernel densities of headrace and SciPy agree to 1e-5, because distances, of up to 30 kernel widths, are
+    float32.
 
-    SciPy's covariance divides by n - 1.
+    The factor of the bandwidth is needed because SciPy's covariance divides by n - 1.
     """
     stats = pytest.importorskip("scipy.stats")
     weights = cases.rng("weights").uniform(0.0, 1.0, 100)
@@ -90,7 +92,7 @@ def test_the_kernel_density_is_the_one_of_scipy():
 
 
 def test_a_row_far_from_all_points_has_the_density_of_the_nearest_kernels():
-    """The row's kernels are all 0 in float64, and their logarithms are finite."""
+    """The kernels at a far row are all 0 in float64, and their logarithms are not."""
     points = np.array([[-1.0], [1.0]])
     got = KernelDensity.of(points, bandwidth=0.1).log_prob(np.array([[101.0], [np.inf]]))
     want = -0.5 * (100.0 / 0.1) ** 2 - np.log(2 * 0.1 * np.sqrt(2 * np.pi))
@@ -125,7 +127,7 @@ def test_the_bandwidth_is_that_of_leaving_one_out():
 
 
 def test_the_bandwidth_of_a_gaussian_is_near_scott_s():
-    """Scott's is the number of points to the power -1/6 in two dimensions."""
+    """Scott's bandwidth is the number of points to the power -1/6 in two dimensions."""
     assert 0.5 < KernelDensity.of(correlated(4000, "points", 2)).bandwidth / 4000 ** (-1 / 6) < 2.0
 
 

@@ -1,4 +1,4 @@
-"""Calibration of p-values: of right densities, 5 % have one of 0.05 or less by each test."""
+"""Calibration of p-values: for right densities, each test has a p-value of 0.05 or less in 5 % of cases."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ LABELS = [str(i) for i in range(4)]
 
 
 def calibrated(p_values, exact=True):
-    """Check shares of small p-values against limits that a right test exceeds once in 1000 times; of a careful test
-    only the upper ones."""
+    """Check shares of small p-values against limits that an exact test exceeds once in 1000 times; for a conservative
+    test, check only the upper limits."""
     p_values = np.asarray(p_values)
     for level in (0.05, 0.2, 0.5):
         low, high = stats.binom.ppf([0.0005, 0.9995], p_values.size, level)
@@ -37,7 +37,8 @@ def right_flow(mean, std, dtype="float64"):
 
 
 LATENT = {
-    # Of 12 p-values three of one coordinate depend on each other; directions cross: Bonferroni is careful there.
+    # Three of the 12 p-values are of one coordinate, and depend on each other; directions cross: Bonferroni is
+    # conservative there.
     "coordinates": (lambda score, i: latent.coordinates(score, LABELS), False),
     "directions": (latent.directions, False),
     "radii": (lambda score, i: latent.radii(score), True),
@@ -59,7 +60,7 @@ def test_latent_tests(name, rows):
     rng = cases.rng("right rows", name, rows)
     p = [test(rng.standard_normal((rows, 4)), i).p_value for i in range(SEEDS)]
     calibrated(p, exact)
-    assert np.mean(np.asarray(p) <= 0.5) > 0.1  # below the level, and not zero
+    assert np.mean(np.asarray(p) <= 0.5) > 0.1  # some p-values are small, although fewer than the level
 
 
 BASES = {
@@ -78,7 +79,7 @@ BASES = {
 @pytest.mark.parametrize("name", BASES)
 @pytest.mark.parametrize("scipy", [False, True])
 def test_scores_of_bases_are_standard_normal(name, scipy, monkeypatch):
-    """Scores of rows drawn from a base: each coordinate, and independence, which a mixture does not have."""
+    """Scores of rows from a base are standard normal in each coordinate, and independent except for a mixture's."""
     if not scipy:
         monkeypatch.setattr("headrace.diagnosis.latent.find_spec", lambda name: None)
     base = BASES[name]()
@@ -93,7 +94,7 @@ def test_scores_of_bases_are_standard_normal(name, scipy, monkeypatch):
         assert found.p_value > 0.003, found
     z = hr.Flow([], base, dtype="float64").sample(200, seed=6)
     first = scores(base, z, 0)[np.argsort(z[:, 0]), 0]
-    assert (np.diff(first) >= 0).all()  # not by a difference from 1
+    assert (np.diff(first) >= 0).all()  # scores are monotone even where 1 - P is rounded to 0
     off = scores(base, 1.1 * hr.Flow([], base, dtype="float64").sample(4000, seed=5), 0)
     assert latent.coordinates(off, labels).p_value < 1e-3
     whole = hr.Flow([], base, dtype="float64")
@@ -109,10 +110,10 @@ def test_scores_of_a_trained_base_are_those_of_its_parameters():
 
 
 def test_scores_of_a_base_that_is_known_by_draws_alone():
-    """Scores are those of its distribution function, up to the error of 200,000 draws."""
+    """Scores of an unknown base agree with its distribution function, up to the error of 200,000 draws."""
 
     class Other(hr.Logistic):
-        """A base of another class."""
+        """A base of a class that is unknown to the scores."""
 
     z = hr.Flow([], hr.Logistic(2), dtype="float64").sample(500, seed=3)
     z[0], z[1] = 300.0, -300.0
@@ -125,7 +126,7 @@ def test_scores_of_a_base_that_is_known_by_draws_alone():
 
 
 def test_far_logistic_values_keep_their_probability():
-    """P(Z > 40) is e^-40 to 1e-17, far below the distance of 1 to the next number."""
+    """The probability P(Z > 40) is e^-40 up to 1e-17, far below the spacing of numbers near 1."""
     score = scores(hr.Logistic(1), np.array([[40.0], [-40.0]]), 0)
     far = stats.norm.isf(np.exp(-40.0))
     np.testing.assert_allclose(score[:, 0], [far, -far], rtol=1e-10)
@@ -144,7 +145,8 @@ def test_coverage(conditional):
         p.append(finding.p_value)
         regions.append(region)
     calibrated(p)
-    assert stats.kstest(np.concatenate(regions), "uniform").pvalue > 1e-3  # of 16,000: a hundredth would be detected
+    # With 16,000 values, a deviation of a hundredth would be detected.
+    assert stats.kstest(np.concatenate(regions), "uniform").pvalue > 1e-3
 
 
 def test_ranks_among_draws():
@@ -160,13 +162,13 @@ def test_ranks_among_draws():
         ranks.append(places.ravel())
         near.append(distances)
     calibrated(points)
-    calibrated(columns, exact=False)  # Bonferroni's
+    calibrated(columns, exact=False)  # conservative by Bonferroni
     for uniform in (np.concatenate(ranks), np.concatenate(near)):
         assert stats.kstest(uniform, "uniform").pvalue > 1e-3
 
 
 def test_trees_take_one_thread(monkeypatch):
-    """Threads of OpenMP wait for each other in a busy loop, for minutes where other processes have the cores."""
+    """Threads of OpenMP wait for each other in a busy loop, for minutes where other processes use the cores."""
     ensemble = pytest.importorskip("sklearn.ensemble")
     pools = pytest.importorskip("threadpoolctl")
     seen, fit = [], ensemble.HistGradientBoostingClassifier.fit
@@ -184,7 +186,8 @@ def test_trees_take_one_thread(monkeypatch):
 
 
 def test_coverage_where_log_densities_are_equal():
-    """Half of the draws have the log density of the row where a density is flat: the order of equal ones is drawn."""
+    """Half of the draws have the log density of the row where a density is flat: equal values are put in a random
+    order."""
 
     class Flat:
         """A density with two values."""
@@ -236,7 +239,7 @@ def test_memorised_rows(tree, monkeypatch):
 
 @pytest.mark.costly
 def test_all_tests_together(monkeypatch):
-    """At most 5 % of right densities are rejected, with weights, by which rows are drawn, too."""
+    """At most 5 % of right densities are rejected, even with weights, by which rows are resampled."""
     monkeypatch.setattr(classifier, "find_spec", lambda name: None)
     flow, p = right_flow([1.0, -1.0], [2.0, 0.5]), []
     for i in range(250):
@@ -247,7 +250,7 @@ def test_all_tests_together(monkeypatch):
 
 
 def test_weights_make_the_density_that_they_describe():
-    """Rows of N(0, 1) with weights of N(1, 1) over it are rows of N(1, 1); without the weights they are not."""
+    """Rows of N(0, 1) with the weights N(1, 1) / N(0, 1) pass as rows of N(1, 1); without the weights they do not."""
     wrong, p = 0, []
     for i in range(100):
         x = cases.rng("weighted", i).standard_normal((1500, 1))
@@ -303,7 +306,7 @@ def test_holm():
 
 
 def test_the_expected_interval_of_the_farthest_value():
-    """The farthest of 200 values lies in the interval in 95 % of draws."""
+    """The farthest of 200 values lies in the stated interval in 95 % of draws."""
     farthest = np.abs(cases.rng("farthest").standard_normal((20_000, 200))).max(axis=1)
     low, high = np.quantile(farthest, [0.025, 0.975])
     sentence = latent.farthest(np.tile([0.0, 3.0], (100, 1)), LABELS, np.arange(100)).sentence
@@ -312,7 +315,8 @@ def test_the_expected_interval_of_the_farthest_value():
 
 
 def test_p_values_of_one_latent_value_by_hand():
-    """At 1.96 the mean has p = 0.05, the square twice 0.05, A² 0.05 as well; the least of three counts three times."""
+    """At 1.96 the p-values are 0.05 for the mean, twice 0.05 for the square, and 0.05 for A²; the least of the three
+    counts three times."""
     z = stats.norm.isf(0.025)
     assert latent.coordinates(np.array([[z]]), LABELS).p_value == pytest.approx(0.15, rel=1e-9)
     assert latent.farthest(np.array([[z, 0.0]]), LABELS, np.arange(1)).p_value == pytest.approx(2 * (1 - 0.95**2))

@@ -1,4 +1,4 @@
-"""Posteriors of sbi, estimators and accelerated models in place of a flow."""
+"""Diagnoses of posteriors of sbi, estimators and accelerated models, in place of a flow."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def torch():
 
 
 def drawn(model, context, seed=0):
-    """One draw for each row of the context."""
+    """One sample of the model for each row of the context."""
     torch = library("torch")
     torch.manual_seed(seed)
     with torch.no_grad():
@@ -39,7 +39,7 @@ def test_a_posterior_of_sbi_is_diagnosed(torch, kind):
         want = estimator.log_prob(theta[None], x)[0].mean().item()
     assert found.log_prob.mean() == pytest.approx(want, rel=1e-4)
     assert found.p_value > 1e-3
-    wrong = hr.diagnose(model, theta, x.flip(0) + 2.0, progress=False)  # data of other parameters
+    wrong = hr.diagnose(model, theta, x.flip(0) + 2.0, progress=False)  # the data belong to other parameters
     assert wrong.log_prob.mean() < want - 0.5
     library("matplotlib")
     figure = hr.plot.corner(model, context=x[0], draws=500)

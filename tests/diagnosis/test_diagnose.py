@@ -64,7 +64,7 @@ def test_training_rows_in_another_order_are_noticed():
 
 
 def test_rows_of_few_values_may_repeat_those_of_the_fit():
-    """New rows of a small table of whole numbers are among the training rows, which repeat each other, too."""
+    """New rows of a small table of integers are among the training rows, some of which are equal, too."""
     flow = flow_of()
     rng = np.random.default_rng(0)
     x, training = (rng.integers(-1, 2, (400, flow.features)).astype(flow.dtype) for _ in range(2))
@@ -91,7 +91,8 @@ def test_float32_and_other_arrays():
 
 
 def test_numbers_far_from_zero_keep_their_digits():
-    """Draws of a float32 flow are compared in float64: trees would recognise draws rounded to steps of 0.06."""
+    """Draws of a float32 flow are compared in float64: trees would recognise draws that are rounded to steps of
+    0.06."""
     x = 1e6 + cases.rng("far").standard_normal((3000, 2))
     flow = hr.Flow([hr.transforms.Standardize([1e6, 1e6], [1.0, 1.0])])
     assert not hr.diagnose(flow, x).misses
@@ -197,8 +198,9 @@ def test_simple_densities_are_judged_by_rows_outside_of_their_fit():
     assert kernels.rows == 300
     halves = hr.diagnose(flow, x)
     assert "one half of these rows" in halves.fitted_to
-    assert halves.likelihoods[1].mean < gaussian_log_prob(x, x).mean()  # fitted to these rows it would be better
-    x[0] = 40.0  # a row that a Gaussian of all rows would have made likely
+    # If fitted to these rows, the Gaussian would be better.
+    assert halves.likelihoods[1].mean < gaussian_log_prob(x, x).mean()
+    x[0] = 40.0  # a Gaussian of all rows would have made this row likely
     assert hr.diagnose(flow, x).likelihoods[1].mean < gaussian_log_prob(x, x).mean() - 0.5
 
 
@@ -207,7 +209,7 @@ def test_rows_in_a_plane_have_no_gaussian():
     assert [one.name for one in hr.diagnose(flow_of(), x).likelihoods] == ["flow"]
 
 
-# --- its text -------------------------------------------------------------------------------------------------------
+# --- the text of a diagnosis ------------------------------------------------------------------------------------------
 
 
 def test_a_screen(monkeypatch):
@@ -233,7 +235,7 @@ def test_coordinates_without_spread_have_a_text(value):
 
 
 def test_latent_coordinates_have_names_of_columns():
-    """A permutation: latent coordinate 0 is column 1; a rotation mixes columns."""
+    """After a permutation, latent coordinate 0 is column 1; a rotation mixes columns."""
     flow = hr.Flow([hr.transforms.Permutation([1, 0])], dtype="float64")
     x = cases.rng("permuted").standard_normal((500, 2)) * [1.5, 1.0]
     assert hr.diagnose(flow, x).labels == ("latent column 1", "latent column 0")
@@ -253,11 +255,11 @@ def test_latent_coordinates_have_names_of_columns():
 @pytest.mark.costly
 @pairwise(kind=[hr.NSF, hr.MAF, hr.RealNVP], rows=[60, 600], context=[0, 1])
 def test_no_default_flow_has_a_coordinate_without_a_column(kind, rows, context, one_mixture):
-    """The verdict, the findings, and the rows that fit worst."""
+    """The verdict, the findings, and the rows that fit worst name columns."""
     x = np.cumsum(cases.rng("columns", rows).standard_normal((rows, 3)), axis=1)
     given = x[:, :context] + 1.0 if context else None
     flow = kind(3, context=context)
-    flow.fit(x, given, progress=False, **({} if rows == 60 else {"epochs": 1}))  # few rows end in a rotation
+    flow.fit(x, given, progress=False, **({} if rows == 60 else {"epochs": 1}))  # a fit to few rows ends in a rotation
     found = hr.diagnose(flow, 1.4 * x, given, names=["a", "b", "c"], progress=False)
     assert found.misses
     text = " ".join(f"{found.verdict} {found} {found.labels}".split())
@@ -266,7 +268,8 @@ def test_no_default_flow_has_a_coordinate_without_a_column(kind, rows, context, 
 
 
 def test_a_column_is_named_with_its_conditioning_columns():
-    """A flow of one order, whose column 1 of three is too narrow and depends on column 0; and one of two orders."""
+    """One flow has one order of columns, and its column 1 of three is too narrow and depends on column 0; the other has
+    two orders."""
     flow = hr.MAF(3, transforms=1, hidden=(8,), link="none", context=1, dtype="float64", seed=3)
     x, context = rows_of(flow, 2000)
     x = flow.to_data(flow.to_latent(x, context)[0] * [1.0, 1.3, 1.0], context)[0]
@@ -298,7 +301,7 @@ def test_the_direction_of_a_misfit_in_words(change, words):
 
 
 def test_grades_are_of_sizes_and_not_of_rows():
-    """The limits of docs/diagnosis.md; sizes within a standard error of a limit do not lower a grade."""
+    """The limits are those of docs/diagnosis.md; sizes within a standard error of a limit do not lower a grade."""
     for known, nats, nowhere, grade in (
         (0.5, 0.0, 0.0, "very good"),
         (0.57, 0.0, 0.0, "usable"),
@@ -365,13 +368,13 @@ def test_ctrl_c_keeps_finished_tests(monkeypatch):
     assert "Interrupted: these are the tests done so far." in str(diagnosis)
     assert diagnosis.to_html()
     with monkeypatch.context() as patch:
-        patch.setattr(run, "columns_of", stop)  # between the latent rows and the names of their coordinates
+        patch.setattr(run, "columns_of", stop)  # interrupts between the latent rows and the names of their coordinates
         diagnosis = hr.diagnose(flow, x)
     assert diagnosis.interrupted
     assert diagnosis.tests == ()
     assert [one.row for one in diagnosis.worst] == [one.row for one in whole.worst]
     with monkeypatch.context() as patch:
-        patch.setattr(run, "copies", stop)  # after the tests
+        patch.setattr(run, "copies", stop)  # interrupts after the last test
         assert len(hr.diagnose(flow, x, training=x[:50]).tests) >= len(whole.tests) - 2
     monkeypatch.setattr(run, "compare", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -382,7 +385,7 @@ def test_ctrl_c_keeps_finished_tests(monkeypatch):
 
 
 def assert_a_page_of_its_own(text):
-    """Check that a page is well formed, refers to nothing outside, escapes names, and breaks no percentage."""
+    """Check that a page is well formed, refers to nothing outside, escapes names, and does not break a percentage."""
     assert "<b>" not in text
     assert "<script" not in text
     assert not re.search(r"""(src|href)=["'](?!#)""", text)
@@ -407,7 +410,7 @@ def test_pictures_and_pages(kind, tmp_path):
     diagnosis = hr.diagnose(
         hr.Ensemble([flow]) if kind == "ensemble" else flow, x, names=[f"<b>{i}" for i in range(x.shape[1])]
     )
-    if kind == "one row":  # contents of the page, too
+    if kind == "one row":  # the description mentions the parts that the page has
         diagnosis.plot(tmp_path / "d.png")
         assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
     text = diagnosis.to_html()
@@ -419,7 +422,7 @@ def test_pictures_and_pages(kind, tmp_path):
 
 
 def test_histograms_are_drawn_beside_their_bands():
-    """Data of matplotlib's artists equal the histograms of latent coordinates, columns and log densities."""
+    """The data of matplotlib's artists equal the histograms of latent coordinates, columns and log densities."""
     pytest.importorskip("matplotlib")
     from matplotlib.figure import Figure
 
@@ -440,7 +443,7 @@ def test_histograms_are_drawn_beside_their_bands():
         )
         low, high = bands.histogram_band(600, 20, histograms=3)
         assert tuple(axis.collections[0].get_paths()[0].get_extents().intervaly) == (low, high)
-        assert low < diagnosis.rank_histogram(0)[1][0]  # of one histogram alone the band is narrower
+        assert low < diagnosis.rank_histogram(0)[1][0]  # the band of a single histogram is narrower
         named = {one.get_label(): one.get_data().values for one in drawn}
         assert named[oddest].max() > high
         assert all(heights.max() <= high for name, heights in named.items() if name != oddest)
@@ -522,7 +525,7 @@ def test_a_page_shows_columns_next_steps_and_how_it_was_made():
     pytest.importorskip("matplotlib")
     rng = cases.rng("columns on a page")
     x = rng.standard_normal((600, 14))
-    x[:, 13] *= 3.0  # the flow has no names
+    x[:, 13] *= 3.0  # the flow has no names of columns
     flow = hr.Flow([hr.transforms.Standardize(np.zeros(14), np.ones(14))], dtype="float64")
     names = [f"<b>{i}" for i in range(13)] + ["wide"]
     diagnosis = hr.diagnose(flow, x, training=rng.standard_normal((50, 14)), names=names, seed=5, progress=False)
@@ -544,7 +547,8 @@ def test_a_page_shows_columns_next_steps_and_how_it_was_made():
 
 @pytest.mark.costly
 def test_letters_of_pictures_have_ten_pixels_and_p_values_too_small_are_shown_so():
-    """Sizes are computed from the page's own; tests/diagnosis/test_page_in_browser.py compares with a browser's."""
+    """The sizes of letters are computed from the page's style; tests/diagnosis/test_page_in_browser.py compares them
+    with a browser's."""
     pytest.importorskip("matplotlib")
     page_width, rem, style = 1200.0, 16.0, page_module.STYLE
     content = min(rem * float(re.search(r"body \{[^}]*max-width: ([\d.]+)rem", style)[1]), page_width - 2 * rem)
@@ -563,16 +567,16 @@ def test_letters_of_pictures_have_ten_pixels_and_p_values_too_small_are_shown_so
     pictures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
     assert len(found) == len(pictures) == 9
     for svg, units in zip(pictures, map(float, found), strict=True):
-        assert "<text" not in svg  # letters are paths, of a hundred units for a size of one
+        assert "<text" not in svg  # letters are paths, with a hundred units for a font size of one
         sizes = [100.0 * float(size) for size in re.findall(r"scale\(([\d.]+) -[\d.]+\)", svg)]
         assert len(sizes) > 5
         assert min(sizes) * width / units >= 10.0
         inside = {float(size) for size in re.findall(r"scale\(([\d.]+)\)", svg)}
-        assert inside <= {1 / 64}  # of glyphs' own units; nothing smaller, such as an exponent, inside of a text
+        assert inside <= {1 / 64}  # the scale of glyphs; nothing in a text is smaller, such as an exponent
 
 
 def test_each_test_has_a_next_step_in_words_of_python_and_of_the_command_line():
-    """Keywords and options that the texts name exist."""
+    """Keywords and options that the texts of next steps name exist."""
     folder = Path(diagnosis_package.__file__).parent
     named = set(re.findall(r"""Finding\("([^"]+)""", "".join(one.read_text() for one in folder.glob("*.py"))))
     assert len(named) == 12

@@ -1,4 +1,4 @@
-"""The distributions behind p-values, against SciPy's and against simulation."""
+"""The distributions behind p-values, against those of SciPy and against simulation."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ stats = pytest.importorskip("scipy.stats")
 
 
 def test_normal_tails_and_quantiles():
-    """Quantiles of NormalDist are right to 1e-15; a tail's argument is rounded, which counts z² times."""
+    """Quantiles of NormalDist are right to 1e-15; the rounding of a tail's argument changes the tail by z² times as
+    much."""
     z = np.array([-40.0, -3.0, 0.0, 0.5, 8.0, 37.0])
     assert_allclose(of.normal_tail(z), stats.norm.sf(z), rtol=1e-12)
     p = np.array([1e-300, 1e-20, 0.3, 0.5, 1.0 - 1e-12])
@@ -35,14 +36,16 @@ def test_spread_tails(degrees):
 
 
 def test_anderson_darling_s_tail_has_its_leading_term_far_out():
-    """Far out P(A² > z) is √3 P(χ² > 2z), as ∏ (1 - 2 / (j (j + 1))) from j = 2 on is 1/3; the next term is O(1/z)."""
+    """For large z, P(A² > z) is √3 P(χ² > 2z), because ∏ (1 - 2 / (j (j + 1))) from j = 2 on is 1/3; the next term is
+    O(1/z)."""
     z = np.array([20.0, 40.0, 100.0])
     assert_allclose(of.anderson_darling_tail(z, 1000), np.sqrt(3.0) * stats.chi2.sf(2.0 * z, 1), rtol=0.03)
 
 
 @pytest.mark.parametrize("square", [0.2, 0.6, 1.2, 2.5, 4.0])
 def test_anderson_darling_s_tail_is_that_of_the_weighted_sum(square):
-    """Tails are those of 60,000 simulated sums of squares over j (j + 1), with the rest after 200 terms as its mean."""
+    """Tails are those of 60,000 simulated sums of squares over j (j + 1), where the rest after 200 terms is its
+    mean."""
     rng = cases.rng("weighted sum")
     j = np.arange(1, 201)
     total = sum(rng.standard_normal(60_000) ** 2 / (i * (i + 1)) for i in j) + 1.0 / 201.0
@@ -68,7 +71,7 @@ def test_numbers_at_the_ends_have_a_statistic():
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 1), (1, 1), (7, 10), (5200, 10_000), (3, 9)])
 def test_binomial_tails(successes, trials):
-    """Logarithms of up to 1e5 lose five digits."""
+    """The logarithms reach 1e5, and lose five digits."""
     assert_allclose(of.binomial_tail(successes, trials), stats.binom.sf(successes - 1, trials, 0.5), rtol=1e-9)
 
 
@@ -77,5 +80,6 @@ def test_correlation_tails(rows):
     p = np.array([0.5, 0.05, 1e-4])
     t = stats.t.isf(p / 2.0, rows - 1)
     cosine = t / np.sqrt(rows - 1 + t * t)
-    assert_allclose(of.correlation_tails(cosine, rows), p, rtol=0.05)  # at 1e-4 of 11 rows; else 0.002
+    # The error at 1e-4 of 11 rows; otherwise it is 0.002.
+    assert_allclose(of.correlation_tails(cosine, rows), p, rtol=0.05)
     assert of.correlation_tails(1.0, rows) == 0.0

@@ -1,4 +1,5 @@
-"""The page of a diagnosis, as a browser lays it out on a phone and on a screen; skipped where there is no Chromium."""
+"""The page of a diagnosis, as a browser lays it out on a phone and on a screen; the tests are skipped without
+Chromium."""
 
 import json
 import re
@@ -31,7 +32,7 @@ parent.postMessage(JSON.stringify({
   letters: Math.min(...all("p, td").filter(shown).map((one) => parseFloat(getComputedStyle(one).fontSize))),
 }), "*");
 </script>"""
-# Windows have a least width; frames have none.
+# A browser's window has a least width; a frame has none.
 FRAME = """<!DOCTYPE html><title></title>
 <script>addEventListener("message", (one) => { document.title = one.data; });</script>
 <iframe style="width: %dpx; height: 900px; border: 0" srcdoc="%s"></iframe>"""
@@ -60,7 +61,7 @@ def measured(text, width, folder):
 
 @pytest.mark.costly
 def test_on_a_phone(page, tmp_path):
-    """No element is wider than the page, and sentences have its width."""
+    """On a phone, no element is wider than the page, and sentences have its width."""
     found = measured(page, 390, tmp_path)
     assert found["window"] == 390
     assert found["page"] <= 390
@@ -73,10 +74,10 @@ def test_on_a_phone(page, tmp_path):
 
 @pytest.mark.costly
 def test_on_a_screen(page, tmp_path):
-    """Tables are tables, and pictures stand side by side."""
+    """On a screen, tables are tables, and pictures stand side by side."""
     found = measured(page, 1200, tmp_path)
     assert found["page"] <= 1200
     assert found["heads"] == page.count("<th") > 0
     assert max(found["tables"]) <= 0
     assert max(found["pictures"]) < 600
-    assert min(found["pictures"]) >= 350  # of which letters have ten pixels (test_diagnose.py)
+    assert min(found["pictures"]) >= 350  # letters of these pictures have ten pixels (test_diagnose.py)

@@ -1,4 +1,4 @@
-"""Planted faults of known size are found by the tests meant for them, and named."""
+"""Planted misfits of known size are found by the tests that look for them, and named."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_a_right_density_passes():
 
 
 def test_a_scale_that_is_10_percent_off():
-    """The deviation of 5000 rows has a standard error of 1 %: ten of them away."""
+    """The deviation of 5000 rows has a standard error of 1 %: the fault is ten of them."""
     x = normal_rows("scale", 0) * [1.0, 1.0, 1.1, 1.0]
     diagnosis = hr.diagnose(standard(4), x, seed=0)
     assert by_name(diagnosis, "latent coordinates").p_value < 1e-12
@@ -39,7 +39,7 @@ def test_a_scale_that_is_10_percent_off():
 
 
 def test_a_missed_correlation_of_a_tenth():
-    """A correlation of 5000 rows has a standard error of 0.014: seven of them away, less chance."""
+    """A correlation of 5000 rows has a standard error of 0.014: the fault is seven of them, less chance."""
     x = normal_rows("correlation", 0)
     x[:, 3] = 0.1 * x[:, 1] + np.sqrt(0.99) * x[:, 3]
     found = by_name(hr.diagnose(standard(4), x, seed=0), "independence")
@@ -56,7 +56,7 @@ def test_a_shift_of_a_tenth():
 
 
 def test_a_uniform_coordinate_of_mean_0_and_deviation_1():
-    """Mean and spread are right, and the shape is not."""
+    """The mean and the spread are right, and the shape is wrong."""
     x = normal_rows("shape")
     x[:, 0] = cases.rng("uniform").uniform(-np.sqrt(3.0), np.sqrt(3.0), ROWS)
     found = by_name(hr.diagnose(standard(4), x), "latent coordinates")
@@ -88,7 +88,7 @@ def test_heavy_tails_are_far_rows():
 
 
 def test_a_mixture_along_no_coordinate():
-    """Two clusters along the diagonal of four columns, whose marginals are near to normal."""
+    """The rows are two clusters along the diagonal of four columns, whose marginals are nearly normal."""
     x = normal_rows("clusters")
     side = np.where(cases.rng("sides").random(ROWS) < 0.5, 1.0, -1.0)
     along = np.full(4, 0.5)
@@ -112,8 +112,9 @@ def test_context_that_the_density_does_not_use():
     assert "context column 1" in found.sentence
     right = hr.diagnose(flow, normal_rows("used", features=3), context)
     assert right.misses == ()
-    shifted = hr.diagnose(flow, normal_rows("used", features=3) + 1.0, context)  # another fault: the context has a role
-    assert not by_name(shifted, "dependence on the context").misses  # none of
+    # The test of the context does not find a shift, which is a fault of another kind.
+    shifted = hr.diagnose(flow, normal_rows("used", features=3) + 1.0, context)
+    assert not by_name(shifted, "dependence on the context").misses
 
 
 def without_context(features, context):
@@ -124,7 +125,7 @@ def without_context(features, context):
 
 
 def test_ranks_of_a_column_that_is_too_wide():
-    """Deviations of column 1 are 15 % too small: its values lie too often outside of the middle of draws."""
+    """The flow's deviation of column 1 is 15 % too small: values lie too often outside of the middle of draws."""
     rng = cases.rng("wide")
     x, context = rng.standard_normal((2000, 3)) * [1.0, 1.15, 1.0], rng.standard_normal((2000, 1))
     diagnosis = hr.diagnose(without_context(3, 1), x, context, names=["a", "b", "c"])
@@ -155,13 +156,13 @@ def test_distances_see_a_context_that_is_ignored():
 
 
 def test_coverage_of_a_density_that_is_too_narrow():
-    """Deviations 10 % too small: regions that claim 90 % hold 86 %."""
+    """Deviations that are 10 % too small make regions that claim 90 % hold 86 %."""
     x = normal_rows("narrow") * 1.1
     diagnosis = hr.diagnose(standard(4), x)
     found = by_name(diagnosis, "coverage")
     assert found.p_value < 1e-6
     held = (diagnosis.regions <= 0.9).mean()
-    chi = np.square(normal_rows("narrow") * 1.1).sum(axis=1) <= 7.779  # 90 % of chi-square with 4 degrees
+    chi = np.square(normal_rows("narrow") * 1.1).sum(axis=1) <= 7.779  # the 90 % quantile of chi-square with 4 degrees
     assert held == pytest.approx(chi.mean(), abs=0.03)
     assert f"50 % and 90 % of the rows hold {(diagnosis.regions <= 0.5).mean():.1%} and {held:.1%}" in found.sentence
 
@@ -182,7 +183,7 @@ def test_a_classifier_recognises_rows_of_another_density(trees, monkeypatch):
 
 @pytest.mark.parametrize("tree", [False, True])
 def test_memorised_rows(tree, monkeypatch):
-    """A density that is a narrow kernel at each of 100 training rows, beside one that is right."""
+    """One density is a narrow kernel at each of 100 training rows, and one is right."""
     if not tree:
         monkeypatch.setattr("headrace.diagnosis.classifier.find_spec", lambda name: None)
     training, x = normal_rows("memory", rows=100, features=2), normal_rows("new", rows=300, features=2)
@@ -206,7 +207,7 @@ def test_training_rows_among_those_held_out_are_counted():
 
 
 def test_a_fit_to_few_rows_is_found_out_and_one_to_many_is_not():
-    """A real flow: after a short fit its latent rows are wrong; the true density of the same rows passes."""
+    """After a short fit the latent rows of a flow are wrong; the true density of the same rows passes."""
     rng = cases.rng("real fit")
     mixing = np.array([[1.0, 0.0], [0.8, 0.6]])
     rows = rng.standard_normal((4000, 2)) @ mixing.T

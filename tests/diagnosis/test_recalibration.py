@@ -1,4 +1,4 @@
-"""`hr.recalibrate`: densities that it repairs or keeps, files, and refusals."""
+"""The function `hr.recalibrate`: densities that it repairs or keeps, files, and refusals."""
 
 import numpy as np
 import pytest
@@ -22,12 +22,12 @@ def truth(dtype="float32", context=0):
 
 
 def wider(flow, *factors):
-    """The flow with its base's deviations multiplied, which moves no mean."""
+    """The flow on a base whose deviations are multiplied by these factors; the means of the base stay 0."""
     return hr.Flow([hr.transforms.Standardize([0.0, 0.0], factors), *flow.transforms], dtype=flow.dtype)
 
 
 def miscalibration(flow, x, context=None):
-    """Mean over levels of |share of rows in the regions of highest density - level|; 99 draws a row."""
+    """The mean over levels of |share of rows in the regions of highest density - level|, by 99 draws a row."""
     drawn = flow.sample((99,), context, seed=5) if context is not None else flow.sample((99, len(x)), seed=5)
     region = 1.0 - (flow.log_prob(drawn, context) < flow.log_prob(x, context)).mean(axis=0)
     return np.abs([(region <= level).mean() - level for level in LEVELS]).mean()
@@ -35,8 +35,9 @@ def miscalibration(flow, x, context=None):
 
 @pairwise(factors=[(1.5, 1.3), (0.7, 0.7)], context=[0, 2], dtype=cases.DTYPES)
 def test_a_density_too_wide_or_too_narrow_is_repaired(factors, context, dtype):
-    """The miscalibration of 4000 other rows, by ranks among 99 draws, falls to less than half of it; the truth has some
-    0.01 by chance. The log-likelihood is close to the truth's: six parameters fitted to 400 rows cost 6 / 800."""
+    """The miscalibration of 4000 other rows, by ranks among 99 draws, falls to less than half of its value; that of the
+    truth is some 0.01 by chance. The log-likelihood is close to the truth's: six parameters fitted to 400 rows cost 6 /
+    800."""
     right = truth(dtype, context)
     given = cases.rows(ROWS + 4000, 2, dtype, "context") if context else None
     x = rows_of(right, ROWS + 4000, 1, given)
@@ -56,8 +57,9 @@ def test_a_density_too_wide_or_too_narrow_is_repaired(factors, context, dtype):
 @pytest.mark.costly
 @pytest.mark.parametrize("seeds", [4, pytest.param(10, marks=pytest.mark.nightly)])
 def test_a_right_density_stays_or_loses_little(seeds):
-    """Fits to noise lose log-likelihood on rows left out, so that most are found to be worse. The others cost six
-    parameters fitted to 400 rows, 6 / 800, on average; the test takes the mean over all seeds.
+    """Maps that are fitted to noise lose log-likelihood on rows left out, so that most are found to be worse, and are
+    rejected. The others cost six parameters fitted to 400 rows, 6 / 800, on average; the test takes the mean over all
+    seeds.
     """
     right = truth()
     x = rows_of(right, 10_000, 99)
@@ -68,7 +70,8 @@ def test_a_right_density_stays_or_loses_little(seeds):
 
 
 def test_its_density_is_exact():
-    """The density agrees with map and flow by themselves, in float64, and with the Jacobian of a sample's path."""
+    """The density agrees with the map and the flow by themselves, in float64, and with the Jacobian of a sample's
+    path."""
     wrong = wider(truth("float64"), 1.6, 1.4)
     repaired = hr.recalibrate(wrong, rows_of(truth("float64"), ROWS, 1))
     x = rows_of(wrong, 50, 2)

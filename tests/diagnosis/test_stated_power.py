@@ -1,4 +1,4 @@
-"""Misfits of known size in exact densities are found as often as docs/diagnosis.md states, and right ones are not."""
+"""Misfits of known size in exact densities are found as often as docs/diagnosis.md states, and right densities pass."""
 
 import sys
 from pathlib import Path
@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bench.quality import power
 
 SEEDS, ROWS = 15, 1000
-# Limits well below the measured shares: by three binomial standard errors of 15 seeds for the scale (83.5 %); of others
-# at most one in 200 was missed.
+# Limits well below the measured shares: for the scale (83.5 %), by three binomial standard errors of 15 seeds; of the
+# other misfits at most one in 200 was missed.
 LEAST = {
     "a scale that is 10 % too small": 0.55,
     "a correlation of 0.2 left out": 0.8,

@@ -2,8 +2,8 @@
 
     python tests/digits/make.py
 
-needs mpmath, and nothing of headrace: formulas are written again here, from what the public pages define. Arguments
-are float32 values, exact in either dtype. Of a function f the file has
+needs mpmath, and nothing of headrace: formulas are written again here by the public pages. Arguments are float32
+values, exact in either dtype. For a function f the file has
 
     f.x        (n,) given values            f.raw      (n, k) raw parameters of the map, a column each
     f.value    (n,) results, as text        f.log_det  (n,) log-derivatives, as text; maps alone
@@ -19,7 +19,7 @@ import mpmath
 import numpy as np
 from mpmath import mpf
 
-mpmath.mp.dps = 70  # a few of them are lost where steep splines are inverted
+mpmath.mp.dps = 70  # inverses of steep splines lose a few digits
 
 SLOPE, LEAST_BIN, BOUND, BINS = mpf(2) ** -10, mpf(2) ** -10, mpf(5), 4
 LIMIT = mpmath.log(1 / SLOPE)
@@ -64,13 +64,13 @@ def additive(value, raw, inverse):
 
 
 def dual_ascent(value, raw, inverse):
-    """x -> a (x + gamma hypot(epsilon, x - center)) + shift."""
+    """The map is x -> a (x + gamma hypot(epsilon, x - center)) + shift."""
     stretch, shift, bend, center, width = raw
     log_a = soft_clamp(stretch)
     gamma = (1 - SLOPE) * bend / mpmath.sqrt(1 + bend**2)
     epsilon = POSITIVE_LEAST + softplus(width + mpmath.log(mpmath.expm1(1 - POSITIVE_LEAST)))
     w = value - center
-    if inverse:  # w + gamma hypot(epsilon, w) = t
+    if inverse:  # w solves w + gamma hypot(epsilon, w) = t
         t = (value - shift) * mpmath.exp(-log_a) - center
         w = (t - gamma * mpmath.sqrt(t**2 + epsilon**2 * (1 - gamma**2))) / (1 - gamma**2)
     r = mpmath.sqrt(epsilon**2 + w**2)
@@ -81,7 +81,7 @@ def dual_ascent(value, raw, inverse):
 
 
 def logistic_mixture(value, raw, inverse):
-    """z = logit F(x) of a mixture of logistic distributions: the map that is solved is the one to data."""
+    """The map to data solves z = logit F(x), where F is a mixture of logistic distributions."""
     weights = [mpmath.exp(w) for w in raw[:BINS]]
     means, scales = raw[BINS : 2 * BINS], [mpmath.exp(soft_clamp(r)) for r in raw[2 * BINS :]]
 
@@ -97,7 +97,7 @@ def logistic_mixture(value, raw, inverse):
         return z, mpmath.log(slope)
     places = [mean + scale * value for mean, scale in zip(means, scales, strict=True)]
     low, high = min(places), max(places)
-    for _ in range(mpmath.mp.prec + 20):  # halves
+    for _ in range(mpmath.mp.prec + 20):  # each bisection halves the interval
         middle = (low + high) / 2
         low, high = (middle, high) if logit_and_slope(middle)[0] < value else (low, middle)
     return low, -mpmath.log(logit_and_slope(low)[1])
@@ -170,7 +170,7 @@ def least_derivative(raw):
     return SLOPE + softplus(raw)
 
 
-MAPS = {  # with the number of raw parameters, and the direction that the formula has
+MAPS = {  # each map with its number of raw parameters
     **{f"affine {scale}": (affine(scale), 2) for scale in LOG_SCALES},
     "additive": (additive, 1),
     "dual_ascent": (dual_ascent, 5),
@@ -211,7 +211,7 @@ def student(df):
 
 
 def mixture(z):
-    """Weights 1/4, 1/4, 1/2; means -2, 0, 3; standard deviations 1/2, 1, 2."""
+    """The mixture has weights 1/4, 1/4, 1/2, means -2, 0, 3 and standard deviations 1/2, 1, 2."""
     parts = ((mpf(1) / 4, -2, mpf(1) / 2), (mpf(1) / 4, 0, mpf(1)), (mpf(1) / 2, 3, mpf(2)))
     return mpmath.log(sum(weight * mpmath.exp(normal(z, loc, scale)) for weight, loc, scale in parts))
 
@@ -236,7 +236,7 @@ def generator(name):
 
 
 def given_values(name, n, spread):
-    """Values of which some are 0, tiny, huge and of the order of one."""
+    """Return values, some 0, some tiny, some huge, and others of the order of one."""
     rng = generator(name)
     hard = np.array([0, 1e-30, 1e-6, 0.03125, 0.5, 1, 5, 5.0009765625, 12.5, 100, 10000])
     many = rng.standard_normal(n - 2 * len(hard)) * rng.choice([0.1, 1, 3, spread], n - 2 * len(hard))
@@ -244,7 +244,7 @@ def given_values(name, n, spread):
 
 
 def raw_parameters(name, n, k):
-    """Multiples of 1/64, which compress well."""
+    """Return raw parameters that are multiples of 1/64, which compress well."""
     rng = generator(f"raw {name}")
     spread = rng.choice([0.125, 1, 4], (n, 1))
     return (np.round(64 * np.clip(spread * rng.standard_normal((n, k)), -8, 8)) / 64).astype(np.float32)
@@ -259,7 +259,7 @@ def entries():
         for verb in ("to_data", "to_latent"):
             key = f"{name} {verb}"
             x, raw = given_values(key, 150, 3), raw_parameters(key, 150, k)
-            if name == "logistic_mixture":  # values are logits; float32 has no distribution beyond
+            if name == "logistic_mixture":  # values are logits; beyond 60 float32 has no distribution
                 x = np.clip(x, -60, 60)
             exact = [[mpf(float(number)) for number in row] for row in np.column_stack([x, raw])]
             results = [apply(row[0], row[1:], verb == "to_latent") for row in exact]

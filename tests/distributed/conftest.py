@@ -1,4 +1,4 @@
-"""Clusters of Dask, one for each file of tests that takes the fixture; other files need no Dask."""
+"""Fixtures with a cluster of Dask, one for each file of tests that takes a fixture; other files need no Dask."""
 
 import pytest
 

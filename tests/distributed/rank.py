@@ -1,9 +1,9 @@
-"""A program for test_processes: one rank, of gloo or MPI, that runs the work of its arguments and writes the results.
+"""A program for test_processes: one rank, of gloo or MPI, that does the work of its arguments and writes the results.
 
 python rank.py DIRECTORY KIND RANK SIZE WORK
 
-WORK is "fit" (all of them), "ascent NAME", or "ends" or "stops" with a name of STEPS, where rank 1 is lost; "stuck" is
-"ends" where gloo does not come to an end either.
+WORK is "fit", for all fits, or "ascent NAME"; "ends" and "stops", with a name of STEPS, lose rank 1, which ends or
+hangs; "stuck" is "ends" where gloo does not come to an end either.
 """
 
 import json
@@ -30,7 +30,7 @@ ASCENTS = [("notes", "float32"), ("notes", "float64"), ("refined", "float32")]
 
 
 def group_of(kind, directory, rank, size, timeout):
-    """A group over gloo, whose ranks meet in a file, or over MPI."""
+    """A group over gloo, whose ranks meet in a file, or over MPI, or of this process alone."""
     _groups.GRACE = GRACE
     if kind == "local":
         return hr.distributed.local()
@@ -45,7 +45,7 @@ def group_of(kind, directory, rank, size, timeout):
 
 
 def bits(group, assignments):
-    """Digests of fits for each way to hold shards that is one of so many ranks."""
+    """The digests of fits, for each assignment of shards to as many ranks as the group has."""
     found = {}
     with ranks.small_chunks():
         for assignment, shards in assignments.items():
@@ -57,7 +57,8 @@ def bits(group, assignments):
     return found
 
 
-# Calls of a step of each kind of work, and at which of them a rank is lost: of "refined" in the joint training.
+# The step of each kind of work, as a class and a method, and the call of that method at which a rank is lost: of
+# "refined" in the joint training.
 STEPS = {
     "fit": (_fit_run.Adam, "step", STEP),
     "notes": (Chosen, "kink", 5),
@@ -95,7 +96,7 @@ def ends_early(group, how, name="fit"):
 
 
 def nan_row(group):
-    """The message of a rank about a row with a NaN that rank 1 has."""
+    """The message of a rank for a table in which a row of rank 1 has a NaN."""
     x = ranks.rows()
     x[ranks.FIRST[5] + 3, 1] = float("nan")
     mine = ranks.ASSIGNMENTS["two" if group.size == 2 else "three"][group.rank]
@@ -126,11 +127,12 @@ def main():
         found = {"bits": bits(group, right), "nan": nan_row(group), "repr": repr(group)}
     written = Path(directory, f"rank{group.rank}.part")
     written.write_text(json.dumps(found), encoding="utf-8")
-    written.rename(written.with_suffix(".json"))  # whole at once
+    written.rename(written.with_suffix(".json"))  # renamed, so that the file appears whole
     if kind == "gloo" and how in ("fit", "ascent"):
         import torch.distributed
 
-        torch.distributed.destroy_process_group()  # otherwise its threads may still run at the end of the interpreter
+        # Otherwise threads of the group may still run at the end of the interpreter.
+        torch.distributed.destroy_process_group()
     if kind == "mpi" and work == "stops":
         # MPI would wait for hanging ranks, and its launcher ends all ranks as soon as one has ended.
         until = time.monotonic() + 60.0

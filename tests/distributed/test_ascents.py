@@ -1,4 +1,4 @@
-"""Ascents with a group have the same bits on any ranks, and climb as those of one process do."""
+"""Ascents with a group have equal bits on any ranks, and climb like those of one process."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_kinks_climb_as_in_one_process(rule, dtype):
 
 @pairwise(rule=["newton", "gradient"], weighted=[False, True], precision=[0.5, 1.0], dtype=["float32", "float64"])
 def test_kinks_of_points_in_parts_are_those_of_all_together(rule, weighted, precision, dtype):
-    """The same turns, centers and anchors, of which the sums are exact: the kinks differ by rounding."""
+    """With equal turns, centers and anchors, the sums of parts are exact: the kinks differ by rounding."""
     rng = cases.rng("chosen", rule, weighted)
     x, other, anchors = (rng.standard_normal((n, 3)) / np.sqrt(precision) for n in (700, 90, 40))
     x[:, 1] += 0.3 * x[:, 0] ** 2
@@ -103,7 +103,7 @@ def test_kinks_of_points_in_parts_are_those_of_all_together(rule, weighted, prec
     for one in (whole, parts):
         one.finish()
     error = {"float32": 1e-4, "float64": 1e-11}[dtype]
-    # Newton's step is ill-conditioned where a kink is wide: a and c may give way to each other.
+    # Newton's step is ill-conditioned where a kink is wide: a and c may change against each other.
     loose = {"float32": 5e-3, "float64": 1e-6}[dtype]
     assert_allclose(parts.kinks(), whole.kinks(), rtol=loose, atol=loose)
     assert_allclose(parts.log_likelihoods(), whole.log_likelihoods(), rtol=error)
@@ -111,7 +111,7 @@ def test_kinks_of_points_in_parts_are_those_of_all_together(rule, weighted, prec
 
 
 def test_an_error_of_the_sums_is_one_of_the_ascent():
-    """After such an error the ascent has no best prefix: its points are between two kinks."""
+    """After an error of the sums the ascent has no best prefix, because its points are between two kinks."""
 
     class Broken(PlainSums):
         left = 3
@@ -146,7 +146,7 @@ def test_splines_climb_as_in_one_process():
 @pytest.mark.long
 @pytest.mark.parametrize("refined", [300, pytest.param(None, marks=pytest.mark.nightly)])
 def test_default_ascents_are_as_good_as_in_one_process(refined, monkeypatch):
-    """Joint trainings are short; they run without a competing ascent, which may win by chance, and with it."""
+    """Joint trainings are short, with and without a competing ascent, which may win by chance."""
     if refined is not None:
         monkeypatch.setattr(_contest, "REFINE_STEPS", refined)
     x, new = crescent(6000 if refined is None else 2000), crescent(4000, "new")

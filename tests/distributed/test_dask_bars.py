@@ -1,4 +1,4 @@
-"""Progress bars of work on a cluster of Dask, on a terminal."""
+"""Progress bars of work on a cluster of Dask, shown on a terminal."""
 
 import io
 import sys
@@ -10,12 +10,12 @@ import pytest
 import headrace as hr
 from dask_cases import BATCH, CHUNKS, MAKE, SHARD, WAIT, context, dask, lazy, rows
 
-# Warnings of Dask and its libraries: sockets of a killed worker, and versions.
+# Dask and its libraries warn of sockets of a killed worker, and of versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 
 class Screen(io.StringIO):
-    """A standard error that claims to be a terminal, or not."""
+    """A standard error stream that claims to be a terminal, or not."""
 
     def __init__(self, tty):
         super().__init__()
@@ -26,7 +26,8 @@ EITHER = pytest.mark.parametrize("tty", [True, False], ids=["a terminal", "no te
 
 
 def screen_of(monkeypatch, tty):
-    """Replace the standard error; called in the test itself, because pytest sets it anew before each test."""
+    """Replace the standard error; a test calls this function itself, because pytest sets the stream before each
+    test."""
     found = Screen(tty)
     monkeypatch.setattr(sys, "stderr", found)
     return found
@@ -48,7 +49,7 @@ def short_ascent(client, **more):
 def test_a_fit_shows_its_progress_on_a_terminal(work, tty, local_cluster, client, monkeypatch):
     screen = screen_of(monkeypatch, tty)
     texts = {short_fit: ["fit: 100%", "3/3", "epoch"], short_ascent: ["ascent: 100%", "4/4", "step", "train="]}[work]
-    for cluster in (local_cluster, client):  # threads, and processes
+    for cluster in (local_cluster, client):  # a cluster of threads, and one of processes
         screen.truncate(0)
         work(cluster)
         shown = screen.getvalue()
@@ -65,7 +66,7 @@ def test_a_fit_shows_its_progress_on_a_terminal(work, tty, local_cluster, client
 
 
 def test_two_fits_have_a_bar_each(monkeypatch, local_cluster):
-    """Each message reaches the bar of its own fit."""
+    """Each message reaches the bar of the fit that sent it."""
     from headrace.dask import _bars as _shown
 
     heard = []
@@ -92,9 +93,9 @@ def test_a_bar_starts_over_with_a_fit_that_begins_again(monkeypatch):
         one.hear({"rank": rank, "bar": bar, "made": made, "n": n, "postfix": "train=1.5", "closed": closed})
 
     hear("a", 1, 4)
-    hear("a", 1, 7)  # the latest of a bar
+    hear("a", 1, 7)  # the latest message of a bar counts
     one.draw()
-    hear("b", 2, 10, closed=True)  # of another start; the next bar begins before this one is drawn
+    hear("b", 2, 10, closed=True)  # a message of another start; the next bar begins before this one is drawn
     hear("b", 3, 2)
     one.draw()
     one.draw()
@@ -153,7 +154,7 @@ def test_messages_of_a_fit_arrive_while_another_fit_of_its_client_ends(monkeypat
     from headrace.dask import _bars as _shown
 
     class Client:
-        """The latest of subscribing and its end counts, however long it takes."""
+        """A client of which the latest call counts, of subscribing or of its end, however long the call takes."""
 
         heard = True
 

@@ -1,4 +1,4 @@
-"""Fits on workers of Dask have the bits of one process."""
+"""Fits on workers of Dask have the bits of fits in one process."""
 
 import os
 
@@ -9,7 +9,7 @@ import headrace as hr
 from dask_cases import BATCH, ROWS, SHARD, both, context, cut, distributed, lazy, rows, same, weights
 from headrace.distributed.groups import local
 
-# Warnings of Dask and its libraries: sockets of a killed worker, and versions.
+# Dask and its libraries warn of sockets of a killed worker, and of versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 

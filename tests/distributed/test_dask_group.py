@@ -1,4 +1,4 @@
-"""Ranks that are tasks of Dask: messages, and a rank that hangs."""
+"""Ranks that are tasks of Dask: messages among ranks, and a rank that hangs."""
 
 import time
 
@@ -9,12 +9,12 @@ import headrace as hr
 from dask_cases import distributed
 from headrace.distributed.groups import GroupError
 
-# Warnings of Dask and its libraries: sockets of a killed worker, and versions.
+# Dask and its libraries warn of sockets of a killed worker, and of versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 
 def on_workers(client, size, work):
-    """Results or errors of ``work(group)`` on each of a number of workers."""
+    """The results or errors of ``work(group)`` on each of `size` workers."""
     workers = sorted(client.scheduler_info()["workers"])[:size]
     name = f"test {time.monotonic()}"
 
@@ -37,7 +37,7 @@ def test_verbs_of_a_group(size, local_cluster):
 
     def work(group):
         found = []
-        for count in (1, 7, 0, 5000):  # the last one is summed in parts
+        for count in (1, 7, 0, 5000):  # 5000 values are summed in parts
             mine = numbers(group.rank, count)
             found.append(group.sum(mine.copy()))
             found.append(group.maximum(mine.astype(np.float64)))

@@ -13,7 +13,7 @@ import headrace as hr
 from dask_cases import BATCH, SHARD, WAIT, both, cut, distributed, lazy, rows, same, wait_for_both, weights
 from headrace.distributed.groups import GroupError, local
 
-# Warnings of Dask and its libraries: sockets of a killed worker, and versions.
+# Dask and its libraries warn of sockets of a killed worker, and of versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 
@@ -28,7 +28,7 @@ if __name__ == "__main__":
 
 
 def states(client):
-    """The state of each worker: whether tasks run, ports, and processes."""
+    """The state of each worker: whether tasks run, its ports, and its processes."""
 
     def of_one(dask_worker):
         import psutil
@@ -61,7 +61,7 @@ def test_a_client_that_is_killed_leaves_nothing(client, tmp_path):
     process = subprocess.Popen([sys.executable, str(program), client.scheduler.address], stderr=subprocess.PIPE)
     try:
         assert until(lambda: all(busy for busy, _, _ in states(client).values())), process.poll()
-        if has_torch(client):  # gloo has ports
+        if has_torch(client):  # gloo listens at ports
             assert until(lambda: all(now[1] != before[at][1] for at, now in states(client).items()))
     finally:
         process.kill()
@@ -98,7 +98,7 @@ ADAM = ("headrace._fit.run", "Adam", "step")
 
 
 def counts_steps(client, ends, called=ADAM, last=STEP):
-    """Patch the workers so that they count calls of a step; the one at `ends` exits at call `last`."""
+    """Patch the workers so that they count calls of a step; the worker at the address `ends` exits at call `last`."""
 
     def patch(dask_worker):
         import importlib
@@ -121,7 +121,7 @@ def counts_steps(client, ends, called=ADAM, last=STEP):
 
 
 def restore(client):
-    """The number of steps that each worker has counted."""
+    """Restore the step, and return the number of steps that each worker has counted."""
 
     def undo(dask_worker):
         if hasattr(dask_worker, "whole_step"):
@@ -151,7 +151,8 @@ def test_a_worker_that_ends_does_not_change_the_bits(where, collective, client, 
     assert not any(left.values())
 
 
-ASCENTS = {  # a counted function of each, and the call at which a worker ends: of the last in the joint training
+# The counted function of each ascent, and the call at which a worker ends: for the last one, in the joint training.
+ASCENTS = {
     "kinks": (
         lambda: hr.DualAscentFlow.notes(steps=8, seed=3),
         ("headrace.ops._points", "Chosen", "kink"),
@@ -173,7 +174,7 @@ def test_an_ascent_whose_worker_ends_begins_anew_with_the_same_bits(name, collec
     make, called = ASCENTS[name]
 
     class FewSteps(distributed.WorkerPlugin):
-        """Shorten the joint training, also on workers that start later."""
+        """A plugin that shortens the joint training, even on workers that start later."""
 
         name = "few steps"
 
@@ -199,7 +200,7 @@ def test_an_ascent_whose_worker_ends_begins_anew_with_the_same_bits(name, collec
         taken = restore(client)
         client.unregister_worker_plugin("few steps")
     assert workers[1] not in taken, "nothing ended"
-    assert taken[workers[0]] > 3, taken  # it went on
+    assert taken[workers[0]] > 3, taken  # the remaining worker went on
     same(found, want, other.history, model.history)
 
 

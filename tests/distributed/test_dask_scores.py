@@ -1,4 +1,4 @@
-"""Scores and samples of arrays and frames of Dask have the bits of one call."""
+"""Scores and samples of arrays and frames of Dask have the bits of a single call."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 import headrace as hr
 from dask_cases import CHUNKS, MAKE, context, da, lazy, rows
 
-# Warnings of Dask and its libraries: sockets of a killed worker, and versions.
+# Dask and its libraries warn of sockets of a killed worker, and of versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 
@@ -44,9 +44,9 @@ def test_samples_have_the_bits_of_one_call(n, local_cluster):
 
 
 def test_columns_are_chosen_as_those_of_a_stream():
-    """Names may have any type; a name that is given twice is refused."""
+    """Names of columns may have any type; a name that is given twice is refused."""
     dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
-    frame = dd.from_pandas(pd.DataFrame(rows()), npartitions=3)  # columns are called 0, 1, 2
+    frame = dd.from_pandas(pd.DataFrame(rows()), npartitions=3)  # the columns are called 0, 1, 2
     flow = hr.MAF(2, 1, hidden=(8,))
     found = hr.dask.log_prob(flow, frame, 2).compute()
     np.testing.assert_array_equal(found.to_numpy(), flow.log_prob(rows()[:, :2], rows()[:, 2:]))

@@ -1,4 +1,4 @@
-"""Sums as integers: the float64 next to the true sum in any order; gradients to 2^-44 of their largest entry."""
+"""Sums as integers: the float64 next to the true sum in any order, and gradients to 2^-44 of their largest entry."""
 
 import math
 from fractions import Fraction
@@ -79,7 +79,7 @@ def test_gradients_add_up(size, dtype):
     assert not of.is_too_large
     assert of.loss == math.fsum(0.1 * i for i in range(5))
     true, largest = gradients.astype(np.longdouble).sum(axis=0), float(np.abs(gradients).max())
-    # Each gradient is rounded to 2^-44 of the largest entry (or twice that), and then their sum.
+    # Each gradient is rounded to 2^-44 of the largest entry (or twice that), and then the sum of gradients is rounded.
     error = 5 * 0.5 * 2.0**-43 * largest + np.finfo(dtype).eps / 2 * np.abs(true)
     assert (np.abs(found - true) <= error).all()
 
@@ -126,7 +126,7 @@ def test_losses_add_up_as_all_numbers_do(values):
 
 def test_ranks_without_a_gradient_add_nothing():
     of, found = FixedSum(3), np.empty(3)
-    for clear in (False, True):  # before the first one, and after another
+    for clear in (False, True):  # an accumulator before its first gradient, and one after another gradient
         if clear:
             of.clear()
         of.over(local())
@@ -146,7 +146,7 @@ def test_ranks_without_a_gradient_add_nothing():
     "largest", [1.0, 1.5, 1.0 - 2.0**-30, -1.0 + 2.0**-30, -(2.0**100) * 1.1, 3e-40, 2.0**-44, 0.75, -0.5, 1e38]
 )
 def test_the_next_exponent_goes_by_the_sum_before_rounding(largest, dtype):
-    """A float32 just below a power of two is that power, with an exponent of its own."""
+    """A float32 just below a power of two is rounded to that power, which has another exponent."""
     of, found = FixedSum(5), np.zeros(5, dtype)
     exponent = FixedSum.exponent_for(largest)
     of.clear()

@@ -1,4 +1,4 @@
-"""The parts of a fit with a group, each against the plain fit's or against its formula."""
+"""The parts of a fit with a group, each compared with the plain fit's part or with a formula."""
 
 import copy
 
@@ -33,7 +33,7 @@ def chunks():
 
 
 def parts_of(array, *ends):
-    """Shards of an array that end at these rows, and a last one; None for None."""
+    """Shards of an array that end at these rows, with a last shard of the rest; None for None."""
     return None if array is None else dict(enumerate(np.split(array, ends)))
 
 
@@ -43,7 +43,7 @@ def parts_of(array, *ends):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("ends", [(), (100, 100, 305)], ids=["one shard", "four shards"])
 def test_correlations_are_those_of_a_plain_fit(ends, weighted):
-    """Shards of five times as many rows, so that folds are the same."""
+    """Each shard has a multiple of five rows, so that folds of the rows are those of the plain fit."""
     x, w = gaussian(500, "folds"), ranks.weights()[:500] + 0.1 if weighted else None
     flow = hr.MAF(3, hidden=(8,), dtype="float64")
     table = opened(local(), 3, 0, flow._caller(), parts_of(x, *ends), None, parts_of(w, *ends))
@@ -54,7 +54,7 @@ def test_correlations_are_those_of_a_plain_fit(ends, weighted):
     assert len(found) == len(true) == 3
     z = cases.rng("decorrelated").standard_normal((50, 3))
     one, other = (hr.Flow(links, dtype="float64").to_data(z) for links in (found, true))
-    assert np.abs(other[0] - z).max() > 0.5  # columns are correlated
+    assert np.abs(other[0] - z).max() > 0.5  # the columns are correlated
     for a, b in zip(one, other, strict=True):
         assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
@@ -72,7 +72,7 @@ def test_act_norms_start_as_in_a_plain_fit(weighted, assignment):
         rng = cases.rng("act norms")
         start = flow.parameters
         start[:] = np.where(start == 0.0, start, start + 0.2 * rng.standard_normal(start.size))
-        flow.parameters = start  # so that transforms move rows
+        flow.parameters = start  # with these parameters, transforms move rows
         return flow
 
     arguments = {"epochs": 0, "validation": None, "batch_size": ROWS, "progress": False}
@@ -122,10 +122,10 @@ def test_the_loss_of_held_out_rows_is_their_weighted_mean(own, weighted):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_flow_has_to_beat_the_gaussian_by_the_rule_of_a_plain_fit(weighted):
-    """The rule is Breiman's of one standard error, over all shards together; more rows find smaller gains."""
+    """The rule is Breiman's of one standard error, over all shards together; with more rows smaller gains count."""
     rng = cases.rng("beats", weighted)
     x = rng.standard_normal((4000, 2))
-    x[:, 1] += 0.1 * (x[:, 0] ** 2 - 1.0)  # nearly normal
+    x[:, 1] += 0.1 * (x[:, 0] ** 2 - 1.0)  # the density is nearly normal
     flow = hr.MAF(2, transforms=1, hidden=(8,), dtype="float64")
     table = opened(local(), 2, 0, flow._caller(), parts_of(x, 1000, 2500))
     Start.of(flow, table, say=False).set(flow, table)
@@ -154,11 +154,11 @@ def test_a_flow_has_to_beat_the_gaussian_by_the_rule_of_a_plain_fit(weighted):
             assert history.best_epoch == 0
             assert history.best_loss == pytest.approx(np.average(simple, weights=counts), rel=1e-12)
             assert_array_equal(tried.log_prob(x[:50]), gaussian_flow.log_prob(x[:50]))
-    assert 2 < sum(kept) < 12  # both outcomes occur
+    assert 2 < sum(kept) < 12  # some of the fits beat the Gaussian, and some do not
 
 
 def test_an_interrupted_rank_sends_no_more_messages(monkeypatch):
-    """Other ranks may be at any step: sums for rows held out would mix with other sums."""
+    """Other ranks may be at any step, so that sums for rows held out would mix with other sums."""
     asked, at, whole = [], [], _fit_run.Adam.step
 
     class Group:
@@ -186,7 +186,7 @@ def test_an_interrupted_rank_sends_no_more_messages(monkeypatch):
     flow = hr.MAF(3, hidden=(8,))
     history = flow.fit(cut(ranks.rows(), ALL), group=Group(), epochs=50, **ranks.BATCH)
     assert history.stopped == "interrupted"
-    assert len(history.validation_loss) == 2  # one for each whole epoch
+    assert len(history.validation_loss) == 2  # a loss for each complete epoch
     assert len(asked) == at[-1]
     assert history.best_loss == min([history.best_loss, *history.validation_loss])
 
@@ -195,7 +195,7 @@ def test_an_interrupted_rank_sends_no_more_messages(monkeypatch):
 
 
 def test_dropout_changes_the_fit():
-    """Weights, rows and order are the same, and only dropout differs."""
+    """Weights, rows and order are equal in both fits, which differ only in dropout."""
 
     def fitted(dropout):
         flow = hr.MAF(3, hidden=(12,), dropout=dropout, seed=1)
@@ -205,7 +205,7 @@ def test_dropout_changes_the_fit():
     (none, loss), (some, other) = fitted(0.0), fitted(0.5)
     assert none.shape == some.shape
     assert np.abs(none - some).max() > 1e-3
-    assert other[-1] > loss[-1]  # it is harder to fit with half of the units
+    assert other[-1] > loss[-1]  # a fit with half of the units is harder
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -238,7 +238,7 @@ def test_a_step_drops_by_the_seed_of_its_chunk(dtype):
         patch.setattr(SharedRun, "_find_gradient_in", spied)
         flow.fit({0: ranks.rows()[:64]}, group=local(), epochs=2, validation=None, batch_size=32, progress=False)
     seeds = [one[3] for one in found]
-    assert len(set(seeds)) == 4  # two chunks of two epochs; the first is asked for its largest entry before
+    assert len(set(seeds)) == 4  # two chunks of two epochs; the largest entry of the first gradient is computed before
     for gradient, right, without, _ in found:
         assert_array_equal(gradient, right)
         assert (gradient != without).any()
@@ -253,7 +253,7 @@ def checksum(group, mine, x, c, w):
 
 
 def test_a_checksum_sees_every_number_and_no_rank(monkeypatch):
-    monkeypatch.setattr(_rows, "CHUNK", 64)  # rows are summed some at a time, to the last
+    monkeypatch.setattr(_rows, "CHUNK", 64)  # rows are summed by chunks, up to the last one
     x, c, w = ranks.rows(), ranks.context(), ranks.weights()
     want = checksum(local(), ALL, x, c, w)
     assert want.endswith(f" over {ROWS} rows in {len(SIZES)} shards")

@@ -1,4 +1,4 @@
-"""Fits with a group have the same bits for any number of ranks and any shards of theirs, and are good fits."""
+"""Fits with a group have equal bits for any number of ranks and any assignment of shards, and are good fits."""
 
 import math
 import tracemalloc
@@ -52,7 +52,8 @@ def test_bits_depend_on_shards():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_whole_batches_take_the_steps_of_a_plain_fit(dtype):
-    """All rows in one batch leave no choice of rows: the rest is rounding, of sums and of standardised columns."""
+    """If all rows are in one batch, no rows are chosen: differences are roundings, of sums and of standardised
+    columns."""
     arguments = {"epochs": 4, "batch_size": ROWS, "validation": None, "average": None, "progress": False}
     x, w, c = ranks.rows(), ranks.weights(), ranks.context()
     plain, shared = (hr.MAF(3, 2, 2, (12,), dtype=dtype) for _ in range(2))
@@ -60,7 +61,7 @@ def test_whole_batches_take_the_steps_of_a_plain_fit(dtype):
     other = shared.fit(cut(x, ALL), cut(c, ALL), weights=cut(w, ALL), group=local(), **arguments)
     assert len(history.train_loss) == 4
     assert_allclose(other.train_loss, history.train_loss, rtol={"float32": 1e-5, "float64": 1e-12}[dtype])
-    # Adam divides by the size of a gradient, so that a gradient near 0 makes rounding large in float32.
+    # Adam divides by the size of a gradient, so that a gradient near 0 makes rounding errors large in float32.
     assert_allclose(shared.parameters, plain.parameters, rtol=0, atol={"float32": 2e-3, "float64": 1e-9}[dtype])
 
 
@@ -134,7 +135,7 @@ def test_chunks_of_many_rows_take_little_memory_and_time():
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert kept < 30 * of.count  # bytes
+    assert kept < 30 * of.count  # the limit is in bytes
     numbers = np.array([0, 2047, 2048, of.count - 1])
     for number, chunk in zip(numbers.tolist(), of.some(numbers), strict=True):
         assert chunk.number == number
@@ -143,7 +144,7 @@ def test_chunks_of_many_rows_take_little_memory_and_time():
 
 
 def test_ranks_with_neighbouring_shards_share_every_batch():
-    """Every batch has a chunk for each rank, and shards have one size."""
+    """Every batch has a chunk for each rank, because shards are equally large."""
     x = np.zeros((8 * 160, 3))
     table = opened(local(), 3, 0, hr.MAF(3)._caller(), {i: x[160 * i : 160 * i + 160] for i in range(8)})
     of = Chunks(table, 2 * CHUNK)
@@ -156,7 +157,7 @@ def test_ranks_with_neighbouring_shards_share_every_batch():
 
 
 def test_gradients_that_grow_too_fast_are_summed_once_more(monkeypatch):
-    """Exponents leave room for a factor of 2^7; here they are 9 too large for most steps."""
+    """Exponents leave room for a factor of 2^7; in this test they are 9 too large for most steps."""
     right = fitted("MAF", "float64", local(), ALL)[0].parameters
     redone, largest, whole = [], _run.SharedRun._largest, _run.SharedRun._find_gradient_of
     monkeypatch.setattr(_run.SharedRun, "_largest", lambda *arguments: redone.append(1) or largest(*arguments))
@@ -208,11 +209,11 @@ def test_a_step_sends_eight_bytes_a_weight():
     assert sent[0] == sent[1]
 
 
-# ---- its state in a file ---------------------------------------------------------------------------------------------
+# ---- the state of a fit in a file ------------------------------------------------------------------------------------
 
 
 class Killed(BaseException):
-    """An exception in place of the end of the process."""
+    """An exception that stands for the end of the process, such as a kill."""
 
 
 @pairwise(name=["MAF", "staged decay", "dropout"], assignment=["one", "an empty one"], dtype=["float32", "float64"])
@@ -303,7 +304,7 @@ def test_shards_cover_a_table():
 
 
 def frames(x, names, mine):
-    """Shards of this rank as frames, but for the last, which is an array."""
+    """The shards of this rank as frames, except for the last shard of the table, which is an array."""
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
     found = cut(x, mine)
     return {n: part if n == 5 else pd.DataFrame(part, columns=names) for n, part in found.items()}
@@ -311,7 +312,7 @@ def frames(x, names, mine):
 
 @pytest.mark.parametrize("name", ["two", "an empty one", "three"])
 def test_all_ranks_have_the_names_of_frames(name):
-    """A rank without a frame has the names, too; the bits are those of arrays."""
+    """A rank without a frame has the names of columns, too; the bits are those of a fit to arrays."""
 
     def work(group, mine):
         flow = hr.MAF(3, 2, hidden=(8,))

@@ -1,4 +1,4 @@
-"""A group of MPI whose ranks do not answer, over a communicator that tests simulate."""
+"""A group of MPI with ranks that do not answer, over a communicator that the tests simulate."""
 
 import sys
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ class Request:
 
 
 class Comm:
-    """Rank 0 of a number of ranks, some of which never answer."""
+    """The communicator of rank 0 among a number of ranks, some of which never answer."""
 
     def __init__(self, size, silent, sends=True):
         self.size, self.silent, self.sends = size, silent, sends

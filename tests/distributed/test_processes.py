@@ -18,7 +18,7 @@ from headrace.distributed.groups import local
 
 pytestmark = pytest.mark.programs
 RANK = Path(__file__).parent / "rank.py"
-WAIT = 120.0  # seconds, of which runs should take a few
+WAIT = 120.0  # the limit for a run in seconds, of which a run should take a few
 
 
 def environment():
@@ -26,7 +26,7 @@ def environment():
 
 
 class Ranks:
-    """Processes, none of which outlives the test."""
+    """The processes of ranks, none of which outlives the test."""
 
     def __init__(self, commands):
         self.processes = [
@@ -47,11 +47,11 @@ class Ranks:
     def __exit__(self, *error):
         for process in self.processes:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # children hold the output open
+                os.killpg(process.pid, signal.SIGKILL)  # children of the process keep its output open
             process.communicate(timeout=WAIT)
 
     def finish(self, which=None):
-        """The output of all ranks, when they have ended."""
+        """The output of the ranks, when they have ended."""
         chosen = self.processes if which is None else [self.processes[i] for i in which]
         return [process.communicate(timeout=WAIT)[0] for process in chosen]
 
@@ -120,7 +120,8 @@ def is_stopped(process):
 
 @pytest.mark.parametrize(("how", "size"), [("ends", 3), ("stops", 2), ("stuck", 2)])
 def test_the_others_raise_when_a_rank_of_gloo(how, size, tmp_path):
-    """Ranks raise within twice the timeout of 2 s, and 1 s of grace, and then end, even if gloo's threads do not."""
+    """The other ranks raise within twice the timeout of 2 s, plus 1 s of grace, and then end, even if gloo's threads do
+    not."""
     others = [rank for rank in range(size) if rank != 1]
     with gloo(tmp_path, size, how) as started:
         printed = started.finish(others)
@@ -148,7 +149,8 @@ def test_the_others_raise_when_a_rank_of_gloo(how, size, tmp_path):
     ],
 )
 def test_an_ascent_that_lost_a_rank_begins_anew_with_the_same_bits(name, how, want, tmp_path):
-    """The other ranks name the lost one in time; those that are left give the bits of an undisturbed ascent."""
+    """The other ranks name the lost one in time; an ascent of the remaining ranks has the bits of an undisturbed
+    one."""
     with gloo(tmp_path, 3, f"{how} {name}") as started:
         printed = started.finish([0, 2])
     for one in results(tmp_path, (0, 2)):
@@ -180,7 +182,7 @@ def test_the_others_raise_when_a_rank_of_mpi_stands_still(tmp_path):
 
 
 def children(pid):
-    """Processes of ranks below a process, which hang."""
+    """The processes of ranks below a process."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, task.read_text().split()):

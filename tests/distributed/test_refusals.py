@@ -1,4 +1,4 @@
-"""A fit with a group refuses on all ranks, in the same words."""
+"""A fit with a group refuses wrong arguments on all ranks, in the same words."""
 
 import threading
 
@@ -14,7 +14,7 @@ TWO = ASSIGNMENTS["two"]
 
 
 def refused(error, *words, x=None, flow=None, each=None, **arguments):
-    """`each`: other arguments of a rank, by rank and shards; the errors of all ranks must have all words."""
+    """Check that the errors of all ranks have all words; `each` gives other arguments of a rank, by rank and shards."""
 
     def work(group):
         mine = TWO[group.rank]
@@ -78,7 +78,7 @@ def test_an_error_of_one_rank_is_raised_on_all():
 
 
 class OwnError(Exception):
-    """An exception of the test."""
+    """An exception class of the test."""
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_an_error_is_of_its_kind_on_all_ranks(error, kind):
 
 
 def test_a_checkpoint_that_cannot_be_written_is_an_os_error_on_all_ranks(tmp_path):
-    """Rank 0 alone opens the file, and finds no folder."""
+    """Only rank 0 opens the file, whose folder does not exist."""
     refused(OSError, "checkpoint: expected an existing folder", checkpoint=tmp_path / "none" / "fit.state")
 
 

@@ -1,10 +1,10 @@
-"""Writes tests/files/<version>/: a file of each kind as this version writes it, and its results for some rows.
+"""Writes tests/files/<version>/: a file of each kind as this version writes it, and results of the file for some rows.
 
-Run once for a version, and keep the files:
+Run the program once for a version, and keep the files:
 
     PYTHONPATH=tests:tests/support:tests/support/cases python tests/files/make.py
 
-Files of a version are never written again, because users have such files.
+The files of a version are never written again, because users have files of that version.
 """
 
 import json
@@ -17,7 +17,7 @@ import sequence_cases
 
 
 def make(folder):
-    """Every example in both dtypes; inputs and results beside them."""
+    """Write every example in both dtypes, with inputs and results beside each file."""
     folder.mkdir()
     for name, dtype, module in made(file_cases.EXAMPLES):
         given = dict(zip(("x", "context"), file_cases.inputs_of(module), strict=True))

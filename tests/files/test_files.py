@@ -24,7 +24,7 @@ from headrace.sequences.sequential import Sequential
 EXAMPLES = file_cases.EXAMPLES
 every_example = pytest.mark.parametrize("name", EXAMPLES)
 OLD = sorted(pathlib.Path(__file__).parent.glob("*/*.safetensors"))
-# Each version keeps a file of each of its kinds; a version in development has those of the version before.
+# Each version has a file of each of its kinds; a version in development has those of the version before.
 IN_DEVELOPMENT = hr.__version__.endswith(".dev0")
 ASK_FOR_FILES = "tests/files lacks some of this version: run tests/files/make.py once for it"
 
@@ -41,7 +41,7 @@ def saved_and_loaded(module, folder):
 
 
 def assert_same(got, want):
-    """Class, conventions, parameters and results are the same, bit for bit."""
+    """Check that both have one class, and the same conventions, parameters and results, bit for bit."""
     assert type(got) is type(want)
     assert got.dtype == want.dtype
     assert repr(got) == repr(want)
@@ -122,8 +122,8 @@ def test_every_map_keeps_its_rows(map, layout, tmp_path):
 @pytest.mark.parametrize("hidden", [(5, 7, 4), (100, 3), (3, 100), (1,), ()])
 @pytest.mark.parametrize("context", [0, 2])
 def test_a_constructed_network_keeps_its_structure(hidden, context, tmp_path):
-    """The structure is kept even where masks alone would give another one: degrees that no unit below has, unread
-    units.
+    """The structure is kept even where masks alone would give another structure: with degrees that no unit below has,
+    and with unread units.
     """
     module = hr.transforms.MaskedAutoregressive(
         12, hidden, context=context, order=[3, *range(3), *range(4, 12)], seed=3
@@ -156,7 +156,7 @@ def test_results_of_a_fit_are_in_the_file_of_the_flow(tmp_path):
     x, context = file_cases.inputs_of(flow)
     before = loaded.transforms[-1].mean.copy()
     assert loaded.fit(10.0 + x, context, epochs=1, progress=False, seed=0).best_epoch is not None
-    np.testing.assert_array_equal(loaded.transforms[-1].mean, before)  # like a second fit of the flow itself
+    np.testing.assert_array_equal(loaded.transforms[-1].mean, before)  # the mean stays, as in a second fit of a flow
 
 
 def test_a_loaded_flow_can_be_changed_sliced_and_converted(tmp_path):
@@ -235,7 +235,7 @@ def public_kinds():
 
 def test_every_public_transform_base_and_flow_can_be_saved():
     of_rows = {name for name, kind in _stored.KINDS.items() if not issubclass(kind, Sequential)}
-    of_rows -= {"MixedDensity"}  # saved in tests/tables, because no other reader has it
+    of_rows -= {"MixedDensity"}  # tests/tables saves this class, because no other reader has it
     assert of_rows == public_kinds(), "a class lacks @storable, _header and _from_file"
 
 
@@ -273,14 +273,14 @@ def test_a_class_of_the_caller_is_refused(tmp_path):
 
 
 def assert_results_close(got, want, dtype):
-    """Compare with the rounding of three networks of three layers, relative to the magnitudes of summed terms."""
+    """Compare up to the rounding of three networks of three layers, relative to the magnitudes of summed terms."""
     magnitude = max(np.square(want["z"]).max(), 1.0)
     for key, array in got.items():
         cases.assert_close(array.astype(dtype), want[key], magnitude=magnitude, depth=12)
 
 
 def judged(path, module, x, context):
-    """The results of a file for rows by the reader that knows docs/files.md alone; the reference computes."""
+    """The results of a file for these rows by the reference, which reads it by docs/files.md alone."""
     judge = safetensors_reader.read(path)
     if isinstance(module, hr.Ensemble):
         z = judge.members[0].to_latent(x, context)[0]
@@ -331,7 +331,7 @@ def test_the_documentation_shows_a_true_header_and_computes_the_density():
 
 @pytest.mark.parametrize("path", OLD, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_files_of_every_version_have_their_recorded_results(path):
-    """Results agree to rounding, because other instruction sets and versions may round otherwise."""
+    """Results agree up to rounding, because other instruction sets and versions may round differently."""
     module = hr.load(path)
     expected = json.loads(path.with_suffix(".json").read_text())
     dtype = np.dtype(path.stem.split("-")[-1])

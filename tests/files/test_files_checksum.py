@@ -1,4 +1,4 @@
-"""The checksum of a file: a changed file does not load as another model."""
+"""The checksum of a file: a changed file never loads as another model."""
 
 import json
 import struct
@@ -17,7 +17,7 @@ from hostile_files import refused, unsealed
 
 @pytest.mark.parametrize("name", ["maf-context", "everything", "rotation-in-blocks"])
 def test_no_flipped_bit_loads_as_another_model(name):
-    """A sample of the bits of the header and of the values."""
+    """The flipped bits are a sample of the bits of the header and of the values."""
     module = file_cases.EXAMPLES[name]("float32")
     data = files.to_bytes(module)
     generator, refusals = cases.rng("bits", name), 0
@@ -28,7 +28,7 @@ def test_no_flipped_bit_loads_as_another_model(name):
             again = files.from_bytes(bytes(changed))
         except hr.FileFormatError:
             refusals += 1
-        else:  # in the name of the key that has the checksum, or in the spaces behind the header
+        else:  # the bit is in the name of the key that has the checksum, or in the spaces behind the header
             assert files.to_bytes(again) == data
     assert refusals > 1400
 
@@ -41,7 +41,8 @@ def test_a_changed_value_is_reported_as_damage():
 
 
 def test_the_checksum_is_that_of_the_documentation():
-    """CRC-32 of the header and of the tensors' bytes in the order of their names, whatever order they lie in."""
+    """The checksum is the CRC-32 of the header and of the tensors' bytes in the order of their names, whatever their
+    order in the file."""
     module = file_cases.EXAMPLES["everything"]("float64")
     data = files.to_bytes(module)
     metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
@@ -80,7 +81,7 @@ def with_metadata(data, change):
 
 @pytest.mark.costly
 def test_no_flipped_bit_changes_a_note():
-    """Every bit of the header, in which notes are."""
+    """Every bit of the header, which has the notes, is flipped."""
     data, refusals = noted(), 0
     length = int.from_bytes(data[:8], "little")
     for bit in range(64, 64 + 8 * length):
@@ -90,7 +91,7 @@ def test_no_flipped_bit_changes_a_note():
             files.from_bytes(bytes(changed))
         except hr.FileFormatError:
             refusals += 1
-        else:  # in the name of the key that has the checksums, or in the spaces behind the header
+        else:  # the bit is in the name of the key that has the checksums, or in the spaces behind the header
             assert NOTES.items() <= files.notes_of_bytes(bytes(changed)).items()
     assert refusals > 8 * (length - 30)
 

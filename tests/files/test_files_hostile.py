@@ -514,5 +514,5 @@ def test_depth_is_that_of_the_brackets_outside_strings():
 
 
 def test_sizes_are_multiplied_without_overflow():
-    assert math.prod([2**62 + 4, 4]) * 4 > 2**64  # the case of ENTRIES: 64 bytes modulo 2^64
+    assert math.prod([2**62 + 4, 4]) * 4 > 2**64  # the product in ENTRIES is 64 bytes modulo 2^64
     assert (2**62 + 4) * 4 * 4 % 2**64 == 64

@@ -1,4 +1,4 @@
-"""Memory of files: large claims of a header take none, and too little memory is an error and no crash."""
+"""Memory of files: large claims of a header take no memory, and a lack of memory is an error and no crash."""
 
 import json
 import os
@@ -51,7 +51,7 @@ HUGE = {
         base={"kind": "StandardNormal", "features": 3}, transforms=[{"kind": "Inverse", "transform": {}}] * 100_000),
 }  # fmt: skip
 
-# MiB, little beside the claims of these files: the checks of a header's text copy it a few times.
+# A limit in MiB, which is little beside the claims of these files: the checks of a header's text copy it a few times.
 MOST_MEGABYTES = 700
 
 LOADER = """
@@ -75,7 +75,7 @@ for path in sys.argv[1:]:
 @pytest.mark.costly
 @pytest.mark.programs
 def test_huge_claims_are_refused_in_little_memory(tmp_path):
-    """Files are loaded in a separate process, whose peak of memory is read."""
+    """Files are loaded in another process, whose peak of memory is measured."""
     for name, make in HUGE.items():
         (tmp_path / name).write_bytes(make())
     command = [sys.executable, "-c", LOADER, *(str(tmp_path / name) for name in HUGE)]
@@ -103,7 +103,7 @@ def nested(depth):
     return inner
 
 
-# Files of many small parts, each of which takes far more as an object than as text.
+# Files of many small parts, each of which takes far more memory as an object than as text.
 CROWDED = {
     "permutations": lambda: of_features(1, [permutation()] * 200_000),
     "scales": lambda: of_features(1, [{"kind": "Standardize", "features": 1, "mean": [1], "std": [2]}] * 150_000),
@@ -119,19 +119,19 @@ CROWDED = {
 @pytest.mark.programs
 @pytest.mark.parametrize(
     "name",
-    # Scales and rotations are read as permutations are: at night.
+    # By day permutations stand for scales and rotations, which are read in the same way.
     [pytest.param(n, marks=[pytest.mark.nightly] if n in ("scales", "rotations") else []) for n in CROWDED],
 )
 def test_memory_and_time_are_bounded_by_the_size_of_the_file(name, tmp_path):
     data = CROWDED[name]()
-    assert len(data) < 2**24  # none is refused for its size alone
+    assert len(data) < 2**24  # no file is refused for its size alone
     (tmp_path / name).write_bytes(data)
     run = subprocess.run(
         [sys.executable, "-c", LOADER, tmp_path / name], capture_output=True, text=True, check=True, timeout=120
     )
     _, _, grown, seconds = run.stdout.split(",")
     assert float(grown) * 2**20 < 24 * len(data) + 64 * 2**20
-    assert float(seconds) < 30  # most of it where the machine is busy; a second otherwise
+    assert float(seconds) < 30  # a second on an idle machine
 
 
 def test_files_of_the_largest_number_of_parts_are_saved_and_loaded():
@@ -177,9 +177,10 @@ assert set(ends) <= {0, 256} and len(ends) == 2, ends
 @pytest.mark.programs
 @pytest.mark.parametrize("call", ["save", "to_bytes", "load"])
 def test_too_little_memory_is_an_error_and_the_flow_still_works(call, tmp_path):
-    """The limit of memory is raised from the memory in use to enough: some calls fail, others work."""
+    """The limit of memory rises from the memory in use to enough: some calls fail, and others succeed."""
     command = [sys.executable, "-c", SHORT_OF_MEMORY, str(tmp_path / "flow"), call]
-    at_once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # free memory is returned
+    # Free memory is returned to the system at once.
+    at_once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     run = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=240, env={**os.environ, **at_once}
     )

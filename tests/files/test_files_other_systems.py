@@ -1,4 +1,4 @@
-"""Windows, as far as another system can simulate it: no flock, open files cannot be renamed, no fork."""
+"""Windows, as far as another system can simulate it: no flock, no fork, and open files cannot be renamed."""
 
 import errno
 import ntpath
@@ -18,7 +18,7 @@ from headrace._cli import kept_scores as parts
 
 needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are not to be seen")
 
-# The first lines of a process, which make it like one on Windows.
+# The first lines of a process, which make it resemble a process on Windows.
 WITHOUT_POSIX = """
 import os, sys
 import numpy, tqdm
@@ -35,14 +35,14 @@ def is_open(path):
         try:
             if os.path.samefile(f"/proc/self/fd/{file}", path):
                 return True
-        except OSError:  # the folder's own, or no file
+        except OSError:  # the folder's own descriptor, or one without a file
             continue
     return False
 
 
 @pytest.fixture
 def windows(monkeypatch):
-    """Let renaming and removing of open files fail, as on Windows."""
+    """Make renaming and removing of open files fail, as on Windows."""
 
     def refusing(function):
         def checked(*paths):
@@ -128,7 +128,7 @@ def test_temporary_files_of_a_living_process_are_kept(windows, tmp_path):
 def test_a_complete_file_that_waits_for_its_name_is_kept(windows, tmp_path, monkeypatch):
     path, replace = tmp_path / "file", os.replace
 
-    def late(*paths):  # the file is closed by now
+    def late(*paths):  # another process has closed the file by now
         monkeypatch.setattr(os, "replace", replace)
         hr.MAF(3).save(path)
         replace(*paths)

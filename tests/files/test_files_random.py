@@ -1,4 +1,4 @@
-"""Files changed at random load or are refused, and loaded ones can be run."""
+"""Files that are changed at random load or are refused, and loaded objects can be run."""
 
 import copy
 import itertools
@@ -25,7 +25,7 @@ SMALL = ("maf-context", "everything", "rotation-in-blocks", "coupling-alone", "n
 
 
 def try_to_load(data):
-    """Load bytes, or have them refused; run and save a loaded object."""
+    """Load bytes, run and save the object, and return True; return False for bytes that are refused."""
     try:
         module = files.from_bytes(data, allow_non_finite=True)
     except hr.FileFormatError:
@@ -89,7 +89,7 @@ def some(items, most, *key):
 
 
 def places(value, path=()):
-    """Paths to everything inside a JSON value."""
+    """Paths to all values inside a JSON value, at any depth."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in inner:
         yield (*path, key)
@@ -124,7 +124,7 @@ def test_entries_with_anything_anywhere_load_or_are_refused(name, most):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_any_staircase_loads_and_computes_by_its_masks(seed):
-    """Levels and degrees that no constructor makes determine masks, by which results are computed."""
+    """Levels and degrees that no constructor makes determine masks, and results are computed by these masks."""
     generator = cases.rng("staircase", seed)
     features, context = int(generator.integers(1, 6)), int(generator.integers(0, 3))
     hidden = generator.integers(1, 12, generator.integers(0, 4)).tolist()

@@ -1,4 +1,4 @@
-"""Writing files: paths, links and permissions, and the traces of a save that fails or is killed."""
+"""Writing files: paths, links and permissions, and remains of a save that fails or is killed."""
 
 import os
 import pathlib
@@ -71,7 +71,7 @@ def test_permissions_are_those_of_any_new_file_or_of_the_old_one(tmp_path):
 
 
 class _Failing:
-    """A stream that fails when it is written to."""
+    """A stream that fails in its first write."""
 
     def __init__(self, stream, error):
         self.stream, self.error = stream, error
@@ -144,7 +144,7 @@ def names(folder):
 
 
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
-    """A limit of a file's size simulates a full disk."""
+    """A limit of the size of files simulates a full disk."""
     hr.MAF(2).save(tmp_path / "file")
     before = (tmp_path / "file").read_bytes()
     script = """
@@ -185,7 +185,7 @@ def test_temporary_files_of_a_kill_are_removed_by_the_next_save_to_the_path(tmp_
 
 
 def test_temporary_files_of_a_living_process_are_left_alone(tmp_path):
-    """Two saves to one path at once do not disturb each other, and the one that ends last stays."""
+    """Two saves to one path at once do not disturb each other, and the file of the save that ends last stays."""
     script = """
 import os, sys, headrace as hr
 sync = os.fsync
@@ -248,7 +248,7 @@ def test_paths_that_cannot_be_files_are_named_and_left_alone(name, error, patter
 
 
 def test_a_pipe_by_its_name_in_proc_is_refused():
-    """/dev/stdout is a link to /proc behind a pipe, and its target is no path."""
+    """The name /dev/stdout is such a path behind a pipe, and the target of its link is no path."""
     ends = os.pipe()
     try:
         with pytest.raises(OSError, match=r"^path: expected a regular file, got a device, socket or pipe, /proc"):

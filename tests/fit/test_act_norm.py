@@ -1,6 +1,4 @@
-"""The elementwise affine map that a fit starts from its rows: its values, the fits that set them, and those that do
-not.
-"""
+"""`ActNorm`, the elementwise affine map that a fit sets from its rows: its values, and which fits set it or keep it."""
 
 import copy
 
@@ -19,7 +17,7 @@ def rows(n=400, *key):
 
 
 def started(flow, x, context=None, **more):
-    """The flow after the start of a fit to all rows, without a step."""
+    """Fit no step, so that the flow has the values that a fit to all rows starts from."""
     flow.fit(x, context, validation=None, epochs=0, progress=False, **more)
     return flow
 
@@ -34,7 +32,7 @@ def norms_of(flow):
     return [t for t in flow.transforms if isinstance(t, hr.transforms.ActNorm)]
 
 
-# --- the map itself -------------------------------------------------------------------------------------------------
+# --- values and gradients ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("verb", gradients.TRANSFORM_VERBS)
@@ -47,17 +45,17 @@ def test_values_and_gradients(verb, dtype):
     gradients.check(wide, verb, cases.rows(9, 3, "float64"), number_by_number=True)
 
 
-def test_a_fresh_one_is_the_identity(dtype):
+def test_a_fresh_act_norm_is_the_identity(dtype):
     x = cases.rows(9, 3, dtype)
     z, log_det = hr.transforms.ActNorm(3, dtype=dtype).inverse(x)
     cases.assert_same_bits(z, x)
     assert not log_det.any()
 
 
-# --- the start ------------------------------------------------------------------------------------------------------
+# --- the start of a fit ---------------------------------------------------------------------------------------------
 
 
-def test_rows_leave_it_standardised(dtype):
+def test_a_fit_standardises_the_outputs_of_an_act_norm(dtype):
     x = rows()
     flow = started(hr.Flow([hr.transforms.ActNorm(3, dtype=dtype)]), x)
     assert norms_of(flow)[0].is_started
@@ -67,8 +65,8 @@ def test_rows_leave_it_standardised(dtype):
     assert_standard(flow.to_latent(x)[0].astype(float), allowed=1e-4)
 
 
-def test_each_of_a_chain_is_started_behind_those_before_it():
-    """The outputs of each norm, and not only of the last, are standardised, for any networks between them."""
+def test_each_act_norm_of_a_chain_is_started():
+    """A fit standardises the outputs of each ActNorm in a chain, and not only of the last, for any networks between."""
     n, x = 3, rows()
     context = 7.0 + 2.0 * cases.rows(400, 2, "float64", "context")
     chain = [
@@ -114,7 +112,7 @@ def test_training_rows_alone_count():
     assert_standard(flow.to_latent(x)[0])
 
 
-def test_a_later_fit_keeps_it(tmp_path):
+def test_a_later_fit_keeps_an_act_norm(tmp_path):
     flow = started(hr.Flow([hr.transforms.ActNorm(3, dtype="float64")]), rows())
     before = flow.parameters
     for other in (flow, copy.copy(flow), hr.from_bytes(hr.to_bytes(flow))):
@@ -127,7 +125,7 @@ def test_parameters_of_the_caller_are_kept():
     flow = started(hr.Flow([norm, hr.transforms.Inverse(hr.transforms.ActNorm(3, dtype="float64"))]), rows())
     cases.assert_same_bits(flow[0].parameters, norm.parameters)
     assert not norms_of(flow)[0].is_started
-    assert not flow[1].parameters.any()  # inside of an Inverse
+    assert not flow[1].parameters.any()  # the ActNorm inside of an Inverse stays the identity
 
 
 def test_parameters_set_back_to_the_identity_are_kept():
@@ -143,7 +141,7 @@ def test_an_overflow_before_a_fit_leaves_the_identity():
     assert not flow[0].parameters.any()
 
 
-def test_a_fit_goes_on_from_there():
+def test_a_fit_goes_on_from_started_act_norms():
     flow = hr.Flow(
         [
             hr.transforms.ActNorm(3),
@@ -162,8 +160,8 @@ def test_a_fit_goes_on_from_there():
 
 @pytest.mark.usefixtures("one_mixture")
 def test_few_rows_and_the_gaussian_that_stands_in():
-    """Cross-validation starts the norms of each part by itself; the Gaussian has norms that are the identity, and keeps
-    them.
+    """Cross-validation starts the ActNorms of each part by themselves; in a flow that ends as the Gaussian of its rows,
+    the ActNorms are the identity.
     """
     chain = [
         hr.transforms.ActNorm(3),

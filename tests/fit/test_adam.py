@@ -16,14 +16,14 @@ from adam_cases import SETTINGS, STEPS, adamw, flow_of, matrices, numbers_that_c
 def test_steps_match_the_formula(name, learning_rate, dtype):
     flow, settings = flow_of(dtype), SETTINGS[name]
     gradients = random_gradients(flow)
-    decay = settings.get("weight_decay", 0.0) * matrices(flow)  # biases and means may have to be large
+    decay = settings.get("weight_decay", 0.0) * matrices(flow)  # biases and means, which may be large, have no decay
     history = adamw(flow.parameters, gradients, [learning_rate] * STEPS, **{**settings, "weight_decay": decay})
     adam = hr.Adam(flow, learning_rate, **settings)
     for gradient, want in zip(gradients, history, strict=True):
         norm = adam.step(gradient)
-        assert_allclose(norm, np.linalg.norm(gradient.astype(float)), rtol=1e-5)  # before clipping
-        # A parameter moves by some learning rates a step, rounded relative to that and to the parameter. Torch adds
-        # 1e-6 to the norm that it clips by, here a share of 1e-6 or less.
+        assert_allclose(norm, np.linalg.norm(gradient.astype(float)), rtol=1e-5)  # the norm is that before clipping
+        # A parameter moves by a few learning rates a step; errors are relative to that and to the parameter. Torch adds
+        # 1e-6 to the norm by which it clips: a relative change of 1e-6 or less here.
         allowed = (1e-5 if dtype == "float32" else 1e-6 if settings.get("clip") else 1e-12) * STEPS * learning_rate
         allowed += (1e-6 if dtype == "float32" else 1e-14) * np.abs(want)
         assert (np.abs(flow.parameters - want) <= allowed).all()

@@ -34,9 +34,9 @@ def test_the_signature_and_the_help_of_fit_are_those_of_the_table():
         assert f" {name}: {stated[name]} " in text
 
 
-def test_an_estimator_and_the_command_line_take_them():
+def test_an_estimator_and_the_command_line_take_the_arguments_of_a_fit():
     parameters = inspect.signature(FitSettings).parameters
-    own = {"weights", "seed", "group", "matmul", "progress"}  # arguments that it has under another name, or not at all
+    own = {"weights", "seed", "group", "matmul", "progress"}  # an estimator renames or lacks these fields
     assert {name: parameters[name].default for name in FIELDS if name not in own} == {
         name: one.default for name, one in FIELDS.items() if name not in own
     }

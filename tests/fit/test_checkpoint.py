@@ -23,7 +23,7 @@ X = gaussian(600)
 WEIGHTS = cases.rng("checkpoint").uniform(0.5, 1.5, 600)
 CONTEXT = cases.rng("checkpoint").normal(size=(600, 2))
 
-# Parts of a fit beside its steps: stages of weight decay, an end by patience, schedules, no rows held out, dropout.
+# Fits whose state is more than steps: stages of weight decay, an end by patience, schedules, no held-out rows, dropout.
 FITS = {
     "staged decay": {"epochs": 14, "patience": 4, "learning_rate": 2e-2},
     "patience": {"epochs": 300, "patience": 2, "weight_decay": 0.1, "learning_rate": 5e-2},
@@ -39,10 +39,10 @@ CONDITIONAL = {"epochs": 5, "context": CONTEXT}
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """Fits without `epochs` take few of them, and try a cosine with few rows."""
+    """Let fits without `epochs` have 6 at most, and let fits of 100 rows try a cosine."""
     monkeypatch.setattr(_plan, "MOST_EPOCHS", 6)
     monkeypatch.setattr(_plan, "MANY_FOR_COSINE", 100)
-    monkeypatch.setattr("headrace._fit.fit.STEPS", 12)  # of trials
+    monkeypatch.setattr("headrace._fit.fit.STEPS", 12)  # a trial has 12 steps
 
 
 def flow_for(name, dtype):
@@ -74,16 +74,16 @@ def assert_same_fit(one, other):
             seconds = getattr(history, field.name)
             assert len(seconds) == len(getattr(other_history, field.name))
             assert (np.diff(seconds) > 0).all()
-        elif field.name != "elapsed":  # seconds, too
+        elif field.name != "elapsed":  # the elapsed seconds differ between runs
             np.testing.assert_equal(getattr(history, field.name), getattr(other_history, field.name), field.name)
 
 
 class Killed(BaseException):
-    """An exception in place of the end of the process, which the library does not handle."""
+    """An exception that the library does not handle, in place of the end of the process."""
 
 
 class Kill:
-    """Stops a fit at a step, before or after the optimiser took it."""
+    """Stops a fit at a chosen step, before or after the optimiser takes the step."""
 
     def __init__(self, monkeypatch, error):
         self.steps, self.at, self.error, whole = 0, None, error, _run.Adam.step
@@ -105,7 +105,7 @@ class Kill:
 
 @pairwise(name=[*FITS, "conditional"], every=[0.0, "epoch", "3 epochs"], dtype=["float32", "float64"])
 def test_a_fit_goes_on_from_any_step(name, every, dtype, tmp_path, monkeypatch):
-    """The fit is killed again and again, at random steps, until it ends."""
+    """A fit that is killed at random steps, again and again, ends like a fit that was never killed."""
     kill, path = Kill(monkeypatch, Killed()), tmp_path / "fit.state"
     want = fit(name, dtype)
     rng, total = cases.rng("kill", name, str(every), dtype), kill.steps
@@ -130,7 +130,7 @@ def test_a_fit_goes_on_from_any_step(name, every, dtype, tmp_path, monkeypatch):
 
 
 def test_a_fit_of_shifts_and_scales_goes_on_as_its_trials_chose(dtype, tmp_path, monkeypatch):
-    """The fit is killed again and again after its trials."""
+    """A fit that is killed again and again after its trials goes on without new trials."""
     monkeypatch.setattr("headrace._fit.trials.AFFINE", ((2.0, 1.0, 1.5),))
     kill, path = Kill(monkeypatch, Killed()), tmp_path / "fit.state"
 
@@ -147,19 +147,19 @@ def test_a_fit_of_shifts_and_scales_goes_on_as_its_trials_chose(dtype, tmp_path,
             fitted(**kept)
     kill.after(0)
     assert_same_fit(fitted(**kept), want)
-    assert kill.steps == 4  # the last ones, and no trials
+    assert kill.steps == 4  # only the last four steps are taken, and no trials
 
 
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("steps", [1, 18, 19, 60])
 def test_an_interrupted_fit_goes_on(steps, before, dtype, tmp_path, monkeypatch):
-    """Ctrl-C, also between a step and its count, writes the state at once for any interval."""
+    """Ctrl-C writes the state at once, for any interval of checkpoints, also between a step and its count."""
     kill, path = Kill(monkeypatch, KeyboardInterrupt()), tmp_path / "fit.state"
     want = fit("staged decay", dtype)
     total = kill.steps
     kill.after(steps, before)
     kept = {"checkpoint": path, "checkpoint_every": 1e9}
-    if steps == 1:  # no weights are better than fresh ones
+    if steps == 1:  # after one step no weights are better than those of the fresh flow
         with pytest.raises(KeyboardInterrupt):
             fit("staged decay", dtype, **kept)
     else:
@@ -212,7 +212,7 @@ print(steps, history.stopped)
 @pytest.mark.costly
 @pytest.mark.programs
 def test_a_process_that_ends_at_once(tmp_path):
-    dtype = "float32"  # both tests above
+    dtype = "float32"  # the tests above have both dtypes
 
     def run(path, at):
         arguments = [sys.executable, "-c", textwrap.dedent(CHILD), str(path), dtype, str(at)]
@@ -232,13 +232,13 @@ def test_a_process_that_ends_at_once(tmp_path):
     with np.load(tmp_path / "whole.npz") as want, np.load(tmp_path / "parts.npz") as got:
         for name in want.files:
             cases.assert_same_bits(got[name], want[name])
-    assert sorted(os.listdir(tmp_path)) == ["parts.npz", "whole.npz"]  # no temporary files, no states
+    assert sorted(os.listdir(tmp_path)) == ["parts.npz", "whole.npz"]  # temporary files and states are gone
 
 
 @pytest.mark.costly
 @pytest.mark.usefixtures("one_mixture")
 def test_few_rows_begin_anew_with_the_same_bits(tmp_path, monkeypatch):
-    """Cross-validation keeps no state."""
+    """Cross-validation writes no checkpoint, so that a killed fit of few rows begins again."""
     path, x = tmp_path / "fit.state", gaussian(60)
     keywords = QUIET | {"learning_rate": 2e-2}
     want = small()
@@ -254,7 +254,7 @@ def test_few_rows_begin_anew_with_the_same_bits(tmp_path, monkeypatch):
 
 
 def stopped(path, monkeypatch, x=X, **more):
-    """A file of a fit under way."""
+    """Write the checkpoint of a fit that Ctrl-C stops at its twentieth step."""
     with monkeypatch.context() as patch:
         Kill(patch, KeyboardInterrupt()).after(20)
         fit_other(path, x=x, **more)
@@ -269,7 +269,7 @@ def fit_other(path, flow=None, x=X, context=None, **more):
 
 def test_another_fit_is_refused_with_the_difference(tmp_path, monkeypatch):
     path = tmp_path / "fit.state"
-    monkeypatch.setattr(_rows, "CHUNK", 100)  # rows are summed some at a time, to the last
+    monkeypatch.setattr(_rows, "CHUNK", 100)  # the checksum of the rows is computed in chunks, up to the last row
     stopped(path, monkeypatch)
     held = path.read_bytes()
     moved = X.copy()
@@ -295,7 +295,7 @@ def test_another_fit_is_refused_with_the_difference(tmp_path, monkeypatch):
         cases.assert_same_bits(flow.parameters, before)
         assert flow.transforms[-1].is_identity
     assert path.read_bytes() == held
-    fit_other(path, learning_rate=np.float64(1e-2), epochs=np.int64(5))  # the same numbers
+    fit_other(path, learning_rate=np.float64(1e-2), epochs=np.int64(5))  # equal values are the same settings
     assert not path.exists()
 
 
@@ -368,7 +368,7 @@ def test_a_failed_write_ends_the_fit_with_its_best_weights(tmp_path, monkeypatch
 
 
 def test_the_state_of_adam(dtype):
-    """The state of one optimiser is set in another, whose later steps are the same."""
+    """An optimiser that takes over the state of another takes the same later steps."""
     flow = small(dtype, transforms=2)
     other = small(dtype, transforms=2)
     x = gaussian(100)
@@ -392,7 +392,7 @@ def test_the_state_of_adam(dtype):
 
 
 def test_a_time_budget_and_a_checkpoint(tmp_path):
-    """A fit that its time budget ended is in the file, and goes on with another budget."""
+    """A fit that ends by its time budget leaves its checkpoint, and goes on with a new budget."""
     path, losses = tmp_path / "fit.state", []
     for _ in range(3):
         history = fit_other(path, epochs=10**6, patience=None, time_budget=0.3, checkpoint_every=1e9)

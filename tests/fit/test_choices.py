@@ -1,4 +1,4 @@
-"""The end of a fit's stages, and comparisons of flows beyond chance."""
+"""Stages of a fit end without a gain, and comparisons of flows allow for chance."""
 
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ def stages_of(tries_cosine=False, **settings):
 
 def test_a_stage_without_a_gain_is_the_last():
     stages, history = stages_of(), History()
-    stages.tried(0, 2.0, history)  # the state before the first step
+    stages.tried(0, 2.0, history)  # the loss is 2.0 before the first step
     stages.tried(1, 1.0, history)
     assert stages.next_stage(1)
     stages.tried(2, 1.5, history)
@@ -27,7 +27,7 @@ def test_a_stage_without_a_gain_is_the_last():
 
 
 def paused_stages(halfway=1.5, paused=1.0):
-    """Stages of 60 epochs, ten of which have passed, with these losses after five and ten of them."""
+    """Stages of 60 epochs after ten of them: the loss is `halfway` after five epochs, and `paused` after ten."""
     stages, history = stages_of(tries_cosine=True, patience=40), History()
     for epoch, loss in ((0, 2.0), (5, halfway), (10, paused)):
         stages.tried(epoch, loss, history)
@@ -42,7 +42,7 @@ def test_a_cosine_comes_early_and_ends_the_fit_where_it_is_clearly_better():
     assert not stages.waited(24)  # the best epoch is the tenth
     assert (stages.done(100, 10), stages.done(250, 10)) == (0.0, 1.0)
     assert (history.weight_decay, history.schedule) == (1.0, "constant")
-    stages.tried(25, 0.49, history)  # the second half of the epochs before gained 0.5
+    stages.tried(25, 0.49, history)  # the cosine gained 0.51, and epochs 5 to 10 gained 0.5
     assert (history.weight_decay, history.schedule, history.weight_decays[4.0]) == (4.0, "cosine", 0.49)
     assert not stages.next_stage(25)
     assert (stages.now.decay, stages.of_the_last_schedule([*range(25)])) == (4.0, [*range(10, 25)])
@@ -59,7 +59,7 @@ def test_decays_go_on_where_the_cosine_was_not_clearly_better():
     assert stages.waited(46)
     assert stages.next_stage(46)  # the first decay has gained
     assert (stages.now.decay, stages.now.schedule) == (0.2, "constant")
-    assert not stages.next_stage(66)  # the second one has not, and the cosine does not come again
+    assert not stages.next_stage(66)  # the second decay has not gained, and the cosine is not tried again
 
 
 def test_a_cosine_after_early_ends_has_their_epochs_and_is_last():
@@ -81,14 +81,14 @@ def test_without_time_for_a_cosine_the_decays_go_on():
 
 
 def test_decays_that_follow_one_another_have_twice_the_epochs():
-    """Fits without held-out rows, or with a given decay, have the usual number of epochs."""
+    """Fits without held-out rows, or with the argument `weight_decay`, have the usual number of epochs."""
 
     def epochs(rows=5000, judged=True, **given):
         return Plan.of(hr.MAF(2), rows, Arguments(**given), judged=judged).epochs
 
     assert epochs() == 2 * epochs(judged=False) == 2 * epochs(weight_decay=None) == 2 * epochs(weight_decay=0.1) == 600
     assert epochs(schedule="cosine") == epochs(patience=None) == 300
-    assert epochs(rows=60_000) == epochs(rows=60_000, judged=False)  # the decay is the least one already
+    assert epochs(rows=60_000) == epochs(rows=60_000, judged=False)  # fits of 60,000 rows begin with the least decay
     assert epochs(epochs=7) == 7
 
 
@@ -102,7 +102,7 @@ def test_a_cosine_is_tried_by_default_with_many_rows():
     for make in (hr.MAF, hr.IAF, hr.RealNVP):
         assert plan(make=make).tries
         assert not plan(make=make, optimizer="adam").tries_cosine
-    assert not plan(make=hr.PlanarFlow).tries  # without networks
+    assert not plan(make=hr.PlanarFlow).tries  # planar flows have no networks
     for more in (
         {"rows": 7999},
         {"rows": 60_000},
@@ -140,7 +140,7 @@ def test_better_within_the_standard_error_is_not_clearly_better():
 
 def test_the_standard_error_is_that_of_the_mean():
     """The standard error of 100 rows is a tenth of the deviation of one row."""
-    than, weights, losses = np.zeros(100), np.ones(100), np.tile([-1.3, 0.7], 50)  # a mean gain of 0.3, deviation 1
+    than, weights, losses = np.zeros(100), np.ones(100), np.tile([-1.3, 0.7], 50)  # the mean gain is 0.3, deviation 1
     assert clearly_better(losses, than, weights)
-    weights[1] = 60.0  # (50 * 1.3 - 109 * 0.7) / 159 is below 0
+    weights[1] = 60.0  # the weighted mean gain, (50 * 1.3 - 109 * 0.7) / 159, is below 0
     assert not clearly_better(losses, than, weights)

@@ -1,4 +1,4 @@
-"""Columns that count the rows, and identifiers."""
+"""A fit recognises columns that count the rows, and columns of identifiers."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_identifiers_have_another_whole_number_in_each_row(name):
 
 
 def test_long_float32_counters():
-    """Numbers above 2^24 are rounded, as those of the column are."""
+    """A float32 column that counts beyond 2^24 is recognised, although float32 rounds its values."""
     assert found(np.arange(2**24 + 9, dtype="float64").astype("float32")[:, None])
 
 
@@ -74,7 +74,7 @@ def test_few_rows_count_by_accident(rows):
 
 
 def test_the_command_line_names_columns_left_out(tmp_path, capsys):
-    """The standard error has their names, unless columns were chosen."""
+    """The command line names the columns that it leaves out on standard error, unless `--columns` chooses columns."""
     path, to = tmp_path / "saved.csv", str(tmp_path / "flow.safetensors")
     np.savetxt(path, table(np.arange(ROWS))[:, ::-1], delimiter=",", header=",a,b", comments="")
     command = ["fit", str(path), "-o", to, "--epochs", "1", "--transforms", "1", "--hidden", "4", "--quiet"]

@@ -29,7 +29,7 @@ def short(monkeypatch):
 
 @pytest.fixture
 def weak(short, monkeypatch):
-    """The decay of fits of more rows."""
+    """Let fits have the decay of fits with more rows."""
     monkeypatch.setattr(_plan, "DECAY_BY_ROWS", 25.0)
 
 
@@ -38,7 +38,7 @@ def small():
 
 
 def bent(rows, *key):
-    """Rows that a constant rate of large steps, without a running mean, learns roughly."""
+    """Rows that a fit with a large constant learning rate and no running mean learns only roughly."""
     x = gaussian(rows, "bent", *key)
     x[:, 1] += np.square(x[:, 0])
     return x
@@ -51,14 +51,14 @@ def thin_ring(rows, *key):
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
-START, OWN = 6, 10  # epochs before the cosine in such short fits by Adam, and of the cosine
+START, OWN = 6, 10  # epochs before the cosine, and of the cosine, in fits by Adam with the fixture `short`
 ROUGH = {"learning_rate": 0.2, "average": None, "batch_size": 32}
 
 optimizers = pytest.mark.parametrize("optimizer", ["adam", "auto"])
 
 
 def fits_of(rows, make, **settings):
-    """The default fit, and one of stages alone."""
+    """Fit with the default schedule and with the constant one, and return each flow with its history."""
     found = []
     for schedule in ("auto", "constant"):
         flow = make()
@@ -67,10 +67,10 @@ def fits_of(rows, make, **settings):
 
 
 def test_a_cosine_is_taken_where_held_out_rows_gain(weak):
-    """The cosine ends the fit, which is as good as one of more epochs.
+    """The cosine ends the fit, and the flow is as good as one that was fitted for more epochs.
 
-    Its gain is 0.06 to 0.10 in 16 fits, of rows that differ by 1e-6 and with multiply-adds and without them; at the
-    rate of ROUGH it may be a loss.
+    The cosine gains 0.06 to 0.10 in 16 fits, of rows that differ by 1e-6 and with multiply-adds and without them; at
+    the learning rate of ROUGH the cosine may lose.
     """
     new, settings = bent(3000, "new"), {**ROUGH, "learning_rate": 0.05}
     (flow, history), (plain, before) = fits_of(bent(1200), small, **settings, optimizer="adam", seed=7)
@@ -88,7 +88,7 @@ def test_a_cosine_is_taken_where_held_out_rows_gain(weak):
 
 
 def test_a_cosine_is_dropped_where_held_out_rows_lose(short):
-    """The stages then go on, and are as good as without a cosine."""
+    """The stages go on after a cosine that loses, and end with a loss as good as that of a fit without a cosine."""
     (flow, history), (_, before) = fits_of(
         thin_ring(1000), lambda: hr.NSF(2, transforms=2, hidden=(16,)), optimizer="adam"
     )
@@ -128,7 +128,7 @@ def shifts_and_scales():
     return hr.MAF(3, transforms=1, hidden=(16,))
 
 
-def test_flows_of_shifts_and_scales_try_none_by_adam(weak):
+def test_flows_of_shifts_and_scales_try_no_cosine_by_adam(weak):
     (flow, history), (plain, before) = fits_of(bent(1200), shifts_and_scales, optimizer="adam", **ROUGH)
     assert len(history.train_loss) == len(before.train_loss)
     cases.assert_same_bits(flow.parameters, plain.parameters)
@@ -141,7 +141,7 @@ def test_flows_of_shifts_and_scales_try_none_by_adam(weak):
 
 
 def test_flows_of_shifts_and_scales_go_on_by_muon_after_their_trials(weak):
-    """Fits with a cosine are better than stages after as many epochs."""
+    """Fits of flows of shifts and scales by Muon have lower losses than stages of decay after as many epochs."""
     (_, history), (_, before) = fits_of(bent(1200), shifts_and_scales, batch_size=32)
     assert history.schedule == "cosine"
     assert history.epochs < before.epochs
@@ -150,7 +150,7 @@ def test_flows_of_shifts_and_scales_go_on_by_muon_after_their_trials(weak):
 
 @pytest.mark.parametrize("gains", [False, True])
 def test_fits_of_shifts_and_scales_go_on_with_less_decay_where_it_gains(gains, weak, monkeypatch):
-    monkeypatch.setattr(_trials, "LATE", 0.0)  # no trial overfits
+    monkeypatch.setattr(_trials, "LATE", 0.0)  # no trial counts as one that overfits
     monkeypatch.setattr(_trials, "mean_beyond", lambda *given: 1.0 if gains else -1.0)
     group = hr.distributed.local()
     rows = hr.distributed.shards(bent(1200), group, rows=300)
@@ -161,7 +161,7 @@ def test_fits_of_shifts_and_scales_go_on_with_less_decay_where_it_gains(gains, w
 
 
 def test_a_cosine_begins_with_the_best_weights_so_far(weak):
-    """The loss of its first epoch is near those before."""
+    """The loss of the first epoch of the cosine is near that of the epoch before."""
     losses = small().fit(bent(1200), optimizer="adam", **ROUGH, **QUIET).train_loss
     assert abs(losses[START] - losses[START - 1]) < 0.5 * (losses[0] - losses[START - 1])
 
@@ -175,7 +175,7 @@ def test_streams_and_groups_try_a_cosine_too(weak, optimizer):
         history = small().fit(rows, **settings, **QUIET, **more)
         decays = [4, 1] if optimizer == "auto" else [4]
         assert any(one == pytest.approx(decay * 25 / 1080) for one in history.weight_decays for decay in decays)
-        assert len(set(history.learning_rate)) >= 5  # where the trial overfits, a cosine of few epochs
+        assert len(set(history.learning_rate)) >= 5  # the cosine has few epochs where the trial overfits
 
 
 def test_a_stream_in_memory_has_the_bits_of_an_array(weak):
@@ -203,7 +203,7 @@ def test_a_budget_without_enough_time_leaves_a_cosine_out(short, monkeypatch):
 
 
 class Stood:
-    """A run whose held-out rows have this loss at its best epoch; it has no best epoch where the loss is not finite."""
+    """A run whose held-out rows have the loss `loss` at its best epoch; without a finite loss no epoch is the best."""
 
     def __init__(self, loss, best):
         self.flow, self.plan, self.clock = loss, SimpleNamespace(epochs=10), Clock()
@@ -214,7 +214,7 @@ class Stood:
 
 
 def searched(losses, *, links=(), shares=None, best=10, bends=True, **settings):
-    """The choices that were tried, and the best one, from losses one after another."""
+    """Return the choices that the search tries, and the best one, if the trials have the losses `losses` in turn."""
     left, tried = iter(losses), []
 
     def made(choice):
@@ -264,7 +264,7 @@ def test_trials_choose_curves_and_residual_columns_by_the_best_rate_and_decay():
     assert best == tried[3]
     tried, best, _ = searched(
         [1.0, 0.9, 0.95, 0.86], links=links, shares=shares
-    )  # 0.04 nats are too little for columns
+    )  # a gain of 0.04 nats is too little for residual columns
     assert (tried[3].links, best) == (links, tried[1])
     assert len(searched([1.0, 0.9], links=links, gaussianize=True)[0]) == 2
 
@@ -280,7 +280,7 @@ def test_a_trial_without_a_finite_loss_does_not_count(monkeypatch):
 
 @pytest.fixture
 def trials(weak, monkeypatch):
-    """The best trials of fits, one after another."""
+    """A list to which each fit adds its best trial."""
     seen, searched = [], fit_module.searched
 
     def noted(*given):

@@ -1,4 +1,4 @@
-"""`fit(effort="high")`: members, their mixture, its student, and the flow's end."""
+"""`fit(effort="high")`: the members, their mixture, the student of the mixture, and the flow that a fit returns."""
 
 import math
 import sys
@@ -26,7 +26,8 @@ from headrace.choosing.run import _SuccessiveHalving
 from interrupts import ctrl_c
 from terminal import Stream
 
-pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:fit. no epoch:RuntimeWarning")]  # whole fits
+# The tests run whole fits.
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:fit. no epoch:RuntimeWarning")]
 HIGH = QUIET | {"effort": "high", "epochs": 3}
 
 
@@ -47,7 +48,7 @@ def test_high_effort_is_no_worse_on_held_out_rows_than_normal_effort(seed):
 
 @pytest.mark.parametrize("which", ["student", "0: the flow's own fit"])
 def test_the_flow_is_the_one_that_history_names(which, monkeypatch):
-    """The losses of student and member are changed so that each wins once; the flow has the densities of the winner."""
+    """The flow has the densities of the winner; raised losses let the student win once, and a member once."""
     x, held = bent(700), bent(300, "held")
     finished = _effort.finished
 
@@ -72,7 +73,7 @@ def test_the_flow_is_the_one_that_history_names(which, monkeypatch):
 
 @pytest.mark.costly
 def test_a_student_is_better_than_one_fit(monkeypatch):
-    """A student with more steps than members is better than the fit of the same flow, and near the mixture."""
+    """A student with more steps than the members have is better than the fit of its flow, and near the mixture."""
     monkeypatch.setattr(_effort, "STEPS", 1500)
     monkeypatch.setattr(_effort, "SAMPLES", 30_000)
     x, new = gaussian(700), gaussian(4000, "new")
@@ -107,14 +108,14 @@ def test_the_flow_may_become_a_member_of_its_structure(monkeypatch):
 
     monkeypatch.setattr(_effort, "finished", judged)
     flow = flow_of()
-    with hr.threads(1):  # one member after another
+    with hr.threads(1):  # with one thread members are fitted in turn
         history = flow.fit(bent(600), keep=True, **HIGH)
     assert (history.chosen, history.best_loss) == ("again", 4.0)
     cases.assert_same_bits(flow.parameters, history.members[2].parameters)
 
 
 def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    """The fit is killed among the members, then in the student; finished flows take no further steps."""
+    """A fit that is killed among the members, then in the student, goes on; finished flows take no further steps."""
     steps, left, step = [], [], hr.Adam.step
 
     def counted(adam, gradient):
@@ -126,7 +127,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr(hr.Adam, "step", counted)
     monkeypatch.setattr(_effort, "SAMPLES", 2000)
     kept = {"checkpoint": tmp_path / "state", "checkpoint_every": "epoch"}
-    with hr.threads(1):  # one member after another
+    with hr.threads(1):  # with one thread members are fitted in turn
         want, flow = flow_of(), flow_of()
         history = want.fit(bent(600), **HIGH)
         total = len(steps)
@@ -265,7 +266,7 @@ def test_a_flow_that_was_fitted_goes_on():
 
 @contextmanager
 def traced():
-    """A list that gets, at the end of the block, the largest number of bytes of arrays beyond those before it."""
+    """A list that gets, at the end of the block, the peak size in bytes of arrays beyond those before the block."""
     most = []
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
@@ -275,7 +276,7 @@ def traced():
 
 
 def test_rows_of_the_student_need_little_more_memory_than_their_size(monkeypatch):
-    """Samples are drawn in parts, and the training rows are not copied in float64 as a whole."""
+    """Samples of the mixture are taken in parts, and the training rows are never copied to float64 as a whole."""
     monkeypatch.setattr(_effort, "SAMPLES", 80_000)
     x = cases.rng("memory").standard_normal((60_000, 40)).astype("f4")
     flows = [hr.MAF(40, transforms=1, hidden=(8,), seed=seed) for seed in (0, 1)]
@@ -290,7 +291,7 @@ def test_rows_of_the_student_need_little_more_memory_than_their_size(monkeypatch
 
 
 def test_moments_of_rows_take_three_parts():
-    """The part before, the part itself in float64, and one array for all that is computed of it."""
+    """Moments take three arrays: the chunk before, the chunk in float64, and one for values computed from the chunk."""
     x = np.ones((3 * CHUNK, 20), np.float32)
     x[0] = 3.0
     rows = ArrayRows(Data(x, None, None))
@@ -358,7 +359,7 @@ def test_ctrl_c_before_the_flow_has_better_weights(threads, monkeypatch, set_thr
 
     def slow(run, *given):
         found = step(run, *given)
-        time.sleep(0.2 if calls and threads > 1 else 0.0)  # the main thread stops the others
+        time.sleep(0.2 if calls and threads > 1 else 0.0)  # a pause gives the main thread time to stop the others
         return found
 
     monkeypatch.setattr(_run.ArrayRun, "_find_gradient", slow)
@@ -420,7 +421,7 @@ def test_auto_ends_with_a_fit_of_high_effort(keep):
 
 
 def test_auto_keeps_two_thirds_of_the_time_for_high_effort(monkeypatch):
-    """The search ends by a third of the seconds, and the rest limits the fit with high effort."""
+    """The search ends within a third of the time budget, and the fit with high effort has the rest."""
     given, fit = [], hr.NSF.fit
 
     def without_search(search, *rest):
@@ -438,7 +439,7 @@ def test_auto_keeps_two_thirds_of_the_time_for_high_effort(monkeypatch):
 
 
 def test_a_residual_nsf_can_be_its_own_member():
-    """A student with residual blocks has the structure of some members, so that it can become these."""
+    """A student with residual blocks has the structure of some members, so that it can become one of them."""
     flow = hr.NSF(2, residual=True)
     history = flow.fit(bent(600), **(HIGH | {"epochs": 1}))
     assert [one.split(": ")[-1] for one in history.tried][:2] == ["the flow's own fit", "NSF with residual blocks"]

@@ -10,12 +10,13 @@ from fitting import QUIET
 from headrace._fit import few_rows as _few_rows
 from headrace._fit import high_effort as _effort
 
-pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:fit. no epoch:RuntimeWarning")]  # whole fits
+# The tests run whole fits.
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:fit. no epoch:RuntimeWarning")]
 
 
 @pytest.fixture
 def few(one_mixture, monkeypatch):
-    """Short fits: 20 epochs of members, and few steps of those that learn from samples."""
+    """Make fits short: 20 epochs of members, and few steps of flows that learn from samples."""
     for module, steps in ((_few_rows, "STEPS"), (_effort, "STEPS_OF_FEW")):
         monkeypatch.setattr(module, steps, 300)
         monkeypatch.setattr(module, "SAMPLES", 4000)
@@ -26,7 +27,7 @@ def few(one_mixture, monkeypatch):
 @pytest.mark.costly
 @pytest.mark.parametrize("context", [0, 1])
 def test_few_rows_are_judged_by_cross_validation(context, few):
-    """Members have equal weights; with context, of which there are no mixtures of normal densities, NSFs and MAFs."""
+    """Members have equal weights; with context, which no mixture of normal densities takes, all are NSFs and MAFs."""
     x, given = bent(90), bent(90, "given")[:, :context] if context else None
     flow, plain = (flow_of(context=context) for _ in range(2))
     want = plain.fit(x, given, batch_size=64, **QUIET)
@@ -46,7 +47,7 @@ def test_a_student_of_few_rows_has_the_loss_of_the_mixture_and_what_it_loses_to_
     seen, kept, fitted = [], _effort.HeldOut, _effort._HighEffort._fit_student
     monkeypatch.setattr(_effort, "HeldOut", lambda source: seen.append(source) or kept(source))
     monkeypatch.setattr(_effort._HighEffort, "_fit_student", lambda *given: seen.append(fitted(*given)) or seen[-1])
-    # A member learns a mixture all the same.
+    # A member learns from a mixture of normal densities even where the mixture is not clearly better.
     monkeypatch.setattr("headrace._fit.fit.clearly_better", lambda *given: False)
     history = flow_of().fit(bent(90), keep=True, **few)
     assert [one.from_samples for one in history.fits] == [False, True, False, False]
@@ -61,7 +62,7 @@ def test_a_student_of_few_rows_has_the_loss_of_the_mixture_and_what_it_loses_to_
 
 @pytest.mark.costly
 def test_a_killed_fit_of_few_rows_goes_on_to_the_same_bits(few, tmp_path, monkeypatch):
-    """Among the members, then in the student: cross-validation is repeated, its finished steps are not."""
+    """A fit that is killed among the members, then in the student, repeats cross-validation, but no finished steps."""
     steps, left, step, file = [], [], hr.Adam.step, tmp_path / "state.student"
 
     def counted(adam, gradient):
@@ -72,7 +73,7 @@ def test_a_killed_fit_of_few_rows_goes_on_to_the_same_bits(few, tmp_path, monkey
 
     monkeypatch.setattr(hr.Adam, "step", counted)
     kept = {"checkpoint": tmp_path / "state", "checkpoint_every": "epoch"}
-    with hr.threads(1):  # members in turn
+    with hr.threads(1):  # with one thread members are fitted in turn
         want, flow = flow_of(), flow_of()
         history = want.fit(bent(60), **few)
         total = len(steps)
@@ -92,7 +93,7 @@ def test_a_killed_fit_of_few_rows_goes_on_to_the_same_bits(few, tmp_path, monkey
 
 @pytest.mark.costly
 def test_few_rows_gain_by_the_mixture(one_mixture, monkeypatch):
-    """Six columns of two factors, some bent or skewed: new rows have 0.1 nats more than by the default fit."""
+    """High effort gains 0.1 nats on new rows of six columns of two factors, of which some are bent or skewed."""
     for module, steps in ((_few_rows, "STEPS"), (_effort, "STEPS_OF_FEW")):
         monkeypatch.setattr(module, steps, 1000)
     rng = cases.rng("factors")

@@ -1,4 +1,4 @@
-"""Fits of fewer than 500 rows: beginnings, and fits in which training gains nothing."""
+"""Fits of fewer than 500 rows: the states in which training begins, and fits that training does not improve."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,12 @@ import headrace as hr
 from headrace._fit import few_rows
 from headrace._fit.starts import curves, mixture
 
-pytestmark = pytest.mark.long  # whole fits
+pytestmark = pytest.mark.long  # the tests run whole fits
 QUIET = {"progress": False}
 
 
 def clusters(size, *key):
-    """Three far clusters in three columns, of different spreads in a common scale."""
+    """Rows of three clusters, far apart, in three columns; the covariances are multiples of one matrix."""
     rng = cases.rng("clusters", *key)
     root = np.array([[1.0, 0.8, 0.0], [0.0, 0.6, 0.3], [0.0, 0.0, 0.4]])
     which = rng.integers(0, 3, size)
@@ -23,7 +23,7 @@ def clusters(size, *key):
 
 
 def skewed(size, *key):
-    """Exponentials of correlated normal columns: a Gaussian copula."""
+    """Rows of a Gaussian copula: exponentials of correlated normal columns."""
     z = cases.rng("skewed few", *key).standard_normal((size, 3)) @ [[1.0, 0.7, 0.0], [0.0, 0.7, 0.5], [0.0, 0.0, 0.8]]
     return np.exp(z)
 
@@ -85,12 +85,12 @@ def test_unseen_rows_gain_by_curves_of_skewed_columns():
     assert_allclose(curve.forward(z)[0], (new - mean) / std, rtol=1e-6, atol=1e-6)
 
 
-def test_columns_that_do_not_gain_have_none():
+def test_columns_that_do_not_gain_have_no_curves():
     z = standardised(cases.rng("normal few").standard_normal((200, 2)))
     assert curves.of_few_rows(z, np.ones(200)) == ()
-    assert curves.of_few_rows(standardised(skewed(30)), np.ones(30)) == ()  # too few rows
+    assert curves.of_few_rows(standardised(skewed(30)), np.ones(30)) == ()  # 30 rows are too few for curves
     assert curves.of_few_rows(standardised(skewed(200)), np.ones(200), circles=[0, 1, 2]) == ()
-    assert curves.of_few_rows(standardised(skewed(200).round(0)), np.ones(200)) == ()  # values that repeat
+    assert curves.of_few_rows(standardised(skewed(200).round(0)), np.ones(200)) == ()  # rounded values repeat
 
 
 # --- fits -------------------------------------------------------------------------------------------------------------

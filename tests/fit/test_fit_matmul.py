@@ -1,4 +1,4 @@
-"""Steps of a fit in bf16: of a flow in bf16, and of one whose own products stay exact."""
+"""Steps of a fit in bf16, for flows whose products are in bf16 or exact."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def made(matmul="exact", **settings):
 
 @pytest.mark.parametrize("rounded", PARTS)
 def test_steps_are_those_of_a_flow_in_bf16(rounded):
-    """Held-out rows are judged by the flow's own products, which it keeps."""
+    """Steps with `matmul` are those of a flow in bf16; the products of the flow itself judge held-out rows."""
     own, mixed, exact, unrounded = made(rounded), made(), made(), made(rounded)
     losses = [
         flow.fit(X, matmul=matmul, **PLAIN).train_loss
@@ -42,7 +42,7 @@ def test_steps_are_those_of_a_flow_in_bf16(rounded):
 
 
 def test_the_optimiser_works_in_place():
-    """No step keeps a reference to the weights, for which the next step would copy them."""
+    """No step keeps a reference to the weights, because the next step would then copy all weights."""
     flow, twin = made(), made().to("cpu", "bf16")
     flow.fit(X, matmul="bf16", **PLAIN)
     first = flow.parameters

@@ -38,7 +38,7 @@ def test_rows_held_out_and_rows_left_are_all_rows_once(rows, held):
     ("rows", "share", "held"), [(1, 0.1, 0), (2, 0.1, 1), (4, 0.5, 2), (4, 0.99, 3), (4, 0, 0), (30, 0.1, 3)]
 )
 def test_a_share_holds_out_at_least_a_row_and_leaves_one(rows, share, held):
-    """A share that rounds to no row holds out one, where there are two or more; a share of 0 holds out none."""
+    """A share that rounds to zero rows holds out one of two or more rows; a share of 0 holds out none."""
     data = Data(np.zeros((rows, 1)), None, None)
     left, out = ArrayRows(data).split(share, np.random.default_rng(0), Caller())
     assert left.size == rows - held
@@ -50,7 +50,7 @@ def test_a_share_holds_out_at_least_a_row_and_leaves_one(rows, share, held):
 
 
 def test_every_row_is_held_out_as_often():
-    """Each split holds out 4 of 20 rows: each row in a fifth of 4000 splits, within five standard deviations."""
+    """In 4000 splits that hold out 4 of 20 rows, each row is held out in a fifth of them, within five deviations."""
     times = np.zeros(20)
     for key in range(4000):
         times[RowPart(20, 4, key * 7919, out=True).all()] += 1
@@ -58,7 +58,7 @@ def test_every_row_is_held_out_as_often():
 
 
 def test_indices_of_a_huge_table_stay_within_64_bits():
-    """Products of indices and numbers of rows do not overflow."""
+    """Products of row indices and counts of rows do not overflow."""
     part = RowPart(1 << 32, 1 << 28, 5)
     rows = part.at(np.array([0, part.size - 1]))
     assert rows[0] in (0, 1)
@@ -85,7 +85,7 @@ def test_an_order_of_a_large_table_reads_few_blocks_at_a_time(monkeypatch):
     assert max(pool.size for pool in pools) <= 4096
     for pool in pools[:-1]:
         assert len(np.unique(pool // 64)) == 4096 // 64
-        assert np.ptp(pool) > 25_000  # but the blocks come from all over the table
+        assert np.ptp(pool) > 25_000  # the blocks of a pool come from all over the table
 
 
 def test_batches_do_not_depend_on_pools(monkeypatch):
@@ -109,7 +109,7 @@ def moments_of(x, weights=None):
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-162, 1e-30, 1.0, 1e154, 1e200, 1e300])
 def test_deviations_of_any_size(scale):
-    """Squares of these values overflow or underflow float64, and deviations do not."""
+    """Moments are right for values whose squares overflow or underflow float64."""
     x = scale * cases.rows(500, 3, "float64")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -158,7 +158,7 @@ def test_constant_columns_are_named():
 
 
 def test_columns_whose_spread_float32_cannot_hold_are_named():
-    """Time stamps: float32 has steps of 128 seconds there."""
+    """A column of time stamps near 1.7e9 is named, because float32 has steps of 128 seconds there."""
     pandas = pytest.importorskip("pandas")
     x = gaussian(300)
     x[:, 2] = 1.7e9 + 30.0 * x[:, 2]
@@ -170,7 +170,7 @@ def test_columns_whose_spread_float32_cannot_hold_are_named():
         small("float64").fit(x.astype("float32"), **SHORT)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", "fit: held-out rows prefer")  # over so short a fit
+        warnings.filterwarnings("ignore", "fit: held-out rows prefer")  # very short fits warn
         small("float64").fit(x, **SHORT)
         x[:, 2] = 1e3 + x[::-1, 0]
         small().fit(x, **SHORT)
@@ -228,7 +228,7 @@ FIT = """
 
 
 def measured(folder, rows, validation=0.1):
-    """MiB of anonymous memory of a fit of a number of rows, and seconds before its first step."""
+    """Fit `rows` rows in a new process; return its anonymous memory in MiB, and the seconds before the first step."""
     generator, path = np.random.default_rng(0), folder / "rows.f32"
     block = generator.standard_normal((1 << 16, 10)).astype(np.float32)
     with open(path, "wb") as file:
@@ -249,7 +249,7 @@ def measured(folder, rows, validation=0.1):
 @pytest.mark.programs
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_fit_of_a_file_takes_no_memory_that_grows_with_its_rows(tmp_path):
-    """Two million rows are 76 MiB; lists of them of 8 bytes, twice, and the rows held out were 38 MiB."""
+    """Two million rows have 76 MiB; two lists of 8-byte indices and a copy of the held-out rows would have 38 MiB."""
     memory, _ = measured(tmp_path, 2_000_000)
     assert memory < 25.0
 
@@ -257,7 +257,7 @@ def test_a_fit_of_a_file_takes_no_memory_that_grows_with_its_rows(tmp_path):
 @pytest.mark.programs
 @pytest.mark.skipif("HEADRACE_LARGE_FILES" not in os.environ, reason="writes 2.3 GiB: set HEADRACE_LARGE_FILES=1")
 def test_the_first_step_of_a_large_file_comes_soon(tmp_path):
-    """60 million rows, 2.2 GiB: bounds with room for a busy machine, because held-out rows are judged first."""
+    """A fit of 60 million rows, 2.2 GiB, judges held-out rows before its first step, on a busy machine within 60 s."""
     memory, seconds = measured(tmp_path, 60_000_000)
     assert memory < 60.0
     assert seconds < 60.0
@@ -280,7 +280,7 @@ def test_rows_without_weight_are_left_out_of_both_parts():
     ],
 )
 def test_advice_on_columns_far_from_zero_names_the_type_that_lost_digits(rows, dtype, advice):
-    """Steps of float32 at 10⁶ are 0.06: rows of that type have lost digits before; a flow of that type loses them."""
+    """Near 10⁶ float32 has steps of 0.06: float32 rows have lost digits before a fit; a float32 flow loses digits."""
     rng = np.random.default_rng(3)
     x = (rng.standard_normal((300, 2)) * [1.0, 5.0] + [0.0, 1e6]).astype(rows)
     flow = hr.MAF(2, transforms=1, hidden=(4,), dtype=dtype)

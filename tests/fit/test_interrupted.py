@@ -1,4 +1,4 @@
-"""Ctrl-C before there are better weights: every kind of fit raises it, and leaves the flow as it was before."""
+"""Ctrl-C before a fit has better weights: every sort of fit raises KeyboardInterrupt, and leaves the flow unchanged."""
 
 import signal
 
@@ -16,7 +16,7 @@ from interrupts import ctrl_c
 
 QUIET = {"progress": False}
 RUN, MARGINALS = "headrace._fit.run:ArrayRun", "headrace._fit.marginals:"
-# Moments of a default fit: a function, and the index of its argument that is the flow, or has it as `flow`.
+# Moments for Ctrl-C in a default fit: a function, and the index of its argument that is the flow or has it as `flow`.
 MOMENTS = {
     "reading the rows": ("headrace._fit.source:RowSource", "moments", None),
     "choosing marginal curves": (MARGINALS, "gaussianizing", None),
@@ -32,14 +32,14 @@ MOMENTS = {
 
 
 def rows(n=2000, features=2, key="interrupted"):
-    """Rows with marginal curves, and with a dependence that a flow learns."""
+    """Rows with skewed columns, and with a dependence that a flow learns."""
     z = cases.rng(key).standard_normal((n, features))
     z[:, 1] += 2.0 * np.sin(2.0 * z[:, 0])
     return np.exp(z).astype("float32")
 
 
 def at(monkeypatch, moment, flow):
-    """Send Ctrl-C at one of the moments of the fit of a flow."""
+    """Send Ctrl-C at `moment`, one of MOMENTS, of the fit of a flow."""
     owner, name, place = MOMENTS[moment]
 
     def is_of_the_flow(*given):
@@ -49,7 +49,7 @@ def at(monkeypatch, moment, flow):
 
 
 def state(flow):
-    """The state of a flow: the bytes of its file, and densities of rows."""
+    """Return the state of a flow: the bytes of its file, and densities of rows."""
     x = cases.rng("state").standard_normal((20, flow.features)).astype("float32")
     context = np.zeros(flow.context, "float32") if flow.context else None
     return hr.to_bytes(flow), flow.log_prob(x, context).tobytes()
@@ -104,10 +104,10 @@ def test_a_second_fit(moment, monkeypatch):
 @pytest.mark.usefixtures("one_mixture")
 @pytest.mark.parametrize("moment", ["before the beginning", "while standardising", "in cross-validation"])
 def test_few_rows(moment, monkeypatch):
-    """Cross-validation chooses their beginning and epochs."""
+    """A fit of few rows is interrupted before and in cross-validation, which chooses its beginning and its epochs."""
     flow = hr.MAF(2, transforms=1, hidden=(8,))
     monkeypatch.setitem(MOMENTS, "before the beginning", ("headrace._fit.start:Start", "begin", 1))
-    if moment == "before the beginning":  # of the flow itself, and not of one that learns from samples
+    if moment == "before the beginning":  # the flow itself begins, and no flow learns from samples
         monkeypatch.setattr("headrace._fit.few_rows.can_mix", lambda flow, source: False)
     monkeypatch.setitem(MOMENTS, "in cross-validation", (RUN, "one_pass", None))
     assert_untouched(flow, lambda: flow.fit(rows(100), **QUIET), at(monkeypatch, moment, flow))
@@ -147,7 +147,7 @@ def test_a_group(owner, name, monkeypatch):
 
 
 def test_epochs_without_better_weights():
-    """The flow has the best weights already, so that an interruption at any time finds no better ones."""
+    """No epoch improves a flow that has the best weights already, so that Ctrl-C at any time leaves it unchanged."""
     flow = hr.Flow([hr.transforms.MaskedAutoregressive(2, (4,)), hr.transforms.Standardize(np.zeros(2), np.ones(2))])
     x = cases.rng("best").standard_normal((4000, 2)).astype("float32")
     passes, whole = [], ArrayRun.one_pass
@@ -178,7 +178,7 @@ def test_an_error_before_there_are_better_weights(monkeypatch):
 
 @pytest.mark.parametrize("moment", ["not_worse_than_a_gaussian", "taking the Gaussian"])
 def test_better_weights_stay_when_the_last_comparison_is_interrupted(moment, monkeypatch):
-    """The flow must not mix both densities: the trained weights behind the Gaussian's links."""
+    """An interrupted comparison leaves no mixture of densities, such as trained weights behind the Gaussian's links."""
     flow, trained = hr.MAF(2, transforms=2, hidden=(16,)), []
     compare = "headrace._fit.fit:", "not_worse_than_a_gaussian"
 
@@ -205,7 +205,7 @@ def test_better_weights_stay_when_the_last_comparison_is_interrupted(moment, mon
 
 
 def test_an_ensemble_whose_first_member_has_nothing_to_keep(monkeypatch, set_threads):
-    set_threads(1)  # one member after another
+    set_threads(1)  # with one thread members are fitted in turn
     ensemble = hr.Ensemble([hr.MAF(2, transforms=1, hidden=(8,), seed=i) for i in range(2)])
     before = [state(flow) for flow in ensemble]
     calls = at(monkeypatch, "in the first epoch", ensemble[0])
@@ -216,7 +216,7 @@ def test_an_ensemble_whose_first_member_has_nothing_to_keep(monkeypatch, set_thr
 
 
 def test_an_ensemble_keeps_the_members_that_were_fitted(monkeypatch, set_threads):
-    set_threads(1)  # one member after another
+    set_threads(1)  # with one thread members are fitted in turn
     ensemble = hr.Ensemble([hr.MAF(2, transforms=1, hidden=(8,), seed=i) for i in range(3)])
     before = [state(flow) for flow in ensemble]
     calls = at(monkeypatch, "in the first epoch", ensemble[1])
@@ -228,7 +228,7 @@ def test_an_ensemble_keeps_the_members_that_were_fitted(monkeypatch, set_threads
 
 
 def test_flow_density(monkeypatch):
-    """An estimator that was fitted before keeps its fit, its names and its table."""
+    """An estimator whose new fit is interrupted keeps its earlier fit, its names and its table."""
     pytest.importorskip("sklearn")
     from sklearn_cases import estimator
 
@@ -252,7 +252,7 @@ def test_flow_density(monkeypatch):
 
 
 def joint(x, context):
-    """Log density and gradient of a normal around the context."""
+    """Return the log density of a normal around the context, and its gradient."""
     away = x - context
     return -0.5 * (away**2).sum(axis=1), -away
 
@@ -260,7 +260,7 @@ def joint(x, context):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        ("headrace.variational.descent:", "judge_of"),  # the context is standardised by then
+        ("headrace.variational.descent:", "judge_of"),  # called after the context is standardised
         ("headrace.variational.descent:Descent", "_judge"),
         ("headrace.variational.descent:PathStep", "__call__"),
     ],
@@ -296,7 +296,7 @@ def test_distill(where, monkeypatch):
     ],
 )
 def test_an_ascent(owner, name, monkeypatch):
-    """No flow exists before; the model keeps the history of the last fit."""
+    """A model whose ascent is interrupted keeps the history of its last fit."""
     x = rows(300)
     model = hr.DualAscentFlow(steps=2, refine=False)
     model.fit(x, **QUIET)
@@ -310,7 +310,7 @@ def test_an_ascent(owner, name, monkeypatch):
 
 @pytest.mark.costly
 def test_an_interrupted_search_keeps_earlier_flows(monkeypatch):
-    """A candidate that is interrupted at the begin of its second round keeps the flow of its first."""
+    """A candidate that is interrupted at the beginning of its second round keeps the flow of its first round."""
     trials, whole = [], Trial.go
 
     def go(self, *given):
@@ -320,7 +320,7 @@ def test_an_interrupted_search_keeps_earlier_flows(monkeypatch):
         return whole(self, *given)
 
     monkeypatch.setattr(Trial, "go", go)
-    # Time enough for a second round on a busy machine; the first one takes a third of it.
+    # The time budget is enough for a second round on a busy machine; the first round takes a third of the budget.
     choice = hr.auto(rows(3000), time_budget=15.0, families=("maf", "realnvp"), progress=False)
     ((trial, flow, before),) = trials
     assert choice.interrupted
@@ -333,7 +333,7 @@ def test_an_interrupted_search_keeps_earlier_flows(monkeypatch):
 
 
 def in_a_later_epoch(monkeypatch):
-    """Ctrl-C in the sixth pass of a fit, when it has better weights than those before it."""
+    """Send Ctrl-C in the sixth pass of a fit, which has better weights by then than at its beginning."""
     passes = []
     monkeypatch.setattr(ArrayRun, "batches", lambda run, of=ArrayRun.batches: passes.append(1) or of(run))
     return ctrl_c(monkeypatch, ArrayRun, "one_pass", lambda run: len(passes) > 4)

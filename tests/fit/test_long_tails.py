@@ -1,4 +1,4 @@
-"""Power-law tails: columns that have some, their curves far out, and fits to such rows."""
+"""Columns with power-law tails: which columns have such tails, their marginal curves far out, and fits to such rows."""
 
 import math
 
@@ -27,7 +27,7 @@ def log_density(curve, x):
 
 @pytest.mark.parametrize("side", [1.0, -1.0], ids=["above", "below"])
 def test_rows_beyond_all_others_have_about_their_density(side):
-    true = stats.burr12(2.0, 1.5)  # the power of distances is -3
+    true = stats.burr12(2.0, 1.5)  # the survival function falls with the power -3
     far = true.isf([1e-4, 1e-5, 1e-6])
     rows = side * drawn(true, 6000, "burr")
     (curve,) = of_sample(Sample(rows, None))
@@ -63,7 +63,7 @@ def test_long_tails_are_detected_by_column(true, is_long):
     ids=lambda value: value.dist.name if hasattr(value, "dist") else "",
 )
 def test_a_standardised_column_is_compared_with_a_normal_one(true, is_long):
-    """3,000 rows distinguish an exponential tail from a normal one, and few normal ones count as longer."""
+    """3,000 rows distinguish an exponential tail from a normal one; few normal columns count as long-tailed."""
     found = []
     for seed in range(20):
         x = np.sort(drawn(true, 3000, "standard", seed)[:, 0])
@@ -76,7 +76,7 @@ def test_a_standardised_column_is_compared_with_a_normal_one(true, is_long):
 
 def test_the_shape_is_that_of_a_power_law_and_a_little_more():
     shapes = [tail_of(np.sort(drawn(stats.genpareto(0.4), 4000, i)[:, 0]), np.ones(4000)).shape for i in range(20)]
-    error = 1.4 / math.sqrt(0.04 * 4000)  # standard error of the most likely shape
+    error = 1.4 / math.sqrt(0.04 * 4000)  # this is the standard error of the most likely shape
     assert 0.4 < np.mean(shapes) < 0.4 + 1.5 * error
     assert np.max(shapes) <= long_tails.STEEPEST
     assert tail_of(np.sort(drawn(stats.genpareto(3.0), 4000, "steep")[:, 0]), np.ones(4000)).shape == 1.0
@@ -87,7 +87,7 @@ def test_tails_depend_on_weights_and_not_on_their_scale():
     weights = cases.rng("weights").integers(1, 4, 3000).astype(float)
     want, found = tail_of(np.repeat(x, weights.astype(int)), np.ones(int(weights.sum()))), tail_of(x, weights)
     assert found.threshold == want.threshold
-    assert found.shape == pytest.approx(want.shape, rel=0.3)  # weighted rows leave fewer
+    assert found.shape == pytest.approx(want.shape, rel=0.3)  # weighted rows are fewer than repeated ones
     scaled = tail_of(x, 1e-100 * weights)
     assert (scaled.threshold, scaled.is_clear) == (found.threshold, found.is_clear)
     assert_allclose([scaled.shape, scaled.scale], [found.shape, found.scale])
@@ -96,7 +96,7 @@ def test_tails_depend_on_weights_and_not_on_their_scale():
 @pytest.mark.parametrize(
     "x", [np.arange(500.0), np.zeros(5000), np.repeat([0.0, 1.0], 2500)], ids=["few", "one", "two"]
 )
-def test_no_tail_without_rows_there(x):
+def test_few_rows_or_values_have_no_tail(x):
     assert tail_of(x, np.ones(x.size)) is None
 
 
@@ -121,7 +121,7 @@ def test_knots_of_tails_keep_the_least_distance():
     assert sizes[0] == long_tails.KNOTS + 1
     assert sizes[0] > sizes[1] > sizes[2] > 0
     assert tail.knots(2.0, 2.5, 0.1) is None
-    assert tail.knots(1.9, 2.5, 1e9) is None  # rows determine it from 2 on
+    assert tail.knots(1.9, 2.5, 1e9) is None  # rows determine the curve from 2 on
 
 
 def test_columns_without_long_tails_stay_straight_beside_others():
@@ -136,7 +136,7 @@ def test_columns_without_long_tails_stay_straight_beside_others():
 
 @pytest.mark.parametrize("narrow", [1e-3, 4e-4, 2e-4])
 def test_a_column_whose_quantiles_lie_close_keeps_its_curve(narrow):
-    """Beside close quantiles `Gaussianize` refuses knots far out: they are set nearer, or left out."""
+    """`Gaussianize` refuses knots far out beside close quantiles: such knots are set nearer, or left out."""
     rows = drawn(stats.t(2.0), 6000, "close")
     spiky = rows.copy()
     spiky[::2] *= narrow
@@ -147,7 +147,7 @@ def test_a_column_whose_quantiles_lie_close_keeps_its_curve(narrow):
 
 @pytest.mark.parametrize("edge", [stats.pareto(2.0), stats.pareto(1.5), stats.lognorm(2.0)])
 def test_a_column_without_room_leaves_others_their_tails(edge):
-    """A sharp edge and a long tail at once are too much for `Gaussianize`: such a column has straight ones."""
+    """A column with a sharp edge and a long tail, too much for one `Gaussianize`, has straight tails."""
     rows = np.hstack([drawn(stats.t(2.5), 6000, "beside"), drawn(edge, 6000, "edge")])
     (both,), (alone,) = of_sample(Sample(rows, None)), of_sample(Sample(rows[:, :1], None))
     assert both.latent.size == alone.latent.size == marginals.MOST
@@ -158,7 +158,7 @@ def test_a_column_without_room_leaves_others_their_tails(edge):
 
 
 def test_one_row_far_out_does_not_prevent_a_curve():
-    """The loss of a normal density comes from this row alone, and the standard error of the loss is as large."""
+    """One row at 500 makes nearly all of the loss of a normal density, whose standard error is as large as the loss."""
     rows = drawn(stats.t(3.0), 3000, "far")
     rows[0] = 500.0
     (curve,) = of_sample(Sample((rows - rows.mean()) / rows.std(), None))
@@ -169,7 +169,7 @@ def test_one_row_far_out_does_not_prevent_a_curve():
 
 
 def student(n, freedom, *key):
-    """Two columns with the tails of a t, which depend on each other there alone."""
+    """Two columns of a multivariate t, which depend on each other in their tails alone."""
     draw = cases.rng("student", *key)
     return draw.standard_normal((n, 2)) / np.sqrt(draw.chisquare(freedom, (n, 1)) / freedom)
 
@@ -181,7 +181,7 @@ def test_a_fit_of_heavy_tails_loses_little_far_out(group):
     flow = hr.NSF(2, transforms=2, hidden=(16,), coupling=True, seed=0)
     more = {"group": hr.distributed.local()} if group else {}
     assert flow.fit({0: x} if group else x, epochs=150, patience=None, progress=False, **more).gaussianized
-    (curve,) = (t for t in flow.transforms if isinstance(t, hr.transforms.Gaussianize))  # none at the latent end
+    (curve,) = (t for t in flow.transforms if isinstance(t, hr.transforms.Gaussianize))  # the latent end has no curve
     assert curve.latent.size == marginals.MOST
     new = student(20_000, freedom, "new")
     truth = stats.multivariate_t(np.zeros(2), np.eye(2), freedom).logpdf(new)
@@ -204,7 +204,7 @@ def _stop_after_the_first(ends):
 
 
 def test_a_fit_without_curves_has_the_tails_of_its_columns(monkeypatch, tmp_path):
-    """Rows beyond all others have about their density, others stay; files keep it, and so does a fit that goes on."""
+    """Rows beyond the training rows have about their true density; files and resumed fits keep these tails."""
     monkeypatch.setattr(marginals, "gain", lambda *given: False)
     true = stats.logistic(0.0, math.sqrt(3.0) / math.pi)
     x = np.concatenate([drawn(true, 3000, "a"), cases.rng("b").standard_normal((3000, 1))], axis=1)
@@ -214,13 +214,13 @@ def test_a_fit_without_curves_has_the_tails_of_its_columns(monkeypatch, tmp_path
     _, tails = (t for t in flow.transforms if isinstance(t, hr.transforms.Gaussianize))
     near = np.linspace(-1.8, 1.8, 9)[:, None] * [1.0, 1.0]
     assert_allclose(tails.inverse(near)[0], near, atol=1e-6)
-    assert_array_equal(tails.inverse(9.0 * np.ones((1, 2)))[0][:, 1], [9.0])  # a normal column stays as it is
+    assert_array_equal(tails.inverse(9.0 * np.ones((1, 2)))[0][:, 1], [9.0])  # a normal column stays unchanged
     assert tails.inverse(np.full((1, 2), 9.0))[0][0, 0] < 5.5
     far = np.array([[7.0, 0.0], [-7.0, 0.0], [9.0, 0.0]])
     wanted = true.logpdf(far[:, 0]) + stats.norm.logpdf(0.0)
     assert_allclose(flow.log_prob(far), wanted, atol=3.0)
     latents = flow.transforms[0].inverse(np.array([[6.0, 6.0], [-6.0, -6.0]]))[0]
-    assert_array_equal(latents[:, 0], [6.0, -6.0])  # one tail is enough
+    assert_array_equal(latents[:, 0], [6.0, -6.0])  # a column with long tails gets no tails in the latents
     assert (np.abs(latents[:, 1]) < 5.0).all()
     assert hr.from_bytes(hr.to_bytes(flow)).log_prob(far).tolist() == flow.log_prob(far).tolist()
     stopped = {"epochs": history.epochs, "checkpoint": tmp_path / "state", "checkpoint_every": "epoch"}
@@ -238,7 +238,7 @@ def test_a_fit_without_curves_has_the_tails_of_its_columns(monkeypatch, tmp_path
 
 
 def test_splines_of_few_rows_end_with_longer_tails():
-    """From 2.5 deviations on latents follow a generalised Pareto distribution; the rest is that of a fit without."""
+    """Latents beyond 2.5 deviations get tails of a generalised Pareto distribution; all others stay unchanged."""
     x, held = (cases.rng("latents", n).standard_normal((n, 2)) for n in (1500, 200))
     for rows in (x, held):
         rows[:, 1] += np.sin(2.0 * rows[:, 0])
@@ -253,7 +253,7 @@ def test_splines_of_few_rows_end_with_longer_tails():
     assert flow.parameters.size == size
     assert_allclose(-flow.log_prob(held).mean(dtype="f8"), history.best_loss, rtol=1e-6)
     drawn = flow.sample(200_000, seed=0)
-    assert 2e-4 < (np.abs(hr.Flow(flow.transforms[1:]).to_latent(drawn)[0]) > 4.0).mean() < 6e-4  # 6e-5 of normal rows
+    assert 2e-4 < (np.abs(hr.Flow(flow.transforms[1:]).to_latent(drawn)[0]) > 4.0).mean() < 6e-4  # a normal has 6e-5
     plain.fit(x, validation=held, gaussianize=False, progress=False)
     affine.fit(x, validation=held, progress=False)
     for other in (plain, affine):
@@ -261,7 +261,7 @@ def test_splines_of_few_rows_end_with_longer_tails():
 
 
 def test_heavy_tails_keep_their_curves_within_two_standard_errors(monkeypatch):
-    """The fit without curves has to be better by more than two standard errors."""
+    """Curves are dropped only where the fit without curves is better by more than two standard errors."""
     asked = []
 
     def gain(*given):

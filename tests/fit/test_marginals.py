@@ -1,4 +1,4 @@
-"""The marginal maps that a fit starts with: which columns get one, gains, and columns that stay unchanged."""
+"""Marginal maps with which a fit starts: which columns get a map, what fits gain, and columns that stay unchanged."""
 
 import types
 
@@ -23,7 +23,7 @@ LATENT = np.linspace(-2.0, 2.0, marginals.KNOTS)
 
 
 def skewed(n, *key):
-    """Three columns that depend on each other, with normal logarithms."""
+    """Three columns that depend on each other and whose logarithms are about normal."""
     normal = cases.rng("skewed", *key).standard_normal((n, 3))
     normal[:, 1] += 0.8 * np.sin(2.0 * normal[:, 0])
     return np.exp(0.8 * normal)
@@ -51,7 +51,7 @@ def test_a_column_becomes_about_normal(column):
     mean, std = rows.mean(), rows.std()
     (curve,) = of_sample(Sample((rows - mean) / std, None))
     z = curve.inverse((new - mean) / std)[0][:, 0]
-    assert stats.kstest(z, "norm").statistic < 0.02  # 1.36 / sqrt(4000) is 0.0215, of which the rows have a part
+    assert stats.kstest(z, "norm").statistic < 0.02  # the 5 % bound for 4000 normal rows is 1.36 / sqrt(4000)
     assert stats.kstest((new[:, 0] - mean) / std, "norm").statistic > 0.03
 
 
@@ -63,15 +63,15 @@ def test_normal_columns_stay_as_they_are_beside_others():
     assert_allclose(curve.slopes[0], 1.0)
     assert np.abs(curve.data[1] - curve.latent).max() > 0.5
     assert of_sample(Sample(rows[:, :1], None)) == ()
-    assert of_sample(Sample(rows, None), [1]) == ()  # a circle
+    assert of_sample(Sample(rows, None), [1]) == ()  # column 1 is a circle
 
 
-def test_few_rows_and_values_that_repeat_get_none():
+def test_few_rows_and_values_that_repeat_get_no_curves():
     draw = cases.rng("few")
     rows = draw.exponential(size=(3000, 1)) - 1.0
     assert of_sample(Sample(rows[:150], None)) == ()
     assert of_sample(Sample(np.round(rows), None)) == ()
-    assert of_sample(Sample(np.where(rows < -0.5, -0.5, rows), None)) == ()  # an atom
+    assert of_sample(Sample(np.where(rows < -0.5, -0.5, rows), None)) == ()  # a value that repeats is an atom
     assert of_sample(Sample(np.zeros((3000, 1)), None)) == ()
     weights = np.where(np.arange(3000) < 150, 1.0, 1e-9)
     assert of_sample(Sample(rows, weights)) == ()
@@ -81,7 +81,7 @@ def test_weights_count_as_rows_that_are_repeated():
     rows = cases.rng("weights").exponential(size=(2000, 1)) - 1.0
     weights = np.arange(2000) % 4
     (weighted,), (repeated,) = of_sample(Sample(rows, weights)), of_sample(Sample(np.repeat(rows, weights, 0), None))
-    inner = slice(4, -4)  # weighted rows leave fewer for the tails
+    inner = slice(4, -4)  # the tails have fewer weighted rows than repeated ones
     x = weighted.data[0, inner]
     assert_allclose(weighted.inverse(x[:, None])[0], repeated.inverse(x[:, None])[0], atol=0.15)
 
@@ -92,7 +92,7 @@ def test_quantiles_go_to_those_of_a_normal_distribution(count):
     curve = of_quantiles(Column.of(rows[:, 0], np.ones(5000)), LATENT[:: (marginals.KNOTS - 1) // (count - 1)])
     assert_allclose(np.mean(rows <= curve.x, axis=0), stats.norm.cdf(curve.z), atol=1e-3)
     inner, chords = curve.slope[1:-1], np.diff(curve.z) / np.diff(curve.x)
-    assert (inner <= 3 * np.minimum(chords[1:], chords[:-1])).all()  # so that the curve does not oscillate
+    assert (inner <= 3 * np.minimum(chords[1:], chords[:-1])).all()  # with steeper slopes the curve would oscillate
 
 
 def test_straight_tails_have_the_most_likely_slope():
@@ -164,7 +164,7 @@ def test_a_sample_comes_from_the_density_of_the_fit():
     flow.fit(x, progress=False, epochs=200)
     drawn, log_prob = flow.sample_and_log_prob(500, seed=1)
     assert_allclose(flow.log_prob(drawn), log_prob, atol=1e-8)
-    assert drawn.min() > -0.5  # the edge at 0, beyond which a normal base with affine maps goes far
+    assert drawn.min() > -0.5  # the rows end at 0, beyond which a normal base with affine maps goes far
     assert np.abs(np.median(drawn, axis=0) - np.median(x, axis=0)).max() < 0.4
 
 
@@ -172,7 +172,7 @@ def test_a_sample_comes_from_the_density_of_the_fit():
     ("rows", "settings", "base"),
     [
         (1200, {"validation": None, "epochs": 200}, None),
-        (1200, {"epochs": 20}, None),  # fewer than 4000 steps
+        (1200, {"epochs": 20}, None),  # 20 epochs have fewer than 4000 steps
         (1200, {}, hr.NormalMixture(3, 2, seed=0)),
     ],
     ids=["nothing held out", "few steps", "modes in the base"],
@@ -233,7 +233,7 @@ def test_bounds_and_circles():
     history = flow.fit(x, gaussianize=True, epochs=3, progress=False)
     assert history.gaussianized
     (curve,) = marginal_of(flow)
-    assert_allclose(curve.data[0], curve.latent)  # a circle stays
+    assert_allclose(curve.data[0], curve.latent)  # the curve of a circle is the identity
     ends = flow.log_prob(np.array([[-np.pi, 1.0, 0.2], [np.pi, 1.0, 0.2], [np.pi - 1e-6, 1.0, 0.2]]))
     assert_allclose(ends, ends[0], rtol=1e-4)
     drawn = flow.sample(500, seed=0)
@@ -256,7 +256,7 @@ def test_only_some_bases_get_curves():
 
 
 def run_of(losses, passes, ran_out_at=None):
-    """In place of a `Run`, with a number of batches a pass, and given losses of held-out rows in turn."""
+    """A stand-in for a `Run` with `passes` passes in a trial, and with the losses of held-out rows in turn."""
     run = types.SimpleNamespace(
         plan=types.SimpleNamespace(batches=-(-marginals.STEPS // passes)),
         clock=types.SimpleNamespace(ran_out=False),
@@ -275,7 +275,7 @@ def run_of(losses, passes, ran_out_at=None):
 
 
 def judged(first, second, has_tails=False, *, passes=1, ran_out_at=None, weights=None):
-    """Whether curves stay, by the losses of held-out rows with and without them: those of each pass, one or four."""
+    """Return whether curves stay, by the losses of held-out rows in each pass with (`first`) and without (`second`)."""
     runs = [
         run_of([np.broadcast_to(np.array(one, float), 4) for one in first], passes),
         run_of([np.broadcast_to(np.array(one, float), 4) for one in second], passes, ran_out_at),
@@ -286,7 +286,8 @@ def judged(first, second, has_tails=False, *, passes=1, ran_out_at=None, weights
     return marginals.gain(*runs, held_out, has_tails)
 
 
-LITTLE, MORE, MOST = [-0.2, 0.2, 0.1, 0.1], [-0.1, 0.2, 0.1, 0.25], [0.1, 0.2, 0.1, 0.2]  # of 0.6, 1.5 and 6 errors
+# Mean losses of 0.6, 1.5 and 6 standard errors.
+LITTLE, MORE, MOST = [-0.2, 0.2, 0.1, 0.1], [-0.1, 0.2, 0.1, 0.25], [0.1, 0.2, 0.1, 0.2]
 NONE = [0, 0, 0, 0]
 
 
@@ -297,7 +298,7 @@ def test_curves_stay_unless_rows_lose_by_more_than_a_standard_error():
     assert [judged([losses], [NONE]) for losses in (LITTLE, MORE, MOST)] == [True, False, False]
 
 
-def test_long_tails_stay_unless_rows_lose_by_more_than_two():
+def test_long_tails_stay_unless_rows_lose_by_more_than_two_errors():
     assert [judged([losses], [NONE], has_tails=True) for losses in (LITTLE, MORE, MOST)] == [True, True, False]
 
 
@@ -326,7 +327,7 @@ def test_a_trial_that_diverged_is_not_taken():
 
 def test_without_time_left_only_passes_of_both_fits_count():
     assert judged([NONE, 9, 9], [MOST, 0, 0], passes=3, ran_out_at=2)
-    assert not judged([NONE, NONE, NONE], [MOST, MOST, MOST], passes=3, ran_out_at=1)  # no loss is known
+    assert not judged([NONE, NONE, NONE], [MOST, MOST, MOST], passes=3, ran_out_at=1)  # no fit has a loss
 
 
 def test_weights_of_held_out_rows_count_in_a_trial():
@@ -388,7 +389,7 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bits(after, tmp_path, monkeyp
     with pytest.raises(Stopped):
         small().fit(x, **kept)
     monkeypatch.undo()
-    monkeypatch.setattr(marginals, "gain", None)  # it is known already
+    monkeypatch.setattr(marginals, "gain", None)  # the gain is known already
     again = small()
     assert again.fit(x, **kept).gaussianized
     assert_array_equal(again.parameters, whole.parameters)
@@ -408,7 +409,7 @@ def test_a_killed_fit_without_curves_repeats_no_trial(tmp_path, monkeypatch):
         patch.setattr(Checkpoint, "epoch_ends", killed)
         with pytest.raises(Stopped):
             small().fit(skewed(900, "killed"), **kept)
-    monkeypatch.setattr(marginals, "gaussianizing", None)  # it is known already
+    monkeypatch.setattr(marginals, "gaussianizing", None)  # the choice is known already
     again = small()
     assert not again.fit(skewed(900, "killed"), **kept).gaussianized
     assert marginal_of(again) == []

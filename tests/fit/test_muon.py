@@ -1,4 +1,4 @@
-"""Muon against NumPy in float64: blocks of staircases and whole matrices, the rest by Adam; threads, fits, refusals."""
+"""Muon has the steps of NumPy in float64, by blocks of masks or whole matrices; the rest has steps of Adam."""
 
 import copy
 
@@ -31,7 +31,7 @@ def linear(dtype):
 
 
 def with_zeros(dtype):
-    """Masks with zeros inside of the staircase."""
+    """A flow whose masks have zeros inside of the staircase."""
     generator = cases.rng("zeros in masks")
     first, last = generator.random((12, 4)) < 0.7, generator.random((8, 12)) < 0.7
     first[:4, 1:] = first[4:8, 2:] = first[8:, 3:] = False
@@ -70,14 +70,14 @@ def masks(flow):
 
 
 def of_vector(flow, vector):
-    """A vector like the parameters as arrays by name."""
+    """Return the arrays, by name, of a vector in the order of the parameters."""
     other = copy.copy(flow)
     other.parameters = vector.astype(flow.dtype)
     return other.named_parameters()
 
 
 def expected(flow, gradients, *, momentum=0.95, weight_decay=0.0, clip=None):
-    """The parameters by name after steps at RATE."""
+    """Return the parameters, by name, that steps with the learning rate RATE reach in NumPy."""
     start, shapes = flow.named_parameters(), masks(flow)
     by_adam = of_vector(flow, adamw(flow.parameters, gradients, [RATE] * len(gradients), clip=clip)[-1])
     matrices = {name: reference.Muon(mask, NORM, momentum) for name, mask in shapes.items()}
@@ -93,16 +93,16 @@ def expected(flow, gradients, *, momentum=0.95, weight_decay=0.0, clip=None):
 
 
 def plain_gradients(flow, n=STEPS):
-    """Gradients of one size, so that clipping by the norm of all differs from clipping by one."""
+    """Gradients with entries of one size: clipping by the norm of all differs from clipping by that of a matrix."""
     generator, counts = cases.rng("muon"), numbers_that_count(flow)
     return (generator.standard_normal((n, flow.parameters.size)) * counts).astype(flow.dtype)
 
 
 def shares(mask, dtype):
-    """Errors that entries of a matrix may have, in units of the largest singular value.
+    """Bounds of the errors of the entries of a matrix, in units of its largest singular value.
 
-    In float32 the squares of singular values are rounded by the largest one's. That matters to blocks with tiny ones:
-    among random blocks to those that are nearly square.
+    In float32 squares of singular values are rounded relative to the largest square. The bounds are larger for blocks
+    with tiny singular values: among random blocks, for those that are nearly square.
     """
     allowed = np.full(mask.shape, 1e-12 if dtype == "float64" else 1e-5)
     if dtype == "float32":
@@ -121,7 +121,7 @@ def test_steps_match_the_reference(name, settings, dtype):
     want, shapes = expected(flow, gradients, **settings), masks(flow)
     assert shapes
     if name == "linear layers":
-        assert len(want) > len(shapes) + 4  # most go by Adam
+        assert len(want) > len(shapes) + 4  # most parameters take steps of Adam
     muon = hr.Muon(flow, RATE, **settings)
     for gradient in gradients:
         assert_allclose(muon.step(gradient), np.linalg.norm(gradient.astype(float)), rtol=1e-5)
@@ -130,7 +130,7 @@ def test_steps_match_the_reference(name, settings, dtype):
         if key in shapes:
             allowed = STEPS * RATE * NORM * shares(shapes[key], dtype) + rounding * np.abs(want[key])
             assert (np.abs(value - want[key]) <= allowed).all(), key
-        elif not settings:  # other matrices decay too, as tests of Adam have it
+        elif not settings:  # the decay of other matrices is tested with Adam
             assert_allclose(value, want[key], rtol=rounding, atol=10 * rounding * STEPS * RATE, err_msg=key)
 
 
@@ -145,15 +145,15 @@ def test_updates_are_orthogonal_block_by_block(name, dtype):
         assert not update[~mask].any()
         for block in reference.staircase(mask):
             values = np.linalg.svd(update[block], compute_uv=False) / NORM
-            is_square = np.diff(update[block].shape) == 0  # the least singular value of such a block may have any size
+            is_square = np.diff(update[block].shape) == 0  # the least singular value of a square may have any size
             assert (values < 1.21).all()
-            assert (values[: -1 if is_square else None] > 0.65).all()  # the steps leave 0.68 to 1.21
+            assert (values[: -1 if is_square else None] > 0.65).all()  # Muon leaves singular values of 0.68 to 1.21
             seen += 1
     assert seen
 
 
 def test_zeros_inside_the_staircase_stay_zero(dtype):
-    """Such weights stay zero for any gradient by them, which does not affect other weights either."""
+    """Masked weights stay zero for any gradient, and their gradient does not affect other weights."""
     flow = cases.randomise(with_zeros(dtype), 0.3)
     other, counts = copy.copy(flow), numbers_that_count(flow)
     one, two = hr.Muon(flow, 0.1, weight_decay=0.1), hr.Muon(other, 0.1, weight_decay=0.1)
@@ -191,7 +191,7 @@ def test_the_same_bits_for_any_number_of_threads(dtype, set_threads):
 
 
 def test_moments_of_dead_units_become_zero(dtype):
-    """Moments never become denormal, and other units of a block still learn."""
+    """Moments of units without a gradient become zero and never denormal; other units of a block still learn."""
     flow = made("8 and 23 rows", dtype)
     muon, counts = hr.Muon(flow, 1e-3), numbers_that_count(flow)
     gradient = plain_gradients(flow, 1)[0] * dtype_of(dtype)(1e-8)
@@ -270,7 +270,7 @@ def test_fit_takes_muon_by_name(dtype):
         history = flow.fit(x, epochs=12, optimizer=optimizer, learning_rate=2e-2, **QUIET)
         fitted[optimizer] = flow.parameters, history.best_loss
     assert (fitted["adam"][0] != fitted["muon"][0]).any()
-    assert abs(fitted["adam"][1] - fitted["muon"][1]) < 0.3  # both near the Gaussian's entropy
+    assert abs(fitted["adam"][1] - fitted["muon"][1]) < 0.3  # both losses are near the Gaussian's entropy
 
 
 REFUSED = {

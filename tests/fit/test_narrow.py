@@ -1,6 +1,6 @@
 """Default fits of rows that lie close together: nearly collinear columns, columns near their context, skewed columns.
 
-Warnings of fits whose likelihoods mean little. Arrays, streams and groups behave alike.
+A fit whose likelihoods mean little warns. Fits of arrays, of streams and of groups behave alike.
 """
 
 import math
@@ -26,7 +26,7 @@ QUIET = {"progress": False}
 
 
 def fit(kind, flow, x, context=None, weights=None, **settings):
-    """A fit of rows in memory, of a stream beyond its buffer, or of shards."""
+    """Fit rows in memory, a stream beyond its buffer, or shards, as `kind` names."""
     settings = {**QUIET, **settings}
     if kind == "array":
         return flow.fit(x, context, weights=weights, **settings)
@@ -47,7 +47,7 @@ def small(features, context=0, **settings):
 
 @pytest.fixture
 def short(monkeypatch):
-    """Let default fits have a few steps, in which networks learn nothing."""
+    """Let default fits have a few steps, too few for networks to learn anything."""
     monkeypatch.setattr(_plan, "STEPS", 10)
     monkeypatch.setattr(_plan, "LEAST_EPOCHS", 1)
 
@@ -68,8 +68,8 @@ def near_context(rows, eps, *key):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("eps", [1e-5, 1e-6, 0.0])
 def test_nearly_collinear_columns_keep_their_gaussian(kind, eps, dtype, short):
-    """The residual of the third column becomes a column; if it is rounding, the Gaussian has `LEAST_ROOT` along a
-    direction.
+    """The residual of the third column replaces it; where the residual is rounding, the Gaussian has `LEAST_ROOT` along
+    one direction.
     """
     x, new = collinear(1000, eps), collinear(4000, eps, "new")
     flow = small(3, dtype=dtype)
@@ -80,10 +80,11 @@ def test_nearly_collinear_columns_keep_their_gaussian(kind, eps, dtype, short):
     found, least = flow.log_prob(new).mean(dtype="float64"), gaussian.LEAST_ROOT
     if not eps:
         inner = stats.multivariate_normal([0.0, 0.0]).logpdf(new[:, :2]).mean()
-        assert_allclose(found, inner - math.log(least * 2.0 * math.sqrt(math.pi)), atol=0.02)  # 2 = sqrt(2) of x1, x3
+        # Along (x₀ - x₂) / √2, whose slope in x₂ is 1 / √2, the density is 1 / (least √(2π)).
+        assert_allclose(found, inner - math.log(least * 2.0 * math.sqrt(math.pi)), atol=0.02)
         return
     true = (stats.norm.logpdf(new[:, :2]).sum(axis=1) + stats.norm.logpdf(new[:, 2], new[:, 0], eps)).mean()
-    assert_allclose(found, true, atol=0.02)  # 9 parameters of 900 rows cost 0.005, and rounding 0.005
+    assert_allclose(found, true, atol=0.02)  # 9 parameters fitted to 900 rows cost 0.005, rounding 0.005
 
 
 @pytest.mark.costly
@@ -93,7 +94,7 @@ def test_few_and_many_rows_keep_their_gaussian_too(rows):
     flow = small(3)
     with pytest.warns(RuntimeWarning, match="column 2 differs from"):
         flow.fit(collinear(rows, 1e-6, rows), **QUIET)
-    assert flow.log_prob(collinear(4000, 1e-6, "new")).mean() > 9.5  # 9.55 is possible
+    assert flow.log_prob(collinear(4000, 1e-6, "new")).mean() > 9.5  # the true density has 9.55
 
 
 def test_rows_with_spread_in_all_directions_have_links_of_a_shrunk_covariance():
@@ -127,7 +128,7 @@ def test_with_context_a_fit_is_no_worse_than_linear_regression(kind, eps, dtype,
     flow = small(2, 1, dtype=dtype)
     assert fit(kind, flow, x, context).gaussian
     true = (stats.norm.logpdf(new[:, 0], known[:, 0], eps) + stats.norm.logpdf(new[:, 1])).mean()
-    # 7 parameters of 900 rows cost 0.004; a float32 has steps of 6e-8 to 2.4e-7, a tenth of the smallest eps.
+    # 7 parameters fitted to 900 rows cost 0.004; float32 has steps of 6e-8 to 2.4e-7, a tenth of the smallest eps.
     assert_allclose(flow.log_prob(new, known).mean(dtype="float64"), true, atol=0.03)
     again = hr.from_bytes(hr.to_bytes(flow))
     assert_array_equal(again.log_prob(new[:9], known[:9]), flow.log_prob(new[:9], known[:9]))
@@ -141,7 +142,7 @@ def test_default_flows_reach_linear_regression(family):
     (x, context), (new, known) = near_context(2000, 1e-3), near_context(4000, 1e-3, "new")
     flow = getattr(hr, family)(2, 1)
     flow.fit(x, context, **QUIET)
-    assert flow.log_prob(new, known).mean() > 3.9  # the truth has 4.07; without the context's part 2.2 to 3
+    assert flow.log_prob(new, known).mean() > 3.9  # the true density has 4.07, fits without regression 2.2 to 3
 
 
 def test_few_rows_begin_with_linear_regression_and_a_later_fit_keeps_it():
@@ -157,7 +158,7 @@ def test_few_rows_begin_with_linear_regression_and_a_later_fit_keeps_it():
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_mean_is_that_of_least_squares(weighted):
-    """With many rows the share of the identity is 0; the reference is NumPy's solver."""
+    """With many rows the share of the identity is 0, and the mean is that of NumPy's least squares."""
     draw = cases.rng("least squares", weighted)
     context = draw.standard_normal((3000, 2)) @ [[1.0, 0.7], [0.0, 0.4]]
     z = context @ [[0.5, -1.0, 0.0], [2.0, 0.3, 0.0]] + 0.1 * draw.standard_normal((3000, 3))
@@ -166,7 +167,7 @@ def test_the_mean_is_that_of_least_squares(weighted):
     root = np.sqrt(share)[:, None]
     want = np.linalg.lstsq(root * context, root * z, rcond=None)[0]
     mean = links[-1].forward(np.zeros((2, 3)), np.eye(2))[0]
-    assert_allclose(mean, want, atol=2e-3)  # ridges of 1e-4 move it by less
+    assert_allclose(mean, want, atol=2e-3)  # ridges of 1e-4 move the mean by less
     left = z - context @ want
     z = cases.rng("drawn").standard_normal((50, 3))
     drawn = hr.Flow(links, dtype="float64").to_data(z, np.zeros((50, 2)))[0]
@@ -188,7 +189,7 @@ def test_one_context_for_all_rows_and_very_many_columns_of_it_add_no_parameters(
 
 
 def named(name, rows):
-    """The warning about 1e8 in row 700 of the second column."""
+    """A pattern for the warning about 1e8 in row 700 of the second column."""
     where = f"in 1 of {rows} rows, first in row 700: 1e+08"
     return re.escape(f"{name}: cells lie far from all others in column 1 (column 1: {where}; the others lie within ")
 
@@ -197,7 +198,7 @@ def named(name, rows):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fills", [1, 2])
 def test_a_few_fill_values_cost_new_rows_nothing(kind, fills):
-    """Without the warning's remedy one cell of 1e20 determines the standard deviation, and costs 33 nats a row."""
+    """Rows with 1e20 are left out: otherwise one cell would set the standard deviation, and cost 33 nats a row."""
     z, new = (cases.rng("fill", key).standard_normal((2000, 2)) for key in ("old", "new"))
     x = z.copy()
     x[17 : 17 + fills, 1] = 1e20
@@ -218,12 +219,12 @@ def test_the_warning_of_cells_far_out_counts_fill_values(short):
         small(3).fit(x, **QUIET)
     with pytest.warns(RuntimeWarning, match=re.escape("first in row 0: 1e+09, the value of 40 of them; ")) as warned:
         small(3).fit(x[:, ::-1].copy(), **QUIET)
-    assert "leave these rows out" in str(warned[0].message)  # because they are a fiftieth of all rows
+    assert "leave these rows out" in str(warned[0].message)  # the 40 rows are a fiftieth of all rows
 
 
 @pytest.mark.parametrize("kind", ["array", "stream"])
 def test_cells_far_out_in_rows_of_weight_zero_and_in_rows_held_out(kind, short):
-    """Row 10 does not take part; one of the others is probably held out."""
+    """Row 10 has weight zero and does not count; one of the three other rows with 1e12 is probably held out."""
     x, weights = cases.rng("weight zero").standard_normal((2000, 2)), np.ones(2000)
     weights[:500:2], x[[10, 1503, 1504, 1805], 1] = 0.0, 1e12
     message = "^" + re.escape(
@@ -248,13 +249,13 @@ def test_one_frequent_value_of_a_column_is_named(kind, short):
 def test_grids_and_constant_columns_have_no_frequent_value(short):
     rng = cases.rng("grid")
     x = np.stack([rng.integers(0, 9, 2000), np.full(2000, 3), rng.standard_normal(2000)], axis=1).astype("float32")
-    x[:90, 2] = 0.25  # less than a twentieth
+    x[:90, 2] = 0.25  # the value has less than a twentieth of the rows
     with pytest.warns(RuntimeWarning, match="column 1 is constant") as warned:
         small(3).fit(x, **QUIET)
     assert len(warned) == 1
 
 
-@pytest.mark.filterwarnings("ignore:fit:RuntimeWarning")  # of a few steps
+@pytest.mark.filterwarnings("ignore:fit:RuntimeWarning")  # fits with few steps warn
 @pytest.mark.parametrize("kind", KINDS)
 def test_cells_of_x_far_out_are_named(kind, short):
     x, _ = near_context(2000, 0.5, "far")
@@ -292,7 +293,7 @@ def test_contexts_far_out_are_named(kind, short):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_contexts_of_a_few_values_or_with_a_tail_are_not(kind, short):
+def test_contexts_of_a_few_values_or_with_a_tail_are_not_named(kind, short):
     x, context = near_context(2000, 0.5, "rare")
     rare = np.zeros(2000)
     rare[[5, 1500]] = 1.0
@@ -318,16 +319,16 @@ def test_very_skewed_columns_become_about_normal(sigma, rows):
     new = lognormal(50_000, sigma, "new") * [1.0, 1.0, -1.0]
     z = flow.to_latent(new)[0]
     for column in z.T:
-        # 1.36 / sqrt(rows) is the distance of the rows from the truth in one of 20 columns.
+        # In one of 20 columns the training rows are farther than 1.36 / sqrt(rows) from the true distribution.
         assert stats.kstest(column, "norm").statistic < 2.0 / math.sqrt(rows) + 0.01
     truth = stats.lognorm(sigma).logpdf(np.abs(new)).sum(axis=1)
     log_prob = flow.log_prob(new)
-    assert (truth - log_prob).mean() < (0.35 if rows == 1000 else 0.1)  # most of the loss is in rows farther out
+    assert (truth - log_prob).mean() < (0.35 if rows == 1000 else 0.1)  # most of the difference is in rows far out
     assert_allclose(flow.to_data(z[:1000])[0], new[:1000], rtol=1e-6)
 
 
 def test_rows_beyond_a_spike_are_not_thrown_far_out():
-    """A top-coded column with noise: the outermost quantile lies in the spike, whose slope leads on to -3.6e7."""
+    """The outermost quantile of a top-coded column with noise is in the spike, whose slope would lead to -3.6e7."""
     rng = np.random.default_rng(0)
     x = np.round(rng.gamma(2.2, 11, 3000))
     x[x > 65] = 99.999
@@ -342,7 +343,7 @@ def test_rows_beyond_a_spike_are_not_thrown_far_out():
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_rows_that_are_lost_are_named(kind, short):
     x = lognormal(2000, 0.2)
-    x[700, 1] = 1e4  # is not far enough out to be left out
+    x[700, 1] = 1e4  # 1e4 is not far enough out to be left out
     with pytest.warns(
         RuntimeWarning, match=r"^fit: 1 of \d+ training rows have log densities down to -\d.*, half of all at"
     ):
@@ -366,17 +367,18 @@ def test_fits_of_skewed_columns_have_curves(kind, monkeypatch):
     assert history.gaussianized
     assert [type(t).__name__ for t in flow.transforms[-3:]] == ["Gaussianize", "Gaussianize", "Standardize"]
     assert len(flow._interior.links) == 3
-    assert flow.log_prob(lognormal(20_000, 2.5, "new")).mean() > -7.2  # the truth has -7.0; without curves -11
+    # The true density has -7.0, and a fit without curves -11.
+    assert flow.log_prob(lognormal(20_000, 2.5, "new")).mean() > -7.2
 
 
 @pytest.mark.long
 def test_more_rows_are_no_worse():
-    """With more rows the range grows, and rows in the middle are closer beside it."""
+    """More rows have a wider range, beside which the rows in the middle are closer together."""
     new = lognormal(50_000, 2.0, "new")
     for rows in (1000, 8000):
         flow = hr.NSF(3)
         assert flow.fit(lognormal(rows, 2.0, rows), **QUIET).gaussianized
-        assert flow.log_prob(new).mean() > -6.6  # the truth has -6.34
+        assert flow.log_prob(new).mean() > -6.6  # the true density has -6.34
 
 
 # --- requested curves -------------------------------------------------------------------------------------------------
@@ -454,7 +456,7 @@ PREFERRED = r"fit: held-out rows prefer a Gaussian: .* is (\S+) nats under the f
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_epochs_that_end_below_a_gaussian_give_a_warning_with_both_numbers(kind, monkeypatch):
-    """Nothing else changes, and a second fit of the flow does not warn, as in a loop of single epochs."""
+    """The warning changes no parameters; a second fit of the flow, as in a loop of single epochs, does not warn."""
     root = np.linalg.cholesky(0.1 * np.eye(4) + 0.9)
     x, out = (cases.rng("preferred", i).standard_normal((2000, 4)) @ root.T for i in range(2))
     flow, same = small(4), small(4)
@@ -473,7 +475,7 @@ def test_epochs_that_end_below_a_gaussian_give_a_warning_with_both_numbers(kind,
     monkeypatch.setattr("headrace._fit.fit.MANY", 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit(kind, same, x, validation=given, epochs=1)  # too many rows for a Gaussian
+        fit(kind, same, x, validation=given, epochs=1)  # with MANY = 0 no fit has a Gaussian
         assert_array_equal(same.parameters, flow.parameters)
         monkeypatch.undo()
         fit(kind, flow, x, validation=given, epochs=1)
@@ -483,7 +485,7 @@ def test_the_gaussian_of_the_warning_has_contexts_weights_and_bounds():
     generator = cases.rng("preferred", "given")
     context, noise = generator.standard_normal((2, 4000, 1))
     z, weights = np.hstack([context + 0.1 * noise, 0.1 * generator.standard_normal((4000, 1))]), generator.random(4000)
-    z += 0.3 * weights[:, None]  # without weights the mean differs
+    z += 0.3 * weights[:, None]  # without weights the Gaussian's mean would differ
     x = z.copy()
     x[:, 1] = np.exp(z[:, 1])
     train, out = slice(0, 2000), slice(2000, None)
@@ -515,7 +517,7 @@ def test_the_gaussian_of_the_warning_has_contexts_weights_and_bounds():
         (0.0, None, {"validation": None}),
         (0.0, None, {"epochs": 0}),
         (0.0, None, {"effort": "high"}),  # high effort chooses epochs of members
-        (0.0, "student_t", {}),  # a flow over which is no Gaussian
+        (0.0, "student_t", {}),  # no Gaussian is a flow over Student's t
     ],
 )
 def test_fits_better_than_the_gaussian_or_without_one_do_not_warn(bend, base, settings):

@@ -1,4 +1,4 @@
-"""Columns that others nearly give away: which ones a fit replaces by their residuals, how, and warnings."""
+"""Columns that others nearly determine: which columns a fit replaces by their residuals, how, and with what warning."""
 
 import warnings
 
@@ -15,7 +15,7 @@ QUIET = {"progress": False}
 
 
 def rows(size, eps, *key):
-    """A bent column and two nearly linear in others: x₂ = x₀ + eps noise, x₄ = x₁ - 3 x₃ + eps noise."""
+    """Rows of a bent column, and of x₂ = x₀ + eps noise and x₄ = x₁ - 3 x₃ + eps noise, nearly linear in others."""
     z = cases.rng("residual columns", *key).standard_normal((size, 5))
     z[:, 1] = z[:, 0] ** 2 + 0.3 * z[:, 1]
     z[:, 2] = z[:, 0] + eps * z[:, 2]
@@ -73,7 +73,7 @@ def test_weights_count_as_repeated_rows():
 
 
 def test_residuals_that_are_alike_are_replaced_in_turn():
-    """x₁ = x₀ + e and x₂ = x₀ + e + e': e' is the rest of x₂ beside both."""
+    """Where x₁ = x₀ + e and x₂ = x₁ + e', the residual of x₂ given x₀ and x₁ is e'."""
     z = cases.rng("in turn").standard_normal((2000, 3))
     x = np.stack([z[:, 0], z[:, 0] + 1e-2 * z[:, 1], z[:, 0] + 1e-2 * z[:, 1] + 1e-4 * z[:, 2]], axis=1)
     found = found_in(x, residuals.ALWAYS)
@@ -100,7 +100,7 @@ def test_multiples_up_to_rounding_stay_and_are_named(dtype):
     x[:, 2] = 3.0 * x[:, 0] + 1e-9
     found = found_in(x, residuals.ALWAYS, dtype=dtype)
     assert (list(found.rounding), list(found.shares)) == ([2], [4])
-    x[:, 2] = np.round(1e3 * x[:, 0]) / 1e3 - x[:, 0].round(3) + np.round(x[:, 0], 2)  # decimals of another column
+    x[:, 2] = np.round(1e3 * x[:, 0]) / 1e3 - x[:, 0].round(3) + np.round(x[:, 0], 2)  # x₂ is x₀ to two decimals
     x[:, 0] = np.round(x[:, 0], 2) + 5e-3 * cases.rng("three values").integers(-1, 2, 2000)
     assert 2 in found_in(x, residuals.ALWAYS, dtype=dtype).rounding or 0 in found_in(x, residuals.ALWAYS).rounding
 
@@ -124,7 +124,7 @@ def test_in_one_order_only_earlier_columns_give_a_column_away(order):
 
 
 def test_a_fit_learns_the_remaining_dependence():
-    """Behind residuals an NSF learns the bend; the Gaussian of all rows loses 0.9 nats by it."""
+    """Behind residuals an NSF learns the bend, by which the Gaussian of all rows loses 0.9 nats."""
     x, new = rows(2000, 1e-4), rows(4000, 1e-4, "new")
     flow = hr.NSF(5)
     with pytest.warns(RuntimeWarning, match="column 2, column 4 differ from a linear combination"):
@@ -157,13 +157,13 @@ def test_both_directions_undo_each_other_and_files_keep_the_links(dtype, short):
     z, log_det = flow.to_latent(x)
     back, other = flow.to_data(z)
     eps = np.finfo(dtype).eps
-    assert_allclose(back, x, rtol=200 * eps, atol=200 * eps)  # rounding of values up to 15, in columns of deviation 3
+    assert_allclose(back, x, rtol=200 * eps, atol=200 * eps)  # values up to 15 are rounded, in columns of deviation 3
     assert_allclose(other, -log_det, rtol=2000 * eps, atol=2000 * eps)
     again = hr.from_bytes(hr.to_bytes(flow))
     assert_array_equal(again.log_prob(x[:50]), flow.log_prob(x[:50]))
     assert again._interior.links[-2].trainable is False
     begun = flow.parameters.size
-    assert flow.fit(x, epochs=1, **QUIET).residuals == {}  # a later fit keeps them
+    assert flow.fit(x, epochs=1, **QUIET).residuals == {}  # a later fit keeps the links
     assert flow.parameters.size == begun
 
 
@@ -188,7 +188,8 @@ def test_streams_and_groups_find_the_links_of_arrays(kind, short):
     assert list(found.residuals) == list(history.residuals) == [2, 4]
     for one, another in zip(flow._interior.links, other._interior.links, strict=True):
         if isinstance(one, hr.transforms.Linear):
-            assert_allclose(another.to_matrix()[0], one.to_matrix()[0], atol=5e-3)  # other rows are held out
+            # Streams and groups hold out other rows than arrays.
+            assert_allclose(another.to_matrix()[0], one.to_matrix()[0], atol=5e-3)
         else:
             assert_allclose(another.std, one.std, rtol=0.05)
 
@@ -212,7 +213,7 @@ def test_a_trial_decides_about_less_collinear_columns(gains, monkeypatch):
 
     monkeypatch.setattr(trials._marginals, "gain", judged)
     monkeypatch.setattr(trials, "LEAST_GAIN", -np.inf)
-    x = rows(1200, 0.2)  # 1 - R² of 0.04 for x₂, 0.004 for x₄
+    x = rows(1200, 0.2)  # 1 - R² is 0.04 for x₂, and 0.004 for x₄
     flow = small(5)
     history = flow.fit(x, time_budget=3.0, **QUIET)
     assert asked[0] == [False, True]

@@ -1,4 +1,4 @@
-"""Several fits at a time, a thread each: the bits of a loop of fits, one bar, and Ctrl-C, errors and warnings."""
+"""Several fits at a time, each in a thread: the bits of a loop of fits, one bar, Ctrl-C, errors and warnings."""
 
 import sys
 import threading
@@ -63,7 +63,7 @@ def one_after_another(flows, tables, **settings):
 
 @pytest.fixture
 def together(monkeypatch):
-    """Let the first epochs of two fits begin together."""
+    """Let two fits wait for each other at their first epochs."""
     met, passed, here = threading.Barrier(2), _run.ArrayRun.one_pass, threading.local()
 
     def one_pass(self):
@@ -74,7 +74,7 @@ def together(monkeypatch):
     monkeypatch.setattr(_run.ArrayRun, "one_pass", one_pass)
 
 
-def test_members_have_the_bits_of_one_after_another(set_threads):
+def test_members_have_the_bits_of_fits_in_turn(set_threads):
     x, flows = gaussian(600), members()
     want = [flow.fit(x, seed=4 + i, **SHORT) for i, flow in enumerate(flows)]
     for threads in (1, 2, 3):
@@ -89,7 +89,7 @@ def test_members_have_the_bits_of_one_after_another(set_threads):
 
 @pytest.mark.costly
 @pytest.mark.usefixtures("one_mixture")
-def test_many_have_the_bits_of_one_after_another(set_threads):
+def test_many_fits_have_the_bits_of_fits_in_turn(set_threads):
     """The fits have curves, cross-validation of few rows, context, weights and bounds."""
     others, tables = many()
     settings = QUIET | {"patience": 2, "batch_size": 256}
@@ -105,7 +105,7 @@ def test_many_have_the_bits_of_one_after_another(set_threads):
 
 @pytest.mark.usefixtures("together")
 def test_two_fits_run_at_a_time(set_threads):
-    """In a loop the first fit would wait for the second in vain."""
+    """Two fits that wait for each other end; in a loop the first fit would wait in vain."""
     set_threads(2)
     hr.Ensemble(members()[:2]).fit(gaussian(300), **SHORT)
 
@@ -130,7 +130,7 @@ def test_a_table_is_asked_for_when_a_thread_is_free(set_threads):
     set_threads(2)
     hr.fit_many([Counted(3, transforms=1, hidden=(8,), seed=i) for i in range(6)], tables(), **SHORT)
     assert (asked, ended) == (6, 6)
-    assert max(held) <= 1  # beside the table that is requested
+    assert max(held) <= 1  # at most one table is held beside the requested one
 
 
 def test_the_last_fit_takes_the_threads_that_others_have_left(monkeypatch, set_threads):
@@ -191,7 +191,7 @@ def test_ctrl_c_keeps_members_with_better_weights(monkeypatch, set_threads):
 
     def when(run, epoch, loss):
         if epoch == 4:
-            better.wait(timeout=60)  # at this time both have some
+            better.wait(timeout=60)  # both members have better weights now
         return epoch == 4
 
     ctrl_c(monkeypatch, _run.ArrayRun, "_finish_epoch", when)

@@ -51,7 +51,7 @@ PROGRAM = """
 
 
 def grown(call, *arguments, first="pass"):
-    """The peak of memory of a call in MiB, in a process of its own, beyond the memory after `first`."""
+    """Run a call in a new process, and return the peak of its memory in MiB beyond the memory after `first`."""
     program = textwrap.dedent(PROGRAM).replace("{call}", call).replace("{first}", first)
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
@@ -68,13 +68,13 @@ FIT = "flow.fit(hr.rows.blocks(made, buffer=50_000), epochs=1, batch_size=4096, 
 
 @pytest.mark.costly
 def test_a_fit_of_blocks_takes_the_memory_of_its_buffer():
-    """A million rows are 76 MiB, and 3.8 the buffer: kept twice, with a sample of the rows, and work arrays."""
+    """A million rows have 76 MiB, and the buffer 3.8: a fit has two buffers, a sample of the rows, and work arrays."""
     assert grown(FIT, 1_000_000) < 60.0
 
 
 @LARGE
 def test_a_fit_of_gigabytes_takes_the_same():
-    """Thirty million rows are 2.2 GiB."""
+    """A fit of thirty million rows, 2.2 GiB, stays below the bound for a million rows."""
     assert grown(FIT, 30_000_000) < 60.0
 
 
@@ -97,7 +97,7 @@ PARQUET = (
 @pytest.mark.costly
 @pytest.mark.parametrize("way", ["command line", pytest.param("Python", marks=pytest.mark.nightly)])
 def test_a_fit_of_parquet(way, tmp_path):
-    """Two million rows are 153 MiB, in row groups of 1.9 MiB: Arrow keeps some groups, and spare memory."""
+    """Two million rows have 153 MiB, in row groups of 1.9 MiB; Arrow keeps some groups, and spare memory."""
     parquet = pytest.importorskip("pyarrow.parquet")
     import pyarrow
 
@@ -129,7 +129,7 @@ def sparse(path, rows):
 
 @pytest.mark.parametrize("rows", [1_500_000, pytest.param(40_000_000, marks=LARGE, id="gigabytes")])
 def test_scores_in_a_folder_take_memory_that_does_not_grow(tmp_path, rows):
-    """114 MiB, and 3 GiB at length; scores are written as they come."""
+    """Scores of a file of 114 MiB, or of 3 GiB if large files are tested, are written while later rows are read."""
     hr.MAF(COLUMNS, transforms=1, hidden=(8,)).save(tmp_path / "flow")
     sparse(tmp_path / "x.npy", rows)
     os.mkdir(tmp_path / "scores")

@@ -16,7 +16,7 @@ def fit(source, *, buffer=50, **settings):
 
 
 def counted(*passes):
-    """A function that gives the blocks of a list pass by pass, and the last ones in all later passes."""
+    """Return a function that yields the blocks of one list a call, and those of the last list in all later calls."""
     left = list(passes)
     return lambda: iter(left.pop(0) if len(left) > 1 else left[0])
 
@@ -27,7 +27,7 @@ MORE = [X, X[:10]]
 BAD = X.copy()
 BAD[[123, 150], 1] = [np.nan, np.inf]
 
-# Blocks, the flow's context, and patterns of the message.
+# Refused blocks: a function that makes the blocks, the flow's columns of context, and patterns of the message.
 BAD_BLOCKS = {
     "NaN": (lambda: [X, *streams.cut(BAD, (13,))], 0, [r"x: .* in 2 of 400 rows, first in row 323"]),
     "no rows": (list, 0, ["x: expected at least one row, got none"]),
@@ -83,7 +83,7 @@ def test_bad_blocks_are_refused_and_the_flow_is_as_it_was(case):
 @pytest.mark.parametrize(("other", "got"), [(FEWER, "190"), (MORE, "more than 200"), ([], "0")])
 @pytest.mark.parametrize("passes", [3, 4])
 def test_other_rows_in_a_later_pass_are_refused(other, got, passes):
-    """Earlier passes check whether the rows fit in the buffer, read a block, and count."""
+    """Passes before the epochs check whether the rows fit in the buffer, read a block, and count the rows."""
     good = [X[:100], X[100:]]
     with pytest.raises(ValueError, match=f"x: expected 200 rows, as counted before, got {got}"):
         fit(counted(*[good] * passes, other))
@@ -173,7 +173,7 @@ def test_other_arguments_of_a_fit_of_a_stream():
     for wrong in ({"epochs": -1}, {"learning_rate": 0.0}, {"schedule": "none"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             small().fit(hr.rows.blocks(made, buffer=50), **wrong, **QUIET)
-    assert len(reads) == 3  # each was refused before more than a buffer was read
+    assert len(reads) == 3  # each fit is refused before more than a buffer is read
 
 
 def test_blocks_of_torch():

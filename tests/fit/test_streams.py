@@ -26,7 +26,7 @@ KINDS = [(0, False), (2, True)]
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    """Let mapped arrays have small parts, so that there are several."""
+    """Let mapped arrays have parts of 128 rows, so that each array has several parts."""
     monkeypatch.setattr(_sources, "PART", 128)
 
 
@@ -110,7 +110,7 @@ def test_the_first_pass_measures_the_training_rows_and_holds_out_those_of_arrays
     if context:
         assert_array_equal(held_out.context, conditions[out])
     (some,) = found.standing().parts()
-    assert_array_equal(some.x, x[index])  # fewer than 65,536
+    assert_array_equal(some.x, x[index])  # a sample has all of fewer than 65,536 rows
 
 
 def test_no_more_rows_are_held_out_than_the_buffer_holds(tmp_path):
@@ -132,8 +132,8 @@ def test_a_sample_stands_for_many_rows(monkeypatch):
 @pytest.mark.parametrize("scale", [1e-200, 1e-30, 1.0, 1e154, 1e300])
 @pytest.mark.parametrize("offset", [0.0, 1e6])
 def test_moments_of_blocks_are_those_of_all_rows(scale, offset):
-    """Squares of these values overflow or underflow; beside an offset of 1e6 deviations a sum of squares would lose all
-    digits.
+    """Moments are right where squares of values overflow or underflow, and beside an offset of 1e6 deviations, where a
+    sum of squares would lose all digits.
     """
     rng = cases.rng("moments")
     x = scale * (offset + rng.standard_normal((1000, 2)) * [1.0, 3.0])
@@ -185,16 +185,16 @@ def test_an_epoch_has_every_training_row_once_with_its_context_and_weight(source
 
 
 def test_rows_are_mixed_over_the_whole_buffer():
-    """Rows in order pass a buffer of 100: at each half of it a row stays with a probability of one half."""
+    """Rows in order pass a buffer of 100 rows: at each half of the buffer a row stays with a probability of 1/2."""
     blocks = [Block(np.arange(i, i + 10.0)[:, None]) for i in range(0, 10_000, 10)]
     out = Block.joined(list(_streams._mixed(blocks, 100, np.random.default_rng(0)))).x[:, 0]
     assert_array_equal(np.sort(out), np.arange(10_000.0))
-    stays = (np.arange(10_000) - out + 100)[100:9800]  # the number of rows between a row and its turn
+    stays = (np.arange(10_000) - out + 100)[100:9800]  # rows that entered the buffer after the row itself
     assert stays.min() >= 1
     assert stays.mean() == pytest.approx(100, rel=0.05)
-    assert (stays > 200).mean() == pytest.approx(0.5**4 * 1.5, rel=0.25)  # turns of 50, from any place in the first
+    assert (stays > 200).mean() == pytest.approx(0.5**4 * 1.5, rel=0.25)  # rows leave in turns of 50
     assert len(np.unique(out[5000:5050] // 50)) >= 4
-    # each of two neighbours comes first as often
+    # Each of two neighbours comes first about as often.
     turns = 0
     for seed in range(200):
         out = Block.joined(list(_streams._mixed(blocks[:20], 100, np.random.default_rng(seed)))).x[:, 0]
@@ -218,7 +218,7 @@ def test_parts_come_in_random_order(tmp_path):
 
 
 def same_order(monkeypatch, x, orders):
-    """Record the order of rows in fits of streams, and let fits of arrays take it."""
+    """Record the order of rows in fits of streams, and let fits of arrays repeat this order."""
     number = {value: i for i, value in enumerate(x[:, 1])}
     of_stream = _streams.StreamRun.batches
 
@@ -239,10 +239,10 @@ def same_order(monkeypatch, x, orders):
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize(("context", "weighted"), KINDS)
 def test_steps_of_a_stream_are_those_of_arrays_in_that_order(source, dtype, context, weighted, tmp_path, monkeypatch):
-    """Losses, on held-out rows too, and parameters have the same bits; with weights, whose sum is rounded, nearly."""
+    """Losses, held-out rows included, and parameters have equal bits; weights, whose sum is rounded, change little."""
     x, conditions, weights = streams.rows(1500, dtype, context, weighted)
     flow = small(dtype, context=context)
-    flow.fit(x, conditions, weights=weights, epochs=1, **QUIET)  # a fit that standardises: sums in another order
+    flow.fit(x, conditions, weights=weights, epochs=1, **QUIET)  # this fit standardises: sums of a stream differ
     other = copy.copy(flow)
     orders = []
     same_order(monkeypatch, x, orders)
@@ -275,7 +275,7 @@ def test_held_out_rows_of_any_kind(kind, monkeypatch):
 
 
 def test_a_fresh_flow_of_a_stream_is_as_good_as_of_an_array():
-    """Standardised and started alike; batches differ, and with them the likelihood of new rows, by some hundredths."""
+    """Fits of a stream and of an array start alike; other batches change the density of new rows by some hundredths."""
     x, new = streams.rows(6000)[0], streams.rows(3000)[0]
     reached = []
     for given in (x, hr.rows.blocks([x], buffer=1000)):
@@ -296,8 +296,8 @@ def test_act_norms_start_from_rows_of_the_stream():
 
 
 def test_the_gaussian_start_of_a_stream_is_that_of_an_array(monkeypatch):
-    """The Gaussian is of the same rows, at most 65,536, to rounding; a flow that does not become better is this
-    Gaussian.
+    """Gaussians of a stream and of an array are of the same rows, at most 65,536, to rounding; a flow that does not
+    become better ends as its Gaussian.
     """
     monkeypatch.setattr(_start, "_is_kept", lambda *_: False)
     monkeypatch.setattr(_plan, "STEPS", 10)
@@ -408,15 +408,15 @@ def test_the_bar_has_the_total_of_rows(capsys, monkeypatch):
     x = streams.rows(3000)[0]
     small().fit(hr.rows.memmap(x, buffer=500), epochs=2)
     shown = capsys.readouterr().err
-    assert "/3.00k" in shown  # the first pass
-    assert "/2.70k" in shown  # the training rows of an epoch
+    assert "/3.00k" in shown  # the bar of the first pass counts all rows
+    assert "/2.70k" in shown  # the bar of an epoch counts training rows
     assert "2/2" in shown
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("known", [False, True], ids=["of unknown length", "of known length"])
 def test_rows_are_read_as_often_as_the_guide_says(known, weighted, monkeypatch):
-    """Once to check, before that once to count; besides a look at a block, and whether all rows fit in the buffer."""
+    """Before the epochs all rows are read once, or twice with weights or an unknown length, besides a first block."""
     reads, whole = [], _sources.Mapped._read
     x, _, w = streams.rows(1000, weighted=weighted)
     stream = hr.rows.memmap(x, None, w, buffer=100)
@@ -437,7 +437,7 @@ def test_rows_are_read_as_often_as_the_guide_says(known, weighted, monkeypatch):
 
 
 def test_no_bar_is_shown_without_a_terminal(capsys):
-    small().fit(hr.rows.memmap(streams.rows(300)[0], buffer=50), epochs=1)  # progress is on, stderr is no terminal
+    small().fit(hr.rows.memmap(streams.rows(300)[0], buffer=50), epochs=1)  # progress is on, but stderr is no terminal
     _streams.check_stream(hr.rows.memmap(streams.rows(300)[0]), None, True)
     assert capsys.readouterr().err == ""
 
@@ -471,7 +471,7 @@ def test_parts_of_a_stream():
     assert stream.rows is None
     assert stream.count() == stream.rows == 1000
     rest, out = stream.split(0.25, seed=1)
-    assert (rest.count(), len(out)) == (900, 100)  # as many as the buffer holds
+    assert (rest.count(), len(out)) == (900, 100)  # the buffer holds 100 rows
     together = np.concatenate([*(block.x for block in rest), out.x])
     assert_array_equal(together[np.argsort(together[:, 1])], x[np.argsort(x[:, 1])])
     assert stream.split(0.0) == (stream, None)

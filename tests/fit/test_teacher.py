@@ -1,4 +1,4 @@
-"""Fits of fewer than 500 rows to samples of a mixture whose components have covariances of their own."""
+"""Fits of fewer than 500 rows to samples of a mixture whose components have different covariances."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from headrace._fit import few_rows as teacher
 from headrace._fit.starts import mixture
 from headrace._flow.fit_arguments import Arguments
 
-whole = pytest.mark.long  # fits
+whole = pytest.mark.long  # marks tests that run whole fits
 QUIET = {"progress": False}
 CENTERS = np.array([[0.0, 0.0, 0.0], [5.0, 0.0, 2.0], [0.0, 5.0, -2.0]])
 ROOTS = np.array(
@@ -49,14 +49,14 @@ def of_full(z, components):
 
 
 def moments_of(found):
-    """Means and covariances of components."""
+    """Return the means and the covariances of the components of a mixture."""
     roots = found.root @ found.roots
     return found.loc @ np.linalg.inv(found.root), np.linalg.inv(roots @ roots.transpose(0, 2, 1))
 
 
 @pytest.fixture
 def shorter(monkeypatch):
-    """Let fits have fewer steps, where the resulting density does not matter."""
+    """Let fits have fewer steps, for tests that do not depend on the resulting density."""
     monkeypatch.setattr(teacher, "STEPS", 600)
     monkeypatch.setattr(teacher, "SAMPLES", 10_000)
 
@@ -122,7 +122,7 @@ def test_no_component_collapses_onto_a_row(components):
 
 @whole
 def test_a_flow_learns_from_samples(dtype, request):
-    if dtype == "float64":  # mixtures are in float64 for float32, too, and this case chooses among all
+    if dtype == "float64":  # the case of float32, whose mixtures are in float64, chooses among all mixtures
         request.getfixturevalue("one_mixture")
     x, new = ellipsoids(200), ellipsoids(4000, "new")
     flow = small(3, dtype=dtype)
@@ -167,18 +167,18 @@ def test_losses_of_rows_left_out_are_in_the_units_of_the_data():
     losses = [
         flow.fit(scale * ellipsoids(150), **QUIET).best_loss for flow, scale in zip(found, (1.0, 16.0), strict=True)
     ]
-    assert_allclose(losses[1] - losses[0], 3.0 * np.log(16.0), atol=1e-6)  # a power of two rounds nothing differently
+    assert_allclose(losses[1] - losses[0], 3.0 * np.log(16.0), atol=1e-6)  # a scale of 16 changes no rounding
 
 
 @whole
 def test_losses_of_rows_left_out_include_the_slopes_of_curves():
-    """Lognormal columns: behind their curves rows are normal, and log densities of data lack log x beside these."""
+    """Behind curves lognormal columns are normal; densities of the data differ by the slopes of the curves, log x."""
     x = np.exp(cases.rng("lognormal", "curves").standard_normal((400, 2)))
     out = np.arange(400) % 5 == 0
     seen = few_rows.Seen.of(x, np.ones(400), 0, 0.0, True, (), np.float64)
     losses = seen.losses(1, 0, 1.0, full=True)
     true = -stats.lognorm(1.0).logpdf(x[out]).sum(axis=1)
-    assert np.median(np.abs(losses - true)) < 0.3  # from 320 rows; the slopes are 1.2 nats on average
+    assert np.median(np.abs(losses - true)) < 0.3  # the curves are of 320 rows; the slopes are 1.2 nats on average
     assert np.median(np.abs(seen.slopes)) > 0.6
 
 

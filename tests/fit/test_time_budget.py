@@ -1,4 +1,4 @@
-"""Fits with a time budget, by a clock that only steps and judgements move."""
+"""Fits with a time budget, by a clock that moves only with steps and with judgements of held-out rows."""
 
 import math
 
@@ -78,7 +78,7 @@ def fitted(budget, x=None, rows=1000, **settings):
     "settings", [{"epochs": 100}, {}, {"schedule": "cosine"}, {"weight_decay": 0.1}, {"patience": None}]
 )
 def test_a_fit_ends_in_time_and_uses_most_of_it(judge, settings, monkeypatch):
-    """Ten steps an epoch; by default two more judgements follow, of a Gaussian and of the flow."""
+    """An epoch has ten steps; by default judgements of a Gaussian and of the flow follow the last epoch."""
     time = Time(monkeypatch, judge=judge)
     _, history = fitted(95.0, **settings)
     assert history.stopped == "time_budget"
@@ -98,7 +98,7 @@ def test_an_incomplete_epoch_counts_and_has_no_losses(monkeypatch):
     Time(monkeypatch)
     _, history = fitted(25.0, epochs=100, learning_rate=1e-3)
     assert len(history.train_loss) == len(history.validation_loss) == len(history.seconds) == 2
-    assert history.best_epoch == 3  # the epoch that was cut short
+    assert history.best_epoch == 3  # the budget cut the third epoch short
     assert history.best_loss < min(history.validation_loss)
 
 
@@ -113,7 +113,7 @@ def test_the_best_weights_on_held_out_rows_are_kept(monkeypatch):
 
 
 def test_a_budget_does_not_change_steps(monkeypatch):
-    """A fit of as many epochs as the budget has time for has the same bits."""
+    """A fit whose epochs all have time within the budget has the bits of a fit without a budget."""
     Time(monkeypatch)
     flow, history = fitted(1000.0, epochs=3)
     other, _ = fitted(None, epochs=3)
@@ -137,7 +137,7 @@ def test_the_cosine_ends_with_the_time(monkeypatch):
 
 
 def test_stages_of_weight_decay_end_in_time(monkeypatch):
-    """The budget ends in a later stage; the fit has the weights and the decay of the best one."""
+    """The budget ends in a later stage; the fit has the weights and the decay of the best stage."""
     time = Time(monkeypatch)
     _, history = fitted(400.0, bent(1000), patience=6, epochs=300, learning_rate=0.03)
     assert history.stopped == "time_budget"
@@ -148,14 +148,14 @@ def test_stages_of_weight_decay_end_in_time(monkeypatch):
 
 
 def test_cross_validation_leaves_time_for_the_fit_that_follows(monkeypatch):
-    """With fewer than 50 rows held out, five fits and then one end in time."""
+    """With fewer than 50 rows held out, the five fits of cross-validation and the last fit end in time."""
     time = Time(monkeypatch, judge=0.5)
     monkeypatch.setattr(few_rows, "can_mix", lambda flow, source: False)  # the Gaussian is the only beginning
     flow, history = fitted(600.0, bent(200), batch_size=50, learning_rate=0.02, gaussianize=False)
     assert history.judged_by == "cross-validation"
     assert history.stopped == "time_budget"
     assert 400.0 < time.spent < 600.0
-    assert len(history.train_loss) == len(history.validation_loss) > 5  # as many as were chosen
+    assert len(history.train_loss) == len(history.validation_loss) > 5  # cross-validation chose this number of epochs
     assert (flow.parameters != small().parameters).any()
 
 
@@ -175,12 +175,12 @@ def test_a_budget_that_is_too_small_leaves_a_flow_in_the_data_s_units(budget, ro
     flow, history = fitted(budget, rows=rows)
     assert history.stopped == "time_budget"
     assert time.steps == 0
-    assert time.spent <= (0.3 if rows == 1000 else 5 * 0.3)  # one judgement, of each fold where rows are few
+    assert time.spent <= (0.3 if rows == 1000 else 5 * 0.3)  # rows are judged once, or once a fold
     assert flow.log_prob(gaussian(rows)).mean() > -8.0
 
 
 def test_an_ensemble_shares_its_time(monkeypatch, set_threads):
-    set_threads(1)  # one member after another
+    set_threads(1)  # with one thread members are fitted in turn
     time = Time(monkeypatch)
     ensemble = hr.Ensemble([small(seed=s) for s in range(3)])
     ends = []
@@ -194,7 +194,7 @@ def test_an_ensemble_shares_its_time(monkeypatch, set_threads):
 
 
 def test_time_that_one_member_leaves_goes_to_the_others(monkeypatch, set_threads):
-    set_threads(1)  # one member after another
+    set_threads(1)  # with one thread members are fitted in turn
     time = Time(monkeypatch)
     ensemble = hr.Ensemble([small(seed=s) for s in range(2)])
     fit = ensemble[0].fit
@@ -205,7 +205,7 @@ def test_time_that_one_member_leaves_goes_to_the_others(monkeypatch, set_threads
 
 
 def test_a_device_waits_now_and_then(machine, monkeypatch):
-    """Steps are queued, and their time passes where the host waits for them; the fit ends in time nevertheless."""
+    """A device queues steps, whose time passes when the host waits for a result; the fit ends in time nevertheless."""
     time, queued = Time(monkeypatch, step=0.0), []
     cupy = Library("cupy", machine)
     find, read = _run.ArrayRun._find_gradient, cupy.machine.cupy.ndarray.get
@@ -244,7 +244,7 @@ def test_short_fits_that_choose_take_half_of_the_time_and_the_cosine_ends_with_i
     assert 90 < time.spent <= 100
     assert (history.stopped, history.schedule) == ("time_budget", "cosine")
     assert history.epochs > 2
-    assert time.rates[33] < 0.1 * time.rates[0]  # a whole trial
+    assert time.rates[33] < 0.1 * time.rates[0]  # the first trial is whole
     ends = [i for i in range(1, len(time.rates)) if time.rates[i] > 2 * time.rates[i - 1]]
-    assert [i for i in ends if 45 < i < 52]  # the second fit was cut short
+    assert [i for i in ends if 45 < i < 52]  # the second trial was cut short
     assert time.rates[-1] < 0.1 * max(time.rates[ends[-1] :])

@@ -1,4 +1,4 @@
-"""``fit``: results, kept weights, ends, and reproducibility."""
+"""``fit``: the densities that it reaches, the weights that it keeps, the ends of fits, and reproducible bits."""
 
 import _thread
 import re
@@ -19,10 +19,10 @@ from headrace._fit.run import Run
 
 
 def test_one_affine_transform_reaches_the_maximum_likelihood_of_a_gaussian(dtype):
-    """Without hidden layers the transform can be any Gaussian in triangular form (and its scales may depend on x).
+    """Without hidden layers an autoregressive map can be any Gaussian in triangular form (its scales may depend on x).
 
-    The optimum is the Gaussian of the training rows' own moments; 20 + 3 numbers fitted to 4000 rows cost
-    some 23 / 8000 = 3e-3 nats on other rows, and the tolerance allows as much again.
+    The optimum is the Gaussian with the moments of the training rows; 20 + 3 parameters fitted to 4000 rows cost about
+    23 / 8000 = 3e-3 nats on other rows, and the tolerance is three times as large.
     """
     x, held_out = gaussian(4000).astype(dtype), gaussian(4000, "held out").astype(dtype)
     flow = hr.Flow(
@@ -35,7 +35,7 @@ def test_one_affine_transform_reaches_the_maximum_likelihood_of_a_gaussian(dtype
 
     best = gaussian_log_prob(held_out, x.mean(axis=0), np.cov(x.T)).mean()
     assert abs(flow.log_prob(held_out).mean() - best) < 1e-2
-    # The linear map that the flow is at the middle of its data has the covariance of the data.
+    # In the middle of its data the flow is about a linear map, with the covariance of the data.
     jacobian = reference.jacobian(lambda z: flow.astype("float64").to_data(z)[0], np.zeros(FEATURES))
     assert_allclose(jacobian @ jacobian.T, COVARIANCE, atol=0.15)
     centre = flow.to_data(np.zeros((1, FEATURES)))[0][0]
@@ -47,7 +47,7 @@ def test_one_affine_transform_reaches_the_maximum_likelihood_of_a_gaussian(dtype
     [(hr.MAF, 4), (hr.IAF, 4), (hr.RealNVP, 4), (hr.NSF, 4), (hr.PlanarFlow, 16), (hr.RadialFlow, 16)],
 )
 def test_every_kind_of_flow_learns(build, transforms):
-    """A ring: far from any Gaussian, and better than the best of them by half a nat."""
+    """The rows are a ring; each flow is better on new rows by half a nat than the best Gaussian."""
     generator = cases.rng("ring")
     angle, radius = generator.uniform(0.0, 2.0 * np.pi, 3000), 2.0 + 0.2 * generator.standard_normal(3000)
     x = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype("float32")
@@ -73,7 +73,7 @@ def test_a_trainable_base_and_weight_decay_take_part():
     x = 3.0 + 2.0 * cases.rows(500, FEATURES, "float64")
     flow = hr.Flow([hr.transforms.MaskedAutoregressive(FEATURES, (8,), dtype="float64")], hr.Normal(FEATURES))
     flow.fit(x, epochs=40, batch_size=100, learning_rate=5e-2, **QUIET)
-    assert loss_of(flow, x) < 7.0  # a Gaussian of scale two has 6.3, the fresh flow some 20
+    assert loss_of(flow, x) < 7.0  # a Gaussian of scale two has 6.3, the fresh flow about 20
     decayed, free = small("float64"), small("float64")
     decayed.fit(gaussian(500), weight_decay=10.0, **SHORT)
     free.fit(gaussian(500), weight_decay=0.0, **SHORT)
@@ -107,10 +107,10 @@ def test_different_seeds_differ():
 
 
 def test_weights_are_repeated_rows():
-    """With all rows in each batch only the order of sums differs.
+    """Weighted and repeated rows differ only in the order of sums where each batch has all rows.
 
-    Adam divides a gradient by its own size: that of the first shift is zero for standardised rows, so that there it is
-    rounding that is divided by rounding. This is why even float64 agrees to some 1e-6 only after a few steps.
+    Adam divides a gradient by its size. The gradient of the first shift is zero for standardised rows, so that Adam
+    divides rounding by rounding, and even float64 agrees to about 1e-6 only after a few steps.
     """
     x, times = gaussian(60), cases.rng("times").integers(1, 4, 60)
     held_out = gaussian(40, "held out")
@@ -138,7 +138,7 @@ def test_rows_of_weight_zero_take_no_part():
 
 
 def test_weights_change_the_fitted_density():
-    """Two clouds, one of them with a weight of nine to one."""
+    """Samples of two clouds, whose weights are nine to one, have the weighted mean."""
     x = np.vstack([cases.rows(300, 2, "float64"), 10.0 + cases.rows(300, 2, "float64", "other")])
     flow = small("float64", 2)
     flow.fit(x, weights=np.repeat([9.0, 1.0], 300), epochs=30, batch_size=100, learning_rate=1e-2, **QUIET)
@@ -178,7 +178,7 @@ def test_without_held_out_rows_the_last_weights_are_kept():
 
 
 def test_the_text_of_a_history_has_its_attributes():
-    """Names in a history's text are attributes with these values, but `seconds`, of which the text has the last."""
+    """Each name in the text of a history is an attribute with this value; of `seconds` the text has the last value."""
     history = overfit(gaussian(60), epochs=3)[1]
     shown = dict(re.findall(r"(\w+)=([^,)]+)", repr(history)))
     assert history.epochs == len(history.train_loss) == 3
@@ -190,7 +190,7 @@ def test_the_text_of_a_history_has_its_attributes():
 
 
 def test_ctrl_c_keeps_the_best_weights():
-    """A real interrupt, shortly after the start of a fit of many seconds."""
+    """A real interrupt, 0.7 s after the start of a fit of many seconds, leaves the best weights."""
     x, held_out = gaussian(100), gaussian(50, "held out")
     flow = small()
     timer = threading.Timer(0.7, _thread.interrupt_main)
@@ -227,7 +227,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_message_and_finite_weights(valid
 
 @pytest.mark.long
 def test_held_out_rows_choose_the_weight_decay():
-    """Two tables of as many rows: noise needs much decay, a thin ring little."""
+    """Of two tables with equally many rows, noise needs much weight decay, and a thin ring little."""
     generator = cases.rng("thin ring")
     angle, radius = generator.uniform(0.0, 2.0 * np.pi, 4000), 2.0 + 0.03 * generator.standard_normal(4000)
     ring = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
@@ -244,7 +244,7 @@ def test_held_out_rows_choose_the_weight_decay():
         if history.best_epoch:  # fresh weights may be the best for noise
             assert history.weight_decays[history.weight_decay] == min(history.weight_decays.values())
             decided = history.weight_decays[history.weight_decay]
-            if isinstance(flow.transforms[0], hr.transforms.Gaussianize):  # tails are mapped after the last step
+            if isinstance(flow.transforms[0], hr.transforms.Gaussianize):  # longer tails follow the steps
                 assert_allclose(loss_of(hr.Flow(flow.transforms[1:]), held_out), decided, rtol=1e-5, atol=1e-5)
             else:
                 assert decided == history.best_loss
@@ -298,9 +298,9 @@ def test_a_decay_that_nothing_can_choose_is_that_of_the_rows(keywords):
 @pytest.mark.parametrize("build", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF])
 @pytest.mark.parametrize("rows", [50, 300, 1000])
 def test_rows_of_a_gaussian_are_fitted_no_worse_than_by_one(build, rows, request):
-    """The loss exceeds that of the Gaussian of the same rows by at most a tenth of a nat at 50 rows, later hundredths.
+    """A flow loses to the Gaussian of the same rows at most 0.15 nats with 50 rows, and 0.05 with 300 or more.
 
-    Mixtures of these rows do not depend on the flow: one flow chooses among all.
+    Mixtures of the rows do not depend on the flow: only fits of MAFs choose among all mixtures.
     """
     if build is not hr.MAF:
         request.getfixturevalue("one_mixture")
@@ -315,7 +315,7 @@ def test_rows_of_a_gaussian_are_fitted_no_worse_than_by_one(build, rows, request
 
 @pytest.mark.costly
 def test_few_rows_that_are_no_gaussian_are_learnt():
-    """Two clusters far apart: by cross-validation the flow leaves the Gaussian, or begins as a mixture."""
+    """Of two clusters far apart, cross-validation chooses a flow that leaves the Gaussian, or begins as a mixture."""
     rows = cases.rows(2400, 2, "float64") * 0.1 + np.where(np.arange(2400) % 2, 1.0, -1.0)[:, None]
     x, new = rows[:400], rows[400:]
     flow = hr.NSF(2, transforms=3, hidden=(32, 32))
@@ -382,7 +382,7 @@ def test_a_second_fit_never_ends_worse_on_the_same_held_out_rows():
 
 
 def test_a_plateau_without_held_out_rows_goes_by_the_training_loss():
-    """The rate is halved after each third of the patience in which no epoch was the best so far."""
+    """The learning rate is halved after each third of the patience in which no epoch was the best so far."""
     history = small("float64").fit(
         gaussian(100), validation=None, schedule="plateau", patience=9, epochs=60, learning_rate=0.05, **QUIET
     )

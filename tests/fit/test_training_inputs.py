@@ -26,7 +26,7 @@ def test_standardize_is_set_from_the_training_rows_and_their_weights():
 
 
 def test_held_out_rows_take_no_part_in_standardisation():
-    """With half of the rows held out, the moments are those of one of the 70 other halves."""
+    """With half of eight rows held out, the moments are those of one of the 70 subsets of four rows."""
     x = gaussian(8)
     flow = small()
     flow.fit(x, validation=0.5, **SHORT)
@@ -86,7 +86,7 @@ def test_a_constant_column_gets_scale_one_and_a_warning():
     flow = small("float64")
     with pytest.warns(Warning, match=r"constant") as caught:
         flow.fit(x, **SHORT)
-    assert any("1" in str(warning.message) for warning in caught)  # which column
+    assert any("1" in str(warning.message) for warning in caught)  # the warning has the index of the column
     assert flow.transforms[-1].std[1] == 1.0
     assert_allclose(flow.transforms[-1].mean[1], 7.0)
     assert np.isfinite(flow.log_prob(x)).all()
@@ -103,7 +103,7 @@ def test_a_flow_without_standardize_stays_without():
 
 @pytest.mark.parametrize("input_dtype", ["float64", "float32"])
 def test_data_far_from_zero_are_learnt_as_well(input_dtype):
-    """Mean 1e6, scale one: float32 has 0.06 between its numbers there, float64 loses nothing in a float32 flow."""
+    """Near a mean of 1e6 float32 has steps of 0.06; float64 rows lose no digits in a float32 flow."""
     near, held_out = gaussian(1000), gaussian(1000, "held out")
     flow = small()
     with pytest.warns(RuntimeWarning, match="float32 has fewer than four digits"):
@@ -136,7 +136,7 @@ def test_history_has_one_number_an_epoch(schedule):
 
 
 def test_losses_are_in_nats_of_the_data():
-    """A scale of 1000 in each of three columns costs 3 log 1000 nats, whatever the standardisation."""
+    """A scale of 1000 in each of three columns costs 3 log 1000 nats, although the fit standardises all columns."""
     x, held_out = gaussian(300), gaussian(100, "held out")
     one = small("float64").fit(x, validation=held_out, **SHORT)
     other = small("float64").fit(1e3 * x, validation=1e3 * held_out, **SHORT)
@@ -174,7 +174,7 @@ def test_no_epochs_change_no_parameters():
     history = flow.fit(gaussian(100), epochs=0, **QUIET)
     assert history.train_loss == history.validation_loss == history.learning_rate == []
     assert history.seconds == history.cpu_seconds == []
-    assert (history.stopped, history.best_epoch) == ("epochs", 0)  # the state before the first step
+    assert (history.stopped, history.best_epoch) == ("epochs", 0)  # epoch 0 is the state before the first step
     cases.assert_same_bits(flow.parameters, kept)
     history = flow.fit(gaussian(100), epochs=1, **QUIET)
     assert len(history.train_loss) == len(history.validation_loss) == 1
@@ -184,7 +184,7 @@ def test_no_epochs_change_no_parameters():
 
 @pytest.mark.parametrize("n", [1, 2, 3, 9])
 def test_few_rows_are_fitted_without_a_crash(n):
-    """One row has no spread: its columns are constant."""
+    """Fits of one to nine rows end with finite densities; one row has no spread, so that its columns are constant."""
     flow = small("float64")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Tables of arguments: signatures and help that are made from them, and old names that still work, with a warning."""
+"""Tables of arguments: the signatures and help made from them, and old names that work with a warning."""
 
 import inspect
 import warnings
@@ -83,7 +83,8 @@ def test_old_names_of_sequence_functions_have_the_same_results_with_a_warning():
     with pytest.warns(
         DeprecationWarning, match=rf"^diagnose of sequences: call diagnose_sequences; .* {ENDS}$"
     ) as caught:
-        assert repr(hr.diagnose(teacher, x, seed=3, progress=False)) == repr(want)  # NaN is not equal to itself
+        # Texts are compared because NaN is not equal to NaN.
+        assert repr(hr.diagnose(teacher, x, seed=3, progress=False)) == repr(want)
     assert caught[0].filename == __file__
     made = [hr.WaveNet(layers=1, channels=2, map="affine", reads="latent", seed=2) for _ in range(2)]
     given = {"steps": 2, "samples": 2, "length": 16, "progress": False}

@@ -1,4 +1,4 @@
-"""Flows whose products are in bf16: exact densities, files, training, and where they are refused."""
+"""Flows whose products are in bf16: exact densities, files, training, and refused uses."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ import cases
 import headrace as hr
 from bf16_cases import PARTS
 
-# The relative error of one rounding, beside "bf16".
+# The relative error of one rounding, divided by that of "bf16".
 PRECISION = {matmul: 2.0 ** (8 - 8 * parts) for matmul, parts in PARTS.items()}
 
 FLOWS = {
@@ -39,7 +39,7 @@ def given(flow, n, *key):
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", FLOWS)
 def test_to_data_inverts_to_latent(name, matmul):
-    """The inverse rounds some value of few rows otherwise; such rows differ by bf16's precision."""
+    """The inverse differs by the precision of bf16 in the few rows where it rounds some value otherwise."""
     flow = made(name, matmul)
     z, context = given(flow, 2000, name)
     x, log_det = flow.to_data(z, context)
@@ -92,8 +92,8 @@ def test_draws_are_those_of_the_density():
 
 
 def test_the_integral_is_one():
-    """The integral is in two dimensions, by sums over a grid; the density is smooth along the last coordinate of each
-    transform.
+    """A sum over a grid in two dimensions gives the integral of the density, which is smooth along the last coordinate
+    of each transform.
     """
     line = np.arange(-9, 9, 0.012)
     grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2).astype("float32")
@@ -127,7 +127,7 @@ def test_gradients_are_near_those_of_the_unrounded_network(name, matmul):
     nll, gradient = flow.nll_and_grad(x, context)
     assert abs(nll + flow.log_prob(x, context).mean(dtype=np.float64)) < 1e-4
     _, exact = flow.to("cpu").nll_and_grad(x, context)
-    precision = max(PRECISION[matmul], 2.0**-12)  # of float32 after some layers and many rows
+    precision = max(PRECISION[matmul], 2.0**-12)  # float32 has 2^-12 after some layers and many rows
     assert np.linalg.norm(gradient - exact) < 0.03 * precision * np.linalg.norm(exact)
     assert np.linalg.norm(gradient - exact) > 1e-6 * PRECISION[matmul] * np.linalg.norm(exact)
     log_prob, score = flow.log_prob_and_score(x, context)
@@ -232,7 +232,7 @@ def test_a_file_with_another_matmul_is_refused():
 
 
 def _with_header(data, change):
-    """The bytes of a file with a changed header, as format 1, which has no checksum."""
+    """Return a file's bytes with a changed header, in format 1, which has no checksum."""
     length = int.from_bytes(data[:8], "little")
     entries = json.loads(data[8 : 8 + length])
     header = json.loads(entries["__metadata__"]["headrace"])
@@ -276,7 +276,7 @@ def test_bf16_is_refused_in_float64_and_elsewhere(tmp_path):
 
 
 def test_exact_flows_keep_their_bits():
-    """Flows by default, and flows without a hidden layer, are exact."""
+    """Flows without `matmul`, and flows without a hidden layer, have exact products."""
     x = cases.rows(50, 4, "float32")
     for flow in (
         hr.MAF(4, hidden=(), link="linear"),

@@ -1,4 +1,4 @@
-"""Ensembles: the mixture's density, the spread of members, samples, and fits of members."""
+"""Ensembles: the density of the mixture, the spread of the members, samples, and fits of the members."""
 
 import copy
 import pickle
@@ -18,7 +18,7 @@ WEIGHTS = (0.2, 0.5, 0.3)
 
 
 def ensemble_of(dtype="float32", context=0, features=3, weights=WEIGHTS):
-    """Members of different classes and bases, far enough from each other to differ clearly."""
+    """An ensemble of different classes and bases, whose members are far enough apart to differ clearly."""
     makers = (
         lambda: hr.MAF(features, context, 2, (8,), dtype=dtype),
         lambda: hr.NSF(features, context, 2, (7,), base=hr.Logistic(features), dtype=dtype),
@@ -33,7 +33,7 @@ def inputs(dtype, context, rows=40):
 
 
 def lines(*means, weights=None):
-    """Members that are normal densities of one coordinate, of standard deviation 1."""
+    """An ensemble whose members are normal densities of one coordinate, with the means `means` and deviation 1."""
     flows = [hr.Flow([hr.transforms.Standardize([mean], [1.0])], dtype="float64") for mean in means]
     return hr.Ensemble(flows, weights)
 
@@ -44,7 +44,7 @@ def lines(*means, weights=None):
 @pytest.mark.parametrize("context", [0, 2])
 @pytest.mark.parametrize("weights", [None, WEIGHTS, (3.0, 0.0, 1.0)])
 def test_density_and_spread_are_those_of_the_reference(context, weights, dtype, tmp_path):
-    """The reference is made from the file alone."""
+    """The reference reads the densities of the mixture from its file alone."""
     ensemble = ensemble_of(dtype, context, weights=weights)
     x, c = inputs(dtype, context)
     ensemble.save(tmp_path / "file")
@@ -74,14 +74,14 @@ def test_infinities_and_nan_are_exact_and_stay_in_their_rows():
     far = lines(0.0, 0.0, 1e150)
     x = np.array([[0.0], [1e200], [np.nan], [1e150], [np.inf]])
     log_prob, spread = far.log_prob(x), far.spread(x)
-    assert log_prob[1] == -np.inf  # of all members
+    assert log_prob[1] == -np.inf  # all members have a density of 0 there
     assert np.isnan(log_prob[[2, 4]]).all()
     assert np.isnan(spread[[2, 4]]).all()
     assert log_prob[0] == pytest.approx(np.log(2 / 3) - 0.5 * np.log(2 * np.pi), abs=1e-15)
     assert log_prob[3] == pytest.approx(np.log(1 / 3) - 0.5 * np.log(2 * np.pi), abs=1e-15)
     assert spread[1] == 0.0
     same = lines(0.0, 3.0)
-    assert same.spread(np.array([[1e200]])) == 0.0  # both members have -inf at the row
+    assert same.spread(np.array([[1e200]])) == 0.0  # both members are -inf at this row
     assert lines(0.0, 1e200, weights=[1.0, 1.0]).spread(np.array([[0.0]])) == np.inf
 
 
@@ -150,7 +150,7 @@ def test_a_drawn_row_is_that_of_its_member(wide, dtype):
 
 
 def test_rows_follow_the_density():
-    """Two normal densities far apart: numbers of rows, means and standard deviations of each."""
+    """Samples of two normal densities far apart have the right counts, means and deviations on each side."""
     x = lines(-10.0, 10.0, weights=[3.0, 1.0]).sample(40_000, seed=0)
     left = x[x < 0]
     assert abs(left.size / 40_000 - 0.75) < 5 * np.sqrt(0.75 * 0.25 / 40_000)
@@ -225,8 +225,8 @@ def test_members_are_fitted_as_flows_are():
 
 
 def test_drawn_rows_are_weights(dtype, set_threads):
-    """The number of draws is that of rows with weight, from which they come; each member and seed has another draw."""
-    set_threads(1)  # one member after another
+    """A bootstrap takes as many rows as have weight, only such rows, and others for each member and seed."""
+    set_threads(1)  # with one thread members are fitted in turn
     x, weights = gaussian(200).astype(dtype), np.linspace(0.0, 2.0, 200).astype(dtype)
     weights[50:60] = 0.0
     ensemble, seen = fresh(), []
@@ -261,7 +261,7 @@ def test_drawn_rows_in_the_caller_s_framework(framework):
 
 
 def test_ctrl_c_leaves_later_members_as_they_are(set_threads):
-    set_threads(1)  # one member after another
+    set_threads(1)  # with one thread members are fitted in turn
     ensemble = fresh()
     before = ensemble[2].parameters
     fit = ensemble[1].fit

@@ -1,4 +1,4 @@
-"""Programs are compiled by the first use: their number, pending settings, and concurrent threads."""
+"""Programs are compiled at the first use: their count, pending settings, and concurrent threads."""
 
 import copy
 import ctypes
@@ -22,7 +22,7 @@ X = cases.rows(20, 3, "float32", "first use")
 
 
 class Counting:
-    """The programs of a compiled module, counted; each takes a while to compile."""
+    """Counts the programs that a compiled module makes; each takes `seconds` longer to compile."""
 
     def __init__(self, monkeypatch, module=cpu, seconds=0.0):
         self.count, self.seconds = 0, seconds
@@ -48,7 +48,7 @@ def maf(**more):
 
 
 def everywhere(flow):
-    """Calls on a flow that compute nothing."""
+    """Yield calls on a flow that compute nothing, each with its name."""
     yield "parameters", flow.parameters
     yield "named_parameters", flow.named_parameters()
     yield "n_parameters", flow.n_parameters
@@ -118,7 +118,7 @@ def test_copies_of_unused_flows_have_equal_results(name):
     for again in (copy.copy, lambda m: pickle.loads(pickle.dumps(m)), lambda m: m.to("cpu")):
         other = again(again(module))
         for got, wanted in zip(getattr(other, verb)(x, context), want, strict=True):
-            np.testing.assert_array_equal(got, wanted)  # the sign of a NaN is the compiler's
+            np.testing.assert_array_equal(got, wanted)  # bits are not compared: a compiler chooses the sign of a NaN
 
 
 def test_a_flow_keeps_no_parameters_of_its_transforms():
@@ -138,7 +138,7 @@ def test_a_flow_keeps_no_parameters_of_its_transforms():
     finally:
         tracemalloc.stop()
     assert weights < made < 1.1 * weights
-    assert used < 0.1 * weights  # parameters are in the core by now, whose memory is not traced
+    assert used < 0.1 * weights  # the core, whose memory is not traced, has the parameters now
 
 
 MEMORY = """
@@ -161,7 +161,7 @@ print(flow.parameters.nbytes, made, memory() - before)
 """
 
 
-@pytest.mark.optimised  # sanitizers keep memory for themselves
+@pytest.mark.optimised  # sanitizers take memory, too
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="glibc's allocator gives memory back")
 def test_a_process_holds_the_weights_of_five_large_networks_once():
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
@@ -174,7 +174,7 @@ def test_a_process_holds_the_weights_of_five_large_networks_once():
 
 
 def at_once(*work):
-    """Results of calls that begin together, each in a thread of its own."""
+    """Return the results of calls that begin together, each in another thread."""
     barrier, results = threading.Barrier(len(work)), [None] * len(work)
 
     def run(i):
@@ -211,7 +211,7 @@ def test_parameters_set_during_the_first_use_are_not_lost(monkeypatch, name):
     vector = flow.parameters + 1
 
     def change():
-        time.sleep(0.03)  # the other thread compiles
+        time.sleep(0.03)  # the other thread begins to compile
         if name == "parameters":
             flow.parameters = vector
         else:

@@ -1,4 +1,4 @@
-"""Linear maps that are not trained: both directions against their matrix, derivatives, files, parts."""
+"""Linear maps that are not trained: both directions against their matrix, derivatives, files, parts of columns."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def matrix():
 
 
 def shear():
-    """x₁ and x₄ are z₁ and z₄ plus multiples of others."""
+    """Return a matrix for which x₁ and x₄ are z₁ and z₄ plus multiples of other coordinates."""
     a = np.eye(N)
     a[1, [0, 3]], a[4, [2, 3]] = [2.0, 1.0 / 3.0], [-1.0, 1e3]
     return a
@@ -52,7 +52,7 @@ def test_gradients_are_those_of_the_matrix(core, rows, dtype):
 
 
 def test_coordinates_that_a_shear_leaves_keep_their_bits(dtype):
-    """Products with 1 and 0 are exact, and the inverse has the same entries with the opposite signs."""
+    """Products with 1 and 0 are exact, and a shear's inverse has its entries with opposite signs."""
     t, z = hr.transforms.Linear._shear(shear()), cases.rows(300, N, dtype)
     assert_array_equal(t.to_matrix()[0], shear())
     for x, log_det in (t.forward(z), t.inverse(z)):

@@ -17,7 +17,7 @@ FEATURES = 5
 
 
 def named(name, dtype="float32", *, features=FEATURES, context=0, transforms=3, activation="relu", random=True):
-    """A named flow with random parameters."""
+    """Return a flow, one of NAMED, with random parameters."""
     flow = NAMED[name](
         features, context=context, transforms=transforms, hidden=(24, 24), activation=activation, seed=1, dtype=dtype
     )
@@ -25,14 +25,14 @@ def named(name, dtype="float32", *, features=FEATURES, context=0, transforms=3, 
 
 
 def passive_columns(coupling, context):
-    """The columns that a coupling with random parameters leaves alone."""
+    """The columns that a coupling with random parameters does not change."""
     z = cases.rows(20, coupling.features, coupling.dtype, "passive")
     x, _ = coupling.forward(z, context)
     return [i for i in range(coupling.features) if (x[:, i] == z[:, i]).all()]
 
 
 def mirror(flow, name, activation="relu"):
-    """The reference of a named flow, from the dense weights of its transforms."""
+    """Return the reference of a flow, one of NAMED, from the dense weights of its transforms."""
     context = np.ones(flow.context, flow.dtype) if flow.context else None
     transforms = []
     for transform in flow.transforms:
@@ -44,12 +44,12 @@ def mirror(flow, name, activation="relu"):
             passive = passive_columns(transform, context)
             transforms.append(cases.mirror_coupling(transform, passive, activation, "tanh"))
         else:
-            assert isinstance(transform, hr.transforms.Standardize)  # the identity until a fit sets it
+            assert isinstance(transform, hr.transforms.Standardize)  # a Standardize is the identity until a fit sets it
     return reference.Flow(transforms, reference.StandardNormal())
 
 
 def mixed(dtype, base=None, context=2):
-    """A chain of every kind of transform, with its reference."""
+    """Return a chain with all sorts of transforms, and its reference."""
     maf = cases.made(features=FEATURES, context=context, key=("maf",)).astype(dtype)
     iaf = cases.made(features=FEATURES, context=context, per_level=2, key=("iaf",)).astype(dtype)
     coupling = cases.dense_network(2, (9, 8), FEATURES - 2, context, layout="blocked").astype(dtype)
@@ -190,7 +190,7 @@ def test_samples_come_with_their_own_density(name, n, context, dtype):
     row_context = cases.rows(n, context, dtype, "context") if context else None
     x, log_prob = flow.sample_and_log_prob(n, row_context, seed=4)
     assert (x.shape, x.dtype) == ((n, FEATURES), np.dtype(dtype))
-    # The reference inverts x: its rounding is multiplied by the flow's stretch, hence the large depth.
+    # The depth is large because the reference inverts x, and the flow's stretch multiplies rounding.
     check_log_prob(log_prob, mirror(flow, name).log_prob(x, row_context), dtype, depth=256)
     cases.assert_same_bits(flow.sample(n, row_context, seed=4), x)
 
@@ -203,7 +203,7 @@ def test_samples_of_a_mixed_chain_come_with_their_own_density(dtype):
 
 
 def test_conditional_samples_follow_their_context():
-    """One feature whose shift is ten times its context."""
+    """Samples of one feature, shifted by ten times the context, stay within 6 of the shift."""
     mask = np.array([[False, True], [False, True]])
     transform = hr.transforms.MaskedAutoregressive.from_dense(
         [np.array([[0.0, 10.0], [0.0, 0.0]])], [np.zeros(2)], [mask], context=1
@@ -219,7 +219,7 @@ def test_conditional_samples_follow_their_context():
 
 
 def empty_chain(base):
-    """A flow of the base alone, in float64: the identity, cut after no transform."""
+    """Return a flow of the base alone, in float64: a chain cut before its first transform, which is the identity."""
     features = base.features
     transform = hr.transforms.MaskedAutoregressive(features, (4,), dtype="float64")
     return hr.Flow(transforms=[transform], base=base)[:0]
@@ -352,7 +352,7 @@ def test_fresh_flows_are_near_the_identity(name, dtype):
 
 @pytest.mark.parametrize("kind", [hr.MAF, hr.IAF, hr.RealNVP])
 def test_log_densities_of_rows_far_out_stay_moderate(kind):
-    """Columns depend on each other. A row 15 deviations out has -800 to -5e4 by seed; with ReLU -5e7 to -1e28."""
+    """Log densities 15 deviations out are -800 to -5e4, by seed; networks with a last ReLU would give -5e7 to -1e28."""
     rng = cases.rng("far out")
     x = rng.standard_normal((2000, 4))
     x[:, 1] += x[:, 0] ** 2
@@ -362,7 +362,7 @@ def test_log_densities_of_rows_far_out_stay_moderate(kind):
     flow.fit(x, epochs=20, progress=False)
     far = np.array([[-15.0, 15.0, -15.0, 15.0]]) * x.std(axis=0)
     assert -1e6 < flow.log_prob(far)[0] < -100.0
-    assert flow.log_prob(x).mean() > -5.9  # a Gaussian has -7
+    assert flow.log_prob(x).mean() > -5.9  # the best Gaussian has -7
 
 
 def test_a_last_activation_is_that_of_the_last_layer_alone():
@@ -379,7 +379,7 @@ def test_a_last_activation_is_that_of_the_last_layer_alone():
     assert hr.MAF(3, hidden=(8,))[0].network == hr.Network.plain((8,), "tanh")
     assert hr.MAF(3, hidden=())[0].network == hr.Network([])
     described = hr.Network([hr.Layer(8), hr.Layer(8)])
-    assert hr.MAF(3, hidden=described)[0].network == described  # described by `network`
+    assert hr.MAF(3, hidden=described)[0].network == described  # a Network describes all layers
     with pytest.raises(TypeError, match="last_activation: expected none beside a Network"):
         hr.MAF(3, hidden=described, last_activation="tanh")
 
@@ -418,8 +418,8 @@ def test_standardize_follows_its_definition(dtype):
 
 
 def test_offset_data_keep_their_precision():
-    """Data at a million plus or minus one, given in float64 to a float32 flow: the mean is subtracted before rows
-    become float32.
+    """Data at a million plus or minus one keep their precision, in float64 for a float32 flow, because the mean is
+    subtracted before rows become float32.
     """
     dense = cases.made(features=FEATURES).astype("float32")
     mean, std = np.full(FEATURES, 1e6), np.linspace(0.5, 2.0, FEATURES)
@@ -458,7 +458,7 @@ def test_inverse_exchanges_the_directions(dtype):
 
 
 def holders(dtype):
-    """Everything that has parameters."""
+    """Return a transform or flow of each class that has parameters, by name."""
     return {
         "MaskedAutoregressive": hr.transforms.MaskedAutoregressive(5, (19, 12), context=2, dtype=dtype),
         "Coupling": hr.transforms.Coupling(5, passive=[3, 0], hidden=(19, 12), context=2, dtype=dtype),
@@ -515,7 +515,7 @@ def test_reading_and_assigning_back_changes_nothing(name, dtype):
 
 @every_holder
 def test_named_parameters_are_the_parameters(name, dtype):
-    """Dense arrays of one object, set one by one in another, make both equal."""
+    """Dense arrays of one object, set one by one in another object, make both equal."""
     source, target = cases.randomise(holders(dtype)[name]), holders(dtype)[name]
     arrays = source.named_parameters()
     assert all(array.dtype == np.dtype(dtype) for array in arrays.values())

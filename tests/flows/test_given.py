@@ -1,4 +1,4 @@
-"""Some columns of a flow alone, and the others given these: exact against integrals, Jacobians and the reference."""
+"""Densities of some columns, and of the others given these: exact against integrals, Jacobians and the reference."""
 
 import itertools
 import pickle
@@ -26,10 +26,10 @@ def one_order(name, dtype="float64", context=0, features=4, **more):
 
 
 def mixed_chain(dtype="float64", context=0):
-    """Every kind of transform that has an order, with permutations between; the columns' order is 2, 0, 3, 1."""
+    """A flow of all transforms that have an order, with permutations between; its columns have the order 2, 0, 3, 1."""
     chain = [
         hr.transforms.MaskedAutoregressive(4, (9,), order=[1, 3, 0, 2], context=context, dtype=dtype),
-        hr.transforms.Permutation([3, 2, 1, 0]),  # coordinates are now 2, 0, 3, 1
+        hr.transforms.Permutation([3, 2, 1, 0]),  # the order is now 2, 0, 3, 1
         hr.transforms.Inverse(
             hr.transforms.MaskedAutoregressive(4, (8, 7), order=[2, 0, 3, 1], context=context, dtype=dtype)
         ),
@@ -48,7 +48,7 @@ def mixed_chain(dtype="float64", context=0):
     return cases.randomise(flow, 0.3, "mixed")
 
 
-CHAIN = {1: [2], 2: [2, 0], 3: [0, 3, 2]}  # columns of `mixed_chain` by how many are known, in some order
+CHAIN = {1: [2], 2: [2, 0], 3: [0, 3, 2]}  # by their number, known columns of `mixed_chain` in some order
 
 
 def rows_of(flow, n=9):
@@ -62,7 +62,7 @@ def judge_of(flow, folder):
 
 
 def log_densities(judge, x, c, known, latent):
-    """log p(known) and log p(others | known) of each row, from Jacobians of the reference by central differences."""
+    """Return log p(known) and log p(others | known) of each row, from central differences of the reference."""
     rest = [i for i in range(x.shape[1]) if i not in known]
     latent_rest = [i for i in range(x.shape[1]) if i not in latent]
     found = []
@@ -72,7 +72,7 @@ def log_densities(judge, x, c, known, latent):
             return judge.to_latent(rows, None if own is None else np.tile(own, (len(rows), 1)))[0]
 
         z, slopes = to_latent(row[None])[0], reference.jacobian(to_latent, row)
-        assert np.abs(slopes[np.ix_(latent, rest)]).max() < 1e-9  # known columns depend on no others
+        assert np.abs(slopes[np.ix_(latent, rest)]).max() < 1e-9  # latents of known columns depend on no others
         terms = []
         for outputs, inputs in ((latent, known), (latent_rest, rest)):
             base = judge.base if hasattr(judge, "base") else judge.flow.base
@@ -103,7 +103,7 @@ def test_both_densities_are_those_of_the_reference(name, k, context, dtype, tmp_
     marginal, latent = flow.marginal(known), given._latent
     want, want_rest = log_densities(judge_of(flow, tmp_path), x, c, known, latent)
     rest = x[:, list(given.columns)]
-    # Central differences of step 1e-5 err by 1e-10 times a third derivative, which is large in narrow bins of a spline.
+    # Central differences of step 1e-5 have errors of 1e-10 times a third derivative, large in narrow bins of a spline.
     tolerance = 1e-5 if dtype == "float64" else 2e-4
     np.testing.assert_allclose(marginal.log_prob(x[:, known], c), want, rtol=0, atol=tolerance)
     np.testing.assert_allclose(given.log_prob(rest), want_rest, rtol=0, atol=tolerance)
@@ -142,7 +142,7 @@ LINE = np.linspace(-40.0, 40.0, 8001)
 
 @pairwise(map=MAPS, formula=["to_data", "to_latent"], reads=["data", "latent"])
 def test_a_marginal_is_the_integral_over_the_others(map, formula, reads):
-    """Two columns, by a sum; the densities are smooth but for kinks at the knots of splines."""
+    """In two columns a sum gives the integral; the densities are smooth but for kinks at the knots of splines."""
     chain = [
         hr.transforms.MaskedAutoregressive(2, (8,), map=map, formula=formula, reads=reads, seed=i, dtype="float64")
         for i in range(2)
@@ -151,7 +151,7 @@ def test_a_marginal_is_the_integral_over_the_others(map, formula, reads):
     for at in (-1.3, 0.2, 2.1):
         grid = np.stack([np.full(LINE.size, at), LINE], axis=1)
         density = np.exp(flow.log_prob(grid))
-        total = density.sum() * (LINE[1] - LINE[0])  # at the ends it is 0
+        total = density.sum() * (LINE[1] - LINE[0])  # at the ends the density is 0
         assert np.exp(flow.marginal(1).log_prob(np.array([at]))) == pytest.approx(total, rel=2e-4)
         given = flow.given(np.array([at]))
         np.testing.assert_allclose(np.exp(given.log_prob(LINE[:, None])), density / total, rtol=4e-4, atol=1e-12)
@@ -170,10 +170,10 @@ def test_a_marginal_of_three_columns_is_a_double_integral():
 
 
 def test_a_linear_flow_s_conditional_is_the_gaussian_s():
-    """x = L z: mean and covariance of the others are known; five standard errors of 40,000 draws."""
+    """For x = L z the mean and covariance of the others are known; 40,000 samples allow five standard errors."""
     flow = hr.Flow([hr.transforms.MaskedAutoregressive(3, (), map="affine", dtype="float64")])
     cases.randomise(flow, 0.5, "linear")
-    name, shifts_alone = "transforms.0.layers.0.weight", np.array([[1.0], [0.0]] * 3)  # scales depend on nothing
+    name, shifts_alone = "transforms.0.layers.0.weight", np.array([[1.0], [0.0]] * 3)  # scales are constant
     flow.set_parameter(name, flow.named_parameters()[name] * shifts_alone)
     origin, *ends = flow.to_data(np.vstack([np.zeros(3), np.eye(3)]))[0]
     factor = (np.array(ends) - origin).T
@@ -190,7 +190,7 @@ def test_a_linear_flow_s_conditional_is_the_gaussian_s():
 
 
 def closed_sets(masks, features, n_params, adds=None):
-    """For each coordinate, it and all coordinates on which it depends, in a random order."""
+    """Yield, for each coordinate, the set of it and of all on which it depends, in a random order."""
     reach = reference.reads(masks, adds)[:, :features].reshape(features, n_params, features).any(axis=1)
     for i in range(features):
         found = {i}
@@ -219,7 +219,7 @@ def check_part(transform, judge, kept, context):
 @pytest.mark.parametrize("layout", ["interleaved", "blocked"])
 @pytest.mark.parametrize("name", [name for name in cases.NETWORKS if "sixty" not in name])
 def test_part_of_any_network(name, layout):
-    """Networks have foreign masks, too: dead units, zeros, subsets that are not nested."""
+    """Parts are right for masks of other libraries, too: dead units, zeros, subsets that are not nested."""
     dense = cases.made(**cases.NETWORKS[name], layout=layout, outputs=("scale", "shift"), gain=0.7).astype("float64")
     settings = {"activation": "tanh", "outputs": ("scale", "shift"), "layout": layout}
     transform = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=dense.context, **settings)
@@ -235,7 +235,7 @@ def test_part_of_any_network(name, layout):
 
 @pytest.mark.parametrize("name", network_cases.NETWORKS)
 def test_part_of_layers_that_add_and_are_gated(name):
-    """Some units add another unit that sees fewer coordinates."""
+    """Parts are right where units add another unit that reads fewer coordinates."""
     dense, network, joins = network_cases.made(name)
     found = network_cases.subject(dense, network, joins)
     judge = found.judge(found.arrays)
@@ -244,7 +244,7 @@ def test_part_of_layers_that_add_and_are_gated(name):
 
 
 def test_inputs_that_a_unit_sees_by_an_added_unit_alone():
-    """The unit's own product reads nothing: coordinate 1 needs coordinate 0 by the added unit alone."""
+    """Where a unit's product reads nothing, coordinate 1 needs coordinate 0 through the added unit alone."""
     one_by_one = np.eye(3, dtype=bool)
     earlier = np.repeat(np.tri(3, k=-1, dtype=bool), 2, axis=0)
     masks = [one_by_one, np.zeros((3, 3), bool), earlier]
@@ -280,14 +280,14 @@ def test_parts_keep_each_map_s_rows(map, layout):
 
 
 def test_parts_of_constructed_networks_are_staircases():
-    """Weights are stored as in a fresh transform, and files have levels and degrees."""
+    """Weights of a part of a network are stored as in a fresh transform, and files have levels and degrees."""
     for k in range(1, 7):
         part, _ = hr.transforms.MaskedAutoregressive(7, (20, 20), context=2)._restricted(tuple(range(k)))
         assert part._network.staircase is not None
         assert max(part._network.staircase.levels) == k
     part, _ = hr.transforms.MaskedAutoregressive(7, (24, 18), order=[6, 5, 4, 3, 2, 1, 0])._restricted((6, 5, 4))
     assert list(part._network.staircase.levels) == [1, 2, 3]
-    assert part._hidden() == [12, 9]  # units of degrees 1 to 3 of six
+    assert part._hidden() == [12, 9]  # the part has the units of degrees 1 to 3, of six degrees
 
 
 def test_the_first_column_without_context_reads_nothing():
@@ -322,7 +322,7 @@ def test_shapes(dtype):
     cases.assert_same_bits(cube.sample((4,), seed=1).reshape(4, 6, 2), many.sample((4,), seed=1))
     assert repr(many) == "Conditional(columns=[2, 3] given [0, 1], shape=(6,))"
     assert many.sample(seed=0).dtype == many.log_prob(x[:, 2:]).dtype == dtype
-    for draw in range(3):  # each draw goes with its own row
+    for draw in range(3):  # each sample belongs to the known columns of its row
         own = many.sample(3, seed=2)[draw]
         np.testing.assert_allclose(
             many.log_prob(own), flow.log_prob(np.hstack([x[:, :2], own]), c) - flow.marginal(2).log_prob(x[:, :2], c),
@@ -332,7 +332,7 @@ def test_shapes(dtype):
 
 @pytest.mark.parametrize("base", [None, hr.Normal(4, 0.5, 2.0)])
 def test_rows_far_from_zero_in_float64(base):
-    """Rows are like time stamps: draws of a float32 flow are taken to the data's units in float64."""
+    """Rows are like time stamps: samples of a float32 flow become float64 in the units of the data."""
     chain = [hr.transforms.MaskedAutoregressive(4, (8,)), hr.transforms.Standardize([1.7e9] * 4, [30.0] * 4)]
     flow = cases.randomise(hr.Flow(chain, base), 0.3)
     x = flow.sample(50, seed=3, dtype="float64")
@@ -385,7 +385,7 @@ def test_densities_of_zero():
     )
     far = np.array([1e200])
     assert flow.given(np.zeros(1)).log_prob(far) == -np.inf
-    assert np.isnan(flow.given(far).log_prob(np.zeros(1)))  # a row of density 0 determines no conditional
+    assert np.isnan(flow.given(far).log_prob(np.zeros(1)))  # a row of density 0 has no conditional density
 
 
 def test_a_conditional_does_not_change_the_flow():
@@ -421,7 +421,7 @@ def test_a_marginal_is_a_flow_of_its_own(tmp_path):
 
 
 def rotated():
-    """A flow that a fit of few rows gave the correlations of a Gaussian."""
+    """Return a flow to which a fit of few rows gave the correlations of a Gaussian."""
     flow = hr.MAF(3, transforms=1, hidden=(8,), link="none")
     with np.errstate(all="ignore"):
         flow.fit(gaussian(100), **QUIET)
@@ -487,4 +487,4 @@ def test_all_columns_in_another_order():
     flow = one_order("MAF")
     x, _ = rows_of(flow)
     np.testing.assert_allclose(flow.marginal([3, 1, 0, 2]).log_prob(x[:, [3, 1, 0, 2]]), flow.log_prob(x), atol=1e-12)
-    assert hr.MAF(4).marginal(4).log_prob(x).shape == (9,)  # for any orders
+    assert hr.MAF(4).marginal(4).log_prob(x).shape == (9,)  # all columns may have any orders

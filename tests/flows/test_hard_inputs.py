@@ -1,4 +1,4 @@
-"""Rows of NaN and infinity, no rows, one row, one feature, huge values: never a crash, never a neighbour's bits."""
+"""Rows of NaN and infinity, no rows, one row, one feature, huge values: no crash, and the bits of other rows stay."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ TRANSFORMS = {
 }
 FLOWS = {"MAF": hr.MAF, "IAF": hr.IAF, "RealNVP": hr.RealNVP, "planar": hr.PlanarFlow, "radial": hr.RadialFlow}
 POISONS = [np.nan, np.inf, -np.inf]
-SIZES = [(1, 0), (5, 2), (9, 4), (97, 0), (200, 99)]  # rows, and the row that is poisoned
+SIZES = [(1, 0), (5, 2), (9, 4), (97, 0), (200, 99)]  # the number of rows, and the index of the poisoned row
 
 every_transform = pytest.mark.parametrize("name", TRANSFORMS)
 every_flow = pytest.mark.parametrize("name", FLOWS)
@@ -55,7 +55,7 @@ def flow_of(name, dtype, context=0):
 
 
 def check_alone(call, given, row, clean):
-    """The other rows keep their bits."""
+    """Check that the rows beside a poisoned row keep their bits, and return the results."""
     others = np.arange(len(given)) != row
     results = call(given)
     for got, want in zip(results, clean, strict=True):
@@ -91,7 +91,7 @@ def test_a_poisoned_context_row_is_nan_and_leaves_all_others_alone(name, poison,
 @pytest.mark.parametrize("verb", ["forward", "inverse"])
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_a_poisoned_context_that_no_output_sees_is_nan_too(core, verb, poison, dtype):
-    """Units that no output sees are not computed, so that the row's context itself is checked."""
+    """A context is checked before the network, because units that no output sees are not computed."""
     masks = [np.ones((4, 3), bool), np.zeros((4, 4), bool)]
     weights = [mask.astype(dtype) for mask in masks]
     transform = hr.transforms.MaskedAutoregressive.from_dense(
@@ -151,7 +151,7 @@ def test_many_poisoned_rows_leave_the_others_alone(name, dtype):
 
 @every_transform
 def test_poisoned_rows_do_not_affect_later_calls(name, dtype):
-    """Scratch memory is used again, and values of a poisoned batch must not reach the next one."""
+    """Scratch memory is used again, so that values of a poisoned batch must not reach the next batch."""
     transform = TRANSFORMS[name](dtype, 0)
     poison = np.full((200, FEATURES), np.nan, dtype)
     for n in cases.BATCH_SIZES:
@@ -206,7 +206,7 @@ def test_one_feature_works(name, context, n, dtype):
     dtype=cases.DTYPES,
 )
 def test_huge_inputs_and_huge_weights_do_not_overflow_a_soft_clamp(activation, reads, formula, dtype):
-    """The scale stays between 1e-3 and 1e3, so 1e30 may grow to 1e33 a coordinate and no further."""
+    """A scale between 1e-3 and 1e3 lets 1e30 grow to 1e33 in a coordinate, and no further."""
     dense = cases.made(features=FEATURES, hidden=(18, 15), gain=1.0).astype(dtype)
     transform = hr.transforms.MaskedAutoregressive.from_dense(
         *dense.arrays, activation=activation, reads=reads, formula=formula, scale="soft_clamp"
@@ -218,7 +218,7 @@ def test_huge_inputs_and_huge_weights_do_not_overflow_a_soft_clamp(activation, r
         assert np.abs(log_det).max() <= FEATURES * np.log(1e3) * 1.0001
 
     loud = [*dense.weights[:-1], dense.weights[-1] * 1e10]
-    loud[-1][0::2] = 0  # the shifts of such weights do grow, the scales must not
+    loud[-1][0::2] = 0  # huge weights would let shifts grow, but no scales
     transform = hr.transforms.MaskedAutoregressive.from_dense(
         loud, dense.biases, dense.masks, activation=activation, reads=reads, formula=formula
     )

@@ -1,4 +1,4 @@
-"""Arguments: arrays of any strides are read right; others are refused with name, expectation and given value."""
+"""Arrays with any strides are read right; other arguments are refused with name, expectation and value."""
 
 import functools
 
@@ -13,7 +13,7 @@ from pairs import pairwise
 
 # --- shapes, strides and precisions ---------------------------------------------------------------------------------
 
-# Each makes an array of this shape with the strides in its name, out of one that may be larger.
+# Functions that make an array of n rows and d columns with the strides of their name, from an array that may be larger.
 STRIDES = {
     "rows first": lambda make, n, d: make(n, d),
     "columns first": lambda make, n, d: np.asfortranarray(make(n, d)),
@@ -33,7 +33,7 @@ STRIDES = {
 
 
 def unaligned(array):
-    """A copy that starts at an odd address."""
+    """Return a copy that starts at an address that is no multiple of the size of its values."""
     memory = np.empty(array.nbytes + 1, np.uint8)
     view = memory[1:].view(array.dtype).reshape(array.shape)
     view[...] = array
@@ -52,7 +52,7 @@ def array_of(strides, n, columns, dtype, *key):
 
 
 def transforms_of(features, context, dtype):
-    """A library transform of each kind, all with random weights."""
+    """Return a transform of each sort, with random weights."""
     maf = cases.made(features=features, hidden=(14, 11), context=context).astype(dtype)
     library = {
         "MAF": hr.transforms.MaskedAutoregressive.from_dense(*maf.arrays, context=context),
@@ -82,7 +82,7 @@ def transforms_of(features, context, dtype):
 def test_transforms_read_any_strides_and_either_precision(
     strides, context_strides, n, features, context, input_dtype, context_dtype, dtype
 ):
-    """Results have the bits of those for a contiguous copy in the transform's own precision."""
+    """Results have the bits of those for a contiguous copy in the precision of the transform."""
     z = array_of(strides, n, features, input_dtype)
     row_context = array_of(context_strides, n, context, context_dtype, "context") if context else None
     plain = np.array(z, dtype, order="C")
@@ -112,7 +112,8 @@ def test_flows_read_any_strides_and_either_precision(strides, input_dtype, name,
         for verb in (flow.to_latent, flow.to_data, lambda *inputs: (flow.log_prob(*inputs),)):
             for got, want in zip(verb(x, context), verb(plain, plain_context), strict=True):
                 assert got.dtype == np.dtype(dtype)
-                # The standardisation at the data end subtracts in the input's precision: one rounding may differ.
+                # The standardisation at the data end subtracts in the input's precision, so that one rounding may
+                # differ.
                 cases.assert_close(got, want.astype(float), magnitude=10.0)
         cases.assert_same_bits(flow.sample(n, context, seed=1), flow.sample(n, plain_context, seed=1))
 
@@ -174,7 +175,7 @@ def test_inputs_are_not_changed(n, dtype):
 # --- refusals: arrays -----------------------------------------------------------------------------------------------
 
 ROWS = np.zeros((4, 5), "f4")
-# name -> (the argument for five features, words of the message beside the argument's name)
+# Bad arrays by name: the argument for five features, and words of the message beside the argument's name.
 BAD_ARRAYS = {
     "a list of lists of different lengths": ([[0.0] * 5, [0.0]], ["one length"]),
     "a list of words": ([["a"] * 5], ["real numbers", "<U1"]),
@@ -215,7 +216,7 @@ CONDITIONAL = ("MaskedAutoregressive", "Coupling", "Inverse")
 
 @functools.cache
 def calls(context=0):
-    """Every method that takes rows: name -> (method, name of its argument)."""
+    """Return every method that takes rows by its name, with the name of its argument."""
     methods = {}
     for name, build in TRANSFORMS.items():
         if context and name not in CONDITIONAL:
@@ -268,7 +269,7 @@ def test_a_context_that_nothing_reads_is_refused(method):
 
 # --- refusals: settings ---------------------------------------------------------------------------------------------
 
-W = [np.ones((4, 3)), np.ones((6, 4))]  # three features, hidden 4, two parameters each
+W = [np.ones((4, 3)), np.ones((6, 4))]  # three features, 4 hidden units, two parameters a feature
 B = [np.zeros(4), np.zeros(6)]
 M = [np.zeros((4, 3), bool), np.zeros((6, 4), bool)]
 
@@ -283,7 +284,7 @@ def dense_coupling(weights=W, biases=B, masks=None, features=6, passive=(0, 1, 2
     )
 
 
-# name -> (call, words of the message: the argument, the expected and the given value)
+# Bad settings by name: a call, and words of the message, for the argument, the expected and the given value.
 BAD_SETTINGS = {
     "features of zero": (lambda: hr.transforms.MaskedAutoregressive(0), ["features", r"\b0\b"]),
     "features below zero": (lambda: hr.transforms.MaskedAutoregressive(-2), ["features", "-2"]),

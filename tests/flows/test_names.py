@@ -1,4 +1,4 @@
-"""Names of columns: kept from the frames of a fit, in files and copies, checked in later frames, used for bounds."""
+"""Names of columns are kept from the frames of a fit, in files and copies, checked in later frames, used for bounds."""
 
 import copy
 import json
@@ -67,7 +67,7 @@ def test_copies_and_files_keep_names(tmp_path):
 
 
 def test_the_note_is_that_of_the_command_line():
-    """Readers of 0.4 read the note, if it has all names."""
+    """Headrace 0.4 reads names from a note of the file, which is written if all names are known."""
     notes = files.notes_of_bytes(hr.to_bytes(fitted(X, CONTEXT)))
     assert json.loads(notes["columns"]) == {"features": list(NAMES), "context": ["year"]}
     notes = files.notes_of_bytes(hr.to_bytes(fitted(X)))

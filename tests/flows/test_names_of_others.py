@@ -1,4 +1,4 @@
-"""Names and arguments that other libraries have: errors lead to headrace's own."""
+"""For names and arguments of other libraries, errors have the names and arguments of headrace."""
 
 import pytest
 
@@ -6,7 +6,7 @@ import headrace as hr
 
 
 class ReLU:
-    """A stand-in for PyTorch's module of this name."""
+    """A stand-in for PyTorch's module `ReLU`."""
 
 
 @pytest.mark.parametrize(

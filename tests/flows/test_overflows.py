@@ -1,4 +1,4 @@
-"""Finite rows whose values overflow inside a chain are NaN, on every path."""
+"""Finite rows whose values overflow inside a chain give NaN on every path through the core."""
 
 import numpy as np
 import pytest
@@ -8,9 +8,9 @@ import headrace as hr
 from cuda_twins import Twin
 
 FEATURES = 9
-# The chain multiplies by e^size and divides again: a row of `far` overflows in between.
+# The chain multiplies by e^size, of the first value, and divides again: rows times the second overflow in between.
 SIZES = {"float32": (60.0, 1e20), "float64": (600.0, 1e100)}
-BATCHES = [(1, 0), (3, 1), (7, 6), (8, 0), (20, 7), (200, 190)]  # rows, and the one that overflows
+BATCHES = [(1, 0), (3, 1), (7, 6), (8, 0), (20, 7), (200, 190)]  # the number of rows, and the row that overflows
 every_batch = pytest.mark.parametrize(("n", "row"), BATCHES)
 
 
@@ -26,7 +26,7 @@ def flow_of(dtype):
 
 
 def batch(dtype, n, row, columns=slice(None)):
-    """Ordinary rows, and a copy of them in which one row overflows."""
+    """Return ordinary rows, and a copy in which the values of one row overflow."""
     clean = cases.rows(n, FEATURES, dtype)
     given = clean.copy()
     given[row, columns] *= SIZES[dtype][1]
@@ -61,12 +61,12 @@ def test_a_row_that_overflows_on_a_device(n, row, dtype, device):
 
 
 def test_an_overflow_at_the_end_of_a_chain_spoils_its_log_determinant_too(core, dtype):
-    """No later network reads that coordinate, and all slopes are finite."""
+    """A coordinate that overflows last spoils its row, although no later network reads it and all slopes are finite."""
     check(flow_of(dtype).transforms[1].inverse, dtype, 20, 7, slice(4, 5))
 
 
 def test_parameters_have_no_gradient_where_a_density_overflows(core, dtype):
-    """The row's coordinates and log-determinant are finite, their squares are not."""
+    """A row with a finite latent and log-determinant has an infinite density where its squares overflow."""
     shift = hr.transforms.MaskedAutoregressive(3, hidden=(), map="additive", dtype=dtype)
     flow = hr.Flow([cases.randomise(shift)], hr.StandardNormal(3))
     x = cases.rows(20, 3, dtype)
@@ -78,7 +78,7 @@ def test_parameters_have_no_gradient_where_a_density_overflows(core, dtype):
 
 
 def check_gradients(vjp, dtype, n, row):
-    """The row's own gradient is NaN, and so is that of the weights, which is a sum over rows."""
+    """The gradient of the row that overflows is NaN, and so is that of the weights, which is a sum over rows."""
     clean, given = batch(dtype, n, row)
     others, ones = np.arange(n) != row, np.ones(n, dtype)
     by_input, by_weights = vjp(given, ones)
@@ -102,7 +102,7 @@ def test_gradients_of_a_row_that_overflows_on_a_device(n, row, dtype, device):
 
 @every_batch
 def test_a_row_far_from_everything_has_a_log_prob_of_minus_infinity(n, row, device):
-    """The latent row is finite, and only the logarithm of the density is below all numbers."""
+    """The latent of a row far out is finite, and only the logarithm of its density is below all values of the dtype."""
     flow = hr.Flow(flow_of("float32").transforms[2:], hr.StandardNormal(FEATURES))
     _, given = batch("float32", n, row)
     for library in (flow, Twin(device, flow)):

@@ -1,4 +1,4 @@
-"""Pickled flows, transforms, bases and fits have the same bits, here and in other processes."""
+"""Pickled flows, transforms, bases and fits have the same bits, in this process and in others."""
 
 import copy
 import io
@@ -29,7 +29,7 @@ def made(name):
 
 
 def assert_same(one, other):
-    """Check that two objects have equal files, to the last bit."""
+    """Check that two objects have equal classes, and equal files to the last bit."""
     assert type(one) is type(other)
     assert hr.to_bytes(one) == hr.to_bytes(other)
     np.testing.assert_array_equal(one.parameters, other.parameters)
@@ -204,7 +204,7 @@ def test_the_device_comes_back_too(machine):
     for matmul in ("tf32", "3xtf32"):
         again = pickle.loads(pickle.dumps(flow.to("cuda:0", matmul=matmul)))
         assert again.matmul == matmul
-        assert hr.to_bytes(again) == hr.to_bytes(flow)  # `matmul` of a device is no part of the file
+        assert hr.to_bytes(again) == hr.to_bytes(flow)  # files do not have the `matmul` of a device
 
 
 def test_without_a_device_the_flow_comes_back_on_the_cpu_with_a_warning():

@@ -1,4 +1,4 @@
-"""The bars of long calls: on a terminal and in a notebook alone, and Ctrl-C keeps the finished part."""
+"""Long calls show bars on a terminal and in a notebook alone; Ctrl-C keeps the finished part."""
 
 import sys
 
@@ -81,7 +81,7 @@ def test_ctrl_c_in_a_diagnosis_keeps_the_tests_that_are_done(monkeypatch):
 
 
 def test_a_bar_can_be_sent_elsewhere(monkeypatch):
-    """A worker of a cluster sends a few messages, the last of which has the end."""
+    """A worker of a cluster sends the states of a bar as a few messages, of which the last has the end."""
     monkeypatch.setattr(sys, "stderr", stream := Stream(True))
     heard = []
     with _progress.sent_to(heard.append):
@@ -103,7 +103,7 @@ def test_a_bar_can_be_sent_elsewhere(monkeypatch):
 
 
 def shown_by(call, monkeypatch):
-    """The bars of a call: the messages by the name of the bar."""
+    """Return the messages of the bars of a call, by the name of the bar."""
     heard = []
     monkeypatch.setattr(_progress, "EVERY", 0.0)
     with _progress.sent_to(heard.append):
@@ -116,7 +116,7 @@ def shown_by(call, monkeypatch):
 
 @pytest.mark.costly
 def test_every_phase_of_a_fit_has_a_bar(monkeypatch):
-    """Marginals column by column, their trial, the epochs with the decay of their stage; few rows choose epochs."""
+    """Bars count the columns of marginals, their trial, the epochs with the decay, and epochs of cross-validation."""
     x = np.random.default_rng(0).standard_normal((3000, 2)) ** 3
     bars = shown_by(lambda: hr.MAF(2, hidden=(8,)).fit(x, progress=True, patience=4), monkeypatch)
     assert list(bars) == ["marginals", "try marginals", "fit"]

@@ -116,7 +116,7 @@ def test_settings_reach_the_transforms_of_a_flow():
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class _More(NetworkSettings):
-    """Settings with one that is newer than the format of files."""
+    """Settings of which one, `width`, is newer than the format of files."""
 
     width: int = setting(1, lambda settings, value: int(value), optional=True)
 
@@ -136,7 +136,7 @@ def test_newer_settings_are_in_a_file_only_where_they_differ_from_the_default():
 
 
 def stated():
-    """The options of a masked transform and their defaults, as the stub states them."""
+    """Return the options of a masked transform and their defaults, from the stub."""
     stub = ast.parse((pathlib.Path(hr.__file__).parent / "_core" / "core.pyi").read_text())
     kind = next(node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == "MaskedOptions")
     arguments = kind.body[0].args

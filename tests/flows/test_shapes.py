@@ -1,4 +1,4 @@
-"""Leading dimensions, and contexts that are broadcast: the values of single rows, or of rows repeated by hand."""
+"""Results for leading dimensions and broadcast contexts are those of single rows, or of rows repeated by hand."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ import headrace as hr
 D, C = 3, 2
 X = cases.rows(20, D, "float64").reshape(4, 5, D)
 CONTEXT = cases.rows(20, C, "float64", "context").reshape(4, 5, C)
-RTOL = 1e-12  # float64; fewer than eight rows take another path through the core
+RTOL = 1e-12  # in float64 fewer than eight rows take another path through the core
 
 
 def made(context=C, base=None):
@@ -18,14 +18,14 @@ def made(context=C, base=None):
 
 
 def repeated(x, context):
-    """Rows and contexts as two matrices, and the leading dimensions."""
+    """Return rows and contexts as two matrices, and the leading dimensions."""
     batch = np.broadcast_shapes(x.shape[:-1], context.shape[:-1])
     n = int(np.prod(batch, dtype=int))
     pair = np.broadcast_to(x, (*batch, D)), np.broadcast_to(context, (*batch, C))
     return pair[0].reshape(n, D).copy(), pair[1].reshape(n, C).copy(), batch
 
 
-# name -> (rows, context)
+# Rows and contexts that are broadcast against each other, by name.
 PAIRS = {
     "two axes": (X, CONTEXT),
     "two axes, one context": (X, CONTEXT[0, 0]),
@@ -77,7 +77,7 @@ def test_gradients_of_broadcast_arguments_are_sums(pair):
 
 
 def summed(gradient, batch, shape):
-    """A gradient summed over the axes that broadcasting added."""
+    """Sum a gradient over the axes that broadcasting added."""
     gradient = gradient.reshape(*batch, shape[-1])
     gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
     axes = tuple(i for i, n in enumerate(shape) if n == 1 != gradient.shape[i])
@@ -179,7 +179,7 @@ def test_results_are_written_over_rows_of_any_dimensions():
     np.testing.assert_array_equal(x, expected[0])
     np.testing.assert_array_equal(log_det, expected[1])
     with pytest.raises(ValueError, match="out: expected memory of its own"):
-        flow.to_latent(x[0, 0], CONTEXT[0], out=(x[0], log_det[0]))  # one row for all of `out`
+        flow.to_latent(x[0, 0], CONTEXT[0], out=(x[0], log_det[0]))  # one row of x is broadcast
 
 
 def test_every_framework(framework):
@@ -256,7 +256,7 @@ def test_steps_of_an_ascent_are_reached_by_their_index():
     ],
 )
 def test_parameters_are_counted_without_padding(make, count):
-    """Entries that stay zero after an assignment are no parameters."""
+    """Entries of a matrix that stay zero after an assignment are no parameters."""
     module = make()
     if count is None:
         module.parameters = np.ones_like(module.parameters)

@@ -1,4 +1,4 @@
-"""A Standardize, or its inverse, anywhere in a chain: densities and samples."""
+"""A Standardize or its inverse anywhere in a chain gives the densities and samples of the reference."""
 
 import numpy as np
 import pytest
@@ -12,9 +12,9 @@ MEAN, STD = np.array([3.0, -1.0, 0.5]), np.array([2.0, 0.25, 1.5])
 
 
 def chain(place, inverted, dtype, order=None):
-    """A chain of two networks with a (perhaps inverted) Standardize at `place`, and its reference.
+    """Return a chain of two networks with a (perhaps inverted) Standardize at `place`, and its reference.
 
-    `order`: of a permutation at the data end.
+    `order`: the order of a permutation at the data end.
     """
     networks = [cases.made(features=FEATURES, key=(k,)).astype(dtype) for k in ("a", "b")]
     library = [hr.transforms.MaskedAutoregressive.from_dense(*n.arrays, activation="tanh") for n in networks]
@@ -56,7 +56,7 @@ def test_a_sample_is_the_transformed_base_sample(place, inverted, dtype):
 
 @pytest.mark.parametrize("inverted", [False, True])
 def test_columns_may_change_places_at_the_data_end(inverted, dtype):
-    """Loading and storing standardise each column by its own mean and deviation."""
+    """Rows are loaded and stored with the mean and deviation of each column, also behind a permutation."""
     flow, judge = chain(2, inverted, dtype, order=[2, 0, 1])
     x, log_prob = flow.sample_and_log_prob(41, seed=3)
     cases.assert_close(x, judge.to_data(flow[:0].sample(41, seed=3))[0], magnitude=100.0, depth=64)
@@ -65,13 +65,13 @@ def test_columns_may_change_places_at_the_data_end(inverted, dtype):
 
 
 def far_from_zero():
-    """Rows of which float32 keeps every digit, although mean / scale is 3e5, and their standardised values."""
+    """Return rows exact in float32, although mean / scale is 3e5, and their standardised values."""
     x = np.float32(1000.0) + np.linspace(-0.01, 0.01, 41, dtype="float32")[:, None]
     return x, (x.astype("float64") - 1000.0) / 3e-3
 
 
 def identity_network():
-    """A transform that changes no bit, so that a Standardize on its latent side is no longer at the data end."""
+    """Return a transform that changes no bit; a Standardize on its latent side is no longer at the data end."""
     network = hr.transforms.MaskedAutoregressive(1, map="additive", hidden=(4,))
     network.parameters = np.zeros_like(network.parameters)
     return network

@@ -1,4 +1,4 @@
-"""`from_dense(verify=)`: results of another library, compared before its weights are trusted."""
+"""`from_dense(verify=)` compares results of another library before it trusts that library's weights."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ FEATURES, CONTEXT, BINS = 3, 2, 5
 
 
 def network(map="affine", context=0, dtype="float64", coupling=False):
-    """Random weights as another library may hold them."""
+    """Return random weights, biases and masks as another library may have them."""
     rng = cases.rng("verify", map, context, coupling)
     each = reference.MAPS[map].count(BINS)
     seen, made = (1, FEATURES - 1) if coupling else (FEATURES, FEATURES)
@@ -34,7 +34,7 @@ def made(arrays, context, coupling, **more):
 
 
 def known(transform, dtype="float64", rows=20):
-    """Values in place of another library's: those of the transform itself, loaded without a check."""
+    """Results that stand for another library's: those of the transform itself, loaded without a check."""
     x = cases.rows(rows, FEATURES, dtype, "verify")
     given = (cases.rows(rows, CONTEXT, dtype, "verify context"),) if transform.context else ()
     return (x, *transform.inverse(x, *given), *given)
@@ -49,7 +49,7 @@ def test_right_conventions_pass(map, context, coupling, dtype):
     results = known(made(arrays, context, coupling, map=map), dtype)
     made(arrays, context, coupling, map=map, verify=results)
     rounded = [array.astype("float32") for array in results]
-    made(arrays, context, coupling, map=map, verify=rounded)  # a library in float32
+    made(arrays, context, coupling, map=map, verify=rounded)  # results of a library in float32 pass
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_other_conventions_raise_with_the_difference(settings, coupling):
 
 
 def nflows_spline(x, raw, bound=5.0, least=1e-3):
-    """The parametrisation of nflows: softmax with a least bin, softplus with a least derivative."""
+    """Return edges and slopes of nflows' splines: softmax with a least bin, softplus with a least derivative."""
 
     def softmax(a):
         e = np.exp(a - a.max(axis=-1, keepdims=True))
@@ -98,7 +98,7 @@ def nflows_spline(x, raw, bound=5.0, least=1e-3):
 
 
 def test_splines_of_nflows_with_other_conventions_are_refused():
-    """Without a check they load, because all shapes fit: one coordinate with a spline by the formulas of nflows."""
+    """Weights of a spline by nflows' formulas have the right shapes: they load without `verify`, and fail with it."""
     raw = cases.rng("verify nflows").standard_normal(3 * BINS - 1)
     arrays = [np.zeros((len(raw), 1))], [raw], [np.zeros((len(raw), 1))]
     x = np.linspace(-4.0, 4.0, 30)[:, None]
@@ -113,7 +113,7 @@ def test_splines_of_nflows_with_other_conventions_are_refused():
     z = low + (high - low) * (s * t**2 + d0 * t * (1.0 - t)) / below
     slope = s**2 * (d1 * t**2 + 2.0 * s * t * (1.0 - t) + d0 * (1.0 - t) ** 2) / below**2
     settings = {"map": "rq_spline", "bins": BINS, "formula": "to_latent"}
-    hr.transforms.MaskedAutoregressive.from_dense(*arrays, **settings)  # without an error
+    hr.transforms.MaskedAutoregressive.from_dense(*arrays, **settings)  # weights of nflows load without an error
     with pytest.raises(ValueError, match=r"^verify: .* z differs by up to .* and log_det differs by up to "):
         hr.transforms.MaskedAutoregressive.from_dense(*arrays, **settings, verify=(x, z, np.log(slope[:, 0])))
 

@@ -1,4 +1,4 @@
-"""Types of results for mypy and pyright: results have the type of the given arrays."""
+"""Types of results for mypy and pyright: a result has the type of the arrays in the call."""
 
 from typing import Any, TypeAlias
 

@@ -1,4 +1,4 @@
-"""Settings that mypy has to refuse: a line that it accepts is an error, an unused ``type: ignore``."""
+"""Settings that mypy has to refuse: an accepted line is an error, because its ``type: ignore`` is unused."""
 
 import headrace as hr
 

@@ -1,4 +1,4 @@
-"""Fixtures of tests with JAX; other tests do not import it."""
+"""Fixtures of the tests with JAX, which is imported only where one of these tests runs."""
 
 from jax_cases import flow, wide
 

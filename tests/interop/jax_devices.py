@@ -1,4 +1,5 @@
-"""A program for test_jax_parallel: gradients on two CPU devices against one. The caller sets XLA_FLAGS."""
+"""A program for test_jax_parallel, which compares gradients on two CPU devices with those on one. The caller sets
+XLA_FLAGS."""
 
 import sys
 from functools import partial
@@ -17,7 +18,7 @@ if hasattr(jax, "shard_map"):
     from jax import shard_map
 
     CHECKED = True
-else:  # JAX 0.5, which cannot infer the shared results of functions with custom derivatives
+else:  # JAX 0.5 cannot infer the shared results of functions with custom derivatives
     from jax.experimental.shard_map import shard_map
 
     shard_map, CHECKED = partial(shard_map, check_rep=False), False
@@ -39,7 +40,7 @@ def shared_context(p, x, c):
 
 
 def outside(function, specs, check):
-    """The sum over devices, differentiated from outside."""
+    """The sum over devices, differentiated outside of shard_map."""
     sharded = shard_map(
         lambda *a: jax.lax.psum(function(*a), "rows"), mesh=mesh, in_specs=specs, out_specs=P(), **check
     )
@@ -47,7 +48,7 @@ def outside(function, specs, check):
 
 
 def inside(function, specs):
-    """Values and gradients made on each device: those of shared parameters are sums already."""
+    """Values and gradients that each device computes: gradients of shared parameters are already sums over devices."""
 
     def each(*a):
         value, gradients = jax.value_and_grad(function, argnums=(0, 1, 2))(*a)
@@ -69,7 +70,7 @@ for function, specs in ((loss, (P(), P("rows"), P("rows"))), (shared_context, (P
         compare(inside(function, specs), want)
         compare(outside(function, specs, {"check_vma": False}), want)
 
-# Sharded rows under plain jit, vmap within shard_map, samples on each device, pmap.
+# The comparisons are of sharded rows under plain jit, vmap within shard_map, samples on each device, and pmap.
 rows = NamedSharding(mesh, P("rows"))
 compare(jax.jit(jax.grad(loss))(p, jax.device_put(x, rows), jax.device_put(c, rows)), jax.grad(loss)(p, x, c))
 mapped = shard_map(
@@ -97,7 +98,7 @@ compare(jax.jit(jax.value_and_grad(each, argnums=(0, 1)))(p, c), jax.value_and_g
 halves = jax.pmap(loss, in_axes=(None, 0, 0))(p, x.reshape(2, 3, 3), c.reshape(2, 3, 2))
 compare(halves.sum(), loss(p, x, c))
 
-# Stacked flows split over devices by their rows, and by the flows.
+# Stacked flows are split over devices by their rows, and by the flows.
 members = [hr.MAF(3, 2, 2, (8, 8), seed=i, dtype="float64") for i in range(2)]
 for i, one in enumerate(members):
     one.parameters = 0.3 * np.random.default_rng(i).standard_normal(one.parameters.size)
@@ -114,7 +115,7 @@ parted = shard_map(lambda s, x, c: s.log_prob(x, c), mesh=mesh, in_specs=specs, 
 compare(jax.jit(parted)(stacked, points, given), np.stack(want))
 
 
-# A map with parameters that devices share, and with those of each row.
+# The map has parameters that devices share, and parameters of each row.
 def mapped_by(shared, each, x):
     total = 0.0
     for params in (shared, each):

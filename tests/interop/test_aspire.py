@@ -1,4 +1,4 @@
-"""Flows inside of aspire: its arguments, discovery by name, files, and a posterior with its evidence."""
+"""Flows inside of aspire: aspire's arguments, discovery by name, files, and a posterior with its evidence."""
 
 import importlib
 import re
@@ -76,14 +76,14 @@ def test_flows_of_aspire_are_saved_and_loaded(tmp_path):
     with h5py.File(tmp_path / "flow.h5") as file:
         again = HeadraceFlow.load(file)
     assert_array_equal(again.log_prob(rows(20)), flow.log_prob(rows(20)))
-    for _ in range(2):  # later draws are the same, too
+    for _ in range(2):  # later draws of both flows are equal, too
         assert_array_equal(again.sample(10), flow.sample(10))
     assert again.fit(rows(), n_epochs=2) == flow.fit(rows(), n_epochs=2)
     assert not np.array_equal(again.sample(10), fitted().sample(10))
 
 
 def fit_arguments(monkeypatch, **words):
-    """The arguments of `headrace.Flow.fit` for those of aspire."""
+    """The arguments with which aspire's arguments of training call `headrace.Flow.fit`."""
     seen = {}
     fit = hr.Flow.fit
 
@@ -107,11 +107,11 @@ def test_aspire_s_arguments_of_training_reach_the_fit(monkeypatch):
     assert seen["clip"] == 1e-3
     assert clipped.training_loss[0] != history.training_loss[0]
     _, _, seen = fit_arguments(monkeypatch, lr_annealing=True, schedule="constant", patience=1)
-    assert (seen["schedule"], seen["patience"]) == ("constant", 1)  # headrace's own arguments win
+    assert (seen["schedule"], seen["patience"]) == ("constant", 1)  # headrace's arguments take precedence over aspire's
 
 
 def installed(tmp_path, monkeypatch):
-    """The metadata of entry points that pip would write, where the package is not installed."""
+    """Write the metadata of entry points that pip would write, because the package need not be installed."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     line = re.search(r'^\[project\.entry-points\."aspire\.flows"\]\n(\w+) = "(.+)"$', text, re.MULTILINE)
     folder = tmp_path / "headrace_entry-1.0.dist-info"
@@ -128,7 +128,7 @@ def test_aspire_finds_the_flow_by_name_and_samples_a_posterior(tmp_path, monkeyp
     assert found is HeadraceFlow
     assert xp is HeadraceFlow.xp
 
-    def log_likelihood(samples):  # of a normal density, mean 1, standard deviation 0.5
+    def log_likelihood(samples):  # the logarithm of a normal density with mean 1 and standard deviation 0.5
         x = np.asarray(samples.x)
         return -0.5 * (((x - 1.0) / 0.5) ** 2).sum(axis=1) - x.shape[1] * np.log(0.5 * np.sqrt(2 * np.pi))
 

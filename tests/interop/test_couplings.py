@@ -1,4 +1,4 @@
-"""``headrace.torch.coupling`` and ``headrace.jax.coupling``: the maps with parameters from a network of the caller."""
+"""``headrace.torch.coupling`` and ``headrace.jax.coupling``: maps whose parameters a network of the caller computes."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ class TestTorch:
         self, torch, coupling, direction, leading, map, monkeypatch
     ):
         arrays = [torch.tensor(a) for a in batch(leading, leading, map)]
-        arrays[0] = arrays[0].repeat_interleave(2, dim=-1)[..., ::2]  # copied
+        arrays[0] = arrays[0].repeat_interleave(2, dim=-1)[..., ::2]  # the values are strided, so that they are copied
         found = []
         for _ in range(2):
             value, params = (a.detach().requires_grad_() for a in arrays[:2])
@@ -119,7 +119,8 @@ class TestTorch:
     @pytest.mark.parametrize("kind", ["bfloat16", "float16"])
     @every_direction
     def test_autocast_has_the_values_of_float32(self, torch, coupling, direction, kind):
-        """Parameters come in half precision, as from a layer under autocast; the backward pass is outside of it."""
+        """Parameters are in half precision, like those of a layer under autocast; the backward pass runs outside of
+        autocast."""
         value, inputs = (torch.tensor(a, dtype=torch.float32) for a in batch((5,), (5,))[::2])
         layer = torch.nn.Linear(2, 4)
         with torch.autocast("cpu", dtype=getattr(torch, kind)):
@@ -165,7 +166,7 @@ class TestTorch:
             for got, expected in zip(found, want, strict=True):
                 assert torch.allclose(got[i], expected, rtol=1e-12, atol=1e-12)
 
-    @pytest.mark.filterwarnings("ignore")  # warnings of the compiler about its own graphs
+    @pytest.mark.filterwarnings("ignore")  # warnings of PyTorch's compiler about its graphs
     @pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.nightly)])
     @pytest.mark.parametrize("map", ["affine", "rq_spline_nflows"])
     def test_one_graph_of_the_compiler_has_the_same_bits(self, torch, coupling, map, backend):
@@ -220,7 +221,7 @@ class TestTorch:
         given = (t.detach() for t in (value, params, *grads))
         torch.library.opcheck(torch.ops.headrace.coupling_vjp.default, (*given, *how))
 
-    @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch's, at its first jvp
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # a warning of PyTorch at its first jvp
     def test_forward_mode_and_second_derivatives_are_refused(self, torch, coupling):
         value, params, *_ = (torch.tensor(a, requires_grad=True) for a in batch((3,), (3,)))
         (gradient,) = torch.autograd.grad(coupling(value, params)[0].sum(), params, create_graph=True)
@@ -290,7 +291,7 @@ class TestJax:
     @every_direction
     @pytest.mark.parametrize("shared", [(), (7, 1), (1, 9000)], ids=str)
     def test_bits_of_many_rows_are_those_of_ops(self, jax, coupling, direction, shared, dtype):
-        """There are more rows than blocks of repeated shared parameters hold."""
+        """There are more rows than a block of repeated shared parameters holds."""
         self.compare_bits(jax, coupling, direction, batch((7, 9000), shared, "rq_spline_nflows", dtype))
 
     def compare_bits(self, jax, coupling, direction, given, **keywords):
@@ -339,7 +340,7 @@ class TestJax:
     def test_maps_inside_of_each_other_and_scan(self, jax, coupling):
         value, params, *_ = batch((2, 3, 4), (3, 4))
         want = hr.ops.coupling(value, params)
-        inner = jax.vmap(coupling)  # over the second axis of the values, the first of the parameters
+        inner = jax.vmap(coupling)  # maps over the second axis of the values, and the first one of the parameters
         for call in (jax.vmap(inner, in_axes=(0, None)), jax.jit(jax.vmap(inner, in_axes=(0, None)))):
             for got, expected in zip(call(value, params), want, strict=True):
                 cases.assert_same_bits(np.asarray(got), expected)

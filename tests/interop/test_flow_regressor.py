@@ -20,7 +20,7 @@ BATCHES = "steps are taken by batches of rows: a row given twice may be in two o
 
 
 def table(n=700, seed=0):
-    """A response with a scale that depends on a feature, and a feature without effect."""
+    """Features and a response: one feature changes the mean, one the scale, and one has no effect."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1.0, 1.0, (n, 3))
     return x, np.sin(3.0 * x[:, 0]) + (0.1 + 0.3 * (x[:, 1] > 0)) * rng.standard_normal(n)
@@ -44,7 +44,7 @@ def test_the_checks_of_scikit_learn(estimator, check):
 
 
 def test_the_density_of_a_response(model):
-    """The density integrates to one, agrees with `cdf`, and is near the true one."""
+    """The density integrates to one, agrees with `cdf`, and is near the true density."""
     x, _ = table(3, seed=5)
     y = np.linspace(-4.0, 4.0, 4001)
     for row in x:
@@ -68,7 +68,7 @@ def test_quantiles_are_the_inverse_of_the_distribution_function(model):
     assert found.shape == (50, 3)
     for level, values in zip(levels, found.T, strict=True):
         assert_allclose(model.cdf(x, values), level, rtol=0, atol=1e-5)
-    # 0.5 - 0.5 * 0.9 and 0.05 differ in their last bit.
+    # The two levels, 0.5 - 0.5 * 0.9 and 0.05, differ in their last bit.
     assert_allclose(model.predict_interval(x, 0.9)[:, 0], model.predict_quantiles(x, 0.05)[:, 0], rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match="levels: expected numbers between 0 and 1"):
         model.predict_quantiles(x, [0.0])
@@ -94,7 +94,7 @@ def test_means_and_samples(model):
 
 @pytest.mark.costly
 def test_features_of_training_rows_come_from_other_rows():
-    """The response is independent of x: features from trees with the row would reveal it."""
+    """The response is independent of x: features from trees that were grown with a row would reveal its response."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((600, 3)), rng.standard_normal((600, 1))
     boosting, forest = Boosting(x, y, None, rng), Forest(x, y, None, 0)
@@ -109,7 +109,7 @@ def test_features_of_training_rows_come_from_other_rows():
 
 
 def test_weights_of_members():
-    """The member with the higher density gets the weight, and weights below a hundredth become 0."""
+    """The member with the higher density gets most of the weight, and weights below a hundredth become 0."""
     rng = np.random.default_rng(0)
     good = rng.standard_normal(500)
     found = _weighed({"a": good, "b": good - 3.0, "c": good - 9.0}, None)
@@ -148,7 +148,7 @@ def test_frames_pipelines_and_clones():
 
 @pytest.mark.filterwarnings("ignore:fit. held-out rows prefer a Gaussian")
 def test_a_response_with_a_frequent_value():
-    """A frequent value has a warning that names it, because a density spikes there."""
+    """A response with a frequent value has a warning that names the value: a density has a spike there."""
     x, y = table(100)
     model = FlowRegressor(trees=False, settings=FitSettings(epochs=1), **SHORT)
     words = rf"y: one value is frequent in response 1 \(0 in {(y <= 0.0).sum()} of 100 rows"

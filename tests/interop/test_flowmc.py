@@ -1,4 +1,4 @@
-"""Flows inside of flowMC: as its models, trained by it, and in its global proposals."""
+"""Flows inside of flowMC: as its models, trained by its loop, and in its global proposals."""
 
 import numpy as np
 import pytest
@@ -58,30 +58,32 @@ def test_a_flow_on_standardised_data_is_trained_by_flowmc_s_loop():
     assert_allclose(jax.vmap(trained.log_prob)(x[:5]), trained.log_prob(x)[:5], rtol=1e-5, atol=1e-5)
     drawn = trained.sample(jax.random.key(1), 4000)
     assert_allclose(drawn.mean(axis=0), x.mean(axis=0), atol=0.5)
-    assert_allclose(drawn.std(axis=0), x.std(axis=0), rtol=0.2)  # the true values are 1, 2.1 and 3
+    assert_allclose(drawn.std(axis=0), x.std(axis=0), rtol=0.2)  # the true deviations are 1, 2.1 and 3
     own = model.module.sample(jax.random.key(2), 10)
     assert_allclose(standard.sample(jax.random.key(2), 10), x.mean(axis=0) + x.std(axis=0, ddof=1) * own, rtol=1e-4)
     z, log_det = trained.forward(x[:5])
     back, other = trained.inverse(z)
     assert_allclose(back, x[:5], rtol=1e-3, atol=1e-3)
     assert_allclose(log_det, -other, rtol=1e-3, atol=1e-3)
-    # The compiled functions of an older model do not serve a newer one: parameters are leaves.
+    # Functions that were compiled for an older model are not used for a newer one, because parameters are leaves.
     compiled = equinox.filter_jit(lambda m, x: m.log_prob(x))
     assert not np.allclose(compiled(standard, x[:5]), compiled(trained, x[:5]))
 
 
 def test_proposals_have_the_densities_that_they_come_with():
-    """Densities are those of the trained parameters, for one chain and for mapped chains, each with its own draws."""
+    """The densities of proposals are those of the trained parameters, for one chain and for mapped chains with
+    different draws."""
     x = jnp.asarray(rows())
     optimiser = optax.adam(5e-3)
     model = FlowModel(made())
     state = optimiser.init(equinox.filter(model, equinox.is_inexact_array))
     proposal = NFProposal(model, n_NFproposal_batch_size=10)
     _, trained, *_ = model.train(jax.random.key(0), x, optimiser, state, 3, 64, verbose=False)
-    proposal = equinox.tree_at(lambda p: p.model, proposal, trained)  # as the bundles do after each training
+    # FlowMC's bundles replace the model in the same way after each training.
+    proposal = equinox.tree_at(lambda p: p.model, proposal, trained)
     flow = trained.to_flow()
     assert not np.array_equal(np.asarray(trained.module.params), np.asarray(model.module.params))
-    for n in (8, 25):  # fewer than a batch of the proposal, and more
+    for n in (8, 25):  # a number below a batch of the proposal, and a number above
         mapped = equinox.filter_jit(equinox.filter_vmap(lambda key, n=n: proposal.sample_flow(key, n)))
         drawn, log_prob = mapped(jax.random.split(jax.random.key(1), 4))
         assert drawn.shape == (4, n, 3)
@@ -91,7 +93,7 @@ def test_proposals_have_the_densities_that_they_come_with():
     def own(x, data):
         return trained.log_prob(x)
 
-    # A chain that samples the flow's own density takes every proposal.
+    # A chain whose target is the flow's density accepts every proposal.
     kernel = equinox.filter_jit(lambda key, x: proposal.kernel(key, x, trained.log_prob(x), own, {"n_steps": 8}))
     assert kernel(jax.random.key(2), x[0])[2].all()
 
@@ -139,7 +141,7 @@ def acceptance(bundle, folder):
 def test_global_proposals_are_accepted(tmp_path):
     from flowMC.resource_strategy_bundle.RQSpline_MALA import RQSpline_MALA_Bundle
 
-    def target(x, data):  # a banana and two normal numbers
+    def target(x, data):  # a banana in two columns, and two normal columns
         return -0.5 * (x[0] ** 2 + (2.0 * (x[1] - 0.5 * x[0] ** 2)) ** 2 + x[2] ** 2 + (x[3] - 3.0) ** 2)
 
     sizes = {"n_local_steps": 20, "n_global_steps": 20, "n_training_loops": 5, "n_production_loops": 2, "n_epochs": 10}
@@ -149,7 +151,7 @@ def test_global_proposals_are_accepted(tmp_path):
     )
     flow = hr.NSF(4, transforms=4, hidden=(16, 16), coupling=True, bins=8, bound=10.0)
     accepted, x = acceptance(use(own, flow, learning_rate=1e-2), tmp_path)
-    assert accepted > 0.3  # 0.59 was seen
+    assert accepted > 0.3  # a run had 0.59
     assert_allclose(x.mean(axis=0), [0.0, 0.5, 0.0, 3.0], atol=0.35)
 
 

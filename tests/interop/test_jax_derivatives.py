@@ -1,4 +1,4 @@
-"""headrace.jax: gradients against differences and the flow's own, in reverse mode alone."""
+"""headrace.jax: gradients against differences and against the flow's gradients, in reverse mode alone."""
 
 from functools import partial
 
@@ -64,7 +64,7 @@ def test_log_densities_and_gradients_come_from_one_run_where_memory_allows(monke
         want = flow.log_prob_vjp(*numpy(x, weights, c), wrt=("parameters", "inputs", "context"))
         for g, w in zip(got, want, strict=True):
             np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-10)
-    # The record of a loss with different factors changes no bit.
+    # Another loss, with different factors of rows, does not change any bit of the first loss's gradients.
     for g, w in zip(every(even, p, x, c), first, strict=True):
         np.testing.assert_array_equal(g, w)
     other = made()  # a flow without a recorded loss
@@ -133,4 +133,5 @@ def test_second_derivatives_and_forward_mode_are_refused_with_the_reason():
                 forward(x)
         eps = 1e-4
         ahead = (function(x + eps * x) - function(x - eps * x)) / (2 * eps)
-        np.testing.assert_allclose(jnp.vdot(jax.grad(function)(x), x), ahead, rtol=1e-6)  # the named way
+        # The remedy that the message names.
+        np.testing.assert_allclose(jnp.vdot(jax.grad(function)(x), x), ahead, rtol=1e-6)

@@ -1,7 +1,7 @@
 """headrace.jax on a device: its handlers in XLA's CPU client over the emulated kernels, and on a card if there is one.
 
-Results are those of the CPU, to rounding. The emulation's memory is the host's, so that XLA's CPU client
-runs the handlers for CUDA as its own; the stream that it does not have comes from the test.
+Results agree with the CPU's up to rounding. The emulation's memory is the host's, so that XLA's CPU client can run the
+handlers for CUDA; the test provides the stream that the CPU client lacks.
 """
 
 import functools
@@ -31,16 +31,16 @@ WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize
 
 @functools.cache
 def registered(module):
-    """Register handlers once a process, because XLA keeps them."""
+    """Register the emulation's handlers once a process, because XLA keeps handlers."""
     for name, handler in module.xla_handlers.items():
         jax.ffi.register_ffi_target(f"headrace_emulated_{name}", handler, platform="cpu")
 
 
 @pytest.fixture
 def emu(monkeypatch):
-    """Let structures that are made inside of the test compute in the emulation, on `STREAM`."""
+    """Make structures that are created in the test compute in the emulation, on `STREAM`."""
     module = cuda_arrays.load("emu").module
-    _xla.register()  # handlers of the CPU, under their own names
+    _xla.register()  # registers the CPU's handlers, under their usual names
     registered(module)
     monkeypatch.setattr(_xla, "_on_devices", lambda: module)
     monkeypatch.setattr(_xla.Structure, "target", "headrace_emulated")
@@ -69,7 +69,7 @@ def place(request):
 
 
 def made(family="MAF", context=2, features=3, dtype="float64", **settings):
-    """A small flow with random parameters, whose base, context and data are no trivial ones."""
+    """A small flow with random parameters."""
     flow = getattr(hr, family)(features, context, 2, (8, 8), activation="tanh", dtype=dtype, **settings)
     rng = np.random.default_rng(3)
     flow.parameters = 0.3 * rng.standard_normal(flow.parameters.size).astype(dtype)
@@ -77,7 +77,7 @@ def made(family="MAF", context=2, features=3, dtype="float64", **settings):
 
 
 def arrays(flow, rows=5, seed=0):
-    """Parameters, rows, and context or None, of NumPy."""
+    """The parameters, rows, and context or None, as NumPy arrays."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((rows, flow.features)).astype(flow.dtype)
     context = rng.standard_normal((rows, flow.context)).astype(flow.dtype) if flow.context else None
@@ -103,13 +103,13 @@ def all_close(got, want, dtype):
         np.testing.assert_allclose(g, w, **LIMITS[str(dtype)])
 
 
-# ---- numbers ---------------------------------------------------------------------------------------------------------
+# ---- values ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_values_are_those_of_the_flow(place, name, dtype):
     flow = FLOWS[name](dtype=dtype)
-    p, x, c = arrays(flow, rows=37)  # two tiles, one of them not full
+    p, x, c = arrays(flow, rows=37)  # 37 rows are two tiles, the second of them partial
     given = place(p, x, *(() if c is None else (c,)))
     all_close(jax.jit(lambda *a: hj.log_prob(flow, *a))(*given), flow.log_prob(x, c), dtype)
     for verb in ("to_latent", "to_data"):
@@ -144,7 +144,7 @@ def test_samples_are_the_noise_of_the_key_under_the_base(place):
 @pytest.mark.parametrize(("name", "dtype"), CASES)
 @pytest.mark.parametrize("weights", ["even", "uneven"])
 def test_gradients_are_those_of_the_flow(place, name, dtype, weights):
-    """The log-density's: with parameters, where factors of rows are alike or not, and by rows alone."""
+    """Gradients of log densities: by parameters, with equal and with different factors of rows, and by rows alone."""
     flow = FLOWS[name](dtype=dtype)
     p, x, c = arrays(flow, rows=37)
     factors = np.full(37, 0.3) if weights == "even" else np.linspace(-1.0, 2.0, 37)
@@ -184,7 +184,7 @@ def test_gradients_of_values_are_those_of_the_cpu(place, monkeypatch, verb, most
 
 
 def on_cpu(flow):
-    """A separate structure, which computes on the CPU under any fixtures."""
+    """A structure of the flow that computes on the CPU under any fixtures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_xla.Structure, "target", "headrace")
         patch.setattr(_xla, "_on_devices", lambda: None)
@@ -245,9 +245,9 @@ def test_training_steps_are_those_of_the_cpu(place):
 
 
 def test_work_is_on_the_given_stream_without_waiting(emu):
-    """Only the first call of a flow waits, which copies it to the device."""
+    """Only the first call of a flow waits, because it copies the flow to the device."""
     flow = made()
-    p, x, c = map(jnp.asarray, arrays(flow, rows=40))  # enough rows that a derivative by parameters may be kept
+    p, x, c = map(jnp.asarray, arrays(flow, rows=40))  # for 40 rows a derivative by parameters may be kept
     calls = [
         jax.jit(lambda p, x: hj.log_prob(flow, p, x, c)),
         jax.jit(lambda p, x: hj.to_data(flow, p, x, c)),
@@ -257,7 +257,7 @@ def test_work_is_on_the_given_stream_without_waiting(emu):
     emu.log()
     for call in calls:
         jax.block_until_ready(call(p, x))
-    assert set(WAITS) & {name for name, _ in emu.log()}  # the first one was copied before
+    assert set(WAITS) & {name for name, _ in emu.log()}  # an earlier call has copied the first flow
     for call in calls:
         jax.block_until_ready(call(p, x))
         log = emu.log()
@@ -294,7 +294,7 @@ def test_unused_structures_leave_the_device(emu):
 
 
 def test_one_function_is_lowered_alike_for_every_platform():
-    """A call of one name and number is on each platform the call that was registered there."""
+    """On each platform a call runs the handler that is registered there under its name, with the same handle."""
     flow = made()
     p, x, c = map(jnp.asarray, arrays(flow, rows=40))
     traced = jax.jit(jax.grad(lambda p, x: hj.log_prob(flow, p, x, c).sum(), (0, 1))).trace(p, x)
@@ -363,7 +363,7 @@ def test_a_failed_allocation_is_repeated_after_memory_was_freed(emu):
     emu.fail_allocation(0)
     np.testing.assert_array_equal(called(flow, p, x), want)
     other = made(context=0)
-    emu.fail_allocation(4, 2)  # being copied to the device
+    emu.fail_allocation(4, 2)  # the allocation fails while the flow is copied to the device
     with pytest.raises(Exception, match="RESOURCE_EXHAUSTED"):
         called(other, p, x)
     emu.fail_allocation(0)
@@ -407,7 +407,7 @@ def test_products_in_bf16_are_refused_on_a_device(emu):
 
 
 def raw(handle, arrays, shapes, kind="run", dtype="float64", **more):
-    """A call of a handler with arguments that headrace.jax never passes."""
+    """Call a handler with arguments that headrace.jax never passes."""
     results = [jax.ShapeDtypeStruct(s, dtype) for s in shapes]
     call = jax.ffi.ffi_call(f"headrace_emulated_{kind}_{dtype}", results)
     attributes = {"handle": np.int64(handle), "inverse": True, "base": True, **more}
@@ -438,7 +438,7 @@ def test_shapes_are_checked_in_every_call(emu):
         raw(handle, (p, x, c, none, x[0]), [(0,), (5,), (0,), (0,), (0,)], "gradient", row_scale=np.float64(1.0))
     with pytest.raises(Exception, match="gradients: expected the shapes"):
         raw(handle, (p, x, c), [(5,), (1,), (3,), (0,), (0,)], "unit")
-    with pytest.raises(Exception, match=r"Wrong|wrong|buffer|expected"):  # an error of XLA's: another dtype
+    with pytest.raises(Exception, match=r"Wrong|wrong|buffer|expected"):  # XLA raises the error for another dtype
         raw(handle, (p.astype("float32"), x, c), [(0,), (5,)])
 
 

@@ -1,4 +1,4 @@
-"""headrace.jax: flows as pytrees, in optimisers, samplers and modules of others."""
+"""Modules of headrace.jax as pytrees, in optimisers, samplers and modules of other libraries."""
 
 import copy
 import dataclasses
@@ -89,7 +89,8 @@ def test_a_frozen_module_has_no_leaf_and_equal_results():
         with pytest.raises(TypeError, match="params: expected None"):
             hj.log_prob(frozen.structure, p, x, c)
     assert repr(frozen).endswith(", frozen)")
-    without = jax.tree.map(lambda leaf: None, hj.FlowModule(flow))  # as equinox's `partition` returns it
+    # `partition` of equinox returns a module in this form.
+    without = jax.tree.map(lambda leaf: None, hj.FlowModule(flow))
     assert repr(without).endswith(", params None)")
     flow.parameters = np.zeros_like(flow.parameters)
     assert np.abs(np.asarray(frozen.log_prob(x, c)) - flow.log_prob(*numpy(x, c))).max() > 1e-3
@@ -142,7 +143,7 @@ def test_optax_adam_is_ours():
 def test_nuts_samples_a_flow():
     numpyro = optional("numpyro", reason="numpyro is not installed")
     flow = hr.MAF(2, transforms=1, hidden=(4,), base=hr.Normal(2, [1.0, -2.0], [0.5, 2.0]), dtype="float64")
-    prior = hj.freeze(flow)  # weights at the start make it nearly its base
+    prior = hj.freeze(flow)  # with the weights of a new flow, the flow is near its base
     exact = flow.sample(100_000, seed=0)
 
     def potential(z):
@@ -152,7 +153,8 @@ def test_nuts_samples_a_flow():
     mcmc = numpyro.infer.MCMC(kernel, num_warmup=300, num_samples=2000, progress_bar=False)
     mcmc.run(jax.random.key(0), init_params=jnp.zeros(2))
     draws = np.asarray(mcmc.get_samples())
-    # Some 700 independent draws at least: five standard errors of their mean, and of their standard deviation.
+    # The chain has some 700 independent draws at least; limits are five standard errors of the mean and of the
+    # deviation.
     assert (np.abs(draws.mean(0) - exact.mean(0)) < 5 * exact.std(0) / np.sqrt(700)).all()
     np.testing.assert_allclose(draws.std(0), exact.std(0), rtol=5 / np.sqrt(2 * 700))
 

@@ -1,4 +1,4 @@
-"""headrace.jax on several devices, in other processes."""
+"""headrace.jax on several devices, tested in other processes."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 def python(*arguments, flags=""):
-    """The output of a program, with its errors."""
+    """The output of a Python program, which must succeed; its errors are in the message of a failure."""
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     run = subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, env=environment, timeout=300, check=False

@@ -1,4 +1,4 @@
-"""``headrace.jax.stack``: flows side by side, each with rows of its own, in one call."""
+"""The function ``headrace.jax.stack``: several flows, each with other rows, in one call."""
 
 import warnings
 
@@ -13,13 +13,13 @@ jax = pytest.importorskip("jax", reason="jax is not installed")
 
 @pytest.fixture
 def events():
-    """Fitted flows whose fixed parts differ, and rows and contexts of each."""
+    """Fitted flows that differ in their fixed transforms, with rows and contexts of each."""
     rng = np.random.default_rng(0)
     tables = [(rng.standard_normal((400, 3)) * (i + 1) + i) @ rng.standard_normal((3, 3)) for i in range(4)]
     contexts = [5.0 * i + (i + 1) * rng.standard_normal((400, 2)) for i in range(4)]
     flows = [hr.NSF(3, context=2, transforms=2, hidden=(8,), seed=i) for i in range(4)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of fits that are too short
+        warnings.simplefilter("ignore")  # warnings of fits that are too short
         hr.fit_many(flows, list(zip(tables, contexts, strict=True)), epochs=1, progress=False)
     for flow in flows:
         flow.parameters = flow.parameters + 0.2 * rng.standard_normal(flow.parameters.size).astype("f4")
@@ -67,7 +67,7 @@ MIXED = ("bounded", "Gaussianize", "none", "mixture", "Gaussianize", "none")
 
 @pytest.fixture(scope="module")
 def mixed():
-    """Flows with curves, without, with bounds and with a fixed mixture as base; their rows and contexts."""
+    """Flows with curves, without, with bounds, and with a fixed mixture as base; with rows and contexts of each."""
     rng = np.random.default_rng(1)
     tables = [np.exp(0.4 * rng.standard_normal((600, 2)) @ rng.standard_normal((2, 2)) + i) for i in range(6)]
     contexts = [3.0 * i + (i + 1) * rng.standard_normal((600, 1)) for i in range(6)]
@@ -75,7 +75,7 @@ def mixed():
     for i, kind in enumerate(MIXED):
         flow = hr.NSF(2, context=1, transforms=1, hidden=(8,), seed=i, bounds=[(0, None), None] if i == 0 else None)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of fits that are too short
+            warnings.simplefilter("ignore")  # warnings of fits that are too short
             curves = {"gaussianize": kind == "Gaussianize", "validation": 0.2}
             flow.fit(tables[i], contexts[i], epochs=1, progress=False, **curves)
         if kind == "mixture":
@@ -130,7 +130,7 @@ def test_groups_under_vmap_and_scan(mixed):
     rows = tuple(np.swapaxes(of, 0, 1)[:, :, None] for of in (x, c))
     _, scanned = jax.lax.scan(lambda carry, xs: (carry, density(*xs)[:, 0]), 0, rows)
     assert_allclose(scanned.T, want, rtol=1e-5, atol=1e-5)
-    wide = density(x.reshape(6, 2, 5, 2), c[:, :5])  # the dimensions between are broadcast
+    wide = density(x.reshape(6, 2, 5, 2), c[:, :5])  # the dimensions in the middle are broadcast
     assert_allclose(wide[:, 0], want[:, :5], rtol=1e-5, atol=1e-5)
 
 

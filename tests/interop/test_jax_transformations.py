@@ -1,4 +1,4 @@
-"""headrace.jax under JAX's transformations: vmap, scan and checkpoint."""
+"""Functions of headrace.jax under JAX's transformations: vmap, scan and checkpoint."""
 
 import numpy as np
 import pytest
@@ -106,7 +106,7 @@ def test_gradients_of_mapped_rows_are_one_run(monkeypatch, given, most_kept):
     ]
     x, c = (x if axes[0] == 0 else x[0]), (c if axes[1] == 0 else c[0])
     if given == "rows of one context":
-        x = jnp.stack([x, 2 * x, -x], 1)  # (6, 3 rows, features)
+        x = jnp.stack([x, 2 * x, -x], 1)  # the shape is (6, 3 rows, features)
 
     def loss(p, x, c):
         def one(x, c):

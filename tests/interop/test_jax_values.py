@@ -1,4 +1,4 @@
-"""headrace.jax: values and samples against the flow's own, and refusals."""
+"""Values and samples of headrace.jax against those of the flow, and refusals."""
 
 import numpy as np
 import pytest
@@ -84,7 +84,8 @@ FIXED = {
 
 @pytest.mark.parametrize(("name", "dtype"), [*zip(FIXED, ["float32", "float64"] * 2, strict=True)])
 def test_samples_of_other_bases_follow_the_flow(name, dtype):
-    """Each column's distribution against the flow's own draws; the limit at a chance of one in a million."""
+    """Each column's distribution is compared with that of the flow's samples; the limit has a chance of one in a
+    million."""
     rows, limit = 20_000, np.sqrt(-0.5 * np.log(0.5e-6) * 2 / 20_000)
     map = {} if name in ("student", "mixture") else {"map": "rq_spline", "bound": 1.0}
     for chain in ([], [hr.transforms.MaskedAutoregressive(3, (8,), seed=1, **map)]):
@@ -96,7 +97,7 @@ def test_samples_of_other_bases_follow_the_flow(name, dtype):
         assert x.dtype == dtype
         kept = np.abs(x).max(axis=1) < 50
         again = hj.log_prob(flow, flow.parameters, x)
-        np.testing.assert_allclose(log_q[kept], again[kept], rtol=1e-3, atol=5e-3)  # float32, there and back
+        np.testing.assert_allclose(log_q[kept], again[kept], rtol=1e-3, atol=5e-3)  # errors of a round trip in float32
         ours, theirs = np.sort(x, axis=0), np.sort(flow.sample(rows, seed=1), axis=0)
         for c in range(3):
             both = np.concatenate([ours[:, c], theirs[:, c]])
@@ -105,7 +106,7 @@ def test_samples_of_other_bases_follow_the_flow(name, dtype):
         ranks = np.asarray(x).argsort(axis=0).argsort(axis=0) / rows - 0.5
         between = (ranks.T @ ranks / rows)[np.triu_indices(3, 1)]
         if not chain and name == "mixture":
-            assert between[0] > 0.01  # a row is of one component
+            assert between[0] > 0.01  # each row belongs to one component
         elif not chain:
             assert np.abs(between).max() < 5.0 / np.sqrt(rows) / 12.0
     if dtype == "float64":

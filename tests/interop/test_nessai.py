@@ -1,4 +1,4 @@
-"""Flows of headrace inside of nessai: whole runs, resumed ones, and the methods that its proposals call."""
+"""Flows of headrace inside of nessai: whole runs, resumed runs, and the methods that nessai's proposals call."""
 
 import importlib
 import os
@@ -31,7 +31,7 @@ EVIDENCE = -2 * np.log(10)
 
 
 class Gaussian(Model):
-    """A normalised likelihood well inside of a uniform prior on 10 x 10."""
+    """A normalised likelihood that lies well inside a uniform prior on 10 x 10."""
 
     def __init__(self):
         self.names = ["x", "y"]
@@ -141,7 +141,8 @@ def test_weights_are_kept_in_files(tmp_path):
     again = model(tmp_path)
     assert not np.allclose(again.log_prob(rows(5)), made.log_prob(rows(5)))
     again.load_weights(made.weights_file)
-    assert (again.log_prob(rows(5)) == made.log_prob(rows(5))).all()  # with shifts and scales, which a fit has set
+    # Shifts and scales, which a fit has set, are in the file, too.
+    assert (again.log_prob(rows(5)) == made.log_prob(rows(5))).all()
     pickled = pickle.loads(pickle.dumps(made))
     assert pickled.weights_file == made.weights_file
     assert not hasattr(pickled, "flow_config")
@@ -155,8 +156,8 @@ def test_a_reset_begins_anew(tmp_path):
         trained = made.log_prob(rows(5))
         made.reset_model(**words)
         assert not np.allclose(made.log_prob(rows(5)), trained)
-        assert not torch.equal(made.model.vector, start)  # other weights, as nessai draws them
-        assert abs(made.sample(2000).mean()) < 0.3  # shift and scale are reset, too
+        assert not torch.equal(made.model.vector, start)  # the weights are new ones, like those that nessai draws
+        assert abs(made.sample(2000).mean()) < 0.3  # the shift and the scale are reset, too
         made.train(rows(), max_epochs=4, plot=False)
 
 

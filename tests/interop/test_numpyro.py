@@ -61,7 +61,8 @@ def test_draws_have_the_flows_distribution():
     exact = flow.sample((20_000,), rows(2, 2), seed=1)
     error = np.sqrt(2 / 20_000) * exact.std(axis=0)
     assert (np.abs(x.mean(axis=0) - exact.mean(axis=0)) < 5 * error).all()
-    assert_allclose(x.std(axis=0), exact.std(axis=0), rtol=0.1)  # tails are heavier than a Gaussian's
+    # Tails of the flow are heavier than those of a normal density.
+    assert_allclose(x.std(axis=0), exact.std(axis=0), rtol=0.1)
     assert (density.sample(KEY, (3,)) == density.sample(KEY, (3,))).all()
     assert (density.sample(KEY, (3,)) != density.sample(jax.random.key(1), (3,))).any()
 
@@ -99,7 +100,7 @@ def test_maps_over_contexts_and_over_rows():
 
 
 def test_nuts_samples_a_posterior_with_a_flow_as_prior():
-    # A prior that is a Gaussian in fact, x = A z + m, so that the posterior is known for a datum y = x + N(0, 1).
+    # The prior is a normal density, x = A z + m, so that the posterior is known for a datum y = x + N(0, 1).
     m, a, y = np.array([1.0, -2.0]), np.array([[0.5, 0.0], [1.5, 1.0]]), np.array([2.0, 1.0])
     flow = hr.Flow([hr.transforms.Linear.from_matrix(a, m)])
     prior = FlowDistribution(hj.freeze(flow))
@@ -114,7 +115,7 @@ def test_nuts_samples_a_posterior_with_a_flow_as_prior():
     covariance = np.linalg.inv(np.linalg.inv(a @ a.T) + np.eye(2))
     mean = covariance @ (y + np.linalg.solve(a @ a.T, m))
     std = np.sqrt(np.diag(covariance))
-    # Some 170 independent draws at least, as in test_jax_modules.py: five standard errors.
+    # The chain has some 170 independent draws at least, as in test_jax_modules.py; limits are five standard errors.
     assert (np.abs(draws.mean(axis=0) - mean) < 5 * std / np.sqrt(170)).all()
     assert_allclose(draws.std(axis=0), std, rtol=5 / np.sqrt(2 * 170))
 
@@ -235,7 +236,8 @@ def test_nuts_stays_between_the_bounds():
     mcmc.run(KEY)
     draws = np.asarray(mcmc.get_samples()["x"])
     assert ((draws > 0) & (draws < 1)).all()
-    # Of a beta density with mean 2/7 and standard deviation 0.16, and some 170 independent draws at least.
+    # The target is a beta density with mean 2/7 and standard deviation 0.16; the chain has some 170 independent draws
+    # at least.
     assert abs(draws.mean() - 2 / 7) < 5 * 0.16 / np.sqrt(170)
 
 
@@ -250,7 +252,7 @@ def test_a_guide_has_its_log_densities_from_the_run_of_its_draws():
 
 @pytest.mark.parametrize("particles", [10, 50])
 def test_variational_inference_with_a_flow_as_guide(particles):
-    # The target is a correlated Gaussian, which an affine autoregressive flow represents exactly.
+    # The target is a correlated normal density, which an affine autoregressive flow represents exactly.
     covariance = jnp.array([[1.0, 0.8, 0.0], [0.8, 1.0, 0.3], [0.0, 0.3, 0.5]])
     target = dist.MultivariateNormal(jnp.array([1.0, -1.0, 0.5]), covariance)
     module = hj.FlowModule(hr.IAF(3, transforms=1, hidden=(16,), seed=0))
@@ -266,10 +268,10 @@ def test_variational_inference_with_a_flow_as_guide(particles):
     state = svi.init(KEY)
     text = str(jax.make_jaxpr(svi.update)(state))
     assert "scan" not in text  # particles are rows of one run
-    assert text.count("ffi_call[") == 2  # one forward, one backward
+    assert text.count("ffi_call[") == 2  # one call for the forward pass, and one for the backward pass
     result = svi.run(KEY, 1000, progress_bar=False)
     found = module.with_params(result.params["params"])
     x, log_q = found.sample_and_log_prob(jax.random.key(1), (4000,))
     divergence = np.asarray(log_q - target.log_prob(x))
-    assert divergence.mean() < 0.1  # a fresh flow has 1.5; noise of gradients at a constant rate leaves 0.03 to 0.05
+    assert divergence.mean() < 0.1  # a new flow has 1.5; noise of gradients at a constant rate leaves 0.03 to 0.05
     assert abs(svi.evaluate(result.state)) < 0.5

@@ -1,4 +1,4 @@
-"""Graphs of ONNX: onnxruntime's results are the core's."""
+"""Graphs of ONNX, whose results in onnxruntime agree with the core's."""
 
 import json
 
@@ -28,7 +28,8 @@ SEQUENTIAL = {
     "periodic-iaf": ("log_prob", "to_latent"),
     "periodic-nsf": ("to_data",),
 }
-# Verbs are those of flows; each transform that is an example by itself is also in the chain of another example.
+# The tested verbs are those of flows; each transform that is an example by itself is also in the chain of another
+# example.
 FLOWS = {name: make for name, make in file_cases.EXAMPLES.items() if isinstance(make("float32"), hr.Flow)}
 
 
@@ -81,7 +82,8 @@ def test_any_number_of_rows(name, rows, tmp_path):
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("name", FLOWS)
 def test_hard_rows_have_the_results_of_the_core(name, verb, tmp_path):
-    """NaN, infinite, zero, tiny, far and overflowing rows: finite where the core's are, and NaN where they are."""
+    """Results of NaN, infinite, zero, tiny, far and overflowing rows are finite where the core's are, and NaN where the
+    core's are."""
     if verb in SEQUENTIAL.get(name, ()):
         return
     flow = FLOWS[name]("float32")
@@ -106,7 +108,7 @@ def test_hard_rows_have_the_results_of_the_core(name, verb, tmp_path):
 @pytest.mark.parametrize("nonlinearity", ["tanh", "leaky_relu"])
 @pytest.mark.parametrize("context", [0, 1])
 def test_hard_planar_transforms(nonlinearity, context, tmp_path):
-    """Inverses of steep and of nearly singular transforms, with w = 0, and with tiny and huge w."""
+    """Inverses are tested for steep and nearly singular transforms, for w = 0, and for tiny and huge w."""
     for scale in (0.0, 1e-20, 0.1, 3.0, 30.0):
         for along in (-8.0, -1.0, 0.0, 1e-4, 50.0):
             t = hr.transforms.Planar(3, nonlinearity=nonlinearity, context=context, hidden=())
@@ -123,8 +125,7 @@ def test_hard_planar_transforms(nonlinearity, context, tmp_path):
             given = np.zeros((50, 1), "f") if context else None
             judge = flow.astype("float64")
             for verb in ("to_latent", "to_data"):
-                # Where the core itself is far from float64, the problem is ill-conditioned, and the graph may be as
-                # far.
+                # Where the core is far from float64, the problem is ill-conditioned, and the graph may be equally far.
                 want = getattr(judge, verb)(x, given)
                 own = errors(judge, verb, [a.astype("f") for a in getattr(flow, verb)(x, given)], want, x, given)
                 got = errors(judge, verb, Session(flow, verb, tmp_path / "flow.onnx")(x, given), want, x, given)

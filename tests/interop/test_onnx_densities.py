@@ -1,4 +1,4 @@
-"""Graphs of ONNX: how exact curves are."""
+"""The accuracy of curves in graphs of ONNX."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.programs
 
 @pytest.mark.parametrize("law", ["cauchy", "lognormal", "t3"])
 def test_curves_of_heavy_tails_are_as_exact_as_in_float64(law, tmp_path):
-    """Knots lie so far apart that float32 has too few digits between the inner ones."""
+    """The outer knots lie so far apart that float32 has too few digits between the inner knots."""
     rng = cases.rng("heavy tails")
     draws = {
         "cauchy": lambda: rng.standard_cauchy((3000, 2)),
@@ -24,4 +24,4 @@ def test_curves_of_heavy_tails_are_as_exact_as_in_float64(law, tmp_path):
     assert flow.fit(x, epochs=2, gaussianize=True, progress=False).gaussianized
     want = flow.astype("float64").log_prob(x.astype(np.float64))
     got = Session(flow, "log_prob", tmp_path / "flow.onnx")(x)
-    assert np.abs(got - want).max() < 5e-5  # ten times the error found, a hundredth of float32's
+    assert np.abs(got - want).max() < 5e-5  # the limit is ten times the measured error, and a hundredth of float32's

@@ -1,4 +1,4 @@
-"""Without the package onnx: an error that names the installation, and everything else works."""
+"""Without the package onnx, `to_onnx` raises an error that names the package to install, and everything else works."""
 
 import importlib.util
 import sys

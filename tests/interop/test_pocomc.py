@@ -1,4 +1,4 @@
-"""Flows of headrace in pocoMC: whole runs, the methods that its sampler calls, and pocoMC's arguments of `fit`."""
+"""Flows of headrace in pocoMC: whole runs, the methods that pocoMC's sampler calls, and pocoMC's arguments of `fit`."""
 
 import pickle
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ stats = library("scipy.stats")
 from headrace.integrations.pocomc import Flow, Sampler  # noqa: E402
 
 SPREAD, CENTRE = np.array([0.5, 0.2]), np.array([0.7, -0.4])
-EVIDENCE = -2 * np.log(10)  # of a normalised likelihood well inside of a uniform prior on 10 x 10
+EVIDENCE = -2 * np.log(10)  # the evidence of a normalised likelihood that lies well inside a uniform prior on 10 x 10
 
 
 def likelihood(x):
@@ -47,11 +47,11 @@ def test_a_run_finds_the_evidence_and_the_posterior(flow):
     made = hr.RealNVP(2, transforms=4, hidden=(32,), seed=0) if flow == "own" else flow
     done = run(sampler(made))
     value, error = done.evidence()
-    assert 0 < error < 0.1  # a flow that is independent of the posterior has importance weights with a larger one
+    assert 0 < error < 0.1  # importance weights of a flow that is independent of the posterior have a larger error
     assert abs(value - EVIDENCE) < 5 * error
     x, w, *_ = done.posterior()
     mean = np.average(x, axis=0, weights=w)
-    # 512 effective draws at least: five standard errors
+    # The run has at least 512 effective draws; limits are five standard errors.
     assert (np.abs(mean - CENTRE) < 5 * SPREAD / np.sqrt(512)).all()
     assert_allclose(np.sqrt(np.average((x - mean) ** 2, axis=0, weights=w)), SPREAD, rtol=5 / np.sqrt(2 * 512))
 
@@ -82,7 +82,7 @@ def test_directions_are_those_of_pocomc(name):
     x = rows(20)
     u, log_det = flow.forward(x)
     normal = torch.distributions.Normal(0, 1).log_prob(u).sum(dim=1)
-    assert_allclose(flow.log_prob(x), normal + log_det, rtol=1e-5, atol=1e-4)  # float32
+    assert_allclose(flow.log_prob(x), normal + log_det, rtol=1e-5, atol=1e-4)  # the tolerance is that of float32
     back, undone = flow.inverse(u)
     assert_allclose(back, x, rtol=1e-4, atol=1e-4)
     assert_allclose(undone, -log_det, rtol=1e-4, atol=1e-4)
@@ -136,7 +136,7 @@ def test_weights_count():
 
 
 class Recorded:
-    """A flow that keeps the arguments of `fit`."""
+    """A flow that records the arguments of `fit`."""
 
     def fit(self, x, **arguments):
         self.x, self.arguments = x, arguments

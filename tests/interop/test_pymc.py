@@ -27,7 +27,7 @@ def rows(*shape, seed=1):
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-FAST = "FAST_COMPILE"  # graphs are too small to compile
+FAST = "FAST_COMPILE"  # the mode for graphs that are too small to compile
 
 
 @pytest.mark.parametrize("shapes", [((3,), None), ((4, 3), None), ((3,), (2,)), ((5, 4, 3), (4, 2)), ((3,), (4, 2))])
@@ -45,7 +45,7 @@ def test_densities_and_gradients_are_those_of_the_flow(shapes):
     values, shape, *found = compiled(*given)
     assert_allclose(values, flow.log_prob(*given), rtol=1e-12)
     assert tuple(np.atleast_1d(shape)) == values.shape
-    for k, one in enumerate(given):  # by finite differences
+    for k, one in enumerate(given):  # the gradient is compared with finite differences
         step = rows(*one.shape, seed=4) * 1e-6
         ahead, behind = ([a + s * step if i == k else a for i, a in enumerate(given)] for s in (1, -1))
         difference = ((flow.log_prob(*ahead) - flow.log_prob(*behind)) * weight).sum() / 2
@@ -102,7 +102,8 @@ def test_a_batch_of_contexts_is_a_batch_of_variables():
     assert many.shape == (800, 5, 4, 3)
     own = np.stack([flow.sample(4000, row, seed=i) for i, row in enumerate(given)], axis=1)
     spread = own.std(axis=0)
-    assert (np.abs(own.mean(axis=0)[:, None] - own.mean(axis=0)[None]) / spread).max() > 0.5  # contexts matter
+    # The densities depend on the contexts.
+    assert (np.abs(own.mean(axis=0)[:, None] - own.mean(axis=0)[None]) / spread).max() > 0.5
     for draws, n in ((drawn, 800), (many.reshape(-1, 4, 3), 4000)):
         assert (np.abs(draws.mean(axis=0) - own.mean(axis=0)) < 5 * spread * np.sqrt(1 / n + 1 / 4000)).all()
         assert_allclose(draws.std(axis=0), spread, rtol=0.25)

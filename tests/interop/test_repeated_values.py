@@ -1,4 +1,4 @@
-"""Columns of floats whose values repeat: samples lie on their grid, or on their frequent values."""
+"""Columns of floats whose values repeat: samples lie on the grid of these values, or on the frequent ones."""
 
 import json
 
@@ -26,7 +26,7 @@ def smallest_gap(x):
 
 
 def noisy(x, width):
-    """Values with noise, inside their cells."""
+    """Values with noise that stays within the values' cells."""
     return (x + 0.98 * width * (RNG.random(len(x)) - 0.5)).astype(x.dtype)
 
 
@@ -72,7 +72,7 @@ def test_files_keep_grids_and_frequent_values():
     again = kept_in({"table": note(table, None)}, 3)
     assert again == table
     plain = json.loads(note(table, None))["columns"][2]
-    assert set(plain) == {"kind", "width", "offset", "constant"}  # older readers know no others
+    assert set(plain) == {"kind", "width", "offset", "constant"}  # older readers of files know no other keys
 
 
 def test_the_warning_counts_and_names_columns():
@@ -89,7 +89,8 @@ def test_the_warning_counts_and_names_columns():
 
 @pytest.mark.parametrize("value", [0.0, -99.0])
 def test_the_warning_of_one_frequent_value_has_advice_of_its_own(value):
-    """Zeros and a continuous rest: noise as wide as a gap leaves a spike, and the advice is to fit these rows apart."""
+    """Where a frequent value is mixed with continuous ones, noise as wide as a gap would leave a spike; the advice is
+    to fit rows with that value separately."""
     rain = np.where(np.arange(600) % 5 < 2, value, np.exp(NORMAL))
     both = np.stack([rain, np.round(NORMAL, 1)], axis=1)
     repeated, spiked = about_repeats(both, Table((Column(), Column())), ["rain", "wind"])

@@ -1,4 +1,5 @@
-"""bilby, Eryn and emcee by the code of pages, without classes in headrace: priors, proposals and likelihoods."""
+"""Code of pages that uses flows in bilby, Eryn and emcee, without classes of headrace: priors, proposals and
+likelihoods."""
 
 import re
 from pathlib import Path
@@ -21,9 +22,9 @@ def section(page, heading):
 
 
 def run(heading, tmp_path, monkeypatch, page="samplers.md", **names):
-    """The names of a section's code after it ran."""
+    """Run the code of a section of a page, and return the names that it has defined."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(np, "in1d", np.isin, raising=False)  # removed at the end of the test
+    monkeypatch.setattr(np, "in1d", np.isin, raising=False)  # the function is restored when the test ends
     names["__name__"] = "__main__"
     for code in re.findall(r"^```python\n(.*?)^```$", section(page, heading), re.MULTILINE | re.DOTALL):
         exec(compile(code, f"{page}, {heading}", "exec"), names)
@@ -31,7 +32,7 @@ def run(heading, tmp_path, monkeypatch, page="samplers.md", **names):
 
 
 def test_a_flow_is_a_prior_of_bilby(tmp_path, monkeypatch):
-    """The flow is N(0.3, 1) N(-1, 1/4), the measurement N(1; a, 1/4)."""
+    """The flow is N(0.3, 1) N(-1, 1/4), and the likelihood of the measurement N(1; a, 1/4)."""
     bilby = library("bilby")
     bilby.core.utils.random.seed(7)
     names = run("bilby", tmp_path, monkeypatch)
@@ -57,21 +58,21 @@ def test_a_flow_is_a_proposal_of_eryn(tmp_path, monkeypatch):
     names = run("Eryn", tmp_path, monkeypatch)
     chain, move = names["chain"], names["move"]
     assert chain.shape == (400, 1, 8, 1, 2)
-    assert (move.acceptance_fraction > 0.6).all()  # of a proposal whose deviations are 1.2 times the target's
+    assert (move.acceptance_fraction > 0.6).all()  # the deviations of the proposal are 1.2 times those of the target
     rows = chain.reshape(-1, 2)
-    # Every second step is independent: a quarter of the rows count.
+    # Every second step is independent of the chain: a quarter of the rows count.
     assert_allclose(rows.mean(axis=0), [0.3, -1.0], atol=5 / np.sqrt(len(rows) / 4))
     assert_allclose(rows.std(axis=0), [1.0, 0.5], rtol=5 / np.sqrt(len(rows) / 2))
     old = np.random.default_rng(0).standard_normal((1, 8, 1, 2))
     new, factors = move.get_proposal({"model_0": old}, None, {"model_0": np.ones((1, 8, 1), bool)})
-    log_prob = names["flow"].log_prob  # the factor of a step is the ratio of densities
+    log_prob = names["flow"].log_prob  # the factor of a step is a ratio of densities
     want = log_prob(old[0, :, 0]) - log_prob(new["model_0"][0, :, 0])
     assert_allclose(factors[0], want, rtol=1e-12)
     assert np.abs(want).max() > 0.1
 
 
 def test_posteriors_are_likelihoods_of_nuts_and_emcee(tmp_path, monkeypatch):
-    """Four events N((i / 2, 1), (0.3, 0.1)) at (slope i, offset): N(0.5, 0.3 / √14) and N(1, 0.05)."""
+    """Four events N((i / 2, 1), (0.3, 0.1)), at (slope i, offset), have the posterior N(0.5, 0.3 / √14) N(1, 0.05)."""
     jax = library("jax")
     library("emcee"), library("numpyro")
     np.random.seed(5)  # noqa: NPY002  # emcee's moves begin with this state
@@ -80,7 +81,7 @@ def test_posteriors_are_likelihoods_of_nuts_and_emcee(tmp_path, monkeypatch):
     deviations = np.array([0.3 / np.sqrt(14), 0.05])
     for rows in (np.asarray(names["draws"]), names["chain"]):
         assert rows.shape[1] == 2
-        # Flows of 2,000 rows have densities whose means and deviations are off by some percent.
+        # Flows that are fitted to 2,000 rows have means and deviations that are off by some percent.
         assert (np.abs(rows.mean(axis=0) - [0.5, 1.0]) < 0.6 * deviations).all()
         assert_allclose(rows.std(axis=0), deviations, rtol=0.35)
 

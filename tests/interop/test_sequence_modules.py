@@ -1,4 +1,4 @@
-"""Flows of sequences in PyTorch and JAX: values, gradients, training."""
+"""Flows of sequences as modules of PyTorch and JAX: values, gradients, training."""
 
 import numpy as np
 import pytest
@@ -29,15 +29,16 @@ def test_torch_gradcheck(reads):
     tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
 
     vector = torch.tensor(flow.parameters, requires_grad=True)
-    for verb in ("log_prob_steps", "log_prob", "to_data", "to_latent"):  # densities at once, and one step after another
+    # Densities of all steps at once, and values of one step after another.
+    for verb in ("log_prob_steps", "log_prob", "to_data", "to_latent"):
 
         def number(vector, *given, verb=verb):
             module._parameters["vector"] = vector
             return getattr(module, verb)(*given)
 
-        # Inputs one by one; thousands of parameters by one product with random vectors of norm 1, in which the error of
-        # one is a hundredth. PyTorch multiplies `atol` by the sums of these vectors, some 200. Differences have
-        # errors of a few 1e-8.
+        # Derivatives by inputs are checked one by one, and those by thousands of parameters by one product with random
+        # vectors of norm 1, in which the error of a single derivative is a hundredth. PyTorch multiplies `atol` by the
+        # sums of these vectors, some 200. Differences have errors of a few 1e-8.
         assert torch.autograd.gradcheck(number, (vector.detach(), *tensors), atol=1e-6)
         assert torch.autograd.gradcheck(number, (vector, *tensors), atol=2e-9, rtol=1e-7, fast_mode=True)
 
@@ -66,7 +67,7 @@ def test_torch_losses_of_all_kinds():
     module = SequenceModule(flow)
     given = [torch.tensor(a) for a in (x.astype("float32"), context, covariates)]
     np.testing.assert_array_equal(module.log_prob(*given).detach().numpy(), flow.log_prob(*[t.numpy() for t in given]))
-    for weights in (torch.ones(2), torch.tensor([1.0, -2.0])):  # from one run, and from a second one
+    for weights in (torch.ones(2), torch.tensor([1.0, -2.0])):  # the gradients come from one run, and from a second one
         module.zero_grad()
         (module.log_prob(*given) * weights).sum().backward()
         (want,) = flow.log_prob_vjp(
@@ -137,7 +138,7 @@ def test_jax_values_and_gradients():
 
 @pytest.mark.parametrize("kind", ["inner flow", "student", "student with inner flows"])
 def test_jax_gradients(kind):
-    """Gradients pass through a flow over the values of a step, and through a sequential density."""
+    """Gradients pass through a flow over the values of a step, and through the density of a sequential direction."""
     jax = pytest.importorskip("jax")
     import headrace.jax
 
@@ -158,7 +159,7 @@ def test_jax_gradients(kind):
     want = flow.log_prob_vjp(given[0], weights, *given[1:], wrt=kinds)
     for name, a, b in zip(kinds, (found[0].params, *found[1:]), want, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(b).max(), err_msg=name)
-    # The loss itself has this slope along its gradient.
+    # The slope of the loss along its gradient, by differences, is the gradient's norm.
     wide, step = flow.astype("float64"), 1e-6
     size = np.linalg.norm(want[0].astype("float64"))
     direction = want[0] / size
@@ -178,7 +179,7 @@ def test_adam_is_that_of_torch(options):
     vector = torch.tensor(before, requires_grad=True)
     matrices = hr.WaveNet(**(OPTIONS | {"dtype": "float64"}))
     for name, array in matrices.named_parameters().items():
-        is_matrix = array.ndim > 1 and "reflection" not in name  # a matrix of a network
+        is_matrix = array.ndim > 1 and "reflection" not in name  # the array is a matrix of a network
         matrices.set_parameter(name, np.full_like(array, is_matrix))
     decays = torch.tensor(matrices.parameters != 0)
     other = torch.optim.AdamW([vector], 1e-2, weight_decay=0.0)

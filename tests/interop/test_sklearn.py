@@ -1,4 +1,4 @@
-"""The estimator for scikit-learn: scikit-learn's own checks, and cases that these leave out."""
+"""The estimator for scikit-learn: scikit-learn's checks of estimators, and cases that these checks leave out."""
 
 import copy
 import inspect
@@ -36,15 +36,15 @@ def table(dtype="float64", rows=200):
 
 
 def not_expected(estimator):
-    """Checks of scikit-learn that fail. Rows given twice make other batches than rows of weight 2, and so another fit.
+    """Checks of scikit-learn that fail, because a row that is given twice makes other batches than a row of weight 2.
 
-    In one batch of all rows both are the same fit, which a test below compares.
+    If all rows are in one batch, both ways give equal fits, which another test checks.
     """
     reason = "steps are taken by batches of rows: a row given twice may be in two of them, and a row of weight 2 is not"
     return {"check_sample_weight_equivalence_on_dense_data": reason}
 
 
-@pytest.mark.filterwarnings("ignore:X. values repeat:RuntimeWarning")  # columns of irises, which are rounded
+@pytest.mark.filterwarnings("ignore:X. values repeat:RuntimeWarning")  # values of the irises are rounded, and repeat
 @parametrize_with_checks(
     [estimator(epochs=3), estimator("nsf", epochs=2, dtype="float32", validation=0.0, bins=4)],
     expected_failed_checks=not_expected,
@@ -75,7 +75,7 @@ def test_the_estimator_has_the_bits_of_a_flow_s_fit():
 
 
 def test_dtypes():
-    """A fit has the dtype of the data unless it has an argument; rows to score may have the other one."""
+    """A fit has the dtype of the data, unless an argument sets the dtype; rows to score may have another dtype."""
     for given, asked, wanted in (
         ("float32", None, "float32"),
         ("float64", None, "float64"),
@@ -86,7 +86,7 @@ def test_dtypes():
         x = (10 * table()).astype(given)
         density = estimator(**SHORT, dtype=asked).fit(x)
         assert density.flow_.dtype == wanted
-        assert density.score_samples(x).dtype == "float64"  # as scikit-learn asks
+        assert density.score_samples(x).dtype == "float64"  # scikit-learn requires scores in float64
         assert density.sample(3).dtype == wanted
 
 
@@ -110,7 +110,7 @@ def test_random_state():
 
 
 def test_weights():
-    """Rows of weight 0 take no part."""
+    """Rows of weight 0 do not affect a fit."""
     x, weights = table(), np.ones(200)
     weights[:50] = 0.0
     one = estimator(**SHORT).fit(x, sample_weight=weights)
@@ -122,7 +122,7 @@ def test_weights():
 
 @pytest.mark.filterwarnings("ignore:X. values repeat:RuntimeWarning")
 def test_a_weight_of_2_has_the_effect_of_a_row_given_twice():
-    """All rows are one batch, so that only the order of sums differs."""
+    """All rows are in one batch, so that both fits differ only in the order of sums."""
     x = table()
     twice = np.arange(200) % 3 == 0
     how = {
@@ -189,7 +189,7 @@ def test_pickles_hold_the_flow(tmp_path):
         assert_array_equal(again.sample(9, random_state=1), density.sample(9, random_state=1))
         assert repr(again) == repr(density)
         assert again.history_.train_loss == density.history_.train_loss
-    assert isinstance(density.flow_, hr.Flow)  # pickling did not change it
+    assert isinstance(density.flow_, hr.Flow)  # pickling has not changed the estimator
     assert pickle.loads(pickle.dumps(FlowDensity("maf"))).get_params() == FlowDensity("maf").get_params()
 
 
@@ -212,7 +212,7 @@ def test_in_a_pipeline():
 
 
 def test_in_a_grid_search():
-    """The search finds that no epochs are too few for data that are no Gaussian, and refits the best."""
+    """The search finds that 0 epochs are too few for data that are far from normal, and refits with the best value."""
     x = table(rows=300)
     x[:, 1] = x[:, 0] ** 2 + 0.1 * x[:, 1]
     search = GridSearchCV(
@@ -309,7 +309,7 @@ def keywords(function):
 
 
 def test_the_estimator_takes_arguments_of_flows_and_fits():
-    """Every argument of flows and `fit` has to be one here, except for facts of the data."""
+    """Every argument of flows and `fit` is an argument of the estimator, except for those that the data determine."""
     ours = FlowDensity().get_params()
     own = {name.rpartition("__")[2] for name in ours}
     by_data = {"features", "context", "x", "weights", "seed", "rng"}
@@ -338,7 +338,7 @@ def test_settings_are_objects_that_others_may_share():
 
 
 def test_earlier_names_work_with_a_warning():
-    """Earlier names of fits' arguments, rare ones of flows, and jitter work in the constructor and in a grid."""
+    """Earlier names of arguments of fits and flows, and of jitter, work in the constructor and in a grid."""
     x = table()
     with pytest.warns(FutureWarning, match=r"epochs, dropout: give fit=FitSettings\(epochs=...\), settings=.* 0\.7"):
         old = FlowDensity(transforms=2, hidden=(8,), epochs=3, dropout=0.0, random_state=0)
@@ -387,7 +387,7 @@ def test_a_base_of_the_caller():
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda base: pickle.loads(pickle.dumps(base))])
 def test_a_trainable_base_can_be_copied(duplicate):
-    """`clone` copies the settings, and so do processes of a grid search."""
+    """A trainable base is copied by `clone`, and for the processes of a grid search."""
     base = hr.Normal(2, loc=[1.0, -1.0], scale=2.0)
     flows = [hr.MAF(2, transforms=2, hidden=(8,), base=each) for each in (base, duplicate(base))]
     assert_array_equal(flows[0].parameters, flows[1].parameters)
@@ -414,7 +414,7 @@ def test_context():
     density = estimator(**{**SHORT, "epochs": 30}).fit(x, context=c)
     assert density.n_context_ == density.flow_.context == 1
     assert_array_equal(density.score_samples(x, c), density.flow_.log_prob(x, c))
-    assert density.score(x, context=c) > density.score(x, context=c[::-1]) + 1.0  # the density depends on it
+    assert density.score(x, context=c) > density.score(x, context=c[::-1]) + 1.0  # the density depends on the context
     assert_array_equal(density.score_samples(x[:3], c[:3]), density.score_samples(x, c)[:3])
     assert density.score(x, context=c) == density.score_samples(x, c).mean()
     assert_array_equal(density.decision_function(x, context=c), density.score_samples(x, c) - density.offset_)
@@ -553,7 +553,7 @@ def test_an_ensemble_with_context():
 
 
 def test_members_without_a_fit_are_left_out(monkeypatch, set_threads):
-    set_threads(1)  # one member after another
+    set_threads(1)  # members are fitted one after another
     fit = hr.NSF.fit
 
     def interrupted(self, *given, **more):
@@ -580,7 +580,7 @@ def test_refused_arguments_of_an_ensemble():
 
 
 def test_a_checkpoint_reaches_the_fit(tmp_path, monkeypatch):
-    """Ctrl-C in its second epoch, with no better weights yet, and then it goes on."""
+    """A fit goes on from its checkpoint after Ctrl-C in its second epoch, before any better weights."""
     passes, whole = [], run.ArrayRun.one_pass
 
     def interrupted(self):

@@ -1,7 +1,7 @@
-"""Splines of other libraries from their own parameters: expected values are the libraries', in both directions.
+"""Splines with parameters of other libraries: expected values are those of the libraries, in both directions.
 
-Their numbers come from textbook formulas, which lose digits where a bin is steep: 1e-9 is far below any difference in
-the parametrisation.
+The libraries use textbook formulas, which lose digits where a bin is steep; 1e-9 is still far below any difference
+between two parametrisations.
 """
 
 import warnings
@@ -20,16 +20,16 @@ every_direction = pytest.mark.parametrize("direction", KERNELS)
 
 
 def library(name):
-    """A module, imported without its warnings."""
+    """A module, imported without its warnings; the test is skipped where the module is not installed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip(name)
 
 
 def numbers(map, low, high, seed=0):
-    """Values around an interval, and raw parameters of one spline for each."""
+    """Values around an interval, and raw parameters of one spline for each value."""
     generator = np.random.default_rng(seed)
-    outside = 0.0 if map == "rq_spline_circular" else 0.3 * (high - low)  # the libraries do not wrap there
+    outside = 0.0 if map == "rq_spline_circular" else 0.3 * (high - low)  # the libraries do not wrap values outside
     values = generator.uniform(low - outside, high + outside, N)
     return values, 1.5 * generator.standard_normal((N, reference.MAPS[map].count(BINS)))
 
@@ -100,7 +100,7 @@ def test_circular_tails_of_normflows(direction):
 
 @pytest.fixture
 def jax():
-    """JAX with 64-bit values, for one test alone."""
+    """Give JAX 64-bit values during one test."""
     jax = library("jax")
     before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", True)
@@ -119,7 +119,7 @@ def jax():
     ],
 )
 def test_boundary_slopes_of_distrax(jax, direction, interval, slopes, map, kept):
-    """distrax takes K + 1 derivatives in any case, and 0 for the derivative 1."""
+    """distrax always takes K + 1 derivatives, and 0 for the derivative 1."""
     distrax = library("distrax")
     low, high = interval
     values, _ = numbers(map, low, high)
@@ -135,7 +135,7 @@ def test_boundary_slopes_of_distrax(jax, direction, interval, slopes, map, kept)
 @every_direction
 @pytest.mark.parametrize("interval", [4.0, (-1.0, 2.0)], ids=str)
 def test_splines_of_flowjax(jax, direction, interval):
-    """The comparison is of one spline, because its parameters are arrays of an object."""
+    """A single spline is compared, because flowjax keeps the parameters as arrays of an object."""
     bijections, paramax, equinox = library("flowjax.bijections"), library("paramax"), library("equinox")
     low, high = (-interval, interval) if np.isscalar(interval) else interval
     values, raw = numbers("rq_spline_flowjax", low, high)
@@ -163,7 +163,7 @@ def test_splines_of_zuko(direction):
 
 
 def arrays_of(linears):
-    """Weights, biases and masks of a library's masked layers."""
+    """The weights, biases and masks of another library's masked layers."""
     take = lambda name: [getattr(linear, name).detach().numpy() for linear in linears]  # noqa: E731
     return take("weight"), take("bias"), [mask != 0 for mask in take("mask")]
 
@@ -185,7 +185,7 @@ def test_an_autoregressive_transform_of_nflows():
     net = theirs.autoregressive_net
     x = 2.0 * torch.randn(60, 4, dtype=torch.float64)
     with torch.no_grad():
-        net.final_layer.weight *= 3.0  # knots far from equal
+        net.final_layer.weight *= 3.0  # the knots are far from equally spaced
         z, log_det = theirs(x)
     ours = hr.transforms.MaskedAutoregressive.from_dense(
         *arrays_of([net.initial_layer, net.blocks[0].linear, net.final_layer]),
@@ -196,14 +196,15 @@ def test_an_autoregressive_transform_of_nflows():
         formula="to_latent",
         verify=(x.numpy(), z.numpy(), log_det.numpy()),
     )
-    # nflows' own inverse, a coordinate after another, loses more than half of its digits here.
+    # The inverse of nflows, one coordinate after another, loses more than half of its digits here.
     got = ours.forward(z.numpy())
     assert_allclose(got[0], x.numpy(), atol=1e-6)
     assert_allclose(got[1], -log_det.numpy(), atol=1e-6)
 
 
 def test_a_coupling_of_nflows_whose_network_has_its_sizes_divided():
-    """nflows divides raw widths and heights by the root of the hidden units; here the last layer's rows are divided."""
+    """nflows divides raw widths and heights by the root of the number of hidden units; here the rows of the last layer
+    are divided."""
     torch = library("torch")
     coupling = library("nflows.transforms.coupling")
     torch.manual_seed(2)
@@ -229,7 +230,7 @@ def test_a_coupling_of_nflows_whose_network_has_its_sizes_divided():
         layers[2].weight *= 20.0
         z, log_det = theirs(x)
     weights, biases = ([getattr(layers[i], name).detach().numpy() for i in (0, 2)] for name in ("weight", "bias"))
-    # Outputs are coordinate by coordinate: K widths, K heights, K - 1 derivatives.
+    # The outputs are listed coordinate by coordinate: K widths, K heights, K - 1 derivatives.
     divided = np.tile(np.repeat([hidden**-0.5, 1.0], [2 * BINS, BINS - 1]), 3)
     weights[1], biases[1] = weights[1] * divided[:, None], biases[1] * divided
     hr.transforms.Coupling.from_dense(

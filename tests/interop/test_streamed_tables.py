@@ -1,4 +1,4 @@
-"""Tables that do not fit in memory: kinds of columns, and noise by the index of the row."""
+"""Tables that do not fit in memory: kinds of columns, and noise that depends on the index of the row."""
 
 import warnings
 
@@ -41,7 +41,7 @@ def passed(stream, bounds=None):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_noise_depends_on_the_index_of_a_row(dtype):
-    """Blocks of any sizes get the noise of the whole, for fits and diagnoses."""
+    """Blocks of any sizes get the noise that the whole table gets, for fits and diagnoses."""
     kept = Column(), Column("float", 0.1, bounds=(None, 1.0)), Column("float", constant=2.5), Column()
     table = Table((Column("integer", 10.0, 5.0), Column("boolean", 1.0), *kept[1:3], kept[3]), seed=7)
     x = rows(dtype=dtype)
@@ -53,7 +53,7 @@ def test_noise_depends_on_the_index_of_a_row(dtype):
     want = table.spread(x)
     for sizes in CUTS:
         stream = Treated(blocks(x, sizes), table)
-        for _ in range(2):  # in each pass
+        for _ in range(2):  # two passes of the stream
             assert_array_equal(np.concatenate([block.x for block in stream]), want)
     mapped = Treated(hr.rows.memmap(x, buffer=300), table)
     rest, held = mapped.split(0.1, seed=3)
@@ -63,7 +63,7 @@ def test_noise_depends_on_the_index_of_a_row(dtype):
 
 
 def test_parts_of_a_stream_have_the_index_of_their_first_row(tmp_path):
-    """Parts are read in the order of an epoch here."""
+    """A stream reads its parts in the order of an epoch, which is random."""
     x = np.random.default_rng(1).integers(0, 5, (2000, 3)).astype(float)
     table = Table((Column("integer", 1.0),) * 3, seed=1)
     streams.write_parquet(tmp_path / "t", x)
@@ -80,7 +80,7 @@ def test_one_pass_finds_the_kinds_of_rows_in_memory(weighted):
     x = rows()
     weights = np.where(np.arange(len(x)) % 5 == 0, 0.0, 1.0) if weighted else None
     if weighted:
-        x[::5, 0] = 0.5  # rows of weight 0
+        x[::5, 0] = 0.5  # every fifth row has weight 0
     bounds = [(None, 100.0), *[None] * 4]
     held, free = (Held(x if weights is None else x[weights > 0], ends) for ends in (bounds, [None] * 5))
     kinds, widths = ["integer", "boolean", "float", "float", "float"], [None, None, 0.1, None, None]
@@ -211,9 +211,9 @@ def test_dtypes_decide_which_columns_are_whole(source, tmp_path):
     if len(want) == 3:
         assert list(found.sample(3, random_state=0, as_frame=True).columns) == ["count", "yes", "size"]
         assert density(discrete=["count"]).fit(stream).table_.columns[1].kind == "float"
-        assert not hasattr(found, "feature_names_in_")  # arrays are judged without a warning
+        assert not hasattr(found, "feature_names_in_")  # kinds of columns of arrays are decided without a warning
     flow = hr.MAF(len(want), transforms=1, hidden=(4,))
-    flow.fit(stream, epochs=1, progress=False)  # the estimator takes them unchanged
+    flow.fit(stream, epochs=1, progress=False)  # the stream passes through the estimator unchanged
     assert flow.feature_names == (("count", "yes", "size") if len(want) == 3 else None)
 
 
@@ -225,7 +225,7 @@ def test_rows_to_judge_by_and_rows_that_miss_a_number():
     good = np.delete(x, 5, axis=0)
     judges = (good[:200], hr.rows.blocks([good[:200]]))
     found = [density(discrete=[0], missing="drop", validation=v).fit(blocks(x, (99,))) for v in judges]
-    same = (98, *[99] * 20)  # the blocks without row 5: sums of others round otherwise
+    same = (98, *[99] * 20)  # the blocks without row 5; with other blocks sums would be rounded differently
     found.append(density(discrete=[0], validation=judges[0]).fit(blocks(good, same)))
     assert found[0].history_.best_epoch > 0
     for each in found[1:]:

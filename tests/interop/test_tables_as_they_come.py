@@ -1,4 +1,4 @@
-"""Frames with whole numbers, truth values, missing and constant columns, into `FlowDensity` and back out of it."""
+"""Frames with integers, truth values, missing values and constant columns as data and samples of `FlowDensity`."""
 
 import datetime
 import decimal
@@ -41,12 +41,12 @@ def fitted():
 
 
 def test_probabilities_of_whole_numbers():
-    """Scores of one column of counts are log probabilities, whose exponentials sum to one."""
+    """Scores of a column of counts are log probabilities, whose exponentials sum to one."""
     count = frame(4000)[["count", "unit"]]
     density = FlowDensity("nsf", transforms=2, hidden=(16,), fit=FitSettings(epochs=40), random_state=0).fit(count)
     values = pandas.DataFrame({"count": np.arange(-5, 40), "unit": 2.5})
     share = np.exp(density.score_samples(values))
-    assert share.sum() == pytest.approx(1.0, abs=0.01)  # cells are averaged at 16 places
+    assert share.sum() == pytest.approx(1.0, abs=0.01)  # the probability of a cell is an average over 16 points
     expected = scipy.stats.poisson.pmf(np.arange(-5, 40), RATE)
     assert np.abs(share - expected).max() < 0.03
     frequent = np.bincount(count["count"], minlength=8)[:8] / len(count)
@@ -99,14 +99,15 @@ def test_the_probability_of_a_cell_is_its_integral():
     normal = scipy.stats.norm
 
     def log_prob(rows, context):
-        return normal.logpdf(rows / [2.0, 2.0, 1.0]).sum(axis=1) - 2 * np.log(2.0)  # deviations 2, 2 and 1
+        return normal.logpdf(rows / [2.0, 2.0, 1.0]).sum(axis=1) - 2 * np.log(2.0)  # the deviations are 2, 2 and 1
 
     cells = [normal.cdf((x[:, i] + h) / 2) - normal.cdf((x[:, i] - h) / 2) for i, h in ((0, 1.0), (1, 0.5))]
     expected = np.log(cells[0]) + np.log(cells[1]) + normal.logpdf(x[:, 2])
     assert np.allclose(table.log_prob(log_prob, x, None), expected, atol=0.02)
     for columns in (2, 3, 7):
         places = _table._places(columns)
-        assert (np.sort(places, axis=0) == np.sort(places[:, :1], axis=0)).all()  # each part of each column once
+        # Each part of a cell occurs once in each column.
+        assert (np.sort(places, axis=0) == np.sort(places[:, :1], axis=0)).all()
         assert np.allclose(places.sum(axis=0), 0.0)
     one = Table((Column("integer", 1.0, 0.0),))
     exact = np.log(normal.cdf(1.5) - normal.cdf(0.5))
@@ -163,7 +164,8 @@ def test_frames_with_one_name_twice_are_refused():
         hr.MAF(3).fit(x)
     with pytest.raises(ValueError, match="context: expected columns of different names, got 'a' twice"):
         hr.MAF(1, 3).log_prob(np.zeros((9, 1)), x)
-    assert hr.MAF(3).log_prob(x.set_axis([0, 0, 1], axis=1)).shape == (9,)  # integers are no names
+    # Integers as labels of columns are not names.
+    assert hr.MAF(3).log_prob(x.set_axis([0, 0, 1], axis=1)).shape == (9,)
 
 
 def test_rows_of_weight_zero_do_not_decide_the_kind_of_a_column():
@@ -200,7 +202,7 @@ def test_pickles_keep_the_table_and_old_ones_load(fitted):
 def test_a_table_is_kept_as_json():
     table = Table((Column("integer", 2.0, 1.0), Column("float", constant=3.0), Column("boolean", 1.0)))
     assert Table.of_header(table.header()) == table
-    assert Table.of_header(table.header()[1:2]).kept == [0]  # all columns are constant
+    assert Table.of_header(table.header()[1:2]).kept == [0]  # all columns of this table are constant
     for wrong in ([], "x", [{"kind": "odd"}], [{**table.header()[0], "width": -1.0}]):
         with pytest.raises((ValueError, TypeError, KeyError)):
             Table.of_header(wrong)
@@ -228,7 +230,7 @@ def test_a_plain_table_is_not_copied():
 
 
 def test_rows_that_miss_a_number_are_outliers():
-    """Values may be missing in any column, also the constant one."""
+    """Values may be missing in any column, even in the constant one."""
     x = frame(200)
     density = FlowDensity(missing="drop", **SHORT).fit(x)
     some = x.astype(float).iloc[:40].copy()
@@ -291,7 +293,7 @@ def test_periodic_whole_numbers_wrap_around():
     assert scores == pytest.approx(scores[0], abs=1e-3)
     fives = np.column_stack([np.arange(200) % 4 * 5, x[:, 1]])
     narrow = FlowDensity(periodic=[(0, 24), None], **periodic, **SHORT).fit(fives)
-    assert narrow.table_.columns[0].width == 1.0  # cells of 5 would not fit into a day
+    assert narrow.table_.columns[0].width == 1.0  # cells of width 5 would not fit into a day
     with pytest.raises(ValueError, match="X: column 0: expected a whole period"):
         FlowDensity(periodic=[(0.0, 6.5), None], **periodic, **SHORT).fit(x)
 
@@ -312,7 +314,7 @@ def test_rows_whose_context_misses_a_number_are_left_out_with_it():
 
 
 def test_a_diagnosis_takes_the_estimator(monkeypatch):
-    """Rows are treated as in the fit: those of the fit have its noise, others noise of their own."""
+    """A diagnosis treats rows as the fit does: rows of the fit get the fit's noise, and other rows get other noise."""
     from headrace.diagnosis import run
 
     seen, opened = [], run.opened
@@ -328,7 +330,8 @@ def test_a_diagnosis_takes_the_estimator(monkeypatch):
     assert (weights == np.delete(np.arange(200.0), 9)).all()
     assert (np.round(rows[:, 0]) == others["count"].drop(9)).all()
     assert (found.rows, found.features, found.copies) == (199, 3, 0)
-    with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):  # although the noise of both differs
+    # The rows are recognised although their noise differs.
+    with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):
         again = hr.diagnose(density, x.copy(), training=x, names=["a", "b", "c", "d"], progress=False)
     assert (again.copies, again.of_training) == (300, True)
     assert seen[1][6] == ("a", "b", "c")
@@ -419,7 +422,7 @@ def test_fractional_values_have_no_probability(fitted):
     assert got[1] == -np.inf
     want = fitted.score_samples(frame(3))
     assert got[[0, 2]].tolist() == want[[0, 2]].tolist()
-    # Over the whole numbers and those between, probabilities still sum to that of all.
+    # Over whole and fractional values together, the probabilities still sum to that of all whole values.
     quarters = np.arange(-8.0, 60.0) / 4
     rows = pandas.DataFrame({"count": quarters, "yes": False, "size": 0.0, "unit": 2.5})
     whole = rows[quarters == np.trunc(quarters)]
@@ -429,7 +432,7 @@ def test_fractional_values_have_no_probability(fitted):
 
 
 def test_the_table_of_an_estimator_prints_the_treatment_of_each_column(monkeypatch):
-    """Columns have their names, where they have some, and lines are no wider than the terminal."""
+    """The lines have the names of columns, where columns have names, and are no wider than the terminal."""
     pd = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)
     x = np.stack([rng.poisson(4.0, 200), rng.random(200), np.full(200, 3.5)], axis=1)

@@ -1,4 +1,4 @@
-"""FlowModule(flow, layers=True): one dense parameter for each matrix and bias."""
+"""The option FlowModule(flow, layers=True), with one dense parameter for each matrix and bias."""
 
 import copy
 import io
@@ -152,7 +152,7 @@ def test_torch_jit_trace_passes_its_own_check(layers):
     module = FlowModule(FLOWS["nsf"](), layers=layers)
     x, c = rows(5, 4), rows(5, 2, seed=1)
     scored = LogProb(module)
-    traced = torch.jit.trace(scored, (x, c))  # compares two traces, and their values with the module's
+    traced = torch.jit.trace(scored, (x, c))  # PyTorch compares two traces, and their values with those of the module
     more, contexts = rows(9, 4, seed=2), rows(9, 2, seed=3)
     assert torch.equal(traced(more, contexts), scored(more, contexts))
     gradients = [torch.autograd.grad(m(more, contexts).sum(), tuple(module.parameters())) for m in (traced, scored)]

@@ -1,4 +1,4 @@
-"""Gradients through PyTorch of each map of a coordinate, against finite differences in float64."""
+"""Gradients of each map of a coordinate through PyTorch, against finite differences in float64."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,8 @@ def flow_of(kind, map):
 
 
 def check(module, verb, x, context=None):
-    """Derivatives along one random direction of all arguments together, where an error in any gradient shows."""
+    """Check the derivative along one random direction of all arguments together, where an error in any gradient
+    shows."""
     given = [t for t in (x, context) if t is not None]
     given, vector = [t.clone().requires_grad_() for t in given], module.vector
     direction = [rows(*t.shape, seed=9 + i) for i, t in enumerate((*given, vector))]
@@ -65,7 +66,7 @@ def test_gradients_of_every_map(kind, map):
 
 @pytest.mark.parametrize("map", ["kink", "spline"])
 def test_gradients_of_a_fitted_ascent(map):
-    """A module is made of what `DualAscentFlow.fit` returns."""
+    """The module is made from the flow that `DualAscentFlow.fit` returns."""
     x = rows(300, 2).numpy() ** 3
     ascent = hr.DualAscentFlow(map=map, steps=3, refine=False, dtype="float64", seed=0).fit(x, progress=False)
     assert len(ascent) > 0

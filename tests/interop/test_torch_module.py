@@ -1,4 +1,4 @@
-"""Flows as modules of PyTorch against the flows themselves, finite differences and PyTorch's own checks."""
+"""Flows as modules of PyTorch, compared with the flows themselves, with finite differences and by PyTorch's checks."""
 
 import copy
 import functools
@@ -28,7 +28,7 @@ CONTEXT = 2
 
 
 def changed(flow, seed=0):
-    """The flow with parameters away from its start."""
+    """The flow with parameters away from their start."""
     vector = flow.parameters
     flow.parameters = (vector + 0.2 * np.random.default_rng(seed).standard_normal(vector.size)).astype(vector.dtype)
     return flow
@@ -82,7 +82,8 @@ def test_a_distribution_draws_and_scores():
     torch.manual_seed(3)
     x, log_prob = density.rsample_and_log_prob((200,))
     assert x.shape == (200, 5, 3)
-    torch.testing.assert_close(log_prob, density.log_prob(x), rtol=1e-8, atol=1e-8)  # two runs, forward and backward
+    # The two densities are from two runs, forward and backward.
+    torch.testing.assert_close(log_prob, density.log_prob(x), rtol=1e-8, atol=1e-8)
     torch.manual_seed(3)
     assert torch.equal(density.sample((200,)), x)
     assert not density.sample().requires_grad
@@ -98,9 +99,9 @@ def test_reparametrised_draws_follow_the_flow(base):
     module = FlowModule(flow)
     torch.manual_seed(0)
     x, log_prob = module.rsample_and_log_prob((20_000,))
-    torch.testing.assert_close(log_prob, module.log_prob(x), rtol=1e-3, atol=2e-3)  # float32, there and back
+    torch.testing.assert_close(log_prob, module.log_prob(x), rtol=1e-3, atol=2e-3)  # errors of a round trip in float32
     theirs = flow.sample(20_000, seed=1)
-    spread = theirs.std(axis=0) / np.sqrt(10_000)  # standard error of a difference of two means
+    spread = theirs.std(axis=0) / np.sqrt(10_000)  # the standard error of a difference of two means
     assert (np.abs(x.detach().numpy().mean(0) - theirs.mean(0)) < 5 * spread).all()
     x.sum().backward()
     assert torch.isfinite(module.vector.grad).all()
@@ -119,7 +120,7 @@ FIXED = {
 
 
 def largest_gap(a, b):
-    """Kolmogorov and Smirnov, column by column."""
+    """The largest differences of the two distribution functions (Kolmogorov, Smirnov), one for each column."""
     both = np.sort(np.concatenate([a, b]), axis=0)
     shares = [
         [np.searchsorted(np.sort(x[:, c]), both[:, c], side="right") / len(x) for c in range(x.shape[1])]
@@ -131,7 +132,8 @@ def largest_gap(a, b):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", FIXED)
 def test_draws_of_other_bases_follow_the_flow(name, dtype):
-    """Each column's distribution against the flow's own draws; the limit at a chance of one in a million."""
+    """Each column's distribution is compared with that of the flow's samples; the limit has a chance of one in a
+    million."""
     base = FIXED[name]()
     rows, limit = 20_000, np.sqrt(-0.5 * np.log(0.5e-6) * 2 / 20_000)
     plain = hr.Flow([], base, dtype=dtype)
@@ -142,7 +144,7 @@ def test_draws_of_other_bases_follow_the_flow(name, dtype):
     ranks = x.argsort(axis=0).argsort(axis=0) / rows - 0.5
     between = (ranks.T @ ranks / rows)[np.triu_indices(3, 1)]
     if name == "mixture":
-        assert between[0] > 0.01  # a row is of one component
+        assert between[0] > 0.01  # each row belongs to one component
     else:
         assert np.abs(between).max() < 5.0 / np.sqrt(rows) / 12.0
     map = {} if name in ("student", "mixture") else {"map": "rq_spline", "bound": 1.0}
@@ -153,7 +155,7 @@ def test_draws_of_other_bases_follow_the_flow(name, dtype):
     x, log_prob = module.rsample_and_log_prob((rows,), context)
     kept = x.abs().amax(dim=1) < 50
     again = module.log_prob(x, context)
-    torch.testing.assert_close(log_prob[kept], again[kept], rtol=1e-3, atol=5e-3)  # float32, there and back
+    torch.testing.assert_close(log_prob[kept], again[kept], rtol=1e-3, atol=5e-3)  # errors of a round trip in float32
     theirs = flow.sample(rows, context.numpy(), seed=1)
     assert (largest_gap(x.detach().numpy(), theirs) < limit).all()
     torch.tanh(x).sum().backward()
@@ -183,7 +185,7 @@ def test_trained_parameters_of_drawing_are_followed_without_gradients_alone(base
 
 
 def weights_of(module, count=25):
-    """Some indices of the vector that are weights."""
+    """The indices of some entries of the vector that are weights."""
     places = torch.from_numpy(np.flatnonzero(module.flow.parameters))
     return places[:: max(1, len(places) // count)]
 
@@ -239,7 +241,7 @@ def test_gradients_of_every_transform_against_finite_differences(name):
 
 
 class Verb(torch.nn.Module):
-    """A module whose forward is one verb of another."""
+    """A module whose forward pass is one verb of another module."""
 
     def __init__(self, module, verb):
         super().__init__()
@@ -261,7 +263,7 @@ def test_one_run_and_two_give_the_same_gradients(family, one_context):
             found.append(torch.autograd.grad(loss(module.log_prob(x, context)), (x, context, module.vector)))
         for a, b in zip(*found, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-    assert not module._entry.one_run  # a loss that weighs rows differently takes two
+    assert not module._entry.one_run  # a loss with different factors of rows takes two runs
 
 
 def test_transforms_of_torch_func(family):
@@ -289,7 +291,8 @@ def test_transforms_of_torch_func(family):
 @pytest.mark.parametrize("verb", ["to_data", "to_latent", "rsample_and_log_prob"])
 @pytest.mark.parametrize("one_context", [False, True])
 def test_the_shorter_path_has_the_same_bits(monkeypatch, verb, one_context):
-    """The shorter path serves both passes without a trace or a transform; mapped gradients take the longer one."""
+    """The shorter path serves both passes where nothing is traced or transformed; mapped gradients take the longer
+    one."""
     module, x = module_of("iaf"), rows(9, 3, requires_grad=True)
     context = rows(*(() if one_context else (9,)), CONTEXT, seed=1, requires_grad=True)
     wrt = (context, module.vector) if verb == "rsample_and_log_prob" else (x, context, module.vector)
@@ -314,7 +317,8 @@ def test_the_shorter_path_has_the_same_bits(monkeypatch, verb, one_context):
 @pytest.mark.parametrize("verb", ["log_prob", "to_data"])
 @pytest.mark.parametrize("one_run", [False, True])
 def test_gradients_of_many_losses_at_once(verb, one_run):
-    """By `torch.func`; PyTorch's older way is an error that names it."""
+    """`torch.func` computes the gradients of many losses; PyTorch's older way raises an error that names
+    `torch.func`."""
     module, x, context = module_of("maf"), rows(6, 3, requires_grad=True), rows(6, CONTEXT, seed=1, requires_grad=True)
     module._entry.one_run = one_run
     out, wrt = getattr(module, verb)(x, context), (x, context, module.vector)
@@ -339,10 +343,10 @@ def test_second_derivatives_are_refused_with_the_reason(verb):
 
 
 @pytest.mark.parametrize("verb", ["log_prob", "to_data"])
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # a warning of PyTorch's at its first jvp
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch warns at its first jvp
 def test_forward_mode_is_refused_with_the_reason(verb):
-    """Forward mode is refused under no_grad, too, which does not switch it off: a tangent would be lost without an
-    error.
+    """Forward mode is refused even under no_grad, which does not disable it: without the error, a tangent would be
+    lost.
     """
     module, x = module_of("maf", 0), rows(9, 3)
 
@@ -381,11 +385,12 @@ def test_operators_pass_opcheck():
     wanted = rows(9, 3, requires_grad=True), rows(9, CONTEXT, requires_grad=True), vector.clone().requires_grad_()
     torch.library.opcheck(names.log_prob.default, (*wanted, handle))
     torch.library.opcheck(names.run.default, (*wanted, handle, True, False))
-    x, context = rows(9, 3).float(), rows(CONTEXT)  # another dtype than the parameters', and one context for all
+    # The rows have another dtype than the parameters, and one context is for all rows.
+    x, context = rows(9, 3).float(), rows(CONTEXT)
     torch.library.opcheck(names.log_prob.default, (x, context, vector, handle))
 
 
-@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.filterwarnings("ignore")  # warnings of the compiler
 def test_compiled_and_exported():
     module, x, context = module_of("maf", dtype="float32"), rows(20, 3).float(), rows(20, CONTEXT).float()
     step = torch.compile(lambda x, c: -module.log_prob(x, c).mean(), fullgraph=True)
@@ -398,7 +403,7 @@ def test_compiled_and_exported():
 
 
 def test_an_exported_graph_has_gradients():
-    """The graph calls operators without the module, through which gradients have to pass."""
+    """The exported graph calls operators without the module, and gradients have to pass through these operators."""
     module, x, context = module_of("maf"), rows(20, 3), rows(20, CONTEXT, requires_grad=True, seed=1)
     weights = rows(20, 3, seed=2)
     for verb in ("log_prob", "to_data", "to_latent"):
@@ -417,10 +422,11 @@ def test_an_exported_graph_has_gradients():
             found[0][0].square().sum().backward()
 
 
-@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.filterwarnings("ignore")  # warnings of the compiler
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.nightly)])
 def test_a_distribution_and_a_transform_compile_whole(backend):
-    """Forward and backward are one graph; inductor, which takes seconds, compiles in the test of a step alone."""
+    """The distribution and the transform are one graph each; inductor takes seconds, and is tested by day only in the
+    test of a step."""
     compiled = functools.partial(torch.compile, fullgraph=True, backend=backend)
     transform = TransformModule(hr.transforms.MaskedAutoregressive(3, (8,), context=CONTEXT, seed=1, dtype="float64"))
     module, x, context = module_of("maf"), rows(20, 3), rows(20, CONTEXT)

@@ -1,4 +1,4 @@
-"""`FlowModule(flow)().support`, by which samplers and guides choose their bijection."""
+"""The attribute `FlowModule(flow)().support`, by which samplers and guides choose their bijection."""
 
 import math
 
@@ -26,7 +26,7 @@ def spline(map="rq_spline"):
     return hr.transforms.Coupling(2, passive=[0], map=map, bound=1.0, hidden=(4,))
 
 
-# A flow, and the ends of its columns.
+# Flows by name, each with the ends of its columns.
 FLOWS = {
     "bounds": (lambda: hr.NSF(5, bounds=BOUNDS, transforms=2, hidden=(8,)), BOUNDS),
     "one kind": (lambda: hr.MAF(2, bounds=[(0, 1), (-2, 3)], transforms=1, hidden=(8,)), [(0, 1), (-2, 3)]),
@@ -71,7 +71,7 @@ FLOWS = {
 
 
 def limits(ends):
-    """Lower and upper ends, infinite where there is none."""
+    """The lower and upper ends of columns, infinite where a column has no end."""
     pairs = [pair or (None, None) for pair in ends]
     low = np.array([-np.inf if low is None else low for low, _ in pairs])
     return low, np.array([np.inf if high is None else high for _, high in pairs])
@@ -102,15 +102,16 @@ def test_the_support_is_where_the_density_is_positive(name, dtype):
                 outside = inside[row].clone()
                 outside[c] = end + outward * max(abs(end), 1.0)
                 assert not support.check(outside)
-                if name != "periods" or c == 0:  # around a circle the density continues
+                if name != "periods" or c == 0:  # the density continues around a circle
                     assert module().log_prob(outside) == -math.inf
 
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_the_bijection_reaches_the_whole_support(name):
-    """The mass of unbounded rows by the bijection is 1: importance weights of a wide normal have the mean 1."""
+    """The density of unbounded rows under the bijection has mass 1: importance weights of a wide normal density have
+    mean 1."""
     make, ends = FLOWS[name]
-    module = FlowModule(make().astype("float64"))  # fresh: without randomised weights no weight is large
+    module = FlowModule(make().astype("float64"))  # with the weights of a new flow, no importance weight is large
     bijection = biject_to(module().support)
     generator = torch.Generator().manual_seed(0)
     u = 2.0 * torch.randn(200_000, len(ends), dtype=torch.float64, generator=generator)
@@ -130,7 +131,7 @@ def test_flows_without_bounds_have_the_constraint_of_real_vectors():
 
 
 def test_support_that_is_no_product_of_intervals():
-    """Transforms that mix the columns of a cube: rows are checked by their density, and there is no bijection."""
+    """If transforms mix the columns of a cube, rows are checked by their density, and there is no bijection."""
     for mixes in (
         hr.transforms.Linear.from_matrix(np.array([[1.0, 0.5], [0.0, 1.0]])),
         hr.transforms.Coupling(2, passive=[0], hidden=(4,)),
@@ -139,7 +140,7 @@ def test_support_that_is_no_product_of_intervals():
         support = module().support
         assert support.event_dim == 1
         drawn = module().sample((500,))
-        # float32: a row on the edge may come out beyond it
+        # in float32 a row on the edge may come out beyond the edge
         assert support.check(drawn).double().mean() > 0.99
         assert torch.equal(support.check(drawn + 5.0), module().log_prob(drawn + 5.0) > -math.inf)
         assert not support.check(drawn + 50.0).any()
@@ -168,14 +169,14 @@ def test_contexts_and_expanded_distributions():
 
 @pytest.mark.programs
 def test_a_guide_of_pyro_stays_inside():
-    """Pyro's guides depend on the support of a site: with all reals the loss is infinite."""
+    """Pyro's guides depend on the support of a site: for a support of all reals the loss is infinite."""
     pyro = pytest.importorskip("pyro")
     from pyro.contrib.zuko import ZukoToPyro
     from pyro.infer import SVI, Trace_ELBO
     from pyro.infer.autoguide import AutoDiagonalNormal
 
     class Site(ZukoToPyro):
-        """A distribution of Pyro that by itself has neither support nor sample."""
+        """A distribution of Pyro, which by itself has neither support nor sample."""
 
         @property
         def support(self):

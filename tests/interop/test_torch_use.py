@@ -1,4 +1,4 @@
-"""Flows as parts of what users build with PyTorch: encoders, optimisers, loaders, several processes, zuko."""
+"""Flows as parts of programs that use PyTorch: encoders, optimisers, loaders, several processes, zuko."""
 
 import copy
 import pickle
@@ -22,7 +22,7 @@ from torch_cases import Posterior, rows, simulated, trained  # noqa: E402
 
 
 def test_gradients_reach_the_encoder():
-    """By the chain rule: the encoder's gradient is its own product with the flow's gradient by context."""
+    """By the chain rule, the encoder's gradient is its vector-Jacobian product with the flow's gradient by context."""
     module, (theta, x) = Posterior(), simulated(40)
     module(theta, x).backward()
     context = module.encoder(x)
@@ -65,7 +65,7 @@ def test_gradients_of_groups_are_cleared_and_accumulated(clear):
     optimiser, leaves = torch.optim.SGD(groups, lr=0.1), [leaf for group in groups for leaf in group["params"]]
     expected = torch.autograd.grad(module.log_prob(x).mean(), module.vector)[0]
     for _ in range(2):
-        for count in (1.0, 2.0):  # two losses into one gradient
+        for count in (1.0, 2.0):  # two losses add to one gradient
             module.log_prob(x).mean().backward()
             torch.testing.assert_close(module.vector.grad, count * expected)
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1e-3)
@@ -105,7 +105,7 @@ def test_the_flows_own_optimiser_trains_a_module():
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 1.0
     np.testing.assert_array_equal(module.flow.parameters, flow.parameters)
-    assert module._entry.at(module.vector) is placed  # nothing was compiled anew
+    assert module._entry.at(module.vector) is placed  # nothing has been compiled anew
 
 
 def test_to_flow_returns_a_fitted_flow():
@@ -122,7 +122,7 @@ def test_to_flow_returns_a_fitted_flow():
 
 
 def test_a_backward_pass_through_a_flow_that_was_replaced_is_refused():
-    """The new flow has the same sizes and another structure: the reverse order of coordinates."""
+    """The replaced flow has another structure of the same sizes, in which the order of the coordinates is reversed."""
     module, x = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=0)), rows(5, 3)
     chain = module.flow.transforms
     other = hr.Flow([hr.transforms.Permutation([2, 1, 0]), *chain])
@@ -167,7 +167,8 @@ def test_no_rows_and_one_row_have_gradients():
 
 
 def test_draws_of_a_transform_are_scored_with_present_parameters():
-    """Draws without gradients have them when they are scored, by parameters that may have changed since."""
+    """Draws without gradients are scored by the present parameters, which may have changed since, and then have
+    gradients."""
     module = TransformModule(hr.transforms.MaskedAutoregressive(3, (16,), seed=1))
     base = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), torch.ones(3)), 1)
     density = torch.distributions.TransformedDistribution(base, [module()])
@@ -200,7 +201,7 @@ def test_errors_of_moments_without_a_formula_have_an_estimate():
 
 
 def test_the_estimates_of_messages_are_right():
-    """The formulas of the errors, where the density is known."""
+    """The errors of estimates have the values of their formulas where the density is known."""
     density = FlowModule(hr.Flow([hr.transforms.Standardize([1.0, 2.0], [0.5, 3.0])]))()
     torch.manual_seed(0)
     known = torch.distributions.Independent(
@@ -228,7 +229,7 @@ def test_a_transform_for_many_contexts_draws_for_each():
     assert (density.batch_shape, density.event_shape) == ((5,), (3,))
     x = density.rsample((4,))
     assert x.shape == (4, 5, 3)
-    assert len(torch.unique(x[..., 0])) == 20  # no two share their noise
+    assert len(torch.unique(x[..., 0])) == 20  # every draw has different noise
     assert density.log_prob(x).shape == (4, 5)
 
 
@@ -247,9 +248,10 @@ def test_modules_take_the_place_of_zukos():
     assert (module.vector.grad != 0).any()
 
 
-@pytest.mark.filterwarnings("ignore")  # Pyro's own
+@pytest.mark.filterwarnings("ignore")  # warnings of Pyro
 def test_distributions_work_in_pyro():
-    """A flow is a likelihood, and a guide whose densities come with its draws; gradients reach flow and encoder."""
+    """A flow is a likelihood, and a guide whose densities come with its draws; gradients reach the flow and the
+    encoder."""
     pyro = pytest.importorskip("pyro", reason="pyro is not installed")
     from pyro.contrib.zuko import ZukoToPyro
 
@@ -282,7 +284,7 @@ def test_distributions_work_in_pyro():
 
 
 class Scorer(torch.nn.Module):
-    """A flow as a part of a module."""
+    """A module with a flow as a part."""
 
     def __init__(self, flow):
         super().__init__()
@@ -293,7 +295,7 @@ class Scorer(torch.nn.Module):
 
 
 def stacked(modules, base=None):
-    """The modules as one function, as PyTorch's tutorial on ensembles has it."""
+    """The modules as one function, by the code of PyTorch's tutorial on ensembles."""
     base = copy.deepcopy(modules[0]).to("meta") if base is None else base
     parameters, buffers = torch.func.stack_module_state(modules)
     call = lambda p, b, x: torch.func.functional_call(base, (p, b), (x,))  # noqa: E731
@@ -335,7 +337,7 @@ def test_an_ensemble_of_other_structures_is_refused(other):
 
 
 def test_an_ensemble_of_fits_on_other_rows_is_refused():
-    """Each flow is standardised by its own rows, and one module has one standardisation."""
+    """Each flow is standardised by other rows, and a module has only one standardisation."""
     modules, x = [Scorer(fitted(seed)) for seed in range(2)], rows(10, 3)
     with pytest.raises(ValueError, match=r"standardisation .*headrace\.Ensemble"):
         stacked(modules)(x)
@@ -350,7 +352,7 @@ def test_an_ensemble_of_fits_on_other_rows_is_refused():
 
 
 def test_an_average_of_modules_is_a_module():
-    """The average keeps the module's buffers, which are not averaged."""
+    """The average has copies of the module's buffers, which are not averaged."""
     module, x = Scorer(small(0)), rows(10, 3)
     average = torch.optim.swa_utils.AveragedModel(module, use_buffers=True)
     for _ in range(3):
@@ -369,9 +371,9 @@ PROGRAM = Path(__file__).with_name("torch_processes.py")
 
 
 def alone(*arguments):
-    """Run the program of tests that fork, in a process without other threads.
+    """Run a program of tests that fork, in a process without other threads.
 
-    In pytest's own process JAX, Dask and others have threads, and a fork keeps the locks that these held.
+    pytest's process has threads of JAX, Dask and other packages, and a fork keeps the locks that these threads hold.
     """
     command = [sys.executable, str(PROGRAM), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -395,8 +397,8 @@ def test_two_processes_are_one_with_the_whole_batch(tmp_path, groups):
 
 @pytest.mark.programs
 def test_an_exported_graph_takes_no_module_of_another_process(tmp_path):
-    """The graph must not compute with a module of the other process that has the same index and sizes, and another
-    order.
+    """The graph must not compute with a module of the other process that has the same index and sizes, but another
+    order of coordinates.
     """
     code = """
 import sys, torch, headrace as hr
@@ -425,7 +427,8 @@ else:
 
 @pytest.mark.programs
 def test_imports_leave_out_torch_and_its_compiler():
-    """headrace leaves PyTorch alone, and headrace.torch its compiler, the first call included."""
+    """headrace does not import PyTorch, and headrace.torch does not import PyTorch's compiler, even in the first
+    call."""
     code = """
 import sys, time, headrace as hr
 assert "torch" not in sys.modules
@@ -438,7 +441,7 @@ print(time.perf_counter() - start)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
-    assert float(done.stdout) < 1.0  # 0.01 s; the compiler would take 5
+    assert float(done.stdout) < 1.0  # the call takes 0.01 s; an import of the compiler would take 5
 
 
 # ---- products in bf16 ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A framework that is too old is refused by name, with the remedy, before its functions are used."""
+"""A framework that is too old is refused by name, with the remedy, before a function of it is used."""
 
 import importlib
 import subprocess

@@ -1,4 +1,4 @@
-"""Answers of a handler of compiled code to a call that does not fit it, and to XLA's question about its version."""
+"""The answers of a handler of compiled code to a call with wrong arguments, and to XLA's question about its version."""
 
 import ctypes
 

@@ -1,11 +1,11 @@
-"""A program for test_torch_use: headrace in processes that PyTorch forks.
+"""A program for test_torch_use, which runs headrace in processes that PyTorch forks.
 
 python torch_processes.py loader KIND
 python torch_processes.py halves DIRECTORY GROUPS
 
 "loader": workers of a DataLoader compute log densities, by a "module" or an "accelerated" model of nflows. "halves":
-two processes train with half of a batch each, as one does with the whole, with "one group" of parameters or with
-several "groups".
+two processes train with half of each batch, and must agree with one process that has the whole batch, with "one group"
+of parameters or with several "groups".
 """
 
 import sys
@@ -23,7 +23,7 @@ from torch_cases import Posterior, rows, simulated, trained
 
 
 class Scored(Dataset):
-    """A data set of rows with their log densities, computed by a worker."""
+    """A data set of rows with their log densities, which a worker computes."""
 
     def __init__(self, module, x):
         self.module, self.x = module, x
@@ -37,7 +37,7 @@ class Scored(Dataset):
 
 
 def accelerated():
-    """A model of nflows, as `hr.accelerate` gives it."""
+    """A model of nflows that `hr.accelerate` has changed."""
     from nflows.distributions import StandardNormal
     from nflows.flows import Flow
     from nflows.transforms import MaskedAffineAutoregressiveTransform
@@ -46,10 +46,10 @@ def accelerated():
 
 
 def loader(kind):
-    """Workers of a loader have the log densities of this process."""
+    """Check that workers of a loader compute the log densities of this process."""
     module = accelerated() if kind == "accelerated" else FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=0))
     x = rows(40, 3)
-    module.log_prob(x)  # threads are there before the fork
+    module.log_prob(x)  # starts threads before the fork
     workers = DataLoader(Scored(module, x), batch_size=10, num_workers=2, multiprocessing_context="fork", timeout=100)
     found = [torch.cat(parts) for parts in zip(*workers, strict=True)]
     assert torch.equal(found[0], x)
@@ -57,7 +57,7 @@ def loader(kind):
 
 
 def one_of_two(rank, directory, groups):
-    """Train with a half of each batch."""
+    """Train with half of each batch, as one of two processes."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=2)
     module, (theta, x) = Posterior(), simulated(64)
@@ -80,7 +80,7 @@ def optimiser_of(module, groups):
 
 
 def halves(directory, groups):
-    """Two processes have equal weights, which are those of one process that has the whole batch."""
+    """Check that two processes have equal weights, and those of one process that has the whole batch."""
     torch.multiprocessing.start_processes(one_of_two, (directory, groups), nprocs=2, start_method="fork")
     first, second = (torch.load(f"{directory}/{rank}.pt") for rank in range(2))
     module, (theta, x) = Posterior(), simulated(64)

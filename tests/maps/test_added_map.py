@@ -1,8 +1,8 @@
-"""A map that only the emulation's list has, with its entry and its reference, goes through all that the core does.
+"""A map that only the emulation's list has, with its entry and its reference, passes through the whole core.
 
-Where the core needs more than the recipe (docs/notes/recipes.md), or a kernel, a call or a file knows maps by name, it
-fails here. The other readers of files know maps by name, as the recipe states: they refuse this one by its name. What
-it is: tests/cuda_emulation/polyline.hpp and tests/support/added_map.py.
+An addition that needs more than the recipe (docs/notes/recipes.md), or a kernel, call or file that names maps, fails
+here. The other readers of files name maps, as the recipe states, and refuse the added map. The formula of the added map
+is in tests/cuda_emulation/polyline.hpp and tests/support/added_map.py.
 """
 
 import numpy as np
@@ -122,7 +122,7 @@ def test_elementwise(formula, dtype):
 
 
 def foreign():
-    """A transform whose network has outputs in another order than the map's."""
+    """A transform whose network has the outputs in another order than the map."""
     dense = cases.made(4, (8,), outputs=("slope", "shift"), layout="blocked", bins=3).astype("float32")
     settings = {"outputs": dense.outputs, "layout": dense.layout}
     return hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, map=MAP, bins=3, **settings)

@@ -11,7 +11,7 @@ import reference
 from headrace._core import cpu
 from pairs import pairwise
 
-# name of a map -> ends and tails
+# The ends and the tails of each map by its name.
 MAPS = {
     "rq_spline_nflows": ("one", "identity"),
     "rq_spline_free": ("free", "linear"),
@@ -33,13 +33,13 @@ def ends_of(bound):
 
 
 def raw_parameters(map, n, bins, spread, dtype):
-    """Raw parameters of a spline for each row."""
+    """Return the raw parameters of n splines, one for each row."""
     shape = n, reference.MAPS[map].count(bins)
     return (spread * cases.rng("additive", map, *shape, spread).standard_normal(shape)).astype(dtype)
 
 
 def through(direction, map, values, raw, kernels=KERNELS, **settings):
-    """Each row of values through the spline of its row; the log-derivative of each element by itself."""
+    """Apply to each row of values the spline of the row; return also the log-derivative of each element."""
     flat = np.ascontiguousarray(values, raw.dtype).reshape(-1, 1)
     params = np.ascontiguousarray(np.broadcast_to(raw[:, None], (*values.shape, raw.shape[1])))
     value, log_derivative = kernels[direction](flat, params.reshape(len(flat), 1, -1), map, **settings)
@@ -51,7 +51,7 @@ def knots_of(map, raw, **settings):
 
 
 def hard_values(map, raw, direction, dtype, **settings):
-    """Values on knots and beside them, in the middle of bins and outside of the interval; one spline a row."""
+    """Values on knots and beside them, in the middle of bins and outside of the interval; each row has its spline."""
     low, high = ends_of(settings["bound"])
     knots = knots_of(map, raw, **settings)[direction == "inverse"].astype(dtype)
     middle = (knots[:, 1:] + knots[:, :-1]) / 2
@@ -64,7 +64,7 @@ def hard_values(map, raw, direction, dtype, **settings):
 
 @pairwise(map=MAPS, direction=KERNELS, bound=BOUNDS, bins=[2, 3, 8, 64], min_bin=[1e-3, 1e-2, 1e-6], dtype=cases.DTYPES)
 def test_hard_splines_match_the_reference(map, direction, bound, bins, min_bin, dtype):
-    # In float32 positions of 64 knots, which are sums of sizes, have errors of some 1e-5 of the interval.
+    # In float32 the positions of 64 knots, which are sums of sizes, have errors of about 1e-5 of the interval.
     settings = {"bound": bound, "min_bin": max(min_bin, 1e-4 if dtype == "float32" else 0.0), "slope": 1e-3}
     low, high = ends_of(bound)
     for spread in (0.0, 1e-30, 0.1, 1.0, 3.0, 30.0, 1e4):
@@ -72,7 +72,8 @@ def test_hard_splines_match_the_reference(map, direction, bound, bins, min_bin, 
         values = hard_values(map, raw, direction, dtype, **settings)
         got = through(direction, map, values, raw, **settings)
         want = through(direction, map, values.astype(float), raw.astype(float), JUDGES, **settings)
-        # Positions have rounding errors of the size of the interval, and once more where whole periods are subtracted.
+        # Positions have rounding errors of the size of the interval, and as large ones again where periods are
+        # subtracted.
         middle, size = 0.5 * (low + high), high - low
         wide = values.astype(float)
         inside = np.clip(wide, low, high)
@@ -89,10 +90,10 @@ def test_hard_splines_match_the_reference(map, direction, bound, bins, min_bin, 
 
 @pairwise(map=MAPS, direction=KERNELS, bins=[2, 8, 64], dtype=cases.DTYPES, together=("map", "direction", "dtype"))
 def test_huge_parameters_give_numbers(map, direction, bins, dtype):
-    """Derivatives are not bounded, and no intermediate value overflows."""
+    """Huge parameters make no intermediate value overflow, although derivatives are not bounded."""
     generator = cases.rng("huge", map, bins)
     count = reference.MAPS[map].count(bins)
-    largest = 1e10 if MAPS[map][1] == "linear" else 1e30  # times a value far outside
+    largest = 1e10 if MAPS[map][1] == "linear" else 1e30  # linear tails multiply `largest` by values far outside
     raw = (generator.choice([-1.0, 1.0], (40, count)) * generator.choice([0.0, 1.0, 1e4, largest], (40, count))).astype(
         dtype
     )
@@ -194,7 +195,7 @@ def test_outside_of_the_interval_is_the_identity(map, direction, dtype):
 @every_map
 @every_direction
 def test_nan_and_infinite_parameters_spoil_their_own_element(map, direction, dtype):
-    """Values may lie anywhere, also where the spline is the identity."""
+    """Parameters of NaN or infinity also spoil values for which the spline is the identity."""
     count = reference.MAPS[map].count(4)
     for bad in (np.nan, np.inf, -np.inf):
         raw = np.zeros((count + 1, count), dtype)
@@ -259,7 +260,7 @@ def test_the_settings_are_shown_and_kept():
         cases.assert_same_bits(got, want)
     header = t._header()
     assert (header["bound"], header["min_bin"]) == ([0.0, 1.0], 0.01)
-    # Files without another least bin have no other keys than files of earlier versions.
+    # Files with the default least bin have only keys of files of earlier versions.
     header = hr.transforms.MaskedAutoregressive(2, (4,), map="rq_spline")._header()
     assert "min_bin" not in header
     assert header["bound"] == 5.0

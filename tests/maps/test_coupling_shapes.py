@@ -1,4 +1,4 @@
-"""Leading dimensions of ``headrace.ops``' couplings, and parameters that rows share."""
+"""Values of ``headrace.ops``' couplings may have leading dimensions, and rows may share parameters."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from cores import every_core
 
 ACTIVE = 3
 KERNELS = map_cases.KERNELS
-SHAPES = [  # of the leading dimensions: of values and parameters
+SHAPES = [  # leading dimensions of the values, and of the parameters
     ((), ()),
     ((5,), ()),
     ((5,), (1,)),
@@ -31,7 +31,7 @@ every_shape = pytest.mark.parametrize(("leading", "shared"), SHAPES, ids=str)
 
 
 def batch(leading, shared, map="affine", dtype="float64"):
-    """Values, parameters, cotangents, and the parameters of each row."""
+    """Return values, parameters, cotangents, and the parameters of each row."""
     draw = cases.rng("shapes", *leading, map).standard_normal
     params = draw((*shared, ACTIVE, reference.MAPS[map].count(5)))
     arrays = 2.0 * draw((*leading, ACTIVE)), params, draw((*leading, ACTIVE)), draw(leading)
@@ -49,7 +49,7 @@ def batch(leading, shared, map="affine", dtype="float64"):
     together=("shape", "direction"),
 )
 def test_values_and_gradients_are_those_of_the_rows(core, shape, map, direction, dtype):
-    """Shared parameters give the bits of copies for each row; but their gradients are sums."""
+    """Values and gradients have the bits of single rows, except that gradients of shared parameters are sums."""
     value, params, (by_value, by_log_det), each = batch(*shape, map, dtype)
     flat = value.reshape(len(each), ACTIVE)
     got = KERNELS[direction](value, params, map)
@@ -70,7 +70,7 @@ def test_values_and_gradients_are_those_of_the_rows(core, shape, map, direction,
     total = full.sum(axis=axes).reshape(params.shape)
     if leading == shared:
         cases.assert_same_bits(of_params, want_params.reshape(params.shape))
-    else:  # rounded once from float64
+    else:  # sums are rounded once from float64
         allowed = np.finfo(dtype).eps * np.abs(full).sum(axis=axes).reshape(params.shape)
         assert (np.abs(of_params - total) <= allowed).all()
 
@@ -79,7 +79,7 @@ def test_values_and_gradients_are_those_of_the_rows(core, shape, map, direction,
 @pytest.mark.parametrize("direction", map_cases.JUDGES)
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 def test_an_element_has_the_same_bits_alone_and_among_others(map, bins, direction, dtype):
-    """Parameters of one element are moved one by one, those of many in vectors, which the last of them may not fill."""
+    """Parameters of one element are moved singly, those of many in vectors, of which the last may not be full."""
     rows = 91
     draw = cases.rng("alone", map, bins).standard_normal
     shapes = (rows, 1), (rows, 1, reference.MAPS[map].count(bins)), (rows, 1), (rows,)
@@ -109,7 +109,7 @@ def test_the_gradient_of_shared_parameters_matches_differences(direction):
         up, down = params.copy(), params.copy()
         up[index] += step
         down[index] -= step
-        # Differences have an error of eps^(2/3) = 4e-11 of sums of some hundreds.
+        # Differences have an error of eps^(2/3) = 4e-11 of sums of some hundred terms.
         assert abs((loss(up) - loss(down)) / (2 * step) - got[index]) <= 1e-6 * max(1.0, np.abs(got).max())
 
 
@@ -120,7 +120,7 @@ def test_out_has_the_shapes_of_the_results(direction, leading, shared, dtype):
     want = KERNELS[direction](value, params)
     own = value.copy()
     out = own, np.full(leading, 7, dtype)
-    assert KERNELS[direction](own, params, out=out) is out  # over its own input
+    assert KERNELS[direction](own, params, out=out) is out  # `out` may be the input
     for result, expected in zip(out, want, strict=True):
         cases.assert_same_bits(result, expected)
     want = hr.ops.coupling_vjp(value, params, by_value, by_log_det, direction=direction)

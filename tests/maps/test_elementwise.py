@@ -1,4 +1,4 @@
-"""Maps of each coordinate by itself: the values of the coupling kernels with one set of parameters."""
+"""Maps of each coordinate by itself have the values of the coupling kernels with one set of parameters."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ FEATURES, BINS = 3, 5
 
 
 def made(map, formula, dtype, spread=0.7, **more):
-    """A transform with random raw parameters, and these, shape (features, numbers of a coordinate)."""
+    """Return a transform with random raw parameters, and the parameters, shape (features, parameters a coordinate)."""
     t = hr.transforms.Elementwise(FEATURES, map=map, formula=formula, bins=BINS, dtype=dtype, **more)
     raw = (spread * cases.rng("elementwise", map).standard_normal((FEATURES, reference.MAPS[map].count(BINS)))).astype(
         dtype
@@ -45,7 +45,7 @@ def test_both_directions_match_the_reference(map, formula, rows, dtype):
 
 @every_map
 @every_formula
-def test_fresh_ones_are_the_identity(map, formula, dtype):
+def test_fresh_elementwise_maps_are_the_identity(map, formula, dtype):
     t = hr.transforms.Elementwise(4, map=map, formula=formula, dtype=dtype)
     z = cases.rows(20, 4, dtype)
     x, log_det = t.forward(z)
@@ -96,7 +96,7 @@ def pack_of(t):
 
 
 def test_the_bent_line_is_eq_25(dtype):
-    """From the notes' own numbers: (1 - σ) x + φ0 + γ sqrt(ε² + ((1 - σ) x - x0)²)."""
+    """The map is (1 - σ) x + φ0 + γ sqrt(ε² + ((1 - σ) x - x0)²) for the parameters of eq. 25 (docs/dual_ascent.md)."""
     sigma, shift, gamma, center, epsilon, slope = 0.3, -0.4, 0.6, 0.8, 0.25, 1e-3
     t = hr.transforms.Elementwise(1, map="dual_ascent", dtype=dtype)
     log_a, share = np.log(1 - sigma), gamma / (1 - slope)
@@ -118,7 +118,7 @@ def test_the_bent_line_is_eq_25(dtype):
 
 
 def test_a_bent_line_that_is_nearly_flat_on_one_side_is_inverted(dtype):
-    """|γ| is as close to 1 as it can be; the inverse loses the digits that the flat side has lost already."""
+    """|γ| is as close to 1 as possible; the inverse loses the digits that the flat side has lost already."""
     t = hr.transforms.Elementwise(1, map="dual_ascent", formula="to_latent", dtype=dtype)
     for sign in (1.0, -1.0):
         t.set_parameter("bend", np.array([[sign * 1e4]]))
@@ -154,8 +154,8 @@ def test_a_poisoned_row_leaves_all_others_alone(map, dtype):
         assert np.isnan(result[20]).any()
 
 
-def test_a_flow_of_them_is_fitted():
-    """Skewed coordinates, each for itself."""
+def test_a_flow_of_elementwise_maps_is_fitted():
+    """A flow of elementwise maps is fitted to two independent skewed coordinates."""
     g = cases.rng("skewed")
     x = np.expm1(g.standard_normal((2000, 2)))
     flow = hr.Flow(

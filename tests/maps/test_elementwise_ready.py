@@ -1,4 +1,4 @@
-"""Maps of each coordinate with parameters that all rows share: their ready form against that with parameters a row."""
+"""Elementwise maps whose rows share parameters: the prepared form against parameters for each row."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,8 @@ def options(features, active, map="rq_spline"):
 @pytest.mark.parametrize(("active", "levels"), [([0, 1, 2], [1, 1, 1]), ([2, 0, 1], [1, 1, 1]), ([0, 1, 2], [3, 1, 2])])
 def test_coordinates_find_their_parameters_in_any_order(map, active, levels, dtype):
     core = cpu.MaskedTransform(options(3, active, map), levels, [])
-    raw = cases.rng("order", map).standard_normal((3, reference.MAPS[map].count(4))).astype(dtype)  # as in `active`
+    # Raw parameters have the order of coordinates in `active`.
+    raw = cases.rng("order", map).standard_normal((3, reference.MAPS[map].count(4))).astype(dtype)
     program = PROGRAMS[dtype](3, 0, "", [cpu.NetworkStep(inverted=False, transform=core)], 0, [], [])
     bias = raw.reshape(-1)
     program.set_weights(core.pack([np.empty((bias.size, 0), dtype), bias]))

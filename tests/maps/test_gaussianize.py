@@ -1,4 +1,4 @@
-"""Fixed marginal splines: both directions, derivatives, devices, files, and fits with them."""
+"""Fixed marginal splines: both directions, derivatives, devices, files, and fits of flows with such splines."""
 
 import copy
 import pickle
@@ -20,13 +20,13 @@ LOW, HIGH = CURVES[0][:, 0], CURVES[0][:, -1]
 
 
 def rows(n, dtype, *key):
-    """Rows on the curves, and beyond both ends."""
+    """Return rows within the curves, and beyond both ends."""
     share = cases.rng(n, *key).uniform(-0.3, 1.3, (n, FEATURES))
     return (LOW + share * (HIGH - LOW)).astype(dtype)
 
 
 def made(base="standard normal", dtype="float64"):
-    """A flow with a curve before its last standardisation, and the inverse of another one between networks."""
+    """A flow with a curve before its last standardisation, and the inverse of another curve between networks."""
     parts = [
         gradients.masked(cases.made(features=FEATURES, hidden=(9,), context=2)),
         gradients.inverse(gradients.gaussianize(*cases.curves(FEATURES, 4, "inner"))),
@@ -42,7 +42,7 @@ def made(base="standard normal", dtype="float64"):
 
 
 def test_both_directions_are_the_reference_s(core, dtype):
-    """Slopes vary by a factor of some 50 within a curve: an error in x is that much larger in z."""
+    """Slopes of a curve differ by a factor of about 50, by which an error in x is larger in z."""
     t, judge = hr.transforms.Gaussianize(*CURVES), reference.Gaussianize(*CURVES)
     for n in cases.BATCH_SIZES:
         x = rows(n, dtype)

@@ -1,7 +1,7 @@
 """The logit of a mixture of logistic distributions in hard cases: gaps, tails, extreme scales, many components.
 
-The reference works with logarithms and finds roots by bisection. Values agree to some units in the last place of the
-larger one of a value and of the effect of its argument's rounding, which the steepness multiplies.
+The reference computes logarithms and finds roots by bisection. Values agree to some units in the last place, of the
+value or of the rounding of its argument multiplied by the steepness, whichever is larger.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ NAME = "logistic_mixture"
 
 
 def parameters(weight, mean, log_scale, rows, dtype):
-    """Raw parameters of a coordinate, the same for each row, with the given scales for a slope of 1e-6."""
+    """Return equal raw parameters for each row of a coordinate, with the scales of `log_scale` for a slope of 1e-6."""
     clamp = np.log(1e6)
     log_scale = np.asarray(log_scale, float)
     raw = log_scale / (1.0 - np.abs(log_scale) / clamp)
@@ -58,12 +58,12 @@ def test_in_a_gap_the_density_is_small_and_not_zero(dtype):
     params = parameters([0.0, 0.0], [-500.0, 500.0], [0.0, 0.0], 1, dtype)
     z, log_det = ops.coupling(np.zeros((1, 1), dtype), params, NAME, slope=1e-6, direction="inverse")
     assert z.item() == 0.0
-    assert log_det.item() == pytest.approx(np.log(4.0) - 500.0)  # tails of both components, over F (1 - F) = 1 / 4
+    assert log_det.item() == pytest.approx(np.log(4.0) - 500.0)  # tails of both components over F (1 - F) = 1 / 4
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_bits_do_not_depend_on_the_other_lanes(direction):
-    """An easy root beside hard ones takes no further steps."""
+    """An easy root takes no further steps beside hard roots."""
     generator = cases.rng("mixtures")
     params = 3.0 * generator.standard_normal((64, 1, 30)).astype("float32")
     values = generator.standard_normal((64, 1)).astype("float32")
@@ -111,13 +111,13 @@ def test_a_flow_over_a_logistic_base_has_the_mixture_as_its_density_and_draws_fr
 
 
 def test_a_fit_finds_two_peaks():
-    """A bimodal column, which an affine map cannot bend: 0.35 nats lie between a Gaussian and the truth."""
+    """A bimodal column, which an affine map cannot bend, has 0.35 nats more by its density than by a Gaussian."""
     generator = np.random.default_rng(3)
     rows = generator.standard_normal((4000, 1)) * 0.3 + np.where(generator.random((4000, 1)) < 0.4, -1.0, 1.0)
     transform = hr.transforms.MaskedAutoregressive(1, (), map=NAME, bins=4)
     flow = hr.Flow([transform], base=hr.Logistic(1))
     start = generator.standard_normal(flow.parameters.shape)
-    flow.parameters = start.astype("float32")  # components start apart, because equal ones would stay equal
+    flow.parameters = start.astype("float32")  # components begin apart: equal components would stay equal
     flow.fit(rows, epochs=60, learning_rate=2e-2, seed=0, progress=False)
     normal = lambda m: np.exp(-0.5 * ((rows - m) / 0.3) ** 2) / (0.3 * np.sqrt(2 * np.pi))  # noqa: E731
     truth = np.log(0.4 * normal(-1.0) + 0.6 * normal(1.0)).mean()

@@ -1,4 +1,4 @@
-"""Maps through the coupling kernels of ``headrace.ops``: parameters of networks, applied row by row."""
+"""Maps through the coupling kernels of ``headrace.ops``, with parameters of networks for each row."""
 
 import numpy as np
 import pytest
@@ -11,9 +11,10 @@ from cores import every_core
 from map_cases import batch
 
 KERNELS = {direction: (kernel, map_cases.JUDGES[direction]) for direction, kernel in map_cases.KERNELS.items()}
-SHAPES = [(0, 3), (1, 1), (1, 7), (2, 16), (5, 17), (9, 8), (33, 33), (97, 5), (300, 64)]  # around vectors and tiles
-# Numbers of rows around the sizes of a warp, a block and a stretch, rows longer than a stretch, and empty rows at the
-# end.
+# Shapes of rows and columns around the sizes of vectors and of tiles.
+SHAPES = [(0, 3), (1, 1), (1, 7), (2, 16), (5, 17), (9, 8), (33, 33), (97, 5), (300, 64)]
+# Shapes have rows around the sizes of a warp, a block and a stretch, rows longer than a stretch, and at the end no
+# rows.
 OF_DEVICES = [(31, 3), (33, 5), (100, 33), (1000, 2), (3, 300), (2, 2049), (1, 5000), (2, 2), (1, 1), (0, 3), (3, 0)]
 EVERY_SHAPE = {"cpu": SHAPES, "device": OF_DEVICES}
 every_map = pytest.mark.parametrize("map", reference.MAPS)
@@ -46,16 +47,16 @@ def test_defaults_are_affine_and_softly_clamped(direction, dtype):
 @every_kernel
 @map_cases.every_hard_map
 def test_hard_inputs_match_the_reference(core, direction, map, scale, largest_raw, dtype):
-    """Each coordinate has its own scale: no value overflows, and none loses digits beside a huge neighbour."""
+    """Coordinates have different scales: no value overflows, and none loses digits beside a huge neighbour."""
     kernel, judge = KERNELS[direction]
     map_cases.check_hard_inputs(kernel, judge, direction, map, scale, largest_raw, dtype)
 
 
 @every_core(
     bins=[2, 3, 8, 11, 64], bound=[5.0, 0.5], direction=KERNELS, dtype=cases.DTYPES, product=("cpu",)
-)  # on a device: distances in shared memory with and without padding, and blocks of fewer threads
+)  # a device has shared memory with and without padding, and smaller blocks
 def test_hard_splines_match_the_reference(core, direction, bins, bound, dtype):
-    """Each element has its own scale, and each row one coordinate, so that log-derivatives are compared one by one."""
+    """Elements have different scales; rows have one coordinate, so that log-derivatives are compared one by one."""
     kernel, judge = KERNELS[direction]
     map_cases.check_hard_splines(kernel, judge, direction, bins, bound, dtype)
 
@@ -137,7 +138,7 @@ def test_a_poisoned_row_leaves_all_others_alone(core, direction, map, where, poi
     kernel, _ = KERNELS[direction]
     values, params = batch(*shape, map, dtype)
     row, column = shape[0] // 2, shape[1] - 1
-    values[row, column] = 0.5  # inside every spline's interval; outside of it parameters have no effect
+    values[row, column] = 0.5  # parameters have an effect inside of a spline's interval
     want = kernel(values, params, map)
     if where == "value":
         values[row, column] = poison
@@ -162,7 +163,7 @@ def strict_errors():
     read_only = np.empty((4, 3), "f4")
     read_only.flags.writeable = False
     return {
-        # name: (first argument, params, keywords, words of the message)
+        # Each case by its name: first argument, params, keywords, words of the message.
         "a list": (values.tolist(), params, {}, ["list"]),
         "integers": (values.astype(int), params, {}, ["int64"]),
         "half precision": (values.astype("f2"), params, {}, ["float16"]),

@@ -1,4 +1,4 @@
-"""The map of eq. 25 in the notes' own parameters."""
+"""The map of eq. 25 (docs/dual_ascent.md) in the parameters of the notes."""
 
 import numpy as np
 import pytest
@@ -104,7 +104,7 @@ def elementwise(dtype, formula="to_data", **raw):
 
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_the_inverse_near_the_largest_number(sign, dtype):
-    """A bend of 1 is γ = 0.706, with a slope of up to 1.706; parameters are shared, or those of each row."""
+    """A bend of 1 is γ = 0.706, with a slope of up to 1.706; rows share parameters, or have separate ones."""
     large = np.array([[sign * (3e38 if dtype == "float32" else 1.5e308)]], dtype)
     gamma = 0.999 / np.sqrt(2)
     want = (large / (1 + gamma)).astype(dtype)
@@ -124,7 +124,7 @@ def test_the_inverse_near_the_largest_number(sign, dtype):
 
 
 def test_a_value_that_overflows_inside_is_not_the_centre(dtype):
-    """A map by itself gives infinity; in a chain the whole row is NaN."""
+    """A map alone gives infinity where an inner value overflows; in a chain the whole row is NaN."""
     large = np.array([[3e38 if dtype == "float32" else 1.5e308]], dtype)
     z, log_det = elementwise(dtype, bend=1.0, stretch=-3.0).inverse(large)
     assert np.isnan(z).all()
@@ -138,7 +138,7 @@ def test_a_value_that_overflows_inside_is_not_the_centre(dtype):
 @pytest.mark.parametrize("width", [1e10, 1e13, 1e16, 1e25, 1e37])
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0, 3.0])
 def test_any_width(width, share, dtype):
-    """ε has a representable square or not, beside values of its size."""
+    """The inverse is right whether ε² is representable or not, for values of the size of ε."""
     value = np.array([[share * width]], dtype)
     t = elementwise(dtype, bend=1.0, width=width)
     gamma, r = 0.999 / np.sqrt(2), width * np.hypot(1.0, share)

@@ -1,4 +1,4 @@
-"""One list of maps in every layer, and one of vector maps; a map that a list lacks fails here."""
+"""Every layer has one list of maps, and one of vector maps; a map that is missing from a list fails here."""
 
 import dataclasses
 import inspect
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def lists_of(core):
-    """Every list that has each map once: where it is -> the names in it."""
+    """Return the names in every list that has each map once, by the place of the list."""
     return {
         "cpp/math/maps.hpp": {one.name for one in core.maps()},
         "python/headrace/_core/maps.py": set(MAPS),
@@ -41,7 +41,7 @@ def assert_same(lists):
 
 
 def assert_table_fits(core):
-    """Facts of each map in Python's table, the core and the reference: bins, names and numbers of parameters."""
+    """Check that Python's table, the core and the reference agree on each map: bins, names and counts of parameters."""
     listed = {one.name: one for one in core.maps()}
     for name, map in reference.MAPS.items():
         most, least_slope = listed[name].max_bins, listed[name].least_slope
@@ -51,7 +51,7 @@ def assert_table_fits(core):
             assert list(MAPS[name].groups(bins).items()) == list(map.sizes(bins).items())
             settings = SimpleNamespace(scale="exp", slope=1e-3, bins=bins, n_params=map.count(bins))
             assert len(MAPS[name].identity(settings)) == map.count(bins)
-            made = hr.transforms.MaskedAutoregressive(3, (), map=name, bins=bins)  # by the core's own count
+            made = hr.transforms.MaskedAutoregressive(3, (), map=name, bins=bins)  # the core counts the parameters
             assert made.to_dense()[0][-1].shape == (3 * map.count(bins), 3)
 
 
@@ -66,7 +66,7 @@ def test_every_list_has_every_map():
             assert re.search(rf"^- .*`{parameter}`", documented, re.MULTILINE), f"docs/files.md lacks {parameter}"
 
 
-READERS = {  # readers of files, and the maps that each refuses by name; all refuse the map that tests add
+READERS = {  # readers of files, and the maps that each refuses by name, beside the map that tests add
     "runtime/parts/maps.hpp": (),
     "python/headrace/convert/plain/maps.py": readers.REFUSED,
 }
@@ -128,10 +128,10 @@ def test_the_next_index_is_free_beside_the_map_of_the_tests(tmp_path):
     done = subprocess.run(made, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     names = subprocess.run([tmp_path / "list"], capture_output=True, text=True, check=True).stdout.split()
-    assert names[-2:] == ["tilt", added_map.NAME]  # each has a kernel of its index
+    assert names[-2:] == ["tilt", added_map.NAME]  # each map has a kernel of its index
 
 
-FORGET = {  # ways to leave the added map out: the list, and how
+FORGET = {  # each function leaves the added map out of a list
     "cpp/math/maps.hpp": lambda patch, core: core.forget(),
     "python/headrace/_core/maps.py": lambda patch, core: patch.delitem(MAPS, added_map.NAME),
     "headrace.ops": lambda patch, core: patch.setattr(hr.ops, "MAPS", hr.ops.MAPS[:-1]),
@@ -140,7 +140,7 @@ FORGET = {  # ways to leave the added map out: the list, and how
 
 
 class Lists:
-    """The lists of a core, which may be without the map that is added."""
+    """The lists of a core, from which the added map can be taken away."""
 
     def __init__(self, core):
         self.core = core
@@ -166,7 +166,7 @@ def test_an_added_map_that_a_list_lacks_is_reported(forgotten, emu, monkeypatch)
         monkeypatch.undo()
 
 
-WRONG = {  # entries of Python's table that do not fit the core
+WRONG = {  # the core refuses these entries of Python's table
     "a parameter too few": {"groups": lambda bins: {"shift": 1, "slope": bins - 1}},
     "names in another order": {"groups": lambda bins: {"slope": bins, "shift": 1}},
     "another number for the identity": {"identity": lambda s: (0.0,) * (s.n_params + 1)},
@@ -223,7 +223,7 @@ def test_python_and_the_core_refuse_the_same_slopes_and_bins(map):
 
 
 def test_bins_that_the_number_of_parameters_does_not_determine_are_required(monkeypatch):
-    """The map has as many parameters with 2j bins as with 2j + 1."""
+    """Where a map has as many parameters with 2j bins as with 2j + 1, `bins` is required."""
     groups = lambda bins: {"width": 2 * (bins // 2) + 1}  # noqa: E731
     monkeypatch.setitem(MAPS, "rq_spline", dataclasses.replace(MAPS["rq_spline"], groups=groups))
     bins_with.cache_clear()

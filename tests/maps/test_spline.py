@@ -1,4 +1,4 @@
-"""Rational-quadratic splines: the map alone, in transforms, and the neural spline flow (Durkan et al. 2019)."""
+"""Rational-quadratic splines: the map by itself, in transforms, and the neural spline flow (Durkan et al. 2019)."""
 
 import numpy as np
 import pytest
@@ -19,12 +19,12 @@ every_kind = pytest.mark.parametrize("coupling", [False, True], ids=["autoregres
 
 
 def raw_parameters(n, bins, spread, dtype, *key):
-    """Raw parameters of a spline for each row."""
+    """Return the raw parameters of n splines, one for each row."""
     return (spread * cases.rng("raw", n, bins, spread, *key).standard_normal((n, 3 * bins - 1))).astype(dtype)
 
 
 def through(direction, values, raw, **settings):
-    """Each row of values through the spline of its row; the log-derivative of each element by itself."""
+    """Apply to each row of values the spline of the row; return also the log-derivative of each element."""
     dtype, shape = raw.dtype, values.shape
     flat = np.ascontiguousarray(values, dtype).reshape(-1, 1)
     params = np.ascontiguousarray(np.broadcast_to(raw[:, None], (*shape, raw.shape[1]))).reshape(len(flat), 1, -1)
@@ -56,7 +56,7 @@ def test_the_two_directions_undo_each_other(bins, direction, spread, dtype):
     back, back_log_derivative = through(other, value, raw)
     params = np.broadcast_to(raw[:, None], (*values.shape, raw.shape[1]))
     stretch, bend = cases.spline_magnitudes(value, params, dtype, inverse=other == "inverse")
-    # One rounding of the value in the middle counts like a rounding of the knots.
+    # One rounding of the intermediate value counts like a rounding of the knots.
     cases.assert_close(back.ravel(), values.ravel().astype(float), magnitude=stretch.ravel(), depth=16)
     cases.assert_close(
         back_log_derivative.ravel(), -log_derivative.ravel().astype(float), magnitude=bend.ravel(), depth=16
@@ -78,7 +78,7 @@ def test_the_log_derivative_is_that_of_differences(bins, direction):
 @every_direction
 @pytest.mark.parametrize("bound", [0.7, 5.0])
 def test_value_and_derivative_are_continuous_at_knots_and_at_the_bound(bins, direction, bound):
-    """A step of 1e-10 to either side of a knot changes the value by as much, and the log-derivative a little more."""
+    """A step of 1e-10 to either side of a knot changes the value by as much, and the log-derivative slightly more."""
     raw = raw_parameters(30, bins, 1.0, "float64")
     knots = knots_of(raw, direction, bound=bound)
     step = 1e-10 * bound
@@ -132,7 +132,7 @@ def test_extreme_parameters_and_values_give_no_nan_and_stay_monotone(bins, direc
     assert np.isfinite(log_derivative).all()
     outside = np.abs(values) > 5.0
     cases.assert_same_bits(value[outside], values[outside])
-    # Rounding may take a step back where the spline is steep, by as much as it may err there.
+    # Where the spline is steep, rounding may decrease a value by as much as its allowed error.
     params = np.broadcast_to(raw[:, None], (*values.shape, raw.shape[1]))
     stretch, _ = cases.spline_magnitudes(values, params, dtype, slope=slope, inverse=direction == "inverse")
     allowed = cases.tolerance(dtype) * np.maximum(stretch[:, 1:], stretch[:, :-1])
@@ -144,10 +144,10 @@ def test_extreme_parameters_and_values_give_no_nan_and_stay_monotone(bins, direc
 @every_bins
 @every_direction
 def test_accuracy_beside_knots_of_extreme_slopes(bins, direction):
-    """Knots whose derivatives are a thousand or a thousandth, in steep and in flat bins, in float64.
+    """In float64 knots whose derivatives are a thousand or a thousandth are accurate, in steep and in flat bins.
 
-    Near a knot with slope d errors of the inverse are multiplied by d in the other direction, which has to return
-    the value.
+    Near a knot with slope d errors of the inverse are multiplied by d in the other direction, which has to return the
+    value.
     """
     raw = raw_parameters(60, bins, 1.0, "float64")
     signs = cases.rng("signs", bins).choice([-1e4, 1e4], (60, bins - 1))
@@ -201,7 +201,7 @@ def test_masked_splines_of_any_bins_and_bound_match_the_reference(bins, bound, r
     dtype=cases.DTYPES,
 )
 def test_layouts_and_orders_of_outputs_match_the_reference(bins, layout, outputs, kind, dtype):
-    """Interleaved: a coordinate's numbers of all names side by side. Blocked: name by name, then by coordinate."""
+    """Interleaved outputs go by coordinate, then by name; blocked outputs go by name, then by coordinate."""
     settings = {"map": "rq_spline", "outputs": outputs, "layout": layout}
     if kind == "masked":
         dense = cases.made(features=5, hidden=(12,), outputs=outputs, layout=layout, bins=bins).astype(dtype)
@@ -233,7 +233,7 @@ def test_fresh_splines_are_near_the_identity(bins, dtype):
 
 
 def spline_flow(features, coupling, dtype, *, bins=8, bound=5.0, context=0, transforms=3, spread=0.3):
-    """A flow with random parameters and its reference."""
+    """Return a flow with random parameters, and its reference."""
     flow = hr.NSF(
         features, context, transforms, (16, 16), coupling=coupling, bins=bins, bound=bound, seed=1, dtype=dtype
     )
@@ -308,7 +308,7 @@ def test_fresh_flows_are_near_the_identity_and_the_seed_chooses_them(dtype):
 
 
 def test_values_outside_every_interval_stay_where_they_are(dtype):
-    """Splines leave them unchanged, so that tails of the data are those of the base."""
+    """Splines leave values outside of their intervals unchanged, so that tails of the data are those of the base."""
     flow, _ = spline_flow(3, False, dtype)
     x = np.array([[7.0, -9.0, 1e4], [6.0, 6.0, -6.0], [1e30, 1e20, -1e30]], dtype)
     z, log_det = flow.to_latent(x)

@@ -13,7 +13,7 @@ import headrace as hr
 import reference
 from bf16_cases import COUPLINGS, NETWORKS, PARTS, coupling_case, network_case, sets_with_products, widest_set
 
-SIZES = (1, 2, 3, 7, 8, 9, 47, 49, 97, 200)  # few rows, tiles, and their edges
+SIZES = (1, 2, 3, 7, 8, 9, 47, 49, 97, 200)  # numbers of rows: few, tiles, and edges of tiles
 
 
 @pytest.mark.parametrize("matmul", PARTS)
@@ -21,7 +21,7 @@ SIZES = (1, 2, 3, 7, 8, 9, 47, 49, 97, 200)  # few rows, tiles, and their edges
 def test_a_coupling_has_the_bits_of_the_reference(name, matmul):
     transform, judge, inputs, active, context = coupling_case(name, matmul)
     z = cases.rows(max(SIZES), inputs + active, "float32", name)
-    z[:, inputs:] = 0  # so that an additive map gives the network's outputs
+    z[:, inputs:] = 0  # from zeros an additive map gives the network's outputs
     c = cases.rows(max(SIZES), context, "float32", name, "context") if context else None
     want = judge(np.hstack([z[:, :inputs], *([c] if context else [])]))
     for n in SIZES:
@@ -32,7 +32,7 @@ def test_a_coupling_has_the_bits_of_the_reference(name, matmul):
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_sequential_direction_has_the_bits_of_the_reference(name, matmul):
-    """Each unit has the bits, for any order of its inputs: levels end inside pairs."""
+    """Each unit has the bits of the reference in any order of its inputs: levels end inside pairs."""
     transform, judge, dense = network_case(name, matmul)
     rows = 30
     z, context = np.zeros((rows, dense.features), "float32"), cases.rows(rows, dense.context, "float32", name)
@@ -49,9 +49,9 @@ def test_both_directions_take_the_same_bits_of_the_network(name, matmul):
     transform, _, dense = network_case(name, matmul)
     z, context = np.zeros((97, dense.features), "float32"), cases.rows(97, dense.context, "float32", name)
     for n in (1, 7, 97):
-        x, _ = transform.forward(z[:n], context[:n])  # shift + 0
+        x, _ = transform.forward(z[:n], context[:n])  # x is shift + 0
         for m in (1, n):
-            assert not transform.inverse(x[:m], context[:m])[0].any()  # shift - shift
+            assert not transform.inverse(x[:m], context[:m])[0].any()  # z is shift - shift
     affine, _, dense = network_case(name, matmul, map="affine", outputs=("shift", "scale"))
     for n in (1, 7, 97):
         x, log_det = affine.forward(z[:n], context[:n])
@@ -64,7 +64,7 @@ def test_both_directions_take_the_same_bits_of_the_network(name, matmul):
 @pytest.mark.parametrize("reads", cases.READS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_row_has_the_same_bits_in_any_batch(name, reads, matmul):
-    """The map is additive, so that its rounding does not depend on the path."""
+    """The map is additive, so that its rounding is the same on every path."""
     transform, _, dense = network_case(name, matmul, reads=reads)
     z, context = cases.rows(200, dense.features, "float32", name), cases.rows(200, dense.context, "float32", name)
     for way in (transform.forward, transform.inverse):
@@ -72,14 +72,14 @@ def test_a_row_has_the_same_bits_in_any_batch(name, reads, matmul):
         assert not log_det.any()
         for n in SIZES:
             cases.assert_same_bits(way(z[:n], context[:n])[0], want[:n])
-        for n in (1, 7, 8, 100):  # one context for all
+        for n in (1, 7, 8, 100):  # all rows have one context
             cases.assert_same_bits(way(z[:n], context[0])[0], way(z[:n], np.repeat(context[:1], n, axis=0))[0])
 
 
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("activation", ["tanh", "silu", "softplus", "leaky_relu", "sigmoid"])
 def test_other_activations_have_the_same_bits_in_any_batch(activation, matmul):
-    """Few rows take another way, which rounds the values at once; levels end inside vectors of units."""
+    """The path of few rows rounds values at once, and has the same bits; levels end inside vectors of units."""
     for made in (
         hr.transforms.MaskedAutoregressive(11, (45, 37), map="additive", activation=activation),
         hr.transforms.MaskedAutoregressive(5, (16, 16), map="additive", activation=activation, residual=True),
@@ -95,7 +95,7 @@ def test_other_activations_have_the_same_bits_in_any_batch(activation, matmul):
 
 @pytest.mark.parametrize("matmul", PARTS)
 def test_four_to_seven_rows_of_small_networks_take_the_path_of_eight_level_by_level(matmul):
-    """The log density of a row is a sum over its coordinates, whose order depends on the path."""
+    """Few rows have the bits of eight, also in the log density, a sum whose order depends on the path."""
     flow = cases.randomise(hr.MAF(5, hidden=(20, 18), matmul=matmul))
     value, log_prob = flow.sample_and_log_prob(8, seed=3)
     for n in (4, 5, 6, 7):
@@ -107,7 +107,7 @@ def test_four_to_seven_rows_of_small_networks_take_the_path_of_eight_level_by_le
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_few_rows_are_those_of_many_to_rounding(name, matmul):
-    """Maps may round differently, so that a value is rounded otherwise to bf16 in a few rows."""
+    """Maps may round differently in few rows, so that in some rows a value is rounded otherwise to bf16."""
     transform, _, dense = network_case(name, matmul, map="affine", outputs=("shift", "scale"))
     z, context = cases.rows(200, dense.features, "float32", name), cases.rows(200, dense.context, "float32", name)
     for way in (transform.forward, transform.inverse):
@@ -125,14 +125,14 @@ def test_few_rows_are_those_of_many_to_rounding(name, matmul):
 @pytest.mark.parametrize("scale", ["soft_clamp", "exp"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_values_and_log_determinants_are_those_of_the_map(name, scale, matmul):
-    """At fixed outputs of the network, here the reference's, the Jacobian is that of the map."""
+    """Values are computed from the reference's network outputs: with these fixed, the Jacobian is that of the map."""
     transform, judge, dense = network_case(name, matmul, map="affine", outputs=("shift", "scale"), scale=scale)
     x, context = cases.rows(50, dense.features, "float32", name), cases.rows(50, dense.context, "float32", name)
     whole = reference.MaskedAutoregressive(judge, scale=scale)
     cases.assert_matches(transform.inverse(x, context), whole.inverse(x, context), x, "float32")
     z, _ = transform.inverse(x, context)
     back, log_det = transform.forward(z, context)
-    near = np.abs(back - x).max(axis=1) <= 1e-4 * (1 + np.abs(x).max(axis=1))  # else a number was rounded otherwise
+    near = np.abs(back - x).max(axis=1) <= 1e-4 * (1 + np.abs(x).max(axis=1))  # else some value is rounded differently
     assert near.mean() > 0.9
     want = whole.inverse(back, context)
     cases.assert_close(log_det, -want[1], magnitude=np.sqrt(dense.features))
@@ -140,7 +140,7 @@ def test_values_and_log_determinants_are_those_of_the_map(name, scale, matmul):
 
 @pytest.mark.parametrize("matmul", PARTS)
 def test_rounding(matmul):
-    """Halves go to even, tiny numbers to zero, huge ones to infinity, and NaN stays so."""
+    """Halves are rounded to even, tiny values to zero, huge ones to infinity, and NaN stays NaN."""
     x = cases.rng("rounding").integers(0, 2**32, 4096, dtype=np.uint64).astype(np.uint32).view(np.float32)
     edges = np.array(
         [1, 1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 3.4e38, 2.0**-63, 2.0**-64, 1e-40, 0.0, -0.0], np.float32
@@ -158,7 +158,7 @@ def test_rounding(matmul):
         got = transform.forward(z)[0][:, 1]
         is_finite = np.isfinite(want)
         assert (got[is_finite] == want[is_finite]).all()
-        assert np.isnan(got[~is_finite]).all()  # such rows overflowed
+        assert np.isnan(got[~is_finite]).all()  # rows of infinite values overflow
 
 
 WORKER = """
@@ -180,12 +180,12 @@ print(hr.info()["isa"], hr.info()["bf16"], hr.info()["bf16_tiles"], sep=", ")
 
 
 def test_every_instruction_set_has_the_same_bits(tmp_path):
-    """Of networks; and of whole flows, where only the products differ: sets with products of their own, and without.
+    """Networks have equal bits in every set, and whole flows in the widest set, for each sort of its products.
 
-    One process an instruction set, for all kinds of products; tiles of AMX in software, too, where the build has them.
+    Each instruction set has one process for all modes of `matmul`, and AMX in software, too, if the build has it.
     """
     z = cases.rows(200, 32, "float32")
-    z[:, 20:] = 0  # so that maps round nothing
+    z[:, 20:] = 0  # maps of zeros round nothing
     np.savez(tmp_path / "given.npz", z=z, x=cases.rows(200, 9, "float32"))
     for kind in PARTS:
         transform = hr.transforms.Coupling(32, range(20), (70, 101), map="additive").to("cpu", kind)

@@ -1,6 +1,6 @@
-"""Derivatives of networks in bf16: those of the rounded network, straight through its roundings, to the bit.
+"""Derivatives of networks in bf16 are those of the rounded network, straight through its roundings, to the bit.
 
-Maps are additive, so that they round only values that the reference rounds, too.
+Additive maps round only values that the reference rounds, too.
 """
 
 import itertools
@@ -17,12 +17,12 @@ import reference
 from bf16_cases import COUPLINGS, NETWORKS, PARTS, coupling_case, network_case, sets_with_products, widest_set
 from pairs import pairwise
 
-ROWS = (1, 3, 31, 64, 65, 130, 300)  # pairs of rows without a second one, tiles, sums of 128 rows, and their edges
+ROWS = (1, 3, 31, 64, 65, 130, 300)  # pairs without a second row, tiles, sums of 128 rows, and edges
 ALL = ("inputs", "parameters")
 
 
 def dense_of(transform, gradient):
-    """A gradient by the parameters as dense weights and biases; masked ones are zero."""
+    """Return a gradient by the parameters as dense weights and biases, in which masked weights are zero."""
     holder = transform.to("cpu")
     holder.parameters = gradient
     return holder.to_dense()[:2]
@@ -37,7 +37,7 @@ def assert_gradients(transform, gradient, want_weights, want_biases):
 
 
 def live(masks, by_products):
-    """Gradients of units that no output sees are zero, whatever their weights."""
+    """Set gradients of units that no output sees to zero, for any weights of these units."""
     alive = np.ones(len(masks[-1]), bool)
     found = []
     for mask, gradient in zip(reversed(masks), reversed(by_products), strict=True):
@@ -68,10 +68,10 @@ def test_a_coupling_has_the_gradients_of_the_reference(name, matmul):
 
 @pairwise(name=NETWORKS, sequential=[False, True], matmul=PARTS, together=("sequential", "matmul"))
 def test_both_directions_have_the_gradients_of_the_reference(name, sequential, matmul):
-    """Level by level, too, where units of a level end inside a pair."""
+    """Gradients of the sequential direction go level by level, and units of a level end inside a pair."""
     transform, judge, dense = network_case(name, matmul)
     features, widest = dense.features, max(map(len, dense.weights))
-    slow = features >= 20 or (sequential and widest > 200)  # the reference takes seconds; others have all rows
+    slow = features >= 20 or (sequential and widest > 200)  # the reference takes seconds: fewer batches
     for n in ROWS[1::4] if slow else ROWS:
         given = cases.rows(n, features, "float32", name, n)
         context = cases.rows(n, dense.context, "float32", name, "context")
@@ -96,7 +96,7 @@ def test_both_directions_have_the_gradients_of_the_reference(name, sequential, m
         assert_gradients(transform, gradient, *judge.by_weights(read, live(dense.masks, by_products)))
 
 
-# The reference would take seconds for the other cases.
+# SUMMED: one mode of `matmul` for each network, because the reference would take seconds for all of them.
 SUMMED = {"odd degrees": "bf16x6", "wide levels": "bf16_tiles", "panels": "bf16x3"}
 
 
@@ -109,9 +109,9 @@ SUMMED = {"odd degrees": "bf16x6", "wide levels": "bf16_tiles", "panels": "bf16x
     ],
 )
 def test_gradients_are_near_sums_in_float64(name, matmul):
-    """Both have the same rounded numbers; where a gradient lies at the middle of two, either is right."""
+    """Sums in float64 are of the same rounded values; where a gradient is between two values, either is right."""
     transform, judge, dense = network_case(name, matmul)
-    n = 9000  # of more than 8192 rows the sums are added in float64
+    n = 9000  # above 8192 rows sums are added in float64
     x, context = (cases.rows(n, size, "float32", name, size) for size in (dense.features, dense.context))
     grad = cases.rows(n, dense.features, "float32", name, "grad")
     by_x, gradient = transform.inverse_vjp(x, grad, None, context, wrt=ALL)
@@ -212,7 +212,7 @@ for name in names:
 
 
 def test_every_kernel_has_the_same_gradients(tmp_path):
-    """One process an instruction set with products of its own, for all flows and kinds of products."""
+    """Each instruction set with products in bf16 has one process, for all flows and all modes of `matmul`."""
     wide = widest_set()
     others = [isa for isa in sets_with_products() if "_" in isa]
     if not others:

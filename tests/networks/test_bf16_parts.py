@@ -1,4 +1,4 @@
-"""How exact products of numbers of several parts are, beside sums in float64 of the numbers as they are given."""
+"""The errors of products in bf16 of several parts, compared with sums in float64 of the unrounded values."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ INPUTS, UNITS = 97, 40
 
 
 def linear(weights):
-    """A coupling that moves the last coordinates by products with the first ones: ReLU(s) - ReLU(-s) is s."""
+    """A coupling that adds products of the first coordinates to the last ones: ReLU(s) - ReLU(-s) is s."""
     units, inputs = weights.shape
     weights = weights.astype("float64")
     both = [np.vstack([weights, -weights]), np.hstack([np.eye(units), -np.eye(units)])]
@@ -22,7 +22,7 @@ def linear(weights):
 
 
 def errors(matmul, scale=1.0, rows=400):
-    """Errors of the sums of a layer, relative to the sums of the magnitudes of their terms."""
+    """Return the errors of the sums of a layer, relative to sums of the magnitudes of their terms."""
     weights = (scale * cases.rows(UNITS, INPUTS, "float32", "weights")).astype("float32")
     x = cases.rows(rows, INPUTS, "float32", "x")
     given = np.hstack([x, np.zeros((rows, UNITS), "float32")])
@@ -32,7 +32,7 @@ def errors(matmul, scale=1.0, rows=400):
 
 
 def test_two_parts_keep_sixteen_bits():
-    """Each number loses at most 2^-18 of its size, and a product of two the omitted 2^-18."""
+    """Each of two values loses at most 2^-18 of itself, and their product leaves out 2^-18 of it."""
     found = errors("bf16x3")
     assert found.max() <= 2.0**-16
     assert np.sqrt(np.mean(np.square(found))) <= 2.0**-19
@@ -43,7 +43,7 @@ def test_two_parts_keep_sixteen_bits():
 @pytest.mark.parametrize("matmul", ["bf16x6", "bf16x6_tiles"])
 @pytest.mark.parametrize("scale", [1.0, 2.0**-12, 2.0**20])
 def test_three_parts_are_as_exact_as_float32(scale, matmul):
-    """The omitted part of a product is some 2^-26: only the roundings of sums count."""
+    """A product leaves out about 2^-26 of itself, so that only the rounding of sums matters."""
     found, exact = errors(matmul, scale), errors("exact", scale)
     assert found.max() <= 1.5 * exact.max() + 2.0**-26
     assert np.sqrt(np.mean(np.square(found))) <= 1.5 * np.sqrt(np.mean(np.square(exact)))
@@ -54,7 +54,7 @@ def test_three_parts_are_as_exact_as_float32(scale, matmul):
     ("matmul", "most"), [("bf16", 2.0**-8), ("bf16x3", 2.0**-15), ("bf16x6", 2.0**-21), ("bf16x6_tiles", 2.0**-21)]
 )
 def test_a_flow_is_near_that_in_float64(matmul, most):
-    """Densities and draws, both ways, against the same flow whose numbers are float64."""
+    """Densities and samples, in both directions, are near those of the flow in float64."""
     flow = cases.randomise(hr.MAF(8, transforms=3, hidden=(48, 48)), 0.1)
     wide, rounded = flow.astype("float64"), flow.to("cpu", matmul)
     z = cases.rows(500, 8, "float32")
@@ -68,14 +68,14 @@ def test_a_flow_is_near_that_in_float64(matmul, most):
 
 @pytest.mark.parametrize("matmul", PARTS)
 def test_numbers_beside_the_limits(matmul):
-    """Below 2^-63, weights below 2^-47, parts are zero; a row of huge numbers is exact until it overflows."""
+    """Parts are zero below 2^-63, and of weights below 2^-47; a row of huge values is exact until it overflows."""
     transform = linear(np.array([[1.0, -(2.0**-40) * (1 + 2.0**-10)]])).to("cpu", matmul)
     x = np.array([[2.0**-62, 0, 0], [2.0**-64, 0, 0], [0, 1, 0], [1e38, 0, 0], [3.4e38, 0, 0], [1, 1, 0]], "float32")
     for rows in (x, np.tile(x, (3, 1))):
         got = transform.forward(rows)[0][:6, 2]
         assert got[0] == np.float32(2.0**-62)
         assert got[1] == 0
-        assert got[2] == np.float32(-(2.0**-40))  # the weight's rest after the first part is below the limit
+        assert got[2] == np.float32(-(2.0**-40))  # the second part of the weight is below the limit
         assert abs(got[3] / 1e38 - 1) <= 2.0 ** (-8 * PARTS[matmul])
-        assert np.isnan(got[4])  # rounds to infinity
+        assert np.isnan(got[4])  # 3.4e38 is rounded to infinity
         assert abs(got[5] - 1) <= 2.0**-24

@@ -1,6 +1,6 @@
-"""The order of sums in tiles beside that in pairs; and its kernels for AMX, with the instructions in software
-(tests/amx_emulation), in processes of their own. Builds for tests have them as the instruction set "amx_emulated",
-which is never chosen by itself.
+"""Sums in tiles have another order than sums in pairs. Kernels for AMX run with its instructions in software
+(tests/amx_emulation), in separate processes. Builds for tests have these kernels as the instruction set "amx_emulated",
+which is chosen only by name.
 """
 
 import os
@@ -23,9 +23,10 @@ TESTS = ("networks/test_bf16.py", "networks/test_bf16_gradients.py", "networks/t
 
 @pytest.mark.long
 def test_tiles_have_the_bits_of_the_reference():
-    """All that holds of products in bf16: both directions, any batch, gradients, threads, rows that are not finite.
+    """Tiles pass the tests of products in bf16: both directions, any batch, gradients, threads, rows that are not
+    finite.
 
-    Tests that choose instruction sets by themselves would do the same here as elsewhere.
+    Tests that choose instruction sets themselves are left out: they would do the same for any set.
     """
     if IN_SOFTWARE not in sets_with_products():
         pytest.skip("this build, or this processor, has no kernels for tiles")
@@ -50,7 +51,7 @@ def test_the_emulation_is_never_chosen_by_itself():
 
 
 def summed(inputs):
-    """A transform whose outputs are sums of its inputs, its arguments, those inputs, and the weights."""
+    """Return a transform whose outputs are sums of its inputs, its arguments, the inputs, and the weights."""
     weights, units = cases.rows(40, inputs, "float32", "weights"), 40
     x = np.abs(cases.rows(100, inputs, "float32", "x"))
     transform = hr.transforms.Coupling.from_dense(
@@ -66,9 +67,9 @@ def summed(inputs):
 @pytest.mark.parametrize("inputs", [1, 31, 33, 200])
 @pytest.mark.parametrize("matmul", ["bf16", "bf16x3", "bf16x6"])
 def test_the_orders_of_sums_differ_by_roundings_alone(matmul, inputs):
-    """The hidden layer hands on its inputs; the outputs are sums of rounded values, not rounded after it.
+    """The hidden layer returns its inputs; the outputs are sums of rounded values, and are not rounded again.
 
-    Of n terms, either order rounds a sum at most n + 18 + n / 32 times for each kind of product, by half an ulp.
+    Either order rounds a sum of n terms at most n + 18 + n / 32 times for each product of parts, by half an ulp.
     """
     transform, z, x, weights = summed(inputs)
     read = sum(reference.parts_of(x, PARTS[matmul])).astype("float32")

@@ -1,4 +1,4 @@
-"""Couplings (eq. 35-36): the passive coordinates stay and give the parameters of the others."""
+"""In couplings (eq. 35-36) the passive coordinates stay, and give the parameters of the others."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import reference
 from cores import every_core
 from pairs import pairwise
 
-# (features, passive, context): odd sizes, an order of its own, all edges of a vector.
+# Shapes are (features, passive, context): uneven sizes, a random order, all edges of a vector.
 SHAPES = [
     (2, (0,), 0),
     (3, (2, 0), 0),
@@ -90,13 +90,13 @@ def test_maps_layouts_and_output_orders_match_the_reference(map, layout, reverse
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @every_formula
 def test_separate_networks_for_shift_and_scale_are_one_block_diagonal_network(formula, activation, dtype):
-    """Eq. 35 has ``mu`` and ``sigma`` as two functions: stack them, with masks that keep them apart."""
+    """Networks of the functions ``mu`` and ``sigma`` (eq. 35) are stacked, with masks that keep them apart."""
     features, passive = 8, (0, 1, 2)
     shift = network(features, passive, hidden=(11, 6), outputs=("shift",), key=("mu",)).astype(dtype)
     scale = network(features, passive, hidden=(5, 9), outputs=("scale",), key=("sigma",)).astype(dtype)
     weights, masks = [np.vstack([shift.weights[0], scale.weights[0]])], [np.ones((16, 3), bool)]
     for mu, sigma in zip(shift.weights[1:], scale.weights[1:], strict=True):
-        weight = np.full((len(mu) + len(sigma), mu.shape[1] + sigma.shape[1]), 7.0, dtype)  # masked: of no effect
+        weight = np.full((len(mu) + len(sigma), mu.shape[1] + sigma.shape[1]), 7.0, dtype)  # masked values are ignored
         mask = np.zeros(weight.shape, bool)
         weight[: len(mu), : mu.shape[1]], mask[: len(mu), : mu.shape[1]] = mu, True
         weight[len(mu) :, mu.shape[1] :], mask[len(mu) :, mu.shape[1] :] = sigma, True
@@ -265,5 +265,5 @@ def test_each_direction_undoes_the_other(features, passive, context, dtype):
         returned, returned_log_det = back(value, row_context)
         stretch = np.maximum(1.0, np.abs(value).max(axis=1) / np.abs(given).max(axis=1)) * 10.0
         cases.assert_close(returned, given, magnitude=stretch)
-        # The passive coordinates came back bit for bit, so the parameters did too.
+        # The passive coordinates come back bit for bit, and so do the parameters.
         cases.assert_close(returned_log_det, -log_det, magnitude=np.sqrt(features))

@@ -1,4 +1,4 @@
-"""Masked autoregressive transforms: MAF (eq. 37-38), IAF (eq. 39-41) and their siblings, in both directions."""
+"""Masked autoregressive transforms in both directions: MAF (eq. 37-38), IAF (eq. 39-41) and the other combinations."""
 
 import re
 
@@ -22,7 +22,7 @@ every_network = pytest.mark.parametrize("name", cases.NETWORKS)
 
 
 def pair(dense, activation="relu", **settings):
-    """A network in the library and in the reference."""
+    """Return one network twice: in the library and in the reference."""
     settings = {"outputs": dense.outputs, "layout": dense.layout} | settings
     library = hr.transforms.MaskedAutoregressive.from_dense(
         *dense.arrays, activation=activation, context=dense.context, **settings
@@ -108,7 +108,7 @@ def test_the_slope_is_the_references(scale, slope, dtype):
 
 
 def test_hard_inputs_match_the_reference(core, dtype):
-    """Zeros, huge, tiny and subnormal rows, each judged at its own scale."""
+    """Rows may be zero, huge, tiny or subnormal; each row is judged at its scale."""
     for activation in ("relu", "tanh"):
         for reads, formula in SIDES:
             dense = cases.made(hidden=(17, 13), key=(activation,)).astype(dtype)
@@ -174,7 +174,7 @@ def test_from_dense_keeps_no_reference_to_the_callers_arrays(dtype):
 
 
 def add_path(masks, unit, source, row):
-    """Give ``unit`` of each hidden layer to one path of its own: from coordinate ``source`` to output ``row``."""
+    """Make ``unit`` of each hidden layer a part of a separate path, from coordinate ``source`` to output ``row``."""
     for mask in masks[:-1]:
         mask[unit] = False
     for mask in masks[1:]:
@@ -199,7 +199,7 @@ def test_a_cycle_is_refused_naming_two_of_its_coordinates(features, cycle):
 @pytest.mark.parametrize("features", [1, 4])
 def test_a_coordinate_that_reads_itself_is_refused(features):
     dense = cases.made(features=features, hidden=(9, 8))
-    add_path(dense.masks, 3, features - 1, row=2 * features - 1)  # its scale only
+    add_path(dense.masks, 3, features - 1, row=2 * features - 1)  # only its scale reads the coordinate
     with pytest.raises(ValueError, match=rf"\b{features - 1}\b"):
         hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays)
 
@@ -247,7 +247,7 @@ def test_hidden_layers_narrower_than_the_features_lose_no_order():
     library = hr.transforms.MaskedAutoregressive(12, (3, 2), order=tuple(range(11, -1, -1)))
     depends = reference.reads(library.to_dense()[2]).reshape(12, 2, 12).any(axis=1)
     assert depends.any()
-    assert not np.tril(depends).any()  # coordinate 11 comes first
+    assert not np.tril(depends).any()  # in this order coordinate 11 comes first
 
 
 @every_side
@@ -261,9 +261,9 @@ def test_fresh_transforms_are_near_the_identity(reads, formula):
 
 
 def test_fresh_hidden_units_bend_at_different_places():
-    """Biases are uniform within one over the root of a unit's number of inputs: 512 of them deviate by 1 / sqrt(3).
+    """Biases are uniform within one over the root of a unit's number of inputs: the scaled deviation is 1 / sqrt(3).
 
-    The deviation of 512 biases has a standard error of 2 %, the mean one of 0.026.
+    The deviation of 512 biases has a standard error of 2 %, and their mean one of 0.026.
     """
     transform = hr.transforms.MaskedAutoregressive(8, (512, 512), map="additive", context=2, dtype="float64", seed=3)
     _, biases, masks = transform.to_dense()
@@ -272,7 +272,7 @@ def test_fresh_hidden_units_bend_at_different_places():
         assert np.abs(share).max() <= 1.0
         assert abs(share.std() * np.sqrt(3.0) - 1.0) < 0.1
         assert abs(share.mean()) < 0.1
-    assert_array_equal(biases[-1], 0.0)  # the map's identity
+    assert_array_equal(biases[-1], 0.0)  # the map is the identity
 
 
 def test_seeds_choose_the_weights():
@@ -308,7 +308,7 @@ def test_each_direction_undoes_the_other(name, reads, formula, dtype):
     for there, back in [(library.forward, library.inverse), (library.inverse, library.forward)]:
         value, log_det = there(given, context)
         returned, returned_log_det = back(value, context)
-        # What rounding did to the value comes back multiplied by the transform's stretch.
+        # Rounding of the intermediate value is multiplied by the stretch of the transform.
         stretch = np.maximum(1.0, np.abs(value).max(axis=1) / np.abs(given).max(axis=1)) * 10.0
         cases.assert_close(returned, given, magnitude=stretch, depth=16)
         cases.assert_close(returned_log_det, -log_det, magnitude=stretch, depth=16)
@@ -316,7 +316,7 @@ def test_each_direction_undoes_the_other(name, reads, formula, dtype):
 
 @pytest.mark.parametrize("scale", reference.LOG_SCALES)
 def test_iaf_is_the_inverse_of_a_maf_with_the_same_network(scale, dtype):
-    """``x = mu(z) + sigma(z) z``: read ``u`` for both sides and exchange their names."""
+    """In ``x = mu(z) + sigma(z) z`` an exchange of the names of x and z turns an IAF into the inverse of a MAF."""
     dense = cases.made(context=2).astype(dtype)
     iaf, _ = pair(dense, scale=scale, reads="latent", formula="to_data")
     maf, judge = pair(dense, scale=scale, reads="data", formula="to_latent")
@@ -333,7 +333,7 @@ def test_iaf_is_the_inverse_of_a_maf_with_the_same_network(scale, dtype):
 def test_mu_and_sigma_in_one_formula_are_minus_mu_over_sigma_and_one_over_sigma_in_the_other(scale, reads, dtype):
     """``x = mu + sigma z`` and ``z = -mu/sigma + (1/sigma) x`` are one transform (eq. 39-41).
 
-    A network can have both where the scale of a coordinate is constant, or where its shift is zero.
+    One network has both formulas where the scale of a coordinate is constant, or where its shift is zero.
     """
     constant_scale, no_shift = cases.made(key=("constant",)), cases.made(key=("no shift",))
     constant_scale.weights[-1][1::2] = 0.0
@@ -343,7 +343,7 @@ def test_mu_and_sigma_in_one_formula_are_minus_mu_over_sigma_and_one_over_sigma_
         weights, biases = [w.copy() for w in dense.weights], [b.copy() for b in dense.biases]
         weights[-1][0::2] /= -sigma[:, None]
         biases[-1][0::2] /= -sigma
-        weights[-1][1::2] *= -1.0  # the logarithms of both scales are odd in the raw output
+        weights[-1][1::2] *= -1.0  # both scales are inverted by the sign of the raw output
         biases[-1][1::2] *= -1.0
         _, judge = pair(dense, scale=scale, reads=reads, formula="to_data")
         other = hr.transforms.MaskedAutoregressive.from_dense(
@@ -355,7 +355,7 @@ def test_mu_and_sigma_in_one_formula_are_minus_mu_over_sigma_and_one_over_sigma_
             formula="to_latent",
         )
         given, _ = inputs(dense, 60, dtype)
-        # The reference keeps float64 weights here, so the rounding of the weights counts as well.
+        # The reference has the weights in float64, so that the rounding of the weights counts as well.
         cases.check_directions(other, judge, given, None, dtype, depth=16)
 
 
@@ -365,7 +365,7 @@ def test_later_coordinates_change_no_bit_of_earlier_ones(reads, formula, dtype):
     library, _ = pair(dense, reads=reads, formula=formula)
     depends = reference.reads(dense.masks).reshape(9, 2, 9).any(axis=1)
     given, _ = inputs(dense, 60, dtype)
-    reached = np.linalg.matrix_power(np.eye(9) + depends, 9) > 0  # row i: what i depends on, itself included
+    reached = np.linalg.matrix_power(np.eye(9) + depends, 9) > 0  # row i has i, and the coordinates on which i depends
     for direction in (library.forward, library.inverse):
         want = direction(given)[0]
         for column in range(9):
@@ -386,7 +386,7 @@ def options_of(features, **more):
 
 @pytest.mark.parametrize("as_masks", [False, True])
 def test_biases_that_are_no_weights_are_zero(as_masks, dtype):
-    """Biases of rows 1 and 4 are zero for any packed values; all other weights, and zeros of masks, stay."""
+    """Biases of rows 1 and 4 are zero for any packed values; other weights, and zeros of masks, are unchanged."""
     masks = cases.autoregressive_masks([1, 0, 2], (), 0, cases.rng("unbiased"))
     masks[0][4] &= np.array([True, False, True])
     structure = masks if as_masks else Staircase([2, 1, 3], [])

@@ -1,4 +1,4 @@
-"""Networks described layer by layer: values, gradients, files and errors, against the reference and on every device."""
+"""Networks described layer by layer match the reference: values, gradients, files and errors, on every device."""
 
 import copy
 import pickle
@@ -66,7 +66,7 @@ def test_splines_of_a_residual_network_match_the_reference(dtype):
 
 
 def test_a_coupling_takes_any_network(dtype):
-    """The reference is made from its dense layers."""
+    """The reference of a coupling is made from its dense layers."""
     network = Network.residual((8, 8), "silu", context="gate")
     library = cases.randomise(hr.transforms.Coupling(5, [0, 3], network, context=2, dtype=dtype), 0.3)
     joins = list(zip(*library.context_to_dense(), strict=True))
@@ -133,10 +133,10 @@ def test_float32_gradients_are_those_of_float64(name, reads, verb):
 
 
 def factors(network, n, seed, stream=2):
-    """The factor of each float64 value, layer by layer: by the definition, from the words of Philox.
+    """Return the factor of each float64 value, for each layer, by the definition from the words of Philox.
 
-    Lines of values are counted as the core lays them out: products of 16 at a time, and values beside them where the
-    sum stays as another layer adds it.
+    Lines of values have the order of the core: products of 16 at a time, and then other values, where the sum stays
+    because another layer adds it.
     """
     added = {layer.adds for layer in network if layer.adds is not None}
     line, result = 0, []
@@ -152,7 +152,7 @@ def factors(network, n, seed, stream=2):
 
 @pytest.mark.parametrize("reads", cases.READS)
 def test_dropout_leaves_out_units_by_the_seed(reads):
-    """Degrees grow with the unit here, so that a unit's place is the user's."""
+    """Degrees grow with the unit, so that units of the core and of the caller have the same order."""
     network = Network([Layer(20, "silu", dropout=0.3), Layer(20, "relu", dropout=0.5), Layer(20, None, 0, dropout=0.1)])
     t = cases.randomise(hr.transforms.MaskedAutoregressive(5, network, reads=reads, dtype="float64"), 0.3)
     flow, x = hr.Flow([t]), cases.rows(100, 5, "float64")
@@ -162,7 +162,7 @@ def test_dropout_leaves_out_units_by_the_seed(reads):
     np.testing.assert_allclose(loss, -judge.log_prob(x).mean(), rtol=1e-9)
     assert abs(loss - flow.nll_and_grad(x)[0]) > 1e-3
     assert abs(loss - flow.nll_and_grad(x, dropout=8)[0]) > 1e-4
-    # The gradient is that of the same loss: along a direction, by differences.
+    # The gradient of a loss with dropout agrees with differences of the loss along a direction.
     vector, direction = flow.parameters, cases.rng("dropout").standard_normal(gradient.size)
     h = 1e-6
     up, down = (flow.nll_and_grad(x, parameters=vector + s * h * direction, dropout=7)[0] for s in (1, -1))
@@ -194,14 +194,14 @@ def test_a_row_drops_the_same_in_any_batch(core, dtype):
 
     def log_prob(index):
         out = np.empty(len(x) if index is None else len(index), dtype)
-        unused = (None,) * 3  # a context, and cotangents
+        unused = (None,) * 3  # the call has no context and no cotangents
         flow._program.gradient(True, True, x, index, *unused, 1.0, None, None, out, None, None, None, None, 5)
         return out
 
     index, whole = np.array([41, 3, 17, 3]), log_prob(None)
     np.testing.assert_allclose(log_prob(index), whole[index], rtol=1e-5 if dtype == "float32" else 1e-12)
     assert len(np.unique(whole[index])) == 3
-    assert np.abs(whole - flow.log_prob(x)).max() > 1e-3  # something is left out
+    assert np.abs(whole - flow.log_prob(x)).max() > 1e-3  # dropout leaves out some units
 
 
 def test_dropout_acts_in_a_fit_alone():
@@ -258,7 +258,7 @@ def test_residual_flows_are_fitted():
 
 
 def test_fresh_blocks_change_their_inputs_little():
-    """Weights of the last layer of a block are smaller, so that sums do not grow from block to block."""
+    """The last weights of a block are smaller, so that sums do not grow from block to block."""
     weights, biases, _ = hr.transforms.MaskedAutoregressive(
         4, Network.residual((64,) * 6, "relu"), dtype="float64"
     ).to_dense()
@@ -292,7 +292,7 @@ def test_files_keep_every_layer(name, tmp_path, dtype):
 
 
 def test_a_plain_network_is_recognised_by_its_activation():
-    """The file is that of older versions, and equal for both ways to describe the network."""
+    """The file of a plain network is that of older versions, for both ways to describe the network."""
     by_argument = hr.MAF(3, hidden=(8, 9), activation="elu", last_activation="elu")
     described = hr.MAF(3, hidden=Network.plain((8, 9), "elu"))
     assert hr.to_bytes(by_argument) == hr.to_bytes(described)
@@ -389,7 +389,7 @@ def test_layers_that_do_not_fit_the_arrays():
 
 
 def test_sums_that_close_a_cycle_are_refused():
-    """Unit 0 sees x[1] and goes to x[0]; a sum that it adds would bring it x[0], too."""
+    """Unit 0 reads x[1] and goes to x[0]; if it added another unit, it would also read x[0]."""
     masks = [np.array([[1, 0], [0, 1]]), np.array([[0, 0], [0, 1]]), np.array([[0, 0], [0, 0], [1, 0], [1, 0]])]
     weights = [m.astype("float64") for m in masks]
     biases = [np.zeros(len(m)) for m in masks]
@@ -417,7 +417,7 @@ def test_layers_far_too_wide_are_refused(make):
 
 
 def test_a_network_that_no_memory_holds_is_refused():
-    """The error comes before the system would end the process."""
+    """A network beyond all memory is refused before the system would end the process."""
     layers = [hr.Layer(2**20), hr.Layer(2**20)]
     for make in (lambda: hr.MAF(3, hidden=hr.Network(layers)), lambda: hr.NSF(3, coupling=True, hidden=(2**20, 2**20))):
         with pytest.raises(ValueError, match=r"hidden: expected a network whose weights fit in .* GiB, of layers of"):

@@ -1,4 +1,4 @@
-"""A transform of some columns: it is that transform there, and all others pass bit for bit, on every core."""
+"""A transform of some columns changes these as the transform alone does; all others pass bit for bit, on every core."""
 
 import copy
 import pickle
@@ -18,14 +18,14 @@ OTHERS = [c for c in range(FEATURES) if c not in COLUMNS]
 
 
 def foreign(dtype):
-    """A transform with masks that no degrees make."""
+    """A transform whose masks cannot be made from degrees."""
     dense = cases.made(4, (9, 8), CONTEXT, change=cases.pin_zeros).astype(dtype)
     return hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=CONTEXT, activation="tanh")
 
 
 def linear(dtype):
     matrix = cases.rng("on columns").standard_normal((4, 4))
-    matrix[0] *= -np.sign(np.linalg.det(matrix))  # some signs change
+    matrix[0] *= -np.sign(np.linalg.det(matrix))  # the determinant is negative
     return hr.transforms.Linear.from_matrix(matrix, np.arange(4.0), dtype=dtype)
 
 
@@ -61,7 +61,7 @@ def subject(name, dtype="float64"):
 
 
 def judge_of(t, folder):
-    """The reference, by the file of the transform alone."""
+    """Return the reference, from the file of the transform alone."""
     t.transform.save(folder / "inner")
     return reference.OnColumns(read(folder / "inner"), COLUMNS)
 
@@ -85,7 +85,7 @@ def test_both_directions(core, name, n, dtype, tmp_path):
 
 @every_inner
 def test_gradients(core, name):
-    """Gradients are those of the transform alone, and pass unchanged through other columns."""
+    """Gradients by the columns are those of the transform alone; gradients by other columns pass unchanged."""
     t, n = subject(name), 33
     x, context = given(t, n, "float64")
     by_value, by_row = cases.rows(n, FEATURES, "float64", "by value"), cases.rows(n, 1, "float64", "by row")[:, 0]
@@ -103,7 +103,7 @@ def test_gradients(core, name):
 
 @every_inner
 def test_in_a_chain_between_networks(core, name, dtype):
-    """Coordinates lie in other slots than their own; the chain has the results of its transforms one after another."""
+    """Permutations move columns in a chain, and the chain has the results of its transforms one after another."""
     chain = [
         made(hr.transforms.MaskedAutoregressive, FEATURES, (9,))(dtype),
         hr.transforms.Permutation([3, 1, 6, 0, 2, 5, 4]),
@@ -159,7 +159,7 @@ def test_parameters_are_those_of_the_inner_transform():
 
 
 def test_marginals():
-    """Other columns have marginals, and so have columns that the inner transform makes from no others."""
+    """Other columns have marginals, and so have sets of columns that the inner transform makes from no others."""
     own = made(hr.transforms.MaskedAutoregressive, 3, (8,), order=[1, 0, 2])("float64")
     flow = hr.Flow([hr.transforms.OnColumns(own, [4, 1, 2], 5), hr.transforms.Elementwise(5, dtype="float64")])
     x = cases.rows(40, 5, "float64", "marginals")

@@ -1,7 +1,7 @@
-"""Small, blurred pictures are compared with accepted ones.
+"""Pictures, reduced to a few blurred parts, are compared with accepted ones.
 
-After an intended change ``python tests/plot/test_pictures.py FOLDER`` writes all pictures there, to be looked at,
-and `pictures.npz`, with which they are compared from then on.
+After an intended change ``python tests/plot/test_pictures.py FOLDER`` writes all pictures to FOLDER, to be looked at,
+and replaces `pictures.npz`, with which later pictures are compared.
 """
 
 import sys
@@ -16,8 +16,8 @@ import headrace as hr
 pytest.importorskip("matplotlib")
 
 SEEN = Path(__file__).parent / "pictures.npz"
-HEIGHT, WIDTH = 48, 64  # parts that a picture is averaged over
-TOLERANCE = 0.02  # root of the mean squared difference, of 1 between black and white: other fonts and versions differ
+HEIGHT, WIDTH = 48, 64  # the parts of a picture, of which each is averaged
+TOLERANCE = 0.02  # allowed root of the mean squared difference, of which fonts and versions cause some
 
 
 def rows(n, seed=0):
@@ -27,7 +27,7 @@ def rows(n, seed=0):
 
 
 def gaussian(context=0):
-    """The density of `rows`; with context its first column is moved by it."""
+    """Return the density of `rows`; a context is added to its columns."""
     shift = hr.transforms.MaskedAutoregressive(2, (), map="additive", context=context, dtype="float64")
     weight = np.zeros((2, 2 + context))
     weight[1, 0] = 0.5
@@ -40,7 +40,8 @@ def gaussian(context=0):
 def diagnosis(path, context=0):
     given = rows(600, seed=1)[:, :context]
     x = 1.2 * rows(600) + np.pad(given, ((0, 0), (0, 2 - context)))
-    with mock.patch("headrace.diagnosis.classifier.find_spec", return_value=None):  # the same tests everywhere
+    # The classifier uses neither SciPy nor scikit-learn, so that all machines have the same picture.
+    with mock.patch("headrace.diagnosis.classifier.find_spec", return_value=None):
         found = hr.diagnose(gaussian(context), x, given if context else None, names=["a", "b"], progress=False)
     found.plot(path)
 
@@ -56,7 +57,7 @@ PICTURES = {
 
 
 def small(path):
-    """Shape (HEIGHT, WIDTH): the mean darkness of each part."""
+    """Return the mean darkness of each part of a picture, shape (HEIGHT, WIDTH)."""
     from matplotlib.image import imread
 
     grey = 1.0 - imread(path)[:, :, :3].mean(axis=2)
@@ -70,7 +71,7 @@ def test_pictures_look_like_the_accepted_ones(name, tmp_path):
     seen = np.load(SEEN)[name] / 255.0
     found = small(tmp_path / "picture.png")
     assert np.sqrt(np.square(found - seen).mean()) < TOLERANCE
-    assert np.sqrt(np.square(found[:, ::-1] - seen).mean()) > 2 * TOLERANCE  # a mirrored one is another picture
+    assert np.sqrt(np.square(found[:, ::-1] - seen).mean()) > 2 * TOLERANCE  # a mirrored picture differs
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures: data of matplotlib's artists have the expected values, for one column and ten, one row and many."""
+"""Pictures have the expected values in matplotlib's artists, for one column and ten, one row and many."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ CONTEXT = np.random.default_rng(9).uniform(-1.0, 1.0, (300, 2))
 
 
 def normal(features, context=0):
-    """A flow whose density is known: independent normal columns; with context, the first one is shifted by it."""
+    """A flow of known density: independent normal columns, of which a context shifts the first."""
     mean, std = np.arange(features) * 2.0, 1.0 + np.arange(features)
     chain = [hr.transforms.Standardize(mean, std)]
     if context:
@@ -33,7 +33,7 @@ def normal(features, context=0):
 
 
 def drawn(figure):
-    """Lay the figure out, as a save does."""
+    """Lay a figure out, as a save does, and return it."""
     figure.draw_without_rendering()
     return figure
 
@@ -49,7 +49,7 @@ def test_corner(features, rows):
     x = flow.sample(rows, seed=1)
     names = [LONG, *(f"c{i}" for i in range(1, features))]
     figure = hr.plot.corner(flow, x, names=names, draws=4000)
-    if features < 10 or rows == 1:  # 55 panels take a second
+    if features < 10 or rows == 1:  # a layout of 55 panels takes a second
         drawn(figure)
     assert len(figure.axes) == features * (features + 1) // 2
     pairs = [(i, j) for i in range(features) for j in range(i + 1)]
@@ -58,12 +58,13 @@ def test_corner(features, rows):
         assert low < x[:, j].min()
         assert high > x[:, j].max()
         if i == j and rows > 1:
-            heights, edges, _ = axis.patches[-1].get_data()  # samples of the normal density, 4000 draws
+            heights, edges, _ = axis.patches[-1].get_data()  # a histogram of 4000 samples
             share = (heights * np.diff(edges)).sum()
             assert 0.98 < share <= 1.0
             middle = 0.5 * (edges[1:] + edges[:-1])
             expected = scipy.stats.norm.pdf(middle, 2.0 * i, 1.0 + i)
-            assert np.abs(heights - expected).max() < 0.25 * expected.max()  # 6 deviations of a bin's count, 300
+            # A count of 300 in a bin may be wrong by six deviations, and a bin is wide.
+            assert np.abs(heights - expected).max() < 0.25 * expected.max()
         if i > j:
             assert np.allclose(axis.collections[0].get_offsets(), x[:, [j, i]])
     label_below = figure.axes[features * (features - 1) // 2].get_xlabel()
@@ -77,7 +78,7 @@ def test_contours_hold_their_share():
     figure = drawn(hr.plot.corner(flow, draws=20_000))
     contours = next(c for c in figure.axes[1].collections if hasattr(c, "levels"))
     for level, share in zip(contours.levels, (0.9, 0.5), strict=True):
-        # Of a normal density of deviations 1 and 2 the region that holds a share ends at density (1 - share) / 4π.
+        # The region of a share of a normal density of deviations 1 and 2 ends at density (1 - share) / 4π.
         assert level == pytest.approx((1 - share) / (4 * np.pi), rel=0.2)
     x = flow.sample(5000, seed=3)
     inside = contours.get_paths()[1].contains_points(x)
@@ -93,7 +94,7 @@ def test_corner_of_rows_weights_and_whole_numbers():
     assert edges.tolist() == [-0.5, 0.5, 1.5, 2.5, 3.5]
     assert heights.tolist() == [0.0, 0.0, 0.0, 1.0]
     assert (figure.axes[1].collections[0].get_offsets()[:, 0] == 3).all()
-    drawn(hr.plot.corner(np.zeros((5, 3))))  # all equal
+    drawn(hr.plot.corner(np.zeros((5, 3))))  # equal rows have a picture, too
     with pytest.raises(ValueError, match="weights: expected None without x"):
         hr.plot.corner(normal(2), weights=weights)
     with pytest.raises(ValueError, match="at most 20, got 21; choose"):
@@ -141,7 +142,8 @@ def test_density_is_the_density(features):
         assert figure.axes[i].get_title("left") == "exact"
     mixture = hr.plot.density(hr.Ensemble([flow]), columns=[0], draws=20_000)
     at, value = mixture.axes[0].lines[0].get_data()
-    assert np.allclose(value, scipy.stats.norm.pdf(at), atol=0.03)  # 4 deviations of a count of 600, and smoothing
+    # A count of 600 in a bin may be wrong by four deviations, and the density is smoothed.
+    assert np.allclose(value, scipy.stats.norm.pdf(at), atol=0.03)
     if features == 2:
         mesh = figure.axes[2].collections[0]
         at = mesh.get_coordinates()
@@ -203,7 +205,7 @@ def test_conditional_frames_follow_the_context(features):
     assert other.axes[0].get_title("left") == "b = 0.5"
     if features > 1:
         pair = drawn(hr.plot.conditional(flow, CONTEXT[0], values=[-2.0, 2.0], draws=2000))
-        assert len(pair.axes) == 3  # two panels and a bar
+        assert len(pair.axes) == 3  # two panels have a bar of colours
         assert pair.axes[0].collections[0].get_clim() == pair.axes[1].collections[0].get_clim()
     with pytest.raises(ValueError, match="values: expected a sequence of numbers, as"):
         hr.plot.conditional(flow, CONTEXT[0])
@@ -219,13 +221,13 @@ def test_conditional_frames_as_an_animation(columns, tmp_path):
     image = pytest.importorskip("PIL.Image")
     flow, path = normal(2, context=2), tmp_path / "moving.gif"
     figure = hr.plot.conditional(flow, CONTEXT[0], values=[-3.0, 0.0, 3.0], columns=columns, draws=800, path=path)
-    assert len(figure.axes) == 3 + (len(columns) > 1)  # the panels, as without a path
+    assert len(figure.axes) == 3 + (len(columns) > 1)  # a path does not change the panels
     with image.open(path) as opened:
         assert (opened.format, opened.n_frames, opened.is_animated) == (
             "GIF",
             4,
             True,
-        )  # forward, and back over the middle
+        )  # frames go forward, and back over the middle
         frames = []
         for i in range(opened.n_frames):
             opened.seek(i)
@@ -306,8 +308,8 @@ def test_an_ensemble_and_an_estimator():
 
 
 def test_an_estimator_of_a_table():
-    """The table has whole numbers and a constant column: rows have all columns, densities the remaining ones, with
-    noise.
+    """A table with whole numbers and a constant column keeps all columns in its rows; densities are of the other
+    columns, with noise.
     """
     pytest.importorskip("sklearn")
     from sklearn_cases import estimator
@@ -323,7 +325,7 @@ def test_an_estimator_of_a_table():
     assert (shown != rows[:, [0, 2]]).all()
     figure = hr.plot.corner(density, rows, draws=500)
     assert len(figure.axes) == 6
-    heights, edges, _ = figure.axes[2].patches[-1].get_data()  # the constant column of the draws
+    heights, edges, _ = figure.axes[2].patches[-1].get_data()  # the axis has samples of the constant column
     assert edges[:-1][heights > 0] <= 7 <= edges[1:][heights > 0]
     drawn(hr.plot.latent(density, rows))
 
@@ -348,8 +350,8 @@ def test_rows_that_miss_a_number_are_left_out_as_in_the_fit(whole):
 
 
 def test_a_table_with_labels_and_gaps():
-    """Labels are drawn by their codes, rows and draws without a value in its other columns; text that the fit leaves
-    out may stand anywhere; a density of labels is never exact.
+    """Labels are plotted by their codes; rows and samples without a value stay in the panels of their other columns;
+    text that the fit leaves out may be in any column; a density of labels is never exact.
     """
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("sklearn")
@@ -383,7 +385,7 @@ def test_a_table_with_labels_and_gaps():
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_frames_with_columns_in_another_order(library):
-    """Columns are found by their names: pictures are those of the order of the fit."""
+    """Columns are found by their names, so that pictures are those for the order of the fit."""
     make = pytest.importorskip(library).DataFrame
     normal_rows = np.random.default_rng(3).standard_normal((400, 2))
     x = {"far": normal_rows[:, 0] + 50.0, "near": normal_rows[:, 1], "unit": np.full(400, 2.5)}
@@ -399,7 +401,7 @@ def test_frames_with_columns_in_another_order(library):
 
 def test_levels_hold_shares():
     density = np.array([4.0, 3.0, 2.0, 1.0])
-    assert planes.levels_of(density, [0.4, 0.7]) == [3.0]  # 4 is the most, and no contour is drawn there
+    assert planes.levels_of(density, [0.4, 0.7]) == [3.0]  # no contour is drawn at 4, the largest value
     assert planes.levels_of(np.zeros(3), [0.5]) == []
     assert planes.smoothed(np.eye(9), 1.0).sum() == pytest.approx(9.0)
     assert label("a$b") == r"a\$b"
@@ -432,20 +434,20 @@ def test_corner_with_titles_truths_and_ranges():
             flow, draws=20_000, columns=[2, 0], titles=True, truths=[0.5, None, 3.0], range=[None, None, (0, 9)]
         )
     )
-    first, pair, second = figure.axes  # column 2, both, column 0
+    first, pair, second = figure.axes  # panels: column 2, both columns, column 0
     assert first.get_xlim() == (0.0, 9.0)
     assert pair.get_xlim() == (0.0, 9.0)
     assert first.lines[0].get_xdata()[0] == 3.0
     assert second.lines[0].get_xdata()[0] == 0.5
     assert {(line.get_xdata()[0], line.get_ydata()[0]) for line in pair.lines[2:]} == {(3.0, 0.5)}
     middle, up, down = map(float, re.fullmatch(r"\$(.*)\^\{\+(.*)\}_\{-(.*)\}\$", first.get_title("left")).groups())
-    assert middle == pytest.approx(4.0, abs=0.1)  # median, and standard deviation of 3, by 20,000 draws
+    assert middle == pytest.approx(4.0, abs=0.1)  # 20,000 samples have this median, and a deviation of 3
     assert (up, down) == (pytest.approx(3.0, abs=0.12), pytest.approx(3.0, abs=0.12))
     by_name = hr.plot.corner(flow, names=["a", "b", "c"], truths={"b": 2.0}, range={"b": (1.0, 3.0)}, draws=200)
     assert [len(axis.lines) for axis in by_name.axes] == [0, 1, 1, 0, 1, 0]
     assert by_name.axes[2].get_xlim() == (1.0, 3.0)
     low, high = hr.plot.corner(flow, draws=20_000, columns=[0], range=0.5).axes[0].get_xlim()
-    assert -0.8 < low < -0.6745 < 0.6745 < high < 0.8  # quartiles of a standard normal density, and a margin
+    assert -0.8 < low < -0.6745 < 0.6745 < high < 0.8  # the range has the quartiles of a standard normal, and a margin
 
 
 def test_corner_in_a_figure_of_the_caller():
@@ -479,17 +481,17 @@ def test_corner_refuses(given, error, message):
 @pytest.mark.parametrize("values", [np.zeros(50), np.linspace(0, 1e-12, 50), np.linspace(-3e9, 5e9, 50)])
 def test_summaries_of_any_size(values):
     figure = hr.plot.corner(values[:, None], titles=True)
-    drawn(figure)  # matplotlib can read it
+    drawn(figure)  # matplotlib can read the title
     assert len(figure.axes[0].get_title("left")) < 50
 
 
 def test_slices_end_at_the_ends_of_narrow_conditionals():
-    rho, sd = 0.9999, np.sqrt(1 - 0.9999**2)  # a slice 70 times narrower than its marginal
+    rho, sd = 0.9999, np.sqrt(1 - 0.9999**2)  # a slice is 70 times narrower than its marginal
     flow = hr.Flow(
         [hr.transforms.Linear.from_matrix(np.linalg.cholesky([[1.0, rho], [rho, 1.0]]), dtype="float64")],
         dtype="float64",
     )
-    for at in (0.5, 30.0):  # the second lies far outside of the draws
+    for at in (0.5, 30.0):  # 30 is far outside of the samples
         axis = hr.plot.density(flow, columns=[1], at=[at, 0.0], draws=2000).axes[0]
         low, high = axis.get_xlim()
         assert low < rho * at - 3 * sd

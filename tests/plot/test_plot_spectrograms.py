@@ -1,4 +1,4 @@
-"""Spectrograms: their cells are compared with SciPy's, and their axes with the signals."""
+"""Cells of spectrograms are compared with SciPy's, and their axes with the signals."""
 
 import numpy as np
 import pytest
@@ -35,11 +35,11 @@ def test_cells_are_those_of_scipy(window):
         assert axis.get_xlim() == (0.0, len(x) / 8000)
         assert axis.get_ylim() == (0.0, 4000.0)
         assert (axis.get_xlabel(), axis.get_ylabel()) == ("seconds", "Hz")
-    assert len(figure.axes) == 3  # two panels and the bar of colours
+    assert len(figure.axes) == 3  # two panels have a bar of colours
 
 
 def test_a_whisper_is_darker():
-    """One scale for all: a tenth of the amplitude is 20 dB less."""
+    """All panels have one scale: a tenth of the amplitude has 20 dB less."""
     figure = hr.plot.spectrograms({"voice": tone(1000), "whisper": tone(1000, size=0.1)}, rate=8000)
     loud, quiet = (np.asarray(axis.images[0].get_array()).max() for axis in figure.axes[:2])
     assert (loud, quiet) == (0.0, pytest.approx(-20.0, abs=1e-9))

@@ -1,7 +1,7 @@
 """The reference: normalising flows in float64 NumPy, written from the equations of the lecture notes.
 
-Slow and plain on purpose. Nothing here shares code or tricks with the library: a direction in which the conditioner
-reads its own results is solved by running the whole network once per coordinate.
+The reference is slow and plain on purpose. The reference shares neither code nor tricks with the library: a direction
+in which the conditioner reads its own results is solved by running the whole network once per coordinate.
 
 Conventions: *forward* is latent to data (eq. 26), ``z`` is latent, ``x`` is data, and every call returns the value and
 the log-determinant of the direction called.

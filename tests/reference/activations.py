@@ -16,12 +16,12 @@ def tanh(a):
 
 
 def elu(a):
-    """``a`` above zero, ``e^a - 1`` below (alpha is 1)."""
+    """The function ``a`` above zero, ``e^a - 1`` below (alpha is 1)."""
     return np.where(a > 0, a, np.expm1(np.minimum(a, 0.0)))
 
 
 def sigmoid(a):
-    """``1 / (1 + e^-a)`` by its logarithm, which overflows on neither side."""
+    """The function ``1 / (1 + e^-a)``, by its logarithm, which overflows neither for large ``a`` nor for small."""
     return np.exp(-np.logaddexp(0.0, -a))
 
 
@@ -30,13 +30,14 @@ def silu(a):
 
 
 def gelu(a):
-    """The exact one: ``a`` times the standard normal distribution function of ``a``."""
+    """The exact GELU: ``a`` times the standard normal distribution function of ``a``."""
     return a * 0.5 * _erfc(-a / math.sqrt(2.0))
 
 
 def gelu_tanh(a):
-    """``a (1 + tanh(t)) / 2`` with ``t = sqrt(2 / pi) (a + 0.044715 a^3)``, which is ``a sigmoid(2 t)``."""
-    near = np.clip(a, -1e3, 1e3)  # beyond, the factor is 0 or 1
+    """The function ``a (1 + tanh(t)) / 2`` with ``t = sqrt(2 / pi) (a + 0.044715 a^3)``, which is ``a sigmoid(2
+    t)``."""
+    near = np.clip(a, -1e3, 1e3)  # beyond 1e3 the factor is 0 or 1
     return a * sigmoid(2.0 * math.sqrt(2.0 / math.pi) * (near + 0.044715 * near**3))
 
 
@@ -45,7 +46,7 @@ def softplus(a):
 
 
 def leaky_relu(a):
-    """``a`` above zero, a hundredth of it below."""
+    """The function ``a`` above zero, and a hundredth of ``a`` below."""
     return np.where(a < 0, 0.01 * a, a)
 
 

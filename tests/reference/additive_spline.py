@@ -1,6 +1,7 @@
-"""Rational-quadratic splines whose bins have a least size and whose derivatives are softplus, as several libraries do.
+"""Rational-quadratic splines of several libraries, whose bins have a least size and whose derivatives are softplus.
 
-Such splines differ in which knots have derivatives of their own and in the map outside of the interval.
+The libraries' splines differ in the knots that have a derivative as a parameter, and in the map outside of the
+interval.
 """
 
 import numpy as np
@@ -9,17 +10,19 @@ from .rq_spline import evaluate, find_bin
 
 
 def interval(bound):
-    """The ends (low, high) of a bound's interval."""
+    """The ends (low, high) of the interval that a bound describes."""
     return (-bound, bound) if np.isscalar(bound) else tuple(bound)
 
 
 def counts(derivatives):
-    """A function from bins to the numbers of parameters of a spline, with `derivatives` more derivatives than bins."""
+    """A function from a number of bins to the number of values of each parameter, with `derivatives` more derivatives
+    than bins."""
     return lambda bins: {"width": bins, "height": bins, "derivative": bins + derivatives}
 
 
 def additive_knots(params, ends, slope=1e-3, bound=5.0, min_bin=1e-3):
-    """``(x, y, derivatives)`` at the knots. ``ends``: "one", "free", "shared" or "halved", of both ends."""
+    """The ``(x, y, derivatives)`` at the knots. ``ends``: the kind of derivatives at both ends, "one", "free", "shared"
+    or "halved"."""
     params = np.asarray(params, np.float64)
     more = {"one": -1, "free": 1, "shared": 0, "halved": 1}[ends]
     bins = (params.shape[-1] - more) // 3
@@ -47,7 +50,7 @@ def _edges(raw, bound, least):
 
 
 def additive_spline(ends, tails):
-    """The map with such ends and tails: "identity", "linear" or "periodic"."""
+    """The map with these ends and tails; tails are "identity", "linear" or "periodic"."""
 
     def apply(value, params, options, inverse):
         low, high = interval(options.bound)

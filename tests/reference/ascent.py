@@ -1,4 +1,5 @@
-"""The notes' algorithm (2.5), one coordinate at a time, in the order of its draws: random rotations, one kink each."""
+"""The notes' algorithm (2.5), one coordinate at a time, with random draws in the library's order: random rotations with
+one kink each."""
 
 import math
 
@@ -12,14 +13,14 @@ def haar(features, rng):
 
 
 def likelihood(a, b, c, x, center, epsilon, precision, weights=None):
-    """The mean of log y' - λ y²/2 for y = a x + b + c sqrt(ε² + (x - center)²): eq. 23 but for its constant."""
+    """The mean of log y' - λ y²/2 for y = a x + b + c sqrt(ε² + (x - center)²): eq. 23 without its constant."""
     r = np.sqrt(epsilon**2 + (x - center) ** 2)
     y = a * x + b + c * r
     return np.average(np.log(a + c * (x - center) / r) - 0.5 * precision * y**2, weights=weights)
 
 
 def derivatives(x, center, epsilon, precision, weights=None):
-    """Gradient and minus the Hessian of the likelihood at the identity, the Hessian in its two parts."""
+    """The gradient of the likelihood at the identity, and minus its Hessian, in two parts."""
     r = np.sqrt(epsilon**2 + (x - center) ** 2)
     value = np.array([x, np.ones_like(x), r])
     slope = np.array([np.ones_like(x), np.zeros_like(x), (x - center) / r])
@@ -29,7 +30,8 @@ def derivatives(x, center, epsilon, precision, weights=None):
 
 
 def chosen(x, center, epsilon, precision, rule, weights=None):
-    """a, b, c of one coordinate: along Newton's direction or the gradient, as far as the lower bound grows."""
+    """The a, b, c of one coordinate: a step along Newton's direction or the gradient, as far as the lower bound
+    grows."""
     gradient, slopes, values = derivatives(x, center, epsilon, precision, weights)
     curvature = slopes + values
     ridge = 1e-12 * np.trace(curvature) * np.eye(3)  # chooses a step where rows with two values leave many
@@ -49,13 +51,14 @@ def chosen(x, center, epsilon, precision, rule, weights=None):
 
 
 def width(center, rows, precision, neighbours):
-    """ε at which N(0, 1/λ) has that number of rows within ε of the center, from 0.002 to a standard deviation."""
+    """The width ε for which N(0, 1/λ) has that number of rows within ε of the center, from 0.002 to a standard
+    deviation."""
     wide = neighbours / (2 * rows) * math.sqrt(2 * math.pi) * math.exp(min(precision * center**2, 100.0) / 2)
     return max(min(wide, 1.0) / math.sqrt(precision), 2e-3)
 
 
 def ascend(z, steps, seed, precision=1.0, neighbours=800.0, rule="newton", anchors=1024):
-    """``(z, log-Jacobian, mean log-likelihoods)`` of standardised rows after those steps."""
+    """The ``(z, log-Jacobian, mean log-likelihoods)`` of standardised rows after these steps."""
     rng = np.random.default_rng(seed)
     rows, features = z.shape
     anchor = rng.permutation(rows)[:anchors]

@@ -1,4 +1,4 @@
-"""Masked autoregressive transforms: MAF (eq. 37-38), IAF (eq. 39-41) and their two siblings."""
+"""Masked autoregressive transforms: MAF (eq. 37-38), IAF (eq. 39-41), and the two others of that family."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,8 @@ from .network import Network, with_context
 
 @dataclass(frozen=True)
 class MaskedAutoregressive:
-    """``formula`` names the side that ``shift + scale * other side`` gives, ``reads`` the side the network sees.
+    """A transform in which ``formula`` names the side that is ``shift + scale * other side``, ``reads`` the side the
+    network sees.
 
     MAF is ``formula="to_data", reads="data"``: ``x_i = shift_i(x_<i) + scale_i(x_<i) z_i`` (eq. 37-38).
     IAF is ``formula="to_data", reads="latent"``: ``x_i = shift_i(z_<i) + scale_i(z_<i) z_i`` (eq. 39-41).
@@ -24,7 +25,7 @@ class MaskedAutoregressive:
     reads: str = "data"
     bound: float | tuple[float, float] = 5.0
     min_bin: float = 1e-3
-    outputs: tuple[str, ...] | None = None  # by default the map's own order
+    outputs: tuple[str, ...] | None = None  # by default the map's order
     layout: str = "interleaved"
 
     def forward(self, z, context=None):
@@ -34,7 +35,7 @@ class MaskedAutoregressive:
         return self._towards("latent", x, context)
 
     def parameters(self, seen, context):
-        """The network's outputs as ``(rows, features, n_params)``, parameters in the map's own order."""
+        """The network's outputs as ``(rows, features, n_params)``, with parameters in the map's order."""
         out = self.network(with_context(seen, context))
         return arrange(out, seen.shape[1], self.map, self.outputs, self.layout)
 
@@ -45,7 +46,7 @@ class MaskedAutoregressive:
             return self._apply(given, self.parameters(given, context), inverse)
         built = np.zeros_like(given)
         log_det = np.zeros(len(given))
-        # Each pass settles at least one more coordinate for good, whatever the order.
+        # Each pass computes at least one more coordinate exactly, whatever the order.
         for _ in range(given.shape[1]):
             built, log_det = self._apply(given, self.parameters(built, context), inverse)
         return built, log_det

@@ -1,4 +1,4 @@
-"""Base densities: independent coordinates, their log-densities summed."""
+"""Base densities of independent coordinates, whose log densities are added."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Normal:
 
 @dataclass(frozen=True)
 class Logistic:
-    """Standard logistic: density ``e^-z / (1 + e^-z)^2``, written symmetrically so that no exponential overflows."""
+    """The standard logistic density ``e^-z / (1 + e^-z)^2``, in a symmetric form whose exponentials do not overflow."""
 
     def log_prob(self, z):
         return (-np.abs(z) - 2.0 * np.log1p(np.exp(-np.abs(z)))).sum(axis=1)
@@ -33,7 +33,7 @@ class Logistic:
 
 @dataclass(frozen=True)
 class Uniform:
-    """On [-1, 1] in each coordinate."""
+    """The uniform density on [-1, 1] in each coordinate."""
 
     def log_prob(self, z):
         return np.where((np.abs(z) <= 1.0).all(axis=1), -z.shape[1] * math.log(2.0), -np.inf)
@@ -47,14 +47,15 @@ class StudentT:
         df = np.broadcast_to(self.df, z.shape[1:])
         log_gamma = np.vectorize(math.lgamma)
         constant = log_gamma((df + 1.0) / 2.0) - log_gamma(df / 2.0) - np.log(df * math.pi) / 2.0
-        series = -0.5 * math.log(2.0 * math.pi) - 1.0 / (4.0 * df) + 1.0 / (24.0 * df**3)  # where both Γ cancel
+        # For large df, where the logarithms of both Γ nearly cancel.
+        series = -0.5 * math.log(2.0 * math.pi) - 1.0 / (4.0 * df) + 1.0 / (24.0 * df**3)
         constant = np.where(df > 1e4, series, constant)
         return (constant - (df + 1.0) / 2.0 * np.log1p(z**2 / df)).sum(axis=1)
 
 
 @dataclass(frozen=True)
 class NormalMixture:
-    """``logits`` (K,), ``loc`` and ``scale`` (K, D)."""
+    """A mixture of normal densities with ``logits`` (K,), and ``loc`` and ``scale`` (K, D)."""
 
     logits: np.ndarray
     loc: np.ndarray
@@ -71,7 +72,7 @@ class NormalMixture:
 
 @dataclass(frozen=True)
 class Independent:
-    """``densities``: a name for each coordinate."""
+    """A density of independent coordinates; ``densities`` has a name for each coordinate."""
 
     densities: Sequence
 

@@ -1,11 +1,12 @@
-"""Networks whose numbers are rounded to bf16, with sums in float32: to the bit, as docs/bf16.md states it.
+"""Networks whose values are rounded to bf16, with sums in float32: equal to the library's bits, as docs/bf16.md states
+them.
 
-A row's sums are taken over its inputs in the order of their levels, two by two, of each two the second one first. A
-multiply-add rounds once; before it, float64 holds the exact product of two bf16 numbers, and rounding a sum with it
-to float64 first does not change its rounding to float32.
+The terms of a row's sum are the inputs in the order of their levels, in pairs, of which the second member comes first.
+A multiply-add rounds once; before it, float64 holds the exact product of two bf16 values, and rounding a sum with it to
+float64 first does not change its rounding to float32.
 
-Numbers of several parts are each the sum of so many numbers of bf16: of a pair, all products of parts that count but
-the largest are summed from zero, then added, and then come the largest ones.
+Values of several parts are sums of that number of bf16 values. For a pair of inputs, all products of parts that count,
+except for the largest, are summed from zero and added to the sum; the largest products follow.
 """
 
 from dataclasses import dataclass
@@ -14,20 +15,20 @@ import numpy as np
 
 from .network import reads
 
-LEAST_VALUE, LEAST_WEIGHT = 2.0**-63, 2.0**-47  # smaller values count as zero
+LEAST_VALUE, LEAST_WEIGHT = 2.0**-63, 2.0**-47  # smaller values become zero
 
 
 def rounded(x, least=LEAST_VALUE):
-    """float32 to the nearest numbers of 8 significant bits, halves to even, in float32."""
+    """The float32 values nearest to `x` with 8 significant bits, halves to even."""
     x = np.asarray(x, np.float32)
     mantissa, exponent = np.frexp(x.astype(np.float64))
     with np.errstate(over="ignore"):
-        nearest = np.ldexp(np.rint(mantissa * 256.0), exponent - 8).astype(np.float32)  # rint: halves to even
+        nearest = np.ldexp(np.rint(mantissa * 256.0), exponent - 8).astype(np.float32)  # rint rounds halves to even
     return np.where(np.abs(x) < least, np.float32(0.0), nearest)
 
 
 def parts_of(x, parts, least=LEAST_VALUE):
-    """Each part is that nearest to the remainder of the parts before it; in float64."""
+    """The bf16 parts of values, in float64; each part is nearest to the remainder of the parts before it."""
     found, left = [], np.asarray(x, np.float32)
     for _ in range(parts):
         found.append(rounded(left, least))
@@ -37,12 +38,12 @@ def parts_of(x, parts, least=LEAST_VALUE):
 
 
 def _products(parts):
-    """Pairs of parts of a weight and an input that are multiplied: all but the largest, smaller ones first."""
+    """The pairs of parts, of a weight and an input, that are multiplied: all but the largest, smaller ones first."""
     return [(i, order - i) for order in range(parts - 1, 0, -1) for i in range(order, -1, -1)]
 
 
 def rounded_product(inputs, weights, parts=1, tiles=False):
-    """Sums over the inputs ``(rows, in)`` of weights ``(out, in)``, as ``(rows, out)`` in float32."""
+    """The sums over inputs ``(rows, in)`` of products with weights ``(out, in)``, as ``(rows, out)`` in float32."""
     x, w = parts_of(inputs, parts), parts_of(weights, parts, LEAST_WEIGHT)
     x, w = ([np.ascontiguousarray(part.T) for part in parts] for parts in (x, w))  # the parts of an input side by side
     if tiles:
@@ -61,14 +62,15 @@ def rounded_product(inputs, weights, parts=1, tiles=False):
 
 
 def _add(total, x, w, exact):
-    """One multiply-add of all rows and outputs; ``exact`` is memory for it, in float64."""
+    """One multiply-add for all rows and outputs; ``exact`` is memory for the result in float64."""
     np.multiply(x[:, None], w, out=exact)
     exact += total
     total[...] = exact
 
 
 def _tiled(x, w, products):
-    """Sums in the order of AMX: of 16 pairs the even and the odd members from zero, both added, and this to the sum."""
+    """Sums in the order of AMX: of 16 pairs, the even and the odd members are summed from zero, and both are added to
+    the sum."""
     n, shape = len(x[0]), (x[0].shape[1], w[0].shape[1])
     total, exact = np.zeros(shape, np.float32), np.empty(shape)
     for first in range(0, n, 32):
@@ -81,15 +83,15 @@ def _tiled(x, w, products):
 
 
 def rounded_sums(inputs, weights, parts=1, tiles=False):
-    """The same sums of the same products, in float64."""
+    """The sums of `rounded_product`, added in float64."""
     x, w = parts_of(inputs, parts), parts_of(weights, parts, LEAST_WEIGHT)
     return sum(x[j] @ w[i].T for i, j in [(0, 0), *_products(parts)])
 
 
 def sorted_units(masks, features, per_output, passive=None):
-    """The order in which each layer's inputs are summed: by level, equal ones in order, inputs without a reader last.
+    """The order in which each layer's inputs are summed: by level, equal levels in order, inputs without a reader last.
 
-    ``passive``: the coordinates that a network of a coupling reads; else output i belongs to coordinate i.
+    ``passive``: the coordinates that a network of a coupling reads; otherwise output i belongs to coordinate i.
     """
     inputs = masks[0].shape[1]
     levels = np.zeros(inputs, int)  # a context has level 0
@@ -117,9 +119,10 @@ def sorted_units(masks, features, per_output, passive=None):
 
 @dataclass(frozen=True)
 class RoundedNetwork:
-    """`Network` with ReLU, in float32.
+    """A network as `Network`, with ReLU, in float32.
 
-    ``orders`` are those of `sorted_units`, ``parts`` those of each number, ``tiles`` chooses the order of sums.
+    ``orders`` are those of `sorted_units`, ``parts`` is the number of parts of each value, and ``tiles`` chooses the
+    order of sums.
     """
 
     weights: list
@@ -136,7 +139,7 @@ class RoundedNetwork:
         return np.where(self.masks[layer], np.asarray(self.weights[layer], np.float32), np.float32(0.0))
 
     def values(self, inputs):
-        """The inputs of each layer, and the outputs of the last one."""
+        """The inputs of each layer, and the outputs of the last layer."""
         values = [np.asarray(inputs, np.float32)]
         for layer in range(len(self.weights)):
             order = self.orders[layer]
@@ -146,10 +149,11 @@ class RoundedNetwork:
         return values
 
     def back(self, inputs, by_outputs, product=rounded_product, values=None):
-        """The gradients by the products of each layer, and by the inputs, straight through all roundings.
+        """The gradients by the products of each layer, and by the inputs, as if nothing were rounded in the forward
+        pass.
 
-        ``product``: `rounded_product` for the very bits, or `rounded_sums`. ``values`` are those of the inputs, where
-        they are known.
+        ``product``: `rounded_product` for equal bits, or `rounded_sums`. ``values`` are those of the inputs, where they
+        are known.
         """
         values, found = self.values(inputs) if values is None else values, [by_outputs]
         for layer in reversed(range(len(self.weights))):
@@ -159,7 +163,8 @@ class RoundedNetwork:
         return found[1:], found[0]
 
     def by_weights(self, inputs, by_products, product=rounded_product, block=128):
-        """The gradients by weights and biases, from those by the products; in blocks of rows, then over these."""
+        """The gradients by weights and biases from those by the products, summed in blocks of rows, and then over
+        blocks."""
         weights, biases = [], []
         for layer, (value, gradient) in enumerate(zip(self.values(inputs)[:-1], by_products, strict=True)):
             total = 0.0

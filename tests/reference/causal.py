@@ -10,10 +10,11 @@ from .maps import MAPS, Options
 
 @dataclass(frozen=True)
 class CausalNetwork:
-    """Raw parameters of step t from the values before t.
+    """A network that computes the raw parameters of step t from the values before t.
 
-    ``arrays`` are named as users see them; a convolution has shape (outputs, inputs, taps), the oldest tap first.
-    Before the first step every layer's history is zero, not only the values that the first layer reads.
+    ``arrays`` have the names and shapes of named_parameters(); a convolution has shape (outputs, inputs, taps), the
+    oldest tap first. Before the first step every layer's history is zero, not only the values that the first layer
+    reads.
     """
 
     arrays: dict
@@ -22,7 +23,7 @@ class CausalNetwork:
     companded: bool = False
 
     def __call__(self, values, context=None, covariates=None):
-        """``(rows, T, inputs)`` to ``(rows, T, outputs)``."""
+        """Map ``(rows, T, inputs)`` to ``(rows, T, outputs)``."""
         get = {name: np.asarray(array, np.float64) for name, array in self.arrays.items()}
         values = np.asarray(values, np.float64)
         if self.companded:
@@ -51,7 +52,7 @@ class CausalNetwork:
 
 
 def convolved(values, weight, dilation):
-    """Causal and dilated: step t sees t, t - dilation, ...; values before the first step are zero."""
+    """A causal, dilated convolution: step t sees t, t - dilation, ...; values before the first step are zero."""
     steps, taps = values.shape[1], weight.shape[2]
     total = 0.0
     for tap in range(taps):
@@ -63,7 +64,8 @@ def convolved(values, weight, dilation):
 
 
 def interpolated(frames, steps, hop):
-    """Frames, one every ``hop`` steps, at each step: linear between two, and the last one is held."""
+    """Frames, one every ``hop`` steps, interpolated at each step: linear between two frames, and the last one is
+    held."""
     at = np.arange(steps)
     first, part = at // hop, (at % hop / hop)[:, None]
     after = np.minimum(first + 1, frames.shape[1] - 1)
@@ -72,9 +74,9 @@ def interpolated(frames, steps, hop):
 
 @dataclass(frozen=True)
 class CausalTransform:
-    """``x_t = map(z_t)`` with parameters from the steps before t on the side that the network reads.
+    """The transform ``x_t = map(z_t)``, with parameters from the steps before t on the side that the network reads.
 
-    Values are ``(rows, T, channels)``; log-derivatives ``(rows, T)``, of the direction called.
+    Values are ``(rows, T, channels)``; log-derivatives ``(rows, T)`` are those of the direction called.
     """
 
     network: CausalNetwork
@@ -98,14 +100,14 @@ class CausalTransform:
         if self.reads != side:  # the network sees the given side
             return self._apply(given, self.parameters(given, context, covariates), inverse)
         built, log_det = np.zeros_like(given), np.zeros(given.shape[:2])
-        for t in range(given.shape[1]):  # the whole network once a step
+        for t in range(given.shape[1]):  # the whole network runs once a step
             params = self.parameters(built[:, : t + 1], context, covariates)[:, t:]
             built[:, t : t + 1], log_det[:, t : t + 1] = self._apply(given[:, t : t + 1], params, inverse)
         return built, log_det
 
     def _apply(self, value, params, inverse):
         level, scale = 0.0, 1.0
-        if self.level:  # x = e^level map(z)
+        if self.level:  # with a level, x = e^level map(z)
             params, level = params[..., :-1], np.clip(params[..., -1], -13.0, 2.0)
             scale = np.exp(level)
         if inverse:
@@ -117,7 +119,8 @@ class CausalTransform:
 
 @dataclass(frozen=True)
 class LinearPrediction:
-    """x_t = sum over i of a_i x_{t-i} + z_t / g, each channel by itself, from reflection coefficients tanh(theta).
+    """The filter x_t = sum over i of a_i x_{t-i} + z_t / g of each channel by itself, from reflection coefficients
+    tanh(theta).
 
     The coefficients are those of the polynomial that the step-up recursion builds (Markel, Gray 1976), and g^2 is the
     variance of an autoregressive process of these coefficients whose residual has variance 1.
@@ -128,7 +131,7 @@ class LinearPrediction:
     def filters(self):
         for theta in np.asarray(self.theta, np.float64):
             k = np.tanh(theta)
-            polynomial = np.ones(1)  # 1 - sum a_i D^i
+            polynomial = np.ones(1)  # the polynomial 1 - sum a_i D^i
             for one in k:
                 grown = np.append(polynomial, 0.0)
                 polynomial = grown - one * grown[::-1]
@@ -158,7 +161,8 @@ class LinearPrediction:
 
 @dataclass(frozen=True)
 class CausalFlow(CausalTransform):
-    """Raw parameters are the context of a flow over the channels of a step, and not parameters of a map."""
+    """A transform whose raw parameters are the context of a flow over the channels of a step, instead of parameters of
+    a map."""
 
     inner: object = None
 
@@ -173,7 +177,7 @@ class CausalFlow(CausalTransform):
 
 @dataclass(frozen=True)
 class PerStep:
-    """A transform of the channels, the same at each step."""
+    """A transform of the channels, which is the same at each step."""
 
     transform: object
 
@@ -192,7 +196,7 @@ class PerStep:
 
 @dataclass(frozen=True)
 class SequenceFlow:
-    """Transforms in the order latent to data over a base whose steps are independent."""
+    """A flow: transforms in the order latent to data, over a base whose steps are independent."""
 
     transforms: list
     base: object
@@ -212,9 +216,9 @@ class SequenceFlow:
         return value, log_det
 
     def log_prob_steps(self, x, context=None, covariates=None):
-        """``log p(x_t | x_<t)``, shape ``(rows, T)``.
+        """The log densities ``log p(x_t | x_<t)``, shape ``(rows, T)``.
 
-        Each step's latent values depend on those of the data up to that step, with a triangular Jacobian.
+        Each step's latent values depend on the data up to that step, with a triangular Jacobian.
         """
         z, log_det = self.to_latent(x, context, covariates)
         return self.base.log_prob(z.reshape(-1, z.shape[2])).reshape(z.shape[:2]) + log_det

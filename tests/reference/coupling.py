@@ -11,7 +11,7 @@ from .network import Network, with_context
 
 @dataclass(frozen=True)
 class Coupling:
-    """The ``passive`` coordinates stay and give the parameters of all others, in both directions."""
+    """A coupling whose ``passive`` coordinates stay, and determine the parameters of all others, in both directions."""
 
     network: Network
     features: int
@@ -22,7 +22,7 @@ class Coupling:
     formula: str = "to_data"
     bound: float | tuple[float, float] = 5.0
     min_bin: float = 1e-3
-    outputs: tuple[str, ...] | None = None  # by default the map's own order
+    outputs: tuple[str, ...] | None = None  # by default the map's order
     layout: str = "interleaved"
 
     def forward(self, z, context=None):

@@ -1,10 +1,10 @@
-"""Vector-Jacobian products by central differences, the yardstick of every gradient.
+"""Vector-Jacobian products by central differences, with which all gradients are compared.
 
-``function(*arrays)`` returns a tuple of arrays whose first axis is that of the rows, and ``cotangents`` has one array
-for each of them, or None for zero. The function is each row's sum of cotangents times results.
+``function(*arrays)`` returns a tuple of arrays whose first axis is that of the rows, and ``cotangents`` has an array
+for each array of the tuple, or None for zero. The derivative is that of each row's sum of cotangents times results.
 
-A step h makes an error of h^2 times a third derivative and, by rounding, of eps / h times a value. Where both are of
-order one, h = eps^(1/3) is best and leaves an error of order eps^(2/3) = 4e-11.
+A step h makes an error of h^2 times a third derivative and, by rounding, of eps / h times a value. Where both the
+derivative and the value are of order one, h = eps^(1/3) is best and leaves an error of order eps^(2/3) = 4e-11.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ STEP = float(np.finfo(np.float64).eps ** (1.0 / 3.0))
 
 
 def along(function, arrays, directions, cotangents, step=STEP):
-    """``(rows,)``: the derivative of each row's sum when all arrays move along their directions at once."""
+    """The derivative, shape ``(rows,)``, of each row's sum when all arrays move along their directions at once."""
     arrays = [np.asarray(array, np.float64) for array in arrays]
 
     def moved(by):
@@ -29,10 +29,10 @@ def along(function, arrays, directions, cotangents, step=STEP):
 
 
 def row_gradient(function, array, cotangents, step=STEP, beside=None):
-    """The gradient for one array whose rows are those of the results: no row of it has a part in another's result.
+    """The gradient by an array whose rows are those of the results: no row of the array changes another row's result.
 
-    So all that is to be moved goes through one call, as further rows; ``beside`` has rows that go with those of the
-    array, ``function(array, beside)``.
+    All moved rows therefore go through one call, as further rows; ``beside`` has rows that go with those of the array,
+    ``function(array, beside)``.
     """
     array = np.asarray(array, np.float64)
     rows, places = len(array), int(np.prod(array.shape[1:]))
@@ -49,7 +49,7 @@ def row_gradient(function, array, cotangents, step=STEP, beside=None):
 
 
 def gradient(function, arrays, cotangents, step=STEP):
-    """The gradients by arrays that all rows share, one parameter at a time."""
+    """The gradients by arrays that all rows share, by moving one parameter at a time."""
     directions = [np.zeros(np.shape(array)) for array in arrays]
     gradients = [np.zeros(np.shape(array)) for array in arrays]
     for direction, result in zip(directions, gradients, strict=True):

@@ -1,4 +1,4 @@
-"""The map of eq. 25, a line that bends, from raw parameters, and its inverse, the solution of a quadratic equation."""
+"""The map of eq. 25, a line with a bend, from raw parameters, and its inverse, the solution of a quadratic equation."""
 
 import numpy as np
 
@@ -8,18 +8,18 @@ NAMES = ("stretch", "shift", "bend", "center", "width")
 
 
 def dual_ascent(value, params, options, inverse):
-    """``a x + b + a γ r`` with ``r = sqrt(ε² + (x - center)²)``; eq. 25 with a = 1 - σ, aγ for γ."""
+    """The map ``a x + b + a γ r`` with ``r = sqrt(ε² + (x - center)²)``: eq. 25 with a = 1 - σ, and aγ for γ."""
     stretch, shift, bend, center, width = np.moveaxis(params, -1, 0)
     log_a = stretch / (1.0 + np.abs(stretch) / np.log(1.0 / options.slope))
     gamma = (1.0 - options.slope) * bend / np.hypot(1.0, bend)
     epsilon = positive(width)
     x = value
     if inverse:
-        # w + γ sqrt(ε² + w²) = t, from the end that does not cancel.
+        # The inverse solves w + γ sqrt(ε² + w²) = t, by the form of the root in which nothing cancels.
         t = (value - shift) * np.exp(-log_a) - center
         rest = (1.0 - gamma) * (1.0 + gamma)
         root = np.hypot(t, epsilon * np.sqrt(rest))
-        with np.errstate(all="ignore"):  # of the side that is not chosen
+        with np.errstate(all="ignore"):  # warnings of the side that is not chosen
             bent = np.abs(gamma) * epsilon
             near = (t - bent) * ((t + bent) / (t + gamma * root))
             x = np.where(gamma * t > 0, near, (t - gamma * root) / rest) + center

@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Flow:
-    """Transforms in the order latent to data; log-determinants of a composition add (eq. 26-27)."""
+    """A flow: transforms in the order latent to data; log-determinants of a composition add (eq. 26-27)."""
 
     transforms: Sequence[Any]
     base: Any
@@ -31,6 +31,6 @@ class Flow:
         return value, log_det
 
     def log_prob(self, x, context=None):
-        """Change of variables: ``log p(x) = log p_base(z(x)) + log |dz/dx|`` (eq. 27)."""
+        """The log density by a change of variables: ``log p(x) = log p_base(z(x)) + log |dz/dx|`` (eq. 27)."""
         z, log_det = self.to_latent(x, context)
         return self.base.log_prob(z) + log_det

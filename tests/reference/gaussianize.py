@@ -1,4 +1,4 @@
-"""Fixed marginal splines: a rational quadratic function through given points, straight beyond them."""
+"""Fixed marginal splines: a rational quadratic function through given points, with straight lines beyond them."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from .rq_spline import evaluate, find_bin
 
 @dataclass(frozen=True)
 class Gaussianize:
-    """``data`` and ``slopes``: (features, knots); ``latent``: (knots,)."""
+    """A spline for each column: ``data`` and ``slopes`` are (features, knots), ``latent`` is (knots,)."""
 
     data: np.ndarray
     latent: np.ndarray

@@ -1,4 +1,4 @@
-"""Jacobians by central differences, the yardstick of every log-determinant (eq. 26)."""
+"""Jacobians by central differences, with which all log-determinants (eq. 26) are compared."""
 
 import numpy as np
 
@@ -12,5 +12,5 @@ def jacobian(function, point, step=1e-5):
 
 
 def log_det_by_differences(function, points, step=1e-5):
-    """``log |det|`` of the Jacobian of ``function`` at each row of ``points``."""
+    """The values ``log |det|`` of the Jacobian of ``function`` at each row of ``points``."""
     return np.array([np.linalg.slogdet(jacobian(function, point, step))[1] for point in points])

@@ -1,4 +1,4 @@
-"""A linear map by triangular factors: one matrix, and the solution of its equations."""
+"""A linear map by triangular factors: a product with a matrix, and the solution of linear equations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Linear:
-    """Forward: ``x_i = s_i y_order[i] + shift_i`` with ``y = L D U z``; L and U have ones on their diagonals."""
+    """The map ``x_i = s_i y_order[i] + shift_i`` with ``y = L D U z`` forward; L and U have ones on their diagonals."""
 
     upper: np.ndarray
     log_diagonal: np.ndarray

@@ -8,12 +8,13 @@ NAMES = ("weight", "mean", "log_scale")
 
 
 def count(bins):
-    """Numbers of each parameter of one coordinate."""
+    """The number of values of each parameter of one coordinate."""
     return dict.fromkeys(NAMES, bins)
 
 
 def logistic_mixture(value, params, options, inverse):
-    """Data to latent is ``logit F(x)``; latent to data is found by bisection, to the last bit of float64."""
+    """The map whose data to latent direction is ``logit F(x)``; bisection finds its inverse, to the last bit of
+    float64."""
     weight, mean, raw = np.split(params, 3, axis=-1)
     log_scale = LOG_SCALES["soft_clamp"](raw, options.slope)
     weight = weight - np.logaddexp.reduce(weight, axis=-1, keepdims=True)
@@ -30,17 +31,18 @@ def _logit(x, weight, mean, log_scale):
 
 
 def _sides(x, weight, mean, log_scale):
-    """Logarithms of F and of 1 - F, and those of both for each component."""
+    """The logarithms of F and of 1 - F, and those of both for each component."""
     with np.errstate(under="ignore", over="ignore"):
         u = (x[..., None] - mean) * np.exp(-log_scale)
-        left, right = -np.logaddexp(0.0, -u), -np.logaddexp(0.0, u)  # of sigmoid(u) and sigmoid(-u)
+        left, right = -np.logaddexp(0.0, -u), -np.logaddexp(0.0, u)  # logarithms of sigmoid(u) and sigmoid(-u)
         return *(np.logaddexp.reduce(weight + side, axis=-1) for side in (left, right)), left, right
 
 
 def _root(z, weight, mean, log_scale):
-    """Halve the interval of each value until it stays constant, or 200 times.
+    """The root of each value, by halving an interval until it stays constant, or 200 times.
 
-    Below z = 0 ``log F`` is compared, above ``log (1 - F)``: the same of the mixture with both signs changed.
+    Below z = 0 ``log F`` is compared, and above ``log (1 - F)``, which is ``log F`` of the mixture with all signs
+    reversed.
     """
     places = mean + np.exp(log_scale) * z[..., None]  # roots of the components
     sign = np.where(z < 0, 1.0, -1.0)

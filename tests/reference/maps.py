@@ -1,4 +1,4 @@
-"""Maps: invertible functions of one coordinate, one function each, and the coupling kernels that apply them."""
+"""Maps: invertible functions of one coordinate, each as a Python function, and the coupling kernels that apply them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from .scales import LOG_SCALES
 
 
 class Options(NamedTuple):
-    """Settings of a map, beside its parameters."""
+    """The settings of a map, besides its parameters."""
 
     scale: str = "soft_clamp"
     slope: float = 1e-3
@@ -27,8 +27,8 @@ class Options(NamedTuple):
 class Map(NamedTuple):
     """A map's named parameters, in the order of the last axis of ``params``, and the map itself.
 
-    A name stands for one number; ``numbers`` tells where it stands for several, one or so for each bin. ``depth`` is
-    how long its arithmetic is beside that of an affine map: the allowed error is multiplied by that.
+    A parameter is a single value, unless ``numbers`` gives its number of values from that of bins. ``depth`` is the
+    length of the map's arithmetic relative to that of an affine map: the allowed error is multiplied by it.
     """
 
     parameters: tuple[str, ...]
@@ -42,7 +42,7 @@ class Map(NamedTuple):
         return self.numbers is not None
 
     def sizes(self, bins=8):
-        """Numbers of each named parameter of one coordinate."""
+        """The number of values of each named parameter of one coordinate."""
         return dict.fromkeys(self.parameters, 1) if self.numbers is None else self.numbers(bins)
 
     def count(self, bins=8):
@@ -55,7 +55,7 @@ class Map(NamedTuple):
 
 
 def affine(value, params, options, inverse):
-    """``shift + scale value``, and back ``(value - shift) / scale`` (eq. 35-36 for one coordinate)."""
+    """The map ``shift + scale value``, and its inverse ``(value - shift) / scale`` (eq. 35-36 for one coordinate)."""
     shift, log_s = params[..., 0], options.log_scale(params[..., 1])
     if inverse:
         return (value - shift) * np.exp(-log_s), -log_s
@@ -63,15 +63,15 @@ def affine(value, params, options, inverse):
 
 
 def additive(value, params, options, inverse):
-    """``shift + value``, and back: the affine map of scale one."""
+    """The map ``shift + value``, and its inverse: the affine map of scale one."""
     shift = params[..., 0]
     return (value - shift if inverse else value + shift), np.zeros_like(value)
 
 
 def spline_of(ends, tails, derivatives):
-    """A spline with least sizes of bins, and a number of derivatives beyond that of bins."""
+    """A spline with least sizes of bins, and this number of derivatives beyond that of bins."""
     apply, numbers = additive_splines.additive_spline(ends, tails), additive_splines.counts(derivatives)
-    # Bins may be a thousandth of the interval, at whose scale their ends are rounded.
+    # A bin may be a thousandth of the interval, at whose scale the ends of bins are rounded.
     return Map(("width", "height", "derivative"), apply, numbers, depth=16)
 
 
@@ -80,7 +80,7 @@ MAPS = {
     "additive": Map(("shift",), additive),
     "rq_spline": Map(
         ("width", "height", "derivative"), spline.rq_spline, spline.count, depth=8
-    ),  # softmax, knots, quotients
+    ),  # the map has a softmax, sums of knots, and quotients
     "rq_spline_nflows": spline_of("one", "identity", -1),
     "rq_spline_free": spline_of("free", "linear", 1),
     "rq_spline_flowjax": spline_of("free", "identity", 1),
@@ -92,10 +92,10 @@ MAPS = {
 
 
 def arrange(out, active, map, outputs=None, layout="interleaved"):
-    """A network's outputs as ``(rows, active, n_params)``, parameters in the map's own order.
+    """A network's outputs as ``(rows, active, n_params)``, with parameters in the map's order.
 
-    ``outputs`` is the order in which the network names them. Interleaved: coordinate by coordinate, all of its numbers;
-    blocked: name by name, all coordinates' numbers of that name.
+    ``outputs`` is the order in which the network names them. The layout "interleaved" lists all values of a coordinate,
+    then those of the next coordinate; "blocked" lists all coordinates' values of a name, then those of the next name.
     """
     rows, outputs = len(out), outputs or MAPS[map].parameters
     sizes = MAPS[map].sizes(MAPS[map].bins(out.shape[1] // active))
@@ -116,10 +116,10 @@ def apply_map(value, params, map="affine", scale="soft_clamp", slope=1e-3, inver
 
 
 def coupling_forward(z, params, map="affine", scale="soft_clamp", slope=1e-3, *, bound=5.0, min_bin=1e-3):
-    """Latent to data, given each coordinate's parameters ``(rows, active, n_params)`` (eq. 35)."""
+    """Map latent to data, given each coordinate's parameters ``(rows, active, n_params)`` (eq. 35)."""
     return apply_map(z, params, map, scale, slope, bound=bound, min_bin=min_bin)
 
 
 def coupling_inverse(x, params, map="affine", scale="soft_clamp", slope=1e-3, *, bound=5.0, min_bin=1e-3):
-    """Data to latent (eq. 36, with the brackets it needs: ``(x - shift) / scale``)."""
+    """Map data to latent (eq. 36, with the brackets that the equation lacks: ``(x - shift) / scale``)."""
     return apply_map(x, params, map, scale, slope, inverse=True, bound=bound, min_bin=min_bin)

@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Mixture:
-    """Σ weight · density, and by how much the logarithms of the densities differ."""
+    """The density Σ weight · density, and the spread of the logarithms of its densities."""
 
     members: Sequence[Any]
     weights: Any

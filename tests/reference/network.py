@@ -9,7 +9,7 @@ from .activations import ACTIVATIONS
 
 @dataclass(frozen=True)
 class Hidden:
-    """The options of a hidden layer beside its product: see ``Network``."""
+    """The options of a hidden layer besides its product; `Network` describes them."""
 
     activation: str = "relu"
     adds: int | None = None
@@ -19,9 +19,10 @@ class Hidden:
 
 @dataclass(frozen=True)
 class Network:
-    """Dense weights ``(out, in)``, biases ``(out,)`` and masks, a list of each; the last layer has no activation.
+    """A network: dense weights ``(out, in)``, biases ``(out,)`` and masks, a list of each; the last layer has no
+    activation.
 
-    ``hidden`` describes each hidden layer, where not all are alike: its product is added to, or multiplied by, the
+    ``hidden`` describes each hidden layer, where layers differ: the layer's product is added to, or multiplied by, the
     activated product of the context alone (the last ``context`` columns of the inputs; ``joins`` has the weights and
     biases, in order); then the sum of an earlier layer, before its activation, is added. ``factors`` multiply the
     values of each hidden layer, as dropout does.
@@ -60,7 +61,7 @@ class Network:
 def reads(masks, adds=None):
     """The inputs on which each output can depend: ``(outputs, inputs)`` of booleans, by following the masks.
 
-    ``adds``: for each hidden layer the one whose sums are added to its own, or None.
+    ``adds``: for each hidden layer the layer whose sums are added to its sums, or None.
     """
     reached = []
     for layer, mask in enumerate(masks):
@@ -72,7 +73,7 @@ def reads(masks, adds=None):
 
 
 def with_context(values, context):
-    """Columns of the first layer: features, then context; one row of context serves all rows."""
+    """The columns of the first layer: features, then context; one row of context serves all rows."""
     if context is None:
         return values
     context = np.atleast_2d(np.asarray(context, np.float64))

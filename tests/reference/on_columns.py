@@ -1,4 +1,4 @@
-"""A transform of some columns: the others stay as they are."""
+"""A transform of some columns, which leaves all others unchanged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Permutation:
-    """Forward: ``x_i = z_order[i]``."""
+    """The permutation ``x_i = z_order[i]`` forward."""
 
     order: Sequence[int]
 

@@ -12,7 +12,8 @@ from .vector import bisect, parameters
 def log_det(features, r, alpha, end):
     """The logarithm of ``(1 + beta h)^(features - 1) (1 + beta h + beta h' r)``, where ``beta = end - alpha``.
 
-    As sums of positive terms, since ``1 + beta h = (end + r) h`` and ``beta h + beta h' r = alpha beta h^2``.
+    The determinant is a product of sums of positive terms, because ``1 + beta h = (end + r) h`` and ``beta h + beta h'
+    r = alpha beta h^2``.
     """
     along = (r * (r + 2.0 * alpha) + alpha * end) / (alpha + r) ** 2
     return (features - 1) * np.log((end + r) / (alpha + r)) + np.log(along)
@@ -23,14 +24,16 @@ class Radial:
     params: Any  # an array, or a network of the context
 
     def forward(self, z, context=None):
-        """``x = z + beta h (z - center)`` with ``h = 1 / (alpha + r)`` and ``r`` the distance from the center."""
+        """The value ``x = z + beta h (z - center)`` with ``h = 1 / (alpha + r)``, where ``r`` is the distance from the
+        center."""
         z = np.asarray(z, np.float64)
         center, alpha, end = self._split(z, context)
         r = np.linalg.norm(z - center, axis=1)
         return z + ((end - alpha) / (alpha + r))[:, None] * (z - center), log_det(z.shape[1], r, alpha, end)
 
     def inverse(self, x, context=None):
-        """By bisection for the distance ``r`` of ``z``: that of ``x`` is ``r (end + r) / (alpha + r)``."""
+        """The inverse by bisection for the distance ``r`` of ``z``: the distance of ``x`` is ``r (end + r) / (alpha +
+        r)``."""
         x = np.asarray(x, np.float64)
         center, alpha, end = self._split(x, context)
         distance = np.linalg.norm(x - center, axis=1)

@@ -6,7 +6,7 @@ _MULTIPLIERS, _WEYL, _MASK = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85),
 
 
 def philox_block(counter, key):
-    """Four words from four words and two."""
+    """The four random words for four words of a counter and two words of a key."""
     c, k = [int(word) for word in counter], [int(word) for word in key]
     for _ in range(10):
         a, b = _MULTIPLIERS[0] * c[0], _MULTIPLIERS[1] * c[2]
@@ -16,7 +16,7 @@ def philox_block(counter, key):
 
 
 def philox(seed, rows, first, n, stream):
-    """``(rows, n)`` words: ``n`` of them from index ``first`` on, four to a block, of each row in a stream."""
+    """The random words ``(rows, n)`` of rows in a stream: ``n`` words from index ``first`` on, four to a block."""
     key = (seed & _MASK, seed >> 32)
     words = np.empty((len(rows), n), np.uint64)
     for i, row in enumerate(map(int, rows)):

@@ -23,7 +23,8 @@ def count(bins):
 
 
 def spline_knots(params, slope=1e-3, bound=5.0):
-    """``(x, y, derivatives)`` at the ``bins + 1`` knots of each spline, from raw parameters ``(..., 3 bins - 1)``."""
+    """The ``(x, y, derivatives)`` at the ``bins + 1`` knots of each spline, from raw parameters ``(..., 3 bins -
+    1)``."""
     params = np.asarray(params, np.float64)
     bins = (params.shape[-1] + 1) // 3
     widths, heights, derivatives = np.split(params, [bins, 2 * bins], axis=-1)
@@ -34,7 +35,7 @@ def spline_knots(params, slope=1e-3, bound=5.0):
 
 
 def _edges(raw, limit, bound):
-    """Shares of the interval by a softmax, added up from its lower end; the two ends are exact."""
+    """The edges of bins: shares of the interval by a softmax, added up from its lower end; both ends are exact."""
     limited = raw / (1.0 + np.abs(2.0 * raw) / limit)
     shares = np.exp(limited - limited.max(axis=-1, keepdims=True))
     shares = shares / shares.sum(axis=-1, keepdims=True)
@@ -44,12 +45,12 @@ def _edges(raw, limit, bound):
 
 
 def spline_bin(value, params, slope=1e-3, bound=5.0, inverse=False):
-    """The bin of each value, and whether the value is inside the spline's interval at all."""
+    """The bin of each value, and whether the value is inside the spline's interval."""
     return find_bin(value, *spline_knots(params, slope, bound), inverse), (value >= -bound) & (value <= bound)
 
 
 def find_bin(value, x, y, derivatives, inverse=False):
-    """The bin of each value among the knots of its side; the first or the last one of those outside."""
+    """The bin of each value among the knots of its side; the first or the last bin for values outside."""
     bins = x.shape[-1] - 1
     below = np.asarray(value)[..., None] >= (y if inverse else x)
     index = np.clip(below.sum(axis=-1) - 1, 0, bins - 1)[..., None]
@@ -61,14 +62,15 @@ def find_bin(value, x, y, derivatives, inverse=False):
 
 
 def rq_spline(value, params, options, inverse):
-    """Within the interval the spline, the identity outside."""
+    """The map that is the spline within the interval, and the identity outside."""
     found, inside = spline_bin(value, params, options.slope, options.bound, inverse)
     result, log_derivative = evaluate(found, np.where(inside, value, found.y if inverse else found.x), inverse)
     return np.where(inside, result, value), np.where(inside, log_derivative, 0.0)
 
 
 def evaluate(found, given, inverse):
-    """Equations 4 and 5 of the paper; the inverse solves equation 6 from the nearer end of the bin."""
+    """The value and log-derivative by equations 4 and 5 of the paper; the inverse solves equation 6 from the nearer end
+    of the bin."""
     x, y, width, height, d0, d1 = found
     steep = height / width
     if inverse:
@@ -91,5 +93,5 @@ def _solve(up, height, steep, d0, d1):
     bend = d0 + d1 - 2.0 * steep
     a, b, c = height * (steep - d0) + up * bend, height * d0 - up * bend, -steep * up
     root = np.sqrt(np.maximum(b * b - 4.0 * a * c, 0.0))
-    with np.errstate(divide="ignore", invalid="ignore"):  # of the side that is not chosen
+    with np.errstate(divide="ignore", invalid="ignore"):  # warnings of the side that is not chosen
         return np.where(b >= 0.0, 2.0 * c / (-b - root), (root - b) / (2.0 * a))

@@ -1,4 +1,4 @@
-"""How a raw network output becomes the logarithm of a scale."""
+"""Maps from a raw network output to the logarithm of a scale."""
 
 import math
 
@@ -8,7 +8,7 @@ from .activations import sigmoid, softplus
 
 
 def soft_clamp(raw, slope):
-    """``raw / (1 + |raw| / log(1/slope))``: the scale stays between ``slope`` and ``1/slope``."""
+    """The logarithm ``raw / (1 + |raw| / log(1/slope))``: the scale stays between ``slope`` and ``1/slope``."""
     return raw / (1.0 + np.abs(raw) / math.log(1.0 / slope))
 
 

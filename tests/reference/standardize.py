@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Standardize:
-    """Inverse: ``z = (x - mean) / std``, so that data become of order one."""
+    """The map whose inverse is ``z = (x - mean) / std``, so that data become of order one."""
 
     mean: np.ndarray
     std: np.ndarray

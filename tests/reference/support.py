@@ -1,4 +1,5 @@
-"""Maps from unbounded values to a column's: e^y from a bound; between two bounds the logistic function or a line."""
+"""Maps from unbounded values to a column's interval: e^y from one bound; between two, the logistic function or a
+line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +9,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Support:
-    """``bounds``: for each column (low, high), with None for no bound, or None; ``periodic``: one period, or None.
+    """A map to supports: ``bounds`` has (low, high) for each column, with None for no bound, or None; ``periodic`` a
+    period, or None.
 
-    ``linear``: whether [-1, 1] goes to an interval by a line.
+    ``linear``: whether a line maps [-1, 1] to an interval.
     """
 
     bounds: Sequence

@@ -8,7 +8,7 @@ from readers import reader, whole_reader  # noqa: F401
 
 
 def pytest_collection_modifyitems(config, items):
-    """Run no other tests than those of the header's results where it is compiled to WebAssembly."""
+    """Run only tests of the header's results where the header is compiled to WebAssembly."""
     if not web_runtime.compiler():
         return
     here = Path(__file__).parent
@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def runtime(tmp_path_factory):
-    """The header, compiled once."""
+    """The functions of the header, compiled once."""
     if runtime_library.compiler() is None and not web_runtime.compiler():
         pytest.skip("no C++ compiler")
     return runtime_library.shared_library(tmp_path_factory)

@@ -1,4 +1,4 @@
-// The header behind plain functions, so that Python's tests call it. Every error comes back as a text.
+// The header behind plain functions, which Python's tests call. Every error is returned as a text.
 #include <clocale>
 #include <optional>
 #include <string>
@@ -61,7 +61,7 @@ struct Streams {
     }
 };
 
-// Steps, and results, are float on the way if `narrow`.
+// Pushes steps; if `narrow`, the flow takes and returns float, and steps and results are converted.
 template <class T>
 void push(headrace::Stream<T>& stream, bool narrow, const double* x, std::size_t n, std::size_t steps, double* log_prob,
           double* z) {
@@ -93,7 +93,7 @@ bool guarded(char* message, std::size_t room, const F& call) {
 
 extern "C" {
 
-// From a file, or from bytes where there is no path; null with a message where that failed.
+// Opens a flow from a file, or from bytes where the path is null; returns null, with a message, where this failed.
 void* open_flow(bool wide, const char* path, const void* bytes, std::size_t size, char* message, std::size_t room) {
     std::unique_ptr<Either> flow;
     const auto make = [&](auto zero) {
@@ -111,12 +111,12 @@ void* open_flow(bool wide, const char* path, const void* bytes, std::size_t size
     return done ? flow.release() : nullptr;
 }
 
-// A number as a file has it, in a program whose locale writes commas: by from_chars, or by its replacement.
+// Reads a number of a file in a program whose locale writes commas: by from_chars, or by its replacement.
 bool read_number(const char* text, bool by_stream, double* value) {
     struct Comma : std::numpunct<char> {
         char do_decimal_point() const override { return ','; }
     };
-    const std::string of_c = std::setlocale(LC_ALL, nullptr);  // which a named locale replaces, for all of the process
+    const std::string of_c = std::setlocale(LC_ALL, nullptr);  // a named locale replaces it for the whole process
     const std::locale before = std::locale::global(std::locale(std::locale::classic(), new Comma));
     const char* const end = text + std::strlen(text);
     const bool done = by_stream ? headrace::detail::read_real<double, false>(text, end, *value)
@@ -130,7 +130,7 @@ void close_flow(void* flow) {
     delete static_cast<Either*>(flow);
 }
 
-// `narrow`: rows, context and results are float on the way, in a flow of float.
+// Runs a verb; if `narrow`, rows, context and results are converted to float, for a flow of float.
 bool run_flow(const void* flow, int verb, bool narrow, const double* given, std::size_t rows, const double* context,
               std::size_t context_rows, std::uint64_t seed, std::uint64_t first_row, double* value, double* per_row,
               char* message, std::size_t room) {
@@ -168,7 +168,7 @@ void* open_sequences(bool wide, const char* path, const void* bytes, std::size_t
 void close_sequences(void* flow) {
     delete static_cast<Sequences*>(flow);
 }
-// Features, context, covariates, hop, whether it has a density, field.
+// Writes the facts of a flow: features, context, covariates, hop, whether it has a density, field.
 bool facts_of_sequences(const void* flow, double* facts) {
     const auto write = [&](const auto& own) {
         const double all[] = {double(own.features()), double(own.context()),     double(own.covariates()),
@@ -226,7 +226,7 @@ bool extend_stream(void* stream, const double* covariates, std::size_t frames, s
         static_cast<Streams*>(stream)->with([&](auto& own) { own.extend(covariates, frames, of_rows); });
     });
 }
-// The state goes to `numbers`, if there is room for all of it; position and size go to `facts`.
+// Writes the state to `numbers`, if the whole state fits, and its position and size to `facts`.
 bool stream_state(void* stream, double* numbers, std::size_t n, double* facts) {
     static_cast<Streams*>(stream)->with([&](auto& own) {
         const auto state = own.state();

@@ -1,4 +1,4 @@
-"""Other readers of a file beside 50 digits: header, graphs of ONNX and plain PyTorch err little more than the core."""
+"""Other readers of a file compared with 50 digits: the header, ONNX and plain PyTorch err little more than the core."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from readers import REFUSED
 
 pytestmark = pytest.mark.programs
 
-MOST = {"header": 10.0, "plain": 60.0, "onnx": 100.0}  # over one unit more than the core's error, value by value
+MOST = {"header": 10.0, "plain": 60.0, "onnx": 100.0}  # limits over one unit more than the core's error, value by value
 
 
 def test_no_reader_errs_by_much_more_than_the_core(whole_reader):
@@ -25,6 +25,7 @@ def test_no_reader_errs_by_much_more_than_the_core(whole_reader):
             continue
         errors = case.errors([one.reshape(-1) for one in results], least=1.0)
         if reader.name == "onnx" and case.name == "rq_spline_circular to_data":
-            errors[np.abs(np.tile(case.x[:, 0], 2)) == 5] = 0.0  # the period ends in a bin of a thousandth of it
+            # The period ends in a bin of a thousandth of its length.
+            errors[np.abs(np.tile(case.x[:, 0], 2)) == 5] = 0.0
         assert (errors <= MOST[reader.name] * (1.0 + limit)).all(), case.name
         assert np.median(errors) <= 2.0, case.name

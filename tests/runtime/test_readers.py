@@ -1,4 +1,4 @@
-"""Readers of files outside of the core compute what the core computes."""
+"""Readers of files without the core have the core's results."""
 
 import numpy as np
 import pytest
@@ -90,7 +90,7 @@ def test_data_far_from_zero_keep_the_digits_of_their_dtype(whole_reader):
 @pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_units_whose_sums_overflow_have_the_results_of_the_core(whole_reader, activation, sign):
-    # PyTorch's own functions of units may differ where a sum overflows.
+    # PyTorch's activation functions may differ where a sum overflows.
     differs = whole_reader.name == "plain" and activation in ("gelu", "gelu_tanh", "silu")
     if whole_reader.dtype == "float32" and not differs:
         overflow_cases.check_units(activation, sign, lambda flow: lambda x: whole_reader.to_latent(flow, x))
@@ -107,7 +107,7 @@ def test_parameters_that_overflow_spoil_a_row_outside_of_the_interval_too(whole_
 
 @pytest.mark.parametrize("context", [0, 1])
 def test_rows_on_a_bound_or_beyond_have_no_density(whole_reader, context):
-    """Bounds hold behind permutations, too, and with a context that is not finite."""
+    """Bounds hold even behind permutations, and with a context that is not finite."""
     dtype = np.dtype(whole_reader.dtype).type
     coupling = hr.transforms.Coupling(4, [0], (5,), context=context, dtype=dtype)
     orders = [2, 0, 3, 1], [1, 3, 0, 2]
@@ -165,7 +165,7 @@ def test_no_rounding_leads_off_a_uniform_base(whole_reader, map):
     assert np.isfinite(want).all()
     assert np.isfinite(got).all()
     if map == "affine":
-        np.testing.assert_allclose(got, want, atol=0.05)  # steep places near the edge
+        np.testing.assert_allclose(got, want, atol=0.05)  # the map is steep near the edge
 
 
 def test_no_row_comes_out_on_a_bound(whole_reader):
@@ -200,7 +200,7 @@ def test_periods_wrap(whole_reader):
 
 
 def test_data_far_from_zero_keep_their_distance_to_a_bound(whole_reader):
-    """Bound and mean are both subtracted in float64, without rounding to float32 in between."""
+    """The bound and the mean are both subtracted in float64, without rounding to float32 in between."""
     flow = hr.Flow(
         [hr.transforms.Standardize([20.0], [1e-6]), hr.transforms.Support([(-1e9, None)])], dtype=whole_reader.dtype
     )

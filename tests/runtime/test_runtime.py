@@ -1,4 +1,4 @@
-"""headrace.hpp: results from files in C++ are those of Python."""
+"""The header headrace.hpp: results from files in C++ agree with those of Python."""
 
 import json
 import subprocess
@@ -21,12 +21,12 @@ every_example = pytest.mark.parametrize("name", file_cases.EXAMPLES)
 
 
 def magnitude_of(*arrays):
-    """The magnitudes of terms in sums of rows, as in the tests of files."""
+    """The magnitude of terms in sums of rows, as in the tests of files."""
     return max([1.0, *(np.square(a).max(initial=0.0) for a in arrays)])
 
 
 def assert_alike(runtime, module, source, dtype):
-    """Compare every verb, in the flow's own precision."""
+    """Compare the results of every verb, in the flow's precision."""
     loaded = runtime.load(source, dtype)
     x, context = file_cases.inputs_of(module)
     if isinstance(module, hr.Ensemble):
@@ -109,7 +109,7 @@ def test_files_of_every_version_have_their_recorded_results(runtime, path):
     loaded = runtime.load(path, dtype)
     x = np.array(expected["x"])
     context = None if expected["context"] is None else np.array(expected["context"])
-    if "spread" in expected:  # of an ensemble, whose members have no names in the header
+    if "spread" in expected:  # a result of an ensemble, whose members have no names in the header
         got, others = {}, {"spread", "z"}
     else:
         got, others = dict(zip(("z", "log_det"), loaded.to_latent(x, context), strict=True)), set()
@@ -126,7 +126,7 @@ def test_files_of_every_version_have_their_recorded_results(runtime, path):
 
 @every_example
 def test_single_files_in_double_have_more_digits(runtime, name):
-    """A float32 file computed in double agrees with the float64 flow of the same numbers."""
+    """A float32 file that is computed in double agrees with the float64 flow of equal parameters."""
     module = file_cases.EXAMPLES[name]("float32")
     if module.dtype is None or isinstance(module, hr.Ensemble):
         return
@@ -145,7 +145,7 @@ def test_single_files_in_double_have_more_digits(runtime, name):
 def test_rows_that_are_not_finite_or_overflow_spoil_only_themselves(runtime, name, dtype):
     module = file_cases.EXAMPLES[name](dtype)
     if isinstance(module, hr.Ensemble):
-        return  # members are flows, tested by themselves
+        return  # members of ensembles are flows, which are tested by themselves
     rows, context = file_cases.inputs_of(module)
     loaded = runtime.load(hr.to_bytes(module), rows.dtype)
     is_flow = isinstance(module, hr.Flow)
@@ -185,7 +185,7 @@ def test_rows_that_are_not_finite_or_overflow_spoil_only_themselves(runtime, nam
 @pytest.mark.parametrize("context", [0, 1])
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e-3, 3.0, 1e4])
 def test_hard_planar_transforms(runtime, scale, context, dtype):
-    """Where w·u is far below -1 most of u cancels, and the rest along w has to be that of the formula."""
+    """Where w·u is far below -1 most of u cancels, and the remainder along w has to be that of the formula."""
     w, u = scale * np.array([1.0, -0.5, 0.25]), np.array([0.3, -0.1, 0.2])
     x = 3.0 * cases.rows(50, 3, dtype, "planar")
     given = np.zeros((50, 1), dtype) if context else None
@@ -203,7 +203,7 @@ def test_hard_planar_transforms(runtime, scale, context, dtype):
             for got, core, want in zip(
                 getattr(loaded, verb)(x, given), getattr(t, own)(x, given), getattr(judge, own)(x, given), strict=True
             ):
-                error = np.abs(core - want).max()  # the core has an error, too, where the problem is ill-conditioned
+                error = np.abs(core - want).max()  # where the problem is ill-conditioned, the core has an error, too
                 least = cases.tolerance(dtype) * max(1.0, np.abs(want).max())
                 assert np.abs(got - want).max() <= max(8.0 * error, least), (along, verb)
 
@@ -257,7 +257,7 @@ def test_wrong_arguments_are_refused(runtime):
 )
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_products_in_bf16(runtime, make, precision):
-    """Results agree to rounding, except for a few rows of which a sum lies in the middle between two bf16 values."""
+    """Results agree up to rounding, except for a few rows in which a sum lies half way between two bf16 values."""
     flow = cases.randomise(make(), 0.2)
     loaded = runtime.load(hr.to_bytes(flow), precision)
     x, context = cases.rows(400, flow.features, "float32"), cases.rows(400, flow.context, "float32", "context")
@@ -287,7 +287,7 @@ def test_a_sample_is_a_function_of_seed_row_and_column(runtime, base, dtype):
     later = loaded.sample(3, 5, seed, first_row=37)[0]
     np.testing.assert_array_equal(later, loaded.sample(40, 5, seed)[0][37:])
     far = loaded.sample(2, 5, 0, first_row=2**32 - 1)[0]
-    assert (far[0] != far[1]).all()  # the upper half of a row's number counts
+    assert (far[0] != far[1]).all()  # the upper half of a row's index matters
     assert (far[1] != loaded.sample(1, 5, 0)[0][0]).all()
 
 
@@ -344,7 +344,8 @@ def program(tmp_path_factory):
     if runtime_library.compiler() is None:
         pytest.skip("no C++ compiler")
     source = ROOT / "runtime/example.cpp"
-    return runtime_library.compiled_once(tmp_path_factory, "headrace_score", source, "-O0")  # it scores few rows
+    # Compiled without optimisation, because it scores few rows.
+    return runtime_library.compiled_once(tmp_path_factory, "headrace_score", source, "-O0")
 
 
 def run(program, *arguments):

@@ -1,4 +1,5 @@
-"""headrace.hpp: columns with bounds and periods, bases with other tails, ensembles: cases beside the examples."""
+"""The header headrace.hpp: columns with bounds and periods, bases with other tails, and ensembles, besides the
+examples."""
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def test_bounds_without_a_network(runtime, linear, dtype):
 
 
 def test_a_support_elsewhere_has_nans_alone(runtime, dtype):
-    """A support that is not at the data end has NaN beyond its bounds, and no density of zero."""
+    """A support that is not at the data end gives NaN beyond its bounds, instead of a density of zero."""
     inner = hr.transforms.Support([(0.0, None), None])
     ends = [
         hr.transforms.Standardize([0.5, 0.0], [2.0, 1.0]),
@@ -65,13 +66,13 @@ def test_bases_have_the_samples_of_python(runtime, name, dtype):
     got, density = loaded.sample(300, 6, seed, dtype=dtype)
     np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
     eps = np.finfo(dtype).eps
-    # Angles near a quarter turn, and u near 1, keep only the last digits of a uniform number.
+    # Angles near a quarter turn, and u near 1, keep only the last digits of a uniform random value.
     np.testing.assert_allclose(got, want, rtol=256 * eps, atol=64 * eps)
     np.testing.assert_array_equal(loaded.sample(3, 6, seed, first_row=297, dtype=dtype)[0], got[297:])
     assert not np.isposinf(density).any()
     good = np.isfinite(density)
     want = flow.log_prob(loaded.sample(300, 6, seed, dtype=dtype)[0].astype(dtype))
-    # Far out, beyond 1e4 sqrt(df), the core takes log(1 + a^2) for 2 log a, which is 1e-8 less.
+    # For values beyond 1e4 sqrt(df) the core takes log(1 + a^2) for 2 log a, which is 1e-8 less.
     np.testing.assert_allclose(density[good], want[good], rtol=64 * eps, atol=max(256 * eps, 1e-8))
     assert good.sum() >= 290
 

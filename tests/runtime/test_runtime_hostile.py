@@ -1,4 +1,4 @@
-"""headrace.hpp refuses the files that Python refuses, and reads those that Python reads."""
+"""The header headrace.hpp refuses the files that Python refuses, and reads those that Python reads."""
 
 import copy
 import itertools
@@ -23,12 +23,13 @@ NAMES = (*RANDOM["SMALL"], "splines", "linear", "planar-context", "radial-contex
 NAMES += ("support-alone", "support", "periodic", "student-t", "student-t-fixed", "mixture", "mixture-fixed")
 NAMES += ("on-columns", "on-columns-alone", "periodic-maf", "periodic-dual-ascent")
 
-# Values that Python takes as numbers or defaults, and that no header of headrace has.
+# Refusals of values that Python accepts as numbers or defaults, and that no header of headrace has.
 STRICTER = ("expected numbers", "activation: expected one of", "outputs: expected a list, got null")
 
 
 def agree(runtime, data):
-    """Check that both read and run a file, or that both refuse it; return whether they read it."""
+    """Check that Python and the header both read and run a file, or that both refuse it; return whether they read
+    it."""
     try:
         module = files.from_bytes(data)
     except hr.FileFormatError:
@@ -130,7 +131,7 @@ def test_other_texts_than_json_are_refused(runtime, text):
 
 
 def test_a_header_in_any_form_of_json_is_read(runtime):
-    """JSON has escapes, blanks, pairs of surrogates and every form of a number here."""
+    """The JSON of the test has escapes, blanks, pairs of surrogates and every form of a number."""
     flow = hostile_files.unsealed(hr.transforms.Standardize([0.5], [2.0]))
     entries, header, tensors = hostile_files.unpack(flow)
     text = (

@@ -1,4 +1,4 @@
-"""headrace.hpp: streams of sequences have the results of Python's, up to rounding, in both precisions."""
+"""The header headrace.hpp: streams of sequences have the results of Python's, up to rounding, in both precisions."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ from runtime_library import ROOT, Refused
 pytestmark = pytest.mark.programs
 
 KEPT = sorted((ROOT / "tests" / "files").glob("*/sequences/*.safetensors"))
-DEPTH = 40  # as those of kept files
+DEPTH = 40  # the depth of the tolerance for kept files
 
 
 def made(runtime, name, dtype):
@@ -78,7 +78,7 @@ def test_files_of_every_version_have_their_recorded_results(runtime, path):
     )
     scores, z = loaded.stream(len(x), context, frames).push(x)
     if "prediction" in path.stem:
-        assert z.shape == x.shape  # the kept file is of a flow with a network beside it
+        assert z.shape == x.shape  # the kept file has a flow with a network beside the prediction
         return
     close(z, np.array(expected["z"], dtype))
     if scores is not None:

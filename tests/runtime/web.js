@@ -4,7 +4,7 @@ const readline = require("readline");
 
 make().then((library) => {
     const call = ({ name, returns, given }) => {
-        const memory = [];  // what is passed by its address, to be copied back and freed
+        const memory = [];  // memory that is passed by its address, to be copied back and freed
         const values = given.map(({ kind, value }) => {
             if (kind === "long") return BigInt(value);
             if (kind !== "bytes") return value;
@@ -24,6 +24,6 @@ make().then((library) => {
         });
         return { result: returns === "bool" ? Boolean(result) : result ?? null, back, seconds: (user + system) / 1e6 };
     };
-    // Only now: lines that come before somebody listens are lost.
+    // The reader starts only now, because lines that arrive before a listener are lost.
     readline.createInterface({ input: process.stdin }).on("line", (line) => process.stdout.write(JSON.stringify(call(JSON.parse(line))) + "\n"));
 });

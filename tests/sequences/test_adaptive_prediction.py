@@ -1,4 +1,5 @@
-"""Backward-adaptive linear prediction beside a reference from the conventions, its bits, gradients, files and draws."""
+"""Backward-adaptive linear prediction, compared with a reference by the conventions: bits, gradients, files and
+draws."""
 
 import math
 
@@ -22,7 +23,7 @@ SHORT = {"order": 6, "window": 50, "every": 7, "floor": 1e-3, "ceiling": 4.0, "s
 
 
 def signal(steps, *key):
-    """A resonance whose frequency and level change, with silence in it, shape (steps, 1)."""
+    """A resonance whose frequency and level change, with a span of silence, shape (steps, 1)."""
     noise = cases.rng("adaptive", steps, *key).standard_normal(steps)
     x, t = np.zeros(steps + 2), np.arange(steps)
     angle, level = 0.3 + 0.2 * np.sin(t / 300.0), np.exp(1.5 * np.sin(t / 170.0))
@@ -33,7 +34,8 @@ def signal(steps, *key):
 
 
 def reference(x, order, window, every, floor, ceiling, start, damping):
-    """z, log-derivatives and logarithms of running sizes of one column, from docs/conventions.md alone."""
+    """The residuals z, log-derivatives and logarithms of running sizes of one column, from docs/conventions.md
+    alone."""
     t = np.arange(window)
     shape = np.sin(np.pi / 2 * np.minimum((t + 0.5) / (0.85 * window), 1.0))
     falls = t > 0.93 * window
@@ -115,7 +117,7 @@ def test_bits_are_those_of_any_pieces_directions_and_streams(dtype, rows):
     at_once.push(x)
     for a, b, c in zip(*(one.state().values() for one in (pushed, at_once, pulled)), strict=True):
         assert_array_equal(a, b)
-        assert_allclose(a, c, rtol=1e-2, atol=1e-3)  # drawn steps are rounded once more
+        assert_allclose(a, c, rtol=1e-2, atol=1e-3)  # sampled steps are rounded once more
     assert_array_equal(flow.sample(rows, 120, seed=3), x[:, :120])
     assert_array_equal(flow.log_prob_steps(x[-1]), expected[-1])
     lists = flow.log_prob_steps([x[0], x[rows - 1, :77]])
@@ -143,7 +145,8 @@ def test_gradients_are_finite_differences(features):
     context, grad = cases.rng("context").standard_normal((2, 2)), cases.rng("grad").standard_normal((2, 60))
     wrt = ("inputs", "parameters", "context")
     found = flow.log_prob_vjp(x, grad, context, wrt=wrt)
-    assert_array_equal(flow.log_prob_vjp(x, grad, context, wrt=("parameters",))[0], found[1])  # without an inverse
+    # The gradient without that of the inputs needs no inverse.
+    assert_array_equal(flow.log_prob_vjp(x, grad, context, wrt=("parameters",))[0], found[1])
 
     def loss(x, parameters, context):
         return (grad * flow.log_prob_steps(x, context, parameters=parameters)).sum()
@@ -204,7 +207,7 @@ def test_a_fit_begins_with_the_size_of_first_residuals():
     quiet = [np.concatenate([np.full(40, 0.01), np.ones(400)])[:, None] * rng.standard_normal((440, 1)) for _ in "abcd"]
     found = hr.AdaptivePrediction().bounded(quiet, None)
     mean = np.mean([np.abs(x[:40]).mean() for x in quiet])
-    assert 3 * mean < found.start < 0.25  # four beginnings, and the mean of all steps, which is about 0.8
+    assert 3 * mean < found.start < 0.25  # the upper limit excludes the mean of all steps, which is about 0.8
     whole = hr.AdaptivePrediction().bounded([np.concatenate(quiet)[40:440]], None)
     assert 0.6 < whole.start < 1.0
     short = hr.AdaptivePrediction().bounded([x[:30] for x in quiet], None)
@@ -268,7 +271,7 @@ TRIED = {"epochs": 2, "batch_size": 4, "progress": False}
 
 @pytest.fixture
 def tries(monkeypatch):
-    """Let fits of short signals try an adaptive prediction, too."""
+    """Make fits of short signals try an adaptive prediction, too."""
     monkeypatch.setattr(sequence_fit, "LEAST_ADAPTIVE", 1000)
     monkeypatch.setattr(_marginals, "TRIED", 1)
 
@@ -288,17 +291,19 @@ def test_a_fit_takes_an_adaptive_prediction_where_held_out_steps_gain(tries, tmp
     assert type(plain.transforms[1]) is hr.LinearPrediction
     assert history.best_loss < other.best_loss
     held = [one[-history.held_out.get(i, 0) :] for i, one in enumerate(x)]
-    assert history.best_loss < np.log(np.concatenate(held).std()) + 1.42  # less than the loss of a Gaussian
+    # The loss is less than that of a normal density.
+    assert history.best_loss < np.log(np.concatenate(held).std()) + 1.42
     flow.save(tmp_path / "flow")
     assert_array_equal(hr.load(tmp_path / "flow").sample(2, 50, seed=1), flow.sample(2, 50, seed=1))
     more = flow.fit(x, **TRIED)
-    assert more.best_loss <= history.best_loss + 1e-6  # on the same steps, with the same bounds
+    # The second fit is judged on the steps and with the bounds of the first.
+    assert more.best_loss <= history.best_loss + 1e-6
     assert flow.transforms[1].floor == prediction.floor
 
 
 def test_a_fit_leaves_a_flow_whose_held_out_steps_do_not_gain(tries):
     noise = cases.rng("white").standard_normal((4000, 1))
-    x = noise[1:] + 0.9 * noise[:-1]  # one spectrum and one level
+    x = noise[1:] + 0.9 * noise[:-1]  # a signal with one spectrum and one level
     flow, plain = hr.WaveNet(**SMALL), hr.WaveNet(**SMALL)
     history, other = flow.fit(x, **TRIED), plain.fit(x, gaussianize=False, **TRIED)
     assert not history.adaptive
@@ -329,18 +334,19 @@ def test_batches_of_a_trial_are_hardly_filled_up(tries, monkeypatch):
     x = [cases.rng("many", n).standard_normal((n, 1)) for n in lengths]
 
     def counted(run, batch):
-        if len(seen) == 2 * sequence_fit._SHORT:  # after both trials
+        if len(seen) == 2 * sequence_fit._SHORT:  # the trials with and without an adaptive prediction have ended
             raise RuntimeError("stop")
         seen.append((int((batch.weights > 0).sum()), batch.weights.size))
         return own(run, batch)
 
     monkeypatch.setattr(sequence_fit.CropRun, "_loss_of", counted)
-    monkeypatch.setattr(sequence_fit, "FIELDS", 0.25)  # short crops, of which an epoch has hundreds
+    monkeypatch.setattr(sequence_fit, "FIELDS", 0.25)  # crops are so short that an epoch has hundreds
     with pytest.raises(RuntimeError, match="stop"):
         hr.WaveNet(**SMALL).fit(x, **TRIED)
     counts, steps = np.sum(seen, axis=0)
     assert counts > 0.8 * steps
-    assert steps < 0.2 * lengths.sum()  # of some sequences: of all, their whole crops would be 0.45
+    # The trials use some of the sequences: whole crops of all sequences would be 0.45.
+    assert steps < 0.2 * lengths.sum()
 
 
 def test_trials_go_by_adam_for_any_optimizer_of_the_fit(tries, monkeypatch):
@@ -366,7 +372,7 @@ def test_a_fit_with_an_adaptive_prediction_goes_on_from_its_checkpoint(tries, tm
 
     def stopped(adam, gradient):
         taken.append(1)
-        if len(taken) == 2 * sequence_fit._SHORT + 5:  # after both trials
+        if len(taken) == 2 * sequence_fit._SHORT + 5:  # the trials with and without an adaptive prediction have ended
             raise RuntimeError("stop")
         return step(adam, gradient)
 
@@ -388,14 +394,14 @@ def test_a_budget_of_few_steps_has_no_trial(tries, monkeypatch):
         return own(*arguments)
 
     monkeypatch.setattr(sequence_fit.SequenceFit, "_trial_run_of", counted)
-    for seconds, is_tried in ((0.2, False), (1e-3, True)):  # budgets that have time for 500 and 100,000 steps
+    for seconds, is_tried in ((0.2, False), (1e-3, True)):  # budgets that have time for 500 and for 100,000 steps
         runs.clear()
         monkeypatch.setattr(sequence_fit.SequenceFit, "_seconds_of_step", lambda *_, each=seconds: each)
         monkeypatch.setattr(sequence_fit, "_SHORT", 16 if is_tried else 80)
         history = hr.WaveNet(**SMALL).fit(x, time_budget=100.0, **TRIED)
         assert history.adaptive == is_tried
         assert len(runs) == 2 * is_tried
-        assert not any(clock.is_limited for clock in runs)  # the number of steps ends the fit, and no clock
+        assert not any(clock.is_limited for clock in runs)  # the number of steps ends a trial, and no clock
 
 
 def test_crops_have_the_gradients_of_whole_sequences():

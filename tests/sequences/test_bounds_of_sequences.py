@@ -1,4 +1,4 @@
-"""Bounds of sequences: prices and counts are the unbounded sequences of other flows, mapped step by step."""
+"""Bounds of sequences: prices and counts are unbounded sequences of another flow, mapped step by step."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def pair(request):
 
 
 def mapped(y):
-    """Both features mapped to their supports, and the logarithms of slopes, by formulas."""
+    """Both features mapped to their supports, and the logarithms of the slopes, by formulas."""
     a, b = y[..., 0], 1.0 / (1.0 + np.exp(-y[..., 1]))
     return np.stack([np.exp(a), -1.0 + 4.0 * b], axis=-1), a + np.log(4.0 * b * (1.0 - b))
 
@@ -72,7 +72,7 @@ def test_a_fit_standardises_the_unbounded_side():
     assert flow.log_prob(x).sum() > before
     again = hr.from_bytes(hr.to_bytes(flow))
     cases.assert_same_bits(again.log_prob(x[0]), flow.log_prob(x[0]))
-    # The linear prediction is Levinson's of the logarithms.
+    # The linear prediction is that of Levinson's recursion on the logarithms.
     free = hr.WaveNet(layers=4, channels=8)
     free.fit([np.log(one) for one in x], epochs=0, progress=False)
     fresh = hr.WaveNet(layers=4, channels=8, bounds=[(0, None)])
@@ -91,7 +91,7 @@ def test_an_adaptive_prediction_behind_bounds():
 
 
 def counts(steps):
-    """A count whose rate follows the count before."""
+    """A sequence of counts whose rate depends on the previous count."""
     rng, x = cases.rng("counts"), np.zeros((steps, 1), "int16")
     for t in range(1, steps):
         x[t] = rng.poisson(0.3 + 0.6 * x[t - 1, 0])

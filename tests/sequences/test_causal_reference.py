@@ -1,4 +1,4 @@
-"""The reference of sequences: equal to values by hand, causal, and invertible."""
+"""The reference of sequences agrees with values computed by hand, is causal, and is invertible."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_a_hand_worked_network():
     v = [1.0, -2.0, 4.0]  # step t sees t - 2 and t - 1, by the older tap and the newer one
     hidden = [0.5, 0.5 + 3 * v[0], 0.5 + 2 * v[0] + 3 * v[1], 0.5 + 2 * v[1] + 3 * v[2]]
     for t, now in enumerate(hidden):
-        old = hidden[t - 2] if t >= 2 else 0.0  # zero before the beginning, and not the values that silence would give
+        old = hidden[t - 2] if t >= 2 else 0.0  # zero before the beginning, where silence would give another value
         z = np.tanh(0.05 + 0.1 * old + 0.2 * now) / (1.0 + np.exp(0.2 - 0.3 * old + 0.1 * now))
         top = max(2.0 * max(0.25 + 1.5 * z, 0.0) - 0.1, 0.0)
         np.testing.assert_allclose(raw[t], [top, 1.0 - 3.0 * top], rtol=1e-14)
@@ -50,7 +50,7 @@ def test_a_hand_worked_network():
 def test_a_step_sees_its_field_and_nothing_else(kernel, dilations):
     own, field = network(kernel=kernel, dilations=dilations), kernel + (kernel - 1) * sum(dilations)
     for name in (f"layers.{len(dilations) - 1}.out.bias", "head.0.bias"):
-        own.arrays[name] += 5.0  # so that every unit of the head is active, and every change shows
+        own.arrays[name] += 5.0  # every unit of the head is active, so that every change shows
     x = cases.rng("field").standard_normal((1, field + 5, 1))
     base = own(x)
     for at in range(x.shape[1] - 1):

@@ -1,4 +1,4 @@
-"""Contexts that the networks of sequences read standardised."""
+"""Standardised contexts of the networks of sequences."""
 
 import numpy as np
 import pytest
@@ -16,14 +16,14 @@ KINDS = {
 
 
 def flows(kind, dtype):
-    """A flow, and one of equal weights whose networks read standardised contexts."""
+    """A flow, and a flow of equal weights whose networks read standardised contexts."""
     plain = sequence_cases.wavenet("scale", kind, layers=3, context=2, dtype=dtype, **KINDS[kind])
     scaled = hr.SequenceFlow(plain.transforms, plain.base, standardize_context=SCALE)
     return plain, scaled
 
 
 def contexts(dtype, rows=3):
-    """The given contexts, in float64, and those that the networks read."""
+    """The given contexts, in float64, and the standardised ones that the networks read."""
     own = cases.rng("contexts").standard_normal((rows, 2))
     given = SCALE[0] + SCALE[1] * own
     return given, ((given - SCALE[0]) / SCALE[1]).astype(dtype)
@@ -56,7 +56,7 @@ def test_values_and_gradients(kind, dtype, tmp_path):
     for a, b in zip(found[:2], want[:2], strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_allclose(found[2], want[2] / SCALE[1], rtol=1e-6 if dtype == "float32" else 1e-14)
-    if kind != "student":  # densities are tested by the other direction
+    if kind != "student":  # a student's density is tested through its parallel direction
         judge = sequence_cases.judge_of(scaled, tmp_path)
         steps = judge.log_prob_steps(x, given)
         cases.assert_close(scaled.log_prob_steps(x, given), steps, magnitude=np.abs(steps).max(), depth=300)

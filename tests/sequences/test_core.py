@@ -1,7 +1,8 @@
 """The core of causal networks: values against plain loops, and bits that depend on nothing but a position's field.
 
-Streams of few rows, panels of many, windows and chunks are kernels of their own. They have in common the order of every
-sum, so that the outputs of a position have the same bits in all of them: tests compare by `==`, never with a tolerance.
+Streams of few rows, panels of many rows, windows and chunks have separate kernels. All kernels add the terms of a sum
+in one order, so that the outputs of a position have the same bits in all of them: tests compare by `==`, never with a
+tolerance.
 """
 
 import itertools
@@ -19,13 +20,13 @@ import headrace as hr
 from headrace._core import cpu
 
 DTYPES = ("float32", "float64")
-# Tolerances of raw outputs of size one: sums of some hundred products, in at most nine layers.
+# Tolerances of raw outputs of order one: sums of some hundred products, in at most nine layers.
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 
 
 @dataclass
 class Case:
-    """Sizes of a network, random weights for it, and data that it can read."""
+    """The sizes of a network, random weights for it, and data that it can read."""
 
     inputs: int = 1
     channels: int = 8
@@ -85,7 +86,7 @@ class Case:
         return results
 
     def reference(self, v, context=None, covariates=None):
-        """Raw outputs of one sequence, by loops over positions in float64."""
+        """The raw outputs of one sequence, by loops over positions in float64."""
         w = {name: tensor.astype(float) for name, tensor in self.tensors.items()}
         steps, k, v = len(v), self.kernel, v.astype(float)
 
@@ -133,7 +134,7 @@ def case(request):
 
 
 def pieces(steps, lengths):
-    """Slices of these lengths, again and again, that together are all steps."""
+    """Slices that together are all steps, whose lengths repeat these."""
     begin = 0
     for length in itertools.cycle(lengths):
         if begin == steps:
@@ -192,7 +193,7 @@ def test_both_directions_and_all_pieces_have_the_same_bits(case, rows, steps):
 
 
 def restored(transform, state):
-    """A new state from the arrays of this one."""
+    """A new state that is restored from the arrays of the given one."""
     other = transform.streams(state.rows)
     other.set_array(state.to_array(), state.position)
     return other
@@ -226,7 +227,7 @@ def test_large_dilations_and_chunks_of_long_rows(dtype, rows):
     x = case.run("sequential", z, **beside)
     before = cpu.num_threads()
     try:
-        cpu.set_num_threads(3)  # a row of 9000 steps is divided among them
+        cpu.set_num_threads(3)  # a row of 9000 steps is divided among the threads
         np.testing.assert_array_equal(case.run("parallel", x["value"], **beside)["raw"], x["raw"])
     finally:
         cpu.set_num_threads(before)
@@ -455,7 +456,7 @@ PROMISES = "both_directions or plain_loops or large_dilations or streams_and_con
 def test_every_instruction_set_passes_these_tests(isa, choice):
     """The tests of rounded weights run in the same process, too.
 
-    The best set runs all cases by day, the others at night.
+    By day the best instruction set runs all cases, and at night the others do.
     """
     files = __file__, Path(__file__).with_name("test_rounded_weights.py")
     command = [sys.executable, "-m", "pytest", "-q", "-x", choice, "-p", "no:cacheprovider", *files, "-k", PROMISES]

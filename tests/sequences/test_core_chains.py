@@ -1,4 +1,5 @@
-"""The core's chain over time and its streams, below the classes of Python: arguments, and states that are in use."""
+"""The core's chains over time and their streams, without the classes of Python: arguments, and states that are in
+use."""
 
 import threading
 
@@ -140,7 +141,8 @@ def test_inputs_of_a_chain_have_its_shapes():
                 **{"weights": weights, "inverse": True, "given": x, "context": context, "frames": frames} | change,
                 state=None,
             )
-    with pytest.raises(ValueError, match="covariates: expected a frame for every hop"):  # at the state's position
+    # A frame is needed at the state's position.
+    with pytest.raises(ValueError, match="covariates: expected a frame for every hop"):
         chain.run(weights, True, x, context, frames, state)
 
 

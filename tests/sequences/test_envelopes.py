@@ -1,4 +1,5 @@
-"""Envelopes of signals in the benchmark of conditioned students: the filter has an inverse, and its parts are right."""
+"""The envelopes of signals in the benchmark of conditioned students: the filter has an inverse, and its parts are
+right."""
 
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ RNG = cases.rng("envelope")
 
 
 def vowel(steps, period=64):
-    """Pulses through two resonances, and some noise, as integers."""
+    """Pulses through two resonances, with some noise, as integers."""
     x = np.where(np.arange(steps) % period == 0, 3000.0, 0.0) + 30.0 * RNG.standard_normal(steps)
     for angle, radius in ((0.5, 0.96), (1.3, 0.92)):
         y = np.zeros(steps)
@@ -33,10 +34,10 @@ def test_signals_and_excitations_determine_each_other():
     x = vowel(3037)
     own = envelope.frames(x)
     assert own.shape == (len(x) // envelope.HOP + 1, envelope.COLUMNS)
-    assert np.abs(own[:, 1:-2]).max() < 1.0  # reflections of stable filters
+    assert np.abs(own[:, 1:-2]).max() < 1.0  # reflections of a stable filter are below 1
     e, level = envelope.excitation(x, own)
     assert_allclose(envelope.signal(e, own), x, atol=1e-7 * np.abs(x).max())
-    # The map is triangular, and its diagonal is exp(-level).
+    # The map is triangular, with exp(-level) on its diagonal.
     steps = [200, 1733]
     for t in steps:
         moved = x.copy()
@@ -67,7 +68,7 @@ def test_silence_has_a_level():
 
 
 def test_the_table_of_students():
-    """A student that is the identity is white noise; real excitations have level 0 and distance 0."""
+    """A student that is the identity makes white noise; real excitations have level 0 and distance 0."""
     options = {"map": "affine", "channels": 4, **conditioned.GIVEN}
     teacher = hr.WaveNet(layers=3, base=hr.StandardNormal(1), prediction=0, **options)
     student = hr.WaveNet(reads="latent", layers=2, transforms=1, **options)

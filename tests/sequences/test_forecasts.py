@@ -1,4 +1,5 @@
-"""Forecasts: quantiles, intervals and scores of the steps after a prefix, against an autoregression's exact law."""
+"""Forecasts: quantiles, intervals and scores of the steps after a prefix, against the exact law of an
+autoregression."""
 
 from statistics import NormalDist
 
@@ -23,7 +24,7 @@ def autoregression():
 
 
 def law(last, steps):
-    """Means and deviations of the steps after a last one: 0.8^k x, and a variance of σ² (1 - 0.8^2k)."""
+    """The means and deviations of the steps after a last one x: the mean 0.8^k x, and the variance σ² (1 - 0.8^2k)."""
     k = np.arange(1, steps + 1)[:, None]
     return MEMORY**k * last, DEVIATION * np.sqrt(1.0 - MEMORY ** (2 * k))
 
@@ -37,7 +38,7 @@ def test_an_autoregression():
     got = forecast.quantiles(LEVELS)
     assert got.shape == (4, 3, 4, 1)
     assert_allclose(got[:, :, 0], want[:, :, 0], rtol=1e-12)
-    assert_allclose(got[:, :, 1:], want[:, :, 1:], atol=0.12)  # 4 standard errors of outer quantiles, 20,000 draws
+    assert_allclose(got[:, :, 1:], want[:, :, 1:], atol=0.12)  # 4 standard errors of outer quantiles of 20,000 draws
     assert_array_equal(forecast.quantiles(0.3), got[1])
     low, high = forecast.interval(0.9)
     assert_allclose(low, forecast.quantiles(0.05))

@@ -1,4 +1,4 @@
-"""Companded inputs and levels of causal convolutions: against the reference, at their clamps, in files."""
+"""Companded inputs and levels of causal convolutions: against the reference, at their clamps, and in files."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,8 @@ def flow_of(map, front, reads, dtype, features=2):
     more = {"companded": False, "level": False, "prediction": 0, "reads": reads, "layers": 3, "channels": 6}
     own = more | MAPS[map] | FRONTS[front] | {"features": features, "dtype": dtype, "transforms": 1}
     flow = sequence_cases.wavenet(map, front, reads, **own)
-    for name, array in flow.named_parameters().items():  # small, so that values of the sequential direction do not grow
+    # Small weights, so that values of the sequential direction do not grow.
+    for name, array in flow.named_parameters().items():
         if "head.1" in name:
             flow.set_parameter(name, 0.3 * array)
     return flow
@@ -66,7 +67,7 @@ def test_gradients_are_differences(map, front, reads, verb):
         else:
             ends = [total(given + sign * h * direction, own) for sign in (1, -1)]
         size = float(np.abs(gradient * direction).sum())
-        # A central difference misses by h² and by its rounding, 1e-16 / h of the sum.
+        # A central difference errs by h² and by its rounding, 1e-16 / h times the sum.
         np.testing.assert_allclose((gradient * direction).sum(), (ends[0] - ends[1]) / (2 * h), atol=2e-6 * size)
 
 
@@ -96,9 +97,9 @@ def test_levels_are_clamped():
 
 
 def test_with_levels_other_parameters_do_not_depend_on_the_scale():
-    """A level that is a constant c and data times e^c have the latent values of the data."""
+    """If the level is a constant c, data times e^c have the latent values of the data."""
     flow = flow_of("logistic_mixture", "level", "data", "float64", 1)
-    for name in ("input.weight", "head.1.weight"):  # parameters that do not depend on the inputs
+    for name in ("input.weight", "head.1.weight"):  # without these weights, parameters do not depend on the inputs
         flow.set_parameter(f"transforms.0.{name}", 0.0 * flow.named_parameters()[f"transforms.0.{name}"])
     x = sequence_cases.sequences(1, 30, 1, "float64")
     z, log_det = flow.to_latent(x)
@@ -111,7 +112,7 @@ def test_with_levels_other_parameters_do_not_depend_on_the_scale():
 
 
 def test_probabilities_of_cells_add_up():
-    """Probabilities of all cells of the last step sum to one, through a level and a linear prediction."""
+    """The probabilities of all cells of the last step sum to one, through a level and a linear prediction."""
     flow = sequence_cases.wavenet("cells of a front", layers=2, channels=4, prediction=3, standardize=(3.0, 2.0))
     assert [type(t).__name__ for t in flow.transforms] == ["CausalConvolution", "LinearPrediction", "Standardize"]
     past = cases.rng("past").integers(-6, 12, (20, 1))
@@ -154,4 +155,4 @@ def test_defaults_of_wavenet():
     student = hr.WaveNet(layers=2, reads="latent", map="affine")
     assert [type(t).__name__ for t in student.transforms] == [*["CausalConvolution"] * 3, "Standardize"]
     assert not student.transforms[0]._settings.level
-    assert not hr.WaveNet(2, layers=2).transforms[0]._settings.level  # an inner flow has none
+    assert not hr.WaveNet(2, layers=2).transforms[0]._settings.level  # an inner flow has no level

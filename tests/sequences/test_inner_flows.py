@@ -13,7 +13,7 @@ from pairs import pairwise
 
 STEPS, ROWS = 40, 3
 NETWORK = {"layers": 3, "channels": 7, "skip": 5, "kernel": 3}
-# name -> (values of a step, the flow over them, or its name in WaveNet)
+# name -> (the number of values of a step, the flow over them, or its name in WaveNet)
 INNER = {
     "maf": (3, "maf"),
     "nsf": (2, "nsf"),
@@ -44,8 +44,8 @@ def test_both_directions_and_densities(name, side, reads, dtype, tmp_path):
     z = 0.7 * cases.rng("z", name).standard_normal((ROWS, STEPS, flow.features)).astype(dtype)
     x, log_det = flow.to_data(z, *given)
     back, log_det_back = flow.to_latent(x, *given)
-    # Values of the sequential direction are tested by the parallel one, because a step reads the errors of earlier
-    # steps.
+    # The values of the sequential direction are tested by the parallel direction, because each step accumulates the
+    # errors of earlier steps.
     if reads == "data":
         pairs = [(z, log_det, -1.0), (back, log_det_back, 1.0)]
         want, want_log = judge.to_latent(x, *given)
@@ -65,7 +65,8 @@ def test_both_directions_and_densities(name, side, reads, dtype, tmp_path):
 
 
 def test_the_density_of_a_step_is_that_of_the_flow_with_the_outputs_as_context():
-    """The network's outputs are the reference's, and then `Flow.log_prob` has the density of each step."""
+    """The network's outputs are the reference's, and with these as context `Flow.log_prob` has the density of each
+    step."""
     flow = flow_of("maf", "context", prediction=0, companded=False)
     x, (context, _) = sequence_cases.sequences(ROWS, STEPS, 3), beside(flow)
     t = flow.transforms[0]
@@ -75,7 +76,7 @@ def test_the_density_of_a_step_is_that_of_the_flow_with_the_outputs_as_context()
     want = t.inner.log_prob(x.reshape(-1, 3), outputs.reshape(-1, 5)).reshape(ROWS, STEPS)
     np.testing.assert_allclose(flow.log_prob_steps(x, context), want, rtol=1e-11, atol=1e-11)
 
-    # Values of a step depend on each other: the mixed second derivative of its log density is not zero.
+    # The values of a step depend on each other: the mixed second derivative of the step's log density is not zero.
     def density(a, b):
         return flow.log_prob_steps(x + np.array([a, b, 0.0]) * (np.arange(STEPS) == 20)[:, None], context)[0, 20]
 
@@ -87,7 +88,7 @@ def test_the_density_of_a_step_is_that_of_the_flow_with_the_outputs_as_context()
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("name", ["maf", "nsf", "couplings"])
 def test_bits_do_not_depend_on_rows_parts_or_streams(name, dtype, reads):
-    """Fewer than 8 rows have the bits of more, because a step's flow always runs on whole tiles."""
+    """Even fewer than 8 rows have these bits, because a step's flow always runs on whole tiles."""
     flow = flow_of(name, "context", dtype, reads)
     x, (context, _) = sequence_cases.sequences(20, STEPS, flow.features, dtype), beside(flow, 20)
     steps = flow.log_prob_steps(x, context)
@@ -179,13 +180,14 @@ def test_gradients_against_differences(name, side, dtype):
         difference = (number(h) - number(-h)) / (2 * h)
         exact = float((gradient.astype("float64") * direction).sum())
         size = np.linalg.norm(gradient.astype("float64")) * max(1.0, np.sqrt(direction.size) / 30)
-        # Errors of a central difference as in test_sequence_gradients: rounding over h, and kinks of rectifiers.
+        # The errors of a central difference are its rounding over h and kinks of rectifiers, as in
+        # test_sequence_gradients.
         assert abs(difference - exact) <= {"float64": 3e-6, "float32": 3e-3}[dtype] * max(size, 1.0), kind
 
 
 @pytest.mark.parametrize("reads", cases.READS)
 def test_gradients_of_both_sides(reads):
-    """Gradients by each value, of the parallel direction, through two convolutions."""
+    """Gradients of the parallel direction by each value pass through two convolutions."""
     flow = flow_of("nsf", "context", reads=reads, transforms=2)
     x, (context, _) = sequence_cases.sequences(2, 9, 2), beside(flow, 2)
     draw = cases.rng("both sides")
@@ -259,7 +261,7 @@ def test_modules_of_frameworks_have_these_gradients():
 def test_training_lowers_the_loss():
     flow = hr.WaveNet(2, layers=3, channels=8, seed=0)
     x = sequence_cases.sequences(8, 100, 2, "float32")
-    x[..., 1] = x[..., 0] ** 2 / 2  # values of a step that depend on each other
+    x[..., 1] = x[..., 0] ** 2 / 2  # the two values of a step depend on each other
     adam, first = hr.Adam(flow, learning_rate=1e-2, weight_decay=1e-3), flow.nll_and_grad(x)[0]
     for _ in range(30):
         adam.step(flow.nll_and_grad(x)[1])

@@ -1,7 +1,7 @@
 """Processes whose entropy rate is known: a network of the right weights has this rate, and no network has a better one.
 
 The mean log density of a long sequence is compared with that of the true conditional densities on the same sequence.
-Their difference is the divergence of the two, which is not negative, unless the network reads the steps that it
+The difference is the divergence of the two densities, which is not negative, unless the network reads the steps that it
 predicts.
 """
 
@@ -17,11 +17,11 @@ import reference
 STEPS = 100_000
 AR, DEVIATION = (1.7, -0.8), 0.3  # x_t = 1.7 x_{t-1} - 0.8 x_{t-2} + 0.3 e_t
 ARCH = (0.4, 0.55)  # the variance of x_t given x_{t-1} is 0.4 + 0.55 x_{t-1}^2
-SMALL = 1e-3  # inputs for which tanh is linear up to its cubic term
+SMALL = 1e-3  # the size of inputs for which tanh is linear up to its cubic term
 
 
 def raw_scale(log_scale, slope=1e-3):
-    """The value before the soft clamp."""
+    """The raw value that the soft clamp maps to this log scale."""
     return log_scale / (1.0 - np.abs(log_scale) / math.log(1.0 / slope))
 
 
@@ -46,12 +46,12 @@ def conditional_variance(steps, draw):
 
 
 def linear_network(dtype, covariates=0):
-    """The autoregression as a network: gates on the line of tanh, and a head of one ReLU for either sign."""
+    """The autoregression as a network: gates use the linear part of tanh, and the head has one ReLU for either sign."""
     t = hr.CausalConvolution(channels=1, skip=2, dilations=[1], map="affine", covariates=covariates, dtype=dtype)
     arrays = {name: np.zeros_like(array) for name, array in t.named_parameters().items()}
-    arrays["input.weight"][0, 0] = AR[::-1]  # the oldest tap first
+    arrays["input.weight"][0, 0] = AR[::-1]  # the oldest tap comes first
     arrays["layers.0.gate.weight"][0, 0, 1] = SMALL
-    arrays["layers.0.out.weight"][:, 0] = [2.0 / SMALL, -2.0 / SMALL]  # an open gate is a half
+    arrays["layers.0.out.weight"][:, 0] = [2.0 / SMALL, -2.0 / SMALL]  # an open gate multiplies by a half
     arrays["head.0.weight"][:] = np.eye(2)
     arrays["head.1.weight"][0] = [1.0, -1.0]
     arrays["head.1.bias"][1] = raw_scale(math.log(DEVIATION))
@@ -89,7 +89,8 @@ def squares_network(dtype):
 
 
 def check_rate(found, true, rate, within):
-    """Compare the network's log densities with the true ones, and these with the negative entropy rate."""
+    """Compare the network's log densities with the true ones, and the mean of the true ones with the negative entropy
+    rate."""
     assert abs(true.mean() + rate) < 5.0 * true.std() / math.sqrt(len(true)) * 3.0  # the steps are not independent
     difference = true.mean() - found.mean()
     assert difference > -1e-4, f"{-difference:.3g} nats above the rate: the network sees what it predicts"
@@ -116,13 +117,14 @@ def test_a_variance_that_depends_on_the_past(dtype):
 
 
 def test_samples_are_the_process():
-    """The mean log density of samples is the entropy rate, and their autocovariances are those of the process."""
+    """The mean log density of samples is the negative entropy rate, and their autocovariances are those of the
+    process."""
     flow = hr.SequenceFlow([linear_network("float64")])
     x = flow.sample(50, steps=2200, seed=0)[:, 200:]
     rate = 0.5 * math.log(2.0 * math.pi * math.e * DEVIATION**2)
     mean = flow.given(x[:, :2]).log_prob_steps(x[:, 2:]).mean()
     assert abs(mean + rate) < 5.0 * math.sqrt(0.5 / x.size)
-    # Yule and Walker: the first autocorrelation is a / (1 - b), the second a times that, plus b.
+    # Yule and Walker: the first autocorrelation is a / (1 - b), and the second is a times the first, plus b.
     first = AR[0] / (1.0 - AR[1])
     variance = DEVIATION**2 / (1.0 - AR[0] * first - AR[1] * (AR[0] * first + AR[1]))
     assert abs(x.var() / variance - 1.0) < 0.1
@@ -130,11 +132,11 @@ def test_samples_are_the_process():
 
 
 def test_a_network_that_reads_the_future_is_detected():
-    """A copy of the sequence among the covariates is a leak, and the check of the rate reports it."""
+    """A copy of the sequence among the covariates is a leak, which the check of the rate detects."""
     x = autoregression(20_000, cases.rng("leak"))
     t = linear_network("float64", covariates=1)
     seen = t.named_parameters()["layers.0.gate.covariates"]
-    seen[0, 0] = 0.5 * SMALL  # half of the step that is to be predicted
+    seen[0, 0] = 0.5 * SMALL  # half of the value of the step that is to be predicted
     t.set_parameter("layers.0.gate.covariates", seen)
     t.set_parameter("input.weight", 0.5 * t.named_parameters()["input.weight"])
     flow = hr.SequenceFlow([t])

@@ -1,4 +1,5 @@
-"""Linear prediction over time: both directions, stability, gradients, states, and its start by Levinson."""
+"""Linear prediction over time: both directions, stability, gradients, states, and coefficients by Levinson's
+recursion."""
 
 import copy
 
@@ -10,7 +11,7 @@ import headrace as hr
 import reference
 from headrace.sequences.prediction import levinson
 
-# Tolerances of sums of up to 32 products in another order, whose rounding the recursion repeats.
+# Tolerances of sums of up to 32 products in another order, whose roundings the recursion repeats.
 TOLERANCES = {"float64": 1e-11, "float32": 3e-5}
 
 
@@ -22,7 +23,7 @@ def prediction(features, order, dtype="float64", size=1.0):
 
 
 def flow_of(t):
-    """A flow over time needs a network; this one is the identity."""
+    """A flow of a transform over time, with a network that is the identity, because a flow of sequences needs one."""
     network = hr.CausalConvolution(t.features, channels=1, dilations=[1], map="affine", dtype=t.dtype)
     network.set_parameter("head.1.weight", np.zeros_like(network.named_parameters()["head.1.weight"]))
     return hr.SequenceFlow([network, t])
@@ -100,11 +101,11 @@ def test_gradients_are_differences(verb, features, order, steps):
     for arrays, gradient in zip((given, own), found, strict=True):
         direction = draw.standard_normal(arrays.shape)
         if arrays is own:
-            direction[: -features * order] = 0.0  # gradients of the network have tests of their own
+            direction[: -features * order] = 0.0  # gradients of the network have separate tests
             ends = [total(given, own + sign * h * direction) for sign in (1, -1)]
         else:
             ends = [total(given + sign * h * direction, own) for sign in (1, -1)]
-        # A central difference misses by h² and by its rounding, 1e-16 / h of the sum.
+        # A central difference errs by h² and by its rounding, 1e-16 / h times the sum.
         np.testing.assert_allclose((gradient * direction).sum(), (ends[0] - ends[1]) / (2 * h), rtol=1e-6, atol=1e-6)
 
 
@@ -117,7 +118,7 @@ def test_levinson_solves_the_normal_equations():
     toeplitz = r[np.abs(np.subtract.outer(np.arange(8), np.arange(8)))]
     np.testing.assert_allclose(t.coefficients[0], np.linalg.solve(toeplitz, r[1:]), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(r[0] * np.prod(1.0 - k**2), r[0] - t.coefficients[0] @ r[1:], rtol=1e-9)
-    assert (levinson(np.zeros(5)) == 0).all()  # of a constant signal
+    assert (levinson(np.zeros(5)) == 0).all()  # the coefficients of a constant signal
 
 
 def test_a_fit_begins_with_levinson_s_coefficients():

@@ -1,4 +1,4 @@
-"""Missing steps by copies of a stream, by the function of a tutorial, against an autoregression's exact law."""
+"""Missing steps by copies of a stream, with the function of a tutorial, against the exact law of an autoregression."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ MEMORY, DEVIATION = 0.8, 2.0
 
 
 def followed(flow):
-    """The function of the page, applied to this flow."""
+    """The function `followed` of the page, applied to this flow."""
     code = next(
         block
         for block in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), flags=re.M | re.S)
@@ -26,7 +26,8 @@ def followed(flow):
 
 
 def test_copies_of_a_stream_take_the_sum_over_missing_steps():
-    """x_t = 0.8 x_{t-1} + e_t: over k steps a normal law of mean 0.8^k x and of variance σ² (1 - 0.8^2k)."""
+    """For x_t = 0.8 x_{t-1} + e_t, the step k steps later has a normal law of mean 0.8^k x and of variance σ² (1 -
+    0.8^2k)."""
     network = hr.CausalConvolution(channels=1, dilations=[1], map="affine")
     for name, array in network.named_parameters().items():
         network.set_parameter(name, np.zeros_like(array))
@@ -48,7 +49,7 @@ def test_copies_of_a_stream_take_the_sum_over_missing_steps():
     assert found == pytest.approx(exact, abs=0.1)
     cases.assert_same_bits(paths[:, :20], np.repeat(x[None, :20], 4000, axis=0))
     assert np.isfinite(paths).all()
-    # Between two known steps the law is a bridge.
+    # Between two known steps the law is that of a bridge.
     left, right, k = float(x[39, 0]), float(x[41, 0]), 1.0 + MEMORY**2
     middle = paths[:, 40, 0]
     assert middle.mean() == pytest.approx(MEMORY * (left + right) / k, abs=0.1)

@@ -1,5 +1,5 @@
 """Muon on convolutions over time against NumPy in float64: a matrix has a row for each unit, and a column for each
-input and tap; biases and inner flows by Adam."""
+input and tap; Adam moves biases and inner flows."""
 
 import numpy as np
 import pytest
@@ -62,10 +62,11 @@ def test_steps_match_the_reference(name, settings, dtype):
     muon = hr.Muon(flow, RATE, **settings)
     for gradient in given:
         muon.step(gradient)
-    # In float32 the squares of singular values are rounded by the largest one's, which matters to square matrices.
+    # In float32 the squares of singular values have the rounding of the largest one, which matters to square matrices.
     allowed = STEPS * RATE * NORM * (2e-4 if dtype == "float32" else 1e-12)
     for key, value in flow.named_parameters().items():
-        if key in matrices or key.endswith("bias") or not settings:  # all others decay as in tests of Adam
+        # Weight decay of all other parameters is tested with Adam.
+        if key in matrices or key.endswith("bias") or not settings:
             assert_allclose(value, want[key], rtol=0, atol=allowed if key in matrices else 0.1 * allowed, err_msg=key)
 
 

@@ -45,11 +45,11 @@ def test_cells_sum_to_one(flow):
 def test_far_tails_and_narrow_cells_keep_their_digits(flow):
     wide = flow.astype("float64")
     past = np.zeros((10, 1))
-    for value in (1e4, -1e4):  # the mass is far below the smallest number of either precision
+    for value in (1e4, -1e4):  # the mass of the cell is far below the smallest positive value of either precision
         x = np.append(past, [[value]], axis=0)
         got, density = wide.log_prob_steps(x, quantised=1)[-1], wide.log_prob_steps(x)[-1]
         assert np.isfinite(got)
-        assert abs(got - density) < 1.0  # the density varies by a factor within the cell
+        assert abs(got - density) < 1.0  # the density varies within the cell by a factor below e
     x = sequence_cases.sequences(2, 30)
     narrow = wide.log_prob_steps(x, quantised=1e-6) - np.log(1e-6)
     np.testing.assert_allclose(narrow, wide.log_prob_steps(x), atol=1e-6)
@@ -74,7 +74,7 @@ def test_lists_lengths_and_parts(flow):
     x = np.round(5.0 * sequence_cases.sequences(3, 40)).astype("int32")
     steps = flow.log_prob_steps(x, quantised=1)
     cases.assert_same_bits(flow.log_prob_steps([x[0], x[1, :9]], quantised=1)[1], steps[1, :9])
-    long = np.tile(x[:2], (1, 3500, 1))  # sequences together take two parts, each by itself one
+    long = np.tile(x[:2], (1, 3500, 1))  # the sequences together are computed in two parts, and each by itself in one
     cases.assert_same_bits(flow.log_prob_steps(long, quantised=1)[1], flow.log_prob_steps(long[1], quantised=1))
 
 
@@ -92,7 +92,8 @@ def test_pushes_of_a_stream_have_the_bits_of_whole_sequences(flow, rows):
         assert stream.position == 60
     stream = flow.stream(rows)
     stream.push(x[:, :20], quantised=1)
-    cases.assert_same_bits(stream.push(x[:, 20:40].astype("float64")), densities[:, 20:40])  # both parts are the past
+    # The steps of both pushes are the past of the pushed steps.
+    cases.assert_same_bits(stream.push(x[:, 20:40].astype("float64")), densities[:, 20:40])
     cases.assert_same_bits(stream.push(x[:, 40:], quantised=1), want[:, 40:])
 
 
@@ -140,7 +141,7 @@ def test_steps_of_no_grid_are_refused(step):
 
 
 def test_an_interrupted_push_of_cells_leaves_no_wrong_stream(flow, monkeypatch):
-    """Links may then be at different steps, so that the stream refuses further calls."""
+    """After an interrupt the links of a flow may be at different steps, so that the stream refuses further calls."""
     stream = flow.stream()
     x = np.round(3.0 * cases.rng("interrupted cells").standard_normal((1, 12, flow.features)))
     stream.push(x, quantised=1)

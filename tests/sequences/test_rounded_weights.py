@@ -1,7 +1,7 @@
-"""Weights of sequences in bf16: all results have the bits of a float32 flow with rounded weights.
+"""Flows of sequences with weights in bf16: all results have the bits of a float32 flow with rounded weights.
 
-Streams read pairs of weights in bf16, everything else the rounded weights in float32. Both are compared, by `==`,
-with an exact flow whose weights were rounded.
+Streams read pairs of weights in bf16, and all other calls read the rounded weights in float32. The results of both are
+compared, by `==`, with those of an exact flow whose weights were rounded.
 """
 
 import copy
@@ -17,11 +17,12 @@ from headrace._core import cpu
 from pairs import pairwise
 from reference.bf16 import LEAST_WEIGHT, rounded
 
-ROWS, STEPS = 17, 70  # a panel and one more stream; more steps than are computed ahead, and a window
+# The streams are a panel and one more; the steps are more than are computed ahead, and more than a window.
+ROWS, STEPS = 17, 70
 
 
 def flow_of(name, dtype="float32"):
-    """A flow with odd and even numbers of inputs of products, and with every kind of input."""
+    """A flow of this name; products have odd and even numbers of inputs, and every kind of input occurs."""
     more = {"channels": 9, "skip": 12, "kernel": 3, "dtype": dtype}
     if name == "teacher":
         return sequence_cases.wavenet(name, dilations=[1, 2, 5, 11, 8], **more)
@@ -39,13 +40,14 @@ NAMES = ["teacher", "student", "inner", "beside", "chain"]
 
 
 def is_rounded(name, array):
-    """Whether a parameter is a weight of a product of a causal network; biases and other transforms' are not."""
+    """Whether a parameter is a weight of a product in a causal network; biases and weights of other transforms are
+    not."""
     of_network = "inner." not in name and any(part in name for part in (".input.", ".gate.", ".out.", ".head."))
     return of_network and not name.endswith("bias") and array.ndim > 1
 
 
 def with_rounded_weights(flow):
-    """An exact flow that has the rounded weights as its parameters."""
+    """An exact flow whose parameters are the rounded weights."""
     flow = flow.to("cpu")
     for name, array in flow.named_parameters().items():
         if is_rounded(name, array):
@@ -59,7 +61,7 @@ def beside(flow, rows, steps=STEPS):
 
 @pytest.fixture(scope="module", params=NAMES)
 def both(request):
-    """A flow with weights in bf16, an exact one with the rounded weights, and sequences."""
+    """A flow with weights in bf16, an exact flow with the rounded weights, and sequences."""
     flow = flow_of(request.param)
     return flow.to("cpu", "bf16"), with_rounded_weights(flow), sequence_cases.sequences(ROWS, STEPS, flow.features)
 
@@ -105,7 +107,7 @@ def test_streams_and_continuations(both, rows):
 
 @pairwise(reads=cases.READS, rows=[1, 2, 4, 7, 16, 19], kernel=[2, 3, 4], channels=[1, 2, 15, 16, 33])
 def test_the_network_has_the_same_bits_in_both_directions(reads, rows, kernel, channels):
-    """Outputs step after step, by pairs of bf16, equal those of the finished sequence, in float32."""
+    """The outputs of one step after another, by pairs of bf16, equal those of the finished sequence, in float32."""
     dilations = [1, 2, 4, 9, 16]
     t = hr.CausalConvolution(2, channels=channels, skip=3, kernel=kernel, dilations=dilations, reads=reads)
     sequence_cases.randomise(t, "raw")
@@ -126,7 +128,7 @@ def test_the_network_has_the_same_bits_in_both_directions(reads, rows, kernel, c
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "chain"])
 def test_gradients_are_those_at_the_rounded_weights(name):
-    """The chain is left out, because neither of its directions makes all steps at once."""
+    """The chain is left out, because neither of its directions computes all steps at once."""
     flow = flow_of(name)
     flow, exact = flow.to("cpu", "bf16"), with_rounded_weights(flow)
     x, given = sequence_cases.sequences(3, 40, flow.features), beside(flow, 3, 40)
@@ -190,7 +192,7 @@ def test_matmul_of_constructors():
 
 
 def test_small_weights_and_those_that_are_not_finite():
-    """Below 2^-47 they are zero, as in products of rows; NaN spoils its own flow's results."""
+    """Weights below 2^-47 become zero, as in products of rows; NaN spoils only the results of its flow."""
     t = hr.CausalConvolution(channels=3, dilations=[1, 2])
     values = np.array([2.0**-47, 2.0**-48, 1.0 + 2.0**-8, 1.0 + 3 * 2.0**-8, np.inf, -np.inf, np.nan, -1e-40, 3e38, 0])
     weights = np.zeros(t._structure.n_weights, np.float32)

@@ -1,4 +1,5 @@
-"""Bits of sequences: the same in both directions, in parts of any length, in any batch, list and number of threads."""
+"""Bits of sequences are equal in both directions, in parts of any length, and for any batch, list and number of
+threads."""
 
 import numpy as np
 import pytest
@@ -9,14 +10,14 @@ import sequence_cases
 from headrace._core import cpu
 from pairs import pairwise
 
-ROWS, STEPS = 50, 300  # more rows than are stepped through together, more steps than a window has
+ROWS, STEPS = 50, 300  # more rows than are computed together, and more steps than a window has
 
 
 @pytest.fixture(scope="module", params=cases.DTYPES)
 def signal(request):
     """A flow, signals, and their log densities step by step.
 
-    Without a linear prediction: the network then reads the draws themselves.
+    The flow has no linear prediction, so that the network reads the samples themselves.
     """
     more = {"layers": 6, "channels": 16, "skip": 16, "kernel": 2, "prediction": 0}
     flow = sequence_cases.wavenet("bits", dtype=request.param, **more)
@@ -28,7 +29,7 @@ def signal(request):
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("rows", [1, 3, 17, 49])
 def test_raw_parameters_have_the_same_bits_in_both_directions(rows, reads, dtype):
-    """Outputs of the network step after step have the bits of those for the finished sequence."""
+    """The outputs of the network for one step after another have the bits of those for the finished sequence."""
     t = hr.CausalConvolution(2, channels=12, kernel=3, dilations=[1, 2, 16, 40], reads=reads, dtype=dtype)
     sequence_cases.randomise(t, "raw")
     kind = cpu.CausalTransformF32 if dtype == "float32" else cpu.CausalTransformF64
@@ -74,7 +75,7 @@ def test_any_number_of_threads(signal):
 
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 def test_long_signals_are_computed_in_parts_with_the_bits_of_one(dtype):
-    """A call of one signal takes all its steps at once, a call of three signals takes them in two parts."""
+    """A call with one signal computes all steps at once, and a call with three signals computes them in two parts."""
     flow = sequence_cases.wavenet("long", layers=2, channels=4, prediction=3, dtype=dtype)
     x = (
         np.tile(sequence_cases.sequences(3, 1000, 1, dtype), (1, 100, 1))
@@ -144,14 +145,15 @@ def test_streams_of_every_kind(reads, dtype, covariates, context):
     stream = flow.stream(3, context=own, covariates=frames)
     cases.assert_same_bits(np.concatenate([stream.pull(50, seed=1), stream.pull(40, seed=1)], axis=1), x)
     rest = flow.given(x[:, :40], own, frames)
-    # The inner of two transforms reads the rounded results of the outer one.
+    # The inner one of two transforms reads rounded results of the outer one.
     cases.assert_close(rest.sample((), steps=50, seed=1), x[:, 40:], magnitude=np.abs(x).max(), depth=40)
     cases.assert_same_bits(rest.log_prob_steps(x[:, 40:]), steps[:, 40:])
 
 
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 def test_steps_of_several_values_one_by_one(dtype):
-    """The base and transforms of rows would have other bits for few rows."""
+    """Steps one by one have the bits of whole sequences, although the base and transforms of rows alone would have
+    other bits for few rows."""
     flow = sequence_cases.chain(dtype)
     wide = hr.SequenceFlow([hr.CausalConvolution(5, channels=4, dilations=[1], dtype=dtype)], hr.Logistic(5))
     for own in (flow, sequence_cases.randomise(wide, "wide")):

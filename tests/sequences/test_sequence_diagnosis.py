@@ -1,4 +1,4 @@
-"""Diagnoses of sequences: right densities pass, and each kind of wrong one is named."""
+"""Diagnoses of sequences: right densities pass, and each kind of wrong density is named."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def autoregression(rows, steps, *key, noise=None):
 
 
 def flow_of(reflection, scale=1.0, base=None):
-    """The flow whose residual is z / scale, exactly."""
+    """A flow of first-order prediction whose residual is exactly z / scale."""
     network = hr.CausalConvolution(channels=1, dilations=[1], map="affine", dtype="float64")
     network.set_parameter("head.1.weight", np.zeros_like(network.named_parameters()["head.1.weight"]))
     t = hr.LinearPrediction.of_reflections([[reflection]], "float64")
@@ -59,7 +59,7 @@ def test_a_level_that_is_not_followed_is_found():
     names = {one.name for one in d.misses}
     assert "autocorrelation of sizes" in names
     assert d.size.nats > 0.1
-    assert d.loudness[0][2] > d.loudness[-1][2]  # quiet steps have high densities nevertheless
+    assert d.loudness[0][2] > d.loudness[-1][2]  # quiet steps have high densities although the level is not followed
     assert len(d.loudness) == 5
     assert all(a[1] <= b[0] for a, b in zip(d.loudness, d.loudness[1:], strict=False))
 

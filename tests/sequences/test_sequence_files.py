@@ -1,4 +1,5 @@
-"""Files of sequences: equal bits after loading, a format that older readers refuse, and detected contradictions."""
+"""Files of sequences: equal bits after loading, a format that older readers refuse, and contradictions that are
+detected."""
 
 import json
 import pathlib
@@ -40,7 +41,8 @@ def test_every_bit_comes_back(name, dtype, tmp_path):
     assert repr(again) == repr(flow)
     cases.assert_same_bits(again.parameters, flow.parameters)
     assert hr.to_bytes(again) == (tmp_path / "flow").read_bytes()
-    assert header_of(tmp_path / "flow")["format"] == (2 if name == "prediction" else 3)  # without arrays of three axes
+    # A prediction has no arrays of three axes.
+    assert header_of(tmp_path / "flow")["format"] == (2 if name == "prediction" else 3)
     other = pickle.loads(pickle.dumps(flow))
     cases.assert_same_bits(other.parameters, flow.parameters)
     given = sequence_cases.inputs_of(flow)
@@ -50,7 +52,7 @@ def test_every_bit_comes_back(name, dtype, tmp_path):
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parents[1].name}/{path.stem}")
 def test_files_of_every_version_have_their_recorded_results(path):
-    """Results agree to rounding, because other instruction sets and versions may round otherwise."""
+    """Results agree up to rounding, because other instruction sets and versions may round differently."""
     module = hr.load(path)
     expected = json.loads(path.with_suffix(".json").read_text())
     assert header_of(path)["version"] == path.parents[1].name
@@ -74,7 +76,7 @@ def test_kept_files_are_small_and_of_every_example():
 
 def test_every_kind_of_sequences_has_an_example():
     kinds = {name for name, kind in _stored.KINDS.items() if issubclass(kind, Sequential)}
-    kinds -= {"AdaptivePrediction"}  # without parameters: sequence_cases.adaptive
+    kinds -= {"AdaptivePrediction"}  # a flow with it is sequence_cases.adaptive, because it has no parameters
     assert {type(example(name)).__name__ for name in NAMES} == kinds, "sequence_cases.EXAMPLES lacks a kind"
 
 
@@ -95,7 +97,7 @@ def test_tensors_have_the_shapes_of_pytorch(tmp_path):
 
 
 def rewritten(path, change_header, change_tensors=lambda tensors: None):
-    """The file with another header or tensors, and a checksum that fits."""
+    """The file with another header or other tensors, and a checksum that fits."""
     return hostile_files.resealed(path.read_bytes(), change_header, change_tensors)
 
 

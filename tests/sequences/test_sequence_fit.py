@@ -1,4 +1,4 @@
-"""Fits of sequences: exact gradients of crops, the arguments and the loop of `Flow.fit`."""
+"""Fits of sequences: exact gradients of crops, and the arguments and the loop of `Flow.fit`."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_gradients_of_crops_add_up_to_that_of_whole_sequences(crop, parts):
     lengths = [90, 23, 4]
     frames = covariates and [np.concatenate([own, np.repeat(own[-1:], 18 - len(own), axis=0)]) for own in covariates]
     whole, expected = flow.nll_and_grad(padded, context, frames, weights=of_steps, lengths=lengths)
-    # Equal up to the order of terms in sums.
+    # The losses are equal up to the order of terms in sums.
     np.testing.assert_allclose(total / share, whole, rtol=1e-12)
     np.testing.assert_allclose(gradient / share, expected, rtol=1e-9, atol=1e-11)
 
@@ -109,7 +109,8 @@ def test_a_fit_reaches_the_entropy_rate_of_an_autoregression(dtype):
     test = 7.0 + 3.0 * autoregression(20_000, "test")
     loss = -flow.log_prob(test) / len(test)
     own = RATE + np.log(3.0) + 0.5 * np.mean(cases.rng("noise", 20_000, "test").standard_normal(20_200)[200:] ** 2 - 1)
-    assert own - 1e-3 < loss < own + 0.03  # limits for a short fit; below the rate it would read the future
+    # Limits for a short fit; a loss below the rate would mean that the network reads the future.
+    assert own - 1e-3 < loss < own + 0.03
     assert history.best_epoch > 0
     assert history.validation_loss[history.best_epoch - 1] == history.best_loss
     assert flow.standardize_context is None
@@ -125,7 +126,7 @@ def test_several_features_are_standardised_by_themselves():
     np.testing.assert_allclose(flow.transforms[-1].mean, joined.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(flow.transforms[-1].std, joined.std(axis=0), rtol=1e-12)
     before = flow.transforms[-1].std
-    fitted(flow, [2.0 * one for one in x])  # a later fit keeps it
+    fitted(flow, [2.0 * one for one in x])  # a later fit keeps the standardisation
     assert (flow.transforms[-1].std == before).all()
 
 
@@ -234,13 +235,13 @@ LONG = {"epochs": 2, "crop": 30, "batch_size": 3, "average": None, "learning_rat
 
 @pytest.fixture
 def long_epochs(monkeypatch):
-    """Let epochs of small signals count as long, and their held-out steps as many."""
+    """Make epochs of small signals count as long, and their held-out steps as many."""
     monkeypatch.setattr(sequence_fit, "WORK", 1.5e6)
     monkeypatch.setattr(sequence_fit, "EIGHTH", 1)
 
 
 def judged(monkeypatch):
-    """A list to which each judgement of a fit adds its sample's steps and its loss."""
+    """A list to which each judgement of a fit adds the number of steps of its sample, and its loss."""
     losses, loss = [], HeldSequences.loss
 
     def noted(held, flow, parameters=None):
@@ -258,7 +259,7 @@ def test_long_epochs_are_judged_on_a_sample_every_few_steps(long_epochs, monkeyp
     steps = sum(history.held_out.values())
     batches = -(-sum(-(-(len(one) - history.held_out.get(i, 0)) // 30) for i, one in enumerate(x)) // 3)
     every = max(2 * batches // 20, 1)
-    assert len(losses) == 1 + 2 * -(-batches // every)  # the start, in between, and the end of each epoch
+    assert len(losses) == 1 + 2 * -(-batches // every)  # the start, judgements within epochs, and the end of each epoch
     assert {size for size, _ in losses} == {losses[0][0]}
     assert losses[0][0] < steps
     assert history.best_loss == min(loss for _, loss in losses)
@@ -279,7 +280,7 @@ def test_a_sample_of_held_out_steps_is_spread_over_them_and_given_the_steps_befo
     assert (sample.log_probs(flow) == np.concatenate(pieces)).all()
     assert held.sample(40, 10_000) is held
     whole = HeldSequences(given, given.whole(), None, 0).sample(40, 400)
-    assert whole.size == 590  # every second sequence
+    assert whole.size == 590  # the sample has every second sequence
 
 
 def test_a_long_epoch_goes_on_from_its_checkpoint_with_equal_bits(long_epochs, tmp_path, monkeypatch):
@@ -336,7 +337,7 @@ def test_the_bar_of_a_fit_counts_steps_and_has_losses_of_training(long_epochs):
     total = bars[0]["made"]["total"]
     assert bars[0]["made"]["unit"] == "step"
     assert bars[-1]["n"] == total > 2 * history.epochs
-    assert "train=" in bars[1]["postfix"]  # from the first step on
+    assert "train=" in bars[1]["postfix"]  # the bar has losses from the first step on
     assert f"held out={history.validation_loss[-1]:.3f}" in bars[-1]["postfix"]
 
 
@@ -399,7 +400,7 @@ def test_signals_in_float32_far_from_zero_give_a_warning():
         fitted(hr.WaveNet(**SHORT), (1e6 + autoregression(300)).astype("float32"))
 
 
-@pytest.mark.parametrize("place", [1500, 2950])  # trained on, held out
+@pytest.mark.parametrize("place", [1500, 2950])  # a step that is trained on, and one that is held out
 @pytest.mark.parametrize("size", [1e4, -1e9])
 def test_a_click_costs_nothing(place, size):
     x, test = autoregression(3000, "click"), autoregression(5000, "click test")
@@ -413,7 +414,7 @@ def test_a_click_costs_nothing(place, size):
         history = fitted(flow, clicked, epochs=5)
     assert history.best_epoch > 0
     assert flow.log_prob(test) / len(test) > plain.log_prob(test) / len(test) - 0.02
-    assert clicked[place, 0] == size  # the caller's array
+    assert clicked[place, 0] == size  # the caller's array is unchanged
 
 
 def test_clicks_of_several_sizes_and_sequences_are_taken_at_once():
@@ -456,7 +457,7 @@ def test_other_far_values_than_clicks_are_kept(kind):
 
 
 def shocks(steps, df, *key):
-    """Four channels with memory and Student's t; df of infinity for a normal distribution."""
+    """Four channels with memory and Student's t noise; df of infinity is for a normal distribution."""
     rng = cases.rng("shocks", steps, *key)
     noise = rng.standard_normal((steps, 4)) / (np.sqrt(rng.chisquare(df, (steps, 1)) / df) if df < np.inf else 1.0)
     x, mixing = np.zeros((steps, 4)), np.eye(4) + 0.5 * np.eye(4, k=1)
@@ -484,7 +485,7 @@ def test_steps_of_several_values_have_heavy_tails_where_held_out_steps_do():
     loaded = hr.from_bytes(hr.to_bytes(found["t"]))
     assert (loaded.log_prob_steps(test) == steps).all()
     again = fitted(found["t"], shocks(500, 2.0, "more"))
-    assert not again.heavy_tails  # of a fit that finds its base already trained
+    assert not again.heavy_tails  # a fit that finds its base already trained reports no heavy tails
 
 
 @pytest.mark.parametrize(("epochs", "is_tried"), [(256, True), (255, False)])
@@ -516,7 +517,7 @@ def test_a_fit_with_heavy_tails_goes_on_from_its_checkpoint(tmp_path, monkeypatc
         fitted(hr.WaveNet(4, **more), x, checkpoint=path, checkpoint_every=0.0, **TRIED)
     assert path.exists()
     taken.clear()
-    monkeypatch.setattr("headrace._fit.marginals.gain", None)  # no second trial
+    monkeypatch.setattr("headrace._fit.marginals.gain", None)  # a second trial would fail
     monkeypatch.setattr(Adam, "step", step)
     flow = hr.WaveNet(4, **more)
     history = fitted(flow, x, checkpoint=path, **TRIED)

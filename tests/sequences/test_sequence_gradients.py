@@ -1,4 +1,4 @@
-"""Gradients of flows of sequences: against the reference's differences, in bits, and in refusals."""
+"""Gradients of flows of sequences: against differences of the reference, in bits, and in refusals."""
 
 import copy
 
@@ -10,7 +10,8 @@ import headrace as hr
 import sequence_cases
 from pairs import pairwise
 
-# name -> (options, steps). Windows of 384 positions, whole and not; dilations beyond a window; widths of no vector.
+# name -> (options, steps). The networks cover windows of 384 positions, whole and partial, dilations beyond a window,
+# and widths that fill no vector.
 NETWORKS = {
     "plain": ({}, 70),
     "one layer": ({"dilations": [1], "layers": None}, 9),
@@ -31,8 +32,9 @@ MAPS = {
     "another base": {"map": "affine", "base": "trained"},
 }
 ROWS, STEP = 3, 2e-7  # companded inputs bend within thousandths
-# A central difference of step h misses by h² and by its rounding, 1e-16 / h of the sum; kinks of rectifiers lie within
-# h of a few of thousands of values. In float32 sums over a thousand steps of deep products lose three to four digits.
+# A central difference of step h errs by h² and by its rounding, 1e-16 / h times the sum; of thousands of values,
+# rectifiers have kinks within h of a few. In float32, sums over a thousand steps of deep products lose three to four
+# digits.
 TOLERANCES = {"float64": 3e-6, "float32": 3e-3}
 
 
@@ -54,7 +56,7 @@ def kinds_of(flow):
 
 
 def moved(arrays, kind, direction):
-    """x, context, covariates and parameters, one of them moved."""
+    """The arrays x, context, covariates and parameters, one of which is moved."""
     names = ("inputs", "context", "covariates", "parameters")
     return [a if n != kind else a + direction for a, n in zip(arrays, names, strict=True)]
 
@@ -96,7 +98,7 @@ def test_against_differences_of_the_reference(name, map, dtype, tmp_path):
 
 @pytest.mark.parametrize("reads", cases.READS)
 def test_each_value(reads):
-    """Gradients by every single value, of both parallel directions."""
+    """Gradients by every single value agree with differences, in both parallel directions."""
     flow = sequence_cases.wavenet("each", reads=reads, layers=3, channels=5, map="affine", transforms=2, context=2)
     x, context, _ = given(flow, 12, 2)
     draw = cases.rng("each value")
@@ -118,7 +120,7 @@ def test_each_value(reads):
 
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 def test_bits_depend_on_nothing_else(dtype):
-    """Bits depend neither on threads nor, of a sequence's values, on other sequences."""
+    """Bits depend neither on threads nor, for the values of one sequence, on other sequences."""
     flow, _ = flow_of("covariates in frames", "logistic_mixture", dtype)
     x, context, covariates = given(flow, 790, 5)
     kinds, ones = kinds_of(flow), np.ones(5, dtype)
@@ -136,8 +138,8 @@ def test_bits_depend_on_nothing_else(dtype):
 
 
 def test_parts_of_a_long_sequence():
-    """A long sequence is computed in parts, and gradients cross their borders: those by the first values
-    are those of the sequence's first half where the rest has no weight, and a sum has the terms of both halves."""
+    """A long sequence is computed in parts, and gradients cross the borders of parts: if the second half has no weight,
+    gradients by the first values are those of the first half alone, and a sum has the terms of both halves."""
     flow = sequence_cases.wavenet("parts", layers=12, channels=48, kernel=2, dtype="float64")
     steps = 4000  # a tape of 32 MB has about 2000 steps
     x = sequence_cases.sequences(1, steps)
@@ -166,7 +168,7 @@ def test_lengths_lists_and_crops():
     for row, own, n in zip(by_x, own_x, lengths, strict=True):
         np.testing.assert_array_equal(row[:n], own)
         assert not row[n:].any()
-    # A crop with the field in front has the gradient of its terms.
+    # A crop with its field before it has the gradient of the crop's terms.
     field = flow.field
     weights = np.zeros((3, 50))
     weights[:, 40:] = 1.0

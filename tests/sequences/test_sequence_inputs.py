@@ -1,4 +1,4 @@
-"""Refusals of sequences: every error names the argument, the expected and the given value."""
+"""Refused arguments of sequences: every error names the argument, the expected value and the given one."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def small(**more):
     return hr.WaveNet(layers=2, channels=4, dtype="float64", **more)
 
 
-# Calls with a small flow; the error's type and words.
+# Calls of a small flow by name, each with the error's type and words.
 CALLS = {
     "no steps": (lambda f: f.log_prob(x(steps=0)), ValueError, ["x: expected at least one step"]),
     "no steps in a list": (

@@ -8,7 +8,8 @@ import headrace as hr
 import sequence_cases
 from pairs import pairwise
 
-# name -> (options of the network, steps). Widths that fill no vector, one that does, and each option at least once.
+# name -> (options of the network, steps). Most widths fill no vector, one fills one, and each option occurs at least
+# once.
 NETWORKS = {
     "plain": ({}, 70),
     "one layer": ({"dilations": [1], "layers": None}, 9),
@@ -48,8 +49,8 @@ def test_both_directions_and_densities(name, map, reads, dtype, tmp_path):
     covariates = sequence_cases.covariates_of(flow, rows, steps)
     x, log_det = flow.to_data(z, context, covariates)
     back, log_det_back = flow.to_latent(x, context, covariates)
-    # Values of the sequential direction are tested by the parallel one, because a step reads the errors of earlier
-    # steps.
+    # The values of the sequential direction are tested by the parallel direction, because each step accumulates the
+    # errors of earlier steps.
     ways = [(z, x, log_det, judge.to_data), (x, back, log_det_back, judge.to_latent)]
     for (given, value, log, verb), (_, _, _, way_back) in zip(ways, ways[::-1], strict=True):
         is_parallel = (verb == judge.to_latent) == (reads == "data")
@@ -84,7 +85,7 @@ def test_a_chain_of_both_readings_and_transforms_of_rows(dtype, tmp_path):
 
 @pytest.mark.costly
 def test_log_densities_sum_to_one_over_a_step():
-    """p(x_t | x_<t) is a density of x_t: it integrates to one, and the mean of samples is that of the density."""
+    """The conditional density p(x_t | x_<t) integrates to one over x_t, and its mean is that of samples."""
     flow = sequence_cases.wavenet("integral", map="affine", base=hr.Logistic(1))
     past = sequence_cases.sequences(1, 20)[0]
     rest = flow.given(past)
@@ -129,7 +130,7 @@ def test_lists_have_covariates_of_their_own():
     parts = [row[:n] for row, n in zip(x, lengths, strict=True)]
     own = [f[: -(-n // 5)] for f, n in zip(frames, lengths, strict=True)]
     got = flow.log_prob(parts, None, own)
-    for i, one in enumerate(parts):  # the last frame of each sequence is held, for any other sequences
+    for i, one in enumerate(parts):  # the last frame of each sequence is held, whatever the other sequences are
         cases.assert_same_bits(got[i : i + 1], flow.log_prob(one[None], None, own[i]))
 
 

@@ -13,7 +13,7 @@ def flow():
 
 
 def test_devices_and_rounded_products(flow):
-    """Whole flows on a device are in tests/device/test_device_sequences.py."""
+    """Whole flows on a device are tested in tests/device/test_device_sequences.py."""
     for device in ("cuda", "cuda:0"):
         with pytest.raises(ValueError, match="device: expected 'cpu', because transforms move with their flow, got"):
             flow.transforms[0].to(device)

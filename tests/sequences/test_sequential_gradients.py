@@ -1,9 +1,9 @@
-"""Gradients of the direction that makes one step after another: a student's density, a teacher's values.
+"""Gradients of the direction that computes one step after another: a student's density, a teacher's values.
 
-That direction is v = m⁻¹(u; p), where m makes all steps at once. Its gradients are known from those of m: with a and b
-for the cotangents of v and of its log-determinant, and u', p' for the gradients by u and p, the gradients of m at v for
-the cotangents -u' and -b are -a by v, and p' by p. So every value is compared with the other direction's gradients,
-which `test_sequence_gradients` compares with differences of the reference.
+The sequential direction is v = m⁻¹(u; p), where m computes all steps at once. Its gradients are known from those of m:
+with a and b for the cotangents of v and of its log-determinant, and u', p' for the gradients by u and p, the gradients
+of m at v for the cotangents -u' and -b are -a by v, and p' by p. So every value is compared with the other direction's
+gradients, which `test_sequence_gradients` compares with differences of the reference.
 """
 
 import copy
@@ -16,7 +16,8 @@ import headrace as hr
 import sequence_cases
 from pairs import pairwise
 
-# name -> (options, steps). Blocks of 16 steps and sums of 8 steps ahead, whole and not; weights of no whole vector.
+# name -> (options, steps). Blocks of 16 steps and sums of 8 steps ahead are whole and partial; weights fill no whole
+# vector.
 NETWORKS = {
     "plain": ({}, 70),
     "one layer": ({"dilations": [1], "layers": None}, 9),
@@ -34,12 +35,12 @@ MAPS = {
     "affine": {"map": "affine"},
     "rq_spline": {"map": "rq_spline", "bins": 5, "bound": 8.0},
 }
-# Rounding errors of gradients grow with the number of steps that read a step.
+# The gradients of both directions have rounding errors, which grow with the number of later steps that read a step.
 TOLERANCES = {"float64": 1e-11, "float32": 2e-4}
 
 
 def calm(flow):
-    """The flow with small outputs of its network, and of inner flows, so that sequential values do not grow."""
+    """The flow with small outputs of its network and of inner flows, so that sequential values do not grow."""
     for name, array in flow.named_parameters().items():
         if "head.1" in name or ".inner." in name:
             flow.set_parameter(name, 0.2 * array)
@@ -60,7 +61,7 @@ def kinds_of(flow):
 
 
 def directions(flow, reads):
-    """The sequential direction, its gradient, and the gradient of the other one."""
+    """The sequential direction, its gradient, and the gradient of the other direction."""
     if reads == "latent":
         return flow.to_latent, flow.to_latent_vjp, flow.to_data_vjp
     return flow.to_data, flow.to_data_vjp, flow.to_latent_vjp
@@ -135,7 +136,7 @@ def chains():
 
 @pytest.mark.parametrize("name", ["student", "teacher", "both"])
 def test_each_value_through_chains(name):
-    """Compare with central differences by each value, in both directions, of links of both kinds."""
+    """Compare with central differences by each value, in both directions, for chains of transforms of both kinds."""
     flow = calm(chains()[name])
     u, given = sequence_cases.sequences(2, 10, flow.features), beside(flow, 2, 10)
     draw = cases.rng("chain of both")
@@ -156,7 +157,8 @@ def test_each_value_through_chains(name):
 
 @pairwise(base=["own", "trained"], map=list(MAPS), dtype=cases.DTYPES)
 def test_density_of_a_student(base, map, dtype):
-    """Gradients by all arguments agree with differences of the density in float64, of steps and of sequences."""
+    """Gradients by all arguments agree with differences of the density in float64, for densities of steps and of
+    sequences."""
     more = {"base": hr.Normal(1, trainable=True)} if base == "trained" else {}
     options = {"reads": "latent", "transforms": 3, "layers": 3, "context": 2, "covariates": 2, "hop": 3, "dtype": dtype}
     flow = calm(sequence_cases.wavenet("density", map, **options, **MAPS[map], **more))
@@ -188,7 +190,7 @@ def test_density_of_a_student(base, map, dtype):
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("features", [1, 2])
 def test_bits_depend_on_nothing_else(dtype, features):
-    """Bits depend neither on threads nor, of a sequence's values, on other sequences."""
+    """Bits depend neither on threads nor, for the values of one sequence, on other sequences."""
     options = {"context": 2, "covariates": 3, "hop": 7, "features": features, "map": "affine", "reads": "latent"}
     flow = calm(sequence_cases.wavenet("bits", **options, dtype=dtype))
     x, (context, covariates) = sequence_cases.sequences(21, 430, features, dtype), beside(flow, 21, 430)
@@ -209,14 +211,14 @@ def test_bits_depend_on_nothing_else(dtype, features):
 
 @pytest.mark.costly
 def test_parts_of_a_long_sequence():
-    """A long sequence is computed in parts, and gradients cross their borders."""
+    """A long sequence is computed in parts, and gradients cross the borders of parts."""
     flow = calm(sequence_cases.wavenet("parts", layers=12, channels=48, kernel=2, map="affine", reads="latent"))
     steps = 4000  # a tape of 32 MB has about 2000 steps
     u = sequence_cases.sequences(1, steps)
     draw = cases.rng("parts")
     by_v, by_log_det = draw.standard_normal(u.shape), draw.standard_normal(1)
     assert_inverse(flow, "latent", u, by_v, by_log_det, (None, None), TOLERANCES["float64"])
-    # Where the rest has no weight, the first half has the bits that it has alone.
+    # If the second half has no weight, the first half has the bits that it has alone.
     by_v[:, steps // 2 :] = 0.0
     (whole,) = flow.to_latent_vjp(u, by_v, None, wrt="inputs")
     (short,) = flow.to_latent_vjp(u[:, : steps // 2], by_v[:, : steps // 2], None, wrt="inputs")

@@ -1,4 +1,4 @@
-"""Streams: their state to arrays and back, copies, later covariates, and kept memory."""
+"""Streams of sequences: their state as arrays and back, copies, later covariates, and parameters that are kept."""
 
 import numpy as np
 import pytest
@@ -103,7 +103,7 @@ def test_latent_values_come_with_a_push():
 
 
 def test_many_streams_of_one_sample_at_a_time():
-    """A particle filter: copies of one past, one step at a time, and rows chosen again by their state."""
+    """A particle filter takes copies of one past, pulls one step at a time, and chooses rows again by their state."""
     flow = sequence_cases.wavenet("particles", layers=3, prediction=0)
     stream = flow.stream()
     stream.push(sequence_cases.sequences(1, 20))
@@ -186,7 +186,7 @@ def test_no_pull_goes_beyond_2_to_the_32():
 @pytest.mark.costly
 @pytest.mark.parametrize("rows", [10**12, 2**31 - 1])
 def test_streams_beyond_the_memory_are_refused_at_once(rows):
-    """Otherwise memory would be allocated until none is left."""
+    """Without the refusal, memory would be allocated until none is left."""
     with pytest.raises((ValueError, MemoryError)):
         hr.WaveNet(layers=20, channels=512).stream(rows)
 

@@ -1,8 +1,8 @@
 """A conditioner over time, ``echo``, and a step, ``bend``, that the library does not have.
 
-Added kinds are in the lists of _emu alone (tests/cuda_emulation/added).
+The kinds ``echo`` and ``bend`` are listed by the emulation's module `_emu` alone (tests/cuda_emulation/added).
 
-This file has the other parts of a new kind (docs/notes/recipes.md): its class in Python, and its reference.
+Beside the C++ sources, a new kind has a class in Python and a reference (docs/notes/recipes.md): this file has both.
 """
 
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ TAPS, DELAY = 2, 3
 
 
 class Echoes:
-    """The network of an `Echo`: neither it nor its weights have the number of steps of a row."""
+    """The network of an `Echo`: neither the network nor the shapes of its weights depend on the number of steps."""
 
     def __init__(self, units, reads="data", slope=1e-3):
         self.units, self.reads, self.slope = units, reads, slope
@@ -44,7 +44,7 @@ class Echoes:
 
 
 class Echo(Transform):
-    """Each step of a row, mapped with parameters that depend on the steps before it."""
+    """A transform over time that maps each step with parameters that depend on the steps before it."""
 
     def __init__(self, features, echoes, parameters):
         super().__init__(features, 0, parameters.dtype)
@@ -73,7 +73,7 @@ class Echo(Transform):
 
 
 class Bend(Fixed):
-    """x = sinh(a z) / a."""
+    """The elementwise step x = sinh(a z) / a, with a fixed strength a for each coordinate."""
 
     def __init__(self, strength):
         self.strength = [float(a) for a in strength]
@@ -97,7 +97,7 @@ class Bend(Fixed):
         return f"Bend({self.strength})"
 
 
-# ---- their references -----------------------------------------------------------------------------------------------
+# ---- references of both kinds --------------------------------------------------------------------------------------
 
 
 class EchoReference:
@@ -134,7 +134,7 @@ class EchoReference:
 
 
 class BendReference:
-    """The reference of `Bend`, in float64."""
+    """The reference of `Bend` in float64."""
 
     def __init__(self, strength):
         self.strength = np.asarray(strength)
@@ -150,7 +150,7 @@ class BendReference:
 
 @contextmanager
 def added(device):
-    """Inside, files know both kinds, and the library's core is the module of that device."""
+    """A block in which files know `Echo` and `Bend`, and the module of this device is the library's core."""
     with pytest.MonkeyPatch.context() as patch, cores.in_place(cores.OnDevice(device)) as core:
         patch.setitem(_stored.KINDS, "Echo", Echo)
         patch.setitem(_stored.KINDS, "Bend", Bend)

@@ -1,6 +1,6 @@
 """A map that the library does not have, ``polyline``: tests/cuda_emulation/polyline.hpp adds it to the list of _emu.
 
-This file has the other part of a new map (docs/notes/recipes.md): its reference.
+Beside the C++ source, a new map has a reference in NumPy (docs/notes/recipes.md), which is in this file.
 """
 
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ NAME = "polyline"
 
 
 def polyline(value, params, options, inverse):
-    """Pieces of equal width between -bound and bound, each with a slope; the outer pieces extend beyond."""
+    """The map of pieces of equal width between -bound and bound, each with a slope; the outer pieces extend beyond."""
     shift, log_slopes = params[..., :1], reference.LOG_SCALES["soft_clamp"](params[..., 1:], options.slope)
     bins = log_slopes.shape[-1]
     width = 2.0 * options.bound / bins
@@ -37,7 +37,7 @@ IN_REFERENCE = reference.Map(("shift", "slope"), polyline, lambda bins: {"shift"
 
 @contextmanager
 def added(device):
-    """Inside, the library has the map, and its core is the module of that device."""
+    """A block in which the library has the map ``polyline``, and the module of this device is its core."""
     with pytest.MonkeyPatch.context() as patch, cores.in_place(cores.OnDevice(device)) as core:
         patch.setattr(maps, "_LISTED", {one.name: one for one in core.maps()})
         patch.setitem(maps.MAPS, NAME, maps.maps_of(core)[NAME])

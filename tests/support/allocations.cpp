@@ -13,14 +13,14 @@ namespace {
 std::atomic<bool> is_counting{false};
 std::atomic<int64_t> count{0}, failing{-1}, failed{0}, live{0};
 
-// Whether this may be a node of pybind11's table of objects. Without memory for one, it frees the object by a pointer
-// that was not allocated, or ends the process: no error of the core.
+// Whether this allocation may be a node of pybind11's table of objects. Without memory for a node, pybind11 frees the
+// object by a pointer that was not allocated, or ends the process, which is no error of the core.
 bool is_spared(size_t size, const void* caller) {
     Dl_info where;
     return size == 24 && dladdr(caller, &where) && std::strstr(where.dli_fname, "/_cpu.");
 }
 
-// Whether this allocation has to fail: the one with the chosen number, from 0, and none after it.
+// Whether this allocation has to fail: the allocation of the chosen index fails, and none after it.
 bool fails(size_t size, const void* caller) {
     if (!is_counting.load(std::memory_order_relaxed)) return false;
     if (is_spared(size, caller)) return false;
@@ -92,14 +92,14 @@ void operator delete[](void* memory, size_t, std::align_val_t) noexcept {
     freed(memory);
 }
 
-// The core's scratch: of these blocks, `free` is that of the C library, so that only their failure is made.
+// Memory of the core's scratch. The C library's `free` frees these blocks, so that only failures are added here.
 extern "C" void* aligned_alloc(size_t alignment, size_t size) {
     if (fails(size, __builtin_return_address(0))) return nullptr;
     void* memory = nullptr;
     return posix_memalign(&memory, alignment, size) ? nullptr : memory;
 }
 
-// Fails allocation `number`, from 0, of those from now on; with -1 none fails, and all are counted.
+// Makes the allocation of index `number`, counted from now on, fail; with -1 none fails, and all are counted.
 extern "C" void allocations_begin(int64_t number) {
     count = 0;
     failed = 0;
@@ -107,13 +107,13 @@ extern "C" void allocations_begin(int64_t number) {
     is_counting = true;
 }
 
-// Ends the counting. Returns the number of allocations, negated and minus one if one has failed.
+// Ends the counting. Returns the number n of allocations, or -n - 1 if an allocation has failed.
 extern "C" int64_t allocations_end() {
     is_counting = false;
     return failed ? -count - 1 : count.load();
 }
 
-// Blocks of `operator new` that were not freed yet.
+// The number of blocks of `operator new` that are not freed yet.
 extern "C" int64_t allocations_live() {
     return live;
 }

@@ -1,10 +1,11 @@
-"""Calls of the core whose allocations fail in turn.
+"""Checks that calls of the core survive failed allocations: each allocation of a call fails in turn.
 
     python tests/support/allocations.py [--every N] [WORD ...]
 
-Calls are those of `ragged_calls` and of the C library; with N, one call in N. A call whose allocation fails has to
-raise MemoryError, or to have its result all the same, to free all that it had allocated, and to have the same bits
-when it is made again. The process starts itself anew with the library of `allocations.cpp` before all others.
+The calls are those of `ragged_calls` and of the C library; ``--every N`` takes one call in N. A call whose allocation
+fails has to raise MemoryError, or to return its usual result; it has to free all that it allocated, and a repetition
+has to return the same bits. The process starts itself anew, with the library of `allocations.cpp` loaded before all
+others.
 """
 
 import argparse
@@ -23,12 +24,12 @@ import numpy as np
 import runtime_library
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-MOST = 40  # allocations of a call that fail
+MOST = 40  # the number of allocations of a call that fail, at most
 _VARIABLE = "HEADRACE_TEST_ALLOCATIONS"
 
 
 class Allocations:
-    """The functions of the library that was loaded first."""
+    """The functions of the library of `allocations.cpp`, which counts allocations and lets one fail."""
 
     def __init__(self, path):
         self._library = ctypes.CDLL(path)
@@ -40,7 +41,7 @@ class Allocations:
         self._library.allocations_begin(int(failing))
 
     def end(self):
-        """The number of allocations, and whether one has failed."""
+        """The number of allocations since `begin`, and whether one of them has failed."""
         count = self._library.allocations_end()
         return (count, False) if count >= 0 else (-count - 1, True)
 
@@ -48,14 +49,14 @@ class Allocations:
         return self._library.allocations_live()
 
     def lost_since(self, before):
-        """The number of blocks beyond those before."""
+        """The number of allocated blocks beyond the number `before`."""
         if self.live() > before:
             gc.collect()
         return self.live() - before
 
     @staticmethod
     def fill_the_table():
-        """Let pybind11's table of objects grow, so that no later call grows it, where a failure is no exception."""
+        """Make pybind11's table of objects grow now: a failed allocation while the table grows raises no exception."""
         from headrace._core import cpu
 
         return [cpu.HiddenOptions("tanh", 0, "", "", 0.0) for _ in range(20_000)]
@@ -73,7 +74,7 @@ def bits(result):
 
 
 def in_a_thread(call):
-    """The result of a call in a thread of its own, whose scratch is new, or its exception."""
+    """The result and the exception of a call in a new thread, which has no scratch memory yet; one of them is None."""
     kept = []
 
     def run():
@@ -89,8 +90,8 @@ def in_a_thread(call):
 
 
 def judge(name, call, allocations):
-    """Let allocations of a call fail in turn, at most `MOST` evenly spread ones; return their number."""
-    for _ in range(2):  # memory that a first call keeps is no leak
+    """Make allocations of a call fail in turn, at most `MOST` evenly spread ones; return the number of these."""
+    for _ in range(2):  # memory that the library keeps after a first call is no leak
         want, error = in_a_thread(call)
         if error is not None:
             raise RuntimeError(name) from error
@@ -104,7 +105,7 @@ def judge(name, call, allocations):
         allocations.begin(number)
         got, error = in_a_thread(call)
         _, has_failed = allocations.end()
-        if error is None:  # a stable sort does without its memory
+        if error is None:  # a failed allocation need not be an error: a stable sort works without its buffer
             assert bits(got) == want, f"{name}: other bits where allocation {number} failed"
         elif not (has_failed and isinstance(error, MemoryError)):
             raise AssertionError(f"{name}: expected MemoryError at allocation {number}, got {error!r}") from error
@@ -116,7 +117,7 @@ def judge(name, call, allocations):
 
 
 def parts_of(name, call):
-    """A call, or those of the iterator that it makes."""
+    """The call itself, or each call of the iterator that it returns, by name."""
     made = call()
     if not isinstance(made, Iterator):
         yield name, call
@@ -126,7 +127,7 @@ def parts_of(name, call):
 
 
 def of_c(folder):
-    """Opening and calling a flow of each kind by the C library."""
+    """Calls of the C library that open a flow of each kind and evaluate it, by name."""
     import c_library
     import file_cases
     import sequence_cases

@@ -1,4 +1,4 @@
-"""An ascent by kinks as the core has it, in NumPy: its arguments and results, by the formulas of `reference.ascent`."""
+"""The ascent by kinks in NumPy, with the arguments and results of the core's, by the formulas of `reference.ascent`."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from reference import ascent
 
 
 class Points:
-    """Rows between data and latent, in float64."""
+    """Rows that an ascent moves from data towards latent values, in float64."""
 
     def __init__(self, x, weights, dtype):
         self.z = np.asarray(x, dtype).astype(float)
@@ -24,7 +24,7 @@ class Points:
 
 
 class Ascent:
-    """An ascent with the arguments and results of `_cuda.AscentF64`, without streams."""
+    """An ascent with the arguments and results of `_cuda.AscentF64`, except for streams."""
 
     def __init__(self, points, anchors, held_out, total, held_out_total, precision, neighbours, rule, most):
         self.points, self.anchors, self.held_out = points, anchors, held_out
@@ -39,7 +39,7 @@ class Ascent:
         before = self.points.logs.copy()
         for party in parties:
             party.step(self.last, matrix, order)
-        if self.chosen:  # the matrix is orthogonal, and its own inverse is needed for φ
+        if self.chosen:  # the matrix is orthogonal; φ needs its inverse
             turned = np.empty_like(self.points.z)
             turned[:, order] = self.points.z @ matrix
             terms = self.points.logs - before, turned**2
@@ -81,5 +81,5 @@ class Ascent:
         return np.array(self.judged).reshape(-1, 2)
 
     def terms(self):
-        """⟨log φ'⟩ and ⟨φ²⟩ of each kink so far."""
+        """The means ⟨log φ'⟩ and ⟨φ²⟩ for each kink that was chosen until now."""
         return np.array(self.found).reshape(-1, len(self.last), 2)

@@ -1,4 +1,4 @@
-"""libheadrace called from Python by ctypes, as a C program calls it."""
+"""The C library libheadrace, called from Python by ctypes in the way of a C program."""
 
 import ctypes
 import os
@@ -32,9 +32,9 @@ int64 = ctypes.c_int64
 
 
 class View(ctypes.Structure):
-    """headrace_input and headrace_output, which have the same members."""
+    """The structs headrace_input and headrace_output, which have the same members."""
 
-    _fields_ = [  # the form for ctypes
+    _fields_ = [  # the members as ctypes takes them
         ("data", ctypes.c_void_p),
         ("rows", int64),
         ("columns", int64),
@@ -45,7 +45,7 @@ class View(ctypes.Structure):
 
 
 class Refused(ValueError):
-    """A code other than HEADRACE_OK: its name, and the message."""
+    """The exception for a code other than HEADRACE_OK, with the code's name and the message."""
 
     def __init__(self, code, message):
         super().__init__(f"{NAMES[code]}: {message}")
@@ -53,7 +53,7 @@ class Refused(ValueError):
 
 
 def view(array):
-    """A NumPy array of one or two axes; None for a null pointer."""
+    """A NumPy array of one or two axes as a `View`; None, for a null pointer, stays None."""
     if array is None or isinstance(array, View):
         return array
     table = array.reshape(-1, 1) if array.ndim == 1 and array.flags.c_contiguous else array
@@ -69,7 +69,7 @@ def _by_reference(value):
 
 
 class Library:
-    """The functions of headrace.h."""
+    """The functions of headrace.h in a loaded library."""
 
     def __init__(self, path=PATH):
         self.functions = ctypes.CDLL(str(path))
@@ -88,7 +88,7 @@ class Library:
             raise Refused(code, self.message())
 
     def open(self, source):
-        """Open a file by its path, or its bytes."""
+        """Open a file by its path, or from its bytes."""
         handle = ctypes.c_void_p(1)
         if isinstance(source, bytes):
             data = ctypes.create_string_buffer(source, len(source)) if source else None
@@ -102,7 +102,7 @@ class Library:
 
 
 class Handle:
-    """An open flow or transform."""
+    """An open flow or transform of the C library."""
 
     def __init__(self, library, handle):
         self.library, self.handle = library, handle
@@ -124,7 +124,7 @@ class Handle:
     dtype = property(lambda self: {0: None, 1: np.dtype("float32"), 2: np.dtype("float64")}[self._fact("dtype_of")])
 
     def call(self, verb, *arrays):
-        """A function of this name, whose arguments after the handle are arrays."""
+        """Call a function by its verb: its arguments after the handle are these arrays."""
         self.library.check(
             getattr(self.library.functions, f"headrace_{verb}")(self.handle, *map(_by_reference, arrays))
         )
@@ -160,14 +160,14 @@ class Handle:
         self.library.check(function(self.handle, *given))
 
     def gradient(self, x, context=None):
-        """``(log_prob, by_x, by_context)``, the last one None without context."""
+        """The results ``(log_prob, by_x, by_context)`` of headrace_gradient; ``by_context`` is None without context."""
         log_prob, by_x = np.full(len(x), 77, self.dtype), np.full(x.shape, 77, self.dtype)
         by_context = np.full((len(x), self.context), 77, self.dtype) if self.context else None
         self.call("gradient", x, context, log_prob, by_x, by_context)
         return log_prob, by_x, by_context
 
     def stream(self, rows=1, context=None, covariates=None):
-        """A stream of sequences before their first step, with frames (rows, frames, columns) of covariates."""
+        """A stream of sequences before their first step; `covariates` are frames of shape (rows, frames, columns)."""
         made = ctypes.c_void_p(1)
         function = self.library.functions.headrace_stream_open
         code = function(self.handle, int64(rows), _by_reference(context), ctypes.byref(made))
@@ -181,7 +181,7 @@ class Handle:
 
 
 class Stream:
-    """An open stream; arrays are (rows, steps, features)."""
+    """An open stream of the C library; arrays have the shape (rows, steps, features)."""
 
     def __init__(self, library, flow, stream):
         self.library, self.flow, self.stream = library, flow, stream
@@ -197,12 +197,12 @@ class Stream:
     numbers = property(lambda self: self._fact("numbers"))
 
     def call(self, verb, *given):
-        """A function of this name; arrays are passed by reference."""
+        """Call a function of streams by its verb; arrays are passed by reference."""
         passed = [_by_reference(one) if one is None or isinstance(one, (np.ndarray, View)) else one for one in given]
         self.library.check(getattr(self.library.functions, f"headrace_stream_{verb}")(self.stream, *passed))
 
     def push(self, x, with_latent=False):
-        """Log densities, (rows, steps); with latent values, a tuple."""
+        """The log densities, shape (rows, steps); a tuple with the latent values where these are asked for."""
         own = self.flow.dtype
         steps = x.reshape(-1, x.shape[2])
         log_prob = np.full(len(steps), 77, own) if self.flow.has_density else None
@@ -217,7 +217,7 @@ class Stream:
         return x.reshape(self.rows, steps, -1)
 
     def extend(self, covariates):
-        """Frames (rows, frames, columns), or (frames, columns) for all."""
+        """Append frames of covariates, shape (rows, frames, columns), or (frames, columns) for all rows."""
         self.call("extend", int64(covariates.shape[-2]), covariates.reshape(-1, covariates.shape[-1]))
 
     def copies(self, n):
@@ -236,11 +236,11 @@ class Stream:
 
 
 def is_shared():
-    """Whether the module takes the core from this library."""
+    """Whether the Python module takes the core from libheadrace, as a shared library."""
     (module,) = PACKAGE.glob("_cpu*.so")
     return PATH.name.encode() in module.read_bytes()
 
 
 def environment():
-    """The environment of programs that load the library."""
+    """The environment variables for programs that load libheadrace."""
     return dict(os.environ)

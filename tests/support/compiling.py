@@ -1,4 +1,5 @@
-"""How JAX compiles under test: quickly. Tests run for milliseconds programs that XLA would optimise for seconds."""
+"""The effort of JAX's compiler in tests: small, because XLA would optimise for seconds a program that runs
+milliseconds."""
 
 import os
 
@@ -8,6 +9,7 @@ LITTLE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes
 
 
 def quickly():
-    """Let XLA optimise little, unless its flags are set; at night it keeps its defaults. Called before JAX is used."""
+    """Make XLA optimise little, unless its flags are set; at night it keeps its defaults. Call this before JAX is
+    used."""
     if not selection.NIGHTLY:
         os.environ.setdefault("XLA_FLAGS", LITTLE)

@@ -1,13 +1,14 @@
-"""The library's Python layer over every core: the CPU's own, and the CUDA sources, emulated or on a card.
+"""The library's Python layer over every core: that of the CPU, and the CUDA sources, emulated or on a card.
 
-Transforms, flows and ``headrace.ops`` are called with NumPy arrays as ever; under the fixture ``core`` what they ask of
-the CPU's core is done by a device's module on copies of the arrays. So one test judges every core::
+Tests call transforms, flows and ``headrace.ops`` with NumPy arrays, as users do; under the fixture ``core`` a device's
+module takes the calls of the CPU's core and works on copies of the arrays. A test under the fixture therefore checks
+every core::
 
     @every_core(map=reference.MAPS, shape={"cpu": [(9, 8)], "device": [(33, 5)]})
     def test_something(core, map, shape): ...
 
-On a device results start as NaNs, so that unwritten memory shows, and every call runs in an order of the
-emulation's threads that the test's name and the commit choose, or in each of them, and then must give the same bits.
+On a device, results start as NaNs, so that unwritten memory shows. Every call runs in one order of the emulation's
+threads, which the test's name and the commit choose, or in each order, and must then give the same bits in each.
 """
 
 import itertools
@@ -28,17 +29,17 @@ OPS = ("coupling", "coupling_backward", "vector_map", "vector_map_backward")
 
 
 class Cpu:
-    """The library on the CPU, unchanged."""
+    """The library on the CPU, with its own core."""
 
     name, module = "cpu", cpu
 
     def choose(self, cpu, device):
-        """The first value on the CPU, the other one on a device."""
+        """Return the first value on the CPU, and the second one on a device."""
         return cpu
 
 
 class OnDevice:
-    """The interface of ``headrace._cpu``, computed by a device (tests/support/cuda_arrays.py)."""
+    """The interface of ``headrace._cpu``, whose functions a device computes (tests/support/cuda_arrays.py)."""
 
     def __init__(self, device):
         self.name, self.device, self.module = device.name, device, device.module
@@ -55,9 +56,10 @@ class OnDevice:
         return found
 
     def call(self, function, *arguments, **named):
-        """Copies arrays to the device, calls, and copies the outputs back."""
+        """Copy arrays to the device, call the function, and copy the outputs back."""
         place = lambda array: (array.ctypes.data, array.shape, array.strides)  # noqa: E731
-        given = {place(a): a for a in arguments if isinstance(a, np.ndarray)}  # arrays given twice are one
+        # An array that is passed twice is copied once.
+        given = {place(a): a for a in arguments if isinstance(a, np.ndarray)}
 
         def once():
             held = {key: self.device.array(array) for key, array in given.items()}
@@ -113,12 +115,13 @@ params = [pytest.param(name, marks=[pytest.mark.gpu] if name == "gpu" else []) f
 
 
 def every_core(*, product=(), together=(), **axes):
-    """Runs a test on every core with rows of ``pairs_of``, on those of ``product`` with all of them.
+    """Run a test on every core with cases of ``pairs_of``; on the cores of ``product``, with all combinations of
+    values.
 
-    ``together`` names axes of whose values every combination comes, as those that choose a kernel.
+    ``together`` names axes, such as those that choose a kernel, of whose values every combination occurs.
 
-    An axis is a list, or a dict of two: for ``cpu`` and for every ``device``; for several arguments at once it is a
-    list of tuples, and its name has ``__`` between theirs.
+    An axis is a list, or a dict of two: for ``cpu`` and for every ``device``. An axis for several arguments at once is
+    a list of tuples, whose name joins the names of the arguments by ``__``.
     """
     names, rows = [name.split("__") for name in axes], []
     chosen = places_of(axes, together)

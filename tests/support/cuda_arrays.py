@@ -1,4 +1,4 @@
-"""Arrays on a device for tests of the CUDA modules: NumPy's under ``_emu``, CuPy's under ``_cuda``.
+"""Arrays on a device for tests of the CUDA modules: those of NumPy under ``_emu``, those of CuPy under ``_cuda``.
 
 The modules take an array as a tuple (address, shape, strides in bytes, dtype) and a stream as an address. A test keeps
 the array for as long as its tuple is used::
@@ -22,12 +22,14 @@ import emulation
 
 ORDERS = {"ascending": 0, "descending": 1, "shuffled": 5}
 EVERY_ORDER = os.environ.get("HEADRACE_EMU_EVERY_ORDER") == "1"
-"""Each test runs in every order. Otherwise only tests of orders do, and any other in one that ``order_of`` chooses."""
+"""Whether every test runs in all orders. By default only tests of orders do, and ``order_of`` chooses one for any
+other."""
 
 
 @functools.cache
 def seed():
-    """The seed of orders, beside a test's name: HEADRACE_EMU_SEED or the commit, so that orders rotate."""
+    """The seed of orders of threads: HEADRACE_EMU_SEED, or otherwise the commit, so that each commit has other
+    orders."""
     if given := os.environ.get("HEADRACE_EMU_SEED"):
         return given
     ask = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
@@ -38,12 +40,12 @@ def seed():
 
 
 def order_of(test, seed):
-    """One of ``ORDERS`` for a test of this name."""
+    """The name of one of ``ORDERS``, for a test of this name."""
     return list(ORDERS)[zlib.crc32(f"{test} {seed}".encode()) % len(ORDERS)]
 
 
 class Emulated:
-    """NumPy arrays as memory of the emulated device."""
+    """The emulated device, whose memory is that of NumPy arrays."""
 
     index = stream = 0
 
@@ -55,23 +57,25 @@ class Emulated:
         return np.array(values, dtype, order="C")
 
     def empty(self, shape, dtype):
-        """Memory of one bits, which are NaNs as in fresh memory of the emulation, so that unwritten memory shows."""
+        """Memory whose bits are all one, which are NaNs, as in fresh memory of the emulation, so that unwritten memory
+        shows."""
         found = np.empty(shape, dtype)
         found.reshape(-1).view(np.uint8).fill(0xFF)
         return found
 
     def tuple(self, array):
-        """The module's form of an array; None stays None."""
+        """An array in the form that the module takes; None stays None."""
         if array is None:
             return None
         return array.ctypes.data, array.shape, array.strides, array.dtype.name
 
     def numpy(self, array):
-        """A copy of the values on the host."""
+        """The values of an array on the host."""
         return array
 
     def in_each_order(self, run, every=False):
-        """The results of ``run()``: one for each order of threads if ``every``, or one in the order of this test."""
+        """The results of ``run()``: one for each order of threads if ``every``, otherwise one in the order of this
+        test."""
         test = os.environ["PYTEST_CURRENT_TEST"].removesuffix(" (call)")
         orders = ORDERS if every or EVERY_ORDER else [order_of(test, seed())]
         results = []
@@ -83,7 +87,7 @@ class Emulated:
 
 
 class OnGPU:
-    """CuPy arrays on the first device."""
+    """The first device of this machine, whose arrays are those of CuPy."""
 
     index = 0
 
@@ -111,19 +115,19 @@ class OnGPU:
         return self.library.asnumpy(array)
 
     def in_each_order(self, run, every=True):
-        """The results of two runs, because a device has an order of its own."""
+        """The results of two runs, whose orders of threads the device chooses."""
         return [run(), run()]
 
 
 def unaligned(device, values, by=1):
-    """A copy of the values on the device, in C order, that starts so many numbers after an address as ``array`` has."""
+    """A copy of the values on the device, in C order, that starts ``by`` values behind the start of its memory."""
     memory = device.empty((values.size + by,), values.dtype)
     memory[by:] = device.array(values.reshape(-1))
     return memory[by:].reshape(values.shape)
 
 
 def load(name):
-    """The device of this name; the test is skipped, with the reason, where it is not there."""
+    """The device of this name; the test is skipped, with the reason, where the device is missing."""
     if name == "emu":
         try:
             return Emulated(emulation.load())

@@ -1,8 +1,8 @@
 """A transform or flow of the library as a program of a device, called with NumPy arrays like the library itself.
 
-Checks of the CPU's transforms (cases.check_directions, gradients.check) so apply to the device's. Every call runs
-in an order of the emulation's threads that the test's name and the commit choose, or in each of them, and then must
-give the same bits (tests/support/cuda_arrays.py).
+Checks of the CPU's transforms (cases.check_directions, gradients.check) therefore apply to a device. Every call runs in
+one order of the emulation's threads, which the test's name and the commit choose, or in each order, and must then give
+the same bits in each (tests/support/cuda_arrays.py).
 """
 
 import copy
@@ -14,7 +14,7 @@ import cases
 
 
 class Twin:
-    """``library`` on ``device`` (tests/support/cuda_arrays.py)."""
+    """The transform or flow ``library``, computed by ``device`` (tests/support/cuda_arrays.py)."""
 
     def __init__(self, device, library, dtype=None, *, matmul="exact"):
         self.device, self.library = device, library
@@ -37,7 +37,7 @@ class Twin:
     def parameters(self):
         return self.library.parameters
 
-    # ---- values
+    # ---- values and densities
 
     def forward(self, given, context=None):
         return self.run(given, context, inverse=False)
@@ -48,7 +48,7 @@ class Twin:
     to_data, to_latent = forward, inverse
 
     def run(self, given, context=None, *, inverse, parameters=None, wide=False):
-        """``(value, log_det)``. A wide value is float64."""
+        """The results ``(value, log_det)`` of a direction; a wide value is float64."""
         arrays = {"input": given, "context": _as_rows(context), "parameters": parameters}
         return self._values("transform", len(given), ("value", "log_det"), arrays, wide, inverse=inverse)
 
@@ -56,18 +56,18 @@ class Twin:
         return self._values("log_prob", len(given), ("out",), {"x": given, "context": _as_rows(context)})[0]
 
     def from_noise(self, noise, context=None):
-        """``(value, log_prob)``."""
+        """The results ``(value, log_prob)`` for given noise."""
         arrays = {"noise": noise, "context": _as_rows(context)}
         return self._values("from_noise", len(noise), ("value", "log_prob"), arrays)
 
     def sample(self, rows, seed=0, context=None, *, wide=False, first_row=0):
-        """``(value, log_prob)`` of drawn noise."""
+        """The results ``(value, log_prob)`` for random noise that the device draws."""
         arrays = {"context": _as_rows(context)}
         drawn = {"rows": rows, "seed": seed, "first_row": first_row}
         return self._values("sample", rows, ("value", "log_prob"), arrays, wide, **drawn)
 
     def _values(self, verb, n, names, arrays, wide=False, /, **settings):
-        """Results of these names from a call of the program."""
+        """Call a verb of the program, and return the results of these names."""
         device, tuples = self.device, self._inputs(**arrays)
 
         def once():
@@ -107,7 +107,8 @@ class Twin:
         dropout=None,
         wrt=("inputs", "parameters"),
     ):
-        """Gradients in the order of ``wrt``; "log_prob", "value", "log_det" among it are results of the same run."""
+        """Gradients in the order of ``wrt``, among which the results "log_prob", "value", "log_det" of the same run may
+        be."""
         device = self.device
         rows = len(given) if index is None else len(index)
         shapes = {
@@ -139,12 +140,12 @@ class Twin:
             found["context"] = found["context"].sum(axis=0)
         return tuple(found[kind] for kind in wrt)
 
-    # ---- how
+    # ---- preparation of arguments
 
     def _inputs(self, **arrays):
         self._kept = {
             name: None if array is None else self.device.array(array) for name, array in arrays.items()
-        }  # kept as long as their tuples
+        }  # arrays are kept as long as their tuples are used
         return {name: self.device.tuple(array) for name, array in self._kept.items()}
 
     def _in_each_order(self, once):

@@ -1,4 +1,4 @@
-"""Arrays on a CUDA device for tests, one kind for each library: how they are made, and their contents."""
+"""Arrays of each library on a CUDA device for tests: functions that make them, and that read their contents."""
 
 import sys
 from contextlib import contextmanager
@@ -15,16 +15,16 @@ KINDS = ("cupy", "torch", "jax", "exchanged", "interface")
 
 
 class Library:
-    """Makes arrays on a machine's device as one library does, and reads results."""
+    """A library whose arrays are on a machine's device, with functions that make arrays and read results."""
 
     def __init__(self, name, machine):
         self.name, self.machine = name, machine
-        self.producer = machine.stream()  # the stream on which foreign arrays are written, unless it is the caller's
+        self.producer = machine.stream()  # the stream on which other libraries than CuPy and PyTorch write arrays
         if name == "jax":
             self.producer = sys.modules["jax"].own_stream
 
     def make(self, values, view=lambda array: array):
-        """An array, or a view of one, with these numbers, written on the stream where the library asks for it."""
+        """An array, or a view of one, with these values, written on the stream that the library uses."""
         machine, values = self.machine, np.asarray(values)
         foreign = self.name not in ("cupy", "torch")
         own = self.producer.ptr if foreign else self.current()
@@ -52,13 +52,13 @@ class Library:
 
     @property
     def gives(self):
-        """The type of results."""
+        """The type of the arrays that calls return."""
         if self.name == "torch":
             return sys.modules["torch"].Tensor
         return sys.modules["jax"].Array if self.name == "jax" else self.machine.cupy.ndarray
 
     def open(self, array):
-        """The numbers of a result, after a check that it is of this library."""
+        """The values of a result, after a check that the result is an array of this library."""
         assert isinstance(array, self.gives)
         self.machine.wait(self.producer.ptr if self.name == "jax" else self.current())
         return (array.on_cpu if self.gives is self.machine.cupy.ndarray else array.array).copy()
@@ -68,17 +68,17 @@ class Library:
         return (array.on_cpu if isinstance(array, self.machine.cupy.ndarray) else array.array).ctypes.data
 
     def on(self, stream):
-        """A context in which work is queued on this stream."""
+        """A context in which work is queued on the given stream."""
         return sys.modules["torch"].cuda.stream(stream.ptr) if self.name == "torch" else stream
 
 
 either_order = pytest.mark.parametrize("machine", [False, True], ids=["alone", "others first"], indirect=True)
-"""For tests of what streams do to each other: of two, the one or the other is ahead."""
+"""Runs a test twice, where streams may affect each other: either stream may be ahead of the other."""
 
 
 @contextmanager
 def in_place(machine, own_torch=False):
-    """A block in which headrace uses the machine as a device. `own_torch`: PyTorch itself stays (torch_device.py)."""
+    """A block in which headrace uses the machine as a device. With `own_torch` PyTorch stays real (torch_device.py)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_core, "cuda", machine.core)
         patch.setattr(_core, "_missing", "")
@@ -94,7 +94,7 @@ def in_place(machine, own_torch=False):
 
 @pytest.fixture
 def machine(request):
-    """A simulated device in place of a real one."""
+    """A simulated device that headrace uses in place of a real one."""
     with in_place(fake_cuda.Machine(others_first=getattr(request, "param", False))) as found:
         yield found
 

@@ -1,12 +1,12 @@
-"""Errors of each elementwise map, activation and density beside results of 50 digits (tests/digits/make.py).
+"""Errors of each elementwise map, activation and density, relative to results of 50 digits (tests/digits/make.py).
 
-Each function is a flow of one column. A network without hidden layers copies the raw parameters from the context
-exactly; an activation of the context is a shift of 0.
+Each function is computed by a flow of one column. A network without hidden layers copies the raw parameters from the
+context exactly; an activation of the context is tested as a shift of 0.
 
     python tests/support/digits.py v2 v4
 
-writes errors.npz by these instruction sets: after a change of the kernels that makes errors smaller, or larger for a
-reason. The name PTX stands for the emulation on a folder of PTX (docs/notes/ptx.md):
+The command writes the errors by these instruction sets to errors.npz: run it after a change of the kernels that makes
+errors smaller, or larger for a reason. The name PTX stands for the emulation on a folder of PTX (docs/notes/ptx.md):
 
     export PYTHONPATH=python:tests:tests/support/cases:tests/support/fakes
     HEADRACE_EMU_PTX=build/ptx python tests/support/digits.py PTX
@@ -24,7 +24,7 @@ import numpy as np
 import headrace as hr
 
 FOLDER = Path(__file__).resolve().parents[1] / "digits"
-STEPS = 8  # parts of a unit of rounding, to which the file rounds up
+STEPS = 8  # parts of a unit of rounding, to which the recorded errors are rounded up
 DTYPES = ("float32", "float64")
 
 BASES = {
@@ -42,7 +42,7 @@ BASES = {
 
 
 class Case:
-    """A function of the file: its arguments, and its results as sums of two float64 values."""
+    """One function of the file of digits: its arguments, and its results as sums of two float64 values."""
 
     def __init__(self, name, arrays):
         self.name, self.x, self.raw = name, arrays["x"][:, None], arrays.get("raw")
@@ -74,7 +74,7 @@ class Case:
         return self.x.astype(dtype), None if self.raw is None else self.raw.astype(dtype)
 
     def results(self, dtype, module=None, rows=None):
-        """Calls of this many rows, of the flow or of another module that has its methods."""
+        """The results of the flow, or of another module with its methods, in calls of this many rows."""
         x, raw = self.arguments(dtype)
         module, rows = self.flow(dtype) if module is None else module, rows or len(x)
         parts = []
@@ -85,7 +85,8 @@ class Case:
         return [np.concatenate(column).reshape(-1) for column in zip(*parts, strict=True)]
 
     def errors(self, results, least=None):
-        """Errors in units of rounding of the larger one of the result and `least`: 1, or about 0 for an activation."""
+        """The errors, in units of rounding of the larger of the result and `least`: 1, or nearly 0 for an
+        activation."""
         if least is None:
             least = float(np.finfo(results[0].dtype).smallest_normal) if self.is_activation else 1.0
         found = []
@@ -97,7 +98,7 @@ class Case:
 
 
 def split(text):
-    """50 digits as a sum of two float64 values."""
+    """Numbers with 50 digits, each as a sum of two float64 values."""
     exact = [Decimal(one.decode()) for one in text]
     high = np.array([float(one) for one in exact])
     low = [float(one - Decimal(h)) if np.isfinite(h) else 0.0 for one, h in zip(exact, high.tolist(), strict=True)]
@@ -114,12 +115,12 @@ def read_cases():
 
 
 def measured(dtype, rows=None):
-    """The errors of all functions, one after another."""
+    """The errors of all functions in one array."""
     return np.concatenate([case.errors(case.results(dtype, rows=rows)) for case in read_cases()])
 
 
 def measured_by(isa, path):
-    """The errors by an instruction set, by dtype, in a process of its own."""
+    """The errors for each dtype with this instruction set, measured by another process."""
     environment = {**os.environ, "HEADRACE_ISA": isa}
     subprocess.run([sys.executable, __file__, "--measure", str(path)], env=environment, check=True, timeout=120)
     with np.load(path) as file:
@@ -127,7 +128,7 @@ def measured_by(isa, path):
 
 
 def measured_on_ptx():
-    """The errors on the emulated device, by dtype."""
+    """The errors for each dtype on the emulated device."""
     import cores
 
     os.environ["PYTEST_CURRENT_TEST"] = "digits (call)"  # chooses an order of threads
@@ -136,18 +137,18 @@ def measured_on_ptx():
 
 
 def record_of(isa):
-    """The key of an instruction set's errors: those with multiply-adds give equal bits."""
+    """The key of an instruction set's errors: all sets with multiply-adds share one, because their bits are equal."""
     return {"v2": "unfused", "PTX": "PTX"}.get(isa, "fused")
 
 
 def recorded():
-    """The recorded errors by "record dtype", in units of rounding."""
+    """The recorded errors, by keys of a record and a dtype, in units of rounding."""
     with np.load(FOLDER / "errors.npz") as file:
         return {key: file[key].astype(np.float64) / STEPS for key in file.files}
 
 
 def write(**found):
-    """Keep errors, by the name of a record and dtype, beside those of other records."""
+    """Write errors, by keys of a record and a dtype, into the file; other records stay."""
     path = FOLDER / "errors.npz"
     steps = {key: np.ceil(STEPS * errors).astype(np.uint32) for key, errors in found.items()}
     with np.load(path) as file:
@@ -155,7 +156,7 @@ def write(**found):
 
 
 def worse(errors, limits):
-    """Lines that name values with a larger error than recorded."""
+    """A line for each value whose error is larger than the recorded one."""
     parts = [(case, part, i) for case in read_cases() for part in range(len(case.want)) for i in range(len(case.x))]
     assert len(parts) == len(errors) == len(limits)
     return [

@@ -1,8 +1,8 @@
 """The module ``_emu``: the CUDA sources compiled by the host compiler, for tests without a GPU.
 
-``HEADRACE_EMU`` names a module that was built before (``.ci/run`` does, with sanitizers); otherwise it is built in
-``tests/cuda_emulation/build``, before the workers of ``pytest -n`` start or by the first test that asks. Later runs
-compile only what has changed since, and all of it in a clone that was moved.
+``HEADRACE_EMU`` names a module that was built before (``.ci/run`` sets it, for sanitizers). Otherwise the module is
+built in ``tests/cuda_emulation/build``, before the workers of ``pytest -n`` start or by the first test that needs it.
+Later runs compile only sources that have changed since, and all sources in a clone that was moved.
 """
 
 import functools
@@ -22,11 +22,11 @@ BUILD = ROOT / "tests" / "cuda_emulation" / "build"
 
 
 class Unavailable(Exception):
-    """An error with the reason why this machine has no emulation."""
+    """The error that this machine has no emulation, with the reason."""
 
 
 def tool(name):
-    """The program of this name, that of the running environment first."""
+    """The program of this name; that of the running Python's environment comes first."""
     found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if not found:
         raise Unavailable(f"the emulation of CUDA needs {name} to be built")
@@ -40,12 +40,13 @@ def run(*command):
 
 
 def moved(cache):
-    """Whether CMake's cache is of another folder of sources, as in a clone that was moved; CMake refuses it."""
+    """Whether CMake's cache belongs to another folder of sources, as in a clone that was moved; CMake refuses such a
+    cache."""
     return cache.exists() and f"CMAKE_HOME_DIRECTORY:INTERNAL={ROOT.as_posix()}\n" not in cache.read_text("utf-8")
 
 
 def build():
-    """Builds it, one process at a time. Raises Unavailable, or RuntimeError with the compiler's output."""
+    """Build the emulation, in one process at a time. Raises Unavailable, or RuntimeError with the compiler's output."""
     cmake, ninja = tool("cmake"), tool("ninja")
     tool(os.environ.get("CXX", "c++").split()[0])
     try:
@@ -69,13 +70,13 @@ def build():
 
 @functools.cache
 def folder():
-    """The folder of the module and of the program of planted bugs."""
+    """The folder that holds the module `_emu` and the program of planted bugs."""
     given = os.environ.get("HEADRACE_EMU")
     return Path(given).resolve().parent if given else build()
 
 
 def prepare(say):
-    """Builds it now, unless it was built before and nothing has changed; announces a first build."""
+    """Build the emulation, unless it is up to date; a first build is announced."""
     if not os.environ.get("HEADRACE_EMU"):
         if not list(BUILD.glob("tests/cuda_emulation/_emu*")):
             say("building the emulation of CUDA devices (a minute or two on two cores, once) ...")
@@ -83,7 +84,7 @@ def prepare(say):
 
 
 def built():
-    """Whether the module exists."""
+    """Whether the module `_emu` has been built."""
     return bool(os.environ.get("HEADRACE_EMU") or list(BUILD.glob("tests/cuda_emulation/_emu*")))
 
 
@@ -91,7 +92,8 @@ _failed = []
 
 
 def load():
-    """The module ``_emu``. Raises Unavailable, or RuntimeError for sources that do not compile; decided once."""
+    """The module ``_emu``. Raises Unavailable, or RuntimeError for sources that do not compile; later calls raise it
+    again."""
     if _failed:
         raise _failed[0]
     try:
@@ -104,7 +106,8 @@ def load():
 @functools.cache
 def _load():
     given = os.environ.get("HEADRACE_EMU")
-    path = given or folder() / f"_emu{sysconfig.get_config_var('EXT_SUFFIX')}"  # other Pythons may have built there too
+    # Pythons of other versions may have built their modules in the same folder.
+    path = given or folder() / f"_emu{sysconfig.get_config_var('EXT_SUFFIX')}"
     spec = importlib.util.spec_from_file_location("_emu", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

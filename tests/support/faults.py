@@ -1,5 +1,5 @@
-"""Faults to plant in a source of Python or C++: comparisons turned round, sums made differences, constants changed and,
-in Python, ``not`` taken away; none in messages, comments and annotations (see ``plant_faults.py``).
+"""Faults to plant in a source of Python or C++: reversed comparisons, differences in place of sums, changed constants
+and, in Python, removed ``not``; messages, comments and annotations have no faults (see ``plant_faults.py``).
 """
 
 import ast
@@ -20,11 +20,11 @@ class Fault:
     path: str
     line: int
     kind: str
-    begin: int  # of the replaced text
+    begin: int  # where the replaced text begins
     end: int
     old: str
     new: str
-    names: tuple  # of the functions and classes around it
+    names: tuple  # names of the functions and classes around the fault
     verdict: str = ""
 
     def row(self):
@@ -46,7 +46,7 @@ def in_python(path, text):
     starts = [0, *itertools.accumulate(map(len, lines))]
     around = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
 
-    def place(line, column):  # ast counts bytes
+    def place(line, column):  # ast counts columns in bytes
         return starts[line - 1] + len(lines[line - 1].encode()[:column].decode())
 
     def ends(node):
@@ -88,7 +88,7 @@ def in_cpp(path, text):
         new = {"comparison": TURNED.get(old), "sum": "-"}.get(kind) or changed(float(old) if "." in old else int(old))
         names = tuple(name for place, name in functions if place < match.start())[-1:]
         begin, end = match.start() + match[0].index(old), match.start() + match[0].index(old) + len(old)
-        # Around an operator its operands, so that the change can be read.
+        # The text of a fault includes the operands around an operator, so that a reader can see the change.
         first = begin - len(re.search(r"[\w.)\]]* *$", text[:begin])[0])
         last = end + len(re.match(r" *[\w.(\[]*", text[end:])[0])
         new = text[first:begin] + new + text[end:last]

@@ -1,4 +1,4 @@
-"""Array frameworks for tests: functions that make their arrays, and the address of an array."""
+"""Array frameworks for tests: functions that make arrays of each, and the address of an array."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import headrace as hr
 
 NAMES = ("numpy", "torch", "jax", "pandas")
 
-# Wrong values in place of a flow, and the error's message.
+# Values passed in place of a flow, with the error's message.
 NO_FLOWS = [
     (hr.DualAscentFlow, r"DualAscentFlow.* what its fit\(x\) returns, an AscentFlow"),
     (lambda: hr.DualAscentFlow, r"the class DualAscentFlow.* what its fit\(x\) returns"),
@@ -23,7 +23,7 @@ NO_FLOWS = [
 
 @dataclass(frozen=True)
 class Framework:
-    """`make` gives its array of the same numbers; `gives` is the type of results."""
+    """An array framework: `make` returns its array with the given values, and `gives` is the type of results."""
 
     name: str
     module: Any
@@ -32,7 +32,7 @@ class Framework:
     pointer: Callable[[Any], int]
 
     def open(self, array):
-        """An array of the framework as NumPy's, after a check of its type."""
+        """An array of the framework as a NumPy array, after a check of the type."""
         assert isinstance(array, self.gives)
         return np.asarray(array)
 
@@ -54,5 +54,5 @@ def data_ptr(tensor):
 
 
 def frame(pandas):
-    """Tables become frames and columns series; one row of context does not change."""
+    """A function that turns tables into pandas frames and columns into series, but not a single row of context."""
     return lambda a: pandas.DataFrame(np.array(a)) if np.ndim(a) == 2 else pandas.Series(np.array(a))

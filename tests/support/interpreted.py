@@ -1,12 +1,12 @@
 """Tests of the emulation on nvcc's PTX, which an interpreter executes in place of the host's code
-(tests/cuda_emulation/ptx). Never on a card.
+(tests/cuda_emulation/ptx), never on a card.
 
-``HEADRACE_EMU_PTX`` names the folder with the PTX (``tests/cuda_emulation/ptx/make FOLDER`` fills it).
-``HEADRACE_EMU_PTX_CONTRACT=1`` fuses products and sums as ptxas does, ``HEADRACE_EMU_PTX_ORDER`` is the order of
-threads of every launch, as ``schedule`` takes it. A forbidden access fails the test that launched the kernel,
-unless it is listed here. Each process leaves its report in ``HEADRACE_EMU_PTX_REPORT``. Run as a program with that
-folder, this file judges the reports of all of them: each kernel must have run on several blocks, some lanes of one
-without work, and every entry of the lists must have occurred.
+``HEADRACE_EMU_PTX`` names the folder with the PTX, which ``tests/cuda_emulation/ptx/make FOLDER`` fills.
+``HEADRACE_EMU_PTX_CONTRACT=1`` fuses products and sums as ptxas does; ``HEADRACE_EMU_PTX_ORDER`` is the order of
+threads of every launch, as ``schedule`` takes it. A forbidden access fails the test that launched the kernel, unless
+this file lists the access. Each process leaves its report in ``HEADRACE_EMU_PTX_REPORT``. Run as a program with the
+folder of reports, this file judges all of them: each kernel must have run on several blocks, some lanes of a block must
+have had no work, and every entry of the lists must have occurred.
 """
 
 import atexit
@@ -25,9 +25,10 @@ CONTRACTED = os.environ.get("HEADRACE_EMU_PTX_CONTRACT") == "1"
 
 
 class Known(NamedTuple):
-    """A finding with a reason: part of the kernel's name, the kind, and how many lines of PTX have it.
+    """A known finding: part of the kernel's name, the kind, the number of lines of PTX with the finding, and the
+    reason.
 
-    ``always``: it occurs in a few cases of each test, too, and in every order of threads.
+    ``always``: the finding occurs even in a few cases of each test, and in every order of threads.
     """
 
     kernel: str
@@ -45,19 +46,19 @@ ONE_BLOCK = {
     "judge(": "an ascent's log-likelihood, from the sums of all blocks",
     "prepare_set": "the parameters that all rows share, one warp",
 }
-"""Kernels that are launched with one block, by design, and why."""
+"""Kernels that are launched with one block by design, each with the reason."""
 
 WITHOUT_CONTRACTION: dict[str, str] = {}
-"""Tests that fail unless ptxas fuses products and sums, and why."""
+"""Tests that fail unless ptxas fuses products and sums, each with the reason."""
 
 
 def known():
-    """The settings of a module."""
+    """The known findings, as the module takes them."""
     return [(one.kernel, one.kind, one.lines) for one in KNOWN]
 
 
 def begin(module):
-    """Give the module its settings, and write its report when the process ends."""
+    """Give the module the known findings, and write the module's report when the process ends."""
     if not FOLDER:
         return
     module.ptx_know(known())
@@ -67,7 +68,7 @@ def begin(module):
 
 
 def mark(items):
-    """Mark tests of known findings as expected failures."""
+    """Mark the tests that fail without contraction as expected failures."""
     if not FOLDER or CONTRACTED:
         return
     for item in items:
@@ -77,7 +78,7 @@ def mark(items):
 
 
 def merged(reports):
-    """The reports of all processes together: by kernel the sums and the most blocks, and the known findings that
+    """The reports of all processes together: for each kernel the sums and the most blocks, and the known findings that
     occurred.
     """
     kernels, known = {}, set()
@@ -95,7 +96,7 @@ def merged(reports):
 
 
 def complaints(kernels, known, one_block=ONE_BLOCK, listed=KNOWN):
-    """Kernels that did not run as they should, and entries of lists that no longer occur."""
+    """Lines about kernels that did not run as they should, and about entries of the lists that no longer occur."""
     found = []
     for name, kernel in sorted(kernels.items()):
         is_single = any(part in name for part in one_block)
@@ -113,7 +114,8 @@ def complaints(kernels, known, one_block=ONE_BLOCK, listed=KNOWN):
 
 
 def main(folder, which="all"):
-    """Judges the reports in a folder: of ``all`` tests in several orders, or of ``few`` in one."""
+    """Judge the reports in a folder: those of ``all`` tests in several orders, or those of ``few`` tests in one
+    order."""
     files = sorted(Path(folder).glob("*.json"))
     if not files:
         print(f"no reports in {folder}")

@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment that a test chooses."""
+"""A Ctrl-C at a moment that a test chooses."""
 
 import pkgutil
 import signal
@@ -7,9 +7,10 @@ __all__ = ["ctrl_c"]
 
 
 def ctrl_c(monkeypatch, owner, name, when=lambda *given: True):
-    """Send a real SIGINT at the beginning of the first call of a function with such arguments; yields the calls.
+    """Send a real SIGINT at the start of the first call of a function with such arguments; yield the list of such
+    calls.
 
-    `owner`: a module or class, or its name as `pkgutil.resolve_name` takes it.
+    `owner`: a module or class, or the name of one in the form of `pkgutil.resolve_name`.
     """
     target = pkgutil.resolve_name(owner.rstrip(":")) if isinstance(owner, str) else owner
     whole, calls = getattr(target, name), []

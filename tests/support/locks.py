@@ -1,4 +1,4 @@
-"""A lock among processes, by a file: one builds, and the others wait."""
+"""A lock among processes, by a file: one process builds, and the others wait."""
 
 from contextlib import contextmanager
 
@@ -8,14 +8,14 @@ def locked(path):
     with open(path, "w") as file:
         try:
             import fcntl
-        except ImportError:  # Windows, where a byte is locked
+        except ImportError:  # On Windows a byte of the file is locked.
             import msvcrt
 
             while True:
                 try:
                     msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
                     break
-                except OSError:  # after ten seconds of waiting
+                except OSError:  # the wait has lasted ten seconds
                     continue
         else:
             fcntl.flock(file, fcntl.LOCK_EX)

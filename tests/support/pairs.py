@@ -1,4 +1,4 @@
-"""Products of parameters made small: every pair of values together at least once, where no more of them interact."""
+"""Small sets of cases for tests with several parameters: each pair of values of two parameters occurs at least once."""
 
 import collections
 import itertools
@@ -7,23 +7,24 @@ import pytest
 
 
 def pairs_of(axes, together=(), empty=()):
-    """Rows, one value of each axis, so that each value meets each value of every other axis; equal on every run.
+    """Cases, one value of each axis, in which each value meets each value of every other axis; equal in every run.
 
-    ``together`` has the numbers of axes of whose values every combination comes, as those that choose a kernel; then it
-    meets different values of the other axes. ``empty`` has those values, as pairs of an axis and a place in it, with
-    which a case computes nothing: what other values a row of them has does not count as seen.
+    ``together`` has the indices of axes, such as those that choose a kernel, of whose values every combination occurs;
+    each repeated combination then meets different values of the other axes. ``empty`` has the values with which a case
+    computes nothing, as pairs of an axis and an index in that axis: the other values of such a case do not count as
+    covered.
     """
     return _Rows([len(axis) for axis in axes], together, empty).taken(axes)
 
 
 class _Rows:
-    """Rows of places in the axes, taken one by one until nothing is missing that must come together."""
+    """Cases as indices into the axes, chosen one by one until each required combination occurs."""
 
     def __init__(self, sizes, together, empty):
         self.sizes, self.rows, self.empty = sizes, [], set(empty)
         sets = {*itertools.combinations(range(len(sizes)), 2), *([tuple(sorted(together))] if together else [])}
         self.lengths = sorted({len(axes) for axes in sets})
-        # Of each combination its values, as pairs of an axis and a place in it.
+        # The values of each required combination that no case has yet, as pairs of an axis and an index in that axis.
         self.missing = {
             tuple(zip(axes, places, strict=True))
             for axes in sets
@@ -45,8 +46,8 @@ class _Rows:
         return self.rows
 
     def _gain(self, value, chosen):
-        """The number of missing pairs of this value with those chosen; else with those of later rows, or how
-        seldom it came with those chosen."""
+        """The number of missing combinations that this value completes with the chosen ones; then its part in later
+        cases, and how seldom it occurred with the chosen ones."""
         others = chosen.items()
         found = (
             tuple(sorted([value, *some]))
@@ -67,13 +68,15 @@ class _Rows:
                     self.wanted.subtract(one)
 
     def _counted(self, combinations, row):
-        """The pairs that a row covers: of a row that computes nothing, those with the values that make it empty."""
+        """The combinations that a case covers; for a case that computes nothing, those with a value that makes it
+        empty."""
         if self.empty.isdisjoint(row):
             return combinations
         return (one for one in combinations if not self.empty.isdisjoint(one))
 
 
-# Arguments that give the sizes of a case. Of sizes one after another, all must be 0 for it to have none.
+# Arguments of sizes, each with a function of its values: a case is empty if the result is 0. A case with several
+# ``sizes`` is empty only if all of them are 0.
 COUNTS = {"shape": min, "rows": min, "n": min, "sizes": max}
 
 
@@ -93,18 +96,18 @@ def _is_empty(arguments, value):
 
 
 def places_of(names, together):
-    """The indices of the axes of these names."""
+    """The indices of the axes with these names."""
     unknown = set(together) - set(names)
     assert not unknown, f"together: expected names of axes ({', '.join(names)}), got {', '.join(sorted(unknown))}"
     return [list(names).index(name) for name in together]
 
 
 def pairwise(*, together=(), **axes):
-    """Runs a test with rows of ``pairs_of``. An axis is a list, or for several arguments at once a list of tuples.
+    """Run a test with cases of ``pairs_of``. An axis is a list; for several arguments at once, a list of tuples.
 
-    The name of such an axis has the arguments' names with ``__`` between them: ``pairwise(map__scale=[...], ...)``.
-    ``together`` names axes of whose values every combination comes. A case without rows, or with a shape of no numbers
-    (``COUNTS``), stands for its own values alone: what else it has comes in another case, too.
+    The name of an axis for several arguments joins their names by ``__``: ``pairwise(map__scale=[...], ...)``.
+    ``together`` names axes of whose values every combination occurs. A case without rows, or with an empty shape
+    (``COUNTS``), covers only the values that make it empty: its other values occur in another case, too.
     """
     names, rows = [name.split("__") for name in axes], []
     own = [list(axis) for axis in axes.values()]

@@ -1,11 +1,12 @@
-"""Plants faults, each by itself, and prints which tests find it: ``python tests/support/plant_faults.py --seed 47``.
+"""Plants faults one at a time and prints the tests that find each: ``python tests/support/plant_faults.py --seed 47``.
 
-The last commit is cloned into ``build/faults/tree``, built for this machine's instruction set alone, and changed there;
-nothing is drawn that needs a package or a device that is not there. Each fault first meets the quick tests of the files
-that name it most often, until one fails. What these miss meets all quick tests, and then all others without emulation:
-of a fault in Python those that reach it, as one run with marks in place of the faults shows (``reached.py``); of one
-in the core those of its room, the folders of kernels and the files that name it. A fault at which tests do not end is
-one that they find; a test that fails without any fault finds none.
+The last commit is cloned into ``build/faults/tree``, built for this machine's instruction set alone, and changed there.
+No fault is planted in files that need a package or a device that this machine lacks. Each fault first meets the quick
+tests of the files that name it most often, until one fails. A fault that passes meets all quick tests, and then other
+tests without emulation: a fault in Python meets the tests that reach it, which one run with marks in place of the
+faults finds (``reached.py``); a fault in the core meets the tests of its room, which are the folders of tests of
+kernels and the files that name it. A fault at which tests do not end counts as found; a test that fails without any
+fault counts for none.
 """
 
 import argparse
@@ -33,12 +34,12 @@ NOT_HERE = re.compile(r"cuda|device|dask|flowjax|torch|jax|tiles|__main__")  # i
 MEMORY = 16 << 30
 MARK, MARKS = '(__import__("reached").at({}) or ({}))', TREE.parent / "reached"
 PARTS = ("quick", "--quick"), ("the rest", "--rest", "-m", "not emulated")
-ROOM = 10  # test files
+ROOM = 10  # the number of test files that are nearest to a fault
 OF_KERNELS = ("bases", "bounds", "core", "derivatives", "maps", "networks", "sequences", "vector")  # folders of tests
 
 
 def run(*command, seconds=14400, core=3600, check=True):
-    """Run a process to its end, or end it with all its children; `core`: its seconds of a core."""
+    """Run a process to its end, or end it with all its children; `core` is its limit in seconds of a core."""
     path = os.pathsep.join(str(TREE / folder) for folder in ("python", "tests/support"))
     environment = {"CCACHE_BASEDIR": str(TREE), "CCACHE_NOHASHDIR": "1", "PYTHONPATH": path}
     environment |= {"HEADRACE_REACHED": str(MARKS)}
@@ -75,9 +76,10 @@ def prepare():
 
 
 def written(*faults, marks=False):
-    """Put the faults, or marks in their places, into the clone."""
+    """Write the faults, or marks in their positions, into the clone."""
     numbers = {id(fault): i for i, fault in enumerate(faults)}
-    for fault in sorted(faults, key=lambda fault: fault.begin, reverse=True):  # positions of earlier faults stay valid
+    # The positions of earlier faults stay valid.
+    for fault in sorted(faults, key=lambda fault: fault.begin, reverse=True):
         path = TREE / fault.path
         text = path.read_text()
         new = MARK.format(numbers[id(fault)], fault.old) if marks else fault.new
@@ -85,7 +87,7 @@ def written(*faults, marks=False):
 
 
 def planted(fault):
-    """Put a fault into the clone; whether it compiles."""
+    """Write a fault into the clone; return whether the clone then compiles."""
     written(fault)
     return build(check=False)
 
@@ -95,7 +97,7 @@ def restore(*faults):
 
 
 def drawn(rng, language):
-    """All faults of a language in a random order, in which kinds take turns."""
+    """All faults in sources of a language, in a random order in which kinds of fault take turns."""
     by_kind = {}
     for path in run("git", "ls-files", *SOURCES[language]).stdout.split():
         package = PACKAGES.get(path.split("/")[2], "sys")
@@ -108,7 +110,7 @@ def drawn(rng, language):
 
 
 def nearest(fault, words, most):
-    """Test files that mention most often the names of the file, its folder and the functions around the fault."""
+    """The test files that mention most often the names of the fault's file, its folders and the functions around it."""
     stem = Path(fault.path).stem.removesuffix("-inl").strip("_")
     folders = {part.strip("_") for part in Path(fault.path).parts}
     if fault.path.startswith("cpp"):
@@ -129,10 +131,10 @@ def room(fault, words):
 
 
 def failures(*options, core=1200):
-    """The names of tests that fail, or the way in which a process ended without any."""
+    """The names of tests that fail, or the way in which the process ended if no test failed."""
     command = (sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *options)
     result = run(*command, core=core, check=False)
-    if result.returncode in (0, 5):  # all tests pass, or none is chosen
+    if result.returncode in (0, 5):  # all tests pass, or no test is chosen
         return []
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+?(?:\[.*?\])?)(?: - .*)?$", result.stdout, re.MULTILINE)
     ended = "no end" if result.returncode in (-signal.SIGXCPU, -signal.SIGKILL) else "a crash"
@@ -140,7 +142,8 @@ def failures(*options, core=1200):
 
 
 def found_by(fault, *options, core=1200):
-    """The tests that fail by the fault and not without it, or the way in which they end; none where all pass."""
+    """Whether the fault compiles, and the tests that fail by the fault and not without it, or how their process
+    ended."""
     built = planted(fault)
     tests = failures("-x", *options, core=core) if built else []
     restore(fault)
@@ -154,7 +157,7 @@ def found_by(fault, *options, core=1200):
 
 
 def can_be_marked(fault):
-    """Whether a call can take the place of the fault, which is impossible in a pattern."""
+    """Whether a call can replace the faulty expression, which is impossible in a pattern."""
     text = (TREE / fault.path).read_text()
     try:
         ast.parse(text[: fault.begin] + MARK.format(0, fault.old) + text[fault.end :])
@@ -164,12 +167,12 @@ def can_be_marked(fault):
 
 
 def reaching(faults, words, name, *part):
-    """For each fault in Python, by its position, a function that runs the tests of a part that reach it."""
+    """For each fault in Python, by its index, a function that runs those tests of a part that reach the fault."""
     marked = {i: fault for i, fault in enumerate(faults) if can_be_marked(fault)}
     MARKS.write_text("")
     if marked:
         written(*marked.values(), marks=True)
-        build()  # removes the last fault of the core from the build
+        build()  # the build still has the last fault of the core
         failures(*part, core=7200)
         restore(*marked.values())
     lines, reach = [line.split(" ", 1) for line in MARKS.read_text().splitlines()], {}

@@ -1,14 +1,14 @@
-"""Counts of executed instructions of the device's kernels: nvcc's PTX by the interpreter of the tests, never on a card.
+"""Counts of instructions that the device's kernels execute: the tests' interpreter runs nvcc's PTX, never on a card.
 
     tests/cuda_emulation/ptx/make build/ptx
     export HEADRACE_EMU_PTX=$PWD/build/ptx PYTHONPATH=$PYTHONPATH:tests:tests/support:tests/support/cases
-    python tests/support/ptx_counts.py                                  # prints what bench/gpu/model.md has
+    python tests/support/ptx_counts.py                                  # prints the table of bench/gpu/model.md
 
-One tile of 32 rows goes through each flow. Of all warps of its block, and of the busiest one: instructions of PTX by
-class; passes of the load unit, through the banks of shared memory (in one pass lanes reach different banks or one word)
-and through device memory (lines of 128 bytes); sectors of device memory (32 bytes). Machine code has other instructions
-(addresses of 64 bits are two, moves vanish, a division is several), so that these numbers compare versions of a kernel
-and are no times.
+One tile of 32 rows goes through each flow. The counts are of all warps of the tile's block together, and of the busiest
+one: instructions of PTX by class; passes of the load unit, through the banks of shared memory (in one pass lanes reach
+different banks or one word) and through device memory (lines of 128 bytes); sectors of device memory (32 bytes).
+Machine code has other instructions (addresses of 64 bits are two, moves vanish, a division is several), so that the
+counts compare versions of a kernel and are no times.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import emulation
 import headrace as hr
 from cuda_twins import Twin
 
-ROWS = 32  # a tile
+ROWS = 32  # one tile
 
 FLOWS = {
     "MAF 64": lambda: hr.MAF(64, transforms=5, hidden=(256, 256), dtype="float32"),
@@ -44,7 +44,7 @@ CASES = (
 KERNELS = {"density": "run_chain<", "sampling": "run_chain<", "gradient": "there_and_back<"}
 LOADS = ("shared passes", "device passes", "device sectors")
 
-# Classes of the interpreter that the table joins.
+# The columns of the table, each with the interpreter's classes of instructions that it joins.
 COLUMNS = {
     "float32": ("float32",),
     "tensor": ("tensor",),
@@ -57,7 +57,7 @@ COLUMNS = {
 
 
 def run(twin, verb):
-    """One tile through the flow."""
+    """Send one tile of rows through the flow."""
     rows = np.random.default_rng(3).normal(size=(ROWS, twin.features)).astype("float32")
     if verb == "density":
         twin.log_prob(rows)
@@ -68,7 +68,7 @@ def run(twin, verb):
 
 
 def counts(report, kernel):
-    """Counts of each warp of the kernels whose names start with this prefix, of one module."""
+    """The counts of each warp of a module's kernels whose names contain this word."""
     warps = []
     for name, one in report["kernels"].items():
         if kernel not in name:
@@ -82,7 +82,7 @@ def counts(report, kernel):
 
 
 def executed(flow, verb, matmul):
-    """Instructions of a tile, all warps together, and the busiest warp's instructions."""
+    """The instructions of a tile, of all warps together and of the busiest warp."""
     os.environ.setdefault("PYTEST_CURRENT_TEST", "ptx_counts (call)")  # the seed of the order of threads
     module = emulation.load()
     twin = Twin(cuda_arrays.Emulated(module), cases.randomise(FLOWS[flow](), 0.1), matmul=matmul)
@@ -105,7 +105,7 @@ def executed(flow, verb, matmul):
 
 
 def table(found):
-    """The counts as a table of Markdown, in thousands."""
+    """The counts, in thousands, as a table of Markdown."""
     keys = ("instructions", "busiest warp", *COLUMNS, *LOADS)
     lines = [f"| a tile, in thousands | {' | '.join(keys)} |", f"| --- |{' --- |' * len(keys)}"]
     for one in found:

@@ -1,9 +1,10 @@
-"""Every kernel of the CPU on numbers of rows and steps that fill no vector, for valgrind: ``.ci/run memory``.
+"""Calls of every kernel of the CPU with numbers of rows and steps that fill no vector, for valgrind: ``.ci/run
+memory``.
 
     python tests/support/ragged_calls.py [WORD ...]      the calls whose names have one of the words
     python tests/support/ragged_calls.py --judge LOG     fails if a report of valgrind has a function of headrace
 
-Every call runs in a thread of its own, because memory that threads keep is written from the second call on.
+Every call runs in a new thread, because memory that a thread keeps has been written from its second call on.
 """
 
 import re
@@ -74,7 +75,8 @@ def _ascent_step(n, dtype):
 
 
 def of_rows():
-    """Flows and transforms: each kind that files know, each form of a network, activations and products in bf16."""
+    """Calls of flows and transforms: each kind that a file may hold, each form of a network, activations, and products
+    in bf16."""
     for name, dtype in _product(file_cases.EXAMPLES, cases.DTYPES):
         yield f"{name} {dtype}", _example(file_cases.EXAMPLES[name], dtype)
     modules = {name: _described(name) for name in network_cases.NETWORKS}
@@ -141,7 +143,8 @@ def _backward(module, x, context):
 
 
 def of_steps():
-    """Sequences in both directions, as streams, in panels of streams and in windows, and gradients."""
+    """Calls with sequences in both directions, as streams, in panels of streams and in windows, and calls for
+    gradients."""
     makers = dict(sequence_cases.EXAMPLES)
     makers |= {"audio": sequence_cases._audio, "bf16": sequence_cases._in_bf16}
     makers["covariates"] = lambda dtype: sequence_cases.wavenet(
@@ -185,7 +188,7 @@ def _product(first, *rest):
 
 
 def in_a_thread(name, call):
-    """Run a call in a thread; if it returns an iterator, each of its parts in a further one."""
+    """Run a call in a thread; if the call returns an iterator, run each of its parts in a further thread."""
     result = []
 
     def run():
@@ -205,7 +208,7 @@ def in_a_thread(name, call):
 
 
 def reports_in(log):
-    """Reports of valgrind whose stack has a function of headrace."""
+    """The reports of valgrind whose stack has a function of headrace."""
     blocks = re.split(r"^==\d+== *$", Path(log).read_text(errors="replace"), flags=re.MULTILINE)
     return [block for block in blocks if " at 0x" in block and re.search(r"headrace::|_cpu\.|libheadrace", block)]
 

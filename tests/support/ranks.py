@@ -1,4 +1,4 @@
-"""Ranks as threads of one process, and the fits that tests of `headrace.distributed` compare on them."""
+"""Ranks as threads of one process, with the fits that tests of `headrace.distributed` compare on different ranks."""
 
 import hashlib
 import threading
@@ -14,26 +14,27 @@ from headrace._fit import plan as _plan
 from headrace.ascent import competing_fits as _contest
 from headrace.distributed import run as _run
 
-SIZES = (200, 37, 0, 400, 1, 262)  # rows of shards
+SIZES = (200, 37, 0, 400, 1, 262)  # rows of each shard
 ROWS = sum(SIZES)
 FIRST = np.cumsum(SIZES) - SIZES
 
-# The shards of each rank.
+# The shards of each rank, by the name of the assignment.
 ASSIGNMENTS = {
     "one": [[0, 1, 2, 3, 4, 5]],
     "two": [[0, 1, 2], [3, 4, 5]],
     "an empty one": [[], [5, 3, 0, 1, 4, 2]],
     "three": [[3], [0, 4, 2], [5, 1]],
 }
-CHUNK = 32  # rows, in place of 512
+CHUNK = 32  # rows of a chunk, in place of 512
 
 
 class Rank:
-    """A group of threads: their values are stored side by side, and all wait for each other before and after."""
+    """One rank of a group of threads: values of all ranks are stored side by side, and every rank waits for all others
+    before and after."""
 
     def __init__(self, rank, size, slots, barrier):
         self.rank, self.size, self.slots, self.barrier = rank, size, slots, barrier
-        self.sent = []  # bytes of the sums
+        self.sent = []  # sizes of the sums in bytes
 
     def _all(self, part):
         self.slots[self.rank] = np.array(part)
@@ -48,7 +49,7 @@ class Rank:
         assert part.flags.c_contiguous
         self.sent.append(part.nbytes)
         found = self._all(part)
-        order = np.random.default_rng(len(self.sent)).permutation(self.size)  # the same on all ranks
+        order = np.random.default_rng(len(self.sent)).permutation(self.size)  # every rank uses the same order
         total = np.zeros_like(part)
         for i in order:
             total += found[i]
@@ -63,13 +64,13 @@ class Rank:
 
 
 def on_ranks(size, work):
-    """Results or errors of ``work(group)`` on each of a number of ranks."""
+    """The results or errors of ``work(group)`` on each of `size` ranks."""
     slots, barrier, found = [None] * size, threading.Barrier(size), [None] * size
 
     def one(rank):
         try:
             found[rank] = work(Rank(rank, size, slots, barrier))
-        except BaseException as error:  # returned to the caller
+        except BaseException as error:  # the caller gets the exception
             found[rank] = error
 
     threads = [threading.Thread(target=one, args=(rank,)) for rank in range(size)]
@@ -81,7 +82,7 @@ def on_ranks(size, work):
 
 
 def together(assignment, work):
-    """Results of ``work(group, shards)`` on each rank of an assignment; an error of one is raised."""
+    """The results of ``work(group, shards)`` on each rank of an assignment; an error of one rank is raised."""
     found = on_ranks(len(assignment), lambda group: work(group, assignment[group.rank]))
     for one in found:
         if isinstance(one, BaseException) and not isinstance(one, threading.BrokenBarrierError):
@@ -90,7 +91,7 @@ def together(assignment, work):
 
 
 def cut(array, numbers):
-    """Some shards of a table."""
+    """The shards of a table with these indices."""
     return {i: array[FIRST[i] : FIRST[i] + SIZES[i]] for i in numbers}
 
 
@@ -99,9 +100,9 @@ def small_chunks():
     stack = ExitStack()
     stack.enter_context(mock.patch.object(_contest, "REFINE_STEPS", 40))
     stack.enter_context(mock.patch.object(_run, "CHUNK_ROWS", CHUNK))
-    stack.enter_context(mock.patch.object(_plan, "MOST_EPOCHS", 4))  # where a fit has no `epochs`
+    stack.enter_context(mock.patch.object(_plan, "MOST_EPOCHS", 4))  # for fits without the argument `epochs`
     stack.enter_context(mock.patch.object(_plan, "MANY_FOR_COSINE", 100))
-    stack.enter_context(mock.patch("headrace._fit.fit.STEPS", 60))  # of trials
+    stack.enter_context(mock.patch("headrace._fit.fit.STEPS", 60))  # steps of trials
     return stack
 
 
@@ -132,7 +133,8 @@ def _flow_with_act_norm(dtype):
     return hr.Flow([*maf.transforms[:-1], hr.transforms.ActNorm(3, dtype=dtype), maf.transforms[-1]])
 
 
-# The flow, the arguments of its fit, and whether it has weights, context, rows of its own to judge by.
+# The fits by name: the flow, the arguments of its fit, and whether it has weights, context, and rows of its own to
+# judge by.
 FITS = {
     "MAF": (lambda t: hr.MAF(3, 2, 2, (12,), dtype=t), {"epochs": 3}, "weights context"),
     "NSF": (lambda t: hr.NSF(3, transforms=2, hidden=(12,), dtype=t), {"epochs": 3, "schedule": "cosine"}, "judge"),
@@ -170,7 +172,7 @@ FITS = {
 
 
 def fitted(name, dtype, group, numbers, **more):
-    """The flow and the history of a fit on one rank, which has these shards."""
+    """The flow and the history of a fit on one rank, which has the shards of these indices."""
     make, arguments, parts = FITS[name]
     flow = make(dtype)
     given = {"context": context, "weights": weights}
@@ -192,7 +194,7 @@ ASCENTS = {
 
 
 def ascended(name, dtype, group, numbers, weighted=True):
-    """The flow and the history of an ascent on one rank, which has these shards."""
+    """The flow and the history of an ascent on one rank, which has the shards of these indices."""
     x = rows()
     x[:, 1] = np.round(x[:, 1], 1)  # values repeat
     model = ASCENTS[name](dtype)
@@ -202,7 +204,7 @@ def ascended(name, dtype, group, numbers, weighted=True):
 
 
 def digest(found):
-    """All decisions of a fit: parameters, standardised columns, the history but for its times."""
+    """A digest of all results of a fit: parameters, standardised columns, and the history without its times."""
     flow, history = found
     entries = [
         repr(history.__dict__[name])

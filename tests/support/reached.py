@@ -1,4 +1,5 @@
-"""Record the tests that reach a mark, in the file HEADRACE_REACHED: ``plant_faults.py`` puts marks where faults are."""
+"""Record the tests that reach a mark in the file HEADRACE_REACHED: ``plant_faults.py`` puts a mark where a fault would
+be."""
 
 import os
 
@@ -6,7 +7,8 @@ known = set()
 
 
 def at(mark):
-    """Record the running test, or the test that started this process, once; an import has no name. Returns None."""
+    """Record once that the running test, or the test that started this process, reaches a mark; an import has no
+    name."""
     test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
     if (mark, test) not in known:
         known.add((mark, test))

@@ -1,18 +1,19 @@
-"""Readers of a flow's file outside of the core, in one form: graphs of ONNX, headrace.hpp, plain PyTorch, zuko."""
+"""Readers of a flow's file without the core, with one interface: graphs of ONNX, headrace.hpp, plain PyTorch, zuko."""
 
 import numpy as np
 import pytest
 
 import headrace as hr
 
-# Tolerances relative to the terms of a row's sums, because readers add in their own orders.
+# Tolerances relative to the terms of a row's sums, because each reader adds the terms in another order.
 LIMITS = {"float32": 1e-5, "float64": 1e-12}
 
 REFUSED = ("logistic_mixture",)  # maps that the interpreter behind PyTorch, ONNX and zuko refuses by name
 
 
 class _Reader:
-    """``reader.log_prob(flow, x, context)`` and so on: arrays of `dtype`, or None where it has no such flow or verb."""
+    """A reader of files with ``reader.log_prob(flow, x, context)`` and other verbs, whose results are arrays of
+    `dtype`, or None for a flow or verb that the reader lacks."""
 
     def __init__(self, request, name, dtype):
         self.request, self.name, self.dtype = request, name, dtype
@@ -29,7 +30,7 @@ class _Reader:
 
 
 def _lacking(error, *reasons):
-    """Turn a refusal for one of these reasons into None."""
+    """Return None for an error that is a refusal with one of these reasons; raise any other error."""
     if not any(reason in str(error) for reason in reasons):
         raise error
 
@@ -102,13 +103,13 @@ def reader(request):
 
 @pytest.fixture(params=[one for one in EACH if not one.id.startswith("zuko")])
 def whole_reader(request):
-    """Readers that support rows that are not finite, bounds, and every base."""
+    """The readers that support rows that are not finite, bounds, and every base."""
     name, dtype = request.param
     return KINDS[name](request, name, dtype)
 
 
 def errors_of(flow, verb, found, want, given, context=None):
-    """The largest error of each row over the largest magnitude in it, and among the terms of its sums."""
+    """The largest error of each row, relative to the largest magnitude among its results and the terms of its sums."""
     with np.errstate(all="ignore"):
         latent = given if verb == "to_data" else flow.to_latent(given, context)[0]
         size = 1.0 + np.square(np.asarray(latent, np.float64)).max(axis=1, initial=0.0)
@@ -116,14 +117,14 @@ def errors_of(flow, verb, found, want, given, context=None):
     for g, w in zip(found, want, strict=True):
         assert g.shape == w.shape
         g, w = (np.asarray(one, np.float64).reshape(len(one), -1) for one in (g, w))
-        with np.errstate(all="ignore"):  # warnings of rows that are not finite
+        with np.errstate(all="ignore"):  # no warnings for rows that are not finite
             least = np.maximum(size, np.abs(w).max(axis=1, initial=0.0))
             worst = np.maximum(worst, np.abs(g - w).max(axis=1, initial=0.0) / least)
     return worst
 
 
 def assert_alike(reader, flow, verb, given, context=None):
-    """Check that a reader's results are the core's; return whether it has this flow and verb."""
+    """Check that a reader's results agree with the core's; return whether the reader has this flow and verb."""
     found = reader.run(flow, verb, given, context)
     if found is None:
         return False

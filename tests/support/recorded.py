@@ -1,12 +1,13 @@
-"""Recorded results of flows of one machine, for a comparison bit by bit with others.
+"""Recorded results of flows on one machine, which tests compare bit by bit with the results of other machines.
 
     python tests/support/recorded.py tests/core/recorded.npz
 
-writes them anew: with a build by GCC for x86-64-v3 or v4, after a change of the kernels that is meant to change bits.
+The first command writes the results anew: run it with a build by GCC for x86-64-v3 or v4, after a change of the kernels
+that is meant to change bits.
 
     python tests/support/recorded.py --beside tests/core/recorded.npz
 
-prints for each flow the share of this machine's results that are equal, and the largest difference.
+The second one prints for each flow the share of this machine's results that are equal, and the largest difference.
 """
 
 import sys
@@ -28,12 +29,12 @@ BF16 = ("bf16", "bf16x3", "bf16x6", "bf16_tiles", "bf16x3_tiles", "bf16x6_tiles"
 
 
 def uniform(shape, spread, seed, dtype):
-    """Uniform values, which depend on no machine's logarithm or sine."""
+    """Uniform random values, which do not depend on a machine's logarithm or sine."""
     return ((2 * np.random.default_rng(seed).random(shape) - 1) * spread).astype(dtype)
 
 
 def flows():
-    """Pairs of a name and a flow, with weights far from those of a new one."""
+    """Pairs of a name and a flow, with weights far from those of a new flow."""
     for dtype in ("float32", "float64"):
         for seed, (name, make) in enumerate(FLOWS.items()):
             flow = make(FEATURES, transforms=2, hidden=(20, 18), dtype=dtype)
@@ -45,7 +46,7 @@ def flows():
 
 
 def results():
-    """Results of every flow for many rows and for few, by "flow, dtype, verb, rows"."""
+    """The results of every flow for many rows and for few, by "flow dtype verb rows"."""
     found = {}
     for name, flow in flows():
         x = uniform((ROWS, FEATURES), 2.0, 99, flow.dtype)
@@ -63,7 +64,8 @@ def units(found, want):
 
 
 def beside(path):
-    """Lines of a table: per flow, type and number of rows the share of equal results and the largest difference."""
+    """The lines of a table: by flow, dtype and number of rows, the share of equal results and the largest
+    difference."""
     found = results()
     shares = {}
     with np.load(path) as wanted:

@@ -1,4 +1,4 @@
-"""headrace.hpp, compiled behind plain functions (tests/runtime/library.cpp), called from Python."""
+"""The header headrace.hpp, compiled behind plain functions (tests/runtime/library.cpp) and called from Python."""
 
 import ctypes
 import os
@@ -14,23 +14,23 @@ from locks import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "tests" / "runtime" / "library.cpp"
-# HEADRACE_RUNTIME_FLAGS: more of them, as sanitizers, whose libraries LD_PRELOAD must name then.
+# HEADRACE_RUNTIME_FLAGS adds flags, such as those of sanitizers, whose libraries LD_PRELOAD must then name.
 FLAGS = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
 FLAGS += os.environ.get("HEADRACE_RUNTIME_FLAGS", "").split()
 VERBS = {"log_prob": 0, "to_latent": 1, "to_data": 2, "sample": 3, "rows": 4}
 
 
 class Refused(ValueError):
-    """The header's exception: its message begins with "format: " where the file is to blame."""
+    """The header's exception; its message begins with "format: " where the file is to blame."""
 
 
 def compiler():
-    """A C++ compiler, or None."""
+    """The path of a C++ compiler, or None."""
     return shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 
 
 def compile_to(output, source, *more):
-    """One source with the header, as a user compiles it."""
+    """Compile one source with the header, as a user does; return the path of the output."""
     command = [compiler(), *FLAGS, f"-I{hr.config.include()}", *more, str(source), "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -38,7 +38,7 @@ def compile_to(output, source, *more):
 
 
 def compiled_once(temporary, name, source, *more):
-    """Compile in a folder that processes of pytest-xdist share: one of them compiles, and the others wait."""
+    """Compile a source in a folder that processes of pytest-xdist share: one of them compiles, and the others wait."""
     folder = temporary.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
@@ -50,7 +50,7 @@ def shared_library(temporary):
     """The header's functions, compiled once for all tests that call them; as WebAssembly where HEADRACE_EMXX is set."""
     if web_runtime.compiler():
         return Library(web_runtime.Functions(web_runtime.compiled(temporary.getbasetemp(), SOURCE)))
-    # -O1 takes a quarter less; tests of programs compile the header as users do.
+    # -O1 compiles in a quarter less time; tests of programs compile the header as users do.
     return Library(Functions(compiled_once(temporary, "library.so", SOURCE, "-shared", "-fPIC", "-O1")))
 
 
@@ -71,29 +71,29 @@ class Functions:
             return value.ctypes.data_as(ctypes.c_void_p)
         if isinstance(value, bool):
             return ctypes.c_bool(value)
-        if isinstance(value, (int, np.uint64)):  # sizes, seeds and addresses have as many bits
+        if isinstance(value, (int, np.uint64)):  # sizes, seeds and addresses are integers of 64 bits
             return ctypes.c_uint64(int(value))
-        return value  # bytes, and None
+        return value  # bytes, and None, stay unchanged
 
 
 class Library:
-    """The compiled functions."""
+    """The header's functions in a compiled library."""
 
     def __init__(self, functions):
         self.functions = functions
 
     def number(self, text, *, by_stream):
-        """A number of a file's header; None for one that double does not hold."""
+        """The value of a number in a file's header; None for a number that double does not hold."""
         value = np.zeros(1)
         done = self.functions("read_number", "bool", text.encode() + b"\0", by_stream, value)
         return float(value[0]) if done else None
 
     def load(self, source, dtype):
-        """Load a file by its path, or its bytes."""
+        """Load a file by its path, or from its bytes."""
         return Loaded(self.functions, self._opened("open_flow", source, dtype))
 
     def load_sequences(self, source, dtype):
-        """Load a file of sequences by its path, or its bytes."""
+        """Load a file of sequences by its path, or from its bytes."""
         return LoadedSequences(self.functions, self._opened("open_sequences", source, dtype), np.dtype(dtype))
 
     def _opened(self, function, source, dtype):
@@ -111,9 +111,9 @@ def _text(message, errors="strict"):
 
 
 class Loaded:
-    """A flow or transform in C++; results are float64.
+    """A flow or transform in C++, whose results are float64.
 
-    A flow of float takes rows of float32, and returns such results.
+    A flow of float takes rows of float32, and returns results of float32.
     """
 
     def __init__(self, functions, flow):
@@ -132,11 +132,11 @@ class Loaded:
         return self._run("to_data", z, context)
 
     def sample(self, n, features, seed, context=None, first_row=0, dtype="float64"):
-        """Rows and their log densities."""
+        """Sampled rows and their log densities."""
         return self._run("sample", np.zeros((n, features), dtype), context, seed, first_row)
 
     def rows(self, n, features, seed, dtype):
-        """The rows of a sample, by the shortest call."""
+        """The rows of a sample alone, by the header's shortest call."""
         return self._run("rows", np.zeros((n, features), dtype), None, seed)[0]
 
     def _run(self, verb, given, context, seed=0, first_row=0):
@@ -196,7 +196,7 @@ class LoadedSequences:
 
 
 class RuntimeStream:
-    """Streams of the header; arrays are (rows, steps, features), and results float64."""
+    """A stream of the header; arrays have the shape (rows, steps, features), and results are float64."""
 
     def __init__(self, flow, functions, stream, rows):
         self._flow, self._functions, self._stream, self.rows = flow, functions, stream, rows
@@ -210,7 +210,7 @@ class RuntimeStream:
             raise Refused(_text(message))
 
     def push(self, x):
-        """Log densities, or None of a transform alone, and latent values."""
+        """The log densities, or None for a transform alone, and the latent values."""
         narrow, steps = x.dtype == np.float32, x.shape[1]
         given, z = np.ascontiguousarray(x, np.float64), np.full(x.shape, 77.0)
         log_prob = np.full(x.shape[:2], 77.0) if self._flow.has_density else None
@@ -235,7 +235,7 @@ class RuntimeStream:
         return RuntimeStream(self._flow, self._functions, stream, n * self.rows)
 
     def state(self):
-        """The position, and the numbers, (rows, numbers)."""
+        """The position of the stream, and the values of its state, (rows, values)."""
         facts, numbers = np.zeros(2), np.empty(0)
         for _ in range(2):
             self._functions("stream_state", "bool", self._stream, numbers, numbers.size, facts)

@@ -1,4 +1,5 @@
-"""A reader of headrace's files without headrace, written from docs/files.md alone: it makes flows of the reference."""
+"""A reader of headrace's files without headrace, written from docs/files.md alone, which makes flows of the
+reference."""
 
 import json
 import zlib
@@ -11,7 +12,7 @@ import reference
 
 
 def read(path):
-    """A reference flow or transform."""
+    """The reference flow or transform of a file."""
     with safetensors.safe_open(path, "numpy") as file:
         metadata = file.metadata()
     header, tensors = json.loads(metadata["headrace"]), safetensors.numpy.load_file(path)
@@ -43,7 +44,7 @@ def _sequence_flow(header, tensors):
 
 
 class _Scaled:
-    """A flow, of rows or of sequences, whose networks read (context - mean) / std."""
+    """A flow, of rows or of sequences, whose networks read the standardised context, (context - mean) / std."""
 
     def __init__(self, flow, scale):
         self.flow, self.mean, self.std = flow, np.asarray(scale["mean"]), np.asarray(scale["std"])
@@ -73,7 +74,7 @@ def _causal(header, tensors, prefix):
 
 
 class _Reading:
-    """A transform over time whose network gets only those inputs for which it has weights."""
+    """A transform over time whose network reads only those inputs for which it has weights."""
 
     def __init__(self, transform, has):
         self.transform, self.has = transform, has
@@ -152,7 +153,7 @@ def _transform(header, tensors, prefix):
     layers = sum(name.startswith(f"{prefix}layers.") and name.endswith(".weight") for name in tensors)
     lists = [[tensors[f"{prefix}layers.{i}.{what}"] for i in range(layers)] for what in ("weight", "bias", "mask")]
     hidden = [reference.Hidden(part["activation"], part.get("adds")) for part in header.get("network", [])]
-    # The reader has no layers with a context.
+    # This reader supports no layers with a context.
     network = reference.Network(*lists, header["activation"], hidden or None)
     settings = {key: header[key] for key in ("map", "scale", "slope", "formula", "bound", "layout")}
     settings["outputs"] = tuple(header["outputs"])
@@ -193,7 +194,7 @@ def _matrix(header, tensors, prefix):
 
 
 class _Rotation:
-    """x = Q z."""
+    """The rotation x = Q z."""
 
     def __init__(self, matrix):
         self.matrix = matrix
@@ -206,7 +207,7 @@ class _Rotation:
 
 
 class _Elementwise:
-    """A map of each coordinate, one row of the table for each."""
+    """A map of each coordinate, with one row of the table for each."""
 
     def __init__(self, header, table):
         self.table, self.to_data = table, header["formula"] == "to_data"
@@ -226,7 +227,7 @@ class _Elementwise:
 
 
 class _WithoutContext:
-    """A transform without context, in a flow whose other transforms take one."""
+    """A transform without context, in a flow with other transforms that take one."""
 
     def __init__(self, transform):
         self.transform = transform

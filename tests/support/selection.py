@@ -1,18 +1,18 @@
-"""Which of the collected tests run: those of a device where there is one, those marked ``nightly`` where
-``HEADRACE_NIGHTLY`` asks for them, and with ``--thin`` a few cases of each.
+"""The selection of the collected tests that run: those of a device where one exists, those marked ``nightly`` where
+``HEADRACE_NIGHTLY`` is set, and with ``--thin`` a few cases of each.
 
-``--write-skipped FILE`` names in a file the tests that a missing package skipped; ``pytest @FILE`` runs it alone,
-where the packages are.
+``--write-skipped FILE`` writes to a file the names of tests that were skipped for a missing package; ``pytest @FILE``
+runs these alone, where the packages are installed.
 
-``--one-in N`` keeps one of N, for processors that are emulated; ``--part K`` another one of them.
+``--one-in N`` keeps one test of N, for processors that are emulated; ``--part K`` chooses which one.
 
 ``--thin`` is for sanitizers, which look for invalid accesses to memory, whatever the results. It keeps some cases of
 each test function: each value of a parameter occurs in at least one of them, and so does each pair of values of those
-parameters that choose a kernel. Every shape, every hostile input and every message is therefore still there.
+parameters that choose a kernel. Every shape, every hostile input and every message therefore remains in the selection.
 
-``--quick`` is the check of an installation, README's command: it keeps the same cases of the tests that are neither
-``emulated``, because no user's processor changes the device's sources, nor ``long``, nor ``costly``. ``--rest`` keeps
-all others.
+``--quick`` is the check of an installation, README's command: it keeps those cases of ``--thin`` whose tests are
+neither ``emulated``, because no user's processor changes the device's sources, nor ``long``, nor ``costly``. ``--rest``
+keeps all other cases.
 """
 
 import functools
@@ -28,9 +28,10 @@ OF_A_KERNEL = ("map", "variant", "direction", "dtype", "device", "core")
 
 
 NIGHTLY = bool(os.environ.get("HEADRACE_NIGHTLY"))
-NOT_INSTALLED = ("is not installed", "could not import")  # reasons of tests, and of pytest.importorskip
+NOT_INSTALLED = ("is not installed", "could not import")  # reasons that tests and pytest.importorskip give
 
-# The step of `.ci/run` in which tests with such a reason to be skipped run, or none. The first pattern counts.
+# The step of `.ci/run` that runs the tests with such a reason to be skipped, or none. The first pattern that matches
+# counts.
 CARD, NO_CASE = "a machine with a card", "nowhere: the parameters make no case"
 STEPS = {
     "Chromium is not installed": "browser",
@@ -51,13 +52,13 @@ STEPS = {
     "has no context there|have three axes|without a line|read as float64|others than two words|one or two axes|"
     "not C-contiguous|empty parameter set": NO_CASE,
 }
-skipped = {}  # names of tests and files, in order
-reasons = set()  # why tests were skipped
-COLLECTED = pytest.StashKey[int]()  # how many tests there are before any is deselected
+skipped = {}  # names of skipped tests and files, in order
+reasons = set()  # reasons why tests were skipped
+COLLECTED = pytest.StashKey[int]()  # the number of tests before any is deselected
 
 
 def note_skipped(report):
-    """Record the name of a skipped test if a package is missing."""
+    """Record the reason of a skipped test, and the test's name if a package is missing."""
     if report.skipped and isinstance(report.longrepr, tuple):
         reasons.add(report.longrepr[2].removeprefix("Skipped: "))
         if any(r in report.longrepr[2] for r in NOT_INSTALLED):
@@ -65,13 +66,13 @@ def note_skipped(report):
 
 
 def step_of(reason):
-    """The step in which tests that are skipped for this reason run, or None."""
+    """The step of `.ci/run` in which tests that are skipped for this reason run, or None."""
     return next((step for pattern, step in STEPS.items() if re.search(pattern, reason)), None)
 
 
 @functools.cache
 def no_device():
-    """Why tests marked ``gpu`` cannot run, or nothing."""
+    """The reason why tests marked ``gpu`` cannot run, or an empty string."""
     try:
         from headrace import _cuda
     except ImportError:
@@ -80,13 +81,13 @@ def no_device():
 
 
 def whole(config):
-    """Whether folders are tested, or a file with tests of devices."""
+    """Whether the arguments of pytest name a folder, or a file with tests of devices."""
     named = [Path(str(argument).split("::")[0]) for argument in config.args]
     return any(path.is_dir() or path.parent.name == "device" for path in named)
 
 
 def deselect(config, items, away):
-    """Remove these items, and report them to pytest as deselected."""
+    """Remove the items of `away`, and report them to pytest as deselected."""
     if away:
         gone = set(map(id, away))
         items[:] = [item for item in items if id(item) not in gone]
@@ -94,7 +95,7 @@ def deselect(config, items, away):
 
 
 def is_one_in(n, name, part=0):
-    """Whether a test is the one of n that runs, equally on every machine."""
+    """Whether a test is in part `part` of n parts of all tests, equally on every machine."""
     return zlib.crc32(name.encode()) % n == part
 
 
@@ -117,7 +118,7 @@ def mark_costly(items):
 
 
 def values_of(item):
-    """The values of a case's parameters, by name."""
+    """The values of a case's parameters by name."""
     return getattr(getattr(item, "callspec", None), "params", {})
 
 
@@ -150,7 +151,8 @@ def needs(item):
 
 
 def thinned(needs_of_cases):
-    """The indices of cases that together meet all needs: the one that meets most comes first, the earlier of equals."""
+    """The indices of cases that together meet all needs: the case that meets most comes first, the earlier of
+    equals."""
     missing, kept = set().union(*needs_of_cases), set()
     while missing:
         best = max(range(len(needs_of_cases)), key=lambda i: (len(needs_of_cases[i] & missing), -i))

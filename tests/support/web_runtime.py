@@ -1,7 +1,7 @@
 """headrace.hpp as WebAssembly, run by Node: the functions of tests/runtime/library.cpp, called from Python.
 
-``HEADRACE_EMXX=em++ pytest tests/runtime`` runs the header's tests on it, as the nightly step `webassembly` does.
-tests/support/web_speed.py prints its size, and rows a second.
+``HEADRACE_EMXX=em++ pytest tests/runtime`` runs the header's tests on WebAssembly, as the nightly step `webassembly`
+does. tests/support/web_speed.py prints the size of the WebAssembly, and its speed in rows a second.
 """
 
 import base64
@@ -38,7 +38,7 @@ def compiler():
 
 
 def compiled(folder, source):
-    """The path of a script for Node, beside which is the WebAssembly; of a folder that processes share."""
+    """The path of a script for Node, which lies beside its WebAssembly in a folder that processes share."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
     script = Path(folder) / "library.js"
@@ -52,14 +52,15 @@ def compiled(folder, source):
 
 
 class Functions:
-    """Calls them in a process of Node, which ends with this object. Arrays have the function's results."""
+    """The functions in a process of Node, which ends with this object; array arguments receive the function's
+    results."""
 
     def __init__(self, script):
         node = shutil.which("node")
         assert node, "WebAssembly runs in Node: expected `node` on the path"
         command = [node, str(ROOT / "tests" / "runtime" / "web.js"), str(script)]
         self._node = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.seconds = 0.0  # of a core, of the last call
+        self.seconds = 0.0  # seconds of a core of the last call
 
     def __del__(self):
         if hasattr(self, "_node"):

@@ -1,4 +1,4 @@
-"""The size of headrace.hpp as WebAssembly, and rows of a core's second beside those of the compiled core.
+"""The size of headrace.hpp as WebAssembly, and its rows in a core's second beside those of the compiled core.
 
 HEADRACE_EMXX=em++ PYTHONPATH=tests/support python tests/support/web_speed.py
 """
@@ -19,7 +19,7 @@ MOST_BYTES = 1_000_000
 
 
 def rows_a_second(call, seconds):
-    """Rows a second of the fastest of some calls; `seconds` returns the seconds of a core of a call."""
+    """The rows a second of the fastest of some calls; `seconds` returns a call's time in seconds of a core."""
     return ROWS / min(seconds(call) for _ in range(REPEATS))
 
 

@@ -1,4 +1,4 @@
-"""Raw tables through each client: kinds of columns, treatments, and messages."""
+"""Original tables through each client: types of columns, their treatment, and messages."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_samples_are_rows_of_the_table(fitted):
 
 
 def test_scores_are_those_of_the_density_of_the_table(fitted):
-    """Log densities of untreated rows, to the last bit in the flow's dtype."""
+    """Scores are the log densities of untreated rows, to the last bit in the dtype of the flow."""
     table = columns(60, seed=3)
     scores, x = fitted.scores(table), frame(table)
     want = fitted.density.log_prob(x)
@@ -69,7 +69,8 @@ def test_a_diagnosis_and_pictures_take_the_table(fitted):
     others = frame(columns(300, seed=4))
     found = hr.diagnose(fitted.density, others, training=frame(columns()), progress=False)
     assert (found.rows, found.names, found.copies) == (300, ("count", "yes", "size"), 0)
-    with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):  # although the noise of both differs
+    # Training rows are found although their noise differs.
+    with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):
         again = hr.diagnose(fitted.density, others, training=others, names=["a", "b", "c", "d"], progress=False)
     assert again.names == ("a", "b", "c")
     figure = hr.plot.corner(fitted.density, others, draws=300)
@@ -88,7 +89,7 @@ def test_files_keep_the_table(fitted, tmp_path):
     assert (again.log_prob(frame(columns(50))) == fitted.density.log_prob(frame(columns(50)))).all()
     assert (again.sample(30, seed=4) == fitted.density.sample(30, seed=4)).all()
     assert hr.Flow.load(path).features == again.flow.features == 3
-    assert hr.TableDensity.load(path).columns.used == again.columns.used  # without a warning
+    assert hr.TableDensity.load(path).columns.used == again.columns.used  # `TableDensity.load` does not warn
     hr.NSF(2).save(path.with_name("flow"))
     with pytest.raises(hr.FileFormatError, match=r"flow: expected TableDensity, got NSF; use NSF\.load or headrace"):
         hr.TableDensity.load(path.with_name("flow"))
@@ -173,16 +174,17 @@ def test_identifiers_and_text_are_left_out_by_name(client, tmp_path):
 
 @EACH
 def test_bounds_and_noise_agree(client, tmp_path):
-    """Whole numbers may be bounds; neither noise nor samples leave them."""
+    """Whole numbers may be bounds, and neither noise nor samples are beyond them."""
     rng = np.random.default_rng(0)
     table = {"count": 10 * rng.integers(1, 4, 600), "size": np.round(np.abs(rng.standard_normal(600)), 1) + 0.05}
     fit = CLIENTS[client]
     fitted = fit(table, tmp_path, spread={"size": 0.2}, bounds={"count": (8, 33), "size": (0, None)})
-    assert fitted.density.flow.transforms[-1].bounds == ((5.0, 35.0), (0.0, None))  # cells of 10 and of 30
+    # Bounds are the outer ends of the cells of 10 and of 30.
+    assert fitted.density.flow.transforms[-1].bounds == ((5.0, 35.0), (0.0, None))
     drawn = fitted.sample(3000)
     assert set(np.unique(drawn[:, 0])) == {10.0, 20.0, 30.0}
     assert drawn[:, 1].min() > 0.0
-    fit(table, tmp_path, bounds={"count": (10, 30)})  # on the bounds
+    fit(table, tmp_path, bounds={"count": (10, 30)})  # values may be on the bounds
     with pytest.raises(ValueError, match=r"column 'count': expected whole numbers from None to 25.0, got 30"):
         fit(table, tmp_path, bounds={"count": (None, 25)})
     with pytest.raises(ValueError, match=r"expected numbers between their bounds, .*column 'size'"):
@@ -191,7 +193,7 @@ def test_bounds_and_noise_agree(client, tmp_path):
 
 @EACH
 def test_periodic_whole_numbers_wrap_around_in_each_client(client, tmp_path):
-    """Hours of a night: 23 is beside 0, and no sample has 24."""
+    """In the hours of a night 23 is beside 0, and no sample has 24."""
     rng = np.random.default_rng(0)
     hour = (np.round(rng.normal(0.0, 1.5, 1000)) % 24).astype(int)
     table = {"hour": hour, "size": rng.standard_normal(1000)}

@@ -40,7 +40,7 @@ def rows(n=600, seed=0):
 
 @pytest.fixture(scope="module")
 def density():
-    """A density of a flag, a count, a column with a gate and another column, given a context."""
+    """A density of a flag, a count, a column with a gate and another column, with a context."""
     x = rows()
     given = x[:, 3:] + np.random.default_rng(1).standard_normal((len(x), 1))
 
@@ -56,7 +56,7 @@ def grid(density, low=-9.0, high=11.0, cells=400):
 
 
 def test_probabilities_times_densities_sum_to_one(density):
-    """The sum is over all values of the discrete columns, the frequent value, other numbers, and later counts."""
+    """The sum is over all values of the discrete columns, the frequent value and other values, and later counts."""
     middles, width = grid(density)
     context = np.array([0.4])
     first, second = (part.ravel() for part in np.meshgrid(middles[::2], middles[::2]))
@@ -69,13 +69,13 @@ def test_probabilities_times_densities_sum_to_one(density):
                 existing = np.exp(density.log_prob(pairs, context)).sum() * (2 * width) ** 2
                 part = existing + np.exp(density.log_prob(lines, context)).sum() * width
             else:
-                part *= 0.5  # each whole number beyond the counts has half of the probability of the one before
+                part *= 0.5  # each later count has half of the probability of the count before
             total += part
     assert total == pytest.approx(1.0, abs=2e-3)
 
 
 def test_a_reference_in_numpy(density):
-    """The network by its dense weights, log-softmax, and the flow's density without that of closed gates."""
+    """The reference has the network's dense weights, log-softmax, and the flow without densities of closed gates."""
     x, context = rows(50, seed=3), np.full((50, 1), 0.3)
     head = density.head
     x[0, 1], x[1, 1] = 4.0, -1.0
@@ -108,12 +108,13 @@ def test_a_reference_in_numpy(density):
     expected += density.flow.log_prob(np.stack([number, x[:, 3]], axis=1), given) - closed * gate.log_density
     found = density.log_prob(x, context)
     assert_allclose(found[2:], expected[2:], rtol=0, atol=1e-9)
-    assert found[0] == pytest.approx(expected[0] + np.log(new) - 2 * np.log(2.0), abs=1e-9)  # two after the last count
+    # The count 4 of row 0 is two after the last count of the fit, 2.
+    assert found[0] == pytest.approx(expected[0] + np.log(new) - 2 * np.log(2.0), abs=1e-9)
     assert found[1] == -np.inf  # counts begin at 0
 
 
 def test_a_closed_gate_is_not_read(density):
-    """The latent value of a missing number is constant, and the other columns keep their density."""
+    """A closed gate has a constant latent value, and the other columns keep their density."""
     x, context = rows(200, seed=5), np.zeros((200, 1))
     closed = x[:, 2] == 0.0
     values, given = density.of_flow(x, context)
@@ -126,7 +127,7 @@ def test_a_closed_gate_is_not_read(density):
 
 
 def test_a_number_far_out_beside_a_gate():
-    """With a tail longer than a normal one the loss grows less than the square of the distance, as without gates."""
+    """Far from a gate the loss grows less than the square of the distance, by a tail longer than a normal one."""
     rng = np.random.default_rng(0)
     number = np.where(rng.random(3000) < 0.2, 0.0, 5.0 + np.log(rng.exponential(size=3000)))
     x = np.stack([number, rng.standard_normal(3000)], axis=1)
@@ -157,7 +158,7 @@ def test_the_gradient_is_that_of_differences(density):
 
 
 def test_columns_read_those_before(density):
-    """The network's logits of a column depend neither on its own values nor on those of later columns."""
+    """Logits of a column depend neither on its values nor on those of later columns."""
     head, (codes, inputs) = density.head, density.head.opened(rows(20))
     del codes
     before = head.log_probs(inputs, np.zeros((20, 1)))
@@ -165,12 +166,12 @@ def test_columns_read_those_before(density):
     other[:, head.parts[1]] = 7.0
     after = head.log_probs(other, np.zeros((20, 1)))
     assert_array_equal(before[0], after[0])
-    assert_allclose(before[1], after[1], rtol=0, atol=1e-12)  # the transform adds its input, which rounds
+    assert_allclose(before[1], after[1], rtol=0, atol=1e-12)  # the transform adds its input, and rounds
     assert (before[2] != after[2]).any()
 
 
 def test_samples(density):
-    """Samples have the density's shares, depend on seed and row alone, and have only values of the fit."""
+    """Samples have the shares of the density, depend on seed and row alone, and have only values of the fit."""
     context = np.array([0.2])
     drawn = density.sample(20_000, context, seed=3)
     assert_array_equal(density.sample(50, context, seed=3), drawn[:50])
@@ -194,7 +195,7 @@ def test_samples(density):
 
 def test_files_and_pickles(density, tmp_path, monkeypatch):
     x, context = rows(30, seed=4), np.zeros((30, 1))
-    monkeypatch.setattr(density.head, "rows", 200_000)  # more columns than a flow may have
+    monkeypatch.setattr(density.head, "rows", 200_000)  # a flow may not have as many columns
     density.save(tmp_path / "mixed.safetensors")
     for again in (hr.load(tmp_path / "mixed.safetensors"), pickle.loads(pickle.dumps(density))):
         assert isinstance(again, MixedDensity)
@@ -222,7 +223,7 @@ def test_classes_given_the_rest(density):
 
 
 def test_held_out_rows_choose_counts():
-    """Hours with spikes have a probability each; ages, which are smooth, do not."""
+    """Each value of hours with spikes has a probability, and smooth ages have a density."""
     rng = np.random.default_rng(0)
     ages = np.round(rng.normal(40.0, 9.0, 2000))
     hours = np.where(rng.random(2000) < 0.5, 40.0, np.round(rng.uniform(0.0, 80.0, 2000)))
@@ -231,7 +232,7 @@ def test_held_out_rows_choose_counts():
 
 
 def test_a_head_learns_a_table_of_shares():
-    """The shares of two dependent columns are those of a contingency table."""
+    """A head learns the shares of two dependent columns, which are those of a contingency table."""
     rng = np.random.default_rng(0)
     first = rng.integers(0, 3, 20_000)
     second = np.where(rng.random(20_000) < 0.7, first, rng.integers(0, 3, 20_000))
@@ -266,7 +267,7 @@ def estimator(frame):
 
 
 def test_a_frame_with_labels(frame, estimator, tmp_path):
-    """The estimator and its file score and draw rows with labels; the rest of a row determines a label."""
+    """The estimator and its file score and sample rows with labels; the rest of a row determines a label."""
     assert [one.kind for one in estimator.table_.columns] == ["category", "boolean", "float", "float"]
     assert estimator.table_.columns[0].labels == ("elm", "fir", "oak")
     assert estimator.table_.columns[2].values == (0.0,)
@@ -292,7 +293,7 @@ def test_a_frame_with_labels(frame, estimator, tmp_path):
 
 
 def test_held_out_rows_may_have_labels(frame):
-    """Labels become the codes of the rows to fit; the flow is judged by rows that exist beside its gates."""
+    """Held-out rows have codes, as training rows have; the flow is judged by rows whose gates are open."""
     from headrace.sklearn import FitSettings, FlowDensity
 
     judged = FitSettings(epochs=2, validation=(frame[600:],))
@@ -304,12 +305,12 @@ def test_held_out_rows_may_have_labels(frame):
 
 
 def test_a_diagnosis_looks_at_numbers_and_classes(frame, estimator):
-    """Of all rows: those of the flow are the rows with all numbers. Another label has density 0."""
+    """A diagnosis of classes uses all rows, and one of the flow only complete rows; another label has density 0."""
     found = hr.diagnose(estimator, frame, progress=False)
     assert (found.kind, found.rows, found.features, found.names) == ("MixedDensity", 900, 4, ("rain", "size"))
     assert len(found.log_prob) == (frame["rain"] != 0.0).sum()
     assert found.scores.shape == (900, 5)
-    of_rain = "latent column rain (frequent or missing values)"  # beside the numbers of the column
+    of_rain = "latent column rain (frequent or missing values)"  # the column also has a label for its values
     assert found.labels == ("latent column rain", "latent column size", *found.labels[2:4], of_rain)
     assert found.labels[2:4] == ("latent column kind", "latent column flag")
     note = "Coverage, ranks and distances are of rain and size alone, in rows that have them."
@@ -324,7 +325,7 @@ def test_a_diagnosis_looks_at_numbers_and_classes(frame, estimator):
 
 
 def test_a_diagnosis_of_classes_knows_the_number_of_its_tests(density, monkeypatch):
-    """The bar counts the tests of classes; names of the context are those of the density."""
+    """The bar counts the tests of classes, and names of the context come from the density."""
     totals, x = [], rows(200, seed=4)
     monkeypatch.setattr(run, "bar", lambda total, *more: totals.append(total) or bar(total, *more))
     named = copy.copy(density)
@@ -337,7 +338,7 @@ def test_a_diagnosis_of_classes_knows_the_number_of_its_tests(density, monkeypat
 
 
 def test_rows_without_a_density_under_an_ensemble_beside_classes(density, monkeypatch):
-    """An ensemble has no latent rows, but its log densities show them."""
+    """An ensemble has no latent rows, but its log densities show which rows have no density."""
     several = copy.copy(density)
     several.flow = hr.Ensemble([density.flow])
     table, x = TableDensity(several, Columns(Table((Column(),) * 4))), rows(200, seed=4)
@@ -349,7 +350,7 @@ def test_rows_without_a_density_under_an_ensemble_beside_classes(density, monkey
 
 
 def test_shares_of_a_column_without_one_of_its_labels():
-    """Class 1 has label 2, because no row to fit had label 1."""
+    """Class 1 has the label of index 2, because no training row has the label of index 1."""
     shares = _shares(Discrete(0, (0.0, 2.0)), np.zeros(50, int), np.full((50, 2), [0.9, 0.1]), "kind", ["a", "b", "c"])
     assert "where a is" in shares[1]
     shares = _shares(Discrete(0, (0.0, 2.0)), np.ones(50, int), np.full((50, 2), [0.5, 0.5]), "kind", ["a", "b", "c"])
@@ -360,7 +361,7 @@ def test_shares_of_a_column_without_one_of_its_labels():
 
 @pytest.mark.costly
 def test_a_diagnosis_passes_the_right_probabilities_and_finds_others(frame, estimator):
-    """Draws are rows of the density; then a value has 1.5 times its share, and two columns are independent."""
+    """Samples of the density pass; a value with 1.5 times its share is found, and so is a column that was shuffled."""
     found = [
         hr.diagnose(estimator, estimator.sample(300, random_state=i, as_frame=True), progress=False) for i in range(8)
     ]
@@ -376,7 +377,7 @@ def test_a_diagnosis_passes_the_right_probabilities_and_finds_others(frame, esti
 
 
 def test_points_of_classes(density):
-    """The ends of the parts of the unit interval are sums of probabilities; a new count lies above them."""
+    """Ends of the parts of the unit interval are sums of probabilities; a new count is above them."""
     head, x = density.head, rows(40, seed=3)
     x[0, 1] = 7.0
     codes, inputs = head.opened(x)

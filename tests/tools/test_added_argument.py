@@ -1,6 +1,7 @@
-"""A new argument of a public function takes an entry in a table and the file that uses it, at most two files.
+"""A new argument of a public function takes an entry in a table and the file that uses the argument, at most two files.
 
-A copy of the package gets a toy argument for each kind of function: its signature, help, check and option follow.
+The test adds a toy argument for each kind of function to a copy of the package: the argument's signature, help, check
+and option follow from the tables.
 """
 
 import json
@@ -21,8 +22,8 @@ USE = "__import__('builtins').toys.append({})"
 LINE = '    {0}: Annotated[int | None, argument(None, check.whole(1), option="of {0}")]\n'
 ENTRY = "        {0}: A toy.\n"
 
-# For each toy, the places in a table where lines go before a line, and the line behind which another file, or the
-# same, uses the value.
+# For each toy, positions in a table, as lines before which the toy's lines go, and the line in the same or another file
+# behind which a line uses the toy's value.
 EDITS = {
     "fit": [
         ("_flow/fit_arguments.py", "    keep: bool\n", "    {0}: int | None\n"),
@@ -129,7 +130,7 @@ print(json.dumps(found))
 
 
 def edited(folder):
-    """A copy of the package with all toys, and the files that each changes."""
+    """A copy of the package with all toy arguments, and the files that each of them changes."""
     copy = folder / "headrace"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("*.so", "*.dylib", "*.pyd", "__pycache__"))
     for library in [*PACKAGE.glob("*.so"), *PACKAGE.glob("*.dylib"), *PACKAGE.glob("*.pyd")]:

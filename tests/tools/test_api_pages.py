@@ -33,7 +33,7 @@ def test_each_directive_is_a_page():
     assert (csv.name, csv.title, csv.page) == ("headrace.rows.csv", "hr.rows.csv", "rows.csv")
     pages = [entry.page for entry in entries((ROOT / "docs" / "api.md").read_text(encoding="utf-8"))]
     assert len(pages) > 80
-    assert len({page.lower() for page in pages}) == len(pages)  # some systems ignore capitals
+    assert len({page.lower() for page in pages}) == len(pages)  # some file systems ignore capitals
 
 
 def test_a_page_has_methods_with_their_sentences_and_the_examples():

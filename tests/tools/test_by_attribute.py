@@ -19,7 +19,7 @@ MODULES = {
 
 
 def after_import_of_headrace(code):
-    """A new Python, which has imported headrace and nothing else."""
+    """Run code in a new Python process that has imported only headrace."""
     command = [sys.executable, "-c", f"import sys, headrace as hr\n{code}"]
     return subprocess.run(command, capture_output=True, text=True)
 
@@ -38,7 +38,7 @@ def test_modules_load_by_attribute(name):
 
 @pytest.mark.parametrize("name", [name for name, (package, _) in MODULES.items() if package])
 def test_without_the_package_the_command_that_installs_it_is_named(name):
-    """Once as an attribute, and once by an import."""
+    """The missing package is needed once as an attribute, and once by an import."""
     package, member = MODULES[name]
     code = f"""
 import importlib

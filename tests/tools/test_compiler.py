@@ -1,4 +1,4 @@
-"""The compiler of a build that names none, on machines with any compilers."""
+"""The compiler of a build that names none, on simulated machines with different compilers."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="the programs that it fakes are shell scripts"),
 ]
 
-# A compiler that has a version, and links where `needs` is among its options.
+# A script that acts as a compiler: it has a version, and it can link if `needs` is among its options.
 CLANG = """#!/bin/sh
 [ "$1" != -dumpversion ] || {{ echo {version}; exit; }}
 case " $* " in *" {needs} "*) exit 0 ;; esac
@@ -28,7 +28,8 @@ OF_GCC = "--gcc-install-dir=/some/gcc/12"
 
 @pytest.fixture
 def choose(tmp_path):
-    """The command that project() gets in place of a named compiler; `programs` are all that the machine has."""
+    """The command of the compiler that project() gets if none is named; `programs` are all compilers that the machine
+    has."""
     (tmp_path / "programs").mkdir()
 
     def run(programs, *options, cxx=None):
@@ -65,7 +66,7 @@ CHOICES = [
 @pytest.mark.parametrize("cxx", [None, "g++-14"])
 @pytest.mark.parametrize(("programs", "command"), CHOICES)
 def test_clang_is_the_compiler_where_one_works(choose, programs, command, cxx):
-    """CXX does not precede it: scikit-build-core sets CXX where a user sets none."""
+    """CXX does not have precedence, because scikit-build-core sets CXX where a user has not set it."""
     assert choose(programs, "-DHEADRACE_COMPILER=CLANG", cxx=cxx) == command
 
 
@@ -97,7 +98,7 @@ def test_another_preference_is_refused(choose):
 
 
 def check(tmp_path, **variables):
-    """The refusal of a build with a compiler of this description; empty where it is accepted."""
+    """The refusal of a build with a compiler of this description; empty for a compiler that is accepted."""
     script = tmp_path / "check.cmake"
     script.write_text(f"include({ROOT}/cmake/compiler.cmake)\nheadrace_check_compiler()\n")
     options = [f"-D{name}={value}" for name, value in variables.items()]
@@ -107,7 +108,7 @@ def check(tmp_path, **variables):
 
 @pytest.mark.parametrize(("name", "id"), [("cl.exe", "MSVC"), ("clang-cl.exe", "Clang")])
 def test_a_compiler_with_the_options_of_msvc_is_refused(name, id, tmp_path):
-    """Such a compiler would ignore options on which the bits of a row depend."""
+    """A compiler with MSVC's options would ignore options on which the bits of a row depend."""
     text = check(
         tmp_path, CMAKE_CXX_COMPILER=name, CMAKE_CXX_COMPILER_ID=id, CMAKE_CXX_COMPILER_FRONTEND_VARIANT="MSVC"
     )

@@ -1,4 +1,4 @@
-"""The cards for which a build makes the module for CUDA, on machines with any cards."""
+"""The cards for which a build makes the module for CUDA, on simulated machines with different cards."""
 
 import os
 import shutil
@@ -20,7 +20,8 @@ pytestmark = [
 
 @pytest.fixture
 def machine(tmp_path):
-    """A function that makes a machine's environment: its cards as the driver lists them, None without nvidia-smi."""
+    """A function that makes a machine's environment from the driver's list of its cards, or from None, without
+    nvidia-smi."""
 
     def make(cards, **environment):
         devices, programs = tmp_path / "dev", tmp_path / "programs"
@@ -46,7 +47,7 @@ CARDS = [
     (["8.0, NVIDIA A100-SXM4-40GB"], "80-real", ""),
     (["7.5, Tesla T4", "8.6, NVIDIA GeForce RTX 3090", "12.0, NVIDIA GeForce RTX 5090"], "86-real;120-real", ""),
     (["9.0, NVIDIA H100", "9.0, NVIDIA H100"], "90-real", ""),
-    (["No devices were found"], "native", ""),  # CMake then asks the compiler
+    (["No devices were found"], "native", ""),  # CMake asks the compiler for "native"
     (None, "native", ""),
     ([], DEFAULT, ""),
 ]  # fmt: skip
@@ -83,7 +84,8 @@ def test_architectures_that_are_named_are_left_alone(machine, tmp_path, given):
     ids=["listed-AUTO", "listed-ON", "asked of the compiler-AUTO"],
 )
 def test_an_old_card_does_not_end_a_build_without_explicit_cuda(machine, tmp_path, cards, wish):
-    """Where nvidia-smi is missing, nvcc finds no card here, and takes the oldest that it knows."""
+    """Where nvidia-smi is missing, nvcc finds no card on this machine, and takes the oldest architecture that it
+    supports."""
     if cards is None and shutil.which("nvcc") is None:
         pytest.skip("nvcc is not installed")
     if cards is None and list(Path("/dev").glob("nvidia[0-9]*")):

@@ -18,27 +18,28 @@ pytestmark = pytest.mark.programs
 
 ROOT = Path(__file__).parents[2]
 SUPPORT = ROOT / "tests" / "support"
-OURS = (ROOT, ROOT / "tests", SUPPORT, SUPPORT / "cases", SUPPORT / "fakes")  # in an empty folder, as a reader
+# Paths that a reader does not have in an empty folder.
+OURS = (ROOT, ROOT / "tests", SUPPORT, SUPPORT / "cases", SUPPORT / "fakes")
 PAGES = [page for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))] if "gallery" not in page.parts]
 
-# A page that imports one of these packages is only compiled where it is missing.
+# Packages that may be missing: a page that imports a missing one is only compiled.
 OPTIONAL = {"torch", "jax", "pandas", "sklearn", "scipy", "zuko", "nflows", "sbi", "pocomc", "nessai", "numpyro"}
 OPTIONAL |= {"aspire", "bilby", "dask", "emcee", "eryn", "pymc"}
 
 
 def blocks(page):
-    """The fenced blocks of Python, in order, those inside of lists too."""
+    """The fenced blocks of Python of a page, in order, with those inside of lists."""
     text = page.read_text(encoding="utf-8")
     found = re.findall(r"^( *)```python\n(.*?)^\1```$", text, flags=re.MULTILINE | re.DOTALL)
     return [textwrap.dedent(code) for _, code in found]
 
 
 WITH_CODE = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES if blocks(page)]
-TO_RUN = [one for one in WITH_CODE if one.values[0] != ROOT / "README.md"]  # README's lines have a test of their own
+TO_RUN = [one for one in WITH_CODE if one.values[0] != ROOT / "README.md"]  # README's code has a separate test
 
 
 def imported(code):
-    """The packages that a page imports, anywhere."""
+    """The packages that a page's code imports, in functions, too."""
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             yield from (name.name.split(".")[0] for name in node.names)
@@ -47,7 +48,7 @@ def imported(code):
 
 
 def bound(tree):
-    """Every name that code assigns, with functions and their arguments."""
+    """Every name that code assigns, with functions, classes and arguments."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             yield node.id
@@ -62,7 +63,7 @@ def bound(tree):
 
 
 def names_without_a_value(codes):
-    """Names that the blocks use before any of them gave them a value."""
+    """The names that blocks use before any block has given them a value."""
     known = set(vars(builtins))
     for code in codes:
         tree = ast.parse(code)
@@ -70,7 +71,7 @@ def names_without_a_value(codes):
         yield from (n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id not in known)
 
 
-# Files whose fits have a number of epochs, which ends them early and without the guard of a default fit.
+# Files whose fits have a number of epochs, which ends fits early and without the guard of a default fit.
 WITH_EPOCHS = {
     "examples/diagnosis.py": "a fit of two epochs, which the diagnosis finds out",
     "examples/distillation.py": "the teachers of the tables in docs/variational.md",
@@ -84,14 +85,16 @@ EPOCHS = re.compile(r"(?<!\w)(epochs=|\"epochs\":|--epochs\b)")
 
 
 def lines_with_epochs(path, text):
-    """Lines of code shown to readers: of a page's blocks, of a docstring's examples, of an example."""
+    """The lines with `epochs` in code shown to readers: in a page's blocks, in examples of docstrings, in an
+    example."""
     if path.suffix == ".md":
         lines = "\n".join(
             re.findall(r"^ *```(?!text)\w+\n(.*?)^ *```$", text, flags=re.MULTILINE | re.DOTALL)
         ).splitlines()
     elif "examples" in path.parts:
         lines = re.sub(r'^""".*?"""$', "", text, count=1, flags=re.MULTILINE | re.DOTALL).splitlines()
-        if 'add_argument("--epochs", type=int, help="as `fit` chooses by default")' in text:  # None, if it is left out
+        # The option is None if it is left out.
+        if 'add_argument("--epochs", type=int, help="as `fit` chooses by default")' in text:
             lines = [
                 line for line in lines if "add_argument" not in line and not re.search(r"epochs=\w+\.epochs", line)
             ]
@@ -101,7 +104,7 @@ def lines_with_epochs(path, text):
 
 
 def test_shown_fits_choose_their_epochs_themselves():
-    """With `epochs=` a fit ends early and may be worse than a Gaussian: only code about epochs has it."""
+    """With `epochs=` a fit ends early and may be worse than a Gaussian: only code about epochs has the argument."""
     files = [*PAGES, *(ROOT / "examples").glob("*.py"), *(ROOT / "python" / "headrace").rglob("*.py")]
     texts = {str(file.relative_to(ROOT)): (file, file.read_text(encoding="utf-8")) for file in files}
     found = {name: lines for name, (file, text) in texts.items() if (lines := lines_with_epochs(file, text))}
@@ -122,12 +125,13 @@ def test_shown_fits_with_epochs_are_found():
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("default")  # as a reader would run it
+@pytest.mark.filterwarnings("default")  # warnings are shown, as to a reader
 @pytest.mark.parametrize("page", TO_RUN)
 def test_python_runs(page, tmp_path, monkeypatch):
-    """All blocks of a page, one after the other, in an empty folder, with nothing imported and no repository.
+    """All blocks of a page run, one after the other, in an empty folder, with nothing imported and without the
+    repository.
 
-    An ascent's joint training is shorter than a reader's.
+    The joint training of an ascent is shorter than a reader's.
     """
     codes = blocks(page)
     needed = set(imported("\n".join(codes)))
@@ -135,19 +139,19 @@ def test_python_runs(page, tmp_path, monkeypatch):
     if missing:
         pytest.skip(f"{missing[0]} is not installed")
     if "cupy" in needed:
-        cuda_arrays.load("gpu")  # skips, with the reason, where there is no device
+        cuda_arrays.load("gpu")  # skips, with the reason, where no device exists
     monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 200)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if Path(p or ".").resolve() not in OURS])
     names = {"__name__": "__main__"}
     for i, code in enumerate(codes):
         exec(compile(code, f"{page.name}, python block {i}", "exec"), names)
-    if page.name in ("table.md", "simulator.md"):  # pages that claim that their fits pass
+    if page.name in ("table.md", "simulator.md"):  # the texts of these pages claim that their fits pass
         assert not names["diagnosis"].misses, names["diagnosis"].verdict
 
 
 def test_the_ten_lines_of_readme_gain_what_they_show_over_a_gaussian(tmp_path, monkeypatch, capsys):
-    """The gain of a default fit on new rows over the Gaussian of the fitted rows."""
+    """The gain of a default fit on new rows over the Gaussian of the fitted rows is the one that README shows."""
     (code,) = blocks(ROOT / "README.md")
     assert len([line for line in code.splitlines() if line and not line.startswith("import ")]) <= 10
     monkeypatch.chdir(tmp_path)
@@ -157,7 +161,7 @@ def test_the_ten_lines_of_readme_gain_what_they_show_over_a_gaussian(tmp_path, m
     assert "Nothing speaks against it" in out
     flow, gaussian = (float(re.search(rf"^  {name} +(-\S+) ", out, re.MULTILINE)[1]) for name in ("flow", "Gaussian"))
     shown = map(float, re.search(r"# new rows: (\S+) nats, of a Gaussian (\S+)$", code, re.MULTILINE).groups())
-    assert (flow, gaussian) == pytest.approx(tuple(shown), abs=0.05)  # other processors have other last digits
+    assert (flow, gaussian) == pytest.approx(tuple(shown), abs=0.05)  # last digits differ on other processors
     data = names["data"]
     away, covariance = data[2000:] - data[:2000].mean(axis=0), np.cov(data[:2000].T)
     square = (away * np.linalg.solve(covariance, away.T).T).sum(axis=1)
@@ -168,12 +172,12 @@ def test_the_ten_lines_of_readme_gain_what_they_show_over_a_gaussian(tmp_path, m
 
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_python_can_be_read(page):
-    """Code that needs a card or a package at least compiles, and uses existing names."""
+    """Code that needs a card or a package can at least be compiled, and uses existing names."""
     codes = blocks(page)
     assert not list(names_without_a_value(codes))
     for node in ast.walk(ast.parse("\n".join(codes))):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "hr":
-            absent = node.attr in OPTIONAL and find_spec(node.attr) is None  # headrace.jax, without JAX
+            absent = node.attr in OPTIONAL and find_spec(node.attr) is None  # headrace.jax does not exist without JAX
             assert absent or hasattr(hr, node.attr), f"hr.{node.attr}"
     assert not {"bench", "tests"} & set(imported("\n".join(codes))), "not part of the package"
 

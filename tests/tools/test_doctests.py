@@ -1,6 +1,6 @@
 """Examples in docstrings have the results that they show.
 
-A module is imported when its test runs, and not by every worker.
+A module is imported when its test runs, and not in every worker of pytest.
 """
 
 import ast
@@ -20,13 +20,14 @@ MODULES = [
 
 
 class Finder(doctest.DocTestFinder):
-    """Finds the classes of a module also where they are shown as those of a public one."""
+    """Finds the classes of a module even if they claim to be those of a public module."""
 
     def _from_module(self, module, object):
         if not inspect.isclass(object):
             return super()._from_module(module, object)
         nodes = [node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)]
-        first = inspect.cleandoc(object.__doc__ or "\n").splitlines()[:1]  # another class of the name has another text
+        # Another class of this name has another docstring.
+        first = inspect.cleandoc(object.__doc__ or "\n").splitlines()[:1]
         return any(
             node.name == object.__name__ and (ast.get_docstring(node) or "").splitlines()[:1] == first for node in nodes
         )
@@ -36,7 +37,7 @@ class Finder(doctest.DocTestFinder):
 def test_examples_of_a_module(name, tmp_path, monkeypatch):
     try:
         module = importlib.import_module(name)
-    except ImportError as error:  # a framework is missing; the message has the command that installs it
+    except ImportError as error:  # a framework is missing; the message names the command that installs it
         pytest.skip(f"could not import {name}: {error}")
     monkeypatch.chdir(tmp_path)
     tests = Finder().find(module, name)

@@ -1,4 +1,4 @@
-"""Each example runs, whole or small, and its claims are compared with its output."""
+"""Each example runs, in full or with small settings, and its claims are compared with its output."""
 
 import importlib.util
 import re
@@ -19,7 +19,7 @@ NUMBER = r"(-?\d+\.\d+)"
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run an example as a user does; gives its exit status and its output."""
+    """A function that runs an example as a user does, and returns its exit status and its output."""
 
     def go(name, *arguments):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
@@ -31,7 +31,7 @@ def run(monkeypatch, capsys):
 
 
 def load(name):
-    """An example as a module, for its functions."""
+    """An example as a module, whose functions a test can call."""
     spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -39,14 +39,14 @@ def load(name):
 
 
 def numbers(pattern, text):
-    """The numbers where `pattern` has a #."""
+    """The numbers of a text at the marks # of `pattern`."""
     found = re.search(re.escape(pattern).replace(r"\#", NUMBER), text)
     assert found, f"{pattern!r} is not in:\n{text}"
     return [float(group) for group in found.groups()]
 
 
 def is_drawn(path, out):
-    """Whether a picture was written; without Matplotlib an example prints that it is left out."""
+    """Whether a picture was written; without Matplotlib, an example prints that it skips the picture."""
     return path.read_bytes().startswith(b"\x89PNG") if path.exists() else "picture: skipped" in out
 
 
@@ -57,7 +57,7 @@ def test_every_example_is_tested():
 
 
 def test_bounded_and_periodic(run):
-    """A flow with bounds is better and never beyond them; a base with the data's tails is better, too."""
+    """A flow with bounds is better and never beyond them; a base with the tails of the data is better, too."""
     status, out = run("bounded_and_periodic", "--epochs", 8, "--rows", 1500)
     assert status == 0, out
     free, beyond = re.search(r"any numbers +(-?[\d.]+) +([\d.]+) %", out).groups()
@@ -72,7 +72,7 @@ def test_bounded_and_periodic(run):
 
 
 def test_separate_modes(run):
-    """A base with the modes has no bridges between them, where a normal one has."""
+    """A base with a component for each mode has no bridges between modes, unlike a normal base."""
     status, out = run("separate_modes", "--rows", 1500, "--epochs", 30)
     assert status == 0, out
     truth, normal, modes = (
@@ -89,21 +89,21 @@ def test_separate_modes(run):
 
 
 def test_few_rows(run):
-    """A long training memorises few rows; a fit that `fit` stops does not, and learns from many."""
+    """A long training memorises few rows; a fit that stops by itself does not, and learns from many rows."""
     status, out = run("few_rows", "--tables", 1, "--rows", 40, 500)
     assert status == 0, out
     lost = re.findall(r"(the Gaussian|a flow, 200 epochs|a flow, as fit chooses) +(\S+) +(\S+)\n", out)
     assert len(lost) == 6
-    assert float(lost[1][1]) > 2.0 * float(lost[2][1])  # thirty memorised rows
+    assert float(lost[1][1]) > 2.0 * float(lost[2][1])  # the long training has memorised thirty rows
     example, rng = load("few_rows"), cases.rng("few rows")
     x, log_prob = example.bent(4, rng)
     z, z_log_prob = example.normal(4, cases.rng("few rows"))
-    np.testing.assert_array_equal(log_prob, z_log_prob)  # volumes are kept
+    np.testing.assert_array_equal(log_prob, z_log_prob)  # the map keeps volumes
     np.testing.assert_allclose(x[:, 1], z[:, 1] + z[:, 0] ** 2)
 
 
 def test_fit_density(run, tmp_path):
-    """Three epochs are enough to be far better than the Gaussian."""
+    """A flow is far better than the Gaussian after only three epochs."""
     status, out = run("fit_density", "--epochs", 3, "--output", tmp_path / "fit.png")
     assert status == 0
     assert numbers("that is # nats a star more than a Gaussian has", out)[0] > 0.7
@@ -111,7 +111,7 @@ def test_fit_density(run, tmp_path):
 
 
 def test_examples_need_public_names_alone():
-    """A copied script can import the package's public modules alone."""
+    """An example imports only public modules of the package, so that a user can copy the script."""
     private = re.compile(
         r"\bheadrace\.\w*\b_|\b(?:headrace|hr)(?:\.\w+)*\._[a-z]|^from headrace\S* import _", re.MULTILINE
     )
@@ -129,7 +129,8 @@ def test_score_and_sample(run, tmp_path):
 
 
 def test_conditional_density(run, tmp_path):
-    """The share of 5993 stars in an interval has a deviation of 0.65 % for the half, 0.39 % for the nine tenths."""
+    """The share of 5993 stars in an interval has a standard deviation of 0.65 % for one half, and 0.39 % for nine
+    tenths."""
     status, out = run("conditional_density", "--epochs", 5, "--output", tmp_path / "density.png")
     assert status == 0
     flow, line, binned = numbers("flow #   normal around a line #   normals of 40 bins #", out)
@@ -141,7 +142,7 @@ def test_conditional_density(run, tmp_path):
     assert is_drawn(tmp_path / "density.png", out)
 
 
-@pytest.mark.nightly  # shorter for its picture
+@pytest.mark.nightly  # by day, a shorter run makes its picture
 def test_simulation_based_inference(run):
     status, out = run("simulation_based_inference", "--epochs", 40)
     assert status == 0
@@ -162,7 +163,7 @@ def test_a_barely_fitted_posterior_is_detected(run, tmp_path):
 
 
 def test_the_exact_posterior_is_the_joint_density_over_the_evidence():
-    """log p(θ) + log p(x | θ) - log p(x) by the three Gaussians of the simulator."""
+    """The exact log density is log p(θ) + log p(x | θ) - log p(x), by the three Gaussians of the simulator."""
     example, rng = load("simulation_based_inference"), cases.rng("posterior")
     theta, x = example.simulate(50, rng)
 
@@ -193,7 +194,7 @@ def test_anomaly_scores(run, tmp_path):
 
 
 def test_missing_columns(run):
-    """The share of 2000 rows in an interval has a deviation of 0.7 %; the fit is short."""
+    """The share of 2000 rows in an interval has a standard deviation of 0.7 %; the fit is short."""
     status, out = run("missing_columns", "--epochs", 8, "--draws", 100)
     assert status == 0
     flow, gaussian = (
@@ -207,7 +208,7 @@ def test_missing_columns(run):
 
 
 def test_diagnosis(run, tmp_path):
-    """A fit of two epochs is detected as wrong; one of 60 passes, or nearly."""
+    """A fit of two epochs is detected as wrong; a fit of 60 epochs passes, or nearly."""
     status, out = run("diagnosis", "--epochs", 60, "--output", tmp_path / "look.png")
     assert status == 0
     assert (tmp_path / "look.png").exists()
@@ -222,18 +223,19 @@ def test_ensemble_spread(run):
     (truth,) = numbers("5000 new ones, # by the truth", out)
     average, best, ensemble = numbers("members # on average, the best #   ensemble #", out)
     assert truth > best >= average
-    assert ensemble > average  # by the inequality of Jensen
+    assert ensemble > average  # the ensemble is better than the average member by Jensen's inequality
     near, far = numbers("new rows #   places that no row comes from #", out)
     assert far > 3.0 * near > 0.0
 
 
 def test_the_ring_s_density_is_its_own():
-    """The density integrates to one, and rows follow it."""
+    """The ring's density integrates to one, and rows follow it."""
     example, rng = load("ensemble_spread"), cases.rng("ring")
     line = np.linspace(-5.0, 5.0, 1001)
     with np.errstate(divide="ignore"):
         density = np.exp(example.true_log_prob(np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)))
-    assert density.sum() * (line[1] - line[0]) ** 2 == pytest.approx(1.0, abs=3e-3)  # the gap has edges
+    # The gap has edges, at which the sum is less exact.
+    assert density.sum() * (line[1] - line[0]) ** 2 == pytest.approx(1.0, abs=3e-3)
     x = example.draw_rows(20_000, rng)
     radius = np.hypot(*x.T)
     entropy = (
@@ -259,14 +261,14 @@ def test_the_gaussian_s_conditional_density_is_the_joint_one_s():
     np.testing.assert_allclose(example.gaussian_log_prob(train, x[:, :k], x[:, k:]), want, rtol=1e-8)
 
 
-@pytest.mark.nightly  # shorter for its picture
+@pytest.mark.nightly  # by day, a shorter run makes its picture
 def test_dual_ascent(run, tmp_path, monkeypatch):
-    """Few rows and steps: every step gains, and the splines lose less than the kinks."""
+    """With few rows and steps, every step gains, and the splines lose less than the kinks."""
     monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 1000)
     status, out = run("dual_ascent", "--rows", 2000, "--steps", 40, "--output", tmp_path / "ascent.png")
     assert status == 0
     (before,) = numbers("the notes' algorithm, 0 steps: #", out)
-    assert before == pytest.approx(1.0, abs=0.2)  # of the normal density of the same mean and deviations
+    assert before == pytest.approx(1.0, abs=0.2)  # the KL from the normal density with the data's mean and deviations
     after = float(re.findall(r"the notes' algorithm, \d+ steps: (\d+\.\d+)", out)[-1])
     assert after < before - 0.2
     (lost,) = numbers("trained as a whole: #", out)
@@ -275,7 +277,7 @@ def test_dual_ascent(run, tmp_path, monkeypatch):
 
 
 def test_the_moons_have_the_density_that_they_are_drawn_from():
-    """The density integrates to one, and its mean logarithm over rows is that of quadrature."""
+    """The density integrates to one, and its mean logarithm over rows agrees with quadrature."""
     example = load("dual_ascent")
     side = np.linspace(-2.0, 3.0, 180), np.linspace(-1.5, 2.0, 180)
     grid = np.stack(np.meshgrid(*side), axis=2).reshape(-1, 2)
@@ -287,7 +289,7 @@ def test_the_moons_have_the_density_that_they_are_drawn_from():
 
 
 def test_the_area_counts_pairs():
-    """Of the six pairs three are in order and one is equal."""
+    """Of the six pairs of scores, three are in ascending order and one has equal scores."""
     area = load("anomaly_scores").area
     assert area(np.array([1.0, 3.0, 4.0]), np.array([2.0, 4.0])) == pytest.approx(3.5 / 6)
     assert area(np.zeros(5), np.ones(3)) == 1.0
@@ -303,9 +305,9 @@ def test_the_events_are_those_of_the_telescope():
         assert events[:, 8].max() <= 90.0
 
 
-@pytest.mark.nightly  # shorter for its picture
+@pytest.mark.nightly  # by day, a shorter run makes its picture
 def test_energies(run, tmp_path):
-    """Two transforms leave most of a ring undone; 32 come near it, and so do networks."""
+    """Two transforms leave most of a ring unfitted; 32 transforms come near it, and so do networks."""
     status, out = run("energies", "--steps", 800, "--energies", "U1", "--output", tmp_path / "energies.png")
     assert status == 0
     kl = {label: numbers(f"  {label:15} KL  #", out)[0] for label in ("planar, K = 2", "planar, K = 32", "NSF")}
@@ -316,7 +318,8 @@ def test_energies(run, tmp_path):
 
 
 def test_continuous_flow(run, tmp_path):
-    """KL falls along the equation and along directions, and points estimate the same within four standard errors."""
+    """KL falls along the equation and along directions, and points estimate the same falls within four standard
+    errors."""
     pytest.importorskip("scipy")
     status, out = run("continuous_flow", "--cells", 40, "--directions", 12, "--output", tmp_path / "flow.png")
     assert status in (0, None)
@@ -347,9 +350,10 @@ def test_pictures_of_examples_that_run_at_night(run, tmp_path, monkeypatch, name
     assert is_drawn(tmp_path / "picture.png", out)
 
 
-@pytest.mark.nightly  # shorter for its picture
+@pytest.mark.nightly  # by day, a shorter run makes its picture
 def test_distillation(run):
-    """With a tenth of the steps and a small student every transform is near its counterpart, the flow within a nat."""
+    """With a tenth of the steps and a small student, every transform is near its counterpart, and the flow within a
+    nat."""
     small = (
         "--epochs",
         20,
@@ -365,7 +369,7 @@ def test_distillation(run):
         5000,
     )
     status, out = run("distillation", *small)
-    assert status in (0, 1)  # with few steps the result may miss 0.3 nats
+    assert status in (0, 1)  # with few steps the result may miss the limit of 0.3 nats
     alone = numbers("each transform alone from its counterpart: #, #, #, #, # nats", out)
     assert max(alone) < 0.7
     kl, error = numbers("KL(student || teacher): # ± # nats", out)
@@ -375,10 +379,11 @@ def test_distillation(run):
     assert student > teacher - 3.0
     assert numbers("medians apart by # at most", out)[0] < 0.3
     assert re.search(r"student, IAF +[\d,]+ +[\d,]+\n", out)
-    assert numbers("KL(teacher || student) #, distilled", out)[0] > 0.0  # a fit by likelihood has a finite divergence
+    # The divergence of a fit by likelihood is finite.
+    assert numbers("KL(teacher || student) #, distilled", out)[0] > 0.0
 
 
-@pytest.mark.nightly  # shorter for its picture
+@pytest.mark.nightly  # by day, a shorter run makes its picture
 def test_two_moons_posterior(run):
     status, out = run("two_moons_posterior", "--epochs", 20)
     assert status == 0
@@ -401,15 +406,15 @@ def test_a_barely_fitted_posterior_of_the_moons_is_detected(run, tmp_path):
 
 
 def test_the_exact_posterior_of_the_moons_integrates_to_one():
-    """The posterior integrates to one, also where the prior cuts the half circle; log p(x) is the simulator's.
+    """The posterior integrates to one, even where the prior cuts the half circle; log p(x) is that of the simulator.
 
-    The edges of the half circle leave a sum over 1500² cells an error of some 5e-3.
+    A sum over 1500² cells has an error of some 5e-3 from the edges of the half circle.
     """
     example, rng = load("two_moons_posterior"), cases.rng("moons posterior")
     ticks = (np.arange(1500) + 0.5) / 750 - 1.0
     theta = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     _, measured = example.simulate(3, rng)
-    edges = np.array([[0.3, 0.2], [-1.08, -0.13]])  # some points of the half circle have no θ in the prior
+    edges = np.array([[0.3, 0.2], [-1.08, -0.13]])  # for these, some points of the half circle have no θ in the prior
     for x in (*measured, *edges):
         assert np.isfinite(example.log_evidence(x[None])).all()
         total = np.exp(example.exact_log_prob(theta, x[None])).sum() / 750**2
@@ -418,7 +423,7 @@ def test_the_exact_posterior_of_the_moons_integrates_to_one():
     exact = example.exact_log_prob(theta, x)
     assert np.isfinite(exact).all()
     radius_entropy = 0.5 * np.log(2.0 * np.pi * np.e) + np.log(0.01)
-    # Of polar coordinates: that of r, of a, and the mean of log r; and of the two signs.
+    # The entropy in polar coordinates is that of r, that of a, the mean of log r, and that of the two signs.
     entropy = radius_entropy + np.log(np.pi) + np.log(0.1) - 0.5 * 0.01 + np.log(2.0)
     assert -exact.mean() == pytest.approx(entropy, abs=5.0 * exact.std() / 4000**0.5)
 
@@ -435,7 +440,8 @@ def test_choosing(run, tmp_path):
 
 
 def test_returns(run, tmp_path):
-    """On a made GARCH process both are better than a normal density, and the flow is near the GARCH."""
+    """On returns from a simulated GARCH process, both models are better than a normal density, and the flow is near the
+    GARCH."""
     pytest.importorskip("scipy")
     pytest.importorskip("matplotlib")
     status, out = run("returns", "--made", "--seeds", 1, "--epochs", 60, "--output", tmp_path / "returns.png")
@@ -451,7 +457,8 @@ def test_returns(run, tmp_path):
 
 
 def test_made_returns_have_the_variance_of_their_process():
-    """0.02 / (1 - 0.1 - 0.88) = 1 in the mean, days are uncorrelated, and their sizes are not."""
+    """The mean variance is 0.02 / (1 - 0.1 - 0.88) = 1; returns of successive days are uncorrelated, and their sizes
+    are not."""
     r = load("returns").made_returns(100_000, seed=0)
     assert r.var() == pytest.approx(1.0, abs=0.1)
     assert np.mean(r[1:] * r[:-1]) == pytest.approx(0.0, abs=0.03)
@@ -459,7 +466,7 @@ def test_made_returns_have_the_variance_of_their_process():
 
 
 def test_seismometer(run, tmp_path):
-    """On made noise the flow learns the spectrum, beside which a weak oscillation stands out."""
+    """On simulated noise the flow learns the spectrum, against which a weak oscillation stands out."""
     pytest.importorskip("scipy")
     pytest.importorskip("matplotlib")
     status, out = run("seismometer", "--made", "--epochs", 2, "--output", tmp_path / "s.png")
@@ -481,7 +488,7 @@ def test_the_area_of_windows_and_means_before():
 
 
 def test_speech(run, tmp_path):
-    """On made signals a linear prediction is good, and a flow also learns the two scales of the noise."""
+    """On simulated signals a linear prediction is good, and a flow also learns the two scales of the noise."""
     pytest.importorskip("matplotlib")
     status, out = run("speech", "--made", "--recordings", 4, "--epochs", 2, "--output", tmp_path / "speech.png")
     assert status == 0, out

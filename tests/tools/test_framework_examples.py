@@ -1,4 +1,4 @@
-"""The claims of examples inside PyTorch and JAX hold; they are skipped where their framework is not installed."""
+"""The claims of examples with PyTorch and JAX hold; a test is skipped where its framework is not installed."""
 
 import importlib.util
 import math
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]  # frameworks have warnings of their own
+pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]  # warnings of frameworks are allowed
 
 ROOT = Path(__file__).parents[2]
 NUMBER = r"(-?\d+\.\d+)"
@@ -18,7 +18,7 @@ NUMBER = r"(-?\d+\.\d+)"
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run an example as a user does; gives its exit status and its output."""
+    """A function that runs an example as a user does, and returns its exit status and its output."""
 
     def go(name, *arguments):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
@@ -30,7 +30,7 @@ def run(monkeypatch, capsys):
 
 
 def load(path):
-    """A script as a module, for its functions."""
+    """A script as a module, whose functions a test can call."""
     spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -38,7 +38,7 @@ def load(path):
 
 
 def numbers(pattern, text):
-    """The numbers where `pattern` has a #."""
+    """The numbers of a text at the marks # of `pattern`."""
     found = re.search(re.escape(pattern).replace(r"\#", NUMBER), text)
     assert found, f"{pattern!r} is not in:\n{text}"
     return [float(group) for group in found.groups()]
@@ -46,7 +46,7 @@ def numbers(pattern, text):
 
 @pytest.mark.parametrize("flow", ["IAF", pytest.param("MAF", marks=pytest.mark.nightly)])
 def test_a_vae_gains_by_a_flow(run, flow):
-    """The fit has half of the steps; with any posterior an ELBO is below the decoder's evidence."""
+    """The fit has half of the example's steps; for any posterior the ELBO is below the decoder's evidence."""
     pytest.importorskip("torch", reason="torch is not installed")
     status, out = run("vae_posteriors", "--posterior", flow, "--steps", 600)
     assert status == 0
@@ -76,7 +76,7 @@ def test_a_barely_trained_posterior_is_detected(run):
 
 
 def test_the_exact_posterior_of_a_sample_is_prior_times_likelihood():
-    """The posterior is divided by the evidence, a constant of the sample, and integrates to one."""
+    """The exact posterior is divided by the evidence, which is constant for a sample, and integrates to one."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     example = load(ROOT / "examples" / "embedded_posterior.py")
     torch.manual_seed(0)
@@ -85,7 +85,7 @@ def test_the_exact_posterior_of_a_sample_is_prior_times_likelihood():
     grid = torch.cartesian_prod(*axes)
     mean, log_deviation = grid.T
     gamma = torch.distributions.Gamma(torch.tensor(example.SHAPE).double(), torch.tensor(example.RATE).double())
-    # The density of the precision exp(-2 l), and of l: a factor of 2 exp(-2 l).
+    # The prior of l follows from that of the precision exp(-2 l), times 2 exp(-2 l).
     prior = gamma.log_prob(torch.exp(-2.0 * log_deviation)) + math.log(2.0) - 2.0 * log_deviation
     prior = prior + torch.distributions.Normal(0.0, log_deviation.exp()).log_prob(mean)
     for row, present in zip(y, there, strict=True):
@@ -135,7 +135,7 @@ def gallery():
 
 
 def test_pages_of_the_gallery_are_those_of_the_examples(gallery):
-    """`python docs/make_gallery.py` makes those that are older than their example."""
+    """`python docs/make_gallery.py` makes the pages that are older than their example."""
     examples = sorted((ROOT / "examples").glob("*.py"))
     assert not [example.stem for example in examples if not gallery.is_fresh(example)]
     folder = ROOT / "docs" / "gallery"
@@ -164,7 +164,7 @@ def test_a_page_of_the_gallery_is_made_where_its_example_changed(gallery, tmp_pa
 
     folder, themes = tmp_path / "docs" / "gallery", {"One theme": ("drawn", "absent")}
     gallery.make(tmp_path / "docs", run, themes=themes)
-    assert made == ["drawn"]  # JAX is not installed
+    assert made == ["drawn"]  # the other example needs JAX, which is not installed
     assert not (folder / "absent.md").exists()
     text = (folder / "index.md").read_text()
     assert "[![Another title](drawn-panel.png)](drawn.md)" in text

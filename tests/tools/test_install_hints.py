@@ -10,24 +10,25 @@ from headrace._base import install as _install
 
 ROOT = Path(__file__).parents[2]
 TEXTS = (".py", ".md", ".toml", ".txt", ".hpp", ".cpp", ".cuh", ".cu", ".yml", ".yaml", ".cmake", ".pyi")
-# Options, and the first requirement after them.
+# The options of an install command, and the first requirement after them.
 COMMAND = re.compile(r"pip3? install(?: +-[-\w=]+)* +(\"[^\"]*\"|'[^']*'|[\w.\[\],]+)")
 
 
 def files():
-    """Tracked files, and those about to be."""
+    """Tracked files, and untracked ones that git does not ignore."""
     named = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     found = subprocess.run(named, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     return [ROOT / name for name in found if name.endswith(TEXTS) and (ROOT / name).is_file()]
 
 
 def requirements(text):
-    """Packages that the commands in a text install, an extra's brackets included."""
+    """Packages that the commands in a text install, with the brackets of extras."""
     return [found.strip("\"'") for found in COMMAND.findall(text)]
 
 
 def wrong(text):
-    """Packages that a text installs under headrace's name, or with extras that headrace lacks."""
+    """Packages that a text installs under headrace's name although it is unregistered, or with extras in the wrong
+    form."""
     bad = [one for one in requirements(text) if re.match(r"headrace\b", one) and _install.PROJECT != "headrace"]
     bad += re.findall(r"--no-binary[ =]headrace", text) if _install.PROJECT == "." else []
     bad += re.findall(r"(?<![\w./-])headrace\[\w[\w,]*\]", text) if _install.PROJECT != "headrace" else []
@@ -91,4 +92,5 @@ def test_a_release_changes_one_constant(monkeypatch):
     assert _install.install("plot") == 'pip install "headrace[plot]"'
     assert _install.rebuild("HEADRACE_CUDA=ON") == "HEADRACE_CUDA=ON pip install --no-binary headrace headrace"
     assert not wrong('pip install "headrace[plot]"')
-    assert wrong('pip install ".[plot]"')  # an error, so that the pages are changed, too
+    # A command from the source would be an error, so that the pages are changed, too.
+    assert wrong('pip install ".[plot]"')

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 
 # The storeys of the package, from the ground up, each with its rooms (modules and folders) and the most lines of code
-# that these may have. A room may import from its own storey and from those before it, inside functions and for types,
-# too. The page is drawn from this list.
+# that its rooms may have. A room may import from its storey and from the storeys before it, even inside functions and
+# for types. The drawing on the page comes from this list.
 STOREYS = {
     "base": (1150, "_base"),
     "core": (2050, "_arrays _core config"),
@@ -29,19 +29,19 @@ STOREYS = {
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }
-# Rooms of these storeys import no other room beside them, but for the pairs that follow.
+# Rooms of these storeys import no other room of their storey, except for the pairs that follow.
 APART = ("methods", "analysis")
 BESIDE = {("variational", "sequences"), ("choosing", "diagnosis"), ("plot", "choosing"), ("plot", "diagnosis")}
 BESIDE |= {(room, "_tables") for room in ("choosing", "diagnosis", "plot")}
-# The only imports that point up, each inside a function: a fit and an export begin at a flow.
+# The only imports that point up, each inside a function: methods of a flow that fit and export it.
 DOORS = {("headrace._flow.flow", "headrace.training"), ("headrace._flow.flow", "headrace.onnx")}
-MOST_ROOMS, MOST_ARROWS = 30, 150  # the arrows are pairs of rooms of which one imports the other
+MOST_ROOMS, MOST_ARROWS = 30, 150  # an arrow is a pair of rooms of which one imports the other
 MOST_AT_ONCE = 80  # modules that `import headrace` loads
-# The most lines, texts included, of modules and of all that they import outside functions and not for types alone: what
-# somebody reads who takes over densities, samples and files, and then fits.
+# The most lines, with docstrings, of modules and of all modules that they import outside functions and not for types
+# alone: the reading of a maintainer who starts with densities, samples and files, and goes on to fits.
 MOST_TO_READ = {"headrace._flow.flow": 8000, "headrace._flow.flows headrace.training": 17100}
 
-# Each room of the core may include itself and these.
+# The rooms that each room of the core may include.
 CPP = {
     "math": set(),
     "steps": {"math"},
@@ -50,12 +50,13 @@ CPP = {
     "bindings": {"math", "steps", "core"},
     "c": {"math", "steps", "core"},
 }
-# The kernels are compiled once for every instruction set: of the core they may know plain structs alone.
+# The kernels are compiled once for every instruction set: of the core they may use only plain structs.
 KERNELS_OF_CORE = {"bf16.hpp", "views.hpp", "table.hpp", "scratch.hpp", "set_name.hpp"}
-KERNELS_OF_CORE |= {"calls.hpp", "back.hpp", "sweep.hpp"}  # of sequences
-# Shared by the C library and headrace.hpp: readers of files, and the generator that chooses members of an ensemble.
+KERNELS_OF_CORE |= {"calls.hpp", "back.hpp", "sweep.hpp"}  # plain structs of sequences
+# Files that the C library and headrace.hpp share: readers of files, and the generator that chooses members of an
+# ensemble.
 READERS_OF_FILES = {"container.hpp", "file.hpp", "generator.hpp", "prediction.hpp", "sequence_file.hpp"}
-# The device shares what a program is made of and what both devices compile, and never the core that runs on the CPU.
+# The device shares the parts of a program and code that both devices compile, and never the core that runs on the CPU.
 DEVICE_OF_CORE = {
     "blocks.hpp",
     "compiled.hpp",
@@ -65,13 +66,13 @@ DEVICE_OF_CORE = {
     "request.hpp",
     "structure.hpp",
     "views.hpp",
-    "convolution.hpp",  # of sequences
+    "convolution.hpp",  # for sequences
     "view.hpp",
 }
 
 
 def includes(folder):
-    """Pairs of files of the project, by their paths below its root."""
+    """Pairs of files of the project, of which one includes the other, by their paths below the project's root."""
     for path in sorted((ROOT / folder).rglob("*")):
         if path.suffix not in SOURCES:
             continue
@@ -82,7 +83,7 @@ def includes(folder):
 
 
 def imports(package=ROOT / "python" / "headrace"):
-    """Pairs of modules of a package, imports inside functions and for types among them."""
+    """Pairs of modules of a package of which one imports the other, even inside functions and for types."""
     names = modules(package)
     for module, path in names.items():
         for name in imported(ast.walk(ast.parse(path.read_text())), names):
@@ -91,7 +92,7 @@ def imports(package=ROOT / "python" / "headrace"):
 
 
 def imported(nodes, names):
-    """Names of modules that statements import, of the given ones."""
+    """The modules, among `names`, that these statements import."""
     for node in nodes:
         found = []
         if isinstance(node, ast.Import):
@@ -103,7 +104,7 @@ def imported(nodes, names):
 
 
 def place_of(module):
-    """The storey of a module, and its room there; None for the face of the package and the command `headrace`."""
+    """The storey and the room of a module; None for the package's `__init__` and the command `headrace`."""
     parts = module.split(".")[1:]
     for end in range(len(parts), 0, -1):
         room = ".".join(parts[:end])
@@ -128,7 +129,7 @@ def imports_against_the_order(pairs):
 
 
 def lines_of_code(text):
-    """Lines with some token of code, without docstrings and other texts by themselves."""
+    """The lines with any code, without docstrings and other strings that are statements."""
     apart = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
     lines, texts = set(), set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -150,7 +151,7 @@ def modules(package=ROOT / "python" / "headrace"):
 
 
 def drawing():
-    """The storeys as the page shows them, the uppermost first."""
+    """The drawing of the storeys as the page shows it, the uppermost storey first."""
     lines = ["```"]
     for storey, (most, rooms) in reversed(STOREYS.items()):
         first, *more = textwrap.wrap(" ".join(rooms.split()), 110)
@@ -160,7 +161,7 @@ def drawing():
 
 
 def circle(pairs):
-    """Some circle of arrows, or None."""
+    """A circle of arrows, or None if there is none."""
     arrows = {}
     for a, b in pairs:
         arrows.setdefault(a, set()).add(b)
@@ -219,7 +220,7 @@ def test_modules_make_no_circle():
     pairs = list(imports())
     assert ("headrace._flow.flow", "headrace._flow.bases") in pairs
     assert set(pairs) >= DOORS
-    assert circle(pair for pair in pairs if pair not in DOORS) is None  # modules behind a door build on flows
+    assert circle(pair for pair in pairs if pair not in DOORS) is None  # modules behind a door import flows
 
 
 def test_imports_follow_the_order_of_the_storeys():
@@ -227,7 +228,7 @@ def test_imports_follow_the_order_of_the_storeys():
 
 
 def test_rooms_and_arrows_between_them_are_few():
-    """The face of the package and the command `headrace` are no rooms."""
+    """The package's `__init__` and the command `headrace` are no rooms."""
     places = [(place_of(a), place_of(b)) for a, b in imports()]
     arrows = {(a[1], b[1]) for a, b in places if a is not None and b is not None and a != b}
     assert len({room for _, rooms in STOREYS.values() for room in rooms.split()}) <= MOST_ROOMS
@@ -243,7 +244,7 @@ def test_an_import_that_points_up_is_found():
 
 
 def test_imports_that_point_up_are_inside_functions():
-    """Imports of a higher storey are inside a function, or for types alone."""
+    """Imports that point up are inside a function, or for types alone."""
     for source, target in DOORS:
         tree = ast.parse(modules()[source].read_text())
         outside = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
@@ -268,7 +269,7 @@ def test_lines_of_code_are_counted_without_texts():
 
 
 def at_import(path):
-    """The statements that an import of a module runs, those of functions left out."""
+    """The statements that an import of a module runs, without those of functions."""
     waiting = list(ast.parse(path.read_text()).body)
     while waiting:
         node = waiting.pop()
@@ -279,7 +280,7 @@ def at_import(path):
 
 
 def to_read(*names):
-    """Named modules and all that they import at once, beside the package's face."""
+    """The files of these modules and of all modules that they import at once, except for the package's `__init__`."""
     waiting, read, paths = [*names], set(), modules()
     while waiting:
         read.add(module := waiting.pop())
@@ -298,13 +299,15 @@ def test_import_headrace_loads_flows_and_nothing_above_them():
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     places = {name: place_of(name) for name in loaded if name not in ("headrace", "headrace._cpu", "headrace._cuda")}
     below = ("base", "core", "flow")
-    folders = {name for name in places if (ROOT / "python" / name.replace(".", "/")).is_dir()}  # of modules below
+    # Folders of modules below.
+    folders = {name for name in places if (ROOT / "python" / name.replace(".", "/")).is_dir()}
     assert not [name for name, (storey, _) in places.items() if storey not in below and name not in folders]
     assert 20 < len(loaded) <= MOST_AT_ONCE
 
 
 def test_an_import_loads_no_generators_of_numpy():
-    """`import numpy` leaves out `numpy.random`, a tenth of its time: annotations that name generators are strings."""
+    """`import numpy` does not load `numpy.random`, which takes a tenth of its time: annotations that name generators
+    are strings."""
     code = "import sys, numpy; before = set(sys.modules); import headrace; print(*(set(sys.modules) - before))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "headrace" in loaded
@@ -317,14 +320,14 @@ def test_the_page_draws_the_storeys():
 
 
 def folder_of(module):
-    """The folder of a module below the package, or the module's own name where it is in none."""
+    """The folder of a module below the package, or the name of a module that is in no folder."""
     _, *parts = module.split(".")
     is_folder = (ROOT / "python" / "headrace").joinpath(*parts).is_dir()
     return "/".join(parts if is_folder or len(parts) == 1 else parts[:-1])
 
 
 def circles_of_folders():
-    """Sets of folders of the package that reach each other, modules in no folder among them."""
+    """Sets of folders of the package that reach each other; a module in no folder counts as a folder."""
     arrows = {}
     for a, b in imports():
         if a != "headrace" and (a, b) not in DOORS and (source := folder_of(a)) != (target := folder_of(b)):
@@ -359,7 +362,7 @@ def test_modules_of_the_benchmarks_make_no_circle():
 
 
 def compiled_in(path):
-    """Names by which a module imports a compiled one."""
+    """The compiled modules that a module imports, by name."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -389,7 +392,7 @@ def test_the_pages_name_every_room_and_every_module_in_none():
 
 
 def test_files_in_the_table_of_rooms_exist():
-    """A file without a folder is in a room of its row, or in a folder below it."""
+    """A file without a folder in the table is in a room of its table row, or in a folder below it."""
     package = ROOT / "python" / "headrace"
     table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("### Python\n")[2]
     missing, rows = [], re.findall(r"^\| (`.*?) \| (.*)$", table, re.MULTILINE)

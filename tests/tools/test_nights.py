@@ -1,4 +1,4 @@
-"""The page of what ran at night has one row a shard, written by the shard itself."""
+"""The page of results of the night has one table row a shard, which the shard writes."""
 
 import importlib.util
 import re

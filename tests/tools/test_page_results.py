@@ -1,4 +1,4 @@
-"""Results below the code of the documentation's pages."""
+"""Results are shown below the code of the documentation's pages, and belong to this code."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def test_printed_text_and_every_picture_stand_below_their_block(tmp_path):
 def test_new_code_is_recognised_by_its_digest():
     text = page_results.with_results(PAGE, [{"printed": "", "pictures": []}] * 3, "")
     assert page_results.is_fresh(text)
-    assert page_results.is_fresh(text.replace("# A page", "# The page"))  # no code
+    assert page_results.is_fresh(text.replace("# A page", "# The page"))  # the change is not in code
     assert not page_results.is_fresh(text.replace("first", "other"))
     assert not page_results.is_fresh(PAGE)
 
@@ -75,7 +75,7 @@ def test_long_output_is_cut():
 
 @pytest.mark.parametrize("name", page_results.PAGES)
 def test_pages_show_the_results_of_their_code(name):
-    """`python docs/page_results.py` writes those of code that changed."""
+    """`python docs/page_results.py` writes the results of code that has changed."""
     page = ROOT / "docs" / f"{name}.md"
     text = page.read_text(encoding="utf-8")
     assert page_results.is_fresh(text), name

@@ -1,4 +1,4 @@
-"""The list of wordings that the linters refuse: searched texts, and findings."""
+"""The linters' list of refused wordings: the texts that are searched, and the findings."""
 
 import importlib.util
 import re
@@ -50,7 +50,7 @@ def test_plain_sentences_pass(prose, tmp_path):
     assert len(prose.WORDS) == 30
 
 
-# An odd sentence for each pattern, in their order.
+# A sentence for each pattern, which the pattern has to find, in the order of the patterns.
 ODD = """Nobody reads it.
 There are so many of them.
 It takes a list of whatever.

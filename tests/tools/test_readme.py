@@ -27,7 +27,7 @@ TEXTS = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "bench" / "README.md", ROOT / "ex
 
 
 def blocks(page, language):
-    """The fenced blocks of a language, in order."""
+    """The fenced blocks of a page in a language, in order."""
     text = page.read_text(encoding="utf-8")
     found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", text, flags=re.MULTILINE | re.DOTALL)
     return [textwrap.dedent(code) for _, code in found]
@@ -49,7 +49,7 @@ def test_the_ten_lines_pass_a_strict_type_checker(tmp_path):
         "ten_lines.py",
     ]
     package = Path(hr.__file__).parents[1]
-    installed = "site-packages" in package.parts  # where mypy finds the package by itself
+    installed = "site-packages" in package.parts  # in site-packages mypy finds the package without a path
     environment = os.environ if installed else {**os.environ, "MYPYPATH": str(package)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -63,7 +63,8 @@ def by_name(pages):
 
 
 def commands():
-    """The `headrace` commands of each page, in fenced and in indented blocks: prose may begin with the name, too."""
+    """The `headrace` commands of each page, in fenced and in indented blocks, because a sentence may begin with
+    `headrace`, too."""
     for page in PAGES:
         fenced = "\n".join(code for language in ("sh", "console", "text") for code in blocks(page, language))
         indented = "\n".join(re.findall(r"^ {4,}.*$", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
@@ -77,10 +78,11 @@ def test_the_parser_accepts_the_commands(line):
     options.parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
-@pytest.mark.filterwarnings("default")  # as a reader would run it
+@pytest.mark.filterwarnings("default")  # warnings are shown, as to a reader
 @pytest.mark.parametrize("page", by_name(page for page in PAGES if blocks(page, "sh")))
 def test_commands_run(page, tmp_path, monkeypatch, capfd):
-    """Every `headrace` command, in order, on a small my.csv; `.ci/run` runs commands that install packages."""
+    """Every `headrace` command of a page runs, in order, on a small my.csv; `.ci/run` runs commands that install
+    packages."""
     table = cases.rng("my.csv").standard_normal((600, 3)) @ np.array(
         [[1.0, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.3, 2.0]]
     )
@@ -98,7 +100,8 @@ def test_commands_run(page, tmp_path, monkeypatch, capfd):
 
 @pytest.mark.parametrize("job", ["main job", "tests"])
 def test_the_two_commands_can_be_read_by_machines(job):
-    """`.ci/run` takes them from between these comments: a single line each, from a fresh environment."""
+    """Each of the two commands is a single line between these comments, where `.ci/run` reads it, and makes a fresh
+    environment."""
     text = README.read_text(encoding="utf-8")
     part = re.search(rf"^<!-- {job} -->\n(.*?)^<!-- end -->", text, flags=re.MULTILINE | re.DOTALL)
     lines = [line for line in part.group(1).splitlines() if line.startswith("    ")]
@@ -114,7 +117,7 @@ def without_code(text):
 
 
 def anchors(page):
-    """The anchors that a code host makes of the headings."""
+    """The anchors that a code host makes from the headings of a page."""
     headings = re.findall(r"^#+ +(.*)$", without_fences(page.read_text(encoding="utf-8")), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
 
@@ -125,7 +128,7 @@ def without_fences(text):
 
 @pytest.mark.parametrize("page", by_name(TEXTS))
 def test_targets_of_links_exist(page):
-    """Links inside the repository lead to existing files and headings; others have a well-formed address."""
+    """Links inside the repository lead to existing files and headings; other links have a well-formed address."""
     for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text(encoding="utf-8"))):
         parts = urlsplit(target)
         if parts.scheme:
@@ -133,7 +136,7 @@ def test_targets_of_links_exist(page):
             assert re.fullmatch(r"([a-z0-9-]+\.)+[a-z]{2,}", parts.netloc), target
             continue
         if "gallery" not in page.parts and parts.path.removeprefix("../").startswith("gallery/"):
-            continue  # pages that the build makes; Sphinx checks them
+            continue  # the build makes these pages, and Sphinx checks their links
         file = page.parent / parts.path if parts.path else page
         assert file.exists(), f"{page.name}: {target}"
         if parts.fragment:
@@ -141,7 +144,7 @@ def test_targets_of_links_exist(page):
 
 
 def paths_named(text):
-    """Paths of this repository in backticks, ``a/{b,c}.py`` as two; a path with a placeholder names none."""
+    """The paths of this repository in backticks, ``a/{b,c}.py`` as two; a path with a placeholder is left out."""
     for name in re.findall(r"`([^`\s]+)`", text):
         if re.match(r"(cpp|cuda|python|tests|bench|docs|examples)/", name) and not re.search(r"[<>*]", name):
             found = re.fullmatch(r"(.*)\{(.*)\}(.*)", name)
@@ -180,7 +183,8 @@ def test_numbers_in_readme_are_those_of_the_benchmarks():
 
 
 def test_gains_of_the_entrances_are_the_recorded_ones():
-    """`python -m bench.entrances` writes them; README and the first page of the documentation show them alike."""
+    """`python -m bench.entrances` writes the sentences; README and the first page of the documentation show equal
+    ones."""
     (file,) = (ROOT / "bench" / "results").glob("entrances_*.json")
     sentences = importlib.import_module("bench.entrances").sentences(json.loads(file.read_text(encoding="utf-8")))
     assert sentences.keys() == {"table", "simulator", "model"}
@@ -205,7 +209,7 @@ def test_the_picture_is_that_of_its_script():
     assert names["draw"]() == script.with_suffix(".svg").read_text("utf-8")
     narrow = names["draw_narrow"]()
     assert narrow == script.with_name("one_pass_narrow.svg").read_text("utf-8")
-    # On a phone of 390 pixels a picture has 350; indices are smaller.
+    # On a phone of 390 pixels a picture is 350 pixels wide; indices are smaller than other text.
     width = int(re.search(r'viewBox="0 0 (\d+) ', narrow)[1])
     sizes = [int(size) for size in re.findall(r'<text [^>]*font-size="(\d+)"', narrow)]
     assert min(sizes) * 350 / width >= 10
@@ -224,7 +228,8 @@ def test_every_public_name_has_its_place_in_the_api_page():
     assert described >= {f"headrace.transforms.{name}" for name in hr.transforms.__all__}
     for name in described:
         place, _, last = name.rpartition(".")
-        if place and not name.startswith(("headrace.torch", "headrace.jax")):  # both need their library
+        # Modules of headrace.torch and headrace.jax need their library.
+        if place and not name.startswith(("headrace.torch", "headrace.jax")):
             assert hasattr(importlib.import_module(place), last), name
 
 

@@ -1,4 +1,4 @@
-"""Tests of the reference: values by hand, finite differences and its own inverse."""
+"""Tests of the reference: values computed by hand, finite differences, and inverses."""
 
 import math
 
@@ -45,7 +45,7 @@ def test_scales_have_their_known_values():
 
 
 def test_a_hand_worked_network_and_both_formulas():
-    # x_0 = z_0 + 1; hidden h = relu(2 x_0 - 1); shift_1 = 3 h, log scale_1 = 0.5 h.
+    # The network is x_0 = z_0 + 1, hidden h = relu(2 x_0 - 1), shift_1 = 3 h, log scale_1 = 0.5 h.
     weights = [np.array([[2.0, 9.0]]), np.array([[9.0], [9.0], [3.0], [0.5]])]
     biases = [np.array([-1.0]), np.array([1.0, 0.0, 0.0, 0.0])]
     masks = [np.array([[True, False]]), np.array([[False], [False], [True], [True]])]
@@ -109,7 +109,7 @@ def test_the_sequential_loop_equals_solving_coordinate_by_coordinate(scale):
 
 
 def test_a_hand_worked_spline():
-    """Two bins of width one and heights 1/2 and 3/2, so of slopes 1/2 and 3/2, with derivative one at all knots."""
+    """Two bins of width one and heights 1/2 and 3/2 have slopes 1/2 and 3/2; the derivative is one at all knots."""
     limit, clamped = math.log(1e3), math.log(1.0 / 3.0) / 2.0  # the shares of the two heights are 1 : 3
     raw = clamped / (1.0 - 2.0 * abs(clamped) / limit)
     params = np.array([0.0, 0.0, raw, -raw, 0.0])
@@ -117,8 +117,8 @@ def test_a_hand_worked_spline():
     assert_allclose(x, [-1.0, 0.0, 1.0])
     assert_allclose(y, [-1.0, -0.5, 1.0])
     assert_allclose(derivatives, [1.0, 1.0, 1.0])
-    # Half way through a bin of slope s: (s / 4 + 1 / 4) / (s + (2 - 2 s) / 4) of its height, that is one half, and the
-    # derivative is s^2 (2 s + 2) / 4 / ((s + 1) / 2)^2 = 2 s^2 / (s + 1).
+    # Half way through a bin of slope s the value is at (s / 4 + 1 / 4) / (s + (2 - 2 s) / 4) of the bin's height, that
+    # is one half, and the derivative is s^2 (2 s + 2) / 4 / ((s + 1) / 2)^2 = 2 s^2 / (s + 1).
     points = np.array([[-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0]])
     want = np.array([[-3.0, -1.0, -0.75, -0.5, 0.25, 1.0, 3.0]])
     value, log_derivative = reference.MAPS["rq_spline"].apply(
@@ -149,7 +149,7 @@ def test_splines_undo_themselves_and_their_log_derivative_is_that_of_differences
 
 
 def test_differences_of_known_functions():
-    """``sum_j w_j sin(x_j)`` and its cube, whose gradients are known."""
+    """The functions are ``sum_j w_j sin(x_j)`` and its cube, whose gradients are known."""
     x, w = cases.rows(6, 3, "float64"), np.array([1.0, -2.0, 0.5])
     grad = cases.rng("cotangent").standard_normal(6)
 
@@ -199,7 +199,7 @@ def test_layouts_and_output_orders_name_the_same_parameters():
     ]:
         weights, biases, masks = ([*arrays[:-1], arrays[-1][rows]] for arrays in dense.arrays)
         other = reference.MaskedAutoregressive(reference.Network(weights, biases, masks, "tanh"), **settings)
-        # Reordering rows may reorder the sums inside a matrix product, hence not bit for bit.
+        # The order of rows may change the order of sums in a matrix product; therefore the bits may differ.
         assert_allclose(other.parameters(z, None), want, rtol=1e-14, atol=1e-14)
 
 
@@ -239,10 +239,11 @@ def test_random_networks_are_autoregressive_and_not_trivial(name):
     depends = reference.reads(dense.masks).reshape(dense.features, len(dense.outputs), -1).any(axis=1)
     depends, on_context = depends[:, : dense.features], depends[:, dense.features :]
     power = np.linalg.matrix_power(depends.astype(float), dense.features)
-    assert not power.any()  # nilpotent: no cycles
+    assert not power.any()  # the matrix is nilpotent, so that there are no cycles
     if dense.features > 2:
         assert depends.sum() >= dense.features - 1
         order = np.argsort(depends.sum(axis=1), kind="stable")
-        assert order.tolist() != list(range(dense.features))  # not only the natural order
+        # The order of the coordinates is not the natural one.
+        assert order.tolist() != list(range(dense.features))
     if dense.context:
         assert on_context.any()

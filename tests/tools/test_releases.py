@@ -1,4 +1,4 @@
-"""A version is defined once, and copies of it agree; pages have the repository's address where there is one."""
+"""A version is defined once, and its copies agree; pages have the repository's address if there is one."""
 
 import email
 import re
@@ -12,7 +12,7 @@ import pytest
 import headrace as hr
 from headrace import _cpu
 
-tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+tomllib = pytest.importorskip("tomllib")  # Python 3.11 has this module
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -43,7 +43,7 @@ def test_a_release_s_changes_are_short():
 
 
 def short_of(log):
-    """The unreleased changes that a cut keeps, if the section exists."""
+    """The summary of the unreleased changes, which a release keeps, or an empty string."""
     return next(iter(re.findall(r"(?ms)^### In short\n\n[^\n]*\n\n(.*?)^## ", log)), "")
 
 
@@ -71,7 +71,7 @@ ADDRESS = "https://example.org/some/headrace"
 
 
 def links(text):
-    """Links and pictures of a page of Markdown: the mark of a picture, and the target."""
+    """Links and pictures of a page of Markdown, as pairs of a picture's mark, or "", and the target."""
     return re.findall(r"(!?)\[[^\]]*\]\(([^)\s]+)\)", text)
 
 
@@ -119,14 +119,15 @@ def test_a_description_without_an_address_is_readme(described):
 
 
 def test_a_build_from_a_clone_has_its_commit():
-    """Builds in place have none, because their sources change."""
+    """Builds in place have no commit, because their sources change."""
     assert re.fullmatch(r"|[0-9a-f]{12}(-dirty)?", _cpu.commit)
     assert hr.info()["commit"] == _cpu.commit
 
 
 @pytest.fixture
 def cut(tmp_path):
-    """A function that sets another version in a copy of the files; the script's message where it refuses."""
+    """A function that sets another version in a copy of the files, and returns the script's message if the script
+    refuses."""
     script = ROOT / ".ci" / "cut_version.py"
     if not script.exists():
         pytest.skip("a source distribution has no .ci")

@@ -1,4 +1,4 @@
-"""The tests' own choices: pairs instead of products, and the few cases of ``--thin``."""
+"""The selection of tests and cases: pairs instead of products, and the few cases of ``--thin``."""
 
 import ast
 import itertools
@@ -24,7 +24,8 @@ def test_every_pair_of_values_is_there(sizes):
         assert {(row[a], row[b]) for row in rows} == set(itertools.product(axes[a], axes[b]))
     if len(sizes) > 1:
         largest = sorted(sizes)[-1] * sorted(sizes)[-2]
-        assert largest <= len(rows) <= max(1.4 * largest, largest + 4)  # the least is a product of two
+        # The product of the two largest axes is the least possible number of cases.
+        assert largest <= len(rows) <= max(1.4 * largest, largest + 4)
     assert rows == pairs.pairs_of(axes)
 
 
@@ -34,7 +35,7 @@ def test_every_combination_of_axes_that_choose_together_is_there(sizes, together
     rows = pairs.pairs_of(axes, together)
     for some in (*itertools.combinations(range(len(axes)), 2), together):
         assert {tuple(row[a] for a in some) for row in rows} == set(itertools.product(*(axes[a] for a in some)))
-    assert len(rows) <= 1.1 * len(pairs.pairs_of(axes))  # as many as the two longest axes have pairs
+    assert len(rows) <= 1.1 * len(pairs.pairs_of(axes))  # the two longest axes have as many pairs
 
 
 @pytest.mark.parametrize("together", [(), (0, 2, 3), (1, 2, 3)])
@@ -56,7 +57,8 @@ def test_values_that_make_a_case_empty():
     shapes, sizes, rows = [(0, 3), (2, 2), (3, 0)], [(0,), (0, 1, 7)], [(0, 3), (4, 0)]
     found = pairs.empty_of([["shape"], ["sizes"], ["rows", "features"], ["n"]], [shapes, sizes, rows, [0, 1]])
     assert found == [(0, 0), (0, 2), (1, 0), (2, 0), (3, 0)]
-    # Integers that do not count rows; shapes of rows without columns, and an axis without effect.
+    # No value makes these cases empty: integers that do not count rows, shapes of rows without columns, and an axis of
+    # one value.
     assert pairs.empty_of([["context"], ["shape"], ["n"]], [[0, 2], [(), (3,)], [0]]) == []
 
 
@@ -90,13 +92,13 @@ def test_thin_keeps_every_value_and_every_pair_that_chooses_a_kernel(pytester_it
     for name, size in (("shape", 9), ("dtype", 2), ("map", 4), ("bad", 5)):
         assert len({params[name] for params in many}) == size
     assert len({(params["map"], params["dtype"]) for params in many}) == 8
-    assert len(many) <= 12  # of 360
+    assert len(many) <= 12  # the product has 360 cases
     assert selection.superfluous(kept) == []
 
 
 @pytest.fixture
 def pytester_items(tmp_path, request):
-    """Items of a file with a product of four parameters, one parameter, and none."""
+    """Items of a file with tests of a product of four parameters, of one parameter, and of none."""
     (tmp_path / "test_product.py").write_text(
         "import pytest\n"
         "@pytest.mark.parametrize('shape', range(9))\n"
@@ -114,7 +116,7 @@ def pytester_items(tmp_path, request):
 
 @pytest.mark.parametrize("mark", ["emulated", "long", "costly", "programs"])
 def test_quick_and_the_rest_are_the_whole(mark, pytester_items):
-    """README's command and the rest, both of which `.ci/run tests` runs."""
+    """README's command and the rest, both of which `.ci/run tests` runs, are all tests together, and share none."""
     for item in pytester_items:
         if item.originalname == "test_few":
             item.add_marker(mark)
@@ -150,7 +152,7 @@ def test_groups_for_development_have_the_requirements_of_build_and_project():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_one_in_n_runs_a_part_and_the_last_line_counts_it(workers):
-    """A test that is skipped has not run; where processes share the tests, the main one has collected none."""
+    """A skipped test does not count as run; where processes share the tests, the main process has collected none."""
     if workers:
         pytest.importorskip("xdist", reason="pytest-xdist is not installed")
     kept = [name for name in map(str, range(10000)) if selection.is_one_in(20, name)]

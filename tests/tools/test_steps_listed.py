@@ -1,7 +1,7 @@
-"""A kind of step is in every list of kinds; a kind that a list lacks fails here.
+"""Every kind of step is in every list of kinds; a kind that a list lacks fails these tests.
 
-Compilers find a kernel that is called and missing. They do not find a kind that a device takes for another, a
-way of small batches that is left out (kernels/steps-inl.hpp asks whether there is one), or a kind that no test judges.
+Compilers find a kernel that is called and missing. They do not find a kind that a device takes for another, a path of
+small batches that is left out (kernels/steps-inl.hpp asks whether there is one), or a kind that no test judges.
 """
 
 import re
@@ -18,7 +18,7 @@ from headrace._flow.transforms.transform import Transform
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# The tests of each kind, and the transforms that are made of it.
+# The test file of each kind's reference, and the transforms that are made of the kind.
 JUDGES = {
     "network": ("tests/reference/network.py", {"MaskedAutoregressive", "Coupling"}),
     "elementwise": ("tests/reference/maps.py", {"Elementwise", "ActNorm"}),
@@ -27,22 +27,23 @@ JUDGES = {
     "scale": ("tests/reference/standardize.py", {"Standardize"}),
     "support": ("tests/reference/support.py", {"Support"}),
     "marginal": ("tests/reference/gaussianize.py", {"Gaussianize"}),
-    "density": ("tests/reference/bases.py", set()),  # of bases
+    "density": ("tests/reference/bases.py", set()),  # densities of bases
     "move": ("tests/reference/permutation.py", {"Permutation"}),
 }
 MADE_IN = {"marginal": "cpp/core/shared_maps.hpp"}  # kinds that a transform makes by itself
-ARRAYS_IN = {"rotation": "cuda/host/placing.cpp"}  # arrays that a device lays out in its own way
-COMBINED = {"Inverse", "Linear", "OnColumns"}  # transforms made of several kinds, or of any
+ARRAYS_IN = {"rotation": "cuda/host/placing.cpp"}  # arrays that a device lays out differently
+COMBINED = {"Inverse", "Linear", "OnColumns"}  # transforms of several kinds, or of any kind
 
 
 def kinds_in(text):
-    """Names and structs of the list in cpp/steps/steps.hpp."""
+    """The names and structs in the list of cpp/steps/steps.hpp."""
     lines = text[text.index("#define HR_STEPS(X)") :].split("\n\n")[0]
     return re.findall(r"X\((\w+), (\w+)\)", lines)
 
 
 def lacking(read):
-    """The missing parts, in words. ``read`` returns the text of a file of the project, "" for a missing one."""
+    """The missing parts of kinds, in words. ``read`` returns the text of a file of the project, or "" for a missing
+    file."""
     kinds = kinds_in(read("cpp/steps/steps.hpp"))
     found = []
     for name, struct in kinds:
@@ -109,7 +110,7 @@ def test_a_new_kind_is_reported_by_every_list():
         return text.replace("    X(move, MoveStep)", "    X(move, MoveStep) X(twist, TwistStep)")
 
     missed = [one for one in lacking(read) if ": twist: " in one]
-    # The struct's file has two of the names, kernels have three on the CPU and two on a device.
+    # The new kind lacks two things in the struct's file, three in the kernels' file on the CPU, and two on a device.
     assert len(missed) == len({one.split(": twist: ")[0] for one in missed}) + 1 + 2 + 1
 
 
@@ -121,7 +122,7 @@ def test_every_transform_has_a_tested_kind_and_an_example():
 
 
 def parts_of(module):
-    """A transform and the one inside it, or those of a flow."""
+    """The transform and those inside it, or the transforms of a flow or an ensemble."""
     if isinstance(module, hr.Ensemble):
         return [part for flow in module for part in parts_of(flow)]
     if isinstance(module, hr.Flow):
@@ -133,7 +134,7 @@ def parts_of(module):
 
 
 def test_every_activation_is_in_every_list():
-    """The work of a conditioner's units."""
+    """Activations are the work of a conditioner's units."""
     assert sorted(_core.cpu.activations()) == sorted(reference.ACTIVATIONS)
     page = text_of("docs/files.md")
     assert [name for name in reference.ACTIVATIONS if f"`{name}`" not in page and f'"{name}"' not in page] == []

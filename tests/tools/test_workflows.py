@@ -1,4 +1,4 @@
-"""Workflows of the repository: their actions, their rights, and the existence of their commands."""
+"""Workflows of the repository: their actions, their rights, and the existence of the commands that they run."""
 
 import re
 import subprocess
@@ -11,12 +11,13 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def commands(text):
-    """Commands of `run`, a line each."""
+    """The commands of `run` in a workflow, one a line."""
     return [line.strip() for line in re.findall(r"^ *- run: (.*)$", text, re.MULTILINE)]
 
 
 def faults(text):
-    """Actions by a name that can move, rights beyond reading, and steps of .ci/run that do not exist."""
+    """Faults of a workflow: actions by a name that can move, rights beyond reading, and steps of .ci/run that do not
+    exist."""
     actions = re.findall(r"uses: (.*)", text)
     result = [action for action in actions if not re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}  # v?[\d.]+", action)]
     top = re.findall(r"^permissions:\n((?:  .*\n)+)", text, re.MULTILINE)

@@ -1,4 +1,5 @@
-"""``fit_to_density`` with many contexts: one flow for the posteriors of a whole table, or of a function that draws."""
+"""Tests of ``fit_to_density`` with many contexts: one flow for the posteriors of a whole table, or of a function that
+draws contexts."""
 
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from headrace.variational.descent import PathStep
 from headrace.variational.target import contexts_of
 from targets import QUIET, SHORT, plan_of
 
-# x ~ N(0, 1) in two dimensions, and a context of two measurements M x + 0.5 noise.
+# The model is x ~ N(0, 1) in two dimensions, with a context of two measurements M x + 0.5 noise.
 M = np.array([[1.0, 0.5], [-0.3, 0.8]])
 NOISE = 0.5
 COVARIANCE = np.linalg.inv(np.eye(2) + M.T @ M / NOISE**2)
@@ -22,7 +23,7 @@ TABLE = np.random.default_rng(5).multivariate_normal(np.zeros(2), EVIDENCE, size
 
 
 def joint(x, context):
-    """The model's log p(x, context), whose integral over x is the evidence, and the gradient by x."""
+    """The model's log p(x, context), whose exponential integrates over x to the evidence, and its gradient by x."""
     away = (context.astype(np.float64) - x @ M.T) / NOISE
     value = -0.5 * np.square(x).sum(axis=1) - 0.5 * np.square(away).sum(axis=1) - 2.0 * np.log(2.0 * np.pi * NOISE)
     return value, away @ M / NOISE - x
@@ -48,7 +49,7 @@ def jax_joint(x, context):
 
 
 def linear(dtype="float64", **settings):
-    """x = L z + B context + shift, which holds each of the posteriors exactly."""
+    """The flow x = L z + B context + shift, which represents each of the posteriors exactly."""
     return hr.IAF(2, context=2, transforms=1, hidden=(), dtype=dtype, **settings)
 
 
@@ -65,15 +66,16 @@ def drawn(rows, generator):
 
 @pytest.mark.parametrize("context", [TABLE, drawn], ids=["table", "function"])
 def test_one_flow_fits_the_posterior_of_every_context(dtype, context):
-    """The family has every posterior, at which the gradients' noise vanishes: a KL of 1e-4 is an error of weights of
-    1e-2.
+    """The family contains every posterior, at which the gradients' noise vanishes: a KL of 1e-4 is an error of weights
+    of 1e-2.
     """
     flow = linear(dtype)
     fit = hr.fit_to_density(flow, joint, context, steps=1500, samples=64, learning_rate=0.02, **QUIET)
     assert abs(fit.final.kl) < 1e-4
     assert fit.final.samples == 65_536 - (65_536 % -256)
     assert fit.final.effective_samples > 0.999 * fit.final.samples
-    for row in np.random.default_rng(6).multivariate_normal(np.zeros(2), EVIDENCE, size=4):  # none of the table
+    # The contexts are new ones, which the table lacks.
+    for row in np.random.default_rng(6).multivariate_normal(np.zeros(2), EVIDENCE, size=4):
         found = hr.free_energy(flow, joint, row, samples=2000)
         assert abs(found.free_energy + log_evidence(row)) < 1e-3
         x = flow.sample(100_000, row, seed=1).astype("float64")
@@ -82,7 +84,7 @@ def test_one_flow_fits_the_posterior_of_every_context(dtype, context):
 
 
 def test_nonlinear_networks_learn_from_contexts_far_from_one():
-    """Contexts in units of 0.001 about 1000: the flow standardises them by the table."""
+    """Contexts are 1000 plus multiples of 0.001: the flow standardises them by the table."""
     flow, unit = bent(seed=1), 1e-3
 
     def far(x, context):
@@ -98,7 +100,8 @@ def test_nonlinear_networks_learn_from_contexts_far_from_one():
 
 
 def test_estimates_are_means_over_contexts_and_not_of_pairs():
-    """q = N(0, 1) for p = e^c N(c, 1): KL is c²/2 and log Z is c. Weights of pairs give the log of the mean of e^c."""
+    """For q = N(0, 1) and p = e^c N(c, 1), KL is c²/2 and log Z is c; weights of pairs would give the log of the mean
+    of e^c."""
     flow = hr.IAF(1, context=1, transforms=1, hidden=(), dtype="float64")
     flow.parameters = np.zeros_like(flow.parameters)
     table = np.array([[-1.0], [0.2], [1.0]])
@@ -115,12 +118,12 @@ def test_estimates_are_means_over_contexts_and_not_of_pairs():
     assert abs(found.kl - 0.5 * np.square(table).mean()) < 4.0 * found.kl_error < 0.05
     assert abs(found.log_z - table.mean()) < 4.0 * found.log_z_error < 0.05
     assert abs(found.free_energy - (0.5 * np.square(table) - table).mean()) < 4.0 * found.standard_error < 0.05
-    # -log w = c²/2 - c + c (c - x) has the deviation |c| in each of the three contexts.
+    # The deviation of -log w = c²/2 - c + c (c - x) is |c| in each context, and the table has only these three.
     assert_allclose(found.standard_error, np.sqrt(np.square(table).mean() / 60_000), rtol=0.03)
     assert_allclose(found.effective_samples, 20_000 * np.exp(-np.square(table)).sum(), rtol=0.05)
     some = hr.free_energy(flow, density, many, samples=60_000)
     assert (found.contexts, some.contexts) == (3, 244)
-    assert_allclose(some.standard_error, np.sqrt(1.5 / 244), rtol=0.25)  # of 244 contexts: var(c²/2 - c) = 3/2
+    assert_allclose(some.standard_error, np.sqrt(1.5 / 244), rtol=0.25)  # for 244 contexts, with var(c²/2 - c) = 3/2
     assert abs(some.kl - 0.5) < 4.0 * some.kl_error
     # 400 samples are spread over 20 contexts, whose differences then show in the error.
     estimates = [hr.free_energy(flow, density, many, samples=400, seed=i) for i in range(9)]
@@ -171,7 +174,7 @@ def test_samples_share_a_context_as_often_as_asked():
 
     def density(x, context):
         seen.append(context.copy())
-        context[:] = np.nan  # the function may change it
+        context[:] = np.nan  # the function may change its context
         return joint(x, seen[-1])
 
     for repeats in (1, 16):
@@ -182,7 +185,8 @@ def test_samples_share_a_context_as_often_as_asked():
         for rows in steps:
             groups = rows.reshape(-1, repeats, 2)
             assert (groups == groups[:, :1]).all()
-            assert len(np.unique(groups[:, 0], axis=0)) > 0.6 * len(groups)  # drawn with replacement, from 400
+            # Contexts are drawn with replacement, from 400.
+            assert len(np.unique(groups[:, 0], axis=0)) > 0.6 * len(groups)
             assert np.isin(rows, TABLE).all()
         judged = [c for c in seen if len(c) == 8 * 64]
         assert len(judged) == 21

@@ -1,4 +1,4 @@
-"""The four energies: values by the formulas, gradients, integrals, and their refusals."""
+"""The four energies: values by the formulas, gradients, integrals, and refusals."""
 
 import itertools
 
@@ -13,7 +13,7 @@ ENERGIES = [hr.densities.U1, hr.densities.U2, hr.densities.U3, hr.densities.U4]
 
 
 def energy(name, z1, z2):
-    """U(z) as in the paper (its table 1), with the confinement of U2 to U4."""
+    """The energy U(z) as in the paper (its table 1), with the confinement of U2 to U4."""
     w1 = np.sin(2.0 * np.pi * z1 / 4.0)
     w2 = 3.0 * np.exp(-0.5 * ((z1 - 1.0) / 0.6) ** 2)
     w3 = 3.0 / (1.0 + np.exp(-(z1 - 1.0) / 0.3))
@@ -45,7 +45,7 @@ def test_the_values_are_those_of_the_formulas(build, dtype):
 
 @pytest.mark.parametrize("build", ENERGIES)
 def test_gradients_agree_with_differences(build):
-    """Central differences with steps of 1e-5: their own error is some 1e-9 of the third derivatives, here up to 1e3."""
+    """Central differences with steps of 1e-5 have errors of some 1e-9 times the third derivatives, which reach 1e3."""
     density, x, step = build(), 2.5 * cases.rows(500, 2, "float64"), 1e-5
     _, gradient = density.log_density_and_gradient(x)
     for column in (0, 1):
@@ -56,8 +56,8 @@ def test_gradients_agree_with_differences(build):
 
 @pytest.mark.parametrize("build", ENERGIES)
 def test_the_integrals_are_those_of_quadrature(build):
-    """Panels lie between integers, because the energies have kinks where z1 is -4 or 4; beyond 9 there is less than
-    e^-50.
+    """The edges of quadrature panels are integers, because the energies have kinks where z1 is -4 or 4; the density
+    beyond 9 is below e^-50.
     """
     density, total = build(), 0.0
     points, weights = np.polynomial.legendre.leggauss(150)
@@ -74,7 +74,7 @@ def test_the_integrals_are_those_of_quadrature(build):
 
 
 def test_the_integral_of_u1_by_another_quadrature_to_all_digits():
-    """Polar coordinates: the trapezoidal rule is exact for periodic functions, Gauss-Legendre for the radius."""
+    """In polar coordinates, the trapezoidal rule is exact for the periodic angle, and Gauss-Legendre for the radius."""
     points, weights = np.polynomial.legendre.leggauss(40)
     edges = np.linspace(0.0, 8.0, 41)
     radius = (edges[:-1, None] + 0.1 * (points + 1.0)).ravel()
@@ -87,7 +87,8 @@ def test_the_integral_of_u1_by_another_quadrature_to_all_digits():
 
 @pytest.mark.parametrize("build", ENERGIES)
 def test_hard_rows(build):
-    """Far out the density is 0 and its gradient not NaN; only rows that are not finite give NaN or -infinity."""
+    """Far from the origin the density is 0, and its gradient is not NaN; only rows that are not finite give NaN or
+    -infinity."""
     density = build()
     far = np.array([[1e30, 0.0], [0.0, -1e30], [1e-30, 1e-30], [0.0, 0.0], [-0.0, 5e-324]])
     value, gradient = density(far)

@@ -1,4 +1,4 @@
-"""``distill``: its results, its closed form, temperature, context, its report, and its refusals."""
+"""Tests of ``distill``: its results, closed form, temperature, context, report, and refusals."""
 
 import importlib
 import re
@@ -27,13 +27,13 @@ def masked(key, dtype="float64", context=0, spread=0.3, **settings):
 
 
 def teacher_of(formula="to_data", dtype="float64", context=0, base=None):
-    """Two transforms of one order that read data."""
+    """A teacher of two transforms of one order, which read data."""
     chain = [masked(1, dtype, context), masked(2, dtype, context, formula=formula), SCALE]
     return hr.Flow(chain, base)
 
 
 def student_of(formula="to_data", dtype="float64", context=0, base=None):
-    """Two transforms of the same order that read latent, one of them additive."""
+    """A student of two transforms in the teacher's order, which read latent values; one of them is additive."""
     chain = [masked(3, dtype, context, reads="latent", formula=formula)]
     chain += [masked(4, dtype, context, reads="latent", map="additive"), SCALE]
     return hr.Flow(chain, base)
@@ -56,7 +56,7 @@ def pathwise(teacher, student, samples, beta=1.0, context=None, seed=1):
 @pytest.mark.parametrize("formulas", PAIRS)
 @pytest.mark.parametrize("context", [0, 2])
 def test_the_closed_form_agrees_with_monte_carlo_and_has_less_noise(formulas, context):
-    """Both are from the same 40,000 samples, and agree within four standard errors of their difference."""
+    """Both estimates use the same 40,000 samples, and agree within four standard errors of their difference."""
     teacher, student = teacher_of(formulas[0], context=context), student_of(formulas[1], context=context)
     row = np.array([[0.3, -0.5]]) if context else None
     exact, sampled = closed(teacher, student, 40_000, context=row), pathwise(teacher, student, 40_000, context=row)
@@ -68,7 +68,8 @@ def test_the_closed_form_agrees_with_monte_carlo_and_has_less_noise(formulas, co
 
 
 def test_the_closed_form_with_every_kind_of_hidden_layer():
-    """Networks have bounded last layers, residual blocks or gates by the context; the comparison is that above."""
+    """Networks have bounded last layers, residual blocks or gates by the context; the closed form agrees with Monte
+    Carlo."""
     ends = hr.Network([hr.Layer(9), hr.Layer(9, "tanh")])
     gated = hr.Network.residual((9,), "silu", context="gate")
     made = [hr.transforms.MaskedAutoregressive(FEATURES, ends, context=2, dtype="float64")]
@@ -96,8 +97,8 @@ def test_the_closed_form_takes_normal_bases_and_scales_of_context():
 @pytest.mark.parametrize("context", [0, 2])
 @pytest.mark.parametrize("beta", [1.0, 0.4])
 def test_the_gradient_of_the_closed_form_is_that_of_its_value(formulas, context, beta):
-    """Central differences with steps of 1e-6, with errors of some 1e-9; for β < 1 the comparison is with the pathwise
-    gradient.
+    """The gradient is compared with central differences of step 1e-6, whose errors are some 1e-9; for β < 1, with the
+    pathwise gradient.
     """
     teacher, student = teacher_of(formulas[0], context=context), student_of(formulas[1], context=context)
     row = np.array([[0.3, -0.5]]) if context else None
@@ -135,7 +136,7 @@ def test_where_the_student_is_the_teacher_the_closed_form_is_zero():
     chain = [masked(1), SCALE]
     network = chain[0].to_dense()
     teacher = hr.Flow(chain)
-    # x = shift(context) + scale(context) z reads nothing of x: the same network serves both sides.
+    # The transform x = shift(context) + scale(context) z reads no x: one network serves both sides.
     weights, biases, masks = network
     masks = [np.zeros_like(mask) for mask in masks]
     own = {"layout": "interleaved", "formula": "to_data"}
@@ -209,7 +210,7 @@ ENDS = {"marginals": (CURVES, SCALE), "bounds": (SCALE, BOUNDS), "both": (CURVES
     ("end", "dtype"), [("marginals", "float32"), ("bounds", "float64"), ("both", "float32"), ("both", "float64")]
 )
 def test_a_common_transform_at_the_data_end_is_allowed(end, dtype):
-    """The closed form stays closed, transforms learn alone, and divergence and densities are those of whole flows."""
+    """The closed form stays exact, transforms learn alone, and divergence and densities are those of whole flows."""
     support = None if end == "marginals" else BOUNDS
     teacher = hr.Flow([masked(1, dtype), masked(2, dtype), *ENDS[end]])
     bounds = support and support.bounds
@@ -232,7 +233,7 @@ def test_a_common_transform_at_the_data_end_is_allowed(end, dtype):
 
 @pytest.mark.parametrize("ends", [{"bounds": [(0.0, None), None]}, {"periodic": [(0.0, 7.0), None]}])
 def test_an_ascent_with_bounds_or_periods_is_a_teacher_and_a_student(ends):
-    """Slices of an ascent count steps. The report has the divergence of whole flows."""
+    """Slices of an ascent count its steps. The report has the divergence of whole flows."""
     x = np.abs(cases.rows(400, 2, "float64", "ascent"))
     ascent = hr.DualAscentFlow.notes(steps=4, dtype="float64", **ends).fit(x, progress=False)
     student = hr.MAF(2, transforms=1, hidden=(8,), dtype="float64", **ends)
@@ -263,7 +264,7 @@ def test_a_student_with_another_data_end_is_compared_with_it():
 @pytest.mark.long
 @pytest.mark.parametrize("build", [hr.IAF, hr.RealNVP])
 def test_a_maf_of_alternating_orders_is_distilled_along_paths(build):
-    """A fresh student is some nats away."""
+    """Before distillation, the student differs from the teacher by some nats."""
     teacher = cases.randomise(hr.MAF(FEATURES, transforms=2, hidden=(12,)), 0.3)
     student = build(FEATURES, transforms=4, hidden=(32, 32), activation="silu")
     before = hr.free_energy(student, teacher.log_prob_and_score).free_energy
@@ -326,8 +327,8 @@ def test_transforms_without_a_counterpart_are_reset_to_the_identity(settings):
 
 @pytest.mark.parametrize("context", [0, 2])
 def test_the_reported_divergence_of_a_transform_is_that_of_exchanging_it(context):
-    """Flows with one transform exchanged have it, within four standard errors. The closed form of the first
-    phase is another number for transforms after the first, because its inputs are not normal there.
+    """The reported divergence agrees with that of flows with one transform exchanged, within four standard errors. The
+    closed form of the first phase differs for transforms after the first, because their inputs are not normal.
     """
     teacher = hr.Flow([masked(k, context=context, spread=0.8) for k in (1, 2)], hr.StandardNormal(FEATURES))
     student = hr.Flow([masked(k, context=context, reads="latent") for k in (3, 4)], hr.StandardNormal(FEATURES))
@@ -371,7 +372,7 @@ def test_the_report_has_the_reason_why_no_transform_learnt_alone(name):
 
 
 def test_the_default_steps_depend_on_the_phases(monkeypatch):
-    """Small values instead of the defaults, from which they differ."""
+    """Each default is replaced by a small value that differs from all others."""
     module = importlib.import_module("headrace.variational.distill")
     for name, value in (("STEPS", 11), ("STEPS_AT_ONCE", 12), ("STEPS_CLOSED", 13), ("FIRST_STEPS", 3)):
         monkeypatch.setattr(module, name, value)
@@ -398,7 +399,7 @@ def test_the_default_steps_depend_on_the_phases(monkeypatch):
         _, report = hr.distill(other, student, **settings, **more)
         assert (len(report.history), len(report.transform_kl)) == (steps, alone)
     hr.distill(teacher, build(), steps=4, **settings)
-    assert first == [3, 3, 3, 2]  # of transforms that learn one by one
+    assert first == [3, 3, 3, 2]  # the steps of transforms that learn one by one
 
 
 def test_flows_of_couplings_alone_have_no_transforms_to_learn_one_by_one():
@@ -507,7 +508,7 @@ def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(build, set_
 
 
 def test_ctrl_c_keeps_the_best_weights(monkeypatch):
-    """Ctrl-C comes during the first steps, of single transforms, or during those of the whole flow."""
+    """Ctrl-C comes during the first steps, which are for single transforms, or during those of the whole flow."""
     teacher = cases.randomise(hr.MAF(FEATURES, transforms=2, hidden=(12,)), 0.3)
     for kind in (ConditionalStep, PathStep):
         student, calls, before = hr.IAF(FEATURES, transforms=2, hidden=(16,)), [0], kind.__call__

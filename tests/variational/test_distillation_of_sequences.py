@@ -1,4 +1,4 @@
-"""``distill`` of sequences: a teacher in closed form, both objectives, spectra of signals, and refusals."""
+"""Tests of ``distill_sequences``: a teacher in closed form, both objectives, spectra of signals, and refusals."""
 
 import math
 
@@ -14,13 +14,14 @@ from headrace.variational.divergence_over_time import Divergence, Inputs
 from headrace.variational.spectra import Magnitudes, Spectrum, range_of_levels, strength_of_pitch
 from targets import QUIET, plan_of
 
-DAMPING, ANGLE, DEVIATION = 0.95, 0.4, 2.0  # x_t = 2 r cos(w) x_{t-1} - r^2 x_{t-2} + e_t, scaled to this deviation
+# The process x_t = 2 r cos(w) x_{t-1} - r^2 x_{t-2} + e_t, scaled to the deviation DEVIATION.
+DAMPING, ANGLE, DEVIATION = 0.95, 0.4, 2.0
 A1, A2 = 2.0 * DAMPING * math.cos(ANGLE), -(DAMPING**2)
 RATE = 1.2e-2
 
 
 def autoregression(deviation=DEVIATION):
-    """The process as a flow: a linear prediction, and a network of zeros, which ignores the past."""
+    """The autoregression as a flow: a linear prediction, and a network of zeros, which ignores the past."""
     network = hr.CausalConvolution(channels=1, dilations=[1], map="affine")
     for name, array in network.named_parameters().items():
         network.set_parameter(name, np.zeros_like(array))
@@ -34,7 +35,7 @@ def pupil(**more):
 
 
 def small(key, reads, **more):
-    """A small flow with random weights, in float64."""
+    """A small flow of sequences with random weights, in float64."""
     more = {"map": "affine"} | more
     if reads == "latent":
         more = {"transforms": 2} | more
@@ -47,14 +48,14 @@ def small(key, reads, **more):
 
 @pytest.mark.long
 def test_a_student_of_an_autoregression():
-    """KL is below 0.02 nats a step, and the deviation within 5 %, by the formula of the process."""
+    """The student's KL is below 0.02 nats a step, and its deviation within 5 % of that of the process, by a formula."""
     teacher = autoregression()
     before = teacher.parameters
     student, report = hr.distill_sequences(teacher, pupil(), steps=500, samples=8, learning_rate=RATE, **QUIET)
     assert report.estimator == "closed_form"
     assert report.kl < 0.02
     assert len(report.history) == 500
-    assert student.transforms[-1].std == DEVIATION  # taken over
+    assert student.transforms[-1].std == DEVIATION  # the student has the teacher's scale
     cases.assert_same_bits(teacher.parameters, before)
 
     x = student.sample(48, steps=1500, seed=3)
@@ -91,7 +92,7 @@ def test_both_objectives_have_one_mean():
     )
     apart = closed - drawn
     assert abs(apart.mean()) < 4.0 * apart.std() / math.sqrt(len(apart))
-    assert closed.std() < drawn.std()  # the noise of each step's own value is gone
+    assert closed.std() < drawn.std()  # the noise of each step's value is gone
 
 
 # --- gradients ------------------------------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ def test_gradients_against_differences(name):
 
 
 def test_the_weight_of_the_divergence_and_of_the_density():
-    """log q less a share of log p, by the public calls."""
+    """The objective is log q less a share of log p, computed by public calls."""
     divergence, batch = setting("mixtures")
     teacher, student = divergence.teacher, divergence.student
     z = student._program.core.noise(student._program.vector.core, batch.seed, 0, 4, 0, 13)
@@ -162,7 +163,7 @@ def test_the_weight_of_the_divergence_and_of_the_density():
 
 
 def test_the_weight_of_the_density_in_closed_form():
-    """With weight 0 the entropy alone remains, and the gradient is linear in the weight."""
+    """With weight 0 only the entropy remains, and the gradient is linear in the weight."""
     divergence, batch = setting("closed form")
     student, at = divergence.student, divergence.student.parameters
     z = student._program.core.noise(student._program.vector.core, batch.seed, 0, 4, 0, 13)
@@ -193,7 +194,7 @@ def test_gradients_of_spectra(is_paired):
 
 @pytest.mark.parametrize(("window", "steps"), [(8, 21), (2, 5), (6, 6)])
 def test_magnitudes_and_their_gradient(window, steps):
-    """Magnitudes agree with the definition of the transform, gradients with differences."""
+    """Magnitudes agree with the definition of the transform, and gradients with differences."""
     draw, magnitudes = cases.rng("stft", window), Magnitudes(window)
     x = draw.standard_normal((3, steps, 2))
     found = magnitudes.of(x)
@@ -228,7 +229,7 @@ def test_the_energy_of_spectra_is_least_where_samples_have_the_law_of_signals():
 
 @pytest.mark.long
 def test_spectra_alone_set_the_level():
-    """The teacher has a tenth of the amplitude, and the student's objective has spectra of signals alone."""
+    """The teacher has a tenth of the amplitude, and the student's objective has only spectra of signals."""
     teacher, signals = autoregression(0.2), autoregression(2.0).sample(20, steps=700, seed=1)
     options = {"steps": 120, "samples": 8, "length": 256, "learning_rate": RATE, "signals": signals}
     _, report = hr.distill_sequences(teacher, pupil(), first_steps=120, **options, **QUIET)
@@ -265,7 +266,7 @@ def test_signals_go_with_their_covariates():
 
 
 def test_noise_of_the_right_colour_has_neither_the_range_of_levels_nor_the_pitch():
-    """Voiced bursts and pauses, and noise of the same spectrum on average."""
+    """The signals are voiced bursts and pauses; the noise has the same spectrum on average."""
     draw, t = cases.rng("figures"), np.arange(16_000)
     buzz = (np.sin(0.08 * t) + 0.5 * np.sin(0.16 * t) + 0.3 * np.sin(0.24 * t)) * np.exp(2.0 * np.sin(t / 400.0))
     speech = (buzz + 0.01 * draw.standard_normal(t.size)).reshape(4, 4000, 1)
@@ -333,7 +334,7 @@ def test_ctrl_c_keeps_the_best_weights(monkeypatch):
 
 
 def test_samples_that_are_not_finite_are_left_out():
-    """A sample in eight has no finite density, by its context; more of them end the steps."""
+    """One of eight samples, chosen by its context, is not finite; if more of them are not, the steps end."""
     teacher, student = small("t", "data", context=1), small("s", "latent", context=1)
     context = np.zeros((1, 1))
     inputs = Inputs(teacher, 9, context, None, None)

@@ -1,4 +1,4 @@
-"""``fit_to_density``: results, gradients, kept and skipped steps, and its estimates."""
+"""Tests of ``fit_to_density``: results, gradients, kept and skipped steps, and its estimates."""
 
 import importlib
 
@@ -18,9 +18,10 @@ NO_CONTEXT = Contexts()
 
 
 def test_one_linear_iaf_fits_a_correlated_gaussian_exactly(dtype):
-    """The optimum is in the family, where the gradients' noise vanishes: the rest is rounding and the last steps.
+    """The family contains the optimum, at which the gradients' noise vanishes: the remaining error is from rounding and
+    the last steps.
 
-    KL is twice an error of the weights, so that 1e-6 stands for weights within some 1e-3.
+    A KL is the square of an error of weights, about twice: 1e-6 stands for weights within some 1e-3.
     """
     flow = hr.IAF(2, transforms=1, hidden=(), dtype=dtype)
     fit = hr.fit_to_density(flow, normal(log_z=3.0), steps=2000, samples=64, learning_rate=0.02, **QUIET)
@@ -49,7 +50,7 @@ BUILDERS = {
 @pytest.mark.long
 @pytest.mark.parametrize("name", BUILDERS)
 def test_every_kind_of_flow_learns_a_bent_density(name):
-    """A Gaussian fitted to U2 has a KL of 0.7."""
+    """For comparison, a Gaussian that is fitted to U2 has a KL of 0.7."""
     density = hr.densities.U2()
     flow = BUILDERS[name](seed=2)
     fit = hr.fit_to_density(flow, density, steps=1500, samples=128, learning_rate=5e-3, **QUIET)
@@ -83,7 +84,7 @@ def test_a_trainable_base_alone_finds_mean_and_deviations(estimator):
 
 @pytest.mark.long
 def test_kl_on_u1_by_importance_sampling_agrees_with_quadrature():
-    """The trapezoidal rule on 601 x 601 points of [-6, 6]² against 65,536 samples."""
+    """KL by the trapezoidal rule on 601 x 601 points of [-6, 6]² agrees with that of 65,536 samples."""
     density = hr.densities.U1()
     flow = hr.RealNVP(2, transforms=6, hidden=(24, 24), activation="silu", dtype="float64", seed=2)
     fit = hr.fit_to_density(flow, density, steps=400, **QUIET)
@@ -103,7 +104,7 @@ def test_kl_on_u1_by_importance_sampling_agrees_with_quadrature():
 
 
 def gradients(flow, density, landing, beta=1.0, repeats=40, samples=2000):
-    """Independent gradients, (repeats, n)."""
+    """Independent estimates of the gradient, shape (repeats, n)."""
     step = PathStep(
         flow, lambda x, _: density(x), NO_CONTEXT, plan_of(flow, samples), np.random.default_rng(0), landing=landing
     )
@@ -116,8 +117,8 @@ def gradients(flow, density, landing, beta=1.0, repeats=40, samples=2000):
 def test_gradients_are_unbiased(build, landing):
     """Gradients agree with differences of the free energy by quadrature, within 5 standard errors of 80,000 samples.
 
-    The trapezoidal rule converges fast for what falls like a normal density; kinks of networks and splines leave its
-    400² points an error of some 1e-3.
+    The trapezoidal rule converges fast for functions that fall like a normal density; kinks of networks and splines
+    leave an error of some 1e-3 at its 400² points.
     """
     flow = cases.randomise(BUILDERS[build](dtype="float64"), 0.15)
     density, beta = hr.densities.U2(), 0.7
@@ -355,7 +356,7 @@ def test_no_steps_change_nothing():
 
 
 def spoiled(share, value=np.nan, gradient=0.0):
-    """The normal density, but for a share of the samples, those farthest along the first coordinate."""
+    """The normal density, spoiled for a share of the samples: those farthest along the first coordinate."""
 
     def log_density(x):
         log_p, slope = normal()(x)
@@ -414,7 +415,7 @@ def test_too_many_samples_that_are_not_finite_are_an_error_with_the_first_of_the
 
 
 def test_the_estimate_of_a_normal_by_a_normal_is_known():
-    """KL and ESS of N(0, 1) for N(m, 1): m²/2, and e^-m² of the samples."""
+    """For N(0, 1) against N(m, 1), KL is m²/2, and the effective number of samples e^-m² of their number."""
     flow, m = hr.Flow([], hr.StandardNormal(1), dtype="float64"), 0.5
     found = hr.free_energy(flow, normal([m], [[1.0]], log_z=2.0), samples=200_000, seed=3)
     assert abs(found.free_energy - (0.5 * m * m - 2.0)) < 4.0 * found.standard_error

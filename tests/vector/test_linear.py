@@ -1,4 +1,4 @@
-"""Linear maps by triangular factors: any matrix with an inverse, both directions, gradients by each parameter."""
+"""Linear maps by triangular factors: any invertible matrix, both directions, and gradients by each parameter."""
 
 import copy
 import pickle
@@ -60,7 +60,7 @@ def randomised(features, dtype, order="random"):
 
 @every_matrix
 def test_a_matrix_comes_back(name, dtype):
-    """The matrix comes back up to rounding of its factors; in float64 some units of the last place."""
+    """The matrix comes back up to the rounding of its factors: in float64, up to some units in the last place."""
     t, matrix = subject(name, dtype), MATRICES[name]
     a, b = t.to_matrix()
     assert a.dtype == b.dtype == np.float64
@@ -78,7 +78,7 @@ def test_signed_permutations_come_back_exactly(name, dtype):
 
 @pytest.mark.parametrize("features", [1, 2, 3, 17])
 def test_random_matrices_come_back(features):
-    """The error is that of the factors times their condition number."""
+    """The error of the matrix is that of the factors times their condition number."""
     for seed in range(20):
         matrix = cases.rng("random", features, seed).standard_normal((features, features))
         a, _ = hr.transforms.Linear.from_matrix(matrix, dtype="float64").to_matrix()
@@ -91,7 +91,7 @@ def test_signs_are_in_the_permutation_alone():
     assert set(t.named_parameters()) == {"upper", "log_diagonal", "lower", "shift"}
     sign = np.prod(t.signs) * np.linalg.det(np.eye(6)[list(t.order)])
     assert sign == pytest.approx(-1.0)
-    assert np.abs(t.named_parameters()["lower"]).max() <= 1.0  # largest pivots first
+    assert np.abs(t.named_parameters()["lower"]).max() <= 1.0  # the largest pivots come first
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_singular_and_wrong_matrices_are_refused(matrix, kind, words):
 
 
 def test_a_matrix_that_elimination_loses_is_refused():
-    """Wilkinson's matrix is well conditioned, and entries of its factors double with each row."""
+    """Wilkinson's matrix is well conditioned, but the entries of its factors double with each row."""
 
     def wilkinson(n):
         matrix = np.eye(n) - np.tril(np.ones((n, n)), -1)
@@ -260,7 +260,7 @@ def test_gradients_in_a_flow(verb):
 
 
 def test_there_is_one_shift_alone():
-    """The other two factors have no biases, so that neither gradients nor steps reach such entries."""
+    """Two of the three factors have no biases, so that neither gradients nor steps reach entries for them."""
     flow = hr.Flow([randomised(4, "float64")])
     _, gradient = flow.nll_and_grad(cases.rows(50, 4, "float64"))
     assert np.count_nonzero(gradient) == flow.n_parameters == 4 * 4 + 4
@@ -319,7 +319,7 @@ def test_part_of_a_flow(dtype):
 
 
 def test_a_fit_finds_correlations():
-    """A Gaussian of correlated coordinates is a linear map: within some thousandths of a nat."""
+    """A density of correlated Gaussian coordinates is a linear map: the fit comes within some thousandths of a nat."""
     matrix = np.array([[1.0, 0.0, 0.0], [0.9, 0.3, 0.0], [-2.0, 1.0, 0.2]])
     x = cases.rows(4000, 3, "float64") @ matrix.T
     flow = hr.Flow([hr.transforms.Linear(3), hr.transforms.Standardize(np.zeros(3), np.ones(3))])

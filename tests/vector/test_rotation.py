@@ -1,4 +1,4 @@
-"""Rotations: the product itself, refused matrices, and the measure of random ones."""
+"""Rotations: products with the matrix, refused matrices, and the distribution of random rotations."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_a_poisoned_row_leaves_all_others_alone(dtype):
 
 
 def test_random_rotations_have_haar_s_measure():
-    """Haar's measure: entries of mean 0 and variance 1/n, both signs of the determinant, dependence on the seed."""
+    """Haar's measure: entries have mean 0 and variance 1/n, the determinant has both signs, and the seed matters."""
     matrices = np.array([hr.transforms.Rotation.random(3, seed=s).matrix for s in range(2000)])
     np.testing.assert_allclose(
         matrices.transpose(0, 2, 1) @ matrices, np.broadcast_to(np.eye(3), (2000, 3, 3)), atol=1e-12
@@ -106,7 +106,7 @@ def test_sizes_are_checked(features):
 
 # ---- in blocks -------------------------------------------------------------------------------------------------------
 
-# Sizes that a tile's register blocks divide and do not divide, one block alone, blocks of one.
+# The sizes are some that a tile's register blocks divide and some that they do not, a single block, and blocks of one.
 SHAPES = [(1, 32), (5, 32), (32, 32), (33, 32), (7, 3), (9, 1), (200, 32), (70, 64)]
 
 
@@ -130,7 +130,7 @@ def test_blocks_are_the_products_with_the_whole_matrix(features, block, dtype):
 
 
 def in_blocks(block, dtype, context=0):
-    """A chain where permutations and networks of every reading order meet rotations, all at random."""
+    """A chain in which permutations and networks of every reading order meet rotations, all of them random."""
     g, n = cases.rng("blocks", block), 11
 
     def permutation():
@@ -178,8 +178,8 @@ def as_dense(transform):
 @pytest.mark.parametrize("context", [0, 2])
 @pytest.mark.parametrize("block", [1, 2, 4, 10])
 def test_a_chain_of_blocks_is_the_chain_of_their_matrices(block, context):
-    """Values, log-determinants and all gradients agree in float64, in both directions; 1e-10 is rounding of a chain of
-    23.
+    """Values, log-determinants and all gradients agree in float64, in both directions; 1e-10 is the rounding of a chain
+    of 23 transforms.
     """
     flow = in_blocks(block, "float64", context)
     dense = hr.Flow([as_dense(t) for t in flow.transforms], flow.base, dtype="float64")

@@ -1,8 +1,8 @@
 """Planar transforms whose parameters are large or small, and data of any scale.
 
-Results in float32 are compared with float64. Rounded inputs determine a result only up to the *inherent* error: the
-change of the float64 result when every input moves by half a unit in its last place. Some tens of it are allowed,
-because it is sampled a few times only.
+Results in float32 are compared with float64. Rounded inputs determine a result only up to the *inherent* error, which
+is the change of the float64 result when every input moves by half a unit in its last place. Some tens of that error are
+allowed, because only a few moves are sampled.
 """
 
 import warnings
@@ -35,13 +35,14 @@ def problem(features, scale, rows, params_rows):
 
 
 def moved(arrays, key):
-    """The arguments in float64, each value moved half a unit up or down."""
+    """The arguments in float64, with each value moved half a unit up or down."""
     signs = cases.rng("moved", key)
     return [array * (1.0 + HALF_UNIT * signs.choice([-1.0, 1.0], array.shape)) for array in arrays]
 
 
 def check_near(got, arrays, function):
-    """Each row of each gradient (float32) within the inherent error of ``function``, which works in float64."""
+    """Check that each row of each gradient (float32) is within the inherent error of ``function``, which computes in
+    float64."""
     want = function(*(array.astype("float64") for array in arrays))
     others = [function(*moved(arrays, key)) for key in range(SAMPLES)]
     for i, (one, other) in enumerate(zip(got, want, strict=True)):
@@ -79,7 +80,8 @@ def test_gradients_of_planar_maps_of_any_scale_on_a_device(variant, scale, direc
 @every_size
 @both_directions
 def test_gradients_of_planar_transforms_with_parameters_of_any_scale(variant, scale, features, direction):
-    """Shared by all rows: ready parameters are float64 rounded to float32, and gradients are sums over rows."""
+    """All rows share the parameters: ready parameters are float64 rounded to float32, and gradients are sums over
+    rows."""
 
     def vjp(x, params, *weights):
         made = vector_cases.transform(variant, params[0])
@@ -122,7 +124,7 @@ def test_float64_gradients_at_any_scale_against_differences(scale, direction):
 @pytest.mark.parametrize("size", [1e-19, 1e-22, 1e-30, 1e-38, 1e-41])
 @pytest.mark.parametrize("per_row", [False, True])
 def test_a_short_w_moves_as_its_direction_says(variant, size, per_row):
-    """A w may have a square that is 0 in float32, or be subnormal, with its rounding as the only error."""
+    """The vectors w are one whose square is 0 in float32, and a subnormal one, whose rounding is the only error."""
     x, params, *weights = problem(4, 1.0, 30, 30)
     params[:, :4] *= np.float32(size)
     if not per_row:
@@ -133,7 +135,7 @@ def test_a_short_w_moves_as_its_direction_says(variant, size, per_row):
         got = vector_cases.call(variant, name, x, given)
         for one, other in zip(got, want, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
-    if size >= 1e-30:  # the gradient by w is as large as 1 / w: of a shorter w it overflows
+    if size >= 1e-30:  # the gradient by w is as large as 1 / w: that of a shorter w overflows
         backward = backward_of(variant, "inverse")
         arrays = x, params, *weights
         check_near(backward(*arrays), arrays, backward)
@@ -145,7 +147,8 @@ def test_a_fit_standardises_data_of_any_scale(scale):
     train = hr.MAF(2, dtype="float64")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", "fit: no epoch of")  # one epoch, of rows with little to learn
+        # The fit has one epoch, of rows from which little can be learned.
+        warnings.filterwarnings("ignore", "fit: no epoch of")
         train.fit(z * scale, epochs=1, progress=False)
     plain = hr.MAF(2, dtype="float64")
     plain.fit(z, epochs=1, progress=False)

@@ -1,4 +1,4 @@
-"""Planar and radial transforms against the reference: alone, in chains, with context; their parameters and fits."""
+"""Planar and radial transforms against the reference: alone, in chains and with context; their parameters and fits."""
 
 import copy
 
@@ -50,11 +50,12 @@ def test_positive_numbers_are_one_at_zero_and_never_below_their_least():
 def test_hand_worked_rows():
     w, u, b = np.array([2.0, 0.0]), np.array([0.0, 3.0]), np.array([0.5])
     planar = reference.Planar(np.concatenate([w, u, b]))
-    x, log_det = planar.forward(np.array([[1.0, 1.0]]))  # u is orthogonal to w: it is not moved, and keeps volumes
+    # U is orthogonal to w, so that u is unchanged and the map keeps volumes.
+    x, log_det = planar.forward(np.array([[1.0, 1.0]]))
     np.testing.assert_allclose(x, [[1.0, 1.0 + 3.0 * np.tanh(2.5)]])
     np.testing.assert_allclose(log_det, [0.0], atol=1e-15)
-    radial = reference.Radial(np.array([1.0, 0.0, 0.0, 50.0]))  # alpha 1, beta nearly 50
-    x, log_det = radial.forward(np.array([[4.0, 4.0]]))  # at distance 5
+    radial = reference.Radial(np.array([1.0, 0.0, 0.0, 50.0]))  # alpha is 1, and beta nearly 50
+    x, log_det = radial.forward(np.array([[4.0, 4.0]]))  # the row is at distance 5
     beta = reference.positive(50.0) - 1.0
     np.testing.assert_allclose(x, [[4.0 + beta * 3.0 / 6.0, 4.0 + beta * 4.0 / 6.0]])
     np.testing.assert_allclose(log_det, [np.log((1.0 + beta / 6.0) * (1.0 + beta / 6.0 - 5.0 * beta / 36.0))])
@@ -65,7 +66,8 @@ def test_hand_worked_rows():
 
 @every_core(
     variant=vector_cases.VARIANTS,
-    features={"cpu": [*range(1, 10), 15, 16, 17, 31, 32, 33, 40], "device": [1, 2, 7]},  # around vectors
+    # Numbers of features around the sizes of vectors.
+    features={"cpu": [*range(1, 10), 15, 16, 17, 31, 32, 33, 40], "device": [1, 2, 7]},
     dtype=cases.DTYPES,
 )
 def test_both_directions_match_the_reference(core, variant, features, dtype):
@@ -116,7 +118,7 @@ def test_log_det_is_the_jacobian(variant, features):
 @every_variant
 @pytest.mark.parametrize("features", [1, 2, 5, 16])
 def test_the_residual_of_an_inverse_is_at_rounding(variant, features, dtype):
-    """Forward of inverse returns the row, within the rounding of the intermediate value."""
+    """The forward map of the inverse returns the row, up to the rounding of the intermediate value."""
     for key in range(10):
         library, judge = vector_cases.pair(variant, features, dtype, key)
         x = rows_of(features, 200, dtype)
@@ -232,7 +234,7 @@ def test_representations_have_the_settings():
 
 @every_map
 def test_decay_spares_parameters_and_takes_the_matrices_of_networks(map, dtype):
-    """Only matrices decay: a direction, a center or a bias may have to be large."""
+    """Weight decay reaches only matrices, because a direction, a center or a bias may have to be large."""
     flow = vector_cases.FLOWS[map](3, transforms=2, dtype=dtype)
     kept = cases.randomise(flow).parameters
     hr.Adam(flow, learning_rate=0.1, weight_decay=1.0).step(np.zeros_like(kept))
@@ -256,7 +258,8 @@ def chain(variant, features, dtype, n=CHAIN):
 @every_variant
 @pytest.mark.parametrize("features", [1, 2, 6, 16])
 def test_a_chain_is_its_transforms_one_after_the_other(variant, features, dtype):
-    """A run of many in one step, determinants multiplied, against a call for each."""
+    """A run of many transforms in one step, whose determinants are multiplied, agrees with a call for each
+    transform."""
     transforms, _ = chain(variant, features, dtype)
     flow = hr.Flow(transforms)
     for n in (1, 8, 49, 200):
@@ -362,12 +365,12 @@ def test_a_product_of_determinants_that_overflows_is_right(variant, sizes, dtype
         else:
             w = cases.rng("middle", i).integers(-3, 4, features) + 0.5
             params = np.concatenate([w, raw * w / (w @ w), [0.0]])
-            raw = float(params[:features] @ params[features:-1].astype(dtype))  # after rounding
-            slope = vector_cases.VARIANTS[variant][1].get("negative_slope", 1.0)  # at 0
+            raw = float(params[:features] @ params[features:-1].astype(dtype))  # w.u after rounding
+            slope = vector_cases.VARIANTS[variant][1].get("negative_slope", 1.0)  # the slope at 0
             want += np.log1p(slope * reference.excess(raw))
         transforms.append(vector_cases.transform(variant, params.astype(dtype)))
     flow, middle = hr.Flow(transforms), np.zeros((60, features), dtype)
-    # e^710 overflows float64; a leaky ReLU makes no determinant below 1 - negative_slope.
+    # The product is above e^710, which overflows float64; a leaky ReLU makes no determinant below 1 - negative_slope.
     assert abs(want) > 800.0 or (variant == "planar with leaky ReLU" and sizes[0] < 0.0)
     for verb, sign in ((flow.to_data, 1.0), (flow.to_latent, -1.0)):
         value, log_det = verb(middle)
@@ -409,10 +412,10 @@ PLANTED = {
 
 @pytest.mark.parametrize("map", PLANTED)
 def test_a_fit_recovers_a_planted_density(map):
-    """The fit is by likelihood, which takes inverses: held-out rows are as likely as under the flow that made them.
+    """A fit by likelihood, which takes inverses, makes held-out rows as likely as the flow that drew them does.
 
-    With 10000 rows the loss is some 5e-5 nats for each parameter. Not every start leads there, so the best of
-    three in training counts.
+    With 10000 rows the loss is some 5e-5 nats for each parameter. Because some starts lead to other optima, the best of
+    three fits in training counts.
     """
     planted = hr.Flow([vector_cases.transform(map, params) for params in PLANTED[map]])
     x, held_out = planted.sample(10_000, seed=1), planted.sample(10_000, seed=2)

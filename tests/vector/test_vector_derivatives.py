@@ -12,9 +12,10 @@ from cores import every_core
 
 every_variant = pytest.mark.parametrize("variant", vector_cases.VARIANTS)
 every_verb = pytest.mark.parametrize("verb", gradients.TRANSFORM_VERBS)
-SIZES = (0, 1, 7, 8, 95, 96, 97, 191, 192, 193, 400)  # around tiles of rows and around what is summed in one go
+# Numbers of rows around tiles, and around the rows that are summed at once.
+SIZES = (0, 1, 7, 8, 95, 96, 97, 191, 192, 193, 400)
 
-# Third derivatives of an inverse near its steepest place reach thousands: 1e-5 allow for them.
+# A tolerance for third derivatives of an inverse near its steepest point, which reach thousands.
 STEEP = 1e-5
 
 
@@ -55,7 +56,8 @@ def test_networks_of_the_context(core, variant, verb, features, context):
 @every_variant
 @every_verb
 def test_every_batch_size(variant, verb):
-    """The differences of the largest batch serve all: a row's gradient is its own, and a parameter's is a sum."""
+    """Differences of the largest batch serve all sizes: a row's gradient depends on that row alone, and a parameter's
+    gradient is a sum over rows."""
     subject = subject_of(variant, 4, "sizes")
     given = cases.rows(max(SIZES), 4, "float64")
     weights = gradients.cotangents(verb, max(SIZES), 4)
@@ -99,7 +101,7 @@ def test_an_inverse_has_the_gradients_of_the_other_direction(variant, dtype):
 
 
 def chained(kinds):
-    """Runs of transforms, separated by others."""
+    """A flow of runs of transforms, with other transforms between the runs."""
     order, mean, std = [2, 0, 3, 1], np.linspace(-1.0, 1.0, 4), np.linspace(0.5, 2.0, 4)
     made = [subject_of(kind, 4, "chained", i) for i, kind in enumerate(kinds)]
     return gradients.chain(
@@ -127,7 +129,8 @@ CHAINS = {
 @pytest.mark.parametrize("kind", CHAINS)
 @pytest.mark.parametrize("verb", gradients.FLOW_VERBS)
 def test_chains(kind, verb):
-    """Each parameter by itself in the chain with both maps; `test_each_parameter_by_itself` takes each map alone."""
+    """Each parameter is moved by itself in the chain with both maps; `test_each_parameter_by_itself` takes each map
+    alone."""
     subject = chained(CHAINS[kind])
     given = cases.rows(9, 4, "float64")
     gradients.check(subject, verb, given, number_by_number=kind == "planar and radial", least=100.0)
@@ -151,12 +154,12 @@ def test_the_likelihood_of_a_chain(kind, dtype):
 @every_verb
 @pytest.mark.parametrize("scale", [1e-10, 1e-3, 0.0])
 def test_a_very_short_w(verb, scale):
-    """Where w is 0 only u and b act; u is moved along the direction of w of any length."""
+    """For w = 0 only u and b act; u is moved along the direction of w, whatever the length of w."""
     params = vector_cases.raw("planar", 3, "float64")
     params[:3] *= scale
     subject = gradients.vector("planar", params)
     given = cases.rows(9, 3, "float64")
-    if scale:  # differences by w itself would have to be as short
+    if scale:  # differences by w itself would need an equally short step
         library, judge = subject.library, subject.judge(subject.arrays)
         weights = gradients.cotangents(verb, 9, 3)
         got = getattr(library, verb)(given, *weights)
@@ -178,7 +181,7 @@ def test_w_u_at_its_bound_and_far_from_it(verb, along):
     w, b = cases.rng("bound").standard_normal(3), np.array([0.4])
     params = np.concatenate([w, along * w / (w @ w) + cases.rng("across").standard_normal(3), b])
     given = cases.rows(9, 3, "float64")
-    # Where h is steep and the slope 1e-3, third derivatives of the inverse reach 1e9.
+    # Where h is steep and the slope is 1e-3, third derivatives of the inverse reach 1e9.
     mild = {"forward_vjp": 10.0, "inverse_vjp": 1e4 if along < 0.0 else 100.0}[verb] * max(1.0, abs(along) / 10.0)
     gradients.check(gradients.vector("planar", params), verb, given, number_by_number=True, least=mild, step=1e-7)
 
@@ -195,7 +198,7 @@ def test_alpha_and_beta_at_their_bounds(verb, alpha, beta):
 @every_verb
 @pytest.mark.parametrize("per_row", [False, True])
 def test_at_the_center_a_radial_transform_has_a_finite_gradient(verb, per_row, dtype):
-    """The value is smooth there; the log-determinant has a cone's tip, whose slopes have mean zero."""
+    """At the center the value is smooth; the log-determinant has the tip of a cone, whose slopes have mean zero."""
     params = np.array([0.25, -0.5, 0.0, 2.0], dtype)
     library = vector_cases.transform("radial", params)
     given = np.tile(params[:2], (9, 1))
@@ -216,7 +219,8 @@ def test_at_the_center_a_radial_transform_has_a_finite_gradient(verb, per_row, d
 @every_verb
 @pytest.mark.parametrize("size", [1e6, 1e30])
 def test_rows_far_away(variant, verb, size):
-    """Far out tanh is constant, a radial map the identity, a leaky ReLU a line: errors of gradients are those at 10."""
+    """Far from the origin tanh is constant, a radial map the identity, and a leaky ReLU a line: gradients have the
+    errors of rows at 10."""
     params = vector_cases.raw(vector_cases.VARIANTS[variant][0], 4, "float32")
     library = vector_cases.transform(variant, params)
     rows = cases.rows(30, 4, "float64")

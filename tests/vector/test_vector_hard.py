@@ -16,7 +16,8 @@ every_variant = pytest.mark.parametrize("variant", vector_cases.VARIANTS)
 
 
 def _planar(w=1.0, u=1.0, along=None, b=0.3):
-    """Random w and u times these numbers; with ``along``, a part of u along w that makes w.u about that."""
+    """Parameters with random w and u times these factors; with ``along``, u gets a part along w that makes w.u about
+    that value."""
     ws, us = cases.rng("hard planar").standard_normal((2, FEATURES))
     us = u * us if along is None else along * ws / (ws @ ws) + u * us
     return np.concatenate([w * ws, us, [b]])
@@ -26,7 +27,7 @@ def _radial(alpha, beta):
     return np.concatenate([cases.rng("hard radial").standard_normal(FEATURES), [alpha, beta]])
 
 
-TINY = (0.0, 1e-42, 1e-30, 1e-10)  # the second is subnormal in float32
+TINY = (0.0, 1e-42, 1e-30, 1e-10)  # the second value is subnormal in float32
 PLANAR_PARAMS = {
     **{f"w of {w:g}": _planar(w=w) for w in TINY},
     **{f"u of {u:g}": _planar(u=u) for u in (*TINY, 1e4)},
@@ -48,14 +49,14 @@ def params_of(variant, name, dtype):
 
 
 def rows_of(params, dtype):
-    """Ordinary rows, small and large ones, the origin, a radial center and rows near it."""
+    """Ordinary rows, small and large ones, the origin, a radial center and rows near the center."""
     ordinary, center = cases.rows(40, FEATURES, dtype), params[:FEATURES]
     near = [center + distance * ordinary[0] for distance in (0.0, 1e-30, 1e-6, 1e-3)]
     return np.concatenate([ordinary, 1e-3 * ordinary[:5], 1e6 * ordinary[:5], 0.0 * ordinary[:1], near]).astype(dtype)
 
 
 def condition_of_u(params):
-    """The condition of u after it was moved, by u: most of a large u that points against w cancels."""
+    """The condition number of the moved u with respect to u: most of a large u that points against w cancels."""
     w, u = params[:FEATURES].astype(float)[None], params[FEATURES:-1].astype(float)[None]
     moved = np.linalg.norm(reference.planar.moved_u(w, u)[0])
     return np.linalg.norm(u) / moved if moved > 0.0 else 1.0
@@ -72,7 +73,7 @@ def ops_of(variant, per_row):
 
 @pairwise(variant__name=CASES, per_row=[False, True], dtype=cases.DTYPES)
 def test_edges_of_the_parameters(variant, name, per_row, dtype):
-    """Values are right to the rounding of rows and of raw parameters, log-determinants to that of rows."""
+    """Values are right up to the rounding of rows and of raw parameters, and log-determinants up to that of rows."""
     params = params_of(variant, name, dtype)
     judge, rows = vector_cases.judge(variant, params), rows_of(params, dtype)
     condition = condition_of_u(params) if variant in PLANAR else 1.0
@@ -87,9 +88,10 @@ def test_edges_of_the_parameters(variant, name, per_row, dtype):
 @pytest.mark.parametrize("along", [-5.0, -30.0, -1e4])
 @pytest.mark.parametrize("per_row", [False, True])
 def test_at_the_bound_a_planar_map_agrees_with_its_determinant(along, per_row, dtype):
-    """Near w.z + b = 0 the map shrinks along w by 1e-3, because nearly all of u was removed.
+    """Near w.z + b = 0 the map shrinks along w by 1e-3, because nearly all of u along w is removed.
 
-    tanh departs from its tangent by a third of the square of a step, and 1 - 0.999 leaves roundings of one.
+    The nonlinearity tanh departs from its tangent by a third of the square of a step, and 1 - 0.999 has roundings of
+    one.
     """
     params, step = _planar(along=along, b=0.0).astype(dtype), 2.0**-10
     w = params[:FEATURES].astype(float)

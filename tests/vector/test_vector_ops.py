@@ -1,4 +1,4 @@
-"""Planar and radial maps of ``headrace.ops``, with parameters of the caller."""
+"""Planar and radial maps of ``headrace.ops``, with parameters that the caller passes."""
 
 from functools import partial
 
@@ -16,7 +16,8 @@ from vector_cases import batch, call
 
 DIRECTIONS = ("forward", "inverse")
 SHAPES = [(0, 3), (1, 1), (1, 7), (5, 17), (9, 8), (63, 2), (64, 5), (65, 5), (200, 9), (1100, 4)]
-# Tiles that end within a block; with the long ones, one to thirty-two lanes a row, and rows beyond shared memory.
+# Shapes whose tiles end within a block; with those of LONG, one to thirty-two lanes take a row, and some rows do not
+# fit shared memory.
 OF_DEVICES = [(0, 3), (1, 1), (1, 7), (5, 17), (31, 3), (64, 5), (300, 2), (65, 33), (40, 100)]
 LONG = [(9, 300), (5, 1100), (6, 7000)]
 every_variant = pytest.mark.parametrize("variant", vector_cases.VARIANTS)
@@ -39,7 +40,7 @@ def test_long_rows_match_the_reference(core, variant, direction, shape, per_row,
     got = call(variant, direction, values, params)
     want = getattr(vector_cases.judge(variant, params), direction)(values)
     cases.assert_close(got[0], want[0], magnitude=10.0, depth=2)
-    # A radial map's determinant is a power of one value, rounded once.
+    # The determinant of a radial map is a power of one value, which is rounded once.
     cases.assert_close(got[1], want[1], magnitude=shape[1] if variant == "radial" else 1.0, depth=1)
 
 
@@ -125,7 +126,7 @@ def test_results_have_the_same_bits_for_any_threads(variant, direction, per_row,
             cases.assert_same_bits(got, want)
 
 
-@pytest.mark.optimised  # otherwise multiply-adds differ
+@pytest.mark.optimised  # in other builds, multiply-adds differ
 @every_variant
 @every_direction
 @per_row_or_not
@@ -144,7 +145,7 @@ def test_out_receives_the_same_bits(variant, direction, shape, per_row, dtype):
     values, params, *cotangents = batch(variant, *shape, dtype, per_row=per_row)
     want = call(variant, direction, values, params)
     for result in (np.full_like(values, 7), values.copy()):
-        given = values if (result == 7).any() else result  # in place
+        given = values if (result == 7).any() else result  # the output is the input
         out = result, np.full(shape[0], 7, dtype)
         got = call(variant, direction, given, params, out=out)
         assert got is out
@@ -188,7 +189,7 @@ def test_arrays_of_every_framework(variant, framework, dtype):
 
 
 def strict_errors(variant):
-    """Name -> (arguments that replace good ones, the message)."""
+    """The errors by name: (arguments that replace valid ones, the message)."""
     values, params, grad_value, grad_log_det = batch(variant, 4, 3, "float32", per_row=True)
     names = ("value", "params", "grad_value", "grad_log_det")
     arrays = dict(zip(names, (values, params, grad_value, grad_log_det), strict=True))

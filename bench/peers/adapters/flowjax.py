@@ -12,14 +12,15 @@ DISTRIBUTIONS = ("flowjax", "jax", "jaxlib", "equinox", "optax")
 
 
 def setup(threads: int, device: str) -> None:
-    """Import the library; its threads come from the environment of the process. On a device in full precision."""
+    """Import the library; its threads come from the environment of the process. Products on a device have full
+    precision."""
     import flowjax.flows  # noqa: F401
 
     setup_jax(device)
 
 
 def setup_jax(device: str) -> None:
-    """JAX on the device alone, or the reason why not."""
+    """Let JAX use the device alone, or raise an error with the reason why it cannot."""
     import jax
 
     jax.config.update("jax_enable_x64", False)
@@ -35,9 +36,10 @@ def setup_jax(device: str) -> None:
 
 
 def build(workload: Workload, device: str) -> Model:
-    """Calls are compiled for their number of rows; for density and samples, masks are multiplied in once.
+    """Build the flow; calls are compiled for their number of rows, and masks are multiplied in once for density and
+    samples.
 
-    The library counts inner knots, one less than bins, and learns the slopes at the ends of a spline too.
+    The library counts inner knots, one less than bins, and also learns the slopes at the ends of a spline.
     """
     import equinox
     import jax
@@ -98,7 +100,7 @@ def build(workload: Workload, device: str) -> Model:
 
 
 def _planar(workload: Workload) -> Model:
-    """The library's planar transforms scanned over, as its `planar_flow` does, without the permutations."""
+    """The library's planar transforms in a scan, as in its `planar_flow`, without the permutations."""
     import equinox
     import jax
     import jax.numpy as jnp
@@ -144,7 +146,7 @@ def _negative_log_likelihood(flow: Any, x: Any) -> Any:
 
 
 class Training:
-    """The weights of a flow while they are trained, as the library's own loop does it: optax, one compiled step."""
+    """The weights of a flow during training, in the way of the library's loop: optax, one compiled step."""
 
     def __init__(self, flow: Any, loss: Callable[[Any, Any], Any] = _negative_log_likelihood) -> None:
         self.loss = loss
@@ -159,7 +161,7 @@ class Training:
         self.compiled: dict[int, Any] = {}
 
     def compile(self, x: Any) -> None:
-        """Compile a step for the number of rows; the old weights' memory is given to the new ones."""
+        """Compile a step for the number of rows, in which the new weights take the memory of the old ones."""
         import equinox
         import jax
         import paramax
@@ -177,7 +179,7 @@ class Training:
             self.compiled[len(x)] = lowered.compile()
 
     def step(self, x: Any) -> Any:
-        """One step on the rows; returns the loss before it."""
+        """Take one step on the rows; return the loss before it."""
         import jax
 
         self.weights, self.state, loss = self.compiled[len(x)](self.weights, self.state, x)
@@ -188,7 +190,7 @@ class Training:
 def adam() -> tuple[Callable[[Any], Any], Callable[[Any, Any, Any], tuple[Any, Any]]]:
     """Adam as two functions: weights -> state, and (weights, state, gradient) -> (weights, state).
 
-    From optax, which the library depends on; written out where it is missing.
+    The functions are optax's, on which the library depends, or written out where optax is missing.
     """
     import jax
     import jax.numpy as jnp

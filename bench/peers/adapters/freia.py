@@ -20,7 +20,8 @@ def setup(threads: int, device: str) -> None:
 
 
 def build(workload: Workload, device: str) -> Model:
-    """A block transforms both halves, one after the other, so half as many blocks as couplings; no permutations."""
+    """Build the flow; a block transforms both halves in turn, so that there are half as many blocks as couplings; no
+    permutations."""
     if workload.family != "realnvp":
         raise UnsupportedError("no masked autoregressive transform, no spline")
     if workload.transforms % 2:

@@ -1,4 +1,4 @@
-"""headrace itself, through its public interface."""
+"""The library headrace itself, through its public interface."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def stopwatch(device: str) -> Stopwatch | None:
 
 
 def build(workload: Workload, device: str, matmul: str = "exact") -> Model:
-    """The named flow with random weights; every call of `sample` draws from a new seed."""
+    """The named flow with random weights; every call of `sample` takes a new seed."""
     in_bf16 = matmul.startswith("bf16")
     if matmul != "exact" and ((device == "cpu") != in_bf16 or not workload.hidden):
         raise UnsupportedError(f"{matmul} is for networks on {'the CPU' if in_bf16 else 'a CUDA device'}")
@@ -63,7 +63,7 @@ def network_flow(workload: Workload) -> Any:
         options.update(coupling=workload.family in COUPLINGS, bins=BINS, bound=BOUND)
         flow = hr.NSF(workload.features, **options)
     else:
-        options["last_activation"] = "relu"  # as the others have it
+        options["last_activation"] = "relu"  # the activation that the other libraries have
         if workload.family == "maf_residual":
             options.update(residual=True, last_activation="identity")
         family = {"iaf": hr.IAF, "realnvp": hr.RealNVP}.get(workload.family, hr.MAF)
@@ -90,7 +90,7 @@ def native(device: str) -> dict[str, Callable[[Any], Any]]:
 
 
 def _coupling_map(workload: Workload, device: str) -> Model:
-    """The affine map of `ops`, parameters of its own for every element, into memory that is there."""
+    """The affine map of `ops` with parameters for every element, which writes to existing memory."""
     import numpy as np
 
     import headrace as hr
@@ -109,7 +109,7 @@ def _coupling_map(workload: Workload, device: str) -> Model:
 
 
 def _dual_ascent(workload: Workload, device: str) -> Model:
-    """A finished flow of small steps."""
+    """The model of a finished dual ascent with small steps."""
     flow = placed(ascent_chain(workload.features, workload.transforms), device)
     return Model(flow.log_prob, flow.sample, forward=flow.to_data, inverse=flow.to_latent, **native(device))
 
@@ -128,7 +128,7 @@ def _wavenet(workload: Workload, device: str) -> Model:
 
 
 def _ascent(workload: Workload, device: str) -> Model:
-    """A step of the points, again and again on the same ones; or a fit by the notes, kinks along random rotations."""
+    """A step of the points, repeated on the same points; or a fit by the notes, kinks along random rotations."""
     import numpy as np
 
     import headrace as hr
@@ -156,7 +156,7 @@ def _no_density(_argument: Any) -> Any:
 
 
 def a_step(rng: Any, features: int, block: int | None = None) -> tuple[Any, ...]:
-    """Arguments of `Points.step`: small maps and a rotation, so that rows stay where they are over many repeats."""
+    """The arguments of `Points.step`: small maps and a rotation, so that rows hardly move over many repeats."""
     import numpy as np
 
     import headrace as hr
@@ -169,7 +169,7 @@ def a_step(rng: Any, features: int, block: int | None = None) -> tuple[Any, ...]
 
 
 def ascent_chain(features: int, steps: int) -> Any:
-    """A flow of so many maps of dual ascent and rotations, all near the identity."""
+    """A flow of this number of maps of dual ascent and rotations, all near the identity."""
     import numpy as np
 
     import headrace as hr
@@ -183,7 +183,7 @@ def ascent_chain(features: int, steps: int) -> Any:
 
 
 def _vector_flow(workload: Workload, device: str) -> Model:
-    """Planar or radial transforms, far from the identity, so that an inverse has something to solve."""
+    """A flow of planar or radial transforms far from the identity, so that an inverse has something to solve."""
     import numpy as np
 
     import headrace as hr
@@ -213,7 +213,7 @@ def _vector_flow(workload: Workload, device: str) -> Model:
 
 
 def _optimiser_step(flow: Any) -> Callable[[Any], float]:
-    """One step of Adam; returns the loss before it."""
+    """A function that takes one step of Adam and returns the loss before it."""
     import headrace as hr
 
     adam = hr.Adam(flow, learning_rate=LEARNING_RATE)
@@ -227,7 +227,8 @@ def _optimiser_step(flow: Any) -> Callable[[Any], float]:
 
 
 def fma_peak(seconds: float) -> float | None:
-    """Measured GFLOP/s of multiply-add instructions on one thread (float32), None where the build has no such call."""
+    """The measured GFLOP/s of multiply-add instructions on one thread (float32); None where the build has no such
+    call."""
     try:
         from headrace._core import cpu
 
@@ -237,7 +238,7 @@ def fma_peak(seconds: float) -> float | None:
 
 
 def facts() -> dict:
-    """The library's description of itself."""
+    """The facts that the library reports about itself."""
     import headrace
 
     return dict(headrace.info())

@@ -1,4 +1,5 @@
-"""headrace inside of JAX: flows of `headrace.jax`, compiled ahead of the first call, as flowjax's are."""
+"""headrace inside of JAX: flows of `headrace.jax`, which are compiled ahead of the first call, like those of
+flowjax."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ DISTRIBUTIONS = ("headrace", "jax", "jaxlib", "optax")
 
 
 def setup(threads: int, device: str) -> None:
-    """Import both; an ImportError has the reason where JAX or headrace cannot compute there."""
+    """Import both libraries; an ImportError has the reason where JAX or headrace cannot compute on the device."""
     import headrace
 
     headrace.set_num_threads(threads)
@@ -27,7 +28,7 @@ def setup(threads: int, device: str) -> None:
 
 
 def build(workload: Workload, device: str) -> Model:
-    """The flow of headrace's own line; of training, the step that is compiled has optax's Adam in it."""
+    """The flow of headrace's adapter; the compiled step of training has optax's Adam in it."""
     if workload.family in (*KERNELS, *VECTORS):
         raise UnsupportedError("of headrace inside of JAX, networks alone are measured")
     import jax

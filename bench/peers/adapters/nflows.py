@@ -47,7 +47,7 @@ def build(workload: Workload, device: str) -> Model:
         return transforms.PiecewiseRationalQuadraticCouplingTransform(mask, conditioner, **spline)
 
     def masked() -> transforms.Transform:
-        residual = workload.family == "maf_residual"  # then a first layer comes before the blocks
+        residual = workload.family == "maf_residual"  # a residual network has a first layer before its blocks
         sizes = {
             "features": workload.features,
             "hidden_features": equal_width(workload.hidden),

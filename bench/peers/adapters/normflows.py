@@ -21,9 +21,9 @@ def setup(threads: int, device: str) -> None:
 def build(workload: Workload, device: str) -> Model:
     """Transforms run from latent to data.
 
-    The library's masked transforms are parallel from latent to data, which makes an IAF; `Reverse` makes the MAF of
-    it. Splines are those under the library's wrappers, which know residual networks only; `Reverse` gives the density
-    the direction that needs no root, as the wrappers do.
+    The library's masked transforms are parallel from latent to data, which makes an IAF; `Reverse` makes a MAF from it.
+    Splines are the functions under the library's wrappers, because the wrappers support only residual networks;
+    `Reverse` gives the density the direction that needs no root, as the wrappers do.
     """
     import normflows as nf
 
@@ -39,7 +39,7 @@ def build(workload: Workload, device: str) -> Model:
         if workload.family == "realnvp":
             if features % 2:
                 raise UnsupportedError("couplings need an even number of features")
-            # The network's outputs are shifts and log-scales of the second half, interleaved.
+            # The outputs of the network are shifts and log-scales of the second half, interleaved.
             network = nf.nets.MLP([features // 2, *workload.hidden, features], init_zeros=False)
             chain.append(nf.flows.AffineCouplingBlock(network))
         else:

@@ -11,7 +11,7 @@ from bench.workloads import LEARNING_RATE, Workload
 
 
 def setup(threads: int, device: str) -> None:
-    """Import torch and set its threads; on a device, products in full float32 precision."""
+    """Import torch and set its threads; products on a device have full float32 precision."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -41,8 +41,8 @@ def model(
     passes: int,
     **options: Any,
 ) -> Model:
-    """The model of a module that is in its place: to be trained, or in evaluation mode and called without any gradient
-    bookkeeping.
+    """The model of a module that is on its device: to be trained, or in evaluation mode and called without recording
+    gradients.
     """
     import torch
 
@@ -62,7 +62,7 @@ def model(
 
 
 def vector_model(device: str, transforms: Sequence[Any]) -> Model:
-    """The model of transforms from latent to data, each ``z -> (value, log_det)``, that have no way back."""
+    """The model of transforms from latent to data, each ``z -> (value, log_det)``, that have no inverse."""
     import torch
 
     module = torch.nn.ModuleList(transforms).to(place(device))
@@ -99,7 +99,7 @@ def _no_inverse(_argument: Any) -> Any:
 
 
 def optimiser_step(module: Any, log_prob: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """One step of torch's own Adam; returns the loss before it."""
+    """A function that takes one step of torch's Adam and returns the loss before it."""
     import torch
 
     module.train()

@@ -17,7 +17,7 @@ def setup(threads: int, device: str) -> None:
 
 
 def build(workload: Workload, device: str, compiled: bool = False, autocast: bool = False) -> Model:
-    """MAF, RealNVP and NSF as the library gives them; IAF is the MAF with its transform inverted.
+    """The library's MAF, RealNVP and NSF; IAF is the MAF with its transform inverted.
 
     A spline flow of couplings is the RealNVP with the map of the NSF: it takes about half the time of
     ``NSF(passes=2)``, whose networks see and make all coordinates, under masks. The bound of the library's splines is
@@ -52,7 +52,7 @@ def build(workload: Workload, device: str, compiled: bool = False, autocast: boo
         raise UnsupportedError(f"only {' and '.join(verbs)}, in parallel, {'are' if autocast else 'is'} compiled")
     import torch
 
-    torch._dynamo.reset()  # after eight compilations of one function torch silently runs it eagerly
+    torch._dynamo.reset()  # after eight compilations of one function torch runs it eagerly without a warning
 
     def density(x: torch.Tensor) -> torch.Tensor:
         with torch.autocast(torch_models.place(device), dtype=torch.bfloat16, enabled=autocast):

@@ -1,1 +1,1 @@
-"""A student of speech, teacher and student given the same envelope and pitch."""
+"""A student of speech, whose teacher and student are given the spectral envelope and the pitch."""

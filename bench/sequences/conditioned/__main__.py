@@ -3,14 +3,14 @@
     OMP_NUM_THREADS=1 python -m bench.sequences.conditioned
     OMP_NUM_THREADS=1 python -m bench.sequences.conditioned --minutes 10 --steps 3000    # twenty minutes
 
-Voice and split are those of `bench.sequences.speech`. Each ten milliseconds have a frame: level and reflection
-coefficients of a linear prediction, and the pitch (`envelope`). Frames are covariates of both networks,
-and their filter turns a signal into its excitation, of which the networks are densities. The map is known from the
+The voice and its split are those of `bench.sequences.speech`. Each ten milliseconds have a frame: the level and the
+reflection coefficients of a linear prediction, and the pitch (`envelope`). Frames are covariates of both networks, and
+the frames' filter turns a signal into its excitation, of which the networks are densities. The map is known from the
 frames and invertible, so that divergences are those of signals. The teacher is fitted for `--minutes` minutes of the
 processor, and `hr.distill_sequences` makes a student with the spectra of the training files in `--steps` steps.
 
-Whole held-out files are drawn, each given its own frames, by the student, by the teacher, and of white noise through
-the frames' filter. Columns of the table:
+Whole held-out files are sampled, each given its own frames, by the student, by the teacher, and from white noise
+through the frames' filter. Columns of the table:
 
 | column | meaning |
 | --- | --- |
@@ -20,7 +20,7 @@ the frames' filter. Columns of the table:
 | nats | the teacher's log density of a sample of x / 32768 |
 | period | mean strength of the pitch in frames where that of the real signal is above 0.6 |
 
-Where the package cannot be fetched, a made process takes the voice's place.
+Where the package cannot be fetched, a simulated process replaces the voice.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ NOISE = 0.5 * math.log(2.0 * math.pi)
 
 @dataclass(frozen=True)
 class Spoken:
-    """A file: its values, frames and excitation."""
+    """A file of speech: its values, frames and excitation."""
 
     x: Floats
     frames: Floats
@@ -61,7 +61,7 @@ class Spoken:
 
     @classmethod
     def of(cls, values: NDArray[np.int16], rng: np.random.Generator) -> Spoken:
-        """Make it of integers, which get noise of their cells."""
+        """Make the object from integers, to which noise as wide as their cells is added."""
         x = values + rng.random(len(values)) - 0.5
         own = envelope.frames(x)
         e, level = envelope.excitation(x, own)
@@ -73,12 +73,13 @@ class Spoken:
         return envelope.columns(self.frames)
 
 
-Drawn = Callable[[Spoken, int], tuple[NDArray[Any], float]]  # an excitation, and its log density where it was drawn
+# A function that returns an excitation, and its log density where it was sampled.
+Drawn = Callable[[Spoken, int], tuple[NDArray[Any], float]]
 
 
 @dataclass
 class Row:
-    """A row of the table."""
+    """A row of the table, for one source of excitations."""
 
     kl: float
     error: float
@@ -96,7 +97,7 @@ class Row:
 
 
 def judged(teacher: hr.SequenceFlow, files: Sequence[Spoken], drawn: Drawn | None) -> Row:
-    """The row of a source of excitations; of the real ones without."""
+    """The row of the table for a source of excitations, or for the real excitations if there is no source."""
     kl, steps, nats, level, strength = [], [], [], [], []
     apart = total = 0.0
     magnitudes = Magnitudes(WINDOW)
@@ -132,7 +133,7 @@ def judged(teacher: hr.SequenceFlow, files: Sequence[Spoken], drawn: Drawn | Non
 
 
 def by_student(student: hr.SequenceFlow) -> Drawn:
-    """Excitations of a student, with its log density from its own noise."""
+    """A source of a student's excitations, with the student's log density from its noise."""
 
     def drawn(one: Spoken, i: int) -> tuple[NDArray[Any], float]:
         z = np.random.default_rng([1, i]).standard_normal((1, len(one.e), 1)).astype(np.float32)
@@ -144,7 +145,7 @@ def by_student(student: hr.SequenceFlow) -> Drawn:
 
 
 def by_teacher(teacher: hr.SequenceFlow) -> Drawn:
-    """The teacher's own samples; their divergence is 0."""
+    """A source of the teacher's samples, whose divergence is 0."""
 
     def drawn(one: Spoken, i: int) -> tuple[NDArray[Any], float]:
         e = teacher.sample(1, steps=len(one.e), covariates=one.covariates, seed=i)
@@ -154,13 +155,13 @@ def by_teacher(teacher: hr.SequenceFlow) -> Drawn:
 
 
 def white(one: Spoken, i: int) -> tuple[NDArray[Any], float]:
-    """White noise."""
+    """White noise, with its log density."""
     e = np.random.default_rng([2, i]).standard_normal((len(one.e), 1)).astype(np.float32)
     return e, float(-0.5 * np.square(e, dtype=np.float64).sum() - NOISE * len(e))
 
 
 def fitted(parts: dict[str, list[Spoken]], seconds: float, **options: Any) -> tuple[hr.WaveNet, hr.training.History]:
-    """The teacher after this many seconds of the processor."""
+    """The teacher, fitted for this many seconds of the processor, and its history."""
     teacher = hr.WaveNet(map="affine", base=hr.StandardNormal(1), prediction=0, **GIVEN, **options)
     clock.now = time.process_time  # the clock of budgets and schedules
     train, valid = parts["train"], parts["valid"]
@@ -177,7 +178,7 @@ def fitted(parts: dict[str, list[Spoken]], seconds: float, **options: Any) -> tu
 
 
 def rate(student: hr.SequenceFlow) -> float:
-    """Steps that it draws a second of the processor, of one sequence of a minute; the best of five."""
+    """The steps that a student draws in a processor second, of one sequence of a minute; the best of five runs."""
     steps = 480_000
     covariates = np.zeros((steps // envelope.HOP + 1, envelope.COLUMNS), np.float32)
     seconds = []

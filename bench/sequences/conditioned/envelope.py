@@ -1,10 +1,10 @@
-"""Spectral envelopes of signals frame by frame, and the filter that they stand for.
+"""Spectral envelopes of signals frame by frame, and the filter that a frame describes.
 
-A frame has the reflection coefficients and the residual's level of a linear prediction, solved from a window around it,
-and the pitch and its strength. Between frames reflections and the logarithm of the level are interpolated, so that the
-filter is stable at each step. Given the frames, the signal x and its excitation e determine each other step by step,
-e_t = (x_t - Σ a_i(t) x_{t-i}) / level(t): a triangular map whose log-derivative is -log level(t). So a divergence of
-two densities of excitations is that of the two densities of signals.
+A frame has the reflection coefficients and the residual's level of a linear prediction, solved from a window around the
+frame, and the pitch and its strength. Between frames the reflections and the logarithm of the level are interpolated,
+so that the filter is stable at each step. Given the frames, the signal x and its excitation e determine each other step
+by step, e_t = (x_t - Σ a_i(t) x_{t-i}) / level(t): a triangular map whose log-derivative is -log level(t). A divergence
+of two densities of excitations is therefore that of the two densities of signals.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-HOP, ORDER, WINDOW = 80, 12, 240  # of 8 kHz: 10 ms, and 30 ms
-PITCH_WINDOW, SHORTEST, LONGEST = 480, 20, 140  # steps of a period, 57 to 400 Hz
+HOP, ORDER, WINDOW = 80, 12, 240  # in samples at 8 kHz: 10 ms, the order, and 30 ms
+PITCH_WINDOW, SHORTEST, LONGEST = 480, 20, 140  # the window, and the range of periods in steps, which is 57 to 400 Hz
 COLUMNS = ORDER + 3
 NEARLY = 0.85
 NOISE = 1.0 / 12.0  # the variance of rounding, in steps of the integers
 
 
 def frames(x: NDArray[Any]) -> Floats:
-    """Frames of integers with noise of their cells, shape (frames, columns): log level, reflections, strength, log
+    """The frames of integers with noise of their cells, shape (frames, columns): log level, reflections, strength, log
     period.
     """
     n = len(x) // HOP + 1
@@ -36,7 +36,7 @@ def frames(x: NDArray[Any]) -> Floats:
     hann = np.hanning(PITCH_WINDOW)
     lags = np.correlate(hann, hann, "full")[PITCH_WINDOW - 1 :][: LONGEST + 1]
     periodic = (wide / lags)[:, SHORTEST:] / (wide[:, :1] / lags[0] + NOISE)
-    # The shortest of the periods that are nearly the best, because twice a period is one, too.
+    # The shortest of the nearly best periods is chosen, because twice a period is a period, too.
     best = periodic.max(axis=1)
     inner = periodic[:, 1:-1]
     peaks = (inner >= periodic[:, :-2]) & (inner >= periodic[:, 2:]) & (inner >= NEARLY * best[:, None])
@@ -46,7 +46,7 @@ def frames(x: NDArray[Any]) -> Floats:
 
 
 def columns(own: Floats) -> NDArray[np.float32]:
-    """Frames as covariates of a network, of about unit size."""
+    """The frames as covariates of a network, of about unit size."""
     level, reflections, strength, period = own[:, :1], own[:, 1:-2], own[:, -2:-1], own[:, -1:]
     scaled = [0.5 * (level - 3.0), np.arctanh(0.999 * reflections), 2.0 * strength - 1.0, 2.0 * (period - 4.0)]
     return np.concatenate(scaled, axis=1).astype(np.float32)
@@ -70,7 +70,7 @@ def signal(e: NDArray[Any], own: Floats) -> Floats:
 
 
 def _autocorrelation(x: NDArray[Any], n: int, window: int, most: int) -> Floats:
-    """Autocorrelations of windows `HOP` steps apart, shape (n, most + 1), for each step of a window."""
+    """The autocorrelations of windows `HOP` steps apart, shape (n, most + 1), divided by the window's length."""
     padded = np.concatenate([np.zeros(window // 2), x, np.zeros(window)])
     hann = np.hanning(window)
     parts = sliding_window_view(padded, window)[: n * HOP : HOP] * hann
@@ -80,7 +80,7 @@ def _autocorrelation(x: NDArray[Any], n: int, window: int, most: int) -> Floats:
 
 
 def _levinson(r: Floats) -> tuple[Floats, Floats]:
-    """Reflection coefficients and errors of predictions, for each row of autocorrelations."""
+    """The reflection coefficients and errors of predictions, for each row of autocorrelations."""
     n = len(r)
     a, k, error = np.zeros((n, 0)), np.zeros((n, ORDER)), r[:, 0].copy()
     for m in range(ORDER):
@@ -91,12 +91,12 @@ def _levinson(r: Floats) -> tuple[Floats, Floats]:
 
 
 def _longer(a: Floats, k: Floats) -> Floats:
-    """The coefficients of a prediction of one more step."""
+    """The coefficients of a prediction whose order is larger by one."""
     return np.concatenate([a - k[:, None] * a[:, ::-1], k[:, None]], axis=1)
 
 
 def _at_steps(own: Floats, steps: int) -> tuple[Floats, Floats]:
-    """The logarithm of the level (steps,), and the coefficients (steps, ORDER)."""
+    """The logarithm of the level (steps,), and the filter coefficients (steps, ORDER), at each step."""
     place = np.arange(steps) / HOP
     first = place.astype(int)
     share = (place - first)[:, None]

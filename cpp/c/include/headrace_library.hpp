@@ -1,5 +1,6 @@
 // headrace_library.hpp: the functions of headrace.h in C++20, with spans in place of pointers, exceptions in place of
-// codes, and handles that close themselves. A program links libheadrace; headrace.hpp needs no library, and is slower.
+// codes, and handles that close themselves. Programs link libheadrace; the header headrace.hpp needs no library, and is
+// slower.
 //
 //     const headrace::library::Flow<double> flow("density.safetensors");
 //     const std::vector<double> log_prob = flow.log_prob(rows);  // rows: a vector, an array or a span, row after row
@@ -21,7 +22,7 @@
 
 namespace headrace::library {
 
-// A code other than HEADRACE_OK, with the library's message.
+// An error with a code other than HEADRACE_OK and the message of the library.
 class Error : public std::runtime_error {
   public:
     explicit Error(int code) : std::runtime_error(headrace_message()), code_(static_cast<headrace_code>(code)) {}
@@ -69,11 +70,11 @@ struct Drawn {
 };
 template <class T>
 struct Gradient {
-    std::vector<T> log_prob, by_x, by_context;  // by_context: a row for each row of x
+    std::vector<T> log_prob, by_x, by_context;  // gradients by each row and by its context
 };
 
-// Sequences that proceed step by step; Flow::stream makes it. Steps are contiguous, the first sequence's before those
-// of the second. It must be used by one thread at a time, and may outlive its flow.
+// Sequences that proceed step by step; Flow::stream makes it. Arrays are contiguous: all steps of the first sequence,
+// then those of the second. A stream must be used by one thread at a time, and may outlive its flow.
 template <class T>
 class Stream {
   public:
@@ -83,7 +84,7 @@ class Stream {
     std::int64_t position() const { return headrace_stream_position(get()); }
     headrace_stream* get() const { return handle_.get(); }  // for functions of headrace.h
 
-    // Pushes new steps: returns their log densities given all steps before them, in nats.
+    // Appends the steps x to the past, and returns the log density of each, in nats, given all steps before it.
     std::vector<T> push(Values x) {
         std::vector<T> log_prob(static_cast<std::size_t>(detail::rows_in(x.size(), features_)));
         push_into(log_prob, x);
@@ -95,7 +96,7 @@ class Stream {
         detail::check(headrace_stream_push(get(), &steps, &result, nullptr));
     }
 
-    // Draws the next steps. With one seed all pulls of a stream are one sample.
+    // Draws the next steps. All pulls of a stream with one seed are one sample.
     std::vector<T> pull(std::size_t steps, std::uint64_t seed) {
         std::vector<T> x(rows() * steps * features_);
         pull_into(x, seed);
@@ -106,21 +107,21 @@ class Stream {
         detail::check(headrace_stream_pull(get(), seed, &result));
     }
 
-    // The next frames of covariates: of all sequences, or those of each one after another.
+    // Appends the next frames of covariates: one set for all sequences, or a set for each, sequence after sequence.
     void extend(std::size_t frames, Values covariates) {
         const headrace_input given = detail::input<T>(covariates, covariates_);
         detail::check(headrace_stream_extend(get(), static_cast<std::int64_t>(frames), &given));
     }
 
-    // n streams with the same past for each of these, which then proceed independently.
+    // n copies of each sequence of this stream, with its past, which then proceed independently.
     Stream copies(std::size_t n) const {
         headrace_stream* handle = nullptr;
         detail::check(headrace_stream_copies(get(), static_cast<std::int64_t>(n), &handle));
         return Stream(handle, features_, covariates_);
     }
 
-    // The past: together with the position all that another stream of the same flow and context needs to proceed from
-    // there.
+    // The state of each sequence after its past. A stream of the same flow and context needs only the state and the
+    // position to proceed from there.
     std::vector<T> state() const {
         const std::size_t n = static_cast<std::size_t>(headrace_stream_numbers(get()));
         std::vector<T> numbers(rows() * n);
@@ -148,9 +149,9 @@ class Stream {
     std::size_t features_, covariates_;
 };
 
-// T, float or double, is the type of rows and results: double for every file, float for files of float32. Rows are
-// contiguous. A context is one row for all rows, or one for each; empty for flows without a context. An object never
-// changes, so that any number of threads may use it at once.
+// A flow or an ensemble, read from a file. T is the type of rows and results: double for every file, float for files of
+// float32. Rows are contiguous. A context is one row for all rows, or one for each row; it is empty for flows without a
+// context. A Flow never changes, so that any number of threads may use it at once.
 template <class T>
 class Flow {
     static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "expected float or double");
@@ -163,7 +164,7 @@ class Flow {
         check(headrace_open(path.c_str(), &handle));
         handle_.reset(handle);
     }
-    explicit Flow(std::span<const std::byte> bytes) {  // the contents of a file
+    explicit Flow(std::span<const std::byte> bytes) {  // the bytes of a file
         headrace_flow* handle = nullptr;
         check(headrace_open_bytes(bytes.data(), bytes.size(), &handle));
         handle_.reset(handle);
@@ -176,7 +177,7 @@ class Flow {
     bool is_sequence() const { return headrace_is_sequence(get()) != 0; }
     const headrace_flow* get() const { return handle_.get(); }  // for functions of headrace.h
 
-    // For a flow of sequences: this number of sequences before their first step.
+    // Opens a stream of a flow of sequences: `rows` sequences before their first step.
     Stream<T> stream(std::size_t rows = 1, Values context = {}) const {
         headrace_stream* handle = nullptr;
         const headrace_input its = input(context, this->context());
@@ -218,7 +219,7 @@ class Flow {
         draw(output(x, features()), &densities, seed, context, first_row);
     }
 
-    // Data to latent, and latent to data.
+    // Maps data to latent values, and latent values to data, with log-determinants.
     Moved<T> to_latent(Values x, Values context = {}) const { return moved(headrace_to_latent, x, context); }
     Moved<T> to_data(Values z, Values context = {}) const { return moved(headrace_to_data, z, context); }
 

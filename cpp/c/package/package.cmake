@@ -1,5 +1,5 @@
-# Where libheadrace, its headers and what other builds find them by are installed: in the Python package, or where the
-# system has libraries. A build in place has them in python/headrace at once.
+# The folders into which libheadrace, its headers and the files for other builds are installed: in the Python package,
+# or in the system's folders. A build in place writes them directly to python/headrace.
 set(package_folder ${PROJECT_BINARY_DIR})
 if(HEADRACE_IN_PLACE)
   set(package_folder ${PROJECT_SOURCE_DIR}/python/headrace)
@@ -17,7 +17,7 @@ else()
   set(pc_folder ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 endif()
 if(HEADRACE_PYTHON AND NOT HEADRACE_SHARED_CORE)
-  # Nothing else links to it: a wheel would have the kernels twice.
+  # The library is left out, because no other target links to it, and a wheel would have the kernels twice.
   set_target_properties(headrace PROPERTIES EXCLUDE_FROM_ALL ON)
   return()
 endif()

@@ -14,7 +14,7 @@
 namespace headrace {
 namespace {
 
-// Indices sorted by key; equal keys keep their order.
+// Indices sorted by key, where equal keys keep their order.
 std::vector<int> sorted_places(const std::vector<int>& key) {
     std::vector<int> order(key.size());
     std::iota(order.begin(), order.end(), 0);
@@ -22,7 +22,7 @@ std::vector<int> sorted_places(const std::vector<int>& key) {
     return order;
 }
 
-// Few values are cleared by overlapping stores of fixed sizes, because a call takes longer than these.
+// Clears values; a few by overlapping stores of fixed sizes, because a call of memset would take longer.
 template <class T>
 void clear_values(T* values, uint32_t count) {
     if (count > 16) {
@@ -38,7 +38,7 @@ void clear_values(T* values, uint32_t count) {
     }
 }
 
-// Rows of bits, for reachability.
+// Rows of bits that show which coordinates a unit reaches.
 class BitRows {
   public:
     BitRows(size_t rows, size_t bits) : words_((bits + 63) / 64), data_(rows * words_) {}
@@ -53,8 +53,8 @@ class BitRows {
     std::vector<uint64_t> data_;
 };
 
-// Longest paths in "an active coordinate depends on another coordinate". Passive coordinates have level 1, and so have
-// active ones without dependencies.
+// Levels of coordinates: lengths of the longest paths of the relation "an active coordinate depends on another
+// coordinate". Passive coordinates, and active coordinates without dependencies, have level 1.
 std::vector<int> levels_of(const MaskedOptions& o, const BitRows& reach, int n_params) {
     std::vector<int> levels(o.features, 0), place_of(o.features, -1);
     for (size_t a = 0; a < o.active.size(); ++a) place_of[o.active[a]] = int(a);
@@ -87,7 +87,8 @@ std::vector<int> levels_of(const MaskedOptions& o, const BitRows& reach, int n_p
             if (--open[other] == 0) ready.push_back(other);
     }
     if (settled == o.active.size()) return levels;
-    // Every unassigned coordinate depends on an unassigned one: walking along dependencies must close a cycle.
+    // Every unassigned coordinate depends on another unassigned coordinate, so that a walk along dependencies must
+    // close a cycle.
     int c = *std::find_if(o.active.begin(), o.active.end(), [&](int a) { return open[a] > 0; });
     std::vector<bool> seen(o.features, false);
     const auto unsettled_need = [&](int at) {
@@ -105,8 +106,8 @@ std::vector<int> levels_of(const MaskedOptions& o, const BitRows& reach, int n_p
                          " depend on each other in a cycle; expected an order in which each depends on earlier ones");
 }
 
-// Layer l adds the sums of hidden layer `added` to its own: `added` must be below, and as wide. sizes[l + 1]: the
-// width of layer l.
+// Checks that hidden layer `added`, whose sums layer l adds to its own sums, is below layer l and as wide. sizes[l + 1]
+// is the width of layer l.
 void check_added(int added, int l, const std::vector<int>& sizes) {
     if (added < 0) return;
     if (added >= l || sizes[size_t(added) + 1] != sizes[size_t(l) + 1])
@@ -128,7 +129,7 @@ MaskedConditioner::MaskedConditioner(MaskedOptions o, std::vector<int> levels, s
     if (is_joint() && (!reads().empty() || active().empty() || features() > max_vector_features))
         throw std::invalid_argument("reads, active: a vector map moves coordinates, and its network reads none");
     if (hidden_.empty()) {
-        find_activation(o.activation);  // also where no layer has it
+        find_activation(o.activation);  // an unknown name is refused even if no layer has this activation
         hidden_.assign(degrees_.size(), {o.activation, -1, "", "", 0});
     }
     const auto distinct_coordinates = [&](const std::vector<int>& chosen) {
@@ -161,7 +162,7 @@ std::shared_ptr<MaskedConditioner> MaskedConditioner::from_masks(MaskedOptions o
     if (n_layers < 1 || sizes.size() != masks.size() + 1 || sizes.front() != int(n_reads) + o.context ||
         sizes.back() != int(o.active.size()) * n_params)
         throw std::invalid_argument("masks: sizes do not fit the transform");
-    // reach[l][u]: the coordinates that unit u of layer l reads through the masks; context does not count.
+    // reach[l][u] has the coordinates that unit u of layer l reads through the masks, without the context.
     std::vector<BitRows> reach;
     reach.emplace_back(sizes[0], n_reads);
     for (size_t i = 0; i < n_reads; ++i) reach[0].set(i, i);
@@ -186,7 +187,8 @@ std::shared_ptr<MaskedConditioner> MaskedConditioner::from_masks(MaskedOptions o
     // A dead unit reaches no output. A dead unit gets the degree max_level, which no output reads, and is never
     // computed.
     std::vector<std::vector<int>> degrees(n_layers - 1);
-    std::vector<std::vector<bool>> live(sizes.size());  // of the inputs of each layer; of the outputs at the end
+    std::vector<std::vector<bool>> live(sizes.size());  // whether each input of each layer reaches an output; the last
+                                                        // entry is for the outputs
     for (size_t i = 0; i < sizes.size(); ++i) live[i].assign(size_t(sizes[i]), i + 1 == sizes.size());
     for (int l = n_layers - 1; l > 0; --l) {
         std::vector<bool>& below = live[l];
@@ -238,10 +240,10 @@ void MaskedConditioner::lay_out() {
     }
     uint64_t offset = 0;
     const std::vector<int> context_degree(size_t(context()), 0);
-    std::vector<int> joins;  // for each layer that reads only the context the hidden layer that it joins
+    std::vector<int> joins;  // for each layer that reads only the context, the hidden layer that it joins
     for (size_t l = 0; l < degrees_.size(); ++l) {
         if (hidden_[l].context.empty()) continue;
-        std::vector<int> degree = degrees_[l];  // a unit that joins a dead one is dead
+        std::vector<int> degree = degrees_[l];  // a unit that joins a dead unit is dead
         for (int& d : degree) d = d == max_level_ ? max_level_ : 0;
         LayerShape layer = shape_of(std::move(degree), context_degree, false);
         layer.activation = find_activation(hidden_[l].context_activation);
@@ -272,7 +274,8 @@ void MaskedConditioner::lay_out() {
         active_order_.push_back(active()[layers_.back().order[r] / outputs()]);
 }
 
-// A layer of units with these degrees, in the user's order, that reads units of the degrees below.
+// The shape of a layer whose units have the degrees `degree`, in the user's order, and read units of the degrees
+// `below`.
 MaskedConditioner::LayerShape MaskedConditioner::shape_of(std::vector<int> degree, const std::vector<int>& below,
                                                           bool output) const {
     LayerShape layer;
@@ -281,7 +284,7 @@ MaskedConditioner::LayerShape MaskedConditioner::shape_of(std::vector<int> degre
     layer.order = sorted_places(degree);
     for (int u : layer.order) {
         layer.degree.push_back(degree[u]);
-        // A hidden unit reads units of its own degree, an output only units of strictly lower levels.
+        // A hidden unit reads units of at most its degree, an output only units of degrees below its level.
         const int limit = output ? degree[u] - 1 : degree[u];
         layer.visible.push_back(int(std::upper_bound(below.begin(), below.end(), limit) - below.begin()));
     }
@@ -299,7 +302,7 @@ void MaskedConditioner::place_weights(LayerShape& layer, uint64_t& offset) {
         throw std::invalid_argument("hidden: the network has more than 2^31 weights");
 }
 
-// A skip connection may only add units of equal or lower degree; each layer can be added at most once.
+// A skip connection may only add units of equal or lower degree, and each layer can be added at most once.
 void MaskedConditioner::check_hidden() const {
     const auto& hidden = hidden_;
     if (hidden.size() != degrees_.size()) throw std::invalid_argument("layers: expected one for each hidden layer");
@@ -337,7 +340,7 @@ std::vector<int> MaskedConditioner::places(int layer) const {
     return places;
 }
 
-// Sorted inputs begin with the context, which is the only input of some layers.
+// Sorted inputs of the network begin with the context, which is the only input of some layers.
 std::vector<int> MaskedConditioner::columns_of(const LayerShape& layer) const {
     if (layer.below >= 0) return layers_[size_t(layer.below)].order;
     std::vector<int> columns(input_order_.begin(), input_order_.begin() + layer.in);
@@ -396,10 +399,10 @@ std::vector<WeightRange> MaskedConditioner::parts() const {
     return parts;
 }
 
-// Blocks of the staircase: units of one degree, or of several degrees with the same inputs.
+// Blocks of the staircase of weights: units of one degree, or of several degrees with the same inputs.
 std::vector<WeightBlock> MaskedConditioner::blocks() const {
     std::vector<WeightBlock> blocks;
-    if (layers_.size() == 1) return blocks;  // a linear map, such as a factor of LU
+    if (layers_.size() == 1) return blocks;  // a linear map, such as a factor of an LU decomposition
     for (const LayerShape& layer : layers_) {
         int columns = 0;
         for (int u = 0; u < layer.out; ++u) {

@@ -1,8 +1,9 @@
 // A masked network: levels of coordinates, degrees of hidden units, and the position of each weight.
 //
-// Coordinates carry a level, 1, 2, ...; a hidden unit carries the highest level it reaches, its degree (0: context or
-// bias only). Inputs are sorted context first, then by level, units by degree, outputs by level; then a unit's inputs
-// are a prefix of the layer below it, and every weight matrix is a staircase.
+// Each coordinate has a level, 1, 2, ...; a hidden unit has a degree, the highest level of the coordinates that it
+// reads (0: context or bias only). Inputs are sorted with the context first, then by level, hidden units by degree, and
+// outputs by level. In this order the inputs of a unit are a prefix of the layer below, and every weight matrix is a
+// staircase.
 #pragma once
 
 #include <cstdint>
@@ -15,51 +16,54 @@
 
 namespace headrace {
 
-// Options of a hidden layer beside its product.
+// Options of a hidden layer beside its weights.
 struct HiddenOptions {
     std::string activation;
-    int adds = -1;  // the earlier hidden layer whose sums, before its activation, are added to its own; -1: none
+    int adds = -1;  // the earlier hidden layer whose sums, before its activation, are added to those of this layer; -1:
+                    // none
     std::string
-        context;  // a layer of only the context is added to the product ("add") or multiplies it ("gate"); or ""
-    std::string context_activation;  // of that layer
-    double dropout = 0;              // the share of its values that are dropped in training
+        context;  // a layer of only the context is added to the product ("add") or multiplies it ("gate"); "": none
+    std::string context_activation;  // activation of the layer that reads only the context
+    double dropout = 0;              // the share of the layer's values that are dropped in training
 };
 
 struct MaskedOptions {
     int features = 0, context = 0;
-    std::vector<int> reads;   // the coordinates that the network reads, in the order of its columns; context follows
-    std::vector<int> active;  // the coordinates that it gives parameters for, in the order of its rows
-    int outputs = 0;          // for each coordinate, or, if outputs are joint, for all together
+    std::vector<int> reads;   // coordinates that the network reads, in the order of its columns; the context follows
+    std::vector<int> active;  // coordinates for which the network gives parameters, in the order of its rows
+    int outputs = 0;          // number of outputs for each coordinate, or, if `joint`, for all coordinates together
     bool joint = false;
     std::string activation;
-    std::vector<HiddenOptions> hidden;  // of each hidden layer; empty: activations alone
-    std::vector<int> unbiased;          // rows without a bias: it is zero and stays zero
+    std::vector<HiddenOptions> hidden;  // options of each hidden layer; empty: only activations
+    std::vector<int> unbiased;          // rows of the output whose bias is zero and stays zero
 };
 
 class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
   public:
-    // levels: of every coordinate. degrees: of every hidden unit, layer by layer, in the user's order.
+    // A network with the level of every coordinate, and the degree of every hidden unit, layer by layer, in the user's
+    // order.
     MaskedConditioner(MaskedOptions options, std::vector<int> levels, std::vector<std::vector<int>> degrees);
 
-    // Levels and degrees from masks, (out, in) row-major, one for each layer of the network: layers that read only the
-    // context have none. Throws std::invalid_argument for a cycle.
+    // A network whose levels and degrees follow from masks, (out, in) row-major, one for each layer; layers that read
+    // only the context have no mask. Throws std::invalid_argument for a cycle of dependencies.
     static std::shared_ptr<MaskedConditioner> from_masks(MaskedOptions options,
                                                          const std::vector<std::vector<uint8_t>>& masks,
                                                          const std::vector<int>& sizes);
 
-    // Layers that read only the context come first, then the layers of the network in order.
+    // Shapes of layers. Layers that read only the context come first, then the layers of the network in order.
     struct LayerShape {
         int in = 0, out = 0;
-        int below = -1;  // the layer whose units it reads; -1: the inputs
+        int below = -1;  // the layer whose units this layer reads; -1: the inputs
         int activation = 0;
-        int adds = -1;     // the layer whose sums are added to this one's
-        int context = -1;  // the layer of only the context that joins it
+        int adds = -1;     // the layer whose sums are added to those of this layer
+        int context = -1;  // the layer of only the context that joins this layer
         bool gated = false;
         bool context_alone = false;
         double dropout = 0;
         std::vector<int> order;     // the user's unit for each sorted index
-        std::vector<int> degree;    // of each sorted unit; the degree of an output is the level of its coordinate
-        std::vector<int> visible;   // number of the sorted inputs that each sorted unit reads
+        std::vector<int> degree;    // degree of each sorted unit; the degree of an output is the level of its
+                                    // coordinate
+        std::vector<int> visible;   // number of sorted inputs that each sorted unit reads
         std::vector<uint32_t> row;  // offset of each unit's weights
         uint32_t bias = 0;
     };
@@ -67,18 +71,18 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     const std::vector<LayerShape>& layers() const { return layers_; }
     int n_context_layers() const { return n_context_layers_; }
     bool is_output(int layer) const { return layer + 1 == int(layers_.size()); }
-    // The index in the order of degrees for each of the user's units of a layer.
+    // The index in the order of degrees of each of the user's units of a layer.
     std::vector<int> places(int layer) const;
     int max_level() const { return max_level_; }
-    // The first sorted unit of hidden layer l (or output) whose degree is at least d.
+    // The first sorted unit of hidden layer l, or of the output layer, whose degree is at least d.
     int first_of_degree(int layer, int degree) const;
-    // Number of computed units of a layer, which are the first ones; units of degree max_level are dead.
+    // The number of computed units of a layer, which are its first units; units of degree max_level are dead.
     int live_units(int layer) const;
-    // Number of sorted inputs with a level (context: 0) of at most `level`.
+    // The number of sorted inputs whose level is at most `level`; the context has level 0.
     int inputs_up_to(int level) const;
-    // Number of active coordinates with a level of at most `level`.
+    // The number of active coordinates whose level is at most `level`.
     int coordinates_up_to(int level) const;
-    // Dense masks of a layer, (out, in).
+    // Writes the dense mask of a layer, (out, in).
     void mask(int layer, uint8_t* mask) const;
 
     int features() const { return features_; }
@@ -105,7 +109,7 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     void clear_dead_in(T* gradient) const;
 
     Bf16Layout bf16(const Bf16Layout& of_program) const override {
-        return layers_.size() > 1 ? of_program : Bf16Layout{};  // a network without hidden layers stays as it is
+        return layers_.size() > 1 ? of_program : Bf16Layout{};  // a network without hidden layers has exact products
     }
     Pairs n_pairs(const Bf16Layout& layout) const override;
     std::vector<RoundedLayer> rounded(const Bf16Layout& layout) const override;
@@ -123,7 +127,7 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
         uint32_t begin, count;
     };
     std::vector<Padding> padding_of_layers() const;
-    // The user's unit, or column, for each sorted index of a layer's inputs.
+    // The user's unit, or the column of the input, for each sorted index of a layer's inputs.
     std::vector<int> columns_of(const LayerShape& layer) const;
     void pin_biases(const std::vector<int>& unbiased);
     bool is_pinned(uint32_t place) const { return !pinned_.empty() && pinned_[place]; }
@@ -139,8 +143,9 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     std::vector<int> levels_, input_order_, input_level_, read_order_, active_order_;
     std::vector<std::vector<int>> degrees_;
     std::vector<LayerShape> layers_;
-    std::vector<bool> pinned_;      // by index in the weight vector: zeros inside the staircase and among the biases
-    std::vector<Padding> padding_;  // computed once, because steps of training clear it several times
+    std::vector<bool> pinned_;      // by index in the weight vector, the zeros inside the staircase and among the
+                                    // biases
+    std::vector<Padding> padding_;  // computed once, because training clears padding several times in a step
     int max_level_ = 0, n_context_layers_ = 0;
     uint32_t n_weights_ = 0;
 };

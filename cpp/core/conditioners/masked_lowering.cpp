@@ -1,5 +1,5 @@
-// From a masked network's layers to the arguments of kernels: lines for products, sums and values, and the order of
-// products.
+// Conversion of a masked network's layers to arguments of kernels: lines for products, sums and values, and the order
+// of products.
 #include <algorithm>
 #include <utility>
 
@@ -30,7 +30,8 @@ class Lines {
         for (size_t l = 0; l < shapes.size(); ++l) add_layer(int(l));
         for (size_t l = 0; l < shapes.size(); ++l)
             if (added_by_[l] >= 0) layers_[l].added_to = lines_of_adding(int(l));
-        c_.pairs = std::max(c_.pairs, grad_pairs_);  // lines of values are no longer needed in the backward pass
+        c_.pairs = std::max(c_.pairs, grad_pairs_);  // gradients may take the lines of values, which the backward pass
+                                                     // no longer needs
         c_.waits = std::exchange(c_.pairs, c_.pairs + waiting_);
         const auto keeps = [](const Layer& layer) { return keeps_slopes(layer); };
         c_.slopes = std::any_of(layers_.begin(), layers_.end() - 1, keeps) ? c_.units : -1;
@@ -53,7 +54,7 @@ class Lines {
 
   private:
     int units(int n) { return std::exchange(c_.units, c_.units + padded(n)); }
-    // Of whole steps.
+    // The next lines of pairs for n values, rounded up to whole steps.
     int pairs(int& next, int n) const {
         const int words = std::max(c_.bf16.words, c_.bf16.row_words) * bf16_step / 2;
         return std::exchange(next, next + parts_ * words * ((n + bf16_step - 1) / bf16_step));
@@ -92,7 +93,7 @@ class Lines {
         layers_.push_back(layer);
     }
 
-    // Lines of bf16 values, and the position of a layer's rounded weights.
+    // Assigns lines of bf16 values, and the positions of a layer's rounded weights.
     void add_pairs(Layer& layer, int l) {
         layer.block = kept_.keep(std::move(rounded_[size_t(l)].block));
         layer.back = kept_.keep(std::move(rounded_[size_t(l)].back));
@@ -103,11 +104,11 @@ class Lines {
         layer.sums = std::exchange(c_.sums, c_.sums + padded(layer.out) * c_.bf16.planes);
     }
 
-    // The lines of float32 that as many lines of rounded values take.
+    // The number of float32 lines that n lines of rounded values take.
     int rounded_lines(int n) const { return (n * parts_ * c_.bf16.words + 1) / 2; }
 
-    // For each unit of a layer, in the order of degrees, the line of the same unit (to the user) of another one, whose
-    // lines start at `first`.
+    // For each unit of `layer`, in the order of degrees, the line of the unit of layer `other` that has the same index
+    // in the user's order; the lines of `other` start at `first`.
     std::vector<int> lines_of(int layer, int other, int first) const {
         const std::vector<int> places = t_.places(other);
         std::vector<int> lines;
@@ -115,7 +116,7 @@ class Lines {
         return lines;
     }
 
-    // The lines of sums to which the layer's sums are added.
+    // The line of the sum to which each of the layer's sums is added.
     const int* lines_of_adding(int l) const {
         const Layer& by = layers_[size_t(added_by_[size_t(l)])];
         std::vector<int> lines = lines_of(l, added_by_[size_t(l)], by.sum);
@@ -127,7 +128,7 @@ class Lines {
     const MaskedConditioner& t_;
     Kept& kept_;
     const int parts_;
-    std::vector<int> added_by_;  // for each layer, the layer that adds its sums, -1: none
+    std::vector<int> added_by_;  // for each layer, the layer to whose sums its sums are added, -1: none
     std::vector<RoundedLayer> rounded_;
     std::vector<Layer> layers_;
     MaskedNetwork<T> c_{};

@@ -7,14 +7,14 @@
 namespace headrace {
 namespace {
 
-constexpr int most_levels = 32;  // of a panel
+constexpr int most_levels = 32;  // largest number of levels of a panel
 
 class Planner {
   public:
     explicit Planner(const MaskedConditioner& t) : t_(t), n_layers_(int(t.layers().size())) {}
 
-    // All units [0, end) of a layer from all their inputs, in the blocks of a weight layout: a row is only as long as
-    // the inputs of the last row of its block.
+    // Plans all units [0, end) of a layer from all their inputs, in the blocks of a weight layout, in which rows are as
+    // long as the inputs of the last row of their block.
     void whole_blocks(int layer, int end, int block) {
         for (int begin = 0; begin < end; begin += block) {
             const int rows = std::min(block, end - begin);
@@ -22,7 +22,7 @@ class Planner {
         }
     }
 
-    // Units [begin, end), which all read inputs [k0, k1), in blocks as equal as possible.
+    // Plans units [begin, end), which all read inputs [k0, k1), in blocks that are as equal as possible.
     void units(int layer, int begin, int end, int k0, int k1, bool from_bias, bool finish, int block) {
         while (begin < end) {
             const int blocks = (end - begin + block - 1) / block;
@@ -32,21 +32,21 @@ class Planner {
         }
     }
 
-    // Units [begin, end) of a layer in one op.
+    // Plans units [begin, end) of a layer in one op.
     void whole(int layer, int begin, int end, int k0, int k1) {
         plan_.ops.push_back({layer, begin, end - begin, k0, k1, true, true});
     }
 
-    // Inputs [0, k1), for the sums of units from `begin` on.
+    // Plans the addition of inputs [0, k1) to the sums of the panel of units from `begin` on.
     void add_to_panel(int layer, int begin, int k1) {
         const int rows = std::min(panel_blocks * bf16_units, t_.live_units(layer) - begin);
         if (rows > 0 && k1 > 0) plan_.ops.push_back({layer, begin, rows, 0, k1, false, false});
     }
 
-    // Ops planned since the last position are those that the next one needs.
+    // Ends a position: it needs the ops that were planned since the end of the position before.
     void settle() { plan_.first.push_back(int(plan_.ops.size())); }
 
-    // Positions that were not planned separately are planned with the last one.
+    // Ends the plan: positions without separate ops have none, because the last planned position computed theirs.
     PlanStorage finish() {
         plan_.first.resize(size_t(n_positions(t_)) + 1, int(plan_.ops.size()));
         return std::move(plan_);
@@ -55,13 +55,14 @@ class Planner {
     int first(int layer, int degree) const { return t_.first_of_degree(layer, degree); }
     int last_layer() const { return n_layers_ - 1; }
 
-    // Number of a layer's inputs that are computed before level p: coordinates below p, hidden units of degree < p - 1.
+    // The number of a layer's inputs that are computed before level p: coordinates of levels below p, hidden units of
+    // degrees below p - 1.
     int known(int layer, int p) const {
         const auto& shape = t_.layers()[size_t(layer)];
         return shape.below < 0 ? std::min(shape.in, t_.inputs_up_to(p - 1)) : first(shape.below, p - 1);
     }
 
-    // The layer of most weights.
+    // The layer with the most weights.
     int largest() const {
         const auto weights = [](const auto& layer) { return int64_t(layer.in) * layer.out; };
         const auto& layers = t_.layers();
@@ -76,7 +77,7 @@ class Planner {
     PlanStorage plan_{{}, {0}};
 };
 
-// Columns [begin, end) of a layer, from all units that read the first column.
+// Plans the gradients of columns [begin, end) of a layer, from all units that read the first column.
 void add_columns(BackPlanStorage& plan, const MaskedConditioner& t, int layer, int begin, int end,
                  int block = row_block) {
     const auto& shape = t.layers()[layer];
@@ -103,7 +104,7 @@ BackPlanStorage parallel_back_plan(const MaskedConditioner& t, int block) {
     for (int l = last; l >= 0; --l) {
         const auto& layer = t.layers()[size_t(l)];
         const int columns = layer.below < 0 ? layer.in : t.live_units(layer.below);
-        // Blocks start where a row's padding cannot end inside them.
+        // Blocks start at multiples of `block`, so that the padding of a row cannot end inside a block.
         for (int begin = 0; begin < columns; begin += block)
             add_columns(plan, t, l, begin, std::min(columns, begin + block), block);
     }
@@ -119,7 +120,7 @@ BackPlanStorage sequential_back_plan(const MaskedConditioner& t) {
     for (int level = t.max_level(); level >= 1; --level) {
         for (int l = last; l >= 0; --l) {
             const auto& layer = t.layers()[size_t(l)];
-            if (layer.below < 0) {  // layers that read only the context are done with it
+            if (layer.below < 0) {  // layers that read only the context have no further inputs
                 add_columns(plan, t, l, level == 1 ? 0 : std::min(layer.in, t.inputs_up_to(level - 2)),
                             std::min(layer.in, t.inputs_up_to(level - 1)));
             } else {
@@ -146,7 +147,8 @@ PlanStorage sequential_plan(const MaskedConditioner& t, int panel, int step, int
     const int largest = plan.largest();
     for (int p = 1, q; p <= t.max_level(); p = q) {
         q = std::min(t.max_level() + 1, p + panel);
-        // Done as soon as another step is known; its inputs are then added once, and not at each level.
+        // A panel ends as soon as another whole step of inputs is computed, which is then added once, and not at each
+        // level.
         for (int end = p + 1; panel > 1 && step > 1 && end <= std::min(t.max_level() + 1, p + most_levels); ++end) {
             q = end;
             if (plan.known(largest, end) / step > plan.known(largest, p) / step) break;
@@ -154,7 +156,7 @@ PlanStorage sequential_plan(const MaskedConditioner& t, int panel, int step, int
         if (panel > 1)
             for (int l = 0; l <= last; ++l) {
                 known[l] = plan.known(l, p);
-                const int shift = l == last ? 0 : 1;  // hidden units of degree d serve level d + 1
+                const int shift = l == last ? 0 : 1;  // hidden units of degree d are read at level d + 1
                 plan.units(l, plan.first(l, p - shift), plan.first(l, q - shift), 0, known[l], true, false, block);
             }
         for (int level = p; level < q; ++level) {
@@ -192,7 +194,7 @@ PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential, int qu
 }
 
 int plan_waiting(PlanStorage& plan, const MaskedConditioner& t) {
-    struct Run {  // waiting units of a layer
+    struct Run {  // a run of waiting units of a layer
         int begin = 0, units = 0, line = 0;
         bool is_open = false;
     };
@@ -233,7 +235,8 @@ void plan_rounding(BackPlanStorage& plan, const MaskedConditioner& t) {
 
 int choose_panel(const MaskedConditioner& t) {
     // Measured on Zen 4, sampling 100 rows: 784 features with [1024] take 24 ms without panels and 17 ms with 8 to 48
-    // units in a panel; 43 and 64 features with 4 to 12 units a level show no difference beyond the noise.
+    // units in a panel; flows of 43 and of 64 features with 4 to 12 units in each level show no difference beyond
+    // noise.
     constexpr double units_of_panel = 24;
     double units = 0;
     for (const auto& layer : t.layers()) units += layer.out;

@@ -9,9 +9,10 @@ namespace headrace {
 namespace {
 
 constexpr double pi = 3.14159265358979323846, ridge = 1e-5;
-constexpr int64_t lanes = 8;  // lags, or steps, whose sums are taken side by side
+constexpr int64_t lanes = 8;  // lags, or steps, whose sums are computed side by side
 
-// Levinson's recursion: the coefficients a, of the newest step first, that solve R a = r, R the matrix of r[|i - m|].
+// Levinson's recursion for the coefficients a, of the newest step first, that solve R a = r, where R has the elements
+// r[|i - m|].
 std::vector<double> levinson(const std::vector<double>& r, int64_t order) {
     std::vector<double> now(static_cast<size_t>(order)), before;
     double error = r[0];
@@ -29,7 +30,7 @@ std::vector<double> levinson(const std::vector<double>& r, int64_t order) {
 
 }  // namespace
 
-// The window rises as a sine over 85 % of its steps, and falls as a cosine over the newest 7 %.
+// A filter whose window rises as a sine over 85 % of its steps, and falls as a cosine over the newest 7 %.
 AdaptiveFilter::AdaptiveFilter(const AdaptiveOptions& options) : options_(options) {
     const double n = double(options.window), fall = 0.93 * n;
     for (int64_t i = options.window; i-- > 0;) {
@@ -55,15 +56,15 @@ AdaptiveFilter::Lagged AdaptiveFilter::lagged(const T* x) const {
     return own;
 }
 
-// Damped coefficients, of the newest step first, from the autocorrelation of the window's steps, to which the variance
-// `floor` squared is added at each step.
+// Computes damped coefficients, of the newest step first, from the autocorrelation of the window's steps, with the
+// variance `floor` squared added for each step.
 template <class T>
 void AdaptiveFilter::solve(const T* x, T* a) const {
     const std::vector<double> own = levinson(lagged(x).r, options_.order);
     for (size_t i = 0; i < own.size(); ++i) a[i] = T(own[i] * damping_[i]);
 }
 
-// The scale of a step, and logarithms of all sizes, from the sizes of the errors before it.
+// Returns the scale of a step, and computes logarithms of all running sizes, from the errors before the step.
 template <class T>
 double AdaptiveFilter::scale_of(const T* errors, T* sizes) const {
     double scale = 0.0, sums[lanes] = {};
@@ -103,7 +104,7 @@ void AdaptiveFilter::run_column(const AdaptiveCall<T>& call, int64_t row, int64_
         std::copy_n(past + window, adaptive_longest, errors.begin());
         std::copy_n(past + window + adaptive_longest, order + 1, a.begin());
     }
-    int64_t phase = int64_t(a[size_t(order)]);  // steps since the last solution
+    int64_t phase = int64_t(a[size_t(order)]);  // steps since the coefficients were last computed
     for (int64_t t = 0; t < steps; ++t) {
         if (phase == 0) solve(x.data() + t, a.data());
         phase = (phase + 1) % options_.every;
@@ -134,7 +135,7 @@ void AdaptiveFilter::run(const AdaptiveCall<T>& call) const {
 }
 
 // Adds the gradient by the window's steps. From R a = r, before the damping, the gradient by r is u = R^-1 by_a, and
-// that by R is -u a'.
+// the gradient by R is -u a'.
 template <class T>
 void AdaptiveFilter::solve_back(const T* x, std::vector<double> by_a, double* by_x) const {
     const int64_t order = options_.order, window = options_.window;
@@ -144,7 +145,7 @@ void AdaptiveFilter::solve_back(const T* x, std::vector<double> by_a, double* by
     std::vector<double> factor(size_t(order * order)), by_r(size_t(order) + 1);
     const auto at = [&](int64_t i, int64_t j) -> double& { return factor[size_t(i * order + j)]; };
     std::vector<double>& u = by_a;
-    for (int64_t i = 0; i < order; ++i) {  // Cholesky's factor, and the solution by its rows
+    for (int64_t i = 0; i < order; ++i) {  // Cholesky's factor, and forward substitution row by row
         for (int64_t j = 0; j <= i; ++j) {
             double sum = own.r[size_t(i - j)];
             for (int64_t k = 0; k < j; ++k) sum -= at(i, k) * at(j, k);
@@ -177,7 +178,7 @@ void AdaptiveFilter::back_column(const AdaptiveBack<T>& call, const T* z, const 
     const T low = T(std::log(options_.floor)), high = T(std::log(options_.ceiling));
     std::vector<T> x(size_t(window + steps)), a(static_cast<size_t>(order));
     std::vector<double> by_x(x.size()), by_a(static_cast<size_t>(order));
-    std::vector<double> by_mean[adaptive_sizes];  // by the running sizes before each step
+    std::vector<double> by_mean[adaptive_sizes];  // gradients by the running sizes before each step
     for (auto& own : by_mean) own.resize(size_t(steps));
     const auto at = [&](int64_t t) { return (row * steps + t) * columns + column; };
     for (int64_t t = 0; t < steps; ++t) {
@@ -192,7 +193,7 @@ void AdaptiveFilter::back_column(const AdaptiveBack<T>& call, const T* z, const 
             by_mean[k][size_t(t)] = is_bound ? 0.0 : by / std::exp(double(log_size));
         }
     }
-    double later[adaptive_sizes] = {};  // sums over the steps whose running sizes have this one
+    double later[adaptive_sizes] = {};  // gradient sums over the steps whose running sizes include the current error
     for (int64_t t = steps; t-- > 0;) {
         const int64_t i = at(t), begin = t - t % options_.every;
         if (t == steps - 1 || t == begin + options_.every - 1) solve(x.data() + begin, a.data());

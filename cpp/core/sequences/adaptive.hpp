@@ -1,7 +1,7 @@
-// Backward-adaptive linear prediction with a running scale, each column by itself:
+// Backward-adaptive linear prediction with a running scale, independently for each column:
 //   residual e[t] = x[t] - sum over lags i of  a[i] x[t - i],  z[t] = e[t] / s[t].
-// a is solved anew every few steps from the autocorrelation of the steps before and damped, and s[t] is a mean size of
-// the residuals before, so that both are functions of the past alone.
+// Every few steps, a is computed from the autocorrelation of earlier steps and damped; s[t] is a mean size of earlier
+// residuals. The coefficients a and the scale s are functions of the past alone.
 #pragma once
 
 #include <cstdint>
@@ -11,27 +11,28 @@ namespace headrace {
 
 struct AdaptiveOptions {
     int64_t columns, order, window, every;
-    double floor, ceiling;  // of the scale
-    double start;           // the sizes of the residuals before the first step
-    double damping;         // factor of a[i], to the power i: without it, resonances of drawn steps become sharper
+    double floor, ceiling;  // limits of the scale
+    double start;           // assumed size of the residuals before the first step
+    double damping;         // factor of a[i], to the power i: without damping, resonances of sampled steps become
+                            // sharper
 };
 
-// Steps of the running sizes, means of |e| over as many steps before; the second is the scale.
+// The numbers of earlier steps over which running sizes are means of |e|; the second size is the scale.
 constexpr int64_t adaptive_memories[] = {8, 40, 320}, adaptive_sizes = 3, adaptive_longest = 320;
 
-// Arrays are contiguous: (rows, steps, columns).
+// Arguments of a call, with contiguous arrays (rows, steps, columns).
 template <class T>
 struct AdaptiveCall {
-    bool inverse;  // from data to latent
+    bool inverse;  // true: from data to latent
     int64_t rows, steps;
     const T* given;
-    T* past;  // (rows, numbers), updated in place, or null: that of `begin`
+    T* past;  // states (rows, numbers), updated in place; null: the state of `begin`
     T* result;
-    T* log_det;  // (rows, steps), added to
-    T* sizes;    // (rows, steps, columns, adaptive_sizes): logarithms of sizes before each step
+    T* log_det;  // (rows, steps); log-derivatives are added
+    T* sizes;    // (rows, steps, columns, adaptive_sizes): logarithms of running sizes before each step
 };
 
-// Gradients by the results of a call from data to latent, from the first step on; null for zero.
+// Gradients by the results of a call from data to latent that starts at the first step; null stands for zero.
 template <class T>
 struct AdaptiveBack {
     int64_t rows, steps;
@@ -47,24 +48,25 @@ class AdaptiveFilter {
     explicit AdaptiveFilter(const AdaptiveOptions& options);
 
     const AdaptiveOptions& options() const { return options_; }
-    // Values of a row's state.
+    // The number of values in the state of one row.
     int64_t numbers() const { return options_.columns * of_column(); }
 
-    // The state before the first step.
+    // The state of `rows` rows before the first step.
     template <class T>
     std::vector<T> begin(int64_t rows) const;
-    // Results depend on neither the direction, the rows, nor the parts of a sequence.
+    // Runs a call. Results depend neither on the direction, nor on other rows, nor on the division of a sequence into
+    // calls.
     template <class T>
     void run(const AdaptiveCall<T>& call) const;
     template <class T>
     void back(const AdaptiveBack<T>& call) const;
-    // The logarithms of sizes of the next step, (rows, columns, adaptive_sizes).
+    // Computes logarithms of the running sizes before the next step, (rows, columns, adaptive_sizes).
     template <class T>
     void next_sizes(const T* past, int64_t rows, T* sizes) const;
 
   private:
     int64_t of_column() const { return options_.window + adaptive_longest + options_.order + 1; }
-    // Inputs of a solution: steps of the window, from the newest one on, and their autocorrelation.
+    // Inputs of Levinson's recursion: weighted steps of the window, from the newest on, and their autocorrelation.
     struct Lagged {
         std::vector<double> y, r;
     };
@@ -83,7 +85,7 @@ class AdaptiveFilter {
 
     AdaptiveOptions options_;
     std::vector<double> shape_;    // weights of the window, from the newest step on
-    std::vector<double> damping_;  // powers of the damping, from the newest step on
+    std::vector<double> damping_;  // powers of the damping factor, from the newest step on
 };
 
 }  // namespace headrace

@@ -8,15 +8,15 @@
 
 namespace headrace {
 
-constexpr int causal_ahead = 8;       // the most steps whose sums over old taps are computed at once
-constexpr int most_unit_rows = 8;     // streams that take steps together, with lanes of units
-constexpr int most_causal_taps = 32;  // of a layer
+constexpr int causal_ahead = 8;       // the largest number of steps whose sums over old taps are computed at once
+constexpr int most_unit_rows = 8;     // largest number of streams that take steps together, with lanes of units
+constexpr int most_causal_taps = 32;  // largest number of taps of a layer
 
-// Arguments of a network beside its inputs, for one stream, or for the lanes of a panel.
+// Context and covariates of a network, for one stream, or for the lanes of a panel.
 template <class T>
 struct CausalSide {
-    // Biases with the context's part: [layer][gate_units], in a panel [layer][gate_units][lane]; for streams with lanes
-    // of units, stream_bias is the distance from one stream to the next. Null: no context.
+    // Gate biases with the part of the context: [layer][gate_units], in a panel [layer][gate_units][lane]; for streams
+    // with lanes of units, stream_bias is the distance from one stream to the next. Null: the network has no context.
     const T* gate_bias;
     int64_t stream_bias;
     // Covariates [frame][covariates], from frame `first_frame` on; stream_frames is the distance from one stream to the
@@ -25,29 +25,29 @@ struct CausalSide {
     int64_t first_frame, n_frames, stream_frames;
 };
 
-// One sequence, window by window; values of positions before the window stay in the scratch.
+// A sequence that is computed window by window, where values of positions before the window stay in the scratch.
 template <class T>
 struct CausalWindow {
     const CausalNetwork* network;
     const T* weights;
     CausalSide<T> side;
-    int most;    // positions of a window
-    T* scratch;  // causal_window_scratch values
+    int most;    // largest number of positions of a window
+    T* scratch;  // memory of causal_window_scratch values
 };
 
-// Steps of a few streams, or of a panel: each step computes outputs; then its inputs are pushed.
+// Steps of a few streams, or of a panel. Each step first computes outputs; then the inputs of the step are pushed.
 template <class T>
 struct CausalSteps {
     const CausalNetwork* network;
     const T* weights;
-    const uint32_t* pairs;  // the same weights in bf16, or null: see steps/causal.hpp
+    const uint32_t* pairs;  // the weights as bf16 pairs, or null: see steps/causal.hpp
     CausalSide<T> side;
     CausalState<T> state;
-    int streams;           // at most most_unit_rows, or the number of used lanes
-    int64_t steps, made;   // of this call
-    int64_t frames_ready;  // the products of frames before this one exist, if they are still needed
-    int* slots;            // for each layer, the slot of the next position
-    T* scratch;            // causal_steps_scratch values, for each stream or for the panel
+    int streams;           // number of streams, at most most_unit_rows, or number of used lanes
+    int64_t steps, made;   // number of steps of the call, and number of finished steps
+    int64_t frames_ready;  // products of frames before this one exist, if they are still needed
+    int* slots;            // slot of the next position in each layer
+    T* scratch;            // memory of causal_steps_scratch values, for each stream or for the panel
 };
 
 namespace {
@@ -56,8 +56,8 @@ HR_FN int64_t round_up(int64_t n, int64_t to) {
     return (n + to - 1) / to * to;
 }
 
-// Lines of a window: `before` values of earlier positions, then the window. Its length
-// is an odd number of cache lines, so that lines of a layer are in different sets of a cache.
+// A line of a window: `before` values of earlier positions, then those of the window. The length `row` is an odd number
+// of cache lines, so that lines of a layer are in different sets of a cache.
 struct CausalLine {
     int64_t before, row;
 };
@@ -66,7 +66,7 @@ HR_FN CausalLine causal_line(int64_t before, int most) {
     return {padded, row / 16 % 2 == 0 ? row + 16 : row};
 }
 
-// The number of steps of a window: large enough that moving a layer's past is cheap, small enough for the L2 cache.
+// The number of steps of a window: large enough that moving a layer's past is cheap, and small enough for the L2 cache.
 HR_FN int causal_window_positions(const CausalNetwork& n) {
     int64_t most = 0;
     for (int l = 0; l < n.n_layers; ++l)
@@ -74,7 +74,7 @@ HR_FN int causal_window_positions(const CausalNetwork& n) {
     return most > 480 ? 480 : 240;
 }
 
-// Frames that a window touches.
+// The largest number of frames of covariates that a window reads.
 HR_FN int64_t causal_window_frames(const CausalNetwork& n, int most) {
     return n.covariates > 0 ? (most + n.hop - 1) / n.hop + 2 : 0;
 }
@@ -90,15 +90,15 @@ HR_FN int64_t causal_window_scratch(const CausalNetwork& n, int most) {
     return numbers;
 }
 
-// The number of steps whose sums over the old taps of a layer are computed at once, because all of their values are
-// known.
+// The number of steps whose sums over the old taps of a layer are computed at once, because all of the values they read
+// are computed.
 HR_FN int causal_steps_at_once(const CausalLayer& layer) {
     int steps = 1;
     while (2 * steps <= causal_ahead && 2 * steps <= layer.dilation) steps *= 2;
     return steps;
 }
 
-// Frames whose products are kept: those of the steps computed ahead, or of one step.
+// The number of frames whose products are kept: those of the steps computed ahead, or of one step.
 HR_FN int causal_kept_frames(const CausalNetwork& n, int lanes) {
     return n.covariates == 0 ? 0 : lanes == 1 ? causal_ahead + 2 : 2;
 }
@@ -110,13 +110,13 @@ HR_FN int64_t causal_steps_scratch(const CausalNetwork& n, int lanes) {
     return ahead + (lines + int64_t(causal_kept_frames(n, lanes)) * n.n_layers * gates) * lanes;
 }
 
-// The values of a stream in a state, with a stride of `lanes`.
+// The first value of a stream in a state; values of one stream are `lanes` apart.
 template <class T>
 HR_FN T* stream_numbers(const CausalNetwork& n, const CausalState<T>& state, int64_t stream) {
     return state.numbers + (state.lanes == 1 ? stream * n.state : stream);
 }
 
-// Column c of v from the values of a position.
+// Input c of the network at a position, from the values of the position.
 template <class T>
 HR_FN T causal_input(const CausalNetwork& n, const T* values, int c) {
     return c < n.values ? values[c] : compand(values[c - n.values]);
@@ -138,30 +138,32 @@ HR_FN void causal_push(CausalSteps<T>& s, const T* values) {
 }  // namespace
 
 template <class T>
-struct CausalSegment;  // back.hpp
+struct CausalSegment;  // defined in back.hpp
 template <class T>
 struct CausalBack;
 template <class T>
-struct CausalSweep;  // sweep.hpp
+struct CausalSweep;  // defined in sweep.hpp
 
 // The kernels of causal networks for one instruction set (kernels/sequences.cpp).
 template <class T>
 struct SequenceKernelsOf {
-    // Windows of a sequence, from the values before them, in the first stream of a state (null: zero), to the values
-    // after it. causal_window: positions [position, position + n); v [kernel + n][inputs] begins with the inputs before
-    // them; raw [n][outputs], null if only the values after the windows are needed.
+    // window_begin starts windows of a sequence from the values in the first stream of a state (null: zeros). window
+    // computes positions [position, position + n): v [kernel + n][inputs] begins with the inputs before these
+    // positions, and raw [n][outputs] is null if only the values behind the window are needed.
     void (*window_begin)(const CausalWindow<T>&, const CausalState<T>*) noexcept;
     void (*window)(const CausalWindow<T>&, const T* v, int64_t position, int n, T* raw) noexcept;
     void (*window_end)(const CausalWindow<T>&, const CausalState<T>&) noexcept;
-    // The outputs [stream][outputs] of the next position; causal_push then pushes its inputs.
+    // Computes the outputs [stream][outputs] of the next position; causal_push then appends the inputs of that
+    // position.
     void (*step)(CausalSteps<T>&, T* raw) noexcept;
-    // Gate biases of all layers with the part of one context row: [layer][gate_units].
+    // Computes gate biases of all layers with the part of one context row: [layer][gate_units].
     void (*fold)(const CausalNetwork&, const T* weights, const T* context, T* folded) noexcept;
-    // A segment of a sequence with a tape and outputs [position][outputs]; and its backward pass.
+    // `record` computes a segment of a sequence with its tape and outputs [position][outputs]; `back` is its backward
+    // pass.
     void (*record)(const CausalSegment<T>&, T* outputs) noexcept;
     void (*back)(const CausalSegment<T>&, const CausalBack<T>&) noexcept;
-    // Between both, in the direction that computes one position after another, from the last position to the first: the
-    // same segment of up to sweep_rows sequences.
+    // `sweep` runs between `record` and `back` in the direction that computes one position after another: from the last
+    // position to the first, for the same segment of up to sweep_rows sequences.
     void (*sweep)(const CausalSegment<T>*, const CausalSweep<T>*, int sequences) noexcept;
 };
 

@@ -84,7 +84,7 @@ LinkSides sides_of(const SequenceLink<T>& link) {
     return std::visit([](const auto& one) { return one.sides(); }, link);
 }
 
-// Whether a link computes the gradient of a base together with its own.
+// Whether a link computes the gradient of a base together with its own gradient.
 template <class T>
 bool joins_base(const SequenceLink<T>& link, bool inverse) {
     return std::visit(
@@ -120,14 +120,14 @@ SequenceChain<T>::SequenceChain(int64_t features, std::vector<SequenceLink<T>> l
     }
 }
 
-// Whether a link is a network that reads running sizes of the next link.
+// Whether a link is a network that reads the running sizes of the next link.
 template <class T>
 bool SequenceChain<T>::reads_sizes(size_t link) const {
     const auto* const network = std::get_if<NetworkLink<T>>(&links_[link]);
     return network && network->reads_sizes();
 }
 
-// The arguments of such a network, for steps from this position on.
+// The arguments of a network that reads running sizes, for steps from `position` on.
 template <class T>
 LinkCall<T> SequenceChain<T>::with_sizes(const LinkCall<T>& call, const std::vector<T>& sizes, int64_t position) const {
     LinkCall<T> own = call;
@@ -176,7 +176,7 @@ StepValues SequenceChain<T>::run(const ChainWeights<T>& weights, const LinkCall<
         return run_apart(weights, call, given, own, room);
     }
     room.log_det.assign(size_t(call.rows * call.steps), T(0));
-    if (state) state->is_broken = true;  // until all links have the same position again
+    if (state) state->is_broken = true;  // broken until all links have the same position again
     const size_t n = links_.size();
     for (size_t k = 0; k < n; ++k) {
         const size_t i = call.inverse ? n - 1 - k : k;
@@ -196,7 +196,7 @@ StepValues SequenceChain<T>::run(const ChainWeights<T>& weights, const LinkCall<
     return given;
 }
 
-// Towards data, where a network reads sizes that the result of the step before determines.
+// Runs a chain towards data step by step, where a network reads sizes that the result of the step before determines.
 template <class T>
 StepValues SequenceChain<T>::run_apart(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues given,
                                        ChainState<T>& state, ChainRoom<T>& room) const {
@@ -238,14 +238,15 @@ StepValues SequenceChain<T>::run_apart(const ChainWeights<T>& weights, const Lin
     return StepValues::of(result);
 }
 
-// The base, if it has no parameters: networks then compute its gradient together with theirs.
+// The base of a chain if the base has no parameters, so that networks can compute the base's gradient with their own;
+// otherwise none.
 template <class T>
 Base SequenceChain<T>::standard() const {
     const bool is_own = base_ && base_->structure().steps().empty();
     return is_own && (base_->base() == Base::normal || base_->base() == Base::logistic) ? base_->base() : Base::none;
 }
 
-// The gradient by latent steps, whose log densities are added to those in `to`.
+// The gradient by latent steps; log densities of the steps are added to `to.log_prob`.
 template <class T>
 StepValues SequenceChain<T>::base_back(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues z,
                                        const T* by_log_prob, const ChainGradient<T>& to, LinkRoom<T>& room) const {
@@ -280,11 +281,12 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
     const auto call_of = [&](size_t k) {
         return reads_sizes(index(k)) ? with_sizes(call, to.memory[k - 1].sizes, 0) : call;
     };
-    size_t first = 0;  // the first link in this direction with a gradient that is wanted
+    size_t first = 0;  // the first link in this direction that needs a gradient
     while (!to.with_inputs && first + 1 < n && begin_[index(first) + 1] == begin_[index(first)]) ++first;
     for (size_t i = 0; i < n && !call.inverse; ++i)
         if (const auto* const one = std::get_if<AdaptiveLink<T>>(&links_[i]))
-            one->back(call, {}, {}, {}, {}, {}, to.memory.emplace_back());  // refuses it
+            one->back(call, {}, {}, {}, {}, {}, to.memory.emplace_back());  // throws, because the link has no backward
+                                                                            // pass
     std::vector<T> own_log_det(from.log_prob ? 0 : size_t(steps));
     T* const log_det = from.log_prob ? to.log_prob : own_log_det.data();
     std::fill_n(log_det, steps, T(0));
@@ -304,7 +306,7 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
             },
             links_[index(k)]));
 
-    // Gradients of a link, added to those of the chain.
+    // Computes gradients of a link, and adds them to those of the chain.
     bool has_context = false, has_frames = false;
     std::vector<T> by_weights, by_context, by_frames, by_sizes;
     const auto added = [&](size_t i, const auto& work) {
@@ -331,7 +333,8 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
         own.context = place(reads_context, has_context, to.context, by_context, n_context);
         own.frames = place(reads_frames, has_frames, to.frames, by_frames, n_frames);
         by_sizes.clear();
-        if (reads_sizes(i) && n - 2 - i >= first) {  // the adaptive prediction is the next link
+        if (reads_sizes(i) && n - 2 - i >= first) {  // the link after the network, its adaptive prediction, needs
+                                                     // gradients, too
             by_sizes.resize(size_t(call.values() * adaptive_sizes));
             own.frames = by_sizes.data();
         }
@@ -371,7 +374,7 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
     }
     std::vector<T> sizes;
     while (left-- > first) {
-        sizes = by_sizes;  // sizes of the preceding network, whose prediction is the next link
+        sizes = by_sizes;  // gradients by running sizes, from the network to its adaptive prediction, the next link
         by.sizes = sizes.empty() ? nullptr : sizes.data();
         by.value = added(index(left), [&](const LinkGradient<T>& own) {
             return std::visit(

@@ -36,7 +36,7 @@ void ChainStream<T>::for_chunks(int64_t steps, const F& f) {
     room_ = {};
 }
 
-// Steps [begin, end), in their dtype.
+// Steps [begin, end) of x, in the dtype of x.
 template <class T>
 StepValues ChainStream<T>::part(const SequenceView& x, int64_t begin, int64_t end) {
     const int64_t features = chain_->features(), n = rows() * (end - begin) * features;
@@ -47,7 +47,7 @@ StepValues ChainStream<T>::part(const SequenceView& x, int64_t begin, int64_t en
     return x.is_double ? copied(given_.of<double>(n)) : copied(given_.of<float>(n));
 }
 
-// The other side of the next steps, and their log-derivatives in the memory of calls.
+// Runs the next steps from data to latent values, or back, with log-derivatives in the memory of calls.
 template <class T>
 const T* ChainStream<T>::run(bool inverse, StepValues given, int64_t steps) {
     const LinkCall<T> call{inverse,
@@ -59,7 +59,7 @@ const T* ChainStream<T>::run(bool inverse, StepValues given, int64_t steps) {
                            first_frame_,
                            n_frames_};
     const StepValues values = chain_->run(*weights_, call, given, state_.get(), room_);
-    state_->is_broken = true;  // until the caller has the results of all steps
+    state_->is_broken = true;  // broken until the caller has the results of all steps
     return static_cast<const T*>(values.data);
 }
 

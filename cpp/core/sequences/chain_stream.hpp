@@ -9,21 +9,21 @@
 
 namespace headrace {
 
-// Whether a value is finite as a T.
+// Whether a value is finite when converted to T.
 template <class T>
 bool holds(double value) {
     return value >= -double(std::numeric_limits<T>::max()) && value <= double(std::numeric_limits<T>::max());
 }
 
-// Steps that are computed at a time have at most this many values: the memory of a call.
+// The largest number of values of steps that are computed at a time, which limits the memory of a call.
 constexpr int64_t most_chunk_values = 1 << 18;
-// The memory of a call of up to this many is kept for the next one.
+// The largest number of values for which the memory of a call is kept for the next call.
 constexpr int64_t most_kept_values = 1 << 14;
 
 template <class T>
 class ChainStream {
   public:
-    // `context`: (rows, columns) as networks read it; empty: there is none.
+    // A stream with a context (rows, columns), as networks read it; empty: the chain takes no context.
     ChainStream(std::shared_ptr<const SequenceChain<T>> chain, std::shared_ptr<const ChainWeights<T>> weights,
                 std::shared_ptr<ChainState<T>> state, std::vector<T> context)
         : chain_(std::move(chain)),
@@ -38,7 +38,7 @@ class ChainStream {
     const ChainState<T>& state() const { return *state_; }
     const std::shared_ptr<ChainState<T>>& shared_state() const { return state_; }
 
-    // Frames of covariates (rows, frames, columns); the first one belongs to the steps from first * hop on.
+    // Sets frames of covariates (rows, frames, columns); the first frame is that of step first * hop.
     void set_frames(std::vector<T> frames, int64_t first, int64_t n) {
         frames_ = std::move(frames);
         first_frame_ = first;
@@ -48,12 +48,12 @@ class ChainStream {
     int64_t first_frame() const { return first_frame_; }
     int64_t n_frames() const { return n_frames_; }
 
-    // New steps (rows, steps, features), in either dtype. log_prob (rows, steps) and z (rows, steps, features) are null
-    // where they are not wanted.
+    // Appends new steps (rows, steps, features), in either dtype. The results log_prob (rows, steps) and z (rows,
+    // steps, features) may be null.
     void push(const SequenceView& x, int64_t steps, T* log_prob, T* z);
-    // Draws the next steps (rows, steps, features), of the samples from `sample` on.
+    // Draws the next steps (rows, steps, features) of the samples `sample`, sample + 1, ....
     void pull(uint64_t seed, int64_t steps, T* x, int64_t sample = 0);
-    // n streams with the past of each row: row j * rows + r is copy j of row r.
+    // A stream with n copies of each row and its past: row j * rows + r is copy j of row r.
     ChainStream copies(int64_t n) const;
 
   private:

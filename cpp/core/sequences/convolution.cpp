@@ -12,7 +12,8 @@
 namespace headrace {
 namespace {
 
-constexpr int most_size = 1 << 20;  // limit of every option: far beyond use, and far from overflow
+constexpr int most_size = 1 << 20;  // limit of every option, far beyond use, and small enough that sizes cannot
+                                    // overflow
 
 void check(const char* name, int value, int least, int most = most_size) {
     if (value < least || value > most)
@@ -48,7 +49,7 @@ int64_t CausalConvolution::field() const {
     return field;
 }
 
-// The offset of the block's weights.
+// Adds a block, and returns the offset of its weights.
 uint32_t CausalConvolution::add(Block block) {
     const uint64_t end = uint64_t(n_weights_) + uint64_t(block.lines()) * uint64_t(block.stride);
     if (end > std::numeric_limits<uint32_t>::max())
@@ -59,7 +60,7 @@ uint32_t CausalConvolution::add(Block block) {
     return block.offset;
 }
 
-// The offset of the last block's pairs among all pairs.
+// Adds the pairs of the last block, and returns their offset among all pairs.
 uint32_t CausalConvolution::add_pairs() {
     Block& block = blocks_.back();
     block.pairs = n_pairs_;
@@ -150,7 +151,7 @@ std::vector<Tensor> CausalConvolution::tensors() const {
     return tensors;
 }
 
-// visit(index in the tensor, index among the weights)
+// Calls visit(index in the tensor, index among the weights) for each weight of a block.
 template <class F>
 void CausalConvolution::for_weights(const Block& block, F&& visit) const {
     const int inputs = std::max(1, block.inputs), taps = std::max(1, block.taps);
@@ -182,7 +183,7 @@ void CausalConvolution::round(const float* weights, float* to) const {
     const auto put = [](uint32_t word, float* at) { std::memcpy(at, &word, sizeof word); };
     std::copy_n(weights, n_weights_, to);
     for (const Block& block : blocks_) {
-        if (block.inputs == 0) continue;  // biases are exact
+        if (block.inputs == 0) continue;  // biases are not rounded
         const int64_t end = block.offset + int64_t(block.lines()) * block.stride;
         for (int64_t i = block.offset; i < end; ++i) put(rounded(i), to + i);
         if (block.pairs < 0) continue;
@@ -210,7 +211,7 @@ void CausalConvolution::clear_masked_in(T* weights) const {
     }
 }
 
-// The header's inline members call these from other files.
+// Inline members of convolution.hpp call these functions from other files.
 #define HR_INSTANTIATE(T)                                                               \
     template void CausalConvolution::pack_as(const std::vector<const T*>&, T*) const;   \
     template void CausalConvolution::unpack_as(const T*, const std::vector<T*>&) const; \

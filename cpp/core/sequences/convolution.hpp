@@ -11,15 +11,15 @@
 namespace headrace {
 
 struct CausalOptions {
-    int inputs = 1;              // values of a step that it reads
-    bool is_companded = false;   // whether it reads them at a second scale too (math/compand.hpp)
-    int channels = 0, skip = 0;  // width of its layers, and of their skip outputs
-    int kernel = 2;              // taps of a layer
-    std::vector<int> dilations;  // of each layer
+    int inputs = 1;              // number of values of a step
+    bool is_companded = false;   // whether the network also reads companded values (math/compand.hpp)
+    int channels = 0, skip = 0;  // widths of the layers, and of their skip outputs
+    int kernel = 2;              // number of taps of a layer
+    std::vector<int> dilations;  // dilation of each layer
     int outputs = 0;             // outputs for each position
-    int context = 0;             // columns of the context, one row for a sequence
-    int covariates = 0;          // columns of the covariates,
-    int hop = 1;                 // one frame for this number of positions
+    int context = 0;             // number of columns of the context, one row for a sequence
+    int covariates = 0;          // number of columns of the covariates
+    int hop = 1;                 // number of positions for one frame of covariates
 };
 
 class CausalConvolution final : public WeightLayout {
@@ -28,17 +28,18 @@ class CausalConvolution final : public WeightLayout {
     explicit CausalConvolution(CausalOptions options);
 
     const CausalOptions& options() const { return options_; }
-    // Inputs before a position on which its outputs depend.
+    // The number of positions before a position on whose inputs its outputs depend.
     int64_t field() const;
-    // Number of positions before a chunk at which layers without a past have to start, so that the chunk has the values
-    // of the whole sequence.
+    // The number of positions before a chunk at which layers without a past must start, so that values of the chunk are
+    // those of the whole sequence.
     int64_t warm_up() const { return field() - options_.kernel; }
-    // The network for kernels, with pointers into this object.
+    // The arguments of kernels, with pointers into this object.
     const CausalNetwork& network() const { return network_; }
 
     // The number of words with pairs of weights in bf16, which follow the weights in a vector of `round`.
     uint32_t n_pairs() const { return n_pairs_; }
-    // Writes n_weights + n_pairs values: the weights with those of products rounded to bf16, and their pairs.
+    // Writes n_weights + n_pairs values: the weights, where those of products are rounded to bf16, and then pairs of
+    // rounded weights.
     void round(const float* weights, float* to) const;
 
     uint32_t n_weights() const override { return n_weights_; }
@@ -53,11 +54,11 @@ class CausalConvolution final : public WeightLayout {
     void clear_masked(double* weights) const override { clear_masked_in(weights); }
 
   private:
-    // A tensor among the weights: lines (taps, inputs) of `stride` weights, the first `split` units at the line's
-    // beginning, the others from `second` on.
+    // The block of a tensor among the weights: lines (taps, inputs) of `stride` weights, with the first `split` units
+    // at the line's beginning and the other units from `second` on.
     struct Block {
         std::string name;
-        int units, inputs, taps;  // a bias has no inputs; a tensor without taps has no axis of taps
+        int units, inputs, taps;  // a bias has no inputs; a tensor without taps has no axis for taps
         uint32_t offset;
         int stride, split, second;
         int64_t pairs = -1;  // offset among the pairs; -1 for tensors that streams do not read in every step

@@ -1,6 +1,6 @@
-// Each row is a task, or a few rows that are swept together. The sums over positions that are gradients by weights are
-// added row by row in groups of rows, which depend only on the number of rows and on the network, and groups are added
-// in their order in float64.
+// The backward pass of sequences. A task is one row, or a few rows that are swept together. Gradients by weights are
+// sums over positions; they are added row by row in groups of rows, which depend only on the number of rows and on the
+// network, and the sums of groups are added in order in float64.
 #include "gradient.hpp"
 
 #include <algorithm>
@@ -18,8 +18,9 @@
 namespace headrace {
 namespace {
 
-constexpr int64_t tape_bytes = 32 << 20;  // memory of a thread's segment
-constexpr int64_t sums_bytes = 32 << 20;  // memory of all groups' sums, where there are fewer than eight groups
+constexpr int64_t tape_bytes = 32 << 20;  // memory of a segment's tape for each thread, in bytes
+constexpr int64_t sums_bytes = 32 << 20;  // memory for the sums of all groups, in bytes, where there are fewer than
+                                          // eight groups
 constexpr int64_t least_groups = 8, most_groups = 64;
 
 double number_at(const SequenceView& a, int64_t row, int64_t step, int64_t column) {
@@ -34,7 +35,7 @@ double number_at(const SequenceView& a, int64_t row, int64_t step, int64_t colum
     return narrow;
 }
 
-// The scratch of one row without the tape, in values.
+// Offsets in the scratch of one row, in values.
 struct RowScratch {
     int64_t tape, window, given, raw, raw_gradient, value, value_gradient, log_det, log_det_gradient, given_gradient;
     int64_t folded, gate_gradient, slopes, sweep, read_gradient, map, numbers;
@@ -90,7 +91,7 @@ class SequenceBack {
         T* scratch;
         T* borders;  // values of layers at the borders of segments
         T* sums;     // sums of the row's group, or null
-        int* slots;  // of the sweep
+        int* slots;  // slots of the sweep
     };
 
     void run_groups(int64_t begin, int64_t end, int64_t groups, T* sums) const;
@@ -113,10 +114,10 @@ class SequenceBack {
     void clear_future(const CausalSegment<T>& s) const;
     void move_future(const CausalSegment<T>& s) const;
 
-    // The direction that computes all positions at once.
+    // Whether the direction is the one that computes all positions at once.
     bool to_data() const { return !transform_.reads_data(); }
     StepMap<T> map() const { return {kernels_, *transform_.map(), transform_.has_level(), net_.values}; }
-    // The outputs on which a value depends, given those before it.
+    // The number of outputs that belong to one value.
     int of_input() const { return transform_.map() ? net_.outputs / net_.values : net_.outputs; }
     int64_t frames() const { return net_.covariates > 0 ? call_.frames : 0; }
     const T* context_of(int64_t row) const { return call_.context + (call_.one_context_row ? 0 : row * net_.context); }
@@ -127,7 +128,7 @@ class SequenceBack {
     const CausalNetwork& net_;
     const KernelsOf<T>& kernels_;
     const SequenceKernelsOf<T>& sequences_;
-    const int64_t together_;  // rows of a sweep
+    const int64_t together_;  // number of rows of a sweep
     const CausalBackPlan plan_;
     const CausalSweepPlan sweep_;
     Aligned<T> turned_;
@@ -172,7 +173,7 @@ void SequenceBack<T>::load_given(const Row& r, const CausalSegment<T>& s) const 
     }
 }
 
-// Values of layers before the segment: the stored ones of a border, or zero.
+// Loads values of layers before the segment: those stored at its border, or zeros.
 template <class T>
 void SequenceBack<T>::load_past(const Row&, const CausalSegment<T>& s, const T* border) const {
     for (int l = 0; l < net_.n_layers; ++l) {
@@ -203,7 +204,7 @@ void SequenceBack<T>::store_past(const CausalSegment<T>& s, T* border) const {
     }
 }
 
-// No position follows the last segment.
+// Clears gradients from behind the last segment, which no position follows.
 template <class T>
 void SequenceBack<T>::clear_future(const CausalSegment<T>& s) const {
     const CausalTapeShape& tape = plan_.tape();
@@ -220,7 +221,7 @@ void SequenceBack<T>::clear_future(const CausalSegment<T>& s) const {
     }
 }
 
-// Gradients at a segment's first positions become those after the segment before.
+// Moves gradients at the first positions of a segment to the end of the tape, for the segment before.
 template <class T>
 void SequenceBack<T>::move_future(const CausalSegment<T>& s) const {
     const CausalTapeShape& tape = plan_.tape();
@@ -242,7 +243,7 @@ void SequenceBack<T>::record(const Row& r, int64_t segment) const {
     sequences_.record(s, r.scratch + scratch_.raw);
 }
 
-// The requested results of the forward pass.
+// Writes the requested results of the forward pass.
 template <class T>
 void SequenceBack<T>::finish_record(const Row& r, const CausalSegment<T>& s) const {
     const int64_t first = r.row * call_.steps + s.begin;
@@ -256,7 +257,7 @@ void SequenceBack<T>::finish_record(const Row& r, const CausalSegment<T>& s) con
         map().run(to_data(), r.scratch + scratch_.given, raw, value, log_det, s.positions, r.scratch + scratch_.map);
 }
 
-// Gradients by the network's outputs, and by the map's other inputs.
+// Computes gradients by the network's outputs, and by the values that are mapped.
 template <class T>
 void SequenceBack<T>::raw_gradients(const Row& r, const CausalSegment<T>& s) const {
     T* const by_raw = r.scratch + scratch_.raw_gradient;
@@ -310,7 +311,7 @@ LinearisedMap<T> SequenceBack<T>::linearised(const Row& r) const {
             scratch + scratch_.raw_gradient, scratch + scratch_.value_gradient, scratch + scratch_.log_det_gradient};
 }
 
-// The derivatives of the map or of the inner flow that the sweep needs.
+// Computes the derivatives of the map or of the inner flow that the sweep needs.
 template <class T>
 void SequenceBack<T>::linearise(const Row& r, const CausalSegment<T>& s) const {
     const int64_t columns = net_.values, of_step = columns * net_.outputs;
@@ -346,7 +347,7 @@ void SequenceBack<T>::sweep(const std::vector<Row>& rows, int64_t segment) const
     for (size_t i = 0; gradient_.given && i < rows.size(); ++i) finish_sweep(rows[i], segments[i]);
 }
 
-// Gradients by the call's arguments, or by its values if there is no map.
+// Writes gradients by the arguments of the call, or by its values if there is no map.
 template <class T>
 void SequenceBack<T>::finish_sweep(const Row& r, const CausalSegment<T>& s) const {
     T* const by_given = gradient_.given + (r.row * call_.steps + s.begin) * net_.values;
@@ -379,7 +380,8 @@ void SequenceBack<T>::back(const Row& r, int64_t segment) const {
     }
 }
 
-// Turns the gradient by a row's folded biases into those by biases, by the context and by its weights.
+// Converts the gradient by a row's folded biases to gradients by biases, by the context and by the weights of the
+// context.
 template <class T>
 void SequenceBack<T>::finish_row(const Row& r) const {
     const int64_t units = gate_units(net_);
@@ -399,7 +401,7 @@ void SequenceBack<T>::finish_row(const Row& r) const {
     }
 }
 
-// Everything before the backward pass; afterwards the tape is that of the last segment.
+// Runs a row forward, segment by segment; afterwards the tape is that of the last segment.
 template <class T>
 void SequenceBack<T>::begin_row(const Row& r) const {
     std::fill_n(r.scratch + scratch_.gate_gradient, int64_t(net_.n_layers) * gate_units(net_), T(0));
@@ -438,11 +440,11 @@ void SequenceBack<T>::run_rows(const std::vector<Row>& rows) const {
     for (const Row& r : rows) finish_row(r);
 }
 
-// Processes a row of each of these groups at a time.
+// Processes the groups [begin, end), one row of each group at a time.
 template <class T>
 void SequenceBack<T>::run_groups(int64_t begin, int64_t end, int64_t groups, T* sums) const {
     T* const scratch = thread_scratch<T>(size_t(together_ * scratch_.numbers));
-    // The size of this scratch grows with the steps, so the thread does not keep it.
+    // The thread does not keep these borders, because their size grows with the number of steps.
     const int64_t border = (plan_.segments() - 1) * plan_.border();
     const Aligned<T> borders = aligned_memory<T>(size_t(together_ * border));
     std::vector<int> slots(size_t(together_) * size_t(net_.n_layers));
@@ -473,7 +475,7 @@ void SequenceBack<T>::run() {
         groups = std::min(groups, std::clamp(fit, least_groups, most_groups));
         sums = aligned_zeros<T>(size_t(groups) * numbers);
     }
-    // Fails here if memory is short, where an error can be reported.
+    // The scratch is allocated here, where an error can be reported.
     thread_scratch<T>(size_t(together_ * scratch_.numbers));
     std::atomic<bool> out_of_memory{false};
     const int64_t tasks = (groups + together_ - 1) / together_;

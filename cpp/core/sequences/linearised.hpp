@@ -1,7 +1,7 @@
-// The map of each position as the sweep (sweep.hpp) needs it: linear in the gradient by the value.
+// The map of each position in the form that the sweep (sweep.hpp) needs: linear in the gradient by the value.
 //
 // The direction that computes all positions at once is u = f(v; outputs), with log-derivative l; the log-derivative of
-// its inverse is -l. So with v' and l' for the gradients by v and by the other one's log-derivative,
+// its inverse is -l. With v' and l' for the gradients by v and by the log-derivative of the inverse,
 //   u' = (v' - l' dl/dv) / (df/dv),    outputs' = -u' df/doutputs - l' dl/doutputs
 #pragma once
 
@@ -14,9 +14,9 @@ namespace headrace {
 // Arrays of positions [position][columns], and of outputs [position][columns][per_value].
 template <class T>
 struct LinearisedMap {
-    T *rate, *bend;            // df/dv; -l' dl/dv
+    T *rate, *bend;            // df/dv, and -l' dl/dv
     T *slopes, *starts;        // outputs' as a function of v': outputs' = starts + slopes v'
-    T *by_value, *by_log_det;  // scratch: [position][columns] and [position]; by_log_det begins as -l'
+    T *by_value, *by_log_det;  // scratch of [position][columns] and of [position]; by_log_det begins as -l'
 
     T by_given(int64_t i, T by_v) const { return (by_v + bend[i]) / rate[i]; }
 };

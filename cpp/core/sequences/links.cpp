@@ -9,13 +9,13 @@
 namespace headrace {
 namespace {
 
-// A contiguous array (rows, steps, columns); null: none.
+// A view of a contiguous array (rows, steps, columns); null: no array.
 template <class T>
 SequenceView view_of(const T* data, int64_t steps, int64_t columns) {
     return data ? StepValues::of(data).sequences(steps, columns) : SequenceView{};
 }
 
-// One value for each row.
+// A view of an array with one value for each row.
 template <class T>
 ArrayView column_of(const T* data) {
     return data ? StepValues::of(data).rows(1) : ArrayView{};
@@ -30,7 +30,7 @@ Cotangent cotangent_of(StepValues value, const T* log_det, int64_t columns) {
     return from;
 }
 
-// Line t of each sequence is line steps - 1 - t of the given one.
+// An array with the lines of each sequence in reversed order: line t is line steps - 1 - t of `given`.
 template <class T>
 std::vector<T> reversed(const T* given, int64_t rows, int64_t steps, int64_t columns) {
     std::vector<T> all(size_t(rows * steps * columns));
@@ -63,7 +63,7 @@ StepValues StepsLink<T>::run_in(const Program<G>& program, const typename Progra
     request.with_base = false;
     request.rows = n;
     request.input = &input;
-    request.tiles_only = true;  // so that results do not depend on the number of steps
+    request.tiles_only = true;  // results do not depend on the number of steps
     request.value = room.result.template of<G>(call.values() + n);
     request.log_det = request.value + call.values();
     program.run(request, weights);
@@ -132,7 +132,7 @@ StepValues PredictionLink<T>::run(const LinkCall<T>& call, const LinkWeights<T>&
     return StepValues::of(result);
 }
 
-// The last steps of x, up to the end of the present ones.
+// Keeps the last steps of x, and of the past where x is shorter.
 template <class T>
 void PredictionLink<T>::keep(const LinkCall<T>& call, const T* x, std::vector<T>& past) const {
     const int64_t kept = order_ * columns_, given = call.steps * columns_, moved = std::min(kept, given);
@@ -143,9 +143,9 @@ void PredictionLink<T>::keep(const LinkCall<T>& call, const T* x, std::vector<T>
     }
 }
 
-// With u the gradient by the residual e = x - sum a x before its gain, the gradient by x is the transposed filter's
-// output, from the last step on; from residuals to x it is the solution of that filter, by the same recursion in
-// reversed time.
+// Let u be the gradient by the residual e = x - sum a x before its gain. From x to residuals, the gradient by x is the
+// output of the transposed filter, from the last step on. From residuals to x, the gradient is the solution of the
+// transposed filter, by the recursion of the forward pass in reversed time.
 template <class T>
 StepValues PredictionLink<T>::back(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given,
                                    StepValues result, const LinkCotangent<T>& from, const LinkGradient<T>& to,
@@ -275,13 +275,13 @@ StepValues NetworkLink<T>::back(const LinkCall<T>& call, const LinkWeights<T>& w
                                 LinkRoom<T>& room) const {
     const bool is_sequential = !runs_at_once(call.inverse);
     const T* const own = values_in(given, call.values(), room.work);
-    // The values of the side that the network reads.
+    // Arguments of the network, with values of the side that it reads.
     SequenceCall<T> network = call_of(call, weights, is_sequential ? result : StepValues::of(own), nullptr);
     SequenceGradient<T> gradient{};
     gradient.given = room.result.template of<T>(call.values());
     gradient.weights = to.weights;
     if (network.context) gradient.context = to.context;
-    if (network.covariates) gradient.covariates = to.frames;  // null for running sizes
+    if (network.covariates) gradient.covariates = to.frames;  // null where the network's covariates are running sizes
     gradient.is_sequential = is_sequential;
     if (transform_->inner()) return back_of_inner(call, weights, own, network, gradient, from);
     if (from.value.data) gradient.value = from.value.sequences(call.steps, call.features);
@@ -290,10 +290,10 @@ StepValues NetworkLink<T>::back(const LinkCall<T>& call, const LinkWeights<T>& w
     return StepValues::of(gradient.given);
 }
 
-// The chain rule: gradients by the inner flow's context are those by the network's outputs, and inputs of the network
-// have a gradient through both. In the sequential direction the network reads the values of the result, so that their
-// gradients are computed first, from the last step to the first: a linear recursion, which needs the derivatives of
-// each step's values by the outputs.
+// The backward pass of a network and its inner flow. Gradients by the context of the inner flow are gradients by the
+// network's outputs, and inputs of the network have gradients through the flow and through the network. In the
+// sequential direction the network reads the resulting values. The gradients by these are computed first, from the last
+// step to the first, by a linear recursion that needs the derivatives of each step's values by the outputs.
 template <class T>
 StepValues NetworkLink<T>::back_of_inner(const LinkCall<T>& call, const LinkWeights<T>& weights, const T* given,
                                          SequenceCall<T>& network, SequenceGradient<T>& gradient,

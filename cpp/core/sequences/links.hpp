@@ -13,7 +13,7 @@
 
 namespace headrace {
 
-// An array in float32 and one in float64, of which the dtype of a program uses one.
+// An array in float32 and an array in float64; a program uses the array of its dtype.
 struct Room {
     std::vector<float> single;
     std::vector<double> wide;
@@ -35,11 +35,12 @@ template <class T>
 struct LinkRoom {
     Room result;
     std::vector<T> work;
-    std::vector<T> sizes;  // (rows, steps, columns) of an adaptive prediction, for the network at its latent side
+    std::vector<T> sizes;  // running sizes (rows, steps, columns) of an adaptive prediction, for the network at its
+                           // latent side
 };
 
-// Steps (rows, steps, features), contiguous. Transforms without parameters compute in the dtype of their input, so that
-// data far from zero stay precise in a chain of float.
+// A contiguous array of steps, (rows, steps, features). Transforms without parameters compute in the dtype of their
+// input, so that data far from zero stay precise in a chain of float.
 struct StepValues {
     const void* data = nullptr;
     bool is_double = false;
@@ -58,19 +59,19 @@ struct StepValues {
     }
 };
 
-// A call of a chain on steps of its sequences.
+// Arguments of a call of a chain on steps of its sequences.
 template <class T>
 struct LinkCall {
-    bool inverse;  // from data to latent
+    bool inverse;  // true: from data to latent
     int64_t rows, steps, features;
-    const T* context;  // (rows, columns), standardised; null: no context
-    const T* frames;   // (rows, frames, columns) of covariates, or null
+    const T* context;  // standardised context (rows, columns); null: none
+    const T* frames;   // covariates (rows, frames, columns), or null
     int64_t first_frame, n_frames;
 
     int64_t values() const { return rows * steps * features; }
 };
 
-// The values in T: unchanged, or converted in memory of the call.
+// The values as an array of T: unchanged, or converted in memory of the call.
 template <class T>
 const T* values_in(StepValues given, int64_t n, std::vector<T>& work) {
     if (given.is_double == std::is_same_v<T, double>) return static_cast<const T*>(given.data);
@@ -86,46 +87,47 @@ const T* values_in(StepValues given, int64_t n, std::vector<T>& work) {
 template <class T>
 struct LinkState {
     std::optional<CausalStreams<T>> network;
-    std::vector<T> past;  // of a linear prediction: (rows, order, features), from old to new; else the adaptive one's
+    std::vector<T> past;  // of a linear prediction: (rows, order, features), from old to new; otherwise the state of an
+                          // adaptive prediction
 };
 
-// The filter of a linear prediction, and its gain.
+// The filter of a linear prediction, and the gain of its residuals.
 template <class T>
 struct PredictionFilter {
-    std::vector<T> coefficients;        // (columns, order), of the oldest step first
-    std::vector<T> gain;                // of each column
-    double log_gain = 0.0;              // the sum of all columns'
-    std::vector<double> reflections{};  // (columns, order), where gradients by them are wanted
+    std::vector<T> coefficients;        // (columns, order), from the oldest step on
+    std::vector<T> gain;                // gain of each column
+    double log_gain = 0.0;              // the sum of the logarithms of all columns' gains
+    std::vector<double> reflections{};  // reflection coefficients (columns, order), where gradients by them are needed
 };
 
-// Parameters of a link in the form that its calls read.
+// The parameters of a link, in the form that calls read.
 template <class T>
 struct LinkWeights {
     using Other = std::conditional_t<std::is_same_v<T, float>, double, float>;
 
     Aligned<T> network;
-    const uint32_t* pairs = nullptr;            // of the network's weights in bf16
-    typename Program<T>::Weights program;       // of a transform of rows, or of the inner flow
-    typename Program<Other>::Weights in_other;  // of a transform of rows without parameters
+    const uint32_t* pairs = nullptr;            // the network's weights in bf16, as pairs
+    typename Program<T>::Weights program;       // weights of a transform of rows, or of the inner flow
+    typename Program<Other>::Weights in_other;  // weights of a transform of rows without parameters
     PredictionFilter<T> filter;
 };
 
-// Columns of context and covariates of a link, and the steps of a frame of covariates.
+// The numbers of columns of a link's context and covariates, and of steps of a frame of covariates.
 struct LinkSides {
     int64_t context = 0, covariates = 0, hop = 1;
 };
 
-// Gradients by the results of a link; null for zero.
+// Gradients by the results of a link; null stands for zero.
 template <class T>
 struct LinkCotangent {
     StepValues value;            // (rows, steps, features)
     const T* log_det = nullptr;  // (rows, steps)
-    const T* sizes = nullptr;    // (rows, steps, columns) of an adaptive prediction
+    const T* sizes = nullptr;    // gradients by running sizes (rows, steps, columns) of an adaptive prediction
 };
 
-// The gradient of a linear prediction. The parameters determine the filter, and their gradient is a sum over steps of
-// these arrays (rows, steps, features): `by_residual` are gradients by the filter's output or, in the other direction,
-// its input, before its gain.
+// Arrays (rows, steps, features) from which the gradient by the parameters of a linear prediction is computed, as a sum
+// over steps. `by_residual` are gradients by residuals before the gain, which are the filter's output from data to
+// latent values, and its input from latent values to data.
 template <class T>
 struct PredictionTerms {
     size_t link = 0;
@@ -133,7 +135,7 @@ struct PredictionTerms {
     StepValues x, z;
 };
 
-// Destinations of a link's gradients; null where they are not wanted.
+// Destinations of a link's gradients; null where a gradient is not needed.
 template <class T>
 struct LinkGradient {
     T* weights = nullptr;
@@ -142,7 +144,7 @@ struct LinkGradient {
     PredictionTerms<T>* terms = nullptr;
 };
 
-// A transform of rows. `other` computes it in the other dtype, where it has no parameters.
+// A transform of rows as a link. `other` is the transform in the second dtype, if it has no parameters.
 template <class T>
 class StepsLink {
   public:
@@ -153,15 +155,15 @@ class StepsLink {
 
     LinkSides sides() const { return {}; }
     size_t n_weights() const { return own_->n_weights(); }
-    // Null: those that the program has.
+    // The weights of a link; null: the weights that the program has.
     LinkWeights<T> weights_of(const T* parameters) const;
     LinkState<T> state(int64_t) const { return {}; }
     StepValues run(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, T* log_det,
                    LinkState<T>* state, LinkRoom<T>& room) const;
     // Whether `back` needs the result of `run`.
     bool needs_result(bool, bool) const { return false; }
-    // The gradient by the given steps, in memory of `room`. `result`: the result of `run` for these steps, where it is
-    // needed.
+    // The gradient by the given steps, in memory of `room`. `result` is the result of `run` for these steps, where
+    // `back` needs it.
     StepValues back(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, StepValues result,
                     const LinkCotangent<T>& from, const LinkGradient<T>& to, LinkRoom<T>& room) const;
 
@@ -178,7 +180,7 @@ class StepsLink {
     std::shared_ptr<const Program<Other>> other_;
 };
 
-// A linear prediction, whose filter is computed from its parameters elsewhere.
+// A linear prediction as a link; reflections.hpp computes its filter from its parameters.
 template <class T>
 class PredictionLink {
   public:
@@ -199,19 +201,19 @@ class PredictionLink {
     int64_t columns_, order_;
 };
 
-// A causal network with the map, or the inner flow, whose parameters it computes.
+// A link that is a causal network together with the map or the inner flow whose parameters the network computes.
 template <class T>
 class NetworkLink {
   public:
-    // is_rounded: the weights of products are rounded to bf16. reads_sizes: its covariates are the running sizes of the
-    // adaptive prediction at its data side, which the chain gives it, and no caller.
+    // With is_rounded, the weights of products are rounded to bf16. With reads_sizes, the network's covariates are the
+    // running sizes of the adaptive prediction at its data side, from the chain and not from a caller.
     NetworkLink(std::shared_ptr<const CausalTransform<T>> transform, bool is_rounded, bool reads_sizes = false)
         : transform_(std::move(transform)), is_rounded_(is_rounded), reads_sizes_(reads_sizes) {}
 
     const CausalTransform<T>& transform() const { return *transform_; }
     bool reads_sizes() const { return reads_sizes_; }
     LinkSides sides() const;
-    // The network's, then the inner flow's.
+    // The number of weights: the network's, then the inner flow's.
     size_t n_weights() const;
     LinkWeights<T> weights_of(const T* parameters) const;
     LinkWeights<T> weights_of(const T* network, typename Program<T>::Weights inner) const;
@@ -223,13 +225,13 @@ class NetworkLink {
     bool runs_at_once(bool inverse) const { return inverse == transform_->reads_data(); }
     bool needs_result(bool inverse, bool) const { return !runs_at_once(inverse); }
     bool joins_base(bool inverse) const { return runs_at_once(inverse) && !transform_->inner(); }
-    // `run` and `back` in one call, where a map computes all steps at once and `joins_base` is true: latent steps in
-    // `z`, their log-derivatives added to log_det, and the gradient from the cotangents of log densities under a
-    // standard base.
+    // `run` and `back` in one call, where a map computes all steps at once and `joins_base` is true: computes latent
+    // steps in `z`, adds their log-derivatives to log_det, and returns the gradient from gradients by log densities
+    // under a standard base.
     StepValues back_from_base(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, Base base,
                               const T* by_log_prob, const LinkGradient<T>& to, T* log_det, LinkRoom<T>& z,
                               LinkRoom<T>& room) const;
-    // Outputs of the network (rows, steps, outputs) from values of the side that it reads.
+    // Computes outputs of the network (rows, steps, outputs) from values of the side that it reads.
     void outputs(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, LinkState<T>* state,
                  T* raw) const;
 
@@ -259,7 +261,7 @@ class AdaptiveLink {
     LinkState<T> state(int64_t rows) const { return {std::nullopt, filter_.begin<T>(rows)}; }
     StepValues run(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, T* log_det,
                    LinkState<T>* state, LinkRoom<T>& room) const;
-    // Implemented only from data to latent.
+    // The backward pass, which exists only from data to latent.
     StepValues back(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, StepValues result,
                     const LinkCotangent<T>& from, const LinkGradient<T>& to, LinkRoom<T>& room) const;
 

@@ -9,7 +9,8 @@
 namespace headrace {
 namespace {
 
-// Lines of a layer's channels begin in different sets of a cache: their stride is an odd number of cache lines.
+// The distance of lines of a layer's channels: an odd number of cache lines, so that lines begin in different sets of a
+// cache.
 int64_t line_stride(int64_t numbers) {
     return (round_up(numbers, 16) / 16 | 1) * 16;
 }
@@ -93,7 +94,7 @@ void CausalBackPlan::lay_out_sums() {
 template <class T>
 void CausalBackPlan::gradient_of(const double* sums, T* weights) const {
     const CausalNetwork& n = network_;
-    // Transposes [unit][input], with lines `stride` apart, to [input][unit].
+    // Transposes a matrix [unit][input], with lines `stride` apart, to [input][unit].
     const auto turn = [&](uint32_t from, int stride, uint32_t to, int units, int all_units, int inputs) {
         for (int64_t i = 0; i < inputs; ++i)
             for (int64_t u = 0; u < units; ++u) weights[to + i * all_units + u] = T(sums[from + u * stride + i]);

@@ -1,5 +1,5 @@
-// Offsets of the tape and the sums of a causal network's backward pass (back.hpp), for sequences of a given length, and
-// those of its sweep (sweep.hpp).
+// Offsets on the tape and in the sums of a causal network's backward pass (back.hpp), for sequences of one length, and
+// offsets in the state of its sweep (sweep.hpp).
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@ namespace headrace {
 
 class CausalBackPlan {
   public:
-    // Segments have as many positions as the steps, or fewer if the tape would exceed `bytes`, for values of
+    // A plan whose segments have a position for each step, or fewer if the tape would exceed `bytes`, for values of
     // `size` bytes.
     CausalBackPlan(const CausalNetwork& network, int64_t steps, int64_t bytes, std::size_t size);
     CausalBackPlan(const CausalBackPlan&) = delete;
@@ -21,10 +21,10 @@ class CausalBackPlan {
     const CausalTapeShape& tape() const { return tape_; }
     const CausalSumsShape& sums() const { return sums_; }
     int64_t segments() const { return segments_; }
-    // The number of layers' values at a border between segments.
+    // The number of values of layers at a border between segments.
     int64_t border() const { return border_; }
 
-    // Writes sums to the gradient by weights [input][unit], which starts as zero.
+    // Writes sums to the gradient by weights [input][unit], which must be zero before.
     template <class T>
     void gradient_of(const double* sums, T* weights) const;
 
@@ -48,7 +48,7 @@ class CausalSweepPlan {
 
     const CausalSweepShape& shape() const { return shape_; }
 
-    // Writes the turned weights, which start as zero.
+    // Writes the transposed weights of the sweep to `turned`, which must be zero before.
     template <class T>
     void turn(const T* weights, T* turned) const;
 

@@ -9,9 +9,9 @@
 namespace headrace {
 namespace {
 
-constexpr int64_t block = 256;  // steps whose sums are taken side by side
+constexpr int64_t block = 256;  // number of steps whose sums are taken side by side
 
-// A row's column: x of the past, then x or residuals of the steps.
+// One column of a row: x of the past, then x or residuals of the steps.
 template <class T>
 std::vector<T> line_of(const PredictionCall<T>& call, int64_t row, int64_t column) {
     std::vector<T> line(size_t(call.order + call.steps));

@@ -1,4 +1,4 @@
-// Linear prediction of the values of a step from those before it, each column by itself:
+// Linear prediction of the values of a step from earlier steps, independently for each column:
 //   residual e[t] = x[t] - sum over lags i of  a[i] x[t - i],  and back from residuals.
 #pragma once
 
@@ -6,13 +6,13 @@
 
 namespace headrace {
 
-// Arrays are contiguous: (rows, steps, columns). The sum is one chain, from the oldest step on, so that bits do not
-// depend on the rows or the parts of a sequence.
+// Arguments of a call, with contiguous arrays (rows, steps, columns). Terms of a sum are added one after another, from
+// the oldest step on, so that bits do not depend on other rows or on the division of a sequence into calls.
 template <class T>
 struct PredictionCall {
-    const T* coefficients;  // (columns, order), of the oldest step first
+    const T* coefficients;  // (columns, order), from the oldest step on
     int64_t rows, steps, columns, order;
-    const T* past;  // x before the steps (rows, order, columns), or null: zero
+    const T* past;  // x before the steps (rows, order, columns); null: zeros
     const T* given;
     T* result;
 };

@@ -1,4 +1,4 @@
-// Sequences of any lengths in a call: block by block of similar lengths, and range by range of their steps.
+// Sequences of any lengths in one call: in blocks of similar lengths, whose steps are computed range by range.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,10 @@
 
 namespace headrace {
 
-constexpr int64_t block_panel = 48;  // the least number of sequences in a block of many long ones: one panel of streams
+constexpr int64_t block_panel = 48;  // the least number of sequences in a block of many long sequences: one panel of
+                                     // streams
 
-// Sequences that are computed together, and the longest one's steps.
+// A block of sequences that are computed together, and the number of steps of the longest.
 struct SequenceBlock {
     std::vector<int64_t> index;
     int64_t steps;
@@ -19,7 +20,8 @@ struct SequenceBlock {
     int64_t rows() const { return int64_t(index.size()); }
 };
 
-// Rows of a block of sequences with this many steps, and steps of a range of a block: the memory of a call.
+// The number of rows of a block of sequences with `steps` steps, and the number of steps of a range of a block, which
+// limit the memory of a call.
 inline int64_t block_rows(int64_t steps, int64_t features) {
     return std::max(block_panel, most_chunk_values / std::max<int64_t>(1, steps * features));
 }
@@ -27,7 +29,7 @@ inline int64_t range_steps(int64_t rows, int64_t features) {
     return std::max<int64_t>(1, most_chunk_values / std::max<int64_t>(1, rows * features));
 }
 
-// A step with a value that is not finite, or that a dtype does not hold.
+// The error for a step with a value that is not finite, or outside of the range of a dtype.
 class RefusedStep final : public std::exception {
   public:
     RefusedStep(int64_t sequence_, int64_t step_, std::vector<double> values_, bool is_finite_)
@@ -42,18 +44,18 @@ class RefusedStep final : public std::exception {
 // Values of sequences (steps, columns), in the caller's memory.
 struct GivenSequences {
     int64_t columns = 0;
-    std::vector<SequenceView> rows;  // without row strides
+    std::vector<SequenceView> rows;  // sequences, whose views have no row strides
     std::vector<int64_t> lengths;
 
     std::vector<SequenceBlock> blocks() const;
-    // All sequences as one block; no block without sequences.
+    // All sequences as one block; no block where there are no sequences.
     std::vector<SequenceBlock> whole() const;
-    // Steps [begin, end) of a block, (rows, steps, columns) in double where one of its sequences is: zeros after the
-    // end of a sequence.
+    // Steps [begin, end) of a block, (rows, steps, columns), in double if one of its sequences is in double, with zeros
+    // after the end of a sequence.
     StepValues packed(const SequenceBlock& block, int64_t begin, int64_t end, Room& room) const;
     // Steps as in `packed`; throws RefusedStep for a value that is not finite, or beyond `most`.
     StepValues checked(const SequenceBlock& block, int64_t begin, int64_t end, double most, Room& room) const;
-    // Sets values of steps after the end of a sequence to zero, (rows, steps).
+    // Sets values (rows, steps) of steps after the end of a sequence to zero.
     template <class G>
     void clear_beyond(const SequenceBlock& block, int64_t begin, int64_t end, G* values) const {
         for (int64_t r = 0; r < block.rows(); ++r)
@@ -62,7 +64,7 @@ struct GivenSequences {
     }
 };
 
-// The sum of contiguous values as NumPy computes it: pairwise, of 8 sums side by side.
+// The sum of contiguous values, computed as in NumPy: pairwise, of 8 sums side by side.
 template <class G>
 G pairwise_sum(const G* values, int64_t n) {
     if (n < 8) {

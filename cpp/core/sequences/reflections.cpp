@@ -7,9 +7,9 @@
 namespace headrace {
 namespace {
 
-constexpr int64_t cast_at_once = 8192;  // values that NumPy converts and sums at a time
+constexpr int64_t cast_at_once = 8192;  // number of values that NumPy converts and sums at a time
 
-// The coefficients of a column after 0, 1, ..., order reflections.
+// The filter coefficients of a column after 0, 1, ..., order reflections.
 std::vector<std::vector<double>> steps_of(const double* reflections, int64_t order) {
     std::vector<std::vector<double>> all(1);
     for (int64_t m = 0; m < order; ++m) {
@@ -22,7 +22,7 @@ std::vector<std::vector<double>> steps_of(const double* reflections, int64_t ord
     return all;
 }
 
-// Sums over n rows of products (n, columns): pairwise for a single column, else row after row.
+// Sums over n rows of products (n, columns): pairwise for a single column, otherwise row after row.
 std::vector<double> sums_of(const std::vector<double>& products, int64_t columns) {
     const auto n = int64_t(products.size());
     if (columns == 1) return {pairwise_sum(products.data(), n)};

@@ -1,7 +1,7 @@
-// The map of the values of a step: with a level, x = e^level map(z), where the network gives the level c of each value,
-// its last output, clamped to [-13, 2]; without one, the map alone. The parameters of the map are therefore in units of
-// the level, and need not become small where a signal does. Uniform noise of a step of 16-bit audio has a log-scale of
-// -11.6 in units of its range.
+// The map of the values of a step. With a level c, x = e^c map(z), where c is the network's last output for each value,
+// clamped to [-13, 2]; without a level, x = map(z). The parameters of the map are in units of the level, and need not
+// become small where a signal does. Uniform noise of a step of 16-bit audio has a log-scale of -11.6 in units of its
+// range.
 //
 //   to latent values:  z = inverse map(e^-c x),  log-derivative that of the inverse map - c
 #pragma once
@@ -18,7 +18,7 @@ namespace headrace {
 template <class T>
 class StepMap {
   public:
-    // `columns`: values of a step.
+    // A map for steps of `columns` values.
     StepMap(const KernelsOf<T>& kernels, const TransformMap& map, bool has_level, int64_t columns)
         : kernels_(kernels),
           map_(map),
@@ -27,14 +27,14 @@ class StepMap {
           columns_(columns),
           n_params_(map.n_params(int(columns))) {}
 
-    // Outputs of the network for each value.
+    // The number of outputs of the network for each value.
     int64_t outputs() const { return n_params_ + (has_level_ ? 1 : 0); }
-    // Values of the scratch of a call on n steps.
+    // The number of values of scratch for a call on n steps.
     static int64_t scratch(int64_t n, int64_t columns, int64_t outputs, bool has_level) {
         return has_level ? n * columns * (2 * outputs + 3) : 0;
     }
 
-    // Steps [n][columns] through the map whose parameters are `raw` [n][columns][outputs].
+    // Runs steps [n][columns] through the map whose parameters are `raw` [n][columns][outputs].
     void run(bool to_data, const T* given, const T* raw, T* value, T* log_det, int64_t n, T* scratch) const {
         const bool is_inverse = to_data != map_.settings().formula_to_data;
         if (!has_level_) {
@@ -51,7 +51,7 @@ class StepMap {
                 log_det[t] += to_data ? s.levels[t * columns_ + c] : -s.levels[t * columns_ + c];
     }
 
-    // Gradients by given steps and by `raw` from those by the results of `run`.
+    // Computes gradients by given steps and by `raw` from gradients by the results of `run`.
     void back(bool to_data, const T* given, const T* raw, const T* by_value, const T* by_log_det, T* by_given,
               T* by_raw, int64_t n, T* scratch) const {
         const bool is_inverse = to_data != map_.settings().formula_to_data;
@@ -62,12 +62,12 @@ class StepMap {
         }
         const Split s(*this, raw, n, scratch);
         const int64_t all = n * columns_;
-        if (to_data) {                       // s.values: the results, s.more: gradients by the factors of the level
-            T* const log_det = s.by_params;  // has room for n values, and is overwritten below
+        if (to_data) {                       // s.values are results, s.more gradients by the factors of the level
+            T* const log_det = s.by_params;  // has space for n values, and is overwritten below
             kernels_.coupling(map_.index(), is_inverse, options_, given, s.params, s.values, log_det, n, columns_);
             scale(s.values, s.levels, 1, s.values, n);
             scale(by_value, s.levels, 1, s.more, n);
-        } else {  // s.values: the input of the map
+        } else {  // s.values are inputs of the map
             scale(given, s.levels, -1, s.values, n);
             std::copy_n(by_value, all, s.more);
         }
@@ -85,7 +85,7 @@ class StepMap {
   private:
     static bool is_clamped(T level) { return level < T(least_level) || level > T(most_level); }
 
-    // Parameters of the map without levels, levels, and room.
+    // Parameters of the map without levels, levels, and arrays for intermediate values.
     struct Split {
         T *params, *levels, *values, *more, *by_params;
 

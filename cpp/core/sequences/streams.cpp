@@ -14,7 +14,8 @@ CausalStreams<T>::CausalStreams(const CausalNetwork& network, int64_t rows, int 
     place(rows);
 }
 
-// Panels of nearly equal size, of up to three vectors or of a few streams with lanes of units, at least one a thread.
+// Divides rows into panels of nearly equal size, of up to three vectors or of a few streams with lanes of units, at
+// least one panel for each thread.
 template <class T>
 void CausalStreams<T>::place(int64_t rows) {
     constexpr int64_t most_vectors = 3;
@@ -45,7 +46,7 @@ int64_t CausalStreams<T>::numbers() const {
     return n;
 }
 
-// visit(index in the row of `store`, value of the state)
+// Calls visit(index in the row of `store`, value of the state) for each value.
 template <class T>
 template <class F>
 void CausalStreams<T>::for_numbers(const Panel& panel, int64_t lane, F&& visit) const {

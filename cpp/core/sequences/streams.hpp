@@ -1,4 +1,4 @@
-// The state of rows of sequences between calls.
+// The state of rows of sequences between calls of a causal network.
 #pragma once
 
 #include <cstdint>
@@ -9,17 +9,17 @@
 
 namespace headrace {
 
-constexpr int64_t least_panel_streams = 16;  // fewer streams have lanes of units
+constexpr int64_t least_panel_streams = 16;  // where a panel has fewer streams, lanes are units
 
 template <class T>
 class CausalStreams {
   public:
-    // A state at the first step. `width`: values of a vector.
+    // A state at the first step; a vector has `width` values.
     CausalStreams(const CausalNetwork& network, int64_t rows, int width);
 
     int64_t rows() const { return rows_; }
     int64_t position() const { return position_; }
-    // Values of a row in `load` and `store`.
+    // The number of values of a row in `load` and `store`.
     int64_t numbers() const;
 
     struct Panel {
@@ -29,15 +29,15 @@ class CausalStreams {
     };
     const std::vector<Panel>& panels() const { return panels_; }
     CausalState<T> state(const Panel& panel) const { return {panel.numbers.get(), panel.lanes, position_}; }
-    // The panel that a row belongs to.
+    // The panel to which a row belongs.
     const Panel& panel_of(int64_t row) const;
     void go_on(int64_t steps) { position_ += steps; }
 
-    // The states of the chosen rows.
+    // A state with the states of the chosen rows.
     CausalStreams rows_of(const std::vector<int64_t>& chosen) const;
 
-    // (rows, numbers): past inputs (kernel, inputs), then values of each layer ((kernel - 1) dilation, channels), from
-    // old to new. The format depends on neither the number of rows nor the instruction set.
+    // Copy the state, (rows, numbers): past inputs (kernel, inputs), then values of each layer ((kernel - 1) dilation,
+    // channels), from old to new. The format depends neither on the number of rows nor on the instruction set.
     void store(T* to) const;
     void load(const T* from, int64_t position);
 

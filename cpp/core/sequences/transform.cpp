@@ -16,26 +16,26 @@
 namespace headrace {
 namespace {
 
-// Multiply-adds of a task of a thread: few enough that a long call is interrupted soon. A chunk of a row has more work,
-// because it has to follow its warm-up.
+// The number of multiply-adds of a thread's task: few enough that a long call is interrupted soon. A chunk of a row has
+// more, because each chunk needs a warm-up.
 constexpr int64_t task_work = 500'000'000, chunk_work = 10'000'000'000;
-// A window computes whole vectors of positions, and moves all values before it: small numbers of steps are computed one
-// by one.
+// The least numbers of steps for which windows are used. A window computes whole vectors of positions, and moves all
+// values before it, so that a few steps are computed one by one.
 constexpr int64_t least_window_stream = 8, least_window_panel = 64;
-// The least ratio of a chunk of a long row to its warm-up: where threads need chunks, and where an interrupt
-// does.
+// The least length of a chunk of a long row, in warm-ups: the first where threads need chunks, the second where
+// interrupts do.
 constexpr int64_t least_overheads = 4, usual_overheads = 32;
-// Number of vectors of streams with a state at a time, for each thread, where the caller keeps no state.
+// The number of vectors of streams that have a state at a time, for each thread, where the caller keeps no state.
 constexpr int64_t vectors_at_once = 3;
 
-// The inputs of a network from values [steps][values].
+// Computes the inputs of a network from values [steps][values].
 template <class T>
 void read_values(const CausalNetwork& n, const T* values, int64_t steps, T* to) {
     for (int64_t t = 0; t < steps; ++t)
         for (int c = 0; c < n.inputs; ++c) *to++ = causal_input(n, values + t * n.values, c);
 }
 
-// The scratch of a task: its thread's, unless an inner flow is using that.
+// The scratch of a task: that of its thread, unless an inner flow uses it.
 template <class T>
 class TaskScratch {
   public:
@@ -50,7 +50,7 @@ class TaskScratch {
     T* numbers_;
 };
 
-// The first exception of tasks that may not throw.
+// The first exception of tasks, which must not throw.
 class Failure {
   public:
     template <class F>
@@ -72,7 +72,7 @@ class Failure {
 
 }  // namespace
 
-// A running call.
+// A call that is running.
 template <class T>
 class CausalTransform<T>::Work {
   public:
@@ -112,7 +112,7 @@ class CausalTransform<T>::Work {
     const SequenceKernelsOf<T>& sequences_;
     bool to_data_;
     std::optional<StepMap<T>> map_;
-    Aligned<T> folded_;  // for each row of the context: [layer][gate_units]
+    Aligned<T> folded_;  // gate biases for each row of the context: [layer][gate_units]
     size_t of_row_ = 0;
 };
 
@@ -168,13 +168,13 @@ void CausalTransform<T>::Work::map(const T* given, const T* raw, T* value, T* lo
     request.rows = n;
     request.input = &input;
     request.context = &context;
-    request.tiles_only = true;  // so that results do not depend on the size of a batch
+    request.tiles_only = true;  // results do not depend on the number of positions
     request.value = value;
     request.log_det = log_det;
     of_.inner_->run(request, call_.inner);
 }
 
-// The kernel inputs before a step of the call.
+// Copies the inputs of the `kernel` positions before a step of the call.
 template <class T>
 void CausalTransform<T>::Work::past_inputs(int64_t row, int64_t step, T* to) const {
     const int64_t k = network_.kernel, known = std::min(step, k);
@@ -194,7 +194,7 @@ void CausalTransform<T>::Work::past_inputs(int64_t row, int64_t step, T* to) con
     }
 }
 
-// Copies the last inputs of a call by windows to the state.
+// Copies the last inputs of a call that was computed by windows to the state.
 template <class T>
 void CausalTransform<T>::Work::keep_inputs(int64_t row) const {
     const auto& panel = call_.state->panel_of(row);
@@ -255,7 +255,7 @@ template <class T>
 void CausalTransform<T>::Work::windows() {
     const int64_t steps = call_.steps;
     const int most = int(std::min<int64_t>(causal_window_positions(network_), round_up(steps, most_block_lanes)));
-    // A long row is divided if there are more threads than rows.
+    // A long row is divided into chunks if there are more threads than rows.
     const int64_t overhead = of_.network_->warm_up() + causal_window_positions(network_);
     const int64_t threads = num_threads(), wanted = (threads + call_.rows - 1) / call_.rows;
     const int64_t chunks = std::clamp<int64_t>(steps / (least_overheads * overhead), 1, std::max<int64_t>(1, wanted));
@@ -273,7 +273,7 @@ void CausalTransform<T>::Work::windows() {
     call_.state->go_on(steps);
 }
 
-// Computes steps [begin, end) of the call for a panel, one after another.
+// Computes steps [begin, end) of the call for a panel, one step after another.
 template <class T>
 void CausalTransform<T>::Work::panel(CausalStreams<T>& streams, const typename CausalStreams<T>::Panel& panel,
                                      int64_t begin, int64_t end, bool in_parallel) const {
@@ -337,7 +337,7 @@ void CausalTransform<T>::Work::steps(CausalStreams<T>& streams, bool in_parallel
             failure.guard([&] { panel(streams, panels[size_t(p)], begin, end, in_parallel); });
         });
         failure.rethrow();
-        Cancellable* const cancellable = Cancellable::of_this_thread();  // parallel_for checks between two of its tasks
+        Cancellable* const cancellable = Cancellable::of_this_thread();  // parallel_for checks only between tasks
         if (cancellable && end < call_.steps && cancellable->should_stop(Cancellable::Clock::now())) throw Cancelled();
     }
     streams.go_on(call_.steps);
@@ -396,7 +396,7 @@ void CausalTransform<T>::sequential(const SequenceCall<T>& call) const {
     }
 }
 
-// Uses states for the duration of the call, for some rows at a time.
+// Computes a call without a state: some rows at a time, with states for the duration of the call.
 template <class T>
 void CausalTransform<T>::from_first_step(const SequenceCall<T>& call, bool in_parallel) const {
     const int64_t at_once = vectors_at_once * kernels_of<T>(*active_isa().table).width * num_threads();
@@ -407,7 +407,7 @@ void CausalTransform<T>::from_first_step(const SequenceCall<T>& call, bool in_pa
     }
 }
 
-// The part for some rows of a call without a state.
+// The part of a call without a state that belongs to some rows.
 template <class T>
 SequenceCall<T> CausalTransform<T>::rows_of(const SequenceCall<T>& call, int64_t first, int64_t rows) const {
     const CausalNetwork& n = network_->network();

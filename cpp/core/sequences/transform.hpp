@@ -1,6 +1,6 @@
-// A transform of sequences: a causal network reads one side, data or latent values, and outputs the parameters of a map
-// of each position from one side to the other. From the side that the network reads, all positions are computed at
-// once; from the other side, one after another.
+// A transform of sequences: a causal network reads one side, data or latent values, and outputs, for each position, the
+// parameters of a map from one side to the other. From the side that the network reads, all positions are computed at
+// once; from the other side, one position after another.
 #pragma once
 
 #include <memory>
@@ -15,30 +15,30 @@
 
 namespace headrace {
 
-// The arguments of a call. Missing arrays are null; arrays of results are contiguous.
+// The arguments of a call. Missing arrays are null, and arrays of results are contiguous.
 template <class T>
 struct SequenceCall {
     const T* weights;
-    const uint32_t* pairs = nullptr;  // the same weights in bf16, for a flow whose weights are rounded
+    const uint32_t* pairs = nullptr;  // the weights as bf16 pairs, for a flow whose weights are rounded
     int64_t rows, steps;
-    SequenceView given;                   // (rows, steps, values)
-    const T* context = nullptr;           // (rows, context), or
-    bool one_context_row = false;         // (1, context)
-    const T* covariates = nullptr;        // (rows, frames, covariates), or
-    bool one_covariate_row = false;       // (1, frames, covariates)
+    SequenceView given;                   // input, (rows, steps, values)
+    const T* context = nullptr;           // (rows, context), or (1, context)
+    bool one_context_row = false;         // whether the context has one row
+    const T* covariates = nullptr;        // (rows, frames, covariates), or (1, frames, covariates)
+    bool one_covariate_row = false;       // whether the covariates have one row
     int64_t first_frame = 0, frames = 0;  // frame f belongs to steps [f hop, (f + 1) hop) of a stream
     CausalStreams<T>* state = nullptr;    // state before the steps, advanced by them; null: the first step
-    T* value = nullptr;                   // (rows, steps, values)
-    T* log_det = nullptr;                 // (rows, steps): of the direction of the call
-    T* raw = nullptr;                     // (rows, steps, outputs) of the network
+    T* value = nullptr;                   // results, (rows, steps, values)
+    T* log_det = nullptr;                 // log-determinants of the call's direction, (rows, steps)
+    T* raw = nullptr;                     // outputs of the network, (rows, steps, outputs)
     typename Program<T>::Weights inner;   // weights of the inner flow
 };
 
 template <class T>
 class CausalTransform {
   public:
-    // The network's outputs are parameters of a map of each input, or the context of an inner flow over all inputs,
-    // with the same two sides; without either they are the only result.
+    // A transform whose network outputs the parameters of a map of each value, or the context of an inner flow over all
+    // values of a step. Without a map and an inner flow, the outputs are the only result.
     CausalTransform(std::shared_ptr<const CausalConvolution> network, std::shared_ptr<const TransformMap> map,
                     std::shared_ptr<const Program<T>> inner, bool reads_data, bool has_level = false);
 
@@ -51,10 +51,11 @@ class CausalTransform {
     const Program<T>* inner() const { return inner_.get(); }
     CausalStreams<T> streams(int64_t rows) const;
 
-    // From the side that the network reads. Without a map or an inner flow, `raw` is the result. Bits of a position
-    // depend only on the inputs of its field: not on the rows and steps of the call, states, or threads.
+    // Runs from the side that the network reads. Without a map or an inner flow, `raw` is the result. Bits of a
+    // position depend only on the inputs in its field, not on other rows, on the steps of the call, on states, or on
+    // threads.
     void parallel(const SequenceCall<T>& call) const;
-    // To the side that the network reads.
+    // Runs to the side that the network reads.
     void sequential(const SequenceCall<T>& call) const;
 
   private:

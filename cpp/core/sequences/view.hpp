@@ -1,4 +1,4 @@
-// An array of sequences, for calls of either device.
+// Views of arrays of sequences, for calls of the CPU and of a device.
 #pragma once
 
 #include <cstdint>
@@ -6,14 +6,14 @@
 
 namespace headrace {
 
-// An array (rows, steps, columns) as NumPy describes it: strides in bytes, any alignment.
+// A view of an array (rows, steps, columns), as in NumPy: strides are in bytes, and any alignment is allowed.
 struct SequenceView {
     const char* data = nullptr;
     int64_t row_stride = 0, step_stride = 0, column_stride = 0;
     bool is_double = false;
 };
 
-// Steps [begin, end) of a row, [step][column].
+// Loads steps [begin, end) of a row as [step][column].
 template <class T>
 void load_steps(const SequenceView& view, int64_t row, int64_t begin, int64_t end, int64_t columns, T* to) {
     const char* line = view.data + row * view.row_stride + begin * view.step_stride;

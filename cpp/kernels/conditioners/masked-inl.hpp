@@ -1,6 +1,6 @@
 // A masked network over one tile or one small batch, by a plan of block products (core/conditioners/masked_plan.cpp),
-// and back. The same interpreter computes the parallel and the sequential direction, MAF, IAF and coupling: only the
-// plans differ.
+// and its backward pass. One interpreter computes the parallel and the sequential direction of MAF, IAF and couplings,
+// whose plans differ.
 #pragma once
 
 #include "../../math/activations.hpp"
@@ -22,14 +22,15 @@ HR_FN void activate(int activation, const T* x, T* y, int64_t n) {
     });
 }
 
-// Calls f(first, n) for runs of used lanes of `lines` adjacent lines: a single run where all lanes are used.
+// Calls f(first, n) for runs of used lanes of `lines` adjacent lines; one run covers all lines where all lanes are
+// used.
 template <class F>
 HR_FN void for_runs(int64_t lines, int64_t height, int64_t used, F&& f) {
     if (used == height) return f(int64_t(0), lines * height);
     for (int64_t i = 0; i < lines; ++i) f(i * height, used);
 }
 
-// Activations, and the derivatives for the backward pass.
+// Computes activations, and their derivatives for the backward pass.
 template <class T>
 HR_FN void activate_keeping_slope(int activation, const T* x, T* y, T* slope, int64_t n) {
     with_activation(activation, [&]<class A>() {
@@ -43,8 +44,8 @@ HR_FN void activate_keeping_slope(int activation, const T* x, T* y, T* slope, in
 
 // ---- from a layer's products to its values --------------------------------------------------------------------------
 
-// Units [unit, unit + n) of a layer: from their products to their sums, with the terms of the context and of another
-// layer. line(i) is the start of scratch unit i of the row, or rows, with `lanes` values.
+// Computes the sums of units [unit, unit + n) of a layer from their products and the terms of the context and of
+// another layer. line(i) is the start of scratch unit i of the row, or rows, with `lanes` values.
 template <class T, class Line>
 HR_FN void join(const Layer& layer, int unit, int n, const Line& line, int64_t lanes) {
     for (int u = unit; u < unit + n; ++u) {
@@ -61,7 +62,8 @@ HR_FN void join(const Layer& layer, int unit, int n, const Line& line, int64_t l
     }
 }
 
-// A factor for each unit and row: 0 for dropped values, else the factor that compensates for these.
+// Multiplies values by a factor for each unit and row: 0 for dropped values, otherwise the factor that compensates for
+// dropped values.
 template <class T>
 HR_FN void drop_units(uint32_t stream, const Layer& layer, int unit, int n, const TileBuffers<T>& b, T* slopes) {
     using V = Pack<T>;
@@ -69,7 +71,7 @@ HR_FN void drop_units(uint32_t stream, const Layer& layer, int unit, int n, cons
     const int begin = layer.value + unit, end = begin + n;
     for (int64_t i = 0; i < int64_t(b.vectors) * width<T>; i += width<T>) {
         uint32_t numbers[2][width<T>];
-        for (int k = 0; k < width<T>; ++k) {  // zeros after the last row
+        for (int k = 0; k < width<T>; ++k) {  // zeros behind the last row
             const int64_t row = b.row + i + k;
             const uint64_t number = row < b.drops->rows ? uint64_t(row_number(b.drops->input, row)) : 0;
             numbers[0][k] = uint32_t(number);
@@ -112,7 +114,7 @@ HR_FN void finish_units(const MaskedNetwork<T>& c, uint32_t stream, const Layer&
     if (b.drops && layer.dropout > 0) drop_units(stream, layer, unit, n, b, slopes);
 }
 
-// Sums of a small batch, whose lanes are units; n is at most row_block.
+// Computes sums and values of units of a small batch, whose lanes are units; n is at most row_block.
 template <class T>
 HR_FN void finish_units(const Layer& layer, int unit, int n, const SmallBuffers<T>& b) {
     for (int r = 0; r < b.rows; ++r) {
@@ -164,7 +166,8 @@ HR_FN void advance(const MaskedNetwork<T>& c, const Known<T, TileBuffers<T>>& kn
         a.stride = height;
         a.bias = op.from_bias ? weights + layer.bias + op.row : nullptr;
         a.relu = op.finish && layer.relu;
-        if (is_folded) {  // the context's share is already in the bias; layers that read only the context are complete
+        if (is_folded) {  // the bias contains the context's share already, and layers that read only the context are
+                          // complete
             if (a.k0 < context) a.k0 = a.k1 < context ? a.k1 : context;
             if (op.from_bias) a.bias = call.folded + fold + layer.fold + op.row;
         }
@@ -174,7 +177,7 @@ HR_FN void advance(const MaskedNetwork<T>& c, const Known<T, TileBuffers<T>>& kn
     }
 }
 
-// Units are read in whole vectors, before the last ones are computed, under weights that are zero.
+// Clears units, because they are read in whole vectors, with zero weights, before the last units are computed.
 template <class T>
 HR_FN void clear_units(const MaskedNetwork<T>& c, const SmallBuffers<T>& b) {
     for (int r = 0; r < b.rows; ++r)
@@ -223,8 +226,8 @@ HR_FN void advance(const MaskedNetwork<T>& c, const Known<T, SmallBuffers<T>>& k
     }
 }
 
-// The contribution of one context to every row: its share of the sums of a layer that also reads coordinates, or the
-// values of a layer that reads only the context.
+// Computes the contribution of one context to every row: its share of the sums of a layer that also reads coordinates,
+// or the values of a layer that reads only the context.
 template <class T>
 HR_FN void fold_context(const MaskedNetwork<T>& c, const T* weights, const T* context, int n, T* folded) {
     for (int l = 0; l < c.n_layers; ++l) {
@@ -234,7 +237,7 @@ HR_FN void fold_context(const MaskedNetwork<T>& c, const T* weights, const T* co
         for (int r = 0; r < layer.out; ++r) {
             T sum = weights[layer.bias + r];
             const T* w = weights + layer.row[r];
-            for (int k = 0; k < n; ++k) sum += w[k] * context[k];  // every unit reads the whole context
+            for (int k = 0; k < n; ++k) sum += w[k] * context[k];  // every unit reads all context columns
             out[r] = sum;
         }
         for (int r = 0; layer.context_alone && r < layer.out; r += width<T>) {
@@ -255,8 +258,8 @@ HR_FN Gate gate_of(const Layer& layer) {
     return layer.activation == identity_index ? Gate::pass : Gate::multiply;
 }
 
-// Values of hidden layers become the derivatives of their activations, where the value determines them. The values of c
-// are needed unchanged.
+// Replaces values of hidden layers by the derivatives of their activations, where the value determines the derivative.
+// The values of c stay unchanged, because they are needed.
 template <class T>
 HR_FN void values_to_slopes(const MaskedNetwork<T>& c, T* units, int64_t height, int64_t used) {
     for (int l = 0; l + 1 < c.n_layers; ++l) {
@@ -273,8 +276,9 @@ HR_FN void values_to_slopes(const MaskedNetwork<T>& c, T* units, int64_t height,
     }
 }
 
-// Units [unit, unit + n) of a layer: from the gradients by their values, as inputs of the layer above, to those by the
-// sums, to which another layer added them; and by the products, and c.
+// Computes gradients by the sums, the products and c of units [unit, unit + n) of a layer. These gradients follow from
+// those by values, which are inputs of the layer above, and from gradients by sums of a later layer to which the
+// layer's sums were added.
 template <class T>
 HR_FN void finish_gradients(const MaskedNetwork<T>& net, const Layer& layer, int unit, int n, const Tape<T>& t,
                             T* units) {
@@ -306,7 +310,7 @@ HR_FN void finish_gradients(const MaskedNetwork<T>& net, const Layer& layer, int
     }
 }
 
-// The columns of a network's inputs that need a gradient, context first, and the destination of the gradient.
+// The columns of a network's inputs that need a gradient, with the context first, and the destination of the gradient.
 template <class T>
 struct ReadGradient {
     int first, end;
@@ -314,7 +318,7 @@ struct ReadGradient {
     HR_FN int end_of(int columns) const { return columns < end ? columns : end; }
 };
 
-// The gradient of an op's inputs from that of its units.
+// Computes the gradient by an op's inputs from the gradient by its units.
 template <class T>
 HR_FN void back_op(const MaskedNetwork<T>& c, const KnownBack<T>& known, const BackOp& op, T* units,
                    const ReadGradient<T>& read) {
@@ -354,8 +358,8 @@ HR_FN void back_op(const MaskedNetwork<T>& c, const KnownBack<T>& known, const B
     if (layer.below >= 0) finish_gradients(c, c.layers[layer.below], begin, end - begin, t, units);
 }
 
-// Afterwards the tape holds, for the weights' gradient, the gradients by all products and the transposed inputs of all
-// layers.
+// Computes the backward pass of positions. After the call the tape has the gradients by all products and the transposed
+// inputs of all layers, for the gradient of weights.
 template <class T>
 HR_FN void advance_back(const MaskedNetwork<T>& c, const KnownBack<T>& known, int from, int to) {
     const Tape<T>& t = known.tape;
@@ -371,8 +375,8 @@ HR_FN void advance_back(const MaskedNetwork<T>& c, const KnownBack<T>& known, in
             if (c.bf16.parts > 0) return known.call.bf16->panels(lines, layer.in, height, t.rows, as_pairs(panels));
         to_panels(lines, layer.in, height, t.vectors, panels);
     };
-    // Inputs are transposed before they are overwritten: at once where slopes replace values or positions take turns,
-    // else layer by layer.
+    // Inputs are transposed before they are overwritten: all at once where slopes replace values or positions are
+    // computed one after another, otherwise layer by layer.
     const bool at_once = c.has_slope_sweep || s.reads_built;
     int transposed = at_once ? 0 : c.n_layers;
     if (to == c.levels) {

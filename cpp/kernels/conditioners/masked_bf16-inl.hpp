@@ -1,6 +1,6 @@
-// A network's ops where products are of values rounded to bf16: a network's input is rounded before the op that needs
-// it first, and a unit's value after the op that computes it. The products are those of the table for this processor
-// (core/bf16.hpp).
+// Ops of a network whose products are of values rounded to bf16. Inputs of the network are rounded before the first op
+// that needs them, and values of units after the op that computes them. The products are functions of the table for
+// this processor (core/bf16.hpp).
 #pragma once
 
 #include "../advance-inl.hpp"
@@ -9,12 +9,12 @@
 namespace headrace {
 namespace {
 
-// The start of the pairs that a layer reads.
+// The first line of the pairs that a layer reads.
 HR_FN int pairs_below(const MaskedNetwork<float>& c, const Layer& layer) {
     return layer.below < 0 ? c.input_pairs : c.layers[layer.below].pairs;
 }
 
-// The inputs before input n that earlier ops added: steps for a tile, quads for a small batch.
+// The number of inputs before input n that earlier ops added: whole steps for a tile, whole quads for a small batch.
 HR_FN int whole(int n, int at_once) {
     return n / at_once * at_once;
 }
@@ -25,13 +25,14 @@ HR_FN bool needs_rounding(const Layer& layer, const Op& op) {
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
-// Whether a product of tiles can finish a layer's units: no other code reads values between sums and results.
+// Whether a product of tiles can finish a layer's units, which requires that no other code reads values between sums
+// and results.
 HR_FN bool settles(const MaskedNetwork<float>& c, const Layer& layer, const TileBuffers<float>& b) {
     return c.bf16.settles && layer.pairs >= 0 && layer.value == layer.product && !layer.c && !layer.adds &&
            layer.dropout == 0 && !(b.is_recorded && c.slopes >= 0);
 }
 
-// Whether its units are finished, if the op finishes them.
+// Runs an op. Returns whether the units of the op are finished, if the op is their last one.
 HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, TileBuffers<float>>& known, const Op& op) {
     const TileBuffers<float>& b = known.b;
     const Call<float>& call = known.call;
@@ -46,7 +47,7 @@ HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, TileBuffers
     const bool waits = op.waits >= 0;
     a.waiting = waits ? reinterpret_cast<float*>(b.pairs) + int64_t(c.waits + op.waits) * b.height : nullptr;
     const int at_once = waits ? c.bf16.quad : c.bf16.step;
-    a.k0 = whole(op.k0, at_once);  // a step with values not computed yet is left to the op that finishes
+    a.k0 = whole(op.k0, at_once);  // a step with values that are not computed yet is left to the op that finishes
     a.k1 = op.finish ? op.k1 : whole(op.k1, at_once);
     a.input = pairs;
     a.output = b.units + int64_t(layer.product + op.row) * b.height;
@@ -61,7 +62,7 @@ HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, TileBuffers
     return a.words;
 }
 
-// The values of an op's units, for the layer above. Values that are not computed yet are zero in these words.
+// Rounds the values of an op's units for the layer above. Values that are not computed yet are zero in the words.
 HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op, const TileBuffers<float>& b) {
     if (layer.pairs >= 0)
         call.bf16->round_lines(b.units + layer.value * b.height, b.height, op.row, op.row + op.rows, b.vectors,
@@ -70,9 +71,9 @@ HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op
 
 // ---- small batches --------------------------------------------------------------------------------------------------
 
-// The blocks of units that contain an op's units. Units before the op's own are complete, and recomputing them gives
-// equal values; units after them are overwritten later. Whole blocks are therefore written, unless a term is added to
-// the units in place.
+// The blocks of units that contain an op's units. Whole blocks are written, unless a term is added to the units in
+// place: earlier units of the blocks are complete and get equal values again, and later units are overwritten by later
+// ops.
 struct Bf16Blocks {
     int first, end;
     bool whole;
@@ -80,7 +81,7 @@ struct Bf16Blocks {
         : first(op.row / bf16_units), end((op.row + op.rows - 1) / bf16_units + 1), whole(!layer.c && !layer.adds) {}
 };
 
-// Adds an op's inputs to blocks of units.
+// Sets the arguments that add an op's inputs to the sums of blocks of units.
 HR_FN void fill_sums(Bf16Sums& a, const MaskedNetwork<float>& c, const Known<float, SmallBuffers<float>>& known,
                      const Op& op, int first, int end) {
     const SmallBuffers<float>& b = known.b;
@@ -97,7 +98,7 @@ HR_FN void fill_sums(Bf16Sums& a, const MaskedNetwork<float>& c, const Known<flo
     a.rows = b.rows;
 }
 
-// Adds the inputs before a panel to the sums of its blocks.
+// Adds the inputs before a panel to the sums of the panel's blocks.
 HR_FN void bf16_panel(const MaskedNetwork<float>& c, const Known<float, SmallBuffers<float>>& known, const Op& op) {
     const Bf16Blocks own(c.layers[op.layer], op);
     Bf16Sums a;
@@ -105,7 +106,7 @@ HR_FN void bf16_panel(const MaskedNetwork<float>& c, const Known<float, SmallBuf
     known.call.bf16->add(a);
 }
 
-// Whether its units are complete; else a term is added to them later.
+// Runs an op. Returns whether its units are complete; otherwise a term is added to them later.
 HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, SmallBuffers<float>>& known, const Op& op) {
     const SmallBuffers<float>& b = known.b;
     const Call<float>& call = known.call;
@@ -129,14 +130,14 @@ HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, SmallBuffer
     return own.whole;
 }
 
-// The values for the layer above, where they were not computed at once.
+// Rounds the values for the layer above, where the product did not.
 HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op, const SmallBuffers<float>& b) {
     for (int r = 0; r < b.rows && layer.pairs >= 0; ++r)
         call.bf16->round_row(b.units + r * b.stride + layer.value, op.row, op.row + op.rows,
                              b.pairs + r * b.stride + layer.pairs);
 }
 
-// After the op's own units, on which other threads wait: adds its inputs to the sums of later units of the panel.
+// Adds the inputs of an op to the sums of later units of the panel, after the op's own units, for which later ops wait.
 HR_FN void bf16_later(const MaskedNetwork<float>& c, const Known<float, SmallBuffers<float>>& known, const Op& op) {
     const Layer& layer = c.layers[op.layer];
     const int end = Bf16Blocks(layer, op).end, all = (layer.live + bf16_units - 1) / bf16_units;
@@ -150,7 +151,7 @@ HR_FN void bf16_later(const MaskedNetwork<float>& c, const Known<float, SmallBuf
 
 // ---- back -----------------------------------------------------------------------------------------------------------
 
-// Rounds gradients by the products of a layer, those that an op needs first.
+// Rounds gradients by the products of a layer that an op needs and no earlier op needed.
 HR_FN void round_gradients(const Tape<float>& t, const Call<float>& call, const Layer& layer, const BackOp& op,
                            const float* units) {
     if (op.row0 < op.fresh)
@@ -158,7 +159,7 @@ HR_FN void round_gradients(const Tape<float>& t, const Call<float>& call, const 
                                    as_pairs(t.at(t.chain.tape.pairs + layer.grad_pairs)));
 }
 
-// Counterpart of data_product for the op.
+// The function data_product for an op, where factors are rounded values.
 HR_FN void bf16_columns(const KnownBack<float>& known, const Layer& layer, const BackOp& op,
                         const DataArgs<float>& args, int columns) {
     const Tape<float>& t = known.tape;
@@ -177,7 +178,7 @@ HR_FN void bf16_columns(const KnownBack<float>& known, const Layer& layer, const
     known.call.bf16->columns(a, t.vectors);
 }
 
-// After all ops: gradients by the products in words of rows, for those of the weights.
+// Stores gradients by all products as words of rows, after all ops, for the gradient of weights.
 HR_FN void gradients_of_rows(const MaskedNetwork<float>& c, const KnownBack<float>& known, const float* units) {
     const Tape<float>& t = known.tape;
     for (int l = 0; l < c.n_layers; ++l) {

@@ -1,7 +1,7 @@
-// Backward pass of a segment of a sequence (core/sequences/back.hpp): from gradients of a causal network's outputs to
-// those by its input, by its weights, by its gates' biases and by covariates.
+// The backward pass of a segment of a sequence (core/sequences/back.hpp): from gradients by a causal network's outputs
+// to gradients by its input, its weights, its gate biases and its covariates.
 //
-// With a' for the gradient by a, going down from the last layer:
+// With a' for the gradient by a, from the last layer down:
 //   o' = [h' of the next layer, skip'],   z' = O^T o',   t' = z' s (1 - t^2),   s' = z' t s (1 - s)
 //   h' = h' of the next layer + sum over taps i of  G[i]^T a'[t + (kernel - 1 - i) dilation]
 #pragma once
@@ -16,8 +16,8 @@ HR_FN void add_line_sums(const T* lines, int64_t stride, int units, int vectors,
     for (int64_t u = 0; u < units; ++u) sums[u] += line_sum(lines + u * stride, vectors);
 }
 
-// Adds the products of gradient lines and value lines to sums, through panels of values that start `before` positions
-// before the window.
+// Copies value lines to panels, from `before` positions before the window on, and returns the arguments that add
+// products of gradient lines and these values to sums.
 template <class T>
 HR_FN SumsArgs<T> value_panels(const T* values, int64_t stride, int units, int padded, int64_t before, int positions,
                                T* panels) {
@@ -51,7 +51,7 @@ void back_head_sums(const CausalSegment<T>& s, const CausalBack<T>& b, const Win
     add(0, s.scratch + at.hidden, net.skip, b.shape->head, b.shape->head_bias);
 }
 
-// Gradients by skip values, to the lower lines of `up`.
+// Computes gradients by skip values, in the lower lines of `up`.
 template <class T>
 void back_head(const CausalSegment<T>& s, const CausalBack<T>& b, const Window& w) {
     const CausalNetwork& net = *s.network;
@@ -87,8 +87,8 @@ void back_head(const CausalSegment<T>& s, const CausalBack<T>& b, const Window& 
 
 // ---- layers ---------------------------------------------------------------------------------------------------------
 
-// A block of columns: replaces the gates' values by the gradients by the gates' arguments, and the gradients by gated
-// values by these values.
+// Replaces, in a block of columns, values of gates by gradients by the gates' arguments, and gradients by gated values
+// by the gated values.
 template <class T>
 void back_gates(const CausalNetwork& net, T* gates, int64_t stride, T* gated, int64_t column, int vectors) {
     using V = Pack<T>;
@@ -105,8 +105,8 @@ void back_gates(const CausalNetwork& net, T* gates, int64_t stride, T* gated, in
         }
 }
 
-// Gradients by the products of a layer's covariates, in panels [unit / width][frame][width]. Returns the panels'
-// height.
+// Computes gradients by the products of a layer's covariates, in panels [unit / width][frame][width], and returns the
+// height of the panels.
 template <class T>
 int64_t back_frames(const CausalSegment<T>& s, const Window& w, int layer, T* panels, int64_t first) {
     const CausalNetwork& net = *s.network;
@@ -196,7 +196,7 @@ void back_layer_sums(const CausalSegment<T>& s, const CausalBack<T>& b, const Wi
     }
 }
 
-// From o' in `up` to h', in the upper lines of `up`.
+// Computes h' from o', both in `up`, where h' takes the upper lines.
 template <class T>
 void back_layer(const CausalSegment<T>& s, const CausalBack<T>& b, const Window& w, int layer) {
     const CausalNetwork& net = *s.network;
@@ -235,7 +235,7 @@ void back_layer(const CausalSegment<T>& s, const CausalBack<T>& b, const Window&
     for_blocks<T>(w, [&](int64_t column, int vectors) { back_lines(a, net.channels, column, vectors); });
 }
 
-// From h' of the first layer in `up` to the gradients by the network's input.
+// Computes gradients by the network's input from h' of the first layer in `up`.
 template <class T>
 void back_input(const CausalSegment<T>& s, const CausalBack<T>& b, const Window& w) {
     const CausalNetwork& net = *s.network;
@@ -256,7 +256,7 @@ void back_input(const CausalSegment<T>& s, const CausalBack<T>& b, const Window&
         add_line_sums(first, stride, net.channels, w.vectors, b.sums + b.shape->input_bias);
     }
     if (!b.read) return;
-    T* const lines = s.scratch + at.gated;  // blocks of channel_units columns
+    T* const lines = s.scratch + at.gated;  // channel_units lines of a block of columns
     for (int c = 0; c < net.inputs;) {
         const int n = net.inputs - c < net.channel_units ? net.inputs - c : net.channel_units;
         BackLines<T> a{};
@@ -277,8 +277,8 @@ void back_input(const CausalSegment<T>& s, const CausalBack<T>& b, const Window&
     }
 }
 
-// Backward over a segment with its tape, from its last window to the first; gradients of gates and of the first
-// layer's values after the segment are on the tape.
+// The backward pass over a segment with its tape, from its last window to the first. The tape has the gradients by
+// gates and by values of the first layer from behind the segment.
 template <class T>
 void causal_back(const CausalSegment<T>& s, const CausalBack<T>& b) noexcept {
     const CausalNetwork& net = *s.network;

@@ -16,12 +16,12 @@ namespace {
 template <class T>
 struct BackLines {
     const T* weights;
-    int64_t unit, tap;   // distance of units, of taps; weights of a unit's inputs are adjacent
+    int64_t unit, tap;   // distances of units and of taps; weights of a unit's inputs are adjacent
     const T* lines;      // lines of the first tap
-    int64_t row, shift;  // distance of lines, of taps
+    int64_t row, shift;  // distances of lines and of taps
     int inputs, taps;
-    const T* start;  // lines at the start of the sums, or null: zero
-    const T* open;   // lines that set the result to zero where they are not positive; or null
+    const T* start;  // lines at which sums start; null: zeros
+    const T* open;   // lines that, where they are not positive, set the result to zero; or null
     T* to;
     int64_t start_row, open_row, to_row;
 };
@@ -46,12 +46,12 @@ void back_lines_block(const BackLines<T>& a, int64_t column) {
     if (a.open)
         for_sums<M, N>([&](int m, int n) {
             const V open = load(a.open + m * a.open_row + column + n * W);
-            sum[m][n] = select(open <= T(0), V{}, sum[m][n]);  // NaN in `open` keeps the result
+            sum[m][n] = select(open <= T(0), V{}, sum[m][n]);  // a NaN in `open` keeps the result
         });
     for_sums<M, N>([&](int m, int n) { store(a.to + m * a.to_row + column + n * W, sum[m][n]); });
 }
 
-// Computes columns [column, column + vectors * width) of any number of units.
+// Computes columns [column, column + vectors * width) for any number of units.
 template <class T>
 HR_FN void back_lines(BackLines<T> a, int units, int64_t column, int vectors) {
     while (units > 0) {
@@ -70,8 +70,8 @@ HR_FN void back_lines(BackLines<T> a, int units, int64_t column, int vectors) {
     }
 }
 
-// Copies `positions` columns of `units` lines to panels of `height` positions, rounded up to vectors of columns; panels
-// have `padded` lines, with zeros after the last one.
+// Copies `positions` columns of `units` lines, rounded up to whole vectors of columns, to panels of `height` positions;
+// panels have `padded` lines, with zeros behind the last.
 template <class T>
 HR_FN void lines_to_panels(const T* lines, int64_t stride, int units, int padded, int64_t positions, T* panels,
                            int64_t height) {
@@ -88,12 +88,12 @@ HR_FN void lines_to_panels(const T* lines, int64_t stride, int units, int padded
 
 template <class T>
 struct SumsArgs {
-    const T* gradient;  // [unit][stride]
+    const T* gradient;  // gradients [unit][stride]
     int64_t stride;
-    const T* panels;  // [input / width][height][width]
+    const T* panels;  // inputs [input / width][height][width]
     int64_t height;
     int64_t positions;
-    T* sums;  // [unit][inputs]
+    T* sums;  // sums [unit][inputs]
     int64_t inputs;
 };
 
@@ -115,9 +115,9 @@ void sums_block(const SumsArgs<T>& a) {
     });
 }
 
-constexpr int summed_positions = 192;  // so that a block's gradients and inputs stay in L1
+constexpr int summed_positions = 192;  // number of positions for which a block's gradients and inputs stay in L1
 
-// Sums for any number of units by whole vectors of inputs.
+// Computes sums for any number of units, by whole vectors of inputs.
 template <class T>
 HR_FN void sums_product(const SumsArgs<T>& all, int units) {
     for (int64_t t = 0; t < all.positions; t += summed_positions) {
@@ -139,7 +139,7 @@ HR_FN void sums_product(const SumsArgs<T>& all, int units) {
     }
 }
 
-// Sums over whole vectors of positions: of a line, and of the product of two.
+// The sum over whole vectors of positions of a line, and of the product of two lines.
 template <class T>
 HR_FN T line_sum(const T* x, int vectors) {
     Pack<T> sum{};

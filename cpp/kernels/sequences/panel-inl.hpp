@@ -6,7 +6,7 @@
 namespace headrace {
 namespace {
 
-// Products of the frames of a step, from the covariates of every lane.
+// Computes products of the frames of a step, from the covariates of every lane.
 template <class T>
 void panel_frames(CausalSteps<T>& s, const StepLines<T>& lines, int vectors) {
     const CausalNetwork& n = *s.network;
@@ -33,7 +33,7 @@ void panel_frames(CausalSteps<T>& s, const StepLines<T>& lines, int vectors) {
     }
 }
 
-// Adds covariates to gate biases, as the gates' start.
+// Computes the start of a layer's gates: the gate biases plus the part of the covariates.
 template <class T>
 void panel_start(const CausalSteps<T>& s, const StepLines<T>& lines, int l) {
     const CausalNetwork& n = *s.network;
@@ -156,7 +156,7 @@ void panel_step(CausalSteps<T>& s, T* raw) {
     panel_head(s, lines, vectors, raw);
 }
 
-// The outputs [stream][outputs] of the next position. causal_push then stores its inputs.
+// Computes the outputs [stream][outputs] of the next position, whose inputs causal_push stores afterwards.
 template <class T>
 void causal_step(CausalSteps<T>& s, T* raw) noexcept {
     if (s.state.lanes > 1) {

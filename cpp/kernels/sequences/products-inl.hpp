@@ -1,5 +1,6 @@
-// The products of causal networks on weights [input][unit]: by lines, with lanes of positions or streams, and by units,
-// with lanes of units. Every sum is one chain from its start over taps and inputs, so both have the same bits.
+// The products of causal networks with weights [input][unit]: by lines, with lanes of positions or streams, and by
+// units, with lanes of units. Both kinds of products add the terms of a sum in the order of taps and inputs, and so
+// give the same bits.
 #pragma once
 
 #include "../../core/sequences/calls.hpp"
@@ -13,11 +14,11 @@ namespace {
 template <class T>
 struct LineProduct {
     const T* weights;
-    int64_t stride;  // stride of an input's weights
+    int64_t stride;  // distance of the weights of adjacent inputs
     int taps, inputs;
     const T* x[most_causal_taps];
-    int64_t row;     // stride of an input's lanes
-    const T* start;  // a value for each unit; or lines, start_row apart; null: zero
+    int64_t row;     // distance of the lanes of adjacent inputs
+    const T* start;  // a value for each unit, or lines that are start_row apart; null: zeros
     int64_t start_row = 0;
     T* to;
     int64_t to_row;
@@ -55,7 +56,7 @@ void line_block(const LineProduct<T>& a, int unit, int lane) {
     for_sums<U, N>([&](int u, int n) { store(to + u * a.to_row + n * width<T>, sum[u][n]); });
 }
 
-// Computes any number of units, which are rounded up to half a block, and any number of vectors of lanes.
+// Computes any number of units, rounded up to half a block, for any number of vectors of lanes.
 template <class T>
 HR_FN void line_product(const LineProduct<T>& a, int units, int vectors) {
     constexpr int half = block_units / 2;
@@ -71,19 +72,20 @@ HR_FN void line_product(const LineProduct<T>& a, int units, int vectors) {
 }
 
 // to[row][unit] = start[row] + sum over taps and inputs of weights[tap][input][unit] x[tap][row][input], +
-// to[row][unit]. Rows are streams, or steps of one stream. Weight: T, or uint32_t for pairs in bf16 (steps/causal.hpp).
+// to[row][unit]. Rows are streams, or steps of one stream. Weight is T, or uint32_t for pairs in bf16
+// (steps/causal.hpp).
 template <class T, class Weight = T>
 struct UnitProduct {
     const Weight* weights;
-    int64_t stride;  // stride of an input's weights, or of a pair's
+    int64_t stride;  // distance of the weights of adjacent inputs, or pairs of inputs
     int taps = 1, inputs, rows = 1;
     const T* x[most_causal_taps][most_unit_rows];
-    const T* start[most_unit_rows];  // null, of all rows: zero
+    const T* start[most_unit_rows];  // starts of sums; null, of all rows: zeros
     T* to[most_unit_rows];
     bool adds = false, relu = false;
 };
 
-// Adds the products of a tap's inputs to the sums. Returns the weights of the next tap.
+// Adds the products of a tap's inputs to the sums, and returns the weights of the next tap.
 template <int R, int N, class T>
 HR_FN const T* add_inputs(Pack<T> (&sum)[R][N], const T* w, int64_t stride, const T* const* x, int64_t inputs) {
     for (int64_t i = 0; i < inputs; ++i, w += stride) {
@@ -94,7 +96,7 @@ HR_FN const T* add_inputs(Pack<T> (&sum)[R][N], const T* w, int64_t stride, cons
     return w;
 }
 
-// The function above by pairs in bf16, whose weights are the upper half of a float32.
+// Adds the products of a tap's inputs with pairs in bf16, each of whose weights is the upper half of a float32.
 template <int R, int N>
 HR_FN const uint32_t* add_inputs(PackF (&sum)[R][N], const uint32_t* w, int64_t stride, const float* const* x,
                                  int64_t inputs) {
@@ -124,7 +126,7 @@ void unit_block(const UnitProduct<T, Weight>& a, int row, int unit) {
     for_sums<R, N>([&](int r, int n) { store(a.to[row + r] + unit + n * width<T>, sum[r][n]); });
 }
 
-// R rows and N vectors of units at a time, then half as many.
+// Computes R rows and N vectors of units at a time, then half as many.
 template <int R, int N, class T, class Weight>
 HR_FN void unit_blocks(const UnitProduct<T, Weight>& a, int row, int unit, int units) {
     for (; unit + N * width<T> <= units; unit += N * width<T>) unit_block<R, N>(a, row, unit);
@@ -144,7 +146,7 @@ HR_FN void unit_rows(const UnitProduct<T, Weight>& a, int row, int units) {
     }
 }
 
-// Units with padding to whole vectors.
+// Computes units, padded to whole vectors.
 template <class T, class Weight>
 HR_FN void unit_product(const UnitProduct<T, Weight>& a, int units) {
     int row = 0;

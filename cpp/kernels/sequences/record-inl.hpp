@@ -1,5 +1,5 @@
-// A segment of a sequence through a causal network with a tape (core/sequences/back.hpp): the outputs have the same
-// bits as those of the kernels without one.
+// The run of a segment of a sequence through a causal network with a tape (core/sequences/back.hpp); outputs have the
+// bits of the kernels without a tape.
 #pragma once
 
 #include "lines-inl.hpp"
@@ -11,7 +11,7 @@
 namespace headrace {
 namespace {
 
-// A window of a segment, positions from the segment's first one.
+// A window of a segment, with positions counted from the segment's first.
 struct Window {
     int64_t begin;
     int positions, vectors;
@@ -24,7 +24,7 @@ HR_FN Window window_at(const CausalSegment<T>& s, int64_t begin) {
     return {begin, n, (n + width<T> - 1) / width<T>};
 }
 
-// Visits the window's columns in blocks of as many vectors as products have: f(first column, vectors).
+// Calls f(first column, vectors) for blocks of a window's columns, each as wide as a block of products.
 template <class T, class F>
 HR_FN void for_blocks(const Window& w, F&& f) {
     for (int v = 0; v < w.vectors;) {
@@ -34,7 +34,7 @@ HR_FN void for_blocks(const Window& w, F&& f) {
     }
 }
 
-// The lines of a layer's values and gates, at the window's first position.
+// The lines of a layer's values, and of its gates, at a position.
 template <class T>
 HR_FN T* values_at(const CausalSegment<T>& s, int layer, int64_t position) {
     const CausalTapeLayer& l = s.shape->layers[layer];
@@ -58,7 +58,7 @@ HR_FN T* head_at(const CausalSegment<T>& s, int which, int64_t position) {
 
 // ---- gates ----------------------------------------------------------------------------------------------------------
 
-// The start of a layer's gates at the window's positions if there are covariates, as lines.
+// Computes lines of the start of a layer's gates at the window's positions, where there are covariates.
 template <class T>
 void record_starts(const CausalSegment<T>& s, const Window& w, int layer) {
     const CausalNetwork& net = *s.network;
@@ -85,7 +85,7 @@ void record_starts(const CausalSegment<T>& s, const Window& w, int layer) {
         }
 }
 
-// Turns the gates' arguments of a block of columns into their values, and computes the gated values.
+// Replaces the arguments of gates in a block of columns by the gates' values, and computes the gated values.
 template <class T>
 void record_gates(const CausalNetwork& net, T* gates, int64_t stride, T* through, int vectors) {
     T* const second = gates + int64_t(net.channel_units) * stride;
@@ -189,7 +189,7 @@ void record_layer(const CausalSegment<T>& s, const Window& w, int layer) {
     });
 }
 
-// Skip values behind their rectifier to outputs [position][outputs].
+// Computes outputs [position][outputs] from skip values behind their rectifier.
 template <class T>
 void record_head(const CausalSegment<T>& s, const Window& w, T* outputs) {
     const CausalNetwork& net = *s.network;

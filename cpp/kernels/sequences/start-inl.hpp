@@ -1,4 +1,4 @@
-// The start of a layer's gates, beside its inputs: biases, context and covariates.
+// The start of a layer's gates, which is all but the products with inputs: biases, context and covariates.
 #pragma once
 
 #include "../transpose-inl.hpp"
@@ -7,7 +7,7 @@
 namespace headrace {
 namespace {
 
-// Gate biases of all layers with the part of one context row: [layer][gate_units].
+// Computes gate biases of all layers with the part of one context row: [layer][gate_units].
 template <class T>
 void causal_fold(const CausalNetwork& n, const T* weights, const T* context, T* folded) noexcept {
     UnitProduct<T> a;
@@ -27,7 +27,7 @@ HR_FN FramePlace<T> frame_place(const CausalNetwork& n, const CausalSide<T>& sid
     return frame_place<T>(n, side.first_frame + side.n_frames - 1, position);
 }
 
-// Products U_l g of one frame of one stream.
+// Computes the products U_l g of one frame of one stream.
 template <class T>
 HR_FN void multiply_frame(const CausalNetwork& n, const T* weights, int l, const T* frame, T* to) {
     UnitProduct<T> a;
@@ -40,7 +40,7 @@ HR_FN void multiply_frame(const CausalNetwork& n, const T* weights, int l, const
     unit_product(a, gate_units(n));
 }
 
-// Gate biases of a stream or sequence.
+// The gate biases of a stream or sequence.
 template <class T>
 HR_FN const T* gate_bias_of(const CausalNetwork& n, const T* weights, const CausalSide<T>& side, int l) {
     return side.gate_bias ? side.gate_bias + l * gate_units(n) : weights + n.layers[l].gate_bias;

@@ -1,6 +1,6 @@
-// One step of a few streams: lanes are units. Sums over a layer's old taps are computed for as many of the next steps
-// at once as possible with known values, so that the weights are read once. Weight: the values' type, or uint32_t for
-// pairs of weights in bf16 (steps/causal.hpp).
+// One step of a few streams, whose lanes are units. Sums over a layer's old taps are computed at once for all next
+// steps whose values are known, so that weights are read once. Weight is the values' type, or uint32_t for pairs of
+// weights in bf16 (steps/causal.hpp).
 #pragma once
 
 #include <type_traits>
@@ -11,13 +11,13 @@
 namespace headrace {
 namespace {
 
-// Scratch of a stream, or of a panel, with one value per lane in each line.
+// The scratch of a stream, or of a panel, with one value per lane in each line.
 template <class T>
 struct StepLines {
-    T *values, *skip;  // of the current layer: channel_units, then skip_units
+    T *values, *skip;  // values of the current layer, channel_units lines, and skip_units lines
     T *gates, *gated, *hidden, *out, *covariates;
-    T* frames;  // [kept][layer][gate_units]
-    T* ahead;   // [layer][causal_ahead][gate_units]
+    T* frames;  // products of frames, [kept][layer][gate_units]
+    T* ahead;   // sums of old taps, [layer][causal_ahead][gate_units]
 
     StepLines(const CausalSteps<T>& s, int stream) {
         const CausalNetwork& n = *s.network;
@@ -50,14 +50,14 @@ HR_FN int64_t tap_slot(const CausalNetwork& n, const CausalLayer& layer, int64_t
     return at < slots ? at : at - slots;
 }
 
-// The number of steps, at most `most`, to compute ahead in this step.
+// The number of steps, at most `most`, that are computed ahead in the current step.
 template <class T>
 HR_FN int steps_ahead(const CausalSteps<T>& s, int most) {
     return int(s.steps - s.made < most ? s.steps - s.made : most);
 }
 
-// Whether sums over old taps are computed ahead: this reads weights once for `at_once` steps of a stream, and not in
-// each step for all streams.
+// Whether sums over old taps are computed ahead, which reads weights once for `at_once` steps of each stream, instead
+// of once in each step for all streams.
 HR_FN bool is_made_ahead(int at_once, int streams) {
     return at_once == causal_ahead || at_once > streams;
 }
@@ -85,7 +85,7 @@ HR_FN const T* stream_bias(const CausalSteps<T>& s, int stream, int l) {
     return gate_bias_of(*s.network, s.weights, s.side, l) + (s.side.gate_bias ? stream * s.side.stream_bias : 0);
 }
 
-// Gate biases of a position, with covariates.
+// Computes gate biases of a position, with covariates.
 template <class T>
 HR_FN void start_gates(const CausalSteps<T>& s, const StepLines<T>& lines, int stream, int l, int64_t position, T* to) {
     const CausalNetwork& n = *s.network;
@@ -100,7 +100,7 @@ HR_FN void start_gates(const CausalSteps<T>& s, const StepLines<T>& lines, int s
         store(to + u, interpolated(load(bias + u), load(first + u), load(second + u), place.share));
 }
 
-// Sums of a layer's old taps for the next steps of a stream.
+// Computes the sums of a layer's old taps for the next steps of a stream.
 template <class Weight, class T>
 void make_ahead(const CausalSteps<T>& s, const StepLines<T>& lines, int stream, int l, int at_once, T* to) {
     const CausalNetwork& n = *s.network;
@@ -123,7 +123,7 @@ void make_ahead(const CausalSteps<T>& s, const StepLines<T>& lines, int stream, 
     unit_product(a, gate_units(n));
 }
 
-// Products of the frames for the steps ahead.
+// Computes the products of the frames for the steps ahead.
 template <class T>
 void step_frames(CausalSteps<T>& s) {
     const CausalNetwork& n = *s.network;
@@ -139,7 +139,7 @@ void step_frames(CausalSteps<T>& s) {
         }
 }
 
-// A layer's gates, from its current and its past values; stores the current ones.
+// Computes a layer's gates from its current and its past values, and stores the current values.
 template <class Weight, class T>
 void step_gates(CausalSteps<T>& s, const StepLines<T>* lines, int l) {
     const CausalNetwork& n = *s.network;

@@ -1,5 +1,5 @@
-// The sweep from a sequence's last position to the first (core/sequences/sweep.hpp): lanes are the inputs of matrices.
-// Sums over taps of positions at least causal_ahead later are computed for the next positions at once.
+// The sweep from a sequence's last position to the first (core/sequences/sweep.hpp), whose lanes are the inputs of
+// matrices. Sums over taps that read positions at least causal_ahead later are computed for several positions at once.
 #pragma once
 
 #include "../../core/sequences/sweep.hpp"
@@ -9,10 +9,11 @@
 namespace headrace {
 namespace {
 
-constexpr int sweep_chains = 4;  // chains of a sum: few lanes have shorter waits for each other
+constexpr int sweep_chains = 4;  // number of partial sums of a sum of few lanes, whose additions would otherwise wait
+                                 // for each other
 
 // to[row][unit] = start[row][unit] + sum over taps and inputs of weights[tap][input][unit] x[tap][row][input]; the
-// inputs, a multiple of the chains, are cut into as many parts.
+// inputs, a multiple of sweep_chains, are divided into sweep_chains parts.
 template <class T>
 struct ChainProduct {
     const T* weights;
@@ -23,7 +24,8 @@ struct ChainProduct {
     T* to[sweep_rows];
 };
 
-// A single row computes all its chains together, several rows one chain after another: with equal bits.
+// Computes a block of rows. A single row computes all its chains together, several rows one chain after another, with
+// equal bits.
 template <int R, int N, class T>
 void chain_block(const ChainProduct<T>& a, int row, int unit) {
     using V = Pack<T>;
@@ -70,7 +72,7 @@ HR_FN void chain_rows(const ChainProduct<T>& a, int row, int units) {
     }
 }
 
-// Units are rounded up to vectors.
+// Computes units, rounded up to vectors.
 template <class T>
 HR_FN void chain_product(const ChainProduct<T>& a, int units) {
     int row = 0;
@@ -79,12 +81,12 @@ HR_FN void chain_product(const ChainProduct<T>& a, int units) {
     if (row < a.rows) chain_rows<1>(a, row, units);
 }
 
-// Scratch of the sweep.
+// The scratch of the sweep.
 template <class T>
 struct SweepLines {
-    T *outputs, *hidden, *skip, *through, *zeros;  // `through`: [layer][channel_units], gradients by gated values
+    T *outputs, *hidden, *skip, *through, *zeros;  // through: gradients by gated values, [layer][channel_units]
     T *up, *gates;
-    T *gate_factors, *head;  // of a block: [position][layer][gate_units], [position][two][skip_units]
+    T *gate_factors, *head;  // of a block: [position][layer][gate_units] and [position][two][skip_units]
 
     SweepLines(const CausalNetwork& n, const CausalSweep<T>& w) {
         T* at = w.state + w.shape->lines;
@@ -105,7 +107,7 @@ struct SweepLines {
     }
 };
 
-// Moves positions [position, position + sweep_block) of `units` lines to [position][units], `to_row` apart.
+// Transposes sweep_block positions of `units` lines to rows of units, `to_row` apart.
 template <class T, class F>
 HR_FN void turn_lines(const T* lines, int64_t stride, int units, T* to, int64_t to_row, F&& f) {
     constexpr int W = width<T>;
@@ -118,7 +120,7 @@ HR_FN void turn_lines(const T* lines, int64_t stride, int units, T* to, int64_t 
         }
 }
 
-// The factors from gradients by gated values to gradients by the gates' arguments; and the head's values.
+// Computes the factors from gradients by gated values to gradients by the gates' arguments, and the values of the head.
 template <class T>
 void sweep_factors(const CausalSegment<T>& s, const SweepLines<T>& lines, int64_t begin) {
     const CausalNetwork& n = *s.network;
@@ -141,8 +143,8 @@ void sweep_factors(const CausalSegment<T>& s, const SweepLines<T>& lines, int64_
                    2 * n.skip_units, [](const T* at) { return load(at); });
 }
 
-// Prefetches a part of the inputs of the previous block's factors, one for each position of a block: its cache lines
-// are far apart, and the cache does not prefetch them.
+// Prefetches, at each position of a block, one part of the inputs for the factors of the previous block, whose cache
+// lines are so far apart that the processor does not prefetch them.
 template <class T>
 HR_FN void fetch_factors(const CausalSegment<T>& s, int64_t t) {
     const CausalNetwork& n = *s.network;
@@ -153,13 +155,13 @@ HR_FN void fetch_factors(const CausalSegment<T>& s, int64_t t) {
     }
 }
 
-// The slot of a layer's gradients `later` positions after that of `slot`, or before it.
+// The slot of a layer's gradients `later` positions after (or before) the position of `slot`.
 HR_FN int64_t slot_after(int64_t slot, int64_t later, int64_t slots) {
     const int64_t at = slot + later;
     return at >= slots ? at - slots : at < 0 ? at + slots : at;
 }
 
-// Sums over a layer's taps that look ahead, for the next positions.
+// Computes sums over the taps of a layer whose gradients are known, for the next positions.
 template <class T>
 void sweep_ahead(const CausalNetwork& n, const CausalSweep<T>& w, int l, int positions) {
     const CausalLayer& layer = n.layers[l];
@@ -181,7 +183,7 @@ void sweep_ahead(const CausalNetwork& n, const CausalSweep<T>& w, int l, int pos
     unit_product(a, n.channel_units);
 }
 
-// Sequences that are computed together, and their scratch.
+// Sequences that are computed together, with their scratch.
 template <class T>
 struct SweepRows {
     const CausalNetwork& network;
@@ -191,7 +193,8 @@ struct SweepRows {
     int rows;
 };
 
-// Gradients by gated values from those by the next layer's, then by the gates' arguments, then by the layer's values.
+// Computes, one after another, the gradients of a layer by gated values, from those by the next layer's values, then by
+// the gates' arguments, and then by the layer's values.
 template <class T>
 void sweep_layer(const SweepRows<T>& s, int64_t in_block, int l, int made) {
     const CausalNetwork& n = s.network;
@@ -241,7 +244,7 @@ void sweep_layer(const SweepRows<T>& s, int64_t in_block, int l, int made) {
     }
 }
 
-// Gradients by v of a position, and by its outputs, which are copied to a line.
+// Computes gradients by v and by the outputs of a position, and copies the gradients by outputs to a line.
 template <class T>
 void sweep_outputs(const CausalSegment<T>& s, const CausalSweep<T>& w, const SweepLines<T>& lines, int64_t t) {
     const CausalNetwork& n = *s.network;
@@ -267,7 +270,7 @@ void sweep_outputs(const CausalSegment<T>& s, const CausalSweep<T>& w, const Swe
     for (int i = 0; i < n.outputs; ++i) lines.outputs[i] = outputs[i];
 }
 
-// From gradients by outputs to gradients by gated values of all layers, through their skip outputs.
+// Computes gradients by gated values of all layers, through skip outputs, from gradients by outputs.
 template <class T>
 void sweep_head(const SweepRows<T>& s, int64_t in_block) {
     const CausalNetwork& n = s.network;
@@ -327,7 +330,7 @@ void sweep_position(const SweepRows<T>& s, int64_t t) {
     }
 }
 
-// From a segment's last position to its first; values of layers are on the tapes, as the record leaves them.
+// Sweeps segments from the last position to the first; the tapes have values of layers, as causal_record stores them.
 template <class T>
 void causal_sweep(const CausalSegment<T>* segments, const CausalSweep<T>* sweeps, int sequences) noexcept {
     const CausalNetwork& n = *segments->network;

@@ -1,5 +1,5 @@
-// A window of positions of one sequence: lanes are positions, layer after layer. Each layer has lines of the positions
-// before the window in front of it, which are moved up after the window.
+// A window of positions of one sequence, whose lanes are positions, computed layer after layer. In the lines of a
+// layer, values of positions before the window stand in front of it, and are updated after the window.
 #pragma once
 
 #include "../../math/gate.hpp"
@@ -15,12 +15,12 @@ struct WindowLines {
     const T* weights;
     const CausalSide<T>& side;
     int most;
-    T* values;               // values of all layers: lines of channel_units
+    T* values;               // lines of channel_units with the values of all layers
     T *input, *skip;         // lines of the window
     T *gates, *gated, *out;  // lines of a block of positions
-    T* frames;               // products of the current layer
-    int64_t row;             // stride of the lines of the window
-    int block;               // positions of a block
+    T* frames;               // products of frames of the current layer
+    int64_t row;             // distance of the lines of the window
+    int block;               // number of positions of a block
 
     explicit WindowLines(const CausalWindow<T>& w)
         : network(*w.network), weights(w.weights), side(w.side), most(w.most), values(w.scratch) {
@@ -45,7 +45,7 @@ struct WindowLines {
     CausalLine line(int l) const { return causal_line(ring_slots(network, network.layers[l]), most); }
 };
 
-// Raw sums of a block of positions, from `first` on, to the gates; then their activation.
+// Computes the sums of gates for a block of positions from `first` on, and then their activation.
 template <class T>
 void window_gates(const WindowLines<T>& w, int l, const T* values, int64_t position, int first, int vectors) {
     const CausalNetwork& n = w.network;
@@ -69,7 +69,7 @@ void window_gates(const WindowLines<T>& w, int l, const T* values, int64_t posit
                 Pack<T> lanes[W];
                 for (int i = 0; i < W; ++i) {
                     FramePlace<T> place = frame_place(n, w.side, position + first + v * W + i);
-                    if (place.first >= last) place = {last - 1, last - 1, T(0)};  // after the sequence's end
+                    if (place.first >= last) place = {last - 1, last - 1, T(0)};  // behind the end of the sequence
                     const T* const p = w.frames + u;
                     lanes[i] = interpolated(load(bias + u), load(p + (place.first - first_frame) * gate_units(n)),
                                             load(p + (place.second - first_frame) * gate_units(n)), place.share);
@@ -92,7 +92,7 @@ void window_gates(const WindowLines<T>& w, int l, const T* values, int64_t posit
     }
 }
 
-// Products of all frames that positions [position, position + n) touch.
+// Computes the products of all frames that positions [position, position + n) read.
 template <class T>
 void window_frames(const WindowLines<T>& w, int l, int64_t position, int n) {
     const int64_t from = frame_place(w.network, w.side, position).first;
@@ -102,7 +102,7 @@ void window_frames(const WindowLines<T>& w, int l, int64_t position, int n) {
                        w.frames + (frame - from) * gate_units(w.network));
 }
 
-// The head's outputs [position][outputs] of a block of n positions.
+// Computes outputs [position][outputs] of a block of n positions.
 template <class T>
 void window_head(const WindowLines<T>& w, int first, int n, int vectors, T* raw) {
     const CausalNetwork& net = w.network;
@@ -157,8 +157,8 @@ void window_input(const WindowLines<T>& w, const T* v, int n, int vectors) {
     line_product(a, net.channels, vectors);
 }
 
-// Positions [position, position + n) of a sequence: v [kernel + position][inputs] begins with the inputs before the
-// first one. raw [position][outputs]; null: only the values before the next window are needed.
+// Computes positions [position, position + n) of a sequence: v [kernel + n][inputs] begins with the inputs before these
+// positions. raw is [n][outputs], or null where only the values before the next window are needed.
 template <class T>
 void causal_window(const CausalWindow<T>& window, const T* v, int64_t position, int n, T* raw) noexcept {
     const WindowLines<T> w(window);
@@ -213,7 +213,7 @@ void causal_window(const CausalWindow<T>& window, const T* v, int64_t position, 
     }
 }
 
-// Loads the values before a window from the first stream of a state; without one they are zero.
+// Loads the values before a window from the first stream of a state; without a state they are zero.
 template <class T>
 void causal_window_begin(const CausalWindow<T>& window, const CausalState<T>* state) noexcept {
     const WindowLines<T> w(window);
@@ -239,7 +239,7 @@ void causal_window_begin(const CausalWindow<T>& window, const CausalState<T>* st
     }
 }
 
-// Stores the values in a state, after the windows have reached its position.
+// Stores values in a state whose position the windows have reached.
 template <class T>
 void causal_window_end(const CausalWindow<T>& window, const CausalState<T>& state) noexcept {
     const WindowLines<T> w(window);

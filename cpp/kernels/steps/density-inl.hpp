@@ -1,4 +1,4 @@
-// A base density in the backward pass: the gradient by its parameters. The step leaves coordinates unchanged.
+// The backward pass of a base density: the gradient by its parameters. The step leaves coordinates unchanged.
 #pragma once
 
 #include "../tape-inl.hpp"
@@ -21,7 +21,7 @@ HR_FN void backward_step(const DensityStep<T>& s, const Tape<T>& t, const Call<T
     const int64_t end = t.slots() * t.height;
     for (int64_t i = 0; i < end; i += width<T>) store(t.gradient(step) + i, load(t.gradient(step + 1) + i));
     if (s.weights < 0) return;
-    const T sign = call.inverse ? T(1) : T(-1);  // the current gradient is that by the log-determinant
+    const T sign = call.inverse ? T(1) : T(-1);  // the sign of the log-density in the current gradient
     for (int64_t i = 0; i < int64_t(t.vectors) * width<T>; i += width<T>) {
         const T* const z = t.state(step) + t.chain.context * t.height + i;
         const auto by_log_prob = load(t.grad_log_det() + i) * (back.from.of_log_prob ? sign : T(0));

@@ -35,7 +35,7 @@ HR_FN void elementwise_block(const MapOptions<T>& options, const T* ready, int n
     }
 }
 
-// `lines`: of the first coordinate.
+// Applies the map to lines of a tile, from the line of the first coordinate on.
 template <class T>
 HR_FN void run_ready_map(const ReadyMap<T>& m, int features, T* lines, const TileBuffers<T>& b) {
     with_map(m.index, [&]<class Map>() {
@@ -63,7 +63,7 @@ HR_FN void run_step(const ElementwiseStep<T>& s, const Chain<T>& chain, const Ca
     run_ready_map(ready_map(s, call.ready), chain.features, b.given + chain.context * b.height, b);
 }
 
-// With raw parameters: in the backward pass every row has its own, which are replaced by their gradients.
+// Records the step with raw parameters for every row, which the backward pass replaces by gradients.
 template <class T>
 HR_FN void record_step(const ElementwiseStep<T>& s, const Tape<T>& t, const Call<T>& call, int step) {
     T* const raw = t.at(s.tape_raw);

@@ -1,4 +1,4 @@
-// Coordinates from slots to slots, and back.
+// Moves coordinates from slots to slots, and gradients back.
 #pragma once
 
 #include "../tape-inl.hpp"

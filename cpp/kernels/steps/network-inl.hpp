@@ -1,6 +1,6 @@
-// A conditioner and its map over one tile or one small batch, and back, for all kinds of conditioners. Where the
-// conditioner reads given coordinates, all positions are computed at once; where it reads those that are being
-// computed, one after another.
+// A conditioner and its map over one tile or one small batch, and their backward pass, for all kinds of conditioners.
+// Where the conditioner reads given coordinates, all positions are computed at once; where it reads coordinates that
+// are being computed, positions are computed one after another.
 #pragma once
 
 #include "../conditioners-inl.hpp"
@@ -12,7 +12,7 @@ namespace {
 
 // ---- uses of parameters --------------------------------------------------------------------------------------------
 
-// A vector map whose raw parameters, line by line, are the network's outputs.
+// The coordinates of a vector map whose raw parameters, line by line, are the network's outputs.
 template <class T>
 HR_FN VectorLines<T> vector_lines(const NetworkStep<T>& s, const TileBuffers<T>& b) {
     return {b.given, b.built, s.map.given, s.map.built, s.map.n, b.height};
@@ -30,7 +30,7 @@ HR_FN void tile_vector_map(const NetworkStep<T>& s, const TileBuffers<T>& b, con
     });
 }
 
-// Coordinates [begin, end) of the map, from their parameters.
+// Computes coordinates [begin, end) of the map from their parameters.
 template <class T>
 HR_FN void settle(const NetworkStep<T>& s, const TileBuffers<T>& b, const T* params, int begin, int end) {
     if (s.vector_map >= 0) return tile_vector_map(s, b, params);
@@ -57,7 +57,7 @@ HR_FN void tile_vector_map_vjp(const NetworkStep<T>& s, const Tape<T>& t, int st
     });
 }
 
-// Parameters become their gradients.
+// Replaces parameters by gradients by these parameters.
 template <class T>
 HR_FN void settle_back(const NetworkStep<T>& s, const Tape<T>& t, int step, T* params, int begin, int end) {
     if (s.vector_map >= 0) return tile_vector_map_vjp(s, t, step, params);
@@ -80,7 +80,7 @@ HR_FN void run_step(const NetworkStep<T>& s, const Chain<T>& chain, const Call<T
     copy_slots(b, s.passive_given, s.passive_built, s.n_passive);
     const Known<T, Buffers> known = known_of(s, chain, call, b);
     with_conditioner(s.conditioner, [&](const auto& c) {
-        if constexpr (requires { advance(c, known, 0, 0); }) {  // which small batches may lack
+        if constexpr (requires { advance(c, known, 0, 0); }) {  // a kind may lack this function for small batches
             const int n = positions(c, s.map.n), span = span_of(s, n);
             for (int from = 0; from < n; from += span) {
                 const int to = from + span;
@@ -101,12 +101,12 @@ HR_FN void record_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T>&
     run_step(s, t.chain, call, b);
 }
 
-// The gradient of the state before a network step from that of the state after it.
+// Computes the gradient by the state before a network step from the gradient by the state after the step.
 template <class T>
 HR_FN void backward_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T>& call, const Back<T>& back, int step,
                          int network) {
-    // Gradients that pass through are added to those of the conditioner's inputs: first where these inputs are given,
-    // last where they are built.
+    // Gradients by coordinates that are copied are added to gradients by the conditioner's inputs: first where the
+    // conditioner reads given coordinates, and last where it reads coordinates that are being built.
     const auto carry_passive = [&] {
         copy_slots(t.gradient_buffers(step), s.passive_built, s.passive_given, s.n_passive);
         carry_context(t, back, step);
@@ -125,7 +125,7 @@ HR_FN void backward_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T
     if (s.reads_built) carry_passive();
 }
 
-// Folds the one context row of a call into first biases.
+// Folds the only context row of a call into first biases.
 template <class T>
 void fold_context(const NetworkStep<T>& s, const T* weights, const T* context, int n, T* folded) noexcept {
     with_conditioner(s.conditioner, [&]<class C>(const C& c) {

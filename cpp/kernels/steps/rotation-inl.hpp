@@ -1,4 +1,4 @@
-// Products of the coordinates with a block diagonal matrix, and back with its transpose.
+// Multiplies the coordinates by a block diagonal matrix, and gradients by its transpose.
 #pragma once
 
 #include "../product-inl.hpp"

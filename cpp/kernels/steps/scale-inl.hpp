@@ -1,4 +1,4 @@
-// A scale and a shift of each coordinate, in place, and its backward pass.
+// Applies a scale and a shift to each coordinate, in place, and computes the backward pass.
 #pragma once
 
 #include "../tape-inl.hpp"

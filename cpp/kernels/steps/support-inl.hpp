@@ -1,4 +1,4 @@
-// Maps coordinates to their support and back, where that is not part of loading and storing; in place.
+// Maps coordinates to their support and back, in place, where the map is not part of loading and storing.
 #pragma once
 
 #include "../tape-inl.hpp"

@@ -1,4 +1,4 @@
-// A run of vector maps with one set of parameters each for all rows, in place, and its backward pass.
+// A run of vector maps, each with one set of parameters for all rows, in place, and its backward pass.
 #pragma once
 
 #include "../tape-inl.hpp"
@@ -13,7 +13,7 @@ HR_FN void run_step(const VectorStep<T>& s, const Chain<T>& chain, const Call<T>
                     b.sum);
 }
 
-// The coordinates before and after transform i of a run of vector maps, all in the order of the slots.
+// The coordinates before and after transform i of a run of vector maps, in the order of the slots.
 template <class T>
 HR_FN VectorLines<T> vector_state(const Tape<T>& t, const VectorStep<T>& s, int step, int i) {
     const int features = t.chain.features;
@@ -40,15 +40,15 @@ HR_FN void record_step(const VectorStep<T>& s, const Tape<T>& t, const Call<T>& 
     });
 }
 
-// A run of vector maps: the gradient of the state before it, and those by the ready parameters, line by line on the
-// tape.
+// Computes the gradient by the state before a run of vector maps, and gradients by the ready parameters, line by line
+// on the tape.
 template <class T>
 HR_FN void backward_step(const VectorStep<T>& s, const Tape<T>& t, const Call<T>& call, const Back<T>& back, int step,
                          int) {
     carry_context(t, back, step);
     const int64_t start = t.chain.context * t.height;
     const T* grad_built = t.gradient(step + 1) + start;
-    T* const grad_given = t.gradient(step) + start;  // from the second transform on in place
+    T* const grad_given = t.gradient(step) + start;  // in place from the second transform on
     with_vector_map(s.map, [&]<class Map>() {
         for (int i = s.transforms - 1; i >= 0; --i, grad_built = grad_given) {
             const VectorLines<T> lines = vector_state(t, s, step, i);

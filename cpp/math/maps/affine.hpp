@@ -1,16 +1,16 @@
-// affine: x = shift + scale z, z = (x - shift) / scale; eq. 35-41 of the notes.
+// affine: x = shift + scale z and z = (x - shift) / scale; eq. 35-41 of the notes.
 //
-// A map's parameters come through an accessor p(k). forward and inverse return the log-derivative of their direction.
-// forward_vjp and inverse_vjp receive the input and the output, and the gradients of a scalar by the output and by the
-// log-derivative; they return its gradient by the input and pass that of parameter k to grad(k, gradient). grad(k) may
-// overwrite p(k), so p(k) is read before.
+// The accessor p(k) returns parameter k of a map. `forward` and `inverse` return the value and the log-derivative of
+// their direction. forward_vjp and inverse_vjp receive the input and the output, and the gradients of a scalar by the
+// output and by the log-derivative; these two return the gradient by the input and pass the gradient by parameter k to
+// grad(k, gradient). Because grad(k) may overwrite p(k), p(k) is read before.
 //
 // A map may also have a form for parameters that all rows share: `prepare` converts them to ready values once a call,
-// and `ready_forward` and `ready_inverse` use these. They return the derivative of the *forward* direction as a factor,
-// so that the factors of a row are multiplied and one logarithm is taken; products of `ready_factors` of them are
-// between 1e-30 and 1e30 in float32.
+// and `ready_forward` and `ready_inverse` take ready values. Both return the derivative of the *forward* direction as a
+// factor, so that the factors of a row are multiplied and one logarithm is taken; products of `ready_factors` such
+// factors are between 1e-30 and 1e30 in float32.
 //
-// `parameters` has their names in order, and `meaning` completes a sentence of the help in Python.
+// `parameters` has the names of parameters in order, and `meaning` completes a sentence of the help in Python.
 #pragma once
 
 #include "../lane.hpp"
@@ -20,10 +20,11 @@
 namespace headrace {
 namespace {
 
-// How a raw network output becomes a positive scale: `factor` is the scale, or its reciprocal, with log(scale);
+// A function from a raw network output to a positive scale: `factor` is the scale, or its reciprocal, with log(scale);
 // `log_slope` is the derivative of log(scale).
 
-// log scale = a / (1 + |a| / log(1 / slope)): between slope and 1 / slope for every a, so nothing overflows.
+// log scale = a / (1 + |a| / log(1 / slope)). The scale is between slope and 1 / slope for every a, so that no value
+// overflows.
 struct SoftClamp {
     static constexpr IdentityAt identity = IdentityAt::zero;
 
@@ -43,7 +44,7 @@ struct SoftClamp {
     }
 };
 
-// scale = e^a.
+// The scale e^a.
 struct Exponential {
     static constexpr IdentityAt identity = IdentityAt::zero;
 
@@ -58,7 +59,7 @@ struct Exponential {
     }
 };
 
-// scale = softplus(a) + slope.
+// The scale softplus(a) + slope.
 struct SoftplusScale {
     static constexpr IdentityAt identity = IdentityAt::softplus;
 
@@ -74,7 +75,7 @@ struct SoftplusScale {
     }
 };
 
-// scale = sigmoid(a + 2) + slope.
+// The scale sigmoid(a + 2) + slope.
 struct SigmoidScale {
     static constexpr IdentityAt identity = IdentityAt::sigmoid;
 

@@ -1,8 +1,8 @@
 // A map in a direction that is chosen at run time or at compile time.
 //
-// If both directions share most of their code, a map has it once: `run`, `run_vjp` and `run_ready` have a parameter
-// `inverse` for the direction. This is a Direction where lanes are vectors, and both directions are compiled; on a
-// device, where each of them adds to the module's size, it is one bool for all lanes.
+// A map whose directions share most of their code has `run`, `run_vjp` and `run_ready`, with a parameter `inverse` for
+// the direction. Where lanes are vectors, `inverse` is a Direction, and both directions are compiled; on a device,
+// where each compiled direction adds to the module's size, it is one bool for all lanes.
 #pragma once
 
 #include "../lane.hpp"
@@ -11,13 +11,13 @@
 namespace headrace {
 namespace {
 
-// std::bool_constant for lanes, because the standard one's conversion is a host-only function.
+// A std::bool_constant that devices can use, because the conversion of the standard type is a host-only function.
 template <bool is_inverse>
 struct Direction {
     HR_FN constexpr operator bool() const { return is_inverse; }
 };
 
-// The functions that affine.hpp describes, for a map that has the functions for both directions.
+// The functions that affine.hpp describes, made from `run`, `run_vjp` and `run_ready` of a map.
 template <class Map>
 struct Directions {  // NOLINT(bugprone-crtp-constructor-accessibility): maps are names of functions, never objects
     template <class V, class P>
@@ -48,7 +48,7 @@ struct Directions {  // NOLINT(bugprone-crtp-constructor-accessibility): maps ar
     }
 };
 
-// For a device: called once for both directions where the map supports it.
+// Evaluates a map on a device: one call has both directions where the map supports this.
 template <class Map, class V, class P>
 HR_FN V run_direction(bool inverse, V value, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
     if constexpr (requires { Map::run(inverse, value, p, o, log_det); }) {

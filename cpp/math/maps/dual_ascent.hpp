@@ -2,8 +2,8 @@
 // c = γ, b = φ0, and center and epsilon are divided by 1 - σ): a straight line that bends at the center.
 //
 // Raw parameters of any size: log a is softly clamped as in maps/affine.hpp, c = a γ with |γ| below 1 - slope, so that
-// the map grows; epsilon is positive (positive.hpp). All zeros are the identity. The inverse is closed, and of the same
-// family.
+// the map grows; epsilon is positive (positive.hpp). With all raw parameters zero the map is the identity. The inverse
+// has a closed form, and belongs to the same family.
 #pragma once
 
 #include "../lane.hpp"
@@ -16,16 +16,16 @@ namespace headrace {
 namespace {
 
 struct DualAscent : Directions<DualAscent> {
-    static constexpr double least_slope = 1e-6;  // below, 1 - slope may be 1 in float32
+    static constexpr double least_slope = 1e-6;  // below this slope, 1 - slope may be 1 in float32
 
     static constexpr char meaning[] = "a line that bends, eq. 25 of the notes";
-    static constexpr std::array<MapParameters, 5> parameters(int) {  // log a, b, γ, center, epsilon
+    static constexpr std::array<MapParameters, 5> parameters(int) {  // raw values of log a, b, γ, center and epsilon
         return {{{"stretch", 1}, {"shift", 1}, {"bend", 1}, {"center", 1}, {"width", 1}}};
     }
 
     HR_FN static constexpr int n_params(int) { return 5; }
 
-    // At w = z - center: r = sqrt(epsilon² + w²) and q = w / r.
+    // The terms r = sqrt(epsilon² + w²) and q = w / r at w = z - center.
     template <class V>
     struct Parts {
         V log_a, a, b, gamma, center, epsilon;
@@ -46,15 +46,15 @@ struct DualAscent : Directions<DualAscent> {
         log_det = m.log_a + log(fma(m.gamma, w / r, Scalar<V>(1)));
         return line(z, r, m.gamma, m.a, m.b);
     }
-    // w + γ sqrt(epsilon² + w²) = t, a quadratic in w; written without cancellation. An infinite t gives an infinite
-    // w.
+    // Solves w + γ sqrt(epsilon² + w²) = t, a quadratic equation in w, without cancellation. An infinite t gives an
+    // infinite w.
     template <class V, class P>
     HR_FN static V inverse(V x, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
         using T = Scalar<V>;
         const Parts<V> m(p, o);
         const V t = fma(x - m.b, exp(-m.log_a), -m.center);
         const V rest = (T(1) - m.gamma) * (m.gamma + T(1)), bent = product(abs(m.gamma), m.epsilon);
-        const V root = hypotenuse(m.epsilon * sqrt(rest), t);  // root of t² + epsilon² (1 - γ²)
+        const V root = hypotenuse(m.epsilon * sqrt(rest), t);  // the square root of t² + epsilon² (1 - γ²)
         const auto cancels = m.gamma * t > T(0), over = abs(t) > largest<V>();
         const V near = t * T(0.5), ratio = fma(bent, T(0.5), near) / fma(m.gamma * T(0.5), root, near);
         const V w = select(over, t, select(cancels, product(t - bent, ratio), fma(-m.gamma, root, t) / rest));
@@ -63,7 +63,7 @@ struct DualAscent : Directions<DualAscent> {
         return w + m.center;
     }
 
-    // Backward pass of z = f⁻¹(x) and -log f'(z): gradients by z are divided by f'(z).
+    // The backward pass of z = f⁻¹(x) and of -log f'(z): gradients by z are divided by f'(z).
     template <class Inverse, class V, class P, class G>
     HR_FN static V run_vjp(Inverse inverse, V given, V built, const P& p, const MapOptions<Scalar<V>>& o, V grad_built,
                            V grad_log_det, const G& grad) {
@@ -88,8 +88,8 @@ struct DualAscent : Directions<DualAscent> {
 
     // ---- parameters that all rows share
 
-    static constexpr int ready_factors = 2;  // each is between slope² and 2 / slope
-    // a, b, γ, center, epsilon, 1 / a, epsilon sqrt(1 - γ²), 1 / (1 - γ²)
+    static constexpr int ready_factors = 2;  // each factor is between slope² and 2 / slope
+    // Ready parameters: a, b, γ, center, epsilon, 1 / a, epsilon sqrt(1 - γ²), 1 / (1 - γ²).
     HR_FN static constexpr int n_ready(int) { return 8; }
 
     template <class V, class P, class Put>
@@ -140,19 +140,19 @@ struct DualAscent : Directions<DualAscent> {
         return is_single<V> ? Scalar<V>(3.4028234663852886e38) : Scalar<V>(1.7976931348623157e308);
     }
 
-    // (γ r + z) a + b. Halves prevent overflow of a sum of two values near the largest one, and change no bit of other
-    // sums.
+    // The value (γ r + z) a + b. Halved terms prevent overflow of a sum of two values near the largest float, and
+    // change no bit of other sums.
     template <class V, class P>
     HR_FN static V line(V z, V r, P gamma, P a, P b) {
         const Scalar<V> half = Scalar<V>(0.5);
         const P bend = gamma * half;
         return fma(fma(r, bend, z * half), a + a, b);
     }
-    // sqrt(x² + y²) and q = y / sqrt(x² + y²): where squares would overflow, |y| and its sign.
+    // The root sqrt(x² + y²) and q = y / sqrt(x² + y²); |y| and the sign of y where y² would overflow.
     template <class V>
     HR_FN static V short_hypotenuse(Scalar<V> x, V y, V& q) {
         using T = Scalar<V>;
-        if (x > (is_single<V> ? T(2e11) : T(1e142))) {  // no small part of a value whose square overflows
+        if (x > (is_single<V> ? T(2e11) : T(1e142))) {  // x is not negligible beside a y whose square overflows
             const V r = hypotenuse(splat<V>(double(x)), y);
             q = y / r;
             return r;
@@ -162,13 +162,13 @@ struct DualAscent : Directions<DualAscent> {
         q = select(far, copy_sign(splat<V>(1), y), y * inverse);
         return select(far, size, square * inverse);
     }
-    // sqrt(x² + y²) for positive x without overflow: by the larger one.
+    // sqrt(x² + y²) for positive x without overflow, divided by the larger of x and |y| before squaring.
     template <class V>
     HR_FN static V hypotenuse(V x, V y) {
         const V size = abs(y), larger = select(size > x, size, x), ratio = select(size > x, x, size) / larger;
         return larger * sqrt(fma(ratio, ratio, Scalar<V>(1)));
     }
-    // γ: raw / sqrt(1 + raw²), below 1 - slope.
+    // The bend γ = raw / sqrt(1 + raw²), scaled to stay below 1 - slope.
     template <class V>
     HR_FN static V bend(V raw, const MapOptions<Scalar<V>>& o) {
         return product(raw / hypotenuse(splat<V>(1), raw), Scalar<V>(1) - o.slope);
@@ -179,7 +179,7 @@ struct DualAscent : Directions<DualAscent> {
         return f * f * f * (Scalar<V>(1) - o.slope);
     }
 
-    // Gradients of grad_x x + grad_log log f'(z), without the terms that log a adds to log f'.
+    // Gradients of the scalar grad_x x + grad_log log f'(z), without the terms that log a adds to log f'.
     template <class V>
     struct Slopes {
         V by_z, by_log_a, by_gamma, by_center, by_epsilon;
@@ -188,8 +188,8 @@ struct DualAscent : Directions<DualAscent> {
             const V w = z - m.center, inverse_r = T(1) / hypotenuse(m.epsilon, w), r = T(1) / inverse_r;
             const V q = w * inverse_r, share = m.epsilon * inverse_r;  // q² + share² = 1
             const V by_value = product(grad_x, m.a);
-            const V by_q = grad_log / fma(m.gamma, q, T(1));  // by γ q
-            // dq/dw = share² / r, dq/dε = -q share / r.
+            const V by_q = grad_log / fma(m.gamma, q, T(1));  // gradient by γ q
+            // The derivatives dq/dw = share² / r and dq/dε = -q share / r.
             const V by_w = product(fma(by_value, q, by_q * share * share * inverse_r), m.gamma);
             by_z = by_value + by_w;
             by_log_a = product(fma(m.gamma, r, z), by_value);

@@ -1,18 +1,19 @@
 // logistic_mixture: z = logit F(x), where F is the distribution function of a mixture of K logistic distributions (Ho,
-// Chen, Srinivas, Duan, Abbeel 2019, "Flow++", section 3.2). The density of x under a logistic base is the mixture. Raw
-// parameters: K log-weights up to a constant, K means, K log-scales, softly clamped (affine.hpp). All zeros are the
-// identity.
+// Chen, Srinivas, Duan, Abbeel 2019, "Flow++", section 3.2). Under a logistic base, x has the density of the mixture.
+// Raw parameters are K log-weights up to a constant, K means, and K log-scales, softly clamped (affine.hpp). With all
+// raw parameters zero the map is the identity.
 //
-// With u = (x - mean) / scale and weights e^a, F is the sum of e^a sigmoid(u) over S + T, where S is that sum and T the
-// sum of e^a sigmoid(-u). Hence z = log S - log T, and the normaliser of the weights cancels. The derivative is
+// With u = (x - mean) / scale and weights e^a, F is the sum of e^a sigmoid(u) over S + T, where S is the sum of e^a
+// sigmoid(u), and T the sum of e^a sigmoid(-u). It follows that z = log S - log T, in which the normaliser of the
+// weights cancels. The derivative is
 //   dz/dx = N (1 / S + 1 / T),   N = sum of e^a sigmoid(u) sigmoid(-u) / scale,
 // a product of sums of positive terms. Each sum is stored as its largest exponent and a remainder that is neither large
 // nor small, because far outside of all components, and in a wide gap between two of them, the terms themselves
 // underflow.
 //
-// The inverse has no closed form. The quantiles of the components bracket that of the mixture, and Newton's
-// method within this bracket, with a bisection where a step leaves it or does not halve the last one, finds the root.
-// A lane that has converged does not change any more, so that its bits do not depend on the other lanes.
+// The inverse has no closed form. The quantiles of the components bracket the quantile of the mixture. Newton's method
+// finds the root within this bracket, with a bisection where a step leaves the bracket or is more than half of the step
+// before. A lane that has converged no longer changes, so that its bits do not depend on other lanes.
 #pragma once
 
 #include "../lane.hpp"
@@ -24,8 +25,8 @@ namespace headrace {
 namespace {
 
 struct LogisticMixture : Directions<LogisticMixture> {
-    static constexpr int max_bins = 64;          // components
-    static constexpr double least_slope = 1e-6;  // below, squares of scales leave float32
+    static constexpr int max_bins = 64;          // largest number of components
+    static constexpr double least_slope = 1e-6;  // below this slope, squares of scales leave the range of float32
     static constexpr bool components_as_lanes = true;
 
     static constexpr char meaning[] = "the logit of a mixture's distribution function, of K components";
@@ -39,22 +40,24 @@ struct LogisticMixture : Directions<LogisticMixture> {
     template <class Inverse, class V, class P>
     HR_FN static V run(Inverse inverse, V input, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
         Components<V, P> components(p, o);
-        const V poison = components.poison + (input - input);  // an infinite input has no position
+        const V poison = components.poison + (input - input);  // NaN for an infinite input, which has no position among
+                                                               // the components
         const V x = inverse ? input : root(input, components, poison);
         const Sums<V> at(x, components);
         log_det = at.log_slope() * Scalar<V>(inverse ? 1 : -1) + poison;
         return (inverse ? at.logit() : x) + poison;
     }
 
-    // With h the map from x to z and L = log h': of its inverse, dx = (dz - h_p dp) / h' and the log-derivative is -L,
-    // so that its gradients are those of h for other incoming gradients.
+    // Let h be the map from x to z, and L = log h'. The inverse has dx = (dz - h_p dp) / h' and the log-derivative -L,
+    // so that gradients of the inverse are gradients of h for other incoming gradients.
     template <class Inverse, class V, class P, class G>
     HR_FN static V run_vjp(Inverse inverse, V given, V built, const P& p, const MapOptions<Scalar<V>>& o, V grad_built,
                            V grad_log_det, const G& grad) {
         using T = Scalar<V>;
         Components<V, P> components(p, o);
         const Sums<V> at(inverse ? given : built, components);
-        const V slope = exp(max(at.log_slope(), is_single<V> ? T(-80) : T(-700)));  // a divisor that is normal
+        const V slope = exp(max(at.log_slope(), is_single<V> ? T(-80) : T(-700)));  // limited, so that the divisor is a
+                                                                                    // normal number
         V by_z = grad_built, by_log = grad_log_det, grad_given;
         if (inverse) {
             grad_given = fma(grad_built, slope, grad_log_det * at.bend());
@@ -80,12 +83,12 @@ struct LogisticMixture : Directions<LogisticMixture> {
     }
 
   private:
-    // Log-weights below the largest one, and 1 / scale: in lanes, or in the buffer of the accessor of parameters, like
-    // those of the splines (rq_spline.hpp).
+    // Log-weights relative to the largest, and 1 / scale, of each component: in lanes, or in the buffer of the accessor
+    // of parameters, like the shares of splines (rq_spline.hpp).
     template <class V, class P, bool has_room = requires(const P& p) { p.room(0); }>
     struct Kept {
         V weights[max_bins], rates[max_bins];
-        HR_FN Kept(const P&, int) { put(0, V{}, V{}); }  // compilers cannot infer that there is a component
+        HR_FN Kept(const P&, int) { put(0, V{}, V{}); }  // compilers cannot infer that at least one component exists
         HR_FN V weight(int k) const { return weights[k]; }
         HR_FN V rate(int k) const { return rates[k]; }
         HR_FN void put(int k, V weight, V rate) {
@@ -135,7 +138,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
 
     // The components of one element, as lanes of vectors P::Lanes: exponentials are computed for a vector of components
     // at a time, and sums are taken one component after another, so that an element has the same bits alone and among
-    // many. The lanes past the last component are zero.
+    // many. Lanes behind the last component are zero.
     template <class T, class P>
         requires requires { typename P::Lanes; }
     struct Components<T, P> {
@@ -150,7 +153,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
             for (int k = 1; k < n; ++k) top = larger(p(k), top);
             for (int k = 0; k < n; ++k) poison += (p(k) - p(k)) + (p(n + k) - p(n + k)) + (p(2 * n + k) - p(2 * n + k));
             int k = 0;
-            do {  // a component always exists: GCC 14 warns of unwritten ones after a `for`
+            do {  // at least one component exists: after a `for`, GCC 14 would warn of uninitialised values
                 const Lanes scale = p.lanes(2 * n + k, n - k);
                 put(weights + k, p.lanes(k, n - k) - top);
                 put(means + k, p.lanes(n + k, n - k));
@@ -162,7 +165,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
         HR_FN T mean(int k) const { return means[k]; }
         HR_FN T rate(int k) const { return rates[k]; }
 
-        // The same for a vector of components.
+        // The weights and scales of a vector of components.
         struct Vectors {
             const Components& of;
             HR_FN Lanes weight(int k) const { return take(of.weights + k); }
@@ -178,14 +181,14 @@ struct LogisticMixture : Directions<LogisticMixture> {
         HR_FN static void put(T* p, Lanes v) { __builtin_memcpy(p, &v, sizeof v); }
     };
 
-    // No input is so far outside of a component that its exponents overflow.
+    // Limits x, so that exponents do not overflow far outside of a component.
     template <class V>
     HR_FN static V within(V x) {
         const Scalar<V> farthest = is_single<V> ? Scalar<V>(1e37) : Scalar<V>(1e300);
         return max(min(x, farthest), -farthest);
     }
 
-    // One component at x: u, sigmoid(u) and sigmoid(-u), and exponents of its terms of S, of T and of N.
+    // Terms of one component at x: u, sigmoid(u) and sigmoid(-u), and exponents of the terms in S, T and N.
     template <class V>
     struct Term {
         V u, left, right, larger_side, to_below, to_above, to_here;
@@ -219,13 +222,13 @@ struct LogisticMixture : Directions<LogisticMixture> {
         }
     };
 
-    // S, T and N at x.
+    // The sums S, T and N at x.
     template <class V>
     struct Sums {
-        V x, below_top, above_top, here_top;  // largest exponents
-        V below_rest, above_rest, here_rest;  // sums of S, T and N over e^top
+        V x, below_top, above_top, here_top;  // position, and the largest exponents in S, T and N
+        V below_rest, above_rest, here_rest;  // S, T and N, each divided by e^top
         V below_bend, above_bend, here_bend;  // derivatives of these sums by x
-        V below, above;                       // F(x) and 1 - F(x)
+        V below, above;                       // shares S / (S + T) = F(x) and T / (S + T) = 1 - F(x)
         V log_either;                         // log(1 / S + 1 / T)
 
         template <class C>
@@ -252,7 +255,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
             return here_bend / here_rest - above * below_bend / below_rest + below * above_bend / above_rest;
         }
 
-        // The shares of a component in S, T and N.
+        // Shares of a component in S and T, and in N.
         HR_FN V share_below(const Term<V>& t) const { return term_below(t) / below_rest; }
         HR_FN V share_above(const Term<V>& t) const { return term_above(t) / above_rest; }
         HR_FN V share_here(const Term<V>& t, V rate) const { return term_here(t, rate) / here_rest; }
@@ -281,7 +284,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
             }
         }
 
-        // With the bits of add_each, but for the bends, which only the backward pass needs, of many elements.
+        // Adds components with the bits of add_each, but without the bends, which only the backward pass needs.
         template <class C>
         HR_FN void add_vectors(const C& components) {
             using P = typename C::Lanes;
@@ -328,7 +331,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
         }
     };
 
-    // x with logit F(x) = z; any value where `poison` is NaN, because there no bracket would close.
+    // The root x of logit F(x) = z; an arbitrary value where `poison` is NaN, because no bracket would close there.
     template <class V, class C>
     HR_FN static V root(V z, const C& components, V poison) {
         using T = Scalar<V>;
@@ -341,7 +344,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
             high = larger(x, high);
         }
         V x = low * T(0.5) + high * T(0.5), last = high - low;
-        V open = select(last > T(0), splat<V>(1), splat<V>(0));  // 1 where the root is not found yet
+        V open = select(last > T(0), splat<V>(1), splat<V>(0));  // 1 where the root is not found yet, else 0
         open = select(poison == T(0), open, splat<V>(0));
         HR_ROLLED
         for (int i = 0; i < most_steps && any_lane<V>(bit_cast<Int<V>>(open)); ++i) {
@@ -350,12 +353,13 @@ struct LogisticMixture : Directions<LogisticMixture> {
             const V newton = x - step;
             const auto is_below = difference < T(0);
             const V lower = select(is_below, x, low), upper = select(is_below, high, x);
-            // No larger than the rounding errors of the logit or of x: Newton's last step, and never a bisection.
+            // A root is found when the difference or the step is no larger than the rounding error of the logit or of
+            // x: after a step of Newton's method, never after a bisection.
             const V rest = larger(fma(abs(z) + T(1), epsilon, -abs(difference)), fma(abs(x), epsilon, -abs(step)));
             const auto is_found = rest >= T(0);
             const V other = select(is_found, x, lower * T(0.5) + upper * T(0.5));
             V next = select(abs(step) * T(2) <= select(is_found, infinity<V>(), last), newton, other);
-            next = select(next >= lower, next, other);  // a NaN leaves the bracket, too
+            next = select(next >= lower, next, other);  // false for a NaN, which is replaced, too
             next = select(next <= upper, next, other);
             const auto is_open = open > T(0);
             last = select(is_open, abs(next - x), last);
@@ -367,7 +371,8 @@ struct LogisticMixture : Directions<LogisticMixture> {
         }
         return x;
     }
-    static constexpr int most_steps = 200;  // only bisections take as many, to the last bit of a bracket's ends
+    static constexpr int most_steps = 200;  // only bisections take this number of steps, until the ends of a bracket
+                                            // differ in the last bit
 
     template <class V, class C>
     HR_FN static V quantile(V z, int k, const C& components) {

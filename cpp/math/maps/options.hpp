@@ -1,4 +1,4 @@
-// Settings of a map beside its parameters; constants of a transform, in its dtype.
+// Settings of a map beside its parameters: constants of a transform, in its dtype.
 #pragma once
 
 #include <array>
@@ -7,15 +7,16 @@
 
 namespace headrace {
 
-// Derivatives at the ends of a spline's interval: 1; a raw parameter for each; one for both, for a circle; a raw
-// parameter for each, where the first and the last bin have half the least share of the others.
+// Derivatives at the ends of a spline's interval: `one`: 1; `free`: a raw parameter for each end; `shared`: one raw
+// parameter for both ends, of a circle; `halved`: as `free`, and the least share of the first and the last bin is half
+// that of the others.
 enum class Ends { one, free, shared, halved };
-// Outside of the interval: the identity; a straight line, with the derivative at the end; or the spline again, shifted
-// by periods.
+// The spline outside of its interval: the identity; a straight line with the derivative at the end; or the spline
+// repeated, shifted by periods.
 enum class Tails { identity, linear, periodic };
 
-// A raw value at which a map is the identity: 0; the a at which softplus(a) + slope = 1; the a at which
-// sigmoid(a + 2) + slope = 1.
+// The raw value a at which a map is the identity: 0, or the solution of softplus(a) + slope = 1, or of sigmoid(a + 2) +
+// slope = 1.
 enum class IdentityAt { zero, softplus, sigmoid };
 // Raw parameters of a coordinate with one name: the number of values, and the value of each for which the map is the
 // identity.
@@ -27,13 +28,13 @@ struct MapParameters {
 
 template <class T>
 struct MapOptions {
-    T slope;          // the smallest scale: of softplus and sigmoid additively, of soft_clamp multiplicatively
+    T slope;          // the least scale: softplus and sigmoid add it, soft_clamp limits scales by it
     T inverse_clamp;  // 1 / log(1 / slope)
-    int bins;         // of a spline
+    int bins;         // number of bins of a spline
     T bound;          // a spline's interval is [-bound, bound], or [low, bound]
     T low;
-    T min_bin;  // the least share of a spline's interval that a bin takes, where it has one
-    Ends ends;  // the spline's name determines these two
+    T min_bin;  // the least share of a spline's interval that each bin has, for splines with such a limit
+    Ends ends;  // ends and tails, which the spline's name determines
     Tails tails;
 };
 

@@ -1,17 +1,17 @@
 // A monotone rational-quadratic spline within an interval (Durkan, Bekasov, Murray, Papamakarios 2019, "Neural spline
 // flows", eq. 4-8), of K bins with raw widths, raw heights and raw derivatives at knots. Kind (spline_knots.hpp)
-// defines the meaning of raw parameters and the map outside of the interval; all else is the same.
+// defines the meaning of raw parameters and the map outside of the interval.
 //
-// Within a bin everything is in the bin's own units: t and eta run from 0 to 1, derivatives are divided by the bin's
-// slope s. Then, with r = 1 - t,
+// Within a bin, t and eta are positions from 0 to 1, and derivatives d0 and d1 are divided by the bin's slope s. With r
+// = 1 - t,
 //   eta = (t^2 + d0 t r) / D,   D = t^2 + r^2 + (d0 + d1) t r,   dy/dx = s N / D^2,   N = d0 r^2 + 2 t r + d1 t^2,
-// sums of positive terms, so that no logarithm and no division ever meets zero. Its inverse solves a quadratic equation
-// whose discriminant is also a sum of squares, q^2 + 4 eta (1 - eta) with q = d0 (1 - eta) - d1 eta (from eq. 8 by
-// collecting terms): it cannot be negative, and the root is taken on the side without cancellation.
+// D and N are sums of positive terms, so that no logarithm is taken of zero, and no divisor is zero. The inverse solves
+// a quadratic equation whose discriminant is also a sum of terms that are not negative, q^2 + 4 eta (1 - eta) with q =
+// d0 (1 - eta) - d1 eta (from eq. 8 by collecting terms); the root is computed without cancellation.
 //
 // The 2 K unnormalised shares of the bins are kept in lanes, or in the buffer of the accessor of parameters: p.room(k)
-// is the element for share k (the GPU cannot index registers). forward and inverse read p(k), k < 2 K, once and before
-// they write share k, so that both may be the same element; the vector-Jacobian products need it beside p.
+// is the element for share k (the GPU cannot index registers). `forward` and `inverse` read p(k), k < 2 K, once and
+// before they write share k, so that p.room(k) may be p(k); vector-Jacobian products need separate elements.
 #pragma once
 
 #include "../lane.hpp"
@@ -25,14 +25,15 @@ namespace {
 template <class Kind>
 struct Spline : Directions<Spline<Kind>> {
     static constexpr int max_bins = 64;
-    static constexpr double least_slope = 1e-6;  // below, N / D^2 may leave float32
+    static constexpr double least_slope = 1e-6;  // below this slope, N / D^2 may leave the range of float32
 
     template <class T>
     HR_FN static constexpr int n_params(const MapOptions<T>& o) {
         return 2 * o.bins + Kind::n_derivatives(o.bins, o.ends);
     }
     HR_FN static constexpr int n_room(int bins) { return 2 * bins; }
-    static constexpr bool vjp_reads_built = false;  // so the spline need not run before it
+    static constexpr bool vjp_reads_built = false;  // the backward pass does not read the spline's output, which need
+                                                    // not be computed before
 
     template <class Inverse, class V, class P>
     HR_FN static V run(Inverse inverse, V input, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
@@ -50,8 +51,8 @@ struct Spline : Directions<Spline<Kind>> {
         return leave(inverse, entered, inside, slope, o) + knots.poison;
     }
 
-    // With y = f(x; p) and L = log f' at x: of the inverse, dx = (dy - f_p dp) / f' and its log-derivative is -L, so
-    // that its gradients are those of f for other incoming gradients.
+    // Let y = f(x; p), and L = log f' at x. The inverse has dx = (dy - f_p dp) / f' and the log-derivative -L, so that
+    // gradients of the inverse are gradients of f for other incoming gradients.
     template <class Inverse, class V, class P, class G>
     HR_FN static V run_vjp(Inverse inverse, V input, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_built,
                            V grad_log_det, const G& grad) {
@@ -80,8 +81,8 @@ struct Spline : Directions<Spline<Kind>> {
 
     // ---- parameters that all rows share
 
-    // The bins' ends on both sides, for the search; of each bin its lower corner, its sizes, and derivatives over its
-    // slope; 0, or NaN if any parameter is.
+    // Ready values are the bins' ends on both sides, for the search; then for each bin its lower corner, its sizes, and
+    // derivatives divided by its slope; then 0, or NaN if any parameter is NaN.
     static constexpr int ready_factors = 1;
     static constexpr int bin_numbers = 6;
     HR_FN static constexpr int n_ready(int bins) { return (2 + bin_numbers) * bins + 1; }
@@ -133,7 +134,7 @@ struct Spline : Directions<Spline<Kind>> {
 
     static constexpr bool has_ready_derivative = true;
 
-    // The derivative at an input, and `bend`, the rate of change of its logarithm there.
+    // The derivative at an input, and `bend`, the derivative of its logarithm.
     template <class Inverse, class V>
     HR_FN static V ready_derivative(Inverse inverse, V input, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o,
                                     V& bend) {
@@ -156,13 +157,13 @@ struct Spline : Directions<Spline<Kind>> {
     }
 
   private:
-    // The bin of an input: unnormalised shares, derivatives over the bin's slope, and the raw ones.
+    // The bin of an input: unnormalised shares, derivatives divided by the bin's slope, and raw derivatives.
     template <class V>
     struct Bin {
         V index, left_width, width, left_height, height, d0, d1, raw0, raw1;
     };
 
-    // Storage of the shares: index k of the widths, then of the heights.
+    // Storage of the shares of bins: K widths, then K heights.
     template <class V, class P, bool has_room = requires(const P& p) { p.room(0); }>
     struct Shares {
         V numbers[2 * max_bins];
@@ -180,9 +181,9 @@ struct Spline : Directions<Spline<Kind>> {
 
     template <class V, class P>
     struct Knots {
-        Shares<V, P> shares;  // unnormalised
+        Shares<V, P> shares;  // unnormalised shares of the bins
         V width_sum, height_sum;
-        V poison;  // NaN if any parameter is, else 0: also where the identity would hide it
+        V poison;  // NaN if any parameter is NaN, even where the input is outside of the interval; else 0
 
         HR_FN Knots(const P& p, const MapOptions<Scalar<V>>& o) : shares(p) {
             width_sum = height_sum = poison = splat<V>(0);
@@ -204,7 +205,7 @@ struct Spline : Directions<Spline<Kind>> {
             poison = poison - poison;
         }
 
-        // Sizes of the bins, in the same unit as their sums.
+        // Sizes of bin k, in the unit of the sums of sizes.
         HR_FN V width(int k, const MapOptions<Scalar<V>>& o) const {
             return Kind::size(shares.get(k), width_sum, k, o);
         }
@@ -212,9 +213,9 @@ struct Spline : Directions<Spline<Kind>> {
             return Kind::size(shares.get(o.bins + k), height_sum, k, o);
         }
 
-        // Visits the bins and keeps the last one whose left end is not beyond the input, without gathers. The input is
-        // a position among the heights, or among the widths.
-        // `target`: the input, in the unnormalised shares of its side.
+        // Visits all bins and keeps the last whose left end is not beyond the input, without gathers. The input is a
+        // position among the heights, or among the widths.
+        // `target`: the input in the unit of the unnormalised shares of its side.
         template <class OfHeights>
         HR_FN Bin<V> find(OfHeights of_heights, V input, const P& p, const MapOptions<Scalar<V>>& o, V& target) {
             using T = Scalar<V>;
@@ -225,7 +226,7 @@ struct Spline : Directions<Spline<Kind>> {
                 return place >= 0 ? p(2 * o.bins + place) : zero;
             };
             V end = zero, width_end = zero, height_end = zero;
-            Bin<V> bin{zero, zero, one, zero, one, zero, zero, zero, zero};  // NaN stays here
+            Bin<V> bin{zero, zero, one, zero, one, zero, zero, zero, zero};  // the result for a NaN input
             HR_ROLLED
             for (int k = 0; k < o.bins; ++k) {
                 const auto beyond = target >= end;
@@ -255,7 +256,7 @@ struct Spline : Directions<Spline<Kind>> {
 
         HR_FN V slope(const Bin<V>& bin) const { return bin.height * width_sum / (bin.width * height_sum); }
 
-        // A position within a bin, from 0 to 1, to the interval of the spline.
+        // Converts a position within a bin, from 0 to 1, to a value in the spline's interval.
         HR_FN V across(V left, V share, V sum, V place, const MapOptions<Scalar<V>>& o) const {
             return Kind::spread(fma(share, place, left) / sum, o);
         }
@@ -289,11 +290,12 @@ struct Spline : Directions<Spline<Kind>> {
             const V a = near / denominator, b = root / denominator;
             t = select(low, a, b);
             r = select(low, b, a);
-            const V bad = eta - eta;  // NaN stays NaN
+            const V bad = eta - eta;  // 0, or NaN where eta is NaN
             t += bad;
             r += bad;
         }
-        // A straight tail has the derivative at the very end, which may differ much from that a rounding error away.
+        // Moves the point to the end of the interval where the input is on a linear tail, because the derivative at the
+        // end may differ much from that a rounding error away.
         HR_FN void snap(V input, const MapOptions<Scalar<V>>& o) {
             if (Kind::tails(o) == Tails::linear) {
                 const V zero = splat<V>(0), one = splat<V>(1);
@@ -308,7 +310,7 @@ struct Spline : Directions<Spline<Kind>> {
         HR_FN V eta(const Bin<V>& bin) const { return t * fma(bin.d0, r, t) / d(bin); }
     };
 
-    // slope N / D^2; where derivatives are not bounded, D^2 may overflow.
+    // The derivative slope N / D^2, computed for unbounded derivatives without overflow of D^2.
     template <class V>
     HR_FN static V derivative_of(V slope, const Bin<V>& bin, const Point<V>& at) {
         const V d = at.d(bin);
@@ -333,12 +335,12 @@ struct Spline : Directions<Spline<Kind>> {
         gather_row(ready + 2 * o.bins, index, bin_numbers, n);
         return {V{}, n[0], n[1], n[2], n[3], n[4], n[5], V{}, V{}};
     }
-    // From a value within the interval to that of the input. Rounding must not lead out of the interval, because a
-    // uniform base has no density there.
+    // The spline's value at the input from its value within the interval. Rounding must not lead out of the interval,
+    // because a uniform base has no density outside.
     template <class Inverse, class V, class E>
     HR_FN static V leave(Inverse inverse, const E& entered, V inside, V slope, const MapOptions<Scalar<V>>& o) {
         const V low = Kind::spread(splat<V>(0), o), high = splat<V>(double(o.bound));
-        inside = select(inside > high, high, select(inside < low, low, inside));  // NaN stays
+        inside = select(inside > high, high, select(inside < low, low, inside));  // a NaN stays NaN
         if (Kind::tails(o) == Tails::identity) {
             return select(Kind::outside(entered.value, o), entered.value, inside);
         } else if (Kind::tails(o) == Tails::linear) {
@@ -348,7 +350,7 @@ struct Spline : Directions<Spline<Kind>> {
         }
     }
 
-    // The position of an input: among the knots of its side, and within its bin.
+    // Finds the bin of an input among the knots of its side, and the input's position within the bin.
     template <class Inverse, class V, class P>
     HR_FN static void locate(Inverse inverse, V input, const P& p, const MapOptions<Scalar<V>>& o, Knots<V, P>& knots,
                              Bin<V>& bin, Point<V>& at) {
@@ -358,7 +360,7 @@ struct Spline : Directions<Spline<Kind>> {
         at.snap(input, o);
     }
 
-    // Gradients of the direction from x to y at a point of a bin. `rise`: the distance of y from the interval, on a
+    // Gradients of the direction from x to y at a point of a bin. `rise` is the distance of y from the interval on a
     // linear tail.
     template <class V, class P, class E, class G>
     HR_FN static V backward(const E& entered, V rise, const Knots<V, P>& knots, const Bin<V>& bin, const Point<V>& at,
@@ -381,12 +383,13 @@ struct Spline : Directions<Spline<Kind>> {
         V grad_t = fma(grad_p, fma(T(2), at.t, bin.d0 * (at.r - at.t)), grad_n * at.n_t(bin));
         grad_t = fma(grad_d, at.d_t(bin), grad_t);
         if (Kind::tails(o) == Tails::linear)
-            grad_t = select(Kind::outside(entered.value, o), zero, grad_t);  // t is 0 or 1
+            grad_t = select(Kind::outside(entered.value, o), zero, grad_t);  // outside of the interval t is 0 or 1,
+                                                                             // whatever the input
         const V from_d0 =
-            product(fma(grad_d, tr, fma(grad_p, tr, grad_n * at.r * at.r)), bin.d0);  // by the logarithm of d0
+            product(fma(grad_d, tr, fma(grad_p, tr, grad_n * at.r * at.r)), bin.d0);  // gradient by the logarithm of d0
         const V from_d1 = product(fma(grad_n * at.t, at.t, grad_d * tr), bin.d1);
         const V grad_log_slope = grad_log_det - from_d0 - from_d1;
-        // By the share to the left of the bin, and by that of the bin.
+        // Gradients by the share to the left of the bin, and by the share of the bin.
         const V by_left_width = -grad_t / width, by_width = fma(-grad_t, at.t, -grad_log_slope) / width;
         const V by_left_height = product(grad_y, range), by_height = fma(by_left_height, eta, grad_log_slope / height);
         const auto mean = [&](V by_left, V left, V by_bin, V size, V sum) {
@@ -397,7 +400,8 @@ struct Spline : Directions<Spline<Kind>> {
         const V mean_width = mean(by_left_width, bin.left_width, by_width, bin.width, knots.width_sum);
         const V mean_height = mean(by_left_height, bin.left_height, by_height, bin.height, knots.height_sum);
         HR_ROLLED
-        for (int k = 0; k < o.bins; ++k) {  // through the softmax, and the functions before and after it
+        for (int k = 0; k < o.bins; ++k) {  // gradients by raw values, through the softmax and the functions before and
+                                            // after it
             const auto left = bin.index > T(k);
             const auto here = bin.index == T(k);
             const V w = select(left, by_left_width, select(here, by_width, zero)) - mean_width;
@@ -406,8 +410,9 @@ struct Spline : Directions<Spline<Kind>> {
             grad(k, w * knots.shares.get(k) / knots.width_sum * Kind::part_slope(raw_width, o));
             grad(o.bins + k, h * knots.shares.get(o.bins + k) / knots.height_sum * Kind::part_slope(raw_height, o));
         }
-        V by_d0 = from_d0 + zero, by_d1 = from_d1 + zero;  // -0 becomes 0
-        if constexpr (!Kind::slopes_are_cheap) {           // only at the two knots whose derivatives have a gradient
+        V by_d0 = from_d0 + zero, by_d1 = from_d1 + zero;  // a -0 becomes 0
+        if constexpr (!Kind::slopes_are_cheap) {           // computed only at the two knots whose derivatives have a
+                                                           // gradient
             by_d0 *= Kind::log_derivative_slope(bin.raw0, o);
             by_d1 *= Kind::log_derivative_slope(bin.raw1, o);
         }
@@ -421,7 +426,7 @@ struct Spline : Directions<Spline<Kind>> {
             if constexpr (Kind::slopes_are_cheap) {
                 by_raw *= Kind::log_derivative_slope(raw, o);
             } else {
-                by_raw = select(raw == raw, by_raw, raw);  // NaN stays
+                by_raw = select(raw == raw, by_raw, raw);  // a NaN stays NaN
             }
             grad(place, by_raw);
         }
@@ -433,7 +438,7 @@ struct Spline : Directions<Spline<Kind>> {
     }
 };
 
-// A spline under its name in the list of maps. Maps with knots of one kind share a kernel, which reads their ends and
+// A spline under its name in the list of maps. All maps with one kind of knots share a kernel, which reads ends and
 // tails from options.
 template <class Kind, Ends ends_, Tails tails_>
 struct NamedSpline {

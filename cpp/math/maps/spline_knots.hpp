@@ -1,9 +1,9 @@
-// From raw parameters to the knots of a spline (rq_spline.hpp), and the map outside of its interval.
+// Conversion of raw parameters to the knots of a spline (rq_spline.hpp), and the map outside of the spline's interval.
 //
-// A kind of spline is defined by static functions. `part`: the positive value of a bin from which a softmax is
-// computed, `size` the bin's size from it, both in units in which all sizes of a side have the same sum as all parts.
-// `place`: the index of a knot's raw derivative, -1 for none, where the derivative is 1; `knot` is its inverse.
-// `enter`: from an input to the value at which the spline is evaluated, within the interval at most, and the value to
+// A kind of spline is defined by static functions. `part` is the positive value of a bin from which a softmax is
+// computed, and `size` the bin's size from its part, in a unit in which the sizes of a side have the same sum as the
+// parts. `place` is the index of a knot's raw derivative, or -1 where the derivative is 1; `knot` is the inverse of
+// `place`. `enter` converts an input to a value within the interval, at which the spline is evaluated, and the value to
 // add afterwards.
 #pragma once
 
@@ -13,22 +13,23 @@
 namespace headrace {
 namespace {
 
-// `beyond`: for a linear tail the input's distance from the interval, for a periodic one the periods that were
-// subtracted.
+// `beyond` is the input's distance from the interval for a linear tail, and the subtracted periods for a periodic
+// spline.
 template <class V>
 struct Entered {
     V value, beyond;
 };
 
-// In [-bound, bound], the identity outside. Widths and heights are softmax of a / (1 + 2 |a| / log(1 / slope)), so that
-// two bins differ by a factor of at most 1 / slope; derivatives at the K - 1 inner knots are
-// exp(a / (1 + |a| / log(1 / slope))).
+// Knots in [-bound, bound], with the identity outside. Widths and heights are softmax of a / (1 + 2 |a| / log(1 /
+// slope)), so that two bins differ by a factor of at most 1 / slope; derivatives at the K - 1 inner knots are exp(a /
+// (1 + |a| / log(1 / slope))).
 struct SoftClampedKnots {
-    static constexpr IdentityAt identity = IdentityAt::zero;  // raw derivatives at which they are 1
+    static constexpr IdentityAt identity = IdentityAt::zero;  // raw derivatives for which the derivatives at knots are
+                                                              // 1
     static constexpr double least_bin = 0;                    // bins have no least size
-    static constexpr bool is_moderate = true;                 // derivatives are between slope and 1 / slope
-    static constexpr bool parts_show_all = true;              // an infinite raw value makes a part NaN
-    static constexpr bool slopes_are_cheap = true;            // log_derivative_slope has no exponentials
+    static constexpr bool is_moderate = true;                 // whether derivatives are between slope and 1 / slope
+    static constexpr bool parts_show_all = true;              // whether an infinite raw value makes a part NaN
+    static constexpr bool slopes_are_cheap = true;            // whether log_derivative_slope has no exponentials
 
     template <class T>
     HR_FN static constexpr Tails tails(const MapOptions<T>&) {
@@ -36,7 +37,7 @@ struct SoftClampedKnots {
     }
     template <class T>
     HR_FN static constexpr bool sets_ends(const MapOptions<T>&) {
-        return false;  // the raw derivative 0 means 1
+        return false;  // no, because the raw derivative 0 means 1
     }
     template <class T>
     HR_FN static constexpr bool is_circular(const MapOptions<T>&) {
@@ -59,7 +60,7 @@ struct SoftClampedKnots {
     }
     template <class V>
     HR_FN static auto outside(V value, const MapOptions<Scalar<V>>& o) {
-        return abs(value) > o.bound;  // false for NaN, which is computed like any number
+        return abs(value) > o.bound;  // false for NaN, which is computed like finite values
     }
     template <class T>
     HR_FN static T range(const MapOptions<T>& o) {
@@ -124,10 +125,10 @@ struct SoftClampedKnots {
     }
 };
 
-// In [low, bound]. A width or height is min_bin + (1 - min_bin K) softmax of the raw ones, as a share of the interval;
-// derivatives are slope + log(1 + e^a). On a circle the raw derivative at one end is the other's too. Ends and tails
-// are options, the same for all rows: each name with a kernel of its own would make all kernels half as large again.
-// With `Ends::halved` min_bin is half as large in the first and the last bin, and 1 - min_bin (K - 1) is left.
+// Knots in [low, bound]. A width or height is min_bin + (1 - min_bin K) softmax(raw), as a share of the interval;
+// derivatives are slope + log(1 + e^a). On a circle both ends have the same raw derivative. Ends and tails are options,
+// equal for all rows, because a kernel for each name would make all kernels together half as large again. With
+// `Ends::halved` the first and the last bin have half of min_bin, and the softmax divides 1 - min_bin (K - 1).
 struct AdditiveKnots {
     static constexpr IdentityAt identity = IdentityAt::softplus;
     static constexpr double least_bin = 1e-6;
@@ -166,8 +167,8 @@ struct AdditiveKnots {
         using T = Scalar<V>;
         if (o.tails == Tails::identity) return {input, V{}};
         if (o.tails == Tails::linear) return {input, input - clamp(input, o)};
-        // Number of periods from the middle. An input so far away that rounding removes its position within a period
-        // moves by that input.
+        // The number of periods from the middle to the input. An input so far away that rounding removes its position
+        // within a period is moved to the middle.
         const T middle = fma(o.bound - o.low, T(0.5), o.low);
         const V periods = product(input - middle, T(1) / range(o)), round = splat<V>(Format<T>::round);
         const V whole = select(abs(periods) < T(0.25) * Format<T>::round, (periods + round) - round, periods);
@@ -215,7 +216,7 @@ struct AdditiveKnots {
         const bool is_halved = o.ends == Ends::halved && (k == 0 || k == o.bins - 1);
         return fma(part, left_over(o), sum * (is_halved ? T(0.5) * o.min_bin : o.min_bin));
     }
-    // The backward pass: of the sizes of all bins below one together, and of its own.
+    // The sum of the parts of all bins below `bin`, from the sum of their sizes, in the backward pass.
     template <class V>
     HR_FN static V parts_below(V sizes, V bin, V sum, const MapOptions<Scalar<V>>& o) {
         using T = Scalar<V>;
@@ -247,12 +248,12 @@ struct AdditiveKnots {
     HR_FN static V clamp(V value, const MapOptions<Scalar<V>>& o) {
         return min(max(value, o.low), o.bound);
     }
-    // The part of the interval that the minimal sizes leave for the softmax.
+    // The share of the interval that least sizes leave for the softmax.
     template <class T>
     HR_FN static T left_over(const MapOptions<T>& o) {
         return fma(-T(o.bins - (o.ends == Ends::halved ? 1 : 0)), o.min_bin, T(1));
     }
-    // The parts of sizes with `n` least sizes together.
+    // The sum of parts, from the sum of sizes that contain `n` least sizes.
     template <class V>
     HR_FN static V parts_of(V sizes, V n, V sum, const MapOptions<Scalar<V>>& o) {
         return fma(n * sum, -o.min_bin, sizes) * (Scalar<V>(1) / left_over(o));

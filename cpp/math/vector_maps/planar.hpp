@@ -1,18 +1,19 @@
 // planar: x = z + û h(wᵀz + b), eq. 28-29 of the notes (Rezende, Mohamed 2015), with û such that an inverse always
 // exists: s = 1 + wᵀû is a positive function of wᵀu.
 //
-// A vector map moves all coordinates in a common direction by one *amount*, which depends on one *sum* over them. The
-// map uses *ready* parameters, which `prepare` computes from the raw ones: for one set once a call, for a set for each
-// row in lanes.
+// A vector map moves all coordinates in a common direction by one *amount*, a function of one *sum* over the
+// coordinates. The map uses *ready* parameters, which `prepare` computes from raw ones: once a call where all rows
+// share them, or in lanes, one set for each row.
 //
 //   raw    [w (features), u (features), b]          ready    [w (features), û (features), b, s]
 //
-// `start` is the sum before the first coordinate, and `accumulate` adds one's share; `forward` and `inverse` turn sums
-// into amounts and into the factors of the determinant of the *forward* direction at the latent side; `move` applies
-// the amount to a coordinate. `reduced`, `reduce`, `backward` and `spread` are the vector-Jacobian product: sums over
-// coordinates, then what these share, then coordinate by coordinate. As in maps/, put(k, value) receives parameter k's
-// value; it may overwrite p(k), so p(k) is read before. `prepare` and its vjp share their loops over coordinates
-// (coordinates.hpp); then each lane stores the values of its own coordinates, and all lanes the values after them.
+// `start` is the sum before the first coordinate, and `accumulate` adds one coordinate's share; `forward` and `inverse`
+// turn sums into amounts and into the factors of the determinant of the *forward* direction at the latent side; `move`
+// applies the amount to a coordinate. `reduced`, `reduce`, `backward` and `spread` are the vector-Jacobian product:
+// sums over coordinates, then terms common to all coordinates, then gradients by single coordinates. As in maps/,
+// put(k, value) receives parameter k's value and may overwrite p(k), so p(k) is read before. `prepare` and its vjp
+// share their loops over coordinates (coordinates.hpp); in a group of lanes each lane stores the values of its
+// coordinates, and every lane the values behind those of the coordinates.
 #pragma once
 
 #include "../coordinates.hpp"
@@ -23,7 +24,7 @@
 namespace headrace {
 namespace {
 
-// h of the planar map at v, at B lanes at once: its value, and its first and second derivative.
+// The function h of the planar map at v: its value, and its first and second derivative.
 template <class V>
 struct Bend {
     V value, slope, curvature;
@@ -33,8 +34,8 @@ struct Bend {
 struct TanhBend {
     static constexpr int solve_rounds = 60;
 
-    // The slope as sech² and its rest as tanh²; beyond `far` both are at their limits. Error: at most 3.2 ulp for value
-    // and slope, 7.5 for the second derivative.
+    // h = tanh, with the slope sech² and the rest tanh², for B lanes at once; beyond `far` both are at their limits.
+    // Error: at most 3.2 ulp for value and slope, 7.5 ulp for the second derivative.
     template <int B, class V>
     HR_FN static void at(const V (&v)[B], const MapOptions<Scalar<V>>&, Bend<V> (&bend)[B]) {
         using T = Scalar<V>;
@@ -55,9 +56,10 @@ struct TanhBend {
         }
     }
 
-    // v with v + (s - 1) tanh v = y, B lanes at once. Halley's method, kept between bounds by bisection: the left side
-    // is odd, concave above zero where s > 1 and convex where s < 1, so that one bound is a start from which Newton's
-    // method would not overshoot. Ends where the residual is at its rounding. `near`, if any, are values close to v.
+    // Solves v + (s - 1) tanh v = y for v, B lanes at once, by Halley's method, kept between bounds by bisection. The
+    // left side is an odd function, for positive v concave where s > 1 and convex where s < 1, so that from one of the
+    // bounds Newton's method would not overshoot. The iteration ends where the residual is a rounding error. `near`,
+    // where not null, has values close to v.
     template <int B, class V>
     HR_FN static void solve(const V (&y)[B], const V (&s)[B], const MapOptions<Scalar<V>>& o, V (&v)[B],
                             Bend<V> (&bend)[B], const V* near = nullptr) {
@@ -85,7 +87,7 @@ struct TanhBend {
             for (int j = 0; j < B; ++j) {
                 const V excess = s[j] - T(1);
                 const V part = product(excess, bend[j].value), residual = (v[j] - target[j]) + part;
-                const auto is_open = abs(residual) > (v[j] + abs(part)) * rounding;  // false for NaN
+                const auto is_open = abs(residual) > (v[j] + abs(part)) * rounding;  // false for a NaN
                 const auto above = residual > T(0);
                 low[j] = select(above, low[j], v[j]);
                 high[j] = select(above, v[j], high[j]);
@@ -107,7 +109,7 @@ struct TanhBend {
     }
 };
 
-// v for positive v, else slope v.
+// Leaky ReLU as h: v for positive v, otherwise slope v.
 struct LeakyReluBend {
     template <int B, class V>
     HR_FN static void at(const V (&v)[B], const MapOptions<Scalar<V>>& o, Bend<V> (&bend)[B]) {
@@ -135,20 +137,20 @@ HR_FN Bend<V> bend_at(V v, const MapOptions<Scalar<V>>& o) {
 
 template <class H>
 struct Planar {
-    using Prepared = Planar<TanhBend>;  // h has no effect on it
+    using Prepared = Planar<TanhBend>;  // the preparation does not depend on h
     HR_FN static constexpr int n_raw(int features) { return 2 * features + 1; }
     HR_FN static constexpr int n_ready(int features) { return 2 * features + 2; }
     static constexpr int vectors = 2;               // parameters with a value for each coordinate, which come first
-    static constexpr int factors = 1;               // of the determinant
-    HR_FN static int power(int, int) { return 1; }  // of each factor
+    static constexpr int factors = 1;               // number of factors of the determinant
+    HR_FN static int power(int, int) { return 1; }  // exponent of each factor of the determinant
 
     // û = u + (s - 1 - x) w / |w|² with x = wᵀu; w is divided by its largest magnitude, so that intermediate results
-    // neither under- nor overflow, and w = 0 gives û = u. Where x is far below -1, most of u cancels: its remainder
-    // along w by rounding is subtracted too, because wᵀû may not differ from s - 1.
+    // neither underflow nor overflow, and w = 0 gives û = u. Where x is far below -1, most of u cancels; the rounding
+    // error of û along w is then subtracted too, because wᵀû must equal s - 1.
     template <class V>
     struct Sums {
-        V w_largest, boost, w_inverse;  // boost makes a subnormal w normal; 1 / (boost w_largest), or 0
-        V square, along;                // |w|² and wᵀu, of the scaled w
+        V w_largest, boost, w_inverse;  // boost makes a subnormal w normal; w_inverse is 1 / (boost w_largest), or 0
+        V square, along;                // |w|² and wᵀu, for the scaled w
         V gain;                         // (s - 1) / x
         Positive<V> s;
     };
@@ -177,7 +179,7 @@ struct Planar {
         q.square = sum_of_coordinates(p, q.square);
         q.along = sum_of_coordinates(p, q.along);
         dot = sum_of_coordinates(p, dot);
-        q.square = select(q.square > T(0), q.square, splat<V>(1));  // a NaN is in `dot` already
+        q.square = select(q.square > T(0), q.square, splat<V>(1));  // a NaN is already in `dot`
         const V x = select(q.w_inverse > T(0), product(q.along, q.w_largest), dot);
         q.s = positive(x);
         q.gain = select(abs(x) > Format<T>::smallest_normal, q.s.excess / x, splat<V>(positive_slope));
@@ -230,7 +232,7 @@ struct Planar {
         put(2 * features, g(2 * features));
     }
 
-    // The bound of a factor other than 1.
+    // The limit of the factor of the determinant: the factor is between 1 and this value.
     template <class T>
     HR_FN static T limit(const T* ready, int features) {
         return ready[2 * features + 1];
@@ -278,7 +280,7 @@ struct Planar {
     };
     template <class V>
     struct Reduced {
-        V given, latent, dot;  // w times the input and times z, each with b; ûᵀ grad
+        V given, latent, dot;  // w times the input and w times z, each plus b; and ûᵀ grad
 
         template <class F>
         HR_FN void each(const F& f) {
@@ -297,8 +299,8 @@ struct Planar {
         r.latent = accumulate(r.latent, latent, p, c, features);
         r.dot = fma(V(p(features + c)), grad, r.dot);
     }
-    // In the inverse direction most of wᵀz + b cancels where wᵀû is large: there v is solved for again,
-    // starting at this sum.
+    // In the inverse direction most of wᵀz + b cancels where wᵀû is large, so that v is computed again, by iterations
+    // from wᵀz + b.
     template <bool inverse, class V, class P, class Put>
     HR_FN static Backward<V> backward(const Reduced<V>& r, V grad_log_det, const P& p, int features,
                                       const MapOptions<Scalar<V>>& o, const Put& put) {
@@ -332,7 +334,7 @@ struct Planar {
     }
 
   private:
-    // 1 + (s - 1) h', written as a sum of positive terms.
+    // The determinant 1 + (s - 1) h', written as a sum of positive terms.
     template <class V>
     HR_FN static V determinant(const Bend<V>& h, V s) {
         return fma(s, h.slope, h.rest);

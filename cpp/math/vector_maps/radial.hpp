@@ -1,12 +1,12 @@
-// radial: x = z + β (z - center) / (α + |z - center|), eq. 30-31 of the notes (Rezende, Mohamed 2015), with α and
-// p = α + β positive, so that it always has an inverse. A vector map (described in planar.hpp): the sum is the squared
-// distance from the center, the amount the stretch of the offset from it.
+// radial: x = z + β (z - center) / (α + |z - center|), eq. 30-31 of the notes (Rezende, Mohamed 2015), with α and p = α
+// + β positive, so that the map always has an inverse. Among vector maps (planar.hpp), radial has the squared distance
+// from the center as its sum, and the stretch of the offset from the center as its amount.
 //
-//   raw    [center (features), α, β]: numbers of any sign; with equal ones β is 0
+// raw [center (features), α, β]: values of any sign; where raw α and raw β are equal, β is 0
 //   ready  [center (features), α, p]
 //
 // At distance r of z the determinant is (1 + β / (α + r))^(features - 1) times dr'/dr, where r' is the distance of x;
-// both are sums of positive terms: q = (p + r) / (α + r) and N / (α + r)² with N = r (2 α + r) + α p.
+// both factors are sums of positive terms: q = (p + r) / (α + r) and N / (α + r)² with N = r (2 α + r) + α p.
 #pragma once
 
 #include "../coordinates.hpp"
@@ -84,7 +84,7 @@ struct Radial {
     };
     template <class V>
     struct Reduced {
-        V sum, dot;  // the squared distance of the input, and its offset times grad
+        V sum, dot;  // squared distance of the input, and its offset times grad
 
         template <class F>
         HR_FN void each(const F& f) {
@@ -109,17 +109,18 @@ struct Radial {
         const V alpha = p(features), end = p(features + 1);
         const V given = distance(reduced.sum), r = inverse ? latent_distance(given, alpha, end) : given;
         const auto is_far = given >= farthest<V>();
-        const V dot = select(is_far, V{}, reduced.dot);  // the product belongs to a larger distance
+        const V dot = select(is_far, V{}, reduced.dot);  // far from the center, limited distances do not fit this
+                                                         // product
         const V reach = alpha + r, beta = end - alpha, by_log = inverse ? -grad_log_det : grad_log_det;
         const V n = n_at(r, alpha, end), others = splat<V>(features - 1);
-        // Derivative of the log-determinant, (features - 1) log q + log N - 2 log reach.
+        // Derivatives of the log-determinant, (features - 1) log q + log N - 2 log reach.
         const V log_by_r = -others * beta / ((end + r) * reach) - alpha * T(2) * beta / (n * reach);
         const V log_by_alpha = -others / reach + fma(r, T(2), end) / n - T(2) / reach;
         const V log_by_end = others / (end + r) + alpha / n;
         V amount, by_distance, by_alpha, by_end;
-        if constexpr (inverse) {  // offset of z = offset of x times k(r), k = reach / (p + r); distance of x: r / k(r)
+        if constexpr (inverse) {  // z has the offset of x times k(r) = reach / (p + r); the distance of x is r / k(r)
             const V k = reach / (end + r), inverse_end = T(1) / (end + r);
-            const V slope = n / (reach * reach);  // of the distance of x by r
+            const V slope = n / (reach * reach);  // derivative of the distance of x by r
             amount = -beta * inverse_end;
             by_distance = fma(dot * beta * inverse_end, inverse_end, by_log * log_by_r) / slope;
             by_alpha = fma(dot, inverse_end, by_log * log_by_alpha) + by_distance * r / (k * reach);
@@ -132,7 +133,7 @@ struct Radial {
         }
         put(features, by_alpha);
         put(features + 1, by_end);
-        const V by_offset = select(given > T(0), by_distance / given, V{});  // the direction at the center is undefined
+        const V by_offset = select(given > T(0), by_distance / given, V{});  // at the center the direction is undefined
         return {amount, select(is_far, V{}, by_offset)};
     }
     template <class V, class P, class Put>
@@ -143,7 +144,7 @@ struct Radial {
     }
 
   private:
-    // Distances are limited, so that squares of them stay finite: farther away the map's effect is below rounding.
+    // The limit of distances, so that their squares stay finite; farther away the map's effect is below rounding.
     template <class V>
     HR_FN static Scalar<V> farthest() {
         return is_single<V> ? Scalar<V>(1e18) : Scalar<V>(1e150);
@@ -152,7 +153,7 @@ struct Radial {
     HR_FN static V distance(V square) {
         return min(sqrt(square), farthest<V>());
     }
-    // r with r (p + r) / (α + r) = distance: the positive root of r² + (p - distance) r - α distance.
+    // The r for which r (p + r) / (α + r) = distance: the positive root of r² + (p - distance) r - α distance.
     template <class V>
     HR_FN static V latent_distance(V distance, V alpha, V end) {
         using T = Scalar<V>;

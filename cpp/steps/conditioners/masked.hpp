@@ -12,33 +12,35 @@ namespace headrace {
 // A block of a masked product: units [row, row + rows) of a layer from inputs [k0, k1).
 struct Op {
     int layer, row, rows, k0, k1;
-    bool from_bias;  // otherwise add to the result of an earlier op
+    bool from_bias;  // the sum starts from the bias; otherwise from the result of an earlier op
     bool finish;     // the last op for these units, which applies the activation
-    int fresh = 0;   // in bf16: inputs of the network before this one were rounded by earlier ops
-    int waits = -1;  // lines of the two sums of an unfinished step of each unit; -1: ops take whole steps
+    int fresh = 0;   // in bf16: earlier ops have rounded the inputs before this index
+    int waits = -1;  // line of the two sums of each unit's unfinished step; -1: ops take whole steps
 };
 
-// The order of ops. The ops of positions [from, to) are [first[from], first[to]); where all positions are computed at
-// once, the first one has all ops.
+// The order of forward ops. The ops of positions [from, to) are [first[from], first[to]); where all positions are
+// computed at once, the first one has all ops.
 struct ForwardPlan {
     const Op* ops;
     const int* first;
 };
 
-// Backwards: the gradient of inputs [column, column + columns) of a layer from that of its units [row0, row1).
+// An op of the backward pass: the gradient of inputs [column, column + columns) of a layer from the gradient of its
+// units [row0, row1).
 struct BackOp {
     int layer, column, columns, row0, row1;
-    int fresh = 0;  // in bf16: gradients of units from this one on were rounded for earlier ops
+    int fresh = 0;  // in bf16: earlier ops have rounded the gradients of units from this index on
 };
 
-// In the backward pass positions come in reverse: the ops of positions [from, to) are [done[to], done[from]).
+// The plan of the backward pass, in which positions are computed in reverse order: the ops of positions [from, to) are
+// [done[to], done[from]).
 struct BackPlan {
     const BackOp* ops;
     const int* done;
 };
 
-// A layer makes   product = W input + b,   sum = product + c,  or product * c,   + another layer's sum,   value =
-// activation(sum) where c is the value of a layer that reads only the context. Lines are scratch units of the
+// A layer makes product = W input + b, sum = product + c, or product * c, + another layer's sum, value =
+// activation(sum) where c is the value of a layer that reads only the context. A line is a scratch unit of the
 // transform; product, sum and value share a line where only one of them is needed.
 struct Layer {
     const uint32_t* row;      // offset of each unit's weights from the transform's first weight
@@ -46,7 +48,7 @@ struct Layer {
     uint32_t bias;            // offset of the biases
     int in, out;              // inputs, units
     int below;                // the layer whose values it reads; -1: the network's inputs
-    int product, sum, value;  // lines at which those of the first unit are
+    int product, sum, value;  // first of the lines of the products, of the sums and of the values
     int activation;
     bool relu;            // the product kernel applies the activation
     bool sweep;           // another pass over the finished products computes the values
@@ -54,22 +56,23 @@ struct Layer {
     bool gated;           // c multiplies the product
     const int* adds;      // line of the other layer's sum for each unit; null: no sum is added
     const int* added_to;  // line of the sum to which each unit's is added, -1: none; null: none for all units
-    const int* c;         // line of each unit; null: none
-    int c_layer;          // the layer that makes it
-    double dropout;       // the share of values dropped in training; others are divided by the share that is kept
+    const int* c;         // line of c for each unit; null: the layer has no c
+    int c_layer;          // the layer that computes c
+    double dropout;       // the share of values dropped in training; kept values are divided by the share that is kept
     int live;             // number of units with a reader
     int panel;            // start of the layer's transposed inputs among those of the transform
-    int fold;             // its index among the folded biases of the transform, if it reads a context
-    // In bf16 (core/bf16.hpp):
-    const uint32_t* block;  // start of the pairs of its blocks of units
-    const int64_t* back;    // start of those of its blocks of inputs
-    int pairs;              // start of the pairs of its values among the lines of pairs; -1: no layer reads them
-    int grad_pairs;         // start of the pairs of gradients by its products, in the backward pass
-    int grad_rows;          // start of these gradients among the panels, pairs of rows side by side
-    int sums;               // start of the sums of its units among those of the transform, for small batches
+    int fold;             // the layer's index among the folded biases of the transform, if it reads a context
+    // The members below are for bf16 (core/bf16.hpp).
+    const uint32_t* block;  // start of the weight pairs of the layer's blocks of units
+    const int64_t* back;    // start of the weight pairs of the layer's blocks of inputs
+    int pairs;              // first line of pairs of the layer's values; -1: no layer reads these pairs
+    int grad_pairs;         // first line of pairs of the gradients by the layer's products, in the backward pass
+    int grad_rows;          // start of the gradients by the layer's products among the panels, pairs of rows side by
+                            // side
+    int sums;               // start of the sums of the layer's units among those of the transform, for small batches
 };
 
-// Whether derivatives of a layer's activation have lines of their own on the tape.
+// Whether derivatives of a layer's activation have separate lines on the tape.
 HR_FN bool keeps_slopes(const Layer& layer) {
     return layer.dropout > 0 || !has_slope_of_value(layer.activation);
 }
@@ -77,21 +80,22 @@ HR_FN bool keeps_slopes(const Layer& layer) {
 template <class T>
 struct MaskedNetwork {
     const Layer* layers;
-    int n_layers, units;          // units: lines of all layers together
-    int levels;                   // the number of positions
-    const int* first_coordinate;  // of each level, and end of the last
+    int n_layers, units;          // `units`: the number of lines of all layers
+    int levels;                   // number of levels, which are the positions of the network
+    const int* first_coordinate;  // first coordinate of each level, and the end of the last level
     ForwardPlan tile_plan, small_plan;
     BackPlan back_plan;
-    int outputs;                   // line of the first parameter that it gives
+    int outputs;                   // line of the network's first output, a parameter of the map
     bool has_slope_sweep;          // some derivatives of activations replace their values or are stored beside them
-    int slopes;                    // line of the tape at which derivatives of activations start, -1: values tell
+    int slopes;                    // first line of the tape with derivatives of activations; -1: derivatives follow
+                                   // from the values
     Bf16Layout bf16;               // format of the products' factors
-    int waits;                     // start of waiting sums among the lines of pairs
+    int waits;                     // first line of waiting sums among the lines of pairs
     int64_t tile_weights;          // start of the weights for tiles of rows among the step's rounded weights
-    int input_pairs, pairs, sums;  // start of the pairs of inputs among the lines of pairs; lines of pairs, and sums
+    int input_pairs, pairs, sums;  // first line of pairs of inputs; numbers of lines of pairs and of sums
 };
 
-// ---- members of every kind of conditioner (steps/conditioners.hpp) --------------------------------------------------
+// ---- functions of every kind of conditioner (steps/conditioners.hpp) ------------------------------------------------
 
 namespace {
 
@@ -112,7 +116,7 @@ HR_FN int parameters(const MaskedNetwork<T>& c, int, bool) {
 
 template <class T>
 HR_FN int state_lines(const MaskedNetwork<T>&) {
-    return 0;  // the units of earlier levels are among those of all
+    return 0;  // units of earlier levels stay in the scratch lines of all units
 }
 
 template <class T>

@@ -11,7 +11,7 @@ namespace {
 
 using LayerShape = MaskedConditioner::LayerShape;
 
-// `window`: of the phase that it belongs to.
+// A stage on the device; `window` is the first unit of the last layer in the stage's phase.
 Stage stage(const UnitRange& r, int window, const std::vector<LayerShape>& shapes, const std::vector<Layer>& layers) {
     const Layer& layer = layers[size_t(r.layer)];
     Stage s{};
@@ -36,7 +36,7 @@ Stage stage(const UnitRange& r, int window, const std::vector<LayerShape>& shape
     return s;
 }
 
-// Stages of all phases, in the order of the stages.
+// The stages of all phases, in order.
 std::vector<Stage> stages(const StagePlanStorage& plan, const std::vector<LayerShape>& shapes,
                           const std::vector<Layer>& layers) {
     if (layers.size() > UINT16_MAX) throw std::invalid_argument("hidden: expected fewer than 65,536 layers");
@@ -80,7 +80,7 @@ void place_conditioner(PlacingSite<T>& site, PlacedStep<NetworkStep<T>>& d, Mask
     c.back_plan = {arena.put(c.back_plan.ops, size_t(c.back_plan.done[0])),
                    arena.put(c.back_plan.done, size_t(c.levels) + 1)};
     c.first_coordinate = arena.put(c.first_coordinate, size_t(c.levels) + 1);
-    const int units = c.units + m.n_ready;  // ready parameters of a vector map come after the network's units
+    const int units = c.units + m.n_ready;  // the ready parameters of a vector map follow the network's units
     m.tape = site.lines(units);
     d.part.grads = site.lines(units);
     if (c.slopes >= 0) c.slopes = int(site.lines(units) - m.tape);

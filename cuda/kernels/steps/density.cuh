@@ -1,4 +1,4 @@
-// A base density in the backward pass; one that is a step is one lane's work a row. See
+// The backward pass of a base density; one lane computes a row where the base is a step. See
 // cpp/kernels/steps/density-inl.hpp.
 #pragma once
 
@@ -8,7 +8,7 @@
 namespace headrace {
 namespace {
 
-// To gradients by coordinates z that of the base's log-density; `by_log_prob` has the sign for it.
+// Adds the gradient of the base's log-density to gradients by coordinates z; `by_log_prob` has the sign.
 template <class T, bool in_shared>
 __device__ void add_base_slopes(const Team& team, const Chain<T>& chain, const Call<T>& call,
                                 const Lines<T, in_shared>& z, const Lines<T, in_shared>& gradient, T by_log_prob) {
@@ -23,7 +23,7 @@ __device__ void add_base_slopes(const Team& team, const Chain<T>& chain, const C
     }
 }
 
-// Coordinates are left as they are.
+// Runs the step, which leaves coordinates unchanged.
 template <class T, bool in_shared>
 __device__ void run_step(const Team&, const PlacedStep<DensityStep<T>>&, const Run<T>&,
                          TileState<T, in_shared, false>&) {}
@@ -36,7 +36,7 @@ __device__ void record_step(const Team& team, const PlacedStep<DensityStep<T>>&,
     team.sync();
 }
 
-// The gradient by its parameters, from the tape to the tape.
+// Computes the gradient by the base's parameters, which is stored on the tape.
 template <class T>
 __device__ void back_density(const Team& team, const DensityStep<T>& s, const Tape<T>& t, int i,
                              const WayBack<T>& way) {

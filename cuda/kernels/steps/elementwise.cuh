@@ -1,6 +1,6 @@
-// A map of each coordinate with parameters that all rows share. A run without a backward pass has them ready, like
-// those of a marginal map; in the backward pass every row has its own raw ones on the tape, and their gradients behind
-// them.
+// A map of each coordinate with parameters that all rows share. A run without a backward pass uses ready parameters, as
+// for a marginal map. For the backward pass the tape has raw parameters for every row, and their gradients behind
+// these.
 #pragma once
 
 #include "../map_back.cuh"

@@ -1,4 +1,4 @@
-// Maps of each coordinate with ready parameters: lanes are rows, warps share columns.
+// Maps of each coordinate with ready parameters. Lanes are rows, and columns are divided among warps.
 #pragma once
 
 #include "../../../cpp/math/log_product.hpp"
@@ -9,7 +9,7 @@
 namespace headrace {
 namespace {
 
-// From lines to lines, which may be the same; adds the map's term to each warp's share of the log-determinant.
+// Maps lines to lines, which may be the same, and returns the warp's share of the log-determinant.
 template <class T, class Given>
 __device__ T run_ready_map(const Team& team, const ReadyMap<T>& m, int context, int features, const Given& given,
                            const Given& built) {
@@ -40,7 +40,7 @@ __device__ T run_in_place(const Team& team, const MarginalStep<T>& s, const Stat
     return run_ready_map(team, s.map, context, features, given, built);
 }
 
-// From gradients by the maps' outputs to those by their inputs; their parameters have none.
+// Computes gradients by inputs of the maps from gradients by outputs; the fixed parameters have no gradients.
 template <class T, class State>
 __device__ void back_in_place(const Team& team, const MarginalStep<T>& s, const State& given, const State&,
                               const State& after, const State& before, int context, int features, T grad_log_det) {

@@ -1,4 +1,4 @@
-// Coordinates to other slots.
+// Moves coordinates to other slots.
 #pragma once
 
 #include "../tape.cuh"

@@ -1,5 +1,6 @@
 // A conditioner and its map, for all kinds of conditioners. Where the conditioner reads given coordinates, all
-// positions are advanced at once; where it reads those that are being built, one after another.
+// positions are computed at once; where it reads coordinates that are being built, positions are computed one after
+// another.
 #pragma once
 
 #include "../conditioners.cuh"
@@ -11,7 +12,7 @@ namespace {
 
 // ---- uses of parameters ---------------------------------------------------------------------------------------------
 
-// A vector map whose raw parameters are the conditioner's outputs: a row is one lane's work.
+// A vector map whose raw parameters are the conditioner's outputs; one lane computes a row.
 template <class T, bool in_shared, bool keeps_units>
 __device__ void run_vector_map_of_rows(const Team& team, const NetworkStep<T>& s, const Lines<T, in_shared>& params,
                                        TileState<T, in_shared, keeps_units>& t) {
@@ -27,7 +28,7 @@ __device__ void run_vector_map_of_rows(const Team& team, const NetworkStep<T>& s
     });
 }
 
-// Coordinates through the map, from parameters on lines.
+// Maps coordinates by parameters on lines.
 template <class T, bool in_shared, bool keeps_units>
 __device__ void settle(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Lines<T, in_shared>& params,
                        const Settled& of, TileState<T, in_shared, keeps_units>& t) {
@@ -61,8 +62,8 @@ __device__ void back_vector_map_of_rows(const Team& team, const PlacedStep<Netwo
     });
 }
 
-// Parameters of coordinates [begin, end) to their gradients, where those of coordinate 0 are on this one of the
-// conditioner's lines.
+// Computes gradients by parameters of coordinates [begin, end); the parameters of coordinate 0 start at line `line` of
+// the conditioner.
 template <class T>
 __device__ void settle_back(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Tape<T>& t, int i, int line,
                             int begin, int end, T grad_log_det) {
@@ -142,7 +143,7 @@ __device__ void record_step(const Team& team, const PlacedStep<NetworkStep<T>>& 
     run_network(team, d, run, state);
 }
 
-// Gradients that pass through a network are added to those of its inputs.
+// Adds gradients by coordinates that are copied to gradients by the network's inputs.
 template <class T>
 __device__ void carry_passive(const Team& team, const NetworkStep<T>& s, const Tape<T>& t, int i) {
     const TapeLines<T> grad_given = t.gradient(i), grad_built = t.gradient(i + 1);
@@ -152,7 +153,8 @@ __device__ void carry_passive(const Team& team, const NetworkStep<T>& s, const T
     team.sync();
 }
 
-// Gradients that pass through come first where the conditioner's inputs are given, last where they are built.
+// The backward pass of a step. Gradients by copied coordinates are added first where the conditioner reads given
+// coordinates, and last where it reads coordinates that are being built.
 template <class T>
 __device__ void backward_step(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Tape<T>& t, int i,
                               const WayBack<T>& way) {

@@ -1,4 +1,4 @@
-// Products of the coordinates with a block diagonal matrix, and back with its transpose.
+// Multiplies the coordinates by a block diagonal matrix, and gradients by its transpose.
 #pragma once
 
 #include "../product.cuh"
@@ -8,7 +8,7 @@
 namespace headrace {
 namespace {
 
-// Coordinates times a matrix of the step, block by block.
+// Multiplies coordinates by a matrix of the step, block by block.
 template <class T, bool in_shared>
 __device__ void rotate(const Team& team, const RotationStep<T>& s, const T* matrix, int context, T* partial,
                        const Lines<T, in_shared>& given, const Lines<T, in_shared>& built) {

@@ -1,4 +1,4 @@
-// A scale and a shift of each coordinate: lanes are rows, warps share columns.
+// A scale and a shift of each coordinate. Lanes are rows, and columns are divided among warps.
 #pragma once
 
 #include "../tile.cuh"
@@ -11,7 +11,7 @@ __device__ T run_in_place(const Team& team, const ScaleStep<T>& s, const State& 
                           int features) {
     for (int c = team.warp; c < features; c += team.warps)
         built.at(context + c, team.lane) = scaled(s, c, given.at(context + c, team.lane));
-    return 0;  // the log-determinant is part of the chain's constant one
+    return 0;  // the log-determinant is in the constant of the chain
 }
 
 template <class T, class State>

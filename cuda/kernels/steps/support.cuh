@@ -1,4 +1,5 @@
-// Columns' supports at the data end of a chain: lanes are rows, warps share columns. See cpp/kernels/chain-inl.hpp.
+// Supports of columns at the data end of a chain. Lanes are rows, and columns are divided among warps. See
+// cpp/kernels/chain-inl.hpp.
 #pragma once
 
 #include "../tile.cuh"
@@ -6,13 +7,13 @@
 namespace headrace {
 namespace {
 
-// A value before its support, which is stored next.
+// The value that is stored for a coordinate, before its column's support is applied.
 template <class T>
 __device__ double stored(const Chain<T>& chain, int column, T value) {
     return chain.store_scale ? double(value) * chain.store_scale[column] + chain.store_shift[column] : double(value);
 }
 
-// Rows of the input to lines, and their share of the log-determinant.
+// Loads rows of the input to lines, and adds the share of the log-determinant.
 template <class T, bool in_shared>
 __device__ void load_supported(const Team& team, const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
                                const Lines<T, in_shared>& out, T& log_det) {
@@ -27,7 +28,7 @@ __device__ void load_supported(const Team& team, const Chain<T>& chain, const Ca
     }
 }
 
-// The terms of each warp's share of the log-determinant for taking columns to their support.
+// Adds the terms for mapping columns to their support to each warp's share of the log-determinant.
 template <class T, bool in_shared>
 __device__ void add_store_support(const Team& team, const Chain<T>& chain, const Lines<T, in_shared>& z, T& log_det) {
     if (!chain.store_support) return;
@@ -39,7 +40,7 @@ __device__ void add_store_support(const Team& team, const Chain<T>& chain, const
     }
 }
 
-// From gradients by the stored values to those before the support, which already include the scale.
+// Computes gradients by values before the support from gradients by stored values, which already include the scale.
 template <class T, class State>
 __device__ void back_from_store_support(const Team& team, const Chain<T>& chain, const State& z, const State& gradient,
                                         T grad_log_det) {
@@ -55,7 +56,7 @@ __device__ void back_from_store_support(const Team& team, const Chain<T>& chain,
     team.sync();
 }
 
-// From gradients by the loaded values to those by the input.
+// Computes gradients by the input from gradients by the loaded values.
 template <class T, class State>
 __device__ void back_to_supported_input(const Team& team, const Chain<T>& chain, const Call<T>& call,
                                         const State& gradient, int64_t row, int rows, T grad_log_det, const T* bad_rows,
@@ -71,7 +72,7 @@ __device__ void back_to_supported_input(const Team& team, const Chain<T>& chain,
     }
 }
 
-// A step of a chain that is not at its data end.
+// Runs a support that is a step of a chain, not part of its data end.
 template <class T, bool in_shared>
 __device__ T run_in_place(const Team& team, const SupportStep<T>& s, const Lines<T, in_shared>& given,
                           const Lines<T, in_shared>& built, int context, int features) {

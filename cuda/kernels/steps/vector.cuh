@@ -1,4 +1,4 @@
-// A run of vector maps, each with parameters that all rows share. A row is one lane's work.
+// A run of vector maps, each with parameters that all rows share. One lane computes a row.
 #pragma once
 
 #include "../../../cpp/math/log_product.hpp"
@@ -9,7 +9,8 @@
 namespace headrace {
 namespace {
 
-// A run of vector maps, in place: while one moves a coordinate, the next adds it to its sum. A row is one lane's work.
+// Runs vector maps in place: while one map moves a coordinate, the next map adds the coordinate to its sum. One lane
+// computes a row.
 template <class T, bool in_shared>
 __device__ void run_vectors(const Team& team, const VectorStep<T>& s, const T* all_ready, int context, int features,
                             TileState<T, in_shared, false>& t) {
@@ -56,7 +57,7 @@ __device__ void run_step(const Team& team, const PlacedStep<VectorStep<T>>& s, c
     team.sync();
 }
 
-// Coordinates before transform k of the run, which is step i of the chain.
+// The coordinates before transform k of the run, which is step i of the chain.
 template <class T>
 __device__ TapeLines<T> vector_state(const VectorStep<T>& s, const Tape<T>& t, int i, int k) {
     if (k == 0) return t.state(i).from(t.d.chain.context);
@@ -90,7 +91,7 @@ __device__ void backward_vectors(const Team& team, const VectorStep<T>& s, const
     const TapeLines<T> grad_given = t.gradient(i).from(t.d.chain.context);
     TapeLines<T> grad_built = t.gradient(i + 1).from(t.d.chain.context);
     with_vector_map(s.map, [&]<class Map>() {
-        for (int k = s.transforms - 1; k >= 0; --k, grad_built = grad_given) {  // from the second on in place
+        for (int k = s.transforms - 1; k >= 0; --k, grad_built = grad_given) {  // in place from the second transform on
             const TapeLines<T> given = vector_state(s, t, i, k), built = vector_state(s, t, i, k + 1);
             const TapeLines<T> grads = t.lines.from(s.tape_gradients + int64_t(k) * s.n_ready);
             vector_map_vjp<Map, is_single<T>>(

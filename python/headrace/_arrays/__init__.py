@@ -1,1 +1,1 @@
-"""Arrays in and out: the only folder that depends on array frameworks."""
+"""Arrays of arguments and results; no other folder depends on array frameworks."""

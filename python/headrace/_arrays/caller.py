@@ -1,10 +1,10 @@
-"""Arrays in and out on the CPU; `device_caller` has the counterpart for CUDA devices.
+"""Arrays of arguments and results on the CPU; `device_caller` has the counterpart for CUDA devices.
 
-A call opens all its arguments through one `Caller`, as NumPy views of the same memory, and returns its results in their
-framework. No framework is imported here: a program that holds a tensor has imported torch.
+A call opens all its arguments through one `Caller`, as NumPy views of the same memory, and returns results in the
+framework of the arguments. No framework is imported here: a program that holds a tensor has imported torch.
 
-Flows and transforms take float32 or float64 in any strides and are never handed a copy; integers, truth values and
-lists are converted to float64. The functional kernels of `headrace.ops` and every `out=` are strict.
+Flows and transforms take float32 or float64 arrays of any strides without a copy; integers, truth values and
+lists are converted to float64. The functional kernels of `headrace.ops` and every `out=` accept no conversion.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from headrace._base import array_errors as errors
 from headrace._core import cpu, cuda_unavailable
 
 Array = Any
-"""An array of NumPy, or of PyTorch or JAX on the CPU; as an input also a frame (docs/arrays.md). On a CUDA
-device: of CuPy, PyTorch or JAX, or an object with DLPack or CUDA's array interface (docs/gpu.md)."""
+"""An array of NumPy, or of PyTorch or JAX on the CPU; an argument may also be a frame (docs/arrays.md). On a CUDA
+device, an array of CuPy, PyTorch or JAX, or an object with DLPack or CUDA's array interface (docs/gpu.md)."""
 
 Matrix = NDArray[np.float32] | NDArray[np.float64]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-LISTS = (list, tuple, int, float, np.number, np.bool_)  # values that become NumPy arrays
+LISTS = (list, tuple, int, float, np.number, np.bool_)  # types of values that become NumPy arrays
 class_of = _frames.class_of
 _VJPS = (
     "gradients come from headrace.torch.FlowModule, or from log_prob_vjp, to_data_vjp and the other methods in _vjp; "
@@ -42,7 +42,7 @@ _VJPS = (
 
 
 class _NumPy:
-    """NumPy arrays, and objects read like them: frames, and other libraries' CPU memory by DLPack or `__array__`."""
+    """NumPy arrays, and objects read as such: frames, and other libraries' CPU memory by DLPack or `__array__`."""
 
     kind = "a NumPy array"
     make, floats = "np.asarray({})", "{}.astype('float64')"
@@ -62,14 +62,14 @@ class _NumPy:
         return _exchanged(name, value) if exchanged else _frames.read(name, value)
 
     def check_like(self, value: Any) -> None:
-        """Refuse an array to answer like where this cannot."""
+        """Refuse an array `like` of which results cannot be returned; any NumPy array is accepted."""
 
     def give(self, array: NDArray[Any], like: Any) -> Any:
-        """A result in this framework, on the device of `like`, on the same memory."""
+        """A result as an array of this framework on the same memory, on the device of `like`."""
         return array
 
     def written(self, value: Any) -> None:
-        """Called after an array of the caller was written to."""
+        """Note that an array of the caller was written to; NumPy needs no note."""
 
 
 _WHOLE_OF_TORCH = ("torch.int", "torch.uint", "torch.bool")
@@ -87,7 +87,7 @@ class _Torch(_NumPy):
             raise _not_on_cpu(name, "a tensor", value.device, f"{name}.cpu()")
         try:
             array: NDArray[Any] = (value.detach() if value.requires_grad else value).numpy()
-        except (RuntimeError, TypeError) as error:  # vmap, fake tensors, nested ones
+        except (RuntimeError, TypeError) as error:  # under vmap, and for fake and nested tensors
             raise self.unreadable(name, value, error) from None
         return array
 
@@ -116,7 +116,7 @@ class _Torch(_NumPy):
             raise _not_on_cpu("like", "a tensor", value.device, "like.cpu()")
 
     def unreadable(self, name: str, value: Any, error: Exception) -> TypeError:
-        """The error for an array with inaccessible memory."""
+        """The error for a tensor whose memory NumPy cannot access."""
         return TypeError(
             f"{name}: expected a tensor that NumPy can read, got {errors.type_of(value)} ({error}); call headrace "
             f"outside of torch.func; {_VJPS}"
@@ -126,7 +126,7 @@ class _Torch(_NumPy):
         return sys.modules["torch"].from_numpy(array)
 
     def written(self, value: Any) -> None:
-        if not value.is_inference():  # autograd then refuses to use the values it kept of the tensor
+        if not value.is_inference():  # autograd then refuses to use values that it kept of the tensor
             sys.modules["torch"].autograd.graph.increment_version(value)
 
 
@@ -145,11 +145,11 @@ class _Jax(_NumPy):
             raise _not_on_cpu(name, "an array", places, f"jax.device_put({name}, jax.devices('cpu')[0])")
         try:
             return np.asarray(value)
-        except TypeError as error:  # keys of random generators
+        except TypeError as error:  # NumPy cannot read keys of random generators
             raise TypeError(f"{name}: expected a JAX array that NumPy can read ({error})") from None
 
     def check(self, name: str, value: Any) -> None:
-        """Refuse arrays without numbers, on any device."""
+        """Refuse tracers and deleted arrays, which have no values, on any device."""
         jax = sys.modules["jax"]
         if isinstance(value, jax.core.Tracer):
             raise TypeError(
@@ -165,12 +165,12 @@ class _Jax(_NumPy):
             raise _not_on_cpu("like", "an array", value.devices(), "jax.device_put(like, jax.devices('cpu')[0])")
 
     def check_width(self, dtype: np.dtype[Any]) -> None:
-        """Refuse results that JAX would narrow."""
+        """Refuse a dtype that JAX would narrow."""
         if dtype == np.float64 and not sys.modules["jax"].config.jax_enable_x64:
             raise TypeError(errors.too_wide_for_jax("results", "flow or transform"))
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Memory that JAX can take over, which it does only at addresses that are multiples of 64."""
+        """Memory that JAX can take over without a copy, which needs addresses that are multiples of 64."""
         self.check_width(dtype)
         size = math.prod(shape) * dtype.itemsize
         memory = np.empty(size + 63, np.uint8)
@@ -187,22 +187,20 @@ _NAMED = {"numpy": NUMPY, "torch": TORCH, "jax": JAX}
 
 
 class Caller:
-    """The arrays of one call, all of one framework, in which results are given back."""
+    """The arrays of one call, all of one framework, which the results have, too."""
 
-    # The defaults until an array is opened; class attributes, because setting them may take a microsecond a call.
+    # Defaults until an array is opened; class attributes, because setting attributes may take a microsecond a call.
     _framework: Any = NUMPY
-    _name = ""  # framework of the first array
+    _name = ""  # the name of the argument that determined the framework
     _first: Any = None
     _out: Any = None
-    foreign = False  # whether an array was left in another byte order or width
-    device: Any = None  # the device of the call, a `_device.Device`; None: the CPU
+    foreign = False  # whether an opened array was left in another byte order or width
+    device: Any = None  # the `_device.Device` that computes; None for the CPU
     core: Any = cpu  # the compiled module
-    names: Names | None = None  # of the columns that frames have to have
+    names: Names | None = None  # the column names that frames must have
 
     def answer_like(self, like: Any) -> None:
-        """Give results in the framework of `like`, an array or the name of a framework; all arrays need to be of that
-        framework.
-        """
+        """Return results in the framework of `like`, an array or a framework's name; all arrays must be of it, too."""
         if (name := name_of(like)) is not None:
             self._framework = _NAMED[check.choice("like", name, tuple(_NAMED))]
             importlib.import_module(name)
@@ -214,8 +212,8 @@ class Caller:
     def open(self, name: str, value: Any, raw: bool = False, whole: bool = False) -> NDArray[Any]:
         """`value` as a NumPy array on the same memory, checked to be float32 or float64.
 
-        Floats of another byte order or width are converted. With `whole`, which is for data, integers and truth values
-        are allowed, and lists and numbers become arrays without a framework. With `raw` arrays are left in their dtype.
+        Floats of another byte order or width are converted. With `whole`, for data, integers and truth values are
+        also allowed, and lists and numbers become arrays without a framework. With `raw` arrays keep their dtype.
         """
         if type(value) is np.ndarray:
             framework, array = NUMPY, value
@@ -245,13 +243,13 @@ class Caller:
         return array
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Memory for a result."""
+        """Uninitialised memory for a result."""
         return self._framework.empty(shape, dtype)
 
     def output(
         self, out: Any, dtype: np.dtype[Any], shape: tuple[int, ...], inputs: tuple[NDArray[Any] | None, ...]
     ) -> NDArray[Any]:
-        """Memory for a result: new, or that of `out`, which may overlap with no input."""
+        """Memory for a result: new, or that of `out`, which must not overlap with an input."""
         if out is None:
             return self.empty(shape, dtype)
         array = self._writable("out", out, shape, dtype)
@@ -271,7 +269,7 @@ class Caller:
         in_place: str = "",
         first_dtype: np.dtype[Any] | None = None,
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Memory for two results; where `in_place` names the first input, the first result may overwrite it."""
+        """Memory for two results; if `in_place` names the first input, the first result may overwrite that input."""
         if out is None:
             return self.empty(shape, first_dtype or dtype), self.empty(other_shape, dtype)
         if not isinstance(out, tuple) or len(out) != 2:
@@ -289,7 +287,7 @@ class Caller:
         if self._is_immutable(name, value):
             raise TypeError(f"{name}: expected None, as JAX arrays cannot be written to, got {errors.type_of(value)}")
         foreign = self.foreign
-        # A converted copy would be written to in place of the argument.
+        # With a conversion, the copy would be written to instead of the argument.
         array = self.open(name, value, True)
         self.foreign = foreign
         self._check_own(name, value)
@@ -303,20 +301,20 @@ class Caller:
         return self._framework.immutable or framework.immutable
 
     def _check_own(self, name: str, value: Any) -> None:
-        """Refuse to write to memory that a framework only reads."""
+        """Refuse to write to an object whose memory is only read, such as a frame."""
         if framework_of(name, value) is NUMPY and not isinstance(value, np.ndarray):
             kind = errors.type_of(value)
             raise TypeError(f"{name}: expected a NumPy array or a PyTorch tensor to write into, got {kind}")
 
     def give(self, array: NDArray[Any]) -> Any:
-        """A result for the caller: `out` itself where that was given."""
+        """A result for the caller: the array `out` itself if the caller passed it."""
         if self._out is not None:
             self._framework.written(self._out)
             return self._out
         return array if self._framework is NUMPY else self._framework.give(array, self._first)
 
     def give_pair(self, first: NDArray[Any], second: NDArray[Any]) -> tuple[Any, Any]:
-        """Two results for the caller: the tuple `out` itself where that was given."""
+        """Two results for the caller: the tuple `out` itself if the caller passed it."""
         out: tuple[Any, Any] | None = self._out
         if out is not None:
             for array in out:
@@ -331,20 +329,20 @@ class Caller:
         return np.empty(shape, dtype)
 
     def weighted_sum(self, values: NDArray[Any], weights: NDArray[Any] | None) -> float:
-        """See `weighted_sum`."""
+        """The weighted sum of values; see `weighted_sum`."""
         return weighted_sum(values, weights)
 
     def queued(self, what: Any) -> Any:
-        """A program, or another object of the core, whose calls on a device go to this call's stream."""
+        """The object of the core itself, ready to be called; on a device, bound to this call's stream."""
         return what
 
     def queue(self) -> AbstractContextManager[None]:
-        """Inside the block, NumPy's functions on opened arrays run in order with the core's calls."""
+        """A context manager inside which NumPy's functions on opened arrays run in order with the core's calls."""
         return nullcontext()
 
 
 def named(names: Names) -> type[Caller]:
-    """The callers of a flow whose columns have names; a class of its own, so that a call is made as fast as others."""
+    """A class of callers for a flow with column names; a separate class makes callers as fast as others."""
     return type("NamedCaller", (Caller,), {"names": names})
 
 
@@ -352,7 +350,7 @@ def named(names: Names) -> type[Caller]:
 
 
 def name_of(framework: Any) -> str | None:
-    """The framework's name, from that name or from its module; None for anything else."""
+    """The framework's name, from a text or a module; None for anything else."""
     if isinstance(framework, types.ModuleType):
         return framework.__name__.partition(".")[0]
     return framework if isinstance(framework, str) else None
@@ -361,7 +359,7 @@ def name_of(framework: Any) -> str | None:
 def framework_of(name: str, value: Any, own: str = "np") -> _NumPy:
     """The framework of an array on any device; arrays of unknown libraries count as NumPy's.
 
-    Errors advise `own`: NumPy, or "cupy" where arrays on a device are expected.
+    Errors recommend the library `own`: NumPy, or "cupy" if arrays on a device are expected.
     """
     if isinstance(value, np.ndarray):
         return NUMPY
@@ -385,7 +383,7 @@ def framework_of(name: str, value: Any, own: str = "np") -> _NumPy:
 
 
 def framework_or_none(value: Any) -> _NumPy | None:
-    """The framework of an array that can be opened; None for other objects."""
+    """The framework of an array that can be opened; None for any other object."""
     try:
         return framework_of("", value)
     except TypeError:
@@ -393,12 +391,12 @@ def framework_or_none(value: Any) -> _NumPy | None:
 
 
 def is_array(value: Any) -> bool:
-    """Whether a value can be opened as rows: an array, a frame or a list."""
+    """Whether an object is of a type that can be opened as rows: an array, a frame or a list."""
     return isinstance(value, (list, tuple)) or framework_or_none(value) is not None
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value has integers or truth values, in all columns or in some."""
+    """Whether an array or a frame has integers or truth values in at least one column."""
     if isinstance(value, LISTS):
         value = np.asarray(value)
     if (dtype := getattr(value, "dtype", None)) is not None:
@@ -407,7 +405,7 @@ def is_whole(value: Any) -> bool:
 
 
 def _exchanged(name: str, value: Any) -> NDArray[Any]:
-    """The memory of an object of another library, if it is the CPU's; that of a device is not touched."""
+    """A NumPy view of another library's object in the CPU's memory; memory of a device is not touched."""
     call = f"copy it there, as by cupy.asnumpy({name})"
     if not hasattr(type(value), "__dlpack_device__"):
         raise _not_on_cpu(name, errors.type_of(value), "a CUDA device", call)
@@ -427,11 +425,11 @@ def _not_on_cpu(name: str, what: str, device: Any, call: str) -> TypeError:
 
 
 def _same(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
-    """Whether a and b are one array, which a kernel may overwrite: rows of a tile are read before any is written."""
+    """Whether two arrays are one, which a kernel may overwrite: it reads all rows of a tile before it writes any."""
     return (
         b is not None
         and _bounds(a)[0] == _bounds(b)[0]
-        and (a.dtype, a.size) == (b.dtype, b.size)  # with the same or other leading dimensions
+        and (a.dtype, a.size) == (b.dtype, b.size)  # leading dimensions may differ
         and a.flags.c_contiguous
         and b.flags.c_contiguous
     )
@@ -441,7 +439,7 @@ def _overlap(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
     if b is None or not a.size or not b.size:
         return False
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return np.may_share_memory(a, b)  # by the same bounds
+        return np.may_share_memory(a, b)  # this compares the same bounds
     (begin, end), (other_begin, other_end) = _bounds(a), _bounds(b)
     return begin < other_end and other_begin < end
 
@@ -461,12 +459,12 @@ def address_of(array: NDArray[Any]) -> int:
 
 
 def convertible(dtype: np.dtype[Any], whole: bool) -> bool:
-    """Whether `native_dtype` holds the values of a dtype: of floats, and with `whole` of integers and truth values."""
+    """Whether `native_dtype` can hold the values of a dtype: floats, and with `whole` integers and truth values."""
     return (dtype.kind == "f" and dtype.itemsize >= 4) or (whole and dtype.kind in "iub")
 
 
 def native_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype, float32 or float64, to which arrays of another dtype are converted: integers to float64."""
+    """The dtype, float32 or float64, to which arrays of a dtype are converted; float64 for integers."""
     return FLOATS[dtype.kind != "f" or dtype.itemsize > 4]
 
 
@@ -475,11 +473,11 @@ def native(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(native_dtype(array.dtype), copy=False)
 
 
-# ---- checked arrays; without a caller, nothing is given back --------------------------------------------------------
+# ---- checked arrays; without a caller, results cannot be returned ----------------------------------------------------
 
 
 def matrix(name: str, value: Any, columns: int, caller: Caller | None = None, *, whole: bool = False) -> Matrix:
-    """`value`, checked to be (rows, columns) of float32 or float64; see `Caller.open`."""
+    """`value` as an array, checked to be (rows, columns) of float32 or float64; see `Caller.open`."""
     array = (caller or Caller()).open(name, value, whole=whole)
     if array.ndim != 2 or array.shape[1] != columns:
         raise errors.wrong_shape(name, f"(rows, {columns})", array.shape)
@@ -489,7 +487,7 @@ def matrix(name: str, value: Any, columns: int, caller: Caller | None = None, *,
 def shaped(
     name: str, value: Any, shape: tuple[int, ...], caller: Caller | None = None, *, whole: bool = False
 ) -> NDArray[Any]:
-    """`value`, checked to be float32 or float64 of this shape; see `Caller.open`."""
+    """`value` as an array, checked to be float32 or float64 of this shape; see `Caller.open`."""
     array = (caller or Caller()).open(name, value, whole=whole)
     if array.shape != shape:
         raise errors.wrong_shape(name, shape, array.shape)
@@ -499,7 +497,7 @@ def shaped(
 def context_rows(
     value: Any, rows: int, columns: int, name: str = "context", caller: Caller | None = None
 ) -> Matrix | None:
-    """Context as (rows, columns), or (1, columns) for all rows; None where the flow takes none."""
+    """Context as (rows, columns), or (1, columns) for all rows; None if the flow takes no context."""
     if columns == 0:
         if value is not None:
             raise errors.takes_no_context(name)
@@ -526,9 +524,10 @@ def row_weights(
     any_sum: bool = False,
     whole: bool = True,
 ) -> tuple[NDArray[Any] | None, float]:
-    """Weights of rows, checked to be finite, not negative and not all zero, and their sum; None: all 1.
+    """Weights of rows and their sum, checked to be finite, not negative and not all zero; None stands for weights of 1.
 
-    Weights have the given shape, by default one axis. A call on a device waits. With `any_sum` the caller scales them.
+    The weights have the given shape, by default one axis. On a device the call waits for the sum. With `any_sum` the
+    sum may have any size, because the caller scales the weights.
     """
     if value is None:
         return None, float(rows)
@@ -543,21 +542,21 @@ def row_weights(
             total = float(array.sum(dtype=np.float64))
     if rows and not total > 0:
         raise ValueError(f"{name}: expected at least one number above 0, got none")
-    # Products with them, and quotients by their sum, have to be finite.
+    # Products with the weights, and quotients by their sum, must be finite.
     if rows and not any_sum and not 1e-300 < total < 1e300:
         raise ValueError(f"{name}: expected a sum between 1e-300 and 1e300, got {total:g}")
     return array, total
 
 
 def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
-    """The sum in float64, by no dot product, whose order depends on the threads of the BLAS; on a device it waits."""
+    """The weighted sum in float64, without a dot product, whose order depends on BLAS threads; on a device it waits."""
     if weights is None:
         return float(values.sum(dtype=np.float64))
     return float((values.astype(np.float64, copy=False) * weights).sum())
 
 
 def ready(array: NDArray[Any], dtype: np.dtype[Any], caller: Caller | None = None) -> NDArray[Any]:
-    """`array` as the core takes vectors: in C order, aligned and of this dtype; a copy where it is not so."""
+    """`array` as the core takes vectors: in C order, aligned and of this dtype; a copy if it is not so already."""
     if isinstance(array, np.ndarray):
         return np.require(array, dtype, ("C", "A"))
     with (caller or Caller()).queue():
@@ -565,22 +564,22 @@ def ready(array: NDArray[Any], dtype: np.dtype[Any], caller: Caller | None = Non
 
 
 def library(array: NDArray[Any]) -> Any:
-    """The module that makes arrays like this: NumPy, or CuPy."""
+    """The library whose functions make arrays of this type: NumPy or CuPy."""
     return np if isinstance(array, np.ndarray) else sys.modules["cupy"]
 
 
 def on_host(array: NDArray[Any]) -> NDArray[Any]:
-    """An array's values in NumPy's memory; from a device this is a copy, and the call waits for it."""
+    """An array's values in NumPy's memory; for an array on a device a copy, for which the call waits."""
     return array if isinstance(array, np.ndarray) else array.get()
 
 
 def strict(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], caller: Caller) -> NDArray[Any]:
-    """`value`, checked as `exact` does."""
+    """`value` as an array, checked by `exact`."""
     return exact(name, caller.open(name, value), shape, dtype)
 
 
 def strict_input(name: str, value: Any, ndim: int, caller: Caller) -> NDArray[Any]:
-    """`value`, checked to be C-contiguous float32 or float64 with `ndim` dimensions."""
+    """`value` as an array, checked to be C-contiguous float32 or float64 with `ndim` dimensions."""
     array = caller.open(name, value)
     if array.ndim != ndim:
         raise ValueError(f"{name}: expected {ndim} dimensions, got shape {array.shape}")

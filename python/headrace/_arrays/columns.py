@@ -1,4 +1,4 @@
-"""Columns of a table: their labels in messages, and choices by name or index."""
+"""Columns of a table: their labels in messages, choices by name or index, and columns with one frequent value."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 
 from headrace._base import arguments as check
 
-SPIKE = 0.05  # the share of rows with one value from which on it is frequent
-# The least number of these rows. Of tables of 20 to 100 normal values, rounded by a tenth to a two-hundredth of their
-# deviation, at most 0.1 % have 5 equal ones by chance, and 2.4 % have 3; where a tenth of the values is equal, 38 % of
-# tables of 40 rows and 98 % of 100 rows have 5.
+SPIKE = 0.05  # the share of rows with one value from which the value is frequent
+# The least number of equal rows. In tables of 20 to 100 normal values, rounded by a tenth to a two-hundredth of their
+# deviation, at most 0.1 % have 5 equal values by chance, and 2.4 % have 3; if a tenth of the values is equal, 38 % of
+# the tables of 40 rows and 98 % of those of 100 rows have 5 equal values.
 LEAST_EQUAL = 5
 
 
 def label(column: int, names: Sequence[str] | None) -> str:
-    """A column in a message: its name, or its index from 0 without one."""
+    """The label of a column in messages: its name, or its index from 0 if names are unknown."""
     return f"column {column}" if names is None else f"column {names[column]!r}"
 
 
 def ranges(columns: Sequence[int]) -> str:
-    """Columns by their indices in short.
+    """The indices of columns as a short text with ranges.
 
     >>> ranges([0, 1, 2, 4])
     '0:3,4'
@@ -38,17 +38,17 @@ def ranges(columns: Sequence[int]) -> str:
 
 
 def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, table_name: str = "x") -> list[int]:
-    """The indices of columns given by index or name.
+    """The indices of columns that are chosen by index or name.
 
     Args:
-        name: Of the argument in messages.
-        columns: Indices or names, any iterable.
+        name: The argument's name in messages.
+        columns: An iterable of indices and names.
         features: The number of columns.
-        names: Of all columns; None for unknown ones.
+        names: The names of all columns; None if unknown.
         table_name: The table's name in messages.
 
     Raises:
-        TypeError, ValueError: something else, or no column of the table.
+        TypeError, ValueError: a choice is neither an index nor a name, or the table lacks the column.
     """
     if not np.iterable(columns):
         raise TypeError(f"{name}: expected columns by number or name, got {check.kind_of(columns)}")
@@ -67,7 +67,7 @@ def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, 
 
 
 def by_column(name: str, value: Any, features: int, names: Sequence[str] | None, table_name: str = "x") -> Any:
-    """A list with an entry for each column, from a dict by index or name, which may lack some; other values unchanged.
+    """A list of one entry for each column, from a dict by index or name, None if missing; other values unchanged.
 
     >>> by_column("bounds", {"b": (0, None), 0: (1, 2)}, 3, ["a", "b", "c"])
     [(1, 2), (0, None), None]
@@ -84,9 +84,9 @@ def by_column(name: str, value: Any, features: int, names: Sequence[str] | None,
 
 
 def is_spike(counts: NDArray[Any]) -> bool:
-    """Whether one value is frequent and the others hardly repeat, as in a column that is either zero or continuous.
+    """Whether one value is frequent and other values hardly repeat, as in a column of zeros and continuous values.
 
-    `counts`: of each different value. Noise as wide as the smallest gap leaves such a value a spike.
+    `counts`: the count of each different value. With noise as wide as the smallest gap, a frequent value stays a spike.
     """
     remaining, most = np.delete(counts, counts.argmax()), counts.max()
     is_frequent = most >= max(SPIKE * counts.sum(), LEAST_EQUAL)
@@ -94,8 +94,8 @@ def is_spike(counts: NDArray[Any]) -> bool:
 
 
 def spike(column: NDArray[Any], label: str) -> str | None:
-    """A description of a column's one frequent value, such as the zeros of rainfall on most days; None where other
-    values repeat.
+    """A description of a column's one frequent value, such as the zeros of rainfall on most days; None if there is no
+    such value or other values repeat.
     """
     values, counts = np.unique(column, return_counts=True)
     if not is_spike(counts):

@@ -1,7 +1,7 @@
-"""Arrays on a CUDA device in and out; `caller` has the counterpart for the CPU.
+"""Arrays of arguments and results on a CUDA device; `caller` has the counterpart for the CPU.
 
 A call opens all its arguments through one `DeviceCaller`, as CuPy views of the same memory, queues its work on the
-caller's current stream, and gives its results back in the framework of the arguments.
+caller's current stream, and returns its results in the framework of the arguments.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._core.device import CACHES, Device, Kernels, OnStream, Stream, device_at
 
-_CUDA, _MANAGED = 2, 13  # kinds of DLPack's devices
+_CUDA, _MANAGED = 2, 13  # kinds of devices in DLPack
 
 
 class _CuPy:
-    """CuPy arrays, and objects read like them: other libraries' memory by DLPack or CUDA's array interface."""
+    """CuPy arrays, and objects read as such: other libraries' memory by DLPack or CUDA's array interface."""
 
     kind = "a CuPy array"
     floats = "{}.astype('float64')"
@@ -37,16 +37,16 @@ class _CuPy:
         self.make = self._make()
 
     def _make(self) -> str:
-        """The call that makes an array of this framework on the device."""
+        """The call, as a text for messages, that makes an array of this framework on the device."""
         call = "cupy.asarray({})"
         return f"inside of `with cupy.cuda.Device({self.device.index})`: {call}" if self.device.index else call
 
     def stream(self) -> Stream:
-        """The stream of the caller's queued work."""
+        """The stream on which the framework of the caller queues work."""
         return self.device.current_stream()
 
     def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
-        """A CuPy view, ordered after its producer's queued work; and whether to hold it until the work is done."""
+        """A CuPy view, ordered after the producer's work, and whether to hold `value` until this call's is done."""
         cupy = self.device.cupy
         if isinstance(value, cupy.ndarray):
             if value.data.device_id != self.device.index:
@@ -59,7 +59,7 @@ class _CuPy:
             return self._by_interface(name, value, stream), True
 
     def _by_interface(self, name: str, value: Any, stream: Stream) -> Any:
-        """By version 2 or 3 of CUDA's array interface; the view's stream waits for the work on the stream it names."""
+        """A view by version 2 or 3 of CUDA's array interface; the stream waits for the work on the array's stream."""
         description = value.__cuda_array_interface__
         address, shape, dtype = description["data"][0], description["shape"], np.dtype(description["typestr"])
         if description.get("mask") is not None:
@@ -81,24 +81,24 @@ class _CuPy:
         return self.device.view(address, shape, dtype, strides, value)
 
     def check_place(self, name: str, value: Any) -> None:
-        """Refuse an array to answer like that is elsewhere."""
+        """Refuse an array `like` on another device; CuPy returns any result here."""
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], stream: Stream) -> tuple[Any, Any]:
-        """Memory for a result: a CuPy array, and the object for the caller."""
+        """Memory for a result: a CuPy array, and the same memory as an object for the caller."""
         with self.device.on(stream):
             array = self.device.cupy.empty(shape, dtype)
         return array, array
 
     def give(self, array: Any, stream: Stream) -> Any:
-        """A result for the caller, from memory that `empty` made."""
+        """A result for the caller, from memory of `empty`."""
         return array
 
     def written(self, value: Any) -> None:
-        """Called when an array of the user's own was written to."""
+        """Note that an array of the caller was written to; CuPy needs no note."""
 
 
 class _Torch(_CuPy):
-    """PyTorch tensors on a CUDA device, in PyTorch's own memory."""
+    """PyTorch tensors on a CUDA device, in memory of PyTorch's allocator."""
 
     kind = "a PyTorch tensor"
     floats = "{}.float()"
@@ -110,7 +110,7 @@ class _Torch(_CuPy):
         return self.device.stream_at(sys.modules["torch"].cuda.current_stream(self.device.index).cuda_stream)
 
     def check_place(self, name: str, value: Any) -> None:
-        """Refuse a tensor that is elsewhere."""
+        """Refuse a tensor on another device."""
         place = value.device
         if place.type != "cuda":
             raise errors.wrong_device(name, f"a tensor on {place}", self.device, f"{name}.to({str(self.device)!r})")
@@ -123,9 +123,9 @@ class _Torch(_CuPy):
         self.check_place(name, value)
         try:
             view = self._view(value)
-        except (RuntimeError, TypeError) as error:  # vmap, fake tensors, nested ones
+        except (RuntimeError, TypeError) as error:  # under vmap, and for fake and nested tensors
             raise _arrays.TORCH.unreadable(name, value, error) from None
-        # A tensor may have been made on another stream: then its memory is not used again before this is done.
+        # The memory of a tensor from another stream must not be used again before this call's work is done.
         value.record_stream(torch.cuda.current_stream(self.device.index))
         return view, False
 
@@ -147,7 +147,7 @@ class _Torch(_CuPy):
 
 
 class _Jax(_CuPy):
-    """JAX arrays on one CUDA device, by DLPack in and out; work is queued on CuPy's current stream."""
+    """JAX arrays on one CUDA device, exchanged by DLPack; work is queued on CuPy's current stream."""
 
     kind = "a JAX array"
     floats = "{}.astype('float32')"
@@ -157,7 +157,7 @@ class _Jax(_CuPy):
         return "jax.numpy.asarray({})"
 
     def check_place(self, name: str, value: Any) -> None:
-        """Refuse arrays that are not numeric, or are on another device."""
+        """Refuse arrays that are not numeric or are on another device."""
         _arrays.JAX.check(name, value)
         devices = value.devices()
         call = f"jax.device_put({name}, jax.devices('gpu')[{self.device.index}])"
@@ -177,7 +177,7 @@ class _Jax(_CuPy):
         return super().empty(shape, dtype, stream)
 
     def give(self, array: Any, stream: Stream) -> Any:
-        with self.device.on(stream):  # JAX waits on the device for this stream
+        with self.device.on(stream):  # JAX waits for this stream on the device
             return sys.modules["jax"].numpy.from_dlpack(array)
 
 
@@ -190,20 +190,20 @@ CACHES.append(_empty_cache_of_torch)
 
 
 class DeviceCaller(Caller):
-    """The arrays of one call, all on one device; see `Caller`."""
+    """The arrays of one call, all on one CUDA device; see `Caller`."""
 
     def __init__(self, device: Device) -> None:
-        """Prepare a call on this device."""
+        """Prepare a call on a device; the first array determines the framework."""
         self.device = device
-        self.stream: Stream = None  # the framework's stream, once it is known
+        self.stream: Stream = None  # the framework's stream, once the framework is known
         self._cupy = _CuPy(device)
-        self._framework: _CuPy | None = None  # once it is known
-        self._made: dict[int, tuple[Any, Any]] = {}  # results by the id of their views, and as they will be given
+        self._framework: _CuPy | None = None  # the framework of the call, once it is known
+        self._made: dict[int, tuple[Any, Any]] = {}  # by the id of a view: view and object for the caller
         self._held: list[Any] = []
         device.let_go()
 
     def _begin(self, framework: _CuPy) -> _CuPy:
-        """Settle the framework of this call, and its stream."""
+        """Set the framework of this call and its stream, unless an earlier array has."""
         if self._framework is None:
             self._framework = framework
             self.stream = framework.stream()
@@ -211,7 +211,7 @@ class DeviceCaller(Caller):
         return self._framework
 
     def answer_like(self, like: Any) -> None:
-        """Give results in the framework of `like`, an array or the name of a framework; arrays have to be of it too."""
+        """Return results in the framework of `like`, an array or a framework's name; all arrays must be of it, too."""
         if (name := _arrays.name_of(like)) is not None:
             kinds: dict[str, type[_CuPy]] = {"cupy": _CuPy, "torch": _Torch, "jax": _Jax}
             framework = kinds[check.choice("like", name, tuple(kinds))](self.device)
@@ -225,7 +225,7 @@ class DeviceCaller(Caller):
     def open(self, name: str, value: Any, raw: bool = False, whole: bool = False) -> Any:
         """`value` as a CuPy view of the same memory, checked to be float32 or float64 on this device.
 
-        With `whole`, which is for data, integers and truth values are converted there.
+        With `whole`, for data, integers and truth values are converted on the device.
         """
         framework = self._framework_for(name, value)
         self._name = self._name or name
@@ -263,25 +263,25 @@ class DeviceCaller(Caller):
         return self._cupy
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        """Memory for a result."""
+        """Uninitialised memory for a result, on the device."""
         framework = self._begin(self._cupy)
         array, memory = self.device.retried(lambda: framework.empty(shape, dtype, self.stream))
         self._made[id(array)] = array, memory
         return array
 
     def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        """Memory for intermediate results."""
+        """Memory for intermediate results, on the device."""
         with self.queue():
             return self.device.retried(lambda: self.device.cupy.empty(shape, dtype))
 
     def weighted_sum(self, values: Any, weights: Any) -> float:
-        """See `_arrays.weighted_sum`."""
+        """The weighted sum of values on the device; see `_arrays.weighted_sum`."""
         with self.queue():
             return _arrays.weighted_sum(values, weights)
 
     def queued(self, what: Any) -> Any:
-        """A program or another object of `_cuda`, to be called on this call's stream."""
-        if hasattr(what, "queued_on"):  # a class of this package
+        """A program or another object of `_cuda` that is called on this call's stream."""
+        if hasattr(what, "queued_on"):  # the object is of a class of this package
             return what.queued_on(self.stream)
         return OnStream(self.device, what.core, self.stream)
 
@@ -295,34 +295,34 @@ class DeviceCaller(Caller):
             raise TypeError(f"{name}: expected a CuPy array or a PyTorch tensor to write into, got {kind}")
 
     def give(self, array: Any) -> Any:
-        """A result for the caller: `out` itself where that was given."""
+        """A result for the caller: the array `out` itself if the caller passed it."""
         assert self._framework is not None
         if self._out is not None:
             return super().give(array)
         return self._framework.give(self._made.pop(id(array))[1], self.stream)
 
     def __del__(self) -> None:
-        """The call has ended, one way or the other: arrays of foreign memory are held until its work is done."""
+        """Hold arrays of foreign memory until the call's work is done, however the call ended."""
         if self._held:
             self.device.keep(self.stream, self._held)
 
     @contextmanager
     def queue(self) -> Iterator[None]:
-        """Inside the block, CuPy's work is queued on this call's stream."""
+        """A context manager inside which CuPy's work is queued on this call's stream."""
         self._begin(self._cupy)
         with self.device.on(self.stream):
             yield
 
 
 def caller_of(first: Any) -> Caller:
-    """For a call without a flow or transform: the caller for the device of its first array."""
+    """The caller of a call without a flow or transform, for the device of the first array."""
     if type(first) is np.ndarray or not _is_on_device(first) or _core.cuda_unavailable():
-        return Caller()  # whose error explains why an array on a device cannot be opened
+        return Caller()  # the error of this caller explains why an array on a device cannot be opened
     return DeviceCaller(device_at(_index_of(first)))
 
 
 def _is_on_device(value: Any) -> bool:
-    """Whether a value is an array in the memory of a CUDA device."""
+    """Whether an object is an array in the memory of a CUDA device."""
     framework = _arrays.framework_or_none(value)
     if framework is None or isinstance(value, np.ndarray):
         return False
@@ -330,7 +330,7 @@ def _is_on_device(value: Any) -> bool:
         return bool(value.device.type == "cuda")
     if framework is _arrays.JAX:
         if isinstance(value, sys.modules["jax"].core.Tracer) or value.is_deleted():
-            return False  # a tracer is on no device, and opening it raises the error
+            return False  # a tracer is on no device, and opening it is an error
         return any(device.platform in ("gpu", "cuda") for device in value.devices())
     if hasattr(type(value), "__dlpack_device__"):
         return int(value.__dlpack_device__()[0]) in (_CUDA, _MANAGED)
@@ -338,7 +338,7 @@ def _is_on_device(value: Any) -> bool:
 
 
 def check_on_host(name: str, value: Any) -> None:
-    """Refuse an array of a device where one of the CPU is required, whatever the flow's device."""
+    """Refuse an array on a device if one of the CPU is required, whatever the flow's device."""
     if _is_on_device(value):
         copy = {_arrays.TORCH: f"{name}.cpu()", _arrays.JAX: f"jax.device_put({name}, jax.devices('cpu')[0])"}
         call = copy.get(_arrays.framework_of(name, value), f"cupy.asnumpy({name})")
@@ -354,14 +354,14 @@ def _index_of(value: Any) -> int:
         return int(value.device.index)
     if hasattr(type(value), "__dlpack_device__"):
         return int(value.__dlpack_device__()[1])
-    import cupy  # installed: `caller_of` has checked
+    import cupy  # CuPy is installed, because `caller_of` has checked that
 
     address = value.__cuda_array_interface__["data"][0]
     return int(cupy.cuda.runtime.pointerGetAttributes(address).device if address else cupy.cuda.runtime.getDevice())
 
 
 def _exchanged(name: str, value: Any, device: Device) -> Any:
-    """Through DLPack: the producer makes CuPy's current stream wait for its queued work."""
+    """A CuPy view through DLPack; the producer makes CuPy's current stream wait for the producer's queued work."""
     kind, index = value.__dlpack_device__()
     if int(kind) == _CUDA and int(index) != device.index:
         raise errors.on_another_device(name, int(index), device, f"copy {name} there")
@@ -369,6 +369,6 @@ def _exchanged(name: str, value: Any, device: Device) -> Any:
         array = device.cupy.from_dlpack(value)
     except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise errors.unreadable(name, "CuPy", value, error) from None
-    if array.data.device_id != device.index:  # managed memory
+    if array.data.device_id != device.index:  # this is possible for managed memory
         raise errors.on_another_device(name, array.data.device_id, device, f"copy {name} there")
     return array

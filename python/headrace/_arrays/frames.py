@@ -1,6 +1,6 @@
-"""Tables with a dtype for each column, and other objects that NumPy can convert: pandas, polars, Arrow.
+"""Tables with a dtype for each column (pandas, polars, Arrow), and other objects that NumPy can convert.
 
-A frame is read in place if its library keeps it in one piece of one float dtype; otherwise its columns are copied into
+A frame is read in place if its library keeps it as one block of one float dtype; otherwise its columns are copied to
 one array. Integers and truth values become floats, and missing values NaN.
 """
 
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from headrace._base.array_errors import argument_of
 
-Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # label, dtype, and values in a given dtype
+Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # label, dtype, function from a dtype to the values
 
-MOST_LABELS = 128  # of a column
+MOST_LABELS = 128  # the most labels of a column
 
 _FRAMES = {"pandas": ("DataFrame", "Series"), "polars": ("DataFrame", "Series")}
 _ARROW = ("Table", "RecordBatch", "ChunkedArray", "Array")
@@ -26,26 +26,26 @@ _TABLES = (("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table"
 
 
 def class_of(module: str, name: str) -> Any:
-    """A class of a library for isinstance; nothing is an instance if the library was not imported."""
+    """A class of a library for `isinstance`; an empty tuple if the library was not imported."""
     return getattr(sys.modules.get(module), name, ())
 
 
 def is_frame(value: Any) -> bool:
-    """Whether a value is a frame or a column of a library that is known here."""
+    """Whether an object is a frame or a column of pandas, polars or PyArrow."""
     return any(_is_of(value, library) for library in (*_FRAMES, "pyarrow"))
 
 
 def is_readable(value: Any) -> bool:
-    """Whether an object claims that NumPy can read it: arrays of xarray, Dask, h5py and others."""
+    """Whether NumPy can read an object by its `__array__`, such as arrays of xarray, Dask and h5py."""
     return hasattr(type(value), "__array__") and not isinstance(value, np.generic)
 
 
 def read(name: str, value: Any) -> NDArray[Any]:
-    """The values of a frame, as floats, or of another readable object."""
+    """The values of a frame as floats, or of another object as NumPy reads it."""
     if not is_frame(value):
         try:
             return np.asarray(value)
-        except Exception as error:  # code of another library
+        except Exception as error:  # the error comes from code of another library
             raise TypeError(
                 f"{name}: expected an array that NumPy can read, got {type(value).__module__}."
                 f"{type(value).__qualname__} ({error})"
@@ -63,10 +63,10 @@ def read(name: str, value: Any) -> NDArray[Any]:
 
 
 def read_list(name: str, value: Any) -> NDArray[np.float64]:
-    """A list of numbers, or of lists or arrays of these, or a number, as an array.
+    """A float64 array from a number, a list of numbers, or a list of lists or arrays of numbers.
 
     Raises:
-        TypeError: it has something else than real numbers, or lists of different lengths.
+        TypeError: the list has anything but real numbers, or lists of different lengths.
     """
     try:
         array = np.asarray(value)
@@ -78,7 +78,7 @@ def read_list(name: str, value: Any) -> NDArray[np.float64]:
 
 
 def check_numbers(name: str, x: Any) -> None:
-    """Refuse a frame with a column that is not numeric, by its name, and a lazy one of polars."""
+    """Refuse a frame with a column that is not numeric, by the column's name, and a lazy frame of polars."""
     if isinstance(x, class_of("polars", "LazyFrame")):
         raise TypeError(f"{name}: expected rows, got a polars.LazyFrame; call {name}.collect()")
     if is_frame(x):
@@ -86,7 +86,7 @@ def check_numbers(name: str, x: Any) -> None:
 
 
 def _checked(name: str, value: Any) -> tuple[list[Column], list[np.dtype[Any]]]:
-    """The columns of a frame, and in which floats each is read."""
+    """The columns of a frame, checked, and the float dtype in which each is read."""
     columns = _columns(value)
     if any(isinstance(its_dtype, np.dtype) and its_dtype.kind == "O" for _, its_dtype, _ in columns):
         columns = _columns(inferred(value))
@@ -107,9 +107,9 @@ def _checked(name: str, value: Any) -> tuple[list[Column], list[np.dtype[Any]]]:
 
 
 def without_text(x: Any, known: Collection[str] = ()) -> tuple[Any, tuple[str, ...]]:
-    """A frame without its columns of text and categories, and their names; other objects unchanged.
+    """A frame without its columns of text and categories, and the names of these columns; other objects unchanged.
 
-    `known`: names of columns that stay in any case.
+    `known`: the names of columns that stay in any case.
     """
     if not is_frame(x) or _is_column(x):
         return x, ()
@@ -126,12 +126,12 @@ def without_text(x: Any, known: Collection[str] = ()) -> tuple[Any, tuple[str, .
 def coded(
     x: Any, known: Mapping[str, Sequence[str]] | None = None, most: int = MOST_LABELS
 ) -> tuple[Any, dict[str, tuple[str, ...]]]:
-    """A frame of pandas or polars with codes for text and categories, NaN for missing ones, and the labels by column.
+    """A pandas or polars frame with codes for text and categories, NaN for missing values, and the labels by column.
 
     Args:
-        x: A frame; other objects stay unchanged.
-        known: Labels by column, of which others have the code -1; None to take those of the frame.
-        most: More labels than this, or another one in each row, stay text.
+        x: A frame; other objects are returned unchanged.
+        known: The labels of each column, where other texts have the code -1; None to take the labels of the frame.
+        most: A column with more labels, or with a different label in each row, stays text.
     """
     labels_by_column: dict[str, tuple[str, ...]] = {}
     if not any(isinstance(x, class_of(library, "DataFrame")) for library in ("pandas", "polars")):
@@ -152,16 +152,16 @@ def coded(
 
 
 def codes_of(texts: Iterable[str], labels: Sequence[str]) -> NDArray[np.float64]:
-    """Codes of texts, their indices among labels; -1 for unknown texts."""
+    """The codes of texts: the index of each in `labels`, or -1 for an unknown text."""
     place = {text: float(i) for i, text in enumerate(labels)}
     return np.array([place.get(value, -1.0) for value in texts])
 
 
-TEXTS = ("str", "utf8", "large_string", "categor", "enum", "dictionary")  # beginnings of the names of their dtypes
+TEXTS = ("str", "utf8", "large_string", "categor", "enum", "dictionary")  # beginnings of dtype names of text columns
 
 
 def kinds_of(x: Any) -> list[str] | None:
-    """Kinds of the columns of an array or a frame of pandas or polars; None if all are floats, or for other objects."""
+    """The kinds of the columns of an array or a pandas or polars frame; None for floats only, and for other objects."""
     dtypes: Any = getattr(x, "dtypes", None)
     if isinstance(x, class_of("polars", "DataFrame")):
         kinds = ["integer" if t.is_integer() else "boolean" if str(t) == "Boolean" else "float" for t in dtypes]
@@ -170,7 +170,7 @@ def kinds_of(x: Any) -> list[str] | None:
     else:
         try:
             array: Any = np.asarray(x) if hasattr(x, "__array__") or isinstance(x, (list, tuple)) else np.empty(0)
-        except (TypeError, ValueError, RuntimeError):  # objects of unknown types are refused elsewhere
+        except (TypeError, ValueError, RuntimeError):  # objects of unknown types are refused by other checks
             return None
         if array.ndim != 2:
             return None
@@ -189,7 +189,7 @@ def names_of(x: Any, features: int) -> list[str] | None:
 
 
 def labels_of(x: Any) -> tuple[str, ...] | None:
-    """The column names of a frame; None for an object without names, or with some that are not strings."""
+    """The column names of a frame; None for an object without names, or if a name is not a string."""
     labels = x.schema.names if _is_of(x, "pyarrow") and not _is_column(x) else getattr(x, "columns", None)
     if labels is None or not np.iterable(labels):
         return None
@@ -209,7 +209,7 @@ def _columns(value: Any) -> list[Column]:
     if _is_of(value, "pandas"):
         if value.ndim == 1:
             return [(value.name, value.dtype, partial(_of_pandas, value, None))]
-        typed = zip(value.columns, value.dtypes, strict=True)  # taking out a column costs more than its dtype
+        typed = zip(value.columns, value.dtypes, strict=True)  # extracting a column takes longer than reading its dtype
         return [(label, dtype, partial(_of_pandas, value, i)) for i, (label, dtype) in enumerate(typed)]
     if _is_of(value, "polars"):
         columns = [value] if _is_column(value) else value.get_columns()
@@ -235,7 +235,7 @@ def _of_arrow(column: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _float(dtype: Any) -> np.dtype[Any] | None:
-    """The dtype of NumPy for a column of floats of 32 or 64 bits; None for other columns."""
+    """The NumPy dtype of a column of 32-bit or 64-bit floats; None for other columns."""
     if isinstance(dtype, np.dtype):
         return dtype.newbyteorder("=") if dtype.kind == "f" and dtype.itemsize in (4, 8) else None
     names = {"float": np.float32, "double": np.float64, "float32": np.float32, "float64": np.float64}
@@ -244,7 +244,7 @@ def _float(dtype: Any) -> np.dtype[Any] | None:
 
 
 def _whole(dtype: Any) -> np.dtype[Any] | None:
-    """Floats that hold a column of integers, truth values or decimals; None for other columns."""
+    """The float dtype that holds a column of integers, truth values or decimals; None for other columns."""
     if isinstance(dtype, np.dtype):
         return np.result_type(dtype, np.float32) if dtype.kind in "iub" else None
     name = str(dtype).lower().removesuffix("[pyarrow]")
@@ -256,7 +256,7 @@ def _whole(dtype: Any) -> np.dtype[Any] | None:
 
 
 def inferred(value: Any) -> Any:
-    """A pandas frame with its object columns converted to their values' dtypes, such as booleans with some missing."""
+    """A pandas frame whose object columns have the dtypes of their values, such as booleans with missing values."""
     if not isinstance(value, class_of("pandas", "DataFrame")):
         return value
     objects = [
@@ -270,7 +270,7 @@ def inferred(value: Any) -> Any:
 
 
 def _conversion(name: str, value: Any, dtype: Any) -> str:
-    """The error message's advice for a column of this type: how to convert it to numbers, or to drop it."""
+    """The advice in an error message for a column of this type: how to convert the column to numbers, or to drop it."""
     text = str(dtype).lower()
     if any(kind in text for kind in ("str", "utf8", "categor", "enum", "dictionary", "binary")):
         return "drop this column or encode its categories as context, or "

@@ -1,4 +1,4 @@
-"""Types of arrays in signatures: results have the type of the arguments."""
+"""Array types in signatures, where results have the type of the arguments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AnyArray(Protocol):
 
 
 class AnyFrame(Protocol):
-    """A table of pandas, polars or PyArrow, which is read and answered in NumPy arrays."""
+    """A table of pandas, polars or PyArrow; results for it are NumPy arrays."""
 
     @property
     def columns(self) -> Any:
@@ -32,4 +32,4 @@ A = TypeVar("A", bound=AnyArray)
 S = TypeVar("S", bound=np.floating[Any])
 
 Read = NDArray[np.integer[Any]] | NDArray[np.bool_] | list[Any] | tuple[Any, ...] | AnyFrame
-"""Integers, truth values, lists and frames, which are read as floats of NumPy."""
+"""Integers, truth values, lists and frames, which are converted to NumPy floats."""

@@ -1,4 +1,4 @@
-"""Names of a flow's columns: those of the frames of its fit, kept in its file and checked in later frames."""
+"""Names of a flow's columns: those of the frames of its fit, which its file keeps and later frames must match."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ import numpy as np
 from headrace._arrays import frames
 from headrace._base import arguments as check
 
-NOTE = "columns"  # the key of a file's metadata
+NOTE = "columns"  # the key in a file's metadata
 
 
 @dataclass(frozen=True)
 class Names:
-    """Names of a flow's columns and of its context columns; None where they are not known."""
+    """The names of a flow's columns and of its context columns; None if unknown."""
 
     features: tuple[str, ...] | None = None
     context: tuple[str, ...] | None = None
 
     @classmethod
     def of_frames(cls, x: Any, context: Any, features: int, contexts: int) -> Names:
-        """The names of two frames; arrays have none."""
+        """The names of the columns of two frames; None for arrays."""
         labels = (frames.names_of(x, features), frames.names_of(context, contexts))
         return cls(*(None if names is None else tuple(names) for names in labels))
 
     def or_those_of(self, other: Names) -> Names:
-        """These names; missing ones are taken from `other`."""
+        """These names, or the names of `other` where these are unknown."""
         return Names(self.features or other.features, self.context or other.context)
 
     def of_columns(self, columns: Iterable[int]) -> Names:
-        """The names of some columns, and of the context."""
+        """The names of some columns by index, and all names of the context."""
         return replace(self, features=self.features and tuple(self.features[i] for i in columns))
 
     def check(self, name: str, value: Any) -> None:
-        """Refuse a frame with other columns, or with the same in another order, as the argument of this name.
+        """Refuse a frame with other column names, or the same names in another order, for the argument of this name.
 
         Raises:
             ValueError: a frame's names differ.
@@ -47,7 +47,7 @@ class Names:
             refuse_others(name, labels, known)
 
     def notes(self) -> dict[str, str]:
-        """The entry in a file; none where no name is known."""
+        """The entry in a file's metadata; {} if all names are unknown."""
         if not (self.features or self.context):
             return {}
         features, context = (None if names is None else list(names) for names in (self.features, self.context))
@@ -55,7 +55,7 @@ class Names:
 
     @classmethod
     def of_notes(cls, notes: Mapping[str, Any], features: int, contexts: int) -> Names:
-        """The names in a file of a flow with this number of columns; none where they are missing or do not fit."""
+        """The names in the metadata of a flow with these numbers of columns; None if they are missing or do not fit."""
         try:
             entry = json.loads(notes.get(NOTE, "null"))
             lists = entry["features"], entry["context"]
@@ -69,10 +69,10 @@ class Names:
 
 
 def refuse_others(argument: str, labels: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse column names that differ from the known ones, or have another order.
+    """Refuse column names that differ from the known names, or have another order.
 
     Raises:
-        ValueError: it lists those that are missing and those that are new.
+        ValueError: the names differ; the message lists missing and new names.
     """
     if tuple(labels) == tuple(known):
         return
@@ -85,7 +85,7 @@ def refuse_others(argument: str, labels: Sequence[str], known: Sequence[str]) ->
 
 
 def named_features(features: Any) -> tuple[int, Names]:
-    """The number of columns, and their names if names are given instead."""
+    """The number of columns and the names of columns, from either."""
     if isinstance(features, (str, bytes)) or not np.iterable(features):
         return check.integer("features", features, least=1), Names()
     labels = list(features)
@@ -107,5 +107,5 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def are_names(names: Any, count: int) -> bool:
-    """Whether a part of a file is a list of this number of names."""
+    """Whether an entry of a file is a list of this number of names."""
     return isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)

@@ -1,4 +1,4 @@
-"""Rows of a table that are held out, and the remaining ones: their numbers, their indices, their order of reading."""
+"""Held-out rows of a table and the remaining rows: their numbers, their indices, and their order of reading."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from headrace._base import arguments as check
 
 Index = NDArray[np.int64]
 
-CHUNK = 1 << 16  # rows at a time where a pass over all would need a copy
+CHUNK = 1 << 16  # the rows at a time in a pass over all rows that needs a copy
 MOMENT_ROWS, MOMENT_BLOCK = 1 << 20, 256  # moments of more rows are those of a sample, in blocks over the whole table
-POOL, BLOCK = 1 << 18, 1 << 10  # more rows are shuffled by blocks, and then within a pool of such blocks
+POOL, BLOCK = 1 << 18, 1 << 10  # above POOL rows, blocks are shuffled, and then rows within pools of POOL rows
 
 
 class RowPart:
-    """A train or a validation subset of a table, in ascending order, by a formula instead of an array of indices.
+    """The training or the validation rows of a table, in ascending order, by a formula instead of an array of indices.
 
-    One row of each of `held` equal strata of `rows` rows, at a position that a hash of the stratum's index decides; the
-    remaining rows are the other part.
+    One row of each of `held` equal strata of `rows` rows is held out, at a position that a hash of the stratum's index
+    decides; the remaining rows are for training.
     """
 
     def __init__(self, rows: int, held: int = 0, key: int = 0, *, out: bool = False, kept: Any = None) -> None:
-        """`out`: the rows held out. `kept`: the table's rows that take part at all, ascending; None for all."""
+        """`out`: whether this is the held-out part. `kept`: the indices of rows that take part; None for all."""
         self.rows, self.held, self.key, self.out, self.kept = rows, held, key, out, kept
         self.size = held if out else rows - held
 
     def whole(self) -> RowPart:
-        """The held-out rows and the remaining ones, together."""
+        """A part with the held-out rows and the remaining ones together."""
         return RowPart(self.rows, kept=self.kept)
 
     def at(self, places: Index) -> Index:
-        """The rows at some positions of the part."""
+        """The table's row indices at some positions of the part."""
         if not self.held:
             chosen = places
         elif self.out:
             chosen = self._start(places) + self._offset(places)
         else:
             left = self.rows - self.held
-            stratum = ((places + 1) * self.held - 1) // left  # the last stratum that begins within `places` rows
+            stratum = ((places + 1) * self.held - 1) // left  # the stratum of a training row, by its position
             inside = places - stratum * left // self.held
             chosen = self._start(stratum) + inside + (inside >= self._offset(stratum))
         return chosen if self.kept is None else self.kept[chosen].astype(np.int64)
 
     def all(self) -> Index:
-        """All rows of the part."""
+        """The table's row indices of the whole part."""
         return self.at(np.arange(self.size, dtype=np.int64))
 
     def chunks(self, rows: int = CHUNK) -> Iterator[Index]:
-        """The rows of the part in chunks."""
+        """The row indices of the part in chunks."""
         return (self.at(np.arange(i, min(i + rows, self.size), dtype=np.int64)) for i in range(0, self.size, rows))
 
     def spread(self) -> Iterator[Index]:
-        """The rows of the part in chunks, or blocks over the whole part."""
+        """The row indices of the part in chunks; of a large part, a sample of blocks that are spread over it."""
         if self.size <= MOMENT_ROWS:
             yield from self.chunks()
             return
@@ -65,7 +65,7 @@ class RowPart:
             yield self.at((some[:, None] + inside).ravel())
 
     def shuffled(self, rng: np.random.Generator) -> Iterator[Index]:
-        """The rows of the part in random order: pools of neighbouring blocks are shuffled together."""
+        """The row indices of the part in random order: pools of random blocks are shuffled together."""
         blocks = rng.permutation(-(-self.size // BLOCK)) if self.size > POOL else np.zeros(1, np.int64)
         rows = BLOCK if self.size > POOL else self.size
         for i in range(0, blocks.size, POOL // BLOCK):
@@ -88,13 +88,13 @@ def _hash(number: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def held_of(name: str, share: Any, rows: int, most: int | None = None) -> int:
-    """The number of held-out rows: one at least where the share is above 0, and never all."""
+    """The number of held-out rows of a table: at least one if the share is above 0, and never all rows."""
     share = check.number(name, share, least=0.0, below=1.0)
     held = max(min(max(round(share * rows), 1), rows - 1), 0) if share > 0 else 0
     return held if most is None else min(held, most)
 
 
 def names_of(x: Any, features: int) -> tuple[str, ...]:
-    """Names of the columns of a table or an array in messages."""
+    """The names in messages of a table's or an array's columns."""
     names = tuple(f"column {name!r}" for name in getattr(x, "columns", ()))
     return names if len(names) == features else tuple(f"column {i}" for i in range(features))

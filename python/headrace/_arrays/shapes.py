@@ -1,6 +1,6 @@
-"""Shapes of a call: any leading dimensions, and context that is broadcast against the rows.
+"""Shapes of a call: any leading dimensions, and a context that is broadcast against the rows.
 
-The core takes rows of a matrix. Arrays of any leading dimensions become matrices here, and results and gradients get
+The core takes matrices of rows. Arrays with any leading dimensions become matrices here, and results and gradients get
 the leading dimensions back. Only arrays that broadcasting repeats in more than one dimension are copied.
 """
 
@@ -18,7 +18,7 @@ from headrace._base import array_errors as errors
 
 Shape = tuple[int, ...]
 
-_MOST_NUMBERS = 2**59  # float64 values in one array, because bytes are counted in 64 bits with a sign
+_MOST_NUMBERS = 2**59  # the most float64 values in one array, because bytes are counted in signed 64-bit integers
 
 
 class Rows:
@@ -40,13 +40,13 @@ class Rows:
         self.rows = rows
         self.batch = batch  # the shape of a result that has one value for each row
         self.shape = shape  # the original shape of the array
-        self.context = context  # (rows, columns), or (1, columns) for all
-        self.context_shape = context_shape  # the original shape, its last axis being the columns
-        self.context_given = context_given  # the original shape, without that axis where it was left out
+        self.context = context  # (rows, columns), or (1, columns) for all rows
+        self.context_shape = context_shape  # the original shape with the columns as its last axis
+        self.context_given = context_given  # the original shape, without the axis of columns if the caller left it out
 
 
 def opened(caller: Caller, name: str, value: Any, context: Any, features: int, columns: int, raw: bool = False) -> Rows:
-    """Rows and context, checked; `raw` leaves floats of another byte order or width as they are."""
+    """The rows and the context of a call, checked; `raw` leaves floats in another byte order or width unconverted."""
     array: Any = caller.open(name, value, raw, True)
     shape = array.shape
     if not shape or shape[-1] != features:
@@ -73,7 +73,7 @@ def opened(caller: Caller, name: str, value: Any, context: Any, features: int, c
 
 
 def drawn(caller: Caller, n: Any, context: Any, features: int, columns: int) -> Rows:
-    """A sample of n rows, or of the shape n for each row of the context."""
+    """The rows of a call that draws n samples, or samples of the shape n for each row of the context."""
     if type(n) is not int and np.iterable(n) and not isinstance(n, (str, bytes)):
         batch: Shape = check.integers("n", n)
         table = None
@@ -96,14 +96,14 @@ def drawn(caller: Caller, n: Any, context: Any, features: int, columns: int) -> 
 
 
 def flat(array: Any, rows: int, columns: int | None = None) -> Any:
-    """A contiguous result in the core's form: a view with one axis for all rows."""
+    """A contiguous result in the core's form: a view with one axis of rows; None stays None."""
     if array is None or array.ndim == (1 if columns is None else 2):
         return array
     return array.reshape(rows) if columns is None else array.reshape(rows, columns)
 
 
 def summed(array: NDArray[Any], batch: Shape, shape: Shape) -> NDArray[Any]:
-    """Sums in float64 over the axes along which an array of this shape was repeated to (*batch, columns)."""
+    """Sums in float64 over the axes along which an array of shape `shape` was repeated to (*batch, columns)."""
     array = array.reshape(*batch, shape[-1])
     added = len(batch) + 1 - len(shape)
     axes = [*range(added), *(added + i for i, n in enumerate(shape[:-1]) if n != batch[added + i])]
@@ -112,14 +112,14 @@ def summed(array: NDArray[Any], batch: Shape, shape: Shape) -> NDArray[Any]:
 
 
 def _context(caller: Caller, value: Any, columns: int, batch: Shape | None = None) -> tuple[Any, Shape]:
-    """Context with an axis for its columns, and its original shape."""
+    """The context with an axis for its columns, and its original shape."""
     if columns == 0:
         raise errors.takes_no_context()
     if value is None:
         raise errors.wrong_shape("context", errors.context_shape(columns, batch), "None")
     array: Any = caller.open("context", value, whole=True)
     shape = array.shape
-    if columns == 1 and not shape:  # one value for all rows
+    if columns == 1 and not shape:  # a scalar is one value for all rows
         array = array.reshape(1)
     elif columns == 1 and len(shape) == 1 and shape != (1,):
         array = array[:, None]
@@ -130,7 +130,7 @@ def _context(caller: Caller, value: Any, columns: int, batch: Shape | None = Non
 
 
 def _matrix(caller: Caller, array: Any, batch: Shape) -> Any:
-    """(rows, columns) of an array that is broadcast to (*batch, columns)."""
+    """The matrix (rows, columns) of an array that is broadcast to (*batch, columns)."""
     columns = array.shape[-1]
     if array.shape[:-1] == batch and len(batch) == 1:
         return array
@@ -146,5 +146,5 @@ def _context_matrix(caller: Caller, array: Any, batch: Shape) -> Any:
         return array
     if math.prod(shape[:-1]) == 1:
         with caller.queue():
-            return array.reshape(1, array.shape[-1])  # one row for all
+            return array.reshape(1, array.shape[-1])  # one row for all rows of the call
     return _matrix(caller, array, batch)

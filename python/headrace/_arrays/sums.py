@@ -1,4 +1,4 @@
-"""Sums over parts of a table, and over all processes that hold some."""
+"""Sums over the parts of a table, and over all processes that hold parts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 
 class Sums(Protocol):
-    """Sums over all processes of a fit; a `headrace._fit.source.RowSource` is one."""
+    """Sums over all processes of a fit, such as a `headrace._fit.source.RowSource`."""
 
     library: Any
-    """NumPy, or CuPy where the rows are on a device."""
+    """The library of the arrays: NumPy, or CuPy for rows on a device."""
 
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
-        """The sum of all parts of all processes, arrays of the shape of `zero`."""
+        """The sum of arrays of the shape of `zero`, over all parts and all processes."""
 
     def total(self, parts: Iterable[float]) -> float:
         """The sum of scalars over all parts of all processes."""
@@ -25,12 +25,12 @@ class Sums(Protocol):
 
 
 class PlainSums:
-    """Sums of one process."""
+    """Sums of a fit in one process."""
 
     library: Any = np
 
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
-        """The sum in the order of the parts, because `sum` rounds differently in different versions of Python; see
+        """The sum in the order of the parts; Python's `sum` rounds differently in different versions. See
         `Sums`.
         """
         total = zero
@@ -39,9 +39,9 @@ class PlainSums:
         return total
 
     def total(self, parts: Iterable[float]) -> float:
-        """See `Sums`."""
+        """The sum of scalars; see `Sums`."""
         return float(self.sum(parts, 0.0))
 
     def maximum(self, array: Any) -> Any:
-        """See `Sums`."""
+        """The array itself, because there is one process; see `Sums`."""
         return array

@@ -1,1 +1,1 @@
-"""The lowest storey, which imports no other: checks, errors, warnings, texts, progress bars, objects of files."""
+"""The lowest layer, which imports no other part of headrace: checks, errors, warnings, texts, progress bars, files."""

@@ -1,4 +1,4 @@
-"""Checks of plain arguments; every error names the argument, the expected value and the given one."""
+"""Checks of plain arguments; every error has the argument's name, the expected value and the given value."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Check = Callable[[str, Any], Any]  # name, value -> the value to use
 
 
 def kind_of(value: Any) -> str:
-    """The name of a value's kind in error messages."""
+    """The name of a value's type in error messages."""
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def whole(least: int = 0, most: int | None = None) -> Check:
-    """A check of integers, for a table of arguments.
+    """A check of integers within limits, for a table of arguments.
 
     >>> whole(1)("steps", 3)
     3
@@ -31,17 +31,17 @@ def whole(least: int = 0, most: int | None = None) -> Check:
 
 
 def real(least: float = -np.inf, *, above: float | None = None, below: float = np.inf) -> Check:
-    """A check of numbers, for a table of arguments."""
+    """A check of real numbers within limits, for a table of arguments."""
     return lambda name, value: number(name, value, least=least, above=above, below=below)
 
 
 def one_of(*names: str) -> Check:
-    """A check of texts, for a table of arguments."""
+    """A check that a value is one of these strings, for a table of arguments."""
     return lambda name, value: choice(name, value, names)
 
 
 def seed(value: Any) -> int:
-    """The key of random numbers: an int, one drawn from a generator of NumPy, or for None from the system."""
+    """The key of random numbers: an int, or 64 bits drawn from a NumPy generator, or for None from the system."""
     if value is None:
         return int.from_bytes(os.urandom(8), "little")
     if isinstance(value, np.random.Generator):
@@ -50,24 +50,24 @@ def seed(value: Any) -> int:
 
 
 def seeds(value: Any) -> tuple[int, ...]:
-    """Seeds of fresh weights: an int, or several."""
+    """Seeds of fresh weights as a tuple, from an int or from several."""
     return integers("seed", value if np.iterable(value) else (value,))
 
 
 def first_row(value: Any, rows: int) -> int | None:
-    """The index of the first of `rows` rows of an endless sample, checked; None without one."""
+    """The checked index in an endless sample of the first of `rows` rows; None stands for no endless sample."""
     return None if value is None else integer("first_row", value, most=2**63 - 1 - rows)
 
 
 def truth(name: str, value: Any) -> bool:
-    """True or False; 0 and 1 do not count."""
+    """The value as a bool; 0 and 1 are a TypeError."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
     return bool(value)
 
 
 def index(name: str, value: Any, length: int) -> int:
-    """An index, from the end if it is negative; an IndexError beyond both ends, like that of lists."""
+    """A checked index, negative from the end; beyond both ends an IndexError, like that of lists."""
     position = integer(name, value, least=-(2**63))
     if not -length <= position < length:
         raise IndexError(f"{name}: expected -{length} to {length - 1}, got {position}")
@@ -75,7 +75,7 @@ def index(name: str, value: Any, length: int) -> int:
 
 
 def integer(name: str, value: Any, *, least: int = 0, most: int | None = None, expected: str = "an integer") -> int:
-    """An int of at least `least`; NumPy integers count, bools and floats do not."""
+    """An int of at least `least`; NumPy integers are accepted, bools and floats are not."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -89,7 +89,7 @@ def integer(name: str, value: Any, *, least: int = 0, most: int | None = None, e
 
 
 def integers(name: str, values: Any, *, least: int = 0, most: int | None = None) -> tuple[int, ...]:
-    """A tuple of ints."""
+    """A tuple of ints, from any sequence of integers within the limits."""
     if isinstance(values, (str, bytes)) or not np.iterable(values):
         hint = f"; for one give ({values},)" if type(values) is int else ""
         raise TypeError(f"{name}: expected a sequence of integers, got {type(values).__name__} {values!r}{hint}")
@@ -106,13 +106,13 @@ def texts(name: str, values: Any, size: int) -> tuple[str, ...]:
 
 
 def length(name: str, values: Sequence[Any], size: int) -> None:
-    """A sequence, checked for its length."""
+    """Check the length of a sequence."""
     if len(values) != size:
         raise ValueError(f"{name}: expected {size} values, got {len(values)}")
 
 
 def permutation(name: str, values: Any, features: int | None = None) -> tuple[int, ...]:
-    """A tuple that holds each of 0, ..., n - 1 once; n is `features` where that is given."""
+    """A tuple that holds each of 0, ..., n - 1 once; n is `features` unless that is None."""
     order = integers(name, values)
     n = len(order) if features is None else features
     if n == 0 or sorted(order) != list(range(n)):
@@ -121,7 +121,7 @@ def permutation(name: str, values: Any, features: int | None = None) -> tuple[in
 
 
 def coordinates(name: str, values: Any, features: int) -> tuple[int, ...]:
-    """A tuple of different coordinates in range."""
+    """A tuple of different coordinate indices below `features`."""
     chosen = integers(name, values, most=features - 1)
     if len(set(chosen)) != len(chosen):
         raise ValueError(f"{name}: expected different coordinates, got {chosen}")
@@ -153,7 +153,7 @@ def number(name: str, value: Any, *, above: float | None = None, least: float = 
 
 
 def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
-    """float32 or float64 as a dtype."""
+    """The dtype float32 or float64, from any spelling of it."""
     try:
         dtype = np.dtype(value)
     except TypeError:
@@ -164,7 +164,7 @@ def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
 
 
 def real_array(name: str, value: Any, expected: str = "an array of numbers", got: str = "") -> NDArray[Any]:
-    """An array of real numbers, whatever its shape; other values are a TypeError. `got`: the value in its message."""
+    """An array of real numbers, of any shape; other values are a TypeError with `got` for the value in its message."""
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "fiu":
@@ -191,7 +191,7 @@ def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -
 
 
 def mean_and_std(name: str, value: Any, columns: int) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of columns, checked."""
+    """The means and standard deviations of columns, checked: vectors of length `columns`."""
     if not isinstance(value, tuple) or len(value) != 2:
         raise TypeError(f"{name}: expected a tuple (mean, std), got {kind_of(value)}")
     if columns == 0:
@@ -200,7 +200,7 @@ def mean_and_std(name: str, value: Any, columns: int) -> tuple[Floats, Floats]:
 
 
 def framework(name: str, version: str, least: tuple[int, int]) -> None:
-    """Refuse a framework older than headrace supports: later errors about missing parts would give no reason."""
+    """Refuse a framework older than the versions that headrace supports, before an obscure later error."""
     numbers = version.split("+")[0].split(".")
     if tuple(int("".join(filter(str.isdigit, part)) or 0) for part in numbers[:2]) < least:
         wanted = ".".join(map(str, least))

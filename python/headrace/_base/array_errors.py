@@ -1,7 +1,7 @@
-"""Errors for arrays of a wrong kind, dtype, shape, layout or device; the only copy of their texts.
+"""Errors for arrays of a wrong type, dtype, shape, layout or device; the only copy of their texts.
 
-Each function returns the error, which the caller raises. Errors name the argument, the expected array, the given one
-and, if there is one, the call that converts it.
+Each function returns the error, which the caller raises. Errors have the argument's name, the expected and the given
+array and, where a call converts the given array, that call.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ def type_of(value: Any) -> str:
 
 
 def wrong_kind(name: str, expected: str, got: str, advice: str = "") -> TypeError:
-    """For an object that is no array, or not of the expected library."""
+    """The error for an object that is no array, or not one of the expected library."""
     return TypeError(f"{name}: expected {expected}, got {got}{advice and f'; {advice}'}")
 
 
 def wrong_framework(name: str, expected: str, first: str, got: str, call: str) -> TypeError:
-    """For an array of another framework than the `first` argument of the call."""
+    """The error for an array of another framework than the `first` argument of the call."""
     return wrong_kind(name, f"{expected}, as for {first}", got, f"call {call}")
 
 
 def unreadable(name: str, reader: str, value: Any, error: Exception, advice: str = "") -> TypeError:
-    """For an object whose DLPack fails in `reader`, NumPy or CuPy."""
+    """The error for an object that `reader`, NumPy or CuPy, cannot read through DLPack."""
     got = f"{type_of(value)}, which it cannot read through DLPack ({error})"
     return wrong_kind(name, f"an array that {reader} can read", got, advice)
 
 
 def wrong_dtype(name: str, dtype: Any, call: str = "", expected: str = "dtype float32 or float64") -> TypeError:
-    """The error for values of another dtype; `call` converts them, with {} for the argument."""
+    """The error for values of a wrong dtype; `call` is the conversion, with {} for the argument."""
     own, text = argument_of(name), str(dtype)
     if text.startswith(("<U", "<S", "|S")):
         return wrong_kind(name, expected, text, "text has to become numbers first")
@@ -51,7 +51,7 @@ def wrong_dtype(name: str, dtype: Any, call: str = "", expected: str = "dtype fl
 
 
 def too_wide_for_jax(name: str, of: str) -> str:
-    """The message for float64 where JAX has 32 bits; `of`: the object with the dtype."""
+    """The message for float64 where JAX has 32 bits; `of` names the object with that dtype."""
     return (
         f"{name}: expected a dtype that JAX can hold, got float64 while jax_enable_x64 is off; call "
         f"jax.config.update('jax_enable_x64', True), or .astype('float32') of the {of}"
@@ -62,13 +62,13 @@ def too_wide_for_jax(name: str, of: str) -> str:
 
 
 def wrong_shape(name: str, expected: str | tuple[int, ...], got: str | Iterable[int], advice: str = "") -> ValueError:
-    """For an array of another shape; `got`: its shape, or the name of another object."""
+    """The error for an array of a wrong shape; `got`: the given shape, or a text for an object without a shape."""
     shape = got if isinstance(got, str) else tuple(got)
     return ValueError(f"{name}: expected shape {expected}, got {shape}{advice and f'; {advice}'}")
 
 
 def not_contiguous(name: str, strides: Iterable[int]) -> ValueError:
-    """The error for an array that is not C-contiguous where nothing is copied."""
+    """The error for an array that is not C-contiguous in a call that makes no copies."""
     own = argument_of(name)
     advice = f"call np.ascontiguousarray({own}), or {own}.contiguous() of a tensor"
     if own.startswith("out"):
@@ -77,7 +77,7 @@ def not_contiguous(name: str, strides: Iterable[int]) -> ValueError:
 
 
 def labels_advice(name: str, dtype: Any) -> str:
-    """The advice for a context of integers, which may be labels of classes; none for other arrays."""
+    """The advice for a context of integers, which may be labels of classes; "" for other arrays."""
     return (
         "give labels of classes one column each: np.eye(classes)[context]"
         if name == "context" and "int" in str(dtype)
@@ -86,18 +86,18 @@ def labels_advice(name: str, dtype: Any) -> str:
 
 
 def context_shape(columns: int, batch: Iterable[int] | None = None) -> str:
-    """The expected shape of the context: of rows of this shape, or of any."""
+    """The expected shape of the context, for rows of the shape `batch` or of any shape."""
     rows = "..." if batch is None else ", ".join(map(str, batch))
     return f"({', '.join([*filter(None, [rows]), str(columns)])}), or ({columns},) for all rows"
 
 
 def takes_no_context(name: str = "context", got: str = "an array") -> ValueError:
-    """The error for a context that nothing uses."""
+    """The error for a context in a call that takes none."""
     return ValueError(f"{name}: expected None, because this takes no context, got {got}")
 
 
 def not_dense(name: str, layout: Any) -> TypeError:
-    """For a sparse tensor of PyTorch."""
+    """The error for a sparse tensor of PyTorch."""
     return wrong_kind(name, "a dense tensor", f"layout {layout}", f"call {name}.to_dense()")
 
 
@@ -110,19 +110,19 @@ def not_aligned(name: str) -> ValueError:
 
 
 def not_on_cpu(name: str, what: str, device: Any, call: str, no_cuda: str | None) -> TypeError:
-    """For an array of a device where the CPU computes; `no_cuda`: why no device could."""
+    """The error for an array on a device where the CPU computes; `no_cuda`: why this machine has no CUDA, or None."""
     advice = f"nor can it elsewhere ({no_cuda})" if no_cuda else "or call .to('cuda') of the flow or transform"
     expected, got = "an array in the CPU's memory", f"{what} on {device}"
     return wrong_kind(name, expected, got, f"this is computed on the CPU: {call}; {advice}")
 
 
 def wrong_device(name: str, what: str, device: Any, call: str) -> TypeError:
-    """For an array that is not on the CUDA device that computes."""
+    """The error for an array that is not on the CUDA device that computes."""
     return wrong_kind(name, f"an array on {device}, where this is computed", what, f"call {call}")
 
 
 def on_another_device(name: str, index: int, device: Any, call: str) -> TypeError:
-    """The error for an array on a CUDA device, by its index."""
+    """The error for an array on the CUDA device of this index while another device computes."""
     other = f"cuda:{index}"
     return wrong_kind(
         name, f"an array on {device}", f"one on {other}", f"call {call}, or .to({other!r}) of the flow or transform"

@@ -13,10 +13,10 @@ from headrace._base.public import public
 @public("headrace.distributed")
 @runtime_checkable
 class Group(Protocol):
-    """Ranks 0 to size - 1, which call the same verbs in the same order.
+    """A group of ranks 0 to size - 1, which call the same methods in the same order.
 
-    Sums are of 64-bit integers, so that their order does not change a result. Anything with these attributes serves;
-    `local`, `from_torch` and `from_mpi` make some.
+    Sums are of 64-bit integers, whose order does not change a result. Any object with these attributes is a group;
+    `local`, `from_torch` and `from_mpi` make groups.
     """
 
     @property
@@ -28,14 +28,14 @@ class Group(Protocol):
         """The number of ranks."""
 
     def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The sum over all ranks, on all of them. `part` is C-contiguous, and may be overwritten.
+        """The sum over all ranks, returned on each rank. `part` is C-contiguous and may be overwritten.
 
         Raises:
             GroupError: a rank did not answer in time.
         """
 
     def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
-        """The largest value over all ranks, entry by entry, on all of them; int64 or float64, without NaN."""
+        """The largest value over all ranks, entry by entry, returned on each rank; int64 or float64, without NaN."""
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
-        """The array of one rank, on all of them: the others give an array of the same shape and dtype."""
+        """The array of the rank `root`, returned on each rank; all ranks pass an array of one shape and dtype."""

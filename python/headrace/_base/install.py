@@ -1,9 +1,9 @@
-"""Commands that install headrace, for messages of missing packages."""
+"""Commands that install headrace, for messages about missing packages."""
 
 from __future__ import annotations
 
-# The argument of pip. A release on a package index changes this to its name there, as in the pages
-# (tests/tools/test_install_hints.py). Until then that name is unclaimed, and another project's package could have it.
+# The argument of pip: the clone. A release on a package index replaces it by the name there, as in the pages
+# (tests/tools/test_install_hints.py). Until then the name is unclaimed, and another project's package could have it.
 PROJECT = "."
 
 

@@ -1,8 +1,8 @@
-"""Tables of arguments, and functions and constructors that take them as keywords.
+"""Tables of arguments, and decorators of functions and constructors that take the arguments as keywords.
 
 A table is a `TypedDict` whose keys are ``Annotated[type, argument(default, check)]``, or a dataclass whose fields are
-``name: type = argument(default, check)``: it has an argument's type, default, check and option, and its meaning in the
-"Args" of the table's docstring. Signatures, help and the command line are made from tables.
+``name: type = argument(default, check)``: it has each argument's type, default, check and option, and its meaning in
+the "Args" of the table's docstring. Signatures, help and the command line are made from tables.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def argument(
     """An argument of a table.
 
     Args:
-        default: The argument's default.
-        checked: The check of a name and a value, which is not None if None is among the types.
-        of_plan: Whether it affects how steps of a fit are taken, and so distinguishes fits in a checkpoint.
-        option: The help on the command line; True: the first sentence of the meaning; False: no option.
+        default: Its default.
+        checked: The check of the argument's name and value; None among its types is not checked.
+        of_plan: Whether the argument affects how steps of a fit are taken, and so distinguishes fits in a checkpoint.
+        option: The argument's help on the command line; True: the first sentence of its meaning; False: no option.
     """
     return field(default=default, metadata={"checked": checked, "of_plan": of_plan, "option": option})
 
 
 def table_of(thing: Any) -> dict[str, Field[Any]]:
-    """The arguments of a table, or of a function that takes tables."""
+    """The arguments of a table, or of a function that takes tables, by name."""
     if is_dataclass(thing):
         return {entry.name: entry for entry in fields(thing)}
     if hasattr(thing, "_table"):
@@ -50,26 +50,26 @@ def table_of(thing: Any) -> dict[str, Field[Any]]:
 
 
 def type_text(annotation: Any) -> str:
-    """A type as the signatures show it."""
+    """The text of a type in the signatures."""
     annotation = getattr(annotation, "__origin__", annotation) if hasattr(annotation, "__metadata__") else annotation
     text = getattr(annotation, "__forward_arg__", annotation)
     return text.__name__ if type(text) is type else str(text).removeprefix("typing.")
 
 
 def checked(name: str, entry: Field[Any], annotation: Any, value: Any) -> Any:
-    """The value of an argument, checked."""
+    """The value of an argument after its check."""
     check = entry.metadata.get("checked")
     is_none = value is None and type_text(annotation).endswith("None")
     return value if check is None or is_none else check(name, value)
 
 
 def checked_fields(self: Any) -> dict[str, Any]:
-    """Checked arguments of an object whose class is a table and a dataclass."""
+    """The values of the arguments of an instance of a table (a dataclass), after their checks."""
     return {e.name: checked(e.name, e, e.type, getattr(self, e.name)) for e in fields(self) if e.metadata}
 
 
 def taken_from(table: type, keywords: Any) -> Any:
-    """The arguments of a `TypedDict`, taken out of a dict of keywords, as attributes: checked values and defaults."""
+    """The arguments of a `TypedDict`, removed from a dict of keywords, as attributes: checked values or defaults."""
     return SimpleNamespace(
         **{
             name: checked(name, entry, table.__annotations__[name], keywords.pop(name, entry.default))
@@ -79,11 +79,11 @@ def taken_from(table: type, keywords: Any) -> Any:
 
 
 def takes(settings: type, /, *tables: type, **defaults: Any) -> Callable[[F], F]:
-    """Give a function that ends in ``**settings: Unpack[...]`` a signature with each name, and refuse all others.
+    """Replace ``**settings: Unpack[...]`` at a signature's end by the keywords' names, and refuse all other keywords.
 
     Args:
-        settings: The `TypedDict`, which may itself be a table.
-        *tables: Tables with the keywords' defaults and meanings, of which the first that has a keyword counts. Tables
+        settings: The `TypedDict` of the settings, which may itself be a table.
+        *tables: Tables with the keywords' defaults and meanings; the first table that has a keyword counts. Tables
             may have other parameters of the function, too.
         **defaults: Defaults of the function that differ from those of the tables.
     """
@@ -124,7 +124,7 @@ def takes(settings: type, /, *tables: type, **defaults: Any) -> Callable[[F], F]
 
 
 def parameters_of(settings: type, defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
-    """The keywords of a `TypedDict` as parameters of a signature."""
+    """The keys of a `TypedDict` as keyword parameters of a signature."""
     return [
         inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=type_text(annotation)
@@ -137,7 +137,7 @@ def refuse_others(owner: str, keywords: Collection[str], expected: Collection[st
     """Refuse keywords that are not among the expected ones of a class or function.
 
     Raises:
-        TypeError: with the owner, all its keywords, and the probably intended one.
+        TypeError: a keyword is unknown; the message has the owner, all its keywords, and the probably intended one.
     """
     for name in keywords:
         if name not in expected:
@@ -146,9 +146,9 @@ def refuse_others(owner: str, keywords: Collection[str], expected: Collection[st
 
 
 def closed(function: F, table: type | None = None, defaults: Mapping[str, Any] | None = None) -> F:
-    """A function whose signature has the keywords of a table in place of ``**others``, which it passes to `refuse`.
+    """Leave ``**others``, which a function passes to `refuse`, out of its signature; add the keywords of a table.
 
-    No wrapper around it, unlike `takes`: a call of a few values takes microseconds.
+    The function is not wrapped, unlike by `takes`, because a call with a few values takes microseconds.
     """
     original = inspect.signature(function)
     named = [p for p in original.parameters.values() if p.kind is not p.VAR_KEYWORD]
@@ -158,12 +158,12 @@ def closed(function: F, table: type | None = None, defaults: Mapping[str, Any] |
 
 
 def closed_but_for(table: type) -> Callable[[F], F]:
-    """`closed`, of a function that takes the keywords of a table."""
+    """The decorator `closed` for a function that takes the keywords of a table."""
     return lambda function: closed(function, table)
 
 
 def refuse(method: Callable[..., Any], unknown: Collection[str]) -> None:
-    """Refuse the ``**others`` of a bound method that is `closed`, by `refuse_others`."""
+    """Refuse the keywords in ``**others`` of a bound method that is `closed`, with the error of `refuse_others`."""
     if unknown:
         owner = f"{type(method.__self__).__name__}.{method.__name__}"  # type: ignore[attr-defined]
         refuse_others(owner, unknown, list(inspect.signature(method).parameters))
@@ -190,13 +190,13 @@ _ELSEWHERE = {
     }.items()
     for theirs in names.split()
 }
-"""Other libraries' names of a keyword: nflows, zuko, sbi, flowjax, normflows, scikit-learn, Keras."""
+"""Headrace's keyword for each name of it in nflows, zuko, sbi, flowjax, normflows, scikit-learn and Keras."""
 
 
 _OTHERWISE = {
     "randperm": "transforms have reversed orders in turn, and hr.transforms.MaskedAutoregressive takes any as order="
 }
-"""Advice in place of a keyword of other libraries."""
+"""Advice for keywords of other libraries that have no counterpart."""
 ATTRIBUTES = {
     "forward": "to_data(z), from latent to data, or to_latent(x)",
     "inverse": "to_latent(x), from data to latent, or to_data(z)",
@@ -209,7 +209,7 @@ ATTRIBUTES = {
 
 
 def suggestion(name: str, expected: Collection[str]) -> str:
-    """The end of an error about an unknown keyword, with the probably intended one, or nothing.
+    """The end of an error about an unknown keyword: the probably intended keyword, or nothing.
 
     >>> suggestion("num_bins", ["bins", "bound"]), suggestion("transform", ["transforms"]), suggestion("x", ["seed"])
     ('; did you mean bins?', '; did you mean transforms?', '')
@@ -231,7 +231,7 @@ def meant(name: str, expected: Collection[str]) -> str | None:
 
 
 def documented(cls: type[T]) -> type[T]:
-    """Explain the arguments of a class's constructor in its docstring, at the line for ``**settings``."""
+    """A class whose docstring explains the arguments of its constructor, in place of the line ``**settings``."""
     cls._table = cls.__init__._table  # type: ignore[attr-defined]
     cls.__doc__ = _explained(cls.__doc__, cls.__init__)
     return cls
@@ -239,7 +239,7 @@ def documented(cls: type[T]) -> type[T]:
 
 @functools.cache
 def meanings(text: str | None) -> dict[str, str]:
-    """The entries under "Args" of a docstring, each in one line; none for Python without docstrings."""
+    """The entries under "Args" of a docstring, each in one line; {} if Python runs without docstrings."""
     by_name: dict[str, str] = {}
     names: list[str] = []
     for line in inspect.cleandoc(text or "").partition("Args:\n")[2].splitlines():
@@ -255,7 +255,7 @@ def meanings(text: str | None) -> dict[str, str]:
 
 
 def brief(meaning: str) -> str:
-    """The first sentence of a meaning in the words of the command line, which has no None, codes and quotes.
+    """The first sentence of a meaning for the command line: without None, code marks and quotes.
 
     >>> brief('Of eq. 25, "one" or "two"; None for no limit. By default 1.')
     'of eq. 25, one or two'
@@ -265,7 +265,7 @@ def brief(meaning: str) -> str:
 
 
 def _explained(text: str | None, function: Any) -> str | None:
-    """The docstring, with the arguments that it lacks in place of the line that begins with two stars."""
+    """The docstring with the meanings of missing arguments in place of the line that begins with two stars."""
     if text is None:  # python -OO
         return None
     stated = meanings(text)

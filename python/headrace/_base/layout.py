@@ -1,4 +1,4 @@
-"""Text for a terminal: paragraphs and tables that are at most as wide as it is."""
+"""Text for a terminal: paragraphs and tables that are at most as wide as the terminal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-WIDEST = 110  # characters of a paragraph's line, because longer lines are hard to read
-LEAST, MANY = 12, 30  # characters of a column whose texts wrap: the least, and one that is enough for long texts
+WIDEST = 110  # the characters of a paragraph's line; longer lines are hard to read
+LEAST, MANY = 12, 30  # the characters of a wrapping column: the least, and enough for long texts
 GAP = 2  # spaces between two columns
 
 
@@ -36,22 +36,22 @@ class Item:
 
     text: str
     first: str = "  "
-    """Before the first line."""
+    """The indentation of the first line."""
     rest: str = "    "
-    """Before all others."""
+    """The indentation of all other lines."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of texts. Where it is wider than the terminal, its wrapping columns wrap, or each row becomes a list."""
+    """A table of texts. If the terminal is narrower, texts in wrapping columns wrap, or rows become lists."""
 
     head: Sequence[str]
     """Names of the columns; empty for a table without a header."""
     rows: Sequence[Sequence[str]]
     right: Sequence[int] = ()
-    """Columns that are aligned at the right."""
+    """The indices of columns that are aligned at the right."""
     wraps: Sequence[int] = ()
-    """Columns whose texts may have several lines."""
+    """The indices of columns whose texts may have several lines."""
     indent: str = ""
 
     def natural(self) -> list[int]:
@@ -60,7 +60,7 @@ class Grid:
         return [max(map(len, texts)) for texts in zip(*every, strict=True)]
 
     def widths(self, columns: int) -> list[int] | None:
-        """The width of each column in a terminal; None where columns do not fit beside each other."""
+        """The width of each column in a terminal of `columns` characters; None if they do not fit beside each other."""
         widths = self.natural()
         room = columns - len(self.indent) - GAP * (len(widths) - 1)
         least = {i: min(widths[i], max(LEAST, min(widths[i] // 4, MANY), self._longest_word(i))) for i in self.wraps}
@@ -76,7 +76,7 @@ class Grid:
         return max((len(word) for text in texts for word in text.split()), default=0)
 
     def lines(self, columns: int | None = None) -> list[str]:
-        """The plain drawing."""
+        """The lines of the table as plain text."""
         most = width() if columns is None else columns
         if not self.rows:
             return []
@@ -98,7 +98,7 @@ class Grid:
         return rows
 
     def _listed(self, columns: int) -> list[str]:
-        """Each row as a list: its first text, and below it the others, after the names of their columns."""
+        """The rows as lists: the first text of a row, and below it its other texts after the names of their columns."""
         lines = []
         for row in self.rows:
             lines += wrapped(row[0], self.indent, self.indent + "  ", columns)
@@ -110,11 +110,11 @@ class Grid:
 
 
 Block = str | Item | Grid
-"""A paragraph, or an empty line; one with an indentation; a table."""
+"""A paragraph or an empty line (str), a paragraph with an indentation (Item), or a table (Grid)."""
 
 
 def lines_of(blocks: Iterable[Block]) -> list[str]:
-    """The lines of a plain drawing."""
+    """The lines of paragraphs and tables as plain text."""
     lines: list[str] = []
     for block in blocks:
         if isinstance(block, Grid):

@@ -1,4 +1,4 @@
-"""Modules and arguments with former names: for one version the former names still work, with a warning."""
+"""Modules and arguments with former names, which still work for one version, with a warning."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace._base.warn import warn
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-ENDS = "0.7"  # the version without the old names
+ENDS = "0.7"  # the version that removes the old names
 PUBLIC = {
     "headrace.bases": "headrace._flow.bases",
     "headrace.conditional": "headrace._flow.flow",
@@ -28,7 +28,7 @@ PUBLIC = {
 }
 """Modules whose public names are those of `headrace`."""
 FOLDERS = {"headrace.transforms": "headrace._flow.transforms"}
-"""Folders whose files moved: their public names are those of the module that has the folder's old name."""
+"""Folders whose files moved; the module that has a folder's old name has their public names."""
 NAMES = {
     **dict.fromkeys(("Diagnosis", "SequenceDiagnosis"), "diagnosis"),
     **dict.fromkeys(("DensityFit", "Distillation", "FreeEnergy"), "variational"),
@@ -39,33 +39,33 @@ NAMES = {
     "History": "training",
     "include": "config",
 }
-"""Former names in `headrace`, beside transforms, by the public module that has them now."""
+"""The public module that now has a name of `headrace`, for each former name apart from transforms."""
 PICKLED = {
     "headrace._tables.names": "headrace._arrays.names",
     "headrace.choosing.columns": "headrace._tables.density",
     "headrace._xla": "headrace.jax._calls",
 }
-"""Private modules that pickles of earlier versions name, without a warning."""
+"""Private modules in pickles of earlier versions; importing one causes no warning."""
 ARGUMENTS = {"jitter": "spread", "seconds": "time_budget"}
-"""Keywords of public functions, and their successors."""
+"""Former keywords of public functions, and the keywords that replace them."""
 MOVED = PUBLIC | PICKLED
 
 
 def _successor(name: str) -> str | None:
-    """The module that replaces a former name; a folder's successor serves its files, too."""
+    """The module that replaces the module `name`, or None; the successor of a folder also serves its files."""
     folder, _, file = name.rpartition(".")
     above = FOLDERS.get(folder, MOVED.get(folder))
     return MOVED.get(name) or (f"{above}.{file}" if above else None)
 
 
 class _Finder:
-    """Finds the moved modules by their old names, before the finder that would import a file twice."""
+    """An import finder for moved modules by their old names; it precedes the finder that would import a file twice."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         return ModuleSpec(name, self) if _successor(name) else None  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Python makes an empty one, which `exec_module` replaces."""
+        """Return None, for which Python makes an empty module; `exec_module` replaces that."""
 
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
@@ -81,7 +81,7 @@ class _Finder:
 
 
 def renamed(old: str, new: str, **keywords: Any) -> Any:
-    """A method under its old name: the new one with these keywords, and a warning."""
+    """A method under the old name, which calls the method `new` with these keywords and warns."""
 
     def called(self: Any, *values: Any, **more: Any) -> Any:
         warn_of(f"{type(self).__name__}.{old}", new, keywords)
@@ -91,19 +91,19 @@ def renamed(old: str, new: str, **keywords: Any) -> Any:
 
 
 def warn_of(old: str, new: str, keywords: Mapping[str, Any] | None = None) -> None:
-    """Warn the caller of a function that calls this one of an old name, whose successor takes more keywords."""
+    """Warn the caller of the calling function that the name `old` is replaced by `new`, with these keywords."""
     call = f"{new}({', '.join(['...', *(f'{name}={v!r}' for name, v in keywords.items())])})" if keywords else new
     warn(f"{old}: use {call}; the old name ends with {ENDS}", DeprecationWarning)
 
 
 def find_moved_modules() -> None:
-    """Make the former names importable from now on."""
+    """Make modules importable under their former names from now on."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 def renamed_keywords(owner: str, keywords: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """Keywords with the successors of former names, with a warning for each; `known`: all present keywords."""
+    """Keywords with the former names replaced and a warning for each; `known`: the names that are valid now."""
     old = [name for name in keywords if name not in known and ARGUMENTS.get(name) in known]
     for name in old:
         if (now := ARGUMENTS[name]) in keywords:
@@ -113,7 +113,7 @@ def renamed_keywords(owner: str, keywords: dict[str, Any], known: Collection[str
 
 
 def moved_where(is_old: Callable[[Any], bool], successor: Callable[..., Any], *without: str) -> Callable[[F], F]:
-    """Redirect calls with an argument for which `is_old` holds to a successor, without some keywords, and warn."""
+    """Redirect calls with an argument that `is_old` accepts to `successor`, less some keywords, and warn."""
 
     def marked(function: F) -> F:
         @functools.wraps(function)

@@ -1,7 +1,7 @@
 """Atomic writing of files, and removal of control characters from text.
 
-A save that fails, or is killed, leaves the old file. A kill leaves a temporary file, which the next save to
-the same place removes, unless its writer lives.
+A save that fails or is killed leaves the old file. A killed save also leaves a temporary file, which the next save to
+the same path removes unless the process that writes it still runs.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ NO_ROOM = {
     errno.ENOSPC,
     errno.EFBIG,
     getattr(errno, "EDQUOT", errno.ENOSPC),
-}  # errors of a write: no error of the system names the file
+}  # errors of a full disk, for which the system's error has no file name
 
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of control and direction characters
 
 
 @contextmanager
 def replacing(path: str, instead: Callable[[], str | None] | None = None) -> Iterator[BinaryIO]:
-    """A stream: its bytes become the file once the block ends, and are discarded if it raises.
+    """A stream of bytes that become the file when the block ends, and are discarded if the block raises.
 
-    For a symbolic link, its target is replaced. Permissions are those of the old file, or of any new one.
-    `instead` is called at the end and may return another name for the file, in the same folder.
+    If the path is a symbolic link, its target is replaced. The permissions are those of the old file, or the usual ones
+    of a new file. `instead` is called at the end and may return another name for the file, in the same folder.
 
     Raises:
         FileNotFoundError: the folder does not exist.
         OSError: the path is a folder, a device, a socket or a pipe, or the file cannot be written.
-        ValueError: the path has characters that no path has.
+        ValueError: the path has characters that paths cannot have.
     """
     target, temporary = _begin("path", path)
     try:
@@ -45,7 +45,7 @@ def replacing(path: str, instead: Callable[[], str | None] | None = None) -> Ite
             os.fsync(stream.fileno())
             other = None if instead is None else instead()
             temporary.replace(target if other is None else os.path.join(os.path.dirname(target), other))
-    except BaseException as error:  # also for Ctrl-C
+    except BaseException as error:  # Ctrl-C, too, removes the temporary file
         temporary.remove()
         if isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None:
             error.filename = path
@@ -53,17 +53,17 @@ def replacing(path: str, instead: Callable[[], str | None] | None = None) -> Ite
 
 
 def check_writable(argument: str, path: str) -> None:
-    """Raise before the work the errors that `replacing` would raise: a file is made beside the path, and removed.
+    """Raise the errors of `replacing` before any work: a temporary file is made beside the path, and removed.
 
     Raises:
-        OSError, ValueError: as `replacing` does; the message names the argument.
+        OSError, ValueError: `replacing` would raise them; the message has the argument's name.
     """
     _, temporary = _begin(argument, path)
     temporary.remove()
 
 
 def check_regular(name: str, argument: str = "path") -> os.stat_result:
-    """The status of a regular file; others, which would be replaced or read for ever, are an error."""
+    """The status of a regular file. Folders, devices, sockets and pipes are an error: reading one may never end."""
     if os.path.isdir(name) or _platform.ends_in_separator(name):
         raise IsADirectoryError(f"{argument}: expected a file, got the folder {name}")
     status = os.stat(name)
@@ -76,7 +76,7 @@ def refuse_inputs(option: str, output: str, inputs: Sequence[str]) -> None:
     """Refuse an output that is one of the inputs, by any name or link.
 
     Raises:
-        ValueError: the output is one of the inputs.
+        ValueError: the output is the same file as an input.
     """
     for path in inputs:
         if os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
@@ -93,7 +93,7 @@ def printable(text: str) -> str:
 
 
 def spreadsheet_cell(text: str) -> str:
-    """The text as a cell of a .csv file: printable, and behind an apostrophe where a spreadsheet would compute it.
+    """The text as a cell of a .csv file: printable, and after an apostrophe if a spreadsheet would compute it.
 
     >>> spreadsheet_cell("=1+1")
     "'=1+1"
@@ -103,8 +103,8 @@ def spreadsheet_cell(text: str) -> str:
 
 
 def _begin(argument: str, path: str) -> tuple[str, _platform.Temporary]:
-    """The path of the file, links followed; and the temporary file beside it."""
-    import hashlib  # imported here, because nothing but writing needs it
+    """The path of the file with links followed, and the temporary file beside it."""
+    import hashlib  # imported here, because only writing needs it
 
     mode = None
     try:
@@ -114,7 +114,7 @@ def _begin(argument: str, path: str) -> tuple[str, _platform.Temporary]:
         folder, name = os.path.split(target)
         if not os.path.isdir(folder):
             raise FileNotFoundError(f"{argument}: expected an existing folder, got {folder} (for {path})")
-        # Names may fill all the bytes that a system allows, so that a temporary one has a digest of it.
+        # A file name may have all the bytes that a system allows; a temporary name has a digest of it, which is short.
         start = os.path.join(folder, f".headrace-{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}-")
         _platform.remove_abandoned(start)
         return target, _platform.new_temporary(start, mode)
@@ -122,5 +122,5 @@ def _begin(argument: str, path: str) -> tuple[str, _platform.Temporary]:
         if error.errno is None:
             raise
         raise type(error)(f"{argument}: expected a file that can be written, got {path}: {error.strerror}") from None
-    except ValueError as error:  # a null byte, or half a character
+    except ValueError as error:  # the path has a null byte or half a surrogate pair
         raise ValueError(f"{argument}: expected a path, got {path!r}: {error}") from None

@@ -1,8 +1,8 @@
-"""Differences between operating systems: no other module depends on which one it is.
+"""Differences between operating systems: no other module depends on the operating system.
 
-On POSIX systems an open file can be replaced and removed, on Windows neither. On POSIX a lock of the file
-ends with its last name; on Windows the lock is a second file beside it, which cannot be removed while a process has it
-open.
+On POSIX systems an open file can be replaced and removed, on Windows neither. On POSIX the lock of a file
+ends with the file's last name; on Windows the lock is a second file beside it, which cannot be removed while a process
+has that second file open.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import BinaryIO
 
 try:
     import fcntl
-except ImportError:  # Windows
+except ImportError:  # fcntl is missing on Windows
     fcntl = None  # type: ignore[assignment]
 
 _ENDING, _LOCK_ENDING = ".tmp", ".lock"
-_PATIENCE = 2.0  # seconds for which another process may read a file that is to be replaced
+_PATIENCE = 2.0  # the seconds to wait while another process reads a file that is to be replaced
 
 
 def ends_in_separator(path: str) -> bool:
-    """Whether a path ends as one of a folder: in a slash, on Windows also in a backslash."""
+    """Whether a path has the form of a folder: it ends in a slash, or on Windows in a slash or a backslash."""
     return path.endswith((os.sep, os.altsep or os.sep))
 
 
@@ -35,12 +35,12 @@ def without_separator(path: str) -> str:
 
 def give_memory_back() -> None:
     """Return freed memory to the system: glibc keeps the freed memory of each thread for its next requests."""
-    with suppress(TypeError, OSError, AttributeError):  # on Windows, and with a C library that lacks the function
+    with suppress(TypeError, OSError, AttributeError):  # Windows and some C libraries lack the function
         ctypes.CDLL(None).malloc_trim(0)
 
 
 class Temporary:
-    """A new file with a stream into it, which no process takes for abandoned while this one lives."""
+    """A new file with a stream for writing, which no process takes for abandoned while this process lives."""
 
     def __init__(self, name: str, mode: int | None) -> None:
         self.name = name
@@ -54,12 +54,12 @@ class Temporary:
         raise NotImplementedError
 
     def remove(self) -> None:
-        """Close and remove it, if it still has its own name."""
+        """Close the file, and remove it if it still has its temporary name."""
         raise NotImplementedError
 
 
 class _Flocked(Temporary):
-    """Locked until its stream is closed: the system releases the lock of a process that ends."""
+    """A temporary file with a lock while its stream is open: the system releases the lock when a process ends."""
 
     def __init__(self, name: str, mode: int | None) -> None:
         super().__init__(name, mode)
@@ -79,7 +79,7 @@ class _Flocked(Temporary):
 
 
 class _Beside(Temporary):
-    """In use as long as an open file of the same name with another ending exists, which cannot be removed."""
+    """A temporary file in use while an open lock file of the same name, with another ending, exists beside it."""
 
     def __init__(self, name: str, mode: int | None) -> None:
         self._lock = os.open(_lock_of(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -113,28 +113,28 @@ class _Beside(Temporary):
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-            with suppress(OSError):  # another process may take the file for abandoned at once
+            with suppress(OSError):  # another process may see the file as abandoned at once
                 os.unlink(_lock_of(self.name))
 
 
 def new_temporary(start: str, mode: int | None) -> Temporary:
-    """A new file whose name has this beginning. `mode`: its permissions, None for those of any new file."""
-    import secrets  # imported here, because nothing but writing needs it
+    """A temporary file whose name begins with `start`. `mode`: its permissions; None for those of any new file."""
+    import secrets  # imported here, because only writing needs it
 
     while True:
         made = (_Beside if fcntl is None else _Flocked)(f"{start}{secrets.token_hex(8)}{_ENDING}", mode)
-        if os.path.exists(made.name):  # no process took it for abandoned before it was locked
+        if os.path.exists(made.name):  # no process took the file for abandoned before it was locked
             return made
         made.remove()
 
 
 def remove_abandoned(start: str) -> None:
-    """Remove temporary files whose names have this beginning and that have no live writer."""
-    from glob import escape, glob  # imported here, because nothing but writing needs it
+    """Remove temporary files whose names begin with `start` and that no live process writes."""
+    from glob import escape, glob  # imported here, because only writing needs it
 
     if fcntl is None:
         for name in glob(f"{escape(start)}*{_LOCK_ENDING}"):
-            with suppress(OSError):  # the file is open
+            with suppress(OSError):  # a process has the lock file open
                 os.unlink(name)
     for name in glob(f"{escape(start)}*{_ENDING}"):
         with suppress(OSError):  # the file belongs to another process, or is gone
@@ -151,7 +151,7 @@ def remove_abandoned(start: str) -> None:
 
 
 def _flock(file: int, *, wait: bool) -> bool:
-    """Whether the lock was had; not on file systems without locks."""
+    """Try to lock a file; return whether this process has the lock, which is False on file systems without locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:
@@ -165,7 +165,7 @@ def _lock_of(name: str) -> str:
 
 def why_no_core(error: ImportError) -> str:
     """An explanation of why the compiled core cannot be loaded, for the person who installed it."""
-    import importlib.machinery  # imported here, because a successful import needs none of these
+    import importlib.machinery  # imported here, because a successful import does not need these modules
     import platform
     import sysconfig
     from pathlib import Path

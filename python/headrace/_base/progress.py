@@ -1,4 +1,4 @@
-"""The progress bar of a long call on the standard error: the share done, the speed, and the time left."""
+"""The progress bar of a long call on the standard error, with the share done, the speed and the remaining time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-SECONDS = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s{postfix}"  # a bar of elapsed time
-EVERY = 0.25  # seconds between two messages of a bar that is shown elsewhere
+SECONDS = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s{postfix}"  # the format of a bar of elapsed time
+EVERY = 0.25  # the least seconds between two messages of a bar that another process shows
 
 Receiver = Callable[[dict[str, Any]], None]
 _receiver: ContextVar[Receiver | None] = ContextVar("receiver", default=None)
@@ -27,9 +27,9 @@ def watched() -> bool:
 
 
 def bar(total: float | None, what: str, unit: str, progress: bool, **others: Any) -> Any:
-    """A bar of tqdm; nothing if it is switched off or no terminal shows it.
+    """A progress bar of tqdm, which shows nothing if it is switched off or the standard error is no terminal.
 
-    The bar is a context manager, whose end closes it.
+    The bar is a context manager that closes the bar at its end.
     """
     if progress and (receive := _receiver.get()) is not None:
         return _Sent(receive, {"total": total, "desc": what, "unit": unit, **others})
@@ -39,12 +39,12 @@ def bar(total: float | None, what: str, unit: str, progress: bool, **others: Any
 
 
 def seconds_bar(total: float, what: str, progress: bool) -> Any:
-    """A bar of elapsed seconds, with their total."""
+    """A progress bar of elapsed seconds, up to `total`."""
     return bar(total, what, "s", progress, bar_format=SECONDS, miniters=0)
 
 
 def each(items: Collection[T], what: str, unit: str, progress: bool) -> Iterator[T]:
-    """The items, with a bar of the finished ones, which is cleared at the end."""
+    """The items in order; a bar counts the finished ones and is cleared at the end."""
     with bar(len(items), what, unit, progress, leave=False) as shown:
         for item in items:
             yield item
@@ -53,10 +53,10 @@ def each(items: Collection[T], what: str, unit: str, progress: bool) -> Iterator
 
 @contextmanager
 def sent_to(receive: Receiver | None) -> Iterator[None]:
-    """Inside the block, this thread's bars go as messages to `receive`, which shows them elsewhere; None: shown here.
+    """Inside the block, bars of this thread are sent as messages to `receive`, which shows them; None: shown by tqdm.
 
     A message has ``bar``, the bar's index, ``made``, the arguments of `tqdm`, ``n``, the amount done, ``postfix``, the
-    text behind it, and ``closed``.
+    text at the bar's end, and ``closed``.
     """
     before = _receiver.set(receive)
     try:
@@ -66,7 +66,7 @@ def sent_to(receive: Receiver | None) -> Iterator[None]:
 
 
 class _Sent:
-    """A bar like `tqdm`'s, sent as a message a few times a second."""
+    """A bar with `tqdm`'s methods, whose state is sent as a message at most four times a second."""
 
     made_so_far = 0
 
@@ -103,30 +103,30 @@ class _Sent:
             self.refresh()
 
     def set_postfix(self, entries: dict[str, Any], refresh: bool = True) -> None:
-        """Set the text behind the bar, from names and texts."""
+        """Set the text at the bar's end, from names and their texts."""
         self.set_postfix_str(", ".join(f"{name}={text}" for name, text in entries.items()), refresh)
 
     def set_postfix_str(self, text: str, refresh: bool = True) -> None:
-        """Set the text behind the bar."""
+        """Set the text at the bar's end."""
         self._state["postfix"] = text
         if refresh:
             self.refresh()
 
     def refresh(self) -> None:
-        """Send the state now."""
+        """Send the bar's state now."""
         self._last = time.monotonic()
         self._receive(dict(self._state))
 
     def close(self) -> None:
-        """Send the end, unless it was sent."""
+        """Send the closed state, unless the bar was closed before."""
         if not self._state["closed"]:
             self._state["closed"] = True
             self.refresh()
 
     def __enter__(self) -> _Sent:
-        """Enter the context manager, which closes the bar at its end."""
+        """Return the bar, which the end of the block closes."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """See `close`."""
+        """Close the bar."""
         self.close()

@@ -1,4 +1,4 @@
-"""``rng=`` beside ``seed=``, by SPEC 7 of Scientific Python: integers, sequences of them, and objects of NumPy."""
+"""The argument ``rng`` beside ``seed``, by SPEC 7 of Scientific Python: integers, sequences, NumPy generators."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from headrace._base import arguments as check
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# A string, because NumPy imports `numpy.random` on first use only, which takes a tenth of the time of `import numpy`.
+# A string, because `import numpy` does not import `numpy.random`, which would add a tenth to the time of the import.
 Rng: TypeAlias = "int | Sequence[int] | np.random.SeedSequence | np.random.BitGenerator | np.random.Generator | None"
 
 EXPECTED = "an integer, a sequence of integers, a SeedSequence, a BitGenerator or a Generator of NumPy"
 
 
 def seed_of(rng: Any, bits: int) -> int:
-    """The seed that belongs to `rng`: the integer that it is, or one of `bits` bits drawn from it.
+    """The seed for `rng`: the integer itself, or an integer of `bits` bits drawn from a generator or sequence.
 
-    A generator draws it, and its state moves on; the same sequence, or SeedSequence, always has the same.
+    Drawing changes the state of a generator; the same sequence or SeedSequence always has the same seed.
     """
     if isinstance(rng, np.random.BitGenerator):
         rng = np.random.Generator(rng)
@@ -35,7 +35,7 @@ def seed_of(rng: Any, bits: int) -> int:
 
 
 def seeded(owner: str, keywords: dict[str, Any], bits: int) -> dict[str, Any]:
-    """Keywords of a call with a seed instead of `rng`."""
+    """The keywords of a call, with ``rng`` replaced by the seed that it determines."""
     rng = keywords.pop("rng", None)
     if rng is None:
         return keywords
@@ -45,7 +45,7 @@ def seeded(owner: str, keywords: dict[str, Any], bits: int) -> dict[str, Any]:
 
 
 def takes_rng(function: F) -> F:
-    """Give a function, which names ``rng`` beside ``seed``, the seed alone."""
+    """Let a function that has ``seed`` and ``rng`` receive the seed only."""
 
     @functools.wraps(function)
     def called(*given: Any, **keywords: Any) -> Any:

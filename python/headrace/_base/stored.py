@@ -1,12 +1,12 @@
-"""The form of an object in a file: a header of JSON's types, beside arrays by name.
+"""The form of an object in a file: a header of JSON types, and arrays by name.
 
-A class takes part by the decorator `storable` and two methods:
+A class can be stored if it has the decorator `storable` and two methods:
 
-- ``_header(self)``: everything that the named parameters do not contain, in JSON's types; floats are kept exactly.
-- ``_from_file(cls, stored)``: the object of a `Stored`, its inverse. **A size in a header is a claim**: it is compared
-  with the arrays of the file before anything of that size is made.
+- ``_header(self)``: all settings that the named parameters do not contain, in JSON types; floats are kept exactly.
+- ``_from_file(cls, stored)``: the object of a `Stored`, the inverse of ``_header``. **A size in a header is a claim**:
+  it is compared with the arrays of the file before anything of that size is made.
 
-Masks are arrays too, and matrices that are no parameters (`Module._fixed_arrays`).
+Masks and matrices that are no parameters are arrays of the file, too (`Module._fixed_arrays`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._base.public import public
 
-KINDS: dict[str, Any] = {}  # classes by their name in files
+KINDS: dict[str, Any] = {}  # the classes by their names in files
 LATER = {
     "AdaptivePrediction": "headrace.sequences.prediction",
     "AscentFlow": "headrace.ascent.ascent",
@@ -35,9 +35,9 @@ LATER = {
     "SequenceFlow": "headrace.sequences.flow",
     "WaveNet": "headrace.sequences.wavenet",
 }
-"""The modules of the kinds that `import headrace` leaves out, imported when a file has such a kind."""
+"""The modules of the classes that `import headrace` does not import; each is imported when a file has such a class."""
 
-MOST_FEATURES = 2**17  # of coordinates and of context columns, because work may grow with their square
+MOST_FEATURES = 2**17  # the most coordinates or context columns, because work may grow with their square
 
 Layers = tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]
 
@@ -47,7 +47,7 @@ _Class = TypeVar("_Class", bound=type)
 
 
 def storable(cls: _Class) -> _Class:
-    """Register a class for files, which is a public one."""
+    """Register a class for files; the class becomes public, too."""
     KINDS[cls.__name__] = cls
     folder = next((name for name in ("transforms", "ascent") if f".{name}." in cls.__module__), None)
     return public(f"headrace.{folder}" if folder else "headrace")(cls)
@@ -60,7 +60,7 @@ def _all_kinds() -> dict[str, Any]:
 
 
 def header_of_scale(scale: tuple[Any, Any] | None) -> dict[str, Any] | None:
-    """The header of means and standard deviations of columns; see `Stored.scale`."""
+    """The header of the means and standard deviations of columns, which `Stored.scale` reads."""
     return scale and {"mean": scale[0].tolist(), "std": scale[1].tolist()}
 
 
@@ -68,8 +68,8 @@ def header_of(thing: Any) -> dict[str, Any]:
     """The header of a transform, base or flow.
 
     Raises:
-        TypeError: it is of a class that files do not support, such as a subclass from outside this package.
-        ValueError: it is too large for a file.
+        TypeError: the object is of a class that files do not support, such as a subclass from outside this package.
+        ValueError: the object has too many features for a file.
     """
     kind = type(thing).__name__
     if KINDS.get(kind) is not type(thing):
@@ -80,7 +80,7 @@ def header_of(thing: Any) -> dict[str, Any]:
 
 
 class Filed(Protocol):
-    """Objects with a file of their own: flows, transforms, ensembles."""
+    """Objects that can be saved in a file alone: flows, transforms, ensembles."""
 
     @property
     def features(self) -> int:
@@ -88,37 +88,37 @@ class Filed(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """The dtype of parameters; None without any."""
+        """The dtype of the parameters; None without parameters."""
 
     @property
     def matmul(self) -> str:
-        """How products of networks are computed."""
+        """The setting that determines how networks compute products."""
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the parameters by name."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file."""
+        """Write the object to a file."""
 
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
-        """Arrays that a file keeps beside the parameters."""
+        """Arrays by name that a file keeps beside the parameters."""
 
     def _notes(self) -> dict[str, str]:
         """Texts by name that a file keeps in its metadata."""
 
 
 def is_filed(cls: type) -> bool:
-    """Whether objects of the class have a file of their own, which their `save` writes."""
+    """Whether objects of the class can be saved in a file alone, which their `save` writes."""
     return hasattr(cls, "save")
 
 
 class Stored:
-    """The contents of a file for one object. Each item is read once; an item that stays unread is an error.
+    """The contents of a file for one object. Each item is read once; an unread item is an error.
 
     Args:
-        header: The object's header, in JSON's types.
-        arrays: Arrays of the whole file by their full names.
-        dtype: Of all parameters; None where there are none.
+        header: The object's header, in JSON types.
+        arrays: The arrays of the whole file by their full names.
+        dtype: The dtype of all parameters; None without parameters.
         prefix: The start of the names of this object's arrays.
     """
 
@@ -133,7 +133,7 @@ class Stored:
         self.dtype = dtype
 
     def build(self, family: Family) -> Any:
-        """The object, which must be of the family, or of one of them; nothing in its header may be left."""
+        """The object, whose class must belong to `family`; an unread key of its header is an error."""
         of = (lambda cls: issubclass(cls, family)) if isinstance(family, (type, tuple)) else family
         kind = self.take("kind")
         if isinstance(kind, str) and kind in LATER:
@@ -145,64 +145,64 @@ class Stored:
         return thing
 
     def close(self) -> None:
-        """Refuse unread keys: they may change the meaning of others."""
+        """Refuse unread keys, because they may change the meaning of keys that were read."""
         if self._header:
             raise ValueError(f"expected no key {min(self._header)!r}")
 
     def has(self, key: str) -> bool:
-        """Whether the header has a key that may be missing."""
+        """Whether the header has an optional key."""
         return key in self._header
 
     def take(self, key: str) -> Any:
-        """The value of a key."""
+        """The value of a key, which counts as read."""
         if key not in self._header:
             raise ValueError(f"expected the key {key!r}, got {', '.join(map(repr, self._header)) or 'none'}")
         return self._header.pop(key)
 
     def size(self, key: str, *, least: int = 0) -> int:
-        """A number of features or of context columns."""
+        """The value of a key as a number of features or of context columns."""
         return check.integer(key, self.take(key), least=least, most=MOST_FEATURES)
 
     def flag(self, key: str, default: bool | None = None) -> bool:
-        """True or false; `default`: of a key that may be missing."""
+        """The value of a key as True or False; `default`: the value of a missing key."""
         value = default if default is not None and not self.has(key) else self.take(key)
         if not isinstance(value, bool):
             raise TypeError(f"{key}: expected true or false, got {value!r}")
         return value
 
     def items(self, key: str) -> list[Any]:
-        """A list."""
+        """The value of a key as a list."""
         value = self.take(key)
         if not isinstance(value, list):
             raise TypeError(f"{key}: expected a list, got {type(value).__name__}")
         return value
 
     def numbers(self, key: str) -> list[Any]:
-        """A list of numbers, or of lists of numbers; truth values are refused, though Python counts with them."""
+        """A list of numbers, or of lists of numbers; bools are refused, though they are integers in Python."""
         values = self.items(key)
         if any(isinstance(x, bool) for value in values for x in (value if isinstance(value, list) else [value])):
             raise TypeError(f"{key}: expected numbers, got a truth value")
         return values
 
     def part(self, key: str, value: Any) -> Stored:
-        """The value of a key as an object with keys of its own."""
+        """The value of a key as an object with its own keys."""
         if not isinstance(value, dict):
             raise TypeError(f"{key}: expected a JSON object, got {type(value).__name__}")
         return Stored(value, self._arrays, self.dtype, self._prefix)
 
     def parts(self, key: str) -> Iterator[Stored]:
-        """The objects of a list, each with keys of its own."""
+        """The objects of a list, each with its own keys."""
         for i, value in enumerate(self.items(key)):
             part = self.part(f"{key}[{i}]", value)
             yield part
             part.close()
 
     def number(self, key: str) -> float:
-        """A finite number."""
+        """The value of a key as a finite number."""
         return check.number(key, self.take(key), above=-math.inf, below=math.inf)
 
     def scale(self, key: str) -> tuple[list[Any], list[Any]] | None:
-        """Mean and standard deviation of columns, or None."""
+        """The means and standard deviations of columns, or None."""
         if (value := self.take(key)) is None:
             return None
         part = self.part(key, value)
@@ -211,11 +211,11 @@ class Stored:
         return own
 
     def child(self, key: str, family: Family, prefix: str = "") -> Any:
-        """The object whose header is the value of a key, and whose arrays have one prefix more."""
+        """The object whose header is the value of a key; `prefix` extends the names of its arrays."""
         return self._child(key, self.take(key), family, prefix)
 
     def children(self, key: str, family: Family) -> list[Any]:
-        """The objects of a list of headers; the arrays' prefixes count them."""
+        """The objects of a list of headers; the names of each object's arrays begin with the key and its index."""
         return [self._child(f"{key}[{i}]", header, family, f"{key}.{i}.") for i, header in enumerate(self.items(key))]
 
     def _child(self, place: str, header: Any, family: Family, prefix: str) -> Any:
@@ -225,7 +225,7 @@ class Stored:
             raise ValueError(f"{place}: {error}") from error
 
     def array(self, name: str, shape: tuple[int | None, ...], dtype: Any = None) -> NDArray[Any]:
-        """An array of this shape (None: of any length), by default of the file's dtype."""
+        """An array of this shape (None: any length along that axis), by default of the file's dtype."""
         full, wanted = self._prefix + name, self.dtype if dtype is None else np.dtype(dtype)
         if wanted is None:
             raise ValueError("dtype: expected 'float32' or 'float64' where there are parameters, got None")
@@ -240,7 +240,7 @@ class Stored:
         return array
 
     def layers(self, columns: int, rows: int, *, masked: bool = True) -> Layers:
-        """``(weights, biases, masks)`` of a network of `columns` inputs and `rows` outputs; no masks if it has none."""
+        """``(weights, biases, masks)`` of a network of `columns` inputs and `rows` outputs; masks may be []."""
         weights: list[NDArray[Any]] = []
         biases: list[NDArray[Any]] = []
         masks: list[NDArray[np.bool_]] = []

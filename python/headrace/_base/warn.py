@@ -1,4 +1,4 @@
-"""Warnings that name the user's own line, however deep in this package they come from."""
+"""Warnings that refer to the user's line that called this package, from any depth of calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
-# This package, and the module whose frames are between the calls of a function that `silent` decorates.
+# Files whose frames are not the user's: this package, and contextlib, which calls functions that `silent` decorates.
 _HERE = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))), contextlib.__file__)
 _kept: ContextVar[list[str] | None] = ContextVar("kept", default=None)
 _silent: ContextVar[tuple[str, ...]] = ContextVar("silent", default=())
@@ -22,7 +22,7 @@ FREQUENT = "x: one value is frequent"
 
 
 def warn(message: str, kind: type[Warning] = RuntimeWarning) -> None:
-    """A warning at the line that called this package."""
+    """Issue a warning for the line of the user that called this package."""
     if message.startswith(_silent.get()):
         return
     if (kept := _kept.get()) is not None:
@@ -36,7 +36,7 @@ def warn(message: str, kind: type[Warning] = RuntimeWarning) -> None:
 
 @contextmanager
 def kept_in(messages: list[str]) -> Iterator[None]:
-    """Inside the block, this thread's warnings go to a list: the stack of a worker has no line of the user."""
+    """Inside the block, collect this thread's warnings in a list: the stack of a worker has no line of the user."""
     before = _kept.set(messages)
     try:
         yield
@@ -46,7 +46,7 @@ def kept_in(messages: list[str]) -> Iterator[None]:
 
 @contextmanager
 def silent(beginning: str) -> Iterator[None]:
-    """Inside the block, there is no warning that begins so."""
+    """Inside the block, suppress warnings whose message starts with `beginning`."""
     before = _silent.set((*_silent.get(), beginning))
     try:
         yield
@@ -55,5 +55,5 @@ def silent(beginning: str) -> Iterator[None]:
 
 
 def fixed_epochs() -> AbstractContextManager[None]:
-    """Inside the block, fits have a number of epochs that callers cannot leave out, without a warning of that."""
+    """Inside the block, suppress the advice against `epochs`, for fits whose callers cannot leave `epochs` out."""
     return silent(PREFERRED)

@@ -1,1 +1,1 @@
-"""The command line, and modules that only it uses."""
+"""The command line, and modules that only the command line uses."""

@@ -18,7 +18,7 @@ from headrace._tables.density import Columns
 
 
 def info(arguments: Namespace) -> int:
-    """Print facts about this build and machine, or about a flow."""
+    """Print facts about this build and machine, or about a flow in a file."""
     if arguments.flow is not None:
         return _of_flow(arguments)
     facts = {**hr.info(), "python": platform.python_version(), "numpy": np.__version__, "system": platform.platform()}

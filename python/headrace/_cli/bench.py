@@ -25,7 +25,7 @@ WIDE = (256, 256)
 
 
 class Workload(NamedTuple):
-    """A call, and the least work that it needs."""
+    """A call, and the least arithmetic and memory traffic that it needs."""
 
     name: str
     rows: int
@@ -35,12 +35,12 @@ class Workload(NamedTuple):
 
 
 def multiply_add_peak(seconds: float) -> float:
-    """GFLOP/s (float32) of multiply-adds: a thread's, measured for this long, times the threads in use."""
+    """GFLOP/s (float32) of multiply-adds: the peak of one thread, measured for `seconds`, times the threads in use."""
     return cpu.fma_peak(seconds) * hr.get_num_threads()
 
 
 def copy_bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
-    """GB/s of copying, read and write counted, the best of a few, with as many threads as headrace uses."""
+    """GB/s of the fastest of a few copies, counting reads and writes, with as many threads as headrace uses."""
     threads = hr.get_num_threads()
     numbers = megabytes * (1 << 20) // 8
     source = np.array_split(np.ones(numbers, np.float32), threads)
@@ -55,10 +55,10 @@ def copy_bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
 
 
 def needed_flops(flow: hr.Flow, *, training: bool = False) -> int:
-    """Operations of one row: a multiplication and an addition by each weight.
+    """The number of operations for one row: a multiplication and an addition for each weight.
 
-    A training step has three of each: for the value, for the gradient of the units below, except in the first layer of
-    the transform that reads the data, and for the weight's gradient.
+    A training step has three of both: for the value, for the gradient of the units below, except in the first layer of
+    the transform next to the data, and for the weight's gradient.
     """
     masks = [t.to_dense()[2] for t in flow.transforms if hasattr(t, "to_dense")]
     layers = [[int(np.count_nonzero(mask)) for mask in of_transform] for of_transform in masks]
@@ -102,7 +102,7 @@ def _of_map(rows: int, columns: int) -> Workload:
 
 
 def workloads() -> Iterator[Workload]:
-    """The workloads, made one after the other."""
+    """The workloads, each made when it is needed."""
     verbs = ("log_prob", "sample")
     for name, made, calls in (
         (
@@ -123,7 +123,7 @@ def workloads() -> Iterator[Workload]:
 
 
 def _seconds(call: Callable[[], object], budget: float) -> float:
-    """The median duration of calls within a time, after one that is not counted."""
+    """The median duration of calls within `budget` seconds, after one call that is not counted."""
     call()
     times = [time.perf_counter()]
     while len(times) <= LEAST_CALLS or times[-1] < times[0] + budget:
@@ -133,7 +133,7 @@ def _seconds(call: Callable[[], object], budget: float) -> float:
 
 
 def bench(arguments: Namespace) -> int:
-    """Time a dozen workloads, and the share of this machine's arithmetic or memory bandwidth that they reach."""
+    """Time a dozen workloads, and print the share of this machine's arithmetic or bandwidth that each reaches."""
     budget, megabytes = (0.05, 64) if arguments.quick else (1.0, 256)
     made: list[dict[str, Any]] = []
     interrupted = False

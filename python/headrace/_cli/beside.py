@@ -1,4 +1,4 @@
-"""Tables beside signals: a row of context of each, and frames of covariates over time."""
+"""Tables beside signals: a row of context for each signal, and covariates over time."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from headrace.rows import _files as tables
 from headrace.rows._columns import find
 from headrace.rows._source import Source
 
-FILE = "file"  # the column of contexts with the names of signals
+FILE = "file"  # the column of a context table with the names of signals
 
 Names = tuple[str, ...] | None
-"""Of columns; None where a table has none."""
+"""Names of columns; None if a table has no names."""
 
 
 @dataclass(frozen=True)
 class Beside:
-    """Contexts and covariates of signals, None for none, and the names of their columns."""
+    """Contexts and covariates of signals, or None, and the names of their columns."""
 
     context: NDArray[Any] | None = None
     covariates: list[NDArray[Any]] | None = None
@@ -32,7 +32,7 @@ class Beside:
 
     @classmethod
     def of(cls, arguments: Namespace, files: Sequence[str], of: Names = None, over: Names = None) -> Beside:
-        """The tables that the options name, or a context of numbers. `of`, `over`: their column names in the fit."""
+        """The tables that the options name, or a typed context. `of`, `over`: the column names of both in the fit."""
         rows, names, context, covariates = None, None, arguments.context, arguments.covariates
         if isinstance(context, str):
             rows, names = _contexts(context, files, of)
@@ -63,18 +63,18 @@ class Beside:
         return beside
 
     def columns(self, option: str) -> int:
-        """The number of columns of the context, or of the covariates."""
+        """The number of columns of the option's table, "context" or "covariates"; 0 without one."""
         array = self.arguments(0)[option]
         return 0 if array is None else int(array.shape[-1])
 
     def arguments(self, i: int | None = None) -> dict[str, Any]:
-        """Arguments of a call with all signals, or with one."""
+        """The arguments of a call with all signals, or with the signal of index `i`."""
         data = {"context": self.context, "covariates": self.covariates}
         return data if i is None else {name: None if rows is None else rows[i] for name, rows in data.items()}
 
 
 def _contexts(path: str, files: Sequence[str], names: Names) -> tuple[NDArray[Any], Names]:
-    """The rows of signals in a table that names them."""
+    """The rows of a context table for these signals, by its column of names, and the names of its columns."""
     source = tables.open_table(path, dashes="--")
     place = find(source, "--context", FILE)
     index: dict[str, list[int]] = {}
@@ -92,7 +92,7 @@ def _contexts(path: str, files: Sequence[str], names: Names) -> tuple[NDArray[An
 
 
 def _frames(place: str, files: Sequence[str]) -> list[str]:
-    """The table of each signal: of its name in a folder, or the only table of a single signal."""
+    """The path of each signal's table: in a folder the table of the signal's name; one table for a single signal."""
     if not os.path.isdir(place):
         if len(files) != 1:
             raise ValueError(f"--covariates: expected a folder, because there are {len(files):,} signals, got {place}")
@@ -107,14 +107,14 @@ def _frames(place: str, files: Sequence[str]) -> list[str]:
 
 
 def _values(source: Source, names: Names, left_out: int | None = None) -> tuple[NDArray[Any], Names]:
-    """The values of the named columns, or else of all but one, and the names."""
+    """The values of columns with these names, or else of all columns but `left_out`, and the columns' names."""
     columns = [i for i in range(source.n_columns) if i != left_out]
     if names is not None:
         columns = [find(source, "--context" if left_out is not None else "--covariates", name) for name in names]
     try:
         values = source.read(columns)
     except ValueError as error:
-        raise ValueError(str(error).partition(";")[0]) from None  # without the advice to choose columns
+        raise ValueError(str(error).partition(";")[0]) from None  # without advice to choose columns
     if not (values.size and np.isfinite(values).all()):
         got = "a NaN or an infinity" if values.size else "none"
         raise ValueError(f"{source.path}: expected finite numbers, got {got}")

@@ -1,9 +1,9 @@
 """The command line: ``headrace info | fit | report | score | diagnose | sample | export | bench | demo | run``.
 
 Results go to the standard output, progress, notes and errors to the standard error. With ``--json`` the standard output
-is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, reported in one line; 2 for a
+is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, with a line about it; 2 for a
 wrong command line, or none, which prints the help; 130 after Ctrl-C, which keeps the best weights and the scores so
-far; 141 where the reader of the output went away.
+far; 141 if the reader of the output has closed it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _run(words: Sequence[str]) -> int:
     parser = options.parser()
     if not words:
         parser.print_help()
-        return USAGE  # git's status is not 0 either: a script whose command is empty has not done its task
+        return USAGE  # not 0, because a script whose command is empty has not done its task
     arguments, extra = parser.parse_known_args(words)
     if extra:
         arguments.refuse(extra)

@@ -37,7 +37,7 @@ def _open(arguments: Namespace, path: str | None = None) -> Source:
 def _columns(
     source: Source, arguments: Namespace, *, weights: str | None = None, known: Columns | None = None
 ) -> list[list[int]]:
-    """The columns of features, context and weights; by default those with the names that they had in the fit, or, where
+    """The columns of features, context and weights; by default those with the names of the fit's columns, or, where
     a table has no names or one twice, all as features.
     """
     names = None if known is None or known.used_names is None else [*known.used_names, *(known.context_names or ())]
@@ -77,7 +77,7 @@ def _columns(
 
 
 def _whole(arguments: Namespace, stream: ColumnStream) -> RowBlock | None:
-    """All rows of a table, read with a bar; None where they do not fit in the buffer."""
+    """All rows of a table, read with a bar; None if they exceed the buffer."""
     with rows_bar(stream.rows, "read", not arguments.quiet) as stream.shown:
         whole = stream.whole()
     stream.shown = None
@@ -90,7 +90,7 @@ def _load(path: str) -> TableDensity:
 
 
 def _of_rows(path: str, flow: Any, notes: dict[str, str]) -> TableDensity:
-    """The density of rows, if the flow has one."""
+    """The density of rows in a file's contents; raises TypeError for other contents."""
     if isinstance(flow, hr.SequenceFlow):
         got = f"a {type(flow).__name__} of signals; score, diagnose and sample take it, with .wav files"
         raise TypeError(f"{path}: expected a flow of the rows of a table, got {got}")
@@ -109,7 +109,7 @@ def _load_any(path: str) -> tuple[Any, dict[str, str]]:
 
 
 def _check_output(arguments: Namespace, *inputs: str) -> None:
-    """Report errors that would prevent the output, before the work."""
+    """Raise errors that would prevent the output, before any work is done."""
     if arguments.output is None or arguments.output == STANDARD:
         return
     refuse_inputs("--output", arguments.output, [path for path in inputs if path != STANDARD])
@@ -140,7 +140,7 @@ def _columns_for(
 def _rows_for(
     density: TableDensity, arguments: Namespace, data: str | None = None
 ) -> tuple[tuple[Any, ...], list[str] | None]:
-    """Rows of a table, x, context and weights; and their features' names."""
+    """Rows of a table (x, context and weights), and the names of their features."""
     source, columns = _columns_for(density, arguments, data=data, weights=arguments.weights)
     whole = _whole(arguments, ColumnStream(source, columns, sys.maxsize, source.path))
     assert whole is not None

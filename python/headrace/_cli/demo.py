@@ -42,9 +42,9 @@ class Result:
 
     name: str
     log_likelihood: float
-    """Mean, in nats a star, in units of the standard deviations of the stars to fit."""
+    """The mean log-likelihood in nats a star, in units of the standard deviations of the stars to fit."""
     standard_error: float
-    """Of the mean, from the spread of the stars held out."""
+    """The standard error of the mean, from the spread over the held-out stars."""
     seconds: float
     """Seconds to fit and to score."""
 
@@ -62,10 +62,10 @@ def load_stars() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 def compare(
     stars: NDArray[Any], held_out: NDArray[Any], *, epochs: int = EPOCHS, seed: int = 0, progress: bool = True
 ) -> tuple[list[Result], dict[str, Flow], float]:
-    """Fit all four densities to stars, and score the ones held out.
+    """Fit all four densities to stars, and score the held-out stars.
 
     Returns:
-        The results, the two flows by name, and the kernels' bandwidth, in units of the data's own spread, which was
+        The results, the two flows by name, and the kernels' bandwidth, in units of the data's spread, which was
         chosen only on stars to fit.
     """
     unit = float(np.log(stars.std(axis=0, dtype=np.float64)).sum())
@@ -90,7 +90,7 @@ def compare(
 
 
 def draw(path: str, stars: NDArray[Any], flows: dict[str, Flow], results: list[Result], seed: int = 0) -> None:
-    """A picture of the stars, of as many drawn from each flow, and of the density of the last flow."""
+    """Draw a picture of the stars, of as many samples of each flow, and of the density of the last flow."""
     require()
     from matplotlib import rc_context
 
@@ -115,7 +115,7 @@ def draw(path: str, stars: NDArray[Any], flows: dict[str, Flow], results: list[R
 
 
 def _scatter(axis: Axes, points: NDArray[Any], title: str) -> None:
-    """The colours of stars, approximately."""
+    """Draw stars as points with approximately their colours."""
     from matplotlib.colors import LinearSegmentedColormap
 
     hues = ["#7f9dff", "#a9bfff", "#dfe5ff", "#fff4e0", "#ffd9a0", "#ffb066", "#ff8040", "#e0502a"]
@@ -139,7 +139,7 @@ def _density(figure: Any, axis: Axes, name: str, flow: Flow) -> None:
 
 
 def demo(arguments: Namespace) -> int:
-    """Fit the Hertzsprung-Russell diagram, and draw it."""
+    """Fit the Hertzsprung-Russell diagram, and draw a picture."""
     picture = arguments.output or PICTURE
     check_writable("--output", picture)
     drawable = can_draw()

@@ -66,7 +66,7 @@ def _is_page(output: str | None) -> bool:
 
 
 def _check(arguments: Namespace, *inputs: str) -> None:
-    """Report errors that would prevent the output, before the work."""
+    """Raise errors that would prevent the output, before any work is done."""
     if arguments.output is not None:
         _check_output(arguments, arguments.flow, *inputs)
         if not _is_page(arguments.output) and not can_draw():
@@ -79,13 +79,13 @@ def _tell(arguments: Namespace, diagnosis: Any, entries: dict[str, Any], blocks:
 
 
 def _signals(arguments: Namespace, files: Sequence[str]) -> int:
-    """Print the evidence against a density of signals, and draw it."""
+    """Print the evidence against a density of signals, and draw a picture."""
     if _is_page(arguments.output):
         usage(arguments, f"argument --output: expected a picture, as signals have no page, got {arguments.output}")
     _check(arguments, *files)
     flow, notes = _load_any(arguments.flow)
     signal = signal_of(arguments.flow, flow, notes)
-    # Integers have cells, and latent values are those of points: noise makes points of them, as in the fit.
+    # Latent values belong to points, and integers have cells: noise makes points of integers, as in the fit.
     rng = np.random.default_rng(arguments.seed)
     values = [load(arguments, file, signal, flow).values for file in files]
     points = [signal_values + STEP * (rng.random(signal_values.shape) - 0.5) for signal_values in values]

@@ -47,10 +47,10 @@ from headrace.rows._source import TEXT, Source
 from headrace.rows._stream import Block
 from headrace.rows._waves import SUFFIX
 
-SECONDS = 60.0  # of --auto
-JUDGES = 1 << 16  # rows of a long table for a Gaussian, and for --auto
+SECONDS = 60.0  # default time of --auto
+JUDGES = 1 << 16  # most rows of a long table for a Gaussian, and for --auto
 VALIDATION = 0.1  # share of the rows that is held out
-APART = 0x61706172  # for the seed of rows that are set apart
+APART = 0x61706172  # key beside the seed that chooses rows to set apart
 
 
 def fit(arguments: Namespace) -> int:
@@ -72,19 +72,19 @@ class _Fitted:
     flow: Density
     notes: dict[str, str]
     report: Callable[[], int]
-    """Print the outcome, and return the exit code."""
+    """A function that prints the outcome, and returns the exit code."""
     members: Density | None = None
-    """The mixture that the flow has learnt, which --keep has saved too."""
+    """The mixture that the flow has learnt, which --keep saves."""
     apart: Apart | None = None
 
 
 @dataclass(frozen=True)
 class Apart:
-    """Rows that the fit does not use, not even to choose by, in their original form, and the remaining rows."""
+    """Rows, in their original form, that the fit does not use, not even for its choices, and the remaining rows."""
 
     held: Block
     rest: Block | None
-    """None if the table is long."""
+    """The remaining rows; None if the table exceeds the buffer."""
     columns: tuple[list[Any], ...]
     """Names, or indices, of features, context and weights."""
     labels: dict[int, tuple[str, ...]]
@@ -101,14 +101,14 @@ class Apart:
 
 
 def _digits(column: NDArray[Any]) -> int:
-    """15 digits where these restore values, as of a text; else all digits."""
+    """The digits to write: 15 where these restore the values, as of values from a text; else all."""
     short = column.dtype == np.float64 and all(float(f"{value:.15g}") == value for value in column.tolist())
     return 15 if short else SINGLE if column.dtype == np.float32 else DOUBLE
 
 
 @contextmanager
 def _nothing_saved(output: str) -> Iterator[None]:
-    """Ctrl-C inside the block reports that the output is unchanged."""
+    """Make Ctrl-C inside the block report that the output is unchanged."""
     try:
         yield
     except KeyboardInterrupt:
@@ -163,7 +163,7 @@ def _fitted(arguments: Namespace) -> _Fitted:
 
 
 def _check_files(arguments: Namespace, options: dict[str, Any], inputs: Sequence[str]) -> None:
-    """Report errors that would prevent the output or the checkpoint, before the work."""
+    """Raise errors that would prevent the output or the checkpoint, before any work is done."""
     _check_output(arguments, *inputs)
     kept = {"--checkpoint": options.get("checkpoint"), "--keep": arguments.keep, "--held-out": arguments.held_out}
     for option, path in kept.items():
@@ -184,7 +184,7 @@ def _save(output: str, flow: Any, notes: dict[str, str]) -> None:
 
 
 def _options(arguments: Namespace, kind: Kind) -> dict[str, Any]:
-    """Given options of the flow and of the fit; an option that this flow does not take is refused."""
+    """The values of the given options of flow and fit; ends with an error for an option that the flow does not take."""
     named = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
     try:
         options = kind.read(arguments.flow, named, arguments.set)
@@ -197,7 +197,7 @@ def _options(arguments: Namespace, kind: Kind) -> dict[str, Any]:
 
 
 def _report(arguments: Namespace, flow: Density, ready: _Given, outcome: dict[str, Any]) -> int:
-    """Report the outcome."""
+    """Print the outcome of a fit beside a Gaussian, and return the exit code."""
     judged = ready.some if ready.held_out is None else ready.held_out
     reached = _mean(judged, flow.log_prob(judged.x, judged.context))
     gaussian = _gaussian(flow, ready.some, judged)
@@ -211,7 +211,7 @@ def _report(arguments: Namespace, flow: Density, ready: _Given, outcome: dict[st
 
 
 def ended(arguments: Namespace, report: dict[str, Any], blocks: Sequence[Paragraph]) -> int:
-    """Print the outcome of a fit, or of the search of --auto; the exit status."""
+    """Print the outcome of a fit, or of the search of --auto, and return the exit code."""
     say(arguments, report, blocks)
     if report.get("stopped") == "interrupted":
         screen.tell("headrace: interrupted: the best weights so far were saved")
@@ -227,10 +227,10 @@ class _Given:
     """The data of a fit."""
 
     train: Any
-    """Rows to fit; of a long table a stream."""
+    """Rows to fit; a stream if the table exceeds the buffer."""
     held_out: Block | None
     some: Block
-    """Rows to fit that are in memory, all or a sample."""
+    """Rows to fit that are in memory: all of them, or a sample."""
     rows: int
     """The number of rows to fit."""
     table: Table
@@ -247,12 +247,12 @@ class _Given:
 def _given(
     arguments: Namespace, kind: Kind, source: Source, columns: list[list[int]], options: dict[str, Any]
 ) -> _Given:
-    """Rows to fit and rows held out, checked; unused columns leave `columns`, bounds and periods join `options`."""
+    """Checked rows to fit and to hold out; removes unused columns from `columns`, adds column ends to `options`."""
     how = _treatment(arguments, source, columns)
     stream = ColumnStream(source, columns, arguments.buffer, source.path)
     source.missing = True
     whole = _whole(arguments, stream)
-    if whole is None and source.labels:  # rows of a stream have no classes
+    if whole is None and source.labels:  # because rows of a stream have no classes
         columns[0] = [i for i in columns[0] if i not in source.labels] or columns[0]
         source.labels, how = {}, _treatment(arguments, source, columns)
         stream = ColumnStream(source, columns, arguments.buffer, source.path)
@@ -282,7 +282,7 @@ def _given(
 
 
 def _set_apart(ready: Prepared, source: Source, columns: list[list[int]], seed: int) -> tuple[Prepared, Apart]:
-    """The rows without a tenth, and that tenth in its original form; both without the columns that are left out."""
+    """The rows without a random tenth, and this tenth in its original form, both without columns that are left out."""
     if len(ready.rows) < 2 if isinstance(ready.rows, Block) else ready.rows.count() < 2:
         raise ValueError(f"--held-out: expected at least two rows, got one in {source.path}")
     called = tuple([i if source.names is None else source.names[i] for i in part] for part in columns)
@@ -300,7 +300,7 @@ def _set_apart(ready: Prepared, source: Source, columns: list[list[int]], seed: 
 
 
 def _treatment(arguments: Namespace, source: Source, columns: list[list[int]]) -> Treatment:
-    """How the columns are treated, by the options of a table."""
+    """The treatment of the columns that the options for tables give."""
     features, discrete = columns[0], arguments.discrete
     ends, periods = bounds.read(source, features, arguments.bounds, arguments.periodic)
     chosen = {column for part in columns for column in part}
@@ -329,7 +329,7 @@ def _treatment(arguments: Namespace, source: Source, columns: list[list[int]]) -
 
 
 def _takes_classes(arguments: Namespace, kind: Kind) -> bool:
-    """Whether columns may have a probability for each value."""
+    """Whether columns may have a probability for each value; ends with an error if options ask for it in vain."""
     fits = {"--keep": arguments.auto or arguments.keep is None, f"--flow {arguments.flow}": not kind.model}
     asked = {"categories": arguments.categories not in (None, "none"), "missing": arguments.missing == "model"}
     option = next((option for option, does in fits.items() if not does), None)
@@ -341,7 +341,7 @@ def _takes_classes(arguments: Namespace, kind: Kind) -> bool:
 
 
 def _check_others(source: Source, columns: list[list[int]], rows: Block) -> None:
-    """Refuse context and weights that a fit does not take, by their columns in the table."""
+    """Raise ValueError for context and weights that a fit does not take, with their columns in the table."""
     if rows.context is not None:
         check_finite(source.path, rows.context, tuple(map(source.label, columns[1])), ON_THE_COMMAND_LINE)
     if rows.weights is not None:
@@ -354,7 +354,7 @@ def _taking_part(block: Block) -> Block:
 
 
 def _split(block: Block, share: float, seed: int) -> tuple[Block, Block | None]:
-    """Rows to fit and rows held out, chosen here so that the Gaussian has the same."""
+    """Rows to fit and rows held out, which are chosen before the fit, so that the Gaussian has the same rows."""
     order = np.random.default_rng(seed).permutation(len(block))
     held = held_of("--validation", share, len(block))
     return (block.take(np.sort(order[held:])), block.take(np.sort(order[:held]))) if held else (block, None)
@@ -369,7 +369,7 @@ def _mean(rows: Block, log_prob: NDArray[Any]) -> float:
 
 
 def _gaussian(flow: Density, train: Block, judged: Block) -> float:
-    """The mean log-likelihood of a Gaussian; NaN beside a flow with classes, whose probabilities are no densities."""
+    """The mean log-likelihood of a Gaussian; NaN for a flow with classes, because probabilities are no densities."""
     pair = None if train.context is None or judged.context is None else (train.context, judged.context)
     with suppress(np.linalg.LinAlgError):  # the training rows lie in a plane, so that there is no Gaussian
         if not isinstance(flow, hr.MixedDensity):
@@ -377,11 +377,11 @@ def _gaussian(flow: Density, train: Block, judged: Block) -> float:
     return math.nan
 
 
-@silent(FREQUENT)  # the table's warning names options, too
+@silent(FREQUENT)  # because the table's warning names options, too
 def _train(
     kind: Kind, arguments: Namespace, options: dict[str, Any], ready: _Given, names: Names
 ) -> tuple[Density, dict[str, Any], hr.Ensemble | None]:
-    """A flow fitted by `Flow.fit`, or several of them, its entries in the report, and the flows it learnt from."""
+    """A flow, or an ensemble, fitted by `Flow.fit`, its entries in the report, and the flows from which it learnt."""
     of_fit = {name: options[name] for name in FIT if name in options} | {"progress": not arguments.quiet}
     of_fit |= {} if arguments.keep is None else {"keep": True}
     begin, columns = time.perf_counter(), [ready.table.columns[i] for i in ready.table.kept]
@@ -428,7 +428,7 @@ def _refuse_failed(histories: Sequence[hr.training.History]) -> None:
 
 
 def _searched(arguments: Namespace, options: dict[str, Any], ready: _Given, columns: Columns) -> _Fitted:
-    """The best of many flows that are tried within a time."""
+    """The best of many flows that --auto tries within a time."""
     from headrace.choosing import run
     from headrace.choosing.result import SIMPLE
     from headrace.choosing.sample import Sample
@@ -450,7 +450,7 @@ def _searched(arguments: Namespace, options: dict[str, Any], ready: _Given, colu
     )
     tried = (entry for entry in choice.table if entry.name not in SIMPLE)
     if choice.interrupted and all(math.isnan(entry.log_likelihood) for entry in tried):
-        raise KeyboardInterrupt  # a Gaussian takes no search, and must not replace a searched flow's file
+        raise KeyboardInterrupt  # a Gaussian needs no search, and must not replace a file of a flow
     report = {"file": arguments.output, "features": choice.flow.features, "context": choice.flow.context}
     report |= {**choice.summary(), "rows": ready.rows, "rows_looked_at": looked_at}
     blocks = choice.blocks("headrace diagnose FLOW DATA looks at it with rows that it has not seen")
@@ -461,7 +461,7 @@ def _searched(arguments: Namespace, options: dict[str, Any], ready: _Given, colu
 def _ascend(
     kind: Kind, arguments: Namespace, options: dict[str, Any], ready: _Given, names: Names
 ) -> tuple[hr.Flow, dict[str, Any], None]:
-    """A flow fitted by `DualAscentFlow.fit`, and its entries in the report; the other fit's result has one more."""
+    """A flow fitted by `DualAscentFlow.fit`, its entries in the report, and None, because it has no members."""
     model: Any = kind.model and kind.model(seed=arguments.seed, dtype=arguments.dtype, **options)
     flow = model.fit(**ready.to_fit(), progress=not arguments.quiet)
     flow._interior.name(names)
@@ -481,7 +481,7 @@ def _outcome(history: hr.training.History) -> dict[str, Any]:
 
 
 def _work(outcome: dict[str, Any]) -> str:
-    """A description of the fit."""
+    """A description of the fit's work: epochs, time and best weights."""
     time_taken, best = duration(outcome["seconds"]), outcome["best_epoch"]
     if "steps" in outcome:
         steps = f"{counted(outcome['steps'], 'step')}, the best was {outcome['best_step']}"

@@ -1,6 +1,6 @@
 """The flows of ``headrace fit``, and their arguments as options, from the tables of arguments.
 
-An argument with a help in its table is taken by ``--set name=value``, and those of `OPTIONS` have an option as well.
+``--set name=value`` takes any argument with a help in its table, and arguments of `OPTIONS` have an option as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from headrace._core.settings import MapShape
 
 _OF_FITS = ("epochs", "batch_size", "learning_rate", "time_budget", "effort", "checkpoint")
 OPTIONS = (*_OF_FITS, "transforms", "hidden", "base")
-"""Arguments of fits and of flows that have an option of their own."""
+"""Arguments of fits and of flows that have a separate option."""
 READERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "None": ("none", "none", lambda text: {"none": None}[text.lower()]),
     "bool": ("TRUE", "true or false", lambda text: {"true": True, "false": False}[text.lower()]),
@@ -28,7 +28,7 @@ READERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "os.PathLike[str]": ("FILE", "a file", str),
     "str": ("NAME", "a name", str),
 }
-"""The placeholder of each type's values, their description, and how they are read from text; "str" takes any."""
+"""The placeholder of each type's values, their description, and the reader of a text; "str" takes any text."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,20 @@ class Argument:
 
     name: str
     entry: Any
-    """The entry of the argument's table."""
+    """The entry of the argument in its table."""
     type: str
     default: Any
     meaning: str
 
     @property
     def help(self) -> str:
-        """The option's help: that of the table, or the first sentence of its meaning."""
+        """The argument's help: that of the table, or the first sentence of its meaning."""
         text = self.entry.metadata["option"]
         return brief(self.meaning) if text is True else str(text)
 
     @property
     def types(self) -> list[str]:
-        """The parts of its type that a text can have."""
+        """The parts of the argument's type that can be read from a text."""
         parts = self.type.split(" | ")
         return [part for part in READERS if part in parts]
 
@@ -63,10 +63,10 @@ class Argument:
         """The value of a text, by its type, checked as in Python; other values unchanged.
 
         Raises:
-            TypeError, ValueError: as in Python, where the message begins with the name.
+            TypeError, ValueError: as in Python, with a message that begins with the name.
         """
         value = self._value(text) if isinstance(text, str) else text
-        is_checked = "of_plan" in self.entry.metadata  # the checks of settings see each other: constructors call them
+        is_checked = "of_plan" in self.entry.metadata  # constructors check settings together
         return checked(self.name, self.entry, self.type, value) if is_checked else value
 
     def _value(self, text: str) -> Any:
@@ -78,7 +78,7 @@ class Argument:
 
 
 def _arguments(function: Callable[..., Any], without: frozenset[str] = frozenset()) -> dict[str, Argument]:
-    """The arguments of a function that have a help in its tables."""
+    """The arguments of a function that have a help in their table."""
     table, taken, texts = table_of(function), inspect.signature(function).parameters, meanings(function.__doc__)
     return {
         name: Argument(name, table[name], type_text(argument.annotation), argument.default, texts.get(name, ""))
@@ -100,7 +100,7 @@ class Kind:
     """The class that makes and fits a model; None: the flow's class makes it, and `Flow.fit` fits it."""
     takes_context: bool = True
     without: frozenset[str] = frozenset()
-    """Arguments that it does not take here."""
+    """Arguments of the flow that the command line does not take."""
 
     @property
     def settings(self) -> dict[str, Argument]:

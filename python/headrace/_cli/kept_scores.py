@@ -1,7 +1,7 @@
-"""Score files in progress: their statistics, and the scores that Ctrl-C leaves, from which the same command resumes.
+"""Score files in progress: statistics of scores, and the scores that Ctrl-C leaves, from which the command resumes.
 
 Scores of one table are kept beside their file, with a record of their inputs. Scores of many tables have a folder with
-a file for each, which gets its name when it is complete, and a record that is written before the first of them.
+a file for each table, which gets its name when it is complete, and a record that is written before the first file.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from headrace.rows._files import open_table
 
 RECORD = "headrace-score.json"
 FORMAT = 1
-EDGE, SAMPLES, SAMPLE = 1 << 16, 64, 1 << 12  # bytes of a table that are compared: both ends, and this many between
+EDGE, SAMPLES, SAMPLE = 1 << 16, 64, 1 << 12  # bytes of a table that are compared: both ends, and SAMPLES in between
 
 
 class Scores:
-    """Number, mean, spread and range of the finite ones; two sets are merged as by Chan, Golub, LeVeque 1983."""
+    """Number, mean, spread and range of finite scores; two sets are merged as by Chan, Golub, LeVeque (1983)."""
 
     def __init__(self) -> None:
         """Statistics of no rows."""
         self.rows = self.finite = 0
-        self.mean = self.squares = 0.0  # squares of deviations from the mean
+        self.mean = self.squares = 0.0  # squares: of deviations from the mean
         self.least, self.most = math.inf, -math.inf
 
     def add(self, log_prob: NDArray[Any]) -> None:
-        """Add rows, shape (rows,)."""
+        """Add the scores of rows, shape (rows,)."""
         finite = log_prob[np.isfinite(log_prob)].astype(np.float64)
         self.rows += log_prob.size
         if not finite.size:
@@ -62,7 +62,7 @@ class Scores:
 
 
 def _read_record(path: str, expected: str, **kinds: type) -> dict[str, Any]:
-    """The record in a file of scores; others are refused. `expected`: of the error, with the given value."""
+    """The record in a file; raises ValueError for other contents. `expected`: the end of the message."""
     try:
         with open(path, encoding="utf-8") as file:
             there = json.load(file)
@@ -79,7 +79,7 @@ def _write_record(path: str, **entries: Any) -> None:
 
 
 def _check_same(inputs: dict[str, Any], there: dict[str, Any], where: str, advice: str) -> None:
-    """Refuse scores of other inputs."""
+    """Raise ValueError if stored scores are of other inputs."""
     for name in {**inputs, **there}:
         if inputs.get(name) != there.get(name):
             raise ValueError(
@@ -92,22 +92,22 @@ def _check_same(inputs: dict[str, Any], there: dict[str, Any], where: str, advic
 
 
 class Watch:
-    """Iterate over parts until Ctrl-C, which drops the part being computed, but not one being written."""
+    """Iterate over parts until Ctrl-C, which drops a part that is being computed, but not one that is being written."""
 
     def __init__(self, patience: int) -> None:
-        """`patience`: how many signals a write survives, which may wait for a reader; the next one ends it."""
+        """`patience`: the number of signals that a write survives, because it may wait for a reader."""
         self.stopped = self._may_raise = False
         self._left = patience
 
     def __enter__(self) -> Watch:
-        """Install a handler, in the main thread, because only this one receives signals."""
+        """Install a handler, in the main thread, because only the main thread receives signals."""
         self._before: Any = None
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Restore the handler."""
+        """Restore the handler of before."""
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
@@ -117,7 +117,7 @@ class Watch:
             raise KeyboardInterrupt
 
     def until(self, parts: Iterator[NDArray[Any]], least: int = 0) -> Iterator[NDArray[Any]]:
-        """The parts done so far; with fewer than `least` Ctrl-C raises as usual."""
+        """The parts until Ctrl-C, which raises KeyboardInterrupt if there are fewer than `least`."""
         done = 0
         while not self.stopped:
             try:
@@ -136,18 +136,18 @@ class Watch:
 
 
 class Kept:
-    """The scores of the first rows of a table, a table of their own, with a record of their inputs."""
+    """The scores of the first rows of a table, in a separate file, with a record of their inputs."""
 
     def __init__(self, output: str, inputs: dict[str, Any]) -> None:
-        """`output`: the path of the complete scores. `inputs`: everything that they depend on."""
+        """`output`: the path of the complete scores. `inputs`: everything that the scores depend on."""
         place = Path(output)
         self.path = str(place.with_name(f"{place.stem}.partial{place.suffix}"))
         self.record = str(place.with_name(f"{place.stem}.partial.json"))
         self.inputs = inputs
-        self.rows = 0  # stored
+        self.rows = 0  # the number of stored scores
 
     def open(self) -> None:
-        """Look for stored scores of an earlier call; those of other inputs are refused, and other files."""
+        """Look for stored scores of an earlier call; raises ValueError for those of other inputs, and other files."""
         if not os.path.exists(self.path):
             return
         advice = f"remove {self.path} and {self.record}, or give another output"
@@ -157,7 +157,7 @@ class Kept:
         self.rows = there["rows"]
 
     def parts(self, columns: int, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-        """The stored scores, in blocks; shape (rows,) with one column."""
+        """The stored scores, in blocks; a block has shape (rows,) if there is one column."""
         rows = 0
         for block in open_table(self.path).blocks(list(range(columns))) if self.rows else ():
             rows += len(block)
@@ -179,7 +179,7 @@ class Kept:
 
 
 def is_folder(path: str | None) -> bool:
-    """Whether scores are to go to a folder; a path with a table's suffix needs a separator at its end."""
+    """Whether the output of scores is a folder, whose name needs a separator at its end if it has a table's suffix."""
     if path is None:
         return False
     return ends_in_separator(path) or (os.path.isdir(path) and Path(path).suffix.lower() not in writing.WRITTEN)
@@ -189,14 +189,14 @@ class Folder:
     """A folder of scores."""
 
     def __init__(self, path: str, files: Sequence[str], form: str | None) -> None:
-        """`files`: of the tables. `form`: of the scores; None for that of the table where it can be written."""
+        """`files`: the tables. `form`: the format of the scores; None for that of each table where it is writable."""
         self.path, self.names = without_separator(path), _names(files, form)
         for file, name in self.names.items():
             if os.path.realpath(file) == os.path.join(os.path.realpath(self.path), name):
                 raise ValueError(f"--output: expected another folder than that of the tables, got {path}")
 
     def open(self, inputs: dict[str, str]) -> None:
-        """Make the folder, or resume in an existing one; one with scores of other inputs is refused."""
+        """Make the folder, or resume in an existing one; raises ValueError if it has scores of other inputs."""
         os.makedirs(self.path, exist_ok=True)
         path, tables = os.path.join(self.path, RECORD), dict[str, str]()
         if os.path.exists(path):
@@ -217,7 +217,7 @@ class Folder:
         _write_record(path, scores=inputs, tables=tables | self.marks)
 
     def left(self) -> list[str]:
-        """Tables without scores yet, in order."""
+        """The tables that have no scores yet, in order."""
         return [file for file in self.names if not os.path.exists(self.place(file))]
 
     def place(self, file: str) -> str:
@@ -225,7 +225,7 @@ class Folder:
         return os.path.join(self.path, self.names[file])
 
     def write(self, file: str, columns: Sequence[str], parts: Iterator[NDArray[Any]]) -> None:
-        """Write the scores of a table, which has to be unchanged at the end."""
+        """Write the scores of a table; raises ValueError if the table has changed at the end."""
 
         def checked() -> Iterator[NDArray[Any]]:
             yield from parts
@@ -243,7 +243,7 @@ class Folder:
 
 
 def _names(files: Sequence[str], form: str | None) -> dict[str, str]:
-    """Paths of the scores by their tables: the paths of the tables below their common folder."""
+    """The path of the scores of each table, after the table's path below the common folder of all tables."""
     paths = [os.path.realpath(file) for file in files]
     if twice := next((path for path in paths if paths.count(path) > 1), None):
         raise ValueError(f"DATA: expected different tables, got {twice} twice")

@@ -46,7 +46,7 @@ OLD: dict[str, dict[str, str | dict[str, str]]] = {
 
 
 class _Include(argparse.Action):
-    """Print the folder of the header, on one line however long it is, and end."""
+    """Print the folder of the header, on one line of any length, and end."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         print(hr.config.include())
@@ -94,7 +94,7 @@ def parser() -> Parser:
     sub.add_argument("script", metavar="SCRIPT", help="a file of Python")
     _add(sub, "arguments", "ARGUMENTS", "of the script; options of run stand before it", nargs=argparse.REMAINDER)
     for sub in subparsers.choices.values():
-        _add_common(sub, lambda default: argparse.SUPPRESS)  # an option before the command stays
+        _add_common(sub, lambda default: argparse.SUPPRESS)  # so that an option before the command keeps its value
     return whole
 
 
@@ -104,7 +104,7 @@ def _add(to: Any, flags: str, form: str | None, help: str, **how: Any) -> None:
 
 
 def _add_common(sub: Parser, default: Callable[[Any], Any]) -> None:
-    """The options of every command, which may stand before it, too."""
+    """Add the options of every command, which may also precede the command."""
     group = sub.add_argument_group("every command")
     _add(group, "--json", None, "print one JSON object", action="store_true", default=default(False))
     _add(group, "--threads", "N", "by default all cores", type=integer(1), default=default(None))
@@ -171,7 +171,7 @@ def _add_report(command: Callable[..., Parser]) -> None:
         "written: the density, stars.safetensors; the rows that judge, stars.held_out.csv; and Python that does the "
         "same, stars.py.",
     )
-    sub.set_defaults(parsed=lambda words: parser().parse_args(words))  # for the arguments of its fit
+    sub.set_defaults(parsed=lambda words: parser().parse_args(words))  # parses the arguments of the report's fit
     _add_data(sub, "a table", "", only=", ".join(report.READ))
     _add(sub, "--weights", "COLUMN", "column with weights of the rows")
     _add(sub, "-o --output", "PAGE", "as report.html", type=file([".html"]), required=True)
@@ -238,7 +238,7 @@ def _add_sample(command: Callable[..., Parser]) -> None:
 
 
 def _add_data(sub: Parser, what: str, folders: str, only: str = "") -> None:
-    """Add the data and their columns; `only`: the files that a command without signals takes."""
+    """Add the arguments for data and columns; `only`: the suffixes that a command without signals takes."""
     help_text = f"{tables.READABLE},{folders} - text from the standard input, or signals of one rate: {WAVE} "
     help_text = f"{what}: {only or help_text + 'of 16-bit PCM, folders'}"
     read = or_folder(file((*tables.READ, WAVE, "-"), reads=True))

@@ -1,4 +1,4 @@
-"""A parser of command lines: errors in one line with the option that may be meant, and help as wide as the terminal."""
+"""A parser of command lines: errors in one line with the option that may be meant, and help of the terminal's width."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace.rows._files import STANDARD, suffix_of
 
 
 class _Help(argparse.Action):
-    """Print the help and end; `const`: whether it has every option."""
+    """Print the help and end; `const`: whether the help has every option."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         screen.show(parser.blocks(self.const), sys.stdout)  # type: ignore[attr-defined]
@@ -29,24 +29,24 @@ class _Help(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of one command, or of all."""
+    """A parser of one command, or of all commands."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(add_help=False, **keywords)
         self.given: list[str] = []
         self.old: Mapping[str, str | Mapping[str, str]] = {}
-        """The successors of old options, one that ends in "=" with the value behind it, and of old values."""
-        self.brief: Sequence[str] = ()  # options that --help shows, where --help-all shows all
-        self.more: Mapping[str, Mapping[str, str]] = {}  # groups of entries of the whole help, beside options
+        """The successors of old options and of old values; a successor that ends in "=" is followed by the value."""
+        self.brief: Sequence[str] = ()  # options that --help shows, if there is --help-all
+        self.more: Mapping[str, Mapping[str, str]] = {}  # further groups of the whole help
         self.add_argument("-h", "--help", action=_Help, nargs=0, const=False, help="show this help and exit")
 
     def shorten(self, brief: Sequence[str], more: Mapping[str, Mapping[str, str]]) -> None:
-        """Let ``--help`` show some options, and ``--help-all`` all of them, and more."""
+        """Let ``--help`` show some options, and ``--help-all`` all options and further groups."""
         self.brief, self.more = (*brief, "help", "help_all"), more
         self.add_argument("--help-all", action=_Help, nargs=0, const=True, help="show all options and exit")
 
     def format_usage(self) -> str:
-        """One line: the required arguments, and a hint at the options; the help below it lists them."""
+        """The usage in one line: the required arguments, and a hint at the options, which the help lists."""
         required = [action for action in self._actions if action.required and action.option_strings]
         named = [f"{action.option_strings[0]} {action.metavar}" for action in required]
         forms = {"?": "[{}]", argparse.REMAINDER: "[{}]", "+": "{}..."}
@@ -54,11 +54,11 @@ class Parser(argparse.ArgumentParser):
         return " ".join(["usage:", self.prog, *placed, *named, "[options]"])
 
     def print_help(self, file: Any = None) -> None:
-        """The help as the terminal can show it."""
+        """Print the whole help in a form that the terminal can show."""
         screen.show(self.blocks(True), sys.stdout if file is None else file)
 
     def blocks(self, everything: bool) -> list[Block]:
-        """The help: the usage, options in groups, and exit codes or advice; in short, one group of main clauses."""
+        """The help: the usage, options in groups, and exit codes or advice; the short help has one group of options."""
         brief = () if everything else self.brief
         groups: dict[tuple[str, str], dict[str, str]] = {}
         for group in self._action_groups:
@@ -79,7 +79,7 @@ class Parser(argparse.ArgumentParser):
         return [*blocks, *(["", self.epilog] if self.epilog else [])]
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """argparse's method, with successors of old names, each with a warning; errors name the given value."""
+        """Parse as argparse does, with successors of old names, each with a warning; errors name the given value."""
         self.given = self._renamed(list(sys.argv[1:] if args is None else args))
         return super().parse_known_args(self.given, namespace)
 
@@ -131,7 +131,7 @@ class Parser(argparse.ArgumentParser):
             yield f"expected an option of {self.prog}, got {option}; {more}"
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Refuse a value that is not among the choices, and name the probably intended one."""
+        """Raise an error for a value that is not among the choices, with the probably intended choice."""
         if action.choices is not None and value not in action.choices:
             names = [str(choice) for choice in action.choices]
             listed = " or ".join(", ".join(names).rsplit(", ", 1))
@@ -169,7 +169,7 @@ def _argument(
 
 
 def integer(least: int, bits: int = 63) -> Reader:
-    """Integers from a least one on."""
+    """A reader of integers of at least `least`, and below 2^bits."""
     return _argument(int, lambda n: least <= n < 2**bits, f"an integer of at least {least} and below 2^{bits}")
 
 
@@ -200,7 +200,7 @@ _WAYS = {
 
 
 def file(suffixes: Sequence[str], reads: bool = False) -> Reader:
-    """A path; "-" only if listed among the suffixes. `reads`: whether it is a table to read, which has ways out."""
+    """A reader of paths; "-" only if it is in `suffixes`. `reads`: whether errors advise how to read other tables."""
     named = [suffix for suffix in suffixes if suffix != STANDARD]
     short = [suffix for suffix in named if not suffix.endswith(".gz")]
     packed = f" ({', '.join(suffix.removesuffix('.gz') for suffix in named if suffix.endswith('.gz'))} also with .gz)"
@@ -217,12 +217,12 @@ def file(suffixes: Sequence[str], reads: bool = False) -> Reader:
 
 
 def _way_out(path: str) -> str:
-    """How a table in a known but unsupported kind of file can be read; empty for unknown kinds."""
+    """Advice how to read a table in a known but unsupported kind of file; empty for unknown kinds."""
     suffix = Path(path).suffix.lower()
     way = next((way for suffixes, way in _WAYS.items() if suffix in suffixes), "")
     return way.format(path=path, unpack=_UNPACKED.get(suffix))
 
 
 def or_folder(read: Reader, is_one: Callable[[str], bool] = os.path.isdir) -> Reader:
-    """An argument of `read`, or a folder."""
+    """A reader of an argument of `read`, or of a folder's path."""
     return lambda text: text if is_one(text) else read(text)

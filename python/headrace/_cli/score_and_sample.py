@@ -25,11 +25,11 @@ from headrace.rows._files import STANDARD
 from headrace.rows._source import Source
 from headrace.rows._waves import SUFFIX
 
-VERBS = ("log_prob", "to_latent", "to_data")  # of `Flow.to_onnx`
+VERBS = ("log_prob", "to_latent", "to_data")  # values of `verb` in `Flow.to_onnx`
 
 
 def score(arguments: Namespace) -> int:
-    """Write the log density of each row, to one place or to a folder with a file for each table."""
+    """Write the log density of each row, to one output, or to a folder with a file for each table."""
     waves, to_folder = signals.found(arguments), is_folder(arguments.output)
     files = tables.files_of(arguments.data, name="DATA") if waves is None else waves
     if arguments.flow == STANDARD and STANDARD in files:
@@ -101,7 +101,7 @@ def _score_to_file(arguments: Namespace, made: _Made, files: Sequence[str]) -> i
 
 
 def _inputs(arguments: Namespace, density: TableDensity) -> dict[str, Any]:
-    """The inputs of scores, beside the tables."""
+    """The inputs on which scores depend, other than the tables."""
     table = {name: note for name, note in density.columns.notes().items() if name == "table"}
     inputs = {"flow": digest(hr.to_bytes(density.flow, table))}
     inputs |= {"--columns": str(arguments.columns), "--context": str(arguments.context)}
@@ -112,7 +112,7 @@ def _inputs(arguments: Namespace, density: TableDensity) -> dict[str, Any]:
 
 
 def _score_to_folder(arguments: Namespace, files: Sequence[str]) -> int:
-    """A file of scores for each table; existing ones of the same flow are kept."""
+    """Write a file of scores for each table; existing files of scores of the same flow are kept."""
     if STANDARD in files:
         usage(arguments, "argument --output: give a file, as a table from the standard input has no name")
     folder = Folder(arguments.output, files, arguments.format)
@@ -139,7 +139,7 @@ def _score_to_folder(arguments: Namespace, files: Sequence[str]) -> int:
 
 
 def _columns_of(density: TableDensity) -> list[str]:
-    """Names of the columns of scores; those of an ensemble have the spread of its members as a second one."""
+    """Names of the columns of scores; scores of an ensemble have the spread of its members as a second column."""
     return ["log_prob", *["spread"] * density.has_members]
 
 
@@ -168,13 +168,13 @@ class _Made:
             yield scores[first:]
 
     def counted(self, parts: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """The parts, added to the statistics."""
+        """The parts unchanged, after adding each to the statistics."""
         for part in parts:
             self.scores.add(part if part.ndim == 1 else part[:, 0])
             yield part
 
     def watched(self, parts: Iterable[NDArray[Any]], done: int, progress: bool) -> Iterator[NDArray[Any]]:
-        """The parts, with a bar of the finished rows, cleared at the end, because the statistics are printed then."""
+        """The parts unchanged, with a bar of the finished rows, which is cleared because statistics follow."""
         sizes = self.source.pieces()
         total = None if any(size is None for size in sizes) else sum(size for size in sizes if size is not None)
         with _progress.bar(total, "score", "row", progress, unit_scale=True, leave=False, initial=done) as shown:

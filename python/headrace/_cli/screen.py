@@ -1,4 +1,4 @@
-"""Output: tables, help and messages, never wider than the terminal, or than the environment's COLUMNS."""
+"""Output: tables, help and messages, never wider than the terminal or the environment variable COLUMNS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace._base.layout import Block, lines_of, wrapped
 from headrace._base.output import printable
 from headrace.rows._files import STANDARD
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes: the third of a wrong command line
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes: USAGE is for a wrong command line
 
 
 def show(blocks: Iterable[Block], file: IO[str]) -> None:
@@ -25,7 +25,7 @@ def show(blocks: Iterable[Block], file: IO[str]) -> None:
 
 
 def tell(text: str) -> None:
-    """A message on the standard error: one line, which a terminal breaks between words."""
+    """Print a message on the standard error: one line, which is broken between words on a terminal."""
     from tqdm import tqdm
 
     lines = wrapped(text, rest="  ") if sys.stderr.isatty() else [text]
@@ -33,13 +33,13 @@ def tell(text: str) -> None:
 
 
 def note(arguments: Namespace, text: str) -> None:
-    """A note on the standard error, unless --quiet is given."""
+    """Print a note on the standard error, unless --quiet is given."""
     if not arguments.quiet:
         tell(text)
 
 
 def say(arguments: Namespace, report: dict[str, Any], blocks: Iterable[Block], apart: bool = False) -> None:
-    """Print the result, as one JSON object or as text; if the standard output has a flow, to the standard error.
+    """Print the result, as one JSON object or as text; on the standard error if the standard output has a flow.
 
     `apart`: whether the standard output has values without --output or --json, so that the text is a note.
     """
@@ -63,20 +63,20 @@ def _finite_or_null(value: Any) -> Any:
 
 
 def duration(seconds: float) -> str:
-    """Three significant digits in a fitting unit."""
+    """A duration with three significant digits, in a fitting unit."""
     if seconds < 1e-3:
         return f"{1e6 * seconds:.3g} µs"
     return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def usage(arguments: Namespace, message: str) -> NoReturn:
-    """End because of a wrong command line."""
+    """End the command with an error about its command line."""
     arguments.usage(message)
     raise AssertionError
 
 
 def refuse_options(arguments: Namespace, names: Iterable[str], why: str) -> None:
-    """Refuse a command line with one of the given options."""
+    """End the command with an error if its command line has one of these options."""
     for name in names:
         value = getattr(arguments, name, None)
         if not (value is None or value is False or value == []):

@@ -1,4 +1,4 @@
-"""Signals on the command line: WAV files, the note in a flow's file, ``fit``, ``score`` and ``sample``."""
+"""Signals on the command line: WAV files, the note of signals in a flow's file, ``fit``, ``score`` and ``sample``."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ OF_TABLES = (
     *("columns", "array", "delimiter", "header", "weights", "training", "buffer", "bounds", "periodic"),
     *("discrete", "spread", "missing", "ensemble", "keep", "held_out", "rows", "first_row", "auto"),
 )
-"""Options about tables."""
+"""Options that only tables have."""
 
 
 def found(arguments: Namespace) -> list[str] | None:
-    """The WAV files of paths, folders and patterns; None for tables. Options of the other kind of data are refused."""
+    """The WAV files of paths, folders and patterns; None for tables. Options for other data end the command."""
     signals = [path for path in arguments.data if _is_signal(path)]
     if not signals:
         why = "tables do not take it, because it is of signals; leave it out"
@@ -58,7 +58,7 @@ def _is_signal(path: str) -> bool:
 
 
 def refuse_options_of_tables(arguments: Namespace) -> None:
-    """Refuse options about rows and columns."""
+    """End the command with an error if it has options about rows and columns."""
     refuse_options(arguments, OF_TABLES, "signals do not take it, because it is of tables; leave it out")
 
 
@@ -70,23 +70,23 @@ class Signal:
     """The signals of a flow: a note in its file (docs/files.md)."""
 
     rate: int
-    """Steps a second."""
+    """Steps in a second."""
     bits: int = BITS
-    """Of an integer."""
+    """Bits of an integer."""
     step: int = STEP
     """The gap between two neighbouring values, in units of the flow."""
     context: Names = None
-    """Names of the columns of its context, if they have some."""
+    """Names of the context's columns, if these have names."""
     covariates: Names = None
 
     def notes(self) -> dict[str, str]:
-        """The note by its name."""
+        """The note as an entry of a file's notes."""
         entries = {name: value for name, value in asdict(self).items() if value is not None}
         return {"signal": json.dumps(entries, separators=(",", ":"))}
 
     @classmethod
     def of_notes(cls, notes: dict[str, str]) -> Signal | None:
-        """The signal of a file's notes; None if the notes have none in this form."""
+        """The signal of a file's notes; None if the notes have no signal in this form."""
         try:
             recorded = json.loads(notes["signal"])
             names = {name: tuple(map(str, recorded[name])) for name in ("context", "covariates") if name in recorded}
@@ -97,7 +97,7 @@ class Signal:
 
 
 def signal_of(path: str, flow: Any, notes: dict[str, str]) -> Signal:
-    """The note in the file of a flow of signals; flows of rows are refused, and files without it."""
+    """The note in the file of a flow of signals; raises an error for a flow of rows, or without the note."""
     if not isinstance(flow, hr.SequenceFlow):
         raise TypeError(f"{path}: expected a flow of signals, got a {type(flow).__name__}, which takes tables")
     signal = Signal.of_notes(notes)
@@ -107,7 +107,7 @@ def signal_of(path: str, flow: Any, notes: dict[str, str]) -> Signal:
 
 
 def bits_of(log_prob: float, features: int) -> float:
-    """Bits that a coder needs for a value, from the log density of a step in nats."""
+    """The bits that a coder needs for a value, from the log density of a step in nats."""
     return -log_prob / math.log(2.0) / features
 
 
@@ -147,7 +147,7 @@ def _fit(arguments: Namespace, files: Sequence[str]) -> int:
 
 
 def _foreseen(flow: Any, values: Sequence[Any], near: Beside, keywords: dict[str, Any]) -> str:
-    """How long the fit will take."""
+    """A message about the longest duration of the fit."""
     fit = SequenceFit(flow, hr.training.History(), Arguments(**keywords), None, STEP)
     plan, seconds = fit.foreseen(values, **near.arguments())
     most = plan.epochs * plan.batches * seconds
@@ -187,7 +187,7 @@ def score(arguments: Namespace, files: Sequence[str], to_folder: bool) -> int:
     near = Beside.of_flow(arguments, files, signal, flow)
     folder = Folder(arguments.output, files, arguments.format) if to_folder else None
     if folder is not None:
-        load(arguments, files[0], signal, flow)  # a file that does not fit leaves no folder behind
+        load(arguments, files[0], signal, flow)  # an unsuitable file leaves no folder behind
         inputs = {"flow": digest(hr.to_bytes(flow, signal.notes()))}
         paths = {f"--{name}": getattr(arguments, name) for name in ("context", "covariates")}
         folder.open(inputs | {name: path for name, path in paths.items() if path is not None})
@@ -213,7 +213,7 @@ def score(arguments: Namespace, files: Sequence[str], to_folder: bool) -> int:
 
 
 def load(arguments: Namespace, file: str, signal: Signal, flow: Any) -> Wave:
-    """A signal of the flow's rate and channels."""
+    """The signal in a file, which must have the flow's rate and channels."""
     loaded = waves.read(file)
     waves.check_like(loaded, signal.rate, flow.features, arguments.flow)
     return loaded

@@ -44,12 +44,12 @@ def write_parts(
     kinds: Sequence[str] | None = None,
     digits: Sequence[int | None] | None = None,
 ) -> None:
-    """Write a table, (rows, columns) or (rows,), part by part in the memory of one, of one dtype; at least one part.
+    """Write a table, (rows, columns) or (rows,), part by part, in the memory of one part; parts have one dtype.
 
-    Text has enough digits to restore the value, or `digits` of each column, and names that do no harm in a terminal
+    Text has enough digits to restore each value, or the column's `digits`, and names that do no harm in a terminal
     or a spreadsheet. An .npy file has the array, without the names. In .parquet, columns whose `kinds` are "integer" or
-    "boolean" have such types. Columns of text have the kind "category", and `digits` None. No path: to the
-    standard output, as .csv. `instead`: as of `replacing`.
+    "boolean" have such types. Columns of text have the kind "category", and `digits` None. Without a path the
+    table goes to the standard output, as .csv. `instead`: as in `replacing`.
     """
     if path is None:
         _write_text(sys.stdout, parts, names, digits)
@@ -69,7 +69,7 @@ def write_parts(
 
 
 def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
-    """Write the header with room for the number of rows, which is known last, as NumPy does."""
+    """Write an array in parts; the header leaves room for the number of rows, which is known at the end."""
 
     def write_header(like: NDArray[Any], rows: int) -> int:
         described = {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False}
@@ -89,7 +89,7 @@ def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
 def _write_parquet(path: str, stream: IO[bytes], names: Any, parts: Iterable[NDArray[Any]], kinds: Any) -> None:
     tables = (_arrow_table(path, part, names, kinds) for part in parts)
     first = next(tables)
-    # Values that hardly repeat use no dictionary, because its look-up would take longer than their compression.
+    # Values that hardly repeat use no dictionary, because look-ups would take longer than compression.
     with load_pyarrow().parquet.ParquetWriter(stream, first.schema, use_dictionary=False) as writer:
         for table in chain([first], tables):
             writer.write_table(table)
@@ -106,7 +106,7 @@ def _arrow_table(path: str, values: NDArray[Any], names: Sequence[str] | None, k
 
 
 def _typed(column: NDArray[Any], kind: str) -> NDArray[Any]:
-    """Whole numbers and truth values as integers and booleans; a column with other values stays unchanged."""
+    """Convert whole numbers and truth values to integers and booleans; a column with other values stays unchanged."""
     if kind == "category":
         return column
     column = column.astype(np.float64) if column.dtype == object else column
@@ -128,7 +128,7 @@ def _write_text(
         for i, count in enumerate(counts):
             if count is None:
                 columns[:, i] = ["" if cell is None else quoted(spreadsheet_cell(cell)) for cell in columns[:, i]]
-            elif count == SINGLE and columns.dtype == np.float64:  # nine digits restore the float32 that they are of
+            elif count == SINGLE and columns.dtype == np.float64:  # nine digits restore float32 values
                 columns[:, i] = columns[:, i].astype(np.float32)
         np.savetxt(file, columns, fmt=["%s" if count is None else f"%.{count}g" for count in counts], delimiter=",")
 
@@ -150,7 +150,7 @@ def quoted(cell: str) -> str:
 
 
 def digits_of_samples(density: TableDensity) -> list[int | None]:
-    """Significant digits of each used column of the table; all digits of whole numbers and constants.
+    """Significant digits of each used column of the table; whole numbers and constants have all digits.
 
     A float32 flow computes standardised columns to nine digits. A column whose mean is many standard deviations from
     zero, such as a time, has that many more digits before the decimals.

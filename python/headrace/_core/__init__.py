@@ -1,4 +1,4 @@
-"""The compiled cores: `_cpu` always; `_cuda` where it was built, and otherwise the reason why it cannot be used."""
+"""The compiled cores: always `_cpu`, and `_cuda` if it was built, or the reason why it cannot be used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace._core import threads as _threads
 _threads.begin()
 
 cuda: Any = None
-_missing = ""  # the reason if there is no `cuda`
+_missing = ""  # the reason why there is no `cuda`
 try:
     import headrace._cuda
 except ModuleNotFoundError:
@@ -26,16 +26,16 @@ except ImportError as error:
 else:
     cuda = headrace._cuda
 
-LEAST_ROWS = 8  # fewer take another path through the core, which may differ in the last digits
+LEAST_ROWS = 8  # fewer rows take another path through the core, which may differ in the last digits
 
 __all__ = ["LEAST_ROWS", "CudaUnavailable", "cpu", "cuda", "cuda_unavailable"]
 
 
 @public()
 class CudaUnavailable(RuntimeError):
-    """Work on a CUDA device was asked for, and no device can be used; the message gives the reason."""
+    """The error of work on a CUDA device that cannot be used; the message has the reason."""
 
 
 def cuda_unavailable() -> str:
-    """Why no CUDA device can be used by this installation; empty where one can."""
+    """The reason why this installation cannot use any CUDA device; "" if it can."""
     return _missing if cuda is None else str(cuda.reason())

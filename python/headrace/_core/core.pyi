@@ -1,10 +1,10 @@
-"""What the compiled cores have in common, each signature once: `_cpu` on NumPy arrays, `_cuda` on arrays of a device.
+"""The common signatures of the compiled cores: `_cpu` takes NumPy arrays, `_cuda` arrays of a device.
 
-``_A`` is an array as the module takes it. A call of `_cuda` has one keyword more, `stream`, the address of a
-cudaStream_t, 0 for the default one, and where nothing else tells it, `device`: ``where``, empty on the CPU.
-Adam's `memory`, which is on the host, has no stream: it waits.
+``_A`` is the type of a module's arrays. A call of `_cuda` has one more keyword, `stream`, the address of a
+cudaStream_t, 0 for the default one, and if no other argument determines it, `device`: ``where``, empty on the CPU.
+Adam's `memory`, which is on the host, has no stream: the call waits.
 
-Only type checkers read this file; no module of this name is there when the package runs.
+Only type checkers read this file; at run time there is no module of this name.
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ class VectorMapBackward(Protocol[_A]):
     ) -> None: ...
 
 class Program(Protocol[_A]):
-    """Calls of a program. Every result is optional, but for that of `log_prob`."""
+    """Calls of a program. Every result is optional, except that of `log_prob`."""
 
     def log_prob(
         self, x: _A, out: _A, context: _A | None = None, parameters: _A | None = None, **where: int
@@ -211,7 +211,7 @@ class MaskedOptions:
     ) -> None: ...
 
 class Transform:
-    """A map and the conditioner that gives its parameters."""
+    """A map and the conditioner that computes its parameters."""
 
     def pack(self, tensors: Sequence[NDArray[Any]]) -> NDArray[Any]: ...
     def unpack(self, packed: NDArray[Any]) -> list[NDArray[Any]]: ...
@@ -229,10 +229,10 @@ class MaskedTransform(Transform):
     def hidden(self) -> list[int]: ...
 
 class Step:
-    """One of a kind, made by keywords (cpp/bindings/structure.cpp, headrace._core.steps)."""
+    """One step of a program, made by keywords (cpp/bindings/structure.cpp, headrace._core.steps)."""
 
 class MapInfo:
-    """A map of the core; 0 for a limit that it does not have."""
+    """A map of the core; a limit of 0 means that the map has no such limit."""
 
     @property
     def name(self) -> str: ...

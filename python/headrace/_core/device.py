@@ -1,10 +1,10 @@
 """A CUDA device: its streams, its memory as CuPy arrays, and the calls of the compiled module `_cuda`.
 
-CuPy is for a device what NumPy is for the CPU: every array of headrace there is an array of CuPy, often a view of
-another library's memory. CuPy is imported where a device is first asked for.
+CuPy is to a device what NumPy is to the CPU: every array of headrace on a device is a CuPy array, often a view of
+another library's memory. CuPy is imported when a device is first requested.
 
-The objects here are those of `_cpu`, with CuPy arrays in place of NumPy's; their work is queued on a stream, and no
-call waits for it unless its docstring states it.
+The objects of this module are those of `_cpu`, with CuPy arrays in place of NumPy's; their work is queued on a stream,
+and no call waits for it unless the call's docstring states that.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from headrace._base.warn import warn
 from headrace._core import CudaUnavailable
 
 CuPyArray = Any
-Stream = Any  # of CuPy
+Stream = Any  # a stream of CuPy
 
 BF16_KINDS = {"bf16": 1, "bf16x3": 2, "bf16x6": 3, "bf16_tiles": 4, "bf16x3_tiles": 5, "bf16x6_tiles": 6}
-"""Kinds of products in bf16, and their indices in the core."""
+"""The kinds of products in bf16, and their indices in the core."""
 
 MATMULS = {"cpu": ("exact", *BF16_KINDS), "cuda": ("exact", "tf32", "3xtf32")}
 
 CACHES: list[Callable[[], None]] = []
-"""Functions that give back device memory which other libraries keep for later; `_arrays` registers them."""
+"""Functions that free device memory which other libraries keep for reuse; `_arrays` registers them."""
 
-ONCE = ("kink", "finish")  # calls that must not be repeated after an error of memory
+ONCE = ("kink", "finish")  # calls that must not be repeated after memory ran out
 
 _PER_THREAD = 2  # CUDA's handle of each thread's own default stream
 
 
 def cuda() -> Any:
-    """The compiled module."""
+    """The compiled module `_cuda`."""
     return _core.cuda
 
 
 def device_named(name: Any, matmul: Any = "exact") -> Device | None:
-    """The device of a name like "cuda:1"; None for "cpu". "cuda" is CuPy's current one.
+    """The device of a name like "cuda:1"; None for "cpu". "cuda" is CuPy's current device.
 
-    `matmul`: see `Device`, and for the CPU `Module.to`.
+    `matmul`: as in `Device`, and for the CPU as in `Parametrised.to`.
 
     Raises:
-        CudaUnavailable: there is no device, or no CuPy; the message gives the reason.
+        CudaUnavailable: there is no such device, or no CuPy; the message has the reason.
     """
     kind, colon, digits = name.partition(":") if isinstance(name, str) else ("", "", "")
     if kind == "cpu" and not colon:
@@ -71,10 +71,10 @@ def device_named(name: Any, matmul: Any = "exact") -> Device | None:
 
 
 def matmul_on_cpu(matmul: Any) -> str:
-    """How products of networks are computed on the CPU: the user's value, checked.
+    """The checked setting for products of networks on the CPU.
 
     Raises:
-        ValueError: an unknown way.
+        ValueError: there is no such setting.
     """
     if matmul in MATMULS["cpu"]:
         return str(matmul)
@@ -84,10 +84,10 @@ def matmul_on_cpu(matmul: Any) -> str:
 
 @cache
 def device_at(index: int) -> Device:
-    """The device of an index, one object for all calls.
+    """The device of this index, one object for all calls.
 
     Raises:
-        CudaUnavailable: the device cannot be used; the message gives the reason.
+        CudaUnavailable: the device cannot be used; the message has the reason.
     """
     cupy, cuda = _cupy(), _core.cuda
     if reason := cuda.device_reason(index):
@@ -116,7 +116,7 @@ def _cupy() -> Any:
 
 
 class _Handle:
-    """A stream of another library, as CuPy takes it over."""
+    """A stream of another library, in the form that CuPy can use."""
 
     def __init__(self, address: int) -> None:
         self.address = address
@@ -126,21 +126,21 @@ class _Handle:
 
 
 class Device:
-    """One CUDA device, and how networks' products are computed there: "exact", or "tf32", "3xtf32" by tensor cores."""
+    """One CUDA device, and how it computes products of networks: "exact", or by tensor cores "tf32" or "3xtf32"."""
 
     def __init__(self, index: int, cupy: Any) -> None:
-        """See `device_at`."""
+        """Prepare a device; `device_at` returns the one of an index."""
         self.index, self.cupy, self.matmul = index, cupy, "exact"
         self._others: dict[str, Device] = {"exact": self}
         self._kept: deque[tuple[Any, Any]] = deque()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        """The name that `device_named` takes."""
+        """The device's name, which `device_named` takes."""
         return f"cuda:{self.index}"
 
     def computing(self, matmul: str) -> Device:
-        """The device with products of this kind, one object for each kind; all share the objects that `keep` holds."""
+        """The device with these products, one object for each setting; all share the objects that `keep` holds."""
         with self._lock:
             if matmul not in self._others:
                 self._others[matmul] = other = copy.copy(self)
@@ -150,28 +150,28 @@ class Device:
     # ---- streams
 
     def current_stream(self) -> Stream:
-        """CuPy's current stream on this device, in this thread."""
+        """CuPy's current stream on the device, in this thread."""
         return self.cupy.cuda.get_current_stream(self.index)
 
     def stream_at(self, address: int) -> Stream:
         """A stream of another library by the address of its cudaStream_t."""
-        if not hasattr(self.cupy.cuda.Stream, "from_external"):  # before CuPy 14
+        if not hasattr(self.cupy.cuda.Stream, "from_external"):  # CuPy before 14 lacks this
             return self.cupy.cuda.ExternalStream(address, self.index)
-        # `ExternalStream` takes the current device for the stream's. A later CuPy has to be tried before pyproject.toml
-        # allows it: whether the stream survives this object depends on the version.
+        # `ExternalStream` assumes that the stream is on the current device. Before pyproject.toml allows a later CuPy,
+        # test with it whether the stream survives this object, which depends on the version.
         with self.cupy.cuda.Device(self.index):
             return self.cupy.cuda.Stream.from_external(_Handle(address))
 
     @contextmanager
     def on(self, stream: Stream) -> Iterator[None]:
-        """Inside the block, this device is current, and CuPy queues its work on the stream."""
+        """Inside the block, the device is current, and CuPy queues its work on the stream."""
         with self.cupy.cuda.Device(self.index), stream:
             yield
 
     def order(self, first: Stream, then: Stream) -> None:
-        """Work queued on `then` from now on waits, on the device, for the work queued on `first` until now.
+        """Let later work on `then` wait, on the device, for the work that is queued on `first` so far.
 
-        A thread's own default stream is that of the calling thread: the default stream of another thread cannot be
+        The address of a thread's own default stream stands for the calling thread's: that of another thread cannot be
         determined here.
         """
         if first.ptr == then.ptr != _PER_THREAD:
@@ -182,9 +182,9 @@ class Device:
             then.wait_event(event)
 
     def keep(self, stream: Stream, things: list[Any]) -> None:
-        """Keep references to objects until the work queued on the stream until now is done.
+        """Keep references to objects until the work that is queued on the stream so far is done.
 
-        Libraries may reuse the memory of an object without references, on streams of their own. References
+        Without references, a library may reuse the memory of an object on its own streams. References
         of finished work are dropped at the next call.
         """
         self.let_go()
@@ -194,10 +194,11 @@ class Device:
         self._kept.append((event, things))
 
     def let_go(self) -> None:
-        """Drop the references of `keep` after finished work; work that ends meanwhile waits for the next call.
+        """Drop the references of `keep` after finished work; references of later work wait for the next call.
 
-        A call never waits for the lock, because this thread may hold it: any line here may run the garbage collector,
-        and with it the end of a call that keeps something. Objects are freed without the lock: that may run any code.
+        A call never waits for the lock, because its own thread may hold it: any line here may run the garbage
+        collector, and with it the end of a call that uses `keep`. Objects are freed without the lock, because that may
+        run any code.
         """
         done = []
         if self._lock.acquire(blocking=False):
@@ -211,7 +212,7 @@ class Device:
     # ---- memory
 
     def retried(self, work: Callable[[], Any]) -> Any:
-        """The result of `work`, which runs once more, after `give_back`, if memory ran out."""
+        """The result of `work`, which is called once more, after `give_back`, if memory ran out."""
         try:
             return work()
         except MemoryError:
@@ -219,7 +220,7 @@ class Device:
         return work()
 
     def give_back(self) -> None:
-        """Free the memory that libraries of this process keep on the device for reuse. Waits for the device."""
+        """Free the memory that this process's libraries keep on the device for reuse; the call waits for the device."""
         with self.cupy.cuda.Device(self.index):
             self.cupy.get_default_memory_pool().free_all_blocks()
             for empty in CACHES:
@@ -229,13 +230,13 @@ class Device:
     def view(
         self, address: int, shape: Sequence[int], dtype: np.dtype[Any], strides: Sequence[int], owner: Any
     ) -> CuPyArray:
-        """Memory of another library as a CuPy array, which holds its owner. Strides are in bytes."""
+        """Memory of another library as a CuPy array, which holds a reference to `owner`. Strides are in bytes."""
         cuda = self.cupy.cuda
         memory = cuda.UnownedMemory(address, math.prod(shape) * dtype.itemsize, owner, self.index)
         return self.cupy.ndarray(tuple(shape), dtype, cuda.MemoryPointer(memory, 0), strides=tuple(strides))
 
     def copied(self, copy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> CuPyArray:
-        """An array of this shape, filled by a method of `_cuda` on CuPy's current stream."""
+        """An array of this shape that a method of `_cuda` fills on CuPy's current stream."""
         stream = self.current_stream()
         with self.on(stream):
             out = self.retried(lambda: self.cupy.empty(shape, dtype))
@@ -243,22 +244,22 @@ class Device:
         return out
 
     def as_argument(self, argument: Any) -> Any:
-        """An array in the form that `_cuda` takes: address, shape, strides and dtype; other arguments unchanged."""
+        """An array as `_cuda` takes it (address, shape, strides, dtype); other arguments are returned unchanged."""
         if not isinstance(argument, self.cupy.ndarray):
             return argument
         return argument.data.ptr, argument.shape, argument.strides, argument.dtype.name
 
 
 class OnStream:
-    """The functions of an object of `_cuda` with the signatures of `_cpu`: on CuPy arrays, queued on one stream."""
+    """The functions of an object of `_cuda` with the signatures of `_cpu`, on CuPy arrays, queued on one stream."""
 
     def __init__(self, device: Device, core: Any, stream: Stream) -> None:
-        """The stream is one of the device."""
+        """Prepare an object of `_cuda` for a stream of the device."""
         self._device, self._core, self._stream = device, core, stream
         self._where = {"stream": stream.ptr}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """A function by its name; where memory runs out it is called twice, except functions of `ONCE`."""
+        """The function of this name; if memory runs out it is called again, except for functions in `ONCE`."""
         function, device = getattr(self._core, name), self._device
 
         def call(*arguments: Any, **named: Any) -> Any:
@@ -275,23 +276,23 @@ class OnStream:
 
 
 class Kernels(OnStream):
-    """Functions of `_cuda`, and its classes with constructors that take arrays: both get the device as an argument."""
+    """The functions of `_cuda`, and its classes whose constructors take arrays, with the device as an argument."""
 
     def __init__(self, device: Device, stream: Stream) -> None:
-        """The stream is one of the device."""
+        """Prepare the functions of `_cuda` for a stream of the device."""
         super().__init__(device, _core.cuda, stream)
         self._where["device"] = device.index
 
 
 class Program:
-    """A compiled chain of transforms and its weights on a device.
+    """A compiled chain of transforms with its weights on a device.
 
-    `OnStream` runs it and sets its weights. Calls may be queued on several streams: a stream that reads the weights
-    waits for the one that wrote them, and the other way round.
+    `OnStream` runs the program and sets its weights. Calls may be queued on several streams: a stream that reads the
+    weights waits for the stream that wrote them, and conversely.
     """
 
     def __init__(self, device: Device, dtype: np.dtype[Any], *arguments: Any) -> None:
-        """`arguments` are those of `_cpu`'s programs."""
+        """`arguments`: as for the programs of `_cpu`."""
         kind = _core.cuda.ProgramF32 if dtype == np.float32 else _core.cuda.ProgramF64
         self.device, self.dtype = device, dtype
         matmul = device.matmul if dtype == np.float32 else "exact"
@@ -299,53 +300,53 @@ class Program:
 
     @property
     def n_weights(self) -> int:
-        """Number of values in the vector of weights."""
+        """The number of values in the vector of weights."""
         return self.core.n_weights
 
     def weights(self) -> CuPyArray:
-        """A copy on the device, on CuPy's current stream."""
+        """A copy of the weights on the device, on CuPy's current stream."""
         return self.device.copied(self.core.weights, (self.n_weights,), self.dtype)
 
     def host_weights(self) -> NDArray[Any]:
-        """A copy on the host; waits for all changes that are queued."""
+        """A copy of the weights on the host; the call waits for all queued changes."""
         return self.core.host_weights()
 
     def set_host_weights(self, weights: NDArray[Any]) -> None:
-        """Copy in from the host; waits for all that is queued with the weights."""
+        """Copy weights from the host; the call waits for all queued work that uses the weights."""
         self.device.retried(lambda: self.core.set_host_weights(weights))
 
 
 class Adam:
-    """The optimiser of a program on a device; it steps by `OnStream`.
+    """The optimiser of a program on a device; `OnStream` takes its steps.
 
-    A step takes one float64 more than on the CPU, which receives the gradient's norm; where that is not finite nothing
-    else changes.
+    A step takes one more float64 than on the CPU, which receives the gradient's norm; if the norm is not finite,
+    nothing else changes.
     """
 
     def __init__(self, program: Program, *arguments: float) -> None:
-        """`arguments` are those of `_cpu`'s optimisers."""
+        """`arguments`: as for the optimisers of `_cpu`."""
         kind = _core.cuda.AdamF32 if program.dtype == np.float32 else _core.cuda.AdamF64
         self.program, self.core = program, program.device.retried(lambda: kind(program.core, *arguments))
 
     def average(self) -> CuPyArray:
-        """A copy on the device, on CuPy's current stream."""
+        """A copy of the averaged weights on the device, on CuPy's current stream."""
         program = self.program
         return program.device.copied(self.core.average, (program.n_weights,), program.dtype)
 
     def memory(self) -> Any:
-        """The optimiser's state as arrays of the host; waits for all queued work."""
+        """The optimiser's memory as on the CPU, in arrays on the host; the call waits for all queued work."""
         return self.core.memory()
 
     def set_memory(self, *memory: Any) -> None:
-        """The inverse of `memory`."""
+        """Restore the optimiser's memory: the inverse of `memory`."""
         self.core.set_memory(*memory)
 
 
 class Points:
-    """Points of a dual ascent on a device, on the stream that is CuPy's current one when they are made."""
+    """The points of a dual ascent on a device, on CuPy's current stream at the time of construction."""
 
     def __init__(self, x: CuPyArray, weights: CuPyArray | None, dtype: np.dtype[Any]) -> None:
-        """Points, with weights or without, as on the CPU."""
+        """Arguments as on the CPU, with CuPy arrays."""
         self.device = device_at(x.data.device_id)
         self.shape, self.dtype = x.shape, dtype
         self.total = float(len(x)) if weights is None else float(weights.sum(dtype=np.float64))
@@ -355,26 +356,27 @@ class Points:
         self.queued = OnStream(self.device, self.core, self.stream)
 
     def step(self, *arguments: Any) -> NDArray[np.float64] | None:
-        """A step with the CPU's arguments, arrays of the host; waits for its sums, if there are any."""
+        """A step as on the CPU, with arguments on the host; the call waits for the sums, if there are any."""
         return self.queued.step(*arguments)
 
     def values(self) -> CuPyArray:
-        """A copy on the device."""
+        """A copy of the points on the device."""
         return self.device.copied(self.core.values, self.shape, self.dtype)
 
     def squares(self) -> CuPyArray:
-        """The CPU's `squares`, on the device."""
+        """The squared distances from 0, as on the CPU but on the device."""
         return self.device.copied(self.core.squares, self.shape[:1], np.dtype(np.float64))
 
     def log_jacobian(self) -> CuPyArray:
-        """A copy on the device."""
+        """A copy of the log-Jacobians on the device."""
         return self.device.copied(self.core.log_jacobian, self.shape[:1], np.dtype(np.float64))
 
 
 def ascent(points: Points, anchors: Points, held_out: Points | None, *rules: Any) -> OnStream:
-    """An ascent by kinks that stays on the device, on the stream of its points: see `_points.Chosen`.
+    """An ascent by kinks that stays on the device, on the stream of its points; see `_points.Chosen`.
 
-    Calls have the arguments of those on the CPU, and only reads wait; log-likelihoods are the first two of the CPU's.
+    Calls have the same arguments as on the CPU, and only calls that read results wait; log-likelihoods are the first
+    two values of those on the CPU.
     """
     kind = "AscentF32" if points.dtype == np.float32 else "AscentF64"
     make = getattr(OnStream(points.device, _core.cuda, points.stream), kind)
@@ -384,13 +386,13 @@ def ascent(points: Points, anchors: Points, held_out: Points | None, *rules: Any
 
 
 def refuse_wide(dtype: Any, matmul: str, call: str) -> None:
-    """Refuse other products than exact ones of float64; `call`: the way out."""
+    """Refuse float64 with products that are not exact; `call`: the call that avoids the error."""
     if matmul != "exact" and dtype == np.float64:
         raise ValueError(f"dtype, matmul: expected float32 or 'exact', got float64 and {matmul!r}; call {call}")
 
 
 def names() -> list[str]:
-    """Names of the devices, in order, with their compute capability or the reason why they cannot be used."""
+    """The names of the devices in order, with their compute capability or the reason why they cannot be used."""
     cuda = _core.cuda
     return [
         f"(not usable: {reason})"

@@ -1,4 +1,4 @@
-"""The maps in Python: their parameters in the core's order, those that make a map the identity, and checks."""
+"""The core's maps in Python: parameters in the core's order, those of the identity, and checks of settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LISTED = {one.name: one for one in cpu.maps()}
 SCALES = tuple(dict.fromkeys(one.scale for one in cpu.maps() if one.scale))
 
 LEAST_BINS = 2
-FARTHEST = 1e30  # of an interval's ends
+FARTHEST = 1e30  # the largest absolute value of an interval's end
 MIN_BIN = 1e-3
 MOST_BINS = max(one.max_bins for one in _LISTED.values())
 
@@ -32,24 +32,24 @@ _IDENTITIES: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """A map: the number of a coordinate's parameters by name and bins, and the values that make it the identity."""
+    """A map: functions for the numbers of a coordinate's parameters by name, and for the parameters of the identity."""
 
     groups: Callable[[int], dict[str, int]]
     identity: Callable[[Any], tuple[float, ...]]
     meaning: str = ""
 
     def n_params(self, bins: int) -> int:
-        """Parameters of one coordinate."""
+        """The number of parameters of one coordinate."""
         return sum(self.groups(bins).values())
 
     def shown(self) -> str:
-        """The parameters in the help, where K is the number of bins."""
+        """The parameters as a text for help, where K is the number of bins."""
         two, three = self.groups(2), self.groups(3)
         return ", ".join(_shown(name, three[name] - two[name], 3 * two[name] - 2 * three[name]) for name in two)
 
 
 def _shown(name: str, each: int, more: int) -> str:
-    """A parameter of `each` K + `more` values, in words: the command line has the same help."""
+    """A text for a parameter of `each` K + `more` values; the command line has the same help."""
     name = name.replace("_", " ")
     if not each:
         return name if more == 1 else f"{more} {name}"
@@ -66,7 +66,7 @@ def maps_of(core: Any) -> dict[str, Map]:
 
 
 def _made(of_scales: dict[str, Any]) -> Map:
-    """A map from the core's information on it with each scale."""
+    """A map from the core's descriptions of it, one for each scale."""
     first = next(iter(of_scales.values()))
 
     @lru_cache(maxsize=256)
@@ -85,25 +85,25 @@ MAPS: dict[str, Map] = maps_of(cpu)
 
 @dataclass(frozen=True, eq=False)
 class VectorMap:
-    """The raw parameters of a map of all coordinates by name, given the number of coordinates, and fresh ones."""
+    """A map of all coordinates: functions of the number of coordinates for its raw parameters, and fresh ones."""
 
     groups: Callable[[int], dict[str, int]]
     fresh: Callable[[int, np.random.Generator], NDArray[Any]]
     variants: tuple[str, ...] = ("",)
 
     def n_params(self, features: int) -> int:
-        """Parameters in all."""
+        """The number of parameters of the map."""
         return sum(self.groups(features).values())
 
 
 def _fresh_planar(features: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Directions of all kinds, that move hardly anything."""
+    """Fresh parameters with random directions, so that the map is almost the identity."""
     w, u = rng.standard_normal((2, features)) / np.sqrt(features)
     return np.concatenate([w, 1e-2 * u, rng.standard_normal(1)])
 
 
 def _fresh_radial(features: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Centers where the latent rows are, that move hardly anything."""
+    """Fresh parameters with centers among the latent rows, so that the map is almost the identity."""
     return np.concatenate([rng.standard_normal(features), 1e-2 * rng.standard_normal(2)])
 
 
@@ -116,48 +116,48 @@ VECTOR_MAPS: dict[str, VectorMap] = {
 
 
 def has_bins(map: str) -> bool:
-    """Whether a map has bins, whose number then determines that of its parameters."""
+    """Whether a map has bins, whose number then determines the number of its parameters."""
     return _LISTED[map].max_bins > 0
 
 
 def has_scale(map: str) -> bool:
-    """Whether a map has a scale, which may be made of a raw number in more than one way."""
+    """Whether a map has a scale, which raw values can determine in several ways."""
     return bool(_LISTED[map].scale)
 
 
 def bins_of(map: str, value: Any) -> int:
-    """A number of bins, checked for a map; of no effect, but checked, where it has none."""
+    """A number of bins, checked for a map; maps without bins ignore it."""
     return check.integer("bins", value, least=LEAST_BINS, most=_LISTED[map].max_bins or MOST_BINS)
 
 
 @lru_cache(maxsize=256)
 def bins_with(map: str, n_params: int) -> tuple[int, ...]:
-    """All numbers of bins for which a map has `n_params` parameters; one arbitrary number if it has no bins."""
+    """All numbers of bins with which a map has `n_params` parameters; an arbitrary number for a map without bins."""
     most = _LISTED[map].max_bins or LEAST_BINS
     return tuple(bins for bins in range(LEAST_BINS, most + 1) if MAPS[map].n_params(bins) == n_params)
 
 
 def slope_of(map: str, value: Any) -> float:
-    """A slope, checked for a map."""
+    """The setting `slope`, checked for a map."""
     if least := _LISTED[map].least_slope:
         return check.number("slope", value, least=least, below=1.0)
     return check.number("slope", value, above=0.0, below=1.0)
 
 
 def has_min_bin(map: str) -> bool:
-    """Whether the bins of a map have a least size; then its interval may also be any."""
+    """Whether the bins of a map have a least size; such a map can also have any interval."""
     return _LISTED[map].least_bin > 0
 
 
 def min_bin_of(map: str, value: Any, bins: int) -> float:
-    """The least share of a bin, checked for a map and its number of bins; without effect for a map without bins."""
+    """The least share of a bin, checked for a map and its number of bins; maps without bins ignore it."""
     if has_min_bin(map):
         return check.number("min_bin", value, least=_LISTED[map].least_bin, below=1.0 / bins)
     return check.number("min_bin", value, above=0.0, below=1.0)
 
 
 def interval_of(map: str, bound: Any) -> tuple[float, float]:
-    """The interval of a bound, checked for a map: [-bound, bound], or both ends."""
+    """The interval of the setting `bound`, checked for a map: [-bound, bound], or the two given ends."""
     if not isinstance(bound, (tuple, list)):
         high = check.number("bound", bound, above=0.0, below=FARTHEST)
         return -high, high
@@ -171,11 +171,11 @@ def interval_of(map: str, bound: Any) -> tuple[float, float]:
 
 
 def bound_of(map: str, value: Any) -> float | tuple[float, float]:
-    """A bound, checked for a map: one number where the interval is symmetric."""
+    """The setting `bound`, checked for a map: one number if the interval is symmetric."""
     low, high = interval_of(map, value)
     return high if low == -high else (low, high)
 
 
 def meanings() -> str:
-    """All maps, for the help: names, parameters and meanings."""
+    """A text about all maps for the help: names, parameters and meanings."""
     return "; ".join(f'"{name}" ({map.shown()}): {map.meaning}' for name, map in MAPS.items())

@@ -1,8 +1,8 @@
-"""The only list of a masked transform's settings beside its masks, each with type, default, check and meaning.
+"""The only list of a masked transform's settings apart from masks, each with its type, default, check and meaning.
 
-A new setting is a key of a `TypedDict`, which static checkers read, and a field of a dataclass, which checks it; where
-the core takes it too, it is a line of the table in cpp/bindings/structure.cpp and of `MaskedOptions` in core.pyi.
-Constructors that take the `TypedDict` have it then, and so have their signatures and help (`headrace._base.keywords`).
+A new setting is a key of a `TypedDict`, which static checkers read, and a field of a dataclass, which checks it; if
+the core takes the setting, too, it is a line of the table in cpp/bindings/structure.cpp and of `MaskedOptions` in
+core.pyi. Constructors that take the `TypedDict` then have it, with its signature and help (`headrace._base.keywords`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from headrace._core import cpu, maps
 
 ACTIVATIONS = tuple(cpu.activations())
 
-MOST_COLUMNS = 2**24  # far beyond use, and far from overflow in the core
+MOST_COLUMNS = 2**24  # far beyond any use, and far from overflow in the core
 
 
 # ---- keywords of the constructors -----------------------------------------------------------------------------------
 
 
 class NetworkKeywords(TypedDict, total=False):
-    """Keywords of every network."""
+    """Keywords of every network, for any use of its outputs."""
 
     activation: str | None
 
@@ -45,7 +45,7 @@ class _Scale(TypedDict, total=False):
 
 
 class MapShape(_Scale, total=False):
-    """Settings of a map whose formula runs from latent to data."""
+    """Settings of a map whose formula is from latent to data."""
 
     bins: int
     bound: float | tuple[float, float]
@@ -53,7 +53,7 @@ class MapShape(_Scale, total=False):
 
 
 class Map(MapShape, total=False):
-    """Settings of a map without a network."""
+    """Settings of a map whose parameters no network computes."""
 
     formula: str
 
@@ -71,7 +71,7 @@ class Spline(NetworkKeywords, _Blocks, total=False):
 
 
 class _Masked(NetworkKeywords, Map, total=False):
-    """Keywords of every transform with a map that takes its parameters from a network."""
+    """Keywords of every transform with a map whose parameters a network computes."""
 
 
 class _Reads(TypedDict, total=False):
@@ -79,11 +79,11 @@ class _Reads(TypedDict, total=False):
 
 
 class Conditioner(_Masked, _Blocks, total=False):
-    """Keywords of a transform with fresh weights."""
+    """Keywords of couplings with fresh weights."""
 
 
 class Autoregressive(Conditioner, _Reads, total=False):
-    """Keywords of a transform in which no coordinates pass through."""
+    """Keywords of autoregressive transforms with fresh weights."""
 
 
 class _Rows(TypedDict, total=False):
@@ -92,14 +92,14 @@ class _Rows(TypedDict, total=False):
 
 
 class DenseConditioner(_Masked, _Rows, total=False):
-    """Keywords of a transform with given weights."""
+    """Keywords of couplings with given weights."""
 
 
 class DenseAutoregressive(DenseConditioner, _Reads, total=False):
-    """Keywords of a transform with given weights."""
+    """Keywords of autoregressive transforms with given weights."""
 
 
-# ---- the same, checked ----------------------------------------------------------------------------------------------
+# ---- the settings with checks ---------------------------------------------------------------------------------------
 
 
 def setting(
@@ -112,11 +112,12 @@ def setting(
     stored: bool = True,
     option: str | bool = "",
 ) -> Any:
-    """A field: its default, `checked(settings, value)`, and its meaning, if the docstring does not have it.
+    """A field: its default, its check `checked(settings, value)`, and its meaning, unless the docstring has the
+    meaning.
 
-    Fields before it are checked already. With `core`, `MaskedOptions` of a core take it by this name. With `optional`,
-    a file has it only where it is not the default: for settings newer than the format. A setting without `stored` is in
-        no file.
+    Earlier fields are checked before. With `core`, `MaskedOptions` of a core has the setting, under this name. With
+    `optional`, a file has it only if it differs from the default: for settings newer than the format. A setting
+    without `stored` is in no file.
     `option`: see `headrace._base.keywords.argument`.
     """
     metadata = {"checked": checked, "meaning": meaning, "core": core, "optional": optional, "stored": stored}
@@ -135,34 +136,34 @@ def _checked_outputs(settings: Any, value: Any) -> tuple[str, ...]:
     return chosen
 
 
-# No comparisons, here and in other modules: nothing compares these, and they take half a millisecond a class.
+# Classes without comparisons, here and in other modules: these are never used, and take half a millisecond a class.
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class _Columns:
     features: int
     context: int = 0
 
     def __post_init__(self) -> None:
-        """Check everything, naming the argument that is wrong."""
+        """Check all settings; errors have the argument's name."""
         for name, least in (("features", 1), ("context", 0)):
             self._set(name, check.integer(name, getattr(self, name), least=least, most=MOST_COLUMNS))
         for entry in self._own():
             self._set(entry.name, entry.metadata["checked"](self, getattr(self, entry.name)))
 
     def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)  # the way to set a field of a frozen dataclass
+        object.__setattr__(self, name, value)  # sets a field of a frozen dataclass
 
     @classmethod
     def _own(cls) -> list[Field[Any]]:
-        """The settings other than the numbers of columns."""
+        """All settings except the numbers of columns."""
         return [entry for entry in fields(cls) if entry.metadata]
 
     @classmethod
     def _stored(cls) -> list[Field[Any]]:
-        """The settings that files have."""
+        """The settings that are stored in files."""
         return [entry for entry in cls._own() if entry.metadata["stored"]]
 
     def header(self) -> dict[str, Any]:
-        """All settings by name, in JSON's types."""
+        """All settings by name, in JSON types."""
         named: dict[str, Any] = {"features": self.features, "context": self.context}
         for entry in self._stored():
             value = getattr(self, entry.name)
@@ -172,36 +173,36 @@ class _Columns:
 
     @classmethod
     def stored(cls, stored: Stored, without: Sequence[str] = ()) -> dict[str, Any]:
-        """The header entries of all settings but the numbers of columns and those in `without`."""
+        """The values in a header of all settings except the numbers of columns and the names in `without`."""
         names = [entry.name for entry in cls._stored() if not entry.metadata["optional"] or stored.has(entry.name)]
         return {name: stored.take(name) for name in names if name not in without}
 
     @classmethod
     def from_file(cls, stored: Stored, **fixed: Any) -> Self:
-        """Settings from a header; those in `fixed` are not read from it."""
+        """Settings from a header; settings in `fixed` are not read from it."""
         sizes = {"features": stored.size("features", least=1), "context": stored.size("context")}
         return cls(**sizes, **cls.stored(stored, tuple(fixed)), **fixed)
 
     def core_options(self) -> dict[str, Any]:
-        """The settings that `MaskedOptions` of a core take by the same names."""
+        """The settings that `MaskedOptions` of a core takes under the same names."""
         options = {entry.name: getattr(self, entry.name) for entry in self._own() if entry.metadata["core"]}
         return {"features": self.features, "context": self.context, **options}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class MapSettings(_Columns):
-    """Settings of a map, whether its parameters are outputs of a network or not.
+    """Settings of a map, for any source of its parameters.
 
     Args:
         scale: How the raw output a becomes a scale: "soft_clamp" (log scale = a / (1 + |a| / log(1 / slope))), "exp"
             (e^a), "softplus" (softplus(a) + slope) or "sigmoid" (sigmoid(a + 2) + slope).
-        slope: Bounds slopes: of an affine map by `scale`; of a spline the largest ratio of two bins is 1 / slope,
-            and derivatives at knots lie between slope and 1 / slope; of splines with least sizes of bins (`min_bin`) it
-            is the least derivative.
+        slope: A limit of slopes: for an affine map see `scale`; for a spline the largest ratio of two bins is 1 /
+            slope, and derivatives at knots lie between slope and 1 / slope; for splines with least sizes of bins
+            (`min_bin`) it is the least derivative.
         bins: Bins of a spline, 2 to 64.
-        bound: A spline's interval is [-bound, bound]; or its ends, ``(low, high)``, of a spline with least sizes of
-            bins.
-        min_bin: The least width and height of a bin, as a share of the interval, below 1 / bins; "rq_spline" has none.
+        bound: The interval of a spline is [-bound, bound]; or its ends, ``(low, high)``, of a spline with least sizes
+            of bins.
+        min_bin: The least width and height of a bin as a share of the interval, below 1 / bins; "rq_spline" ignores it.
     """
 
     map: str = setting(
@@ -229,7 +230,7 @@ class MapSettings(_Columns):
 
     @property
     def n_params(self) -> int:
-        """Parameters of the map for one coordinate."""
+        """The number of the map's parameters for one coordinate."""
         return maps.MAPS[self.map].n_params(self.bins)
 
     @property
@@ -238,11 +239,11 @@ class MapSettings(_Columns):
         return maps.MAPS[self.map].identity(self)
 
     def map_keywords(self) -> dict[str, Any]:
-        """The map in the form of `headrace.ops`."""
+        """The map's settings as keywords of `headrace.ops`."""
         return {entry.name: getattr(self, entry.name) for entry in MapSettings._own()}
 
     def _map_keywords(self) -> str:
-        """The keywords that have an effect, for a representation."""
+        """The keywords that have an effect, as a text for a repr."""
         more = f", scale={self.scale!r}" if maps.has_scale(self.map) else ""
         if maps.has_bins(self.map):
             low, high = maps.interval_of(self.map, self.bound)
@@ -254,7 +255,7 @@ class MapSettings(_Columns):
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class NetworkSettings(_Columns):
-    """Settings of a network for any use of its outputs.
+    """Settings of a network, for any use of its outputs.
 
     Args:
         activation: Of hidden units: "relu", "tanh", "elu", "silu", "gelu" (the exact one), "gelu_tanh" (by tanh),
@@ -269,23 +270,23 @@ class NetworkSettings(_Columns):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Settings(NetworkSettings, MapSettings):  # in this order of bases a file has the map's settings first
-    """Settings of a masked transform beside its masks, checked.
+class Settings(NetworkSettings, MapSettings):  # this order of bases puts the map's settings first in files
+    """The checked settings of a masked transform, apart from its masks.
 
     Args:
         formula: "to_data" (x is the map of z) or "to_latent" (z is the map of x).
-        reads: The side that the network sees: "data" (x) or "latent" (z).
-        outputs: The order of the parameters of a coordinate, by default that of `map`, such as ("width", "height",
-            "derivative"), where each stands for all bins.
-        layout: "interleaved": the last layer's rows are coordinate by coordinate; "blocked": all that belongs to the
-            first name, coordinate by coordinate, then to the second, and so on.
+        reads: The side that the network reads: "data" (x) or "latent" (z).
+        outputs: The order of a coordinate's parameters, by default that of `map`, such as ("width", "height",
+            "derivative"), where each name stands for the values of all bins.
+        layout: "interleaved": the last layer's rows are coordinate by coordinate; "blocked": all rows of the
+            first name, coordinate by coordinate, then those of the second, and so on.
         last_activation: Of the last hidden layer, with `residual` of the last block: one of the same names, "identity"
-            for none. By default "tanh" in the flows of affine maps, MAF, IAF and RealNVP, as that bounds what a network
-            says of a row far from all others, and as of the others elsewhere.
+            for none. By default "tanh" in the flows of affine maps, MAF, IAF and RealNVP, because that bounds a
+            network's outputs for a row far from all others, and elsewhere the activation of the other layers.
         residual: Whether each entry of `hidden` is a residual block of two layers after a first layer
             (`headrace.Network.residual`), instead of one layer.
-        dropout: The share of hidden values, with `residual` of those between the two layers of a block, that `Flow.fit`
-            leaves out at random in each step (`headrace.Layer`).
+        dropout: The share of hidden values, with `residual` of values between the two layers of a block, that
+            `Flow.fit` omits at random in each step (`headrace.Layer`).
     """
 
     formula: str = setting("to_data", _one_of("formula", ("to_data", "to_latent")), core=False)
@@ -320,7 +321,7 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
     )
 
     def options(self, reads: Sequence[int], active: Sequence[int]) -> dict[str, Any]:
-        """`MaskedOptions` of a core: columns are `reads`, then context; rows are the parameters of `active`."""
+        """The arguments of `MaskedOptions` for a network that reads `reads` and the context, and maps `active`."""
         low, high = maps.interval_of(self.map, self.bound)
         return {
             **self.core_options(),
@@ -334,5 +335,5 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
         }
 
     def __repr__(self) -> str:
-        """The keywords that matter."""
+        """The keywords that have an effect."""
         return f"{self._map_keywords()}, activation={self.activation!r}"

@@ -1,4 +1,4 @@
-"""Descriptions of a program's steps, from which each compiled module makes objects of its own."""
+"""Descriptions of a program's steps, from which each compiled module makes its own objects."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Any
 
 
 class StepSpec:
-    """One step: the name of its class in a compiled module, and that class's arguments, by keyword.
+    """A step: the name of its class in a compiled module, and the arguments of this class by keyword.
 
-    A field may be an object for which each module has its own class; such an object has a method `made_for`.
+    A field may be an object of which each module has its own class; such an object has a method `made_for`.
     """
 
     def __init__(self, kind: str, **fields: Any) -> None:
-        """`kind`: the class in the module."""
+        """`kind`: the name of the class in the module."""
         self.kind = kind
         self.fields = fields
 
     def made_for(self, core: Any) -> Any:
-        """The step as an object of a compiled module, which checks names and types of the fields."""
+        """The step as an object of a compiled module, which checks the names and types of the fields."""
         own = {
             name: value.made_for(core) if hasattr(value, "made_for") else value for name, value in self.fields.items()
         }

@@ -16,12 +16,12 @@ from headrace._core.steps import StepSpec
 
 Arrays = list[NDArray[Any]]
 
-BLOCK_GAIN = 0.5  # of fresh weights that end a residual block, beside sqrt(2) of others
+BLOCK_GAIN = 0.5  # a factor of fresh weights at the end of a residual block, in place of sqrt(2)
 
 
 @dataclass(frozen=True, eq=False)
 class Staircase:
-    """The structure of masks that were made from it: the level of each coordinate, the degree of each hidden unit."""
+    """The structure from which masks are made: the level of each coordinate, and the degree of each hidden unit."""
 
     levels: Sequence[int]
     degrees: Sequence[Sequence[int]]
@@ -37,7 +37,7 @@ def _made(core: Any, options: dict[str, Any], structure: Staircase | Sequence[ND
 
 
 def _check_size(options: dict[str, Any], structure: Staircase) -> None:
-    """Refuse weights that cannot fit in memory."""
+    """Refuse layers whose weights cannot fit in memory."""
     first, last = len(options.get("reads", ())) + options.get("context", 0), len(options["active"])
     sizes = [first, *map(len, structure.degrees), last]
     layers = f", of layers of {', '.join(map(str, sizes))} values"
@@ -45,7 +45,7 @@ def _check_size(options: dict[str, Any], structure: Staircase) -> None:
 
 
 def refuse_beyond_memory(names: str, weights: int, of: str = "") -> None:
-    """Refuse more weights than fit in memory: the system would end the process in place of an error."""
+    """Refuse a number of weights that cannot fit in memory: the system would end the process without an error."""
     needed = np.dtype(np.float32).itemsize * weights
     if needed > (most := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
         raise ValueError(
@@ -55,9 +55,9 @@ def refuse_beyond_memory(names: str, weights: int, of: str = "") -> None:
 
 
 class MaskedNetwork:
-    """Structure of one masked transform; `rows` has the index in the core's order of each output row of the user."""
+    """The structure of one masked transform; `rows` has for each of the user's output rows its index in the core."""
 
-    is_network = True  # matrices of networks decay
+    is_network = True  # matrices of networks have weight decay
 
     def __init__(
         self,
@@ -67,13 +67,13 @@ class MaskedNetwork:
     ) -> None:
         """Make the structure from levels and degrees, or from masks.
 
-        `options` are arguments of the core's `MaskedOptions`, and ``network``, a `headrace.Network`, or None for layers
-        that are all alike; `rows[i]` is the core's row for the user's row i, None if they agree.
+        `options` are arguments of the core's `MaskedOptions`, and ``network``, a `headrace.Network`, or None if layers
+        are all alike; `rows[i]` is the core's row for the user's row i, None if the orders are equal.
 
-        The core has the layers that read only the context before the others, and takes no masks for them.
+        In the core, layers that read only the context come before all others, and have no masks.
         """
         self.options = options
-        self.described: Any = options.get("network")  # a `headrace.Network`, with its header, which files have
+        self.described: Any = options.get("network")  # a `headrace.Network`, which files have in the header
         self.joined = () if self.described is None else self.described.joined
         self.staircase = structure if isinstance(structure, Staircase) else None
         if self.staircase is not None:
@@ -83,9 +83,9 @@ class MaskedNetwork:
         self._back = None if rows is None else np.argsort(rows)
 
     def among(self, columns: Sequence[int], features: int) -> MaskedNetwork:
-        """The network on some columns of a wider row: the columns that it reads and moves get other indices.
+        """The network for some columns of a wider row: the columns that it reads and moves have other indices.
 
-        Levels, degrees and the layout of weights stay, because columns that no transform changes have a level of 1.
+        Levels, degrees and the layout of weights stay, because columns that no transform changes have the level 1.
         """
         sides = {side: [columns[c] for c in self.options.get(side, [])] for side in ("reads", "active")}
         structure: Staircase | Sequence[NDArray[np.bool_]] = self.core.masks()
@@ -97,13 +97,13 @@ class MaskedNetwork:
         return MaskedNetwork({**self.options, **sides, "features": features}, structure, self.rows)
 
     def made_for(self, core: Any) -> Any:
-        """The structure as a class of that core: each compiled module has its own, and all lay out weights alike."""
+        """The structure as an object of a compiled module, each of which has its own class with the same layout."""
         if isinstance(self.core, core.MaskedTransform):
             return self.core
         return _made(core, self.options, self.staircase or self.core.masks())
 
     def step(self, inverted: bool = False) -> StepSpec:
-        """The step of a program that it is the network of."""
+        """The step of a program that has this network."""
         return StepSpec("NetworkStep", inverted=inverted, transform=self)
 
     def _to_core(self, arrays: Arrays) -> Arrays:
@@ -114,45 +114,45 @@ class MaskedNetwork:
 
     @property
     def size(self) -> int:
-        """Number of values in the packed vector, padding included."""
+        """The number of values in the packed vector, padding included."""
         return self.core.n_weights
 
     def masks(self) -> list[NDArray[np.bool_]]:
-        """Dense masks, (out, in)."""
+        """The dense masks of the layers, each of shape (out, in)."""
         return self._to_user(self.core.masks())
 
     def pack(self, weights: Arrays, biases: Arrays) -> NDArray[Any]:
-        """Dense layers to the vector that the kernels read; masked weights are dropped."""
+        """The packed vector of dense layers, which the kernels read; masked weights are dropped."""
         pairs = zip(self._to_core(weights), self._to_core(biases), strict=True)
         return self.core.pack([np.require(array, requirements=("C", "A")) for pair in pairs for array in pair])
 
     def unpack(self, packed: NDArray[Any]) -> tuple[Arrays, Arrays]:
-        """Dense arrays of a packed vector; masked weights are zero."""
+        """The dense weights and biases of a packed vector; masked weights are zero."""
         tensors = self.core.unpack(packed)
         return self._to_user(tensors[::2]), self._to_user(tensors[1::2])
 
     def names(self) -> list[str]:
-        """Names of the tensors, for each layer the weights and the biases, in the core's order."""
+        """The names of the tensors in the core's order: for each layer the weights and the biases."""
         return [name for name, _ in self.core.tensors]
 
     def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Dense parameters by name."""
+        """The dense parameters of a packed vector, by name."""
         layers = zip(*self.unpack(packed), strict=True)
         return dict(zip(self.names(), (array for layer in layers for array in layer), strict=True))
 
     def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        """The inverse of `named`."""
+        """The packed vector of dense parameters by name: the inverse of `named`."""
         arrays = [named[name] for name in self.names()]
         return self.pack(arrays[::2], arrays[1::2])
 
     def initial(
         self, seed: Sequence[int], dtype: np.dtype[Any], identity: tuple[float, ...], *, biases_of: float = 1.0
     ) -> NDArray[Any]:
-        """Fresh weights: He's variance for the inputs that a unit really has, outputs close to the map's identity.
+        """Fresh weights: He's variance for the unmasked inputs of a unit, and outputs close to the map's identity.
 
-        Hidden units have uniform biases, within `biases_of` over the root of their inputs, so that not all of them bend
-        at the mean of the rows (docs/notes/training.md). Products added to another layer's sums are small, so that sums
-        do not grow from block to block.
+        Hidden units have uniform biases, within `biases_of` over the square root of their number of inputs, so that not
+        all bend at the mean of the rows (docs/notes/training.md). Products added to another layer's sums are small, so
+        that the sums do not grow from block to block.
         """
         rng = np.random.default_rng(list(seed))
         masks = self.masks()

@@ -1,4 +1,4 @@
-"""The initial number of threads: the environment's value, or the number of cores that this process may use."""
+"""The initial number of threads: a value from the environment, or the number of cores that this process may use."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ MOST = 4096
 
 
 def begin() -> None:
-    """Set the number of threads, and make it known to threadpoolctl."""
+    """Set the number of threads, and register it with threadpoolctl."""
     cpu.set_num_threads(first_number(os.environ))
     _register()
 
 
 def first_number(environment: Any) -> int:
-    """HEADRACE_NUM_THREADS; else OMP_NUM_THREADS or MKL_NUM_THREADS, which launchers of several processes set; else
-    the number of cores.
+    """The value of HEADRACE_NUM_THREADS; without it OMP_NUM_THREADS or MKL_NUM_THREADS, which launchers of several
+    processes set; without these the number of cores.
     """
     text = environment.get("HEADRACE_NUM_THREADS", "")
     if text:
@@ -33,24 +33,25 @@ def first_number(environment: Any) -> int:
 
 
 def cores(root: str = "/") -> int:
-    """The cores that this process may use: those of its affinity, and no more than its control groups grant."""
+    """The number of cores that this process may use: by its affinity, and at most what its control groups grant."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         granted = min(_quotas(root), default=float(count))
     except (OSError, ValueError):
-        granted = float(count)  # without groups, or in an unexpected format
+        granted = float(count)  # there are no groups, or they have an unexpected format
     return max(1, min(count, -int(-granted // 1), MOST))
 
 
 def _quotas(root: str) -> Any:
-    """Limits of cores of this process's control groups, from its own to the outermost visible one."""
+    """The limits of cores of this process's control groups, from its own group to the outermost visible one."""
     mounts = [line.split() for line in _lines(root, "proc/self/mountinfo")]
     for line in _lines(root, "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
         for mount in mounts:
-            # ID, parent, device, root, mount point, options, then tags up to a dash, and the kind of file system
+            # A line has ID, parent, device, root, mount point, options, then tags up to a dash, and the type of the
+            # file system.
             kind, options = mount[mount.index("-") + 1], mount[-1].split(",")
             if kind != ("cgroup" if controllers else "cgroup2") or (controllers and "cpu" not in options):
                 continue
@@ -70,7 +71,7 @@ def _quota(group: str, is_first_version: bool) -> float | None:
         else:
             quota, period = "".join(_lines(group, "cpu.max")).split()
     except OSError:
-        return None  # the outermost group has none
+        return None  # the outermost group has no such file
     return None if quota in ("max", "-1") else int(quota) / int(period)
 
 
@@ -80,19 +81,19 @@ def _lines(*path: str) -> list[str]:
 
 
 def _has_library() -> bool:
-    """Whether the core is in a library beside the module, which C programs link, too."""
+    """Whether the core is in a library beside the module, to which C programs link, too."""
     return any(name.startswith("libheadrace.") for name in os.listdir(os.path.dirname(cpu.__file__)))
 
 
 def _register() -> None:
-    """Register with threadpoolctl if installed: joblib and others limit threads by it. Importing it takes 4 ms."""
+    """Register with threadpoolctl if it is installed: joblib and others use it. Importing it takes 4 ms."""
     try:
         import threadpoolctl  # type: ignore[import-untyped]
     except ImportError:
         return
 
     class Controller(threadpoolctl.LibController):  # type: ignore[misc]
-        """The pool of this library for threadpoolctl."""
+        """The thread pool of this library for threadpoolctl."""
 
         user_api = "headrace"
         internal_api = "headrace"

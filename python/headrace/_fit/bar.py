@@ -8,16 +8,16 @@ from headrace._base import progress as _progress
 from headrace._fit import clock as _clock
 from headrace._fit.clock import Clock
 
-EVERY = 1.0  # seconds between two losses of steps
+EVERY = 1.0  # seconds between two updates of the training loss
 
 
 class FitBar:
-    """A progress bar of the whole fit, in epochs or in steps; with a time budget in seconds, because the number of
-    epochs is not known.
+    """A progress bar of a whole fit, in epochs or steps, or in seconds if a time budget leaves the number of epochs
+    unknown.
     """
 
     def __init__(self, epochs: int, clock: Clock, progress: bool, what: str, batches: int, **others: Any) -> None:
-        """`batches`: the steps of an epoch, of a bar that counts steps; 0: it counts epochs. `others`: of tqdm."""
+        """`batches`: the steps of an epoch for a bar of steps, 0 for a bar of epochs. `others`: arguments of tqdm."""
         self._clock, self._batches = clock, batches
         self._texts: dict[str, str] = {}
         self._total, self._steps, self._next = 0.0, 0, 0.0
@@ -28,17 +28,17 @@ class FitBar:
             self._bar = _progress.seconds_bar(clock.budget, what, progress)
 
     def begin(self, epochs: int, steps: int) -> None:
-        """Show the epochs, or the steps, after which this fit goes on."""
+        """Show the epochs or steps that a resumed fit has already finished."""
         if self._clock.budget is None:
             self._bar.update(steps if self._batches else epochs)
 
     def step(self, now: float) -> None:
-        """Show the moment of a step."""
+        """Move a bar of seconds on to the time `now` of a step."""
         if self._clock.budget is not None:
             self._bar.update(min(now - self._clock.begin, self._clock.budget) - self._bar.n)
 
     def trained(self, loss: float) -> None:
-        """Count a step, and show the mean loss of the last steps each second."""
+        """Count a step, and once a second show the mean loss of the steps since the last update."""
         self._total, self._steps = self._total + loss, self._steps + 1
         if (now := _clock.now()) >= self._next:
             self.show({"train": f"{self._total / self._steps:.3f}"})
@@ -47,7 +47,7 @@ class FitBar:
             self._bar.update()
 
     def show(self, texts: dict[str, str]) -> None:
-        """Show texts by name, beside texts of other names."""
+        """Add texts, by name, to those beside the bar."""
         self._texts |= texts
         self._bar.set_postfix(self._texts, refresh=False)
 
@@ -60,7 +60,7 @@ class FitBar:
             self._bar.update()
 
     def close(self) -> None:
-        """Leave the bar in its last state, which is full where the time ended the fit."""
+        """Close the bar, and fill it before if the time budget ended the fit."""
         if self._clock.budget is not None and self._clock.ran_out:
             self._bar.update(self._clock.budget - self._bar.n)
         self._bar.close()

@@ -1,8 +1,8 @@
 """The state of a fit in a file, from which a repeated call goes on bit for bit.
 
-A state is that between two steps: an epoch's first random state and its number of finished batches determine the rows
-that come next. A resumed fit draws the epoch's order again, leaves out the finished batches, and so computes the rest
-with the same values.
+A stored state lies between two steps. The generator's state before an epoch and the number of finished batches
+determine the rows of later batches. A resumed fit draws the epoch's order again, skips the finished batches, and
+computes the others with the same values.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from headrace._base.output import check_writable
 from headrace._fit import clock as _clock
 from headrace._fit.history import kept_fields
 
-FORMAT = 5  # in 1, epochs counted from 0; in 2, no stage started again; in 3, that stage was the last; in 4, trials
-# were stages
+FORMAT = 5  # format 1 counts epochs from 0; 2 starts no stage again; 3 starts only the last stage again; in 4, trials
+# are stages
 _KEY = "headrace_checkpoint"
 _OF_RUN = ("rate", "rate_factor", "spent", "lowest", "lowest_epoch", "start_tried")
 _OF_STAGES = ("index", "is_cosine", "was_cosine", "begin", "end", "best_epoch", "before", "lowest", "halfway", "paused")
@@ -34,7 +34,7 @@ _OF_STAGES = ("index", "is_cosine", "was_cosine", "begin", "end", "best_epoch", 
 
 @dataclass
 class _Pass:
-    """An epoch under way, from its first batch on. Time is measured by the optimiser's clock alone, because Ctrl-C may
+    """The current epoch, from its first batch on. Only the optimiser's step count measures progress, because Ctrl-C may
     come at any moment.
     """
 
@@ -46,13 +46,13 @@ class _Pass:
 
 
 class Checkpoint:
-    """The file of a fit's state, which a `headrace._fit.run.Run` writes; without a path none."""
+    """The file of a fit's state, which a `headrace._fit.run.Run` writes; without a path there is no file."""
 
     stays = False
-    """Whether the state of a finished fit stays, so that the same fit is at its end at once."""
+    """Whether the file stays after the fit, so that a repeated call of the same fit ends at once."""
 
     def __init__(self, path: Any, every: Any) -> None:
-        """`checkpoint` and `checkpoint_every`, as `Flow.fit` takes them."""
+        """`path`, `every`: the arguments `checkpoint` and `checkpoint_every` of `Flow.fit`."""
         name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
         if path is not None and not isinstance(name, str):
             raise TypeError(f"checkpoint: expected a str or an os.PathLike of one, got {check.kind_of(path)}")
@@ -68,7 +68,7 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def open(self, fingerprint: dict[str, str]) -> None:
-        """Read an existing state, and refuse that of another fit; the flow is not changed yet."""
+        """Read an existing state, and raise ValueError for that of another fit; the flow does not change yet."""
         if self.path is None:
             return
         check_writable("checkpoint", self.path)
@@ -81,7 +81,7 @@ class Checkpoint:
                 raise files.FileFormatError(f"{self.path}: format {state.get('format')!r}, expected {FORMAT}")
         except files.FileFormatError as error:
             raise files.FileFormatError(f"checkpoint: expected the state of a fit, or no file yet: {error}") from error
-        there = {"gaussianize": "False", "optimizer": "'adam'", **state["fit"]}  # defaults for earlier versions
+        there = {"gaussianize": "False", "optimizer": "'adam'", **state["fit"]}  # defaults for earlier files
         differing = [name for name in {**there, **fingerprint} if there.get(name) != fingerprint.get(name)]
         if differing:
             text = "; ".join(f"{name}: {there.get(name)} there, {fingerprint.get(name)} here" for name in differing)
@@ -116,7 +116,7 @@ class Checkpoint:
         return {name: _read(value) for name, value in {**kept, "epochs": state["stages"]["end"]}.items()}
 
     def remove(self) -> None:
-        """Remove the state of a finished fit, or write its last one if `stays`."""
+        """Remove the file of a finished fit, or write the fit's last state if `stays`."""
         if self.stays and self._held is not None and _place(self._held[0]) > self._written:
             self._write(*self._held)
         elif self.path is not None and self.writes and not self.stays:
@@ -126,7 +126,7 @@ class Checkpoint:
     # ---- calls of a run ------------------------------------------------------------------------------------------
 
     def resume(self, run: Any) -> int:
-        """Put the run where the file left it, and return the epoch to go on with."""
+        """Restore the run from the file's state; return the number of finished epochs, 0 without a state."""
         if self._found is None:
             return 0
         state, arrays = self._found
@@ -137,7 +137,7 @@ class Checkpoint:
         return int(state["epoch"])
 
     def pass_begins(self, run: Any) -> tuple[int, float]:
-        """The number of finished batches of the epoch, and the sum of their losses."""
+        """Begin an epoch; return the number of its batches that are finished, and the sum of their losses."""
         if self.path is None:
             return 0, 0.0
         skip, partial, self._skip, self._partial = self._skip, self._partial, 0, 0.0
@@ -153,16 +153,16 @@ class Checkpoint:
             self._pass.under_way = batch, before, after
 
     def step_ends(self, run: Any) -> None:
-        """Note that the state between two steps can be kept."""
+        """Write the state after a step, if `checkpoint_every` seconds have passed since the last write."""
         if self.writes and self._pass is not None and time.monotonic() - self._last >= self.seconds:
             self._write(*self._of_pass(run, self._pass))
 
     def pass_ends(self) -> None:
-        """Note that changes from now on belong to no pass."""
+        """Note that an epoch's batches are finished, so that later changes of the run are outside of epochs."""
         self._pass = None
 
     def epoch_ends(self, run: Any) -> None:
-        """Write the state if it is time, or else hold it for an interruption."""
+        """Write the state after an epoch if a write is due, or else hold it for an interruption."""
         if not self.writes:
             return
         epoch = run.history.epochs
@@ -171,7 +171,7 @@ class Checkpoint:
             self._write(*self._held)
 
     def interrupted(self, run: Any) -> None:
-        """Write the current state, or the last complete one."""
+        """Write the state on Ctrl-C: the current one, or on a device that after the last epoch."""
         if not self.writes:
             return
         if self._pass is not None and not run.flow._interior.on_device:
@@ -197,7 +197,7 @@ def _place(state: dict[str, Any]) -> tuple[int, int]:
 
 
 def _interval(every: Any) -> tuple[float, float]:
-    """Seconds and epochs between two writes, one of which is infinity."""
+    """The seconds and the epochs between two writes; one of the two is infinite."""
     if isinstance(every, str):
         match = re.fullmatch(r"(?:(\d{1,9}) )?epochs?", every)
         if not match or match[1] == "0":
@@ -250,7 +250,7 @@ def _restore(run: Any, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
             setattr(run.history, name, arrays.get(f"history.{name}", np.empty(0)).tolist())
         elif isinstance(value, dict):
             pairs = arrays.get(f"history.{name}", np.empty(0)).reshape(-1, 2).tolist()
-            keys = int if name == "residuals" else float  # columns
+            keys = int if name == "residuals" else float  # the keys are columns
             setattr(run.history, name, {keys(key): one for key, one in pairs})
         elif name in state["history"]:
             setattr(run.history, name, _read(state["history"][name]))
@@ -268,7 +268,7 @@ def _restore(run: Any, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
 
 
 def _as_json(value: Any) -> Any:
-    """Values as JSON: floats to the last bit, integers of any length."""
+    """A value as exact JSON: floats in hexadecimal, integers of any length as text."""
     if isinstance(value, dict):
         return {name: _as_json(inner) for name, inner in value.items()}
     if isinstance(value, (bool, np.bool_)):
@@ -281,7 +281,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _read(value: Any) -> Any:
-    """Values from JSON."""
+    """The value of which `_as_json` made this JSON."""
     if isinstance(value, dict):
         if value.keys() == {"integer"}:
             return int(value["integer"])

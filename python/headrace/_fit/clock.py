@@ -22,19 +22,19 @@ def cpu() -> float:
 
 
 class Clock:
-    """The moment by which a fit has to end; never, where there is no budget."""
+    """The deadline of a fit, which is infinite without a time budget."""
 
     def __init__(self, budget: Any = None) -> None:
-        """`budget`: in seconds from now on, checked; None for no limit."""
+        """`budget`: seconds from now on, which are checked; None for no limit."""
         self.begin, self.cpu_begin = now(), cpu()
         self.end = math.inf
         self.budget: float | None = None
-        """The seconds of a whole fit; None without a limit, and for a share of one."""
+        """The seconds of a whole fit; None without a limit, and on the clock of a `share`."""
         if budget is not None:
             self.budget = check.number("time_budget", budget, above=0.0, below=math.inf)
             self.end = self.begin + (1 - UNTIMED) * self.budget
         self.ran_out = False
-        """Whether the deadline kept something from starting."""
+        """Whether the deadline kept a step or another task from starting."""
 
     @property
     def is_limited(self) -> bool:
@@ -42,13 +42,13 @@ class Clock:
         return self.end < math.inf
 
     def share(self, part: float) -> Clock:
-        """A deadline for a part of the remaining time."""
+        """A clock that ends after the fraction `part` of the remaining time."""
         other = Clock()
         other.end = other.begin + part * (self.end - other.begin)
         return other
 
     def turn(self, index: int, jobs: int, at_a_time: int) -> float:
-        """Seconds for a job among several that have equal parts of the time, some at a time; more than 0."""
+        """Seconds, above 0, for job `index` if `jobs` share the remaining time equally and `at_a_time` run at once."""
         rounds = -(-jobs // at_a_time) - index // at_a_time
         return max(self.left() / rounds, 1e-9)
 
@@ -63,5 +63,5 @@ class Clock:
         return not self.ran_out
 
     def passed(self, begin: float, kept: float) -> float:
-        """The elapsed share of the time from a moment on, except the time reserved for the end."""
+        """The elapsed share of the time from `begin` to `kept` seconds before the deadline; 0 without a limit."""
         return min((now() - begin) / max(self.end - kept - begin, 1e-9), 1.0) if self.is_limited else 0.0

@@ -1,5 +1,5 @@
-"""Ensembles of flows: their weighted mixture as one density, and how far they differ; or each flow fitted to a table of
-its own.
+"""Ensembles, which are weighted mixtures of flows, with the spread of their log densities; and fits of many flows, each
+to its own table.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from headrace._flow.bases import Logistic, Normal, StandardNormal
 from headrace._flow.flow import Flow
 from headrace.rows._as_stream import is_stream
 
-_STREAM = 0x656E73656D626C65  # a separate stream beside a seed: the draws of members share no values with the noise
+_STREAM = 0x656E73656D626C65  # beside a seed: choices of members share no random values with the noise
 
 # Sources of noise for flows with each base; a member with another base draws rows by itself.
 _NOISE: dict[type, Any] = {StandardNormal: StandardNormal, Normal: StandardNormal, Logistic: Logistic}
@@ -46,12 +46,12 @@ _NOISE: dict[type, Any] = {StandardNormal: StandardNormal, Normal: StandardNorma
 class Ensemble(OfFlows):
     """A density that is the weighted mean of several flows' densities: a deep ensemble (Lakshminarayanan et al. 2017).
 
-    Flows that were fitted from different seeds agree where there were many rows, and differ where there were few or
-    none; `spread` has the difference. The mixture's mean log-likelihood is at least the mean of its members'.
+    Flows that were fitted from different seeds agree where training rows are dense, and differ where they are sparse;
+    `spread` measures the difference. The mixture's mean log-likelihood is at least the mean of its members'.
 
     Args:
-        flows: At least one, all with the same features, context, dtype and device; of any classes. They are copied.
-        weights: One number of at least 0 for each, not all 0; equal by default. They are divided by their sum.
+        flows: At least one flow, with equal features, context, dtype and device, of any classes, which are copied.
+        weights: A weight of at least 0 for each flow, not all 0, equal by default; the sum of weights becomes 1.
 
     >>> import numpy as np, headrace as hr
     >>> ensemble = hr.Ensemble([hr.MAF(2, transforms=2, hidden=(16,), seed=s) for s in range(3)])
@@ -156,7 +156,7 @@ class Ensemble(OfFlows):
         return self._flows[check.index("index", index, len(self))]
 
     def __repr__(self) -> str:
-        """Sizes, and the members' classes."""
+        """The ensemble's sizes, its members' classes, and unequal weights."""
         kinds = ", ".join(dict.fromkeys(type(flow).__name__ for flow in self._flows))
         equal = "" if (self._given == self._given[0]).all() else f", weights={self.weights.round(4).tolist()}"
         return f"Ensemble({len(self)} of {kinds}, features={self.features}, context={self.context}{equal})"
@@ -172,7 +172,7 @@ class Ensemble(OfFlows):
         return self._with(tuple(flow.astype(dtype) for flow in self._flows))
 
     def __copy__(self) -> Self:
-        """A copy with parameters of its own."""
+        """A copy that shares no parameters with this ensemble."""
         return self._with(tuple(copy.copy(flow) for flow in self._flows))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -208,7 +208,7 @@ class Ensemble(OfFlows):
             x, context, out: As in `Flow.log_prob`.
 
         Returns:
-            As `Flow.log_prob`, in the members' dtype; -inf where each member's is, and NaN where one's is.
+            As from `Flow.log_prob`, in the members' dtype: -inf where all members have -inf, NaN where one has NaN.
         """
         caller, rows, log_probs = self._log_probs(x, context)
         value = caller.output(out, self.dtype, rows.batch, (rows.array, rows.context))
@@ -221,15 +221,15 @@ class Ensemble(OfFlows):
     @overload
     def spread(self, x: A, context: Array | None = None) -> A: ...
     def spread(self, x: Array, context: Array | None = None) -> Array:
-        """How far members differ: the standard deviation of their log densities, by their weights, in nats.
+        """The weighted standard deviation of the members' log densities, in nats: how far they differ.
 
-        Read it beside `log_prob`: where it is far above that of rows like those fitted, the log densities mean little.
+        Where the spread is far above that of the training rows, log densities from `log_prob` mean little.
 
         Args:
             x, context: As in `Flow.log_prob`.
 
-        Returns: Shape (rows,), or the leading dimensions, in the members' dtype: 0 where all densities are equal, also
-            to 0; infinity where some members' densities are 0 and others' are not; NaN where a member's density is NaN.
+        Returns: An array of shape (rows,), or of x's leading dimensions, in the members' dtype: 0 where all densities
+            are equal, or all 0; infinity where some are 0 and others are not; NaN where one is NaN.
         """
         caller, rows, log_probs = self._log_probs(x, context)
         value = caller.empty(rows.batch, self.dtype)
@@ -260,10 +260,10 @@ class Ensemble(OfFlows):
         like: Any = None,
         **others: Any,
     ) -> Array:
-        """Draw n rows, each from a member drawn at random.
+        """Draw n rows, each from a member that is chosen at random by its weight.
 
-        A row depends only on the seed and its index, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)``,
-        and is the member's own row of that seed and index.
+        A row depends only on the seed and on its index, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)``,
+        and equals the row of that seed and index in the chosen member's sample.
 
         Args:
             n, context, seed, first_row, dtype, like: As in `Flow.sample`.
@@ -291,17 +291,17 @@ class Ensemble(OfFlows):
         return caller.give(value)
 
     def _chosen(self, rows: int, key: int, first: int) -> NDArray[np.intp]:
-        """The member of each row; the first values are the same for any number of rows."""
+        """The index of each row's member; the members of the first rows are the same for any number of rows."""
         edges = np.cumsum(self.weights)
-        numbers = np.random.PCG64([key, _STREAM])  # each row takes one step of the generator
+        numbers = np.random.PCG64([key, _STREAM])  # one step of the generator for each row
         drawn = np.random.Generator(numbers.advance(first)).random(rows)
-        last = int(np.flatnonzero(self._given)[-1])  # sums round, and no member of weight 0 is drawn
+        last = int(np.flatnonzero(self._given)[-1])  # because the last edge may round to below 1
         return np.minimum(np.searchsorted(edges, drawn, side="right"), last)
 
     def _rows_of(
         self, flow: Flow, index: Any, rows: Rows, which: tuple[int, int | None], kind: Any, noise: dict[type, Any]
     ) -> Any:
-        """Some rows of a member's sample, by their indices in it; noise is kept for the next member.
+        """The rows of a member's sample at these indices; `noise` keeps the noise for the next members.
 
         `which`: the seed and the index of the first row.
         """
@@ -333,28 +333,28 @@ class Ensemble(OfFlows):
         rng: Rng = None,
         **settings: Any,
     ) -> list[History]:
-        """Fit the members, in place: member i as ``flow.fit(x, seed=seed + i, ...)`` would, with the same bits.
+        """Fit the members in place, member i with the same bits as by ``flow.fit(x, seed=seed + i, ...)``.
 
-        Seeds choose the order of rows and which are held out; the start is the members' own, so that they should be
-        made with different seeds. Small members are fitted side by side, a thread each; large ones one after another
-        with all threads, and so are members on a device, of a group or of a stream.
+        Seeds choose the order of rows and the held-out rows, but no initial parameters: make members with different
+        seeds. Small members are fitted side by side, with a thread each; large members, and those on a device, of a
+        group or of a stream, are fitted one after another with all threads.
 
         Args:
             x, context, weights: As in `Flow.fit`.
-            bootstrap: Whether each member gets as many rows as there are, drawn with replacement (Efron 1979): a row
-                that is drawn twice has twice its weight. Members then differ as fits of other rows would.
-            time_budget: Seconds for all members, in equal parts; the rest of one member's goes to those after it.
-            seed: Of the first member.
-            **settings: All other arguments of `Flow.fit`, but `checkpoint`, which ensembles do not have yet, and
-                `effort`, which makes members of its own.
+            bootstrap: Whether each member is fitted to as many rows as x has, sampled with replacement (Efron 1979): a
+                row that is sampled twice has twice its weight. Members then differ as fits to other samples would.
+            time_budget: Seconds for all members, in equal parts; time that a member leaves goes to later members.
+            seed: The seed of the first member; that of member i is seed + i.
+            **settings: All other arguments of `Flow.fit` except `checkpoint`, which ensembles do not have yet, and
+                `effort`, whose value 'high' fits several flows itself.
 
         Returns:
-            The history of each fit. Ctrl-C ends the fits of the members under way as it does that of a flow: the first
-            one without better weights than before stays as it was, as do those after it, with a warning, and the list
-            is shorter.
+            The history of each fit. Ctrl-C ends the running fits as it does that of one flow: the first member without
+            better weights than before and all later members then stay unchanged, with a warning, and have no history in
+            the list.
 
         Raises:
-            TypeError, ValueError: As `Flow.fit`; after any error all members are as before the call.
+            TypeError, ValueError: The errors of `Flow.fit`; after any error all members are unchanged.
             KeyboardInterrupt: Ctrl-C before the first member has better weights than before.
         """
         if settings.get("checkpoint") is not None:
@@ -398,7 +398,7 @@ class Ensemble(OfFlows):
         return histories
 
     def _resampled(self, x: Any, weights: Any, key: int, member: int) -> Any:
-        """Weights that count the draws of each row, with replacement, from all rows of a weight above 0."""
+        """The rows' weights in a sample with replacement from the rows whose weight is above 0."""
         caller = self._flows[0]._caller()
         n = _arrays.matrix("x", x, self.features, caller, whole=True).shape[0]
         shares = _arrays.row_weights("weights", weights, n, caller)[0]
@@ -417,7 +417,7 @@ class Ensemble(OfFlows):
 
 
 def flows_of(flows: Any) -> tuple[Flow, ...]:
-    """The flows of a sequence, which has at least one."""
+    """The flows of a sequence; raises an error without any, or for other members."""
     if isinstance(flows, (Flow, str, bytes)) or not np.iterable(flows):
         raise TypeError(f"flows: expected a sequence of flows, got {check.kind_of(flows)}")
     members = tuple(flows)
@@ -430,19 +430,19 @@ def flows_of(flows: Any) -> tuple[Flow, ...]:
 
 
 def mixed(log_probs: list[Any], weights: Floats) -> Any:
-    """log Σ w e^l, without overflow, and exact where all are -inf or one member has all the weight."""
+    """log Σ w e^l, without overflow, and exact where all l are -inf or one member has all the weight."""
     terms = [log_prob + np.log(weight) for log_prob, weight in zip(log_probs, weights, strict=True) if weight > 0]
-    with np.errstate(invalid="ignore"):  # for rows that are NaN
+    with np.errstate(invalid="ignore"):  # for rows with NaN
         return functools.reduce(np.logaddexp, terms)
 
 
 def _spread(log_probs: list[Any], weights: Floats) -> Any:
-    """The weighted standard deviation; 0 where all members are equal, also at infinities."""
+    """The weighted standard deviation of log densities; 0 where all are equal, also where all are infinite."""
     counted = [log_prob for log_prob, weight in zip(log_probs, weights, strict=True) if weight > 0]
     share = _arrays.library(counted[0]).asarray(weights[weights > 0])[:, None]
     with np.errstate(invalid="ignore"):
         away = np.stack([np.where(densities == counted[0], 0.0, densities - counted[0]) for densities in counted])
-        most = np.abs(away).max(axis=0)  # NaN where some member's is
+        most = np.abs(away).max(axis=0)  # NaN where a log density is NaN
         unit = np.where(most > 0, most, 1.0)  # so that squares do not overflow
         square = np.square((away - (share * away).sum(axis=0)) / unit)
         return np.where(np.isinf(most), np.inf, unit * np.sqrt((share * square).sum(axis=0)))
@@ -450,7 +450,7 @@ def _spread(log_probs: list[Any], weights: Floats) -> Any:
 
 _OF_A_TABLE = ("context", "weights")
 _OF_ONE = ("checkpoint", "group")
-_PLAIN = (TypeError, ValueError, RuntimeError)  # errors with a single message
+_PLAIN = (TypeError, ValueError, RuntimeError)  # errors whose only argument is a message
 
 
 def fit_many(
@@ -461,29 +461,29 @@ def fit_many(
     progress: bool = True,
     **settings: Any,
 ) -> list[History]:
-    """Fit each flow to its own table, in place: flow i as ``flows[i].fit(tables[i], ...)`` would, with the same bits.
+    """Fit each flow in place to its own table, with the same bits as by ``flows[i].fit(tables[i], ...)``.
 
-    Small flows are fitted side by side, a thread each, which is faster than one after another with all threads; large
-    flows, those with fewer than 10,000 parameters, and flows on a device, one after another. Flows may be of different
-    classes, sizes, features and dtypes.
+    Small flows are fitted side by side, a thread each, which is faster than one after another with all threads. Large
+    flows, flows below 10,000 parameters, and flows on a device are fitted one after another. Flows may differ in
+    class, size, features and dtype.
 
     Args:
-        flows: At least one, each once.
-        tables: One for each flow: rows ``x``, or a tuple ``(x, context)`` or ``(x, context, weights)``, as `Flow.fit`
-            takes these. Any iterable: a table is fetched when a thread is free for it, so that a generator needs the
-            memory of as many tables as there are threads.
-        time_budget: Seconds for all flows, in equal parts; time that a flow leaves goes to those after it.
+        flows: At least one flow, and none of them twice.
+        tables: An iterable with a table for each flow: ``x``, ``(x, context)`` or ``(x, context, weights)`` as in
+            `Flow.fit`. A table is fetched when a thread is free for it, so that a generator needs the memory of as
+            many tables as there are threads.
+        time_budget: Seconds for all flows, in equal parts; time that a flow leaves goes to later flows.
         progress: Whether to show one bar on the standard error.
-        **settings: All other arguments of `Flow.fit`, the same for each flow, but `checkpoint` and `group`. The same
-            `seed`, too: flows differ by their initial parameters.
+        **settings: All other arguments of `Flow.fit` except `checkpoint` and `group`, the same for each flow. Also
+            `seed` is the same: flows differ by their initial parameters.
 
     Returns:
-        The history of each fit. Memory beyond the tables is twice that of the flows, and that of the fits under way.
+        The history of each fit. Beyond the tables, the call needs twice the memory of the flows, and that of the fits.
 
     Raises:
-        TypeError, ValueError: As `Flow.fit`, with the index of the flow; a flow that occurs twice; fewer or more tables
-            than flows. After any error all flows are as before the call.
-        KeyboardInterrupt: Ctrl-C; all flows are as before the call, too.
+        TypeError, ValueError: The errors of `Flow.fit`, with the index of the flow; or a flow occurs twice, or tables
+            are fewer or more than flows. After any error all flows are unchanged.
+        KeyboardInterrupt: Ctrl-C, after which all flows are unchanged.
 
     >>> import numpy as np, headrace as hr
     >>> rng = np.random.default_rng(0)
@@ -515,7 +515,7 @@ def fit_many(
             of_table["time_budget"] = clock.turn(i, len(checked), threads)
         if not is_stream(x):
             return flow.fit(x, progress=progress, **of_table, **settings)
-        with streams:  # several may read one file
+        with streams:  # because several streams may read one file
             return flow.fit(x, progress=progress, **of_table, **settings)
 
     def jobs() -> Iterator[Any]:

@@ -1,12 +1,12 @@
-"""Fits of few rows: where they begin, the number of epochs, and whether training helps at all, by cross-validation.
+"""Fits of few rows, whose initial density and number of epochs (0 if training does not help) cross-validation chooses.
 
-Fits of few rows begin at the best density that needs no training, a Gaussian or a small mixture of normal densities,
-of the columns as they are or behind marginal curves (then the Gaussian is a Gaussian copula), with or without residuals
+A fit of few rows begins at the best density that needs no training: a Gaussian or a small mixture of normal densities
+of the columns, or of columns behind marginal curves (a Gaussian is then a Gaussian copula), with or without residuals
 in place of columns that others nearly determine.
 
-For clusters of different shapes a mixture of normal densities with a covariance for each component needs fewer rows
-than networks. No base is such a mixture, but a flow can approximate it: the mixture is a teacher, and the flow is
-trained on any number of its samples in place of the rows.
+For clusters of different shapes, a mixture of normal densities with a covariance for each component needs fewer rows
+than networks do. No base is a mixture of this kind, but it can be the teacher of a flow, its student, which is
+trained on any number of the mixture's samples in place of the rows.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ WAIT = 25  # epochs without a new best
 
 
 class Fold(RowPart):
-    """The rows of one fold, every fifth of the part, or the rows of all other folds."""
+    """The rows of one fold, which has every fifth row of a part, or the rows of all other folds."""
 
     def __init__(self, whole: RowPart, fold: int, *, out: bool) -> None:
         self.places = np.flatnonzero((np.arange(whole.size) % FOLDS == fold) == out).astype(np.int64)
@@ -57,9 +57,9 @@ class Fold(RowPart):
 
 
 def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weights: NDArray[np.float64]) -> bool:
-    """Whether a mean loss is lower by more than its standard error: the one-standard-error rule (Breiman et al. 1984).
+    """Whether the mean of `losses` is below that of `than` by a standard error of the difference (Breiman et al. 1984).
 
-    Both losses are of the same rows.
+    Both arrays have the losses of the same rows. The test is known as the one-standard-error rule.
     """
     return mean_beyond(than - losses, weights / weights.sum(), 1.0) > 0.0
 
@@ -80,18 +80,18 @@ class Chosen:
     """The result of cross-validation: losses of rows left out, fold after fold."""
 
     epochs: int
-    """The number of epochs after which losses are lowest; 0: before the first."""
+    """The number of epochs after which the mean loss is lowest; 0 if it is lowest before the first epoch."""
     history: list[float]
-    """The mean of the losses after each epoch."""
+    """The mean loss after each epoch up to the best one."""
     start: NDArray[np.float64]
-    """The loss of each row before the first epoch,"""
+    """The loss of each row before the first epoch."""
     best: NDArray[np.float64]
-    """after the best one,"""
+    """The loss of each row after the best epoch."""
     weights: NDArray[np.float64]
-    """and the weights of the rows."""
+    """The weight of each row."""
 
     def mean(self, losses: NDArray[np.float64]) -> float:
-        """The weighted mean of losses; infinity where it is not finite."""
+        """The weighted mean of the rows' losses; infinity if that is not finite."""
         loss = float((losses * self.weights).sum() / self.weights.sum())
         return loss if math.isfinite(loss) else math.inf
 
@@ -104,9 +104,9 @@ def chosen_epochs(
     clock: Clock,
     progress: bool = False,
 ) -> Chosen:
-    """The best number of epochs on rows left out.
+    """The number of epochs with the lowest loss of rows left out.
 
-    Fits to all rows except a fold go side by side, an epoch at a time. `made` prepares a flow for rows and returns its
+    Fits to all folds but one advance side by side, an epoch at a time. `made` prepares a flow for rows and returns its
     run, which shares the clock.
     """
     runs, judges = [], []
@@ -138,7 +138,7 @@ def chosen_epochs(
 
 Links = tuple[Transform, ...]
 
-MOST_ROWS = 2000  # for a mixture
+MOST_ROWS = 2000  # the most rows for a mixture as the base
 LEAST_ROWS = 40
 
 
@@ -147,10 +147,10 @@ class Beginning:
     """The kind of a density that needs no training."""
 
     limit: float = ALWAYS
-    """1 - R² below which columns are replaced by their residuals."""
+    """Columns with a 1 - R² below this limit are replaced by their residuals."""
     curves: bool = False
     components: int = 0
-    """The number of components of a mixture; 0: a Gaussian."""
+    """The number of components of a mixture; 0 for a Gaussian."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Begun:
 
 
 def begun(source: ArrayRows, scale: Moments, context: Moments | None, dtype: Any, kind: Beginning, seed: int) -> Begun:
-    """The density of training rows. `scale`, `context`: means and deviations of columns, and of the context's."""
+    """The density of training rows. `scale`, `context`: means and deviations of x's and of the context's columns."""
     z, share, _ = standardised(source, scale)
     circles = circles_of(source.support)
     curves, residuals = inner_links(z, share, kind.limit, kind.curves, circles, dtype)
@@ -190,15 +190,15 @@ def best_beginnings(
     curves: Sequence[bool],
     mixes: bool,
 ) -> list[tuple[Beginning, Chosen]]:
-    """The densities from which to train, judged before the first epoch; first the best one on rows left out.
+    """Initial densities of the training, each with its losses of rows left out; the best one comes first.
 
-    The best Gaussian without curves is first unless another density is better by more than the standard error of the
+    The best Gaussian without curves comes first unless another density is better by more than the standard error of the
     difference.
 
-    The best Gaussian and the best density without curves follow: networks may do better over them. Without time
+    The best Gaussian and the best one without curves follow, because networks may do better over these. If no time is
     left, the result is the first Gaussian alone.
 
-    `made` sets a density fitted to rows in a flow. `curves`: whether columns have curves, in the order of trials.
+    `made` fits a density of a kind to rows, in a flow. `curves`: the values of `Beginning.curves` to try, in order.
     `mixes`: whether mixtures are tried, which replace the base.
     """
     z, share, _ = standardised(source, scale)
@@ -234,7 +234,7 @@ def best_beginnings(
 
 
 def standardised(source: ArrayRows, scale: Moments) -> tuple[Floats, Floats, Floats]:
-    """Standardised rows, their weights, and the log determinants of the map from the data."""
+    """Standardised rows, their weights, and the log determinants of the map from the data to them."""
     data, rows = source.data, source.library.asarray(source.part.all())
     x, slopes = _arrays.on_host(data.x[rows]).astype(np.float64), np.zeros(source.size)
     if source.support is not None:
@@ -262,14 +262,14 @@ def in_folds(values: Floats) -> Floats:
 def inner_links(
     z: Floats, share: Floats, limit: float, curves: bool, circles: Sequence[int], dtype: Any
 ) -> tuple[Links, Residuals]:
-    """Curves of standardised rows, if `curves`, and replacements of columns that others nearly determine."""
+    """Marginal curves of standardised rows, if `curves`, and residuals of columns that others nearly determine."""
     residuals = of_rows(z, share, limit, circles, dtype)
     return (_curves.of_few_rows(behind(z, residuals.links), share, circles) if curves else ()), residuals
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The rows of a fit behind links made of them, and the rows left out."""
+    """The rows that a mixture is fitted to, behind links that were made from them, and the rows left out."""
 
     seen: Floats
     share: Floats
@@ -281,7 +281,7 @@ class Seen:
     def of(
         cls, z: Floats, share: Floats, fold: int, limit: float, curves: bool, circles: Sequence[int], dtype: Any
     ) -> Seen:
-        """All rows outside of a fold, and the rows of the fold."""
+        """The rows outside a fold as those to fit to, and the rows of the fold as those left out."""
         out = np.arange(len(z)) % FOLDS == fold
         links_inside, residuals = inner_links(z[~out], share[~out], limit, curves, circles, dtype)
         links, unseen, slopes = (*links_inside, *residuals.links), z[out], np.zeros(out.sum())
@@ -291,7 +291,7 @@ class Seen:
         return cls(behind(z[~out], links), share[~out], unseen, slopes)
 
     def losses(self, *arguments: Any, **settings: Any) -> Floats:
-        """Losses of the rows left out, under a mixture that is fitted to the remaining rows."""
+        """Losses of the rows left out, under the mixture that is fitted by these arguments to the other rows."""
         return -_mixture.fitted(self.seen, self.share, *arguments, **settings).log_prob(self.unseen) - self.slopes
 
 
@@ -303,51 +303,51 @@ def _components(z: Floats, share: Floats, circles: Sequence[int], dtype: Any, ki
     return numbers[int(np.argmin(np.nan_to_num(losses, nan=np.inf)))]
 
 
-SAMPLES, BATCH, STEPS = 50_000, 512, 4000  # of the student flow
-JUDGED = 4000  # further samples by which it is judged
+SAMPLES, BATCH, STEPS = 50_000, 512, 4000  # training of the student flow
+JUDGED = 4000  # samples that judge the student flow
 DECAY = 0.01
 STARTS = 3  # starts of a mixture in cross-validation
-UNGAINED = 1  # number of components without a gain, after which no more are tried
-NUMBERS_OF_A_ROW = 2  # the most parameters of a mixture for each row: in many columns, full covariances are noise
+UNGAINED = 1  # successive numbers of components without a gain, after which trials end
+NUMBERS_OF_A_ROW = 2  # the most parameters of a mixture for each row; beyond, full covariances overfit
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """Settings of a mixture whose components have covariances of their own."""
+    """Settings of a mixture with a covariance for each component."""
 
     limit: float
-    """1 - R² below which columns are replaced by their residuals."""
+    """Columns with a 1 - R² below this limit are replaced by their residuals."""
     curves: bool
     components: int
     prior: float
-    """Rows of the common covariance that each component has beside its own."""
+    """The weight, in rows, of the common covariance in the covariance of each component."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of the teacher's mixture to train on, and others to judge by."""
+    """Samples of a teacher mixture to train a student on, and others to judge it by."""
 
     train: ArrayRows
     judge: ArrayRows
     loss: float
-    """The mixture's own loss on the samples of `judge`."""
+    """The mixture's own loss on `judge`."""
 
 
 def best_teacher(
     source: ArrayRows, scale: Moments, limit: float, curves: Sequence[bool], dtype: Any, seed: int, clock: Clock
 ) -> tuple[Teacher, Floats] | None:
-    """The mixture of the lowest loss of rows left out, and these losses, fold after fold, in the data's units.
+    """The mixture with the lowest loss of rows left out, and the losses of these, fold after fold, in the data's units.
 
-    None where there are too few rows for a mixture, or no time is left.
+    The result is None if there are too few rows for a mixture, or no time is left.
 
     Args:
-        source: The rows.
+        source: The training rows.
         scale: Means and standard deviations of their columns.
-        limit: 1 - R² below which columns are replaced by their residuals.
-        curves: Whether columns have curves, in the order of trials.
+        limit: Columns with a 1 - R² below this limit are replaced by their residuals.
+        curves: The values of `Teacher.curves` to try, in order.
         dtype: The dtype of the flow.
-        seed: Of the starts of each mixture.
-        clock: Ends the trials.
+        seed: The seed for the starts of each mixture.
+        clock: The clock that ends the trials.
     """
     z, share, slopes = standardised(source, scale)
     weights, best, lowest = in_folds(share), None, math.inf
@@ -372,7 +372,7 @@ def best_teacher(
 
 
 def samples_of(teacher: Teacher, source: ArrayRows, scale: Moments, dtype: Any, seed: int) -> Samples:
-    """Samples of the mixture of all rows, in the data's units."""
+    """Samples, in the data's units, of the teacher mixture that is fitted to all rows."""
     z, share, _ = standardised(source, scale)
     curves, residuals = inner_links(z, share, teacher.limit, teacher.curves, (), dtype)
     links, support = (*curves, *residuals.links), source.support
@@ -395,7 +395,7 @@ def samples_of(teacher: Teacher, source: ArrayRows, scale: Moments, dtype: Any, 
 
 
 def arguments_of_student(arguments: Arguments, size: int) -> Arguments:
-    """The arguments of a fit to this number of samples: the given values, where they are not the defaults."""
+    """The arguments of a student's fit to `size` samples; arguments that differ from their defaults stay."""
     batch = BATCH if arguments.batch_size is None else arguments.batch_size
     chosen: dict[str, Any] = {"epochs": max(round(STEPS * BATCH / size), 1), "batch_size": min(batch, size)}
     defaults = {"schedule": "cosine", "weight_decay": DECAY, "patience": None}

@@ -1,4 +1,4 @@
-"""One fit from its arguments to its end: `headrace.training.fit` of rows from any source."""
+"""The course of a fit of rows from any source, from its arguments to its history."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from headrace.rows._stream import Stream
 
 TRYING = 0.1  # largest share of a time budget for a trial of marginals
-CHOOSING = 0.75  # share of cross-validation: five fits to four fifths of the rows for one to all
-LISTS = ("train_loss", "validation_loss", "learning_rate", "seconds", "cpu_seconds")  # of a history
+CHOOSING = 0.75  # largest share of a time budget for cross-validation: five fits to four fifths of the rows
+LISTS = ("train_loss", "validation_loss", "learning_rate", "seconds", "cpu_seconds")  # attributes of a history
 TRYING_ALL = 0.5  # largest share of a time budget for trials from which the fit goes on
 
 
@@ -63,18 +63,18 @@ class Fit:
     named: Names = Names()
     """Names of the columns of frames."""
     what = "fit"
-    """The name of the fit's bar."""
+    """The name of the fit's progress bar."""
     decays = 1.0
     """The factor of weight decays that the fit chooses."""
     mixes = True
     """Whether a mixture may replace the base, where rows are few."""
     is_taught = False
-    """Whether the flow learns a mixture of few rows whatever they gain by it."""
+    """Whether the flow learns a mixture of few rows even without a gain in cross-validation."""
     judged: Chosen | None = None
-    """The result of cross-validation, where rows are few; `best` is that of the density with which the fit ends."""
+    """The result of cross-validation of few rows; its `best` has the losses of the density with which the fit ends."""
 
     def __init__(self, flow: Flow, history: History, arguments: Arguments) -> None:
-        """Prepare a fit; it fills in the history."""
+        """Prepare a fit, which fills in `history` when it runs."""
         self.flow, self.history, self.arguments, self.kept = flow, history, arguments, self._kept(arguments)
         self.progress = bool(arguments.progress)
         self.clock, self.seed = Clock(arguments.time_budget), check.integer("seed", arguments.seed)
@@ -107,7 +107,7 @@ class Fit:
             if whole is None:
                 from headrace._fit.streams import StreamRows
 
-                Plan.of(flow, stream.buffer, self.arguments, judged=True)  # before the rows are read
+                Plan.of(flow, stream.buffer, self.arguments, judged=True)  # checks arguments before rows are read
                 return StreamRows(stream, flow.features, flow.context, support, checksums, self.progress)
             x, context, weights = whole.x, whole.context, whole.weights
         called = known.features or self.named.features
@@ -124,12 +124,12 @@ class Fit:
         return self.flow._interior.names.or_those_of(self.named).or_those_of(Names(called if fits else None))
 
     def planned(self) -> Plan:
-        """The plan of the fit, checked."""
+        """The checked plan of the fit."""
         plan = Plan.of(self.flow, self.source.size, self.arguments, judged=self.judge is not None)
         return replace(plan, constant_decay=self.decays * plan.constant_decay)
 
     def fingerprint(self) -> dict[str, str]:
-        """All inputs that have to be equal for a fit to go on, by name; rows by a checksum of all their values."""
+        """The inputs, by name, that must be equal for a fit to go on from its file; rows have a checksum."""
         texts = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.source.fingerprint()}
         if self.judge is not None:
             texts["rows held out"] = str(self.judge.size)
@@ -143,14 +143,14 @@ class Fit:
         return isinstance(source, ArrayRows) and isinstance(judge, ArrayRows) and judge.data is source.data
 
     def cross_validates(self, held: int) -> bool:
-        """Whether cross-validation replaces a small number of held-out rows; a warning if not."""
+        """Whether cross-validation replaces a small number of held-out rows; warns if not."""
         if self.flow._interior.is_fresh and self._holds_out():
             return True
         warn(f"fit: {held} held-out rows are too few to judge by; give more by `validation`, or a number of `epochs`")
         return False
 
     def run_of(self, flow: Flow, source: RowSource, arguments: RunArguments) -> Run:
-        """The run that takes the steps over rows."""
+        """The run that takes the optimiser's steps over the rows."""
         if source.is_stream:
             from headrace._fit.streams import StreamRun
 
@@ -165,7 +165,7 @@ class Fit:
     # ---- the fit
 
     def go(self) -> None:
-        """Run the whole fit, once rows are open, and write the history."""
+        """Run the whole fit of the opened rows, and fill in the history."""
         fresh = self.flow._interior.is_fresh
         self._go()
         if fresh and self.source.is_first and not is_interrupted(self.history):
@@ -224,7 +224,7 @@ class Fit:
             history.best_loss = held_out.loss(flow)
 
     def _tried(self, start: Start, standing: ArrayRows, judge: RowSource, *, curves: bool) -> tuple[Choice, Run | None]:
-        """The best choice of trials and its run; the choice alone where a stopped fit had made it."""
+        """The best choice of the trials, and its run, which is None if a stopped fit had made the choice."""
         flow, source, plan, kept = self.flow, self.source, self.checked, self.kept
         clock, both = self.clock.share(TRYING_ALL), (Residuals(), Residuals())
         if start.x is not None and _residuals.looked_for(flow._interior):
@@ -252,14 +252,14 @@ class Fit:
         return searched(made, held_out, choice(both[0]), more, plan, self.progress)
 
     def _chosen(self, start: Start, judge: RowSource, *, curves: bool) -> tuple[Start, Links, Plan, Any]:
-        """The start, curves and plan that trials choose, and the weights from which the fit goes on; None for its own.
+        """The start, curves and plan that trials choose, and weights to go on from; None for the initial ones.
 
-        The history goes on from the best trial, too.
+        The history of the fit goes on from that of the best trial.
         """
         flow, source, plan, history = self.flow, self.source, self.checked, self.history
         standing, choice, run = source.standing(), Choice(), None
         if source.is_first:
-            # other ranks take its choice, because rounding depends on NumPy's version and the processor
+            # other ranks take the first rank's choice: NumPy's rounding depends on its version and processor
             choice, run = self._tried(start, standing, judge, curves=curves)
         if source.is_first:
             _residuals.warn_of_columns(source, choice.residuals)
@@ -270,7 +270,7 @@ class Fit:
             return start, links, replace(plan, **going_on), None
         trial = History() if run is None else run.history
         share = choice.share if not overfits(run) else FEW if plan.bends else HALF * choice.share
-        begun = min(trial.best_epoch, trial.epochs)  # the time may have ended an epoch
+        begun = min(trial.best_epoch, trial.epochs)  # because the time budget may have ended an epoch early
         rate, decay, share, begun = source.broadcast(np.array([choice.rate, choice.decay, share, begun])).tolist()
         plan = replace(plan, learning_rate=rate, weight_decay=decay).after(int(begun), share)
         if not plan.begun:
@@ -299,8 +299,8 @@ class Fit:
         return [self._trial_run(*kind, some, held_out, clock) for kind in kinds], held_out
 
     def _replaced(self, start: Start, judge: RowSource | None, *, curves: bool = False) -> Start:
-        """The start with maps of the columns that others nearly determine; of more columns where held-out rows gain by
-        them.
+        """The start with residuals of the columns that others nearly determine, and of more if that lowers the loss
+        of held-out rows.
         """
         flow, source, plan, before = self.flow, self.source, self.checked, self.kept.residuals
         if (scale := start.x) is None or not _residuals.looked_for(flow._interior):
@@ -311,7 +311,7 @@ class Fit:
             links = _marginals.gaussianizing(standing, *scale, clock, self.progress, replaced.links) if curves else ()
             return replace(start, linear=replaced.links), links
 
-        if source.is_first:  # other ranks take its links: rounding depends on NumPy's version and the processor
+        if source.is_first:  # other ranks take its links: NumPy's rounding depends on its version and processor
             residuals, more = candidates(standing, scale, flow)
             if before is not None:
                 residuals = more if set(more.shares) == set(before) else residuals
@@ -330,8 +330,8 @@ class Fit:
         return replace(start, linear=residuals.links)
 
     def _marginals(self, start: Start, judge: RowSource) -> Links:
-        """Links that make columns nearly normal, where a short fit is better on held-out rows by them."""
-        assert start.x is not None  # a fresh flow has it
+        """Links that make columns nearly normal, if the links lower a short fit's loss of held-out rows."""
+        assert start.x is not None  # because the flow is fresh
         source, clock, required = self.source, self.clock.share(TRYING), self.checked.gaussianize
         if (before := self.kept.known("gaussianized")) is False:
             return ()
@@ -346,12 +346,12 @@ class Fit:
         return shared_curves(source, links, self.flow.features, required)
 
     def _few(self, asked: bool | None) -> None:
-        """Find where to begin, and the number of epochs, by cross-validation; then train on all rows."""
+        """Choose the initial density and the number of epochs by cross-validation, then train on all rows."""
         self.history.judged_by = "cross-validation"
         assert isinstance(self.source, ArrayRows)
         source, choosing = self.source.of(self.source.part.whole()), self.clock.share(CHOOSING)
         arguments = self.arguments
-        if arguments.weight_decay == "auto":  # held-out rows choose the decay
+        if arguments.weight_decay == "auto":  # because only held-out rows can choose the decay
             arguments = replace(arguments, weight_decay=None)
 
         def begin(flow: Flow, rows: ArrayRows, kind: Beginning) -> None:
@@ -364,7 +364,7 @@ class Fit:
 
         start, history, kind, chosen = Start.of(self.flow, source), self.history, Beginning(), None
         ran_out = False
-        assert start.x is not None  # a fresh flow has it
+        assert start.x is not None  # because the flow is fresh
         is_bell = self.flow._interior.is_over_a_bell
         curves = (True,) if asked else (False,) if asked is False or not is_bell else (False, True)
         if source.size >= LEAST:
@@ -406,10 +406,10 @@ class Fit:
     def _learns_a_mixture(
         self, start: Start, source: ArrayRows, chosen: Chosen, limit: float, curves: Sequence[bool]
     ) -> bool:
-        """Fit the flow to samples of a mixture whose components have covariances of their own, if that is better.
+        """Fit the flow to samples of a mixture with a covariance for each component; return whether that is better.
 
-        The student has to be better on rows left out than the other density, `chosen`, by more than the standard error
-        of the difference and by more than the flow's loss to the mixture.
+        The student is better if the mixture's losses of rows left out, plus the student's loss to the mixture, are
+        below those of `chosen` by more than the standard error of the difference.
         """
         clock, history, seed = self.clock.share(CHOOSING), self.history, self.seed
         if not (self.mixes and _few_rows.can_mix(self.flow, source)) or start.x is None:
@@ -453,7 +453,7 @@ class Fit:
 def _best_of(kinds: list[tuple[Beginning, Chosen]], tried: list[Chosen]) -> tuple[Beginning, Chosen]:
     """The beginning and the number of epochs that are best on rows left out.
 
-    No epochs, and the first beginning, where no training is clearly better.
+    Where no training is clearly better, the result is the first beginning without epochs.
     """
     best = min(range(len(kinds)), key=lambda i: tried[i].mean(tried[i].best))
     if clearly_better(tried[best].best, kinds[0][1].start, tried[best].weights):

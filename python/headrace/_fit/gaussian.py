@@ -1,6 +1,6 @@
-"""The Gaussian of a fit's rows: few rows start from it, and other densities are compared with it.
+"""The Gaussian of a fit's rows: fits of few rows start from it, and other densities are compared with it.
 
-A Gaussian whose covariances have shares of the identity that cross-validation chooses, as fixed links of a flow.
+The Gaussian becomes fixed links of a flow; cross-validation chooses the share of the identity in its covariance.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from headrace._flow.transforms.transform import Transform
 
 SHARES = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # share of the identity in a covariance
 FOLDS = 5
-LEAST_ROOT = 1e-6  # standard deviation of a direction: float32 rounds a standardised row by up to 1e-7
-CONSTANT = 1e-4  # variance of a column that is constant
+LEAST_ROOT = 1e-6  # least standard deviation of a direction: float32 rounds a standardised row by up to 1e-7
+CONSTANT = 1e-4  # variance that a constant column gets
 
 
 def second_moments(z: Floats, share: Floats) -> tuple[Floats, Floats]:
@@ -47,7 +47,7 @@ class Estimate:
     directions: Floats
     """The eigenvectors of the covariance, as columns."""
     deviations: Floats
-    """Standard deviations along the axes."""
+    """Standard deviations along `directions`."""
     spread: Floats
     """Eigenvalues of the covariance of the residuals, before the identity is mixed in."""
     is_identity: bool
@@ -57,14 +57,14 @@ class Estimate:
 def estimated(moments: Floats, weight: Floats, contexts: int = 0) -> Estimate | None:
     """The Gaussian from the `second_moments` of standardised rows, with their contexts in the last columns.
 
-    Its mean is linear in the context: a ridge regression. Its covariance is that of the residuals, mixed with the
-    identity. Cross-validation chooses both shares of the identity. A direction with hardly any spread, from nearly
-    collinear columns, gets the deviation `LEAST_ROOT`. None where all rows are in one fold.
+    The Gaussian's mean is linear in the context, by ridge regression. Its covariance is that of the residuals, mixed
+    with the identity. Cross-validation chooses both shares of the identity. A direction with hardly any spread, from
+    nearly collinear columns, gets the deviation `LEAST_ROOT`. The result is None if all rows are in one fold.
     """
     n = moments.shape[1] - contexts
     moments, still = moments.copy(), np.flatnonzero(np.diagonal(moments.sum(axis=0)) == 0.0)
     moments[:, still, still] = CONSTANT * weight[:, None]
-    gains = np.zeros((len(SHARES), len(SHARES)))  # by the share in the regression and the share in the covariance
+    gains = np.zeros((len(SHARES), len(SHARES)))  # by the identity's share in the regression and in the covariance
     gains[:-1] = 0.0 if contexts else -np.inf
     for fold in range(FOLDS):
         rest = weight.sum() - weight[fold]
@@ -86,9 +86,9 @@ def estimated(moments: Floats, weight: Floats, contexts: int = 0) -> Estimate | 
 
 
 def links_of(moments: Floats, weight: Floats, contexts: int = 0, dtype: Any = np.float32) -> tuple[Transform, ...]:
-    """The links of the `estimated` Gaussian; its covariance as the symmetric root, which moves the coordinates least.
+    """The links of the `estimated` Gaussian, with the symmetric root of its covariance, which moves coordinates least.
 
-    No links where neither context nor correlations gain.
+    There are no links where neither the context nor correlations help.
     """
     gaussian = estimated(moments, weight, contexts)
     if gaussian is None:
@@ -122,7 +122,7 @@ def _of_residuals(moments: Floats, slopes: Floats) -> Floats:
 
 
 def _mixed(variances: Floats, share: float) -> Floats:
-    """Variances with a share of 1 mixed in, and a lower limit."""
+    """Variances, mixed with the variance 1 in the proportion `share`, and at least LEAST_ROOT²."""
     return np.maximum((1 - share) * np.maximum(variances, 0.0) + share, LEAST_ROOT**2)
 
 
@@ -130,7 +130,7 @@ Scale = tuple[Floats, Floats]
 """Mean and standard deviation of context columns."""
 
 MOST_FEATURES = 64
-QUIET = 0.1  # remaining share of the networks' last weights: the flow is that Gaussian within some 1e-4 nats
+QUIET = 0.1  # factor of the networks' last weights: the flow is then within 1e-4 nats of the Gaussian
 
 
 def decorrelating(
@@ -141,9 +141,9 @@ def decorrelating(
     dtype: Any = np.float32,
     curves: Sequence[Transform] = (),
 ) -> tuple[Transform, ...]:
-    """Links from latent to standardised data that give standard normal rows the Gaussian of the training rows.
+    """Links from latent to standardised data that map standard normal rows to the Gaussian of the training rows.
 
-    See `estimated`. `scale`: of the context columns; None if there are none. `curves`: links between these and the
+    `scale`: mean and deviation of the context columns, or None. `curves`: links between the result and the
     standardised data. The fold of a row depends on its index in its part.
     """
     contexts = 0 if scale is None else source.columns(of_context=True)
@@ -184,8 +184,8 @@ def gaussian_log_prob(
 
     Args:
         points, rows: Shapes (points, features) and (rows, features).
-        weights: Of the points.
-        context: Of the points and of the rows: the Gaussian's mean is then linear in it.
+        weights: Weights of the points; all 1 by default.
+        context: Contexts of the points and of the rows, in which the Gaussian's mean is linear.
 
     Raises: numpy.linalg.LinAlgError: the points lie in a plane, or there are too few points.
 

@@ -1,6 +1,6 @@
 """Rows of a fit: checks, the parts to train on and to hold out, their order, and warnings about them.
 
-Memory here does not grow with the number of rows, except where weights leave some of them out. A table may be a file
+The memory in use does not grow with the number of rows, except where weights leave rows out. A table may be a file
 that is mapped into memory and larger than the memory.
 """
 
@@ -26,11 +26,11 @@ Index = NDArray[np.int64]
 Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Two values of each column, such as mean and standard deviation."""
 
-DIGITS = 1e4  # values in a standard deviation that the dtype must distinguish
-FAR = {"x": 1e5, "context": 1e3}  # median distances from the median, from which cells are far out: x has curves
-FEW = 0.01  # the largest share of rows that are left out for far cells of a column
-LOOKED_AT = 1 << 14  # rows among which cells far out are looked for at a time, and lost training rows
-LOST = 1000.0  # nats below the median of log densities
+DIGITS = 1e4  # distinct values per standard deviation that the dtype must have
+FAR = {"x": 1e5, "context": 1e3}  # cells this many median distances from the median are far out; x has curves
+FEW = 0.01  # the largest share of rows that are left out because a column has far cells
+LOOKED_AT = 1 << 14  # rows of a block in the search for far cells, and for lost training rows
+LOST = 1000.0  # nats below the median log density, at which a training row is lost
 LEAST_EFFECTIVE = 20  # the effective number of rows below which a fit warns
 
 
@@ -47,7 +47,7 @@ class Data:
     def taking_part(self, first: int = 0) -> tuple[int, Any]:
         """The number of rows that take part, and their ascending indices; None for all.
 
-        Rows of weight 0 are left out, and so are a few rows with cells far out, of which a warning counts from `first`.
+        Rows of weight 0 are left out, and so are a few rows with far cells; a warning counts rows from `first`.
         """
         part = RowPart(int(self.x.shape[0]))
         if self.weights is not None and not (positive := _arrays.on_host(self.weights > 0)).all():
@@ -58,12 +58,12 @@ class Data:
         return part.size, part.kept
 
     def unbounded(self, index: Any) -> NDArray[np.float64]:
-        """Some rows of x without their bounds, as a flow standardises them."""
+        """The rows of x at an index, mapped from their bounds to the real line, as a flow standardises them."""
         chosen: NDArray[np.float64] = self.x[index].astype(np.float64)
         return chosen if self.support is None else self.support.inverse(chosen)[0]
 
     def rows(self, index: Index) -> Data:
-        """A copy of some rows."""
+        """A copy of the rows at an index."""
         index = _arrays.library(self.x).asarray(index)
         context = self.context
         if context is not None and context.shape[0] == self.x.shape[0]:
@@ -72,14 +72,14 @@ class Data:
         return Data(self.x[index], context, weights, self.names, self.support)
 
     def values(self, index: Any, of_context: bool) -> NDArray[np.float64]:
-        """Some rows in float64, for their moments: of x without its bounds, or of the context."""
+        """The rows at an index, in float64 for their moments: of x without its bounds, or of the context."""
         if not of_context:
             return self.unbounded(index)
         assert self.context is not None
         return self.context[index].astype(np.float64)
 
     def shares(self, index: Any = slice(None)) -> NDArray[np.float64]:
-        """Weights of some rows, float64; 1 each without weights."""
+        """The weights of the rows at an index, in float64; all 1 where the data have no weights."""
         if self.weights is None:
             rows = self.x.shape[0] if isinstance(index, slice) else len(index)
             return _arrays.library(self.x).ones(rows)
@@ -97,7 +97,7 @@ def open_rows(
     support: Support | None = None,
     names: tuple[str, ...] = (),
 ) -> Data:
-    """Check rows: shapes, that all values are finite, and inside their bounds. `names`: labels of known columns."""
+    """Check that rows have their shapes, and finite values within bounds. `names`: labels of the columns, if known."""
     array = _arrays.matrix(f"{prefix}x", x, features, caller, whole=True)
     rows = array.shape[0]
     if rows == 0:
@@ -114,9 +114,9 @@ def open_rows(
 
 
 def check_finite(name: str, array: NDArray[Any], names: Sequence[str] = (), way: str = "") -> None:
-    """Refuse NaN and infinity; the error has the number of such rows, and index and column of the first.
+    """Raise ValueError for NaN and infinity, with the number of such rows, and the index and column of the first.
 
-    `way`: the way out, at the end of the message; by default that of Python.
+    `way`: the advice at the end of the message; by default that for callers in Python.
     """
     count, first = bad_rows(array)
     if count:
@@ -142,12 +142,12 @@ def bad_rows(array: NDArray[Any]) -> tuple[int, int]:
 
 
 def not_finite(name: str, count: int, first: int, rows: int) -> str:
-    """The message about this number of rows with NaN or infinity."""
+    """The message about `count` rows with NaN or infinity."""
     return f"{name}: expected finite numbers, got NaN or infinity in {count} of {rows} rows, first in row {first}"
 
 
 def check_inside(name: str, array: NDArray[Any], support: Support, names: tuple[str, ...] = ()) -> None:
-    """Refuse rows on a bound or beyond, with their number and the index of the first."""
+    """Raise ValueError for rows on a bound or beyond it, with their number and the index of the first."""
     beyond_ends: list[Any] = []
     for start in range(0, array.shape[0], CHUNK):
         beyond_ends = and_more(beyond_ends, beyond(array[start : start + CHUNK], support, start))
@@ -167,7 +167,7 @@ def beyond(array: NDArray[Any], support: Support, start: int) -> list[Any]:
 
 
 def and_more(first: list[Any], more: list[Any]) -> list[Any]:
-    """The sum of two counts of refused rows, with the first row of either."""
+    """The sum of two results of `beyond`, with the first row of the earlier one."""
     return [first[0] + more[0], *first[1:]] if first and more else first or more
 
 
@@ -179,7 +179,7 @@ def outside(array: NDArray[Any], support: Support) -> NDArray[np.bool_]:
 
 
 def not_inside(name: str, refused: list[Any], rows: int, support: Support, names: tuple[str, ...]) -> str:
-    """The message about the findings of `beyond` in this number of rows."""
+    """The message about a result of `beyond`, `refused`, in a table of `rows` rows."""
     count, row, column, value = refused
     label = names[column] if names else f"column {column}"
     return (
@@ -194,8 +194,8 @@ def is_share(validation: Any) -> bool:
 
 
 def checksum(array: NDArray[Any], sum_of: int = 0) -> int:
-    """The checksum of all values of an array, independent of its strides; `sum_of`: the checksum of the rows before
-    them.
+    """The checksum of all values of an array, independent of its strides; `sum_of`: the checksum of all
+    earlier rows.
     """
     for begin in range(0, array.shape[0], CHUNK):
         block = np.ascontiguousarray(_arrays.on_host(array[begin : begin + CHUNK]))
@@ -211,7 +211,7 @@ def settled(
     names: tuple[str, ...],
     say: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and deviation, 1 for constant columns, with a warning; `half`: half of the columns' ranges."""
+    """Mean and deviation, which is 1 for constant columns; warns of these. `half`: half of each column's range."""
     constant = (half == 0) | ~(std > np.finfo(np.float64).tiny)
     if say and constant.any():
         labels = names or tuple(f"column {i}" for i in range(std.size))
@@ -230,7 +230,7 @@ def warn_of_offsets(
 ) -> None:
     """Warn of columns in which float32 leaves fewer than four digits of a standard deviation.
 
-    `given`: whether rows are float32. `scale`: means and standard deviations of the columns. `how`: samples have more.
+    `given`: whether rows are float32. `scale`: means and standard deviations of the columns. `how`: another remedy.
     """
     mean, std = scale
     if not given and dtype != np.float32:
@@ -250,26 +250,26 @@ def warn_of_offsets(
 
 
 def _warn_of_float32(what: str, names: tuple[str, ...], coarse: NDArray[np.bool_], detail: str, advice: str) -> None:
-    """Warn of coarse columns, if there are any; `detail`: of the first."""
+    """Warn of coarse columns, if there are any; `detail`: text about the first one."""
     if coarse.any():
         first = names[int(coarse.argmax())]
         warn(f"x: float32 has {what} {listing(names, coarse)} ({first}: {detail}); {advice}")
 
 
 def warn_of_weights(effective: float, rows: int) -> None:
-    """Warn if weights leave few of this number of rows."""
+    """Warn if the effective number of rows is small because of their weights."""
     if effective < min(LEAST_EFFECTIVE, rows / 4):
         warn(f"weights: {rows} training rows count as only {effective:.3g} (Kish 1965), too few for a density")
 
 
 def _kept(part: RowPart, mask: NDArray[np.bool_]) -> RowPart:
-    """The rows of a whole part under a mask."""
+    """The rows of a whole part where a mask is True."""
     kept = part.at(np.flatnonzero(mask))
     return RowPart(kept.size, kept=kept.astype(np.uint32 if kept.max(initial=0) < 1 << 32 else np.int64))
 
 
 def _without_far(name: str, table: Any, part: RowPart, names: tuple[str, ...], first: int) -> RowPart:
-    """The rows without cells far out, if such cells are few; a warning of them."""
+    """The rows of a part without far cells, if rows with these are few; warns of far cells."""
     asarray, most = _arrays.library(table).asarray, min(part.size, LOOKED_AT)
     some = part.at(np.arange(most, dtype=np.int64) * part.size // most)
     columns = far_columns(table[asarray(some)], (table[asarray(index)] for index in part.chunks(LOOKED_AT)), FAR[name])
@@ -278,9 +278,9 @@ def _without_far(name: str, table: Any, part: RowPart, names: tuple[str, ...], f
 
 
 def far_rows(name: str, columns: list[Far], rows: int, names: tuple[str, ...], index: Callable[[Any], int]) -> Index:
-    """The rows of columns with few cells far out among this number of rows; a warning of all of them.
+    """The indices of the rows that a column's far cells exclude, because they are few; warns of all columns.
 
-    `index`: that of a row in the warning.
+    `index`: returns the index of a row for the warning.
     """
     if not columns:
         return np.empty(0, np.int64)
@@ -298,7 +298,7 @@ def far_rows(name: str, columns: list[Far], rows: int, names: tuple[str, ...], i
 
 
 def warn_of_lost(flow: Any, source: Any) -> None:
-    """Warn of training rows, among `LOOKED_AT` of all, that the density of the others leaves far out."""
+    """Warn of training rows, among `LOOKED_AT` of all, whose log density is far below the median."""
     densities = [_arrays.on_host(flow.log_prob(data.x, data.context)) for data in source.parts(LOOKED_AT)]
     if not densities:  # a rank without rows
         return
@@ -333,6 +333,6 @@ def warn_of_narrow_bounds(names: tuple[str, ...], support: Support, given: bool)
 
 
 def listing(names: Sequence[str], which: Any = slice(None)) -> str:
-    """The first five names of columns, and the number of all others; `which`: indices, or a mask."""
+    """The names of the first five columns of `which`, indices or a mask, and the number of the remaining ones."""
     chosen = [names[i] for i in np.arange(len(names))[which]]
     return ", ".join(chosen[:5]) + (f" and {len(chosen) - 5} more" if len(chosen) > 5 else "")

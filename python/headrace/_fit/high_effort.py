@@ -1,8 +1,8 @@
 """`fit(effort="high")`: several flows are fitted to the same rows, and then one to samples of their mixture.
 
-A single fit loses more by its variance than by its bias: the mixture of several is better than each, and one flow can
-learn the mixture from any number of its samples. Of few rows, cross-validation judges in place of held-out ones, and
-the members have equal weights.
+The variance of a single fit costs more than its bias: the mixture of several fits is better than each, and one flow
+can learn the mixture from any number of its samples. In fits of few rows, cross-validation replaces held-out rows, and
+the mixture's members have equal weights.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from headrace._flow.tails import Uniform
 
 MEMBERS, MOST_MEMBERS = 4, 16  # numbers of members without and with a time budget
 MEMBERS_TIME = 0.6  # share of the members in the time budget
-MANY = 8000  # number of training rows from which there are more members with splines, whose decays differ
+MANY = 8000  # training rows from which more of the members have splines, with different decays
 SAMPLES = 200_000  # samples of the mixture, at most
-BYTES = 1 << 25  # the most memory of these samples
-DRAWN = 1 << 13  # samples at a time
-STEPS, BATCH = 15_000, 512  # of the student
+BYTES = 1 << 25  # the most memory of the mixture's samples
+DRAWN = 1 << 13  # samples that are drawn at a time
+STEPS, BATCH = 15_000, 512  # steps, and rows in a batch, of the student's training
 DECAY = 0.01
 REAL = 0.25  # the weight of the training rows over that of the samples
-FEWEST = 50  # rows; where fewer than LEAST_HELD_OUT are held out, cross-validation judges
+FEWEST = 50  # least number of rows; where fewer than LEAST_HELD_OUT are held out, cross-validation judges
 STEPS_OF_FEW, JUDGED = 8000, 0.1  # steps of a student of few rows, and the share of its samples that judge it
-FAR = 10.0  # ranges of a column beyond its training rows; samples further out are dropped
+FAR = 10.0  # ranges of a column, beyond its training rows, from which samples are dropped
 
 
 # ---- members ---------------------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ class _Kind:
     name: str
     make: Callable[..., Flow]
     decays: float = 1.0
-    """The weight decay over that of other kinds, where rows are many: members differ, and no decay is right for all
+    """Factor of the weight decay, where rows are many, so that members differ: no decay is best for all
     tables.
     """
     is_taught: bool = False
@@ -78,7 +78,7 @@ _KINDS = (
     _Kind("MAF", MAF),
     _Kind("NSF with residual blocks", partial(NSF, residual=True), 2.5),
 )
-_SMALLER, _LARGER = (0, 1, 2), (0, 1, 3, 2)  # the order of these kinds, from the first again if there are more members
+_SMALLER, _LARGER = (0, 1, 2), (0, 1, 3, 2)  # the order of kinds, repeated for more members
 
 _OF_FEW = (_Kind("mixture of normal densities", NSF, is_taught=True), _Kind("MAF", MAF), _Kind("NSF", NSF))
 
@@ -90,13 +90,13 @@ class _Member:
     history: History
     seconds: float
     fits_in: bool
-    """Whether the member has the structure of the flow to fit, which can become it."""
+    """Whether the member has the structure of the flow to fit, which can then become the member."""
     judged: Chosen | None
-    """What cross-validation has found, of few rows."""
+    """The result of cross-validation, where rows are few."""
 
 
 class _HighEffort:
-    """One call of `fit(effort="high")`."""
+    """One call of `fit` with ``effort="high"``."""
 
     def __init__(self, flow: Flow, x: Any, context: Any, arguments: Arguments) -> None:
         """Check all arguments, and open the rows."""
@@ -121,17 +121,17 @@ class _HighEffort:
         return self._kept(Fit(flow, History(), arguments))
 
     def _path(self, what: int | str) -> str | None:
-        """The file of a state, beside those of the other fits."""
+        """The path of a fit's state, beside the states of the other fits."""
         return None if self.kept.path is None else f"{self.kept.path}.{what}"
 
     def _kept(self, fit: Fit) -> Fit:
-        """The fit; its state stays until all fits are over."""
+        """The fit, after a setting that keeps its state until all fits are over."""
         fit.kept.stays = True
         self.states.append(fit.kept)
         return fit
 
     def go(self) -> History:
-        """Fit members and the student; the flow becomes the best that has its structure."""
+        """Fit the members and the student; the flow becomes the best one with the flow's structure."""
         interrupted = self._fit_members()
         members = self.found
         if not members or members[0].name != _OWN:
@@ -164,7 +164,7 @@ class _HighEffort:
     # ---- members
 
     def _fit_members(self) -> bool:
-        """Fit the members side by side; whether Ctrl-C ended it."""
+        """Fit the members side by side; return whether Ctrl-C ended the fits."""
         limited = self.members_clock.is_limited
         some = [self.flow] * (MOST_MEMBERS if limited else MEMBERS)
         try:
@@ -183,7 +183,7 @@ class _HighEffort:
         return done.interrupted
 
     def _jobs(self, most: int) -> Iterator[Callable[[], _Member]]:
-        """The members in order; with a time budget, as long as there is time for another of the same duration."""
+        """The fits of the members in order; with a time budget, while there is time for one more of the longest."""
         for index in range(most):
             yield partial(self._member, index)
             longest = max((member.seconds for member in self.found), default=0.0)
@@ -209,8 +209,8 @@ class _HighEffort:
     # ---- the mixture and its student
 
     def _mixture(self) -> tuple[Ensemble, float]:
-        """The mixture with the weights that are best on held-out rows, or with equal ones of few rows; and its loss, on
-        held-out rows or rows left out.
+        """The mixture with the best weights on held-out rows, and its held-out loss; of few rows, a mixture of equal
+        weights, and its loss of rows left out.
         """
         flows = [member.flow for member in self.found]
         if self.is_few:
@@ -222,9 +222,9 @@ class _HighEffort:
         return Ensemble(flows, weights), loss
 
     def _fit_student(self, mixture: Ensemble, loss: float) -> tuple[Flow, History] | None:
-        """Fit the flow to samples and rows; None where Ctrl-C came before there were better weights.
+        """Fit a student to samples and rows; None if Ctrl-C came before there were better weights.
 
-        `loss`: of the mixture. Of few rows, that of the student is the same plus the mean difference of both log
+        `loss`: the mixture's loss. Of few rows, the student's loss is that plus the mean difference of both log
         densities over samples held out.
         """
         arguments, student = self.arguments, copy.copy(self.flow)
@@ -260,12 +260,12 @@ class _HighEffort:
         return student, history
 
     def _rows_of_members(self) -> int:
-        """The number of rows read by all members together, with a given number of epochs."""
+        """The number of rows that all members together read, if the caller gives a number of epochs."""
         assert self.arguments.epochs is not None
         return max(len(self.found) * self.arguments.epochs * self.rows, 1)
 
     def _rows_of_student(self, mixture: Ensemble) -> Data:
-        """Samples of the mixture and, unless these are few, training rows; all with weights."""
+        """Samples of the mixture and, unless rows are few, training rows; all with weights."""
         source = self.first.source
         assert isinstance(source, ArrayRows)
         data, features = source.data, self.flow.features
@@ -276,7 +276,7 @@ class _HighEffort:
         real, index = source.some(0 if self.is_few else most)
         x = np.empty((most + len(index), features), dtype)
         share = np.empty(len(x))
-        drawn = source.part.at(np.arange(most, dtype=np.int64) % source.part.size)  # the rows whose contexts are used
+        drawn = source.part.at(np.arange(most, dtype=np.int64) % source.part.size)  # rows whose contexts are used
         context = data.context
         has_rows = context is not None and context.shape[0] == data.x.shape[0]
         contexts = None if context is None else context[0] if not has_rows else context[drawn]
@@ -301,7 +301,7 @@ class _HighEffort:
         return Data(x[:end], context, share[:end], data.names, data.support)
 
     def _ends(self, source: ArrayRows) -> tuple[Floats, Floats]:
-        """How far samples may lie: `FAR` ranges of each column beyond the training rows."""
+        """The limits of samples: `FAR` ranges of each column beyond the training rows."""
         least, most = np.full(self.flow.features, math.inf), np.full(self.flow.features, -math.inf)
         for data in source.parts():
             x = _arrays.on_host(data.x)
@@ -316,9 +316,9 @@ class _HighEffort:
 
 
 def with_effort(effort: Any, takes: Collection[str]) -> dict[str, Any]:
-    """Settings of a flow that are not chosen: for "high" those of a flow that can learn a mixture.
+    """Default settings of a flow: with the effort "high", those of a flow that can learn a mixture.
 
-    `takes`: the names of the settings that the flow has, and that are not given.
+    `takes`: the names of the flow's settings that the caller does not give.
     """
     return {"residual": True} if effort == "high" and "residual" in takes else {}
 
@@ -331,7 +331,7 @@ def _mixed_equally(log_probs: list[Floats]) -> Floats:
 
 
 def _structure(flow: Flow) -> Any:
-    """A description by which fresh flows can be compared; the flow itself where files do not support it."""
+    """A description by which fresh flows can be compared; the flow itself if a file cannot describe it."""
     try:
         return header_of(flow)
     except TypeError:
@@ -350,11 +350,11 @@ def _fresh(flow: Flow, make: Callable[..., Flow], seed: int) -> Flow:
 
 
 def weights_of_mixture(log_probs: Floats, weights: Floats) -> tuple[Floats, float]:
-    """Weights of a mixture's members with the largest likelihood of rows, by expectation-maximisation, and the loss.
+    """The mixture weights with the largest likelihood of rows, by expectation-maximisation, and the mixture's loss.
 
     Args:
-        log_probs: Shape (members, rows).
-        weights: Of the rows.
+        log_probs: Log densities of the rows under each member, shape (members, rows).
+        weights: Weights of the rows, shape (rows,).
 
     >>> found, loss = weights_of_mixture(np.log([[0.8, 0.8, 0.1], [0.2, 0.2, 0.9]]), np.ones(3))
     >>> found.round(2).tolist()
@@ -383,7 +383,7 @@ def weights_of_mixture(log_probs: Floats, weights: Floats) -> tuple[Floats, floa
 
 
 def _refused(flow: Flow, arguments: Arguments) -> Arguments:
-    """The arguments of the flow's own fit."""
+    """The arguments of the flow's own fit; raises ValueError for arguments that high effort does not take."""
     if arguments.effort == "normal":
         raise ValueError("keep: expected False with effort='normal', which has one flow, got True")
     if arguments.group is not None:
@@ -428,7 +428,7 @@ def _enough(first: Fit, arguments: Arguments) -> tuple[int, bool]:
 
 
 def _rows_needed(share: float) -> int:
-    """The least number of rows of which a share has enough held-out rows."""
+    """The least number of rows from which `share` holds out enough of them."""
     rows = math.floor((LEAST_HELD_OUT - 1) / share)
     while held_of("validation", share, rows) < LEAST_HELD_OUT:
         rows += 1

@@ -8,17 +8,17 @@ from typing import Any
 
 from headrace._base.public import public
 
-NOT_KEPT = {"is_kept": False}  # in the state of a fit
-LISTED = 4  # sequences held out that are too many for a line
+NOT_KEPT = {"is_kept": False}  # metadata of a field that the state of a fit leaves out
+LISTED = 4  # number of held-out sequences from which the representation omits them
 
 
 @public("headrace.training")
 @dataclass
 class History:
-    """The course of a fit. Losses are mean negative log-likelihoods in nats, one an epoch, in the data's units."""
+    """The course of a fit. Losses are mean negative log-likelihoods in nats in the data's units, one for each epoch."""
 
     train_loss: list[float] = field(default_factory=list)
-    """While the epoch ran."""
+    """The mean training loss while the epoch ran."""
     validation_loss: list[float] = field(default_factory=list)
     """Validation loss after the epoch; empty without held-out rows."""
     learning_rate: list[float] = field(default_factory=list)
@@ -28,61 +28,61 @@ class History:
     cpu_seconds: list[float] = field(default_factory=list)
     """CPU seconds of the process since the fit began, of all threads and with everything that the fit has tried."""
     best_epoch: int = 0
-    """The epoch of the weights that were kept, counted from 1; 0 if none was better than those before the fit. An epoch
-    that ended early counts, though it is in no list; see `partial_epoch`."""
+    """The epoch, from 1, whose weights were kept; 0 if no epoch was better than the weights before the fit. An epoch
+    that ended early counts, although no list has it; see `partial_epoch`."""
     best_loss: float = math.inf
-    """The validation loss of the kept weights, or the epoch's training loss without validation. In long epochs of
-    sequences it is that of a fixed sample of the steps held out (docs/sequences.md)."""
+    """The validation loss of the best epoch, or its training loss without validation. In long epochs of
+    sequences, `best_loss` is the loss of a fixed sample of the held-out steps (docs/sequences.md)."""
     partial_epoch: float = 0.0
-    """The finished share of an epoch that Ctrl-C or the time budget ended early, which is in no list."""
+    """The finished share of an epoch that Ctrl-C or the time budget ended early, which no list has."""
     elapsed: float = field(default=0.0, compare=False)
-    """Seconds of the whole fit, an unfinished epoch included."""
+    """Seconds of the whole fit, including an epoch that ended early."""
     stopped: str = "epochs"
-    """Why it ended: "epochs" (all done), "patience", "time_budget", "interrupted" or "non-finite"."""
+    """The reason why the fit ended: "epochs" (all done), "patience", "time_budget", "interrupted" or "non-finite"."""
     weight_decay: float = math.nan
     """Weight decay of the weights that were kept."""
     schedule: str = "constant"
-    """The schedule of the learning rate by which the kept weights were reached."""
+    """The schedule of the learning rate that led to the weights that were kept."""
     weight_decays: dict[float, float] = field(default_factory=dict)
-    """Weight decays tried, in this order, and the lowest validation loss with each; empty without held-out rows."""
+    """The weight decays in the order of trial, each with its lowest validation loss; empty without held-out rows."""
     still_falls: bool = False
-    """Whether held-out rows still gained when the epochs or the time were over: more than 0.01 nats in the last tenth
-    of the epochs, or more than 0.2 nats since the trial from which a default fit of many rows goes on. More epochs may
+    """Whether held-out rows still gained when epochs or time were over: more than 0.01 nats in the last tenth of the
+    epochs, or more than 0.2 nats since the trial from which a default fit of many rows goes on. More epochs may
     gain more."""
     judged_by: str = "training rows"
     """The criterion for the weights: "held-out rows", "held-out sequences", "held-out steps" (the ends of
     sequences), "cross-validation" or, with none of them, "training rows"."""
     held_out: dict[int, int] = field(default_factory=dict, metadata=NOT_KEPT)
-    """Of sequences, the indices of those that the fit has held out, and how many of their steps: all, or the last."""
+    """In a fit of sequences, the index of each sequence with held-out steps, and their number: all, or the last."""
     gaussian: bool = False
-    """Whether the flow ended as the Gaussian of the training rows, because no epoch was clearly better. If it is
-    `gaussianized` too, that is a Gaussian copula: a Gaussian behind curves."""
+    """Whether the flow ended as the Gaussian of the training rows, because no epoch was clearly better. If the fit is
+    `gaussianized` too, the flow is a Gaussian copula: a Gaussian behind curves."""
     mixture: int = 0
-    """Components of the mixture of normal densities that replaced the base in a fit of few rows; 0 for none. If
-    `best_epoch` is 0, the flow is that mixture."""
+    """The number of components of the mixture of normal densities that replaced the base in a fit of few rows, or 0. If
+    `best_epoch` is 0, the flow is the mixture itself."""
     from_samples: bool = field(default=False, metadata=NOT_KEPT)
-    """Whether a fit of few rows learned from samples of a mixture whose components have covariances of their own, which
-    no base has: `mixture` is their number, and losses of epochs are those of samples."""
+    """Whether a fit of few rows learned from samples of a mixture with a covariance for each component, which
+    no base has. `mixture` is then the number of components, and losses of epochs are those of samples."""
 
     gaussianized: bool = False
-    """Whether the fit made columns normal by a `headrace.transforms.Gaussianize`, or two, at the flow's data end; one
+    """Whether the fit made columns normal by one or two `headrace.transforms.Gaussianize` at the flow's data end; one
     for tails alone does not count."""
     heavy_tails: bool = False
-    """Whether the fit of a flow of sequences replaced its base by a `headrace.StudentT`, because held-out steps did not
-    lose by it."""
+    """Whether the fit of a flow of sequences replaced its base by a `headrace.StudentT`, because held-out steps did
+    not clearly lose."""
     adaptive: bool = False
     """Whether the fit of a `headrace.WaveNet` replaced its linear prediction by a `headrace.AdaptivePrediction`,
-    because held-out steps gained by it."""
+    because held-out steps gained."""
     residuals: dict[int, float] = field(default_factory=dict)
     """Columns that residuals replace in the networks, and the share of the variance in each residual, 1 - R²."""
 
     tried: dict[str, float] = field(default_factory=dict, metadata=NOT_KEPT)
     """With ``effort="high"``: the held-out losses of the flows, of their mixture and of the student, by name."""
     chosen: str = field(default="", metadata=NOT_KEPT)
-    """With ``effort="high"``: the name of the flow's origin, "student" or a member's. All else is of its fit."""
+    """With ``effort="high"``: the flow's origin, "student" or a member's name. Other attributes are of its fit."""
     fits: list[History] = field(default_factory=list, metadata=NOT_KEPT, compare=False)
-    """With ``effort="high"``: the histories of the flows, in their order, with the weight decay, curves and residual
-    columns of each."""
+    """With ``effort="high"``: the histories of the members, in order, each with its weight decay, curves and residual
+    columns."""
     members: Any = field(default=None, metadata=NOT_KEPT, compare=False)
     """With ``effort="high"`` and ``keep=True``: the flows as a `headrace.Ensemble`, with their weights; else None."""
 
@@ -93,7 +93,7 @@ class History:
 
     @property
     def passes(self) -> float:
-        """The number of epochs, with the share of one that ended early."""
+        """The number of epochs, including the share of an epoch that ended early."""
         return self.epochs + round(self.partial_epoch, 2) if self.partial_epoch else self.epochs
 
     @property
@@ -102,7 +102,7 @@ class History:
         return self.elapsed if self.partial_epoch or not self.seconds else self.seconds[-1]
 
     def __repr__(self) -> str:
-        """The outcome."""
+        """The numbers of epochs, the best loss, the reason of the end and the duration."""
         held = f"held_out={self.held_out}, " if 0 < len(self.held_out) < LISTED else ""
         return (
             f"History(epochs={self.passes:.7g}, best_epoch={self.best_epoch}, best_loss={self.best_loss:.4f}, "
@@ -117,9 +117,9 @@ def is_interrupted(history: History) -> bool:
 
 
 def whole(history: History) -> History:
-    """The history of a fit inside of another computation; KeyboardInterrupt where Ctrl-C ended the fit.
+    """The history of a fit within another computation; raises KeyboardInterrupt if Ctrl-C ended the fit.
 
-    A fit that Ctrl-C ends returns its best weights so far, of which the computation would make a result like any other.
+    A fit that Ctrl-C ends returns its best weights so far, which the computation would take for finished ones.
     """
     if is_interrupted(history):
         raise KeyboardInterrupt

@@ -1,8 +1,8 @@
 """The marginal maps that a fit starts with: columns are made nearly normal where rows unseen by a curve gain.
 
-The networks then learn only how columns depend on each other: edges, skewness and tails of a column cost networks many
-units, and a curve of some knots nothing (gains: docs/notes/training.md). Where a column has modes and a gap between
-them, networks may do better with the column unchanged: some steps of both fits decide.
+The networks then learn only how columns depend on each other: edges, skewness and tails of a column take many units
+of a network, but few knots of a curve (gains: docs/notes/training.md). Where a column has modes and a gap between
+them, networks may do better with the column unchanged: a short trial of both fits decides.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from headrace._flow.transforms.transform import Transform
 
 _NORMAL = NormalDist()
 
-ROWS = 1 << 14  # the largest number of rows that represent all,
-NUMBERS, FEWEST = 1 << 19, 1 << 11  # the most values in all columns, and the fewest rows of them
+ROWS = 1 << 14  # the largest number of rows that represent all rows
+NUMBERS, FEWEST = 1 << 19, 1 << 11  # the most values in these rows, but at least the latter number of rows
 LEAST_ROWS = 200
-TAIL = 10.0  # rows beyond the outermost knots
-COUNTS = (9, 17, 33)  # of quantiles, from which rows choose
+TAIL = 10.0  # number of rows beyond the outermost knots
+COUNTS = (9, 17, 33)  # numbers of quantiles, from which the gain of unseen rows chooses
 KNOTS = COUNTS[-1]
-CLOSEST = (4e-6, 2e-5)  # least shares of the range with long tails between two quantiles: the first that gives a curve
-LINKS = 2  # at most
+CLOSEST = (4e-6, 2e-5)  # least gap of quantiles over the range with long tails; the first with a curve is used
+LINKS = 2  # the most links
 MOST = KNOTS + 2 * _long_tails.KNOTS  # the most knots, with long tails
 CROWDED = 3e-5  # share of the range between two of the fewest quantiles: closer ones leave no room between them
 REACH = 12.0  # the scale of asinh for crowded columns, in the same unit: above it their own knots have no room
-CLEARLY = 2.0  # standard errors by which rows must gain, or lose
-STEPS = 400  # of a trial
+CLEARLY = 2.0  # standard errors of a clear gain or loss
+STEPS = 400  # steps of a trial
 UNCHANGED = 2.5  # deviations within which columns stay unchanged where only their tails are mapped
 LATENT = _long_tails.LongTail(UNCHANGED, 0.1, _NORMAL.cdf(-UNCHANGED) / _NORMAL.pdf(UNCHANGED), True)  # of latents
 NO_GAIN = (
@@ -56,13 +56,13 @@ NO_GAIN = (
 )
 _ENDS, LONGER = np.arange(3.0, 7.0), 1.25  # latents, and the growth of their gaps in a long tail: 1 in a straight one
 _INNER, _OUTER = np.linspace(-UNCHANGED, UNCHANGED, COUNTS[0]), _long_tails.beyond(UNCHANGED)
-_FAR = np.concatenate([-_OUTER[::-1], _INNER, _OUTER])  # knots of maps for tails alone
+_FAR = np.concatenate([-_OUTER[::-1], _INNER, _OUTER])  # the knots of maps of tails alone
 TRIED = 4000  # steps that a fit may take, at least, for a trial to be worth it
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Standardised rows that represent those to train on, and their weights, on the host."""
+    """Standardised rows that represent the training rows, and their weights, on the host."""
 
     rows: Floats
     weights: Floats | None
@@ -78,7 +78,7 @@ class Sample:
 
 
 def looked_for(asked: bool | None, interior: Interior, held: int | None, steps: int) -> bool:
-    """Whether a fit searches for marginal maps. An error where they are required and impossible.
+    """Whether a fit searches for marginal maps. Raises ValueError if they are required and impossible.
 
     `held`: the number of held-out rows; None where cross-validation replaces them.
     """
@@ -100,9 +100,9 @@ def looked_for(asked: bool | None, interior: Interior, held: int | None, steps: 
 def gaussianizing(
     source: ArrayRows, mean: Floats, std: Floats, clock: Clock, progress: bool = False, linear: Sequence[Transform] = ()
 ) -> tuple[Gaussianize, ...]:
-    """Links from latent to standardised data, from training rows; none where no column gains, or no time is left.
+    """Marginal maps, fitted to training rows, as links from latent to standardised data; none without a gain or time.
 
-    `linear`: links between them and the standardised data.
+    `linear`: links between the marginal maps and the standardised data.
     """
     sample = _sample(source, mean, std, linear)
     return () if sample is None else of_sample(*sample, clock, progress=progress)
@@ -111,7 +111,7 @@ def gaussianizing(
 def _sample(
     source: ArrayRows, mean: Floats, std: Floats, linear: Sequence[Transform]
 ) -> tuple[Sample, Sequence[int]] | None:
-    """Rows that represent all, and the columns that lie on a circle; None if there are too few rows."""
+    """Rows that represent all training rows, and the columns on a circle; None if there are too few rows."""
     size = min(source.size, ROWS, max(NUMBERS // mean.size, FEWEST))
     if size < LEAST_ROWS:
         return None
@@ -124,16 +124,16 @@ def _sample(
 def tails_alone(
     source: ArrayRows, mean: Floats, std: Floats, linear: Sequence[Transform] = ()
 ) -> tuple[Gaussianize, ...]:
-    """`tails_of` for training rows."""
+    """The result of `tails_of` for training rows."""
     sample = _sample(source, mean, std, linear)
     return () if sample is None else tails_of(*sample)
 
 
 def tails_of(sample: Sample, circles: Sequence[int] = ()) -> tuple[Gaussianize, ...]:
-    """A link that changes only rows that are far out in a column whose tails are longer than normal ones; none if there
+    """A link that changes only far values of columns with longer tails than a normal density's; none if there
     is no such column.
 
-    Splines are straight beyond their bound, so that a row further out than any to train on would cost half the square
+    Splines are straight beyond their bound, so that a row further out than all training rows would cost half the square
     of its distance. Columns stay as they are up to `UNCHANGED` deviations.
     """
     curves = list[Curve | None]()
@@ -148,9 +148,9 @@ def tails_of(sample: Sample, circles: Sequence[int] = ()) -> tuple[Gaussianize, 
 def tails_of_latents(features: int, links: Sequence[Transform] = ()) -> tuple[Gaussianize, ...]:
     """A link for the latent end of a flow whose splines were fitted to few rows.
 
-    Splines follow the rows that lie far out, and of new rows five times as many as of normal ones lie beyond four
+    Such splines follow far training rows, so that five times as many new rows as of normal ones lie beyond four
     deviations (docs/notes/training.md): from `UNCHANGED` on the base has a longer tail. A side of a column that `links`
-    give a long tail has none here, because with both rows far out would be too likely.
+    give a long tail has none here, because two long tails would make far rows too likely.
     """
     tails = []
     for sign in (1.0, -1.0):
@@ -171,7 +171,7 @@ def _of_tails(tails: Sequence[_long_tails.LongTail | None]) -> Curve | None:
 
 
 def _linked(curves: Sequence[Curve | None]) -> tuple[Gaussianize, ...]:
-    """A link of the curves that are not None, of `_of_tails`."""
+    """A link with a curve of `_of_tails` for each column, the identity for None; no link if all are None."""
     pairs = [(_FAR, np.ones(_FAR.size)) if curve is None else (curve.x, curve.slope) for curve in curves]
     data, slopes = (np.stack(part) for part in zip(*pairs, strict=True))
     return (Gaussianize(data, _FAR, slopes),) if any(curve is not None for curve in curves) else ()
@@ -186,13 +186,13 @@ def gain(
     steps: int = STEPS,
     what: str = "try marginals",
 ) -> bool:
-    """Whether a fit begins with curves, by two fits of the same number of steps: with them, and without them.
+    """Whether a fit should begin with curves: compares two fits of `steps` steps, with curves and without curves.
 
-    Rows are judged in pairs, by the difference of each row's two losses and its standard error: a smaller difference
-    depends on the seed more than on the table. Curves stay unless rows lose by them by more than one error (the rule of
+    The criterion is the mean difference of each row's two losses, in standard errors, because a smaller difference
+    depends on the seed more than on the table. Curves stay unless rows lose more than one error (the rule of
     Breiman et al. 1984).
 
-    `has_tails`: whether curves have long tails. Then rows have to lose clearly, because a mean over rows of which few
+    `has_tails`: whether curves have long tails. If so, only a clear loss removes them: a mean over rows of which few
     are far out hardly shows the losses of rows further out.
     """
     lowest = [_Judged(), _Judged()]
@@ -215,7 +215,7 @@ def gain(
 
 @dataclass(frozen=True)
 class _Judged:
-    """The loss of a fit on held-out rows, and the loss of each row; None where one is not finite."""
+    """The loss of a fit on held-out rows, and the loss of each row; `each` is None where a loss is not finite."""
 
     loss: float = math.inf
     each: Floats | None = None
@@ -227,7 +227,7 @@ class _Judged:
 
 
 def _stays(tried: _Judged, other: _Judged, share: Floats, allowed: float) -> bool:
-    """Whether the mean loss of rows by the first fit is at most this multiple of its standard error."""
+    """Whether the mean excess of the first fit's losses is at most `allowed` times its standard error."""
     if tried.each is None or other.each is None:
         return tried.each is not None
     loses = tried.each - other.each
@@ -244,8 +244,8 @@ def of_sample(
 ) -> tuple[Gaussianize, ...]:
     """The links of `links_of`, for rows in memory; columns that lie on a circle stay unchanged.
 
-    One `Gaussianize`, or two where rows of a column are crowded: the second, at the data's side, spreads these.
-    `long`: with power-law tails, where a column clearly has one.
+    The result has one `Gaussianize`, or two where rows of a column are crowded: the second, at the data's side, spreads
+    them. `long`: whether columns that clearly have a power-law tail get one.
     """
     size, share = sample.size(), sample.shares()
     if not size >= LEAST_ROWS:
@@ -273,7 +273,7 @@ def of_sample(
 def _spreading(
     columns: dict[int, Column], latent: Floats, features: int
 ) -> tuple[tuple[Gaussianize] | tuple[()], list[int]]:
-    """The map of columns with crowded rows to the scale of asinh, and a mask of these columns.
+    """The map of columns with crowded rows to the scale of asinh, and the indices of these columns.
 
     In very skewed columns most rows lie closer together than `Gaussianize` allows knots beside those far out.
     """
@@ -304,11 +304,11 @@ def _of_columns(
     crowded: Sequence[int] = (),
     progress: bool = False,
 ) -> tuple[Gaussianize] | tuple[()] | None:
-    """Curves with knots at some latent values; None where there can be no knots beyond the inner ones, or no curve
+    """Curves with knots at some latent values; None if there can be no knots beyond the inner ones, or no curve
     gains.
 
-    `or_straight`: a column without room for its long tails has straight ones, beside others that have theirs.
-    `crowded`: columns that are not standardised any more, so that they have a straight line where they have no curve.
+    `or_straight`: whether a column without room for long tails gets straight tails, beside columns with long tails.
+    `crowded`: columns that are no longer standardised, and have a straight line where they have no curve.
     """
     data, slopes = np.tile(latent, (features, 1)), np.ones((features, latent.size))
     for c in crowded:
@@ -345,9 +345,9 @@ def has_long_tails(curves: Sequence[Gaussianize]) -> bool:
 
 
 def _chosen(column: Column, latent: Floats, closest: float | None) -> Curve | None:
-    """The curve of a column by which rows gain most; None if they do not clearly gain.
+    """The curve of a column with the largest gain of rows; None if no curve clearly gains.
 
-    `closest`: not None for long tails, which the column has unless rows gain more by straight ones, by a standard
+    `closest`: not None for long tails, which the column gets unless straight tails gain more by a standard
         error.
     """
     ends = [latent[:: (KNOTS - 1) // (count - 1)] for count in COUNTS]

@@ -13,8 +13,8 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.sums import Sums
 from headrace._base.types import Floats
 
-GAP = 100.0  # times the distance of all others, at least, for the nearest of the cells far out
-SOME = 0.1  # the largest share of far cells: a larger one is a mode
+GAP = 100.0  # least distance of the nearest far cell, in distances of the furthest other cell
+SOME = 0.1  # the largest share of far cells in a column: a larger group is a mode
 
 
 def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, Any]]]) -> tuple[Floats, Floats, Floats]:
@@ -23,10 +23,10 @@ def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, A
     Deviations are taken from the middle of a column in units of its range, so that no square leaves float64.
 
     Args:
-        sums: Adds over the processes.
+        sums: Sums over the processes.
         columns: The number of columns.
-        parts: Returns this process's values, shape (rows, columns), and their weights, shape (rows,), part by part, in
-            each call.
+        parts: Each call returns this process's values, shape (rows, columns), and weights, shape (rows,), part by
+            part.
     """
     library = sums.library
     ends, weights = [], []
@@ -115,7 +115,7 @@ class Far:
     middle: float
     """The median."""
     inner: float
-    """The largest distance of all other cells from the middle."""
+    """The largest distance of the other cells from the median."""
     rows: NDArray[np.int64]
     values: Floats
 
@@ -128,7 +128,7 @@ def far_columns(some: Any, blocks: Iterable[Any], limit: float) -> list[Far]:
     Args:
         some: Rows that represent all, shape (rows, columns).
         blocks: All rows, block by block.
-        limit: In units of the median distance of cells that are not at the median.
+        limit: The distance of far cells, in units of the median distance of cells off the median.
     """
     some = _arrays.on_host(some).astype(np.float64) / 2  # half distances, because whole ones may overflow
     half, at, far = np.median(some, axis=0), 0, []
@@ -157,12 +157,12 @@ class Effective:
 
     def __init__(self, weights: Floats | None = None) -> None:
         """The sums over weights, or empty sums."""
-        self.most = self.total = self.square = 0.0  # the sums are in units of the largest weight and of its square
+        self.most = self.total = self.square = 0.0  # the sums have units of the largest weight and of its square
         if weights is not None:
             self.add(weights)
 
     def add(self, weights: Floats) -> None:
-        """Add weights, at least one."""
+        """Add an array of at least one weight."""
         most = max(self.most, float(weights.max()))
         if not most:
             return

@@ -18,7 +18,7 @@ class OfFlows:
 
     _names: Names
     _advice = ""
-    """The end of a graph's refusal."""
+    """The end of the error message of `to_onnx`."""
     features: Any
     context: Any
     device: Any
@@ -26,7 +26,7 @@ class OfFlows:
 
     @property
     def _parts(self) -> dict[str, Any]:
-        """The flows by the beginning of the names of their arrays in a file."""
+        """The flows, by the prefix of their arrays' names in a file."""
         raise NotImplementedError
 
     @property
@@ -45,7 +45,7 @@ class OfFlows:
         return self._names.context or None
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
-        """Dense copies of the parameters by name, of an ensemble such as "members.0.transforms.0.layers.0.weight"."""
+        """Dense copies of the parameters by name: in an ensemble, "members.0.transforms.0.layers.0.weight"."""
         return self._named(lambda flow: flow.named_parameters())
 
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:

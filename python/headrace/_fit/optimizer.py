@@ -1,4 +1,4 @@
-"""The optimiser: Adam with decoupled weight decay, clipped gradients and a running mean; its rate and schedules."""
+"""The optimiser: Adam with decoupled weight decay, clipped gradients and a running mean, and its learning rates."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from headrace._flow.flow import Flow
 
 
 class VectorAdam:
-    """The optimiser that `Adam` uses instead of the core's.
+    """Adam in NumPy, which `Adam` uses where the core has no optimiser.
 
     Args:
-        flow: Its `parameters` are replaced in each step.
-        decays: Shape (n,): which of them weight decay shrinks.
+        flow: The flow whose `parameters` each step replaces.
+        decays: A mask of the parameters that weight decay shrinks, shape (n,).
         beta1, beta2, epsilon, weight_decay, clip, average: As in `Adam`; 0 for no limit and for no running mean.
     """
 
@@ -63,7 +63,7 @@ class VectorAdam:
         self._average = None if average is None else average.copy()
 
     def step(self, gradient: Array, learning_rate: float) -> float:
-        """Take one step; the norm of the gradient. If the gradient's norm is not finite, nothing changes."""
+        """Take one step, and return the norm of the gradient. If that is not finite, nothing changes."""
         norm = math.sqrt(float(np.square(gradient, dtype=np.float64).sum()))
         if not math.isfinite(norm):
             return norm
@@ -96,12 +96,12 @@ class VectorAdam:
 
 
 class VectorMuon(VectorAdam):
-    """The optimiser that `Muon` uses instead of the core's.
+    """Muon in NumPy, which `Muon` uses where the core has no optimiser.
 
     Args:
         flow: As in `VectorAdam`.
         matrices: The indices of each matrix's entries, in its shape.
-        momentum: Of the matrices, as in `Muon`.
+        momentum: The momentum of the matrices, as in `Muon`.
         decays, options: As in `VectorAdam`.
     """
 
@@ -124,26 +124,26 @@ class VectorMuon(VectorAdam):
             parameters[matrix], self._mean[matrix], self._square[matrix] = values, mean, dtype(0.0)
 
 
-LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the smaller of a rate and a number over the units of the widest layer
-MUON_RATE_OVER_TIME = 2e-2  # docs/notes/sequences.md
+LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the rate is RATE_BY_UNITS / units of the widest layer, if that is less
+MUON_RATE_OVER_TIME = 2e-2  # reasons: docs/notes/sequences.md
 
 
 @public()
 class Adam:
     """Adam (Kingma, Ba 2015) on the parameters of a flow, with the decoupled weight decay of AdamW.
 
-    Use it in a training loop of your own; `Flow.fit` uses it too.
+    `Flow.fit` uses this optimiser, and so can a caller's training loop.
 
     Args:
-        flow: Its parameters are updated in place.
-        learning_rate: Can be set between steps.
-        betas: Decay of the running means of the gradient and of its square.
-        epsilon: Added to the root of the mean square.
+        flow: The flow whose parameters are updated in place.
+        learning_rate: The learning rate, an attribute that can change between steps.
+        betas: Decays of the running means of the gradient and of its square.
+        epsilon: Added to the root of the mean square of the gradient.
         weight_decay: The matrices of networks shrink by learning_rate · weight_decay in each step; biases and the
             base's parameters, which may have to be large, do not.
-        clip: The largest norm of a gradient; longer ones are shortened to it. None: no limit.
-        average: Decay of a running mean of the parameters, which `averaged` gives. At step t it is (1 + t) / (10 + t),
-            if that is less, so that the mean soon forgets where it began. None: none is kept.
+        clip: The largest norm of a gradient; longer gradients are scaled down. None: no limit.
+        average: Decay of a running mean of the parameters, which `averaged` returns: at step t, (1 + t) / (10 + t),
+            if that is less, so that the mean soon forgets the initial parameters. None: no running mean.
 
     >>> import numpy as np, headrace as hr
     >>> flow, x = hr.MAF(2, transforms=2, hidden=(16,)), np.random.default_rng(0).normal(3.0, 1.0, (256, 2))
@@ -192,13 +192,13 @@ class Adam:
         return kind(self._program, *options)
 
     def step(self, gradient: Array) -> float:
-        """Take one step; returns the norm of the gradient before clipping.
+        """Take one step, and return the norm of the gradient before clipping.
 
         If the gradient's norm is not finite, nothing changes. On a device the norm is a CuPy array of shape (), and
         nothing waits for it.
 
         Args:
-            gradient: Shape (n,), as `Flow.nll_and_grad` gives it.
+            gradient: The gradient of a loss, shape (n,), such as `Flow.nll_and_grad` returns.
         """
         rate = check.number("learning_rate", self.learning_rate, above=0.0, below=math.inf)
         if self._program is None:
@@ -218,7 +218,7 @@ class Adam:
         return norm[0]
 
     def __reduce__(self) -> Any:
-        """Refuse copies and pickles: moments belong to the parameters of one flow."""
+        """Raise TypeError for copies and pickles, because moments belong to the parameters of one flow."""
         raise TypeError(f"{type(self).__name__} cannot be copied or pickled; make a new one for the copy of its flow")
 
     @property
@@ -233,16 +233,16 @@ class Muon(Adam):
 
     A matrix's momentum, by Nesterov's rule, is replaced by a matrix with the same singular vectors and singular values
     of about 1, by five steps of Newton and Schulz. A matrix of a masked network is a staircase: units of one degree
-    read the same inputs, and have a step of their own, so that masks stay exact. In couplings it is the matrix of a
+    read the same inputs, and have a separate step, so that masks stay exact. In couplings a matrix is that of a
     layer (docs/training.md).
 
     Args:
-        flow: Its parameters are updated in place. On the CPU.
-        learning_rate: Of all parameters; can be set between steps. The singular values of a matrix's step are about
-            1.2 times this, whatever its shape.
+        flow: The flow, on the CPU, whose parameters are updated in place.
+        learning_rate: The rate of all parameters, which can change between steps. A matrix's step has singular values
+            of about 1.2 times the rate, for any shape.
         momentum: Decay of the running mean of the matrices' gradient.
-        betas, epsilon: Of the other parameters, as in `Adam`.
-        weight_decay: As in `Adam`. Only its product with the learning rate matters: with twice the rate take half.
+        betas, epsilon: Settings of the other parameters, as in `Adam`.
+        weight_decay: As in `Adam`. Only the product of decay and learning rate matters.
         clip, average: As in `Adam`.
 
     >>> import numpy as np, headrace as hr
@@ -288,12 +288,12 @@ OPTIMIZERS: dict[str, type[Adam]] = dict(zip(OPTIMIZER_NAMES, (Adam, Muon), stri
 
 
 def is_sequential(flow: Any) -> bool:
-    """Whether a flow is one of sequences, which has an optimiser of its own."""
+    """Whether a flow is one of sequences, which has a separate optimiser."""
     return hasattr(flow, "_optimiser")
 
 
 def takes_muon(flow: Flow) -> bool:
-    """Whether short fits by Muon may choose: of flows of rows on the CPU."""
+    """Whether short fits by Muon may choose settings: true for flows of rows on the CPU."""
     return not is_sequential(flow) and not flow._interior.on_device
 
 
@@ -304,7 +304,7 @@ def refuse_muon(name: str, flow: Flow) -> None:
 
 
 def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, float, float]:
-    """A checked setting in the core's form: 0 for None."""
+    """The checked settings in the core's form, which has 0 for None."""
     return (
         check.number("weight_decay", weight_decay, least=0.0, below=math.inf),
         0.0 if clip is None else check.number("clip", clip, above=0.0, below=math.inf),
@@ -313,13 +313,13 @@ def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, f
 
 
 def default_rate(flow: Flow, optimizer: str = "adam") -> float:
-    """The default learning rate, which depends on the widest hidden layer, and of convolutions on the optimiser."""
+    """The default learning rate, from the widest hidden layer; Muon has another one for flows of sequences."""
     if optimizer == "muon" and is_sequential(flow):
         return MUON_RATE_OVER_TIME
     return min(LEARNING_RATE, RATE_BY_UNITS / max(flow._interior.widest, 1))
 
 
 def scheduled(schedule: str, done: Callable[[], float]) -> float:
-    """The factor of the learning rate; `done` returns the finished share of all steps, and is called if it matters."""
+    """The factor of the learning rate; `done` returns the finished share of all steps, and is called only if needed."""
     curve = SCHEDULES[schedule]
     return 1.0 if curve is None else curve(done())

@@ -2,16 +2,16 @@
 
 Stages are successive weight decays, from strong to weak, and among them a run with a cosine. Stages begin with the best
 weights so far and a fresh optimiser. Most stages have the same constant rate, and end when held-out rows have gained
-nothing for some epochs. As long as a stage gained, the next has less decay. So a fit is never worse on held-out rows
+nothing for some epochs. As long as a stage gained, the next has less decay. A fit is thus never worse on held-out rows
 than its first stage, with a decay for tables that are hard to learn without overfitting; and later stages need little
 time.
 
-Held-out rows choose between the best weights of a run with a cosine and those of the other stages: it gains tenths of a
-nat on most tables with many rows and loses on some (docs/notes/training.md). Patience does not end a cosine, because
+Held-out rows choose between the best weights of a run with a cosine and those of other stages: a cosine gains tenths of
+a nat on most tables with many rows and loses on some (docs/notes/training.md). Patience does not end a cosine, because
 its gain comes when the rate has fallen. A cosine begins early, after a small share of the epochs: where it is clearly
 better than the weights before it, the fit ends, because the other stages would still have gained less; else they go on.
 
-A cosine has more decay than the first stage. Flows whose steps may be those of Muon have no such stages, but a cosine
+A cosine has more decay than the first stage. Flows whose steps may be Muon's have no stages: their fit is a cosine
 alone (`headrace._fit.trials`).
 """
 
@@ -29,15 +29,15 @@ from headrace._fit.optimizer import default_rate, refuse_muon, takes_muon
 from headrace._flow.fit_arguments import PATIENCE, Arguments
 from headrace._flow.flow import Flow
 
-BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # the number of batches an epoch for this number of rows
+BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # batches of an epoch, and limits of the rows in a batch
 STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20_000, 10, 300
 STAGED = 2  # factor of the epochs where successive decays share them
-MANY_FOR_COSINE = 8000  # rows to train on from which a run with a cosine is tried; fewer lose by it
-DECAY_BY_ROWS, MOST_DECAY = 1e3, 1.0  # the first decay: a number over the rows, and its largest value
-LEAST_DECAY = 0.02  # least value with an effect; below it none is chosen
+MANY_FOR_COSINE = 8000  # training rows from which a run with a cosine is tried; fits of fewer lose
+DECAY_BY_ROWS, MOST_DECAY = 1e3, 1.0  # the decay is DECAY_BY_ROWS / rows, at most MOST_DECAY
+LEAST_DECAY = 0.02  # least decay with an effect; below, no decay is chosen
 
-LEAST_HELD_OUT = 50  # rows held out that are too few to judge by
-LEAST = 10  # rows for cross-validation
+LEAST_HELD_OUT = 50  # least number of held-out rows to judge by
+LEAST = 10  # least number of rows for cross-validation
 MANY = 50_000  # rows beyond which no Gaussian is tried
 
 
@@ -46,47 +46,47 @@ SHORTENED = 6  # the epochs of all stages over the epochs of a cosine by Muon in
 
 
 def constant_decay(rows: int) -> float:
-    """The decay without a choice."""
+    """The weight decay if held-out rows do not choose it."""
     return min(MOST_DECAY, DECAY_BY_ROWS / rows)
 
 
 def rows_of_a_batch(rows: int, batch_size: int | None) -> int:
-    """The batch size, at most all rows; `batch_size` as in `Flow.fit`."""
+    """The number of rows in a batch, at most all rows; `batch_size` as in `Flow.fit`."""
     return min(min(max(rows // BATCHES, LEAST_BATCH), MOST_BATCH) if batch_size is None else batch_size, rows)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The arguments of a fit, checked, with defaults that depend on the rows and the flow."""
+    """The checked arguments of a fit, with defaults that depend on the rows and the flow."""
 
     epochs: int
-    batches: int  # of an epoch
+    batches: int  # batches of an epoch
     learning_rate: float
-    has_rate: bool  # whether it was given
+    has_rate: bool  # whether the caller gave the learning rate
     schedule: str
-    weight_decay: float | None  # None: to be chosen
+    weight_decay: float | None  # None if held-out rows choose the decay
     constant_decay: float  # the decay without held-out rows
     clip: float | None
     average: float | None
     patience: int
     staged: bool  # whether held-out rows choose among successive decays
-    tries_cosine: bool  # whether a run with a cosine is tried among them
+    tries_cosine: bool  # whether a run with a cosine is tried among the stages
     tries: bool  # whether short fits choose the learning rate, the weight decay and the beginning of the fit
     matmul: str  # how steps compute products of networks
     gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if they help
-    optimizer: str  # of all else
+    optimizer: str  # the name of the optimiser
     bends: bool  # whether the flow has splines
-    overfits: bool  # whether the flow has splines, and the rows are few for them
-    begun: int = 0  # epochs that are a trial's
+    overfits: bool  # whether the flow has splines, and rows are too few for them
+    begun: int = 0  # the epochs that a trial has finished
 
     def after(self, begun: int, share: float) -> Plan:
-        """The plan of a fit that goes on after `begun` epochs of a trial, for a share of its epochs."""
+        """The plan of a fit that goes on after `begun` epochs of a trial, for a share of the plan's epochs."""
         epochs = begun + max(2, round(share * self.epochs))
         return replace(self, begun=begun, epochs=epochs, patience=epochs + 1)
 
     @classmethod
     def of(cls, flow: Flow, rows: int, arguments: Arguments, *, judged: bool, batches: int | None = None) -> Plan:
-        """Check the arguments. `judged`: whether rows are held out; `batches`: of an epoch, if they are not of rows."""
+        """Check the arguments. `judged`: whether rows are held out; `batches`: the batches of an epoch of sequences."""
         a = arguments.checked()
         if a.optimizer == "muon":
             refuse_muon("optimizer", flow)
@@ -131,7 +131,7 @@ class Plan:
 
 
 def of_settings(flow: Flow, checked: Plan, seed: int, plan: dict[str, Any]) -> dict[str, str]:
-    """All settings that have to be equal for a fit to go on, each with its name."""
+    """The settings, by name, that must be equal for a fit to go on from its file."""
     module: Any = flow
     structure, numbers = files.checksums(module)
     texts = {name: _text(value) for name, value in plan.items() if name != "matmul"}
@@ -160,7 +160,7 @@ class Stage:
 
 
 class Stages:
-    """The stages of a fit in order; a single stage where the decay is given or there are no rows to choose by."""
+    """The stages of a fit in order; a single stage if the decay is given or no rows are held out."""
 
     def __init__(self, plan: Plan, judged: bool) -> None:
         staged = judged and plan.staged
@@ -169,13 +169,13 @@ class Stages:
         self.schedule, self.tries_cosine = plan.schedule, staged and plan.tries_cosine
         self.wait = max(1, plan.patience // 2) if staged else plan.patience
         self.judged, self.epochs = judged, plan.epochs
-        self.index = 0  # of the decay
-        self.is_cosine = self.was_cosine = False  # whether the cosine is the present stage, or an earlier one
+        self.index = 0  # the index of the present decay
+        self.is_cosine = self.was_cosine = False  # whether the present, or an earlier, stage is the cosine
         self.begin, self.end = plan.begun, self.pause if self.tries_cosine else plan.epochs
-        self.best_epoch = 0  # the best epoch of the stage, or of the one before it
+        self.best_epoch = 0  # the best epoch of the stage, or its first epoch
         self.before = math.inf  # the lowest loss before the stage
         self.lowest = math.inf
-        self.halfway = self.paused = math.inf  # the lowest loss after half of the epochs before the cosine, and all
+        self.halfway = self.paused = math.inf  # the lowest loss after half of, and all, epochs before the cosine
 
     @property
     def now(self) -> Stage:
@@ -186,17 +186,17 @@ class Stages:
 
     @property
     def pause(self) -> int:
-        """The epoch after which the cosine begins, if the other stages have not ended before."""
+        """The epoch after which the cosine begins, if the other stages have not ended by then."""
         return max(2, self.epochs // BEFORE)
 
     @property
     def length(self) -> int:
-        """The epochs of the cosine, at most."""
+        """The largest number of epochs of the cosine."""
         return max(2, self.epochs // OWN)
 
     @property
     def most(self) -> int:
-        """The epochs of all stages, at most."""
+        """The largest number of epochs of all stages."""
         return self.epochs + (self.length if self.tries_cosine else 0)
 
     def tried(self, epoch: int, loss: float, history: History) -> None:
@@ -217,7 +217,7 @@ class Stages:
         return self.judged and not self.is_cosine and epoch - self.best_epoch >= self.wait
 
     def epochs_of_cosine(self, epoch: int) -> int:
-        """The epochs of a cosine that begins after this one: at most the epochs before it, where nothing follows it."""
+        """The epochs of a cosine that begins after this epoch: at most that number, if no stage follows the cosine."""
         return self.length if epoch == self.pause else min(self.length, epoch)
 
     def next_stage(self, epoch: int, *, has_time: bool = True) -> bool:
@@ -241,7 +241,7 @@ class Stages:
         return False
 
     def _goes_on(self, epoch: int) -> bool:
-        """Go on with successive decays where the cosine was not clearly better than the weights before it.
+        """Go on with successive decays unless the cosine was clearly better than the weights before it.
 
         The further gain of the stages is estimated by the gain in the second half of their epochs so far.
         """

@@ -2,7 +2,7 @@
 
 A network hardly learns a narrow direction: x₃ = x₁ + 1e-6 noise costs it 9 nats. Where a column is nearly linear in
 others (its 1 - R² is small), its residual, divided by its deviation, has the same information and is as wide as any
-other column. The columns that explain it stay as they are, so that marginal curves still fit them: the map is
+other column. The explaining columns stay unchanged, so that marginal curves still fit them: the map is
 triangular, with ones on its diagonal, and the logarithm of its determinant is 0. In a flow of one order, whose first
 columns have a density of their own (`Flow.given`), only earlier columns explain one.
 """
@@ -27,17 +27,17 @@ from headrace._flow.transforms.linear import Linear
 from headrace._flow.transforms.support import circles_of
 from headrace._flow.transforms.transform import Transform
 
-ALWAYS = 1e-3  # 1 - R² below which a column is replaced without a trial,
+ALWAYS = 1e-3  # 1 - R² below which a column is replaced without a trial
 TRIED = 0.05  # limit of 1 - R² below which a trial decides
 ROWS = 1 << 14  # the largest number of rows that represent all
-LEAST_ROWS = 50  # and at least,
-ROWS_OF_A_COLUMN = 3  # rows for each column, in addition
-ROUNDS = 3  # residuals may be nearly linear in each other again
-ALIKE = 2.0  # factor of the least 1 - R² within which the last column is taken, so that the first ones stay
-RESOLVED = {np.dtype(np.float32): 4e-7, np.dtype(np.float64): 1e-11}  # deviation of a residual that is no rounding
+LEAST_ROWS = 50  # least number of rows for a search
+ROWS_OF_A_COLUMN = 3  # least number of rows for each column
+ROUNDS = 3  # rounds, because residuals may be nearly linear in each other
+ALIKE = 2.0  # factor of the least 1 - R²; of the columns within it, the last is taken
+RESOLVED = {np.dtype(np.float32): 4e-7, np.dtype(np.float64): 1e-11}  # least deviation of a residual above rounding
 LEAST_SHARE = 1e-32  # least share, in place of zero
 MULTIPLE = 1e-6  # 1 - R² below which a warning names the column
-BINS, EACH = 0.1, 0.1  # width of a bin in deviations, and least share of rows, by which residuals of few values show
+BINS, EACH = 0.1, 0.1  # width of a bin in deviations, and least share of rows of a frequent value
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Residuals:
     """Columns of standardised rows that other columns determine."""
 
     links: tuple[Transform, ...] = ()
-    """From latent to standardised data: a scale and a linear map for each round."""
+    """A scale and a linear map for each round, in order from latent to standardised data."""
     shares: dict[int, float] = field(default_factory=dict)
     """1 - R² of each column that is replaced."""
     rounding: dict[int, float] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Residuals:
 
 
 def looked_for(interior: Interior) -> bool:
-    """Whether a fit searches for columns to replace: in a first fit, over a base of one mode and for few columns."""
+    """Whether a fit searches for columns that others determine: in a first fit over a base with one mode."""
     return interior.is_fresh and interior.is_over_a_bell and interior.standardize is not None
 
 
@@ -67,7 +67,7 @@ def behind(z: Floats, links: Sequence[Transform]) -> Floats:
 def measured(
     source: ArrayRows, scale: Moments, limit: float, dtype: np.dtype[Any], order: Sequence[int] | None = None
 ) -> Residuals:
-    """The columns of training rows with 1 - R² below a limit; see `of_rows`."""
+    """The columns of training rows with 1 - R² below a limit; `of_rows` has the rules."""
     data, rows = source.some(ROWS)
     z = (_arrays.on_host(data.unbounded(rows)) - scale[0]) / scale[1]
     share = np.ones(len(z)) if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
@@ -82,15 +82,15 @@ def of_rows(
     dtype: Any = np.float32,
     order: Sequence[int] | None = None,
 ) -> Residuals:
-    """The columns of standardised rows whose 1 - R² given the columns that stay is below a limit.
+    """The columns of standardised rows with 1 - R² below a limit, by regression on the columns that stay.
 
     Args:
-        z: Shape (rows, columns).
+        z: Standardised rows, shape (rows, columns).
         share: Weights of the rows, shape (rows,).
-        limit: Of 1 - R², corrected for the number of columns.
+        limit: The limit of 1 - R², which is corrected for the number of columns.
         circles: Columns that are neither replaced nor read.
-        dtype: Of the flow: a residual that it cannot distinguish from rounding is not taken.
-        order: Of all columns, where only those before a column may give it away.
+        dtype: The flow's dtype: a column stays if the dtype cannot tell its residual from rounding.
+        order: The order of all columns, if only earlier columns may determine a column.
     """
     features = z.shape[1]
     size = float(share.sum() ** 2 / np.square(share).sum()) if share.any() else 0.0
@@ -117,7 +117,7 @@ def of_rows(
 def _round(
     z: Floats, share: Floats, size: float, limit: float, line: list[int], least: float, ordered: bool
 ) -> Residuals:
-    """Replacements by columns that all stay in this round, and where `ordered` stand earlier in `line`."""
+    """Replacements by columns that all stay in this round and, if `ordered`, precede the replaced one in `line`."""
     chosen = z[:, line]
     mean = (share[:, None] * chosen).sum(axis=0)
     away = chosen - mean
@@ -139,7 +139,7 @@ def _round(
         if deviation * std[j] < least or _has_few_values(residual, deviation, share):
             rounding[line[j]] = max(deviation**2, LEAST_SHARE)
             continue
-        if deviation**2 >= limit:  # too large without the columns that were removed later
+        if deviation**2 >= limit:  # without the columns that were taken out later
             continue
         weights = slopes * std[j] / std[readers]
         matrix[line[j], [line[k] for k in readers]] = weights
@@ -152,9 +152,9 @@ def _round(
 
 
 def _taken_out(correlation: Floats, size: float, limit: float, ordered: bool) -> tuple[list[int], list[int]]:
-    """Columns that stay, and those that are taken out, one after another: that with the least 1 - R² given the rest.
+    """Columns that stay, and columns taken out, each time the one with the least 1 - R² given the remaining columns.
 
-    `ordered`: given those of the rest that stand before it.
+    `ordered`: only earlier columns among the remaining ones count.
     """
     stay, taken = list(range(len(correlation))), list[int]()
     while len(stay) > 1:
@@ -183,7 +183,7 @@ def _has_few_values(residual: Floats, deviation: float, share: Floats) -> bool:
 
 
 def warn_of_columns(source: RowSource, taken: Residuals) -> None:
-    """Warn of columns that are nearly multiples or sums of others, and of those that are so up to rounding."""
+    """Warn of columns that are nearly multiples or sums of others, and of those that are exactly so up to rounding."""
     names = source.names or tuple(f"column {i}" for i in range(max([*taken.shares, *taken.rounding], default=-1) + 1))
     near = [c for c, share in taken.shares.items() if share < MULTIPLE]
     if near:

@@ -28,15 +28,15 @@ from headrace._fit.source import ArrayRows, RowSource
 from headrace._flow.fit_arguments import BY_LOSS
 from headrace._flow.flow import Flow
 
-LAST, FALLING = 10, 0.01  # one over the share of the last epochs; nats that held-out rows gain in them
-GAINED = 0.2  # nats that held-out rows gain after a trial of a quarter of the epochs
+LAST, FALLING = 10, 0.01  # the last epochs are 1 / LAST of all; least gain of held-out rows in them, in nats
+GAINED = 0.2  # least gain of held-out rows, in nats, after a trial of a quarter of the epochs
 
 
 class HeldOut:
-    """Rows to judge by. Few rows are copied together; many are read in place, in blocks."""
+    """Rows to judge by: few rows are copied into one table, many are read in place, in blocks."""
 
     def __init__(self, source: RowSource, on_device: bool = False, density: Any = None) -> None:
-        """`density`: the owner of a run's parameters, where it is not the flow itself."""
+        """`density`: a density with the parameters of a run's flow, if it is not the flow itself."""
         self.source, self.weight, self.density = source, source.weight(), density
         self.size, self.copied = source.size, source.copied(on_device)
 
@@ -70,7 +70,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class RunArguments:
-    """The arguments of a run beside the flow and the rows."""
+    """The arguments of a run, other than the flow and the rows."""
 
     held_out: HeldOut | None
     plan: Plan
@@ -79,11 +79,11 @@ class RunArguments:
     history: History
     clock: Clock
     judged_after: int = 0
-    """The number of validation passes after the run; time is reserved for them."""
+    """The number of validation passes after the run, for which time is reserved."""
     kept: Checkpoint | None = None
     """The file of the run's state, from which it resumes."""
     what: str = "fit"
-    """The name of the run's bar."""
+    """The name of the run's progress bar."""
 
 
 class Run(abc.ABC):
@@ -96,9 +96,9 @@ class Run(abc.ABC):
     weight: float
     """The weight of all rows, or of the steps of a pass so far."""
     warns = True
-    """Whether to warn of an end at a loss that is not finite."""
+    """Whether to warn if a loss that is not finite ends the run."""
     shows_steps = False
-    """Whether its bar counts steps, because an epoch may be long."""
+    """Whether the run's bar counts steps, because an epoch may be long."""
 
     def __init__(self, flow: Flow, source: Any, arguments: RunArguments) -> None:
         """Prepare the first step. `source`: the training data, of `size` rows or steps in all processes."""
@@ -120,11 +120,11 @@ class Run(abc.ABC):
         self.drops = flow._interior.drops
         self.best = flow.parameters
         self.start_tried = False
-        self.lowest, self.lowest_epoch = math.inf, 0  # the loss that the schedule uses
+        self.lowest, self.lowest_epoch = math.inf, 0  # the lowest loss, and its epoch, for the schedule
         self.begin = _clock.now()
         self.step = self.judged_step = plan.begun * plan.batches
         self.spent = self.begin - self.clock.begin if plan.tries else 0.0  # seconds of trials
-        self.rate, self.rate_factor = plan.learning_rate, 1.0  # the factor of the plateau schedule
+        self.rate, self.rate_factor = plan.learning_rate, 1.0  # the factor is that of the plateau schedule
         self._prepare()
 
     @abc.abstractmethod
@@ -137,23 +137,23 @@ class Run(abc.ABC):
 
     @abc.abstractmethod
     def _loss_of(self, batch: Any) -> float:
-        """The sum of a batch's losses, after their `gradient`."""
+        """The sum of a batch's losses, after writing their gradient to `gradient`."""
 
     def _before(self, batch: int) -> None:  # noqa: B027  # nothing for most runs
-        """Called before the step of this batch of a pass."""
+        """Act before the step of the batch with this index in a pass."""
 
     def _stepped(self, loss: float) -> None:  # noqa: B027  # likewise
-        """Called after each step of the optimiser, with the sum of the losses."""
+        """Act after each step of the optimiser; `loss` is the sum of the batch's losses."""
 
     def one_pass(self) -> float:
-        """One pass over the training data in a new order; the mean loss under the weights at each batch.
+        """Run one pass over the training data in a new order; return the mean loss under the weights at each batch.
 
         The pass ends early where the clock runs out.
         """
         self.tick = 0.0
         done, total = self.kept.pass_begins(self)
         for i, batch in enumerate(self.batches()):
-            if i < done:  # before this fit was stopped
+            if i < done:  # batches that the stopped fit finished
                 self._draw_dropout()
                 continue
             self._before(i)
@@ -171,7 +171,7 @@ class Run(abc.ABC):
         return float(total / self.weight)
 
     def also_kept(self, clock: int) -> dict[str, Any]:
-        """Further state of the fit at this step count of the optimiser, to be kept with its state."""
+        """Further values to store with the fit's state at the step count `clock` of the optimiser."""
         return {}
 
     def restored(self, kept: dict[str, Any], clock: int) -> None:  # noqa: B027  # likewise
@@ -218,7 +218,7 @@ class Run(abc.ABC):
             self.kept.interrupted(self)
             history.stopped = "interrupted"
             if self.step:
-                self._keep_if_best(history.epochs + 1)  # an epoch may be long
+                self._keep_if_best(history.epochs + 1)  # because an epoch may be long
         finally:
             self.flow.parameters = self.best
             history.partial_epoch = max(self.step / batches - history.epochs, 0.0)
@@ -231,10 +231,10 @@ class Run(abc.ABC):
             warn(f"fit: {message}; the weights are {kept}{advice}")
 
     def _still_falls(self) -> bool:
-        """Whether held-out rows gained until the end of a run that was ended only by its epochs or its time.
+        """Whether held-out rows gained until the end of a run that only its epochs or its time ended.
 
-        The last tenth of a cosine's epochs shows little of this gain, because its rate is small by then. A run that
-        continues a trial gains much over the trial where more epochs gain more.
+        The last tenth of a cosine's epochs shows little gain, because the rate is small by then. A run that
+        continues a trial gains much over the trial if more epochs would gain more.
         """
         history, stages, begun = self.history, self.stages, self.plan.begun
         all_of_them, losses = history.validation_loss, stages.of_the_last_schedule(history.validation_loss)
@@ -256,11 +256,11 @@ class Run(abc.ABC):
         return texts
 
     def current(self) -> NDArray[Any]:
-        """The weights that are tried and kept."""
+        """The weights to judge and keep: the parameters, or their running mean if there is one."""
         return self.flow.parameters if self.plan.average is None else self.adam.averaged
 
     def _keep_if_best(self, epoch: int) -> float:
-        """Try the current weights on held-out rows, and keep them if they are the best; without any, keep the last."""
+        """Judge the current weights on held-out rows, and keep the best weights; without held-out rows, the last."""
         self._try_start()
         return self._judge(epoch, self.current())
 
@@ -285,7 +285,7 @@ class Run(abc.ABC):
         return loss
 
     def _finish_epoch(self, epoch: int, loss: float) -> bool:
-        """Returns whether to go on."""
+        """Record an epoch, judge its weights, and return whether the run goes on."""
         history, patience = self.history, self.plan.patience
         judged = self._keep_if_best(epoch)
         if self.held_out is None:
@@ -307,7 +307,7 @@ class Run(abc.ABC):
         return True
 
     def _next_stage(self, epoch: int) -> bool:
-        """Begin the next stage after this epoch, if there is one."""
+        """Begin the next stage after this epoch, and return whether there is one."""
         if not epoch:
             return False
         seconds = self.history.seconds[-1] / epoch if self.history.seconds else 0.0
@@ -319,7 +319,7 @@ class Run(abc.ABC):
         return True
 
     def _has_time(self, steps: int = 1) -> bool:
-        """Whether this number of further steps, and the work after them, fits into the time budget."""
+        """Whether `steps` further steps, and the work after them, fit into the time budget."""
         between_steps()
         if not self.clock.is_limited:
             return True
@@ -331,24 +331,24 @@ class Run(abc.ABC):
         return self.clock.has(1.5 * steps * self.step_seconds + self._kept_seconds())
 
     def has_time_to_judge(self) -> bool:
-        """Whether the work after the run still fits in."""
+        """Whether the work after the run fits into the rest of the time budget."""
         if not self.clock.is_limited:
             return True
         return self.judge_seconds is not None and self.clock.left() >= self.judged_after * self.judge_seconds
 
     def _kept_seconds(self) -> float:
-        """Seconds to judge the last weights, and for the work after the run."""
+        """Seconds that are reserved to judge the last weights and for the work after the run."""
         if self.held_out is None:
             return 0.0
         once = self.judge_seconds
-        if once is None:  # a step costs more a row
+        if once is None:  # an upper limit: a step costs more per row
             once = self.step_seconds * self.held_out.size * self.plan.batches / self.size
         return once * (1 + (not self.start_tried) + self.judged_after)
 
     def _find_gradient_in(
         self, data: Data, index: Index, rows: int, log_prob: NDArray[Any], dropout: int | None
     ) -> None:
-        """The share of some rows in the gradient of the mean loss over a batch of this many rows."""
+        """Write the contribution of some rows to the gradient of the mean loss over a batch of `rows` rows."""
         self.program.gradient(
             inverse=True,
             of_log_prob=True,
@@ -364,7 +364,7 @@ class Run(abc.ABC):
         )
 
     def _draw_dropout(self) -> int | None:
-        """The seed of a step's noise."""
+        """The seed of a step's dropout; None for a flow without dropout."""
         return int(self.rng.integers(2**63)) if self.drops else None
 
     def _rate(self) -> float:
@@ -384,7 +384,7 @@ class ArrayRun(Run):
 
     source: ArrayRows
     data: Data
-    """The rows of the steps."""
+    """The rows from which the steps take their batches."""
 
     def _prepare(self) -> None:
         """See `Run`."""
@@ -419,7 +419,7 @@ class ArrayRun(Run):
         return -_arrays.weighted_sum(log_prob, None if weights is None else weights[batch])
 
     def _find_gradient(self, index: Index, log_prob: NDArray[Any]) -> None:
-        """The gradient of the mean loss over a batch, beside the log densities of its rows."""
+        """Write the gradient of the mean loss over a batch, and the log densities of its rows."""
         self._find_gradient_in(self.data, index, index.size, log_prob, self._draw_dropout())
 
 
@@ -429,7 +429,7 @@ def is_untrained(history: History) -> bool:
 
 
 def warn_of_no_gain(history: History) -> None:
-    """Warn that a flow `is_untrained`, or became the Gaussian of the training rows because of that."""
+    """Warn that no epoch improved a flow, which is untrained or became the Gaussian of the training rows."""
     now = "the Gaussian of the training rows" if history.gaussian else "untrained"
     held = history.judged_by
     warn(
@@ -439,15 +439,15 @@ def warn_of_no_gain(history: History) -> None:
 
 
 class DeviceRun(ArrayRun):
-    """A fit on a CUDA device. Nothing waits within a pass: its results are read at its end.
+    """A fit on a CUDA device. The host does not wait within a pass, and reads results only at its end.
 
     With a time budget a pass waits now and then, because only the wait measures the duration of steps.
     """
 
-    STEPS = 16  # between two waits
+    STEPS = 16  # steps between two waits
 
     def _log_probs(self) -> int:
-        """The weights of all rows."""
+        """See `ArrayRun`: the log densities of all rows stay in memory."""
         return self.size
 
     def one_pass(self) -> float:

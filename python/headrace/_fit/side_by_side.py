@@ -1,7 +1,7 @@
-"""Several whole fits at a time, a thread each, with the bits of one after another.
+"""Runs of several whole fits at a time, a thread each, with the same bits as one after another.
 
-The result of a fit does not depend on its number of threads, and threads gain little on a small network: each step of
-it is a few short products. Several fits of small networks therefore end sooner side by side than one after another with
+The result of a fit does not depend on its number of threads, and a small network gains little from threads: each step
+is a few short products. Several fits of small networks therefore end sooner side by side than one after another with
 all threads.
 """
 
@@ -24,9 +24,9 @@ from headrace._flow.flow import Flow
 
 T = TypeVar("T")
 
-POLL = 0.1  # seconds between two checks of the work, which draw the bar and let Ctrl-C in
-SMALL = 128  # units of a layer, up to which more threads than fits gain less than a thread a fit
-TINY = 10_000  # parameters, below which a step is mostly Python's: threads would wait for each other's turn at it
+POLL = 0.1  # seconds between two checks of the work, which draw the bar and notice Ctrl-C
+SMALL = 128  # units of a layer up to which several threads for a fit gain less than a thread for each
+TINY = 10_000  # parameters below which most of a step is Python code, which threads cannot share
 
 
 class Failed(Exception):
@@ -53,9 +53,9 @@ class Finished(Generic[T]):
 
 
 def threads_side_by_side(flows: Sequence[Flow], *, in_turn: bool = False) -> int:
-    """The number of fits at a time; 1 where fits one after another with all threads are as fast, or are necessary.
+    """The number of fits at a time; 1 if fits one after another with all threads are as fast, or are necessary.
 
-    `in_turn`: whether something that they share allows only one at a time.
+    `in_turn`: whether fits share something, such as a stream, that allows only one at a time.
     """
     threads = cpu.num_threads()
     if in_turn or len(flows) < 2 or any(flow._interior.on_device for flow in flows):
@@ -87,16 +87,16 @@ def run(
     """Run whole fits, as many at a time as there are threads, with one bar for all.
 
     Args:
-        jobs: A function for each fit; this thread takes the next one when a thread is free to run it.
+        jobs: One function for each fit; the calling thread fetches the next when a thread is free.
         threads: The number of fits at a time.
-        total: The number of jobs, for the bar.
+        total: The number of jobs, for the bar; None if unknown.
         what, unit: The bar's texts.
         progress: Whether to show the bar.
-        is_interrupted: Whether a result is that of an interrupted fit, after which the others end, too.
-        named: A warning's text, from the index of the fit that gave it, and the fit's own text.
+        is_interrupted: Whether a result is that of an interrupted fit, which ends all others.
+        named: Returns the text of a warning, from the index of its fit and the original text.
 
     Raises:
-        Failed: from a job's error; by then no other one runs.
+        Failed: A job raised an error; no other job runs by then.
     """
     with _progress.bar(total, what, unit, progress) as shown:
         team = _Team(max(threads, 1), shown, is_interrupted)
@@ -119,7 +119,7 @@ class _Team(Generic[T]):
         self.ended: SimpleQueue[tuple[int, list[T], BaseException | None]] = SimpleQueue()
         self.finished: Finished[T] = Finished()
         self.messages: dict[int, list[str]] = {}
-        self.outer = _team.get()  # of a fit that has several fits of its own
+        self.outer = _team.get()  # the team of an outer fit that runs several fits
         self._done: dict[int, float] = {}  # the finished share of each fit
         self._text = ""
 
@@ -133,8 +133,8 @@ class _Team(Generic[T]):
         except KeyboardInterrupt:
             self.finished.interrupted = True
         finally:
-            self.stopped = True  # after a success no fit runs by now
-            while self.running:  # Ctrl-C once more changes nothing
+            self.stopped = True  # without an error, nothing runs by now
+            while self.running:  # repeated Ctrl-C changes nothing
                 with suppress(KeyboardInterrupt):
                     self._join()
 
@@ -149,7 +149,7 @@ class _Team(Generic[T]):
             cpu.limit_thread(self.share)
 
     def is_stopped(self) -> bool:
-        """Whether the fits are to end, or the fits that this is a part of."""
+        """Whether the team's fits, or the outer fits that they belong to, must end."""
         return self.stopped or (self.outer is not None and self.outer.is_stopped())
 
     def _in_turn(self, jobs: Iterator[Callable[[], T]]) -> None:
@@ -178,7 +178,7 @@ class _Team(Generic[T]):
             self._wait()
 
     def _wait(self) -> None:
-        """Wait for the next end of a fit, or for a moment."""
+        """Wait until a fit ends, at most for POLL seconds."""
         with suppress(Empty):
             index, result, error = self.ended.get(timeout=POLL)
             self.running.pop(index).join()
@@ -214,7 +214,7 @@ class _Team(Generic[T]):
             self.ended.put((index, [], error))
 
     def _work(self, index: int, job: Callable[[], T]) -> T:
-        """A fit, in a thread of its own if there are several."""
+        """Run the fit with this index in the current thread, and return its result."""
         token, messages = _team.set(self), self.messages.setdefault(index, [])
         try:
             self.between_steps()

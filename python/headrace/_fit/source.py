@@ -1,7 +1,7 @@
-"""The rows of a fit from any source: parts in this process, and sums over all of them.
+"""The rows of a fit from any source: the parts in this process, and sums over the rows of all processes.
 
-A fit uses rows only through this interface. Arrays and streams have plain sums; shards of a group have exact ones over
-all its ranks (`headrace.distributed.shards`), so that one implementation serves all of them.
+A fit uses rows only through `RowSource`. Arrays and streams have plain sums; shards of a group have exact sums over
+all its ranks (`headrace.distributed.shards`), so that one implementation of a fit serves all sources.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Shard:
     """A table in this process, and its selected rows."""
 
     number: int
-    first: int  # the index of its first row among the rows of all tables
+    first: int  # the index of its first row of all tables
     begin: int  # the number of selected rows in the tables before it
     data: Data
     part: RowPart
 
 
 class RowSource(abc.ABC):
-    """The rows to train on, or those to judge by."""
+    """The rows to train on, or the rows to judge by."""
 
     size: int
     """The number of rows in all processes."""
@@ -48,19 +48,19 @@ class RowSource(abc.ABC):
     library: Any = np
     weighted: bool
     is_float32: bool
-    """Whether some of the rows are given in float32."""
+    """Whether some of the rows are float32."""
     is_first = True
     """Whether this process warns, and shows the progress."""
     is_stream = False
-    """Whether rows are read as they are needed, and are in no table."""
+    """Whether rows are read when they are needed, and are in no table."""
     group: Any = None
-    """The processes with the other rows."""
+    """The group of processes with the other rows; None for one process."""
 
     shards: list[Shard]
-    """The parts in this process, in ascending order."""
+    """The parts of the rows in this process, in ascending order."""
 
     def share_of(self, shard: Shard, most: int) -> tuple[int, int]:
-        """The indices, from the first to before the second, of a shard among this many rows, spread over all."""
+        """The range, begin and end, of a shard's rows among `most` rows that are spread over all shards."""
         whole = max(self.size, 1)
         return shard.begin * most // whole, (shard.begin + shard.part.size) * most // whole
 
@@ -97,11 +97,11 @@ class RowSource(abc.ABC):
 
     @abc.abstractmethod
     def picked(self, places: Index, parts: list[Any]) -> Floats:
-        """Some rows by their indices among all; `parts`: the values computed from each of the `blocks`."""
+        """The values of the rows at `places` among all rows; `parts`: values computed from each of the `blocks`."""
 
     @abc.abstractmethod
     def copied(self, on_device: bool) -> list[Data] | None:
-        """Copies of all rows in this process, where they are few and read often; else None."""
+        """Copies of all rows in this process, if they are few and read often; else None."""
 
     @abc.abstractmethod
     def trial(self, standing: ArrayRows, judge: RowSource, most: int, seed: int) -> tuple[ArrayRows, RowSource]:
@@ -112,7 +112,7 @@ class RowSource(abc.ABC):
         return array
 
     def parts(self, most: int | None = None) -> Iterator[Data]:
-        """Copies of the rows; see `pieces`."""
+        """Copies of the rows of each of the `pieces`."""
         return (data.rows(index) for data, index in self.pieces(most))
 
     @abc.abstractmethod
@@ -160,7 +160,7 @@ class RowSource(abc.ABC):
 
     @abc.abstractmethod
     def columns(self, of_context: bool) -> int:
-        """The number of columns of x, or of the context; 0 for one context for all rows: nothing depends on it."""
+        """The number of columns of x, or of the context; 0 for a context that all rows share."""
 
     @abc.abstractmethod
     def fingerprint(self) -> dict[str, str]:
@@ -171,10 +171,10 @@ class ArrayRows(PlainSums, RowSource):
     """A part of a table in memory, or in a file that is mapped into memory."""
 
     most_held: int | None = None
-    """The largest number of rows that a share may hold out; None without a limit."""
+    """The largest number of rows that `validation` as a share holds out; None without a limit."""
 
     def __init__(self, data: Data, part: RowPart | None = None) -> None:
-        """`part`: all rows by default."""
+        """`part`: the rows of the table to use; all rows by default."""
         self.data, self.part = data, RowPart(int(data.x.shape[0])) if part is None else part
         self.shards = [Shard(0, 0, 0, data, self.part)]
         self.size, self.rows, self.weighted = self.part.size, int(data.x.shape[0]), data.weights is not None

@@ -38,10 +38,10 @@ def waiting(flow: Flow) -> list[int]:
 
 
 def start_act_norms(flow: Flow, source: RowSource) -> None:
-    """Set each `ActNorm` so that its outputs over training rows have mean 0 and standard deviation 1.
+    """Set each of the `waiting` ActNorms so that its outputs over training rows have mean 0 and standard deviation 1.
 
-    At most `CHUNK` rows represent all. They are set from the data's side on, because the inputs of each depend on those
-    before it.
+    At most `CHUNK` rows represent all. ActNorms are set from the data's side on, because the inputs of each depend on
+    earlier ones.
     """
     if not (places := waiting(flow)):
         return
@@ -98,14 +98,14 @@ class Start:
         return cls(x, context)
 
     def set(self, flow: Flow, source: RowSource, marginals: tuple[Transform, ...] = ()) -> None:
-        """Set it in a flow, with marginals before it, and initialise ActNorms on rows to train on."""
+        """Give a flow this standardisation behind marginal maps, and initialise its ActNorms on training rows."""
         links = None if self.x is None else (*marginals, *self.linear, Standardize(*self.x))
         if links is not None or self.context is not None:
             flow._interior.rescale(links, self.context)
         start_act_norms(flow, source)
 
     def begin(self, flow: Flow, source: ArrayRows, kind: Beginning, seed: int) -> Begun:
-        """Make a fresh flow the density of few rows that needs no training."""
+        """Make a fresh flow the density of kind `kind` of few rows, without training."""
         assert self.x is not None
         interior = flow._interior
         scale = flow.standardize_context if self.context is None else self.context
@@ -119,9 +119,9 @@ class Start:
 def shared_curves(
     source: RowSource, links: tuple[Gaussianize, ...], features: int, required: bool | None
 ) -> tuple[Gaussianize, ...]:
-    """The curves of the first process; an error where some are required and there are none."""
+    """The curves of the first process; raises ValueError if curves are required and there are none."""
     n = features
-    numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # the last row has the number of knots
+    numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # the last row is the number of knots
     for rows, link in zip(numbers, links, strict=False):
         rows[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
         rows[-1] = link.latent.size
@@ -136,7 +136,7 @@ def shared_curves(
 
 
 def gaussian_links(flow: Flow, source: RowSource, curves: tuple[Transform, ...]) -> tuple[Transform, ...]:
-    """Links that make a standardised flow the Gaussian of the training rows, after other links if there are some."""
+    """Links that make a standardised flow the Gaussian of the training rows, with `curves` and the standardisation."""
     standardize = flow._interior.standardize
     assert standardize is not None
     known = standardize.mean, standardize.std, flow.standardize_context, flow.dtype
@@ -154,9 +154,9 @@ def not_worse_than_a_gaussian(
     by_default: bool,
     has_curves: bool,
 ) -> None:
-    """Replace weights by the Gaussian of the training rows unless they are better by more than a standard error.
+    """Replace a flow by the Gaussian of the training rows unless it is better by more than a standard error.
 
-    That is the one-standard-error rule (Breiman et al. 1984). Weights that a given number of epochs has trained stay,
+    The criterion is the one-standard-error rule (Breiman et al. 1984). A flow from a given number of epochs stays,
     with a warning where the Gaussian is clearly better.
 
     Args:
@@ -166,7 +166,7 @@ def not_worse_than_a_gaussian(
         start: The parameters before the fit.
         links: The links of the Gaussian.
         own: The number of links that the fit has put at the data end.
-        by_default: False with epochs given: then the Gaussian has to be clearly better.
+        by_default: False if the caller gave epochs: the Gaussian must then be clearly better.
         has_curves: Whether links of the Gaussian are marginal maps.
     """
     other = copy.copy(flow)
@@ -190,8 +190,8 @@ def not_worse_than_a_gaussian(
 
 
 def _is_kept(held_out: HeldOut, losses: list[tuple[Floats, ...]], by_default: bool) -> bool:
-    """Whether the fitted flow stays, from losses of rows under the flow and under the Gaussian, and weights, part by
-    part.
+    """Whether the fitted flow stays, from the losses of rows under the flow and under the Gaussian, and the rows'
+    weights, part by part.
     """
     total, weight = held_out.source.total, held_out.weight
     if total(float(not np.isfinite(fitted).all()) for fitted, _, _ in losses):

@@ -1,6 +1,6 @@
-"""A fit of a stream: one pass of checks and moments, and the order of an epoch.
+"""Fits of a stream: a first pass of checks and moments, and the order of the rows in an epoch.
 
-Memory is that of the buffer, which is shuffled; of rows held out, at most as many; and of `CHUNK` rows that represent
+Memory holds the buffer, which is shuffled, at most as many held-out rows, and `CHUNK` rows that represent
 all where a few are enough.
 """
 
@@ -28,19 +28,19 @@ from headrace.rows._stream import Block, Stream, Without
 
 
 class StreamRows(ArrayRows):
-    """Rows of a stream. Like `ArrayRows`, with a sample of the training rows where a few are enough."""
+    """Rows of a stream, with the interface of `ArrayRows` for a sample of the training rows."""
 
     is_stream = True
 
     def __init__(
         self, stream: Stream, features: int, contexts: int, support: Support | None, checksums: bool, progress: bool
     ) -> None:
-        """Open the stream, without reading it. `checksums`: whether that of the rows is needed."""
+        """Open the stream, without reading it. `checksums`: whether a checksum of the rows is needed."""
         super().__init__(Data(np.empty((0, features)), None, None, (), support))
         self.stream, self.contexts, self.checksums, self.progress = stream, contexts, checksums, progress
         self.buffer = self.most_held = stream.buffer
         self.kept: list[int] = []  # rows of a weight above 0 in each part
-        self.held_rows = np.empty(0, np.int64)  # indices of the rows held out, among the former
+        self.held_rows = np.empty(0, np.int64)  # indices of the held-out rows among the rows of a weight above 0
 
     # ---- as `ArrayRows`
 
@@ -66,7 +66,7 @@ class StreamRows(ArrayRows):
         return ArrayRows(self.data)
 
     def pieces(self, most: int | None = None) -> Iterator[tuple[Data, Any]]:
-        """See `RowSource`; the rows of the sample."""
+        """See `RowSource`; only the rows of the sample."""
         return self.standing().pieces(most)
 
     def fingerprint(self) -> dict[str, str]:
@@ -112,13 +112,13 @@ class StreamRows(ArrayRows):
         return ArrayRows(self._data_of(Block.joined(out))) if isinstance(judge, RowPart) else judge
 
     def _far_rows(self) -> NDArray[np.int64]:
-        """Indices of the rows with cells far out, if such cells are few; a warning of them."""
+        """Indices of the rows with far cells, if such rows are few; warns of far cells."""
         far = []
         for i, (name, table) in enumerate(_tables_of(self.data)):
             some, limit = table[:: -(-len(table) // _rows.LOOKED_AT)], _rows.FAR[name]
             cells, names = far_columns(some, [table, *self._ends[name]], limit), self.data.names if name == "x" else ()
             if cells:
-                middle = np.median(some, axis=0)  # rows that do not take part count as in the middle
+                middle = np.median(some, axis=0)  # replaces the rows that do not take part
                 parts = ((_tables_of(block)[i][1], block.weights) for block in self.stream)
                 values = (x if share is None else np.where(share[:, None] > 0, x, middle) for x, share in parts)
                 cells = far_columns(some, values, limit)
@@ -170,7 +170,7 @@ class StreamRows(ArrayRows):
             self._sums[of_context].add(data.values(slice(None), bool(of_context)), share)
 
     def _is_out(self, at: int, rows: int) -> NDArray[np.bool_]:
-        """A mask of the held-out rows among this many, from this index on."""
+        """A mask of the held-out rows among `rows` rows from the index `at` on."""
         is_out = np.zeros(rows, bool)
         is_out[self.held_rows[slice(*np.searchsorted(self.held_rows, [at, at + rows]))] - at] = True
         return is_out
@@ -210,10 +210,10 @@ def _positive(block: Block) -> Block:
 
 
 def _mixed(blocks: Iterable[Block], capacity: int, rng: np.random.Generator) -> Iterator[Block]:
-    """All rows in random order, as far as a buffer of this size mixes them.
+    """All rows in random order, as far as a buffer of `capacity` rows mixes them.
 
-    New rows replace those that leave. In each turn one half of the buffer is exchanged, chosen at random, so that a row
-    stays for another turn half of the time, and meets rows that are further away than the size of the buffer.
+    New rows replace those that leave. Each turn exchanges a random half of the buffer, so that a row
+    stays for another turn half of the time, and meets rows that are further away than the buffer's size.
     """
     room: Block | None = None
     order, turn, filled = np.empty(0, np.int64), 0, 0
@@ -254,7 +254,7 @@ def _cut(blocks: Iterator[Block], bounds: list[int]) -> Iterator[Block]:
 
 
 class _Checks:
-    """Errors in the rows, with the index of the first of each kind, and a checksum of the rows."""
+    """The errors in a stream's rows, with the index of each first one, and checksums of the rows."""
 
     def __init__(self, support: Support | None, checksums: bool) -> None:
         self.support, self.makes_checksums = support, checksums
@@ -297,14 +297,14 @@ class _Checks:
         self.rows += len(weights)
 
     def report_weights(self) -> None:
-        """Refuse weights that cannot be divided by."""
+        """Raise ValueError for weights whose sum cannot be a divisor."""
         if not self.weight > 0:
             raise ValueError("weights: expected at least one number above 0, got none")
         if not 1e-300 < self.weight < 1e300:
             raise ValueError(f"weights: expected a sum between 1e-300 and 1e300, got {self.weight:g}")
 
     def report(self, names: tuple[str, ...]) -> None:
-        """Refuse rows with errors."""
+        """Raise ValueError if rows have errors."""
         for name, first_bad in self.bad.items():
             if first_bad:
                 count, first = first_bad
@@ -326,9 +326,9 @@ class _Checks:
 def check_stream(
     stream: Stream, support: Support | None, progress: bool, also: Callable[[Block], None] | None = None
 ) -> None:
-    """Read all rows, and raise a fit's errors, with the index of the first bad row.
+    """Read all rows, and raise the errors of a fit, with the index of the first row in error.
 
-    `also`: further functions of each block.
+    `also`: a further function to call with each block.
     """
     checks, weights, weighted = _Checks(support, False), _Checks(None, False), False
     with rows_bar(stream.rows, "check", progress) as shown:
@@ -346,7 +346,7 @@ def check_stream(
 
 
 def rows_bar(rows: int | None, what: str, progress: bool) -> Any:
-    """A bar of the rows read so far; it is cleared at the end, because another may follow."""
+    """A bar of the rows read so far, of `rows` in all, which is cleared at its end because another bar may follow."""
     return _progress.bar(rows, what, "row", progress, unit_scale=True, leave=False)
 
 
@@ -356,7 +356,7 @@ class StreamRun(ArrayRun):
     source: StreamRows
 
     def go(self, progress: bool) -> None:
-        """See `Run.go`; a bar also shows the rows of an epoch, which may take long."""
+        """See `Run.go`; a further bar shows the rows of an epoch, because an epoch may take long."""
         self.progress = progress
         super().go(progress)
 

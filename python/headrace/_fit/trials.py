@@ -1,10 +1,10 @@
-"""Short whole fits by Muon, by which a fit of many rows chooses its rate, curves, residual columns and weight decay.
+"""Short whole fits by Muon, by which a fit of many rows chooses rate, decay, curves and residual columns.
 
-Each is a cosine to its end, because steps at a constant rate show the beginning of a fit and not its end: curves and
+Each trial is a whole cosine, because steps at a constant rate show the beginning of a fit and not its end: curves and
 residual columns make the first steps easier, even if they gain nothing later. Changes by a trial stay if held-out rows
 gain, row by row; the fit goes on from the weights of the best trial (docs/training.md).
 
-Of the columns that may be replaced by their residuals, some always are, and others if a trial with them is better.
+Some columns are always replaced by their residuals, and others if a trial with these residuals is better.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace._flow.transforms.linear import Linear
 from headrace._flow.transforms.transform import Transform
 
-LEAST_GAIN = 0.05  # nats: with residuals the first steps are easier, and a smaller gain is no evidence about the end
+LEAST_GAIN = 0.05  # nats; a smaller gain may be due to easier first steps with residuals
 
 Links = tuple[Transform, ...]
 
 
 def decided(below: Residuals, more: Residuals, runs: Sequence[Run], held_out: HeldOut, progress: bool) -> Residuals:
-    """The columns of `ALWAYS`, or also those of `TRIED` where held-out rows gain by them in a trial of both."""
+    """The columns of `ALWAYS`, or also those of `TRIED` if held-out rows gain in a trial with both."""
     keeps = _marginals.gain(runs[0], runs[1], held_out, True, progress)
     return below if keeps or not _gain_of(runs[0], runs[1], held_out) > LEAST_GAIN else more
 
 
 def candidates(source: ArrayRows, scale: Moments, flow: Flow) -> tuple[Residuals, Residuals]:
-    """The columns that are always replaced, and those with the ones that a trial decides about."""
-    order = flow._interior.order if flow.features <= MOST_FEATURES else None  # of more columns nothing is replaced
+    """The columns that are always replaced, and all that are always or perhaps replaced."""
+    order = flow._interior.order if flow.features <= MOST_FEATURES else None  # with more, no column is replaced
     always, more = (measured(source, scale, limit, flow.dtype, order) for limit in (ALWAYS, TRIED))
     return always, more
 
@@ -57,14 +57,14 @@ def shared(source: RowSource, residuals: Residuals, features: int) -> Residuals:
 
 
 def _gain_of(before: Run, after: Run, held_out: HeldOut) -> float:
-    """Nats that held-out rows gain from one run to the other, in their present states."""
+    """The mean gain of held-out rows, in nats, from the present weights of one run to those of another."""
     weights = held_out.weights()
     gains = held_out.log_probs(after.flow, after.current()) - held_out.log_probs(before.flow, before.current())
     return float((gains * weights).sum() / weights.sum())
 
 
 def _as_array(residuals: Residuals, numbers: Floats) -> Floats:
-    """The links, round by round from the data's side, and the shares of variance behind them."""
+    """The links as an array, round by round from the data's side, and the shares of variance in the residuals."""
     pairs = list(zip(residuals.links[::2], residuals.links[1::2], strict=True))[::-1]
     for round_of, (scale, linear) in zip(numbers, pairs, strict=False):
         assert isinstance(scale, Standardize)
@@ -86,24 +86,24 @@ def _of_array(numbers: Floats) -> Residuals:
 
 
 STEPS = 1280  # steps of a trial; twice as many without splines, whose steps cost more
-MOST = 4  # trials
+MOST = 4  # the most trials
 SPLINES = ((2.0, 4.0, 0.8), (1.0, 1.0, 1.0))
 AFFINE = ((2.0, 1.0, 1.5), (2.0, 0.2, 1.5))
-"""Rates in units of the plan's, decays in units of 1000 over the rows, and epochs of the fit in units of the plan's."""
-LATE = 0.9  # the share of a trial's epochs after which its best one has to be
-FEW, HALF = 0.2, 0.5  # otherwise, epochs of the fit in units of the plan's; for shifts and scales, in units of theirs
+"""Settings to try: the rate over the plan's, the decay over 1000 / rows, and the epochs of the fit over the plan's."""
+LATE = 0.9  # the least share of a trial's epochs before its best epoch, unless it overfits
+FEW, HALF = 0.2, 0.5  # factors of a fit's epochs after a trial that overfits, with splines and without
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The beginning of a fit, its rate, its decay and its length."""
+    """The initial links of a fit, its learning rate, its weight decay and its share of the planned epochs."""
 
     residuals: Residuals = field(default_factory=Residuals)
     links: tuple[Gaussianize, ...] = ()
     rate: float = math.nan
     decay: float = math.nan
     share: float = 1.0
-    """Of the epochs of the plan."""
+    """The epochs of the fit over the epochs of the plan."""
 
 
 class Trials:
@@ -119,7 +119,7 @@ class Trials:
         self.each: Floats | None = None
 
     def takes(self, choice: Choice, least: float = 0.0, errors: float = 0.0) -> None:
-        """Try a choice, which becomes the best if it gains more than the given nats and standard errors."""
+        """Try a choice, which becomes the best if it gains more than `least` nats and `errors` standard errors."""
         run = self.made(choice)
         if not run.clock.has(0.0):
             return
@@ -146,13 +146,13 @@ def searched(
     plan: Plan,
     progress: bool = False,
 ) -> tuple[Choice, Run | None]:
-    """The best choice and its trial: of rate and decay, then of curves, then of residual columns.
+    """The best choice and its trial. Trials compare rates and decays first, then curves, then residual columns.
 
     Args:
-        made: Makes the run of a trial.
+        made: Returns the run of a trial of a choice.
         held_out: The rows that judge.
         first: The choice to begin with, without rate and decay.
-        more: The trials with more residual columns; None without any.
+        more: A choice with more residual columns; None without any.
         plan: The plan of the fit.
         progress: Whether to show a bar.
     """

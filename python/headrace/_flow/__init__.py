@@ -1,1 +1,1 @@
-"""Flows, ready-made ones, their transforms, bases and programs."""
+"""Flows, named flows with default settings, their transforms, bases and programs."""

@@ -1,4 +1,4 @@
-"""Base densities: where a flow's latent side ends."""
+"""Base densities, at the latent ends of flows."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from headrace._flow.program.module import Block
 class Base(abc.ABC):
     """A density of independent coordinates that can be evaluated and sampled."""
 
-    name: str  # the core's name of the standard density under it
+    name: str  # the core's name of the standard density that the base transforms
     moves_noise = True  # whether samples are functions of noise and of any parameters of the base
-    trainable = False  # whether it has parameters
-    _start: dict[str, NDArray[Any]]  # values of the parameters before any fit
+    trainable = False  # whether the base has trained parameters
+    _start: dict[str, NDArray[Any]]  # the parameters as given, by name
 
     def __init__(self, features: int) -> None:
-        """`features`: number of coordinates."""
+        """`features`: the number of coordinates."""
         self.features = check.integer("features", features, least=1)
 
     def _steps(self) -> list[StepSpec]:
-        """Steps between the standard density and the base."""
+        """The steps from the standard density to this density."""
         return []
 
     def _standard(self) -> tuple[str, list[StepSpec]]:
-        """The core's name of the density that noise is drawn from, and its other arguments."""
+        """The core's name of the density of the noise, and the steps from that density to the standard density."""
         return self.name, []
 
-    def _check(self, dtype: np.dtype[Any]) -> None:  # noqa: B027  # most bases take every number
-        """Refuse parameters that a flow of this dtype cannot compute with."""
+    def _check(self, dtype: np.dtype[Any]) -> None:  # noqa: B027  # most bases accept any parameters
+        """Refuse parameters that flows of this dtype cannot use."""
 
     def _block(self) -> Block:
-        """The layout of the parameters of a base that has some."""
+        """The layout of the parameters of a trainable base."""
         raise NotImplementedError
 
     def _blocks(self) -> list[tuple[str, Block]]:
@@ -56,24 +56,24 @@ class Base(abc.ABC):
         return self._block().pack_named({name: array.astype(dtype) for name, array in self._start.items()})
 
     def _with_parameters(self, packed: NDArray[Any]) -> Base:
-        """The base with the given parameters."""
+        """The base with these parameters in place of its own."""
         return self
 
     def _part(self, kept: Sequence[int]) -> Base:
-        """The density of some coordinates, in this order, if it does not depend on the other coordinates."""
+        """The density of some coordinates in this order; an error if it depends on the other coordinates."""
         raise ValueError(f"columns: expected a flow on a base that can be parted, got one on {type(self).__name__}")
 
     def _header(self) -> dict[str, Any]:
-        """See `headrace._base.stored`."""
+        """The settings in JSON types; see `headrace._base.stored`."""
         return {"features": self.features}
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
-        """See `headrace._base.stored`."""
+        """The base of a file's header; see `headrace._base.stored`."""
         return cls(stored.size("features", least=1))
 
     def __repr__(self) -> str:
-        """The size."""
+        """The class name and the number of coordinates."""
         return f"{type(self).__name__}({self.features})"
 
 
@@ -102,8 +102,8 @@ class Normal(Base):
     """Independent normal coordinates with their own mean and standard deviation.
 
     Args:
-        features: Number of coordinates.
-        loc, scale: Numbers or arrays (features,); scale positive.
+        features: The number of coordinates.
+        loc, scale: The means and the standard deviations: numbers or arrays (features,); scale is positive.
         trainable: Whether `loc` and log `scale` are parameters of the flow ("base.loc", "base.log_scale").
     """
 
@@ -145,7 +145,7 @@ class Normal(Base):
             return cls(features, stored.numbers("loc"), stored.numbers("scale"), trainable=False)
         start = {name: stored.array(name, (features,)) for name in ("loc", "log_scale")}
         self = cls(features)
-        self._start = start  # bit for bit, any values: also those that `loc` and `scale` would refuse
+        self._start = start  # bit for bit, including values that `loc` and `scale` would refuse
         return self
 
 

@@ -1,7 +1,7 @@
-"""Bases that are chosen by name in the constructors of flows, scikit-learn's estimator and the command line.
+"""Bases that are chosen by name in constructors of flows, in scikit-learn's estimator and on the command line.
 
-Over the uniform base, flows are splines of [-1, 1] onto itself, and linear maps from there to the columns' bounds. Over
-any other base a bounded density vanishes at its bounds, so that importance weights have no variance there.
+Over the uniform base, flows consist of splines of [-1, 1] onto itself, and linear maps from there to the bounds. Over
+any other base a bounded density vanishes at its bounds, where importance weights then have no variance.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAMES = (*_OF_A_LINE, UNIFORM)
 
 
 def is_uniform(base: Any) -> bool:
-    """Whether a base is given by the name "uniform".
+    """Whether `base` is the name "uniform".
 
     Raises:
         ValueError: no base has the name.
@@ -31,7 +31,7 @@ def is_uniform(base: Any) -> bool:
 
 
 def named_base(base: Any, features: int) -> Any:
-    """The base of a name, for this number of features; other objects unchanged, and "uniform", whose flow has a box."""
+    """The base of a name, with this number of features; "uniform" and other objects are returned unchanged."""
     return _OF_A_LINE[base](features) if isinstance(base, str) and base in _OF_A_LINE else base
 
 
@@ -39,7 +39,7 @@ _SPLINE: Mapping[str, Any] = {"map": "rq_spline_free", "bound": 1.0, "formula": 
 
 
 def onto_itself(base: Any, link: Any, conditioner: Mapping[str, Any]) -> Any:
-    """Settings of a flow's transforms: unchanged, or over the uniform base those of splines of [-1, 1] onto itself."""
+    """Settings of a flow's transforms: unchanged, or for the uniform base those of splines of [-1, 1] onto itself."""
     if not is_uniform(base):
         return conditioner
     if link == "linear":
@@ -51,7 +51,7 @@ def onto_itself(base: Any, link: Any, conditioner: Mapping[str, Any]) -> Any:
 
 
 def support_of_box(bounds: Bounds | None, features: int, periodic: Periods | None) -> Support:
-    """The support of a flow over the uniform base, which needs both ends of each column, or a period."""
+    """The support of a flow over the uniform base, for which each column needs two bounds or a period."""
     support = support_or_none(bounds, features, periodic, linear=True)
     if support is None:
         raise ValueError(f"bounds: expected (low, high) for each column beside base={UNIFORM!r}, got {bounds!r}")
@@ -62,6 +62,6 @@ def support_of_box(bounds: Bounds | None, features: int, periodic: Periods | Non
 
 
 def refuse_box(base: Any, flow: str) -> None:
-    """Refuse a uniform base for a flow without splines."""
+    """Refuse the uniform base for a flow without splines."""
     if is_uniform(base):
         raise ValueError(f"base: expected a base density for a {flow}, got {base!r}; MAF, IAF, RealNVP and NSF take it")

@@ -1,4 +1,4 @@
-"""The base and the chain of transforms of a flow, of rows or of sequences, whose parameters are one vector."""
+"""The base and the transforms of a flow of rows or of sequences, whose parameters form one vector."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace._flow.program.module import Block, Parametrised, Program
 
 
 def check_base(base: Any, chain: Sequence[Any]) -> None:
-    """Refuse objects that are no base, and a base of other features than the transforms have."""
+    """Refuse an object that is no base, or a base whose number of features differs from the transforms'."""
     if not isinstance(base, Base):
         raise TypeError(f"base: expected a base density, got {check.kind_of(base)}")
     for i, t in enumerate(chain):
@@ -32,7 +32,7 @@ class Chained(Parametrised):
     _standardize_context: Pair | None
 
     def _join(self, chain: Sequence[Any], base: Base, scale: tuple[Any, Any] | None) -> None:
-        """Take the structure and the parameters of transforms and a base, and the scale of the context."""
+        """Store the structure and the parameters of transforms and a base, and the scale of the context."""
         self._chain = tuple(t._bare() for t in chain)
         self._base = base
         self._standardize_context = None
@@ -58,12 +58,12 @@ class Chained(Parametrised):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of parameters and results."""
+        """The dtype of the parameters and results."""
         return self._dtype
 
     @property
     def base(self) -> Base:
-        """The base density, of a row or of a step, with a copy of the current parameters."""
+        """The base density of a row or of a step, with a copy of the current parameters."""
         return self._base._with_parameters(self._vector()[: self._base_size()])
 
     @property

@@ -23,14 +23,14 @@ Seed: TypeAlias = "int | np.random.Generator | None"
 
 
 class Given(TypedDict, total=False):
-    """Keywords of each call beside its rows."""
+    """Keywords of each call, in addition to its rows."""
 
     parameters: Array | None
     out: Any
 
 
 class Draws(Given, total=False):
-    """Keywords of `Density.sample` with a result in the framework of the context."""
+    """Keywords of `Density.sample`, where results are of the context's framework."""
 
     rng: Rng
     first_row: int | None
@@ -39,7 +39,7 @@ class Draws(Given, total=False):
 
 
 class Density(RowModule):
-    """The verbs of a `Flow`, whose results have the type of the arguments, and their derivatives."""
+    """The methods of a `Flow` for evaluation, sampling and derivatives; results have the type of the arguments."""
 
     _dtype: np.dtype[Any]
 
@@ -52,24 +52,25 @@ class Density(RowModule):
     def log_prob(
         self, x: Array, context: Array | None = None, *, parameters: Array | None = None, out: Array | None = None
     ) -> Array:
-        """Log density of each row, in nats.
+        """The log density of each row, in nats.
 
         Args:
             x: Shape (rows, features), float32 or float64, any strides; (features,) for one row, or any leading
                 dimensions.
-            context: Shape (rows, context), or (context,) for all rows (the same row repeated may differ by rounding);
-                (rows,) where there is one column. Leading dimensions are broadcast against those of x.
-            parameters: Shape (n,): a vector to take instead of the flow's own `parameters`, for this call alone; what
-                is no weight in it (padding, masked entries) counts as zero.
-            out: Shape (rows,) in the flow's dtype: memory of its own to write into and to return.
+            context: Shape (rows, context), or (context,) for all rows (repeating the row may change the rounding);
+                (rows,) for a single column. Leading dimensions are broadcast against those of x.
+            parameters: Shape (n,): a vector that replaces the flow's own `parameters` in this call only; entries that
+                are no weights (padding, masked entries) count as zero.
+            out: Shape (rows,) in the flow's dtype: an array without overlap that receives the result and is returned.
 
         Returns:
-            Shape (rows,), or the leading dimensions, in the framework of the arrays given. A row with a NaN or an
-            infinity gives NaN and changes no other row.
+            Shape (rows,), or the leading dimensions, in the framework of the arguments. A row with a NaN or an
+            infinity has the result NaN, and does not affect other rows.
 
         Raises:
-            TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
-            ValueError: a wrong shape, or context where none is taken or none where it is.
+            TypeError: an argument is not float32 or float64, or not of the framework and device of the call
+                (docs/arrays.md).
+            ValueError: a shape is wrong, a required context is missing, or the flow takes no context.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.MAF(3, context=2)
@@ -90,10 +91,10 @@ class Density(RowModule):
     def to_latent(
         self, x: Array, context: Array | None = None, *, parameters: Array | None = None, out: Pair | None = None
     ) -> Pair:
-        """Data to latent: ``(z, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dz/dx\\|.
+        """Transform data to latent: ``(z, log_det)``, (rows, features) and (rows,), log_det = log \\|det dz/dx\\|.
 
-        Other leading dimensions are those of x, broadcast against the context's, as in `log_prob`. `out` is ``(z,
-        log_det)``, memory for the result, which is returned, in the flow's dtype; z may be x itself.
+        Other leading dimensions are those of x, broadcast against the context's, as in `log_prob`. `out` is a pair
+        ``(z, log_det)`` of arrays in the flow's dtype that receive the result and are returned; z may be x itself.
         """
         return self._both(True, x, context, parameters, out)
 
@@ -106,10 +107,10 @@ class Density(RowModule):
     def to_data(
         self, z: Array, context: Array | None = None, *, parameters: Array | None = None, out: Pair | None = None
     ) -> Pair:
-        """Latent to data: ``(x, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dx/dz\\|.
+        """Transform latent to data: ``(x, log_det)``, (rows, features) and (rows,), log_det = log \\|det dx/dz\\|.
 
-        Other leading dimensions are those of z, broadcast against the context's, as in `log_prob`. `out` is ``(x,
-        log_det)``, memory for the result, which is returned, in the flow's dtype; x may be z itself.
+        Other leading dimensions are those of z, broadcast against the context's, as in `log_prob`. `out` is a pair
+        ``(x, log_det)`` of arrays in the flow's dtype that receive the result and are returned; x may be z itself.
         """
         return self._both(False, z, context, parameters, out)
 
@@ -136,31 +137,32 @@ class Density(RowModule):
         like: Any = None,
         **how: Any,
     ) -> Array:
-        """Draw n rows, shape (n, features), in the framework of the context; without, NumPy, or CuPy on a device.
+        """Draw n rows, shape (n, features), in the framework of the context; by default NumPy, or CuPy on a device.
 
         Args:
-            n: Number of rows, or a shape: then that many draws **for each row of the context**. The shape is n,
+            n: The number of rows, or a shape: this many draws **for each row of the context**. The result's shape is n,
                 then the leading dimensions of the context, then (features,), as in torch.distributions. ``()`` is one
-                draw for each.
-            context: For a number of rows, shape (n, context), or (context,) for all rows.
-            seed: 0 to 2^64 - 1; None draws one, and a `numpy.random.Generator` is asked for one. A number depends on
-                seed, row and column alone, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)`` for any
-                number of threads (for k < 8, where rows take another path, up to rounding).
-            rng: Instead of `seed`: an integer, with its bits; a sequence of integers, or a
-                `numpy.random.SeedSequence`, which stand for one; a `numpy.random.Generator` or `BitGenerator`, which is
-                asked for one (SPEC 7 of Scientific Python).
-            first_row: Number k of the first row, from 0 to 2^63 - 1 - n, in the one endless sample of the seed:
-                ``sample(n, seed=s, first_row=k)`` has the bits of ``sample(m, seed=s)[k : k + n]`` for any m of 8 and
-                more, and costs n rows (docs/scale.md). The context is that of these n rows. Of a shape, rows are
-                counted in the order of the result.
+                draw for each row.
+            context: With a number of rows, shape (n, context), or (context,) for all rows.
+            seed: 0 to 2^64 - 1; None draws a seed, and a `numpy.random.Generator` supplies one. A value depends only on
+                the seed, the row and the column, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)`` for any
+                number of threads (for k < 8 up to rounding, because few rows take another path).
+            rng: Instead of `seed`: an integer, which is the seed; a sequence of integers or a
+                `numpy.random.SeedSequence`, which determines a seed; or a `numpy.random.Generator` or `BitGenerator`,
+                which supplies one (SPEC 7 of Scientific Python).
+            first_row: The index k of the first row, from 0 to 2^63 - 1 - n, in the endless sample of the seed:
+                ``sample(n, seed=s, first_row=k)`` has the bits of ``sample(m, seed=s)[k : k + n]`` for any m of at
+                least 8, and costs n rows (docs/scale.md). The context belongs to these n rows. If n is a shape, rows
+                are counted in the order of the result.
             parameters: As in `log_prob`.
-            noise: Numbers to take instead of drawing any, in the shape of the result: rows of independent **standard
-                normal** numbers under the bases `StandardNormal` and `Normal`, whose mean and standard deviation are
-                then applied to them, of standard logistic ones under `Logistic`, and of the base's own under others.
-            dtype: "float64", or the flow's own, which is the default. Results of a float32 flow are taken to
-                the data's units in float64: data far from zero, such as time stamps, need that.
-            like: An array, or the name of a framework ("numpy", "torch", "jax"; "cupy" on a device), to answer in.
-            out: In the shape and dtype of the result: memory of its own to write into and to return.
+            noise: Values that replace random draws, in the shape of the result: rows of independent **standard
+                normal** values for the bases `StandardNormal` and `Normal`, which applies its mean and standard
+                deviation to them, of standard logistic values for `Logistic`, and of the base itself for others.
+            dtype: "float64", or by default the flow's dtype. Draws of a float32 flow are scaled to
+                the data's units in float64, which data far from zero, such as time stamps, need.
+            like: An array, or the name of a framework ("numpy", "torch", "jax"; "cupy" on a device) for the result.
+            out: An array in the shape and dtype of the result, without overlap, that receives the result and is
+                returned.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.MAF(3, context=2, seed=0)
@@ -185,9 +187,9 @@ class Density(RowModule):
         like: Any = None,
         **how: Unpack[Draws],
     ) -> Pair:
-        """``(sample(n), its log_prob)`` in one pass; see `sample`. `out` is such a pair.
+        """``(sample(n), their log_prob)`` in one run; see `sample`. `out` is a pair of arrays.
 
-        The log densities are in the flow's dtype, whatever dtype the rows have.
+        The log densities are in the flow's dtype, for any dtype of the rows.
         """
         return self._sample(self.sample_and_log_prob, True, n, context, seed, like, **how)
 
@@ -196,7 +198,7 @@ class Density(RowModule):
     def log_prob_and_score(self, x: Array, context: Array | None = None, *, parameters: Array | None = None) -> Pair:
         """``(log_prob, score)``, shapes (rows,) and (rows, features): the log density and its gradient by x.
 
-        With other leading dimensions, and where x is broadcast against the context, each log density has its score.
+        With other leading dimensions, and if x is broadcast against the context, each log density has its own score.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.Flow([hr.transforms.Standardize([0.0], [2.0])], dtype="float64")
@@ -219,17 +221,17 @@ class Density(RowModule):
         parameters: Array | None = None,
         values: bool = False,
     ) -> Gradients:
-        """Vector-Jacobian product of `log_prob`: gradients of a scalar from its gradient by the log densities.
+        """The vector-Jacobian product of `log_prob`: gradients of a scalar from its gradient by the log densities.
 
         Args:
             x, context, parameters: As in `log_prob`.
-            grad_log_prob: Shape (rows,), or that of the log densities.
-            wrt: The gradients to give, in this order: "inputs", in the shape of x; "parameters" (n,), as in
-                `parameters`; "context", in its shape. The gradient of a broadcast array is the sum over its uses.
-            values: Whether to return ``(log_prob, gradients)`` from the one run.
+            grad_log_prob: Shape (rows,), or the shape of the log densities.
+            wrt: The gradients to return, in this order: "inputs", in the shape of x; "parameters" (n,), as in
+                `parameters`; "context", in the context's shape. A broadcast array's gradient is the sum over its uses.
+            values: Whether to return ``(log_prob, gradients)`` from one run.
 
         Returns:
-            A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and the gradient of all
+            A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and the gradient by the
             parameters.
 
         >>> import numpy as np, headrace as hr
@@ -270,16 +272,17 @@ class Density(RowModule):
     ) -> tuple[Any, ...]:
         """The mean negative log-likelihood in nats, and its gradient, shape (n,), as in `parameters`.
 
-        Memory beyond the input does not grow with the rows, except for one value a row. The gradient has the same bits
-        for any number of threads. A row with a NaN or an infinity makes both NaN. On a device this waits for the mean.
+        Memory beyond the arguments does not grow with the rows, except for one value a row. The gradient has the same
+        bits for any number of threads. A row with a NaN or an infinity makes both results NaN. On a device the call
+        waits for the mean.
 
         Args:
             x, context, parameters: As in `log_prob`; at least one row.
-            weights: Shape (rows,), or that of the log densities: weights of the rows in the mean, not negative; all 1
-                by default.
-            wrt: The gradients to give after the mean, in this order; see `log_prob_vjp`.
-            dropout: The seed of the units that layers with `dropout` omit, 0 to 2^64 - 1, another one for each step;
-                the choice depends only on the seed, the row and the unit. None: they omit nothing.
+            weights: Shape (rows,), or the shape of the log densities: weights of the rows in the mean, not negative; by
+                default all 1.
+            wrt: The gradients to return after the mean, in this order; see `log_prob_vjp`.
+            dropout: The seed of the units that layers with `dropout` omit, 0 to 2^64 - 1, different for each step;
+                the choice depends only on the seed, the row and the unit. None: no unit is omitted.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.MAF(2, context=3)

@@ -1,8 +1,8 @@
 """The arguments of `Flow.fit`, each with its type, default, check and meaning.
 
-A new argument is a key of `FitKeywords`, which static checkers read, and a field of `Arguments` with its entry in the
-docstring. `Flow.fit`, ensembles, streams, groups, Dask, `headrace.sklearn` and, with an `option`, the command line have
-it then, with its help.
+A new argument is a key of `FitKeywords`, which static checkers read, and a field of `Arguments` with its entry in that
+docstring. `Flow.fit`, ensembles, streams, groups, Dask, `headrace.sklearn` and, with an `option`, the command line then
+have the argument and its help.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from headrace._base.types import Self
 CLIP = 5.0
 AVERAGE = 0.999
 PATIENCE = 50
-CHECKPOINT_EVERY = 60.0  # seconds
+CHECKPOINT_EVERY = 60.0  # in seconds
 EFFORTS = {"normal": "headrace._fit.fit", "high": "headrace._fit.high_effort"}
-"""Ways to fit, and their modules; that of "high" imports flows, and is imported on first use."""
+"""The modules of the ways to fit; the module of "high" imports flows, and is imported on first use."""
 
 
 def _cosine(done: float) -> float:
-    """A factor from 1 to nearly 0."""
+    """A factor that decreases from 1 to nearly 0."""
     return max(0.5 * (1.0 + math.cos(math.pi * done)), 1e-3)
 
 
 SCHEDULES = {"cosine": _cosine, "plateau": None, "constant": None}
-"""Factors of the learning rate when this share of all steps is done; None for 1 at any time."""
+"""Functions from the completed share of steps to a factor of the learning rate; None for a constant factor."""
 BY_LOSS = ("plateau",)
-"""Schedules that also halve the rate by the loss of held-out rows."""
+"""Schedules that also halve the learning rate by the loss on held-out rows."""
 OPTIMIZER_NAMES = ("adam", "muon")
-"""The optimisers in `headrace._fit.optimizer`, in its order."""
+"""The names of the optimisers of `headrace._fit.optimizer`, in the same order."""
 
 
 class FitKeywords(TypedDict, total=False):
-    """Keywords of `Flow.fit`, beside x and context."""
+    """Keywords of `Flow.fit`, apart from x and context."""
 
     weights: Array | None
     validation: Any
@@ -81,59 +81,59 @@ def _gaussianize(name: str, value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Arguments:
-    """The arguments of one call.
+    """The arguments of one call of `Flow.fit`.
 
     Args:
         weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
-        validation: The share of rows to hold out, or rows of your own: ``x_val`` or ``(x_val, context_val,
-            weights_val)``; None for none, and then the last weights (their running mean) are kept. Of a stream at most
-            as many rows are held out as its buffer holds.
+        validation: The share of rows to hold out, or rows of the caller: ``x_val`` or ``(x_val, context_val,
+            weights_val)``; None holds out none, and then the last weights (their running mean) are kept. Of a stream at
+            most as many rows are held out as its buffer has.
         epochs: Passes over the training rows, at most; by default as many as make 20,000 steps, 10 to 300, and twice as
-            many where held-out rows choose the weight decay.
-        batch_size: Rows of a step; by default a 64th of the rows, 32 to 512.
-        learning_rate: At the start; by default 5e-3, or 1.28 over the units of the widest hidden layer if less.
-        schedule: "constant", "cosine" (down to nothing over all epochs) or "plateau" (halved whenever a third of
-            `patience` passes without a new best on held-out rows, or in training if there are none). "auto": constant;
-            flows of networks (by Adam, with splines) are then fitted with a cosine, too, and held-out rows choose,
-            where 8,000 to 50,000 rows are left to train on and `epochs`, `weight_decay` and `patience` are the
+            many if held-out rows choose the weight decay.
+        batch_size: The number of rows of a step; by default a 64th of the rows, 32 to 512.
+        learning_rate: The rate at the start; by default 5e-3, or 1.28 over the units of the widest hidden layer if
+            less.
+        schedule: "constant", "cosine" (down to 0 over all epochs) or "plateau" (halved whenever a third of
+            `patience` passes without a new best on held-out rows, or in training without held-out rows). "auto":
+            constant; flows of networks (fitted by Adam, with splines) are fitted with a cosine, too, and held-out rows
+            choose, if 8,000 to 50,000 rows are left for training and `epochs`, `weight_decay` and `patience` have their
             defaults.
-        optimizer: "adam" or, on the CPU, "muon"; see `headrace.Adam` and `headrace.Muon`. "auto": Adam, and Muon for
+        optimizer: "adam" or, on the CPU, "muon"; see `headrace.Adam` and `headrace.Muon`. "auto": Adam, but Muon for
             the cosine that `schedule="auto"` tries in flows of rows.
-        weight_decay: Of the networks' matrices; see `headrace.Adam`. "auto": held-out rows choose, from 1000 over the
-            rows, at most 1, down to a 125th of that; None: the first of these.
+        weight_decay: The decay of the networks' matrices; see `headrace.Adam`. "auto": held-out rows choose, from 1000
+            over the rows, at most 1, down to a 125th of that; None: the first of these values.
         clip: The largest norm of a gradient; None for no limit.
         average: Decay of a running mean of the weights, which is tried on held-out rows and kept; None for the
             weights themselves.
-        patience: Epochs without a new best on held-out rows after which the fit ends (half as many where it goes on
-            with less weight decay instead); None for no end.
-        time_budget: Seconds that all of this may take: the fit ends before a step that would exceed them, keeps the
-            best weights as ever (`History.stopped` is "time_budget"; ``schedule="cosine"`` comes to its end with the
-            time). How many steps that makes depends on the machine, so that such a fit is not the same twice. Of
-            ``effort="high"`` it is the time of all: as many flows are fitted as there is time for; None: four, for as
-            long as they need.
+        patience: Epochs without a new best on held-out rows after which the fit ends (half as many if it continues
+            with less weight decay instead); None for no such end.
+        time_budget: Seconds that the whole fit may take: it ends before a step that would exceed them, and keeps the
+            best weights as always (`History.stopped` is "time_budget"; ``schedule="cosine"`` reaches its end with the
+            time). The number of steps depends on the machine, so that two such fits may differ. With
+            ``effort="high"`` the time is for everything: as many flows are fitted as it allows; None: four flows, for
+            as long as they need.
         matmul: How steps compute products of networks: "exact", on the CPU "bf16", "bf16_tiles", ..., on a device
-            "tf32" or "3xtf32"; by default as the flow does, see `to`. The flow's own products judge held-out rows
-            (docs/bf16.md).
-        gaussianize: Whether the first fit also sets a `Gaussianize` before that `Standardize`: it makes a
-            column about normal where rows gain by it in cross-validation. "auto": unless held-out rows lose by
-            it, by more than a standard error (with heavy tails, two), in a trial of 400 steps with it and without, in
-            fits of 4000 steps or more; if fewer than 50 rows are held out, cross-validation decides, without `epochs`.
-            Never over a base with edges, modes or tails of its own. True is an error where none can be set, or no
+            "tf32" or "3xtf32"; by default as the flow does, see `to`. Held-out rows use the flow's (docs/bf16.md).
+        gaussianize: Whether the first fit also sets a `Gaussianize` before the `Standardize` at the data end: it makes
+            a column about normal if rows gain by that in cross-validation. "auto": unless held-out rows lose by
+            it, by more than a standard error (with heavy tails, two), in trials of 400 steps with and without it, in
+            fits of at least 4000 steps; if fewer than 50 rows are held out, cross-validation decides, without `epochs`.
+            Never over a base with edges, several modes or its own tails. True is an error if none can be set, or no
             column gains.
-        seed: Of the choice of held-out rows and of the order of rows.
+        seed: The seed of the choice of held-out rows and of the order of rows.
         progress: Whether to show a bar on the standard error.
-        checkpoint: A file for the state of the fit. Where the file exists, the same call with a flow made in the same
-            way goes on from it, to the same bits as without a stop; that of another fit is refused. The file is removed
-            when the fit ends, but for Ctrl-C (docs/training.md).
-        checkpoint_every: Seconds between two writes of the checkpoint, or "epoch", or as "10 epochs". After Ctrl-C it
-            is written too.
-        group: Who fits together (`headrace.distributed`). Then x, context, weights and rows of your own to judge by are
-            dicts of the shards that this rank holds, ``{number: array}``; all ranks end with the same flow, which has
-            the same bits for any number of them (docs/scale.md). None: this process alone.
-        effort: "high", for some ten times as long: several flows are fitted to the same rows, this one among them, and
-            then this one to samples of their mixture and to the rows. It ends as the best of these on held-out rows, of
-            those that have its structure; of few rows by cross-validation (docs/training.md).
-        keep: Of effort="high": whether `History.members` keeps the flows, as a `headrace.Ensemble`.
+        checkpoint: A file for the state of the fit. If the file exists, the same call with a flow made in the
+            same way continues from its state, to the same bits as without interruption; the state of another fit is
+            refused. The file is removed when the fit ends, except after Ctrl-C (docs/training.md).
+        checkpoint_every: Seconds between two writes of the checkpoint, or "epoch", or for example "10 epochs". After
+            Ctrl-C it is written, too.
+        group: The processes that fit together (`headrace.distributed`). Then x, context, weights and validation rows
+            are dicts of the shards that this rank holds, ``{number: array}``; all ranks end with the same flow, which
+            has the same bits for any number of ranks (docs/scale.md). None: this process alone.
+        effort: "high", for about ten times as long: several flows are fitted to the same rows, this one among them, and
+            then this flow is fitted to samples of their mixture and to the rows. It ends as the best on held-out rows
+            of the flows that have its structure; with few rows by cross-validation (docs/training.md).
+        keep: Of effort="high": whether `History.members` keeps the fitted flows, as a `headrace.Ensemble`.
     """
 
     weights: Array | None = argument()
@@ -178,5 +178,5 @@ class Arguments:
         return {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["of_plan"]}
 
     def checked(self) -> Self:
-        """Checked arguments; an error names the argument, the expected value and the given one."""
+        """The arguments after their checks; an error has the argument's name, the expected and the given value."""
         return replace(self, **checked_fields(self))

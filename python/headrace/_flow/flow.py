@@ -1,5 +1,5 @@
-"""Flows, which consist of a base density and a chain of transforms from latent to data; and their conditional densities
-of some columns given the others.
+"""Flows, which consist of a base density and a chain of transforms from latent to data; and conditional densities
+of some columns of a flow given the others.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
 @public()
 class Conditional:
-    """The density of the unknown columns for each row of known ones; `Flow.given` makes it.
+    """The density of the unknown columns for each row of known columns; `Flow.given` makes it.
 
-    It is exact: the known columns determine their latent coordinates, and all others are free. A `Conditional` keeps
-    the flow's parameters of that moment.
+    The density is exact: the known columns determine their latent coordinates, and all other coordinates are free. A
+    `Conditional` keeps the flow's parameters from the time when it was made.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class Conditional:
         x: Any,
         context: Any,
     ) -> None:
-        """Flows: the whole flow, its chain on a standard base, its base alone, and the flow of the known columns.
+        """`flow`: the whole flow; `chain`: that on a standard base; `base`: its base; `marginal`: the known columns.
 
-        `latent` are the latent coordinates that belong to these.
+        `latent` has the latent coordinates that belong to the known columns.
         """
         caller = flow._caller()
         caller.names = flow._names.of_columns(known)
@@ -80,41 +80,41 @@ class Conditional:
 
     @property
     def known(self) -> tuple[int, ...]:
-        """The columns that are known, in the order in which they were given."""
+        """The known columns, in the order of the call that made this density."""
         return tuple(self._known)
 
     @property
     def columns(self) -> tuple[int, ...]:
-        """The unknown columns, ascending, which is their order in rows."""
+        """The unknown columns in ascending order, which is their order in rows."""
         return tuple(self._rest)
 
     @property
     def features(self) -> int:
-        """Number of unknown columns."""
+        """The number of unknown columns."""
         return len(self._rest)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Leading dimensions of the known columns: () for one row, (rows,) for many."""
+        """The leading dimensions of the known columns: () for one row, (rows,) for several."""
         return self._batch
 
     def __repr__(self) -> str:
-        """The columns and the rows."""
+        """The unknown and the known columns, and the shape of the rows."""
         return f"Conditional(columns={self._rest} given {self._known}, shape={self._batch})"
 
     def log_prob(self, rest: Array) -> Array:
-        """Log density of the other columns given the known ones, in nats: log p(all) - log p(known).
+        """The log density of the unknown columns given the known ones, in nats: log p(all) - log p(known).
 
         Args:
-            rest: Shape (..., features), its leading dimensions broadcast against `shape`: with one row known, any
-                number of rows; with many, one for each of them, or several, (draws, rows, features).
+            rest: Shape (..., features), whose leading dimensions are broadcast against `shape`: with one known row, any
+                number of rows; with several known rows, one row for each, or several for each, (draws, rows, features).
 
         Returns:
-            Shape of the leading dimensions, in the flow's dtype. NaN where the known columns have density 0 or are not
-            finite.
+            An array with the leading dimensions, in the flow's dtype. NaN if the known columns have density 0 or are
+            not finite.
 
         Raises:
-            TypeError, ValueError: As in `Flow.log_prob`.
+            TypeError, ValueError: an argument is not as expected, as in `Flow.log_prob`.
         """
         caller = self._flow._caller()
         values, k = caller.open("rest", rest, whole=True), len(self._known)
@@ -143,16 +143,16 @@ class Conditional:
         rng: Rng = None,
         dtype: DTypeLike | None = None,
     ) -> Array:
-        """Draw the other columns.
+        """Draw the unknown columns.
 
         Args:
-            n: The number of draws for each known row, or a shape of them; () for one each.
-            seed: As in `Flow.sample`: draw i of all rows uses the noise of row i there. Draws of ``flow.sample(rows,
-                seed=s)`` are therefore reproduced, up to rounding, where their own columns are known.
+            n: The number of draws for each known row, or a shape of draws; () for one draw each.
+            seed: As in `Flow.sample`: draw i of all rows uses the noise of row i of a sample. Draws of
+                ``flow.sample(rows, seed=s)`` are therefore reproduced, up to rounding, if the known columns are theirs.
             dtype: As in `Flow.sample`.
 
         Returns:
-            Shape ``(*n, *shape, features)``, in the framework of the known columns.
+            An array of shape ``(*n, *shape, features)``, in the framework of the known columns.
         """
         caller, key = self._flow._caller(), check.seed(seed)
         if self._like is not None:
@@ -182,16 +182,16 @@ class Conditional:
 class Flow(Chained, Density):
     """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the notes).
 
-    The whole chain is one program: a tile of rows runs through all transforms while it is in cache. A program is
-    compiled on first use. The flow copies the parameters of its transforms; `transforms` gives them back with the
-    current values.
+    The whole chain is one program: a tile of rows passes through all transforms while it is in cache. The program is
+    compiled on first use. The flow copies the parameters of its transforms; `transforms` returns the transforms with
+    the current values.
 
     Args:
-        transforms: In latent → data order; all parametric ones of one dtype.
-        base: By default `StandardNormal`.
+        transforms: The transforms in latent → data order; all with parameters must have one dtype.
+        base: The base; by default `StandardNormal`.
         dtype: "float32" or "float64"; by default that of the transforms.
-        standardize_context: ``(mean, std)``, shape (context,) each: the networks read (context - mean) / std. `fit`
-            sets it.
+        standardize_context: ``(mean, std)``, shape (context,) each, by which the networks' context is
+            standardised, (context - mean) / std; `fit` sets it.
         matmul: How products of networks are computed on the CPU, "exact", "bf16", "bf16_tiles", ...; see
             `to`. By default as for the transforms.
 
@@ -202,12 +202,12 @@ class Flow(Chained, Density):
     [-2.531]
     """
 
-    _called = Names()  # names of the columns of x and of the context
+    _called = Names()  # the names of the columns of x and of the context
 
-    if not TYPE_CHECKING:  # types of missing attributes are errors
+    if not TYPE_CHECKING:  # type checkers then report missing attributes
 
         def __getattr__(self, name: str) -> Any:
-            """Raise for missing attributes, and name the intended method if it is a name of other libraries."""
+            """Raise AttributeError; for a name of other libraries, the message has headrace's method."""
             instead = f"; call {ATTRIBUTES[name]}" if name in ATTRIBUTES else ""
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{instead}")
 
@@ -264,13 +264,13 @@ class Flow(Chained, Density):
 
     @property
     def _interior(self) -> Interior:
-        """The interface of fits to the flow, beyond its public methods."""
+        """The private interface of the flow for fits, beyond its public methods."""
         from headrace._flow.internals import Interior
 
         return Interior(self)
 
     def _header(self) -> dict[str, Any]:
-        """See `headrace._base.stored`."""
+        """The settings in JSON types; see `headrace._base.stored`."""
         return {
             "features": self._features,
             "context": self._context,
@@ -281,10 +281,10 @@ class Flow(Chained, Density):
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
-        """See `headrace._base.stored`."""
+        """The flow of a file's header; see `headrace._base.stored`."""
         features, context = stored.size("features", least=1), stored.size("context")
         scale = stored.scale("standardize_context")
-        self = cls.__new__(cls)  # a named flow is its chain: its own arguments only chose the chain
+        self = cls.__new__(cls)  # a named flow is defined by its chain: its own arguments only chose the chain
         chain, base = stored.children("transforms", Transform), stored.child("base", Base, "base.")
         Flow.__init__(self, chain, base, dtype=stored.dtype, standardize_context=scale)
         if (self._features, self._context) != (features, context):
@@ -296,15 +296,15 @@ class Flow(Chained, Density):
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:
-        """The names of the columns, from the frame of the fit or in place of `features`; None if there are none.
+        """The names of the columns, from the frame of the fit or from the argument `features`; None if there are none.
 
-        Later frames need the same columns in the same order; arrays have no names, and are taken unchanged.
+        Later frames need the same columns in the same order; arrays have no names and are not checked.
         """
         return self._names.features
 
     @property
     def context_names(self) -> tuple[str, ...] | None:
-        """The names of the context's columns, if it was a frame in the fit; None otherwise."""
+        """The names of the context's columns, if the context was a frame in the fit; otherwise None."""
         return self._names.context or None
 
     def _notes(self) -> dict[str, str]:
@@ -324,7 +324,7 @@ class Flow(Chained, Density):
         self._place(self._device, self._products)
 
     def _place(self, device: Device | None, products: str = "exact") -> None:
-        """See `Parametrised`; on the CPU, where frames are accepted, their columns are compared with the names."""
+        """Set the device; on the CPU, calls then check the column names of frames. See `Parametrised`."""
         super()._place(device, products)
         if device is None and (self._called.features or self._called.context):
             self._caller = named(self._called)
@@ -333,7 +333,7 @@ class Flow(Chained, Density):
     def transforms(self) -> tuple[Transform, ...]:
         """The transforms in latent → data order, with copies of the current parameters, on the flow's device.
 
-        With `standardize_context`, each expects a standardised context.
+        With `standardize_context`, the transforms expect a standardised context.
         """
         return self._transforms_on(self._device, self._products)
 
@@ -349,11 +349,11 @@ class Flow(Chained, Density):
         return tuple(chain)
 
     def __len__(self) -> int:
-        """Number of transforms."""
+        """The number of transforms."""
         return len(self._chain)
 
     def __iter__(self) -> Iterator[Any]:
-        """``flow[0]``, ``flow[1]``, ..."""
+        """Iterate over the transforms ``flow[0]``, ``flow[1]``, ..."""
         return (self[i] for i in range(len(self)))
 
     @overload
@@ -361,8 +361,7 @@ class Flow(Chained, Density):
     @overload
     def __getitem__(self, index: int) -> Any: ...
     def __getitem__(self, index: slice | int) -> Any:
-        """``flow[:t]``: the flow of the first t transforms; ``flow[i]``: one transform. Both flows have copies of the
-        parameters.
+        """``flow[:t]``: the flow of the first t transforms; ``flow[i]``: one transform. Both copy the parameters.
 
         >>> import headrace as hr
         >>> flow = hr.Flow([hr.transforms.Permutation([1, 0]), hr.transforms.Planar(2)])
@@ -382,7 +381,7 @@ class Flow(Chained, Density):
         return self._placed_here(flow)
 
     def __repr__(self) -> str:
-        """Sizes, base and transforms."""
+        """The class name, the sizes, the base and the transforms."""
         context = f", {self.context} of context" if self.context else ""
         products = f", matmul {self._products}" if self._products != "exact" else ""
         head = f"{type(self).__name__} of {self.features} features{context}, {self._dtype.name}{products}"
@@ -392,19 +391,19 @@ class Flow(Chained, Density):
     # ---- other formats ----------------------------------------------------------------------------------------------
 
     def to_onnx(self, path: str | os.PathLike[str], verb: str = "log_prob") -> None:
-        """Write one function of the flow as an ONNX graph (opset 17), for runtimes of many languages and devices.
+        """Write one method of the flow as an ONNX graph (opset 17), for runtimes of many languages and devices.
 
-        Inputs are float32: "x" (rows, features), or "z" of "to_data", and "context" (rows, context) where the flow
-        takes one. Outputs are "log_prob", or "z" or "x" and "log_det", in the shapes of the verb.
+        Inputs are float32: "x" (rows, features), or "z" for "to_data", and "context" (rows, context) if the flow
+        takes a context. Outputs are "log_prob", or "z" or "x" and "log_det", in the shapes of the method.
 
         Args:
-            path: Of the file, such as flow.onnx.
-            verb: "log_prob", "to_latent" or "to_data".
+            path: The path of the file, such as flow.onnx.
+            verb: The method: "log_prob", "to_latent" or "to_data".
 
         Raises:
             ImportError: onnx is not installed: ``pip install ".[onnx]"``.
-            TypeError: the path is no path.
-            ValueError: another verb; or one that builds coordinates one after another, as "to_data" of a `MAF`.
+            TypeError: `path` is no path.
+            ValueError: `verb` is no such method, or it computes coordinates one after another, as "to_data" of a `MAF`.
         """
         from headrace import onnx
 
@@ -413,14 +412,14 @@ class Flow(Chained, Density):
     # ---- marginal and conditional densities -------------------------------------------------------------------------
 
     def marginal(self, columns: int | Sequence[int]) -> Flow:
-        """The exact density of only some columns, as a flow, if they depend on no others in the chain.
+        """The exact density of some columns only, as a flow, if these depend on no other columns in the chain.
 
         Args:
-            columns: How many of the first ones, or which, in the order that they shall have. In a flow of one order,
-                as ``MAF(..., link="none")``, the first k depend on no later ones, for any k.
+            columns: The number of the first columns to keep, or the columns in the order of the result. In a flow of
+                one order, such as ``MAF(..., link="none")``, the first k columns depend on no later ones, for any k.
 
         Raises:
-            ValueError: the columns depend on others; the message names the transform.
+            ValueError: the columns depend on other columns; the message has the transform's name.
 
         >>> import numpy as np, headrace as hr
         >>> hr.MAF(4, link="none").marginal(2).log_prob(np.zeros((3, 2))).shape
@@ -432,32 +431,31 @@ class Flow(Chained, Density):
         return flow
 
     def _marginal(self, columns: tuple[int, ...]) -> tuple[Flow, tuple[int, ...]]:
-        """The marginal of some columns, with the latent coordinates that belong to them."""
+        """The marginal of some columns, and the latent coordinates that belong to these columns."""
         chain, latent = chain_of(self._transforms_on(None), columns)
         return self._made_of(chain, self.base._part(latent)), latent
 
     def _made_of(self, chain: Sequence[Transform], base: Base) -> Flow:
-        """A flow of other transforms, with this flow's dtype, device and scale of the context."""
+        """A flow of these transforms and this base, with this flow's dtype, device and scale of the context."""
         scale = self._standardize_context if any(t.context for t in chain) else None
         return self._placed_here(Flow(chain, base, dtype=self._dtype, standardize_context=scale))
 
     def given(self, x: Array, context: Array | None = None, *, columns: Sequence[int] | None = None) -> Conditional:
-        """The exact density of the other columns if some are known: to draw from, and to evaluate.
+        """The exact density of the other columns if some columns are known, to draw from and to evaluate.
 
-        The result is exact and needs no search: log p(other | known) = log p(all) - log p(known), and a draw costs one
-        pass.
+        The result needs no search: log p(other | known) = log p(all) - log p(known), and a draw costs one
+        run of the network.
 
         Args:
             x: The known values, shape (rows, k), or (k,) for one row, or any leading dimensions.
             context: As in `log_prob`.
-            columns: Which columns x has; the first k by default. These columns must not depend on others, see
+            columns: The columns of x; by default the first k. These columns must not depend on other columns; see
                 `marginal`.
 
-        Returns: A `Conditional`, whose `columns` are the unknown ones, ascending. Later changes of the flow do not
-            affect it.
+        Returns: A `Conditional`, whose `columns` are the unknown ones, ascending. It ignores later changes of the flow.
 
         Raises:
-            TypeError, ValueError: As in `log_prob` and `marginal`.
+            TypeError, ValueError: an argument is not as expected, as in `log_prob` and `marginal`.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.MAF(4, link="none")
@@ -468,7 +466,7 @@ class Flow(Chained, Density):
         (7, 2)
         """
         if columns is None:
-            caller = self._caller() if self._device is not None else Caller()  # without the names of all columns
+            caller = self._caller() if self._device is not None else Caller()  # it checks no names of columns
             shape = caller.open("x", x, whole=True).shape
             columns = range(shape[-1] if shape else 0)
         known = columns_of(columns, self._features)
@@ -476,7 +474,7 @@ class Flow(Chained, Density):
             raise ValueError(f"x: expected fewer than {self._features} columns, got {len(known)}")
         marginal, latent = self._marginal(known)
         base = self.base
-        standard = type(base) in (StandardNormal, Logistic)  # a base whose noise is the latent row itself
+        standard = type(base) in (StandardNormal, Logistic)  # whether the base's noise is the latent row itself
         whole = copy.copy(self)
         chain = whole if standard else self._made_of(self._transforms_on(None), StandardNormal(self._features))
         return Conditional(whole, chain, self._made_of([], base), marginal, latent, known, x, context)
@@ -487,40 +485,40 @@ class Flow(Chained, Density):
     def fit(
         self, x: Array, context: Array | None = None, *, rng: Rng = None, **arguments: Unpack[FitKeywords]
     ) -> History:
-        """Maximise the likelihood of rows, and keep the weights that are best on rows held out.
+        """Maximise the likelihood of rows, and keep the weights that are best on held-out rows.
 
-        The initial weights are judged too, so that a second fit never ends with worse weights than it began with.
+        The initial weights are judged, too, so that a second fit never ends with worse weights than at its beginning.
 
-        A `Standardize` at the flow's data end is set from the training part, if it still is the identity. Context
-        columns are standardised likewise, and each `ActNorm` is initialised from the training part. A later fit keeps
+        A `Standardize` at the flow's data end is set from the training rows if it still is the identity. Context
+        columns are standardised likewise, and each `ActNorm` is initialised from the training rows. A later fit keeps
         these settings. The same seed gives the same bits for any number of threads. Ctrl-C ends the fit and keeps the
         best weights so far. If no weights are better than those before the call, KeyboardInterrupt is raised instead,
         and the flow stays unchanged.
 
         Without `epochs`, cross-validation is used if fewer than 50 rows are held out. A flow that is not clearly
-        better on rows held out than the Gaussian of the training rows becomes that Gaussian, correlations
-        included, and with context a mean that is linear in it (docs/training.md). With `epochs` the fitted flow stays,
-        and there is a warning if held-out rows prefer the Gaussian.
+        better on held-out rows than the Gaussian of the training rows becomes that Gaussian, correlations
+        included, and with context a mean that is linear in it (docs/training.md). With `epochs` the fitted flow is
+        kept, with a warning if held-out rows prefer the Gaussian.
 
         Args:
-            x: Shape (rows, features), float32 or float64, any strides; no more than 65,536 rows are copied at a
-                time (and a pandas frame that pandas keeps in several pieces). The array may be a mapped file. Or a
-                stream of rows that do not fit in memory, with context and weights of its own: one of `headrace.rows`, a
-                data set of pyarrow, an array or frame of Dask (docs/scale.md).
+            x: Shape (rows, features), float32 or float64, any strides; at most 65,536 rows are copied at a
+                time (except for a pandas frame that pandas keeps in several blocks). The array may be a mapped file. Or
+                a stream of rows that do not fit in memory, with its own context and weights: from `headrace.rows`, a
+                data set of pyarrow, or a Dask array or frame (docs/scale.md).
             context: Shape (rows, context), or (context,) for all rows.
-            rng: Instead of `seed`; see `Flow.sample`.
+            rng: A generator or seed in place of `seed`; see `Flow.sample`.
             **arguments: As `headrace._flow.fit_arguments` has them.
 
         Returns:
-            Losses and times of the epochs, the best one, the weight decay chosen, and why the fit ended.
+            A `History`: losses and times of the epochs, the best epoch, the chosen weight decay, and why it ended.
 
         Raises:
-            TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
-            ValueError: a wrong shape, or rows with a NaN or an infinity, or on a bound or beyond (their number and the
-                first one), or a checkpoint of another fit; with a group, also errors of another rank, shards that no
-                rank or several hold, and ranks with different arguments.
-            OSError: a checkpoint that cannot be written.
-            KeyboardInterrupt: Ctrl-C before there are better weights.
+            TypeError: the arrays are not float32 or float64 of one framework, where the fit computes (docs/arrays.md).
+            ValueError: a shape is wrong, rows have a NaN or an infinity or lie on a bound or beyond (the message has
+                their number and the first index), or the checkpoint is of another fit; with a group, also errors of
+                another rank, shards on no rank or on several, and ranks with different arguments.
+            OSError: the checkpoint cannot be written.
+            KeyboardInterrupt: Ctrl-C came before there were better weights.
             headrace.distributed.GroupError: a rank did not answer in time.
 
         >>> import numpy as np, headrace as hr
@@ -536,7 +534,7 @@ class Flow(Chained, Density):
 
 
 def _repeated(lines: list[str]) -> list[str]:
-    """Lines in order, where repeats of a line, or of two lines in turn, are written once with their count.
+    """Lines in order; repeats of a line, or of two alternating lines, are written once with their count.
 
     >>> _repeated(["a", "b", "a", "b", "c", "c", "d"])
     ['2 x (', '  a', '  b', ')', '2 x c', 'd']

@@ -1,7 +1,7 @@
-"""The arguments of the ready-made flows, each with its type, default, option and meaning.
+"""The arguments of the named flows, each with its type, default, option and meaning.
 
-Each flow takes one of the last four classes, and beside it the arguments that have a position, `Sizes`. Types with more
-than a name are texts, as help shows them.
+Each flow takes the keywords of one of the last four classes, and `Sizes`, which have a position. A type that is more
+than a name is written as text, because help shows it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,18 +26,18 @@ def _units(name: str, value: Any) -> Any:
 
 
 def _base(name: str, value: Any) -> Any:
-    return (is_uniform(value), value)[1]  # refuses unknown names of bases
+    return (is_uniform(value), value)[1]  # this refuses unknown names of bases
 
 
 class Sizes(TypedDict):
-    """Arguments that have a position, which differs, as some defaults do.
+    """Arguments of flows that have a position; positions and some defaults differ between flows.
 
     Args:
-        features: Number of columns, or their names, such as ``list(frame)``: a frame given later needs these columns in
-            this order, and `bounds` and `periodic` take names.
+        features: Number of columns, or their names, such as ``list(frame)``: later frames need these columns in
+            this order, and `bounds` and `periodic` accept names.
         context: Number of context columns.
         transforms: Number of transforms.
-        hidden: Units of each hidden layer, or a `headrace.Network`.
+        hidden: The units of each hidden layer, or a `headrace.Network`.
     """
 
     features: Annotated["int | Iterable[str]", argument()]
@@ -47,13 +47,13 @@ class Sizes(TypedDict):
 
 
 class Linked(TypedDict, total=False):
-    """The argument of flows of networks.
+    """The argument of flows of several networks.
 
     Args:
-        link: The transforms between two networks: "reverse", none, since orders alternate; "linear", a trained linear
-            map, which begins as the identity (`Linear`); "random", a permutation by the seed (`Permutation`), in the
-            place of alternating orders; "none", nothing, and no alternating orders. In couplings even and odd
-            coordinates alternate with any value; "reverse" and "none" are equivalent there.
+        link: The transforms between two networks: "reverse", no transform, because orders alternate; "linear", a
+            trained linear map, which begins as the identity (`Linear`); "random", a permutation drawn by the seed
+            (`Permutation`), instead of alternating orders; "none", no transform, and no alternating orders. In
+            couplings even and odd coordinates alternate for any value; "reverse" and "none" are equivalent there.
     """
 
     link: Annotated[str, argument("reverse", option=f"what lies between two networks: {', '.join(LINKS)}")]
@@ -65,20 +65,21 @@ class Named(TypedDict, total=False):
     Args:
         base: "standard_normal" (by default), "normal" (location and scale are trained), "logistic", "student_t" (heavy
             tails; degrees of freedom are trained), "uniform", or a `headrace.Base`. "uniform", of `MAF`, `IAF`,
-            `RealNVP` and `NSF`, has splines of [-1, 1] onto itself for all transforms (`rq_spline_free`) and a line
-            from there to the bounds, of which each column needs two.
+            `RealNVP` and `NSF`, has splines of [-1, 1] onto itself for all transforms (`rq_spline_free`) and a linear
+            map from there to the bounds, of which each column needs two.
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None; or a dict of the columns
             with bounds, by index or name; None for no bounds at all. See `Support`: no sample lies outside, a row on a
-            bound or beyond has a `log_prob` of -inf, and `fit` refuses such rows. Over a base that is not "uniform" the
-            density falls to 0 at a bound, so that importance sampling of a function that does not is biased low: take
-            ``base="uniform"`` there.
+            bound or beyond has a `log_prob` of -inf, and `fit` refuses such rows. Over any base except "uniform" the
+            density falls to 0 at a bound, so that importance sampling of a function that does not is biased low: use
+            ``base="uniform"`` for it.
         periodic: For each column ``(low, high)``, one period of it, or None, or a dict like that of `bounds`: columns
-            around which the density is continuous. The flow's own transforms apply to the other columns. Given these
-            and the context, the periodic ones go through as many shifts and circular splines as there are transforms
+            around which the density is continuous. The flow's own transforms apply to the other columns. Conditional on
+            these and the context, the periodic columns pass as many shifts and circular splines as there are transforms
             (at most five in `PlanarFlow` and `RadialFlow`), with networks of the same `hidden` (docs/conventions.md).
-            Their base is uniform. Dependences between them are left to shears of the circles.
+            The base of periodic columns is uniform. Dependences between these columns are left to shears of the
+            circles.
         seed: Of the fresh weights.
-        rng: Instead of `seed`; see `Flow.sample`.
+        rng: A generator or seed in place of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
         matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6";
             "bf16_tiles", "bf16x3_tiles" and "bf16x6_tiles" sum in the order of AMX (docs/bf16.md).
@@ -103,7 +104,7 @@ class SplineFlow(Spline, Linked, Named, total=False):
     """Keywords of flows of splines.
 
     Args:
-        coupling: Whether even and odd coordinates take turns, instead of each being conditioned on all before it.
+        coupling: Whether even and odd coordinates take turns, instead of each coordinate depending on all before it.
     """
 
     coupling: Annotated[bool, argument(False, option="each half of the columns given the other, in turns")]
@@ -118,4 +119,4 @@ class PlanarKeywords(NetworkKeywords, Bend, Named, total=False):
 
 
 TABLES = (Sizes, Linked, Named, Bend, Settings)
-"""The tables of arguments, by the classes of flows."""
+"""The tables that these classes inherit from."""

@@ -1,10 +1,10 @@
-"""Ready-made flows. Each has a `Standardize` at its data end, the identity until it is fitted.
+"""Named flows. Each has a `Standardize` at its data end, which is the identity until a fit sets it.
 
-The last transform is a `Support`, where there are bounds.
+If there are bounds, the last transform is a `Support`.
 
 With periodic columns θ, p(x, θ) = p(x) p(θ | x), where p(θ | x) is continuous around each circle. The flow has the
-columns x that are not periodic. After the `Support`, at the data end, the periodic columns go through shifts and
-circular splines; networks compute their parameters from x and the context.
+columns x that are not periodic. After the `Support`, at the data end, the periodic columns pass shifts and
+circular splines, whose parameters networks compute from x and the context.
 """
 
 from __future__ import annotations
@@ -38,30 +38,31 @@ from headrace._flow.transforms.support import Support, circles_of, support_or_no
 from headrace._flow.transforms.transform import Transform
 from headrace._flow.transforms.vector import Planar, Radial
 
-MOST_CIRCLES = 5  # circle couplings of flows of many small transforms
+MOST_CIRCLES = 5  # the most circle couplings of flows of many small transforms
 
-_OWN = ("activation", "last_activation", "residual", "dropout", "bins")  # settings that mean the same on a circle
+_OWN = ("activation", "last_activation", "residual", "dropout", "bins")  # settings with the same meaning on a circle
 
 
 @dataclass(frozen=True, eq=False)
 class CircleSettings:
-    """Settings of a flow's circle couplings."""
+    """The settings of a flow's circle couplings."""
 
     transforms: Any  # the number of transforms
     seed: Any
-    sizes: Mapping[str, Any]  # context, hidden and dtype
+    sizes: Mapping[str, Any]  # the settings context, hidden and dtype
     conditioner: Mapping[str, Any]
 
 
 def wrapped(features: int, circles: Sequence[int]) -> Transform:
-    """Wrap circles' values into [-1, 1), a period of the values from the data's side."""
+    """A map that wraps the values of circles into [-1, 1), which is one period from the data's side."""
     return Support([None] * features, [(-1.0, 1.0) if c in circles else None for c in range(features)])
 
 
 def circle_couplings(features: int, circles: Sequence[int], settings: CircleSettings) -> list[Transform]:
-    """Couplings on [-1, 1) for the columns of `circles`, with networks that read the others, from latent to data.
+    """Couplings on [-1, 1) for the columns of `circles`, from latent to data, with networks that read the other
+    columns.
 
-    No network reads a circle's own value, which jumps where it wraps. Dependences between circles are left
+    No network reads a circle's own value, which jumps at the ends of a period. Dependences between circles are left
     to shears between the couplings.
     """
     line = [c for c in range(features) if c not in circles]
@@ -80,12 +81,12 @@ def circle_couplings(features: int, circles: Sequence[int], settings: CircleSett
 
 
 def _shear(features: int, circles: Sequence[int], number: int) -> list[Transform]:
-    """A linear map of circles by a matrix of whole numbers; its inverse has whole numbers too.
+    """A linear map of circles by a matrix of integers, whose inverse has integers, too.
 
-    The map takes a row and the row shifted by a period to the same row, and preserves volumes, so that it is continuous
-    around all circles, and a uniform density stays uniform. Each circle gets another one's value added; the next shear
-    subtracts it, and between the two splines have bent both: this shifts a circle by any function of another. The next
-    two have the opposite order.
+    The map takes a row, and the row shifted by a period, to the same row, and preserves volumes: it is continuous
+    around all circles, and a uniform density stays uniform. It adds to each circle the value of another circle; the
+    next shear subtracts it, and in between splines have bent both: together they shift a circle by any function of
+    another. The next two shears have the opposite order.
     """
     n = len(circles)
     matrix: NDArray[np.float64] = np.eye(n) + np.eye(n, k=-1)
@@ -96,7 +97,7 @@ def _shear(features: int, circles: Sequence[int], number: int) -> list[Transform
     std = np.ones(features)
     std[list(circles)] = scale
     return [
-        wrapped(features, circles),  # so that entries do not grow from shear to shear
+        wrapped(features, circles),  # keeps the entries from growing from shear to shear
         OnColumns(Rotation(right), circles, features),
         Standardize(np.zeros(features), std),
         OnColumns(Rotation(left), circles, features),
@@ -104,7 +105,7 @@ def _shear(features: int, circles: Sequence[int], number: int) -> list[Transform
 
 
 def base_of_circles(base: Base | None, features: int, circles: Sequence[int]) -> Base:
-    """The base, which is uniform only on circles."""
+    """The given base, checked to be uniform exactly on the circles, or the default one."""
     want = ["uniform" if c in circles else "normal" for c in range(features)]
     if base is None:
         return Independent(want)
@@ -116,16 +117,16 @@ def base_of_circles(base: Base | None, features: int, circles: Sequence[int]) ->
     return base
 
 
-DEFAULT = "nsf"  # the flow that is fitted to a table if none is named
+DEFAULT = "nsf"  # the flow that is fitted to a table if no other is named
 
 
 class _Named(Flow):
-    """A flow of equal transforms, circle couplings if it has periodic columns, a `Standardize`, perhaps a `Support`."""
+    """A flow of equal transforms, with circle couplings for periodic columns, `Standardize`, and `Support`."""
 
     def _make(
         self, made: Callable[[int], list[Transform]], features: int | Iterable[str], named: Any, circles: CircleSettings
     ) -> None:
-        """`made` takes the number of columns that are not periodic, and returns their transforms."""
+        """Make the chain; `made` takes the number of columns that are not periodic, and returns their transforms."""
         features, names = named_features(features)
         low_high, periods = (
             by_column(name, getattr(named, name), features, names.features, "features")
@@ -137,11 +138,11 @@ class _Named(Flow):
         ends: list[Transform] = [] if over_a_box else [Standardize(np.zeros(features), np.ones(features))]
         if support is not None:
             ends.append(support)
-        if isinstance(density, Base) and density.features != features:  # Flow refuses other types
+        if isinstance(density, Base) and density.features != features:  # Flow refuses objects of other types
             raise ValueError(f"base: expected {features} features, as the flow has, got {density.features}")
         if around:
             line = [c for c in range(features) if c not in around]
-            own = made(max(len(line), 1))  # made for circles alone, too, because it checks its arguments
+            own = made(max(len(line), 1))  # called also without such columns, because the call checks the arguments
             moved: list[Transform] = [OnColumns(t, line, features) for t in own if line]
             chain = [wrapped(features, around), *moved, *circle_couplings(features, around, circles)]
         else:
@@ -156,31 +157,31 @@ class _Named(Flow):
 
 
 def _autoregressive(features: int, i: int, descending: bool, **settings: Any) -> Transform:
-    """Transform i; with the link "reverse", the order of coordinates alternates."""
+    """The i-th autoregressive transform, whose order of coordinates is descending or ascending."""
     order = range(features - 1, -1, -1) if descending else range(features)
     return MaskedAutoregressive(features, order=order, **settings)
 
 
 def _coupling(features: int, i: int, descending: bool, **settings: Any) -> Transform:
-    """Transform i, as even and odd coordinates take turns; one feature is conditioned only on the context."""
+    """The i-th coupling, where even and odd coordinates take turns; a single feature depends only on the context."""
     return Coupling(features, range(i % 2, features, 2) if features > 1 else (), **settings)
 
 
-BOUNDED = "tanh"  # activation of the last hidden layer of affine flows (docs/notes/training.md)
+BOUNDED = "tanh"  # the activation of the last hidden layer of affine flows (docs/notes/training.md)
 
 
 def _bounded(hidden: Any, conditioner: Affine) -> Affine:
-    """Settings with a bounded last layer by default, so that outputs of a network stay bounded for rows far out."""
+    """Settings with a bounded last hidden layer by default, whose outputs stay bounded for extreme rows."""
     is_set = isinstance(hidden, Network) or conditioner.get("last_activation") is not None
     return conditioner if is_set else {**conditioner, "last_activation": BOUNDED}
 
 
 class _Networks(_Named):
-    """The base of flows of networks: MAF, IAF, RealNVP and NSF."""
+    """The common base of flows of networks: MAF, IAF, RealNVP and NSF."""
 
     def _of(self, kind: Callable[..., Transform], sizes: tuple[Any, Any, Any, Any], keywords: Any, **more: Any) -> None:
         features, context, transforms, hidden = sizes
-        if "map" not in more:  # affine maps
+        if "map" not in more:  # the maps are affine
             keywords = _bounded(hidden, keywords)
         link, named = taken_from(Linked, keywords).link, taken_from(Named, keywords)
         shape = {"context": context, "hidden": hidden, "dtype": named.dtype}
@@ -201,11 +202,11 @@ class _Networks(_Named):
 class MAF(_Networks):
     """Masked autoregressive flow (Papamakarios, Pavlakou, Murray 2017): x_i = μ(x_<i) + σ(x_<i) z_i, eq. 37-38.
 
-    The order of the coordinates alternates between ascending and descending, unless `link` differs. Density and
-    sampling each cost one pass.
+    The order of the coordinates alternates between ascending and descending, unless `link` changes that. Density and
+    sampling each cost one pass of the networks.
 
     Args:
-        **keywords: Those of `AffineFlow`.
+        **keywords: The keywords of `AffineFlow`.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.MAF(features=4, transforms=2, hidden=(16, 16))
@@ -232,7 +233,7 @@ class IAF(_Networks):
     """Inverse autoregressive flow (Kingma et al. 2016): x_i = μ(z_<i) + σ(z_<i) z_i, eq. 39-41.
 
     Args:
-        **keywords: Those of `AffineFlow`.
+        **keywords: The keywords of `AffineFlow`.
 
     >>> import headrace as hr
     >>> hr.IAF(features=4, transforms=2, hidden=(16,)).sample(5, seed=0).shape
@@ -257,7 +258,7 @@ class RealNVP(_Networks):
     """Coupling flow (Dinh, Sohl-Dickstein, Bengio 2017), eq. 35-36: even and odd coordinates take turns.
 
     Args:
-        **keywords: Those of `AffineFlow`.
+        **keywords: The keywords of `AffineFlow`.
 
     >>> import headrace as hr
     >>> hr.RealNVP(features=4, transforms=4, hidden=(16,)).sample(5, seed=0).shape
@@ -279,14 +280,14 @@ class RealNVP(_Networks):
 @storable
 @documented
 class NSF(_Networks):
-    """Neural spline flow (Durkan, Bekasov, Murray, Papamakarios 2019): the coordinates' maps are splines.
+    """Neural spline flow (Durkan, Bekasov, Murray, Papamakarios 2019): the maps of the coordinates are splines.
 
-    A monotone rational-quadratic spline takes each coordinate from data to latent, so that a density needs no square
-    root. Autoregressive like a `MAF` (density and sampling each cost one pass), or of couplings like `RealNVP`. Splines
-    act within [-bound, bound] of the standardised data and are the identity outside.
+    A monotone rational-quadratic spline maps each coordinate from data to latent, so that a density needs no square
+    root. The flow is autoregressive like a `MAF` (density and sampling each cost one pass), or has couplings like
+    `RealNVP`. Splines act within [-bound, bound] of the standardised data and are the identity outside.
 
     Args:
-        **keywords: Those of `SplineFlow`.
+        **keywords: The keywords of `SplineFlow`.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.NSF(features=3, transforms=2, hidden=(16,))
@@ -309,7 +310,7 @@ class NSF(_Networks):
 
 
 class _Vectors(_Named):
-    """The base of flows of planar and radial transforms."""
+    """The common base of flows of planar and of radial transforms."""
 
     def _of(self, kind: Callable[..., Transform], sizes: tuple[Any, Any, Any, Any], keywords: Any, **more: Any) -> None:
         features, context, transforms, hidden = sizes
@@ -328,14 +329,14 @@ class _Vectors(_Named):
 @storable
 @documented
 class PlanarFlow(_Vectors):
-    """Planar transforms one after another (Rezende, Mohamed 2015), eq. 28-29; see `Planar`.
+    """A chain of planar transforms (Rezende, Mohamed 2015), eq. 28-29; see `Planar`.
 
     Both directions are exact, so that the flow can be fitted to rows as well as to a density.
 
     Args:
-        hidden: Of the networks that read the context, one a transform, which are not there without context; and of
-            those of periodic columns.
-        **keywords: Those of `PlanarKeywords`.
+        hidden: The units of the networks that read the context, one network for each transform (none without a
+            context), and of the networks of periodic columns.
+        **keywords: The keywords of `PlanarKeywords`.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.PlanarFlow(features=2, transforms=8)
@@ -359,12 +360,12 @@ class PlanarFlow(_Vectors):
 @storable
 @documented
 class RadialFlow(_Vectors):
-    """Radial transforms one after another (Rezende, Mohamed 2015), eq. 30-31; see `Radial`.
+    """A chain of radial transforms (Rezende, Mohamed 2015), eq. 30-31; see `Radial`.
 
     Args:
-        hidden: Of the networks that read the context, one a transform, which are not there without context; and of
-            those of periodic columns.
-        **keywords: Those of `RadialKeywords`.
+        hidden: The units of the networks that read the context, one network for each transform (none without a
+            context), and of the networks of periodic columns.
+        **keywords: The keywords of `RadialKeywords`.
 
     >>> import headrace as hr
     >>> hr.RadialFlow(features=2, transforms=8).sample(5, seed=0).shape

@@ -1,4 +1,4 @@
-"""`Interior`: the private parts of a flow for a fit, an ascent or a distillation, in one class."""
+"""`Interior`: the private interface of a flow for a fit, an ascent or a distillation."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ from headrace._flow.transforms.support import Support
 from headrace._flow.transforms.transform import Transform
 
 STRUCTURE = ("_chain", "_standardize_context", "_base")
-"""The attributes of a flow that a fit may change, beside the parameters."""
+"""The attributes of a flow, apart from the parameters, that a fit may change."""
 
 
 class Restorable:
-    """The private parts of a flow of rows or of sequences that a failed fit restores."""
+    """The private parts of a flow of rows or of sequences, which a failed fit restores."""
 
     def __init__(self, flow: Any) -> None:
-        """`flow`: a `headrace._flow.flow.Flow` or a `SequenceFlow`; their modules import this one."""
+        """`flow`: a `headrace._flow.flow.Flow` or a `SequenceFlow`, whose modules import this one."""
         self._flow = flow
-        self.chain: tuple[Any, ...] = flow._chain  # structure of the transforms, without parameters
-        self.caller: Callable[[], Caller] = flow._caller  # takes arrays to where the flow computes
-        self.vector: Callable[[], NDArray[Any]] = flow._vector  # the parameters on the host, a copy
+        self.chain: tuple[Any, ...] = flow._chain  # the structure of the transforms, without parameters
+        self.caller: Callable[[], Caller] = flow._caller  # makes callers that open arrays where the flow computes
+        self.vector: Callable[[], NDArray[Any]] = flow._vector  # returns a copy of the parameters on the host
 
     @property
     def program(self) -> Program:
-        """The compiled program, which is replaced if the structure changes."""
+        """The flow's compiled program, which is replaced if the structure changes."""
         return self._flow._program
 
     @property
     def names(self) -> Names:
-        """The names of the columns; features of sequences have no names."""
+        """The names of the columns; none for sequences, whose features have no names."""
         return Names()
 
     def name(self, names: Names) -> None:
-        """Name the columns from now on."""
+        """Set the names of the columns; sequences ignore them."""
 
     @contextmanager
     def restored(self, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """An exception inside, Ctrl-C included, puts the flow back to its state at the beginning.
+        """If the block raises, Ctrl-C included, restore the state that the flow had before the block.
 
-        `unless`: whether the flow has a state to keep by then.
+        `unless`: returns whether the flow has a state to keep in that case.
         """
         flow = self._flow
         structure = {name: getattr(flow, name) for name in STRUCTURE}
-        program, vector = flow.__dict__.get("_program"), self.vector()  # possibly not compiled yet
+        program, vector = flow.__dict__.get("_program"), self.vector()  # the program may not be compiled yet
         names = self.names
         try:
             yield
@@ -72,33 +72,33 @@ class Restorable:
 
 
 class Interior(Restorable):
-    """The private parts of a flow of rows, in their state when `Flow._interior` is read."""
+    """The private parts of a flow of rows, in the state in which `Flow._interior` was read."""
 
     def __init__(self, flow: Any) -> None:
         """`flow`: a `headrace._flow.flow.Flow`."""
         super().__init__(flow)
-        self.base: Base = flow._base  # structure of the base, without parameters
+        self.base: Base = flow._base  # the structure of the base, without parameters
         self.on_device: bool = flow._device is not None
 
     @property
     def standardize(self) -> Standardize | None:
-        """The `Standardize` at the data end, or before the `Support` there; None if there is none."""
+        """The `Standardize` at the data end, or before the `Support` there; None without one."""
         last = self.chain[self._end - 1] if self._end else None
         return last if isinstance(last, Standardize) else None
 
     @property
     def links(self) -> tuple[Transform, ...]:
-        """The transforms that a fit puts at the data end: `standardize`, and before it residual columns and curves."""
+        """The transforms that a fit sets at the data end: `standardize`, and before it residual columns and curves."""
         first = self._end - 1
         while first > 1 and isinstance(linear := self.chain[first - 1], Linear) and not linear.trainable:
-            first -= 2  # the Linear and its Standardize
+            first -= 2  # the Standardize of the residual columns belongs to them
         while first > 0 and isinstance(self.chain[first - 1], Gaussianize):
             first -= 1
         return self.chain[max(first, 0) : self._end] if self.standardize is not None else ()
 
     @property
     def is_over_a_bell(self) -> bool:
-        """Whether the base has one mode and columns that are all alike, like those of normal rows.
+        """Whether the base has one mode and equal columns, like normal rows.
 
         With periodic columns, which have a uniform base, the property refers to the remaining columns.
         """
@@ -111,14 +111,14 @@ class Interior(Restorable):
 
     @property
     def support(self) -> Support | None:
-        """The `Support` at the data end, where the flow computes; None if there is none."""
+        """The `Support` at the data end, where the flow computes; None without one."""
         if self._end == len(self.chain):
             return None
         return self._flow.transforms[-1]
 
     @property
     def order(self) -> tuple[int, ...] | None:
-        """The columns as they come, if each first ones of them depend on no later ones (`Flow.given`); else None."""
+        """The columns 0, 1, ..., if the first n depend on no later ones for each n (`Flow.given`); otherwise None."""
         transforms, features = self._flow._transforms_on(None), self._flow.features
         try:
             for n in range(1, features):
@@ -129,43 +129,43 @@ class Interior(Restorable):
 
     @property
     def _end(self) -> int:
-        """The number of transforms before the `Support`, or before the rows."""
+        """The number of transforms before the `Support`, or of all transforms without one."""
         n = len(self.chain)
         return n - 1 if n and isinstance(self.chain[-1], Support) else n
 
     @property
     def is_fresh(self) -> bool:
-        """Whether there is a `Standardize` that has not been set yet."""
+        """Whether there is a `Standardize` at the data end that no fit has set."""
         last = self.standardize
         return last is not None and last.is_identity
 
     @property
     def widest(self) -> int:
-        """Units of the widest hidden layer; 0 without any."""
+        """The number of units of the widest hidden layer; 0 without hidden layers."""
         return max((n for t in self.chain for n in t._hidden()), default=0)
 
     @property
     def bends(self) -> bool:
-        """Whether some network computes the parameters of a map other than a shift and a scale, such as a spline."""
+        """Whether any network computes the parameters of a map other than a shift and a scale, such as a spline."""
         return any(t._map_of_network() not in (None, "affine", "additive") for t in self.chain)
 
     @property
     def drops(self) -> bool:
-        """Whether some layer has dropout."""
+        """Whether any layer has dropout."""
         networks = (network for t in self.chain for network in t._networks())
         return any(layer.dropout for network in networks for layer in network)
 
     @property
     def names(self) -> Names:
-        """See `Restorable`."""
+        """The names of the columns of the flow; see `Restorable`."""
         return self._flow._names
 
     def name(self, names: Names) -> None:
-        """See `Restorable`."""
+        """Set the names of the flow's columns; see `Restorable`."""
         self._flow._names = names
 
     def products(self, matmul: Any) -> str:
-        """How the steps of a fit compute products of networks: the argument, checked, or the flow's setting."""
+        """The checked setting of products of networks in the steps of a fit: the argument, or by default the flow's."""
         flow = self._flow
         if matmul is None:
             return flow.matmul
@@ -174,7 +174,7 @@ class Interior(Restorable):
         return found
 
     def stepping(self, matmul: str) -> tuple[Program, Callable[[], Any]]:
-        """The program that gives the gradients of steps, and a function for its parameters, called before each."""
+        """The program that computes gradients of steps, and a function that returns its parameters before each step."""
         program = self.program
         if matmul == self._flow.matmul:
             return program, lambda: None
@@ -182,7 +182,7 @@ class Interior(Restorable):
         return twin, program.weights if self.on_device else lambda: program
 
     def blocks(self) -> list[Block]:
-        """The blocks of the parameters, in the order of the vector."""
+        """The blocks of the flow's parameters, in the order of the vector."""
         return [block for _, block in self._flow._blocks()]
 
     def rescale(
@@ -194,12 +194,11 @@ class Interior(Restorable):
         replaced: int = 1,
         base: Base | None = None,
     ) -> None:
-        """Standardise data (links for `standardize`) or context from now on; the parameters stay, or are replaced by
-        these.
+        """Set the standardisation of data (links for `standardize`) or of context, and `parameters` if given.
 
-        Links replace `standardize` and the transforms before it, `replaced` transforms in all. The links may have
-        parameters, which follow those of the flow; the replaced links must have none. A `base` replaces the flow's;
-        neither may have parameters.
+        Links replace `standardize` and transforms before it, `replaced` transforms in all. The links may have
+        parameters, which follow those of the flow; the replaced transforms must have none. A `base` replaces the
+        flow's; neither base may have parameters.
         """
         structure: dict[str, Any] = {}
         if parameters is None:
@@ -219,12 +218,12 @@ class Interior(Restorable):
         self._flow._take_parameters(self.vector(), _chain=(*(link._bare() for link in links), *self.chain))
 
     def become(self, other: Any) -> None:
-        """Take over the results of a fit of a copy: links, standardisation, and parameters."""
+        """Take over the results of a fit of a copy: structure, standardisation and parameters."""
         structure = {name: getattr(other, name) for name in STRUCTURE}
         self._flow._take_parameters(other._vector(), **structure)
 
     def start(self, started: Mapping[int, Transform]) -> None:
-        """Replace transforms of the chain by others of the same kind and size, with their own parameters."""
+        """Replace transforms of the chain, by index, by others of the same class and size with their own parameters."""
         flow = self._flow
         vector = self.vector()[: flow._base_size()]
         parts = [started.get(i, t)._vector() for i, t in enumerate(flow._transforms_on(None))]

@@ -1,4 +1,4 @@
-"""Transforms between two networks of a ready-made flow, so that every coordinate depends on every other."""
+"""Transforms between two networks of a named flow, which make every coordinate depend on every other."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ LINKS = ("reverse", "linear", "random", "none")
 def link_before(
     network: int, link: Any, features: int, *, seed: int = 0, dtype: DTypeLike = "float32"
 ) -> tuple[list[Transform], bool]:
-    """The transforms before a network, and whether its own order of the coordinates is the descending one.
+    """The transforms before a network, and whether the network's order of the coordinates is descending.
 
     No transform precedes the first network, and its order is ascending.
 
     Args:
-        network: The link's number in the flow, from 0.
-        link: "reverse": orders alternate, and there is no transform; "linear": they alternate, with a `Linear` between;
-            "random": orders are all ascending, with a random `Permutation` between; "none": they are, without one.
-        features: Number of coordinates.
-        seed: Of the flow; random permutations differ from network to network.
-        dtype: Of trained links.
+        network: The index of the network in the flow, from 0.
+        link: "reverse": orders alternate, without transforms; "linear": orders alternate, with a `Linear` in between;
+            "random": all orders are ascending, with a random `Permutation` in between; "none": all are ascending,
+            without one.
+        features: The number of coordinates.
+        seed: The seed of the flow; random permutations differ between networks.
+        dtype: The dtype of trained links.
 
     Returns:
-        ``(transforms, descending)``.
+        A pair ``(transforms, descending)``.
 
     >>> from headrace._flow.mixing import link_before
     >>> link_before(1, "linear", 3)

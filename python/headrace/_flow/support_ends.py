@@ -1,4 +1,4 @@
-"""The interval of each column's data under a flow, from its base through its transforms: the ends of its support."""
+"""The interval of each column's data under a flow, computed from the base through all transforms: the support."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from headrace._flow.transforms.support import Support, circles_of
 from headrace._flow.transforms.transform import Transform
 
 Ends = tuple[float, float]
-Columns = list["Ends | None"]  # None: the ends of this column depend on other columns, or are not known
+Columns = list["Ends | None"]  # None: the ends depend on other columns, or are unknown
 
 LINE: Ends = (-math.inf, math.inf)
 
 
 def periodic_of(flow: Flow) -> frozenset[int]:
-    """Columns that are wrapped into their period."""
+    """The columns whose values are wrapped into a period."""
     last = flow.transforms[-1] if len(flow) else None
     return frozenset(circles_of(last if isinstance(last, Support) else None))
 
 
 def ends_of(flow: Flow) -> Columns:
-    """The interval of each column's data."""
+    """The interval of each column's data under a flow, or None."""
     ends = _of_base(flow.base)
     support = flow._interior.support
     if support is None and all(pair == LINE for pair in ends):
@@ -50,7 +50,7 @@ def _of_base(base: Base) -> Columns:
 
 
 def _through(t: Transform, ends: Columns) -> Columns:
-    """The intervals after a transform; all but `Support` map the rows of real numbers onto themselves."""
+    """The intervals after a transform; each transform but `Support` maps all real rows onto themselves."""
     if isinstance(t, Support):
         return _onto(t, ends)
     if all(pair == LINE for pair in ends):
@@ -69,7 +69,7 @@ def _through(t: Transform, ends: Columns) -> Columns:
 
 
 def _moved(t: Transform, ends: Columns) -> Columns:
-    """The intervals after an increasing function of each column."""
+    """The intervals after an increasing function of each column alone."""
     sides = np.array([LINE if pair is None else pair for pair in ends]).T
     found = t.forward(np.where(np.isfinite(sides), sides, 0.0))[0]
     low, high = np.where(np.isfinite(sides), found, sides).tolist()
@@ -77,7 +77,7 @@ def _moved(t: Transform, ends: Columns) -> Columns:
 
 
 def _onto(t: Support, ends: Columns) -> Columns:
-    """The intervals after a `Support`: a periodic column is wrapped into its period."""
+    """The intervals after a `Support`, where the interval of a periodic column is its period."""
     moved, limits = _moved(t, ends), list(zip(*t._ends(), strict=True))
     found: Columns = []
     for before, after, period, (low, high) in zip(ends, moved, t.periodic, limits, strict=True):
@@ -89,12 +89,12 @@ def _onto(t: Support, ends: Columns) -> Columns:
 
 
 def _end(before: float, after: float, limit: float) -> float:
-    """The limit for an end at infinity, and for an end that was computed as the nearest number inside of the limit."""
+    """The limit, for an end at infinity or an end that was rounded to the nearest value inside; otherwise the end."""
     return limit if math.isinf(before) or math.isclose(after, limit, rel_tol=1e-12, abs_tol=1e-300) else after
 
 
 def _kept(t: Coupling | MaskedAutoregressive, column: int, ends: Ends | None) -> Ends | None:
-    """The intervals after functions that depend on other columns: the line and a spline's own interval stay."""
+    """A column's interval after functions that depend on other columns: the real line and a spline's interval stay."""
     if ends == LINE or (isinstance(t, Coupling) and column in t._passive):
         return ends
     settings = t._settings

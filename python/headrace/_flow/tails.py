@@ -1,4 +1,4 @@
-"""Base densities with tails other than normal ones, without tails, or with several modes."""
+"""Base densities with tails that are not normal, without tails, or with several modes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from headrace._base.types import Self
 from headrace._core.steps import StepSpec
 from headrace._flow.bases import Base
 
-_PADDING = 16  # of the vector of parameters in the core
+_PADDING = 16  # the number of values in the core's vector of parameters is a multiple of this one
 MOST_COMPONENTS = 4096
 
 
 class _Numbers:
-    """Raw parameters of a base, one array after another."""
+    """The raw parameters of a base, one named array after another in the vector."""
 
     def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
         self.shapes = shapes
@@ -41,15 +41,15 @@ class _Numbers:
 
 
 class _Stepped(Base):
-    """A base that the core evaluates as a step: raw parameters, trained or not."""
+    """A base that the core evaluates as a step with raw parameters, which may be trained."""
 
     name = "density"
-    _columns: list[str]  # the core's names of the columns' densities; empty where rows are one density
+    _columns: list[str]  # the core's names of the columns' densities; empty if a row has one joint density
     _components = 0
 
     @property
     def moves_noise(self) -> bool:  # type: ignore[override]
-        """Trained parameters determine how values are drawn, and not their later map."""
+        """Whether parameters only move noise: trained parameters of this base determine how values are drawn."""
         return not self.trainable
 
     def _block(self) -> _Numbers:
@@ -71,12 +71,12 @@ class _Stepped(Base):
 
 @storable
 class Uniform(_Stepped):
-    """Independent coordinates uniform on [-1, 1]: for maps of that interval onto itself, like splines of ``bound=1``.
+    """Independent coordinates, uniform on [-1, 1]: for maps of this interval onto itself, like splines of ``bound=1``.
 
     A row with a coordinate outside has a log density of -inf.
 
     Args:
-        features: Number of coordinates.
+        features: The number of coordinates.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.Flow([], hr.Uniform(2), dtype="float64")
@@ -127,21 +127,21 @@ class Independent(_Stepped):
         return cls(densities)
 
     def __repr__(self) -> str:
-        """The densities."""
+        """The densities of the coordinates."""
         return f"Independent({list(self.densities)})"
 
 
 @storable
 class StudentT(_Stepped):
-    """Independent coordinates of Student's t distribution: tails that fall as \\|z\\|^-(df + 1).
+    """Independent coordinates with Student's t distribution, whose tails fall as \\|z\\|^-(df + 1).
 
     Args:
-        features: Number of coordinates.
+        features: The number of coordinates.
         df: Degrees of freedom, a number or an array (features,): positive. 1 is the Cauchy distribution, and towards
             infinity it becomes the normal one.
         trainable: Whether log df is a parameter of the flow ("base.log_df").
 
-    Samples are drawn by Bailey's polar method (1994). Below df of 0.3, float32 has no numbers for some of them, and
+    Samples are drawn by Bailey's polar method (1994). For df below 0.3 some of them are beyond float32, and
     such rows are NaN.
 
     >>> import numpy as np, headrace as hr
@@ -180,25 +180,25 @@ class StudentT(_Stepped):
             return cls(features, df, trainable=False)
         start = {"log_df": stored.array("log_df", (features,))}
         self = cls(features)
-        self._start = start  # bit for bit, for any values
+        self._start = start  # bit for bit, including values that `df` would refuse
         return self
 
 
 @storable
 class NormalMixture(_Stepped):
-    """A mixture of normal densities: a row comes from one component, with independent coordinates.
+    """A mixture of normal densities: each row comes from one component, whose coordinates are independent.
 
     Args:
-        features: Number of coordinates D.
-        components: The number of components, K.
-        loc: Means, shape (components, features); by default drawn from a standard normal density.
-        scale: Standard deviations, a number or an array (components, features); positive.
-        weights: Shares of the components, shape (components,), not negative, scaled to a sum of 1; by default equal
-            ones. A component of share 0 has none of the rows, and gets none by training.
-        trainable: Whether all of these are parameters of the flow: "base.logits" (K,), the shares by a softmax,
-            "base.loc" and "base.log_scale" (K, D).
-        seed: Of means that are drawn.
-        rng: Instead of `seed`; see `Flow.sample`.
+        features: The number of coordinates D.
+        components: The number of components K.
+        loc: The means, shape (components, features); by default drawn from a standard normal density.
+        scale: The standard deviations, a number or an array (components, features); positive.
+        weights: The shares of the components, shape (components,), not negative, scaled to a sum of 1; by default
+            equal. A component of share 0 has no rows, and gets none by training.
+        trainable: Whether shares, means and deviations are parameters of the flow: "base.logits" (K,), the shares by a
+            softmax, "base.loc" and "base.log_scale" (K, D).
+        seed: The seed of random means.
+        rng: A generator or seed in place of `seed`; see `Flow.sample`.
 
     >>> import numpy as np, headrace as hr
     >>> base = hr.NormalMixture(1, 2, loc=[[-3.0], [3.0]], scale=0.5, weights=[1.0, 3.0])
@@ -267,12 +267,12 @@ class NormalMixture(_Stepped):
         return self
 
     def __repr__(self) -> str:
-        """The sizes."""
+        """The numbers of coordinates and of components."""
         return f"NormalMixture({self.features}, {self.components})"
 
 
 def _table(name: str, value: Any, shape: tuple[int, int], *, positive: bool = False) -> NDArray[np.float64]:
-    """A finite, read-only float64 copy of an array of this shape, or of a single value for all entries."""
+    """A finite, read-only float64 copy of an array of this shape, or of one value for all entries."""
     values = check.real_array(name, value)
     if values.shape not in ((), shape):
         raise ValueError(f"{name}: expected a number or shape {shape}, got {values.shape}")

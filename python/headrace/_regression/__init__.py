@@ -1,1 +1,1 @@
-"""Conditional densities of responses, as regression: `headrace.sklearn.FlowRegressor`."""
+"""Regression by conditional densities of responses: `headrace.sklearn.FlowRegressor`."""

@@ -1,4 +1,4 @@
-"""`FlowRegressor`: the conditional density of responses given features, as an estimator of scikit-learn."""
+"""`FlowRegressor`: the conditional density of responses given features, as a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -23,29 +23,31 @@ from headrace._flow.flow import Flow
 from headrace._flow.flows import NSF
 from headrace._regression.trees import Boosting, Forest
 
-LEAST_ROWS = 200  # fewer rows have neither trees nor held-out rows for weights
+LEAST_ROWS = 200  # with fewer rows there are neither trees nor held-out rows for weights
 HELD_OUT, LEAST_HELD_OUT = 0.15, 50
-ROUNDS, PRIOR, LEAST_WEIGHT = 200, 3.0, 0.01  # of the members' weights; the prior counts rows of each member
-POINTS, DRAWS, HALVINGS = 64, 512, 50  # quantiles of a mean, draws of several responses, bisections of a quantile
+ROUNDS, PRIOR, LEAST_WEIGHT = 200, 3.0, 0.01  # for the members' weights; the prior is a number of rows for each member
+POINTS, DRAWS, HALVINGS = 64, 512, 50  # for means, for several responses, for quantiles
 
 
 class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """The density of one or several responses given features: means, quantiles, intervals, samples and densities.
 
-    A mixture of neural spline flows and of a forest. The features of the flows are x; x and the mean and log scale of
-    gradient boosting; and x and quantiles of the forest, both of scikit-learn and from trees without the row. The
-    fourth member is the density of the forest's weights. Held-out rows weigh the members (docs/regression.md).
+    The density is a mixture of neural spline flows and a forest. The context of the first flow is x, of the second x
+    with the mean and log scale of gradient boosting, of the third x with quantiles of the forest; predictions are from
+    trees without the row. The fourth member is the density by the forest's weights. Held-out rows determine the
+    members' shares (docs/regression.md).
 
     Args:
-        transforms: Of each flow; None for 2 with one response and 5 with several.
-        hidden: Units of each hidden layer.
-        trees: Whether there are members with trees; otherwise, and with fewer than 200 rows, one flow of x is all.
-        settings: A `FitSettings` of the flows; None for its defaults.
+        transforms: The transforms of each flow; None for 2 with one response and 5 with several.
+        hidden: The units of each hidden layer.
+        trees: Whether there are members with trees; without these, and with fewer than 200 rows, a single flow is
+            fitted.
+        settings: A `FitSettings` for the flows; None for the defaults.
         random_state: An int, a `numpy.random.RandomState` or None.
 
     Attributes:
-        weights_: Of the members, by name: "raw", "boosted", "quantiles", "forest".
-        flows_: The flows, by name.
+        weights_: The members' shares by name: "raw", "boosted", "quantiles", "forest".
+        flows_: The flows by name.
         n_features_in_, feature_names_in_: As scikit-learn defines them.
 
     >>> import numpy as np
@@ -71,7 +73,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Any:
-        """Missing features and several responses are taken; `score` is no coefficient of determination."""
+        """Tags: missing features and several responses are accepted; `score` is no coefficient of determination."""
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan, tags.target_tags.multi_output = True, True
         tags.regressor_tags.poor_score = True
@@ -79,10 +81,10 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     @silent(FREQUENT)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> FlowRegressor:
-        """Fit to rows.
+        """Fit the members to rows.
 
         Args:
-            X: Shape (rows, features), a frame with columns of text or categories too; values may be missing.
+            X: Shape (rows, features), or a frame, which may have columns of text or categories; values may be missing.
             y: Shape (rows,), or (rows, responses).
             sample_weight: Shape (rows,): weights of the rows in the likelihood.
         """
@@ -131,7 +133,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _raw(self, X: NDArray[Any]) -> Floats:
-        """Features of the flows: medians for missing values and a flag for each such column, one-hot labels."""
+        """Features of the flows: medians for missing values, a flag for each column with these, one-hot labels."""
         gone = np.isnan(X)
         filled = np.where(gone, self._middle, X)
         parts = [filled[:, [i for i in range(X.shape[1]) if i not in self._texts]], gone[:, self._gaps].astype(float)]
@@ -139,7 +141,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return np.concatenate(parts, axis=1)
 
     def _laws(self, X: Any) -> list[tuple[float, Any]]:
-        """The members with a weight, for new rows, each with its weight."""
+        """The members' densities for new rows, each with its share; members without a share are left out."""
         check_is_fitted(self, "flows_")
         X = frames.coded(X, self._labels)[0]
         X = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite="allow-nan")
@@ -156,18 +158,18 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(np.logaddexp.reduce([np.log(w) + law.log_prob(y) for w, law in laws]), np.float64)
 
     def _given(self, y: Any, rows: int) -> Floats:
-        """Responses to score, shape (rows, responses)."""
+        """Responses to score as an array, shape (rows, responses)."""
         responses = np.asarray(y, np.float64)
         if (responses if responses.ndim > 1 else responses[..., None]).shape != (rows, self._responses):
             raise errors.wrong_shape("y", (rows,) if self._is_one else (rows, self._responses), responses.shape)
         return responses.reshape(rows, -1)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The mean log density of rows in nats."""
+        """The mean log density of the rows' responses in nats."""
         return float(np.average(self.log_prob(X, y), weights=sample_weight))
 
     def cdf(self, X: Any, y: Any) -> Floats:
-        """The distribution function of the response at y, shape (rows,), for a model of one response."""
+        """The probability of a smaller response, shape (rows,); only for one response."""
         laws = self._laws(X)
         if not self._is_one:
             raise ValueError("cdf: expected a model of one response, got several")
@@ -175,7 +177,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(sum(share * law.cdf(y) for share, law in laws))
 
     def predict(self, X: Any, point: str = "mean") -> Floats:
-        """The mean of each row's responses, or the median of each, shape (rows,), or (rows, responses)."""
+        """The mean or the median of each row's responses, shape (rows,), or (rows, responses)."""
         if check.choice("point", point, ("mean", "median")) == "median":
             return self.predict_quantiles(X, 0.5)[:, 0]
         laws = self._laws(X)
@@ -184,7 +186,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(sum(share * law.mean() for share, law in laws))
 
     def predict_quantiles(self, X: Any, levels: Any) -> Floats:
-        """Quantiles of each response, shape (rows, levels); of several (rows, levels, responses), from draws."""
+        """Quantiles of the response, shape (rows, levels); of several (rows, levels, responses), from draws."""
         at = np.atleast_1d(np.asarray(levels, np.float64))
         if not ((at > 0.0) & (at < 1.0)).all():
             raise ValueError(f"levels: expected numbers between 0 and 1, got {levels!r}")
@@ -208,7 +210,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return self.predict_quantiles(X, [0.5 - 0.5 * share, 0.5 + 0.5 * share])
 
     def sample(self, X: Any, n_samples: int = 1, random_state: Any = None) -> Floats:
-        """Draw responses of each row, shape (rows, n_samples), or (rows, n_samples, responses)."""
+        """Draw responses for each row, shape (rows, n_samples), or (rows, n_samples, responses)."""
         seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
         drawn = _drawn(self._laws(X), len(X), check.integer("n_samples", n_samples, least=1), seed)
         return drawn[:, :, 0] if self._is_one else drawn
@@ -216,7 +218,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class _OfFlow:
-    """The density of a member for some rows: a flow given their context; see `Kernels`."""
+    """The density of a flow conditional on the context of some rows, with the methods of `Kernels`."""
 
     flow: Flow
     context: Floats
@@ -242,7 +244,7 @@ class _OfFlow:
 
 
 def _drawn(laws: list[tuple[float, Any]], rows: int, n: int, seed: int) -> Floats:
-    """Draws of a mixture, shape (rows, n, responses)."""
+    """Draws from the mixture of densities, shape (rows, n, responses)."""
     rng, share = np.random.default_rng(seed), np.array([share for share, _ in laws])
     chosen = rng.choice(len(laws), (rows, n), p=share / share.sum())
     parts = [law.sample(n, rng, seed + i) for i, (_, law) in enumerate(laws)]
@@ -250,7 +252,7 @@ def _drawn(laws: list[tuple[float, Any]], rows: int, n: int, seed: int) -> Float
 
 
 def _weighed(log_probs: dict[str, Floats], weights: Any) -> dict[str, float]:
-    """Weights of the members by which held-out rows are most probable: expectation and maximisation."""
+    """The members' shares of the largest likelihood of held-out rows, with a prior, by expectation-maximisation."""
     each, share = np.stack([*log_probs.values()], axis=1), np.full(len(log_probs), 1.0 / len(log_probs))
     for _ in range(ROUNDS):
         terms = np.log(share) + each

@@ -1,4 +1,4 @@
-"""Trees of scikit-learn whose predictions for training rows come from other rows: boosting by folds, a forest."""
+"""Trees of scikit-learn whose predictions for training rows are from other rows: boosting by folds, and a forest."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from headrace._base.types import Floats
 
 FOLDS, TREES, LEAF = 5, 100, 5
 BOOSTING = {"max_iter": 100, "learning_rate": 0.08, "max_leaf_nodes": 15, "early_stopping": False}
-LEAST_VARIANCE = 1e-6  # of a residual, in units of the response's
-LEVELS = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)  # levels of the forest's quantiles
-BANDWIDTHS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6)  # bandwidths of the forest's density, in deviations of the response
-FAR = 9.0  # widths of a kernel beyond which it has no mass
-BLOCK = 512  # rows with dense weights at a time
+LEAST_VARIANCE = 1e-6  # the least variance of a residual, in units of the response's variance
+LEVELS = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)  # the levels of the forest's quantiles
+BANDWIDTHS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6)  # of the forest's density, in deviations of the response
+FAR = 9.0  # the widths of a kernel beyond which its mass is neglected
+BLOCK = 512  # the number of rows with dense weights at a time
 
 
 class Boosting:
-    """Means and log scales of responses by gradient boosting, each from folds without the row."""
+    """Means and log scales of responses by gradient boosting; for a training row, from folds without the row."""
 
     def __init__(self, x: NDArray[Any], y: Floats, weights: Any, rng: np.random.Generator) -> None:
-        """Fit the folds: in its own fold a residual is far too small for a scale."""
+        """Fit the models of all folds, because residuals of rows in the fit are far too small for a scale."""
         fold, seed = rng.permutation(len(y)) % FOLDS, int(rng.integers(2**31))
 
         def out_of_fold(target: Floats) -> tuple[list[Any], Floats]:
@@ -44,18 +44,18 @@ class Boosting:
         for response, (_, mean) in zip(y.T, list(every), strict=True):
             every.append(out_of_fold(np.log(np.square(response - mean) + LEAST_VARIANCE * response.var())))
         self.models, predictions = zip(*every, strict=True)
-        self.factors = np.repeat([1.0, 0.5], y.shape[1])  # half the log of a variance is that of a scale
+        self.factors = np.repeat([1.0, 0.5], y.shape[1])  # the log of a scale is half the log of a variance
         self.training = np.stack(predictions, axis=1) * self.factors
-        """Means and log scales of the training rows, out of their folds."""
+        """The means and log scales of training rows, from models without their folds."""
 
     def features(self, x: NDArray[Any]) -> Floats:
-        """Means and log scales of new rows: the mean of the folds."""
+        """The means and log scales for new rows, averaged over the models of all folds."""
         means = [np.mean([model.predict(x) for model in models], axis=0) for models in self.models]
         return np.stack(means, axis=1) * self.factors
 
 
 class Forest:
-    """A random forest as weights of the training rows (Meinshausen 2006): of a training row by trees without it."""
+    """A random forest as weights of training rows (Meinshausen 2006); for a training row, by trees without it."""
 
     def __init__(self, x: NDArray[Any], y: Floats, weights: Any, seed: int) -> None:
         self.model = RandomForestRegressor(TREES, min_samples_leaf=LEAF, random_state=seed)
@@ -74,7 +74,7 @@ class Forest:
         self.width = 0.0
 
     def _leaves(self, x: NDArray[Any]) -> Any:
-        """A row of zeros and ones for each row of x, a one for its leaf of each tree."""
+        """A sparse matrix that has for each row of x and each tree the value 1 / TREES at the row's leaf."""
         leaves, sizes = self.model.apply(x), [tree.tree_.node_count for tree in self.model.estimators_]
         starts = np.cumsum([0, *sizes])
         shape = len(x), starts[-1]
@@ -82,11 +82,11 @@ class Forest:
         return scipy.sparse.csr_matrix((ones, (leaves + starts[:-1]).ravel(), ends), shape)
 
     def weights(self, x: NDArray[Any]) -> Any:
-        """Weights of the training rows for new rows, sparse."""
+        """The weights of the training rows for new rows, as a sparse matrix."""
         return self._leaves(x) @ self.members
 
     def quantiles(self, leaves: Any) -> Floats:
-        """Quantiles of each response, shape (rows, levels · responses); `leaves`: of rows, or `training`."""
+        """Quantiles of each response, shape (rows, levels · responses); `leaves`: the leaves of rows, or `training`."""
         quantiles = np.empty((leaves.shape[0], len(LEVELS), self.y.shape[1]))
         for start in range(0, len(quantiles), BLOCK):
             dense = (leaves[start : start + BLOCK] @ self.members).toarray()
@@ -98,11 +98,11 @@ class Forest:
         return quantiles.reshape(len(quantiles), -1)
 
     def features(self, x: NDArray[Any]) -> Floats:
-        """Quantiles of new rows."""
+        """The forest's quantiles for new rows."""
         return self.quantiles(self._leaves(x))
 
     def choose(self, rows: NDArray[np.intp]) -> Floats:
-        """Choose the width by rows, by the trees without them; their log densities."""
+        """Choose the width for some training rows, by trees without these rows; return the rows' log densities."""
         weights, scale = self.training[rows] @ self.members, float(self.y.std()) or 1.0
         each = [Kernels(self.y[:, 0], width * scale, weights).log_prob(self.y[rows]) for width in BANDWIDTHS]
         best = int(np.argmax([values.mean() for values in each]))
@@ -110,46 +110,46 @@ class Forest:
         return each[best]
 
     def law(self, x: NDArray[Any]) -> Kernels:
-        """The density of one response for new rows."""
+        """The density of the only response for new rows."""
         return Kernels(self.y[:, 0], self.width, self.weights(x))
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The density of one response for each of some rows: a normal kernel on each training row by its weight."""
+    """The density of one response for some rows: normal kernels at the training rows' responses, with their weights."""
 
     y: Floats
-    """Responses of the training rows."""
+    """The responses of the training rows."""
     width: float
     weights: Any
-    """Of the training rows, sparse, shape (rows, training rows)."""
+    """The weights of the training rows, sparse, shape (rows, training rows)."""
 
     def _rows(self) -> Iterator[tuple[Floats, Floats]]:
-        """Weights and responses of the training rows with a weight, for each row."""
+        """For each row the nonzero weights of training rows, and the responses of these."""
         for a, b in pairwise(self.weights.indptr):
             yield self.weights.data[a:b], self.y[self.weights.indices[a:b]]
 
     def log_prob(self, y: Floats) -> Floats:
-        """Log densities, for y of shape (rows, 1)."""
+        """The log density of each row, for y of shape (rows, 1)."""
         terms = (np.log(w) - 0.5 * np.square((y[i] - at) / self.width) for i, (w, at) in enumerate(self._rows()))
         sums = np.array([np.logaddexp.reduce(term) for term in terms])
         return np.asarray(sums - np.log(self.width) - 0.5 * np.log(2.0 * np.pi))
 
     def cdf(self, y: Floats) -> Floats:
-        """The distribution function, for y of shape (rows,)."""
+        """The distribution function of each row, for y of shape (rows,)."""
         return np.array([w @ ndtr((y[i] - at) / self.width) for i, (w, at) in enumerate(self._rows())])
 
     def mean(self) -> Floats:
-        """The mean of each row."""
+        """The mean of each row's density."""
         return np.asarray(self.weights @ self.y)
 
     def around(self, level: float) -> tuple[Floats, Floats]:
-        """Values below and above each row's quantile: of all levels."""
+        """Values below and above each row's quantiles, of any level."""
         far, every = FAR * self.width, [at for _, at in self._rows()]
         return np.array([at.min() - far for at in every]), np.array([at.max() + far for at in every])
 
     def sample(self, n: int, rng: np.random.Generator, seed: int) -> Floats:
-        """Draws by `rng`, shape (rows, n, 1)."""
+        """Draws for each row from the generator `rng`, shape (rows, n, 1)."""
         draws = rng.standard_normal((self.weights.shape[0], n)) * self.width
         for i, (share, at) in enumerate(self._rows()):
             draws[i] += rng.choice(at, n, p=share / share.sum())

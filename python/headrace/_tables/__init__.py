@@ -1,1 +1,1 @@
-"""Tables of mixed columns: their kinds, missing values, and their form in files."""
+"""Tables of mixed columns: the kinds of columns, missing values, and the form of tables in files."""

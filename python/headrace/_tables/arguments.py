@@ -21,35 +21,35 @@ class Treatment:
     """How the columns of a table are treated."""
 
     discrete: Any = "auto"
-    """Whole numbers: "auto" for those by dtype, None, or columns by index or name."""
+    """Columns of whole numbers: "auto" for columns of integer dtypes, None, or columns by index or name."""
     spread: Any = "auto"
     """Noise for repeated values: "auto", "none" or None, a width, or widths by index or name."""
     missing: str = "refuse"
     """"refuse" or "drop" rows with missing values, or "model" them."""
     bounds: Any = None
     periodic: Any = None
-    """A period for each column, or by index or name."""
+    """Periods: one for each column, or by index or name."""
     names: Sequence[str] | None = None
-    """Of the columns."""
+    """Names of the columns."""
     seed: int = 0
-    """Of the noise."""
+    """The seed of the noise."""
     texts: Sequence[str] = ()
-    """Labels of columns of text, which the rows lack."""
+    """Labels of the text columns that rows do not have, for a warning."""
     keep: bool = False
-    """Whether the columns were chosen by the caller, so that none is left out."""
+    """Whether the caller chose the columns, so that no column is left out."""
     x_name: str = "x"
     """The name of the rows in messages."""
     dashes: str = ""
-    """Before the names of arguments in messages: "--" on the command line."""
+    """The prefix of names of arguments in messages: "--" on the command line."""
     categories: Any = None
     """Columns with a probability for each value: "auto", None or columns by index or name."""
     gates: bool = True
-    """Whether a column may have values beside a density."""
+    """Whether a column with a density may also have values with a probability."""
     labels: Mapping[Any, tuple[str, ...]] = field(default_factory=dict)
     """Labels of text columns, which are stored as codes, by index or name."""
 
     def checked(self, features: int) -> Treatment:
-        """The arguments with an entry for each of this number of columns in bounds and periods."""
+        """The arguments with bounds and periods as lists, which have an entry for each of `features` columns."""
         check.choice(f"{self.dashes}missing", self.missing, _table.MISSING)
         ends = {
             name: _columns.by_column(f"{self.dashes}{name}", getattr(self, name), features, self.names, self.x_name)
@@ -58,11 +58,11 @@ class Treatment:
         return replace(self, **ends)
 
     def support(self, features: int) -> Support:
-        """Of all columns."""
+        """The support of all columns."""
         return support_or_none(self.bounds, features, self.periodic) or Support([None] * features)
 
     def mentioned(self, features: int) -> set[int]:
-        """Columns that an argument names, which are thus used."""
+        """The columns that an argument names, which are used for that reason."""
         places = {i for ends in (self.bounds, self.periodic) for i, pair in enumerate(ends or ()) if pair is not None}
         for name, value in (("discrete", self.discrete), ("spread", self.spread)):
             if isinstance(value, Mapping) or (np.iterable(value) and not isinstance(value, str)):
@@ -70,12 +70,12 @@ class Treatment:
         return places
 
     def learn(self, seen: Seen, by_dtype: Sequence[str] | None, left_out: Mapping[int, str]) -> _table.Table:
-        """The kind of each column, and its noise.
+        """The table: the kind of each column, and its noise.
 
         Args:
             seen: The columns of rows without missing values.
-            by_dtype: Kinds of the columns by their dtypes, see `frames.kinds_of`.
-            left_out: Columns that no density has, and their kinds.
+            by_dtype: Kinds of the columns by their dtypes, as from `frames.kinds_of`.
+            left_out: Columns that the density leaves out, and their kinds.
         """
         features, names = seen.features, self.names
         support, kinds = self.support(features), self._kinds(by_dtype, features)

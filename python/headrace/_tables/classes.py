@@ -16,15 +16,15 @@ from headrace._tables.facts import Held, Seen
 if TYPE_CHECKING:
     from headrace._tables.table import Column, Table
 
-MOST = 128  # classes of a column
+MOST = 128  # the most classes of a column
 LEAST_ROWS = 50
 WIDTHS = (0.5, 1.0, 2.0, 4.0, 8.0)  # widths of kernels by which counts are smoothed, in units of their gaps
 UNIFORM = 0.01  # the uniform share of a smoothed distribution
-REPEATED = 0.5  # share of the numbers beside frequent values that may have the value of another one
+REPEATED = 0.5  # least share of repeated values among the other ones for which frequent values get no class
 
 
 def classified(table: Table, seen: Seen, how: Any) -> Table:
-    """The table with the columns of classes, which have no noise; rows of a stream have none. `how`: a `Treatment`."""
+    """The table with columns of classes, which have no noise; a stream has no classes. `how`: a `Treatment`."""
     asked = how.categories
     if isinstance(asked, str) and asked != "auto":
         raise ValueError(f"categories: expected 'auto', None or a list of columns, got {asked!r}")
@@ -50,7 +50,7 @@ def classified(table: Table, seen: Seen, how: Any) -> Table:
 
 
 def _values(column: Column, x: NDArray[Any], is_free: bool, is_named: bool, how: Any) -> tuple[tuple[float, ...], bool]:
-    """Values with a probability each, and whether all other values have a density."""
+    """The values that get a probability each, and whether all other values have a density."""
     x = x[~np.isnan(x)]
     different, counts = np.unique(x, return_counts=True)
     values = tuple(map(float, different))

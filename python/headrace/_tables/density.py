@@ -46,13 +46,13 @@ class Columns:
     names: tuple[str, ...] | None = None
     context_names: tuple[str, ...] | None = None
     dtype: str = "float64"
-    """The dtype of the given rows."""
+    """The dtype of the rows of the fit."""
     library: str | None = None
-    """The library of the given frame, "pandas" or "polars"."""
+    """The library of the frame of the fit, "pandas" or "polars"."""
     frame_names: tuple[str, ...] | None = None
     """The names of the frame's columns."""
     taken: tuple[tuple[int, ...], int] | None = None
-    """For a table in a file without names: the used columns, and the number of all, where some were left out."""
+    """For a table without names in a file, if columns were left out: the used columns, and the number of all."""
 
     @property
     def used(self) -> Table:
@@ -61,7 +61,7 @@ class Columns:
 
     @property
     def used_names(self) -> tuple[str, ...] | None:
-        """The names of the columns that the density has."""
+        """The names of the used columns."""
         return None if self.names is None else tuple(self.names[i] for i in self.table.places)
 
     @property
@@ -81,10 +81,10 @@ class Columns:
         return not self.table.is_plain or self.table.missing == "drop"
 
     def opened(self, x: Any, *others: Any, x_name: str = "x") -> list[Any]:
-        """The used columns of a table as an array, NaN for missing values, with context and weights.
+        """The used columns of a table like the fit's as an array, NaN for missing values, with context and weights.
 
         Raises:
-            ValueError: other columns than those of the fit, or a frame with the same in another order.
+            ValueError: the columns differ from those of the fit, or a frame has them in another order.
         """
         every, places = len(self.table.columns), self.table.places
         x = frames.without_text(frames.coded(x, self.labels)[0], self.frame_names or ())[0]
@@ -115,7 +115,7 @@ class Columns:
 
     @classmethod
     def of_notes(cls, notes: dict[str, str], flow: Flow | Ensemble | MixedDensity) -> Columns:
-        """The columns from a file's notes; if there are none, plain ones, with names from the flow."""
+        """The columns from a file's notes; without notes, columns that stay unchanged, with the flow's names."""
         context_names, taken = flow.context_names or (), _taken(notes, flow.features)
         if (table := _table.kept_in(notes, flow.features)) is None:
             plain = Table((_table.Column(),) * flow.features)
@@ -123,7 +123,7 @@ class Columns:
         return cls(table, table.names, context_names, notes.get("dtype", ""), None, table.names, taken)
 
     def lines(self) -> list[str]:
-        """A description of the preprocessing."""
+        """The lines of a description of the preprocessing."""
         labels = [_columns.label(i, self.names).removeprefix("column ") for i in range(len(self.table.columns))]
         every = [*enumerate(self.table.columns)]
         groups = {
@@ -138,7 +138,7 @@ class Columns:
 
 
 def _taken(notes: Mapping[str, str], least: int) -> tuple[tuple[int, ...], int] | None:
-    """The used columns in a file's notes; None without such a note, and where it fits no table."""
+    """The used columns in a file's notes; None without such a note, or if it fits no table."""
     try:
         recorded = json.loads(notes["used"])
         columns, every = tuple(map(int, recorded["columns"])), int(recorded["of"])
@@ -161,11 +161,11 @@ class TableDensity:
     """
 
     flow: Flow | Ensemble | MixedDensity
-    """The density of treated columns."""
+    """The density of the columns after their treatment."""
     columns: Columns
-    """Kinds and names of the table's columns, whose `table` prints."""
+    """Kinds and names of the table's columns; `columns.table` can be printed."""
     called: str = "x"
-    """The name of rows in errors of a diagnosis: `x`, or a file's."""
+    """The name of the rows in errors of a diagnosis: "x", or the name of a file."""
 
     @property
     def context(self) -> int:
@@ -176,11 +176,11 @@ class TableDensity:
         """The log density of rows of the table, shape (rows,), in the flow's dtype: for whole numbers a log
         probability.
 
-        A row with another value in a constant column has -inf, with a warning. A row with missing values has NaN if
+        A row that differs in a constant column has -inf, with a warning. A row with missing values has NaN if
         the fit left such rows out.
 
         Args:
-            x: Shape (rows, columns), or a frame with the columns of the fit.
+            x: Rows of the table, shape (rows, columns), or a frame with the columns of the fit.
             context: As in `Flow.log_prob`.
         """
         return self.scores(*self.columns.opened(x, context)).astype(self.flow.dtype)
@@ -188,7 +188,7 @@ class TableDensity:
     def scores(
         self, rows: NDArray[Any], context: NDArray[Any] | None, *, x_name: str = "x", alone: bool = False
     ) -> NDArray[np.float64]:
-        """`log_prob` of opened rows, float64; `alone`: whether a single row has the bits that it has among others."""
+        """`log_prob` of opened rows in float64; `alone`: whether a row has the same bits alone as among other rows."""
         verb = partial(by_row, self.flow.log_prob) if alone else self.flow.log_prob
         return self.columns.used.log_prob(verb, rows, context, name=x_name, names=self.columns.used_names)
 
@@ -197,7 +197,7 @@ class TableDensity:
 
         Args:
             column: A column of labels, flags or counts with a probability for each value, by name or index.
-            x: Rows of the table; their values in the column do not count.
+            x: Rows of the table, whose values in the column do not matter.
             context: As in `log_prob`.
         """
         names = self.columns.names
@@ -216,7 +216,7 @@ class TableDensity:
         return isinstance(self.flow.flow if isinstance(self.flow, MixedDensity) else self.flow, Ensemble)
 
     def spread(self, rows: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
-        """How far the members of an ensemble differ on opened rows."""
+        """The spread of an ensemble's log densities at opened rows; see `Ensemble.spread`."""
         assert not isinstance(self.flow, Flow)
         return self.flow.spread(self.columns.used.without_constants(rows), context)
 
@@ -235,11 +235,11 @@ class TableDensity:
 
         Args:
             n, context, seed, first_row: As in `Flow.sample`.
-            as_frame: Whether to give a frame of the library of the one that was fitted, or else of pandas, with names
-                and dtypes.
+            as_frame: Whether to return a frame with names and dtypes, of the library of the frame in the fit, or else
+                of pandas.
 
         Raises:
-            ImportError: pandas is not installed, for a frame.
+            ImportError: A frame is asked for, and pandas is not installed.
         """
         # A column far from zero, such as a time, needs the digits of its table.
         dtype = "float64" if self.columns.dtype == "float64" else None
@@ -264,7 +264,7 @@ class TableDensity:
         return self
 
     def to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]:
-        """The arguments of `headrace.diagnose`, in the form of `flow`."""
+        """The arguments of `headrace.diagnose`, converted to those of a diagnosis of `flow`."""
         called = self.columns.kept_names if names is None else tuple(names)
         for table in (self.columns.table, self.columns.used) if names is not None else ():
             if called is not None and len(called) == len(table.columns):
@@ -279,10 +279,10 @@ class TableDensity:
     def looked_at(
         self, x: Any, context: Any = None, weights: Any = None, *, x_name: str = "x", purpose: int = LOOK
     ) -> tuple[Any, ...]:
-        """Rows in the fit's form, with their context and weights; without rows with missing values, if the fit left
-        these out.
+        """Rows treated as in the fit, with their context and weights; rows with missing values are left out if the fit
+        left such rows out.
 
-        `purpose`: of the noise, which is another one for fits.
+        `purpose`: the purpose of the noise, which differs between fits and other uses.
         """
         rows, given, share = self.columns.opened(x, context, weights, x_name=x_name)
         if given is not None and given.ndim == 1:
@@ -295,13 +295,13 @@ class TableDensity:
         return f"TableDensity({self.flow!r}, {len(self.columns.used.columns)} columns)"
 
     def __getattr__(self, name: str) -> Any:
-        """Refuse an attribute, with the way to that of the flow."""
+        """Raise AttributeError, with a hint if the flow has the attribute."""
         hint = f"; its flow of treated columns has it, .flow.{name}" if hasattr(Flow, name) and name[0] != "_" else ""
         raise AttributeError(f"{type(self).__name__}: expected an attribute of a table's density, got {name!r}{hint}")
 
 
 def by_row(verb: Any, x: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
-    """A result of at least `LEAST_ROWS` rows, so that each row has the bits that it has among others."""
+    """The result of `verb` for rows padded to `LEAST_ROWS`, so that a row has the same bits alone as among others."""
     rows = len(x)
     missing = max(LEAST_ROWS - rows, 0)
     if missing and rows:
@@ -312,7 +312,7 @@ def by_row(verb: Any, x: NDArray[Any], context: NDArray[Any] | None) -> NDArray[
 
 
 def library_of(x: Any) -> str | None:
-    """The library of a frame."""
+    """The library of a frame, "pandas" or "polars"; None for other objects."""
     return next((name for name in ("pandas", "polars") if isinstance(x, frames.class_of(name, "DataFrame"))), None)
 
 

@@ -1,4 +1,4 @@
-"""A column with a probability for each value: its classes, the inputs of a network, and the values beyond."""
+"""A column with a probability for each value: its classes, its network inputs, and whole numbers beyond the classes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class Discrete:
     """A column with classes."""
 
     column: int
-    """Of the rows."""
+    """The index of the column in the rows."""
     values: tuple[float, ...]
     """The value of each class, ascending; NaN, for missing values, is the last."""
     rest: bool = False
     """Whether all other values are one additional class, and have a density."""
     step: float = 0.0
-    """The gap between whole numbers; values outside of the outermost have a small probability."""
+    """The gap between whole numbers; whole numbers beyond the outermost values have a small probability."""
     mean: float = 0.0
     scale: float = 1.0
-    """Scale of whole numbers, which are inputs in addition to the columns of the classes."""
+    """Scale of whole numbers, which are network inputs in addition to the columns of the classes."""
 
     @property
     def classes(self) -> int:
@@ -44,11 +44,11 @@ class Discrete:
 
     @property
     def is_count(self) -> bool:
-        """Whether the value itself is an input, too."""
+        """Whether the value itself is an input of the network, too."""
         return self.step > 0.0 and self.classes > 2
 
     def codes(self, x: NDArray[Any]) -> NDArray[np.intp]:
-        """The class of each value; -1 for a value without one."""
+        """The class of each value; -1 for a value without a class."""
         known = np.array(self.values)
         numbers = known[~np.isnan(known)].astype(x.dtype)
         at = np.minimum(np.searchsorted(numbers, x), max(numbers.size - 1, 0))
@@ -78,7 +78,7 @@ class Discrete:
         return np.asarray(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
 
     def beyond(self, x: NDArray[Any]) -> Floats:
-        """Log probabilities of whole numbers, given that they lie beyond the outermost values: halved at each step."""
+        """Log probabilities of whole numbers given that they lie beyond the outermost values: halved with each step."""
         low, high = np.nanmin(self.values), np.nanmax(self.values)
         sides = 1 if low == 0.0 else 2
         steps = np.where(x > high, x - high, low - x if sides == 2 else np.inf) / self.step

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from headrace.rows._stream import Block, Stream
 
-LOOKED_AT = 16_384  # rows in which repeated values are looked for
-FAR = 2**53  # whole numbers at a larger distance have others between them that float64 lacks
+LOOKED_AT = 16_384  # rows in the search for repeated values
+FAR = 2**53  # range of whole numbers from which float64 lacks some of them
 NEAR = 1e-9  # share of a column's range within which values count as equal
 
 Pair = tuple["float | None", "float | None"]
@@ -35,9 +35,9 @@ class Facts:
     low: float
     high: float
     gap: int = 1
-    """For whole numbers: the greatest common divisor of all differences."""
+    """The greatest common divisor of all differences, for whole numbers."""
     odd: Found | None = None
-    """The values that are not whole."""
+    """The values that are no whole numbers."""
     beyond: Found | None = None
     """Values beyond the bounds."""
 
@@ -46,16 +46,16 @@ class Held:
     """Rows in memory."""
 
     def __init__(self, x: NDArray[Any], bounds: Sequence[Pair | None]) -> None:
-        """`x`: shape (rows, columns). `bounds`: of each column."""
+        """`x`: the rows, shape (rows, columns). `bounds`: the bounds of each column."""
         self._x, self.features, self._bounds = x, x.shape[1], bounds
 
     @property
     def some(self) -> NDArray[Any]:
-        """Rows from all over the table, in which repeated values are looked for: all."""
+        """Rows for the search for repeated values: all rows."""
         return self._x
 
     def facts(self, column: int, *, whole: bool) -> Facts:
-        """Statistics of a column; with `whole`, also the gap of whole numbers, and the values that are none."""
+        """Statistics of a column; with `whole`, also the gap of whole numbers, and the values that are not whole."""
         values = self._x[:, column]
         values = values[~np.isnan(values)]
         low, high = float(values.min()), float(values.max())
@@ -68,18 +68,18 @@ class Held:
         return Facts(len(values), low, high, int(np.gcd.reduce(steps.astype(np.int64))) if known else 1, odd, beyond)
 
     def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
-        """For each column the smallest gap between different values, as of rounding; None for a single value."""
+        """For each column the smallest gap of different values that rounding does not explain; None for one value."""
         present = (self._x[~np.isnan(self._x[:, i]), i].astype(np.float64) for i in columns)
         return [_smallest_gap(np.unique(values)) for values in present]
 
 
 class Passed:
-    """Rows of a stream that are read once, in the memory of a few: those of weight 0, and those that miss a number, do
+    """Rows of a stream that are read once, in the memory of a few rows. Rows of weight 0, and with missing values, do
     not count. The results do not depend on the division into blocks.
     """
 
     def __init__(self, stream: Stream, bounds: Sequence[Pair | None] | None = None) -> None:
-        """Start empty: `add` takes each block in its order. `bounds`: of each column."""
+        """Start empty: `add` takes each block in its order. `bounds`: the bounds of each column."""
         self._stream, self._bounds = stream, bounds
         self.rows, self._stride, self.features = 0, 1, 0
         self.low = self.high = self._least = self._most = np.empty(0)
@@ -89,7 +89,7 @@ class Passed:
         self._some: list[NDArray[Any]] = []
 
     def add(self, block: Block) -> None:
-        """The next rows."""
+        """Add the next rows of the stream."""
         counts = np.isfinite(block.x).all(axis=1)
         if block.weights is not None:
             counts &= block.weights > 0
@@ -126,7 +126,7 @@ class Passed:
 
     @property
     def some(self) -> NDArray[Any]:
-        """See `Held`: of a few rows."""
+        """See `Held`: a few rows from all over the stream."""
         return np.concatenate(self._some)
 
     def facts(self, column: int, *, whole: bool) -> Facts:
@@ -136,7 +136,7 @@ class Passed:
         return Facts(self.rows, low, high, gap, self._odd.get(column), self._beyond.get(column))
 
     def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
-        """Gaps as of `Held`, from the lowest values of each column, as many as the buffer holds, by another pass."""
+        """See `Held`: here from as many lowest values of each column as the buffer holds, in one more pass."""
         values = [np.empty(0) for _ in columns]
         for block in self._stream if columns else ():
             x = block.x if block.weights is None else block.x[block.weights > 0]
@@ -159,7 +159,7 @@ def _first(values: NDArray[Any], bad: NDArray[np.bool_]) -> Found | None:
 
 
 def _smallest_gap(values: NDArray[np.float64], extent: float | None = None) -> float | None:
-    """The smallest gap of different sorted values with this range."""
+    """The smallest gap of different sorted values above rounding; `extent`: their range, if it is wider."""
     steps = np.diff(values)
     steps = steps[steps > NEAR * ((values[-1] - values[0]) if extent is None else extent)]
     return float(steps.min()) if steps.size else None

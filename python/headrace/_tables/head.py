@@ -23,20 +23,20 @@ from headrace._flow.transforms.masked import logits_network
 from headrace._tables.discrete import Discrete
 
 STREAM = 0x636C6173736573  # key beside a seed: the uniform values that choose classes
-HIDDEN = (128, 128)  # of the network
-RATE, AVERAGE, CLIP, PATIENCE, EPOCHS = 3e-3, 0.99, 5.0, 8, 200  # of its fit
+HIDDEN = (128, 128)  # hidden units of the network
+RATE, AVERAGE, CLIP, PATIENCE, EPOCHS = 3e-3, 0.99, 5.0, 8, 200  # settings of the head's fit
 HELD_OUT, LEAST_HELD_OUT, BATCHES, BATCH = 0.1, 50, 64, 128
 
 
 class Head:
     """The probabilities of discrete columns: log-softmax of the outputs of a masked network, and their gradient.
 
-    The network is a flow of one additive transform, z = x + logits(x of the columns before, context), so that its
+    The network is a flow of one additive transform, z = x + logits(x of earlier columns, context), so that its
     files, dtypes and products are those of flows, and its gradient is one call of `to_latent_vjp`.
     """
 
     def __init__(self, columns: Sequence[Discrete], network: Flow, rows: int) -> None:
-        """`rows`: those of the fit, from which the probability of a new value follows."""
+        """`rows`: the number of rows of the fit, which determines the probability of a new value."""
         self.columns, self.network, self.rows = tuple(columns), network, rows
         ends = np.cumsum([0, *(column.width for column in self.columns)]).tolist()
         self.parts = [slice(a, b) for a, b in pairwise(ends)]
@@ -57,12 +57,12 @@ class Head:
 
     @property
     def given(self) -> list[int]:
-        """The inputs that the flow reads: for a count only the value, because columns for each value overfit."""
+        """The inputs that the flow reads: of a count only the value, because columns for each value overfit."""
         pairs = zip(self.columns, self.parts, strict=True)
         return [i for column, part in pairs for i in range(part.stop - 1 if column.is_count else part.start, part.stop)]
 
     def log_probs(self, inputs: Floats, context: Any, parameters: Any = None) -> list[Floats]:
-        """Log probabilities of the classes of each column, given the inputs before it."""
+        """Log probabilities of the classes of each column, given the inputs of earlier columns."""
         logits = self.network.to_latent(inputs, context, parameters=parameters)[0] - inputs
         return [column.log_probs(logits[:, part]) for column, part in zip(self.columns, self.parts, strict=True)]
 
@@ -81,7 +81,7 @@ class Head:
     def tails(self, codes: NDArray[np.intp], inputs: Floats, context: Any, uniforms: Floats) -> tuple[Floats, Floats]:
         """The probabilities below and above a random point of each row's class, shape (rows, columns).
 
-        Values that no row to fit had are above all others.
+        Values that no training row had are above all others.
         """
         lower, upper = np.empty(codes.shape), np.empty(codes.shape)
         for i, (column, each) in enumerate(zip(self.columns, self.log_probs(inputs, context), strict=True)):
@@ -94,7 +94,7 @@ class Head:
         return lower, upper
 
     def log_prob_and_slopes(self, inputs: Floats, context: Any, parameters: Any = None) -> tuple[Floats, NDArray[Any]]:
-        """Log probability of each row's classes, which are known, and its gradient by the logits."""
+        """The log probability of each row's known classes, and its gradient with respect to the logits."""
         total, slopes = np.zeros(len(inputs)), np.zeros_like(inputs)
         each = self.log_probs(inputs, context, parameters)
         for column, part, log_probs in zip(self.columns, self.parts, each, strict=True):
@@ -107,17 +107,17 @@ class Head:
         return total, slopes
 
     def log_prob(self, inputs: Floats, context: Any = None, *, parameters: Any = None) -> Floats:
-        """Log probability of each row's classes, which are known."""
+        """The log probability of each row's known classes."""
         return self.log_prob_and_slopes(inputs, context, parameters)[0]
 
     def gradient(self, inputs: Floats, slopes: NDArray[Any], context: Any = None) -> NDArray[Any]:
-        """The gradient by the parameters, from that by the logits."""
+        """The gradient with respect to the parameters, from the gradient with respect to the logits."""
         cotangents = slopes.astype(self.network.dtype)
         (gradient,) = self.network.to_latent_vjp(inputs, cotangents, None, context, wrt="parameters")
         return np.asarray(gradient)
 
     def _start(self, inputs: Floats) -> None:
-        """Biases by which fresh weights give each class its share of the rows."""
+        """Set the biases so that a fresh head gives each class its share of the rows."""
         name = list(self.network.named_parameters())[-1]
         bias = np.zeros(self.parts[-1].stop)
         for column, part in zip(self.columns, self.parts, strict=True):
@@ -129,7 +129,7 @@ class Head:
     def fit(
         self, inputs: Floats, context: Any, weights: Any, seed: int, clock: Clock, *, progress: bool = False
     ) -> History:
-        """Train until held-out rows stop gaining."""
+        """Train the head until held-out rows stop gaining."""
         self._start(inputs)
         n, network, rng = len(inputs), self.network, np.random.default_rng([seed, STREAM])
         rows, caller = ArrayRows(Data(inputs.astype(network.dtype), context, weights)), network._interior.caller()
@@ -145,7 +145,7 @@ class Head:
         return whole(history)
 
     def drawn(self, uniforms: Floats, context: Any) -> tuple[Floats, Floats]:
-        """Values of the columns, NaN for values of the last class, and inputs, from uniform values by inverse CDFs."""
+        """Samples of the columns, NaN for a class of other values, and inputs, from uniform values by inverse CDFs."""
         inputs = np.zeros((len(uniforms), self.parts[-1].stop))
         values = np.empty((len(uniforms), len(self.columns)))
         for i, (column, part) in enumerate(zip(self.columns, self.parts, strict=True)):
@@ -164,7 +164,7 @@ class _Run(ArrayRun):
         super().__init__(head.network, source, arguments)
 
     def _find_gradient(self, index: Any, log_prob: NDArray[Any]) -> None:
-        """See `ArrayRun`; the gradient for the classes."""
+        """See `ArrayRun`; here with the gradient of the classes' log probabilities."""
         data = self.data.rows(index)
         log_prob[:], slopes = self.head.log_prob_and_slopes(data.x, data.context)
         slopes *= (-data.shares() / (self.mean_weight * index.size))[:, None]

@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 
 from headrace._tables.facts import Seen
 
-LEAST_ROWS = 5  # fewer rows count up by accident
+LEAST_ROWS = 5  # fewer rows may count up by accident
 LEAST_DIFFERENT = 50  # fewer whole numbers may differ by accident
-CROWDED = 8  # factor between the square of the number of rows and the range: among measured values some would be equal
+CROWDED = 8  # least rows² over range, from which some of as many measured values would be equal
 WIDE = 2.0**31  # a range of whole numbers that is unusual for quantities
-ENDS = ("id", "index", "idx", "number", "_no")  # of the names of identifiers, also in the plural
+ENDS = ("id", "index", "idx", "number", "_no")  # ends of identifiers' names, in singular or plural
 
 
 def identifiers(x: NDArray[Any], seen: Seen, names: Sequence[str] | None) -> dict[int, str]:
-    """Columns that count the rows, or have a different whole number in each row, with a description of each.
+    """Columns whose values are row numbers, or a different whole number in each row, with a description of each.
 
-    Columns of the second kind have at least 50 rows, and the name of an identifier, or a range that is so narrow that
+    A column of different whole numbers has at least 50 rows, and the name of an identifier, or a range so narrow that
     measured values would repeat, or a range of at least 2^31. An unnamed column, or one like "Unnamed: 0", pandas' name
-    of a saved index, counts as one from five rows on.
+    of a saved index, counts as an identifier from five rows on.
 
     Args:
-        x: The first rows of all, from which the numbers of the rows are known.
-        seen: The columns, of the rows that take part.
-        names: Of the columns, or None.
+        x: The first rows, from index 0 on, so that their row numbers are known.
+        seen: The columns of the rows that take part.
+        names: Names of the columns, or None.
     """
     reasons = {}
     for i in range(seen.features):
@@ -39,7 +39,7 @@ def identifiers(x: NDArray[Any], seen: Seen, names: Sequence[str] | None) -> dic
 
 
 def _counts(column: NDArray[Any]) -> bool:
-    """Whether a column is 0, 1, 2, ... or 1, 2, 3, ...; for most columns three values decide."""
+    """Whether a column is 0, 1, 2, ... or 1, 2, 3, ...; in most columns the first three values decide."""
     first = column[0]
     if not ((first == 0 or first == 1) and (column[:3] == first + np.arange(3)).all()):
         return False

@@ -1,13 +1,13 @@
 """A density of discrete and continuous columns: a masked network of logits, then a flow given the discrete values.
 
-The density of a row is the product of a probability for each discrete column, given those before it and the context,
-and of the density of its remaining values given all of these. A column with frequent or missing values has both: one
-class for each such value, and one class for all other values, which have a density (Uria, Murray, Larochelle 2013 for
+The density of a row is the product of a probability for each discrete column, given earlier ones and the context,
+and of the density of its other values given these columns and the context. A column with frequent or missing values has
+a class for each such value, and one for all other values, which have a density (Uria, Murray, Larochelle 2013 for
 the order of columns; Papamakarios, Sterratt, Murray 2019 and sbi's MNLE for a categorical part before a flow).
 
-A missing value is replaced by a fixed one, its gate, where the splines of all transforms are the identity, so that it
-is not moved, is read as a constant, and adds to the log density a constant that is subtracted again. For each pattern
-of gates this is an exact flow of the remaining columns, and one fit serves all patterns.
+A missing value is replaced by a fixed value, the gate, where the splines of all transforms are the identity. The gate
+stays unchanged, is a constant input, and adds to the log density a constant that is subtracted again. For each pattern
+of gates the result is an exact flow of the remaining columns, and one fit serves all patterns.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Gate:
     """A column of the flow whose values may be missing."""
 
     column: int
-    """Of the flow."""
+    """The index of the column in the flow."""
     discrete: int
     """The discrete column whose last class has continuous values."""
     value: float
@@ -52,15 +52,15 @@ class Gate:
 
 @storable
 class MixedDensity(OfFlows):
-    """The density of discrete and continuous columns: probabilities by a masked network, then a flow given them.
+    """The density of discrete and continuous columns: probabilities by a masked network, then a conditional flow.
 
-    `FlowDensity` makes it. Rows have codes 0, 1, ... for labels, and NaN for missing values where these are modelled.
+    `FlowDensity` makes such densities. Rows have codes 0, 1, ... for labels, and NaN for modelled missing values.
 
     Args:
         head: The probabilities of the discrete columns.
-        flow: The flow of the continuous columns, with the head's context and inputs as its context; None without any.
+        flow: The flow of the continuous columns, with the head's context and inputs as context; None without columns.
         continuous: The columns of the flow.
-        gates: Columns whose numbers may not exist.
+        gates: The flow's columns in which values may be missing.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class MixedDensity(OfFlows):
         return {"network": self.head.network, **({} if self.flow is None else {"flow": self.flow})}
 
     def __repr__(self) -> str:
-        """Sizes."""
+        """The number of discrete columns, the flow and the number of gates."""
         gates = f", {len(self.gates)} gates" if self.gates else ""
         return f"MixedDensity({len(self.head.columns)} discrete columns, {self.flow!r}{gates})"
 
@@ -144,7 +144,7 @@ class MixedDensity(OfFlows):
     def log_prob(self, x: Any, context: Any = None) -> NDArray[Any]:
         """The log probability of discrete values plus the log density of the other values, shape (rows,).
 
-        A row with a new label has -inf, with a warning.
+        A row with a label that the fit had not seen has -inf, with a warning.
         """
         rows = np.asarray(x)
         context = self._context(context, len(rows))
@@ -162,7 +162,7 @@ class MixedDensity(OfFlows):
         return total.astype(self.dtype) if rows.dtype == np.float32 else total
 
     def spread(self, x: Any, context: Any = None) -> NDArray[Any]:
-        """How far the members of an ensemble differ in the density of continuous values; see `Ensemble.spread`."""
+        """The spread of an ensemble's log densities of continuous values; see `Ensemble.spread`."""
         if not isinstance(self.flow, Ensemble):
             raise ValueError("ensemble: expected a number of flows for a spread, got None")
         return self.flow.spread(*self.of_flow(np.asarray(x), context))
@@ -176,12 +176,12 @@ class MixedDensity(OfFlows):
         return np.broadcast_to(conditions, (rows, conditions.shape[-1])) if conditions.ndim == 1 else conditions
 
     def given(self, inputs: Floats, context: Any) -> NDArray[Any]:
-        """The context of the flow."""
+        """The context of the flow: that of the rows, and inputs of discrete values."""
         inputs = inputs[:, self.head.given]
         return inputs if context is None else np.concatenate([context, inputs], axis=1)
 
     def _gated(self, rows: NDArray[Any], codes: NDArray[np.intp]) -> tuple[NDArray[Any], Floats]:
-        """Rows of the flow, and the part of their log density that gates contribute."""
+        """Rows of the flow, with gates in place of missing values, and the log density that gates contribute."""
         values, constant = rows[:, self.continuous].astype(np.float64), np.zeros(len(rows))
         for gate in self.gates:
             closed = codes[:, gate.discrete] != self.head.columns[gate.discrete].classes - 1
@@ -190,22 +190,22 @@ class MixedDensity(OfFlows):
         return values, constant
 
     def of_flow(self, x: NDArray[Any], context: Any = None, *others: Any) -> tuple[Any, ...]:
-        """Rows and context of the flow, and other arrays."""
+        """Rows and context of the flow, followed by the other arrays unchanged."""
         codes, inputs = self.head.opened(x)
         return self._gated(x, codes)[0], self.given(inputs, self._context(context, len(x))), *others
 
     def exists(self, codes: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """The rows in which all numbers of the flow exist, beside known classes."""
+        """A mask of the rows with known classes in which no value of the flow is missing."""
         least = [column.classes - 1 if column.rest else 0 for column in self.head.columns]
         return np.asarray((codes >= least).all(axis=1))
 
     def of_numbers(self, x: NDArray[Any], context: Any = None, *others: Any) -> tuple[Any, ...]:
-        """The arguments of `flow` and other arrays, for rows in which all numbers exist."""
+        """The arguments of `flow` and the other arrays, for rows in which no value of the flow is missing."""
         there = self.exists(self.head.opened(x)[0])
         return self.of_flow(x[there], *(None if part is None else part[there] for part in (context, *others)))
 
     def as_numbers(self, x: NDArray[Any]) -> Floats:
-        """The numbers of the flow, constant where they do not exist, and the discrete values as the flow reads them."""
+        """The flow's values, with constants for missing ones, and the discrete values as inputs of the flow."""
         return np.concatenate(self.of_flow(x), axis=1)
 
     def probabilities(self, column: int, x: Any, context: Any = None) -> Floats:
@@ -213,7 +213,7 @@ class MixedDensity(OfFlows):
 
         Args:
             column: A column without continuous values.
-            x: Rows whose value in the column does not count.
+            x: Rows whose value in the column does not matter.
             context: As in `log_prob`.
         """
         c = next((c for c in self.head.columns if c.column == column and not c.rest), None)
@@ -230,11 +230,11 @@ class MixedDensity(OfFlows):
     def sample(
         self, n: Any, context: Any = None, seed: Any = None, *, first_row: int | None = None, dtype: Any = None
     ) -> NDArray[Any]:
-        """Draw n rows: each depends only on the seed and its index. No row has a value that the fit had not seen.
+        """Draw n rows, each from the seed and its index alone. No row has a discrete value that the fit had not seen.
 
         Args:
             n, context, seed, first_row: As in `Flow.sample`.
-            dtype: Of the rows; float64 by default where labels have codes.
+            dtype: The dtype of the rows, by default that of the density.
         """
         key, rows = check.seed(seed), check.integer("n", n)
         conditions, count, first = self._context(context, rows), len(self.head.columns), first_row or 0
@@ -249,7 +249,7 @@ class MixedDensity(OfFlows):
         return drawn
 
     def _closed(self, i: int, inputs: Floats) -> NDArray[np.intp]:
-        """Rows whose class in a column with continuous values is another one."""
+        """Indices of the rows whose class in a column with continuous values is not that of these values."""
         last = self.head.parts[i].start + self.head.columns[i].logits - 1
         return np.flatnonzero(inputs[:, last] == 0.0)
 

@@ -26,11 +26,11 @@ from headrace._tables.mixed import Gate, MixedDensity, beyond
 from headrace._tables.table import Column
 from headrace.rows._stream import Block, Stream
 
-OF_HEAD = 0.5  # largest share of a time budget for the probabilities
+OF_HEAD = 0.5  # largest share of a time budget for the fit of probabilities
 
 
 def can_gate(flow: Flow | Ensemble) -> bool:
-    """Whether all transforms leave a far coordinate unchanged: splines with straight lines beyond their ends."""
+    """Whether all transforms leave a far coordinate unchanged: splines that are straight lines beyond their ends."""
     interior = (flow if isinstance(flow, Flow) else flow.flows[0])._interior
     inner = interior.chain[: len(interior.chain) - (interior.support is not None) - len(interior.links)]
     is_line = all(isinstance(t, _Masked) and t._settings.map == "rq_spline" for t in inner)
@@ -38,7 +38,7 @@ def can_gate(flow: Flow | Ensemble) -> bool:
 
 
 def _start(flow: Flow, x: Floats, exists: NDArray[np.bool_], weights: Any, seed: int) -> None:
-    """Standardise a flow by the values that are not missing, and give it marginal curves."""
+    """Standardise a flow by the values that are not missing, and add marginal curves."""
     rng, filled, support = np.random.default_rng([seed, STREAM]), x.copy(), flow._interior.support
     for c in range(x.shape[1]):
         there = x[exists[:, c], c]
@@ -54,7 +54,7 @@ def _start(flow: Flow, x: Floats, exists: NDArray[np.bool_], weights: Any, seed:
 
 
 def _gates_of(flow: Flow, columns: Mapping[int, int]) -> list[Gate]:
-    """The gates of columns of a started flow, by their discrete columns."""
+    """The gates of a started flow; `columns`: the discrete column of each column with a gate."""
     ends: list[Any] = [*flow._interior.links]
     if flow._interior.support is not None:
         ends.append(flow._interior.support)
@@ -71,13 +71,13 @@ def _gates_of(flow: Flow, columns: Mapping[int, int]) -> list[Gate]:
 def fit_table(
     train: Block | Stream, columns: Sequence[Column], make: Callable[..., Any], seed: int, **how: Any
 ) -> tuple[Any, Any]:
-    """Fit the density of rows whose columns have been treated; its history too.
+    """Fit a density of rows whose columns have been treated; return it with its history.
 
     Args:
-        train: The rows.
+        train: The training rows.
         columns: The treatment of the columns.
-        make: As of `fitted`.
-        seed: Of the fit.
+        make: As in `fitted`.
+        seed: The seed of the fit.
         **how: Other arguments of `fitted`, or of the flow's fit.
     """
     x: Any
@@ -102,14 +102,14 @@ def fitted(
     progress: bool = False,
     **how: Any,
 ) -> tuple[MixedDensity, Any]:
-    """Fit the probabilities of discrete columns, then the flow of the other columns; returns its history too.
+    """Fit the probabilities of discrete columns, then the flow of the other columns; return the density and a history.
 
     Args:
-        x, context, weights: Rows, as `Flow.fit` takes them; NaN where a column has the class of missing numbers.
+        x, context, weights: Rows as in `Flow.fit`, with NaN for values of the class of missing ones.
         columns: The discrete columns.
-        make: Makes a fresh flow, or an ensemble, of these columns and of this number of context columns.
-        seed: Of the fit.
-        time_budget, progress: As in `Flow.fit`, of both fits.
+        make: Returns a fresh flow, or an ensemble, from a list of columns and a number of context columns.
+        seed: The seed of the fit.
+        time_budget, progress: As in `Flow.fit`, for both fits together.
         **how: Other arguments of the flow's fit.
     """
     if weights is not None:

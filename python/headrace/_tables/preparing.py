@@ -1,4 +1,4 @@
-"""Rows of a table in its original form are prepared for a fit: the kinds of columns are found, used, and reported in
+"""Preparation of a table's rows, in their original form, for a fit: kinds of columns are found, used and reported in
 one line.
 """
 
@@ -29,42 +29,42 @@ ON_THE_COMMAND_LINE = "leave such rows out of the table, or the column by --colu
 
 @dataclass(frozen=True)
 class Prepared:
-    """Rows that a flow of the remaining columns is fitted to."""
+    """Rows for the fit of a flow of the columns that are not left out, and the treatment of all columns."""
 
     rows: Any
-    """A `Block`, or a `Stream`."""
+    """The treated rows, a `Block` or a `Stream`."""
     table: Table
     """The treatment of each column of the original table."""
     bounds: list[Any] | None
     periodic: list[Any] | None
     """Periods of the remaining columns."""
     given: Any = None
-    """The same rows in their original form, without those with missing values."""
+    """The rows in their original form, without rows with missing values."""
     missing: int = 0
     """The number of rows with missing values, which were left out."""
 
 
 def prepared(rows: Block | Stream, kinds: Sequence[str] | None, how: Treatment, progress: bool = False) -> Prepared:
-    """Rows in memory or a stream, ready for a fit.
+    """Prepare rows in memory, or a stream, for a fit.
 
-    Columns without use are left out, constant ones kept separately, whole numbers and repeated values spread, each with
+    Useless columns are left out, constant columns kept aside, whole numbers and repeated values spread, each with
     a warning or a note. The noise of a row depends on its index among the rows without missing values.
 
     Args:
-        rows: In their original form, NaN for missing values.
-        kinds: Of the columns by their dtypes, see `frames.kinds_of`.
+        rows: Rows in their original form, NaN for missing values.
+        kinds: Kinds of the columns by their dtypes, as from `frames.kinds_of`.
         how: The arguments of the table.
         progress: Whether to show a bar where a stream is read.
 
     Raises:
-        ValueError: rows with missing values, unless they are dropped; rows that are not finite, or beyond their bounds;
-            or columns that contradict the arguments.
+        ValueError: rows have missing values and are not dropped, or are not finite, or lie beyond their bounds,
+            or columns contradict the arguments.
     """
     return _of_block(rows, kinds, how) if isinstance(rows, Block) else _of_stream(rows, kinds, how, progress)
 
 
 def present(rows: Block, how: Treatment) -> Block:
-    """Rows without missing values, in context and weights too, if the others are dropped; else NaN is refused."""
+    """Rows without missing values, also in context and weights, if they are dropped; else raises ValueError for NaN."""
     total, labels = len(rows), [_columns.label(i, how.names) for i in range(rows.x.shape[1])]
     good = _table.without_missing(rows.x, labels, how.missing, how.x_name, how.dashes)
     if how.missing == "drop":
@@ -101,7 +101,7 @@ def _of_stream(rows: Stream, kinds: Sequence[str] | None, how: Treatment, progre
     support = how.support(features)
     seen = Passed(rows, support.bounds)
     try:
-        check_stream(rows, _of_floats(support, how, kinds), progress, seen.add)  # before rows are held out
+        check_stream(rows, _of_floats(support, how, kinds), progress, seen.add)  # checks rows before some are held out
     except ValueError as error:
         raise ValueError(f"{how.x_name}: {error}; rows count from 0" if how.dashes else str(error)) from None
     table = _learnt(first.x, seen, kinds or rows.kinds, how)
@@ -111,8 +111,8 @@ def _of_stream(rows: Stream, kinds: Sequence[str] | None, how: Treatment, progre
 
 
 def _of_floats(support: Support, how: Treatment, kinds: Sequence[str] | None) -> Support | None:
-    """The support of columns that are not whole numbers; whole numbers may be equal to their bounds, and are checked
-    before.
+    """The support of columns that are not whole numbers; whole numbers may be equal to their bounds, and have been
+    checked.
     """
     whole = how._kinds(kinds, len(support.bounds))
     ends: list[list[Any]] = [
@@ -123,7 +123,7 @@ def _of_floats(support: Support, how: Treatment, kinds: Sequence[str] | None) ->
 
 
 def _learnt(first: NDArray[Any], seen: Seen, kinds: Sequence[str] | None, how: Treatment) -> Table:
-    """The table of rows without missing values; warnings are issued here."""
+    """The table that is learnt from rows without missing values; warns of columns left out, repeats and constants."""
     features, names = seen.features, how.names
     left_out: dict[int, str] = {}
     if not how.keep:

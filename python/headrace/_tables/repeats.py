@@ -1,7 +1,7 @@
-"""Columns of floats whose values repeat: the way from draws of a density with noise back to those values.
+"""Columns of floats whose values repeat: the map from draws of a density with noise back to these values.
 
-Noise of the width of the smallest gap spreads each value over a cell of its own. A draw in a cell is thus a draw of
-that value: of any value on a grid, and otherwise of a value that many rows share, such as the zeros of a column that is
+Noise of the width of the smallest gap spreads each value over a separate cell. A draw in a cell is thus a draw of
+the cell's value: any value on a grid, and otherwise a value that many rows share, such as the zeros of a column that is
 zero or positive. Between frequent values a column without a grid is taken for continuous, and draws keep their noise.
 """
 
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from headrace._arrays.columns import SPIKE
 
-NEAR_GRID = 0.01  # of a step: values of float32 lie off a grid by rounding
-SLACK = 1e-6  # share of a width or step by which rounded values change it
+NEAR_GRID = 0.01  # distance from a grid, in steps, by which rounding may move values of float32
+SLACK = 1e-6  # relative error of a width or a step due to rounded values
 
 
 def learn(x: NDArray[Any], width: float) -> dict[str, Any]:
-    """The grid of a column, or else its frequent values, shape (rows,), for noise of this width."""
+    """The grid of a column of shape (rows,), or else its frequent values, for noise of this width."""
     values, counts = np.unique(x.astype(np.float64), return_counts=True)
     if len(values) < 2:
         return {}
@@ -44,7 +44,7 @@ def _step(values: NDArray[np.float64], gaps: NDArray[np.float64]) -> float:
 
 
 def without_noise(x: NDArray[Any], column: Any) -> NDArray[np.float64]:
-    """Draws of a `Column` without its noise, where it can be taken off."""
+    """Draws of a `Column` without its noise, where values are known."""
     drawn = x.astype(np.float64)
     if column.step:
         inverse = round(1.0 / column.step)

@@ -13,7 +13,7 @@ class Present(Stream):
     """The rows of a stream without missing values."""
 
     def __init__(self, source: Stream) -> None:
-        """Start without reading: the number of remaining rows is known once all rows of a part were read."""
+        """Wrap a stream without reading it: the number of remaining rows of a part is known after the part is read."""
         self._source = source
         super().__init__(source.buffer, [None] * len(source._sizes))
         self._what = source._what
@@ -27,17 +27,17 @@ class Present(Stream):
 
     @property
     def left_out(self) -> int:
-        """The number of rows with a missing value; all rows are read unless they were before."""
+        """The number of rows with a missing value, for which all rows are read unless they have been."""
         return self._source.count() - self.count()
 
 
 class Treated(Stream):
-    """The rows of a stream without constant columns, and with the noise of a table: it depends on a row's index, so
-    that it is the same in each pass, for any blocks, and equals that of a table in memory.
+    """The rows of a stream without constant columns, and with a table's noise, which depends on a row's index, so
+    that it is the same in each pass, for any blocks, and for the same rows in memory.
     """
 
     def __init__(self, source: Stream, table: Table) -> None:
-        """The rows of the source are counted if they were not."""
+        """Wrap a stream, and count its rows if they have not been counted."""
         self._source, self._table = source, table
         source.count()
         super().__init__(source.buffer, source._sizes)

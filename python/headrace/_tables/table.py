@@ -1,8 +1,8 @@
 """Preprocessing of discrete, constant and repeated columns, and its inverse.
 
 Whole numbers and truth values are spread by uniform noise over the gap to the next ones before a fit (dequantised:
-Uria, Murray, Larochelle 2013; Theis, van den Oord, Bethge 2016), and draws are rounded. Columns with only one value
-are kept aside, and put back.
+Uria, Murray, Larochelle 2013; Theis, van den Oord, Bethge 2016), and draws are rounded. Columns of a single value
+are kept aside, and put back into samples.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from headrace._tables.printed import described
 
 KINDS = ("float", "integer", "boolean", "category")
 MISSING = ("refuse", "drop", "model")
-NOISE = 0x6E6F697365  # key beside a seed: a stream of random values for this noise only
-FIT, LOOK = 0, 1  # which rows get noise: those of a fit, or other rows that are compared with its density
-CELLS_OF_TWO, CELLS = 16, 32  # points in a cell for the mean of a density: for at most two whole numbers, and for more
-LEAST_ROWS = 50  # below this number of rows there is no message about repeats
-REPEATED = 0.5  # share of rows with the value of another one
+NOISE = 0x6E6F697365  # key beside a seed, for a random stream of this noise alone
+FIT, LOOK = 0, 1  # purposes of noise: rows of a fit, or rows to compare with its density
+CELLS_OF_TWO, CELLS = 16, 32  # points per cell for the mean of a density: for at most two columns, and for more
+LEAST_ROWS = 50  # least number of rows for a message about repeats
+REPEATED = 0.5  # share of rows with a repeated value from which a column repeats
 
 LogProb = Callable[[NDArray[Any], "NDArray[Any] | None"], NDArray[Any]]
 
@@ -43,27 +43,27 @@ class Column:
     """The kind of a table's column, and its preprocessing."""
 
     kind: str = "float"
-    """"float", "integer", "boolean" or "category", whose values are codes of labels."""
+    """"float", "integer", "boolean" or, for codes of labels, "category"."""
     width: float = 0.0
     """Width of the uniform noise that is added before a fit; for whole numbers the gap between them."""
     offset: float = 0.0
-    """A whole number, or a value on a grid."""
+    """A whole number of the column, or a value on its grid."""
     constant: float | None = None
-    """The only value, of a column that has no other."""
+    """The only value of a constant column; None for other columns."""
     bounds: Pair | None = None
-    """Ends of a column with noise; whole numbers may be equal to them."""
+    """Bounds of a column with noise, which whole numbers may reach."""
     period: tuple[float, float] | None = None
     """The period of periodic whole numbers."""
     step: float = 0.0
-    """The step of the grid of a column with noise; 0 without one."""
+    """The step of the grid of a column with noise; 0 without a grid."""
     frequent: tuple[float, ...] = ()
-    """Values of a column with noise that many rows share, where no other value is as near as the noise is wide."""
+    """Values of a column with noise that many rows share, if no other value is nearer than the width of the noise."""
     left_out: str = ""
     """The kind of a column that is left out, such as an identifier."""
     values: tuple[float, ...] = ()
-    """Values with a probability each; NaN, for missing values, is the last."""
+    """Values that have a probability each; NaN, for missing values, is the last."""
     rest: bool = False
-    """Whether all other values have a density."""
+    """Whether all values other than `values` have a density."""
     labels: tuple[str, ...] = ()
     """Labels of a category, by their codes."""
 
@@ -98,7 +98,7 @@ class Column:
         return np.asarray(rounded, x.dtype)
 
     def folded(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Noisy values beyond the bounds, reflected back inside."""
+        """Noisy values, of which those beyond the bounds are reflected inside."""
         if self.is_discrete or self.bounds is None:
             return x
         for end, sign in zip(self.bounds, (1.0, -1.0), strict=True):
@@ -113,13 +113,13 @@ class Column:
 
 @dataclass(frozen=True, repr=False)
 class Table:
-    """All columns of a table, with the maps between its rows and those of a density; print it."""
+    """All columns of a table, with the maps between its rows and those of a density; it can be printed."""
 
     columns: tuple[Column, ...]
     seed: int = 0
     """Seed of the noise."""
     missing: str = "refuse"
-    """Whether rows with missing values are left out, "drop", or not."""
+    """The treatment of rows with missing values: "refuse", "drop" or "model"."""
     names: tuple[str, ...] | None = field(default=None, compare=False)
     """Names of the columns, for the printed table."""
 
@@ -139,16 +139,16 @@ class Table:
         """Learn the columns from rows without missing values.
 
         Args:
-            x: Shape (rows, columns), or their statistics.
-            kinds: Of each column.
-            jitter: Widths of noise, None for none.
-            names: Of the columns.
-            bounds, periodic: Of each column, as of `Support`.
-            left_out: Columns that no density has, and their kinds.
+            x: Rows, shape (rows, columns), or their statistics.
+            kinds: The kind of each column.
+            jitter: The width of each column's noise, None without noise.
+            names: Names of the columns.
+            bounds, periodic: Bounds and period of each column, as in `Support`.
+            left_out: Columns that the density leaves out, and their kinds.
             x_name: The name of x in messages.
 
         Raises:
-            ValueError: a column of whole numbers has other values, or some beyond its bounds, or an invalid period.
+            ValueError: a column of whole numbers has other values, values beyond its bounds, or an invalid period.
         """
         columns = []
         ends: list[Pair | None] = [None] * len(kinds) if bounds is None else list(bounds)
@@ -178,12 +178,12 @@ class Table:
 
     @property
     def kept(self) -> list[int]:
-        """The columns of the density: the used columns that are not constant, or all if all are."""
+        """The columns of the density: the used columns that are not constant, or all used ones if all are constant."""
         return [i for i in self.places if self.columns[i].constant is None] or self.places
 
     @property
     def places(self) -> list[int]:
-        """The columns that are used: those that are not left out."""
+        """The indices of the used columns, which are not left out."""
         return [i for i, column in enumerate(self.columns) if not column.left_out]
 
     def used(self) -> Table:
@@ -201,9 +201,9 @@ class Table:
         return x if len(self.kept) == len(self.columns) else np.ascontiguousarray(x[:, self.kept])
 
     def spread(self, x: NDArray[Any], purpose: int = FIT, *, first_row: int = 0) -> NDArray[Any]:
-        """Rows of a density: without constant columns, and with noise in those that have some.
+        """Rows of a density: without constant columns, and with noise in the columns that have a width.
 
-        The noise depends on the seed, the purpose, and the index of the row; `first_row` is the index of the first row.
+        The noise depends on the seed, the purpose and the index of the row; `first_row` is the index of the first row.
         """
         if self.is_plain:
             return x
@@ -221,7 +221,7 @@ class Table:
     def to_look_at(
         self, x: NDArray[Any], *others: Any, names: Sequence[str] | None, x_name: str, purpose: int = LOOK
     ) -> tuple[Any, ...]:
-        """Rows that are compared with a density, and their other arrays, prepared like those of the fit.
+        """Rows to compare with a density, and their other arrays, prepared like those of the fit.
 
         Raises:
             ValueError: some rows have missing values, and the fit did not leave such rows out.
@@ -254,11 +254,11 @@ class Table:
         name: str = "x",
         names: Sequence[str] | None = None,
     ) -> NDArray[np.float64]:
-        """Log densities of rows; for whole numbers these are log probabilities, because counts have no width.
+        """Log densities of rows; log probabilities for whole numbers, because these have no width.
 
-        A density is averaged over 16 or 32 points in the cell of whole numbers, the same for each row. A row with
-        another value in a constant column, or one that is not whole in a column of whole numbers, has a log density of
-        -inf, with a warning. `name` is the name of x in messages, and `names` are those of the columns.
+        A density is averaged over 16 or 32 points in the cell of whole numbers, equal for all rows. A row with
+        a different value in a constant column, or a fraction in a column of whole numbers, has a log density of
+        -inf, with a warning. `name` is the name of x in messages, and `names` are the names of columns.
         """
         rows = self.without_constants(x)
         widths = np.array([self.columns[i].width if self.columns[i].is_discrete else 0.0 for i in self.kept])
@@ -282,9 +282,9 @@ class Table:
     def _impossible(
         self, x: NDArray[Any], x_name: str, names: Sequence[str] | None, of_others: str, of_fractions: str
     ) -> NDArray[np.bool_]:
-        """Rows that differ in a constant column, or are not whole where all fitted rows were, each kind with a warning.
+        """A mask of rows that differ in a constant column, or have fractions among whole numbers, with warnings.
 
-        Missing values are possible. `of_others`, `of_fractions`: the consequence, in words.
+        Missing values are possible. `of_others`, `of_fractions`: the consequence of either, in words.
         """
         same = [i for i, column in enumerate(self.columns) if column.constant is not None]
         whole = [i for i, column in enumerate(self.columns) if column.is_discrete and column.width]
@@ -304,7 +304,7 @@ class Table:
         return np.asarray(differs.any(axis=1) | broken.any(axis=1))
 
     def bounds(self, bounds: Sequence[Any] | None) -> list[Any] | None:
-        """Bounds of the remaining columns, None for columns without: for whole numbers those of their cells."""
+        """Bounds of the remaining columns, None for a column without; whole numbers have the bounds of their cells."""
         if bounds is None:
             return None
         check.length("bounds", list(bounds), len(self.columns))
@@ -316,7 +316,7 @@ class Table:
         return ends_of(ends, self.kept)
 
     def periods(self, periods: Sequence[Any] | None) -> list[Any] | None:
-        """Periods of the remaining columns; None for columns without."""
+        """Periods of the remaining columns; None for a column without a period."""
         if periods is not None:
             check.length("periodic", list(periods), len(self.columns))
         return ends_of(periods, self.kept)
@@ -351,7 +351,7 @@ class Table:
 
 
 def ends_of(ends: Sequence[Any] | None, columns: Sequence[int]) -> list[Any] | None:
-    """Bounds or periods of some columns; None where there are none."""
+    """Bounds or periods of some columns; None if no column has any."""
     kept = [] if ends is None else [ends[i] for i in columns]
     return kept if any(pair is not None for pair in kept) else None
 
@@ -364,13 +364,13 @@ LATER = ("bounds", "period", "step", "frequent", "left_out", "values", "rest", "
 
 
 def note(table: Table, names: Sequence[str] | None) -> str:
-    """The text of `notes["table"]`: the preprocessing of the columns, and all their names, or null."""
+    """The text of `notes["table"]`: the preprocessing of the columns, and the columns' names, or null."""
     settings = {"seed": table.seed, "missing": table.missing}
     return json.dumps({"names": None if names is None else list(names), "columns": table.header(), **settings})
 
 
 def kept_in(notes: dict[str, str], features: int) -> Table | None:
-    """The table of a file's notes, with its names; None without one, or if it does not fit a flow of `features`."""
+    """The table of a file's notes, with its names; None without a table, or if it does not fit a flow of `features`."""
     try:
         recorded = json.loads(notes.get("table", "null"))
         table = Table.of_header(recorded["columns"], recorded.get("seed", 0), recorded.get("missing", "refuse"))
@@ -385,7 +385,7 @@ def kept_in(notes: dict[str, str], features: int) -> Table | None:
 
 
 def _check_whole(column_name: str, facts: Facts, bounds: Pair | None, period: tuple[float, float] | None) -> None:
-    """Refuse values that are not whole, or beyond bounds, in a column of whole numbers."""
+    """Raise ValueError for fractions, or values beyond bounds, in a column of whole numbers."""
     low, high = bounds or (None, None)
     for expected, wrong in (
         ("whole numbers, as discrete says", facts.odd), (f"whole numbers from {low} to {high}", facts.beyond)
@@ -405,8 +405,8 @@ def _places(columns: int) -> NDArray[np.float64]:
     """Points spread evenly in (-1/2, 1/2)^columns, shape (places, columns): each column has the midpoints of equal
     parts.
 
-    Each point has a mirrored one, so that slopes leave no error; of 64 such designs it is the one whose columns are
-    least dependent. Source: K. Q. Ye, W. Li, A. Sudjianto, *Algorithmic construction of optimal symmetric Latin
+    Each point has a mirror image, so that slopes leave no error; of 64 such designs the result is the one with the
+    least dependent columns. Source: K. Q. Ye, W. Li, A. Sudjianto, *Algorithmic construction of optimal symmetric Latin
     hypercube designs*, Journal of Statistical Planning and Inference 90, 2000.
     """
     cells = CELLS_OF_TWO if columns <= 2 else CELLS
@@ -427,12 +427,12 @@ def _places(columns: int) -> NDArray[np.float64]:
 def without_missing(
     x: NDArray[Any], labels: Sequence[str], missing: str, name: str, dashes: str = ""
 ) -> NDArray[np.bool_]:
-    """A mask of rows without NaN; an error with counts unless they are to be dropped. `labels` name the columns.
+    """A mask of rows without NaN; raises an error with counts unless rows are dropped. `labels`: names of the columns.
 
     `dashes`: "--" in messages of the command line.
 
     Raises:
-        ValueError: some are missing, and `missing` is "refuse"; or all rows are.
+        ValueError: some values are missing, and `missing` is "refuse"; or all rows would be dropped.
     """
     absent = np.isnan(x)
     good: NDArray[np.bool_] = ~absent.any(axis=1)
@@ -458,7 +458,7 @@ def complete(x: NDArray[Any], *others: NDArray[Any] | None) -> NDArray[np.bool_]
 
 
 def repeating(x: NDArray[Any], table: Table) -> list[int]:
-    """Columns of floats without noise where half of all rows have repeated values, or a twentieth a single one."""
+    """Columns of floats without noise in which half of the rows repeat values, or a twentieth have one value."""
     if len(x) < LEAST_ROWS:
         return []
     some = x[:: -(-len(x) // LOOKED_AT)]
@@ -475,9 +475,9 @@ def repeating(x: NDArray[Any], table: Table) -> list[int]:
 def about_repeats(
     x: NDArray[Any], table: Table, names: Sequence[str] | None, dashes: str = "", *, spread: bool = False
 ) -> list[str]:
-    """Sentences about columns of floats with repeated values, and with one frequent value.
+    """Sentences about columns of floats with repeated values, and about columns with one frequent value.
 
-    `spread`: whether noise of the table is due to them, and reported. `dashes`: as of `without_missing`.
+    `spread`: whether the table has noise because values repeat, and reports it. `dashes`: as in `without_missing`.
     """
     plain = tuple(replace(column, width=column.width * column.is_discrete) for column in table.columns)
     repeated = repeating(x, replace(table, columns=plain) if spread else table)

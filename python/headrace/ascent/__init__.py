@@ -1,4 +1,4 @@
-"""The nonparametric flow of Tabak and Vanden-Eijnden: ascents of the log-likelihood, step by step."""
+"""The nonparametric flow of Tabak and Vanden-Eijnden (2010), which ascends the log-likelihood step by step."""
 
 from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.ascent.flow import AscentFlow, AscentHistory

@@ -28,20 +28,20 @@ from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.standardised_rows import Parts, StandardisedRows, jittered
 
 Judged = tuple[float, float | None]
-"""Mean log-likelihoods of training rows and of held-out rows, if there are any."""
+"""The mean log-likelihoods of the training rows and of the held-out rows, the latter None without held-out rows."""
 
-# Defaults of docs/notes/dual_ascent.md.
-BLOCK = 32  # rows of a block of a rotation, where it has blocks
-DENSE_BELOW = 128  # below, random rotations are dense
-SLOPE = 1e-3  # slope setting of an ascent's maps
-SLOWER = 1.5  # factor by which a step may take longer than the one before it
-AGREES = {"float32": 1e-2, "float64": 1e-5}  # nats between a history and its flow, from 1 nat on of as many
+# The defaults of docs/notes/dual_ascent.md.
+BLOCK = 32  # the size of each dense block of a rotation that has blocks
+DENSE_BELOW = 128  # the number of features below which random rotations are dense
+SLOPE = 1e-3  # the slope setting of an ascent's maps
+SLOWER = 1.5  # the factor by which a step may take longer than the step before it
+AGREES = {"float32": 1e-2, "float64": 1e-5}  # the greatest difference of history and flow, in max(1, |nats|)
 
 
 class Ascent(abc.ABC):
-    """A running ascent: points to fit and points held out, carried along.
+    """A running ascent: the rows to fit and the held-out rows, as far as the steps have moved them.
 
-    Columns without spread take no part: `n` is the number of the others.
+    Columns without spread take no part: `n` is the number of columns that have a spread.
     """
 
     default_directions: str
@@ -59,7 +59,7 @@ class Ascent(abc.ABC):
         self.constant = 0.5 * self.features * math.log(settings.precision / (2.0 * math.pi)) - np.log(rows.std).sum()
         self.library, self.copies = rows.source.library, copies if rows.group is None else 0
         self.flat = self._flat(rows.own), self._flat(rows.others)
-        """The share of columns without spread in the means, of rows to fit and of held-out rows."""
+        """The contribution of columns without spread to the mean log-likelihoods, of training and of held-out rows."""
         self.own, self.others = ([(self._active(z), weights) for z, weights in of] for of in (rows.own, rows.others))
         self.count = rows.count
         self.is_resolved = True
@@ -72,19 +72,19 @@ class Ascent(abc.ABC):
         self.effective_rows = self.shares.rows / max(self.copies, 1)  # copies add no effective rows
 
     def _active(self, z: NDArray[Any]) -> NDArray[Any]:
-        """Columns that have a spread."""
+        """The columns of `z` that have a spread."""
         return z if self.n == self.features else z[:, self.library.asarray(self.rows.active)]
 
     def _sum(self, of_parts: list[float]) -> float:
-        """The sum of the parts' values over all processes."""
+        """The sum of the parts' values over all processes of the group."""
         return self.rows.source.total(of_parts)
 
     def _total(self, parts: Parts) -> float:
-        """The sum of the weights of rows."""
+        """The sum of all rows' weights; a row without a weight counts as 1."""
         return self._sum([float(len(z)) if weights is None else float(weights.sum()) for z, weights in parts])
 
     def _flat(self, parts: Parts) -> float:
-        """The share of columns without spread in the mean."""
+        """The contribution of columns without spread to the mean log-likelihood."""
         if self.n == self.features:
             return 0.0
         rest = self.library.asarray(np.setdiff1d(np.arange(self.features), self.rows.active))
@@ -96,27 +96,27 @@ class Ascent(abc.ABC):
 
     @abc.abstractmethod
     def taken(self) -> Iterator[Judged]:
-        """Take all steps, and yield the log-likelihoods before the first and after each."""
+        """Take all steps; yield the log-likelihoods before the first step and after each step."""
 
     @abc.abstractmethod
     def transforms(self, count: int) -> list[list[Transform]]:
-        """The transforms of the first steps."""
+        """The transforms of the first `count` steps."""
 
     @abc.abstractmethod
     def checks(self) -> tuple[list[Judged], Any, Any]:
-        """Log-likelihoods of some rows before the first step and after each, and the indices of these rows.
+        """The log-likelihoods of some rows before the first step and after each step, and the indices of these rows.
 
-        Indices of training rows and of held-out rows, for each part; None for all rows.
+        The indices are those of training rows, then of held-out rows, for each part; None stands for all rows.
         """
 
     def coordinates(self, count: int) -> list[Floats]:
-        """L of eq. 23 of each coordinate after each of the first steps; empty where it is unknown."""
+        """The log-likelihood of each coordinate (L of eq. 23) after each of the first `count` steps; [] if unknown."""
         return []
 
     # ---- the run
 
     def go(self, progress: bool, clock: Clock) -> AscentFlow:
-        """Take all steps that patience and the clock allow; then return the best prefix, also after an error."""
+        """Take all steps that patience and the clock allow, and return the best prefix, also after an error."""
         s, history, begin = self.settings, self.history, time.perf_counter()
         bar = _progress.bar(self.n_steps, "ascent", "step", progress)
         last = begin
@@ -153,7 +153,7 @@ class Ascent(abc.ABC):
         return self._agreed(self.flow())
 
     def flow(self, count: int | None = None) -> AscentFlow:
-        """The flow of the first steps, by default up to the best one."""
+        """The flow of the first `count` steps, by default of the steps up to the best one."""
         s = self.settings
         base: Base = StandardNormal(self.features)
         if s.precision != 1.0:
@@ -162,11 +162,11 @@ class Ascent(abc.ABC):
         return AscentFlow(steps, Standardize(self.rows.mean, self.rows.std), base, dtype=s.dtype)
 
     def whole(self) -> AscentFlow:
-        """The flow of all steps taken, which a joint training starts from: it trains layers past the best step, too."""
+        """The flow of all steps taken, where a joint training starts: that also trains the steps after the best one."""
         return self.flow(len(self.history.log_likelihood) - 1 if self.is_resolved else None)
 
     def _agreed(self, flow: AscentFlow) -> AscentFlow:
-        """The longest prefix whose density of the rows agrees with the ascent's own measurements."""
+        """The longest prefix whose mean log-density of the rows agrees with the ascent's own measurement."""
         history, best = self.history, self.history.best_step
         checks, training, held_out = self.checks()
         if best >= len(checks):
@@ -184,7 +184,7 @@ class Ascent(abc.ABC):
 
         if agrees(best):
             return flow
-        low, high = 0, best  # history and flow agree after `low` steps and not after `high`
+        low, high = 0, best  # a prefix of 0 steps agrees, one of `high` steps does not
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if agrees(middle) else (low, middle)
@@ -200,7 +200,7 @@ class Ascent(abc.ABC):
         return flow[: history.best_step]
 
     def _means(self, training: Any, held_out: Any) -> list[tuple[int, Callable[[AscentFlow], float]]]:
-        """Functions of a flow, each the mean log-likelihood of its rows: 0 for training rows, 1 for those held out."""
+        """Pairs of 0 (training rows) or 1 (held-out rows) and a function from a flow to its mean log-likelihood."""
 
         def mean_of(parts: Parts, chosen: Any) -> Callable[[AscentFlow], float]:
             if chosen is not None:
@@ -223,14 +223,15 @@ class Ascent(abc.ABC):
     # ---- the parts of a step
 
     def _judged(self, means: tuple[float, float]) -> Judged:
-        """Log-likelihoods from means over rows of log-Jacobian - λ |z|² / 2."""
+        """Log-likelihoods from means over rows of log-Jacobian - λ |z|² / 2, for training rows and held-out rows."""
         training, held_out = (mean + flat + float(self.constant) for mean, flat in zip(means, self.flat, strict=True))
         return training, None if self.rows.judge is None else held_out
 
     def _turn(self, parts: list[Any], rng: np.random.Generator, moved: Any = None) -> _directions.Turn:
-        """The next turn, for points, on which sliced directions depend, after `moved` has moved some of them.
+        """The next turn; sliced directions depend on the points in `parts`, after `moved` has mapped a sample of them.
 
-        In a group the turn is that of the first rank: another machine's linear algebra may round otherwise.
+        In a group all ranks take the turn of the first rank, because the linear algebra of another machine may round
+        otherwise.
         """
         source, unit = self.rows.source, math.sqrt(self.settings.precision)
         if self.directions == "random":
@@ -244,7 +245,7 @@ class Ascent(abc.ABC):
         return replace(turn, blocks=[source.broadcast(block) for block in turn.blocks])
 
     def _turn_transforms(self, turn: _directions.Turn) -> list[Transform]:
-        """The transforms of a turn of the columns that have a spread."""
+        """The transforms of a turn that acts on the columns with a spread only."""
         if self.n == self.features:
             return turn.transforms()
         matrix, active, start = np.eye(self.features), self.rows.active, 0
@@ -256,12 +257,12 @@ class Ascent(abc.ABC):
         return [Rotation(matrix.T)]
 
     def _lines(self, *lines: Any) -> list[Floats]:
-        """Parameters of lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²), for all columns."""
+        """Parameters of lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²), one line for each column."""
         identity = (1.0, 0.0, 0.0, 0.0, 1.0)
         return [self._of_all(values, rest) for values, rest in zip(lines, identity, strict=True)]
 
     def _of_all(self, values: Any, rest: float) -> Floats:
-        """Values for columns that have a spread, at their indices among all."""
+        """An array of shape (features,): `values` in columns that have a spread, and `rest` in all others."""
         if self.n == self.features:
             return np.asarray(values, np.float64)
         of_all = np.full(self.features, rest)
@@ -270,5 +271,5 @@ class Ascent(abc.ABC):
 
 
 def kink_map(lines: list[Floats], dtype: Any) -> Elementwise:
-    """Lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²), as a transform from a, b, γ, center and ε."""
+    """Lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²), as a transform; `lines`: a, b, γ, center, ε."""
     return Elementwise._of_lines(*lines, slope=SLOPE, dtype=dtype)

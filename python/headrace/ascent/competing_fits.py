@@ -1,4 +1,4 @@
-"""The competing fits of a dual ascent: an ascent alone, or one whose steps are trained as a whole, of some length."""
+"""The competing fits of a dual ascent: an ascent alone, and jointly trained ascents of several lengths."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from headrace.ascent.kinks import KinkAscent
 from headrace.ascent.splines import SplineAscent
 from headrace.ascent.standardised_rows import StandardisedRows
 
-# Defaults, by docs/dual_ascent.md.
-STEPS = {"spline": 600, "kink": 2000}  # of an ascent without a joint training, at most
-BINS = 40  # of an ascent's splines
+# Defaults from docs/dual_ascent.md.
+STEPS = {"spline": 600, "kink": 2000}  # the most steps of an ascent without a joint training
+BINS = 40  # the bins of the splines of an ascent without a joint training
 
-# Shares of a time budget.
-ASCENDING = 0.2  # for the ascent before a joint training
-REFINING = 0.6  # of the remaining time, for a joint training beside a competing ascent
+# Shares of a time budget, by phase of the fit.
+ASCENDING = 0.2  # the share for the ascent before a joint training
+REFINING = 0.6  # the share of the remaining time for the joint training if another ascent competes
 
-# Defaults of an ascent that is trained as a whole afterwards.
-COMPETES_BELOW = 5000  # below, an ascent without a joint training competes
-REFINED_BINS = 8  # in up to three dimensions
-MANY_COLUMNS_BINS = 4  # above
-SMALL_TABLE_BINS = 3  # above, below COMPETES_BELOW training rows
-REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # of the optimiser
+# Defaults of an ascent whose steps are trained jointly afterwards.
+COMPETES_BELOW = 5000  # the number of training rows below which an ascent without a joint training competes
+REFINED_BINS = 8  # the bins of a spline in up to three dimensions
+MANY_COLUMNS_BINS = 4  # the bins of a spline above three dimensions
+SMALL_TABLE_BINS = 3  # the bins above three dimensions with fewer than COMPETES_BELOW training rows
+REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # the number of updates of the optimiser, and its learning rate
 MOST_BATCH = 256
-COPIES = 16  # in up to three dimensions
-MOST_COPIED = 150_000  # rows with all copies
-LENGTHS = (16, 32, 48)  # of chains that compete above three dimensions
-CLEARLY = 1.0  # standard errors of the rows' gain from which a longer chain is better
+COPIES = 16  # the noisy copies of each row in up to three dimensions
+MOST_COPIED = 150_000  # the most rows, copies included
+LENGTHS = (16, 32, 48)  # the numbers of steps that compete above three dimensions
+CLEARLY = 1.0  # the gain, in its standard errors, from which a longer chain counts as better
 
 
 @dataclass
@@ -51,19 +51,19 @@ class Fitted:
     flow: AscentFlow
     history: AscentHistory
     whole: Callable[[], AscentFlow]
-    """The flow of all steps of the ascent."""
+    """A function that returns the flow of all steps of the ascent."""
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing can follow: Ctrl-C came, or no column has a spread."""
+        """Whether no further fit can follow, because Ctrl-C came or no column has a spread."""
         return self.history.stopped in ("interrupted", "constant")
 
 
 def best_fit(settings: Any, rows: StandardisedRows, rng: np.random.Generator, clock: Clock, progress: bool) -> Fitted:
-    """The best of the competing fits by the rows held out. Ctrl-C keeps the best so far.
+    """The competing fit with the least loss on held-out rows. Ctrl-C keeps the best fit so far.
 
     Raises:
-        KeyboardInterrupt: before there is a step to keep.
+        KeyboardInterrupt: Ctrl-C came before the first step was complete.
     """
     is_small = rows.count < COMPETES_BELOW
     refine = not is_small or rows.judge is not None if settings.refine is None else settings.refine
@@ -81,7 +81,7 @@ def best_fit(settings: Any, rows: StandardisedRows, rng: np.random.Generator, cl
 
 
 def _lengths(settings: Any, rows: StandardisedRows) -> tuple[int, ...]:
-    """Numbers of steps of a chain that is trained as a whole; where there are several, they compete."""
+    """The lengths, in steps, of the chains that are trained jointly; several lengths compete."""
     features = len(rows.mean)
     if settings.steps is not None:
         return (settings.steps,)
@@ -92,21 +92,21 @@ def _lengths(settings: Any, rows: StandardisedRows) -> tuple[int, ...]:
 
 @dataclass
 class _Fits:
-    """Fits of the same rows."""
+    """Fits of one set of rows, which compete."""
 
     settings: Any
     rows: StandardisedRows
     progress: bool
 
     def ascent(self, rng: np.random.Generator, refine: bool, steps: int, clock: Clock) -> Fitted:
-        """The best prefix of an ascent; `refine`: whether a joint training follows."""
+        """The best prefix of an ascent. `refine`: whether a joint training follows, which determines the bins."""
         s, rows = self.settings, self.rows
         bins = (self._refined_bins() if refine else BINS) if s.bins is None else s.bins
         arguments = (s, rows, rng, steps, 0 if refine else s.copies or 0)
         ascent: Ascent = KinkAscent(*arguments) if s.map == "kink" else SplineAscent(*arguments, bins=bins)
         fitted = Fitted(ascent.go(self.progress, clock), ascent.history, ascent.whole)
         if fitted.history.stopped == "interrupted" and fitted.history.best_step == 0:
-            raise KeyboardInterrupt  # no step to return
+            raise KeyboardInterrupt  # no step is complete, so that there is no flow to return
         return fitted
 
     def _refined_bins(self) -> int:
@@ -115,16 +115,17 @@ class _Fits:
         return SMALL_TABLE_BINS if self.rows.count < COMPETES_BELOW else MANY_COLUMNS_BINS
 
     def trained(self, rng: np.random.Generator, steps: int, clock: Clock, share: float = 1.0) -> Fitted:
-        """An ascent whose steps are then trained as a whole; `share`: of the time after the ascent."""
+        """An ascent, then the joint training of its steps for a share of the time that is left after the ascent."""
         fitted = self.ascent(rng, True, steps, clock.share(ASCENDING))
         if not fitted.is_over and clock.has(0.0):
             self._train(fitted, rng, clock.share(share) if share < 1.0 else clock)
         return fitted
 
     def _train(self, fitted: Fitted, rng: np.random.Generator, clock: Clock, *growing: Any) -> AscentFlow | None:
-        """Train the steps of an ascent as a whole; the result becomes the fit's flow where rows held out gain.
+        """Train the steps of an ascent jointly; the result replaces the fit's flow if the loss on held-out rows
+        decreases.
 
-        `growing`: the last arguments of `_refined`.
+        `growing` holds the last arguments of `_refined`.
         """
         history, flow = fitted.history, None
         try:
@@ -135,12 +136,12 @@ class _Fits:
                 fitted.flow, history.best_step, history.refined = flow, len(flow), True
             if refinement.stopped == "interrupted":
                 history.stopped = "interrupted"
-        except KeyboardInterrupt:  # also if it came outside of the fit: the flow so far is complete
+        except KeyboardInterrupt:  # the flow is complete even if Ctrl-C came outside of the fit
             history.stopped = "interrupted"
         return flow
 
     def better_alone(self, fitted: Fitted, rng: np.random.Generator, clock: Clock) -> Fitted:
-        """The fit, or an ascent without a joint training where that is better."""
+        """The given fit, or an ascent without a joint training if its loss on held-out rows is less."""
         refinement = fitted.history.refinement
         try:
             rival = self.ascent(rng, False, self.settings.steps or STEPS[self.settings.map], clock)
@@ -156,9 +157,10 @@ class _Fits:
         return fitted
 
     def of_best_length(self, lengths: Sequence[int], rng: np.random.Generator, clock: Clock) -> Fitted:
-        """The fit of the best length. Longer ones are tried while the last gained clearly.
+        """The fit whose length is the best; a longer chain is tried while the last one gained clearly.
 
-        Each begins with the trained steps of the one before it, so that all together take as many updates as one.
+        Each chain begins with the trained steps of the chain before it, so that all together take as many updates as
+        one.
         """
         best, chain = self.ascent(rng, True, lengths[-1], clock.share(ASCENDING)), list[list[Transform]]()
         tried: dict[int, float] = {}
@@ -182,7 +184,7 @@ class _Fits:
         return best
 
     def _gains(self, fitted: Fitted, other: Fitted) -> bool:
-        """Whether the rows held out gain by a fit clearly, by their paired differences."""
+        """Whether `fitted` is clearly better than `other` on held-out rows, by paired differences of log-densities."""
         rows, of = self.rows, _arrays.weighted_sum
         differences = []
         for x, (_, weights) in zip(rows.held_out(), rows.others, strict=True):
@@ -204,9 +206,10 @@ class _Fits:
         end: int | None = None,
         parts: int = 1,
     ) -> tuple[AscentFlow, History]:
-        """Train all steps together; linear maps that start as the identity stand in for turns of the rotations.
+        """Train all steps jointly; linear maps that start as the identity stand in for turns of the rotations.
 
-        `begun`: trained steps in place of the first ones; `end`: of the steps; `parts`: that the updates have.
+        `begun`: trained steps that replace the first steps; `end`: the number of steps; `parts`: by which the updates
+            are divided.
         """
         s, rows, n = self.settings, self.rows, flow.features
         steps = [*begun, *(_with_shears(step, n, s.dtype) for step in flow._by_step()[len(begun) : end])]
@@ -238,7 +241,7 @@ class _Fits:
 
 
 def _fit_quietly(flow: AscentFlow, x: Any, **settings: Any) -> History:
-    """Fit, in a group without the warning about small batches, because callers cannot change the batch here."""
+    """Fit; in a group without the warning about small batches, because callers cannot change the batch of this fit."""
     if settings["group"] is None:
         return flow.fit(x, **settings)
     with warnings.catch_warnings():
@@ -247,13 +250,13 @@ def _fit_quietly(flow: AscentFlow, x: Any, **settings: Any) -> History:
 
 
 def _with_shears(step: list[Transform], features: int, dtype: np.dtype[Any]) -> list[Transform]:
-    """A step with shears between its maps and its rotation."""
+    """A step with triangular linear maps between its marginal maps and its rotation."""
     at = next(i for i, link in enumerate(step) if isinstance(link, Rotation))
     return [*step[:at], *_shears(features, dtype), *step[at:]]
 
 
 def _shears(features: int, dtype: np.dtype[Any]) -> list[Transform]:
-    """Linear maps with triangular matrices of unit diagonal, upper and lower, which start as the identity."""
+    """Linear maps with triangular matrices of unit diagonal, one upper and one lower, which start as the identity."""
     if features == 1:
         return []
     orders = (range(features), range(features - 1, -1, -1))

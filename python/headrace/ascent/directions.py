@@ -1,4 +1,4 @@
-"""Orthogonal matrices whose rows are the directions of a step."""
+"""Orthogonal matrices: the rows of each are the directions of one step."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from headrace._flow.transforms.fixed import Permutation
 from headrace._flow.transforms.rotation import Rotation, _haar
 from headrace._flow.transforms.transform import Transform
 
-ROWS = 4000  # rows that determine directions
+ROWS = 4000  # the most points that determine the directions
 STEPS = 10
 
 
 @dataclass(frozen=True)
 class Turn:
-    """z = Q x[order], where Q has the blocks on its diagonal and is 0 elsewhere; without an order z = Q x."""
+    """z = Q x[order], where Q is the matrix with these blocks on its diagonal; without an order z = Q x."""
 
     blocks: list[NDArray[np.float64]]
     order: list[int] | None = None
 
     @staticmethod
     def none(sizes: list[int]) -> Turn:
-        """The identity."""
+        """The identity, in blocks of these sizes."""
         return Turn([np.eye(size) for size in sizes])
 
     def places(self) -> list[int]:
-        """The order, or that of the identity."""
+        """The order of the coordinates, which is 0, 1, ... where the turn has none."""
         return list(range(sum(map(len, self.blocks)))) if self.order is None else self.order
 
     def transforms(self) -> list[Transform]:
-        """The transforms of the inverse, in latent → data order."""
+        """The transforms of the turn's inverse, in latent → data order."""
         links: list[Transform] = [Rotation.from_blocks([block.T for block in self.blocks])]
         if self.order is not None:
             links.append(Permutation([int(i) for i in np.argsort(self.order)]))
@@ -43,7 +43,7 @@ class Turn:
 
 
 def random_turn(sizes: list[int], rng: np.random.Generator) -> Turn:
-    """Blocks of given sizes, drawn uniformly from all orthogonal matrices; several follow a permutation."""
+    """Blocks of these sizes, drawn uniformly from all orthogonal matrices; several follow a random permutation."""
     order = _order(sizes, rng)
     return Turn([random_rotation(size, rng) for size in sizes], order)
 
@@ -56,15 +56,15 @@ def sliced_turn(
     unit: float = 1.0,
     moved: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
 ) -> Turn:
-    """A turn with blocks chosen by `sliced_rotation`, each from the coordinates that it turns.
+    """A turn whose blocks `sliced_rotation` chooses, each from the coordinates that the block turns.
 
     Args:
         count: The number of points.
-        pick: Returns some of them by index, on the host.
-        sizes: Of the blocks.
+        pick: A function that returns the points of given indices, on the host.
+        sizes: The sizes of the blocks.
         rng: The generator of all draws.
-        unit: Factor that gives them mean 0 and variance 1, about.
-        moved: A map of them before; None for none.
+        unit: The factor by which points are multiplied to have mean 0 and variance 1, about.
+        moved: A map of the points before the turn; None for no map.
     """
     order = _order(sizes, rng)
     some = pick(rng.choice(count, min(ROWS, count), replace=False, shuffle=False)).astype(np.float64)
@@ -79,19 +79,19 @@ def _order(sizes: list[int], rng: np.random.Generator) -> list[int] | None:
 
 
 def random_rotation(features: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """A matrix drawn uniformly from all orthogonal ones."""
+    """An orthogonal matrix of shape (features, features), drawn uniformly."""
     return _haar(features, rng)
 
 
 def sliced_rotation(z: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Rows along which the points are far from normal, by the sliced Wasserstein distance (Dai, Seljak 2021).
+    """A rotation to directions of points far from normal, by the sliced Wasserstein distance (Dai, Seljak 2021).
 
-    A few steps of gradient ascent on the orthogonal matrices, from a random one, of the squared distances between the
-    sorted projections and normal quantiles, summed over the rows of the matrix.
+    A few steps of gradient ascent on the orthogonal matrices, from a random start. The objective is the squared
+    distance between sorted projections and normal quantiles, summed over the rows of the matrix.
 
     Args:
         z: Shape (rows, n), near mean 0 and variance 1; some thousand rows are enough.
-        rng: Where the random one is drawn from.
+        rng: The generator from which the random start is drawn.
     """
     grid = (np.arange(len(z)) + 0.5) / len(z)
     quantiles = np.interp(grid, *_QUANTILES)
@@ -108,7 +108,7 @@ def sliced_rotation(z: NDArray[np.float64], rng: np.random.Generator) -> NDArray
     size = 0.5
     for _ in range(STEPS):
         turn = gradient @ u.T
-        turn = turn - turn.T  # skew: the part of the gradient that keeps the matrix orthogonal
+        turn = turn - turn.T  # the skew part of the gradient keeps the matrix orthogonal
         norm = float(np.linalg.norm(turn, 2))
         if not norm > 1e-12:
             break

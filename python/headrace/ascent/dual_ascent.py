@@ -1,8 +1,8 @@
-"""The nonparametric flow of Tabak and Vanden-Eijnden (2010): data are taken to a normal density in many small steps.
+"""The nonparametric flow of Tabak and Vanden-Eijnden (2010), which maps data to a normal density in many small steps.
 
-Each step turns the points by an orthogonal matrix and moves every coordinate by a map of its own, chosen so that the
-log-likelihood of the points grows; points, not networks, determine it. docs/dual_ascent.md has the choices that the
-notes leave open, and their measured gains.
+Each step rotates the points by an orthogonal matrix and maps every coordinate separately, so that the log-likelihood
+of the points grows; the points determine the maps, without a network. docs/dual_ascent.md has the choices that the
+notes leave open, and the measured gain of each.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.standardised_rows import StandardisedRows, counted, cut_open, off_support
 from headrace.rows._as_stream import arrays_of, stream_of
 
-# Defaults, by docs/dual_ascent.md.
-RATE = 0.3  # the share of the full marginal map in a step, after the first
+# Defaults from docs/dual_ascent.md.
+RATE = 0.3  # the share of the full marginal map that a step takes, except the first step
 NEIGHBOURS = 800.0
 PATIENCE = 60
 JITTER = 0.03
@@ -47,50 +47,52 @@ JITTER = 0.03
 @public()
 @dataclass(repr=False, eq=False)
 class DualAscentFlow:
-    """Density estimation by dual ascent of the log-likelihood (Tabak, Vanden-Eijnden 2010), section 2 of the notes.
+    """Density estimation by dual ascent of the log-likelihood (Tabak, Vanden-Eijnden 2010; section 2 of the notes).
 
-    Data are standardised. Then each step rotates the points by an orthogonal matrix and maps each coordinate
-    separately, so that the log-likelihood L of eq. 23 grows. Rows held out decide when to stop, and the best prefix is
+    The data are standardised. Each step then rotates the points by an orthogonal matrix and maps each coordinate
+    separately, so that the log-likelihood L of eq. 23 grows. Held-out rows decide when to stop, and the best prefix is
     kept.
-    **The defaults are not the notes' algorithm but better ones by measurement** (docs/dual_ascent.md): a step maps
+    **The defaults are better by measurement than the algorithm of the notes** (docs/dual_ascent.md): a step maps
     coordinates by splines that make their marginals normal, first along the data's own axes; a short chain of steps
-    is then trained as a whole by `Flow.fit`. `DualAscentFlow.notes` is the algorithm of the notes.
+    is then trained jointly by `Flow.fit`. `DualAscentFlow.notes` is the algorithm of the notes.
 
     Args:
-        precision: λ, of the normal density N(0, 1/λ) that the data are taken to; 1e-6 to 1e6.
-        steps: Steps at most; by default 600 ("spline") or 2000 ("kink"). Where they are trained as a whole: 48 up to
-            three features, and otherwise 16, or from 5000 training rows on 16, 32 or 48, whichever is the best on
-            rows held out (`history.lengths` has their losses).
-        map: "spline": marginal maps from kernel densities; "kink": eq. 25, a line that bends.
-        rule: How a kink is chosen. "newton": Newton's step of the concave parametrisation, shortened where a lower
-            bound of L requires it, so that no step makes L less; "gradient": along the gradient (eq. 24), as far as
-            the same bound grows.
-        kinks: Kinks of a coordinate and step, one after another.
-        neighbours: Rows that a kink's width holds, under a normal density (n_p).
-        directions: "random": orthogonal matrices drawn evenly; "sliced": turned to where marginals are far from
-            normal. By default "sliced" for splines in more than two dimensions. Splines take the data's axes first.
+        precision: The precision λ of the normal density N(0, 1/λ) to which the data are mapped; 1e-6 to 1e6.
+        steps: The most steps; by default 600 ("spline") or 2000 ("kink"). With a joint training: 48 up to three
+            features, and otherwise 16, or from 5000 training rows on 16, 32 or 48, whichever has the least loss on
+            held-out rows (`history.lengths` has the losses).
+        map: "spline": marginal maps from kernel densities; "kink": lines with a smooth kink (eq. 25).
+        rule: The choice of a kink. "newton": Newton's step of the concave parametrisation, shortened where a lower
+            bound of L requires it, so that no step decreases L; "gradient": along the gradient (eq. 24), as far as
+            the same lower bound grows.
+        kinks: The number of kinks of each coordinate in one step, applied one after another.
+        neighbours: The number of rows within a kink's width under a normal density (n_p).
+        directions: "random": orthogonal matrices drawn uniformly; "sliced": directions along which marginals are far
+            from normal. By default "sliced" for splines in more than two dimensions. The first splines act along the
+            data's axes.
         rotations: "dense": any orthogonal matrix; "blocks": one with dense blocks of 32 rows on its diagonal, after a
             random permutation of the coordinates, so that a step costs a row 32 n multiply-adds instead of n². By
             default "blocks" for random directions of at least 128 features.
-        bandwidth: Of the kernel densities, in units of 1.06 rows^-0.2; by default 2 from five features on, otherwise 1.
-        rate: How far towards the full marginal map a spline goes, 0 to 1, after the first step, which goes all the way.
-        bins: Bins of a spline, 3 to 64; by default 40, and 8 where the steps are trained as a whole, or above three
-            features 4, and 3 of fewer than 5000 training rows.
-        copies: Noisy copies of each training row; 0 for the rows themselves. By default 16
+        bandwidth: The width of the kernel densities, in units of 1.06 rows^-0.2; by default 2 from five features on,
+            else 1.
+        rate: The share of the full marginal map that a spline takes, 0 to 1; the first step takes the full map.
+        bins: Bins of a spline, 3 to 64; by default 40, and with a joint training 8, or above three features 4 (3 with
+            fewer than 5000 training rows).
+        copies: The number of noisy copies of each training row; 0 for the rows themselves. By default 16
             for the joint training in up to three dimensions (fewer from 10,000 rows on), otherwise 0.
-        jitter: Standard deviation of this noise, in units of the columns'.
-        refine: Whether to train the steps as a whole after the ascent, which itself then takes rows as they are. By
-            default splines are; with fewer than 5000 training rows a longer ascent of finer splines competes on the
-            rows held out, and without any it replaces the training.
-        patience: Steps without a new best on held-out rows after which the ascent ends; None for no end.
-        bounds: Of the columns, as in `MAF`: the ascent takes the rows off their support first.
+        jitter: The standard deviation of the noise of `copies`, in units of the columns' standard deviations.
+        refine: Whether to train the steps jointly after the ascent, which itself then takes rows without noise. By
+            default splines are trained so; with fewer than 5000 training rows a longer ascent of finer splines competes
+            on the held-out rows, and without held-out rows such an ascent replaces the joint training.
+        patience: Steps without a new best on held-out rows after which the ascent ends; None for no such end.
+        bounds: The bounds of the columns, as in `MAF`: the ascent first maps the rows to unbounded values.
         periodic: For each column ``(low, high)``, one period of it, or None. Because rotations mix all columns, a
             circle is cut where its rows are rarest and mapped to the line between the two ends of the cut. All
             dependence is therefore kept, and the density is normalised around the circle, but **it need not be
             continuous at the cut**, where there are few rows. The named flows, as `MAF`, have densities that are
             continuous everywhere.
         seed: Of all that is drawn.
-        rng: Instead of `seed`; see `Flow.sample`.
+        rng: A generator or seed in place of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
 
     >>> import numpy as np, headrace as hr
@@ -136,7 +138,7 @@ class DualAscentFlow:
 
     @classmethod
     def notes(cls, precision: float = 1.0, steps: int | None = None, **changes: Any) -> Self:
-        """The algorithm of the notes (2.5): random rotations and one kink a coordinate; arguments as in the class.
+        """The algorithm of the notes (2.5): random rotations, and one kink for each coordinate and step.
 
         >>> import headrace as hr
         >>> hr.DualAscentFlow.notes(rule="gradient").map
@@ -155,30 +157,30 @@ class DualAscentFlow:
         progress: bool = True,
         group: Group | None = None,
     ) -> AscentFlow:
-        """Fit rows; a new flow each time, on the device of the rows. Ctrl-C ends the fit and keeps the best so far.
+        """Fit a new flow to rows, on the device of the rows. Ctrl-C ends the fit and keeps the best flow so far.
 
-        The result is a prefix of the ascent, or the weights of the joint training.
+        The result is a prefix of the ascent, or the flow with the parameters of the joint training.
 
         Args:
-            x: Shape (rows, features), float32 or float64, any strides. Or a stream (`headrace.rows`): an ascent carries
-                its rows along in memory, so that a sample of the buffer's size represents more rows, drawn
+            x: Shape (rows, features), float32 or float64, any strides. Or a stream (`headrace.rows`): an ascent keeps
+                its rows in memory, so that a sample of the buffer's size represents longer streams, drawn
                 evenly, with a warning.
-            context: None: an ascent takes none.
+            context: Only None, because an ascent takes no context.
             weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
-            validation: The share of rows to hold out, or rows of your own: ``x_val`` or ``(x_val, None,
-                weights_val)``; None for none, and then all steps are kept.
-            time_budget: Seconds that all of this may take, about: an ascent ends before a step that would exceed its
-                share (a fifth where the steps are trained as a whole afterwards), and the joint training in its time.
-                Such a fit is not the same twice.
+            validation: The share of rows to hold out, or rows of the caller: ``x_val`` or ``(x_val, None,
+                weights_val)``; None holds out no rows, and then all steps are kept.
+            time_budget: Seconds for the whole fit, approximately: an ascent ends before a step that would exceed its
+                share (a fifth if a joint training follows), and the joint training ends within the rest. Two fits with
+                a time budget may differ.
             progress: Whether to show a bar on the standard error.
-            group: The group of the fit, as in `Flow.fit`: x and the others are then dicts of the shards that this rank
-                holds, ``{number: array}``, and all ranks get the same flow.
+            group: The group of the fit, as in `Flow.fit`: the array arguments are then dicts of the shards that this
+                rank holds, ``{number: array}``, and all ranks get the same flow.
 
         Raises:
-            TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
-            ValueError: a wrong shape, a context, or rows with a NaN or an infinity, or on a bound or beyond (their
-                number and the first one).
-            KeyboardInterrupt: Ctrl-C before the first step that is kept; `history` is then as before the call.
+            TypeError: the arrays are not float32 or float64 of one framework, where the fit computes (docs/arrays.md).
+            ValueError: an array has a wrong shape, there is a context, or rows have a NaN or an infinity, or lie on a
+                bound or beyond (the message has their number and the first index).
+            KeyboardInterrupt: Ctrl-C came before the first step that is kept; `history` is then as before the call.
             headrace.distributed.GroupError: a rank of the group did not answer in time.
         """
         clock = Clock(time_budget)
@@ -191,18 +193,18 @@ class DualAscentFlow:
     def fit_members(
         self, x: Array, members: int = 4, *, time_budget: float | None = None, **arguments: Any
     ) -> Ensemble:
-        """Fit several flows, each with a seed and held-out rows of its own; their mixture, equally weighted.
+        """Fit several flows, each with its own seed and held-out rows; return their mixture with equal weights.
 
-        The loss of a single fit above three columns is mostly variance, which a mixture has less of.
+        The loss of a single fit above three columns is mostly variance, which a mixture reduces.
 
         Args:
             x: As in `fit`.
             members: The number of flows, at least 1; member i has the seed ``seed + i``.
             time_budget: Seconds for all members together, about.
-            **arguments: Other arguments of `fit`.
+            **arguments: Further arguments of `fit`.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C before the first member is complete; a later one ends the fit with fewer members.
+            KeyboardInterrupt: Ctrl-C came before the first member was complete; later, Ctrl-C ends with fewer members.
 
         >>> import numpy as np, headrace as hr
         >>> x = np.random.default_rng(0).standard_normal((1000, 2))
@@ -272,7 +274,7 @@ class DualAscentFlow:
         return flow
 
     def support(self, features: int, names: Sequence[str] | None) -> Support | None:
-        """The support of n columns, with their names if these are known."""
+        """The support for this number of columns, with these names if known; None without bounds and periods."""
         own = (("bounds", self.bounds), ("periodic", self.periodic))
         bounds, periodic = (by_column(name, value, features, names) for name, value in own)
         return support_or_none(bounds, features, periodic)
@@ -280,20 +282,20 @@ class DualAscentFlow:
     def _best(
         self, rows: StandardisedRows, ends: Any, rng: np.random.Generator, clock: Clock, progress: bool
     ) -> AscentFlow:
-        """The best of the competing fits, behind the supports of `ends`."""
+        """The best of the competing fits, extended by the supports `ends`."""
         fitted = best_fit(self, rows, rng, clock, progress)
         self.history = fitted.history
         return fitted.flow._supported(ends) if ends else fitted.flow
 
     def __repr__(self) -> str:
-        """The settings."""
+        """The class name and the main settings."""
         return (
             f"DualAscentFlow(precision={self.precision:g}, map={self.map!r}, steps={self.steps}, refine={self.refine})"
         )
 
 
 def _checked(bounds: Any, periodic: Any) -> tuple[Any, Any]:
-    """Bounds and periods, checked; the columns of dicts are known with the rows alone."""
+    """Bounds and periods, checked; dicts are returned unchanged, because only the rows have the names of columns."""
     if isinstance(bounds, Mapping) or isinstance(periodic, Mapping):
         for name, value in (("bounds", bounds), ("periodic", periodic)):
             pairs = list(value.values()) if isinstance(value, Mapping) else value

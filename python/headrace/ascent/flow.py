@@ -1,4 +1,4 @@
-"""The flow that results from a dual ascent, indexed by steps from the data, and its history."""
+"""The flow that results from a dual ascent, whose index counts steps from the data's side, and its history."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ class AscentHistory:
     """The history of an ascent. Log-likelihoods are means over the rows in nats, in the data's units."""
 
     log_likelihood: list[float] = field(default_factory=list)
-    """Log-likelihoods of the training rows as fitted; first before any step, for standardised data, then after each."""
+    """Log-likelihoods of the training rows as fitted: of the standardised data, then after each step."""
     validation_log_likelihood: list[float] = field(default_factory=list)
-    """Log-likelihoods of the rows held out; empty without any."""
-    coordinates: list[NDArray[np.float64]] = field(default_factory=list, compare=False)  # arrays have no one answer
-    """L of eq. 23 of each coordinate under each step's map, shape (features,), of the training rows, the mean of log φ'
+    """Log-likelihoods of the held-out rows; empty without held-out rows."""
+    coordinates: list[NDArray[np.float64]] = field(default_factory=list, compare=False)  # == of arrays is an array
+    """L of eq. 23 for each coordinate under each step's map, shape (features,): the mean over training rows of log φ'
     − λ φ²/2, and ½ log(λ/2π), in the latent side's units; NaN in columns without spread. Coordinates of kinks on the
-    CPU; else empty."""
+    CPU; an empty list otherwise."""
     seconds: list[float] = field(default_factory=list)
-    """Seconds since the fit began."""
+    """For each log-likelihood the seconds since the fit began."""
     best_step: int = 0
-    """The step after which the flow was cut, the best on rows held out, or the last without any."""
+    """The step after which the flow ends: the best one on held-out rows, or the last step without held-out rows."""
     stopped: str = "steps"
     """Why the ascent ended: "steps" (all done), "patience", "time_budget", "constant" (no column has a spread) or
-    "interrupted", that also after the ascent."""
+    "interrupted" (Ctrl-C during the ascent or the joint training)."""
     lengths: dict[int, float] = field(default_factory=dict)
-    """The held-out loss for each number of steps that competed, after its joint training."""
+    """The held-out loss after the joint training for each number of steps that competed."""
     refinement: History | None = None
-    """The history of the joint training after the ascent; None without one."""
+    """The history of the joint training after the ascent; None without a joint training."""
     refined: bool = False
-    """Whether the flow is that of the joint training, and not the ascent up to `best_step`, which is kept where it is
-    better on the rows held out."""
+    """Whether the flow is the result of the joint training. Otherwise it is the ascent up to `best_step`, which is kept
+    if its loss on held-out rows is less."""
 
     def __repr__(self) -> str:
-        """The outcome."""
+        """The numbers of steps, the best log-likelihood, the reason of the end and the joint training."""
         judged = self.validation_log_likelihood or self.log_likelihood
         best = f"{judged[self.best_step]:.4f}" if judged else "none"
         return (
@@ -61,18 +61,19 @@ class AscentHistory:
 
 @storable
 class AscentFlow(Flow):
-    """A flow of ascent steps, as `DualAscentFlow.fit` makes it.
+    """The flow of ascent steps that `DualAscentFlow.fit` returns.
 
-    ``flow[:t]`` is the density ρ̃_t after t steps **from the data's side** (eq. 3-5): data standardised, taken through
-    the first t steps, and compared with the base. A plain `Flow` counts from the latent side. ``len(flow)`` counts
-    steps; `transforms` lists their transforms, from latent to data as in every flow.
+    ``flow[:t]`` is the density ρ̃_t after t steps **from the data's side** (eq. 3-5): the standardised data pass
+    the first t steps, and the base is the density of the results. A plain `Flow` counts from the latent side.
+    ``len(flow)`` is the number of steps; `transforms` has the transforms of all steps, from latent to data as in every
+    flow.
 
     Args:
-        steps: For each step its transforms, in latent → data order; the first step is next to the data.
+        steps: The transforms of each step, in latent → data order; the first step is next to the data.
         standardize: The standardisation before the first step.
-        base: By default `StandardNormal`.
-        support: The support before that, where columns have bounds or are periodic: a `Support`, or several from latent
-            to data.
+        base: The base; by default `StandardNormal`.
+        support: The support, the last on the data's side, where columns have bounds or are periodic: a `Support`, or
+            several from latent to data.
         dtype: "float32" or "float64".
     """
 
@@ -91,7 +92,7 @@ class AscentFlow(Flow):
         super().__init__([*chain, standardize, *ends], base, dtype=dtype)
 
     def __len__(self) -> int:
-        """Number of steps."""
+        """The number of steps."""
         return len(self._lengths)
 
     @overload
@@ -101,7 +102,7 @@ class AscentFlow(Flow):
     def __getitem__(self, index: slice | int) -> Any:
         """``flow[:t]``: the flow after t steps from the data's side; ``flow[i]``: the transforms of one step.
 
-        Both have copies of parameters; the transforms of a step are in latent → data order, on the CPU.
+        The transforms are copies; the transforms of one step are in latent → data order, on the CPU.
         """
         if not isinstance(index, slice):
             return self._by_step()[check.index("index", index, len(self))]
@@ -116,11 +117,11 @@ class AscentFlow(Flow):
         return found.to("cpu")
 
     def _support(self) -> list[Support]:
-        """The support, on the CPU, as a list; empty without one."""
+        """The supports as a list, on the CPU; empty for a flow without a support."""
         return [end.to("cpu") for end in self._chain[sum(self._lengths) + 1 :] if isinstance(end, Support)]
 
     def _supported(self, ends: Sequence[Support], count: int | None = None) -> AscentFlow:
-        """The flow of the first steps, by default of all, for rows on a support."""
+        """The flow of the first `count` steps, by default of all steps, extended by the supports `ends`."""
         flow = AscentFlow(self._by_step()[:count], self._standardize(), self.base, support=ends, dtype=self._dtype)
         return self._placed_here(flow)
 
@@ -148,5 +149,5 @@ class AscentFlow(Flow):
         return self
 
     def __repr__(self) -> str:
-        """Sizes and base."""
+        """The class name, the number of features and of steps, and the base."""
         return f"AscentFlow(features={self.features}, steps={len(self)}, base={self._base!r})"

@@ -1,4 +1,4 @@
-"""The ascent of the notes: after each rotation a kinked line for every coordinate (eq. 25), chosen in one pass."""
+"""The ascent of the notes: after each rotation a line with a kink for every coordinate (eq. 25), chosen in one pass."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from headrace.ascent import directions as _directions
 from headrace.ascent.ascent import Ascent, Judged, kink_map
 from headrace.ops._points import Chosen, Points
 
-ANCHORS = 1024  # rows among which centers are drawn
-CHECKED_SHARDS = 8  # the checked rows of these shards represent all
-STRIDE = 16  # steps that are queued on a device before their gains are read
+ANCHORS = 1024  # the number of rows from which centers are drawn
+CHECKED_SHARDS = 8  # the number of shards whose checked rows represent all shards
+STRIDE = 16  # the steps that are queued on a device before their gains are read
 
 
 class KinkAscent(Ascent):
-    """Steps of the notes.
+    """An ascent with the steps of the notes.
 
-    A kink is chosen in the pass that takes rows through the kink before it and sums its gain: so gains are
-    known one kink late. On a device they are read every `STRIDE` steps. The random values of queued steps come from a
-    copy of the generator: the fit's own generator is in the state that it would have if no other step had been queued.
+    A kink is chosen in the pass that takes rows through the preceding kink and sums the gain of that kink: gains are
+    therefore known one kink late. On a device they are read every `STRIDE` steps. The random values of queued steps
+    come from a copy of the generator, so that steps that are queued but never taken do not change the state of the
+    fit's generator.
     """
 
     default_directions = "random"
@@ -36,14 +37,14 @@ class KinkAscent(Ascent):
         self.chosen: Chosen | None = None
 
     def taken(self) -> Iterator[Judged]:
-        """See `Ascent`."""
+        """Take all steps and yield log-likelihoods; see `Ascent`."""
         s, device = self.settings, self.rows.device
         self.chosen = chosen = self._begin()
-        size = 1 if device is not None else 8  # of the blocks with which the product with the identity costs least
+        size = 1 if device is not None else 8  # the block size for which multiplication by the identity costs least
         none = _directions.Turn.none([min(size, self.n - start) for start in range(0, self.n, size)])
         ahead, read = copy.deepcopy(self.rng), 0
         states = [ahead.bit_generator.state]
-        for step in range(1, self.n_steps + 2):  # one more, because each kink measures the gain of those before it
+        for step in range(1, self.n_steps + 2):  # one step more: each kink measures the gain of earlier kinks
             if step <= self.n_steps:
                 self.turns.append(self._next_turn(ahead))
                 for turn in [self.turns[-1], *[none] * (s.kinks - 1)]:
@@ -59,13 +60,13 @@ class KinkAscent(Ascent):
                     read += 1
 
     def _begin(self) -> Chosen:
-        """Put all points at their start."""
+        """Put all points at the start of the ascent."""
         s, rows = self.settings, self.rows
         self.points, self.held_out = (
             [Points(z, weights, s.dtype, keeps_log_jacobian=False) for z, weights in of]
             for of in (self.own, self.others)
         )
-        # The first of many shards represent all.
+        # Of many shards the first few represent all.
         self.is_checked, self.others_checked = (
             [] if of is None else [shard.number < CHECKED_SHARDS for shard in of.shards]
             for of in (rows.source, rows.judge)
@@ -83,7 +84,7 @@ class KinkAscent(Ascent):
         )
 
     def transforms(self, count: int) -> list[list[Transform]]:
-        """See `Ascent`."""
+        """The transforms of the first `count` steps; see `Ascent`."""
         assert self.chosen is not None
         each, steps = self.settings.kinks, []
         kinks = self.chosen.kinks()[: count * each].transpose(0, 2, 1)
@@ -96,11 +97,11 @@ class KinkAscent(Ascent):
         return steps
 
     def checks(self) -> tuple[list[Judged], Any, Any]:
-        """See `Ascent`."""
+        """Log-likelihoods after each step and the indices of their rows; see `Ascent`."""
         if self.chosen is None:
             return [], None, None
         means = self.chosen.log_likelihoods()[:: self.settings.kinks].tolist()
-        if self.rows.device is not None:  # a pass over all rows on a device is as fast as a choice of some
+        if self.rows.device is not None:  # on a device, a pass over all rows is as fast as one over a choice of rows
             return [self._judged((row[0], row[1])) for row in means], None, None
         checked = [(self.points, self.is_checked), (self.held_out, self.others_checked)]
         training, held_out = (
@@ -110,7 +111,7 @@ class KinkAscent(Ascent):
         return [self._judged((row[2], row[3])) for row in means], training, held_out
 
     def coordinates(self, count: int) -> list[Floats]:
-        """See `Ascent`."""
+        """The log-likelihood of each coordinate after each step; see `Ascent`."""
         if self.chosen is None or self.rows.device is not None:
             return []
         p, each = self.settings.precision, self.settings.kinks
@@ -126,7 +127,7 @@ class KinkAscent(Ascent):
         kinks = self.chosen.kinks()
 
         def moved(z: Floats) -> Floats:
-            """Values after the last kinks, which the points have not passed yet."""
+            """The values of points after the last kinks, which the stored points have not passed yet."""
             if not len(kinks):
                 return z
             a, b, c, center, square = kinks[-1].T
@@ -135,20 +136,21 @@ class KinkAscent(Ascent):
         return self._turn(self._places(), rng, moved)
 
     def _places(self) -> list[Any]:
-        """The points' values, part by part."""
+        """The values of the points, part by part."""
         return [points.values() for points in self.points]
 
     def _anchors(self) -> Floats:
-        """Some of the points at the start."""
+        """The standardised values of up to ANCHORS rows at the start, from which centers are drawn."""
         count, parts = self.count, [z for z, _ in self.own]
         if self.rows.group is not None:
             return self.rows.source.picked(self.rng.choice(count, min(ANCHORS, count), replace=False), parts)
-        return parts[0][self.library.asarray(self.rng.permutation(count)[:ANCHORS])]  # on the points' device
+        return parts[0][self.library.asarray(self.rng.permutation(count)[:ANCHORS])]  # indexed on the points' device
 
     def _centers(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
-        """Centers of the next kinks: half of them at values of chosen anchors, half drawn from the base.
+        """The centers of the next kinks: about half are values of anchor rows, the others are drawn from the base.
 
-        The row of a drawn one is -1.
+        The first array has the index of the anchor row, or -1 for a center from the base; the second has the drawn
+        values.
         """
         rows = rng.integers(min(ANCHORS, self.count), size=(self.n,))
         drawn = rng.standard_normal((self.n,)) * self.rows.unit

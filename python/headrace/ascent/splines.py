@@ -1,4 +1,4 @@
-"""The default ascent: after each turn a spline for every coordinate, which makes its marginal normal."""
+"""The default ascent: after each turn a spline for every coordinate, which makes the coordinate's marginal normal."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from headrace._flow.transforms.transform import Transform
 from headrace.ascent import directions as _directions
 from headrace.ascent.ascent import SLOPE, Ascent, Judged, kink_map
 
-BOUND = 5.0  # standard deviations from which a spline is the identity
-KNOTS = 40  # knots of a function, where a kinked line is fitted to it
+BOUND = 5.0  # the number of standard deviations beyond which a spline is the identity
+KNOTS = 40  # the number of knots of the function to which a kinked line is fitted
 
 
 class SplineAscent(Ascent):
-    """Steps of marginal maps."""
+    """An ascent whose steps are marginal maps to the normal density."""
 
     def __init__(self, *arguments: Any, bins: int) -> None:
         self.default_directions = "sliced" if len(arguments[1].active) > 2 else "random"
@@ -33,7 +33,7 @@ class SplineAscent(Ascent):
         self.judged: list[Judged] = []
 
     def taken(self) -> Iterator[Judged]:
-        """See `Ascent`."""
+        """Take all steps and yield log-likelihoods; see `Ascent`."""
         s = self.settings
         self._begin()
         bandwidth = s.bandwidth or (2.0 if self.n >= 5 else 1.0)
@@ -53,31 +53,31 @@ class SplineAscent(Ascent):
             yield self._judge()
 
     def transforms(self, count: int) -> list[list[Transform]]:
-        """See `Ascent`."""
+        """The transforms of the first `count` steps; see `Ascent`."""
         return self.steps[:count]
 
     def checks(self) -> tuple[list[Judged], Any, Any]:
-        """See `Ascent`."""
+        """Log-likelihoods after each step, of all rows; see `Ascent`."""
         return self.judged, None, None
 
     def _begin(self) -> None:
-        """Put rows to fit and rows held out at their start, each with its log-Jacobian."""
+        """Put training rows and held-out rows at the start of the ascent, with a log-Jacobian of 0."""
         zeros = self.library.zeros
         parties = self.own, self.others
         self.parties = [[(self._of_columns(z), zeros(len(z)), weights) for z, weights in of] for of in parties]
 
     def _places(self) -> list[NDArray[Any]]:
-        """The values of the rows to fit, part by part."""
+        """The values of the training rows in columns with a spread, part by part."""
         return [self._active(z) for z, _, _ in self.parties[0]]
 
     def _curves(self, bandwidth: float) -> list[Score | None]:
-        """The map of each marginal to N(0, 1)."""
+        """For each column the map of its marginal to N(0, 1), or None."""
         parts, unit = self._places(), self.rows.unit
         columns = [[part[:, k].astype(np.float64) / unit for part in parts] for k in range(self.n)]
         return normal_scores(columns, self.counts, self.shares, bandwidth, self.rows.source)
 
     def _of_columns(self, z: Floats) -> NDArray[Any]:
-        """All columns, in the flow's dtype: those without spread are 0."""
+        """An array of all columns in the flow's dtype: columns without spread are 0."""
         if self.n == self.features:
             return z.astype(self.settings.dtype)
         every: NDArray[Any] = self.library.zeros((len(z), self.features), self.settings.dtype)
@@ -85,7 +85,7 @@ class SplineAscent(Ascent):
         return every
 
     def _move(self, links: list[Transform]) -> None:
-        """Move all rows by the inverses of the last link, the last but one, and so on."""
+        """Move all rows by the inverses of the links, from the last link to the first."""
         device = self.rows.device
         moves = [link if device is None else link.to(repr(device)) for link in links]
         for parts in self.parties:
@@ -110,7 +110,7 @@ class SplineAscent(Ascent):
         return self._sum(sums) / total if total else math.nan
 
     def _spline(self, curves: list[Any]) -> Elementwise:
-        """Splines on the curves, which are in units of the base's standard deviation."""
+        """The marginal splines through the curves, which are in units of the base's standard deviation."""
         rest = [spline_parameters(curve, self.bins, BOUND, SLOPE) for curve in curves]
         packed = np.zeros((self.features, 3 * self.bins - 1))
         packed[self.rows.active] = rest
@@ -124,7 +124,7 @@ class SplineAscent(Ascent):
         )
 
     def _first_maps(self, curves: list[Any]) -> list[Transform]:
-        """Full marginal maps: a kinked line with the curve's straight ends, then a spline for the remainder."""
+        """Full marginal maps: a kinked line with the straight ends of the curve, then a spline for the remainder."""
         kinks: list[tuple[float, ...]] = []
         rest: list[Score | None] = []
         for curve in curves:
@@ -145,7 +145,7 @@ class SplineAscent(Ascent):
 
 
 def kink_parameters(score: Score) -> tuple[float, float, float, float, float]:
-    """``(a, b, γ, center, ε)`` of a kinked line through both ends of a curve, and near it between them."""
+    """The parameters ``(a, b, γ, center, ε)`` of a line with a kink through both ends of a curve, near the curve."""
     points = score.knots(KNOTS)
     x, y = points.x, points.y
     inner = (x > x[0]) & (x < x[-1])
@@ -162,15 +162,15 @@ def kink_parameters(score: Score) -> tuple[float, float, float, float, float]:
 
 
 def spline_parameters(score: Score | None, bins: int, bound: float, slope: float) -> Floats:
-    """The raw parameters of an `rq_spline` with knots on a curve, the identity from ±bound on: shape (3 bins - 1,).
+    """The raw parameters of an `rq_spline` with knots on a curve, the identity beyond ±bound: shape (3 bins - 1,).
 
-    Where the spline's limits on widths, heights and slopes do not allow a knot, it is moved.
+    A knot is moved where the spline's limits on widths, heights and slopes do not allow it.
     """
     raw = np.zeros(3 * bins - 1)
     if score is None:
         return raw
     inner = score.knots(bins - 1)
-    gap = 1e-3 * bound * np.arange(1, bins)  # knots neither coincide nor lie outside
+    gap = 1e-3 * bound * np.arange(1, bins)  # keeps knots apart, and inside the bound
     x = np.minimum(np.maximum(inner.x, -bound + gap), bound - gap[::-1])
     y = np.minimum(np.maximum(inner.y, -bound + gap), bound - gap[::-1])
     limit = np.log(1.0 / slope)

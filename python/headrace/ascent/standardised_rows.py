@@ -1,8 +1,8 @@
-"""Rows of a dual ascent: those to fit and those held out, standardised, with repeated values spread.
+"""The rows of a dual ascent, for training and held out, standardised, with repeated values spread.
 
-With a group they are checked on all ranks together. Rotations mix all columns, so that circles cannot be preserved: a
-periodic column is cut where its rows are rarest, and mapped to the line. The density is that of an interval with both
-ends at a cut.
+In a group the rows are checked on all ranks together. Rotations mix all columns and so cannot preserve circles: a
+periodic column is cut where its rows are rarest, and mapped to the line. Its density is then that of an interval whose
+ends are the two sides of the cut.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from headrace._flow.transforms.support import Support, circles_of
 def shared_rows(
     settings: Any, group: Group, x: Any, context: Any, weights: Any, validation: Any
 ) -> tuple[StandardisedRows, tuple[Support, ...]]:
-    """Rows of an ascent with a group, and the maps to their support; `settings`: a `headrace.DualAscentFlow`."""
+    """The rows of an ascent in a group, and the maps to their support; `settings` is a `headrace.DualAscentFlow`."""
     from headrace.distributed.groups import same_everywhere, together
     from headrace.distributed.run import check_group
     from headrace.distributed.shards import opened, split
@@ -68,22 +68,22 @@ def shared_rows(
 
 
 Parts = list[tuple[Any, Any]]
-"""Rows and their weights, None for 1 each, part by part."""
+"""The rows and weights of each part; None in place of weights stands for weights of 1."""
 
-# Defaults of docs/notes/dual_ascent.md.
-LOOKED_AT = 16_384  # rows in which repeated values are looked for
+# The defaults of docs/notes/dual_ascent.md.
+LOOKED_AT = 16_384  # the number of rows that are searched for repeated values
 REPEATED = 0.01  # the share of rows with another row's value from which a column counts as repeating
-LEAST_SPREAD = 1e-3  # standard deviations over which repeated values are spread at least
-FLAT = 1e-100  # below, in units of the deviation, a column has no spread
+LEAST_SPREAD = 1e-3  # the least width, in standard deviations, over which repeated values are spread
+FLAT = 1e-100  # the range, in standard deviations, up to which a column counts as without spread
 
-_SPREAD_SEED = 0x5EED  # seed of draws on which no other draw depends
-_COPIES, _NOISE = 0xC09E, 0x2015  # distinguish draws from other draws of the same seed
+_SPREAD_SEED = 0x5EED  # the seed of draws that no other draw depends on
+_COPIES, _NOISE = 0xC09E, 0x2015  # keys that separate the copies and the noise from other draws of the same seed
 
 
 class StandardisedRows:
-    """Rows to fit and rows held out, in parts, with their standardisation.
+    """Training rows and held-out rows, in parts, with their standardisation.
 
-    Rows of one process are one part; rows of a group have a part for each shard of this rank.
+    The rows of one process are one part; the rows of a group have one part for each shard of this rank.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class StandardisedRows:
         dtype: Any = np.float64,
         device: Any = None,
     ) -> None:
-        """Columns without spread are warned of by name, and those with repeated values; `device`: as of a `Caller`."""
+        """Warn of columns without spread and of columns with repeated values, by name; `device`: as in a `Caller`."""
         root = math.sqrt(precision)
         self.source, self.judge, self.seed, self.dtype, self.device = source, judge, seed, np.dtype(dtype), device
         self.unit = 1.0 / root
@@ -103,7 +103,7 @@ class StandardisedRows:
         mean, std = source.moments(say=source.is_first)
         self.mean, self.std = mean, std * root
         self.own = self._taken(source)
-        """Rows to fit, standardised and spread, and weights."""
+        """The training rows, standardised and with repeated values spread, and their weights."""
         self.others = [] if judge is None else self._taken(judge)
         self._find_repeated()
 
@@ -120,7 +120,7 @@ class StandardisedRows:
         seed: int = 0,
         dtype: Any = np.float64,
     ) -> StandardisedRows:
-        """Rows of one process from opened arrays."""
+        """The rows of a fit in one process, from opened arrays."""
         if x.ndim != 2 or not x.shape[1]:
             raise errors.wrong_shape("x", "(rows, features) with at least one feature", x.shape)
         rows = x.shape[0]
@@ -137,16 +137,16 @@ class StandardisedRows:
 
     @property
     def group(self) -> Any:
-        """The group with the other rows; None for a fit of one process."""
+        """The group whose ranks hold the rows; None for a fit of one process."""
         return self.source.group
 
     @property
     def count(self) -> int:
-        """Rows to fit, of all processes."""
+        """The number of training rows of all processes."""
         return self.source.size
 
     def _taken(self, source: RowSource) -> Parts:
-        """Standardised rows with weights, of which the largest is about 1, so that any dtype holds them."""
+        """Standardised rows with weights that are scaled so that the largest is about 1, which any dtype holds."""
         blocks = list(source.blocks())
         known = [float(w.max()) for data in blocks if (w := data.weights) is not None and len(w)]
         largest = float(source.maximum(np.array([max(known, default=0.0)]))[0])
@@ -154,11 +154,11 @@ class StandardisedRows:
         return [(self.standardised(data.x), weight) for data, weight in zip(blocks, weights, strict=True)]
 
     def _rng(self, what: tuple[int, ...], shard: Shard) -> np.random.Generator:
-        """The generator for the rows of a shard; in a group that of each shard differs."""
+        """The generator for the rows of a shard; in a group each shard has a different one."""
         return np.random.default_rng([self.seed, *what, *(() if self.group is None else (shard.number,))])
 
     def _find_repeated(self) -> None:
-        """Find columns with a spread, and spread repeated values."""
+        """Find the columns with a spread, and spread the repeated values of these columns."""
         n = len(self.mean)
         ends = np.full((2, n), -np.inf)
         for z, _ in self.own:
@@ -166,7 +166,7 @@ class StandardisedRows:
                 ends = np.maximum(ends, np.stack([-_arrays.on_host(z.min(axis=0)), _arrays.on_host(z.max(axis=0))]))
         less, most = self.source.maximum(ends)
         self.active = np.flatnonzero(most + less > FLAT)
-        """Columns with a spread; the other columns are only shifted."""
+        """The indices of columns with a spread; all other columns are only shifted."""
         places = np.arange(0, self.count, -(-self.count // LOOKED_AT))
         looked_at = self.source.picked(places, [z for z, _ in self.own])
         self.spread = np.zeros(n)
@@ -190,17 +190,17 @@ class StandardisedRows:
             )
 
     def given(self) -> list[NDArray[Any]]:
-        """The rows to fit in the data's units, part by part, as given or spread."""
+        """The training rows in the data's units, part by part, with repeated values spread."""
         if self.group is None and not self.spread.any():
             return [data.x for data in self.source.blocks()]
         return [z * _arrays.library(z).asarray(self.std) + _arrays.library(z).asarray(self.mean) for z, _ in self.own]
 
     def held_out(self) -> list[NDArray[Any]]:
-        """The held-out rows in their original form, part by part."""
+        """The held-out rows as the caller passed them, part by part; [] without held-out rows."""
         return [] if self.judge is None else [data.x for data in self.judge.blocks()]
 
     def to_refine(self, copies: int, jitter: float, rng: np.random.Generator) -> tuple[Any, Any, Any]:
-        """The arguments of a joint training: rows, with `copies` noisy copies of each, weights, and rows to judge by.
+        """The arguments of a joint training: rows, with `copies` noisy copies of each, weights, and the held-out rows.
 
         Columns without spread become normal noise of a given variance, because no network can learn a spike. In a group
         each shard has its own draws.
@@ -224,7 +224,7 @@ class StandardisedRows:
         return self._as_given(self.source, [x for x, _ in rows]), self._weights(self.source, rows), judge
 
     def _as_given(self, source: RowSource, parts: list[Any]) -> Any:
-        """Parts as `Flow.fit` takes them."""
+        """The parts in the form that `Flow.fit` takes: an array, or a dict of shards in a group."""
         if self.group is None:
             return parts[0]
         pairs = zip(source.shards, parts, strict=True)
@@ -235,7 +235,7 @@ class StandardisedRows:
         return None if self.group is not None and not joined else joined
 
     def standardised(self, x: NDArray[Any]) -> Floats:
-        """Standardised rows in float64, as by the flow's last transform."""
+        """Rows standardised in float64, as the flow's last transform does."""
         asarray = _arrays.library(x).asarray
         z: Floats = x.astype(np.float64)
         z -= asarray(self.mean)
@@ -246,10 +246,10 @@ class StandardisedRows:
 def off_support(
     ends: Sequence[Support], x: NDArray[Any], validation: Any, caller: Caller, names: tuple[str, ...]
 ) -> tuple[NDArray[Any], Any]:
-    """Rows to fit and rows to hold out as unbounded values, float64; invalid ones pass, because later checks refuse
-    them.
+    """Training rows and held-out rows as unbounded values, float64; invalid rows pass, because later checks refuse
+    invalid rows with an error.
 
-    `ends`: from latent to data, see `AscentFlow`.
+    `ends`: the supports from latent to data, as in `AscentFlow`.
     """
     support = ends[-1]
 
@@ -268,14 +268,14 @@ def off_support(
 
 
 def _near_one(weights: NDArray[Any], largest: float) -> NDArray[Any]:
-    """Weights times the power of two that makes `largest` about 1."""
+    """The weights times the power of two that makes `largest` about 1."""
     return np.ldexp(weights.astype(np.float64), -int(np.frexp(largest)[1]))
 
 
 def _spread(x: Floats) -> float:
-    """The width over which values of variance 1 are to be spread; 0 where few of them repeat.
+    """The width over which repeated values of a column of variance 1 are spread; 0 if few values repeat.
 
-    The least distance between two of the values, which is their step if they have one; from LEAST_SPREAD to 1.
+    The width is the least distance between two different values, limited to the range from LEAST_SPREAD to 1.
     """
     steps = np.diff(np.sort(x))
     if (steps == 0).sum() <= REPEATED * x.size:
@@ -286,32 +286,32 @@ def _spread(x: Floats) -> float:
 def jittered(
     x: NDArray[Any], weights: NDArray[Any] | None, copies: int, spread: Any, rng: np.random.Generator
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """A number of copies of rows, each with noise of its own."""
+    """The rows `copies` times, with independent noise for each copy, and their weights."""
     many = np.tile(x, (copies, 1))
     many += _arrays.library(x).asarray((spread * rng.standard_normal(many.shape)).astype(x.dtype))
     return many, None if weights is None else np.tile(weights, copies)
 
 
-BINS, WINDOW = 256, 16  # bins of a circle, and the number of them that are averaged for few rows
-OVERLAP = {4: 2.0**-16, 8: 2.0**-36}  # overlap of both ends, in radii, by the dtype's size in bytes
+BINS, WINDOW = 256, 16  # the bins of a circle, and the number of bins that one moving average sums
+OVERLAP = {4: 2.0**-16, 8: 2.0**-36}  # the overlap of both ends, in radii, by the dtype's size in bytes
 
 
 def counted(support: Support, x: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Rows in each bin of each periodic column, shape (columns, bins)."""
+    """The number of rows in each bin of each periodic column, shape (columns, bins)."""
     circles = circles_of(support)
     if not circles:
         return np.empty((0, BINS), np.int64)
     alone = Support(None, [support.periodic[c] for c in circles])
     turns = (np.asarray(alone.inverse(np.asarray(_arrays.on_host(x[:, circles]), np.float64))[0]) + 1.0) / 2.0
-    turns = turns[np.isfinite(turns).all(axis=1)]  # a fit refuses other rows with an error
+    turns = turns[np.isfinite(turns).all(axis=1)]  # a fit refuses rows that are not finite with an error
     places = np.minimum((BINS * turns).astype(np.int64), BINS - 1)
     return np.array([np.bincount(column, minlength=BINS) for column in places.T], np.int64).reshape(len(circles), BINS)
 
 
 def cut_open(support: Support, counts: NDArray[np.int64], dtype: np.dtype[np.floating]) -> tuple[Support, ...]:
-    """The map of unbounded values to a support with circles, from latent to data; counts: see `counted`.
+    """The map of unbounded values to a support with circles, from latent to data; `counts` is the result of `counted`.
 
-    Both ends overlap by less than the density can resolve in the dtype, so that no row lies on an end.
+    The two ends overlap by less than the density can resolve in the dtype, so that no row lies on an end.
     """
     if not any(support.periodic):
         return (support,)
@@ -327,13 +327,13 @@ def cut_open(support: Support, counts: NDArray[np.int64], dtype: np.dtype[np.flo
 
 
 def _rarest(counts: NDArray[np.int64]) -> float:
-    """The point on [-1, 1) with the fewest rows: the middle of the longest run of the emptiest windows."""
+    """The point on [-1, 1) where rows are rarest: the middle of the longest run of the emptiest windows."""
     around = np.concatenate([counts, counts[: WINDOW - 1]])
     windows = np.convolve(around, np.ones(WINDOW, np.int64), "valid")  # the window of bins i, ..., i + WINDOW - 1
     empty = windows == windows.min()
     if empty.all():
         return -1.0
-    start = int(np.argmin(empty))  # a fuller window, which no run of empty ones contains
+    start = int(np.argmin(empty))  # a window that no run of emptiest windows contains
     best, run, end = 0, 0, 0
     for i in range(start, start + BINS + 1):
         run = run + 1 if empty[i % BINS] else 0

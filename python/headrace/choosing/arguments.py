@@ -1,4 +1,4 @@
-"""The arguments of `headrace.auto` beside rows and time; its docstring has their meanings."""
+"""The keywords of `headrace.auto`, whose docstring explains them."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict
@@ -22,7 +22,7 @@ def _families(name: str, value: Any) -> tuple[str, ...]:
 
 
 class OfTable(TypedDict, total=False):
-    """Arguments of reading the table."""
+    """Keywords of `headrace.auto` about reading the table."""
 
     context: Annotated["Array | None", argument()]
     weights: Annotated["Array | None", argument()]
@@ -34,7 +34,7 @@ class OfTable(TypedDict, total=False):
 
 
 class OfSearch(TypedDict, total=False):
-    """Arguments of the search for densities of its rows."""
+    """Keywords of `headrace.auto` about the search for a density."""
 
     families: Annotated["Sequence[str]", argument(FAMILIES, _families)]
     bounds: Annotated["ColumnBounds | None", argument()]
@@ -48,4 +48,4 @@ class OfSearch(TypedDict, total=False):
 
 
 class AutoKeywords(OfTable, OfSearch, total=False):
-    """All keywords of `auto`."""
+    """All keywords of `headrace.auto`."""

@@ -1,4 +1,4 @@
-"""Candidate models, including two without training, and resumable trials of them."""
+"""Candidate densities of a search, two simple densities without training, and resumable trials of candidates."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.choosing.sample import Sample
 from headrace.diagnosis.likelihood import weighted_mean
 
-MOST_POINTS = 2000  # kernels
+MOST_POINTS = 2000  # the most kernels of a kernel density
 
 
 def gaussian(sample: Sample, support: Support | None, dtype: Any, *, say: bool = False) -> Flow:
-    """The Gaussian of the rows, off their support; correlations are shrunk where rows are few."""
+    """The Gaussian of the rows, after the map off their support; correlations are shrunk if rows are few."""
     rows, circles = ArrayRows(Data(sample.x, None, sample.weights, (), support)), circles_of(support)
     mean, std = rows.moments(say=say)
     mean[circles], std[circles] = 0.0, 1.0
@@ -50,7 +50,7 @@ def gaussian(sample: Sample, support: Support | None, dtype: Any, *, say: bool =
 
 
 def _among(link: Transform, line: Sequence[int], features: int) -> Transform:
-    """A link of some columns among all."""
+    """A transform of some columns as a transform of all columns."""
     if not isinstance(link, Standardize):
         return OnColumns(link, line, features)
     mean, std = np.zeros(features), np.ones(features)
@@ -59,12 +59,12 @@ def _among(link: Transform, line: Sequence[int], features: int) -> Transform:
 
 
 def linear_gaussian(features: int, context: int, support: Support | None, dtype: Any) -> Flow:
-    """A normal density to be fitted, with a mean that is linear in the context."""
+    """An unfitted normal density whose mean is linear in the context."""
     circles = circles_of(support)
     line = [c for c in range(features) if c not in circles]
     ends: list[Transform] = [Standardize(np.zeros(features), np.ones(features))]
     ends += [] if support is None else [support]
-    if not line:  # the uniform density stays uniform, but takes the context
+    if not line:  # the uniform density stays uniform, but accepts the context
         shift = Coupling(features, [], (), map="additive", context=context, dtype=dtype)
         return Flow([wrapped(features, circles), shift, *ends], base_of_circles(None, features, circles), dtype=dtype)
     line_map = MaskedAutoregressive(len(line), (), map="additive", context=context, dtype=dtype)
@@ -76,9 +76,9 @@ def linear_gaussian(features: int, context: int, support: Support | None, dtype:
 
 
 def kernels(sample: Sample, support: Support | None, dtype: Any, seed: int) -> Flow | None:
-    """Normal kernels with the covariance of the rows, at most 2000 of them; None where the rows lie in a plane.
+    """Normal kernels with the covariance of the rows, at most 2000 kernels; None if the rows lie in a plane.
 
-    None also where columns are periodic, because a normal kernel is not continuous around a circle.
+    Columns with periods also have None, because a normal kernel is not continuous around a circle.
     """
     if circles_of(support):
         return None
@@ -92,7 +92,7 @@ def kernels(sample: Sample, support: Support | None, dtype: Any, seed: int) -> F
     try:
         density = KernelDensity.of(points, share)
         linear = Linear.from_matrix(density.factor, density.centre, dtype=dtype)
-    except (np.linalg.LinAlgError, ValueError):  # a plane, to the dtype's precision
+    except (np.linalg.LinAlgError, ValueError):  # to the dtype's precision, the rows lie in a plane
         return None
     components: dict[str, Any] = {"loc": density.white, "scale": density.bandwidth, "weights": density.weights}
     base = NormalMixture(points.shape[1], len(points), **components, trainable=False)
@@ -100,20 +100,20 @@ def kernels(sample: Sample, support: Support | None, dtype: Any, seed: int) -> F
 
 
 FAMILIES = ("maf", "nsf", "realnvp", "dual-ascent")
-MOST_ASCENT = 64  # features of a dual ascent
+MOST_ASCENT = 64  # the most features of a dual ascent
 
-# Transforms and hidden layers: small, those of the flow's defaults, and large.
+# Transforms and hidden layers of each family: small, the default, and large.
 _SIZES: dict[str, tuple[Any, list[tuple[int, tuple[int, ...]]]]] = {
     "maf": (MAF, [(3, (32, 32)), (5, (64, 64)), (8, (128, 128))]),
     "nsf": (NSF, [(3, (32, 32)), (5, (64, 64)), (5, (128, 128))]),
     "realnvp": (RealNVP, [(4, (32, 32)), (8, (64, 64)), (8, (128, 128))]),
 }
-_DEFAULT = ("nsf", 1)  # the default flow and size of `headrace fit` and `FlowDensity`
+_DEFAULT = ("nsf", 1)  # the family and size of the default flow of `headrace fit` and `FlowDensity`
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The settings that all candidates share."""
+    """The settings that all candidates of a search share."""
 
     features: int
     context: int
@@ -125,25 +125,25 @@ class Setting:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A kind of density and its size."""
+    """A kind of density with its size, which a search may try."""
 
     name: str
-    """The name, such as "NSF 5x[128,128]"."""
+    """The name in tables, such as "NSF 5x[128,128]"."""
     make: Callable[[], Any]
     is_ascent: bool = False
     is_default: bool = False
     """Whether the candidate is the flow of a fit without a choice."""
     effort: str = "normal"
     keep: bool = False
-    """See `Flow.fit`."""
+    """Whether the fit keeps the mixture that the flow learns; see `Flow.fit`."""
 
 
 def candidates(families: tuple[str, ...], setting: Setting, *, is_small: bool) -> list[Candidate]:
-    """All candidates; for a small sample the small ones and the default, without those that are no more than a
+    """All candidates; for a small sample only the small ones and the default, without those that equal a
     Gaussian.
     """
     tried = []
-    # With one feature, and neither context nor periods, an affine flow is one affine map.
+    # With one feature, without context and periods, an affine flow is a single affine map.
     alone = setting.features == 1 and not setting.context and not any(setting.periodic or ())
     for family in families:
         if family == "dual-ascent":
@@ -163,7 +163,7 @@ def candidates(families: tuple[str, ...], setting: Setting, *, is_small: bool) -
 
 
 def with_high_effort(setting: Setting, keep: bool) -> Candidate:
-    """The candidate after the search: a flow that can learn the mixture of several."""
+    """The candidate after the search: a flow of high effort, which can learn the mixture of several flows."""
     transforms, hidden = _SIZES[_DEFAULT[0]][1][_DEFAULT[1]]
     more = with_effort("high", ("residual",))
     make = _network(NSF, transforms, hidden, setting, **more)
@@ -180,50 +180,50 @@ def _ascent(setting: Setting) -> Callable[[], Any]:
 
 
 def chosen_by(flow: Any, rows: Sample) -> float:
-    """The mean log-likelihood of rows; -inf where it is NaN."""
+    """The mean log-likelihood of rows; -inf in place of NaN."""
     mean = weighted_mean(rows.log_prob(flow), rows.weights)[0]
     return mean if mean == mean else -float("inf")
 
 
 @dataclass
 class Trial:
-    """A running trial of a candidate."""
+    """A running trial of a candidate in a search."""
 
     candidate: Candidate
     seed: int
     flow: Flow | None = None
     """The current flow; None before the first fit."""
     chosen_by: float = -float("inf")
-    """The mean log-likelihood of the rows to choose by."""
+    """The mean log-likelihood of the rows that the choice is made by."""
     seconds: float = 0.0
     stopped: str = "not begun"
     """The reason why the last fit ended."""
     rounds: int = 0
     dropped: bool = False
-    """Whether the search continued without this candidate."""
+    """Whether the search continued without this trial."""
     members: Ensemble | None = None
-    """The mixture that the flow has learnt, if it is kept."""
+    """The mixture that the flow has learnt, if the mixture is kept."""
 
     @property
     def is_over(self) -> bool:
-        """Whether more time would change nothing."""
+        """Whether the fit has ended, so that more time would change nothing."""
         return self.stopped not in ("not begun", "time_budget")
 
     def go(self, fitted: Sample, choosing: Sample | None, seconds: float, folder: str | None = None) -> None:
-        """Fit for some seconds, from where it stopped if `folder` keeps its state.
+        """Fit for some seconds; continue the preceding fit if `folder` has its state.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C; weights that are better than fresh ones are kept.
+            KeyboardInterrupt: Ctrl-C came; weights that are better than fresh ones are kept.
         """
         from time import perf_counter
 
         begin = perf_counter()
         held = None if choosing is None else (choosing.x, choosing.context, choosing.weights)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # warnings about the rows were issued in the first round
+            warnings.simplefilter("ignore", RuntimeWarning)  # the first round has issued the warnings about the rows
             try:
                 flow, self.stopped = self._fit(fitted, held, seconds, folder)
-            except KeyboardInterrupt:  # the flow of the last round stays
+            except KeyboardInterrupt:  # the flow of the last round is kept
                 self.stopped = "interrupted"
                 raise
         self.rounds += 1

@@ -1,4 +1,4 @@
-"""Columns of classes in a search: the network of their probabilities, and rows of the numbers given them."""
+"""Columns of classes in a search: a network of their probabilities, and rows of the other columns."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from headrace._tables.head import Head
 from headrace._tables.mixed import MixedDensity
 from headrace.choosing.sample import Sample
 
-OF_CLASSES = 0.2  # of the time, at most, to their probabilities
+OF_CLASSES = 0.2  # the largest share of the time for the probabilities of classes
 
 
 def apart(
     sample: Sample, classes: Sequence[Discrete], unseen: Sequence[NDArray[Any]], seed: int, dtype: Any, clock: Clock
 ) -> tuple[MixedDensity, Sample]:
-    """A density of the classes, by all rows, and rows of the numbers that have the classes in their context.
+    """A density of the class columns, fitted to all rows; and rows of the other columns with classes as context.
 
     Args:
-        sample: Rows with codes of the classes.
+        sample: Rows whose class columns have codes.
         classes: The columns with classes.
-        unseen: Parts of the rows; the log probability of the classes of each is by a network of all other rows.
-        seed: Of fresh weights and of the rows held out.
-        dtype: Of the network.
-        clock: Of the search.
+        unseen: Parts of the rows; a network fitted to all other rows computes the log probability of a part's classes.
+        seed: The seed of fresh weights and of the held-out rows.
+        dtype: The dtype of the network.
+        clock: The time budget of the search.
     """
 
     def fitted(rows: Sample) -> Head:

@@ -1,4 +1,4 @@
-"""The result of a choice: all tried densities, the best, and those that are equally good."""
+"""The result of a choice: all tried densities, the best one, and simpler ones that are as good."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ from headrace.choosing.sample import Sample
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 
-PLAIN = Columns(Table(()))  # for no values
+PLAIN = Columns(Table(()))  # the columns of rows without any treatment
 SIMPLE = ("Gaussian", "linear Gaussian", "kernel density")
 CLASSES = "probabilities of classes"
-NEGLIGIBLE = 0.01  # nats a row, without an effect in practice
+NEGLIGIBLE = 0.01  # in nats a row; such a difference has no effect in practice
 NEAR = f"within the standard error, or {NEGLIGIBLE} nats a row"
 
 
 @public("headrace.choosing")
 @dataclass(frozen=True)
 class Tried:
-    """A density that was tried, on rows that it has not seen."""
+    """A density that was tried, judged on rows that its fit has not seen."""
 
     name: str
     log_likelihood: float
-    """Mean, in nats a row; NaN where it was not begun."""
+    """The mean log-likelihood in nats a row; NaN if the fit was not begun."""
     error: float
     """The standard error of the mean."""
     behind: float
-    """The best mean minus this candidate's."""
+    """The best density's mean log-likelihood minus this density's."""
     behind_error: float
-    """The standard error of the difference, on the same rows."""
+    """The standard error of `behind`, from differences on the same rows."""
     seconds: float
     state: str
-    """A description of the outcome."""
+    """The state of the density's fit, in words."""
     flow: Flow | None = field(default=None, compare=False, repr=False)
 
 
 @public("headrace.choosing")
 @dataclass(frozen=True, repr=False)
 class Choice:
-    """The result of `headrace.auto`; print it.
+    """The result of `headrace.auto`, whose `print` is a report.
 
     >>> import numpy as np, headrace as hr
     >>> x = np.random.default_rng(0).standard_normal((600, 2))
@@ -73,34 +73,34 @@ class Choice:
     diagnosis: Diagnosis | None
     """A diagnosis of the best density on held-out rows; None after Ctrl-C, or if no rows are left."""
     judged_by: str
-    """The rows of the table, in words."""
+    """A description of the rows by which the table was computed."""
     interrupted: bool
     """Whether Ctrl-C ended the search."""
     seconds: float
     members: Ensemble | MixedDensity | None = field(default=None, compare=False)
-    """With ``keep=True``: the mixture that the `NSF` of high effort has learnt, from the rows to fit; else None."""
+    """With ``keep=True`` the mixture that the `NSF` of high effort has learnt from the rows to fit; else None."""
     columns: Columns = field(default=PLAIN, compare=False)
-    """Kinds of the table's columns; whole numbers were spread, and constant columns kept separately."""
+    """The kinds of the table's columns: for the fits, integers were spread and constant columns left out."""
 
     @takes_rng
     def sample(self, n: int, context: Any = None, *, seed: Any = None, rng: Rng = None, as_frame: bool = False) -> Any:
-        """Draw rows of the original table: whole numbers are rounded, and constant columns are included.
+        """Draw rows of the original table: integers are rounded, and constant columns are included.
 
         Args:
             n, context, seed: As in `Flow.sample`.
-            as_frame: Whether to give a frame of the library of the given one, or else of pandas, with names
+            as_frame: Whether to return a frame of the original table's library, or else of pandas, with names
                 and dtypes.
 
         Raises:
-            ImportError: pandas is not installed, for a frame.
+            ImportError: a frame was requested, and pandas is not installed.
         """
         return self.as_table().sample(n, context, seed=seed, as_frame=as_frame)
 
     def log_prob(self, x: Any, context: Any = None) -> Floats:
-        """The log density of rows of the original table, shape (rows,): for whole numbers a log probability.
+        """The log density of rows of the original table, shape (rows,); a log probability for columns of integers.
 
-        A row with another value in a constant column has -inf, with a warning. A row with missing values has NaN
-        if such rows were dropped.
+        A row whose value in a constant column differs has -inf, with a warning. A row with missing values has NaN
+        if the fit dropped such rows.
         """
         rows, contexts = self.columns.opened(x, context)
         labels = [label(i, self.columns.used_names) for i in range(rows.shape[1])]
@@ -109,27 +109,27 @@ class Choice:
         return self.as_table().scores(rows, contexts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the density to a file, with the preprocessing of the columns.
+        """Write the density to a file, with the treatment of the columns.
 
-        `headrace sample`, `score` and `diagnose`, and pictures, treat rows accordingly then, and `headrace.load` gives
+        `headrace sample`, `score`, `diagnose` and pictures then treat rows accordingly, and `headrace.load` returns
         the density of the table.
         """
         self.as_table().save(path)
 
     def as_table(self) -> TableDensity:
-        """The density of the table as one that files keep."""
+        """The density of the original table in the form that files keep."""
         return TableDensity(self.flow, self.columns)
 
     def __repr__(self) -> str:
-        """The name of the best density."""
+        """The name and the log-likelihood of the best density, and the number of densities tried."""
         return f"Choice({self.name}: {self.table[0].log_likelihood:.4f} nats a row, {len(self.table)} tried)"
 
     def __str__(self) -> str:
-        """The result as a text of one screen."""
+        """A report that fits on one screen."""
         return "\n".join(lines_of(self.blocks()))
 
     def blocks(self, more: str = "result.diagnosis has all of it") -> list[Block]:
-        """The table and paragraphs of `print`; `more` names the complete diagnosis."""
+        """The table and paragraphs of the report; `more` names the complete diagnosis."""
         rows = []
         for tried in self.table:
             if np.isnan(tried.log_likelihood):
@@ -148,7 +148,7 @@ class Choice:
         return lines
 
     def summary(self) -> dict[str, Any]:
-        """The result without rows and flows, as plain numbers and strings for JSON."""
+        """The result without rows and flows, as numbers and strings for JSON."""
         table = [{key: value for key, value in vars(tried).items() if key != "flow"} for tried in self.table]
         values = {name: getattr(self, name) for name in ("name", "judged_by", "interrupted", "seconds")}
         diagnosis = None if self.diagnosis is None else self.diagnosis.summary()
@@ -156,7 +156,7 @@ class Choice:
 
 
 def comparison_of(name: str, as_good: tuple[str, ...]) -> str:
-    """A sentence on simple densities that are as good as the best."""
+    """A sentence that compares the best density with simple densities that are as good."""
     if name == CLASSES:
         return "All columns have classes, so that nothing else was tried."
     if name in SIMPLE:
@@ -169,7 +169,7 @@ def comparison_of(name: str, as_good: tuple[str, ...]) -> str:
 
 
 def of_classes_alone(density: MixedDensity, columns: Columns, judging: Sample, begin: float) -> Choice:
-    """The result for a table whose columns all have classes; `begin`: of the work."""
+    """The result for a table whose columns all have classes; `begin`: the time at which the work began."""
     seconds, judged_by = time.perf_counter() - begin, f"{len(judging):,} rows that no fit has seen"
     only = Judged(CLASSES, None, judging.known, seconds, "it ended", 0.0)
     tried = compared([only], only, judging.weights)[0]
@@ -178,7 +178,7 @@ def of_classes_alone(density: MixedDensity, columns: Columns, judging: Sample, b
 
 @dataclass(frozen=True)
 class Judged:
-    """A density with its log densities of the rows to judge by, or without, where it was not begun."""
+    """A density with its log densities of the rows that judge it, which are None if its fit was not begun."""
 
     name: str
     flow: Flow | None
@@ -186,11 +186,11 @@ class Judged:
     seconds: float
     state: str
     chosen_by: float
-    """The mean log-likelihood that the choice is by."""
+    """The mean log-likelihood on the rows that the choice is made by."""
 
 
 def compared(judged: list[Judged], best: Judged, weights: Floats | None) -> tuple[tuple[Tried, ...], tuple[str, ...]]:
-    """The table, the best first, and the simple densities that are as good."""
+    """The table of tried densities, the best first, and the names of simple densities that are as good."""
     tried, as_good = [], []
     for entry in judged:
         if entry.log_prob is None or best.log_prob is None:
@@ -201,7 +201,7 @@ def compared(judged: list[Judged], best: Judged, weights: Floats | None) -> tupl
             behind = np.where(entry.log_prob == best.log_prob, 0.0, best.log_prob - entry.log_prob)
         away, spread = weighted_mean(behind, weights)
         tried.append(Tried(entry.name, mean, error, away, spread, entry.seconds, entry.state, entry.flow))
-        # A single row gives no standard error, and no difference is significant.
+        # With a single row there is no standard error, and no difference is significant.
         near = away <= max(spread, NEGLIGIBLE) or (len(behind) == 1 and np.isfinite(away))
         if entry is not best and entry.name in SIMPLE and near:
             as_good.append(entry.name)

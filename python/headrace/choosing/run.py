@@ -1,4 +1,4 @@
-"""Trials of many densities within a time: by successive halving with many rows, by cross-validation with few."""
+"""Trials of many densities within a time budget: by successive halving, or with few rows by cross-validation."""
 
 from __future__ import annotations
 
@@ -39,70 +39,70 @@ from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose
 
-CROSS_VALIDATES_BELOW = 500  # rows, below which all rows judge, by cross-validation
-LEAST = 4  # rows
+CROSS_VALIDATES_BELOW = 500  # the number of rows below which all rows judge, by cross-validation
+LEAST = 4  # the least number of rows
 FOLDS = 5
-SEARCHING = 1 / 3  # share of the time before a fit with high effort
-OF_DEFAULT = 4 / 5  # share of the time for the default, including a fit to all rows: other candidates rarely win
-ALL_ROWS = 1.5  # times the seconds of the best fit, that a fit to all rows may need
-LOOKED_AT, MOST_KNOWN = 5000, 10_000  # rows of a diagnosis, and of training rows to compare with
+SEARCHING = 1 / 3  # the share of the time for the search before a fit with high effort
+OF_DEFAULT = 4 / 5  # the default's share of the time, with a fit to all rows: other candidates rarely win
+ALL_ROWS = 1.5  # the seconds that a fit to all rows may need, as a multiple of the best fit's
+LOOKED_AT, MOST_KNOWN = 5000, 10_000  # the most rows of a diagnosis, and of training rows in it
 
 
 @takes(AutoKeywords)
 def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) -> Choice:
-    """Try flows of several kinds and sizes within a time, and give the best, with a table of all and a diagnosis.
+    """Try flows of several kinds and sizes within a time budget; return the best, a table of all, and a diagnosis.
 
-    From 500 rows on a tenth of the rows, at most 5000, serves to choose and another one to judge. The default, an `NSF`
-    without options, comes first, with up to four fifths of the time. The remaining time is shared by successive
-    halving: all candidates get a little, the better half goes on from where it stopped with more, until one is left
-    (Jamieson, Talwalkar 2016). If the best one ended early, and the time left is enough, it is fitted again to all rows
-    at the end: the other candidates leave time for that. With fewer rows, five-fold cross-validation chooses and
-    judges, and the best is fitted to all rows at the end. A Gaussian and a kernel density are compared with them, and
-    may be the best.
+    From 500 rows on, a tenth of the rows, at most 5000, serves to choose, and another tenth to judge. The default, an
+    `NSF` without options, comes first, with up to four fifths of the time. Successive halving shares the remaining
+    time: all candidates get a little, and the better half continues with more, until one is left
+    (Jamieson, Talwalkar 2016). If the best candidate ended early, and enough time is left, it is fitted again to all
+    rows at the end; the other candidates leave time for that. With fewer rows, five-fold cross-validation chooses and
+    judges, and the best candidate is fitted to all rows at the end. A Gaussian and a kernel density are compared with
+    the flows, and may be the best.
 
-    The progress of fits depends on the machine, so that results are not reproducible.
+    Progress within a time depends on the machine, so that results are not reproducible.
 
     Args:
-        x: Shape (rows, features), an array or a frame; at least 4 rows. Columns of too many texts, and those that count
-            the rows or have another whole number in each, are left out, with a warning, unless `discrete`, `spread`,
-            `bounds` or `periodic` names them. A column with one value in all rows is kept aside, and put back by
-            `Choice.sample`.
-        time_budget: Seconds for the fits; the look at the best comes after them.
-        context: Shape (rows, context), or (rows,) for one column: the conditions of the density. Then there is no
-            kernel density and no dual ascent, and the mean of the Gaussian is linear in it.
+        x: Shape (rows, features), an array or a frame; at least 4 rows. Columns of too many texts, and columns that
+            count the rows or have a different integer in each row, are left out, with a warning, unless `discrete`,
+            `spread`, `bounds` or `periodic` names them. A column with one value in all rows is left out of the fits,
+            and included again by `Choice.sample`.
+        time_budget: The seconds for the fits; the diagnosis of the best density comes after them.
+        context: Shape (rows, context), or (rows,) for one column: the conditions of the density. With a context there
+            is no kernel density and no dual ascent, and the mean of the Gaussian is linear in the context.
         weights: Shape (rows,): weights of the rows, not negative.
-        families: Of "maf", "nsf", "realnvp" and "dual-ascent", which to try.
-        bounds: For each column ``(low, high)`` or None, or a dict by index or name, as in `MAF`; whole numbers may be
-            these.
-        periodic: For each column ``(low, high)``, one period of it, or None, as in `MAF`. Then the Gaussian is uniform
-            around the circles, and there is no kernel density.
-        names: Of the columns, for the diagnosis and for files; by default those of a frame.
-        discrete: Which columns are whole numbers or truth values: they are spread by noise for the fits, and rounded in
-            samples (docs/tables.md). "auto": the columns of frames that have such dtypes, and arrays of integers; None
-            for none; or a list of columns, by number or name.
-        spread: Uniform noise for columns of other numbers with repeated values: "auto", as wide as the smallest gap
+        families: The families to try, among "maf", "nsf", "realnvp" and "dual-ascent".
+        bounds: For each column ``(low, high)`` or None, or a dict by index or name, as in `MAF`; integers may be
+            bounds.
+        periodic: For each column ``(low, high)``, one period of it, or None, as in `MAF`. With periods the Gaussian is
+            uniform around the circles, and there is no kernel density.
+        names: The names of the columns, for the diagnosis and for files; by default those of a frame.
+        discrete: The columns of integers or truth values, which are spread by noise for the fits and rounded in
+            samples (docs/tables.md). "auto": columns of frames with such dtypes, and arrays of integers; None
+            for no columns; or a list of columns, by number or name.
+        spread: Uniform noise for columns of other values that repeat: "auto", as wide as the smallest gap
             between two values; "none"; a width; or a dict of widths by number or name.
         missing: "refuse" rows with NaN, with the counts of each column; or "drop" them.
-        categories: Which columns have a probability for each value, by one network: "auto", columns of text, categories
-            and truth values, and whole numbers of up to 128 values where held-out rows prefer it to noise; None for
-            none, which leaves out text; or a list of columns, by number or name. Densities are then tried of the
-            numbers given these values, and the table has the log-likelihood of both.
-        dtype: Of the flows, "float32" or "float64".
-        effort: "high": the search has a third of the time, and an `NSF` with residual blocks fitted with
-            ``effort="high"`` the rest; from 500 rows on.
-        keep: Of effort="high": whether `Choice.members` keeps the mixture that this `NSF` has learnt.
+        categories: The columns with a probability for each value, from one network: "auto", columns of text, categories
+            and truth values, and integers of up to 128 values if held-out rows prefer probabilities to noise; None for
+            no columns, which leaves out text; or a list of columns, by number or name. Densities of the other columns
+            are then tried conditional on these, and the table has the log-likelihood of all columns.
+        dtype: The dtype of the flows, "float32" or "float64".
+        effort: "high": the search has a third of the time, and an `NSF` with residual blocks, fitted with
+            ``effort="high"``, has the rest; only from 500 rows on.
+        keep: Whether `Choice.members` keeps the mixture that this `NSF` has learnt; only with effort="high".
         seed: Of the rows held out, of fresh weights and of the order of rows.
-        rng: Instead of `seed`; see `Flow.sample`.
+        rng: A generator or seed in place of `seed`; see `Flow.sample`.
         progress: Whether to show a bar on the standard error.
 
     Returns:
-        A `Choice`; print it. Its `sample`, `log_prob` and `save` are those of the table as it came, and its `flow` is
-        the density of columns that are spread and not constant, with columns of classes a `MixedDensity`. Ctrl-C ends
-        it with the best so far.
+        A `Choice`, whose `print` is a report. Its `sample`, `log_prob` and `save` are for the table as given, and its
+        `flow` is the density of the columns as treated (spread, without constant ones); a `MixedDensity` for columns
+        with classes. Ctrl-C ends the search and keeps the best density so far.
 
     Raises:
-        TypeError, ValueError: as `Flow.fit`; missing values, unless they are to be dropped; fewer than 4 rows; nothing
-            to try.
+        TypeError, ValueError: an argument is not as expected, as in `Flow.fit`; there are missing values and `missing`
+            is "refuse", fewer than 4 rows, or nothing to try.
 
     >>> import numpy as np, headrace as hr
     >>> rng = np.random.default_rng(0)
@@ -122,7 +122,7 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
 
 
 def of_treated(sample: Sample, columns: Columns, clock: Clock, **arguments: Any) -> Choice:
-    """`auto` for the treated rows of a table with these columns; `arguments`: those of the search."""
+    """The choice for treated rows of a table with these columns; `arguments`: those of the search."""
     classes = discretes([columns.table.columns[i] for i in columns.table.kept], sample.x)
     if classes and len(sample) >= LEAST:
         return _of_classes(classes, sample, columns, clock, arguments)
@@ -133,7 +133,7 @@ def of_treated(sample: Sample, columns: Columns, clock: Clock, **arguments: Any)
 def _of_classes(
     classes: Sequence[Discrete], sample: Sample, columns: Columns, clock: Clock, arguments: dict[str, Any]
 ) -> Choice:
-    """`auto` of columns some of which have classes: the search is for the density of the numbers given them."""
+    """The choice for columns some of which have classes: the search is for the density of the others, given these."""
     begin, seed, rows = time.perf_counter(), arguments["seed"], len(sample)
     is_small = rows < CROSS_VALIDATES_BELOW
     unseen = folds(rows, min(FOLDS, rows), seed) if is_small else [np.concatenate(parts(rows, seed)[1:])]
@@ -151,7 +151,7 @@ def _of_classes(
 
 
 def search(sample: Sample, names: Names, clock: Clock, **keywords: Unpack[OfSearch]) -> Choice:
-    """`auto` for preprocessed rows, whose columns have names."""
+    """The choice for treated rows, whose columns have these names."""
     args = taken_from(OfSearch, keywords)
     if len(sample) < LEAST:
         raise ValueError(f"x: expected at least {LEAST} rows of a weight above 0, got {len(sample)}")
@@ -174,7 +174,7 @@ def search(sample: Sample, names: Names, clock: Clock, **keywords: Unpack[OfSear
 
 @dataclass
 class _Search:
-    """The parts common to both methods."""
+    """The parts common to both methods of search."""
 
     sample: Sample
     trials: list[Trial]
@@ -190,7 +190,7 @@ class _Search:
 
     @contextmanager
     def shown(self) -> Iterator[Any]:
-        """A bar of the elapsed seconds; Ctrl-C inside ends only the block."""
+        """A bar of the elapsed seconds; Ctrl-C ends only the block, and the search goes on with its results."""
         total, begin = round(self.clock.left(), 1), time.perf_counter()
         with seconds_bar(total, "auto", self.progress) as shown:
             shown.begun_at = begin
@@ -201,12 +201,12 @@ class _Search:
                 self.interrupted = True
 
     def tell(self, shown: Any, trial: Trial, best: float) -> None:
-        """Show the current candidate, and the best before it."""
+        """Show the current candidate, and the best log-likelihood of earlier candidates."""
         shown.n = min(time.perf_counter() - shown.begun_at, shown.total)
         shown.set_postfix_str(trial.candidate.name + (f", best so far {best:.3f}" if np.isfinite(best) else ""))
 
     def simple(self, sample: Sample, *, say: bool) -> dict[str, Flow]:
-        """The densities without options, fitted to some rows."""
+        """The simple densities, fitted to some rows, by name."""
         s = self.setting
         if s.context:
             flow = simple.linear_gaussian(s.features, s.context, self.support, s.dtype)
@@ -220,7 +220,7 @@ class _Search:
         return flows
 
     def timed_simple(self, sample: Sample, *, say: bool) -> dict[str, tuple[Flow, float]]:
-        """The densities of `simple`, each with its share of their time."""
+        """The densities of `simple` by name, each with an equal part of the seconds that they took."""
         begin = time.perf_counter()
         flows = self.simple(sample, say=say)
         took = (time.perf_counter() - begin) / len(flows)
@@ -231,7 +231,7 @@ class _Search:
         return next((t for t in self.trials if t.candidate.name == best.name and not self.interrupted), None)
 
     def of_all_rows(self, trial: Trial, seconds: float) -> Trial:
-        """A trial of the same candidate by all rows."""
+        """A trial of the same candidate, fitted to all rows."""
         last = Trial(trial.candidate, self.setting.seed)
         try:
             last.go(self.sample, None, seconds)
@@ -240,7 +240,7 @@ class _Search:
         return last
 
     def look(self, flow: Any, rows: Sample, names: Any, training: Any = None) -> Diagnosis | None:
-        """A diagnosis; None after Ctrl-C, which may also come during it."""
+        """A diagnosis of the best density; None after Ctrl-C, before the diagnosis or during it."""
         if self.interrupted:
             return None
         more: dict[str, Any] = {"seed": self.setting.seed, "progress": self.progress}
@@ -253,7 +253,7 @@ class _Search:
         return result
 
     def choice(self, judged: list[Judged], weights: Floats | None, judged_by: str, flow: Any, diagnosis: Any) -> Choice:
-        """The result; `flow` replaces that of the best."""
+        """The result of the search; `flow` replaces the best density, unless it is None."""
         best = _best(judged)
         table, as_good = compared(judged, best, weights)
         chosen = best.flow if flow is None else flow
@@ -263,12 +263,12 @@ class _Search:
 
 
 def _best(judged: list[Judged]) -> Judged:
-    """The best density on the rows to choose by; simple densities come first, and win ties."""
+    """The density with the best mean on the rows to choose by; simple densities come first and win ties."""
     return max((entry for entry in judged if entry.log_prob is not None), key=lambda entry: entry.chosen_by)
 
 
 class _SuccessiveHalving(_Search):
-    """Successive halving."""
+    """A search by successive halving."""
 
     def go(self, names: Sequence[str] | None) -> Choice:
         fitted, choosing, judging = parted(self.sample, self.setting.seed)
@@ -298,7 +298,7 @@ class _SuccessiveHalving(_Search):
         return self.choice(judged, judging.weights, judged_by, flow, diagnosis)
 
     def _try_hard(self, fitted: Sample, choosing: Sample, shown: Any) -> None:
-        """Fit with high effort for the remaining time."""
+        """Fit the candidate with high effort for the remaining time."""
         trial = Trial(with_high_effort(self.setting, self.keep), self.setting.seed)
         self.tell(shown, trial, max((other.chosen_by for other in self.trials), default=-np.inf))
         self.trials.append(trial)
@@ -307,7 +307,7 @@ class _SuccessiveHalving(_Search):
             self.members = trial.members
 
     def _to_all(self, best: Judged) -> Flow | None:
-        """The best candidate, fitted to all rows as in a fit without a choice; None where the time left may be too
+        """The best candidate, fitted to all rows like a flow without a choice; None if the time left may be too
         short.
         """
         trial = self.trial_of(best)
@@ -317,11 +317,12 @@ class _SuccessiveHalving(_Search):
         return last.flow if last.is_over and not self.interrupted else None
 
     def _halve(self, fitted: Sample, choosing: Sample, folder: str, shown: Any) -> None:
-        """Fit all candidates for a little time, the better half for more, until one is left, which gets the remaining
-        time.
+        """Fit all candidates for a little time, and the better half for more, until one is left, which gets the
+        remaining time.
 
-        The default has up to four fifths of the time before, so that a short search has it, too. If that is enough, the
-        remaining time is at least that of a fit to all rows, if that is at most four fifths of it.
+        The default is fitted before, for up to four fifths of the time, so that a short search has it, too. If the
+        default ends early, the remaining time is at least that of a fit to all rows, if such a fit takes at most four
+        fifths of it.
         """
         alive, needed = list(self.trials), 0.0
         for trial in (tried for tried in alive if tried.candidate.is_default and len(alive) > 1):
@@ -353,7 +354,7 @@ class _SuccessiveHalving(_Search):
 
 
 def _reached(trial: Trial) -> float:
-    """The criterion of a trial: a dropped one has had less time, and must not win by the noise of its rows."""
+    """The criterion of a trial: -inf for a dropped trial, which had less time and must not win by noise."""
     return -np.inf if trial.dropped and not trial.is_over else trial.chosen_by
 
 
@@ -366,7 +367,7 @@ def _state(trial: Trial) -> str:
 
 
 class _CrossValidation(_Search):
-    """Cross-validation, and at the end a fit to all rows."""
+    """A search by cross-validation, with a fit to all rows at the end."""
 
     def go(self, names: Sequence[str] | None) -> Choice:
         parts = folds(len(self.sample), min(FOLDS, len(self.sample)), self.setting.seed)
@@ -376,7 +377,7 @@ class _CrossValidation(_Search):
         with self.shown() as shown:
             for i, trial in enumerate(self.trials):
                 self.tell(shown, trial, max((entry.chosen_by for entry in judged), default=-np.inf))
-                share = self.clock.left() / (len(self.trials) - i + 1)  # one more share for the fit to all rows
+                share = self.clock.left() / (len(self.trials) - i + 1)  # one more share is for the fit to all rows
                 pooled = np.full(len(self.sample), np.nan)
                 end_of_trial = time.perf_counter() + share
                 for k, out in enumerate(parts):
@@ -399,7 +400,7 @@ class _CrossValidation(_Search):
         return self.choice(judged, weights, judged_by, flow, diagnosis)
 
     def _simple_pooled(self, parts: Any, rest: Any) -> tuple[list[Judged], dict[str, Flow]]:
-        """Log densities of the simple candidates on rows left out, and their fits without the first fold."""
+        """The simple densities' log densities of the rows of each fold, and their fits without the first fold."""
         whole = self.timed_simple(self.sample, say=True)
         pooled = {name: np.full(len(self.sample), np.nan) for name in whole}
         kept: dict[str, Flow] = {}
@@ -416,7 +417,7 @@ class _CrossValidation(_Search):
         return judged, kept
 
     def _to_all(self, best: Judged) -> Flow | None:
-        """The best candidate, fitted to all rows; a simple density is fitted already."""
+        """The best candidate, fitted to all rows; a simple density was fitted to them before."""
         if (trial := self.trial_of(best)) is None:
             return best.flow
         last = self.of_all_rows(trial, max(self.clock.left(), trial.seconds / FOLDS))

@@ -1,4 +1,4 @@
-"""Rows of a choice, and parts of them."""
+"""The treated rows of a choice, and parts of these rows."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from headrace._tables.density import Columns, library_of
 from headrace._tables.preparing import Prepared, prepared, present
 from headrace.rows._stream import Block
 
-SHARE = 0.1  # share of the rows to choose by, and of those to judge by
-MOST_JUDGED = 5000  # the most rows to choose by, and to judge by
+SHARE = 0.1  # the share of the rows to choose by, and of those to judge by
+MOST_JUDGED = 5000  # the most rows to choose by, and the most to judge by
 
 
 @dataclass(frozen=True)
 class Sample(Block):
-    """Rows with their context and weights."""
+    """Treated rows with their context and weights."""
 
     known: NDArray[np.float64] | None = None
-    """The log probability of each row's classes, which its log density has beside that of its numbers."""
+    """For each row the log probability of its classes, which is a part of its log density."""
 
     @property
     def features(self) -> int:
-        """Number of columns."""
+        """The number of columns."""
         return int(self.x.shape[1])
 
     @property
     def contexts(self) -> int:
-        """Number of columns of context."""
+        """The number of context columns."""
         return 0 if self.context is None else int(self.context.shape[1])
 
     def take(self, index: Any) -> Sample:
-        """Some rows."""
+        """The rows at some indices."""
         parts = (*self.arrays(), self.known)
         return Sample(*(None if part is None else part[index] for part in parts))  # type: ignore[arg-type]
 
     def log_prob(self, flow: Any) -> NDArray[np.float64]:
-        """The log density of each row under a density."""
+        """The log density of each row, classes included, for a density of the other columns."""
         log_prob = np.asarray(flow.log_prob(self.x, self.context), np.float64)
         return log_prob if self.known is None else log_prob + self.known
 
 
 def opened(x: Any, context: Any, weights: Any, features: int) -> Sample:
-    """Rows, checked as a fit checks them, and those that take part in a fit."""
+    """Rows, checked as in a fit, without those that take no part in a fit."""
     columns = 0 if context is None else 1 if np.ndim(context) == 1 else int(np.shape(context)[-1])
     as_rows = np.asarray(context)[:, None] if context is not None and np.ndim(context) == 1 else context
     data = open_rows("", features, columns, Caller(), x, as_rows, weights)
@@ -66,7 +66,7 @@ def opened(x: Any, context: Any, weights: Any, features: int) -> Sample:
 def of_table(
     x: Any, context: Any, weights: Any, names: Sequence[str] | None, how: Treatment
 ) -> tuple[Sample, Columns, Prepared]:
-    """Rows as densities take them, the kinds of their columns, and bounds and periods of the remaining ones."""
+    """The treated rows of a table, the kinds of its columns, and bounds and periods of the columns that are left."""
     x, coded = (x, {}) if how.categories is None else frames.coded(x)
     x, texts = frames.without_text(x)
     frames.check_numbers("x", x)
@@ -94,19 +94,19 @@ def of_table(
 
 
 def parted(sample: Sample, seed: int) -> tuple[Sample, Sample, Sample]:
-    """Rows to fit, rows to choose by, and further rows to judge the choice by."""
+    """The rows to fit, the rows to choose by, and the rows to judge the choice by."""
     fitted, choosing, judging = (sample.take(part) for part in parts(len(sample), seed))
     return fitted, choosing, judging
 
 
 def parts(rows: int, seed: int) -> list[NDArray[np.int64]]:
-    """The rows of each part of `parted`."""
+    """The row indices of each part of `parted`."""
     order = np.random.default_rng([seed, 0x6175746F]).permutation(rows)
     size = min(max(round(SHARE * rows), 1), MOST_JUDGED)
     return [np.sort(part) for part in (order[2 * size :], order[size : 2 * size], order[:size])]
 
 
 def folds(rows: int, count: int, seed: int) -> list[NDArray[np.int64]]:
-    """The rows left out by each fold; each row once."""
+    """The row indices of each fold, which its fit leaves out; each row is in one fold."""
     order = np.random.default_rng([seed, 0x6175746F]).permutation(rows)
     return [np.sort(order[i::count]) for i in range(count)]

@@ -1,4 +1,4 @@
-"""Threads and facts about this build and machine."""
+"""The number of threads, and information about this build and this machine."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ __all__ = ["get_num_threads", "include", "info", "set_num_threads", "threads"]
 
 
 def set_num_threads(n: int) -> None:
-    """Use n threads in each call from now on, the calling one included; results do not depend on it.
+    """Use n threads in each later call, the calling thread included; results do not depend on the number.
 
-    At import it is HEADRACE_NUM_THREADS of the environment; else OMP_NUM_THREADS or MKL_NUM_THREADS, the first of them
-    that is set; else the number of cores that this process may use, by its affinity and its control groups. Threads
-    that are no longer needed end. threadpoolctl, where it is installed, reads and sets the number, too.
+    At import the number is that of HEADRACE_NUM_THREADS in the environment; without it OMP_NUM_THREADS or
+    MKL_NUM_THREADS, the first of them that is set; without these the number of cores that this process may use, by its
+    affinity and its control groups. Threads that are no longer needed end. If threadpoolctl is installed, it reads and
+    sets the number, too.
 
     Args:
-        n: From 1 to 4096.
+        n: The number of threads, 1 to 4096.
 
     Raises:
         TypeError: n is no integer.
@@ -40,10 +41,10 @@ def get_num_threads() -> int:
 
 @contextmanager
 def threads(n: int) -> Iterator[None]:
-    """A context in which calls from this thread use n threads; other threads keep their number.
+    """Inside the block, calls from this thread use n threads; other threads keep their number.
 
     Args:
-        n: From 1 to 4096.
+        n: The number of threads, 1 to 4096.
 
     Raises:
         TypeError: n is no integer.
@@ -62,10 +63,11 @@ def threads(n: int) -> Iterator[None]:
 
 
 def include() -> str:
-    """The folder of ``headrace.hpp`` and ``headrace.h``, for a compiler's ``-I``: headrace's files without Python.
+    """The folder of ``headrace.hpp`` and ``headrace.h``, for the option ``-I`` of a compiler: headrace's files without
+    Python.
 
-    The first is a single header without dependencies; the second is of the library, whose flags ``python -m
-    headrace.config`` prints.
+    ``headrace.hpp`` is a single header without dependencies; ``headrace.h`` is the header of the library, whose flags
+    ``python -m headrace.config`` prints.
 
     >>> import os, headrace.config
     >>> "headrace.hpp" in os.listdir(headrace.config.include())
@@ -75,17 +77,17 @@ def include() -> str:
 
 
 def info() -> dict[str, Any]:
-    """Version, instruction set in use (`HEADRACE_ISA` forces one), those usable here, threads, and CUDA or why not.
+    """Version, instruction set in use (`HEADRACE_ISA` forces one), usable sets, threads, and CUDA or why it is missing.
 
-    "isa_not_built" is "v3" or "v4" where this processor has that set and the build lacks it, which makes calls slower.
-    A build from source has kernels for the machine that compiled it; ``HEADRACE_SETS=ALL pip install .`` has all.
-    Otherwise it is empty.
-    "bf16" is whether the instruction set multiplies in bf16 itself ("native"), does so in calls of fewer than 8 rows
-    ("native for few rows"), or multiplies in float32 ("emulated"), to the same bits; "bf16_tiles" is the instruction
-    set whose products ``matmul="bf16_tiles"`` takes, the fastest one here, to the same bits again. "v4_amx" needs the
-    system's permission, for which the first such flow asks. "cuda" has the devices and the architectures of the CUDA
-    module, or the reason why none can be used. "commit" is that of a build from a clone, with "-dirty" where files had
-    changed since, and otherwise empty.
+    "isa_not_built" is "v3" or "v4" if this processor has that set and the build lacks it, which makes calls slower;
+    otherwise it is empty. A build from source has kernels for the machine that compiled it; ``HEADRACE_SETS=ALL pip
+    install .`` has all.
+    "bf16" is whether the instruction set has products in bf16 ("native"), has them only for calls of fewer than 8 rows
+    ("native for few rows"), or uses float32 ("emulated"), with the same bits; "bf16_tiles" is the instruction
+    set of the products of ``matmul="bf16_tiles"``, the fastest one here, with the same bits again. "v4_amx" needs the
+    system's permission, which the first such flow requests. "cuda" has the devices and the architectures of the CUDA
+    module, or the reason why it cannot be used. "commit" is that of a build from a clone, with "-dirty" if files had
+    changed since the commit, and otherwise empty.
 
     >>> import headrace as hr
     >>> sorted(hr.info())
@@ -105,7 +107,7 @@ def info() -> dict[str, Any]:
     }
 
 
-# Products in bf16 by the suffix of the instruction set.
+# The value of "bf16" by the suffix of the instruction set.
 _BF16 = {"bf16": "native", "bf16_few": "native for few rows", "amx": "native"}
 
 
@@ -119,5 +121,5 @@ def _cuda() -> str:
 
 
 def _version(number: int) -> str:
-    """13000 is 13.0."""
+    """The version in CUDA's number: 13000 is 13.0."""
     return f"{number // 1000}.{number % 1000 // 10}"

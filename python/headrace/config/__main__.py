@@ -1,4 +1,4 @@
-"""Prints how other builds find the C library: ``cc main.c $(python -m headrace.config --cflags --libs)``."""
+"""Compiler flags for the C library: ``cc main.c $(python -m headrace.config --cflags --libs)``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from headrace.config import include
 
 
 def library_folder() -> Path:
-    """The folder of libheadrace, beside the compiled module: of an editable installation not that of the Python files.
+    """The folder of libheadrace, which is that of the compiled module; an editable installation has Python files
+    elsewhere.
 
     Raises:
-        FileNotFoundError: a build whose module has a core of its own, as on systems other than Linux.
+        FileNotFoundError: the build has no such library, as on systems other than Linux.
     """
     folder = Path(cpu.__file__).parent
     if not any(folder.glob("libheadrace.*")):
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the answers to the options, on one line."""
+    """Print the values of the options, on one line."""
     parser = _parser()
     given = parser.parse_args(arguments)
     if not any(vars(given).values()):

@@ -40,26 +40,26 @@ from headrace.continuum.grid import Grid
 
 __all__ = ["Evolution", "Grid", "evolve"]
 
-_LARGEST_RATIO = 1e150  # the square of f does not overflow
+_LARGEST_RATIO = 1e150  # the square of f does not overflow below this value
 
 
 def evolve(rho: Any, mu: Any, grid: Grid, times: Any, directions: Any = None) -> Evolution:
     """Solve drho/dt = div(mu^2 grad((rho / mu)^2 / 2)) (eq. 13) on a grid.
 
     Args:
-        rho: The density at the first time, not negative, of any mass: an array of shape `grid.cells`; a function that
-            takes points (rows, d) and gives densities (rows,); or an object whose `log_prob` gives their logarithms,
+        rho: The density at the first time, not negative, of any mass: an array of shape `grid.cells`; a function of
+            points (rows, d) that returns densities (rows,); or an object whose `log_prob` returns their logarithms,
             such as a `Flow`.
-        mu: The target, likewise; positive, and of any scale. Where it underflows, it has to be given by `log_prob`.
+        mu: The target, in one of the same forms; positive, and of any scale. If it underflows, it needs a `log_prob`.
         grid: A `Grid` of one or two dimensions.
-        times: At least two, increasing. `rho` holds at the first.
-        directions: None, or for each step from a time to the next the one direction in which rho moves then: angles,
+        times: At least two times, increasing. `rho` is the density at the first.
+        directions: None, or for each step from one time to the next the only direction in which rho moves: angles,
             shape (times - 1,), or unit vectors, shape (times - 1, 2). The velocity is that of rho's marginal in the
-            direction. Takes two dimensions, walls, and a mu that is a product in each direction (eq. 18). Densities
-            given by functions are then also evaluated at points outside the box.
+            direction. Needs two dimensions, walls, and a mu that is a product in each direction (eq. 18). Densities
+            from functions are then also evaluated at points outside the box.
 
     Returns:
-        The `Evolution`.
+        The `Evolution` of the density.
     """
     if not isinstance(grid, Grid):
         raise TypeError(f"grid: expected a Grid, got {'None' if grid is None else type(grid).__name__}")
@@ -101,16 +101,16 @@ def _free(source: Density, target: Density, grid: Grid, times: Floats) -> Evolut
 
 
 def _ratio(source: Density, target: Density) -> tuple[Floats, Floats]:
-    """mu with a largest value of about 1, and rho over it."""
+    """The target mu, scaled to a largest value of about 1, and the ratio of rho to this mu."""
     with np.errstate(over="ignore"):
         if source.values is None or target.values is None:
             largest = target.log.max()
             return np.exp(target.log - largest), np.exp(source.log - (target.log - largest))
-        # By a power of two, so that nothing is rounded: the ratio of equal densities is the same value everywhere.
+        # The scale is a power of two, which rounds nothing: the ratio of equal densities is the same value everywhere.
         mu = np.ldexp(target.values, -np.frexp(target.values.max())[1])
         with np.errstate(divide="ignore", invalid="ignore"):
             f = source.values / mu
-        # Where mu has lost digits or underflowed
+        # A quotient of logarithms replaces f where mu is subnormal or 0.
         small = mu < np.finfo(float).tiny
         f[small] = np.exp(source.log - target.log + np.log(target.values.max()) - np.log(mu.max()))[small]
         return mu, f
@@ -118,7 +118,7 @@ def _ratio(source: Density, target: Density) -> tuple[Floats, Floats]:
 
 def _directed(source: Density, target: Density, grid: Grid, times: Floats, vectors: Floats) -> Evolution:
     def densities(points: Floats) -> tuple[Floats, Floats]:
-        """Densities of rho after the stages so far, and of the target on any scale."""
+        """The densities of rho after all stages so far, and of the target on any scale."""
         rho, mu = _directions.log_density(source, stages, points), target.log_at(points)
         return np.exp(rho), np.exp(mu if target.values is not None else mu - target.log.max())
 
@@ -127,7 +127,7 @@ def _directed(source: Density, target: Density, grid: Grid, times: Floats, vecto
     history = [rho]
     for k, theta in enumerate(vectors):
         frame = _directions.Frame.of(grid, theta)
-        # Sums over points across are the same for rho and mu: equal densities have equal marginals, to the last bit.
+        # The same sums over points across for both densities: equal densities have equal marginals, to the last bit.
         shape, width = (frame.along.cells[0], -1), frame.across.volume
         rho_s, mu_s = (part.reshape(shape).sum(axis=1) * width for part in densities(frame.points()))
         marginal = evolve(rho_s, mu_s, frame.along, times[k : k + 2])

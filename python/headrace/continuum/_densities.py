@@ -14,11 +14,11 @@ from headrace.continuum.grid import Grid, Interpolant, wrapped
 
 
 class Density:
-    """A density at the centres of a grid's cells and between them, independent of its scale and range.
+    """A density at the centres of a grid's cells and between them, whose scale and range do not matter.
 
     Attributes:
-        values: At the centres, shape `grid.cells`; None where it was given by its logarithm.
-        log: The logarithm at the centres.
+        values: The density at the centres, shape `grid.cells`; None if only its logarithm was given.
+        log: The logarithm of the density at the centres.
     """
 
     def __init__(self, name: str, given: Any, grid: Grid, *, zeros: bool) -> None:
@@ -46,7 +46,7 @@ class Density:
             raise ValueError(f"{name}: expected a positive mass on the grid, got 0")
 
     def log_at(self, points: Floats) -> Floats:
-        """The logarithm at points (rows, dimensions), shape (rows,)."""
+        """The logarithm of the density at points (rows, dimensions), shape (rows,)."""
         if self._function is not None:
             values = self._call(points)
             return values if self._gives_log else _log(values)
@@ -86,7 +86,7 @@ class Density:
 
 
 def _continued(nodes: Floats, values: Floats, axis: int) -> tuple[Floats, Floats]:
-    """Values with one more node at both ends, on the parabola through the last three: the spline reaches the walls."""
+    """Values with one more node at each end, on the parabola through the last three, so that splines reach walls."""
     h = nodes[1] - nodes[0]
     a, b, c, z, y, x = (values.take([i], axis) for i in (0, 1, 2, -1, -2, -3))
     ends = 3.0 * a - 3.0 * b + c, 3.0 * z - 3.0 * y + x

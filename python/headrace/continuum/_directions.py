@@ -1,14 +1,14 @@
-"""The flow restricted to one direction after another (the notes' 2.4), in two dimensions.
+"""The flow in one direction after another (2.4 of the notes), in two dimensions.
 
-Along a unit vector theta a point moves by u(s) theta, where s is its coordinate in that direction and
+Along a unit vector theta a point moves by u(s) theta, where s is the point's coordinate in that direction and
 u = -mu_s d(rho_s / mu_s)/ds is the velocity (eq. 10) of the one-dimensional flow of rho's marginal. If mu is a product
-of a density of s and one of the coordinate across, this is the steepest ascent of the likelihood among all motions
-along theta that depend only on s.
+of a density of s and a density of the coordinate across, this is the steepest ascent of the likelihood among all
+motions along theta that depend only on s.
 
-A direction is therefore a one-dimensional evolution, whose map moves s and leaves the coordinate across unchanged. The
-density at any time is the initial one at the image of a point under the inverse maps, times their derivatives: it is
-positive, keeps its mass to the error of a sum over cells, and is never averaged on a grid, however many directions
-follow each other.
+Each direction is therefore a one-dimensional evolution, whose map moves s and leaves the coordinate across unchanged.
+The density at any time is the initial density at the image of a point under the inverse maps, times their derivatives:
+it is positive, keeps its mass to the error of a sum over cells, and is never averaged on a grid, for any number of
+directions.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from headrace.continuum.evolution import Evolution
 from headrace.continuum.grid import Grid
 
 _MIXED = 1e-3  # largest mixed derivative of log mu, relative to its largest second derivative, that counts as 0
-_NODES = 4  # nodes of a direction's map in a cell: they are cheap, and all later results depend on them
-_EDGE = 1e-3  # largest density at the walls, relative to the largest of all, for a direction that no axis has
+_NODES = 4  # the nodes of a direction's map in each cell; many, because they are cheap and later results depend on them
+_EDGE = 1e-3  # the largest density at walls, relative to the maximum, for a direction that is no axis
 
 
 @dataclass
 class Frame:
-    """Coordinates along a direction and across it, from the middle of the box, and a grid in each."""
+    """Coordinates along a direction and across it, from the middle of the box, and a grid for each coordinate."""
 
     theta: Floats
     middle: Floats
@@ -41,28 +41,28 @@ class Frame:
 
     @classmethod
     def of(cls, grid: Grid, theta: Floats) -> Frame:
-        """The frame reaches as far as the ellipse in the box: along an axis it is the box's own."""
+        """The frame of a direction, as wide as the ellipse in the box: along an axis it has the box's limits."""
         half = (grid.box[:, 1] - grid.box[:, 0]) / 2.0
         normal = np.array([-theta[1], theta[0]])
         reach, cells = [float(np.hypot(*(half * v))) for v in (theta, normal)], max(grid.cells)
         return cls(theta, grid.box.mean(axis=1), *(Grid((-r, r), cells) for r in reach))
 
     def coordinate(self, points: Floats) -> Floats:
-        """Along the direction."""
+        """The coordinate of points along the direction, shape (rows,)."""
         return (points - self.middle) @ self.theta
 
     def points(self) -> Floats:
-        """All combinations of both grids' centres, the coordinate across fastest."""
+        """The points of all pairs of both grids' centres; the coordinate across varies fastest."""
         s, p = np.meshgrid(self.along.axes[0], self.across.axes[0], indexing="ij")
         normal = np.array([-self.theta[1], self.theta[0]])
         return self.middle + s.reshape(-1, 1) * self.theta + p.reshape(-1, 1) * normal
 
 
 class Stage:
-    """One direction for one interval of time: the marginal's evolution and its map, in both directions."""
+    """One direction for one interval of time: the marginal's evolution, and its map forward and back in time."""
 
     def __init__(self, frame: Frame, evolution: Evolution) -> None:
-        """`evolution`: of the marginal on `frame.along`, at the two ends of the interval."""
+        """`evolution`: that of the marginal on `frame.along`, at the two ends of the interval."""
         self.frame, self.evolution = frame, evolution
         low, high = frame.along.box[0]
         nodes = np.linspace(low, high, _NODES * frame.along.cells[0] + 1)
@@ -74,22 +74,22 @@ class Stage:
         self._back = _shift(moved, nodes, 1.0 / slopes)
 
     def forward(self, points: Floats) -> tuple[Floats, Floats]:
-        """Positions of points at the end, and the log-Jacobian."""
+        """The positions of points at the end of the interval, and the log-Jacobian."""
         return self._moved(points, self._to)
 
     def inverse(self, points: Floats) -> tuple[Floats, Floats]:
-        """Initial positions of points at the end, and the log-Jacobian of the inverse map."""
+        """The positions at the beginning of points at the end of the interval, and the log-Jacobian of this inverse."""
         return self._moved(points, self._back)
 
     def _moved(self, points: Floats, spline: Any) -> tuple[Floats, Floats]:
         s = self.frame.coordinate(points)
-        # Beyond the reach there is no motion; the walls of the marginal's flow do not move either.
+        # There is no motion beyond the frame, because the walls of the marginal's flow do not move.
         inside = np.abs(s) <= self.frame.along.box[0, 1]
         shift, slope = (np.where(inside, spline(s, nu=k), 0.0) for k in (0, 1))
         return points + shift[:, None] * self.frame.theta, np.log1p(slope)
 
     def velocity(self, t: float, points: Floats) -> Floats:
-        """The velocity at a time, at points."""
+        """The velocity at a time, for points (rows, 2)."""
         s = self.frame.coordinate(points)
         low, high = self.frame.along.box[0]
         inside = (s >= low) & (s <= high)
@@ -99,30 +99,30 @@ class Stage:
 
 
 def _shift(nodes: Floats, values: Floats, slopes: Floats) -> CubicHermiteSpline:
-    """The displacement of an increasing map: 0 to the last bit where it is the identity.
+    """The displacement of an increasing map, which is 0 to the last bit where the map is the identity.
 
-    Of fourth order, because slopes are known; they are limited where they would make the cubic fold, at fronts.
+    The spline is of fourth order, because slopes are known; they are limited at fronts, where the cubic would fold.
     """
     secants = np.diff(values) / np.diff(nodes)
-    # A cubic increases if its slopes at both ends are below three times the secant.
+    # A cubic is increasing if its slopes at both ends are below three times the secant.
     steepest = 2.5 * np.minimum(np.append(secants, secants[-1]), np.insert(secants, 0, secants[0]))
     return CubicHermiteSpline(nodes, values - nodes, np.minimum(slopes, steepest) - 1.0)
 
 
 class Stages:
-    """One direction after another, each between two consecutive times."""
+    """The motion in one direction after another, each between two consecutive times."""
 
     def __init__(self, times: Floats, stages: list[Stage]) -> None:
-        """`stages`: one fewer than times."""
+        """`stages`: one stage between each pair of consecutive times."""
         self._times, self._stages = times, stages
 
     def velocity(self, t: float, points: Floats) -> Floats:
-        """The velocity at a time, at points; at a time when directions change, that of the later one."""
+        """The velocity at a time, for points; at a time when directions change, the velocity of the later direction."""
         k = min(int(np.searchsorted(self._times, t, side="right")) - 1, len(self._stages) - 1)
         return self._stages[k].velocity(t, points)
 
     def carry(self, points: Floats) -> tuple[Floats, Floats]:
-        """Positions (times, rows, d) and log-Jacobians (times, rows)."""
+        """Positions (times, rows, d) of points that start at the first time, and log-Jacobians (times, rows)."""
         positions, log_jacobians = [points], [np.zeros(len(points))]
         for stage in self._stages:
             moved, log_jacobian = stage.forward(positions[-1])
@@ -132,7 +132,7 @@ class Stages:
 
 
 def log_density(rho: Density, stages: list[Stage], points: Floats) -> Floats:
-    """The logarithm of rho after the stages."""
+    """The logarithm at points of rho after these stages."""
     total = np.zeros(len(points))
     for stage in reversed(stages):
         points, log_jacobian = stage.inverse(points)
@@ -141,10 +141,10 @@ def log_density(rho: Density, stages: list[Stage], points: Floats) -> Floats:
 
 
 def rates(grid: Grid, rho: Floats, mu: Floats, stages: list[Stage]) -> tuple[Floats, Floats]:
-    """d/dt of KL(mu || rho) and KL(rho || mu) at all times, for the direction that begins, at the last time that ends.
+    """d/dt of KL(mu || rho) and KL(rho || mu) at all times, in the direction that begins there, at the end in the last.
 
-    The first is the integral of mu u theta.grad(log(rho / mu)), by differences of the logarithms at the cells' centres.
-    The rate may be negative: u follows the mean of rho / mu across theta, not that of its logarithm.
+    The first rate is the integral of mu u theta.grad(log(rho / mu)), by differences of logarithms at the cells'
+    centres. The rate may be positive: u follows the mean of rho / mu across theta, and not the mean of its logarithm.
     """
     forward, backward = [], []
     for k, density in enumerate(rho):
@@ -160,7 +160,7 @@ def rates(grid: Grid, rho: Floats, mu: Floats, stages: list[Stage]) -> tuple[Flo
 
 
 def unit_vectors(directions: Any, count: int) -> Floats:
-    """Directions as unit vectors (count, 2), from angles or vectors."""
+    """Unit vectors (count, 2) from directions that are angles or vectors."""
     wanted = f"angles, shape ({count},), or unit vectors, shape ({count}, 2): one for each step from a time to the next"
     given = check.real_array("directions", directions, wanted)
     if given.shape not in ((count,), (count, 2)):
@@ -175,12 +175,12 @@ def unit_vectors(directions: Any, count: int) -> Floats:
     if bad.size:
         raise ValueError(f"directions: expected unit vectors, got one of length {length[bad[0]]:g} at index {bad[0]}")
     vectors /= length[:, None]
-    vectors[np.abs(vectors) < 1e-12] = 0.0  # the cosine of a right angle is not quite 0
+    vectors[np.abs(vectors) < 1e-12] = 0.0  # the cosine of a right angle is not exactly 0
     return vectors
 
 
 def check_product(grid: Grid, mu: Density, rho: Density, vectors: Floats) -> None:
-    """Refuses directions in which mu is no product, and walls that a direction would feel."""
+    """Refuse directions in which mu is no product, and densities that do not vanish at walls that a direction meets."""
     log = mu.log
     (hx, hy), inner = grid.spacing, (slice(1, -1), slice(1, -1))
     xx = (log[2:, 1:-1] - 2.0 * log[inner] + log[:-2, 1:-1]) / hx**2

@@ -1,4 +1,4 @@
-"""The result of `evolve`: the density along its path, and the motion of particles."""
+"""The result of `evolve`: the density at each time, and the motion of particles."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from headrace.continuum.grid import Grid
 
 
 class Mover(Protocol):
-    """The protocol of motions of particles: the full velocity field, or one direction after another."""
+    """Motions of particles: by the full velocity field, or in one direction after another."""
 
     def velocity(self, t: float, points: Floats) -> Floats:
-        """The velocity at a time, at points of the box."""
+        """The velocity at a time, for points of the box."""
 
     def carry(self, points: Floats) -> tuple[Floats, Floats]:
-        """Positions (times, rows, d) and log-Jacobians (times, rows)."""
+        """Positions (times, rows, d) of points that start at the first time, and log-Jacobians (times, rows)."""
 
 
 @public("headrace.continuum")
 class Evolution:
-    """A density that moves to a target, as `evolve` gives it. Everything is float64.
+    """A density that moves to a target; `evolve` makes it. All values are float64.
 
     Attributes:
-        grid: The grid.
+        grid: The grid of the densities.
         times: Shape (times,).
         rho: The density at given times, shape (times,) and the grid's cells.
         mu: The target, scaled to the mass of rho, shape grid.cells.
-        kl: KL(mu || rho_t) of both as probability densities, shape (times,); infinite where rho is 0.
+        kl: KL(mu || rho_t) of both as probability densities, shape (times,); infinite if rho is 0 in a cell of mu.
         kl_rate: The derivative of `kl` in time, the right-hand side of eq. 14.
-        gap: KL(rho_t || mu): the mean log-likelihood that the estimate rho~_t still lacks, shape (times,).
-        gap_rate: The derivative of `gap` in time, minus the integral of the square of u (eq. 11), divided by the mass.
-        marginals: For each direction the evolution of rho's marginal between its two times; empty without directions.
+        gap: KL(rho_t || mu): the mean log-likelihood by which the estimate rho~_t is below its limit, shape (times,).
+        gap_rate: The derivative of `gap` in time: minus the integral of |u|^2 (eq. 11), divided by the mass.
+        marginals: For each direction the evolution of rho's marginal between two times; empty without directions.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Evolution:
         mover: Mover,
         marginals: tuple[Evolution, ...] = (),
     ) -> None:
-        """Made by `evolve`."""
+        """Compute the divergences; `evolve` calls this."""
         self.grid, self.times, self.rho, self.mu = grid, times, rho, mu
         self.kl, self.gap = _divergences(rho.reshape(len(times), -1), mu.ravel())
         self.kl_rate, self.gap_rate = kl_rate, gap_rate
@@ -62,7 +62,7 @@ class Evolution:
         self._target, self._mover = target, mover
         with np.errstate(divide="ignore"):
             relative = np.log(mu.ravel()) - target.log.ravel()
-        # Any cell would do for the scale of the target; the largest has not underflown.
+        # Any cell determines the scale of the target; the largest cell has not underflown.
         self._log_scale = float(relative[np.argmax(mu)])
         for array in (self.times, self.rho, self.mu, self.kl, self.gap, self.kl_rate, self.gap_rate):
             array.flags.writeable = False
@@ -71,7 +71,7 @@ class Evolution:
         """The velocity u = -mu grad(rho / mu) (eq. 10) at a time, shape (rows, d).
 
         Args:
-            t: From the first of `times` to the last.
+            t: A time from the first of `times` to the last.
             z: Points of the box, shape (rows, d).
         """
         first, last = self.times[0], self.times[-1]
@@ -88,8 +88,8 @@ class Evolution:
         """Move points with the velocity from the first time on: the map phi_t of the notes.
 
         Returns:
-            Positions, shape (times, rows, d), and log-Jacobians, shape (times, rows). Positions are in the box, though
-            directions may carry one past a corner. A row that is not finite gives NaN.
+            Positions, shape (times, rows, d), and log-Jacobians, shape (times, rows). All positions are in the box:
+            where directions lead past a corner, the nearest point in it. A row that is not finite has the result NaN.
 
         Args:
             x: Points of the box, shape (rows, d).
@@ -105,7 +105,7 @@ class Evolution:
         """The density estimate rho~_t(x) = J(x) mu(phi_t(x)) (eq. 4 and 5), which tends to the initial rho.
 
         Returns:
-            Shape (times, rows), with the mass of rho.
+            The estimate, shape (times, rows), with the mass of rho.
 
         Args:
             x: Points of the box, shape (rows, d).
@@ -121,8 +121,8 @@ class Evolution:
     def log_likelihood(self) -> Floats:
         """L[phi_t] = integral of rho(x) log rho~_t(x) dx (eq. 6), a sum over the grid's cells, shape (times,).
 
-        rho is the density at the first time, of any mass; cells where it is 0 are skipped. L rises to the integral of
-        rho log rho, and lacks `gap` times the mass of it.
+        rho is the density at the first time, of any mass; cells where rho is 0 are skipped. L increases to the integral
+        of rho log rho; the difference at a time is `gap` times the mass.
         """
         rho = self.rho[0].ravel()
         held = rho > 0.0
@@ -133,15 +133,15 @@ class Evolution:
     def log_likelihood_derivative(self, x: Any) -> Floats:
         """The functional derivative of L by phi_t (eq. 7): J(x) u(phi_t(x)), shape (times, rows, d).
 
-        If phi_t becomes phi_t + s w, then dL/ds at s = 0 is the integral of w(x) times this over x. As a function of z,
-        with phi_t followed by id + s v, dL/ds is the integral of v(z) u(z) over z: there the derivative is
-        `velocity` itself.
+        If phi_t becomes phi_t + s w, then dL/ds at s = 0 is the integral over x of w(x) times this derivative. As a
+        function of z, with phi_t followed by id + s v, dL/ds is the integral of v(z) u(z) over z, so that the
+        derivative by z is `velocity` itself.
 
         Args:
-            x: Points of the box, shape (rows, d), float32 or float64; those with a NaN give NaN.
+            x: Points of the box, shape (rows, d), float32 or float64; a point with a NaN has the result NaN.
 
         Raises:
-            ValueError: another shape, or points that are not in the box.
+            ValueError: the shape is wrong, or points are outside of the box.
         """
         positions, log_jacobians = self.carry(x)
         speeds = [self.velocity(float(t), z) for t, z in zip(self.times, positions, strict=True)]
@@ -149,7 +149,7 @@ class Evolution:
 
     @property
     def log_likelihood_rate(self) -> Floats:
-        """dL/dt = integral of |u|^2 (eq. 11), never negative, shape (times,)."""
+        """dL/dt = the integral of |u|^2 (eq. 11), never negative, shape (times,)."""
         return -self.gap_rate * (self.mu.sum() * self.grid.volume)
 
     def _points(self, name: str, value: Any) -> tuple[Floats, NDArray[np.bool_]]:
@@ -163,7 +163,7 @@ class Evolution:
         return points, known
 
     def __repr__(self) -> str:
-        """The first and the last time."""
+        """The grid, the times, and the divergence at both ends."""
         span = f"times {self.times[0]:g} to {self.times[-1]:g} ({len(self.times)})"
         return f"Evolution({self.grid!r}, {span}, kl {self.kl[0]:.4g} to {self.kl[-1]:.4g})"
 

@@ -12,8 +12,8 @@ from headrace._base import arguments as check
 from headrace._base.public import public
 from headrace._base.types import Floats
 
-_LEAST_CELLS = 4  # a cubic spline through cell centres needs as many
-_WIDTHS = 1e-50, 1e50  # limits of a box, such that squares of the spacing and areas do not overflow
+_LEAST_CELLS = 4  # a cubic spline through cell centres needs this number
+_WIDTHS = 1e-50, 1e50  # limits of a box's width, within which areas and squares of the spacing do not overflow
 
 
 @public("headrace.continuum")
@@ -21,14 +21,14 @@ class Grid:
     """Equal cells on an interval or a rectangle.
 
     Attributes:
-        dimensions: 1 or 2.
-        box: Lower and upper limit of each axis, shape (dimensions, 2).
-        cells: The number of cells of each axis: the shape of arrays on the grid.
+        dimensions: The number of axes, 1 or 2.
+        box: The lower and the upper limit of each axis, shape (dimensions, 2).
+        cells: The number of cells along each axis, which is the shape of arrays on the grid.
         boundary: "wall" or "periodic".
-        spacing: Width of a cell along each axis, shape (dimensions,).
-        axes: The centres along each axis.
-        edges: The faces along each axis, both ends of the box included.
-        points: The centres of all cells, shape (cells, dimensions), the last axis fastest.
+        spacing: The width of a cell along each axis, shape (dimensions,).
+        axes: The centres of the cells along each axis.
+        edges: The faces of the cells along each axis, both ends of the box included.
+        points: The centres of all cells, shape (cells, dimensions); the last axis varies fastest.
 
     >>> import headrace as hr
     >>> hr.continuum.Grid((-4, 4), 8)
@@ -38,12 +38,12 @@ class Grid:
     """
 
     def __init__(self, box: Any, cells: Any, boundary: str = "wall") -> None:
-        """Make the grid.
+        """Make a grid of equal cells.
 
         Args:
-            box: (low, high), or a pair of these for a rectangle.
-            cells: The number along an axis, at least 4: one value for all axes, or one for each.
-            boundary: "wall", without flow through it, or "periodic"; the same for all axes.
+            box: The limits (low, high), or a pair of limits for a rectangle.
+            cells: The number of cells along an axis, at least 4: one number for all axes, or one for each.
+            boundary: "wall", through which nothing flows, or "periodic"; the same for all axes.
         """
         self.box = _limits(box)
         self.dimensions = len(self.box)
@@ -65,14 +65,14 @@ class Grid:
         return float(np.prod(self.spacing))
 
     def wrap(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Points brought into the box: around it if it is periodic, to the nearest wall otherwise."""
+        """Points moved into the box: by whole periods if the box is periodic, otherwise to the nearest wall."""
         low, high = self.box.T
         if self.boundary == "periodic":
             return low + np.mod(points - low, high - low)
         return np.clip(points, low, high)
 
     def __repr__(self) -> str:
-        """The arguments."""
+        """The arguments of the constructor."""
         box = [(float(f"{low:g}"), float(f"{high:g}")) for low, high in self.box]
         shown = ", ".join(f"({low:g}, {high:g})" for low, high in box)
         return f"Grid([{shown}], {self.cells}, {self.boundary!r})"
@@ -89,20 +89,20 @@ def _limits(box: Any) -> NDArray[np.float64]:
     if not np.isfinite(limits).all() or not (limits[:, 0] < limits[:, 1]).all():
         raise ValueError(f"box: expected finite limits with low below high, got {limits.tolist()}")
     least, most = _WIDTHS
-    half = limits[:, 1] / 2.0 - limits[:, 0] / 2.0  # the distance itself may overflow
+    half = limits[:, 1] / 2.0 - limits[:, 0] / 2.0  # the difference of the limits may overflow
     if not ((half >= least / 2.0) & (half <= most / 2.0)).all():
         raise ValueError(f"box: expected limits from {least:g} to {most:g} apart, got {limits.tolist()}")
     return limits
 
 
-_WRAPPED = 8  # cells: the influence of values beyond a spline's end falls by a factor of 3.7 a cell
+_WRAPPED = 8  # in cells: the influence of values beyond a spline's end decreases by a factor of 3.7 a cell
 
 
 class Interpolant:
     """A cubic spline in one or two dimensions; beyond its last nodes it continues along the tangent."""
 
     def __init__(self, nodes: tuple[Floats, ...], values: Floats) -> None:
-        """`nodes`: ascending, an array for each axis; `values`: one at each of their combinations."""
+        """`nodes`: an ascending array for each axis; `values`: a value at each combination of nodes."""
         self._low = np.array([axis[0] for axis in nodes])
         self._high = np.array([axis[-1] for axis in nodes])
         self._spline: Any
@@ -112,7 +112,7 @@ class Interpolant:
             self._spline = RectBivariateSpline(*nodes, values, s=0)
 
     def __call__(self, points: Floats) -> Floats:
-        """Values at points (rows, dimensions), shape (rows,)."""
+        """The values at points (rows, dimensions), shape (rows,)."""
         inside = np.clip(points, self._low, self._high)
         value = self._inside(inside, None)
         beyond = points - inside
@@ -122,7 +122,7 @@ class Interpolant:
         return value
 
     def derivative(self, points: Floats, axis: int) -> Floats:
-        """The derivative along an axis, shape (rows,)."""
+        """The derivative along an axis at points, shape (rows,)."""
         return self._inside(np.clip(points, self._low, self._high), axis)
 
     def _inside(self, points: Floats, axis: int | None) -> Floats:
@@ -134,7 +134,7 @@ class Interpolant:
 
 
 def wrapped(nodes: Floats, values: Floats, axis: int, length: float) -> tuple[Floats, Floats]:
-    """Nodes of a periodic axis and the values there, repeated at both ends."""
+    """The nodes of a periodic axis and the values at the nodes, both extended beyond the ends by repetition."""
     n = min(_WRAPPED, len(nodes))
     nodes = np.concatenate([nodes[-n:] - length, nodes, nodes[:n] + length])
     ends = np.take(values, range(-n, 0), axis), np.take(values, range(n), axis)

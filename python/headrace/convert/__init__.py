@@ -5,10 +5,10 @@
     flow = convert.from_sbi(posterior)  # a headrace.Flow
     samples = flow.sample(10_000, context=observation)
 
-Each function recognises the parts of a model by their classes, or by those that they are subclasses of where no
-formula is overridden, and reads their settings from attributes. Nothing is guessed, and unknown parts are refused by
-name; `register` takes functions that read parts of your own. Then log densities of some rows are compared with those of
-the model. No library is imported before you pass a model of it. `to_torch` and `to_zuko` convert back.
+Each function recognises the parts of a model by their classes, or by a library's class above these if no formula is
+overridden, and reads settings from attributes. Nothing is guessed, and unknown parts raise an error with their name;
+`register` takes functions that read parts of other classes. The flow's log densities of some rows are then compared
+with the model's. A library is imported only for a model of it. `to_torch` and `to_zuko` convert back.
 """
 
 from headrace.convert._flowjax import from_flowjax

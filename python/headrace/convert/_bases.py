@@ -15,7 +15,7 @@ BaseAndMaps = tuple[Base, list[Transform]]  # the maps are in order from the bas
 
 
 def box(place: Place, low: Numbers, high: Numbers) -> BaseAndMaps:
-    """Uniform between the ends of each column, which are fixed."""
+    """A uniform base between fixed ends of each column."""
     if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
         raise ValueError(f"{place.path}: expected finite lower ends below finite upper ends, got others")
     base = Uniform(low.size)
@@ -25,7 +25,7 @@ def box(place: Place, low: Numbers, high: Numbers) -> BaseAndMaps:
 
 
 def student(place: Place, df: Numbers, loc: Numbers, scale: Numbers, *, is_trained: bool) -> BaseAndMaps:
-    """Student's t distribution with a location and a scale."""
+    """A base of Student's t distribution with a location and a scale."""
     base = StudentT(df.size, df, trainable=is_trained)
     if not is_trained and not loc.any() and (scale == 1).all():
         return base, []
@@ -33,7 +33,7 @@ def student(place: Place, df: Numbers, loc: Numbers, scale: Numbers, *, is_train
 
 
 def mixture(logits: Numbers, loc: Numbers, scale: Numbers, *, is_trained: bool) -> BaseAndMaps:
-    """Normal densities with weights by a softmax of `logits` (K,); `loc` and `scale` (K, D)."""
+    """A base that is a mixture of normal densities, with weights softmax(`logits` (K,)); `loc`, `scale`: (K, D)."""
     weights = np.exp(logits - logits.max())
     scale = np.broadcast_to(scale, loc.shape)
     components, features = loc.shape
@@ -44,9 +44,9 @@ TORCH = "a normal, uniform or Student's t distribution, or a mixture of diagonal
 
 
 def of_torch(made: Any, place: Place, *, is_trained: bool) -> BaseAndMaps:
-    """A distribution of `torch.distributions` or zuko over rows.
+    """The base for a distribution of `torch.distributions` or zuko over rows.
 
-    An `Independent` of a Normal, a Uniform or a StudentT, also of a subclass, a MultivariateNormal, or a Mixture of
+    `made` is an `Independent` of a Normal, Uniform or StudentT, or of a subclass, a MultivariateNormal, or a Mixture of
     zuko.
     """
     package, kind = class_of(made)

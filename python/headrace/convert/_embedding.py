@@ -1,4 +1,4 @@
-"""Networks that a model has before its flow, for the context: inside of the conversion, or left outside."""
+"""Embedding nets, which a model applies to its context before the flow: part of the converted flow, or left outside."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NOTHING = (("builtins", "NoneType"), ("torch", "Identity"))
 
 
 class Outside:
-    """The part of an embedding net that goes into a flow.
+    """The part of an embedding net that becomes part of a flow, and whether the net stays outside.
 
-    A net that shifts and scales columns, like sbi's z-scoring, is part of a flow (`Flow.standardize_context`); any
-    other net is not, and a caller who needs only the flow has to request this.
+    A net that shifts and scales columns, like sbi's z-scoring, becomes part of a flow (`Flow.standardize_context`); any
+    other net raises an error, unless the caller asks for the flow without its net.
     """
 
     def __init__(self, net: Any, embedding: str, place: Place) -> None:

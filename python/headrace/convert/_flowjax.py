@@ -1,4 +1,4 @@
-"""Flows of flowjax. Their bijections go from latent to data, unless inverted, as in its ready-made flows."""
+"""Flows of flowjax, whose bijections map latent rows to data, unless inverted as in flowjax' ready-made flows."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ _BASES = "StandardNormal, Normal, MultivariateNormal, Uniform, Logistic, Student
 def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow:
     """A trained flow of flowjax as a `headrace.Flow` with the same density, in the same dtype.
 
-    `masked_autoregressive_flow` and `coupling_flow` with affine or rational-quadratic spline transformers, a condition
+    Parts may be `masked_autoregressive_flow` and `coupling_flow` with affine or rational-quadratic splines, a condition
     or none, inverted or not; affine and triangular maps, permutations, `Chain`, `Scan` and `Invert`; `Sigmoid`, `Exp`
-    and `Tanh`, also of single columns by `Stack` and `Concatenate`, which become a `Support`. The base may itself be a
+    and `Tanh`, also of single columns by `Stack` and `Concatenate`, which become a `Support`. The base may be another
     flow.
 
     Args:
         model: A `flowjax.distributions.Transformed`; or the arrays of a `masked_autoregressive_flow` or a
-            `coupling_flow` without the model: the path of a file of `equinox.tree_serialise_leaves`, or a list of them
-            in the order of its leaves.
+            `coupling_flow` without the model: the path of a file of `equinox.tree_serialise_leaves`, or a list of
+            arrays in the order of the model's leaves.
             Models of flowjax 18 or newer convert, and arrays of 14 to 17 with affine transformers.
-        verify: Whether to compare log densities of some rows with the model's. Arrays have none: for them, ``(x,
-            log_prob)`` or ``(x, log_prob, context)``, which flowjax has computed, or False.
-        **not_recorded: Only of arrays, arguments that made the model: `activation`, `transformer` ("affine", the
+        verify: Whether to compare log densities of some rows with the model's. Arrays have no density: give ``(x,
+            log_prob)`` or ``(x, log_prob, context)``, computed by flowjax, or False.
+        **not_recorded: For arrays alone, the arguments that made the model: `activation`, `transformer` ("affine", the
             arguments of the `RationalQuadraticSpline` as a dict, or the bijection) and `invert`.
 
     Raises:
-        TypeError: no such flow, or parameters of several dtypes.
-        NotImplementedError: a part without a counterpart in headrace; the message has its class and path.
-        ValueError: log densities that differ by more than rounding; a layer in
-            training mode that computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
+        TypeError: the model is no such flow, or has parameters of several dtypes.
+        NotImplementedError: a part has no counterpart in headrace; the message has its class and path.
+        ValueError: log densities differ by more than rounding; or a layer is in
+            training mode and computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
     """
     place = Place("model", "to_data")
     if is_arrays(model):
@@ -80,13 +80,13 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
         base, maps = _base(wide.base_dist, place.at("base_dist"))
         flow = Flow([*maps, *_chain(wide.bijection, place.at("bijection"), base.features)], base)
         if verify:
-            compiled = equinox.filter_jit(lambda model, x, context: model.log_prob(x, context))  # for all calls
+            compiled = equinox.filter_jit(lambda model, x, context: model.log_prob(x, context))  # once for all calls
             compare(flow, lambda x, context: numbers(compiled(wide, x, context)))
     return flow if dtype == "float64" else flow.astype(dtype)
 
 
 def _call(function: Any, x: Numbers) -> Any:
-    """A function of JAX, in float64; if it has a copy for each unit, the first copy."""
+    """Call a function of JAX in float64; of a module with a copy for each unit, the first copy."""
     import equinox
     import jax
     import jax.numpy as jnp
@@ -102,7 +102,7 @@ def _call(function: Any, x: Numbers) -> Any:
 
 
 def _base(base: Any, place: Place) -> BaseAndMaps:
-    """A base, or a distribution that transforms one: most in flowjax are such, and flows may be bases."""
+    """The base and maps of a distribution, which may transform another one, like most of flowjax' and like flows."""
     package, kind = class_of(base)
     if package != "flowjax":
         raise place.unknown(base, _BASES)
@@ -131,7 +131,7 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
 
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
-    """From latent to data."""
+    """The transforms of a bijection, from latent to data."""
     if class_of(t) == ("paramax", "NonTrainable"):
         return _chain(t.tree, place.at("tree"), features)
     return place.converted(t, features, ("flowjax",), CONVERTERS, lambda kind: INSTEAD.get(kind, OTHER_FLOW))
@@ -142,7 +142,7 @@ def _all(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _scan(t: Any, place: Place, features: int) -> list[Transform]:
-    """Layers with arrays stacked along a first axis."""
+    """The transforms of layers whose arrays are stacked along a first axis."""
     import equinox
     import jax
 
@@ -158,7 +158,7 @@ def _triangular(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _network(mlp: Any, place: Place, inputs: int) -> Layers:
-    """Weights that are masked by `jnp.where`, or not masked."""
+    """The layers of an MLP whose weights `jnp.where` masks, or of one without masks."""
     import jax.numpy as jnp
     import paramax
 
@@ -184,7 +184,7 @@ def _network(mlp: Any, place: Place, inputs: int) -> Layers:
 
 
 def _head(made: Any, place: Place) -> Head:
-    """The map of a transformer, and the offsets that flowjax adds to its raw parameters."""
+    """The settings of a transformer's map, and the offsets that flowjax adds to raw parameters."""
     package, kind = class_of(made)
     if (package, kind) == ("flowjax", "Affine"):
         scale = made.scale
@@ -210,7 +210,7 @@ def _head(made: Any, place: Place) -> Head:
 
 
 def _settings_of(layers: Layers, constructor: Any, place: Place, active: int) -> dict[str, Any]:
-    """Settings of the map; flowjax's offsets of the outputs become part of their biases."""
+    """The settings of the map; flowjax' offsets of outputs are added to the last layer's biases."""
     count = len(layers.biases[-1]) // active
     import jax.numpy as jnp
 

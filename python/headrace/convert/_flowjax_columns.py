@@ -12,7 +12,7 @@ from headrace.convert._parts import OTHER_FLOW, Place, class_of, numbers
 from headrace.convert._simple import affine
 from headrace.transforms import Inverse, OnColumns, Support, Transform
 
-# onto the support, from all real numbers; tanh(x) = 2 / (1 + exp(-2 x)) - 1 has a factor before it
+# maps of all real numbers onto a support; a factor precedes tanh(x) = 2 / (1 + exp(-2 x)) - 1
 _ONTO: dict[str, tuple[float, tuple[float, float | None]]] = {
     "Sigmoid": (1.0, (0.0, 1.0)),
     "Exp": (1.0, (0.0, None)),
@@ -32,7 +32,7 @@ INSTEAD = {
 
 @dataclass(frozen=True)
 class _Line:
-    """scale * x + shift of one column, from latent to data."""
+    """The map scale * x + shift of one column, from latent to data."""
 
     scale: float
     shift: float
@@ -41,7 +41,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Onto:
-    """All real numbers onto a support, from latent to data, or the inverse."""
+    """The map of all real numbers onto a support, from latent to data, or its inverse."""
 
     bounds: tuple[float | None, float | None]
     is_inverted: bool
@@ -51,25 +51,25 @@ Column = list["_Line | _Onto"]
 
 
 def _rank(step: _Line | _Onto) -> int:
-    """Linear maps come first, so that maps onto supports of several columns are one transform."""
+    """The order of steps: linear maps come first, so that maps onto supports of several columns are one transform."""
     return int(step.is_trained) if isinstance(step, _Line) else 2 + int(step.is_inverted)
 
 
 def paramax_unwrap(tree: Any) -> Any:
-    """The bijection with the values of its parameters."""
+    """A bijection with the values of its parameters in place of their parametrisations."""
     import paramax
 
     return paramax.unwrap(tree)
 
 
 def is_frozen(t: Any) -> bool:
-    """Whether training keeps a location or a scale fixed."""
+    """Whether a bijection has a location or a scale that training keeps fixed."""
     parts = [getattr(t, name) for name in ("loc", "scale") if hasattr(t, name)]
     return any(class_of(part) == ("paramax", "NonTrainable") for part in parts)
 
 
 def columns_of(t: Any, place: Place, n: int) -> list[Column]:
-    """The map of each of n columns, from latent to data."""
+    """The steps of each of n columns, from latent to data."""
     kind = class_of(t)[1]
     if kind == "Identity":
         return [[] for _ in range(n)]
@@ -116,7 +116,7 @@ def _lines(t: Any, place: Place, n: int, *, is_trained: bool) -> list[Column]:
 
 
 def stages(columns: list[Column], place: Place) -> list[Transform]:
-    """Transforms of all columns: linear maps of some of them, then maps onto supports of some, and so on."""
+    """Transforms of all columns: linear maps of some columns, then maps onto supports of some columns, and so on."""
     remaining, chain = [_folded(column) for column in columns], []
     place = Place(place.path, "to_data")
     while any(remaining):
@@ -130,7 +130,7 @@ def stages(columns: list[Column], place: Place) -> list[Transform]:
 
 
 def _folded(column: Column) -> Column:
-    """Fixed lines behind a support move its ends: at the data end of a flow, a support keeps all digits of rows."""
+    """Merge fixed linear maps into the support before them: a support at the data end keeps all digits of rows."""
     steps: Column = []
     for step in column:
         last = steps[-1] if steps else None
@@ -149,9 +149,9 @@ def _folded(column: Column) -> Column:
 
 
 def _line_stage(lines: dict[int, _Line], features: int, place: Place) -> Transform:
-    """Linear maps of some columns, of which all or none are trained."""
+    """The transform of linear maps of some columns; all of these or none are trained."""
     is_trained = next(iter(lines.values())).is_trained
-    only = [*lines] if is_trained else [*range(features)]  # fixed maps may be combined with unchanged columns
+    only = [*lines] if is_trained else [*range(features)]  # fixed maps may include unchanged columns
     each = [lines.get(c, _Line(1.0, 0.0)) for c in only]
     scale, shift = np.array([line.scale for line in each]), np.array([line.shift for line in each])
     made = affine(place, scale, shift, is_trained=is_trained)
@@ -159,6 +159,6 @@ def _line_stage(lines: dict[int, _Line], features: int, place: Place) -> Transfo
 
 
 def _support_stage(ends: dict[int, _Onto], features: int) -> Transform:
-    """Maps onto supports, all in one direction."""
+    """The transform of maps onto supports, which all have one direction."""
     support = Support([ends[c].bounds if c in ends else None for c in range(features)])
     return Inverse(support) if next(iter(ends.values())).is_inverted else support

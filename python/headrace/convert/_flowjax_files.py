@@ -1,6 +1,6 @@
-"""Arrays of a flow of flowjax as a flow again, without flowjax: in the order of its leaves, equinox's order in files.
+"""Flows from the arrays of a flow of flowjax, without flowjax; the order is that of leaves, as in equinox' files.
 
-The order and the shapes identify the ready-made flow, and the number of outputs the version: splines of flowjax 14 to
+The order and the shapes identify the ready-made flow, and the number of outputs its version: splines of flowjax 14 to
 17 have 3 knots + 2 parameters, those of flowjax 18 and newer 3 knots + 4.
 """
 
@@ -31,12 +31,12 @@ _SPLINE = ("knots", "interval", "min_derivative", "min_width", "softmax_adjust")
 
 Arrays = list[NDArray[Any]]
 Head = tuple[dict[str, Any], Numbers]
-"""Settings of a map, and flowjax's offsets of a network's outputs for a coordinate."""
+"""The settings of a map, and flowjax' offsets of a network's outputs for a coordinate."""
 Reader = Callable[[Any, Place], Head]
 
 
 def is_arrays(model: Any) -> bool:
-    """Whether a model is a file of equinox, or a list of arrays."""
+    """Whether `model` is the path of a file of equinox, or a list of arrays."""
     return isinstance(model, (str, os.PathLike, list, tuple))
 
 
@@ -57,7 +57,7 @@ def leaves_of(model: Any) -> Arrays:
 
 
 def flow_of(leaves: Arrays, settings: Mapping[str, Any], place: Place, bijection: Reader, call: Any) -> Flow:
-    """The flow, in float64; `bijection` reads a transformer of flowjax, and `call` calls a function of JAX."""
+    """The flow, in float64; `bijection` reads a transformer of flowjax, `call` calls a function of JAX."""
     unrecorded = UnrecordedSettings(settings, NOT_RECORDED)
     transformer, activation, invert = (unrecorded.take(name) for name in ("transformer", "activation", "invert"))
     activation = activation_of(place.at("activation"), activation, call)
@@ -70,7 +70,7 @@ def flow_of(leaves: Arrays, settings: Mapping[str, Any], place: Place, bijection
     shapes = ", ".join(str(leaf.shape) for leaf in leaves)
     if not weights:
         raise place.refused(f"weights (layers, units, inputs), got arrays of shapes {shapes}")
-    count = len(weights[0])  # of layers
+    count = len(weights[0])  # the number of transforms
     expected = [*[leaf.shape[:2] for leaf in weights], *[leaf.shape for leaf in orders[:1]] * 2]
     unlike = place.refused(
         f"leaves of a masked_autoregressive_flow or coupling_flow with this transformer, got {shapes}"
@@ -78,7 +78,7 @@ def flow_of(leaves: Arrays, settings: Mapping[str, Any], place: Place, bijection
     if [leaf.shape for leaf in (*biases, *orders)] != expected or len(base) not in (0, 2) or len(weights) < 2:
         raise unlike
     for features in [orders[0].shape[1]] if orders else [2, 1]:
-        sides = range(0 if masks else features // 2)  # halves of columns that pass
+        sides = range(0 if masks else features // 2)  # coordinates that pass unchanged
         active, columns = features - len(sides), weights[0].shape[2] - (features if masks else len(sides))
         outputs, rest = divmod(weights[-1].shape[1], active)
         head = None if rest or columns < 0 or columns + features == 1 else _head(transformer, outputs, place, bijection)
@@ -108,14 +108,14 @@ def flow_of(leaves: Arrays, settings: Mapping[str, Any], place: Place, bijection
 
 
 def _halve(layers: Layers, knots: int, active: int) -> None:
-    """Outputs of K widths and heights for K + 1 bins: the first one's half at each end."""
+    """Turn outputs of K widths and heights into those of K + 1 bins, with half of the first bin at each end."""
     half, k = [-math.log(2.0), *[0.0] * (knots - 1), -math.log(2.0)], knots
     rows = [*range(k), 0, *range(k, 2 * k), k, *range(2 * k, 3 * k + 2)]
     layers.spread_outputs(rows, np.array([*half, *half, *[0.0] * (k + 2)]), active)
 
 
 def _head(transformer: Any, outputs: int, place: Place, bijection: Reader) -> Head | None:
-    """The map with this number of outputs for a coordinate; None where the transformer has another number."""
+    """The map of a transformer, if it has `outputs` outputs for a coordinate; else None."""
     if isinstance(transformer, str):
         check.choice("transformer", transformer, ("affine",))
         options = {"map": "affine", "scale": "softplus", "slope": 1e-2}, np.array([0.0, softplus_inverse(1.0 - 1e-2)])
@@ -134,7 +134,7 @@ def _head(transformer: Any, outputs: int, place: Place, bijection: Reader) -> He
 
 
 def _spline(keywords: Mapping[str, Any], outputs: int) -> Head:
-    """A spline by its arguments in flowjax, where only knots and the interval have no default."""
+    """The spline with these arguments of flowjax, where only knots and the interval have no default."""
     if unknown := set(keywords) - set(_SPLINE):
         raise TypeError(f"transformer: expected only {', '.join(_SPLINE)}, got {sorted(unknown)[0]!r}")
     if missing := [name for name in _SPLINE[:2] if name not in keywords]:

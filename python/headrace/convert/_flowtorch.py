@@ -21,25 +21,25 @@ NOT_RECORDED = {
     "order": "flowtorch has order='linear', of which headrace has no spline; order='quadratic' is converted",
 }
 _LOG_SCALES = (-5.0, 3.0)  # limits of an affine layer's log scales
-_LEAST = 1e-3  # of bins and derivatives, without an option
+_LEAST = 1e-3  # least size of bins and derivatives, which is not an option
 
 
 def from_flowtorch(model: Mapping[str, Any], *, verify: Any = True, **not_recorded: Any) -> Flow:
     """A trained flow of flowtorch 0.8 as a `headrace.Flow` with the same density, in the same dtype.
 
-    `AffineAutoregressive` with its default limits of scales, and `SplineAutoregressive` of quadratic order, alone or
-    composed, with `DenseAutoregressive` networks. The base is a standard normal density, which a `state_dict` does
-    not record.
+    Parts may be `AffineAutoregressive` with its default limits of scales, and `SplineAutoregressive` of quadratic
+    order, alone or composed, with `DenseAutoregressive` networks. The base is a standard normal density, which a
+    `state_dict` does not record.
 
     Args:
         model: The `state_dict` of a `flowtorch.distributions.Flow` or of its bijector.
-        verify: ``(x, log_prob)``, which flowtorch has computed, or False.
-        **not_recorded: `activation` of the networks, and of splines `bound` and `order`.
+        verify: ``(x, log_prob)``, computed by flowtorch, or False.
+        **not_recorded: `activation` of the networks, and `bound` and `order` of splines.
 
     Raises:
-        TypeError: no such `state_dict`, or parameters of several dtypes.
-        NotImplementedError: a part without a counterpart in headrace; the message has its path.
-        ValueError: log densities that differ by more than rounding, or a setting that is missing.
+        TypeError: the model is no such `state_dict`, or has parameters of several dtypes.
+        NotImplementedError: a part has no counterpart in headrace; the message has its path.
+        ValueError: log densities differ by more than rounding, or a setting is missing.
     """
     if not is_file(model):
         raise TypeError(f"model: expected a state_dict, as model.state_dict() gives it, got {check.kind_of(model)}")
@@ -90,7 +90,7 @@ def _layer(part: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place
 
 
 def _cut_off(layers: Layers) -> None:
-    """Apply the limits of log scales, unless the hidden layer before is bounded so that these are never reached."""
+    """Apply the limits of log scales, unless a bounded hidden layer keeps log scales within them."""
     low, high = _LOG_SCALES
     raw, bias, is_scale = layers.weights[-1], layers.biases[-1], np.arange(len(layers.biases[-1])) % 2 == 1
     is_bounded = layers.layers and layers.layers[-1].activation in ("tanh", "sigmoid")

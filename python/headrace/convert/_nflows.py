@@ -1,4 +1,4 @@
-"""Flows of nflows, and of its copy in glasflow. Their calls are from data to latent."""
+"""Flows of nflows, and of its copy in glasflow, whose transforms map data to latent rows when called."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ _NET_INSTEAD = (
 def from_nflows(model: Any, *, embedding: str = "inside", verify: Any = True, **not_recorded: Any) -> Flow:
     """A trained flow of nflows as a `headrace.Flow` with the same density, in the same dtype.
 
-    Affine and rational-quadratic autoregressive and coupling transforms with MADE, ResidualNet or MLP; permutations,
-    LU, QR, SVD and naive linear maps, batch and activation normalisation as they are in evaluation; inverses of all of
-    these. Bases: `StandardNormal`, `DiagonalNormal`, and `ConditionalDiagonalNormal` with an encoder of plain layers,
-    which becomes a transform.
+    Parts may be affine and rational-quadratic autoregressive and coupling transforms with MADE, ResidualNet or MLP;
+    permutations, LU, QR, SVD and naive linear maps, batch and activation normalisation as in evaluation; inverses of
+    all of these. Bases: `StandardNormal`, `DiagonalNormal`, and `ConditionalDiagonalNormal` with an encoder of plain
+    layers, which becomes a transform.
 
     Args:
         model: A `nflows.flows.Flow`, or its `state_dict`.
         embedding: "inside": the context is the model's input, so that its embedding net may do no more than shift
-            and scale; "outside": the context is the output of the embedding net, which stays with you.
-        verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: for it, ``(x,
-            log_prob)`` or ``(x, log_prob, context)``, which nflows has computed, or False.
-        **not_recorded: Only of a `state_dict`, settings of the model that it does not record: `activation`, `bound`
+            and scale; "outside": the context is the output of the embedding net, which the caller applies.
+        verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: give ``(x,
+            log_prob)`` or ``(x, log_prob, context)``, computed by nflows, or False.
+        **not_recorded: For a `state_dict` alone, settings of the model that it does not record: `activation`, `bound`
             (tail_bound), `min_bin`, `slope` (min_derivative), `scale_activation`, `eps` (LULinear), `batch_norm_eps`.
 
     Raises:
-        TypeError: no such flow, or parameters of several dtypes.
-        NotImplementedError: a part without a counterpart in headrace; the message has its class and path.
-        ValueError: an embedding net inside; log densities that differ by more than rounding; a layer in
-            training mode that computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
+        TypeError: the model is no such flow, or has parameters of several dtypes.
+        NotImplementedError: a part has no counterpart in headrace; the message has its class and path.
+        ValueError: an embedding net cannot be inside; log densities differ by more than rounding; or a layer is in
+            training mode and computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
     """
     place = Place("model", "to_latent")
     if is_file(model):
@@ -62,7 +62,7 @@ def from_nflows(model: Any, *, embedding: str = "inside", verify: Any = True, **
 
 
 def density_of(model: Any, outside: Outside) -> Callable[[Any, Any], Any]:
-    """Log densities of rows given their contexts, which are embedded already if the embedding net is not part of the
+    """A function of rows and contexts to log densities; contexts are embedded before if the embedding net is not in the
     flow.
     """
 
@@ -76,7 +76,7 @@ def density_of(model: Any, outside: Outside) -> Callable[[Any, Any], Any]:
 
 
 def flow_of(model: Any, place: Place, outside: Outside) -> Flow:
-    """The flow in float64, not compared."""
+    """The flow in float64, before it is compared with the model."""
     base, maps = _base(model._distribution, place.at("_distribution"))
     chain = [*maps, *_chain(model._transform, place.at("_transform"), base.features)]
     return Flow(chain, base, standardize_context=outside.standardize([t.context for t in chain]))
@@ -100,7 +100,7 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
 
 
 def _conditional_normal(base: Any, place: Place) -> BaseAndMaps:
-    """`conditional_normal` with an encoder of some layers, or without one, nflows' default."""
+    """The result of `conditional_normal` for an encoder of some layers, or for none, which is nflows' default."""
     n, net, encoder = int(base._shape[0]), base._context_encoder, place.at("_context_encoder")
     if (modules := modules_of(net, 0)) is not None:
         layers = plain_network(modules, encoder, 0)
@@ -115,7 +115,7 @@ def _conditional_normal(base: Any, place: Place) -> BaseAndMaps:
 
 
 def conditional_normal(layers: Layers, place: Place, n: int) -> BaseAndMaps:
-    """Means and logarithms of deviations by a network of the context: a coupling that reads no coordinate."""
+    """A normal base with means and log deviations by a network of the context: a coupling that reads no coordinate."""
     to_data = Place(place.path, "to_data")
     step = layers.coupling(to_data, n, [], map="affine", scale="exp", layout="blocked")
     return normal(np.zeros(n), np.ones(n), is_trained=False), [step]
@@ -127,12 +127,12 @@ def _gives_back(function: Any, columns: int) -> bool:
     rows = torch.from_numpy(np.random.default_rng(23).standard_normal((8, columns)))
     try:
         return bool(torch.equal(function(rows), rows))
-    except Exception:  # an error of the caller's code means that it is another function
+    except Exception:  # the caller's code has an error: the function is a different one
         return False
 
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
-    """From latent to data."""
+    """The transforms of a part, from latent to data."""
     return place.converted(t, features, ("nflows", "glasflow"), CONVERTERS)
 
 
@@ -162,8 +162,8 @@ def _act_norm(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _matrix(t: Any, place: Place, features: int) -> list[Transform]:
-    """The matrix from unit vectors by the map's own formula without its shift, with only that formula's error."""
-    if hasattr(t, "matrix"):  # of a file
+    """A linear map with the matrix that its formula without a shift makes of unit vectors, without further rounding."""
+    if hasattr(t, "matrix"):  # the object is from a file
         return [linear(place, t.matrix, numbers(t.bias))]
     import torch
 
@@ -186,7 +186,7 @@ def _orthogonal(t: Any, place: Place, features: int) -> list[Transform]:
 def _masked_affine(t: Any, place: Place, features: int) -> list[Transform]:
     layers = masked_network(t.autoregressive_net, place.at("autoregressive_net"), context_activation=True)
     settings: dict[str, Any] = {"scale": "softplus", "slope": float(t._epsilon)}
-    if hasattr(t, "scale_activation"):  # of glasflow
+    if hasattr(t, "scale_activation"):  # a transform of glasflow
         settings, bend = scale_of(place.at("scale_activation"), t.scale_activation)
         if bend is not None:
             bend(layers, np.arange(2 * features) % 2 == 0)
@@ -201,7 +201,7 @@ def _masked_spline(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def spline(t: Any, place: Place) -> dict[str, Any]:
-    """Settings of a spline, from its transform's attributes."""
+    """The settings of a spline, from the attributes of its transform."""
     if t.tails != "linear":
         instead = "train hr.NSF with bounds=[(low, high), ...], or with periodic= for circles"
         raise place.differs("tails", "'linear'", t.tails, instead)
@@ -211,13 +211,13 @@ def spline(t: Any, place: Place) -> dict[str, Any]:
         raise place.differs("tail_bound", "one number", t.tail_bound)
     settings = {"bound": float(numbers(t.tail_bound).item()), "min_bin": float(t.min_bin_width)}
     bins = getattr(t, "num_bins", None)
-    if bins is None:  # of a table
+    if bins is None:  # a table of parameters
         bins = t.unnormalized_widths.shape[-1]
     return {"map": "rq_spline_nflows", "bins": int(bins), "slope": float(t.min_derivative), **settings}
 
 
 def _divide(layers: Layers, net: Any, settings: dict[str, Any]) -> None:
-    """Raw widths and heights are divided by the root of a number that some networks have."""
+    """Divide raw widths and heights by the root of the number of hidden features, if the network has this attribute."""
     units = getattr(net, "hidden_features", None)
     if units is not None:
         n = 3 * settings["bins"] - 1
@@ -226,13 +226,13 @@ def _divide(layers: Layers, net: Any, settings: dict[str, Any]) -> None:
 
 
 def coupling_network(net: Any, place: Place, passive: int) -> Layers:
-    """The network of a coupling."""
+    """The layers of a coupling's network."""
     kind = class_of(net)[1]
     if kind == "ResidualNet":
         return residual_network(net, place)
     if class_of(net) == ("sbi", "ContextSplineMap"):
         return plain_network(net.spline_predictor, place.at("spline_predictor"), passive)
-    if class_of(net) in (("nflows", "MLP"), ("torch", "Linear")):  # couplings give a context, which it does not take
+    if class_of(net) in (("nflows", "MLP"), ("torch", "Linear")):  # couplings pass a context, which these do not take
         raise place.unknown(net, "a network that takes (inputs, context)", _NET_INSTEAD)
     if (modules := modules_of(net, passive)) is not None:
         return plain_network(modules, place, passive)
@@ -240,7 +240,7 @@ def coupling_network(net: Any, place: Place, passive: int) -> Layers:
 
 
 def sides(t: Any, place: Place) -> tuple[list[int], list[int]]:
-    """Coordinates that pass, and those that change."""
+    """The coordinates that pass unchanged, and the coordinates that change."""
     passive, active = ([int(i) for i in numbers(a)] for a in (t.identity_features, t.transform_features))
     if not active:
         raise place.differs("transform_features", "at least one", active)
@@ -248,7 +248,7 @@ def sides(t: Any, place: Place) -> tuple[list[int], list[int]]:
 
 
 def _kept(t: Any, place: Place, features: int, passive: list[int]) -> list[Transform]:
-    """A spline of the coordinates that the coupling's network has read before, if there is one."""
+    """The spline, if there is one, of the coordinates that the coupling's network reads."""
     inner = t.unconditional_transform
     if inner is None or not passive:
         return []

@@ -1,4 +1,4 @@
-"""Flows of normflows. Its calls are from latent to data; some of its wrappers invert their transform."""
+"""Flows of normflows, whose calls map latent rows to data, apart from some wrappers that invert a transform."""
 
 from __future__ import annotations
 
@@ -33,24 +33,25 @@ from headrace.convert._torch import finished, opened, tensors_of
 def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow:
     """A trained flow of normflows as a `headrace.Flow` with the same density, in the same dtype.
 
-    Affine and rational-quadratic autoregressive and coupling flows, masked affine flows (RealNVP, NICE), permutations,
-    LU and other linear maps, activation normalisation; `Reverse` of all of these. A `MaskedAffineAutoregressive` is an
-    IAF there: it reads the latent side. Bases: `DiagGaussian`, `GaussianMixture`, `Uniform`, `ConditionalDiagGaussian`,
-    and where rows are compared one of your own with the same formula and a `context_encoder`.
+    Parts may be affine and rational-quadratic autoregressive and coupling flows, masked affine flows (RealNVP, NICE),
+    permutations, LU and other linear maps, activation normalisation; `Reverse` of all of these. A
+    `MaskedAffineAutoregressive` of normflows is an IAF: it reads the latent side. Bases: `DiagGaussian`, `Uniform`,
+    `GaussianMixture` and `ConditionalDiagGaussian`. If rows are compared, any other base with a `context_encoder` and
+    the formula of `ConditionalDiagGaussian` converts, too.
 
     Args:
         model: A `normflows.NormalizingFlow` or `ConditionalNormalizingFlow`, or its `state_dict`.
-        verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: for it, ``(x,
-            log_prob)`` or ``(x, log_prob, context)``, which normflows has computed, or False.
-        **not_recorded: Only of a `state_dict`, settings of the model that it does not record: `activation`, `bound`
-            (tail_bound), `scale_map` and `split_mode` of `AffineCouplingBlock`. A flow without tensors at the very end
-            (`Permute` by "swap") and a function of an MLP's outputs leave no trace in it: rows to compare find them.
+        verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: give ``(x,
+            log_prob)`` or ``(x, log_prob, context)``, computed by normflows, or False.
+        **not_recorded: For a `state_dict` alone, settings of the model that it does not record: `activation`, `bound`
+            (tail_bound), `scale_map` and `split_mode` of `AffineCouplingBlock`. A last flow without tensors (`Permute`
+            by "swap") and a function of an MLP's outputs leave no trace in it, but a comparison of rows detects them.
 
     Raises:
-        TypeError: no such flow, or parameters of several dtypes.
-        NotImplementedError: a part without a counterpart in headrace; the message has its class and path.
-        ValueError: activation normalisation that has seen no rows; log densities that differ by more than rounding; a
-            layer in training mode that computes otherwise in evaluation (batch norm, dropout).
+        TypeError: the model is no such flow, or has parameters of several dtypes.
+        NotImplementedError: a part has no counterpart in headrace; the message has its class and path.
+        ValueError: an activation normalisation has seen no rows; log densities differ by more than rounding; or a
+            layer is in training mode and computes otherwise in evaluation (batch norm, dropout).
     """
     place = Place("model", "to_data")
     if is_file(model):
@@ -69,7 +70,7 @@ def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Fl
 
 
 def flow_of(model: Any, place: Place, is_compared: bool = False) -> Flow:
-    """The flow in float64; `is_compared`: whether the caller compares it with the model."""
+    """The flow in float64; `is_compared`: whether the caller compares the flow with the model."""
     base, maps = _base(model.q0, place.at("q0"), is_compared)
     parts = [_chain(part, place.at("flows").at(i), base.features) for i, part in enumerate(model.flows)]
     return Flow([*maps, *(t for part in parts for t in part)], base)
@@ -78,7 +79,7 @@ def flow_of(model: Any, place: Place, is_compared: bool = False) -> Flow:
 def _base(base: Any, place: Place, is_compared: bool) -> BaseAndMaps:
     kind = class_of(base)
     if is_compared and hasattr(base, "context_encoder") and np.ndim(getattr(base, "shape", 0)) == 1:
-        kind = ("normflows", "ConditionalDiagGaussian")  # of any class: the comparison judges its formula
+        kind = ("normflows", "ConditionalDiagGaussian")  # a base of any class: the comparison judges its formula
     if kind == ("normflows", "GaussianMixture"):
         is_trained = any(p.requires_grad for p in base.parameters())
         loc, log_scale, logits = (numbers(a)[0] for a in (base.loc, base.log_scale, base.weight_scores))
@@ -99,14 +100,14 @@ def _base(base: Any, place: Place, is_compared: bool) -> BaseAndMaps:
 
 
 def _tensors(model: Any) -> list[Any]:
-    """Tensors of the flows, if there are any: a GaussianMixture is made in float64 beside flows in float32."""
+    """Tensors of a model; beside a GaussianMixture, which is float64, those of the flows alone, if there are any."""
     if class_of(model.q0) == ("normflows", "GaussianMixture") and (tensors := tensors_of(model.flows)):
         return tensors
     return tensors_of(model)
 
 
 def _lost_constant(base: Any) -> float:
-    """The rounding of normflows' Uniform in its log density, kept in the dtype of its ends, float32 by default."""
+    """The rounding error in the log density of normflows' Uniform, in the dtype of its ends, float32 by default."""
     if class_of(base) != ("normflows", "Uniform"):
         return 0.0
     widths = np.broadcast_to(numbers(base.high) - numbers(base.low), base.shape)
@@ -114,7 +115,7 @@ def _lost_constant(base: Any) -> float:
 
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
-    """From latent to data."""
+    """The transforms of a part, from latent to data."""
 
     def instead(kind: str) -> str:
         return CIRCULAR_FLOW if kind.startswith("Circular") else OTHER_FLOW
@@ -141,13 +142,13 @@ def _constant(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _invertible(t: Any, place: Place, features: int) -> list[Transform]:
-    """A matrix W, by which the inverse multiplies rows from the right."""
+    """The linear map of a matrix W, by which the inverse multiplies rows from the right."""
     matrix = numbers(t._assemble_W() if t.use_lu else t.W).T
     return [linear(place.turned(), matrix, np.zeros(features))]
 
 
 def _lu(t: Any, place: Place, features: int) -> list[Transform]:
-    """From data to latent: a permutation, then L U."""
+    """The transforms of a permutation followed, from data to latent, by the matrix L U."""
     place = place.turned()
     parts = [[permutation(place, t.permutation._permutation)]]
     parts.append([linear(place, numbers(t.linear.weight()), numbers(t.linear.bias))])
@@ -180,7 +181,7 @@ def _mlp(net: Any, place: Place, inputs: int) -> Layers:
 
 
 def _block(t: Any, place: Place, features: int) -> list[Transform]:
-    """A split in two, an affine coupling of the two, and the merge."""
+    """The transforms of a block: a split in two halves, an affine coupling of the halves, and their merge."""
     split, inner, _ = t.flows
     place = place.at("flows").at(1)
     halves = np.array_split(np.arange(features), [(features + 1) // 2])
@@ -197,7 +198,7 @@ def _block(t: Any, place: Place, features: int) -> list[Transform]:
         return [layers.coupling(place, features, passive, **scale)]
     if inner.scale_map != "sigmoid":
         raise place.differs("scale_map", "'exp', 'sigmoid' or 'sigmoid_inv'", inner.scale_map)
-    # y = x / σ + t: an inverted coupling without a shift, and one with a shift alone
+    # y = x / σ + t: an inverted coupling without a shift, and a coupling with a shift alone
     moves = _mlp(inner.param_map, place.at("param_map"), len(passive))
     is_shift = np.arange(2 * (features - len(passive))) % 2 == 0
     layers.scale_outputs(np.where(is_shift, 0.0, 1.0))
@@ -209,7 +210,7 @@ def _block(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _masked_flow(t: Any, place: Place, features: int) -> list[Transform]:
-    """b z + (1 - b) (z exp(s(b z)) + t(b z)): two networks, which are one with blocks."""
+    """b z + (1 - b) (z exp(s(b z)) + t(b z)): the two networks s and t become one with blocks."""
     kept = numbers(t.b).ravel()
     if not np.isin(kept, (0.0, 1.0)).all():
         raise place.differs("b", "a mask of 0 and 1", kept.tolist())
@@ -231,14 +232,14 @@ def _masked_flow(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _full_network(net: Any, place: Place, features: int) -> Layers | None:
-    """The network of all coordinates; None for the function that returns zeros."""
+    """The layers of a network of all coordinates; None for a function that returns zeros."""
     if class_of(net)[0] == "builtins" and getattr(net, "__name__", "") == "zeros_like":
         return None
     return _mlp(net, place, features)
 
 
 def _beside(nets: dict[str, Layers], place: Place, active: int) -> Layers:
-    """The layers of shifts and scales as one network; rows of zeros for missing shifts."""
+    """The networks of shifts and scales as one network, with rows of zeros for missing shifts."""
     both = [nets[name] for name in ("t", "s") if name in nets]
     if len({tuple((layer.activation, layer.dropout) for layer in net.layers) for net in both}) != 1:
         raise place.differs("s", "a network of as many layers and the same activations and dropout as t", nets)
@@ -258,7 +259,7 @@ def _beside(nets: dict[str, Layers], place: Place, active: int) -> Layers:
 
 
 def _diagonal(weights: list[Numbers], biases: list[Numbers], is_first: bool) -> tuple[Numbers, Numbers, Numbers]:
-    """Layers of several networks as one: the first ones read the same inputs."""
+    """The layers of several networks as one layer; the networks' first layers read the same inputs."""
     if is_first:
         weight = np.vstack(weights)
         return weight, np.concatenate(biases), np.ones_like(weight)

@@ -1,4 +1,4 @@
-"""A `state_dict` of normflows as objects that its converter takes."""
+"""Objects for the converter of normflows, made from a `state_dict` of normflows."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _FIXED = {"min_bin": 1e-3, "slope": 1e-3, "eps": 1e-3}
 
 
 def stand_of(state: Mapping[str, Any], settings: Mapping[str, Any], place: Place) -> Stand:
-    """The flow."""
-    UnrecordedSettings(settings, NOT_RECORDED)  # refuses others
+    """The object for a flow."""
+    UnrecordedSettings(settings, NOT_RECORDED)  # raises an error for unknown settings
     unrecorded = UnrecordedSettings({**settings, **_FIXED}, {**NOT_RECORDED, **dict.fromkeys(_FIXED, "")})
-    tree = tree_of({key: value for key, value in state.items() if not key.startswith("p.")})  # of a target
+    tree = tree_of({key: value for key, value in state.items() if not key.startswith("p.")})  # p: a target density
     if set(tree) != {"q0", "flows"}:
         raise TypeError(f"model: expected a state_dict of a flow of normflows, got one with {sorted(tree)}")
     if set(tree["q0"]) != {"loc", "log_scale"}:
@@ -94,7 +94,7 @@ def _coupled_spline(node: Node, unrecorded: UnrecordedSettings, place: Place, fe
 
 
 def _net(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
-    """An MLP, or a sequence of linear layers; a part without tensors behind a layer is its activation."""
+    """The object for an MLP or a sequence of layers; a missing part behind a linear layer is an activation."""
     inner, place = (node["net"], place.at("net")) if "net" in node else (node, place)
     if not all(name.isdigit() and isinstance(part, dict) and "weight" in part for name, part in inner.items()):
         raise NotImplementedError(f"{place.path}: expected linear layers alone, got {sorted(inner)}")
@@ -103,7 +103,7 @@ def _net(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
         if str(i) in inner:
             modules.append(linear("torch", inner[str(i)]))
         elif isinstance(modules[-1], Stand):
-            modules.append(unrecorded.take("activation"))  # a dropout may follow, which does nothing
+            modules.append(unrecorded.take("activation"))  # a dropout, which does nothing, may follow
     sequence = Stand("torch", "Sequential", modules)
     return Stand("normflows", "MLP", net=sequence) if "net" in node else sequence
 
@@ -134,7 +134,7 @@ def _masked_flow(node: Node, unrecorded: UnrecordedSettings, place: Place, featu
     return Stand("normflows", "MaskedAffineFlow", b=node["b"], **nets)
 
 
-# Names that a flow has, and those that it may have: other flows have some of the same.
+# Names that a kind of flow must have, and further names that it may have, because kinds share some names.
 _KINDS: list[tuple[set[str], set[str], Callable[[Node, UnrecordedSettings, Place, int], Stand]]] = [
     ({"_flows"}, set(), _composite),
     ({"flow"}, set(), _reverse),

@@ -1,4 +1,4 @@
-"""Parts of all libraries' models: arrays, activations, layers of a network, and paths in a model."""
+"""Parts that models of all libraries have: arrays, activations, layers of a network, and paths."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WITHOUT_A_FORMULA = frozenset(("extra_repr", "train", "eval", "to", "state_dict
 
 
 def _overridden(kind: type, base: type) -> str:
-    """The first formula of a class that a subclass replaces, "" if there is none."""
+    """The name of the first formula of a class that a subclass replaces; "" if the subclass replaces none."""
     classes = kind.__mro__[: kind.__mro__.index(base)]
     names = (name for base_class in classes for name in vars(base_class) if hasattr(base, name))
     return next((n for n in names if n == "__call__" or not (n in _WITHOUT_A_FORMULA or n.startswith("__"))), "")
@@ -44,7 +44,7 @@ def _named(kind: type) -> tuple[str, str]:
 
 
 def class_of(thing: Any) -> tuple[str, str]:
-    """The package and the name of an object's class: no package is imported to look at its objects.
+    """The package and the name of an object's class, found without importing the package.
 
     A subclass that changes no formula counts as the nearest class of a library.
     """
@@ -53,23 +53,23 @@ def class_of(thing: Any) -> tuple[str, str]:
 
 
 Reader = Callable[[Any, int], Sequence[Transform]]
-READERS: dict[type, Reader] = {}  # readers of callers' own parts
+READERS: dict[type, Reader] = {}  # readers that callers have registered
 
 
 def register(kind: type, reader: Reader) -> None:
-    """Let conversions read the parts of a class, and of its subclasses, by a function of the caller.
+    """Register a function by which conversions read the parts of a class, and of its subclasses.
 
     Args:
         kind: A class of transforms, of the caller or of a library.
-        reader: ``(part, features)`` to the transforms, from latent to data, of the flow that the part makes alone, in
-            the direction in which its library has it: zuko's, nflows' and glasflow's parts are called with data,
+        reader: A function of ``(part, features)`` to the transforms, from latent to data, of a flow of that part, in
+            the direction of the part's library: zuko's, nflows' and glasflow's parts are called with data,
             normflows' and flowjax' with latent values.
 
     Raises:
-        TypeError: no class, or no function.
+        TypeError: `kind` is no class, or `reader` no function.
 
     >>> import numpy as np, headrace as hr
-    >>> class Doubled:  # nflows' forward, which halves the data
+    >>> class Doubled:  # its forward, as of nflows, halves the data
     ...     pass
     >>> hr.convert.register(Doubled, lambda part, n: [hr.transforms.Standardize(np.zeros(n), np.full(n, 2.0))])
     """
@@ -84,8 +84,8 @@ def register(kind: type, reader: Reader) -> None:
 class Place:
     """The path of a part in a model, and the direction of its call.
 
-    `way` is "to_latent" where its call is from data to latent, like zuko's and nflows', and "to_data" where it is from
-    latent to data, like normflows' and flowjax'; an inverse swaps them.
+    `way` is "to_latent" for a part that maps data to latent rows, like zuko's and nflows', and "to_data" for one from
+    latent rows to data, like normflows' and flowjax'; an inverse swaps both.
     """
 
     path: str
@@ -93,7 +93,7 @@ class Place:
     is_turned: bool = False  # inside an odd number of inverses
 
     def at(self, name: str | int) -> Place:
-        """The path of a part."""
+        """The place of a part of this part, with the same direction."""
         return replace(self, path=f"{self.path}[{name}]" if isinstance(name, int) else f"{self.path}.{name}")
 
     def turned(self) -> Place:
@@ -117,7 +117,7 @@ class Place:
         converters: Mapping[str, Converter],
         instead: Callable[[str], str] = lambda kind: OTHER_FLOW,
     ) -> list[Transform]:
-        """The transforms of a part, from latent to data, by a function of the caller or by that of its class."""
+        """The transforms of a part, from latent to data, by a registered reader, or by the converter of its class."""
         if (chain := self.registered(part, features)) is not None:
             return chain
         package, kind = class_of(part)
@@ -141,17 +141,17 @@ class Place:
         changed = _overridden(type(thing), base)
         if changed and base.__module__ != "torch.nn.modules.module":
             name += f", a {base.__qualname__} with a {changed} of its own"
-            if instead == OTHER_FLOW:  # of a transform: there are no readers of bases and of networks
+            if instead == OTHER_FLOW:  # for transforms alone, because bases and networks have no readers
                 instead = f"headrace.convert.register takes a function that reads it; {instead}"
         hint = f"; {instead}" if instead else ""
         return NotImplementedError(f"{self.path}: expected {expected}, got {package}'s {name}{hint}")
 
     def refused(self, expected: str) -> NotImplementedError:
-        """The error for something that headrace does not have; `expected`: with the given one, and advice."""
+        """The error for a part that headrace does not support; `expected`: the end of the message."""
         return NotImplementedError(f"{self.path}: expected {expected}")
 
     def differs(self, name: str, expected: str, given: Any, instead: str = "") -> NotImplementedError:
-        """The error for an option that headrace does not have; `instead`: advice for the caller."""
+        """The error for an option that headrace does not support; `instead`: advice for the caller."""
         hint = f"; {instead}" if instead else ""
         return NotImplementedError(f"{self.path}.{name}: expected {expected}, got {given!r}{hint}")
 
@@ -175,7 +175,7 @@ def dtype_of(place: Place, tensors: Sequence[Any]) -> str:
 
 
 Converter = Callable[[Any, Place, int], list[Transform]]
-"""A function of a part of a model, its path and the number of features that returns transforms from latent to data."""
+"""A function of a part, its place and the number of features, which returns transforms from latent to data."""
 
 
 # ---- scalar functions, recognised by their values --------------------------------------------------------------------
@@ -218,7 +218,7 @@ def values_of(place: Place, function: Any, call: Callable[[Any, Numbers], Any]) 
 
 
 def call_in_torch(function: Any, x: Numbers) -> Any:
-    """A function or a module of PyTorch, in float64."""
+    """Call a function or a module of PyTorch in float64."""
     import torch
 
     with torch.no_grad():
@@ -229,21 +229,21 @@ class Leaky(str):
     """A leaky ReLU with another slope than headrace's: x -> relu(x) - slope relu(-x), with two units of `Layers` for
     each.
 
-    The text is no activation's name, so that code that treats it as one fails.
+    The text is no activation's name, so that code that takes it for a name fails.
     """
 
     slope: float
 
     @classmethod
     def of(cls, slope: float) -> Leaky:
-        """With this slope below zero."""
+        """A leaky ReLU with this slope below zero."""
         leaky = cls(f"a leaky_relu of slope {slope:g}")
         leaky.slope = slope
         return leaky
 
 
 def activation_of(place: Place, function: Any, call: Callable[[Any, Numbers], Any] = call_in_torch) -> str:
-    """The name of an activation, by its values: modules, functions and lambdas are all the same here."""
+    """The name of an activation, which is recognised by its values, for modules and functions alike."""
     if isinstance(function, Leaky):
         return function
     if isinstance(function, str):
@@ -256,7 +256,7 @@ def activation_of(place: Place, function: Any, call: Callable[[Any, Numbers], An
             return name
     slope = float(values[0] / GRID[0])
     if np.allclose(values, np.where(GRID > 0, GRID, slope * GRID), rtol=1e-6, atol=1e-6):
-        return Leaky.of(round(slope, 7))  # digits that a function of float32 does not have
+        return Leaky.of(round(slope, 7))  # further digits are rounding of float32
     raise place.refused(f"one of {tuple(ACTIVATIONS)}, got {function!r}, which is none; train with one of these")
 
 
@@ -273,12 +273,12 @@ class Join:
     activation: str | None = None
 
     def scaled(self, factor: Numbers) -> Join:
-        """The join times factors of the units, where it is added without an activation."""
+        """The join times factors of the units, for a join that is added without an activation."""
         return Join(self.how, factor[:, None] * self.weight, factor * self.bias, self.activation)
 
 
 class Layers:
-    """Layers of a network, collected from the first to the last; columns are inputs, then context."""
+    """Layers of a network, collected from the first to the last; columns of the first are inputs, then context."""
 
     def __init__(self, context: int = 0) -> None:
         self.context = context
@@ -287,7 +287,7 @@ class Layers:
         self.masks: list[NDArray[np.bool_]] = []
         self.layers: list[Layer] = []
         self.joins: list[Join] = []
-        self._below: float | None = None  # the slope of the last layer, if it has two units for each
+        self._below: float | None = None  # the slope of the last layer's leaky ReLUs, of two units each
 
     def _add(self, weight: Numbers, bias: Numbers | None, mask: Any) -> None:
         counts = np.ones(weight.shape, bool) if mask is None else numbers(mask) != 0
@@ -309,7 +309,7 @@ class Layers:
         join: Join | None = None,
         dropout: Any = None,
     ) -> int:
-        """Add a hidden layer, and give its index; `dropout`: the module behind its activation."""
+        """Add a hidden layer, and return its index; `dropout`: the module behind its activation."""
         self._add(weight, bias, mask)
         more = (None, None) if join is None else (join.how, join.activation)
         self.layers.append(Layer(len(weight), "identity", adds, *more))
@@ -321,18 +321,18 @@ class Layers:
         return index
 
     def drop(self, dropout: Any) -> None:
-        """Keep a module's share if it is a dropout of `keeping_dropout`; two units that stand for one have none."""
+        """Give the last layer the share of a dropout that `keeping_dropout` marked, unless two units stand for one."""
         if self._below is None and hasattr(dropout, "_kept"):
             dropout._kept()
             self.layers[-1] = replace(self.layers[-1], dropout=float(dropout.p))
 
     def activate(self, activation: str) -> None:
-        """The activation of the hidden layer that was added last."""
+        """Set the activation of the hidden layer that was added last."""
         last = self.layers[-1]
         if not isinstance(activation, Leaky):
             self.layers[-1] = Layer(last.units, activation, last.adds, last.context, last.context_activation)
             return
-        if last.adds is not None or last.context is not None:  # sums are those of single units
+        if last.adds is not None or last.context is not None:  # because sums need single units
             self._add(np.eye(last.units), None, np.eye(last.units))
             self.layers.append(last)
         self.weights[-1] = np.concatenate([self.weights[-1], -self.weights[-1]])
@@ -342,16 +342,16 @@ class Layers:
         self._below = activation.slope
 
     def outputs(self, weight: Numbers, bias: Numbers | None, mask: Any = None) -> None:
-        """The last layer."""
+        """Add the last layer."""
         self._add(weight, bias, mask)
 
     def scale_outputs(self, factors: Numbers) -> None:
-        """Multiply the outputs."""
+        """Multiply the outputs by factors."""
         self.weights[-1] = factors[:, None] * self.weights[-1]
         self.biases[-1] = factors * self.biases[-1]
 
     def spread_outputs(self, rows: Sequence[int], shift: Numbers, coordinates: int) -> None:
-        """For each coordinate some of its outputs, or zeros where a row is -1, plus a shift."""
+        """Replace each coordinate's outputs by those of the indices `rows`, or zero for -1, plus a shift."""
         n = len(self.biases[-1]) // coordinates
         chosen = np.concatenate([np.array(rows) + i * n for i in range(coordinates)])
         is_there = np.tile(np.array(rows) >= 0, coordinates)
@@ -379,7 +379,7 @@ class Layers:
 
     def autoregressive(self, place: Place, **settings: Any) -> Transform:
         """The masked transform whose network has the layers, in the direction of `place`."""
-        options = {"formula": place.way, **settings}  # settings of zuko's inverted maps have another formula
+        options = {"formula": place.way, **settings}  # a map of zuko may have the inverse formula
         return MaskedAutoregressive.from_dense(**self._dense(), reads=place.reads, **options)
 
     def coupling(self, place: Place, features: int, passive: Any, **settings: Any) -> Transform:

@@ -1,6 +1,6 @@
-"""Networks of the family that began with nflows: masked or not, of plain layers or of blocks with skips.
+"""Networks of nflows and its relatives: masked or not, of plain layers or of blocks with skips.
 
-normflows and glasflow have copies of these networks, which differ in where and how the context is read.
+normflows and glasflow have copies of nflows' networks, which read the context differently.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ class _Linear:
     join: Join | None = None
 
     def rescaled(self, factor: Numbers, shift: Numbers) -> _Linear:
-        """Followed by a batch norm."""
+        """This layer followed by a batch norm with a factor and a shift."""
         join = None if self.join is None else self.join.scaled(factor)
         return _Linear(factor[:, None] * self.weight, factor * self.bias + shift, self.mask, join)
 
     def reading(self, factor: Numbers, shift: Numbers) -> _Linear:
-        """The layers that read a batch norm's outputs."""
+        """This layer as a reader of a batch norm's outputs."""
         counts = self.weight if self.mask is None else self.weight * (numbers(self.mask) != 0)
         return _Linear(self.weight * factor, self.bias + counts @ shift, self.mask, self.join)
 
 
 @dataclass
 class _Block:
-    """h + second(σ(norm1(first(σ(norm0(h))))))."""
+    """A residual block: h + second(σ(norm1(first(σ(norm0(h))))))."""
 
     first: _Linear
     second: _Linear
     activation: str
-    norms: tuple[tuple[Numbers, Numbers], ...]  # none, or two batch norms, each a factor and a shift
+    norms: tuple[tuple[Numbers, Numbers], ...]  # no batch norms or two, each a factor and a shift
     dropout: Any = None
 
 
@@ -63,7 +63,7 @@ def _joined(how: str, module: Any, place: Place, activation: str | None = None) 
 
 
 def _norm(module: Any, place: Place) -> tuple[Numbers, Numbers]:
-    """A batch norm in evaluation: a factor and a shift of each unit."""
+    """The factor and the shift of each unit by a batch norm in evaluation."""
     if class_of(module) != ("torch", "BatchNorm1d"):
         raise place.unknown(module, "torch's BatchNorm1d")
     if module.running_mean is None:
@@ -94,7 +94,7 @@ def _blocks_of(net: Any, place: Place, gate: bool) -> list[_Block]:
 
 
 def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _Linear) -> None:
-    """A linear layer, blocks, and a linear layer."""
+    """Add a linear layer, blocks, and a linear layer to `layers`."""
     for block in blocks:
         if block.norms:
             block.first = block.first.rescaled(*block.norms[1])
@@ -104,12 +104,12 @@ def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _
     if folds and not gated:
         last = _folded(first, blocks, last)
     for block in blocks:
-        if isinstance(block.activation, Leaky) and not block.norms:  # two units stand for one, and for one of a sum one
+        if isinstance(block.activation, Leaky) and not block.norms:  # because it has two units each, and sums one
             block.norms = ((np.ones_like(first.bias), np.zeros_like(first.bias)),)
     activations = [*("identity" if block.norms else block.activation for block in blocks), "identity"]
     skip = layers.hidden(first.weight, first.bias, first.mask, activation=activations[0], join=first.join)
     for block, activation in zip(blocks, activations[1:], strict=True):
-        if block.norms:  # the sum is used without normalisation, in addition to its normalised values
+        if block.norms:  # the skip needs the sum without normalisation
             factor, shift = block.norms[0]
             layers.hidden(np.diag(factor), shift, np.eye(len(factor)), activation=block.activation)
         one, two = block.first, block.second
@@ -119,9 +119,9 @@ def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _
 
 
 def _folded(first: _Linear, blocks: list[_Block], last: _Linear) -> _Linear:
-    """Batch norms at the entries of blocks vanish: σ(k h + c) = k σ(h + c / k), and the skip carries h + c / k.
+    """Fold batch norms at the entries of blocks: σ(k h + c) = k σ(h + c / k), and the skip carries h + c / k.
 
-    Shifts move into the biases of the added layers, factors into the weights behind.
+    Shifts move into the biases of the added layers, factors into the weights of the next layers.
     """
     carried = np.zeros(len(first.bias))
 
@@ -142,7 +142,7 @@ def _folded(first: _Linear, blocks: list[_Block], last: _Linear) -> _Linear:
 
 
 def masked_network(net: Any, place: Place, context_activation: bool) -> Layers:
-    """A MADE: of nflows, where the context passes the activation (`context_activation`), or of normflows."""
+    """The layers of a MADE, of nflows, which applies the activation to the context, or of normflows."""
     if class_of(net)[1] != "MADE":
         raise place.unknown(net, "a MADE")
     if class_of(getattr(net, "preprocessing", None)) not in (("builtins", "NoneType"), ("torch", "Identity")):
@@ -167,7 +167,7 @@ def masked_network(net: Any, place: Place, context_activation: bool) -> Layers:
 
 
 def _plain_blocks(layers: Layers, net: Any, place: Place, first: _Linear, is_activated: bool) -> None:
-    """Feed-forward blocks; of nflows the first layer has the activation too."""
+    """Add the first layer and feed-forward blocks; in nflows the first layer has the activation, too."""
     activation = activation_of(place.at("activation"), net.activation) if is_activated else "identity"
     layers.hidden(first.weight, first.bias, first.mask, activation=activation, join=first.join)
     for i, block in enumerate(net.blocks):
@@ -181,7 +181,7 @@ def _plain_blocks(layers: Layers, net: Any, place: Place, first: _Linear, is_act
 
 
 def residual_network(net: Any, place: Place) -> Layers:
-    """A ResidualNet: inputs and context side by side, and gates by the context."""
+    """The layers of a ResidualNet, which reads inputs and context side by side, and has gates by the context."""
     if class_of(getattr(net, "preprocessing", None)) != ("builtins", "NoneType"):
         raise place.at("preprocessing").unknown(net.preprocessing, "no preprocessing")
     layers = Layers(int(net.context_features or 0))
@@ -192,8 +192,8 @@ def residual_network(net: Any, place: Place) -> Layers:
 
 
 def plain_network(modules: Any, place: Place, inputs: int) -> Layers:
-    """Linear layers, each followed by an activation but the last one."""
-    modules = [*modules]  # modules of a file have no indices
+    """The layers of a plain network: linear layers, of which each but the last is followed by an activation."""
+    modules = [*modules]  # the container of a file has no indices
     kept = [(i, m) for i, m in enumerate(modules) if class_of(m) not in (("torch", "Dropout"), ("torch", "Identity"))]
     if not kept or class_of(kept[-1][1])[1] != "Linear":
         i, module = kept[-1] if kept else (0, None)
@@ -214,15 +214,15 @@ def plain_network(modules: Any, place: Place, inputs: int) -> Layers:
 
 
 def modules_of(net: Any, inputs: int) -> Any:
-    """The layers of a plain network, also inside a module of the caller's class that does nothing else; or None."""
+    """The layers of a plain network, perhaps inside a module of the caller's class that does nothing else; or None."""
     return _plain_modules(net) or _wrapped(net, inputs)
 
 
 def _wrapped(net: Any, inputs: int) -> Any:
     """The layers inside a module of the caller's class.
 
-    The module holds one plain network and no other parameters. Whether it only passes its inputs on, if there are any,
-    and the context beside them if the inner network is wide enough, is found by its values.
+    The module must hold one plain network and no other parameters. Values show whether it only passes on its inputs, if
+    there are any, followed by the context, if the inner network is wide enough.
     """
     if not callable(getattr(net, "children", None)) or [*net.parameters(recurse=False), *net.buffers(recurse=False)]:
         return None
@@ -238,13 +238,13 @@ def _wrapped(net: Any, inputs: int) -> Any:
     try:
         with torch.no_grad():
             same = torch.equal(net(*parts), children[0](rows))
-    except Exception:  # an error of the caller's code means that it is another network
+    except Exception:  # the caller's code has an error: the network is a different one
         return None
     return modules if same else None
 
 
 def _plain_modules(net: Any) -> Any:
-    """A linear layer, those of a Sequential, or of nflows' MLP without an activation at its end; or None."""
+    """The layers of a linear layer, a Sequential, or nflows' MLP without an activation at its end; or None."""
     if class_of(net) == ("torch", "Linear"):
         return [net]
     if class_of(net) == ("torch", "Sequential"):

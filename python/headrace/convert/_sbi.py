@@ -12,28 +12,28 @@ from headrace.convert._torch import finished, opened, tensors_of
 
 
 def estimator_of(model: Any) -> Any:
-    """The density estimator of a posterior; or the model itself, if it is one."""
+    """The density estimator of a posterior; a model without such an attribute is returned itself."""
     return getattr(model, "posterior_estimator", model)
 
 
 def from_sbi(model: Any, *, embedding: str = "inside", verify: bool = True) -> Flow:
     """A trained estimator of sbi as a `headrace.Flow` with the same density, in the same dtype.
 
-    `maf`, `maf_rqs`, `nsf`, `zuko_maf`, `zuko_nsf`, `zuko_nice` and the unconditional zuko ones, with z-scoring of
-    parameters and data. Of a posterior it is the density of its network: sbi's other steps (no mass outside of the
-    prior, and the density corrected for it) need the prior; see `headrace.accelerate`.
+    Models may be `maf`, `maf_rqs`, `nsf`, `zuko_maf`, `zuko_nsf`, `zuko_nice` and zuko's unconditional ones, with
+    z-scoring of parameters and data. A posterior's flow has the density of its network: sbi's other steps (no mass
+    outside of the prior, and a corrected density) need the prior; see `headrace.accelerate`.
 
     Args:
         model: A density estimator with "nflows" or "zuko" behind it, or a `DirectPosterior`.
-        embedding: "inside": the context is the data as sbi takes them, so that the embedding net may do no more than
-            z-scoring; "outside": it is the output of the embedding net, which stays with you: `model.embedding_net`.
+        embedding: "inside": the context is the data that sbi takes, so that the embedding net may do no more than
+            z-scoring; "outside": the context is the output of `model.embedding_net`, which the caller applies.
         verify: Whether to compare log densities of some rows with the model's.
 
     Raises:
-        TypeError: no such estimator, or parameters of several dtypes.
-        NotImplementedError: a part without a counterpart in headrace; the message has its class and path.
-        ValueError: an embedding net inside; log densities that differ by more than rounding; a layer in
-            training mode that computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
+        TypeError: the model is no such estimator, or has parameters of several dtypes.
+        NotImplementedError: a part has no counterpart in headrace; the message has its class and path.
+        ValueError: an embedding net cannot be inside; log densities differ by more than rounding; or a layer is in
+            training mode and computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
     """
     place = Place("model" if estimator_of(model) is model else "model.posterior_estimator", "to_latent")
     model = estimator_of(model)

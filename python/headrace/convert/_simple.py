@@ -12,13 +12,13 @@ from headrace.transforms import ActNorm, Inverse, Linear, Permutation, Planar, S
 
 
 def permutation(place: Place, order: Any) -> Transform:
-    """A call gives ``y[i] = x[order[i]]``."""
+    """The permutation of a part whose call returns ``y[i] = x[order[i]]``."""
     indices = [int(i) for i in numbers(order)]
     return Permutation(indices if place.way == "to_data" else np.argsort(indices).tolist())
 
 
 def affine(place: Place, scale: Numbers, shift: Numbers, *, is_trained: bool) -> Transform:
-    """A call returns ``y = scale * x + shift``; values that are not trained are not among the parameters."""
+    """The affine map of a part whose call returns ``y = scale * x + shift``; only trained values become parameters."""
     if not (np.isfinite(scale) & (scale != 0) & np.isfinite(shift)).all():
         raise ValueError(f"{place.path}: expected finite scales other than 0 and finite shifts, got others")
     if (scale < 0).any():
@@ -30,7 +30,7 @@ def affine(place: Place, scale: Numbers, shift: Numbers, *, is_trained: bool) ->
 
 
 def linear(place: Place, matrix: Numbers, shift: Numbers) -> Transform:
-    """A call gives ``y = matrix @ x + shift``."""
+    """The linear map of a part whose call returns ``y = matrix @ x + shift``."""
     try:
         transform = Linear.from_matrix(matrix, shift, dtype="float64")
     except ValueError as error:
@@ -38,13 +38,13 @@ def linear(place: Place, matrix: Numbers, shift: Numbers) -> Transform:
     return transform if place.way == "to_data" else Inverse(transform)
 
 
-_LEAST = 1e-3  # of 1 + w'û in `headrace.transforms.Planar`: positive(a) = 1e-3 + softplus(a + c), and positive(0) = 1
+_LEAST = 1e-3  # least 1 + w'û in `headrace.transforms.Planar`: 1e-3 + softplus(a + c), which is 1 at a = 0
 
 
 def planar(place: Place, w: Numbers, moved: Numbers, b: float, slope: float | None) -> Transform:
-    """A call gives ``y = x + moved * h(w @ x + b)`` with h = tanh, or the leaky ReLU of this slope.
+    """The planar map of a part whose call returns ``y = x + moved * h(w @ x + b)``, h = tanh or a leaky ReLU.
 
-    `headrace.transforms.Planar` computes its û from u: here u is chosen so that û is `moved`.
+    `headrace.transforms.Planar` computes û from u; this function chooses u so that û is `moved`.
     """
     along = float(w @ moved)
     if not (w.any() and 1.0 + along > _LEAST):
@@ -65,7 +65,7 @@ def softplus_inverse(y: float) -> float:
 
 
 def table(place: Place, features: int, active: Any, raw: Numbers, **settings: Any) -> Transform:
-    """A map of some coordinates with parameters ``raw`` (active, values of each); the others pass bit for bit."""
+    """A map of the coordinates `active` with constant parameters ``raw``, (active, values); others pass bit for bit."""
     chosen = [int(i) for i in active]
     passive = [i for i in range(features) if i not in chosen]
     layers = Layers()
@@ -75,7 +75,7 @@ def table(place: Place, features: int, active: Any, raw: Numbers, **settings: An
 
 
 def normal(loc: Numbers, scale: Numbers, *, is_trained: bool) -> Base:
-    """The base of this mean and standard deviation."""
+    """The normal base with this mean and standard deviation."""
     if not is_trained and not loc.any() and (scale == 1).all():
         return StandardNormal(loc.size)
     return Normal(loc.size, loc, scale, trainable=is_trained)

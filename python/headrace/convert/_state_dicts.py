@@ -1,7 +1,7 @@
-"""Models of which only a `state_dict` is given: objects that represent their parts, with additional settings.
+"""Conversion of a `state_dict` without its model: objects that represent a model's parts, with additional settings.
 
-A file has weights, masks and orders, but no activations, slopes, bounds and the like: the caller gives these, and there
-are no assumptions in their place. A file has no density to compare with either.
+A file has weights, masks and orders, but no activations, slopes, bounds and the like. The caller gives these settings,
+and there are no assumptions about them. A file has no density to compare with.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from headrace.convert._parts import Numbers, Place, dtype_of, numbers
 from headrace.convert._verify import compare
 
 Node = Mapping[str, Any]
-"""The tensors of a part by name, and those of its parts."""
+"""The tensors of a part by name, and nested mappings for its parts."""
 
 
 def is_file(model: Any) -> bool:
@@ -26,7 +26,7 @@ def is_file(model: Any) -> bool:
 
 
 class Stand:
-    """An object with given attributes that stands for one of a library's class."""
+    """An object with given attributes that represents an object of a class in a package."""
 
     def __init__(self, package: str, name: str, parts: Any = (), **attributes: Any) -> None:
         self._stands_for = package, name
@@ -46,15 +46,15 @@ class Stand:
         return self._parts[0]
 
     def parameters(self) -> list[Any]:
-        """No parameters: a file does not record which ones were trained."""
+        """No parameters, because a file does not record which parameters were trained."""
         return []
 
 
 class UnrecordedSettings:
-    """Settings that a file does not record, from the caller; a missing one raises an error that asks for it."""
+    """Settings from the caller that a file does not record; a missing setting raises an error that asks for it."""
 
     def __init__(self, settings: Mapping[str, Any], known: Mapping[str, str], library: str = "") -> None:
-        """`known`: the library's default by name; `library`: its name, where several libraries share parts."""
+        """`known`: hints on the library's defaults, by name; `library`: its name, if several libraries share parts."""
         self.library = library
         self._given, self._known = {name: value for name, value in settings.items() if value is not None}, known
         if extra := set(self._given) - set(known):
@@ -62,20 +62,20 @@ class UnrecordedSettings:
             raise TypeError(f"{sorted(extra)[0]}: expected only {names} beside a state_dict")
 
     def take(self, name: str) -> Any:
-        """The setting of a name."""
+        """The setting of this name; raises ValueError if the caller does not give it."""
         if name not in self._given:
             raise ValueError(f"{name}: expected a value, because a state_dict does not record it; {self._known[name]}")
         return self._given[name]
 
 
 def without_files(settings: Mapping[str, Any]) -> None:
-    """Refuse settings that a live model has itself."""
+    """Raise TypeError for settings that a model, unlike a file, has itself."""
     if names := sorted(name for name, value in settings.items() if value is not None):
         raise TypeError(f"{names[0]}: expected none beside a model, which has it; it is for a state_dict")
 
 
 def tree_of(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries, by the names between dots."""
+    """A `state_dict` as nested dictionaries, whose keys are the names between dots."""
     tree: dict[str, Any] = {}
     for key, value in state.items():
         if not isinstance(key, str) or not hasattr(value, "shape"):
@@ -99,14 +99,14 @@ def listed(node: Node, place: Place) -> list[Any]:
 
 
 def linear(package: str, node: Node) -> Stand:
-    """A linear layer, masked or not."""
+    """The object for a linear layer, masked or not."""
     name = "MaskedLinear" if "mask" in node else "Linear"
     masked = {"mask": node["mask"]} if "mask" in node else {}
     return Stand(package, name, weight=node["weight"], bias=node.get("bias"), **masked)
 
 
 def finished_file(place: Place, state: Mapping[str, Any], verify: Any, make: Callable[[], Flow]) -> Flow:
-    """The flow in the file's dtype, compared with the density in `verify`."""
+    """The flow in the file's dtype, compared with the log densities in `verify`."""
     if verify is True:
         expected = "(x, log_prob), or (x, log_prob, context), rows and what the library has made of them, or False"
         raise ValueError(f"verify: a state_dict has no density to compare with: give {expected}")

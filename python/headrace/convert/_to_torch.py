@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 
 def to_torch(flow: Flow, *, verify: bool = True) -> PlainFlow:
-    """A flow as a module of PyTorch's own operators, with the same density and the same parameters.
+    """A flow as a module of PyTorch operators, with the same density and the same parameters.
 
-    The module has `log_prob` (which its call is), `to_latent`, `to_data` and `sample`, on any device that PyTorch has,
-    with its autograd, `torch.compile` and `torch.export`. The module is made by ``headrace.convert.plain``, a folder
-    that imports only PyTorch: without headrace, a copy of it opens the files of `Flow.save`. Every transform, map and
-    base is taken. Its speed is PyTorch's: a direction that computes one coordinate after another runs the network once
-    for each.
+    The module has `log_prob` (also its call), `to_latent`, `to_data` and `sample`, on any device that PyTorch has,
+    with PyTorch's autograd, `torch.compile` and `torch.export`. The module's code is ``headrace.convert.plain``, which
+    imports only PyTorch: without headrace, a copy of this folder opens the files of `Flow.save`. All transforms, maps
+    and bases convert. The speed is PyTorch's: a direction that computes one coordinate after another runs the network
+    once for each coordinate.
 
     Args:
-        flow: Any but an `Ensemble`.
+        flow: Any flow, but no `Ensemble`.
         verify: Whether to compare log densities and samples of some rows with the flow's.
 
     Returns:
         A `headrace.convert.plain.PlainFlow` in the flow's dtype, on the CPU.
 
     Raises:
-        TypeError: no flow, or a part of a class that files do not support.
-        ValueError: densities or rows that differ by more than rounding, or products in bf16.
+        TypeError: `flow` is no flow, or has a part of a class that files do not support.
+        ValueError: densities or rows differ by more than rounding, or the flow has products in bf16.
     """
     import torch
 
@@ -60,7 +60,7 @@ def to_torch(flow: Flow, *, verify: bool = True) -> PlainFlow:
 
 
 def opened_flow(flow: Any, dtype: str | None = None) -> tuple[Flow, dict[str, Any], dict[str, Any]]:
-    """The flow on the CPU and perhaps in another dtype, its file's header, and copies of its file's arrays by name."""
+    """A flow on the CPU, perhaps in another dtype, the header of its file, and copies of the file's arrays by name."""
     if not isinstance(flow, Flow):
         raise TypeError(f"flow: expected a headrace.Flow, got {check.kind_of(flow)}")
     if flow.matmul in BF16_KINDS:

@@ -1,4 +1,4 @@
-"""Flows of headrace as flows of zuko, where zuko has the same."""
+"""Flows of headrace as flows of zuko, if zuko has the same parts."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ ACTIVATIONS = {
 }  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {
     "gelu_tanh": {"approximate": "tanh"},
-    "softplus": {"threshold": 40.0},  # PyTorch's softplus is linear beyond 20, with an error of 2e-9
+    "softplus": {"threshold": 40.0},  # PyTorch's default, linear beyond 20, has an error of 2e-9
 }
 
 
 def to_zuko(flow: Flow, *, verify: bool = True) -> Any:
     """A flow as a `zuko.lazy.Flow` with the same density, in the same dtype.
 
-    MAF, IAF, NSF, RealNVP and chains of their transforms with the maps "affine" (with the scale "soft_clamp"),
-    "additive" and "rq_spline", networks of plain layers and residual blocks as zuko has them; `Elementwise`,
+    Parts may be MAF, IAF, NSF, RealNVP and chains of their transforms with the maps "affine" (with scale "soft_clamp"),
+    "additive" and "rq_spline", networks of plain layers and residual blocks as in zuko; `Elementwise`,
     `Permutation`, `Standardize`, `Gaussianize`, `ActNorm`, `Linear`, `Rotation` and inverses; normal and uniform bases.
-    A standardised context becomes part of the first layers, and means and standard deviations of the data tensors in
-    the flow's dtype: of float32 rows far from zero some digits go. A pickle of the model needs only zuko and PyTorch,
-    but that of a `MAF` or an `IAF`, which have the inverse of zuko's formula, and of a `Gaussianize` needs
+    A standardised context becomes part of the first layers; means and standard deviations of the data become tensors in
+    the flow's dtype, so that float32 rows far from zero lose digits. A pickle of the model needs only zuko and PyTorch,
+    but a pickle of a `MAF` or an `IAF`, which have the inverse of zuko's formula, or of a `Gaussianize` needs
     headrace, too.
 
     Args:
-        flow: Any but an `Ensemble`.
+        flow: Any flow, but no `Ensemble`.
         verify: Whether to compare log densities of some rows with the flow's.
 
     Raises:
-        TypeError: no flow, or a part of a class that files do not support.
-        NotImplementedError: a part that zuko does not have, by its path; `to_torch` has all.
-        ValueError: densities that differ by more than rounding.
+        TypeError: `flow` is no flow, or has a part of a class that files do not support.
+        NotImplementedError: zuko lacks a part; the message has its path, and `to_torch` converts all parts.
+        ValueError: densities differ by more than rounding.
     """
     import torch
     from zuko.lazy import Flow as ZukoFlow
@@ -111,7 +111,7 @@ class _Maker:
         self.context, self.scale = context, scale
 
     def chain(self, header: Header, arrays: Arrays, place: str, flipped: bool) -> list[Any]:
-        """The list of zuko's transforms for one transform."""
+        """The list of zuko's transforms for one transform of headrace."""
         kind = header["kind"]
         if kind == "Inverse":
             return self.chain(header["transform"], arrays, place, not flipped)
@@ -138,7 +138,7 @@ class _Maker:
         return UnconditionalTransform(getattr(transforms, name), *map(_tensor, tensors), buffer=not trained, **options)
 
     def _affine(self, shift: Any, scale: Any, trained: bool) -> list[Any]:
-        """x = shift + scale z."""
+        """The transform x = shift + scale z."""
         return [self._fixed("AffineTransform", shift, scale, trained=trained, event_dim=1).inv]
 
     def _permutation(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
@@ -152,7 +152,7 @@ class _Maker:
         return self._affine(arrays["shift"], np.exp(arrays["log_scale"]), True)
 
     def _linear(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
-        """x = signs · y[order] + shift, y = L E U z; L E is one triangle of zuko's, U the other."""
+        """The transform x = signs · y[order] + shift, y = L E U z; zuko has L E as one triangle, and U as the other."""
         unit, order = np.eye(header["features"]), list(header["order"])
         lower = (np.tril(arrays["lower"], -1) + unit) * np.exp(arrays["log_diagonal"].astype(np.float64))
         both = lower + np.triu(arrays["upper"], 1)
@@ -186,7 +186,7 @@ class _Maker:
         transform = ElementWiseTransform(n, self.context, univariate, shapes, hidden_features=())
         if hyper is not None:
             transform.hyper = hyper
-        elif self.context:  # zuko gives each transform the flow's context
+        elif self.context:  # zuko passes a flow's context to all its transforms
             weight = np.zeros((len(constants), self.context), constants.dtype)
             transform.hyper = torch.nn.Sequential(_layer(weight, constants, None))
         else:
@@ -212,7 +212,7 @@ class _Maker:
         return [transform if header["formula"] == "to_latent" else transform.inv]
 
     def _without_coordinates(self, header: Header, arrays: Arrays, place: str, univariate: Any, shapes: Any) -> Any:
-        """The transform of a network without inputs, or with the context alone."""
+        """The transform of a network that reads no coordinate: the context alone, or nothing."""
         import torch
 
         n = header["features"]
@@ -228,7 +228,7 @@ class _Maker:
         from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 
         n = header["features"]
-        call = "to_latent" if header["reads"] == "data" else "to_data"  # of a network that reads its own input
+        call = "to_latent" if header["reads"] == "data" else "to_data"  # the call in which a network reads its input
         univariate, shapes = _univariate(header, place, inverted=header["formula"] != call)
         transform: Any
         if n == 1:
@@ -273,7 +273,7 @@ class _Maker:
         return torch.nn.Sequential(*modules, made[-1])
 
     def _layers(self, header: Header, arrays: Arrays, order: Any, active: int, drop: int) -> list[Any]:
-        """``(weight, bias, mask)``."""
+        """The layers as ``(weight, bias, mask)``, with a standardised context folded in and rows in zuko's order."""
         layers: list[Any] = []
         while f"layers.{len(layers)}.weight" in arrays:
             name = f"layers.{len(layers)}"
@@ -282,7 +282,7 @@ class _Maker:
         columns = np.r_[drop + np.asarray(order, int), np.arange(drop + len(order), weight.shape[1])]
         weight, mask = weight[:, columns], mask[:, columns]
         context = weight.shape[1] - len(order)
-        if not context and (self.context or not len(order)):  # zuko's networks read the whole context
+        if not context and (self.context or not len(order)):  # because zuko's networks read the whole context
             more = np.zeros((len(weight), max(self.context, 1)), weight.dtype)
             weight, mask = np.hstack([weight, more]), np.hstack([mask, more != 0])
         elif context and self.scale is not None:
@@ -335,7 +335,7 @@ def _univariate(header: Header, place: str, inverted: bool = False) -> tuple[Any
 
 @dataclass(frozen=True)
 class Inverted:
-    """A constructor of the inverse of zuko's univariate transforms, for which zuko has no name."""
+    """A constructor of the inverse of a univariate transform of zuko, for which zuko has no name."""
 
     univariate: Any
 

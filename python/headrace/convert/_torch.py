@@ -1,4 +1,4 @@
-"""Modules of PyTorch as sources: their densities in float64, without changing anything about them."""
+"""Modules of PyTorch as sources of conversions, which compare densities in float64 and leave the modules unchanged."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from headrace.convert._verify import verify
 
 
 def opened(model: Any, expected: str = "", *attributes: str) -> Any:
-    """A copy of a module on the CPU in evaluation mode and in float64, which represents its values exactly.
+    """A copy of a module on the CPU, in evaluation mode and in float64, which represents the module's values exactly.
 
-    A model is refused if its density is different in its present mode, or if it lacks an expected attribute. Embedding
-    nets keep their own mode.
+    An error is raised if a model's density differs in its present mode, or if it lacks an expected attribute. Embedding
+    nets keep their mode.
     """
     import torch
 
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model: expected a module of PyTorch, got {check.kind_of(model)}")
     refuse_training(_layers(model))
-    for layer in model.modules():  # products that linear maps of nflows keep: in one dtype, and no copy takes them
+    for layer in model.modules():  # caches of nflows' linear maps, which cannot be copied
         if hasattr(layer, "cache") and hasattr(layer.cache, "invalidate"):
             layer.cache.invalidate()
     try:
@@ -55,7 +55,7 @@ def keeping_dropout(convert: Callable[..., Flow], model: Any, **options: Any) ->
     for path, layer in _layers(model):
         if changed_by_training(layer) == "dropout":
             unread[path] = layer
-            layer._kept = partial(unread.pop, path, None)  # which copies of the layer share
+            layer._kept = partial(unread.pop, path, None)  # copies of the layer share the function
             layer.eval()
     flow = convert(model, **options)
     for path, layer in unread.items():
@@ -67,14 +67,14 @@ def keeping_dropout(convert: Callable[..., Flow], model: Any, **options: Any) ->
 
 
 def tensors_of(model: Any) -> list[Any]:
-    """Parameters of a model; if it has none, the tensors of its `state_dict`."""
+    """Parameters of a model; of a model without any, the floating tensors of its `state_dict`."""
     return [*model.parameters()] or [t for t in model.state_dict().values() if t.is_floating_point()]
 
 
 def finished(
     place: Place, tensors: Sequence[Any], make: Callable[[], Flow], log_prob: Callable[[Any, Any], Any] | None
 ) -> Flow:
-    """The flow in the dtype of the source's tensors, made in float64 and compared there with the source's density."""
+    """The flow in the dtype of the source's tensors, made and compared with the source's density in float64."""
     import torch
 
     flow = make()

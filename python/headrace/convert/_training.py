@@ -7,13 +7,13 @@ from typing import Any
 
 
 def refuse_training(layers: Iterable[tuple[str, Any]]) -> None:
-    """Refuse batch norm, dropout and act norms without a start in training mode, by the layer's path and class.
+    """Raise ValueError for batch norm, dropout and act norms without a start in training mode, with the layer's path.
 
     Args:
-        layers: The path and the layer, for modules of PyTorch and of equinox alike; no package is imported.
+        layers: Pairs of a path and a layer, of PyTorch or equinox; no package is imported.
 
     Raises:
-        ValueError: a layer computes otherwise in training than in evaluation.
+        ValueError: a layer in training mode computes otherwise in evaluation.
     """
     for place, layer in layers:
         trains = getattr(layer, "training", not getattr(layer, "inference", True))
@@ -26,7 +26,7 @@ def refuse_training(layers: Iterable[tuple[str, Any]]) -> None:
 
 
 def changed_by_training(layer: Any) -> str:
-    """The description of a layer that depends on the mode; empty for any other layer."""
+    """The description of a layer that computes differently in training mode; empty for any other layer."""
     kinds = [kind.__name__ for kind in type(layer).__mro__]
     if any("Dropout" in kind for kind in kinds):
         return "dropout" if layer.p > 0 else ""

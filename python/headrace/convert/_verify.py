@@ -12,21 +12,21 @@ from headrace.convert._parts import Numbers
 
 ROWS = 128
 
-# Libraries' formulas in float64 lose digits where a bin is steep: differences lie below 1e-9. A slope of 1e-4 in place
+# Libraries' formulas in float64 lose digits where a bin is steep, but differ by below 1e-9. A slope of 1e-4 in place
 # of 1e-3 shows as more than 1e-5 in models that are not trained.
 LIMIT = 1e-7
 
-# Where a row's density changes a lot when the row changes by its rounding (tiny scales in a long chain), both
-# computations lose that much; it is measured in the source, for changes of this size. The difference may be this many
-# times as large.
+# If a row's density changes much with the row's rounding (tiny scales in a long chain), both
+# computations lose as much; changes by NUDGE measure the loss in the source. The allowed difference is TIMES as
+# large.
 NUDGE, TIMES = 4 * float(np.finfo(np.float64).eps), 100.0
 
 
 def rows_of(flow: Flow) -> tuple[Numbers, Numbers | None]:
-    """Rows near and far from where the flow has its mass, and a context for each."""
+    """Rows near to and far from the mass of a flow, and a context for each row."""
     generator = np.random.default_rng(20)
     context: Numbers | None = None
-    farther = np.where(np.arange(ROWS) % 4 == 3, 3.0, 1.0)[:, None]  # every second of the far rows, and its context
+    farther = np.where(np.arange(ROWS) % 4 == 3, 3.0, 1.0)[:, None]  # every second far row, and its context, is farther
     if flow.context:
         context = farther * generator.standard_normal((ROWS, flow.context))
         if flow.standardize_context is not None:
@@ -41,20 +41,20 @@ def rows_of(flow: Flow) -> tuple[Numbers, Numbers | None]:
     x[far] = center + 1.25 * (high - low) * farther[far] * generator.standard_normal((int(far.sum()), flow.features))
     support = flow._interior.support
     for column, period in enumerate(() if support is None else support.periodic):
-        if period is not None:  # libraries have one period of an angle
+        if period is not None:  # because libraries take one period of an angle
             x[:, column] = period[0] + np.mod(x[:, column] - period[0], period[1] - period[0])
     return x, context
 
 
 def verify(flow: Flow, source: Callable[[Numbers, Numbers | None], Numbers]) -> None:
-    """Compare log densities.
+    """Compare the log densities of a flow with those of its source.
 
     Args:
-        flow: In float64.
-        source: ``(x, context)`` to log densities in the other library.
+        flow: A flow in float64.
+        source: A function of ``(x, context)`` that returns log densities of the other library.
 
     Raises:
-        ValueError: some differ by more, or most are not finite on one side or both.
+        ValueError: some log densities differ by more than rounding, or most are not finite in the flow or the source.
     """
     x, context = rows_of(flow)
     want = np.asarray(source(x, context), np.float64)
@@ -62,7 +62,7 @@ def verify(flow: Flow, source: Callable[[Numbers, Numbers | None], Numbers]) -> 
 
 
 def _limits(source: Callable[[Numbers, Numbers | None], Numbers], x: Numbers, context: Any, want: Numbers) -> Numbers:
-    """The tolerance for rounding, where values are finite."""
+    """The tolerance of each row's log density for rounding, where values are finite."""
     changes = np.zeros(ROWS)
     with np.errstate(invalid="ignore"):
         for signs in np.random.default_rng(21).choice([-1.0, 1.0], (4, *x.shape)):
@@ -80,12 +80,12 @@ def verify_made(
     """Compare the export of a flow with the flow, in float64.
 
     Args:
-        flow: In any dtype.
-        log_prob: ``(x, context)`` to log densities of the export.
-        to_data: ``(z, context)`` to its rows of data, if that is compared too.
+        flow: The flow, in any dtype.
+        log_prob: A function of ``(x, context)`` that returns log densities of the export.
+        to_data: A function of ``(z, context)`` that returns rows of data of the export; None: samples are not compared.
 
     Raises:
-        ValueError: some differ by more, or most are not finite on one side or both.
+        ValueError: some values differ by more than rounding, or most are not finite in the flow or the export.
     """
     flow = flow.astype("float64")
     x, context = rows_of(flow)
@@ -106,10 +106,10 @@ def verify_made(
 
 
 def compare(flow: Flow, x: Numbers, want: Numbers, context: Numbers | None, limits: Numbers) -> None:
-    """Compare log densities with known ones; limits are relative for magnitudes above 1.
+    """Compare a flow's log densities with known values; limits are relative for magnitudes above 1.
 
     Raises:
-        ValueError: some differ by more, or most are not finite on one side or both.
+        ValueError: some log densities differ by more than their limit, or most are not finite on one side.
     """
     if want.shape != x.shape[:1]:
         raise ValueError(f"verify: expected {len(x)} log densities, one for each row, got shape {want.shape}")

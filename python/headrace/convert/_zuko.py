@@ -1,4 +1,4 @@
-"""Flows of zuko. Its calls are from data to latent."""
+"""Flows of zuko, whose transforms map data to latent rows when called."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def from_zuko(
 ) -> Flow:
     """A trained flow of zuko (1.0 or newer) as a `headrace.Flow` with the same density, in the same dtype.
 
-    MAF, NSF and NCSF (autoregressive, and coupling by ``passes=2``), NICE and RealNVP with any activation that headrace
-    has, any order and adjacency, ``residual=True``, context; inverses of transforms (IAF); fixed affine maps,
+    Models may be MAF, NSF and NCSF (autoregressive, and coupling by ``passes=2``), NICE and RealNVP, with headrace's
+    activations, any order and adjacency, ``residual=True``, context; inverses of transforms (IAF); fixed affine maps,
     permutations, rotations and LU maps between them. Bases: normal, uniform and Student's t distributions, and a `GMM`
-    of components without correlations. Slopes and bounds are those that the installed zuko computes with: weights that
+    of components without correlations. Slopes and bounds are those of the installed zuko: weights that
     were trained with zuko 1.1 to 1.4 had a slope of 1e-4, which later versions do not record.
 
     A network of an NCSF reads the angles that its map shifts, so that each level of coordinates becomes a coupling: a
@@ -43,16 +43,16 @@ def from_zuko(
 
     Args:
         model: A `zuko.flows.Flow`, or the `state_dict` of a MAF, NSF, NICE or RealNVP.
-        verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: for it, ``(x,
-            log_prob)`` or ``(x, log_prob, context)``, which zuko has computed, or False.
-        activation, slope, bound: Only of a `state_dict`, which does not record them: there they have to be given where
-            they matter. An activation by its name in headrace, or as a module or function.
+        verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: give ``(x,
+            log_prob)`` or ``(x, log_prob, context)``, computed by zuko, or False.
+        activation, slope, bound: For a `state_dict` alone, which does not record these settings: give them if the model
+            has any. An activation is a name of headrace, a module or a function.
 
     Raises:
-        TypeError: no such flow, or parameters of several dtypes.
-        NotImplementedError: a part without a counterpart in headrace; the message has its class and path.
-        ValueError: log densities that differ by more than rounding; a layer in
-            training mode that computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
+        TypeError: the model is no such flow, or has parameters of several dtypes.
+        NotImplementedError: a part has no counterpart in headrace; the message has its class and path.
+        ValueError: log densities differ by more than rounding; or a layer is in
+            training mode and computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
     """
     place = Place("model", "to_latent")
     settings = {"activation": activation, "slope": slope, "bound": bound}
@@ -69,7 +69,7 @@ def from_zuko(
 
 
 def flow_of(model: Any, place: Place) -> Flow:
-    """The flow in float64, not compared."""
+    """The flow in float64, before it is compared with the model."""
     base, maps = _base(model.base, place.at("base"))
     chain = _chain(model.transform, place.at("transform"), base.features)
     circles = {_function_of(leaf)[0] == CIRCULAR for leaf in _leaves(model.transform)}
@@ -79,7 +79,7 @@ def flow_of(model: Any, place: Place) -> Flow:
 
 
 def _leaves(t: Any) -> Iterator[Any]:
-    """The transforms that a composition has."""
+    """The single transforms of a composition."""
     kind = class_of(t)[1]
     parts = t.transforms if kind == "LazyComposedTransform" else [t.transform] if kind == "LazyInverse" else None
     if parts is None:
@@ -99,7 +99,7 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
 
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
-    """From latent to data."""
+    """The transforms of a part, from latent to data."""
     if (chain := place.registered(t, features)) is not None:
         return chain
     kind = class_of(t)[1]
@@ -128,7 +128,7 @@ def _coupling(t: Any, place: Place, features: int, settings: dict[str, Any]) -> 
 
 
 def _elementwise(t: Any, place: Place, features: int, settings: dict[str, Any]) -> Transform:
-    """Elementwise transforms of one feature, the form of zuko's autoregressive and coupling transforms in that case."""
+    """An elementwise transform, which is also zuko's form of autoregressive and coupling transforms of one feature."""
     if hasattr(t, "hyper"):
         return network_of(t.hyper, place.at("hyper"), 0).coupling(place, features, [], **settings)
     raw = np.concatenate([numbers(part).reshape(features, -1) for part in t.phi], axis=1)
@@ -143,7 +143,7 @@ WITH_A_MAP = {
 
 
 def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transform]:
-    """A transform of torch.distributions or zuko with fixed values."""
+    """The transforms of a transform of torch.distributions or zuko without a network."""
     import torch
 
     if (chain := place.registered(t, features)) is not None:
@@ -159,7 +159,7 @@ def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transf
     if (package, kind) in (("zuko", "RotationTransform"), ("zuko", "LULinearTransform")):
         matrix = numbers(t(torch.eye(features, dtype=torch.float64))).T  # rows are images of unit vectors
         return [linear(place, matrix, np.zeros(features))]
-    if (package, kind) == ("headrace", "Marginal"):  # made by to_zuko
+    if (package, kind) == ("headrace", "Marginal"):  # from to_zuko
         curves = Gaussianize.of_file(t.header["bound"], {name: numbers(tensor) for name, tensor in t.params.items()})
         return [curves if place.way == "to_latent" else Inverse(curves)]
     if (package, kind) == ("torch", "IndependentTransform"):
@@ -172,8 +172,8 @@ def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transf
 
 
 def _function_of(t: Any) -> tuple[str, Any, dict[str, Any]]:
-    """The name of a zuko function in a transform's `univariate`, the function, and its keywords; None for other
-    functions.
+    """The name, function and keywords of a transform's `univariate`; the function is None for a partial with positional
+    arguments.
     """
     function: Any = getattr(t, "univariate", None)
     keywords: dict[str, Any] = {}
@@ -188,8 +188,8 @@ def _function_of(t: Any) -> tuple[str, Any, dict[str, Any]]:
 
 
 def _map(t: Any, place: Place) -> dict[str, Any]:
-    """The map of a transform's `univariate`, and its settings: from keywords, or defaults."""
-    if hasattr(t, "settings"):  # of a file
+    """The settings of the map of a transform's `univariate`, from keywords or defaults."""
+    if hasattr(t, "settings"):  # from a file
         return t.settings
     is_inverted = isinstance(t.univariate, Inverted)
     name, function, keywords = _function_of(t)

@@ -1,8 +1,8 @@
 """Circular flows of zuko (NCSF): shifts by half a period and splines, with networks that read the angles themselves.
 
 A transform maps each angle x to f(s(x)), where s(x) = x ± π within [-π, π), and f is a spline of [-π, π] onto itself.
-Its network reads x and not s(x), and no linear layer converts the one to the other. Each level of coordinates is
-therefore a coupling of its own, in which the coordinates that are read are not shifted.
+The network reads x and not s(x), and no linear layer converts x to s(x). Each level of coordinates is
+therefore a separate coupling, in which the coordinates that the network reads are not shifted.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from headrace.convert._simple import table
 from headrace.convert._zuko_networks import network_of
 from headrace.transforms import Standardize, Support, Transform
 
-CIRCULAR = "CircularRQSTransform"  # zuko's function
+CIRCULAR = "CircularRQSTransform"  # the name of a function of zuko
 
 
 def on_circles(chain: list[Transform], features: int) -> list[Transform]:
-    """Transforms of [-1, 1) as those of angles, from zuko's latent rows to periodic columns of data."""
+    """Transforms of [-1, 1) extended to angles, from zuko's latent rows to periodic columns of data."""
     ends = [(-math.pi, math.pi)] * features
     return [Standardize(np.zeros(features), np.full(features, 1.0 / math.pi)), *chain, Support(None, ends)]
 
 
 def circular(t: Any, place: Place, features: int, *, bins: int, slope: float) -> list[Transform]:
-    """A transform of angles in units of π, from latent to data."""
+    """The transforms of a circular transform, for angles in units of π, from latent to data."""
     if place.way == "to_data":
         raise place.unknown(t, "a circular transform that is not inverted", "invert the flow that is trained instead")
     settings = {"map": "rq_spline", "bins": bins, "slope": slope, "bound": 1.0}
@@ -45,7 +45,7 @@ def circular(t: Any, place: Place, features: int, *, bins: int, slope: float) ->
 
 
 def _half_a_period(features: int, active: list[int]) -> list[Transform]:
-    """The shift of some coordinates of [-1, 1), which is its own inverse."""
+    """The shift of some coordinates of [-1, 1) by half a period, which is its own inverse."""
     wrap = Support(None, [(-1.0, 1.0) if i in active else None for i in range(features)])
     mean = np.array([1.0 if i in active else 0.0 for i in range(features)])
     return [wrap, Standardize(mean, np.ones(features)), wrap]
@@ -54,7 +54,7 @@ def _half_a_period(features: int, active: list[int]) -> list[Transform]:
 def _levels(t: Any, place: Place, features: int, count: int) -> Iterator[tuple[list[int], list[int], Layers]]:
     """Passive and active coordinates of each level, from the first on, with the level's part of the network.
 
-    `count`: outputs of a coordinate.
+    `count`: the number of outputs for a coordinate.
     """
     inner = place.at("hyper")
     if hasattr(t, "mask"):
@@ -62,7 +62,7 @@ def _levels(t: Any, place: Place, features: int, count: int) -> Iterator[tuple[l
         active = np.setdiff1d(np.arange(features), passive)
         yield passive.tolist(), active.tolist(), network_of(t.hyper, inner, passive.size)
         return
-    is_masked = hasattr(t, "passes")  # the form of one feature has a network that reads the context alone
+    is_masked = hasattr(t, "passes")  # for one feature, a network reads the context alone
     level = np.zeros(features, np.int64)
     if is_masked:
         level = _level_of(network_of(t.hyper, inner, features), features, count)
@@ -79,7 +79,7 @@ def _levels(t: Any, place: Place, features: int, count: int) -> Iterator[tuple[l
 
 
 def _level_of(layers: Layers, features: int, count: int) -> NDArray[np.int64]:
-    """The level of each coordinate: one above the highest level that its outputs depend on, by the masks."""
+    """The level of each coordinate: one above the highest level on which its outputs depend, by the masks."""
     reach: list[Any] = []
     for mask, layer in zip(layers.masks, [*layers.layers, None], strict=True):
         seen = mask.astype(float) @ reach[-1] if reach else mask[:, :features].astype(float)

@@ -1,4 +1,4 @@
-"""Objects for zuko's converter from a `state_dict` of zuko."""
+"""Objects for the converter of zuko, made from a `state_dict` of zuko."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NOT_RECORDED = {
 
 
 def stand_of(state: Mapping[str, Any], settings: Mapping[str, Any], place: Place) -> Stand:
-    """The flow."""
+    """The object for a flow."""
     unrecorded, tree = UnrecordedSettings(settings, NOT_RECORDED), tree_of(state)
     if set(tree) != {"transform", "base"} or "transforms" not in tree["transform"]:
         raise TypeError(f"model: expected a state_dict of a flow of zuko, got one with {sorted(tree)}")
     base = tree["base"]
-    names = ("loc", "scale") if "loc" in base else ("_0", "_1")  # the second up to zuko 1.5
+    names = ("loc", "scale") if "loc" in base else ("_0", "_1")  # up to zuko 1.5, _0 and _1
     if set(base) != set(names):
         raise NotImplementedError(f"model.base: expected loc and scale of a normal density, got {sorted(base)}")
     normal = Stand("zuko", "DiagNormal", base_dist=Stand("torch", "Normal", loc=base[names[0]], scale=base[names[1]]))
@@ -37,7 +37,7 @@ def stand_of(state: Mapping[str, Any], settings: Mapping[str, Any], place: Place
 
 def _transform(node: Any, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
     names = set(node) if isinstance(node, dict) else set()
-    if names == {"order", "hyper"} or names == {"hyper"}:  # without an order, it was made from an adjacency matrix
+    if names == {"order", "hyper"} or names == {"hyper"}:  # a transform from an adjacency matrix has no order
         hyper = _hyper(node["hyper"], unrecorded, place.at("hyper"))
         if not hasattr(hyper[0], "mask"):
             raise NotImplementedError(f"{place.path}: expected masks, got none, as of a transform of one feature")
@@ -55,7 +55,7 @@ def _transform(node: Any, unrecorded: UnrecordedSettings, place: Place, features
 
 
 def _settings(rows: int, active: int, unrecorded: UnrecordedSettings, place: Place) -> dict[str, Any]:
-    """The map, from the number of its parameters."""
+    """The settings of a map, which the number of its parameters determines."""
     count, rest = divmod(rows, active)
     if rest or (count > 2 and (count + 1) % 3) or count < 1:
         raise place.at("hyper").refused(f"1, 2 or 3 K - 1 outputs a feature, got {rows / active:g}")
@@ -68,7 +68,7 @@ def _settings(rows: int, active: int, unrecorded: UnrecordedSettings, place: Pla
 
 
 def _hyper(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> list[Any]:
-    """Linear layers and blocks; a part without tensors is an activation between two layers."""
+    """The linear layers and blocks of a network; a missing part is an activation between two layers."""
     indices = sorted(int(name) for name in node)
     modules: list[Any] = []
     for i in range(indices[-1] + 1):

@@ -1,4 +1,4 @@
-"""A transform that zuko lacks: a spline of each coordinate within any interval, straight beyond it."""
+"""A transform that zuko lacks: a spline of each coordinate within an interval, and a straight line beyond it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Marginal(Transform):  # type: ignore[misc]
     """The spline of a `headrace.transforms.Gaussianize`, from data to latent.
 
     Args:
-        header: The curve's settings in the form of a file's header.
-        width, height, derivative: Raw parameters, shape (features, numbers).
+        header: The transform's settings in the form of a file's header.
+        width, height, derivative: Raw parameters, each of shape (features, number of values).
     """
 
     domain = constraints.independent(constraints.real, 1)
@@ -30,7 +30,7 @@ class Marginal(Transform):  # type: ignore[misc]
         self.params = {"width": width, "height": height, "derivative": derivative}
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and log-determinants, in the one call that zuko makes."""
+        """Rows and log-determinants together, because zuko calls this method."""
         z, log = apply_map(Operators(x.dtype), self.header, self.params, x, False)
         return z, log.sum(-1)
 

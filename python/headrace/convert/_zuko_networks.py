@@ -8,7 +8,7 @@ from headrace.convert._parts import Layers, Place, activation_of, class_of, numb
 
 
 def network_of(hyper: Any, place: Place, reads: int) -> Layers:
-    """The layers of an MLP, masked or not, with residual blocks or without."""
+    """The layers of an MLP of zuko, masked or not, with or without residual blocks."""
     modules = list(hyper)
     first = modules[0]
     layers = Layers(int(first.weight.shape[-1]) - reads)
@@ -31,7 +31,7 @@ def network_of(hyper: Any, place: Place, reads: int) -> Layers:
 
 
 def _block(layers: Layers, parts: list[Any], place: Place) -> None:
-    """x + W2 σ(W1 x + b1) + b2, behind a layer without activation."""
+    """Add a residual block, x + W2 σ(W1 x + b1) + b2, behind a layer without activation."""
     if len(parts) != 3 or layers.layers[-1].activation != "identity":
         raise place.unknown(parts[-1], "a linear layer, an activation and a linear layer, behind a linear layer")
     before = len(layers.layers) - 1

@@ -1,7 +1,7 @@
-"""Fits, scores and samples of rows in Dask collections: each worker of a cluster is a rank where its rows are.
+"""Fits, scores and samples for Dask collections: each worker of a cluster is a rank and holds its part of the rows.
 
-Needs Dask and distributed, ``pip install ".[dask]"``, on the client and on all workers. docs/scale.md explains how
-it works, also with SLURM, MPI, PyTorch, Ray and Spark.
+Needs Dask and distributed, ``pip install ".[dask]"``, on the client and on all workers. docs/scale.md explains
+the use, also with SLURM, MPI, PyTorch, Ray and Spark.
 """
 
 from __future__ import annotations
@@ -48,40 +48,41 @@ def fit(
     progress: bool = True,
     **options: Any,
 ) -> History:
-    """`Flow.fit` on a cluster: the flow is fitted in place, with the bits of ``flow.fit(rows, group=local())``.
+    """`Flow.fit` on a cluster: the flow is fitted in place, with the same bits as ``flow.fit(rows, group=local())``.
 
-    These depend on neither the workers, their number or order, nor partitions, nor lost workers: a *shard* is ``rows``
-    neighbouring rows of the whole table. Partitions are computed and stay on the workers; each worker that holds shards
-    is a rank.
+    These bits depend on neither the workers, their number or order, nor partitions, nor lost workers: a *shard* has
+    ``rows`` adjacent rows of the whole table. Partitions are computed and stay on the workers; each worker that holds
+    shards is a rank.
 
-    **If a worker ends**, the fit goes on with the remaining ones, from the last state: each worker keeps one in its own
-    scratch space every `checkpoint_every` seconds. Dask computes the lost rows again.
+    **If a worker ends**, the fit continues on the remaining workers from the last state, which each worker stores in
+    its scratch space every `checkpoint_every` seconds. Dask computes the lost rows again.
 
     Args:
-        flow: On the CPU.
-        x: An array of Dask, shape (rows, features), float32 or float64, in any chunks; or a frame, in any partitions.
-        weights: An array of Dask or NumPy, shape (rows,); of a frame also the name of a column.
-        context: An array of Dask or NumPy, shape (rows, context); of a frame also names of columns.
-        client: A `distributed.Client`; by default the present one.
-        checkpoint: A file for the state of the fit that all workers can reach, in place of the scratch spaces: with
-            it the same call goes on after the whole cluster was lost.
-        columns: Of a frame, names of the features; by default all columns that are nothing else.
-        validation: The share of rows to hold out, or rows of your own: a collection as x, or a tuple (x, context,
-            weights) of such; None for none.
-        rows: Of a shard. The bits depend on it.
-        collective: For sums: "gloo" (PyTorch on all workers), "dask" (Dask's own connections, which take longer), or
-            "auto": gloo where it is installed and starts.
-        timeout: Seconds that a worker may let the others wait.
+        flow: A flow on the CPU.
+        x: A Dask array, shape (rows, features), float32 or float64, in any chunks; or a Dask frame, in any partitions.
+        weights: A Dask or NumPy array, shape (rows,); for a frame x, it can be the name of a column.
+        context: A Dask or NumPy array, shape (rows, context); for a frame x, it can be names of columns.
+        client: A `distributed.Client`; by default the current one.
+        checkpoint: A file for the state of the fit that all workers can reach, instead of the scratch spaces: the
+            same call then continues even after the whole cluster was lost.
+        columns: For a frame, the names of the features; by default all columns that are neither context nor weights.
+        validation: The share of rows to hold out, or rows of the caller: a collection like x, or a tuple (x, context,
+            weights) of collections; None for no held-out rows.
+        rows: The rows of a shard, on which the bits depend.
+        collective: The library of the sums: "gloo" (PyTorch on all workers), "dask" (Dask's own connections, slower),
+            or "auto": gloo if it is installed and starts.
+        timeout: The seconds that one worker may let the others wait.
         restarts: The number of times that workers may be lost.
-        progress: Whether to show a bar on the standard error of this process, if it is a terminal; where a
-            worker was lost it returns to the stored state.
-        **options: All others of `Flow.fit` but `group` and `time_budget`.
+        progress: Whether to show a bar on the standard error of this process, if that is a terminal; after the loss of
+            a worker the bar returns to the stored state.
+        **options: All other arguments of `Flow.fit`, except `group` and `time_budget`.
 
     Returns:
-        As `Flow.fit`.
+        The history, as `Flow.fit` does.
 
     Raises:
-        TypeError, ValueError: As `Flow.fit` with a group, and no collection of Dask.
+        TypeError, ValueError: an argument is not as expected, as in `Flow.fit` with a group, or x is not a Dask
+            collection.
         headrace.distributed.GroupError: workers were lost more often than `restarts`.
     """
     if not isinstance(flow, Flow):
@@ -120,17 +121,17 @@ def fit_ascent(
     restarts: int = 3,
     progress: bool = True,
 ) -> AscentFlow:
-    """`DualAscentFlow.fit` on a cluster, with the bits of ``model.fit(rows, group=local())``; see `fit`.
+    """`DualAscentFlow.fit` on a cluster, with the same bits as ``model.fit(rows, group=local())``; see `fit`.
 
-    A step sends a few sums, for which Dask's own connections suffice. If a worker ends, the ascent starts again.
+    A step sends only a few sums, for which Dask's own connections suffice. If a worker ends, the ascent starts again.
 
     Args:
-        model: The settings; gets the `history`.
+        model: The settings of the ascent; its attribute `history` is set.
         x, weights, client, columns, rows, collective, timeout, restarts, progress: As in `fit`.
-        validation: As in `fit`; a tuple is (x, None, weights).
+        validation: As in `fit`; a tuple has the form (x, None, weights).
 
     Raises:
-        TypeError, ValueError, headrace.distributed.GroupError: As in `fit`.
+        TypeError, ValueError, headrace.distributed.GroupError: as in `fit`.
     """
     if not isinstance(model, DualAscentFlow):
         raise TypeError(f"model: expected a headrace.DualAscentFlow, got {check.kind_of(model)}")
@@ -145,7 +146,7 @@ def fit_ascent(
 
 
 def _check_options(options: dict[str, Any], of: Any) -> None:
-    """Refuse arguments here that a worker would refuse."""
+    """Refuse here the arguments that a worker would refuse."""
     for name in ("group", "time_budget"):
         if options.get(name) is not None:
             raise ValueError(f"{name}: expected None, because the workers are the group, got {options[name]!r}")
@@ -177,7 +178,7 @@ def _launch_of(
 def _shards(
     client: Any, x: Any, context: Any, weights: Any, columns: Any, validation: Any, rows: Any
 ) -> tuple[list[Any], list[Any] | None, Any]:
-    """Shards to fit, shards to judge by, and the share to hold out instead."""
+    """The shards to fit, the shards to judge by, and the share to hold out instead of the latter."""
     size = check.integer("rows", rows, least=1)
     shards = shards_of(client, "", x, context, weights, columns, size)
     if validation is None or isinstance(validation, (int, float)):
@@ -187,6 +188,6 @@ def _shards(
         raise TypeError(f"validation: expected a share, x, or a tuple (x, context, weights), got {len(given)} of them")
     own: Any = (*given, None, None)[:3]
     names = {"context": own[1], "weights": own[2]}
-    if len(given) == 1:  # a frame has columns of the same names
+    if len(given) == 1:  # a frame of validation rows has columns of the same names
         names = {"context": None if has_rows(context) else context, "weights": None if has_rows(weights) else weights}
     return shards, shards_of(client, "validation ", own[0], names["context"], names["weights"], columns, size), None

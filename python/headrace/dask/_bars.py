@@ -1,4 +1,4 @@
-"""Progress bars of workers' tasks, in the calling process."""
+"""Progress bars in the calling process for tasks on workers."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from weakref import WeakKeyDictionary
 
 from headrace._base import progress as _progress
 
-TOPIC = "headrace-progress"  # topic of events that workers log at the scheduler, which keeps a few of each topic
+TOPIC = "headrace-progress"  # the topic of workers' events at the scheduler, which keeps a few of each topic
 
 _clients: WeakKeyDictionary[Any, dict[str, Shown]] = WeakKeyDictionary()
-_lock = threading.Lock()  # the lock of _clients and its values
+_lock = threading.Lock()  # locks _clients and its values
 
 
 class Shown:
-    """The bar of a fit in another process."""
+    """The bar of a fit that runs in another process."""
 
     def __init__(self, name: str) -> None:
-        """`name`: of its messages; empty for no bar."""
+        """Prepare a bar; `name`: the name of the fit in its messages; "" for no bar."""
         self.name = name
-        self._heard: dict[Any, dict[str, Any]] = {}  # the latest message of each bar, in their order
+        self._heard: dict[Any, dict[str, Any]] = {}  # the latest message of each bar, in the order of the bars
         self._bar: Any = None
         self._number: Any = None
 
     def hear(self, message: dict[str, Any]) -> None:
-        """Take a message, in the thread of the client's connections; `draw` draws it."""
+        """Store a message, in the thread of the client's connections; `draw` draws it later."""
         self._heard[message["rank"], message["bar"]] = message
 
     def draw(self) -> None:
-        """Draw the messages received so far."""
+        """Draw the messages that were received so far."""
         for number in list(self._heard):
             message = self._heard.pop(number)
             if number != self._number:
@@ -55,12 +55,12 @@ class Shown:
 
 @contextmanager
 def shown(client: Any, name: str, progress: bool) -> Iterator[Shown]:
-    """A bar of a fit on this client's cluster, if progress is shown on a terminal."""
+    """A bar for a fit on the client's cluster; it shows nothing unless progress is shown on a terminal."""
     one = Shown(name if progress and _progress.watched() else "")
     if not one.name:
         yield one
         return
-    with _lock:  # otherwise the last fit of a client may end its subscription after the next one has begun
+    with _lock:  # without the lock, a fit could end the client's subscription after the next fit has begun
         known = _clients.setdefault(client, {})
         if not known:
             client.subscribe_topic(TOPIC, lambda event: _heard(known, event[1]))
@@ -81,11 +81,11 @@ def _heard(known: dict[str, Shown], message: Any) -> None:
         one.hear(message)
 
 
-# ---- collections -----------------------------------------------------------------------------------------------------
+# ---- bars of collections ---------------------------------------------------------------------------------------------
 
 
 def computed(found: Any) -> Any:
-    """A collection of Dask, computed on its cluster, with a bar of its rows, or of its parts without known rows."""
+    """A Dask collection, computed on its cluster, with a bar of its rows, or of its parts if rows are unknown."""
     rows = _rows_of(found)
     known = not any(math.isnan(n) for n in rows.values())
     what: dict[str, Any] = {"unit": "row", "unit_scale": True} if known else {"unit": "part"}
@@ -100,7 +100,7 @@ def computed(found: Any) -> Any:
         if client is None:
             from dask.callbacks import Callback
 
-            class Reports(Callback):  # type: ignore[misc]  # of Dask, which has no types
+            class Reports(Callback):  # type: ignore[misc]  # Dask has no types
                 def _posttask(self, key: Any, *_: Any) -> None:
                     done(key)
 
@@ -117,7 +117,7 @@ def computed(found: Any) -> Any:
 
 
 def _client() -> Any:
-    """The current client, or None."""
+    """The current client, or None if there is none."""
     try:
         from distributed import get_client
 
@@ -127,7 +127,7 @@ def _client() -> Any:
 
 
 def _rows_of(found: Any) -> dict[Any, float]:
-    """Numbers of rows of each part, NaN where unknown."""
+    """The number of rows of each part by its key, NaN if unknown."""
     chunks = getattr(found, "chunks", None)
     keys = [key for one in found.__dask_keys__() for key in (one if isinstance(one, list) else [one])]
     return dict(zip(keys, [math.nan] * len(keys) if chunks is None else chunks[0], strict=True))

@@ -1,4 +1,4 @@
-"""Ranks on the workers of a cluster, each where its rows are; started again where a worker is lost."""
+"""The start of ranks on the workers of a cluster, where their rows are, and their restart after a worker was lost."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from headrace.dask import _rank
 from headrace.dask._bars import Shown, shown
 from headrace.distributed.groups import GroupError
 
-_LOOK = 0.5  # seconds between two checks of the workers
+_LOOK = 0.5  # the seconds between two checks of the workers
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How ranks are started."""
+    """The settings by which ranks are started."""
 
     client: Any
     collective: str
     timeout: float
     restarts: int
-    keeps: bool  # whether each worker keeps the state of the fit for a restart
-    progress: bool  # whether a bar shows the progress
+    keeps: bool  # whether each worker stores the state of the fit for a restart
+    progress: bool  # whether a bar shows the progress of the fit
 
 
 class _Lost(Exception):
-    """Raised where a worker was lost and the fit can be tried again."""
+    """The error if a worker was lost and the fit can be tried again."""
 
 
 def launched(launch: Launch, arguments: dict[str, Any], shards: list[Any], judge: list[Any] | None) -> Any:
-    """The result of rank 0; `shards` and `judge` are futures."""
+    """Run a fit on the workers; return the result of rank 0. `shards` and `judge` are futures."""
     import cloudpickle
 
     payload = cloudpickle.dumps(arguments)
@@ -58,7 +58,7 @@ def launched(launch: Launch, arguments: dict[str, Any], shards: list[Any], judge
 
 
 def _forget(launch: Launch, state: str) -> None:
-    """Remove remaining states; a fit that ends on its initial workers has removed its own."""
+    """Remove the remaining states of a fit; a fit that ends on its initial workers has removed them already."""
     if state:
         with suppress(Exception):
             launch.client.run(_rank.forget, state, on_error="ignore")
@@ -67,13 +67,13 @@ def _forget(launch: Launch, state: str) -> None:
 def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judge: list[Any] | None, bar: Shown) -> Any:
     client = launch.client
     held = _holders(client, shards)
-    workers = sorted(held, key=lambda address: min(held[address]))  # neighbours in the table, where Dask keeps them so
+    workers = sorted(held, key=lambda address: min(held[address]))  # in the table's order, roughly
     judged = None if judge is None else _holders(client, judge, workers)
     known = client.run(_rank.facts, workers=workers, on_error="return")
     facts = [known.get(address) for address in workers]
     if wrong := [one for one in facts if not isinstance(one, _rank.Facts)]:
         if isinstance(wrong[0], Exception) and not isinstance(wrong[0], OSError):
-            raise wrong[0]  # headrace is missing there, or has another version
+            raise wrong[0]  # headrace is missing on a worker, or has another version
         raise _Lost("group: a worker was lost before the start")
     offices, collective = [one.office for one in facts], _collective(launch.collective, facts, workers)
     job = _rank.Job(uuid.uuid4().hex, workers, offices, collective, launch.timeout, state, bar.name)
@@ -96,7 +96,7 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
     try:
         return _watched(launch, job, futures, bar)
     except BaseException as error:
-        if not isinstance(error, Exception):  # any other error is raised after the ranks have ended
+        if not isinstance(error, Exception):  # after any other error, the ranks have ended before it is raised
             _end(client, job, f"the launcher was stopped by {type(error).__name__}")
         with suppress(Exception):
             client.cancel(futures, force=True)
@@ -104,7 +104,7 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
 
 
 def _holders(client: Any, shards: list[Any], among: Iterable[str] = ()) -> dict[str, list[int]]:
-    """The worker of each shard; if there are several, the one with the fewest shards. `among`: further possible
+    """The shards of each worker; a shard on several workers goes to the one with the fewest. `among`: further possible
     workers.
     """
     from distributed import wait
@@ -112,7 +112,7 @@ def _holders(client: Any, shards: list[Any], among: Iterable[str] = ()) -> dict[
     wait(shards)
     for shard in shards:
         if shard.status != "finished":
-            shard.result()  # raises the error of a failed computation
+            shard.result()  # this raises the error of a failed computation
     who = client.who_has(shards)
     allowed = set(among)
     found: dict[str, list[int]] = {address: [] for address in among}
@@ -137,12 +137,12 @@ def _collective(wanted: str, facts: list[Any], workers: list[str]) -> str:
         raise ValueError(f"collective: expected workers that can use gloo, but {problem}; give collective='dask'")
     if wanted == "gloo":
         return wanted
-    encrypted = any(address.startswith("tls:") for address in workers)  # gloo does not encrypt
+    encrypted = any(address.startswith("tls:") for address in workers)  # gloo has no encryption
     return "dask" if problem or encrypted else "gloo if it works"
 
 
 def _watched(launch: Launch, job: _rank.Job, futures: list[Any], bar: Shown) -> Any:
-    """Wait for all ranks; if one fails, or its worker is gone, end the others."""
+    """Wait for all ranks; if one fails or its worker is gone, end the others and raise the error."""
     client = launch.client
     waiting = list(futures)
     while waiting:
@@ -170,7 +170,7 @@ def _done(futures: list[Any], seconds: float) -> set[Any]:
 
 
 def _give_up(launch: Launch, job: _rank.Job, futures: list[Any], gone: set[str]) -> None:
-    """End running tasks, and raise the error."""
+    """End the tasks that still run, and raise the error."""
     from distributed.scheduler import KilledWorker
 
     from distributed import CancelledError
@@ -191,7 +191,7 @@ def _give_up(launch: Launch, job: _rank.Job, futures: list[Any], gone: set[str])
 
 
 def _end(client: Any, job: _rank.Job, why: str) -> None:
-    """Wake ranks that wait for another rank."""
+    """Make ranks that wait for another rank raise an error."""
     with suppress(Exception):  # the cluster may be gone
-        there = set(client.nthreads()) & set(job.workers)  # calls of lost workers would be waited for
+        there = set(client.nthreads()) & set(job.workers)  # a call to an ended worker would be waited for
         client.run(_rank.end, job.name, why, workers=sorted(there), on_error="ignore")

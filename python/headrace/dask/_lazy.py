@@ -1,4 +1,4 @@
-"""Scores and samples as collections of Dask, with the bits of one call for all rows in every block."""
+"""Scores and samples as Dask collections, where every block has the bits of one call for all rows."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ CHUNK = 1 << 16
 
 
 def log_prob(flow: Any, x: Any, context: Any = None, *, columns: Any = None, progress: bool = False) -> Any:
-    """Log density of each row, lazily: nothing is computed before Dask computes the collection.
+    """The log density of each row, lazily: nothing is computed before Dask computes the collection.
 
-    The bits are those of ``flow.log_prob`` of all rows at once, for any chunks. (Of a frame, and of an array whose
-    chunks have unknown sizes, those of 8 rows or more.)
+    The bits are those of one call of ``flow.log_prob`` with all rows, for any chunks. (For a frame, or an array whose
+    chunks have unknown sizes, the bits are those of calls with at least 8 rows.)
 
     Args:
-        flow: A flow, or anything with `log_prob` that can be pickled.
-        x: An array of Dask, shape (rows, features), or a frame.
-        context: An array of Dask or NumPy, shape (rows, context), or (context,) for all rows; of a frame, names of
+        flow: A flow, or another object with `log_prob` that can be pickled.
+        x: A Dask array, shape (rows, features), or a Dask frame.
+        context: A Dask or NumPy array, shape (rows, context), or (context,) for all rows; for a frame, names of its
             columns.
-        columns: Of a frame, names of the features; by default all columns that are nothing else.
-        progress: True computes it now, on the present client's cluster or in this process, with a bar of the rows that
-            are done on the standard error, if it is a terminal. The result then has its blocks in memory.
+        columns: For a frame, the names of the features; by default all columns that are not context.
+        progress: Whether to compute now, on the current client's cluster or in this process, with a bar of the
+            completed rows on the standard error, if that is a terminal. The result then has its blocks in memory.
 
     Returns:
-        An array of Dask, shape (rows,), in the chunks of x; of a frame a column with its index.
+        A Dask array, shape (rows,), in the chunks of x; for a frame a column with the frame's index.
     """
     found = _of_frame(flow, x, context, columns) if is_frame(x) else _of_array(flow, x, context, columns)
     return computed(found) if progress else found
@@ -57,7 +57,7 @@ def _of_frame(flow: Any, frame: Any, context: Any, columns: Any) -> Any:
     from dask import dataframe, delayed
 
     held, score = _held(flow), delayed(_scores_of_frame, pure=True)
-    # map_partitions is not used, because in older versions of Dask it cannot share one flow among blocks.
+    # In older versions of Dask, map_partitions cannot share one flow among blocks.
     parts = [score(part, held, features, conditions, shared) for part in frame[names].to_delayed()]
     return dataframe.from_delayed(parts, meta=("log_prob", flow.dtype), divisions=frame.divisions)
 
@@ -66,16 +66,16 @@ def _of_frame(flow: Any, frame: Any, context: Any, columns: Any) -> Any:
 def sample(
     flow: Any, n: int, seed: int = 0, context: Any = None, *, rng: Rng = None, chunks: int = CHUNK, dtype: Any = None
 ) -> Any:
-    """Draw n rows, lazily: an array of Dask, shape (n, features), in chunks of `chunks` rows.
+    """Draw n rows, lazily: a Dask array, shape (n, features), in chunks of `chunks` rows.
 
-    The sample has the bits of ``flow.sample(n, seed=seed, first_row=0)`` in any chunks; each chunk is drawn alone.
+    The array has the bits of ``flow.sample(n, seed=seed, first_row=0)`` for any chunks; each chunk is drawn separately.
 
     Args:
-        flow: A flow, or anything with such a `sample` that can be pickled.
-        n: Number of rows.
-        seed: 0 to 2^64 - 1.
-        context: An array of Dask or NumPy, shape (n, context), or (context,) for all rows.
-        chunks: Rows of a chunk.
+        flow: A flow, or another object with such a `sample` that can be pickled.
+        n: The number of rows.
+        seed: The seed, 0 to 2^64 - 1.
+        context: A Dask or NumPy array, shape (n, context), or (context,) for all rows.
+        chunks: The number of rows of a chunk.
         dtype: As in `Flow.sample`.
     """
     count, number = check.integer("n", n), check.integer("seed", seed, most=2**64 - 1)
@@ -83,13 +83,13 @@ def sample(
     from dask import array
 
     kind = np.dtype(flow.dtype if dtype is None else dtype)
-    index = array.arange(count, chunks=size, dtype=np.int64)[:, None]  # the first row of each block
+    index = array.arange(count, chunks=size, dtype=np.int64)[:, None]  # each block's first row: its start
     how = {"chunks": (index.chunks[0], (flow.features,)), "dtype": kind, "meta": np.empty((0, 0), kind)}
     return _by_blocks(_drawn, flow, index, context, seed=number, kind=None if dtype is None else kind.name, **how)
 
 
 def _by_blocks(function: Any, flow: Any, x: Any, context: Any, **how: Any) -> Any:
-    """A function of each block of an array, of its rows of a context, and of the arguments that all blocks share."""
+    """A Dask array: a function of each block of an array, of the block's rows of context, and of shared arguments."""
     from dask import array
 
     rows = _rows_of("context", context, x, flow.context)
@@ -98,14 +98,14 @@ def _by_blocks(function: Any, flow: Any, x: Any, context: Any, **how: Any) -> An
 
 
 def _held(flow: Any) -> Any:
-    """A flow that is stored once in a graph, for any number of blocks."""
+    """The flow as a node of the graph, which stores it once for any number of blocks."""
     from dask import delayed
 
     return delayed(flow, pure=True, traverse=False)
 
 
 def _rows_of(name: str, context: Any, x: Any, contexts: int) -> Any:
-    """The context of each row, in the chunks of x; None without context, or with one for all rows."""
+    """The context of each row, in the chunks of x; None without context, or with one context for all rows."""
     if context is None or (not is_array(context) and np.shape(context) == (contexts,)):
         return None
     from dask import array
@@ -123,7 +123,7 @@ def _rows_of(name: str, context: Any, x: Any, contexts: int) -> Any:
 
 
 def _scores(x: Any, rows: Any = None, *, flow: Any, shared: Any, alone: bool) -> Any:
-    """The log densities of a block; `alone`: all rows together are so few that one call takes the path of few rows."""
+    """The log densities of a block; `alone`: whether all rows together take the core's path for a few rows."""
     is_short = 0 < len(x) < LEAST_ROWS and not alone
     if not is_short:
         return flow.log_prob(x, shared if rows is None else rows)

@@ -1,4 +1,4 @@
-"""Tasks on workers: one task on each is a rank."""
+"""Tasks on the workers of a cluster: one task on each worker is a rank of a fit."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from headrace.distributed._torch import from_torch
 from headrace.distributed.groups import GroupError, Ranks, broadcast_bytes
 from headrace.distributed.run import OwnFile
 
-_START = 600.0  # seconds in which all have loaded PyTorch: the launcher detects workers lost meanwhile
-_MEETING = 30.0  # seconds in which ranks of gloo find each other
-_ONE_GLOO = threading.Lock()  # a process has one process group of PyTorch by default
+_START = 600.0  # seconds until all ranks have loaded PyTorch; the launcher detects workers lost in this time
+_MEETING = 30.0  # seconds until the ranks of gloo have found each other
+_ONE_GLOO = threading.Lock()  # a process has only one default process group of PyTorch
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts about a worker."""
+    """Properties of a worker that the launcher needs."""
 
     office: str
     process: tuple[str, int]
@@ -45,29 +45,29 @@ class Facts:
 
 @dataclass(frozen=True)
 class Job:
-    """The arguments of all ranks."""
+    """The arguments of a fit that all its ranks share."""
 
     name: str
     workers: list[str]
     offices: list[str]
     collective: str  # "gloo", "gloo if it works" or "dask"
     timeout: float
-    state: str  # name of the files of checkpoints of each worker; empty for none
-    shows: str  # name of the fit's progress messages; empty without a bar
+    state: str  # the name of the checkpoint files of workers; "" for no checkpoints
+    shows: str  # the name of the fit in its progress messages; "" without a bar
 
 
 def facts(dask_worker: Any) -> Facts:
-    """The facts of a worker."""
+    """The properties of this worker."""
     return Facts(Office.of(dask_worker).id, (socket.gethostname(), os.getpid()), find_spec("torch") is not None)
 
 
 def end(name: str, why: str, dask_worker: Any) -> None:
-    """End a group, because the launcher has found that a rank is gone."""
+    """End a group on this worker, because the launcher has found that a rank is gone."""
     Office.of(dask_worker).end_here(name, why)
 
 
 def forget(state: str, dask_worker: Any) -> None:
-    """Remove the checkpoint of an abandoned fit."""
+    """Remove this worker's checkpoint of an abandoned fit."""
     _state_of(dask_worker, state).unlink(missing_ok=True)
 
 
@@ -76,7 +76,7 @@ def _state_of(worker: Any, state: str) -> Path:
 
 
 def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: dict[int, Any] | None) -> Any:
-    """The task of a rank: connect to the other ranks, and run the job of rank 0."""
+    """The task of a rank: connect to the other ranks, and run the job that rank 0 sends."""
     from distributed import get_worker, secede
 
     worker = get_worker()
@@ -84,7 +84,7 @@ def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: d
     if office.id != job.offices[number]:
         raise GroupError(f"group: rank {number}'s worker was started anew")
     base = None
-    secede()  # a fit that waits for other ranks must not keep the tasks that these need from running
+    secede()  # a fit that waits for other ranks must not block tasks that they need
     try:
         base = DaskGroup(worker, job.workers, job.name, job.timeout, start=float("inf"))
         with hr.threads(worker.state.nthreads), _group_of(base, job) as (inner, messages):
@@ -103,20 +103,20 @@ def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: d
 
 
 def _show(worker: Any, job: Job, message: dict[str, Any]) -> None:
-    """Send the progress of rank 0 to the launcher; see `headrace._base.progress`."""
-    with suppress(Exception):  # a fit is worth more than its bar
+    """Send a progress message of rank 0 to the launcher; see `headrace._base.progress`."""
+    with suppress(Exception):  # an error of the bar must not end the fit
         worker.log_event(TOPIC, {"fit": job.shows, "rank": job.name, **message})
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Clear the frames of a traceback: Dask keeps the error, and the frames keep rows, connections and ports."""
+    """Clear the frames of an error's traceback: Dask keeps the error, and frames keep rows, connections and ports."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
 def _without_warnings(number: int, messages: list[str], work: Any) -> Any:
-    """The result of rank 0, and its warnings, which the launcher issues."""
+    """The result of rank 0 and the warnings that it caused, for the launcher to issue; None on other ranks."""
     if number:
         work()
         return None
@@ -129,7 +129,7 @@ def _without_warnings(number: int, messages: list[str], work: Any) -> Any:
 def _fit(
     group: Group, kept: Any, shards: dict[int, Any], judge: Any, progress: bool, *, model: Any, options: dict[str, Any]
 ) -> tuple[Any, Any]:
-    """A `Flow` or a `DualAscentFlow` fitted to rows in shards, on one rank, and the result of its `fit`."""
+    """A `Flow` or a `DualAscentFlow` after its fit to shards of rows on one rank, and the result of `fit`."""
     x, context, weights = _columns(shards)
     if kept is not None:
         options = {**options, "checkpoint": kept}
@@ -139,25 +139,25 @@ def _fit(
 
 
 def _columns(shards: dict[int, Any]) -> tuple[Any, ...]:
-    """x, context and weights: shard number → array each; None where there are none."""
+    """The dicts of x, of context and of weights, each shard number → array; None for a dict without arrays."""
     found: list[Any] = [{number: shard[i] for number, shard in shards.items()} for i in range(3)]
     return tuple(None if i and all(one is None for one in of.values()) else of for i, of in enumerate(found))
 
 
 class _Wanted(Ranks):
-    """A group whose ranks end when the task is cancelled."""
+    """A group whose calls raise an error once the task is cancelled."""
 
     def __init__(self, group: Any, worker: Any, key: Any) -> None:
         self.rank, self.size, self.made_by, self._group = group.rank, group.size, group.made_by, group
         self._worker, self._key = worker, key
 
     def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
-        """See `Ranks`."""
+        """The array over all ranks; see `Ranks`."""
         stop_if_unwanted(self._worker, self._key)
         return self._group.reduced(part, operation)
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
-        """See `Group`."""
+        """The array of the rank `root`; see `Group`."""
         stop_if_unwanted(self._worker, self._key)
         return self._group.broadcast(part, root)
 
@@ -167,7 +167,7 @@ class _Wanted(Ranks):
 
 @contextmanager
 def _group_of(base: DaskGroup, job: Job) -> Iterator[tuple[Group, list[str]]]:
-    """Ranks of gloo where all workers can start it, else those of Dask; and warnings."""
+    """A group of gloo ranks if all workers can start gloo, otherwise of Dask ranks; and warnings."""
     if job.collective == "dask" or base.size == 1:
         yield base, []
         return
@@ -184,7 +184,7 @@ def _group_of(base: DaskGroup, job: Job) -> Iterator[tuple[Group, list[str]]]:
 
 
 class _Gloo:
-    """Ranks of gloo, which connect to a free port of rank 0."""
+    """A group of gloo ranks, which connect to a free port of rank 0."""
 
     def __init__(self, base: DaskGroup, job: Job) -> None:
         self.group: Any = None
@@ -194,7 +194,7 @@ class _Gloo:
         self._store: Any = None
 
     def start(self) -> None:
-        """Start gloo on all ranks, or on none for the reason `problem`."""
+        """Start gloo on all ranks or on none; if on none, `problem` is the reason."""
         port = np.zeros(1, np.int64)
         self._on_all(lambda: self._open(port))
         if self.problem:
@@ -239,7 +239,7 @@ class _Gloo:
             self.group = from_torch(timeout=self._timeout)
 
     def end(self) -> None:
-        """Close connections and ports, even where a traceback still refers to the group."""
+        """Close connections and ports, even if a traceback still refers to the group."""
         if self.group is not None:
             self.group.close()
         self.group = self._store = None
@@ -254,7 +254,7 @@ class _Gloo:
 
 @contextmanager
 def _interface(address: str) -> Iterator[None]:
-    """Let gloo use Dask's network interface, and not that of the host name, which other workers may not reach."""
+    """Let gloo use Dask's network interface instead of the host name's, which other workers may not reach."""
     import psutil
 
     name = "GLOO_SOCKET_IFNAME"

@@ -1,7 +1,7 @@
-"""Collections of Dask as shards: blocks of a number of neighbouring rows, from any partitions.
+"""Dask collections as shards: blocks of a fixed number of adjacent rows, from any partitions.
 
-Partitions may have any sizes, some of them 0, and those of a frame are unknown. A shard's rows follow from its index
-alone, so that a fit's bits depend on the rows, and on neither partitions nor workers.
+Partitions may have any sizes, some of them 0, and the sizes of a frame's are unknown. A shard's rows follow from its
+index alone, so that a fit's bits depend on the rows, and on neither partitions nor workers.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from headrace._base import arguments as check
 from headrace.rows._chunks import checked_array, is_array, is_frame, whole_rows
 from headrace.rows._columns import chosen_columns
 
-Pieces = list[tuple[Any, Any, int, int]]  # partition, names of columns or None, first row, end
+Pieces = list[tuple[Any, Any, int, int]]  # partition, names of columns or None, first row, end of the rows
 
 
 def is_series(value: Any) -> bool:
-    """Whether a value is a column of a frame of Dask."""
+    """Whether a value is a column of a Dask frame."""
     return isinstance(value, class_of("dask.dataframe", "Series"))
 
 
 def names_of(frame: Any, columns: Any, context: Any, weights: Any) -> tuple[list[Any], Any, Any]:
-    """Names of the features; and of context and weights, where they are columns of the frame."""
+    """The names of the features, and those of context and weights if they are columns of the frame."""
     given = [None if has_rows(value) else value for value in (context, weights)]
     features, conditions, counts = chosen_columns(list(frame.columns), columns, *given)
     return features, conditions or None, counts[0] if counts else None
 
 
 def called(x: Any, columns: Any, context: Any, weights: Any) -> Names:
-    """The names of a frame's columns, and of its context's, where they are strings; None for arrays."""
+    """The names of the columns of a frame, and of its context, if they are strings; None for arrays."""
     features, conditions, _ = names_of(x, columns, context, weights) if is_frame(x) else (None, None, None)
     if is_frame(context):
         conditions = list(context.columns)
@@ -46,12 +46,12 @@ def called(x: Any, columns: Any, context: Any, weights: Any) -> Names:
 
 
 def has_rows(value: Any) -> bool:
-    """Whether a value contains rows, rather than names of columns."""
+    """Whether a value contains rows, and not names of columns."""
     return is_array(value) or is_frame(value) or is_series(value) or isinstance(value, np.ndarray)
 
 
 class _Parts:
-    """Partitions on the cluster."""
+    """The partitions of a collection on the cluster."""
 
     def __init__(self, futures: list[Any], sizes: list[int]) -> None:
         self.futures = futures
@@ -62,7 +62,7 @@ class _Parts:
         return self.ends[-1]
 
     def pieces(self, names: Any, begin: int, end: int) -> Pieces:
-        """The pieces of partitions that hold some rows."""
+        """The pieces of partitions that contain the rows from `begin` to `end`."""
         found, i = [], bisect_right(self.ends, begin) - 1
         while i < len(self.futures) and self.ends[i] < end:
             first, last = max(begin, self.ends[i]), min(end, self.ends[i + 1])
@@ -75,9 +75,9 @@ class _Parts:
 def shards_of(
     client: Any, prefix: str, x: Any, context: Any, weights: Any, columns: Sequence[Any] | None, rows: int
 ) -> list[Any]:
-    """Futures of (x, context, weights), each of this number of rows; the last one has the remainder.
+    """Futures of shards, each (x, context, weights) of `rows` rows; the last shard has the remaining rows.
 
-    Context and weights are names of columns of a frame x, or collections, or arrays of NumPy.
+    Context and weights are names of columns of a frame x, or collections, or NumPy arrays.
     """
     own: list[tuple[_Parts, Any] | None]
     if is_frame(x):
@@ -104,9 +104,9 @@ def shards_of(
 
 
 def _places(client: Any, shards: list[Pieces]) -> list[str]:
-    """A worker for each shard: the one with most of its rows, up to each worker's share by threads.
+    """A worker for each shard: the one with most of its rows, within each worker's share by threads.
 
-    Dask computes a small table on one worker. Rows that are moved are moved once, and read in every epoch.
+    Dask computes a small table on one worker. Moving rows costs one copy, while every epoch reads them.
     """
     from distributed import wait
 
@@ -115,7 +115,7 @@ def _places(client: Any, shards: list[Pieces]) -> list[str]:
     who, threads = client.who_has(parts), client.nthreads()
     total = sum(threads.values())
     room = {address: len(shards) * n // total for address, n in threads.items()}
-    left, more = len(shards) - sum(room.values()), set(room)  # workers that may have another shard
+    left, more = len(shards) - sum(room.values()), set(room)  # the workers that may take one more shard
 
     def takes(address: str) -> bool:
         nonlocal left
@@ -139,7 +139,7 @@ def _places(client: Any, shards: list[Pieces]) -> list[str]:
 
 
 def _given(client: Any, name: str, value: Any, rows: int) -> tuple[_Parts, Any] | None:
-    """The partitions of a separate collection, or None."""
+    """The partitions of a separate collection, or None without one."""
     if value is None:
         return None
     if isinstance(value, np.ndarray):
@@ -152,7 +152,7 @@ def _given(client: Any, name: str, value: Any, rows: int) -> tuple[_Parts, Any] 
 
 
 def _parts(client: Any, collection: Any) -> _Parts:
-    """Compute the partitions, unless they are computed already, and count their rows."""
+    """The partitions of a collection, computed if they are not yet, with the numbers of their rows."""
     from distributed import wait
 
     sizes = None
@@ -171,7 +171,7 @@ def _parts(client: Any, collection: Any) -> _Parts:
 
 
 def _cut(prefix: str, *pieces: Pieces | None) -> tuple[Any, ...]:
-    """One shard: x, context, weights; a view of a partition where one contains all of it."""
+    """One shard: x, context and weights; each is a view of a partition that contains all its rows, or a copy."""
     named = zip(("x", "context", "weights"), pieces, strict=True)
     return tuple(None if of is None else _joined(f"{prefix}{name}", of) for name, of in named)
 

@@ -1,4 +1,4 @@
-"""Diagnosis of a fitted density: tests of latent rows and of draws, in numbers, words and pictures; and a repair."""
+"""Diagnosis of a fitted density: tests of latent rows and of draws, with texts and pictures, and a repair."""
 
 from headrace.diagnosis.recalibration import recalibrate
 from headrace.diagnosis.result import Diagnosis

@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 
 class Advice(NamedTuple):
-    """A next step. Of parts such as <bounds=|--bounds> Python has the first and the command line the second."""
+    """A next step. In a part like <bounds=|--bounds>, the first text is for Python, the second for the command line."""
 
     step: str
     look: str = ""
-    """Pictures that show more."""
+    """Advice on pictures that show more."""
     has_splines: bool = False
     """Whether to advise splines in place of affine maps, for a flow without splines."""
 
     def text(self, command_line: bool, splines: bool = True, pictures: bool = True) -> str:
-        """The advice; `splines`, `pictures`: whether these would be new to the reader."""
+        """The text of the advice. `splines`, `pictures`: whether the text may name either."""
         first = "fit splines (<an NSF|--flow NSF>) in place of affine maps, or " if self.has_splines and splines else ""
         parts = (f"{first}{self.step}", self.look if pictures else "")
         chosen = (re.sub(r"<([^|>]*)\|([^|>]*)>", r"\2" if command_line else r"\1", part) for part in parts)
@@ -60,7 +60,7 @@ _NEXT = {
 
 
 def advice_for(test: str) -> Advice:
-    """A next step where the test of this name has found something.
+    """The advice for a density that fails the test of this name.
 
     >>> advice_for("memorised rows").text(command_line=False)
     'fit with fewer epochs (patience=), a higher weight decay or a smaller network'

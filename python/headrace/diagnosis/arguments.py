@@ -1,4 +1,4 @@
-"""The arguments of `headrace.diagnose` beside flow and rows; its docstring has their meanings."""
+"""The arguments of `headrace.diagnose` other than flow and rows; the function's docstring has their meanings."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict

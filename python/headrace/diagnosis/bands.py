@@ -1,7 +1,7 @@
-"""Bands that contain curves and histograms of uniform values as a whole, with 95 % probability, by simulation.
+"""Simulated bands that contain whole curves and histograms of uniform values with 95 % probability.
 
-As T. Säilynoja, P.-C. Bürkner, A. Vehtari, *Graphical test for discrete uniformity and its applications*, Statistics
-and Computing 32, 2022: every point has the same part in it, and the band's width follows from simulated curves.
+Source: T. Säilynoja, P.-C. Bürkner, A. Vehtari, *Graphical test for discrete uniformity and its applications*,
+Statistics and Computing 32, 2022: all points contribute equally, and simulated curves determine the band's width.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def curve(uniform: Floats) -> Floats:
 
 
 def oddest(uniform: Floats) -> NDArray[np.int64]:
-    """Columns by the distance of their distributions from uniform, the farthest first."""
+    """The indices of columns, ordered by the distance of each distribution from uniform, the largest first."""
     away = np.stack([curve(column) for column in uniform.T]) - np.linspace(0.0, 1.0, POINTS + 1)
     return np.argsort(-np.abs(away).max(axis=1), kind="stable")
 
 
 @functools.lru_cache(maxsize=64)
 def curve_band(rows: int, curves: int = 1) -> Floats:
-    """Half the width of the band around 0, 1/100, ..., 1 that contains all `curves` independent curves."""
+    """Half the width of the band at 0, 1/100, ..., 1 that contains all `curves` independent curves."""
     at = np.arange(1, POINTS) / POINTS
     unit = np.sqrt(at * (1.0 - at) / rows)
     drawn = np.random.default_rng(_KEY).multinomial(rows, np.full(POINTS, 1.0 / POINTS), _SIMULATED)
@@ -44,7 +44,7 @@ def curve_band(rows: int, curves: int = 1) -> Floats:
 
 @functools.lru_cache(maxsize=64)
 def histogram_band(rows: int, bins: int, histograms: int = 1) -> tuple[int, int]:
-    """The least and the largest count of any of the equal bins, in all of the histograms.
+    """The least and the largest count of a band that contains all bins, of equal width, of all histograms.
 
     Histograms may depend on each other, like those of columns (Bonferroni).
     """

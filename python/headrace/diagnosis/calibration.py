@@ -26,13 +26,13 @@ from headrace.diagnosis.findings import Finding, least_of
 from headrace.diagnosis.judged_rows import Looked, stream
 
 DRAWS, MOST_ROWS = 99, 2000
-BLOCK = 1 << 20  # values drawn at a time
+BLOCK = 1 << 20  # values that are drawn at a time
 
 
 def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Finding, Floats]:
-    """A test of the ranks; and for each of at most `MOST_ROWS` rows the smallest region of highest density it is in.
+    """The test of ranks, and for each of at most `MOST_ROWS` rows its smallest region of highest density.
 
-    A region is given by its share of the density, a value between 0 and 1 that is uniform under the right one.
+    A region is given by its share of the density, a value between 0 and 1 that is uniform under the right density.
     """
     rng = stream(seed, 5)
     index = rows.some(MOST_ROWS, rng)
@@ -41,7 +41,7 @@ def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Find
     for begin in range(0, index.size, step):
         part = index[begin : begin + step]
         context = rows.context_of(part)
-        draws = (DRAWS, part.size) if context is None else (DRAWS,)  # of each row of the context
+        draws = (DRAWS, part.size) if context is None else (DRAWS,)  # for each row of the context
         x = flow.sample(draws, context, seed=rng, dtype="float64")
         densities = flow.log_prob(x, context)
         less[begin : begin + step] = (densities < log_prob[part]).sum(axis=0)
@@ -53,9 +53,9 @@ def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Find
 
 
 def calibration(flow: Any, rows: Looked, seed: int) -> tuple[list[Finding], Floats, Floats]:
-    """Two tests; and of at most `MOST_ROWS` rows the ranks, as shares, of each column and of the distance to a point.
+    """Two tests, and for at most `MOST_ROWS` rows the ranks, as shares, of each column and of the distance to a point.
 
-    The shapes are (rows, features) and (rows,). Ranks become uniform values in their part of the unit interval.
+    The ranks' shapes are (rows, features) and (rows,). Ranks become uniform values in their part of the unit interval.
     """
     assert rows.context is not None
     rng = stream(seed, 9)
@@ -88,7 +88,7 @@ def _points(context: NDArray[Any], features: int, rng: np.random.Generator) -> F
 def _distances(every: Floats, points: Floats) -> Floats:
     """Squared distances of a row and its draws, shape (1 + draws, rows, features), to the row's point.
 
-    Each column is scaled by all of them together, so that they stay exchangeable.
+    Each column is scaled by a row and its draws together, so that these stay exchangeable.
     """
     middle, spread = every.mean(axis=0), every.std(axis=0)
     return np.asarray(np.square((every - middle) / np.where(spread > 0, spread, 1.0) - points).sum(axis=2))
@@ -110,9 +110,9 @@ def _of_columns(places: Floats, names: tuple[str, ...]) -> Finding:
 
 
 def _of_regions(what: str, claimed: Floats, rest: Floats) -> tuple[float, int, str]:
-    """The finding about shares that the least regions that contain a row claim: are they uniform?
+    """The p-value, count and sentence of a test whether the shares that rows' smallest regions claim are uniform.
 
-    `rest`: 1 minus these.
+    `rest`: 1 - `claimed`.
     """
     p = of.anderson_darling_tail(of.anderson_darling(claimed[:, None], rest[:, None]), len(claimed))
     half, most = float((claimed <= 0.5).mean()), float((claimed <= 0.9).mean())

@@ -1,7 +1,7 @@
-"""Discrete columns in a diagnosis: their classes as further latent coordinates, and rows as a classifier reads them.
+"""Discrete columns in a diagnosis: classes as further latent coordinates, and rows as inputs of a classifier.
 
-A value that is uniform within the part of the unit interval that belongs to a row's class, given the columns before it,
-is uniform in that interval under the right density. As a score it is one more latent coordinate.
+A uniform value within the part of the unit interval of a row's class, given the earlier columns,
+is uniform in the unit interval under the right density. The score of the value is one more latent coordinate.
 
 Source: P. K. Dunn, G. K. Smyth, *Randomized quantile residuals*, Journal of Computational and Graphical Statistics 5,
 1996.
@@ -28,7 +28,7 @@ from headrace.diagnosis.likelihood import Likelihood, weighted_mean
 
 @dataclass(frozen=True)
 class Classes:
-    """The discrete columns of a density, and all rows, also those without some of their numbers."""
+    """The discrete columns of a density, and all rows, including rows in which some numbers are missing."""
 
     density: MixedDensity
     rows: Looked
@@ -38,11 +38,11 @@ class Classes:
     log_prob: Floats
     """Log probabilities of the classes of each row."""
     scores: Floats
-    """Shape (rows, discrete columns); not finite for a row of probability 0."""
+    """The scores of classes, shape (rows, discrete columns); not finite for a row of probability 0."""
     names: tuple[str, ...]
-    """The names of the discrete columns, of which some have numbers, too."""
+    """The names of the discrete columns, some of which have numbers, too."""
     shares: tuple[tuple[Floats, str], ...]
-    """For each a p-value of the share that each value has of the rows, and a description by the oddest of them."""
+    """For each discrete column, p-values of its values' shares of rows, and a description of the most extreme one."""
 
     @classmethod
     def of(
@@ -54,7 +54,7 @@ class Classes:
         labels: Sequence[Sequence[str]],
         seed: int,
     ) -> Classes:
-        """`rows`: x, context and weights; `labels`: of the codes of each column, none for a column of numbers."""
+        """`rows`: x, context and weights; `labels`: the labels of each column's codes, none for a column of numbers."""
         x, context, weights = rows
         head, numbers = density.head, density.as_numbers(x)
         looked = opened(numbers.shape[1], density.context, numbers, context, weights, None, None, seed, context_names)
@@ -72,7 +72,7 @@ class Classes:
         return cls(density, looked, exists, log_prob, scores, called, tuple(shares))
 
     def sample(self, n: int, context: Any, *, seed: Any, dtype: Any) -> Floats:
-        """Draws as numbers."""
+        """Draws of all columns, as numbers."""
         return self.density.as_numbers(self.density.sample(n, context, seed=seed, dtype=dtype))
 
     def likelihood(self) -> Likelihood:
@@ -81,20 +81,20 @@ class Classes:
         return Likelihood("probabilities", mean, error, len(self.log_prob), np.nan, np.nan)
 
     def test(self) -> Finding:
-        """Whether each value has its share of the rows, by Bernstein's inequality for its count."""
+        """The test whether each value has its expected share of rows, by Bernstein's inequality for the counts."""
         least = int(np.argmin([p.min() for p, _ in self.shares]))
         p, sentence = self.shares[least]
         looked = sum(share.size for share, _ in self.shares)
         return Finding(SHARES, least_of(float(p.min()), looked), looked, sentence)
 
     def beside(self, scores: Floats, good: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
-        """Scores of the numbers, then those of the classes, for all rows, and the rows that have a density.
+        """For all rows, the scores of numbers followed by those of classes, and a mask of the rows that have a density.
 
-        A row without all of its numbers has random scores of them, which are right in any case.
+        A row with missing numbers gets random scores for its numbers, which are right under any density.
 
         Args:
-            scores: Of the rows in which all numbers exist.
-            good: Which of these have a density.
+            scores: Scores of the rows in which all numbers exist.
+            good: A mask of those rows that have a density.
         """
         every = stream(0, 12).standard_normal((len(self.exists), scores.shape[1]))
         every[self.exists] = scores
@@ -103,9 +103,9 @@ class Classes:
         return np.concatenate([every, self.scores], axis=1), has_density
 
     def conditions(self, features: int) -> tuple[NDArray[Any], NDArray[np.bool_], tuple[str, ...]]:
-        """The context and the discrete values of each row; the coordinates that may not depend on each; names.
+        """The context and discrete values of each row, a mask of the coordinates to compare with each, and names.
 
-        `features`: coordinates of numbers, which are before those of the classes, and have all as their conditions.
+        `features`: the number of coordinates of numbers, which precede those of classes and depend on all conditions.
         """
         head, context = self.density.head, self.rows.context
         values = self.rows.x[:, len(self.density.continuous) :]
@@ -119,7 +119,7 @@ class Classes:
 def _shares(
     column: Discrete, codes: NDArray[np.intp], expected: Floats, name: str, labels: Sequence[str]
 ) -> tuple[Floats, str]:
-    """P-values of the number of rows of each class, and a description of the column by the class with the least.
+    """The p-value of each class's number of rows, and a description of the column by the class with the least p-value.
 
     `expected`: the probabilities of the classes in each row.
     """

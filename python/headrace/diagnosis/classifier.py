@@ -1,14 +1,13 @@
-"""Whether a classifier can tell rows from rows drawn.
+"""Tests whether a classifier can tell rows from draws.
 
-The classifier learns from one half of the pairs of a row and a draw, and is then shown the other pairs: which of the
-    two is the row?
-Under the right density its answers are right as often as heads of a coin, exactly, for any classifier. (Over several
-folds it would not be so: classifiers of different folds err in the same direction.)
+The classifier learns from one half of the pairs of a row and a draw, and then names the row of each other pair.
+Under the right density the answers of any classifier are right with a probability of exactly one half. (Over several
+folds the answers would depend on each other, because classifiers of different folds err in the same direction.)
 
 Source: D. Lopez-Paz, M. Oquab, *Revisiting classifier two-sample tests*, ICLR 2017.
 
-A second test compares the distances of draws and of held-out rows to training rows, which show a density that
-memorises.
+A second test compares the distances of draws and of held-out rows to training rows, which reveal a density that
+memorises rows.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from headrace.diagnosis.findings import Finding
 from headrace.diagnosis.judged_rows import Looked, stream
 
 COMPARED, MOST_POINTS = 5000, 50_000
-_TILE = 1 << 22  # distances at a time
+_TILE = 1 << 22  # distances that are computed at a time
 
 
 def nearer(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float]:
-    """The test, and the share of pairs of a draw and a row in which the draw is nearer to a training row.
+    """The test of memorised rows, and the share of pairs in which the draw is nearer to a training row than the row.
 
-    Both are independent of the training rows under the right density, so that each is the nearer one with a probability
+    Draws and rows are independent of training rows under the right density, so that each is nearer with a probability
     of exactly one half. Distances are in standard deviations of the training rows, context included.
     """
     assert rows.training is not None
@@ -56,9 +55,9 @@ def nearer(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float]:
 
 
 def copies(rows: Looked) -> tuple[int, bool]:
-    """The number of rows of x that equal training rows in all values, and whether new rows would explain it.
+    """The number of rows of x that equal training rows, and whether it is too large for rows that are new.
 
-    New rows have as many copies as training rows have among themselves, for example of columns with few different
+    New rows have as many copies as training rows among themselves, for example in columns with few different
     values.
     """
     if rows.training is None:
@@ -90,12 +89,12 @@ def _both(x: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
 
 
 def joined(x: NDArray[Any], context: NDArray[Any] | None) -> Floats:
-    """Rows with their contexts behind them, in float64."""
+    """Rows with their contexts as further columns, in float64."""
     return np.asarray(_both(x, context), np.float64)
 
 
 def _distances(points: Floats, rows: Floats) -> Floats:
-    """Distances to the nearest point: by SciPy's tree if it is installed and useful, else from all pairs."""
+    """The distance of each row to the nearest point, by SciPy's tree if it is installed and useful, else directly."""
     if points.shape[1] <= 16 and find_spec("scipy") is not None:
         from scipy.spatial import cKDTree
 
@@ -105,18 +104,18 @@ def _distances(points: Floats, rows: Floats) -> Floats:
     step = max(_TILE // len(points), 1)
     for begin in range(0, len(rows), step):
         part = rows[begin : begin + step]
-        nearest = (squares - 2.0 * (part @ points.T)).argmin(axis=1)  # differences without the terms that cancel
+        nearest = (squares - 2.0 * (part @ points.T)).argmin(axis=1)  # distances follow without cancellation
         distances[begin : begin + step] = np.sqrt(np.square(part - points[nearest]).sum(axis=1))
     return distances
 
 
 LEAST_ROWS, MOST_ROWS = 40, 10_000
-_MOST_TERMS, _MOST_BENT = 600, 10  # of the logistic model: terms, and features whose squares are multiplied
+_MOST_TERMS, _MOST_BENT = 600, 10  # in the logistic model: most terms, and most features for products with squares
 _RIDGE, _STEPS = 1.0, 12
 
 
 def two_samples(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float, int]:
-    """The test, the share of pairs in which the classifier recognised the row, and the number of pairs."""
+    """The test of a classifier, the share of pairs in which it recognises the row, and the number of these pairs."""
     rng = stream(seed, 6)
     index = rng.permutation(rows.some(MOST_ROWS, rng))
     context = rows.context_of(index)
@@ -140,7 +139,7 @@ def two_samples(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float, int
 
 
 def _boosted(learnt: Floats, truth: Floats, shown: Floats, seed: int) -> Floats:
-    """Log odds of gradient boosted trees."""
+    """The log odds that a shown row is no draw, by gradient boosted trees."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # which scikit-learn needs
 
@@ -153,7 +152,7 @@ def _boosted(learnt: Floats, truth: Floats, shown: Floats, seed: int) -> Floats:
 
 
 def _logistic(learnt: Floats, truth: Floats, shown: Floats) -> Floats:
-    """Log odds of a logistic model on columns, squares and products, by Newton's method with a small ridge."""
+    """The log odds that a shown row is no draw, by a logistic model of `_terms`: Newton's method with a small ridge."""
     table, asked = _terms(learnt), _terms(shown)
     slopes = np.zeros(table.shape[1])
     ridge = np.full(slopes.size, _RIDGE)
@@ -168,8 +167,8 @@ def _logistic(learnt: Floats, truth: Floats, shown: Floats) -> Floats:
 
 
 def _terms(x: Floats) -> Floats:
-    """Columns, squares and products, and products with squares; where that were too many terms, no products."""
-    near = np.clip(x, -6.0, 6.0)  # a single far row would decide
+    """Columns, squares, products and products with squares as terms of a model; fewer terms for many features."""
+    near = np.clip(x, -6.0, 6.0)  # because a single far row would decide
     features = near.shape[1]
     parts = [np.ones((len(near), 1)), near, np.square(near)]
     if features * (features - 1) // 2 + 2 * features < _MOST_TERMS:

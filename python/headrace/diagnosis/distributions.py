@@ -1,7 +1,7 @@
-"""The distributions of p-values, without SciPy.
+"""The distributions that give p-values, without SciPy.
 
-All work on arrays in float64, and keep their relative accuracy in the tails. SciPy's functions, where it is installed,
-would not replace them: SciPy is not required, so that they would have to stay, and verdicts must not depend on
+All functions work on arrays in float64, and keep their relative accuracy in the tails. SciPy's functions
+would not replace them: SciPy is optional, so that these functions would have to stay, and verdicts must not depend on
 installed packages.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from headrace._base.types import Floats
 
-TINY = 1e-300  # a probability of less counts as this, so that its logarithm is finite
+TINY = 1e-300  # the least probability, so that logarithms are finite
 
 _erfc = np.frompyfunc(math.erfc, 1, 1)
 _quantile = np.frompyfunc(NormalDist().inv_cdf, 1, 1)
@@ -31,7 +31,7 @@ def normal_tail(z: Any) -> Floats:
 
 
 def normal_quantile(probability: Any) -> Floats:
-    """The quantile of the standard normal distribution at this probability; 0 counts as 1e-300.
+    """The quantile of the standard normal distribution at a probability, of which 0 counts as 1e-300.
 
     >>> normal_quantile([0.5, 0.975]).round(3).tolist()
     [0.0, 1.96]
@@ -41,7 +41,7 @@ def normal_quantile(probability: Any) -> Floats:
 
 
 def chi_square_tail(square: Any, degrees: int) -> Floats:
-    """P(Q > square), where Q is the sum of `degrees` squared standard normal variables: a finite sum, all of one sign.
+    """P(Q > square), where Q is the sum of `degrees` squared standard normal variables, by a sum of positive terms.
 
     >>> chi_square_tail([0.0, 3.841459], 1).round(4).tolist(), chi_square_tail([5.991465], 2).round(4).tolist()
     ([1.0, 0.05], [0.05])
@@ -60,7 +60,7 @@ def chi_square_tail(square: Any, degrees: int) -> Floats:
 def spread_tails(square: Any, degrees: int) -> Floats:
     """Twice the smaller of P(Q > square) and P(Q < square), at most 1, where Q is chi-square with `degrees` degrees.
 
-    From 100 degrees on by Wilson and Hilferty's normal approximation, which is right to 1 % of p for p > 1e-3 and
+    From 100 degrees on, Wilson and Hilferty's normal approximation is used, which is right to 1 % of p for p > 1e-3 and
     to 5 % at 1e-4.
 
     Source: E. B. Wilson, M. M. Hilferty, Proceedings of the National Academy of Sciences 17, 1931.
@@ -80,7 +80,7 @@ def anderson_darling(lower: Floats, upper: Floats) -> Floats:
     """The statistic A² of each column of values that should be uniform, shape (rows, columns) → (columns,).
 
     Args:
-        lower, upper: The numbers, and 1 minus them, each with its own digits.
+        lower, upper: The values, and 1 - values, each computed without cancellation.
     """
     n = len(lower)
     weight = (2.0 * np.arange(1, n + 1) - 1.0) / n
@@ -91,11 +91,11 @@ def anderson_darling(lower: Floats, upper: Floats) -> Floats:
 def anderson_darling_tail(square: Any, rows: int) -> Floats:
     """P(A² > square) for `rows` uniform values, without estimated parameters.
 
-    The distribution is that of infinitely many rows, which is right to some 2 % of 0.05 for 8 rows, and 15 % for two;
-    one row is exact.
+    The distribution is that of infinitely many rows, which is right to some 2 % of 0.05 for 8 rows, and to 15 % for
+    two rows; one row is exact.
 
-    A² is then the sum of squared normal variables over j (j + 1). Smirnov's formula for such sums is an integral over
-    every second interval between these values, and the product in it is -cos(π s) / (π u), u = s² - 1/4.
+    A² of infinitely many rows is the sum of squared normal variables over j (j + 1). Smirnov's formula integrates over
+    every second interval between the values j (j + 1), and the product in it is -cos(π s) / (π u), u = s² - 1/4.
 
     Source: T. W. Anderson, D. A. Darling, Annals of Mathematical Statistics 23, 1952, for the sum; N. V. Smirnov,
     Matematicheskii Sbornik 2, 1937, for the formula.
@@ -116,7 +116,7 @@ _LEAST_SQUARE = 0.1  # P(A² > 0.1) is 1 - 1e-5
 
 
 def _smirnov() -> tuple[Floats, Floats]:
-    """Nodes u and factors of the sum that replaces the integral; s = 2k + sin(t) / 2 removes the roots at its ends."""
+    """Nodes u and factors of the sum for Smirnov's integral; s = 2k + sin(t) / 2 removes the roots at its ends."""
     intervals = np.arange(1, 13)
     nodes, weights = np.polynomial.legendre.leggauss(40)
     angle = 0.5 * math.pi * nodes
@@ -150,7 +150,7 @@ def correlation_tails(correlation: Any, rows: int) -> Floats:
     """P(|R| > |correlation|) where R is the cosine between a row of normal values and an independent vector.
 
     R² is beta distributed and R √ν / √(1 - R²), ν = rows - 1, is Student's t: here by Wallace's approximation of that,
-    which is right to 1 % of p for ν ≥ 10 and p > 1e-3, and errs to the large side beyond.
+    which is right to 1 % of p for ν ≥ 10 and p > 1e-3, and too large beyond.
 
     Source: D. L. Wallace, Annals of Mathematical Statistics 30, 1959.
 

@@ -1,4 +1,4 @@
-"""Findings of a diagnosis: a single test, and several of them together."""
+"""Findings of a diagnosis: a single test, and several tests together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from headrace._base.layout import Block, Grid, Item, lines_of
 from headrace.diagnosis.sizes import Size
 
-LEVEL = 0.05  # for all tests together
+LEVEL = 0.05  # the significance level of all tests together
 COORDINATES = "latent coordinates"
 SHARES = "shares of values"
 OF_COLUMNS = (
@@ -27,22 +27,22 @@ OF_COLUMNS = (
 class Finding:
     """One test of a density.
 
-    `p_value` is the probability of something at least as odd, were the density the right one.
+    `p_value` is the probability of a result at least as extreme if the density is right.
     """
 
     name: str
-    """Short, as "latent coordinates"."""
+    """A short name, such as "latent coordinates"."""
     p_value: float
     looked: int
     """The number of statistics in the test, which `p_value` takes into account."""
     sentence: str
-    """A description of the most extreme number of the test, with its size."""
+    """A description of the most extreme statistic and its size."""
     adjusted: float = 1.0
-    """The p-value among all tests, by Holm's method: at most 0.05 if the test speaks against the density."""
+    """The p-value among all tests, by Holm's method: at most 0.05 if the test rejects the density."""
 
     @property
     def misses(self) -> bool:
-        """Whether the test speaks against the density at the 5 % level, among all tests."""
+        """Whether the test rejects the density at the 5 % level, among all tests."""
         return self.adjusted <= LEVEL
 
 
@@ -59,17 +59,17 @@ class Tested:
         raise NotImplementedError
 
     def __str__(self) -> str:
-        """A text of one screen."""
+        """The printed text, which fits one screen."""
         return "\n".join(lines_of(self.blocks()))
 
     @property
     def p_value(self) -> float:
-        """The p-value of all tests together (Holm's, that is Bonferroni's, of the smallest); 1 without tests."""
+        """The p-value of all tests together, by Bonferroni's correction of the smallest; 1 without tests."""
         return min((test.adjusted for test in self.tests), default=1.0)
 
     @property
     def misses(self) -> tuple[Finding, ...]:
-        """The tests that speak against the density at the 5 % level, the clearest first."""
+        """The tests that reject the density at the 5 % level, the smallest p-value first."""
         return tuple(sorted((test for test in self.tests if test.misses), key=lambda test: test.p_value))
 
     @property
@@ -79,7 +79,7 @@ class Tested:
 
     @property
     def verdict(self) -> str:
-        """The grade with its sizes, the column with the largest misfit if a test speaks against the density, and the
+        """The grade with its sizes, the column with the largest misfit if a test rejects the density, and the
         p-value.
         """
         return " ".join(self.sentences)
@@ -100,7 +100,7 @@ class Tested:
         return [*lines, f"Least right: {least or first.sentence}.", f"{against} ({p_text(self.p_value)} {after})."]
 
     def summary(self) -> dict[str, Any]:
-        """Verdict, sizes and tests in plain numbers and texts for JSON."""
+        """Verdict, sizes and tests as values and texts for JSON."""
         tests = [{**vars(test), "misses": test.misses} for test in self.tests]
         summary = {"verdict": self.verdict, "grade": self.grade, "size": dict(vars(self.size))}
         return {**summary, "least_right": self.least_right, "p_value": self.p_value, "tests": tests}
@@ -120,7 +120,7 @@ class Tested:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values: those at most a level are rejected, and one right hypothesis is with no greater probability.
+    """Adjusted p-values: rejecting those up to a level rejects any right hypothesis with at most that probability.
 
     Source: S. Holm, Scandinavian Journal of Statistics 6, 1979.
 
@@ -136,7 +136,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def least_of(least: float, looked: int) -> float:
-    """The p-value of the smallest of several, for any dependence between them (Bonferroni)."""
+    """The p-value of the smallest of `looked` p-values, which may depend on each other (Bonferroni)."""
     return min(1.0, least * looked)
 
 
@@ -152,7 +152,7 @@ def p_text(p_value: float) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits, with a true minus sign left out for the sake of terminals."""
+    """A value with three digits, and a hyphen for a minus sign, which all terminals show."""
     return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.3e}"
 
 

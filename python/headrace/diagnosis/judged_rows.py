@@ -17,32 +17,32 @@ from headrace._fit.given_rows import Data, open_rows
 
 @dataclass(frozen=True)
 class Looked:
-    """Rows held out, with their context and other arrays, in NumPy."""
+    """Held-out rows, with their context and other arrays, as NumPy arrays."""
 
     x: NDArray[Any]
     context: NDArray[Any] | None
     weights: NDArray[np.float64] | None
     index: NDArray[np.int64]
-    """The rows that represent the density: all of them, or with weights a draw of them."""
+    """The indices of the rows that represent the density: all rows, or with weights a random part."""
     training: NDArray[Any] | None
     training_context: NDArray[Any] | None
     names: tuple[str, ...]
     context_names: tuple[str, ...] = ()
-    """Names of columns; indices if there are no names."""
+    """Names of the context's columns; indices as texts if there are no names."""
 
     def some(self, most: int, key: np.random.Generator) -> NDArray[np.int64]:
-        """At most `most` elements of `index`, drawn."""
+        """At most `most` random elements of `index`."""
         if self.index.size <= most:
             return self.index
         return np.sort(key.choice(self.index, most, replace=False))
 
     def context_of(self, index: NDArray[np.int64]) -> NDArray[Any] | None:
-        """The context of some rows."""
+        """The context of the rows at these indices."""
         return None if self.context is None else self.context[index]
 
 
 def stream(seed: int, purpose: int) -> np.random.Generator:
-    """Random values for one purpose, so that a test does not depend on whether another ran."""
+    """A generator for one purpose, so that a test does not depend on whether another test ran."""
     return np.random.default_rng([seed, 0x64696167, purpose])
 
 
@@ -57,7 +57,7 @@ def opened(
     seed: int,
     context_names: Sequence[str] | None = None,
 ) -> Looked:
-    """All arguments, checked.
+    """The checked rows, with the other arguments.
 
     Rows with weights are kept with a probability of weight / largest weight. The rows kept are independent rows of the
     weighted density, for which every p-value is right.
@@ -85,7 +85,7 @@ def opened(
 
 
 def _of_each(rows: Data) -> NDArray[Any] | None:
-    """The context of each row, where one may have been given for all."""
+    """The context of each row, also if the caller gave one for all rows."""
     context: NDArray[Any] | None = rows.context
     if context is None or len(context) == len(rows.x):
         return context

@@ -1,8 +1,8 @@
 """Tests of latent rows: under the right density they are independent rows of the base.
 
-Latent rows are tested as scores, standard normal values that have the same probability in the base's distribution.
-Scores of a conditional flow are the probability integral transforms of each coordinate given those before it and the
-context. No parameter is estimated from the rows, so that all p-values are those of completely known distributions.
+The tests use scores: standard normal quantiles of the values' probabilities in the base's distribution. Scores of a
+conditional flow are the probability integral transforms of each coordinate given earlier ones and the context. No
+parameter is estimated from the rows, so that all p-values are of completely known distributions.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from headrace.diagnosis import distributions as of
 from headrace.diagnosis.findings import Finding, least_of, number
 from headrace.diagnosis.judged_rows import stream
 
-Tails = tuple[Floats, Floats]  # the probabilities below and above, each with its own digits
+Tails = tuple[Floats, Floats]  # the probabilities below and above a value, each without cancellation
 
-_BASES = {"normal": StandardNormal, "logistic": Logistic, "uniform": Uniform}  # of columns of an `Independent`
-_DRAWS, _MOST_DRAWN = 200_000, 20_000_000  # rows and values of a base with a distribution that is known only by draws
+_BASES = {"normal": StandardNormal, "logistic": Logistic, "uniform": Uniform}  # of the columns of an `Independent`
+_DRAWS, _MOST_DRAWN = 200_000, 20_000_000  # least rows, and most values, for a base that is known only by draws
 
 
 def scores(base: Base, z: NDArray[Any], seed: int) -> Floats:
@@ -57,7 +57,7 @@ def scores(base: Base, z: NDArray[Any], seed: int) -> Floats:
 
 
 def quantile(lower: Floats, upper: Floats) -> Floats:
-    """The normal score with given tail probabilities, by the smaller one."""
+    """The score with these tail probabilities, from the smaller one."""
     return np.where(lower < upper, of.normal_quantile(lower), -of.normal_quantile(upper))
 
 
@@ -66,12 +66,12 @@ def _logistic(value: Floats) -> Tails:
 
 
 def _uniform(value: Floats) -> Tails:
-    """Scores on [-1, 1]; values outside get the farthest score."""
+    """Tail probabilities of values on [-1, 1]; values outside get 0 or 1."""
     return np.clip(0.5 * (1.0 + value), 0.0, 1.0), np.clip(0.5 * (1.0 - value), 0.0, 1.0)
 
 
 def _mixture(base: NormalMixture, value: Floats) -> Tails:
-    """Scores of each coordinate given those before it, which set the components' weights (Rosenblatt's transform).
+    """Tail probabilities of each coordinate given earlier ones, which set component weights (Rosenblatt's transform).
 
     Source: M. Rosenblatt, Annals of Mathematical Statistics 23, 1952.
     """
@@ -88,7 +88,7 @@ def _mixture(base: NormalMixture, value: Floats) -> Tails:
 
 
 def _drawn(base: Base, value: Floats, seed: int) -> Tails:
-    """Ranks among many draws of a base of independent coordinates, column by column."""
+    """Tail probabilities by ranks among many draws of a base of independent coordinates, column by column."""
     features = value.shape[1]
     rows = max(min(max(_DRAWS, 20 * len(value)), _MOST_DRAWN // features), 1000)
     draws = np.sort(np.asarray(Flow([], base, dtype="float64").sample(rows, seed=stream(seed, 3))), axis=0)
@@ -110,7 +110,7 @@ def coordinate_tails(score: Floats) -> Floats:
 
 
 def coordinates(score: Floats, labels: list[str]) -> Finding:
-    """Whether each is standard normal: by mean, by spread, and by Anderson and Darling's test."""
+    """The test whether each coordinate is standard normal, by mean, spread, and Anderson and Darling's test."""
     p = coordinate_tails(score)
     worst = int(p.min(axis=0).argmin())
     sentence = f"{labels[worst]} has {_moments(score[:, worst])}"
@@ -118,9 +118,9 @@ def coordinates(score: Floats, labels: list[str]) -> Finding:
 
 
 def least_right(score: Floats, called: Sequence[str], classes: Sequence[tuple[Any, str]] = ()) -> str:
-    """The coordinate that is least right, by its name, and in which direction: its middle, its spread or its shape.
+    """A text that names the coordinate with the largest misfit, and the error of its middle, spread or shape.
 
-    `classes`: descriptions, and their p-values, of the last coordinates, where these are discrete columns.
+    `classes`: p-values and a description of each of the last coordinates, if these are discrete columns.
     """
     p = coordinate_tails(score)
     which, worst = (int(i) for i in np.unravel_index(int(p.argmin()), p.shape))
@@ -141,7 +141,7 @@ def least_right(score: Floats, called: Sequence[str], classes: Sequence[tuple[An
 
 
 def _moments(values: Floats) -> str:
-    """A sentence on a distribution's moments and the expected ones."""
+    """A text with the moments of values and their expected moments."""
     mean, spread = float(values.mean()), float(values.std())
     text = f"mean {mean:.3f} and standard deviation {spread:.3f} where 0 and 1 are expected"
     n = len(values)
@@ -154,7 +154,7 @@ def _moments(values: Floats) -> str:
 
 
 def directions(score: Floats, seed: int) -> Finding:
-    """Tests along random directions, which can show deviations that no coordinate shows."""
+    """Tests of latent rows along random directions, which can show deviations that no coordinate shows."""
     turns = stream(seed, 4).standard_normal((score.shape[1], DIRECTIONS))
     along = score @ (turns / np.sqrt(np.square(turns).sum(axis=0)))
     p = of.anderson_darling_tail(of.anderson_darling(of.normal_tail(-along), of.normal_tail(along)), len(score))
@@ -164,7 +164,7 @@ def directions(score: Floats, seed: int) -> Finding:
 
 
 def radii(score: Floats) -> Finding:
-    """Whether the squared distances from the middle are chi-square distributed."""
+    """The test whether the squared distances from the middle are chi-square distributed."""
     square, features = np.square(score).sum(axis=1), score.shape[1]
     upper = of.chi_square_tail(square, features)[:, None]
     p = of.anderson_darling_tail(of.anderson_darling(1.0 - upper, upper), len(score))
@@ -175,11 +175,11 @@ def radii(score: Floats) -> Finding:
 
 
 def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Finding:
-    """Whether the largest of all scores is too large, or too small."""
+    """The test whether the largest absolute score is too large or too small."""
     row, column = np.unravel_index(int(np.abs(score).argmax()), score.shape)
     value = float(score[row, column])
     beyond = float(2.0 * of.normal_tail(abs(value)))
-    above = -math.expm1(score.size * math.log1p(-min(beyond, 1.0 - 1e-16)))  # that any value is farther out
+    above = -math.expm1(score.size * math.log1p(-min(beyond, 1.0 - 1e-16)))  # the chance of a score farther out
     p = min(1.0, 2.0 * min(above, 1.0 - above))
     beyond_of = [-math.expm1(math.log(share) / score.size) for share in (0.025, 0.975)]
     low, high = (float(-of.normal_quantile(share / 2.0)) for share in beyond_of)
@@ -190,10 +190,10 @@ def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Find
 
 
 def correlations(score: Floats, labels: list[str]) -> tuple[Finding, Floats]:
-    """Whether coordinates depend on each other, by correlations of their signs and sizes.
+    """The test whether coordinates depend on each other, by correlations of values and of sizes, and the former.
 
     Sizes are converted to standard normal values, so that the correlation of each pair of columns has an exactly known
-    distribution. Second, the correlations of signs, shape (features, features).
+    distribution. The correlations of values have the shape (features, features).
     """
     rows, features = score.shape
     size = sizes(score)
@@ -224,7 +224,7 @@ def dependence_on_context(
     names: Sequence[str] | None = None,
     chosen: NDArray[np.bool_] | None = None,
 ) -> Finding:
-    """Whether latent values depend on the context: values and sizes, against ranks of each of its columns.
+    """The test whether latent values or their sizes depend on the context, by correlations with ranks of its columns.
 
     `chosen`: the coordinates that are compared with each column of the context, all by default.
     """
@@ -253,5 +253,5 @@ def dependence_on_context(
 
 
 def sizes(score: Floats) -> Floats:
-    """Standard normal values that increase with the absolute values of other standard normal values."""
+    """Standard normal values that increase with the absolute values of the given standard normal values."""
     return np.asarray(-of.normal_quantile(2.0 * of.normal_tail(np.abs(score))))

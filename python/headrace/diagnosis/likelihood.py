@@ -1,4 +1,4 @@
-"""Likelihood of rows held out, beside that of simple densities fitted without the judged row."""
+"""The likelihood of held-out rows, and for comparison under simple densities that are fitted without the judged row."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.starts.kernels import KernelDensity
 from headrace.diagnosis.judged_rows import Looked, stream
 
-MOST_FEATURES = 4  # for kernels: with more, no bandwidth is good
-MOST_POINTS, MOST_JUDGED = 10_000, 2000  # the most points of kernels, and the most rows
+MOST_FEATURES = 4  # the most features for kernels: with more, no bandwidth is good
+MOST_POINTS, MOST_JUDGED = 10_000, 2000  # the most kernels, and the most rows they judge
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class Likelihood:
     """The standard error of the mean; NaN for one row."""
     rows: int
     gain: float = 0.0
-    """The flow's mean minus this one, on the same rows."""
+    """The flow's mean minus this density's mean, over the same rows."""
     gain_error: float = 0.0
-    """The standard error of the gain, which is the smaller one where both find the same rows unlikely."""
+    """The standard error of the gain, which is small if the same rows are unlikely under both densities."""
 
 
 def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood], str]:
-    """Likelihoods of the flow, a Gaussian, and kernels where features are few; and the rows of the simple fits.
+    """Likelihoods of the flow, a Gaussian and, for few features, kernels; and a text about the rows of simple fits.
 
-    The simple densities are fitted to the training rows, if these are given. Without them, to both halves of x in turn:
-    each row is judged by the Gaussian of the half that does not contain it. With context, the Gaussian's mean is linear
-    in it.
+    The simple densities are fitted to the training rows or, if these are not given, to both halves of x in turn:
+    each row is judged by the Gaussian of the half that does not contain the row. The Gaussian's mean is linear in a
+    context.
     """
     likelihoods = [Likelihood("flow", *weighted_mean(log_prob, rows.weights), len(log_prob))]
     half = stream(seed, 1).permutation(len(rows.x)) % 2 == 0
@@ -48,7 +48,7 @@ def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood]
     try:
         for learnt, judged in parts:
             gaussian[judged] = _gaussian(rows, learnt, judged)
-    except np.linalg.LinAlgError:  # rows lie in a plane, or are too few
+    except np.linalg.LinAlgError:  # because rows lie in a plane, or are too few
         gaussian = np.full(0, math.nan)
     if gaussian.size and np.isfinite(gaussian).all():
         likelihoods.append(_beside("Gaussian", gaussian, log_prob, np.arange(len(rows.x)), rows))
@@ -90,7 +90,7 @@ def _beside(name: str, values: Floats, log_prob: Floats, index: NDArray[Any], ro
 
 
 def weighted_mean(values: Floats, weights: Floats | None) -> tuple[float, float]:
-    """A mean and its standard error, weighted."""
+    """The weighted mean of values, and its standard error."""
     share = np.full(len(values), 1.0 / len(values)) if weights is None else weights / weights.sum()
     mean = float(np.sum(share * values, where=share > 0))
     if not math.isfinite(mean) or np.count_nonzero(share) < 2:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from headrace.diagnosis.record import Record
 
-MOST_CURVES = 60  # of coordinates
+MOST_CURVES = 60  # the most curves of coordinates in a panel
 MOST_COLUMNS = 12  # columns that a page shows, those in which rows and draws differ most
-SMALL = 9  # points: of legends; at least 10 px where a page shows three panels beside each other
+SMALL = 9  # font size of legends, in points: at least 10 px on a page with three panels in a row
 _TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.03}
 BINS, COARSE_BINS, COARSE_BELOW = 20, 10, 200  # bins of histograms, and of histograms of few rows
 
@@ -48,7 +48,7 @@ def figure_of(path: str, height: float) -> Iterator[Any]:
 
 
 def draw(diagnosis: Record, path: str) -> None:
-    """All panels in one file."""
+    """Draw all panels of a diagnosis to one file."""
     with figure_of(path, 12) as figure:
         for panel, axis in zip(_PANELS, figure.subplots(3, 2).flat, strict=True):
             panel(axis, diagnosis)
@@ -57,7 +57,7 @@ def draw(diagnosis: Record, path: str) -> None:
 
 
 def vector_panels(diagnosis: Record) -> list[str]:
-    """Each panel as an SVG element of a page."""
+    """An SVG element for each panel, for a page."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -71,7 +71,7 @@ def vector_panels(diagnosis: Record) -> list[str]:
 
 
 def vector_columns(diagnosis: Record) -> tuple[list[str], int]:
-    """Each column as an SVG element, held-out rows beside draws, and the number of columns that are left out."""
+    """SVG histograms of held-out rows and draws for columns, and the number of columns that are left out."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -98,7 +98,7 @@ def vector_columns(diagnosis: Record) -> tuple[list[str], int]:
 
 
 def _most_different(held: NDArray[Any], samples: NDArray[Any]) -> NDArray[np.int64]:
-    """Columns by Kolmogorov and Smirnov's distance between rows and draws, the largest first."""
+    """The indices of columns, by Kolmogorov and Smirnov's distance between rows and draws, the largest first."""
     away = []
     for a, b in zip(np.sort(held, axis=0).T, np.sort(samples, axis=0).T, strict=True):
         at = np.concatenate([a, b])
@@ -131,7 +131,7 @@ def _band(axis: Axes, width: NDArray[Any], label: str) -> NDArray[Any]:
 
 
 def _uniform(axis: Axes, diagnosis: Record, title: str) -> NDArray[Any] | None:
-    """Probability integral transforms of latent rows; without any, the panel shows a text."""
+    """Probability integral transforms of latent rows; without latent rows the panel gets a text."""
     if diagnosis.scores is None or not len(diagnosis.scores):
         _empty(axis, title, "a mixture has no latent rows" if diagnosis.kind == "Ensemble" else "no latent rows")
         return None
@@ -157,8 +157,8 @@ def _ranks(axis: Axes, diagnosis: Record) -> None:
 
 
 def _coordinate(diagnosis: Record, i: int) -> str:
-    """The name of a latent coordinate in a legend: that of its column, or of the column that is most correlated with
-    it.
+    """The name of a latent coordinate in a legend, after its column or the column that is most correlated with
+    the coordinate.
     """
     label = diagnosis.labels[i] if i < len(diagnosis.labels) else ""
     if label.startswith(COLUMN):
@@ -168,7 +168,7 @@ def _coordinate(diagnosis: Record, i: int) -> str:
 
 
 def _transforms(axis: Axes, diagnosis: Record) -> None:
-    """Probability integral transforms of each latent coordinate in bins."""
+    """Draw a histogram of the probability integral transforms of each latent coordinate."""
     title = "Latent rows in bins"
     if (uniform := _uniform(axis, diagnosis, title)) is not None:
         _histograms(axis, uniform, [_coordinate(diagnosis, i) for i in range(uniform.shape[1])])
@@ -176,7 +176,7 @@ def _transforms(axis: Axes, diagnosis: Record) -> None:
 
 
 def _calibration(axis: Axes, diagnosis: Record) -> None:
-    """Ranks of columns, and with no context of log densities, among draws, in bins."""
+    """Draw histograms of the ranks of columns among draws or, without context, of log densities among draws."""
     if diagnosis.column_ranks is not None and len(diagnosis.column_ranks):
         _histograms(axis, diagnosis.column_ranks, _columns_of(diagnosis))
         axis.set(title="Columns among draws, in bins", xlabel="rank among draws with the same context")
@@ -201,7 +201,7 @@ def _short(name: str) -> str:
 
 
 def _histograms(axis: Axes, uniform: NDArray[Any], names: list[str]) -> None:
-    """Draw a histogram for each column, with the band that contains all bins of all columns, and mark the oddest."""
+    """Draw a histogram for each column with a band around all bins of all columns, and colour the most extreme ones."""
     rows, count = uniform.shape
     bins = BINS if rows >= COARSE_BELOW else COARSE_BINS
     edges = np.linspace(0.0, 1.0, bins + 1)
@@ -240,7 +240,7 @@ def _coverage(axis: Axes, diagnosis: Record) -> None:
 
 
 def _legend(axis: Axes) -> None:
-    """Below the curves, which the legend does not cover."""
+    """Add a legend below the curves."""
     low, high = axis.get_ylim()
     most = max(abs(low), abs(high))
     axis.set_ylim(-1.45 * most, most)
@@ -248,7 +248,7 @@ def _legend(axis: Axes) -> None:
 
 
 def _log_densities(axis: Axes, diagnosis: Record) -> None:
-    """Draw log densities of rows held out, beside those of rows drawn."""
+    """Draw log densities of rows held out, and of draws."""
     title = "Log densities of rows and of draws"
     held = diagnosis.log_prob[np.isfinite(diagnosis.log_prob)]
     drawn = None if diagnosis.drawn is None else diagnosis.drawn[np.isfinite(diagnosis.drawn)]
@@ -296,7 +296,7 @@ SPREAD = 1.96  # standard deviations that contain 95 % of a normal distribution
 
 
 def draw_sequences(diagnosis: Any, path: str) -> None:
-    """All panels of a `SequenceDiagnosis` in one file."""
+    """Draw all panels of a `SequenceDiagnosis` to one file."""
     with figure_of(path, 8) as figure:
         first, second, third, fourth = figure.subplots(2, 2).flat
         _shares(first, diagnosis.integral_transform)
@@ -306,7 +306,7 @@ def draw_sequences(diagnosis: Any, path: str) -> None:
 
 
 def _shares(axis: Axes, counts: NDArray[np.float64]) -> None:
-    """Shares of latent steps in cells that have equal probabilities."""
+    """Draw the shares of latent steps in cells of equal probability."""
     cells = len(counts)
     total = counts.sum(axis=0)
     width = SPREAD * np.sqrt((1.0 - 1.0 / cells) / (cells * total.min()))
@@ -319,7 +319,7 @@ def _shares(axis: Axes, counts: NDArray[np.float64]) -> None:
 
 
 def _lags(axis: Axes, values: NDArray[np.float64], pairs: NDArray[np.int64], title: str) -> None:
-    """Correlations by lag."""
+    """Draw correlations by lag, with the band of independent steps."""
     lags = np.arange(1, len(values) + 1)
     width = SPREAD / np.sqrt(np.maximum(pairs, 1))
     axis.fill_between(lags, -width, width, color=BAND, linewidth=0)
@@ -330,7 +330,7 @@ def _lags(axis: Axes, values: NDArray[np.float64], pairs: NDArray[np.int64], tit
 
 
 def _loudness(axis: Axes, classes: tuple[tuple[float, float, float], ...]) -> None:
-    """Nats a step of quiet and of loud steps."""
+    """Draw the mean log density of a step for classes of loudness."""
     names = [f"{low:.2g} to {high:.2g}" for low, high, _ in classes]
     axis.plot(names, [nats for *_, nats in classes], color=BLUE, marker="o", linewidth=0.8)
     axis.set(title="Log density by loudness", ylabel="nats a step")

@@ -1,6 +1,6 @@
 """A repair of calibration at the latent end of a fitted flow, by rows that the fit has not seen.
 
-The latent rows of the right density are independent standard normal ones. If they are not, as often after a fit to few
+The latent rows of the right density are independent and standard normal. If they are not, as often after a fit to few
 simulations, a monotone map of each latent coordinate to a normal distribution corrects a part of it, without a change
 of the learnt density. For scalar predictions: V. Kuleshov and others, *Accurate uncertainties for deep learning using
 calibrated regression*, ICML 2018.
@@ -43,27 +43,27 @@ def recalibrate(
     seed: int = 0,
     rng: Rng = None,
 ) -> Flow:
-    """A flow with a map before the given one that makes up for its miscalibration, fitted to rows held out.
+    """The given flow behind a map of its latent coordinates, fitted to held-out rows, that corrects its miscalibration.
 
-    Each coordinate of the rows' latent rows gets a spline of four bins and a scale, where coordinates are clearly
-    correlated behind a rotation. The maps are kept unless five-fold cross-validation of the rows finds a loss of
-    log-likelihood above its standard error. The map is the same for each context: it repairs a density that is too wide
-    or too narrow throughout, and not one that is so for some contexts alone.
+    Each latent coordinate of the held-out rows gets a spline of four bins and a scale; if coordinates are clearly
+    correlated, behind a rotation. The maps are kept unless five-fold cross-validation finds a loss of
+    log-likelihood above its standard error. The map is the same for each context: it corrects densities that are too
+    wide or too narrow throughout, but not for some contexts alone.
 
     Args:
-        flow: On the CPU, with the base `StandardNormal`. It is not changed.
-        held_out: Shape (rows, features): at least 50 rows that the fit has not seen.
-        context: Shape (rows, context), as in `Flow.log_prob`.
-        weights: Shape (rows,): weights of the rows, not negative.
-        seed: Of the folds and of the fits.
-        rng: Instead of `seed`; see `Flow.sample`.
+        flow: A flow on the CPU with the base `StandardNormal`, which stays unchanged.
+        held_out: At least 50 rows that the fit has not seen, shape (rows, features).
+        context: Context of the rows, shape (rows, context), as in `Flow.log_prob`.
+        weights: Weights of the rows, at least 0, shape (rows,).
+        seed: The seed of the folds and of the fits.
+        rng: A generator instead of `seed`; see `Flow.sample`.
 
     Returns:
-        A `Flow` of a spline, a scale and the transforms of the given one, which is in files as any other; or the given
+        A `Flow` of a spline, a scale and the transforms of the given flow, which can be saved; or the given
         flow itself, if the map is clearly worse.
 
     Raises:
-        TypeError, ValueError: as `Flow.log_prob`; another base; too few rows, or rows to which the flow gives no finite
+        TypeError, ValueError: As in `Flow.log_prob`; or another base, too few rows, or rows that have no finite
             latent row.
 
     >>> import numpy as np, headrace as hr
@@ -98,19 +98,19 @@ def recalibrate(
 
 
 class _FitOfMap(Fit):
-    """The base stays, because transforms alone are kept: a mixture in its place would be lost."""
+    """A fit that keeps the base, because `recalibrate` keeps only transforms: a mixture as the base would be lost."""
 
     mixes = False
 
 
-@silent(FREQUENT)  # the call has warned of the rows already
+@silent(FREQUENT)  # because `recalibrate` has already warned of the rows
 def _fitted(z: Floats, weights: Floats | None, seed: int) -> Flow:
-    """The map, as a flow with latent rows for data."""
+    """The correcting map, as a flow whose data are the latent rows z."""
     n = z.shape[1]
     nothing = Standardize(np.zeros(n), np.ones(n))
     flow = Flow([Elementwise(n, map="rq_spline", bins=BINS, dtype="float64"), nothing])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # about rows that the caller has not given
+        warnings.simplefilter("ignore", RuntimeWarning)  # latent rows are not the caller's
         arguments = Arguments(weights=weights, seed=seed, gaussianize=False, progress=False)
         fit = _FitOfMap(flow, History(), arguments)
         fit.open(z, None)
@@ -119,7 +119,7 @@ def _fitted(z: Floats, weights: Floats | None, seed: int) -> Flow:
 
 
 def gains(z: Floats, weights: Floats | None, seed: int) -> Floats:
-    """Gains of log density of each row, by a map fitted to the other folds."""
+    """The gain of each row's log density by a map that is fitted to the other folds."""
     gained = np.empty(len(z))
     fold = np.random.default_rng([seed, 0x7265636C]).permutation(len(z)) % FOLDS
     for k in range(FOLDS):

@@ -1,4 +1,4 @@
-"""The record of a diagnosis: numbers, and one screen of plain English."""
+"""The record of a diagnosis: its values, and a text that fits one screen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace.diagnosis.sizes import Size, listed
 
 @dataclass(frozen=True)
 class Worst:
-    """A row that fits badly."""
+    """A row of low log density."""
 
     row: int
     log_prob: float
@@ -40,20 +40,20 @@ class Record(Tested):
     """The flow's class."""
     rows: int
     looked_at: int
-    """The number of rows in the tests: all, or with weights those that were drawn."""
+    """The number of rows in the tests: all, or with weights the random part that was kept."""
     features: int
     context: int
     likelihoods: tuple[Likelihood, ...]
-    """The flow's likelihood, those of a Gaussian and of kernels if they exist, and that of columns with classes."""
+    """The likelihoods of the flow, of a Gaussian and kernels if they exist, and of columns with classes."""
     fitted_to: str
-    """The rows that the simple densities were fitted to."""
+    """A text that names the rows that the simple densities were fitted to."""
     tests: tuple[Finding, ...]
     worst: tuple[Worst, ...]
-    """Ten rows, the worst first."""
+    """The ten rows of lowest log density, the lowest first."""
     copies: int
     """The number of rows of x that are training rows."""
     of_training: bool
-    """Whether copies of training rows are more than half of x, without those that repeated values explain."""
+    """Whether more than half of x are training rows, apart from copies that repeated values explain."""
     interrupted: bool
     """Whether Ctrl-C left tests out."""
     log_prob: Floats
@@ -63,12 +63,12 @@ class Record(Tested):
     regions: Floats | None = field(default=None, compare=False)
     """For each of at most 2000 rows, the share of the smallest region of highest density that contains it."""
     column_ranks: Floats | None = field(default=None, compare=False)
-    """For the same rows, the ranks of each column among draws with the same context, as shares; None without context.
+    """For the rows of `regions`, ranks of each column among draws with the same context, as shares; or None.
     """
     point_ranks: Floats | None = field(default=None, compare=False)
-    """Ranks of their distances to random points."""
+    """Ranks of the distances of the rows of `regions` to random points, as shares; None without context."""
     drawn: Floats | None = field(default=None, compare=False)
-    """Log densities of draws."""
+    """Log densities of draws, for a picture."""
     names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     """Names of latent coordinates: those of the columns where no transform mixes columns, or else by index, and by the
@@ -76,13 +76,13 @@ class Record(Tested):
     held: Floats | None = field(default=None, compare=False)
     """At most 5,000 of the tested rows, shape (rows, features)."""
     samples: Floats | None = field(default=None, compare=False)
-    """Draws with the context of the rows held out, one for each, in the same columns."""
+    """As many draws as `held` has rows, with the same context and columns."""
     made: tuple[tuple[str, str], ...] = ()
     """The origin and the date of the diagnosis: pairs of a name and a value."""
     on_the_command_line: bool = False
     """Whether advice names options of the command line, and not arguments of Python."""
     size: Size = field(default_factory=Size)
-    """The sizes of the misfit, by which it has its grade."""
+    """The sizes of the misfit, which determine the grade."""
     least_right: str = ""
     discrete: tuple[str, ...] = ()
     """Columns of a table that have a probability for each value, or for some."""
@@ -91,14 +91,14 @@ class Record(Tested):
 
     @property
     def sentences(self) -> list[str]:
-        """The sentences of the verdict, the p-value last."""
+        """The sentences of the verdict; the last one has the p-value."""
         if self.tests and self.of_training:
             known = f"{self.copies:,} of {_counted(self.rows, 'row')}"
             return [f"Nothing can be said of new rows: {known} were trained on."]
         return super().sentences
 
     def rank_histogram(self, coordinate: int, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
-        """The number of probability integral transforms of a latent coordinate in each of equal bins, and the band.
+        """The counts of a latent coordinate's probability integral transforms in bins of equal width, and their band.
 
         Under the right density all bins lie within the band, ends included, with a probability of at least 95 %.
 
@@ -110,7 +110,7 @@ class Record(Tested):
         return _histogram(normal_tail(-self.scores[:, coordinate]), bins)
 
     def column_histogram(self, column: int | str, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
-        """The number of ranks of a column among draws with the same context in each of equal bins, and the band.
+        """The counts of a column's ranks among draws with the same context in bins of equal width, and their band.
 
         The histogram is that of simulation-based calibration. The column is given by its index or its name.
 
@@ -125,7 +125,7 @@ class Record(Tested):
         return _histogram(self.column_ranks[:, place], bins)
 
     def summary(self) -> dict[str, Any]:
-        """The whole record without rows, in plain numbers and texts for JSON."""
+        """The whole record without rows, as values and texts for JSON."""
         summary = super().summary()
         for tested, test in zip(self.tests, summary["tests"], strict=True):
             test["next"] = self.next_step(tested) if tested.misses else None
@@ -156,12 +156,12 @@ class Record(Tested):
         return [*blocks, "", "rows that fit worst", *(Item(self._worst(row)) for row in self.worst[:3])]
 
     def next_step(self, finding: Finding, on_a_page: bool = False, splines: bool = True) -> str:
-        """Advice about a finding; `on_a_page`: beside the pictures; `splines`: whether to propose these."""
+        """Advice about a finding; `on_a_page`: whether pictures are beside it; `splines`: whether to name splines."""
         advice, splines = advice_for(finding.name), splines and not self.has_splines
         return advice.text(self.on_the_command_line, splines=splines, pictures=not on_a_page)
 
     def next_steps(self, on_a_page: bool = False) -> list[str]:
-        """Advice on all findings that speak against the density, each step once."""
+        """Advice on all findings that reject the density, without repetitions."""
         first = next((test for test in self.misses if advice_for(test.name).has_splines), None)
         return [*dict.fromkeys(self.next_step(test, on_a_page, test is first) for test in self.misses)]
 
@@ -185,7 +185,7 @@ class Record(Tested):
     @staticmethod
     def _likelihood(peer: Likelihood) -> tuple[str, str, str]:
         comparison, more = "", "more" if not peer.gain < 0 else "less"
-        if peer.name != "flow" and not np.isnan(peer.gain):  # for two densities that are 0 at some row
+        if peer.name != "flow" and not np.isnan(peer.gain):  # NaN: both densities are 0 at some row
             comparison = f"the flow has {abs(peer.gain):.4f}{with_error(peer.gain_error)} {more} on {peer.rows:,} rows"
         return peer.name, f"{peer.mean:.4f}{with_error(peer.error)}", comparison
 

@@ -12,7 +12,7 @@ from headrace.diagnosis.record import Record
 
 @public("headrace.diagnosis")
 class Diagnosis(Record):
-    """The result of `headrace.diagnose`; print it.
+    """The result of `headrace.diagnose`, to be printed.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.Flow([hr.transforms.Standardize([0.0, 0.0], [1.0, 1.0])])
@@ -33,9 +33,9 @@ class Diagnosis(Record):
         draw(self, os.fspath(path))
 
     def to_html(self, data: str | None = None) -> str:
-        """One self-contained page, with pictures if matplotlib is installed.
+        """The diagnosis as a self-contained page, with pictures if matplotlib is installed.
 
         Args:
-            data: A name of the rows, such as that of their file; shown at the head of the page.
+            data: A name of the rows, such as that of their file, for the head of the page.
         """
         return page(self, data)

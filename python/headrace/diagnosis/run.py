@@ -1,4 +1,4 @@
-"""Looking at a fitted density from all sides, one after the other."""
+"""`headrace.diagnose`: tests of a fitted density with held-out rows, one after the other."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.sequences import diagnose_sequences
 from headrace.diagnosis.sizes import COLUMN, NAMED, Size, columns_of, listed, missing_nats
 
-WORST = 10  # rows
+WORST = 10  # rows of the lowest log densities in a record
 DRAWN = 5000  # log densities of draws that a picture shows
 LOOKED = ("scores", "regions", "column_ranks", "point_ranks", "drawn", "held", "samples", "least_right")  # for pictures
 
 
 class Fitted(Protocol):
-    """A fitted density of tables: a `FlowDensity`, a result of `auto`, a file's."""
+    """A fitted density of tables: a `FlowDensity`, a result of `auto`, or a density from a file."""
 
     def as_table(self) -> TableDensity:
-        """The density of its table."""
+        """The density of the table that the fit has seen."""
 
 
 @moved_where(is_of_sequences, diagnose_sequences, "progress")
@@ -60,31 +60,31 @@ def diagnose(
 
     Rows of x become latent rows, which are independent rows of the base if the density is right. Draws are compared
     with x by their log densities, by a classifier and, with training rows, by distances. Each test has the p-value of a
-    completely known distribution, and all are judged together by Holm's method at 5 %. With very many rows
-    every fit is rejected: read the effect sizes beside the p-values.
+    completely known distribution, and Holm's method judges all tests together at 5 %. With very many rows
+    every fit is rejected, so that the sizes of misfits matter more than p-values.
 
     Args:
-        flow: On any device; it is looked at on the CPU. An `Ensemble` has no latent rows, and is not looked at by them.
+        flow: A flow on any device, which is tested on the CPU. An `Ensemble` has no latent rows, and no tests of these.
             Or a fitted `FlowDensity`, a result of `auto`, or the density of a table that `load` gives: rows are then
-            treated like its own, and whole numbers get noise. Or a posterior or an estimator of sbi, of which the
-            network's density is looked at, or a result of `accelerate`: x are parameters then, and the context data.
-        x: Rows held out, shape (rows, features): rows that the fit, its choice of an epoch included, has not seen.
-        context: Shape (rows, context), as in `Flow.log_prob`.
-        weights: Shape (rows,). Rows are kept with a probability of weight / largest weight for all tests, which then
-            hold as without weights; the mean log-likelihood is the weighted one of all rows.
-        training: The rows that were fitted, or ``(x, context)``: for comparisons, and to see if they were memorised. A
-            warning reports if more than half of x is among them.
-        names, context_names: Of the columns of x and of the context, for the text; by default those of frames, or those
-            that the flow knows.
-        seed: Of all that is drawn.
-        rng: Instead of `seed`; see `Flow.sample`.
-        progress: Whether to show a bar on the standard error, of the tests that are done.
+            treated as in its fit, and whole numbers get noise. Or a posterior or an estimator of sbi, of which the
+            network's density is tested, or a result of `accelerate`: x are then parameters, and the context is data.
+        x: Held-out rows, shape (rows, features), which the fit, with its choice of an epoch, has not seen.
+        context: Context of the rows, shape (rows, context), as in `Flow.log_prob`.
+        weights: Weights of the rows, shape (rows,). Tests keep rows with a probability of weight / largest weight, and
+            then hold as without weights; the mean log-likelihood is the weighted mean over all rows.
+        training: The training rows, or ``(x, context)``, for comparisons and for a test of memorised rows. A
+            warning reports if more than half of x are training rows.
+        names, context_names: Names of the columns of x and of the context, for texts; by default those of frames, or
+            those of the flow.
+        seed: The seed of all draws.
+        rng: A generator instead of `seed`; see `Flow.sample`.
+        progress: Whether to show a bar of the finished tests on the standard error.
 
     Returns:
-        A `Diagnosis`; print it. Ctrl-C ends with the tests done so far, once there is a likelihood.
+        A `Diagnosis`, to be printed; after Ctrl-C, of the tests done so far, once there is a likelihood.
 
     Raises:
-        TypeError, ValueError: As in `Flow.log_prob`; or rows that are not finite, with their number.
+        TypeError, ValueError: As in `Flow.log_prob`; or rows are not finite, and the message has their number.
 
     >>> import numpy as np, headrace as hr
     >>> x = np.random.default_rng(0).normal(0.0, [1.0, 1.2], (3000, 2))
@@ -126,7 +126,7 @@ def diagnose(
     if context_names is None and labels_of(context) is None:
         context_names = density.context_names
     local = density if density.device == "cpu" else density.to("cpu")
-    if classes is not None and isinstance(local, MixedDensity):  # without a flow
+    if classes is not None and isinstance(local, MixedDensity):  # a density without a flow
         likelihoods: list[Likelihood] = []
         rows, log_prob, fitted_to = classes.rows, classes.log_prob, ""
     else:
@@ -182,7 +182,7 @@ def _made(rows: Looked, seed: int) -> tuple[tuple[str, str], ...]:
 
 @dataclass
 class _Look:
-    """The findings, test by test."""
+    """A running diagnosis: its tests so far, with the values that they computed."""
 
     flow: Any
     rows: Looked
@@ -193,7 +193,7 @@ class _Look:
     regions: Floats | None = None
     column_ranks: Floats | None = None
     point_ranks: Floats | None = None
-    scores: Floats | None = None  # of the rows of `rows.index`
+    scores: Floats | None = None  # scores of the rows of `rows.index`
     all_scores: Floats | None = None
     drawn: Floats | None = None
     labels: list[str] = field(default_factory=list)
@@ -210,7 +210,7 @@ class _Look:
             shown.update(min(1, shown.total - shown.n))
 
     def expected(self) -> int:
-        """The number of tests, if no row has a density of 0."""
+        """The number of tests to run, if no row has a density of 0."""
         rows, classes = self.rows, self.classes
         every, discrete = (rows, 0) if classes is None else (classes.rows, len(classes.names))
         count = int(every.index.size >= LEAST_ROWS)
@@ -247,8 +247,8 @@ class _Look:
             yield finding
 
     def _of_numbers(self) -> tuple[Floats, NDArray[np.bool_], list[str]]:
-        """Scores of the rows of the flow, which of them have a density, and descriptions of the columns of the scores:
-        without latent rows no columns.
+        """Scores of the flow's rows, a mask of rows with a density, and descriptions of the scores' columns; for an
+        ensemble, without latent rows, no columns.
         """
         if not isinstance(self.flow, Flow):
             return np.empty((len(self.log_prob), 0)), np.isfinite(self.log_prob), []
@@ -261,7 +261,7 @@ class _Look:
         else:
             self.labels = [COLUMN + self.rows.names[i] for i, _ in places]
             called = [f"column {self.rows.names[i]}" + (f" given {rest}" if rest else "") for i, rest in places]
-        self.all_scores = every  # with labels, because Ctrl-C may come here
+        self.all_scores = every  # set together with labels, because Ctrl-C may come
         return every, good, called
 
     def _latent(self) -> Iterator[Finding]:
@@ -301,7 +301,7 @@ class _Look:
         return Finding("rows without a density", 0.0, 1, sentence)
 
     def _draw(self) -> None:
-        """Draws and their log densities, for pictures."""
+        """Draw rows with the contexts of held-out rows, and keep both with the draws' log densities for pictures."""
         rng = stream(self.seed, 8)
         index = self.rows.some(DRAWN, rng)
         context = self.rows.context_of(index)
@@ -310,7 +310,7 @@ class _Look:
         self.held, self.samples = (np.asarray(part, np.float64) for part in (self.rows.x[index], x))
 
     def worst(self) -> tuple[Worst, ...]:
-        """The rows that fit worst, and the farthest coordinate of each."""
+        """The rows of the lowest log densities, with the farthest latent coordinate of each."""
         order = np.argsort(np.where(np.isnan(self.log_prob), -np.inf, self.log_prob), kind="stable")[:WORST]
         worst = []
         for row in order.tolist():
@@ -324,7 +324,7 @@ class _Look:
 
 
 def _labels(score: Floats, x: NDArray[Any], names: tuple[str, ...]) -> list[str]:
-    """Names of latent coordinates that are no columns: by index, and by the columns that correlate most with each."""
+    """Names of latent coordinates that mix columns: the index, and the columns that correlate most with each."""
     numbers = [f"latent coordinate {i}" for i in range(score.shape[1])]
     if len(score) < 10 or score.shape[1] == 1:
         return numbers

@@ -1,7 +1,7 @@
-"""Looking at a density of sequences: its latent steps have to be independent draws of the base.
+"""Tests of a density of sequences, whose latent steps have to be independent draws of the base.
 
-Autocorrelations of latent values show the part of the past that a network has not learned, and autocorrelations of
-their sizes that part of the level; their distribution shows whether the shape of a step's density is right.
+Autocorrelations of latent values show what a network has not learned of the past's effect on values, autocorrelations
+of their sizes that on levels; their distribution shows whether the shape of a step's density is right.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WINDOW = 400  # the most steps with a common loudness
 @public("headrace.diagnosis")
 @dataclass(frozen=True, repr=False)
 class SequenceDiagnosis(Tested):
-    """The result of `headrace.diagnose_sequences`; print it."""
+    """The result of `headrace.diagnose_sequences`, to be printed."""
 
     kind: str
     """The flow's class."""
@@ -45,12 +45,12 @@ class SequenceDiagnosis(Tested):
     nats: float
     """The mean log density of a step."""
     error: float
-    """The standard error of `nats`, from the sequences, or from ten parts of a single one."""
+    """The standard error of `nats`, from the sequences, or from ten parts of a single sequence."""
     tests: tuple[Finding, ...]
     autocorrelation: Floats = field(compare=False)
     """Autocorrelations of latent values as standard normal scores, shape (lags, features), from lag 1 on."""
     autocorrelation_of_sizes: Floats = field(compare=False)
-    """Autocorrelations of their sizes, converted to standard normal values: in place of squares, whose products have
+    """Autocorrelations of latent values' sizes as standard normal scores, in place of squares, whose products have
     long tails.
     """
     integral_transform: Floats = field(compare=False)
@@ -58,15 +58,15 @@ class SequenceDiagnosis(Tested):
     pairs: NDArray[np.int64] = field(compare=False)
     """The number of pairs of steps at each lag, shape (lags,)."""
     loudness: tuple[tuple[float, float, float], ...]
-    """Parts with equal numbers of steps, from quiet to loud: the lowest and the highest loudness, and the mean log
+    """Classes of equally many steps, from quiet to loud: the lowest and the highest loudness, and the mean log
     density.
     """
     size: Size = field(default_factory=partial(Size, unit="step"))
-    """The sizes of the misfit, by which it has its grade."""
+    """The sizes of the misfit, which determine the grade."""
     least_right: str = ""
 
     def summary(self) -> dict[str, Any]:
-        """The whole record in plain numbers and texts for JSON."""
+        """The whole record as values and texts for JSON."""
         arrays = ("autocorrelation", "autocorrelation_of_sizes", "integral_transform")
         results = {name: getattr(self, name) for name in ("kind", "sequences", "steps", "nats", "error")}
         results |= {name: getattr(self, name).tolist() for name in arrays}
@@ -107,22 +107,22 @@ def diagnose_sequences(
 ) -> SequenceDiagnosis:
     """Test a fitted density of sequences with sequences that it has not seen.
 
-    Latent steps have to be independent draws of the base: their distribution, their autocorrelations and those of their
-    sizes are tested, and judged together by Holm's method at 5 %.
+    Latent steps have to be independent draws of the base: tests of their distribution, autocorrelations and those of
+    sizes are judged together by Holm's method at 5 %.
 
     Args:
-        flow: A `SequenceFlow`, on any device; it is looked at on the CPU.
+        flow: A `SequenceFlow`, on any device, which is tested on the CPU.
         x: Sequences held out, as in `SequenceFlow.log_prob`.
         context: As in `SequenceFlow.log_prob`.
         covariates: As in `SequenceFlow.log_prob`.
-        seed: Of all draws.
-        rng: Instead of `seed`; see `Flow.sample`.
+        seed: The seed of all draws.
+        rng: A generator instead of `seed`; see `Flow.sample`.
 
     Returns:
-        A `SequenceDiagnosis`; print it. The result also has nats a step by loudness.
+        A `SequenceDiagnosis`, to be printed, which also has the nats of a step by loudness.
 
     Raises:
-        TypeError, ValueError: As in `SequenceFlow.log_prob`; integers, which have no density.
+        TypeError, ValueError: As in `SequenceFlow.log_prob`; or x has integers, which have no density.
     """
     flow, seed = flow if flow.device == "cpu" else flow.to("cpu"), check.integer("seed", seed)
     arrays = [np.asarray(array) for array in (x if isinstance(x, (list, tuple)) else _three_axes(x))]
@@ -176,7 +176,7 @@ def _three_axes(x: Any) -> NDArray[Any]:
 
 
 def _autocorrelations(sequences: list[Floats]) -> tuple[Floats, NDArray[np.int64]]:
-    """Correlations at lags from 1 on, with known means and variances, and the number of pairs of each."""
+    """Autocorrelations at lags from 1 on, with mean 0 and variance 1, and the number of pairs of steps at each lag."""
     most = min(LAGS, max(map(len, sequences)) - 1)
     sums, pairs = np.zeros((most, sequences[0].shape[1])), np.zeros(most, np.int64)
     for z in sequences:
@@ -187,7 +187,7 @@ def _autocorrelations(sequences: list[Floats]) -> tuple[Floats, NDArray[np.int64
 
 
 def gain_of_the_past(sequences: list[Floats]) -> tuple[float, float]:
-    """The mean gain of a regression of each value on those before it, and its error: fitted to the first half."""
+    """The mean gain of a regression of each value on earlier ones, fitted to the first half, and its standard error."""
     long = [z for z in sequences if len(z) > REGRESSED]
     if sum(len(z) - REGRESSED for z in long) < 10 * REGRESSED:
         return math.nan, math.nan
@@ -204,7 +204,7 @@ def gain_of_the_past(sequences: list[Floats]) -> tuple[float, float]:
 
 
 def _of_lags(name: str, text: str, by_lag: tuple[Floats, NDArray[np.int64]], labels: list[str]) -> Finding:
-    """The largest of all lags; a mean of products of independent standard normal values is nearly normal."""
+    """The test of the largest autocorrelation: a mean of products of independent normal values is nearly normal."""
     values, pairs = by_lag
     if not values.size:
         return Finding(name, 1.0, 1, "there is no second step")
@@ -215,7 +215,7 @@ def _of_lags(name: str, text: str, by_lag: tuple[Floats, NDArray[np.int64]], lab
 
 
 def _error(steps: Any) -> float:
-    """The standard error of the mean over steps."""
+    """The standard error of the mean log density of a step; NaN for one step."""
     parts = [np.asarray(part, np.float64) for part in steps]
     if len(parts) == 1:
         parts = np.array_split(parts[0], min(10, len(parts[0])))
@@ -232,7 +232,7 @@ def _cells(score: Floats) -> Floats:
 
 
 def _by_loudness(arrays: list[NDArray[Any]], log_prob: Floats) -> tuple[tuple[float, float, float], ...]:
-    """Classes of equally many steps by the root of the mean square around them."""
+    """Classes of equally many steps, by the root of the mean square over the steps around each."""
     joined = np.concatenate(arrays).astype(np.float64)
     mean, std = joined.mean(axis=0), np.maximum(joined.std(axis=0), of.TINY)
     loud = []

@@ -1,6 +1,6 @@
-"""The size of a misfit: how well a classifier distinguishes rows from draws, the missing nats, and the column.
+"""The size of a misfit: how well a classifier tells rows from draws, the missing nats, and the column at fault.
 
-P-values shrink with the number of rows; sizes do not. Grades are limits of the sizes alone.
+P-values shrink with the number of rows; sizes do not. The grade depends on sizes alone.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from headrace.diagnosis.judged_rows import stream
 from headrace.diagnosis.likelihood import Likelihood
 from headrace.diagnosis.recalibration import LEAST_ROWS, gains
 
-MOST_ROWS = 4000  # for the map that shows missing nats
+MOST_ROWS = 4000  # the most rows for the map that shows missing nats
 FARTHEST = 38.0  # the score of a probability of 1e-315
-PROBED, NAMED = 16, 3  # rows by which the columns of a coordinate are found; columns that a sentence names
+PROBED, NAMED = 16, 3  # rows to find a coordinate's columns; most columns in a sentence
 
-COLUMN = "latent column "  # before the name of a column that a latent coordinate is
+COLUMN = "latent column "  # the label of a latent coordinate that is a column begins with this
 
 # Grades, best first, with the largest sizes of each: the share of pairs that the classifier recognises, nats, and rows
-# without a density. Chosen by `python -m bench.diagnosis.grades`.
+# without a density. These limits were chosen by `python -m bench.diagnosis.grades`.
 GRADES = (("very good", 0.55, 0.02, 0.0), ("usable", 0.65, 0.1, 0.01))
 WORST = "wrong"
 
@@ -38,8 +38,8 @@ class Size:
     """The share of pairs of a row and a draw in which a classifier recognises the row: 0.5 under the right density."""
     pairs: int = 0
     nats: float = math.nan
-    """The gain of a density with corrected latent coordinates (`headrace.recalibrate`) on rows held out from it, or
-    that of a simple density: the missing nats are at least as many."""
+    """The gain of corrected latent coordinates (`headrace.recalibrate`) on rows that the correction has not seen, or
+    that of a simple density: a lower limit of the missing nats."""
     nats_error: float = math.nan
     nowhere: float = 0.0
     """The share of rows without a density."""
@@ -47,7 +47,7 @@ class Size:
 
     @property
     def grade(self) -> str:
-        """ "very good", "usable" or "wrong", by the part beyond one standard error; "" if no size was measured."""
+        """ "very good", "usable" or "wrong", by sizes less a standard error; "" if no size was measured."""
         if math.isnan(self.known) and math.isnan(self.nats) and not self.nowhere:
             return ""
         known = self.known - (0.5 / math.sqrt(self.pairs) if self.pairs else 0.0)
@@ -59,7 +59,7 @@ class Size:
 
     @property
     def sentence(self) -> str:
-        """The sizes in words, without an end."""
+        """The sizes in words, without a full stop."""
         parts = []
         if not math.isnan(self.known):
             parts.append(f"a classifier tells rows from draws in {self.known:.1%} of pairs (50 % is perfect)")
@@ -72,7 +72,7 @@ class Size:
         return ", ".join(parts)
 
     def beside(self, likelihoods: Sequence[Likelihood]) -> Size:
-        """The size with the nats by which a simple density exceeds the flow, if these are more."""
+        """These sizes with the nats by which a simple density exceeds the flow, if that is more than `nats`."""
         more = [(-density.gain, density.gain_error) for density in likelihoods[1:] if math.isfinite(density.gain)]
         nats, error = max(more, default=(math.nan, math.nan))
         known = 0.0 if math.isnan(self.nats) else self.nats
@@ -80,7 +80,7 @@ class Size:
 
 
 def missing_nats(score: Floats, seed: int) -> tuple[float, float]:
-    """The mean gain of corrected scores on rows held out from the correction, and its standard error; NaN of few."""
+    """The mean gain of corrected scores on rows that the correction has not seen, and its error; NaN for few rows."""
     if len(score) < LEAST_ROWS:
         return math.nan, math.nan
     if len(score) > MOST_ROWS:
@@ -90,10 +90,10 @@ def missing_nats(score: Floats, seed: int) -> tuple[float, float]:
 
 
 def columns_of(flow: Any, x: Any, context: Any, names: Sequence[str]) -> list[tuple[int, str]] | None:
-    """For each latent coordinate a description of its column, and of the columns that are its conditions.
+    """For each latent coordinate, the index of its column, and the names of the columns that are its conditions.
 
-    None if a transform mixes columns, such as a rotation. A column depends on those that change its coordinate in some
-    of a few rows.
+    The result is None if a transform mixes columns, such as a rotation. A column is a condition if it changes the
+    coordinate of one of a few rows.
     """
     features = flow.features
     try:
@@ -121,7 +121,7 @@ def _given(coordinate: int, column: int, depends: Any, names: Sequence[str], con
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names as in a sentence.
+    """Names as a list in a sentence.
 
     >>> listed(["a", "b", "c"]), listed(["a"]), listed([])
     ('a, b and c', 'a', '')

@@ -1,9 +1,9 @@
 """The same fit, bit for bit, on any number of processes or machines: ``flow.fit(shards, group=group)``.
 
-A `Group` is the processes of a fit: `local` for only this process, `from_torch` for a process group of PyTorch
-(torchrun), `from_mpi` for a communicator of MPI, `from_dask` for workers of Dask (`headrace.dask` starts them). Each
+A `Group` has the processes of a fit: `local` is a group of this process only, `from_torch` of a PyTorch process group
+(torchrun), `from_mpi` of an MPI communicator, `from_dask` of Dask workers (`headrace.dask` starts such groups). Each
 rank holds some shards of the table (numbered blocks of rows); the result is the same for any distribution of the
-shards. docs/scale.md explains how to start it.
+shards. docs/scale.md explains how to start such a fit.
 """
 
 from headrace._base.group import Group

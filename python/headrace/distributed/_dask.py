@@ -1,4 +1,4 @@
-"""Groups of Dask's workers, which exchange arrays over the workers' own connections."""
+"""Groups of Dask workers, which exchange arrays over the workers' own connections."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from headrace._base import arguments as check
 from headrace._base.group import Group
 from headrace.distributed.groups import GroupError, Ranks, who_is_silent
 
-LARGE = 1 << 16  # bytes above which more than two ranks each sum a part
-GRACE = 5.0  # seconds between two reports of a rank's progress
-_LOOK = 0.25  # seconds between two checks that the result is still wanted
-_AGAIN = 0.05  # seconds between two tries at the start
+LARGE = 1 << 16  # the bytes above which each of more than two ranks sums a part
+GRACE = 5.0  # the seconds to wait for a report of another rank's progress
+_LOOK = 0.25  # the seconds between two checks that the result is still wanted
+_AGAIN = 0.05  # the seconds between two tries at the start
 _BACK = 1 << 20  # the index of a message to a rank beyond the largest power of two
-_KEPT = 256  # groups that an office remembers
+_KEPT = 256  # the most groups that an office remembers
 _NAME = "headrace"
 
 Arrays = dict[int, NDArray[Any]]
 
 
 def from_dask(workers: Sequence[str], name: str, *, timeout: float = 60.0, start: float = 300.0) -> Group:
-    """Some workers of a cluster of Dask; call it in a task on each of them, and all at the same time.
+    """A group of workers of a Dask cluster; call this in a task on each of them at the same time.
 
-    Values are sent from worker to worker like Dask's own data, with its encryption, and through no further port; that
-    takes longer than gloo or MPI. `headrace.dask` makes such groups.
+    Values are sent from worker to worker like Dask's own data, with its encryption, and need no further port; this
+    takes longer than with gloo or MPI. `headrace.dask` makes such groups.
 
     Args:
-        workers: Addresses of the workers, in the order of the ranks, the same on all of them.
-        name: The group's name, the same on all ranks, another one for each group.
-        timeout: Seconds that a rank may let the others wait. 5 seconds later at the latest they raise `GroupError`,
-            which names the ranks that do not answer.
-        start: Seconds that tasks may take to be all there.
+        workers: The workers' addresses in the order of the ranks, the same list on all of them.
+        name: The group's name, the same on all ranks, and different for each group.
+        timeout: The seconds that one rank may let the others wait. At most 5 seconds later the others raise
+            `GroupError`, with the ranks that do not answer.
+        start: The seconds until all tasks must have started.
 
     Raises:
-        RuntimeError: no task of Dask is running here.
-        GroupError: some ranks did not come.
+        RuntimeError: this is not called in a task of Dask.
+        GroupError: some ranks did not start in time.
     """
     try:
         from distributed import get_worker
@@ -66,7 +66,7 @@ def from_dask(workers: Sequence[str], name: str, *, timeout: float = 60.0, start
 
 
 def stop_if_unwanted(worker: Any, key: Any) -> None:
-    """Raise `GroupError` where the task was cancelled, or where its worker is about to end."""
+    """Raise `GroupError` if the task was cancelled, or if its worker is about to end."""
     if worker.status.name not in ("running", "paused", "init"):
         raise GroupError(f"group: this worker ends (it is {worker.status.name})")
     task = worker.state.tasks.get(key) if key is not None else None
@@ -78,40 +78,40 @@ class Office:
     """The mailbox of a worker's ranks: its event loop stores messages, and tasks take them."""
 
     def __init__(self, worker: Any) -> None:
-        """Open it; `Office.of` finds the office of a worker."""
-        self.id = uuid.uuid4().hex  # of this process of the worker, because another one may have the same address
+        """Open the office of a worker; `Office.of` finds an open one."""
+        self.id = uuid.uuid4().hex  # the id of this process, because another one may have its address
         self.changed = threading.Condition()
-        self.messages: dict[tuple[str, int, int, int], Any] = {}  # group, verb, its index, sending rank
-        self.begun: dict[str, int] = {}  # group → number of verbs that this rank has begun
-        self.broken: dict[str, str] = {}  # group → reason for its end
+        self.messages: dict[tuple[str, int, int, int], Any] = {}  # keys: group, verb, message's index, sender
+        self.begun: dict[str, int] = {}  # for each group the number of verbs that this rank has begun
+        self.broken: dict[str, str] = {}  # for each ended group the reason
         worker.handlers |= {f"{_NAME}_{op}": getattr(self, op) for op in ("put", "asked", "end")}
         worker.extensions[_NAME] = self
 
     @staticmethod
     def of(worker: Any) -> Office:
-        """The office of a worker, opened at the first call."""
+        """The worker's office, which the first call opens."""
         return worker.extensions.get(_NAME) or Office(worker)
 
     async def put(self, group: str, verb: int, number: int, source: int, data: Any) -> str:
-        """Store a message; the answer is empty, or the reason for the group's end."""
+        """Store a message; return the reason for the group's end, or "" if it has not ended."""
         with self.changed:
             if group not in self.broken:
-                # A copy, because between workers in one process Dask passes the array itself.
+                # Copied, because between workers in one process Dask passes the array itself.
                 self.messages[group, verb, number, source] = np.array(data)
                 self.changed.notify_all()
             return self.broken.get(group, "")
 
     async def asked(self, group: str) -> int:
-        """The number of verbs that this rank has begun."""
+        """The number of verbs that this rank has begun in a group."""
         with self.changed:
             return self.begun.get(group, 0)
 
     async def end(self, group: str, why: str) -> None:
-        """End the group, because some rank has ended it."""
+        """End a group here, because another rank has ended it."""
         self.end_here(group, why)
 
     def end_here(self, group: str, why: str) -> None:
-        """Mark a group as ended: waiting calls raise."""
+        """Mark a group as ended, so that waiting calls raise an error."""
         with self.changed:
             self.broken.setdefault(group, why)
             for key in [key for key in self.messages if key[0] == group]:
@@ -127,22 +127,22 @@ class Office:
 
 
 class DaskGroup(Ranks):
-    """See `from_dask`."""
+    """A group made by `from_dask`."""
 
     made_by = "from_dask"
 
     def __init__(self, worker: Any, workers: list[str], name: str, timeout: float, start: float) -> None:
-        """Wait for all other ranks."""
+        """Wait until all other ranks have started."""
         self.rank, self.size = workers.index(worker.address), len(workers)
         self._worker, self._workers, self._name, self._timeout = worker, workers, name, timeout
         self._office = Office.of(worker)
-        self._key = worker.active_threads.get(threading.get_ident())  # None outside of a task
+        self._key = worker.active_threads.get(threading.get_ident())  # None if this is not called in a task
         self._verb, self._until = 0, 0.0
         self._begin(start)
         self._doubled(np.zeros(1, np.int64), np.add)
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
-        """See `Group`; in each round, each rank that has the array sends it half as far as in the round before."""
+        """See `Group`; in each round the ranks that have the array send it half as far as in the round before."""
         part = np.ascontiguousarray(part)
         if self.size == 1 or not part.size:
             return part
@@ -163,7 +163,7 @@ class DaskGroup(Ranks):
 
     @contextmanager
     def patiently(self, seconds: float) -> Iterator[None]:
-        """Inside the block, ranks may keep the others waiting for this long."""
+        """Inside the block, one rank may let the others wait for this number of seconds."""
         before, self._timeout = self._timeout, seconds
         try:
             yield
@@ -171,22 +171,22 @@ class DaskGroup(Ranks):
             self._timeout = before
 
     def leave(self, why: str) -> None:
-        """Inform waiting ranks that this rank has ended."""
+        """Inform the waiting ranks that this rank has ended."""
         self._office.end_here(self._name, why)
 
         async def announce(other: int) -> None:
-            with suppress(Exception):  # the worker may have ended as well
+            with suppress(Exception):  # the other worker may have ended as well
                 call = self._worker.rpc(self._workers[other]).headrace_end(group=self._name, why=why)
                 await asyncio.wait_for(call, GRACE)
 
         for other in range(self.size):
             if other != self.rank:
-                self._started(announce(other))  # no result is awaited
+                self._started(announce(other))  # the answer is not awaited
 
     # ---- sums --------------------------------------------------------------------------------------------------------
 
     def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
-        """See `Ranks`."""
+        """The array over all ranks; see `Ranks`."""
         part = np.ascontiguousarray(part)
         if self.size == 1 or not part.size:
             return part
@@ -195,7 +195,7 @@ class DaskGroup(Ranks):
         return work(part.reshape(-1), np.add if operation == "SUM" else np.maximum).reshape(part.shape)
 
     def _doubled(self, flat: NDArray[Any], operation: Callable[..., Any]) -> NDArray[Any]:
-        """Sum with one rank, then pairs with pairs, and so on; ranks beyond a power of two through another rank."""
+        """Sum by pairs of ranks, pairs of pairs, and so on; ranks beyond a power of two take part through another."""
         rank, whole = self.rank, 1 << (self.size.bit_length() - 1)
         if rank >= whole:
             self._exchanged({rank - whole: flat}, [], 0, flat)
@@ -214,7 +214,7 @@ class DaskGroup(Ranks):
         return flat
 
     def _scattered(self, flat: NDArray[Any], operation: Callable[..., Any]) -> NDArray[Any]:
-        """Each rank sums a part of the values, and sends the sums to all others."""
+        """Let each rank reduce one part of the values, and send the result to all other ranks."""
         ends = [flat.size * i // self.size for i in range(self.size + 1)]
         of = [flat[begin:end] for begin, end in pairwise(ends)]
         peers = [i for i in range(self.size) if i != self.rank]
@@ -229,7 +229,7 @@ class DaskGroup(Ranks):
     # ---- messages ----------------------------------------------------------------------------------------------------
 
     def _begin(self, seconds: float) -> None:
-        """Begin the next verb, with a time limit in seconds."""
+        """Begin the next verb, which has this number of seconds."""
         stop_if_unwanted(self._worker, self._key)
         self._verb += 1
         self._until = time.monotonic() + seconds
@@ -240,9 +240,7 @@ class DaskGroup(Ranks):
                 del begun[next(iter(begun))]
 
     def _exchanged(self, outgoing: Mapping[int, Any], wanted: Sequence[int], number: int, like: Any) -> Arrays:
-        """Send arrays to some ranks, and wait for arrays of other ranks, which must match `like`, until all have
-        arrived.
-        """
+        """Send arrays to some ranks, and wait until arrays that match `like` have arrived from other ranks."""
         sent = {to: self._started(self._sent(to, number, array)) for to, array in outgoing.items()}
         try:
             received = {source: self._taken(source, number, sent) for source in wanted}
@@ -278,7 +276,7 @@ class DaskGroup(Ranks):
                 return
             if self._verb > 1 or self._name in self._office.broken:
                 raise GroupError(answer or f"rank {to} has ended")
-            await asyncio.sleep(_AGAIN)  # the receiving object does not exist yet
+            await asyncio.sleep(_AGAIN)  # the receiving office does not exist yet
 
     def _taken(self, source: int, number: int, sent: dict[int, Future[Any]]) -> NDArray[Any]:
         key = self._name, self._verb, number, source
@@ -288,7 +286,7 @@ class DaskGroup(Ranks):
         return array
 
     def _wait(self, is_there: Callable[[], bool], sent: dict[int, Future[Any]]) -> None:
-        """Wait until it has arrived, or cannot arrive any more."""
+        """Wait until an expected message has arrived, or can no longer arrive."""
         for sending in sent.values():
             sending.add_done_callback(self._notify)
         with self._office.changed:
@@ -310,13 +308,13 @@ class DaskGroup(Ranks):
             self._office.changed.notify_all()
 
     def _look_at(self, sent: dict[int, Future[Any]]) -> None:
-        """Raise the error of a message."""
+        """Raise the error of a message that could not be sent."""
         for sending in sent.values():
             if sending.done() and (error := sending.exception()) is not None:
                 raise GroupError(f"group: {error}") from error
 
     def _who(self) -> str:
-        """The ranks that do not answer: workers report their ranks' progress, even of blocked ones."""
+        """The message about ranks that do not answer: workers report their ranks' progress, even of blocked ranks."""
         peers = [rank for rank in range(self.size) if rank != self.rank]
 
         async def ask(other: int) -> int:
@@ -327,6 +325,6 @@ class DaskGroup(Ranks):
             try:
                 if answer.result(2 * GRACE) < self._verb:
                     silent.append(other)
-            except Exception:  # unreachable, too late, or without headrace
+            except Exception:  # the worker is unreachable, too slow, or without headrace
                 silent.append(other)
         return who_is_silent(self.size, self._timeout, silent, begins=self._verb == 1)

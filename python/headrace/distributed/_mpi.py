@@ -1,4 +1,4 @@
-"""Groups of MPI's, through mpi4py."""
+"""Groups of MPI ranks, by mpi4py."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from headrace._base.group import Group
 from headrace.distributed import groups as _groups
 from headrace.distributed.groups import GroupError
 
-_SPIN, _NAP = 1e-3, 5e-5  # seconds of waiting at full speed, and of the naps that follow
+_SPIN, _NAP = 1e-3, 5e-5  # seconds of waiting at full speed, and of each nap after that
 
 
 def from_mpi(comm: Any, *, timeout: float = 60.0) -> Group:
-    """The ranks of a communicator of mpi4py, as ``MPI.COMM_WORLD``.
+    """A group of the ranks of an mpi4py communicator, such as ``MPI.COMM_WORLD``.
 
-    Call it on all ranks of the communicator at the same time; it is duplicated.
+    Call this on all ranks of the communicator at the same time; the communicator is duplicated.
 
     Args:
         comm: An ``mpi4py.MPI.Comm``.
-        timeout: Seconds that a rank may let the others wait. After twice as many and 5 seconds at the latest they raise
-            `GroupError`, which names the ranks that do not answer. (A rank that ends is handled by MPI, which ends the
+        timeout: The seconds that one rank may let the others wait. At most twice as many and 5 seconds later the others
+            raise `GroupError`, with the ranks that do not answer. (MPI handles a rank that ends: by default it ends the
             whole job by default.)
     """
     seconds = check.number("timeout", timeout, above=0.0, below=math.inf)
@@ -43,27 +43,27 @@ class _Mpi(_groups.Ranks):
 
         self._mpi, self._comm, self._timeout = MPI, comm, timeout
         self.rank, self.size = int(comm.Get_rank()), int(comm.Get_size())
-        self._broken = ""  # the reason if no call is possible any more
-        self._left: list[Any] = []  # unfinished requests: MPI may still touch their memory
+        self._broken = ""  # the reason why no further call is possible
+        self._left: list[Any] = []  # unfinished requests, whose memory MPI may still use
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
-        """See `Group`."""
+        """The array of the rank `root`; see `Group`."""
         return self._done(part, lambda array: self._comm.Ibcast(array, root))
 
     def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
-        """See `Ranks`."""
+        """The array over all ranks; see `Ranks`."""
         own = getattr(self._mpi, operation)
         return self._done(part, lambda array: self._comm.Iallreduce(self._mpi.IN_PLACE, array, own))
 
     def _done(self, part: NDArray[Any], call: Callable[[NDArray[Any]], Any]) -> NDArray[Any]:
-        if self._broken:  # a rank that answers late would match the next call with this one
+        if self._broken:  # a rank that answers late would match the next call with the failed one
             raise GroupError(self._broken)
         array = np.require(part, requirements=("C", "W"))
         request, begin = call(array), time.monotonic()
         while not request.Test():
             waited = time.monotonic() - begin
             if waited > self._timeout:
-                self._left.append((request, array))  # a collective call cannot be cancelled
+                self._left.append((request, array))  # MPI cannot cancel a collective call
                 self._broken = self._who()
                 raise GroupError(self._broken)
             if waited > _SPIN:
@@ -71,10 +71,10 @@ class _Mpi(_groups.Ranks):
         return array
 
     def _who(self) -> str:
-        """The ranks that do not answer: every rank sends all others a byte when it has waited for too long."""
+        """The message about ranks that do not answer: after a timeout every rank sends a byte to all others."""
         others = [rank for rank in range(self.size) if rank != self.rank]
         awaited = {rank: self._comm.Irecv(bytearray(1), rank, 1) for rank in others}
-        sent = [self._comm.Isend(b"x", rank, 1) for rank in others]  # small, so that no receiver is needed
+        sent = [self._comm.Isend(b"x", rank, 1) for rank in others]  # one byte is sent without waiting for a receiver
         begin = time.monotonic()
         while awaited and time.monotonic() - begin < self._timeout + _groups.GRACE:
             awaited = {rank: request for rank, request in awaited.items() if not request.Test()}

@@ -1,4 +1,4 @@
-"""Groups of PyTorch: gloo, on arrays on the CPU."""
+"""Groups of PyTorch processes, by gloo on CPU arrays."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from headrace._base.group import Group
 from headrace.distributed import groups as _groups
 from headrace.distributed.groups import GroupError
 
-_LEAVING = 0.5  # seconds in which gloo may end its threads and connections
+_LEAVING = 0.5  # the seconds in which gloo may end its threads and connections
 
 
 def from_torch(process_group: Any = None, *, timeout: float = 60.0) -> Group:
-    """The ranks of a process group of PyTorch; by default of the whole job, as torchrun starts it.
+    """A group of the ranks of a PyTorch process group; by default of the whole job that torchrun started.
 
-    Call it on all ranks of the group at the same time, after ``torch.distributed.init_process_group``. Sums use gloo
-    groups of their own over the same ranks, for any backend of the given group.
+    Call this on all ranks of the group at the same time, after ``torch.distributed.init_process_group``. Sums use new
+    gloo groups of the same ranks, for any backend of the given group.
 
     Args:
-        process_group: As ``torch.distributed.new_group`` makes it; None for all ranks.
-        timeout: Seconds that a rank may let the others wait. After twice as many and 5 seconds at the latest they raise
-            `GroupError`, which names the ranks that do not answer.
+        process_group: A result of ``torch.distributed.new_group``; None for all ranks.
+        timeout: The seconds that one rank may let the others wait. At most twice as many and 5 seconds later the others
+            raise `GroupError`, with the ranks that do not answer.
 
     Raises:
         RuntimeError: torch.distributed has no process group yet.
@@ -54,36 +54,35 @@ class _Torch(_groups.Ranks):
         self._distributed, self._timeout, self._ranks = distributed, timeout, members
         self.size = len(self._ranks)
         self.rank = self._ranks.index(distributed.get_rank())
-        local = {"use_local_synchronization": True}  # so that the other ranks of the job need not call it
+        local = {"use_local_synchronization": True}  # the other ranks of the job then need not make the call
         made = [
             distributed.new_group(self._ranks, timedelta(seconds=t), "gloo", **local)
             for t in (timeout, timeout + _groups.GRACE)
         ]
-        self._group, self._watch = made  # the work of `_watch` is complete when the group breaks
+        self._group, self._watch = made  # the second group is still intact when the first breaks
         self._ended = "group: it was closed"
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
-        """See `Group`."""
+        """The array of the rank `root`; see `Group`."""
         source = self._ranks[root]
         return self._done(part, lambda tensor: self._distributed.broadcast(tensor, source, group=self._group))
 
     def close(self) -> None:
-        """Close the connections, so that a remaining reference, such as a traceback's, holds no port."""
+        """Drop the groups, so that a remaining reference to this object, such as a traceback's, holds no port."""
         self._group = self._watch = None
 
     def _leave(self) -> None:
-        """Free the groups, which are useless after an error; otherwise the interpreter does when it ends.
+        """Destroy the groups, which are useless after an error, before the end of the interpreter would do so.
 
-        Gloo joins its threads when the group is deleted. A thread that does not end, such as that of a lost rank, would
-        keep the process from
-        ending: this thread is therefore not joined.
+        Gloo joins its threads when a group is deleted. A thread that does not end, such as that of a lost rank, would
+        keep the process from ending: the thread that destroys the groups is joined for a limited time only.
         """
         groups = [group for group in (self._group, self._watch) if group is not None]
         self.close()
 
         def give_back() -> None:
             while groups:
-                with suppress(Exception):  # torch.distributed may have destroyed its groups meanwhile
+                with suppress(Exception):  # all groups may have been destroyed in the meantime
                     self._distributed.destroy_process_group(groups.pop())
 
         thread = threading.Thread(target=give_back, name="headrace leaves gloo", daemon=True)
@@ -91,7 +90,7 @@ class _Torch(_groups.Ranks):
         thread.join(_LEAVING)
 
     def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
-        """See `Ranks`."""
+        """The array over all ranks; see `Ranks`."""
         own = getattr(self._distributed.ReduceOp, operation)
         return self._done(part, lambda tensor: self._distributed.all_reduce(tensor, own, group=self._group))
 
@@ -101,21 +100,22 @@ class _Torch(_groups.Ranks):
         array = np.require(part, requirements=("C", "W", "A"))
         if not array.size:
             return array
-        if self._group is None:  # PyTorch takes None for all ranks
+        if self._group is None:  # None would mean all ranks for PyTorch
             raise GroupError(self._ended)
         try:
             call(torch.from_numpy(array))
-        except RuntimeError as error:  # such as DistBackendError
+        except RuntimeError as error:  # for example DistBackendError
             self._ended = f"{self._who()}; PyTorch says: {error}"
-            traceback.clear_frames(error.__traceback__)  # PyTorch's frames hold the group
+            traceback.clear_frames(error.__traceback__)  # frames of PyTorch hold the group
             self._leave()
             raise GroupError(self._ended) from error
         return array
 
     def _who(self) -> str:
-        """The ranks that do not answer: every rank sends all others a value after a failure, and waits for theirs.
+        """The message about ranks that do not answer: after a failure every rank sends a value to all others, and
+        waits.
 
-        No rank leaves before the answering ranks have its value: until then gloo has only queued it.
+        No rank leaves before the answering ranks have received its value, which gloo may only have queued.
         """
         import torch
 
@@ -124,11 +124,11 @@ class _Torch(_groups.Ranks):
         for rank in sorted(silent):
             tensors = torch.zeros(1), torch.zeros(1)
             kept.append(tensors)
-            with suppress(RuntimeError):  # the connection is broken
+            with suppress(RuntimeError):  # suppressed: the connection is broken
                 sent[rank] = self._distributed.isend(tensors[0], self._ranks[rank], group=self._watch)
                 awaited[rank] = self._distributed.irecv(tensors[1], self._ranks[rank], group=self._watch)
         for rank, received in awaited.items():
-            with suppress(RuntimeError):  # broken, or too late
+            with suppress(RuntimeError):  # suppressed: the connection is broken, or the value is too late
                 received.wait(timedelta(seconds=max(end - time.monotonic(), 0.1)))
                 silent.discard(rank)
                 sent[rank].wait(timedelta(seconds=max(end - time.monotonic(), 0.1)))

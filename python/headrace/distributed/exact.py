@@ -1,7 +1,7 @@
-"""Sums of floating-point numbers, independent of their order, by integers.
+"""Sums of floats by integers, independent of the order of the terms.
 
-Single values are summed exactly: each is an integer times 2^-1074, written in 32-bit digits, of which an int64 sums
-2^30 without a carry. Gradients have one scale for all entries instead, so that an entry is one int64.
+Single values are summed exactly: each is an integer times 2^-1074, written in 32-bit digits, of which an int64 can sum
+2^30 without a carry. Gradients have one scale for all entries instead, so that each entry is one int64.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from headrace._base.types import Floats
 Integers = NDArray[np.int64]
 
 _LOWEST = -1074  # the exponent of the last bit of a float64
-_WORDS = (1024 - _LOWEST) // 32 + 3  # a value's own digits, and those that carries may reach
-_NAN, _INF, _MINUS_INF = _WORDS, _WORDS + 1, _WORDS + 2  # indices of the counts of such values
+_WORDS = (1024 - _LOWEST) // 32 + 3  # the digits of a value, and those that carries may reach
+_NAN, _INF, _MINUS_INF = _WORDS, _WORDS + 1, _WORDS + 2  # the indices of the counts of NaN, infinity and minus infinity
 DIGITS = _WORDS + 3
 
 
 def digits_of(values: Any) -> Integers:
-    """Shape (columns, DIGITS): the sums over the rows of values, shape (rows, columns)."""
+    """The digits, shape (columns, DIGITS), of the sums over rows of values of shape (rows, columns)."""
     values = np.asarray(values, np.float64)
     _rows, columns = values.shape
     digits = np.zeros((columns, DIGITS), np.int64)
@@ -46,7 +46,7 @@ def digits_of(values: Any) -> Integers:
 
 
 def _add_digits(total: Integers, value: float) -> None:
-    """Add the digits of one value to a sum's, shape (DIGITS,), as `digits_of` does, without its arrays."""
+    """Add the digits of one value to those of a sum, shape (DIGITS,), as `digits_of` does but without its arrays."""
     if not math.isfinite(value):
         total[_NAN if math.isnan(value) else _INF if value > 0 else _MINUS_INF] += 1
         return
@@ -59,7 +59,7 @@ def _add_digits(total: Integers, value: float) -> None:
 
 
 def value_of(digits: Integers) -> float:
-    """The float64 nearest to a sum, from its digits, shape (DIGITS,)."""
+    """The float64 nearest to a sum, from its digits of shape (DIGITS,)."""
     *words, nans, infinities, minus_infinities = digits.tolist()
     if nans or (infinities and minus_infinities):
         return math.nan
@@ -69,31 +69,32 @@ def value_of(digits: Integers) -> float:
     for word in reversed(words):
         total = (total << 32) + word
     try:
-        return total / (1 << -_LOWEST)  # integers: rounded once
+        return total / (1 << -_LOWEST)  # a quotient of integers is rounded once
     except OverflowError:
         return math.inf if total > 0 else -math.inf
 
 
 def exact_sum(group: Group, values: Any) -> Floats:
-    """The sums over the rows of all ranks, shape (columns,), each rounded once; values have shape (rows, columns)."""
+    """The sums over the rows of all ranks, shape (columns,), each rounded once, of values of shape (rows, columns)."""
     return np.array([value_of(digits) for digits in group.sum(digits_of(values))])
 
 
 class FixedSum:
-    """A sum of gradients as int64, with a sum of losses and the number of gradients that were too large.
+    """A sum of gradients as int64, with the sum of losses and the number of gradients that were too large.
 
     A gradient times 2^exponent is rounded to integers below 2^51 by a constant that leaves no room for a fraction. The
-    exponent leaves room for gradients 2^7 times those of the step before, and so 2^-44 of the largest entry is kept.
+    exponent leaves room for gradients 2^7 times those of the preceding step, so that 2^-44 of the largest entry is
+    kept.
     """
 
     _LIMIT = 2.0**51
     _ROUNDING = 1.5 * 2.0**52
     _OFFSET = int(np.float64(_ROUNDING).view(np.int64))
     _KEPT = 44
-    _BLOCK = 1 << 15  # entries at a time, in the cache
+    _BLOCK = 1 << 15  # the entries that are added at a time, which fit in the cache
 
     def __init__(self, size: int) -> None:
-        """A sum of gradients with this number of entries."""
+        """An empty sum of gradients with `size` entries."""
         self.size = size
         self.parts: Integers = np.zeros(size + DIGITS + 1, np.int64)
         self._scaled = np.empty(min(size, self._BLOCK))
@@ -101,19 +102,19 @@ class FixedSum:
 
     @classmethod
     def exponent_for(cls, largest: float) -> int:
-        """The exponent for gradients, by their largest entry."""
+        """The exponent of the scale for gradients with this largest entry."""
         return min(max(cls._KEPT - math.frexp(largest)[1], -1000), 1000)
 
     def clear(self) -> None:
-        """Clear the sum."""
+        """Set the sum to zero."""
         self.parts[self.size :] = 0
         self._is_empty = True  # the first gradient overwrites the array
 
     def add(self, gradient: NDArray[Any], exponent: int) -> None:
-        """Add a gradient; one that is too large, or not finite, is counted."""
+        """Add a gradient; a gradient that is too large or not finite is counted."""
         scale = math.ldexp(1.0, exponent)
         least, most = (float(end(initial=0.0)) * scale for end in (gradient.min, gradient.max))
-        self.parts[-1] += not (least > -self._LIMIT and most < self._LIMIT)  # NaN is outside of the limits, too
+        self.parts[-1] += not (least > -self._LIMIT and most < self._LIMIT)  # comparisons with NaN are false
         with np.errstate(over="ignore", invalid="ignore"):
             for begin in range(0, self.size, self._BLOCK):
                 part = gradient[begin : begin + self._BLOCK]
@@ -129,18 +130,18 @@ class FixedSum:
         self._is_empty = False
 
     def add_loss(self, loss: float) -> None:
-        """Add a loss."""
+        """Add a loss to the sum of losses."""
         _add_digits(self.parts[self.size : -1], loss)
 
     def over(self, group: Group) -> None:
-        """Sum over all ranks; those without a gradient take part."""
+        """Sum over all ranks, including those that added no gradient."""
         if self._is_empty:
             self.parts[: self.size] = 0
         self.parts, self._is_empty = group.sum(self.parts), False
 
     @property
     def is_too_large(self) -> bool:
-        """Whether some gradient was too large or not finite."""
+        """Whether any gradient was too large or not finite."""
         return bool(self.parts[-1])
 
     @property
@@ -149,7 +150,7 @@ class FixedSum:
         return value_of(self.parts[self.size : -1])
 
     def read(self, gradient: NDArray[Any], exponent: int) -> None:
-        """The sum, rounded to the gradient's dtype."""
+        """Write the sum to `gradient`, rounded to its dtype."""
         scale = math.ldexp(1.0, -exponent)
         for begin in range(0, self.size, self._BLOCK):
             part = self.parts[begin : min(begin + self._BLOCK, self.size)]
@@ -161,7 +162,7 @@ class FixedSum:
     def exponent_after(self, gradient: NDArray[Any], exponent: int) -> int:
         """The exponent for the next step, from the largest entry of the sum; `gradient`: the result of `read`."""
         largest = max(float(gradient.max(initial=0.0)), -float(gradient.min(initial=0.0)))
-        if math.frexp(largest)[0] == 0.5 or not 1e-30 < largest < 1e30:  # was it rounded to another power of two?
+        if math.frexp(largest)[0] == 0.5 or not 1e-30 < largest < 1e30:  # maybe rounded to another power
             entries = self.parts[: self.size]
             whole = max(int(entries.max(initial=0)), -int(entries.min(initial=0)))
             if not whole:

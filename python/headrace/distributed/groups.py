@@ -1,6 +1,6 @@
-"""Process groups: the collective operations that a distributed fit needs of MPI, PyTorch or Dask.
+"""Groups of processes: the collective operations of MPI, PyTorch or Dask that a distributed fit needs.
 
-Ranks share errors, and check that all have equal arguments.
+Ranks share errors, and check that their arguments are equal.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from headrace._base.group import Group
 from headrace._base.public import public
 from headrace.files import FileFormatError
 
-GRACE = 5.0  # seconds beyond a timeout in which ranks report that they live
+GRACE = 5.0  # the seconds beyond a timeout in which ranks report that they run
 
 
 @public("headrace.distributed")
 class GroupError(RuntimeError):
-    """Some rank did not answer: it ended, is blocked, or made another call than the others."""
+    """Some rank did not answer: it ended, is blocked, or made another call than the other ranks."""
 
 
 def who_is_silent(
@@ -30,7 +30,7 @@ def who_is_silent(
 ) -> str:
     """The message about ranks that did not answer in time.
 
-    `broken`: whether a connection may have failed; `begins`: whether it is the first call of all.
+    `broken`: whether a connection may have failed; `begins`: whether this was the group's first call.
     """
     if listed := ", ".join(map(str, sorted(silent))):
         limit = "at the start" if begins else f"within {timeout:g} s"
@@ -40,22 +40,22 @@ def who_is_silent(
 
 
 class Ranks:
-    """The common base of groups over a library: `reduced` is the library's sum or largest value of all ranks."""
+    """The common base of groups by a library: `reduced` is the library's sum or maximum over all ranks."""
 
     rank: int
     size: int
-    made_by: str  # the function that makes them
+    made_by: str  # the name of the function that makes the group
 
     def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Group`."""
+        """The sum over all ranks; see `Group`."""
         return self.reduced(part, "SUM")
 
     def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
-        """See `Group`."""
+        """The largest values over all ranks; see `Group`."""
         return self.reduced(part, "MAX")
 
     def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
-        """The array over all ranks."""
+        """The array's sum ("SUM") or maximum ("MAX") over all ranks, entry by entry."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -69,20 +69,20 @@ class _Local(Ranks):
     rank, size = 0, 1
 
     def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
-        """See `Ranks`."""
+        """The array itself, because there is one rank; see `Ranks`."""
         return part
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
-        """See `Group`."""
+        """The array itself, because there is one rank; see `Group`."""
         return part
 
     def __repr__(self) -> str:
-        """The rank and the number of ranks."""
+        """The call that makes the group."""
         return "local()"
 
 
 def local() -> Group:
-    """A group of only this process: its fits have the bits of those on any number of ranks.
+    """A group of this process only: its fits have the same bits as those on any number of ranks.
 
     >>> import numpy as np, headrace as hr
     >>> x = np.random.default_rng(0).normal(3.0, 2.0, (1000, 2))
@@ -97,11 +97,11 @@ def local() -> Group:
 
 
 _KINDS = {kind.__name__: kind for kind in (TypeError, ValueError, OSError, FileFormatError, KeyError, MemoryError)}
-_OTHER = RuntimeError  # the exception on the other ranks for an error of another type
+_OTHER = RuntimeError  # the exception on other ranks for an error of any other type
 
 
 def broadcast_bytes(group: Group, data: bytes, root: int = 0) -> bytes:
-    """A value of one rank; values of the other ranks are not compared."""
+    """The bytes `data` of the rank `root`, on all ranks; `data` of other ranks is ignored."""
     if group.size == 1:
         return data
     length = int(group.broadcast(np.array([len(data)], np.int64), root)[0])
@@ -112,7 +112,7 @@ def broadcast_bytes(group: Group, data: bytes, root: int = 0) -> bytes:
 
 
 def agree(group: Group, error: Exception | None) -> None:
-    """Raise the error of any rank on all ranks; return if there is none."""
+    """Raise the error of any rank on all ranks; return if no rank has an error."""
     found = np.zeros(group.size, np.int64)
     found[group.rank] = error is not None
     found = group.sum(found)
@@ -127,14 +127,14 @@ def agree(group: Group, error: Exception | None) -> None:
 
 
 def _kind_of(error: Exception) -> str:
-    """The nearest base class that other ranks can raise, such as OSError for FileNotFoundError."""
+    """The name of the error's nearest base class that other ranks can raise, such as OSError for FileNotFoundError."""
     names = (kind.__name__ for kind in type(error).__mro__ if _KINDS.get(kind.__name__) is kind)
     return next(names, _OTHER.__name__)
 
 
 @contextmanager
 def together(group: Group) -> Iterator[None]:
-    """No collective calls inside the block. If one rank raises, all ranks raise."""
+    """If one rank raises inside the block, all ranks raise at its end; the block must contain no collective calls."""
     try:
         yield
     except Exception as error:
@@ -144,7 +144,7 @@ def together(group: Group) -> Iterator[None]:
 
 
 def same_everywhere(group: Group, settings: Mapping[str, str]) -> None:
-    """Refuse ranks with other arguments than rank 0."""
+    """Refuse a call whose arguments on some rank differ from those on rank 0."""
     first: dict[str, str] = json.loads(broadcast_bytes(group, json.dumps(dict(settings)).encode()))
     with together(group):
         differing = [name for name in {**first, **settings} if first.get(name) != settings.get(name)]
@@ -156,7 +156,7 @@ def same_everywhere(group: Group, settings: Mapping[str, str]) -> None:
 
 
 def gathered(group: Group, mine: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """An array of `count` rows of float64, from each rank's part `mine` at indices `rows`, bit for bit."""
+    """An array of `count` float64 rows on all ranks, from each rank's rows `mine` at indices `rows`, bit for bit."""
     bits = np.zeros((count, mine.shape[1]), np.int64)
     bits[rows] = np.ascontiguousarray(mine, np.float64).view(np.int64)
     return group.sum(bits).view(np.float64)

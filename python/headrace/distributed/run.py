@@ -1,7 +1,7 @@
-"""`Flow.fit` with a group: the sums of a step, the order of rows, and the losses of held-out rows on several ranks.
+"""`Flow.fit` with a group: the sums of a step, the order of rows, and the losses of held-out rows over all ranks.
 
-Every rank computes the whole fit, except the gradients of chunks and the densities of rows on other ranks. These are
-sent as integers (`headrace.distributed.exact`), so that any number of ranks agree to the last bit.
+Every rank computes the whole fit, except for the gradients of chunks and the densities of rows on other ranks. These
+are exchanged as integers (`headrace.distributed.exact`), so that results do not depend on the number of ranks.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from headrace.distributed.groups import broadcast_bytes, same_everywhere, togeth
 from headrace.distributed.shards import ShardedRows, opened, shared_names, split
 
 CHUNK_ROWS = 512  # the most rows that the core sums in one call
-_STATE = "state"  # key in the state's arrays, none of which has this name
-_ORDER, _BATCHES, _DROPOUT = 0x0DE2, 0xBA7C, 0xD209  # distinguish draws from other draws of the same seed
+_STATE = "state"  # the key of the state among its arrays, none of which has this name
+_ORDER, _BATCHES, _DROPOUT = 0x0DE2, 0xBA7C, 0xD209  # keys that separate these draws from other draws of the same seed
 
 
 class Chunk(NamedTuple):
-    """A run of rows that are adjacent in the order of a shard."""
+    """Rows that are adjacent in the order of a shard, and whose gradient one rank computes."""
 
-    number: int  # the index among all chunks
+    number: int  # the index of the chunk among all chunks
     shard: int
     begin: int
     end: int
 
 
 class Chunks:
-    """The training rows in chunks, each of one shard, and the order of an epoch, independent of the ranks."""
+    """The training rows in chunks, each of one shard, and the order of chunks in an epoch, independent of the ranks."""
 
     def __init__(self, table: ShardedRows, batch_rows: int) -> None:
-        """`batch_rows`: the approximate size of a batch."""
+        """Divide the rows of a table; `batch_rows`: the approximate size of a batch."""
         self.table, self.most = table, CHUNK_ROWS
         rows, most = table.taken, min(CHUNK_ROWS, batch_rows)
         counts = -(-rows // most)
@@ -71,7 +71,7 @@ class Chunks:
         return [Chunk(*of) for of in zip(*(one.tolist() for one in found), strict=True)]
 
     def epoch(self, epoch: int) -> Iterator[list[Chunk]]:
-        """Batches of one chunk from each stretch of the table, with one stretch for each chunk, so that ranks share the
+        """Batches of one chunk from each stretch of the table; ranks that hold different stretches then share the
         work.
         """
         count, strata = self.count, min(self.of_a_batch, self.count)
@@ -85,16 +85,16 @@ class Chunks:
             yield self.some(order[begin:end])
 
     def order_of(self, shard: int, epoch: int) -> NDArray[np.uint32]:
-        """Indices in the training part of a shard, in the order of an epoch."""
+        """Indices within the training rows of a shard, in the order of an epoch."""
         rng = np.random.default_rng([self.table.seed, _ORDER, epoch, shard])
         return rng.permutation(int(self.table.taken[shard])).astype(np.uint32)
 
 
 class SharedRun(Run):
-    """A running fit on several ranks."""
+    """A running fit whose gradients are sums over several ranks."""
 
     def __init__(self, flow: Flow, chunks: Chunks, arguments: RunArguments) -> None:
-        """`chunks`: of the table; the other arguments as in `Run`."""
+        """Prepare a fit of chunks; the other arguments are those of `Run`."""
         self.chunks, self.table = chunks, chunks.table
         super().__init__(flow, chunks.table, arguments)
 
@@ -110,15 +110,15 @@ class SharedRun(Run):
 
     def _begin_stage(self) -> None:
         super()._begin_stage()
-        self.taken = 0  # the exponent at each step count of this optimiser
-        self.exponents: dict[int, int] = {}  # exponents of the next step and, during a step, of the following one
+        self.taken = 0  # the steps that this optimiser has taken
+        self.exponents: dict[int, int] = {}  # by step: of the next one and, during a step, of the one after
 
     def also_kept(self, clock: int) -> dict[str, Any]:
-        """See `Run`."""
+        """The exponent of the next step, for the state; see `Run`."""
         return {"exponent": self.exponents[clock]} if clock in self.exponents else {}
 
     def restored(self, kept: dict[str, Any], clock: int) -> None:
-        """See `Run`."""
+        """Restore the exponent from a state; see `Run`."""
         self.taken = clock
         self.exponents = {clock: int(kept["exponent"])} if "exponent" in kept else {}
 
@@ -128,12 +128,12 @@ class SharedRun(Run):
         return super()._keep_if_best(epoch)
 
     def batches(self) -> Iterator[list[Chunk]]:
-        """See `Run`."""
+        """The batches of an epoch; see `Run`."""
         self.orders: dict[int, NDArray[np.uint32]] = {}
         return self.chunks.epoch(self.history.epochs)
 
     def _loss_of(self, batch: list[Chunk]) -> float:
-        """See `Run`."""
+        """The sum of the losses of a batch, NaN if it is not finite; see `Run`."""
         exponent = self._find_gradient_of(batch, self.history.epochs)
         if exponent is None:
             return math.nan
@@ -141,12 +141,12 @@ class SharedRun(Run):
         return self.sum.loss
 
     def _stepped(self, loss: float) -> None:
-        """See `Run`."""
+        """Count a step; see `Run`."""
         self.exponents.pop(self.taken, None)
         self.taken += 1
 
     def _find_gradient_of(self, batch: list[Chunk], epoch: int) -> int | None:
-        """The gradient of the mean loss over a batch; the exponent for the next step, None if a value is not finite."""
+        """Find the gradient of a batch's mean loss; return the next exponent, or None if a value is not finite."""
         group: Group = self.table.group
         exponent = self.exponents.get(self.taken)
         if exponent is not None:
@@ -161,7 +161,7 @@ class SharedRun(Run):
         return self.sum.exponent_after(self.gradient, exponent)
 
     def _sum_chunks(self, batch: list[Chunk], epoch: int, exponent: int) -> None:
-        """The sum over all ranks."""
+        """Sum the gradients and losses of a batch over all ranks."""
         self.sum.clear()
         for gradient, loss in self._gradients(batch, epoch):
             self.sum.add(gradient, exponent)
@@ -169,12 +169,12 @@ class SharedRun(Run):
         self.sum.over(self.table.group)
 
     def _largest(self, batch: list[Chunk], epoch: int) -> float:
-        """The largest entry of this rank's gradients; infinity where one is not finite."""
+        """The largest entry of this rank's gradients; infinity if an entry is not finite."""
         found = [float(np.abs(gradient).max(initial=0.0)) for gradient, _ in self._gradients(batch, epoch)]
         return max((one if math.isfinite(one) else math.inf for one in found), default=0.0)
 
     def _gradients(self, batch: list[Chunk], epoch: int) -> Iterator[tuple[NDArray[Any], float]]:
-        """The gradients of this rank's chunks, in one array, and the losses."""
+        """The gradient and the loss of each chunk of this rank; all gradients are in one array."""
         rows = sum(chunk.end - chunk.begin for chunk in batch)
         for chunk in batch:
             if (shard := self.mine.get(chunk.shard)) is None:
@@ -188,7 +188,7 @@ class SharedRun(Run):
             yield self.gradient, -_arrays.weighted_sum(log_prob, None if data.weights is None else data.weights[index])
 
     def _dropout_of(self, chunk: Chunk, epoch: int) -> int | None:
-        """The seed of a chunk's dropout."""
+        """The seed of a chunk's dropout; None without dropout."""
         if not self.drops:
             return None
         return int(np.random.default_rng([self.table.seed, _DROPOUT, epoch, chunk.number]).integers(2**63))
@@ -196,26 +196,26 @@ class SharedRun(Run):
 
 @dataclass(frozen=True)
 class OwnFile(os.PathLike[str]):
-    """A checkpoint path for each rank, if ranks share no folder."""
+    """The path of a checkpoint file for each rank, if ranks share no folder."""
 
     path: str
 
     def __fspath__(self) -> str:
-        """The path itself."""
+        """The path as a string."""
         return self.path
 
 
 class SharedCheckpoint(Checkpoint):
-    """One file for all ranks, which rank 0 reads and writes; or one for each rank, of which all use the newest."""
+    """A checkpoint in one file, which rank 0 reads and writes, or in one for each rank; the newest is read."""
 
     def __init__(self, path: Any, every: Any, group: Group) -> None:
-        """See `Checkpoint`."""
+        """Prepare a checkpoint in a group; see `Checkpoint`."""
         super().__init__(path, every)
         self.group = group
         self.writes = self.writes and (group.rank == 0 or isinstance(path, OwnFile))
 
     def open(self, fingerprint: dict[str, str]) -> None:
-        """See `Checkpoint`."""
+        """Read the state on one rank, and send it to all; see `Checkpoint`."""
         if self.path is None:
             return
         with together(self.group):
@@ -233,18 +233,18 @@ class SharedCheckpoint(Checkpoint):
             np.savez(stream, **kept)
             data = stream.getvalue()
         if (data := broadcast_bytes(self.group, data, root)) and self.group.rank != root:
-            arrays = dict(np.load(io.BytesIO(data)))  # no pickles
+            arrays = dict(np.load(io.BytesIO(data)))  # np.load refuses pickles
             self._found = json.loads(arrays.pop(_STATE).tobytes()), arrays
 
 
 class SharedFit(Fit):
-    """A fit of a group: all ranks check the same call together, and batches are of chunks."""
+    """A fit in a group: all ranks check its call together, and batches consist of chunks."""
 
     source: ShardedRows
     judge: ShardedRows | None
 
     def __init__(self, flow: Flow, history: History, arguments: Arguments) -> None:
-        """See `Fit`."""
+        """Check the group's call; see `Fit`."""
         self.group = check_group(arguments.group)
         with together(self.group):
             if arguments.time_budget is not None:
@@ -257,7 +257,7 @@ class SharedFit(Fit):
         return SharedCheckpoint(arguments.checkpoint, arguments.checkpoint_every, self.group)
 
     def open(self, x: Any, context: Any) -> None:
-        """See `Fit`."""
+        """Open and check the shards of all ranks; see `Fit`."""
         flow, given = self.flow, (x, context, self.arguments.weights)
         of_flow = self.group, flow.features, flow.context, self.caller
         table = opened(*of_flow, *given, support=flow._interior.support, seed=self.seed)
@@ -266,7 +266,7 @@ class SharedFit(Fit):
         self.source, self.judge = split(table, self.arguments.validation, self.caller)
 
     def planned(self) -> Plan:
-        """See `Fit`; the chunks determine the number of batches."""
+        """The plan, with the number of batches that the chunks determine; see `Fit`."""
         with together(self.group):
             plan, size = super().planned(), self.source.size
             self.chunks = Chunks(self.source, rows_of_a_batch(size, self.arguments.checked().batch_size))
@@ -282,20 +282,20 @@ class SharedFit(Fit):
         return plan
 
     def fingerprint(self) -> dict[str, str]:
-        """See `Fit`."""
+        """The settings and rows that a checkpoint must match; see `Fit`."""
         judge = self.judge
         out = "none" if judge is None else f"{judge.size} of {judge.fingerprint()['rows']}"
         return {**self.settings, **self.source.fingerprint(), "rows held out": out}
 
     def cross_validates(self, held: int) -> bool:
-        """See `Fit`."""
+        """Refuse cross-validation, which groups do not support; see `Fit`."""
         raise ValueError(
             f"epochs: expected a number with a group where so few rows are held out as {held}, because no "
             f"cross-validation is done on several ranks; or hold out at least {LEAST_HELD_OUT} rows by `validation`"
         )
 
     def run_of(self, flow: Flow, source: RowSource, arguments: RunArguments) -> Run:
-        """See `Fit`."""
+        """The run of a fit in a group, with a warning if ranks would be idle; see `Fit`."""
         size, chunks = self.group.size, self.chunks
         if source.is_first and size > chunks.of_a_batch:
             parts = "one chunk" if chunks.of_a_batch == 1 else f"{chunks.of_a_batch} chunks"
@@ -307,7 +307,7 @@ class SharedFit(Fit):
 
 
 def check_group(group: Any) -> Group:
-    """The group, checked."""
+    """The group, checked for its methods, size and rank."""
     if not isinstance(group, Group):
         raise TypeError(f"group: expected a Group of local(), from_torch() or from_mpi(), got {check.kind_of(group)}")
     size = check.integer("group.size", group.size, least=1)

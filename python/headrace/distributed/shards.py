@@ -1,4 +1,4 @@
-"""Rows in shards: the part of a table on each rank, checked together with all other parts; names of columns, too."""
+"""Rows in shards: the part of a table on each rank, checked together with all other parts, and names of columns."""
 
 from __future__ import annotations
 
@@ -27,26 +27,27 @@ from headrace._flow.transforms.support import Support
 from headrace.distributed.exact import exact_sum
 from headrace.distributed.groups import broadcast_bytes, gathered, same_everywhere, together
 
-ROWS = 1 << 16  # rows of a shard, by default
+ROWS = 1 << 16  # the rows of a shard, by default
 MOST_SHARDS = 1 << 24
-STANDING = 1 << 14  # the most rows in the memory of each rank that represent all,
-JUDGED = 8  # one of this number of shards judges a trial
-_HELD_OUT = 0x4E1D  # distinguishes draws from other draws of the same seed
+STANDING = 1 << 14  # the most rows in the memory of each rank that represent the whole table
+JUDGED = 8  # one of this number of rows judges a trial
+_HELD_OUT = 0x4E1D  # a key that separates these draws from other draws of the same seed
 
 Integers = NDArray[np.int64]
 
 
 def shards(array: Any, group: Group, rows: int = ROWS) -> dict[int, Any]:
-    """The share of a rank in a table that all ranks can read, such as a mapped file: shard number → rows.
+    """The shards of a rank from a table that all ranks can read, such as a mapped file, as a dict of shard number →
+    rows.
 
-    The table is cut into shards of ``rows`` rows, and each rank has neighbouring ones. A fit's bits depend on the
-    shards, and not on which rank has them. Ranks may also read their own shards from anywhere, and give a dict of them
-    to `fit`: each shard on one rank, numbered from 0 without gaps, of any sizes.
+    The table is cut into shards of ``rows`` rows, and each rank has adjacent shards. A fit's bits depend on the
+    shards, and not on which rank holds each. Ranks may also read their own shards from anywhere, and pass a dict of
+    them to `fit`: each shard on one rank, numbered from 0 without gaps, with any number of rows.
 
     Args:
-        array: Shape (rows, ...); views of it are returned.
-        group: As `headrace.distributed.local` and others make it.
-        rows: Of a shard; the last one may have fewer.
+        array: Shape (rows, ...); the shards are views of it.
+        group: A result of `headrace.distributed.local` or another such function.
+        rows: The rows of a shard; the last shard may have fewer.
 
     >>> import numpy as np, headrace as hr
     >>> parts = hr.distributed.shards(np.zeros((10, 2)), hr.distributed.local(), rows=4)
@@ -61,57 +62,57 @@ def shards(array: Any, group: Group, rows: int = ROWS) -> dict[int, Any]:
 
 @dataclass(frozen=True)
 class Kind:
-    """Facts about a table's rows that are equal on all ranks."""
+    """Properties of a table's rows that are equal on all ranks."""
 
     features: int
     contexts: int
     names: tuple[str, ...]
     support: Support | None
     weighted: bool
-    is_float32: bool  # whether some rows are float32
+    is_float32: bool  # whether any rows are float32
 
 
 class ShardedRows(RowSource):
-    """The rows to train on, or to judge by, of a table with some shards on this rank."""
+    """The training rows or the validation rows of a table, of which this rank holds some shards."""
 
     def __init__(
         self, group: Group, shards: list[Shard], sizes: Integers, taken: Integers, seed: int, kind: Kind
     ) -> None:
-        """`shards`: of this rank, in ascending order. `sizes`: rows of all shards; `taken`: those in the part."""
+        """`shards`: of this rank, ascending. `sizes`: the rows of each shard; `taken`: its rows in the part."""
         self.group, self.shards, self.sizes, self.taken, self.seed, self.kind = group, shards, sizes, taken, seed, kind
         self.size, self.rows, self.is_first = int(taken.sum()), int(sizes.sum()), group.rank == 0
         self.names, self.support = kind.names, kind.support
         self.weighted, self.is_float32 = kind.weighted, kind.is_float32
 
     def of(self, parts: list[RowPart], taken: Integers) -> ShardedRows:
-        """Other parts of the shards; `taken`: rows of these parts in all shards."""
+        """Another part of the table, from parts of this rank's shards; `taken`: the rows of the part in each shard."""
         begins = np.cumsum(taken) - taken
         pairs = zip(self.shards, parts, strict=True)
         shards = [replace(shard, begin=int(begins[shard.number]), part=part) for shard, part in pairs]
         return ShardedRows(self.group, shards, self.sizes, taken, self.seed, self.kind)
 
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
-        """See `RowSource`; the sum is rounded once."""
+        """The sum over all ranks, rounded once; see `RowSource`."""
         return exact_sum(self.group, [zero, *parts])
 
     def total(self, parts: Iterable[float]) -> float:
-        """See `RowSource`."""
+        """The sum of scalars over all ranks, rounded once; see `RowSource`."""
         return float(exact_sum(self.group, [[0.0], *([part] for part in parts)])[0])
 
     def maximum(self, array: Any) -> Any:
-        """See `RowSource`."""
+        """The largest values over all ranks; see `RowSource`."""
         return self.group.maximum(np.ascontiguousarray(array))
 
     def broadcast(self, array: NDArray[Any]) -> NDArray[Any]:
-        """See `RowSource`."""
+        """The array of rank 0; see `RowSource`."""
         return array if self.group.size == 1 else self.group.broadcast(np.ascontiguousarray(array))
 
     def columns(self, of_context: bool) -> int:
-        """See `RowSource`."""
+        """The number of context columns or of features; see `RowSource`."""
         return self.kind.contexts if of_context else self.kind.features
 
     def picked(self, places: Index, parts: list[Any]) -> Floats:
-        """See `RowSource`."""
+        """The rows at some indices of the table; see `RowSource`."""
         columns = int(self.maximum(np.array([max((part.shape[1] for part in parts), default=0)]))[0])
         mine, at = [np.empty((0, columns))], [np.empty(0, np.int64)]
         for shard, part in zip(self.shards, parts, strict=True):
@@ -121,11 +122,11 @@ class ShardedRows(RowSource):
         return gathered(self.group, np.concatenate(mine), np.concatenate(at), len(places))
 
     def copied(self, on_device: bool) -> list[Data]:
-        """See `RowSource`."""
+        """The rows of this rank's shards, which stay on the CPU; see `RowSource`."""
         return list(self.parts())
 
     def standing(self) -> ArrayRows:
-        """See `RowSource`: each rank adds its own rows to zeros, as integers that keep every bit."""
+        """A sample of all ranks' rows: each adds its own to zeros, as integers that keep every bit; see `RowSource`."""
         n, contexts, most = self.kind.features, self.kind.contexts, min(self.size, STANDING)
         sample = np.zeros((most, n + contexts + 1))
         shares = [self.share_of(shard, most) for shard in self.shards]
@@ -139,13 +140,13 @@ class ShardedRows(RowSource):
         return ArrayRows(Data(x, context if contexts else None, weights, (), self.support))
 
     def trial(self, standing: ArrayRows, judge: RowSource, most: int, seed: int) -> tuple[ArrayRows, RowSource]:
-        """See `RowSource`; because no rank has all rows to judge by, some of `standing` are used instead."""
+        """The rows of a trial, both from `standing`, because no rank has all rows for judging; see `RowSource`."""
         key = int(np.random.default_rng(seed).integers(1 << 63))
         train, rest = (RowPart(standing.size, standing.size // JUDGED, key, out=out) for out in (False, True))
         return standing.of(train), standing.of(rest)
 
     def fingerprint(self) -> dict[str, str]:
-        """See `RowSource`; the fingerprint of all rows, context and weights."""
+        """Checksums of all rows, contexts and weights; see `RowSource`."""
         sums = np.zeros((self.sizes.size, 3), np.int64)
         for shard in self.shards:
             for i, array in enumerate((shard.data.x, shard.data.context, shard.data.weights)):
@@ -168,7 +169,7 @@ def opened(
     seed: int = 0,
     prefix: str = "",
 ) -> ShardedRows:
-    """Rows as `Flow.fit` takes them with a group, checked on all ranks together; all belong to the training part."""
+    """The rows of `Flow.fit` in a group, checked on all ranks together; all belong to the training part."""
     with together(group):
         parts = _parts(f"{prefix}x", x, group)
         beside = {
@@ -182,7 +183,7 @@ def opened(
             number: _opened(prefix, number, part, beside, features, contexts, caller)
             for number, part in sorted(parts.items())
         }
-    # Ranks without a shard do not know whether there are weights; either all ranks with a shard have weights, or none.
+    # Ranks without a shard cannot know whether there are weights; either all ranks with a shard have weights, or none.
     of_all = local.values()
     facts = [any(d.weights is not None for d in of_all), any(d.weights is None for d in of_all)]
     facts.append(any(d.x.dtype == np.float32 for d in of_all))
@@ -226,7 +227,7 @@ def opened(
 
 
 def _parts(name: str, value: Any, group: Group) -> dict[int, Any]:
-    """A dict of shard number → array, checked."""
+    """A dict of shard number → array, from an argument, checked."""
     if value is None:
         return {}
     if isinstance(value, Mapping):
@@ -256,7 +257,7 @@ def _opened(
 
 
 def _sizes(group: Group, name: str, mine: dict[int, int]) -> Integers:
-    """Numbers of rows of all shards."""
+    """The numbers of rows of all shards."""
     count = int(group.maximum(np.array([max(mine, default=-1) + 1], np.int64))[0])
     counts = np.zeros((2, count), np.int64)
     for number, rows in mine.items():
@@ -275,7 +276,7 @@ def _sizes(group: Group, name: str, mine: dict[int, int]) -> Integers:
 
 
 def _check_finite(group: Group, name: str, arrays: list[tuple[int, Any]], rows: int) -> None:
-    """Refuse NaN and infinity, with their number and the index of the first, counted over all ranks."""
+    """Refuse NaN and infinity, counted over all ranks; the message has their number and the first index."""
     count, first = 0, -rows
     for begin, array in arrays:
         bad, at = (0, 0) if array is None else _rows.bad_rows(array)
@@ -288,7 +289,7 @@ def _check_finite(group: Group, name: str, arrays: list[tuple[int, Any]], rows: 
 
 
 def split(table: ShardedRows, validation: Any, caller: Caller) -> tuple[ShardedRows, ShardedRows | None]:
-    """Hold out rows of each shard, or open the caller's validation rows: those to train on, and those to judge by."""
+    """The training and the validation part: held-out rows of each shard, or the caller's validation rows."""
     group, kind = table.group, table.kind
     held_out_by = "none" if validation is None else repr(float(validation)) if _rows.is_share(validation) else "rows"
     same_everywhere(group, {"validation": held_out_by})
@@ -318,15 +319,15 @@ def split(table: ShardedRows, validation: Any, caller: Caller) -> tuple[ShardedR
 
 
 def shared_names(group: Group, x: Any, context: Any, known: Names) -> Names:
-    """The names of the columns of all shards that are frames, equal on all ranks; None where all are arrays.
+    """The column names of all frames among the shards, equal on all ranks; None if all shards are arrays.
 
     Args:
         group: The ranks.
         x, context: An array, a frame, a dict of the shards of this rank, or None.
-        known: Names that the flow has already.
+        known: The names that the flow has already.
 
     Raises:
-        ValueError: names differ between two frames or from known ones; on all ranks.
+        ValueError: on all ranks, if the names of two frames differ, or differ from known names.
     """
     tables = (("x", x, known.features), ("context", context, known.context))
     with together(group):
@@ -335,7 +336,7 @@ def shared_names(group: Group, x: Any, context: Any, known: Names) -> Names:
 
 
 def _of_shards(name: str, value: Any, known: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """The names in the shards of this rank."""
+    """The column names in the shards of this rank, or None."""
     first = None
     shards = value if isinstance(value, Mapping) else {0: value}
     for number in sorted(shards):
@@ -346,7 +347,7 @@ def _of_shards(name: str, value: Any, known: tuple[str, ...] | None) -> tuple[st
 
 
 def _of_all(group: Group, name: str, mine: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """The names of the first rank that has some."""
+    """The column names on the first rank that has names, checked on the other ranks, or None."""
     holders = np.zeros(group.size, np.int64)
     holders[group.rank] = mine is not None
     holders = group.sum(holders)

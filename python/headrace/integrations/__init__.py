@@ -1,1 +1,1 @@
-"""headrace inside of other packages, each by name: ``from headrace.integrations import sbi``."""
+"""Flows for other packages, a module for each package: ``from headrace.integrations import sbi``."""

@@ -1,4 +1,4 @@
-"""`headrace.accelerate` and `headrace.restore`: models of other libraries on headrace's core, and back."""
+"""`headrace.accelerate` and `headrace.restore`: models of other libraries moved to headrace's core, and back."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ LIBRARIES = frozenset(("zuko", "nflows", "glasflow", "normflows", "nessai"))
 
 
 def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> Any:
-    """The model, computed by headrace: densities, samples and gradients from one network pass in both directions.
+    """The model, computed by headrace: densities, samples and gradients take one network pass in both directions.
 
-    The result has the methods of the model, so that code around it runs unchanged: a flow of zuko is called
-    with a context and gives a distribution; flows of nflows, glasflow, nessai and normflows have `sample`, `log_prob`
-    and their other methods; a density estimator of sbi stays one, and a posterior of sbi samples, evaluates, finds its
-    mode and takes many observations as before. A builder, such as ``sbi.neural_nets.posterior_nn("nsf")``, becomes a
-    builder of estimators that sbi's trainers train on headrace's core. Embedding nets stay in PyTorch. Of any other
-    module of PyTorch the result is a copy in which each flow is accelerated. `model` is unchanged.
-    It loads states that the model saved; `headrace.restore` gives the model back, with the weights of now.
+    The result has the methods of the model, so that code around it runs unchanged: a flow of zuko takes
+    a context and returns a distribution; flows of nflows, glasflow, nessai and normflows have `sample`, `log_prob`
+    and their other methods; a density estimator of sbi stays an estimator, and a posterior of sbi samples, evaluates,
+    finds its mode and takes many observations as before. A builder, such as ``sbi.neural_nets.posterior_nn("nsf")``,
+    becomes a builder of estimators that sbi's trainers train on headrace's core. Embedding nets stay in PyTorch. Of any
+    other module of PyTorch the result is a copy in which each flow is accelerated. `model` is unchanged.
+    The result loads states that the model saved; `headrace.restore` returns the model with the current weights.
     The result may be trained further: its parameters are one vector (`headrace.torch.FlowModule`), its batch norms are
     fixed. A model in training mode with batch norm, dropout or an act norm that no rows have started is refused: its
-    density is another one in evaluation mode, which headrace computes. Call ``model.eval()`` first.
+    density is different in evaluation mode, which headrace computes. Call ``model.eval()`` first.
 
     Args:
         model: A flow of zuko, nflows, normflows, glasflow or nessai; an estimator, a posterior or a builder of sbi; a
-            module with flows among its parts. One that is accelerated already is given back.
-        verify: Whether to compare log densities of some rows with the model's, see `headrace.convert`.
-        dropout: "keep": in training mode `log_prob` omits the units that headrace's dropout chooses, in the layers and
-            shares of the model's, where gradients are computed; a seed is drawn from PyTorch's generator for each call.
-            Samples omit nothing. "refuse": an error in training mode, and no dropout later.
+            module with flows among its parts. A model that is accelerated already is returned unchanged.
+        verify: Whether to compare log densities of some rows with the model's; see `headrace.convert`.
+        dropout: "keep": in training mode `log_prob` omits units that headrace's dropout chooses, in the model's layers
+            and with the model's shares, where gradients are computed; a seed is drawn from PyTorch's generator for each
+            call. Samples omit no units. "refuse": a model in training mode is an error, and the result has no dropout.
 
     Raises:
-        TypeError: something else.
-        NotImplementedError, ValueError: see `headrace.convert`; a model in training mode with a layer as above; a
-            dropout to keep that is not behind the activation of a hidden layer.
+        TypeError: `model` is none of the models above.
+        NotImplementedError, ValueError: see `headrace.convert`; a model in training mode has a layer as above; a
+            dropout to keep does not follow the activation of a hidden layer.
     """
     keeps = check.choice("dropout", dropout, ("refuse", "keep")) == "keep"
     packages = _packages(model)
@@ -76,16 +76,16 @@ def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> A
 
 def _packages(model: Any) -> set[str]:
     packages = {kind.__module__.split(".")[0] for kind in type(model).__mro__}
-    return packages | {str(getattr(model, "__module__", "")).split(".")[0]}  # of a function
+    return packages | {str(getattr(model, "__module__", "")).split(".")[0]}  # a function has its own `__module__`
 
 
 def _is_face(part: Any) -> bool:
-    """Whether a part represents a model of another library."""
+    """Whether a part of a model is an accelerated flow of another library."""
     return any(kind.__name__ == "Replacing" for kind in type(part).__mro__) and part._original is not None
 
 
 def _is_flow(part: Any) -> bool:
-    """Whether a module is a flow or an estimator of a library, and not only a part of one."""
+    """Whether a module is a whole flow or estimator of a library, and not only a part of one."""
     return bool(_packages(part) & (LIBRARIES | {"sbi"})) and (
         all(hasattr(part, name) for name in ("_transform", "_distribution"))  # nflows, glasflow, nessai
         or all(hasattr(part, name) for name in ("flows", "q0"))  # normflows
@@ -94,7 +94,7 @@ def _is_flow(part: Any) -> bool:
 
 
 def _outermost(model: Any, is_wanted: Any) -> dict[str, Any]:
-    """Outermost parts of a module, by their paths."""
+    """The wanted parts of a module by their paths, without parts inside of wanted parts."""
     parts: dict[str, Any] = {}
     for path, part in model.named_modules():
         if is_wanted(part) and not any(path.startswith(f"{above}.") or not above for above in parts):
@@ -103,7 +103,7 @@ def _outermost(model: Any, is_wanted: Any) -> dict[str, Any]:
 
 
 def _module(model: Any, **options: Any) -> Any:
-    """A copy of a module with its flows accelerated."""
+    """A copy of a module in which each flow is accelerated."""
     flows = _outermost(model, _is_flow) if hasattr(model, "named_modules") else {}
     if not flows:
         raise TypeError(
@@ -120,25 +120,25 @@ def _module(model: Any, **options: Any) -> Any:
     return copy.deepcopy(model, memo)
 
 
-# ---- and back --------------------------------------------------------------------------------------------------------
+# ---- accelerated models back in their libraries ----------------------------------------------------------------------
 
 
 def restore(accelerated: Any) -> Any:
-    """The model that was accelerated, in its own library, with the current weights.
+    """The original of an accelerated model, in its own library, with the current weights.
 
-    The model's `state_dict` can be loaded where headrace is not installed. Each parameter of the flow has to be one of
-    the model, as it is or shifted and scaled. Training may have changed nothing else: a flow whose standardisation was
-    changed by `Flow.fit` has no such model.
+    The state of the result can be loaded without headrace. Each parameter of the flow must be a parameter of the
+    model, possibly shifted and scaled. Training may have changed nothing else: a flow whose standardisation
+    `Flow.fit` has changed corresponds to no such model.
 
     Args:
-        accelerated: The result of `headrace.accelerate`; a module or a posterior of sbi with such parts gives a copy
-            with these restored.
+        accelerated: The result of `headrace.accelerate`; of a module or a posterior of sbi with accelerated parts, the
+            result is a copy with these parts restored.
 
     Raises:
-        TypeError: nothing of `headrace.accelerate`, or nothing inside.
-        NotImplementedError: a layer whose parameters are folded, such as batch norms and LU maps; its class and its
-            place are named.
-        ValueError: a flow that computes another density than the model can.
+        TypeError: the argument is no result of `headrace.accelerate`, and has none among its parts.
+        NotImplementedError: a layer has merged parameters, such as batch norms and LU maps; the message has its class
+            and its path.
+        ValueError: the flow computes a density that the model cannot.
     """
     is_module = hasattr(accelerated, "named_modules")
     parts = [*_outermost(accelerated, _is_face).values()] if is_module else _estimators(accelerated)
@@ -167,7 +167,7 @@ def _restored(face: Any) -> Any:
     write_back(model, convert, flow)
     for theirs, ours in zip(outside(model), outside(face), strict=True):
         theirs.load_state_dict(ours.state_dict())
-    if hasattr(model, "p"):  # the target of normflows
+    if hasattr(model, "p"):  # a model of normflows has a target `p`
         model.p = copy.deepcopy(face.p)
     like = face._module()._like()
     torch.nn.Module.to(model, like.device, like.dtype)

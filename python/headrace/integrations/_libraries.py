@@ -1,4 +1,4 @@
-"""`headrace.accelerate_libraries`: models of other libraries are accelerated, in unchanged programs."""
+"""`headrace.accelerate_libraries`: acceleration of the models that other libraries make, in unchanged programs."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ CLASSES = {
         "sbi.neural_nets.estimators.zuko_flow": ("ZukoFlow",),
     },
 }
-"""The classes whose models are accelerated, and those of their library that are subclasses, by their modules."""
+"""By library and module, the classes whose models are accelerated, together with the library's subclasses."""
 
 
 def accelerate_libraries(*names: str) -> Acceleration:
-    """Replace each flow that the libraries make from now on by `headrace.accelerate` of it, where possible.
+    """From now on replace each flow that these libraries make by the result of `headrace.accelerate`, where possible.
 
-    Classes do not change: those that were imported before, `isinstance`, subclasses and pickles. Fresh weights are
-    those that the library draws, and later random values are the same. Flows stay as they are where headrace refuses
-    them, where they are of a class of your own, where they come from a pickle or a copy, and inside of another of these
-    libraries, which uses their parts. The logger "headrace.libraries" has a line, once, for each kind of model:
-    accelerated, or why not. A flow is made from a copy of its parts: an optimiser has to have ``flow.parameters()`` and
-    not those of a transform that was made before.
+    Classes do not change: earlier imports, `isinstance`, subclasses and pickles stay valid. Fresh weights are
+    those that the library draws, and later random values do not change. A flow stays as it is if headrace refuses
+    it, if its class is not the library's own, if it comes from a pickle or a copy, or if another of these
+    libraries makes it, which uses its parts. The logger "headrace.libraries" has one line for each kind of model:
+    accelerated, or the reason why not. A flow is made from a copy of its parts: an optimiser must take
+    ``flow.parameters()`` and not the parameters of a transform that was made before.
 
-    Libraries are patched when they are imported, so that this imports none. ``python -m headrace run script.py`` does
-    the same for an unchanged program.
+    Libraries are patched when they are imported, so that this call imports none. ``python -m headrace run script.py``
+    does the same for an unchanged program.
 
     Args:
-        *names: Of "zuko", "nflows", "normflows" and "sbi"; without any, all that are installed.
+        *names: Names among "zuko", "nflows", "normflows" and "sbi"; without names, all installed ones.
 
     Returns:
-        A context manager; its `undo`, and the end of its ``with`` block, stop it.
+        A context manager; its `undo`, or the end of its ``with`` block, ends the acceleration.
 
     Raises:
-        ValueError: another name.
-        ImportError: a library that is not installed.
+        ValueError: a name is unknown.
+        ImportError: a library is not installed.
     """
     for name in names:
         check.choice("names", name, tuple(CLASSES))
@@ -59,18 +59,18 @@ def accelerate_libraries(*names: str) -> Acceleration:
 
 
 class Acceleration(MetaPathFinder):
-    """The changes by `accelerate_libraries`, until `undo`."""
+    """The changes of classes by `accelerate_libraries`, until `undo`."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._waiting = {module: kinds for name in names for module, kinds in CLASSES[name].items()}
-        self._patched: list[tuple[Any, Any]] = []  # classes with their former constructors
+        self._patched: list[tuple[Any, Any]] = []  # patched classes with their former constructors
         for module in [*self._waiting]:
             if module in sys.modules:
                 self._patch(sys.modules[module])
         sys.meta_path.insert(0, self)
 
     def undo(self) -> None:
-        """Let the libraries make their own models again; accelerated models stay accelerated."""
+        """End the acceleration of new models; accelerated models stay accelerated."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
         while self._patched:
@@ -86,14 +86,14 @@ class Acceleration(MetaPathFinder):
     def _patch(self, module: ModuleType) -> None:
         for name in self._waiting.pop(module.__name__):
             kind = getattr(module, name)
-            # Once a class had a `__new__` of its own, deleting it does not restore that of `object`.
+            # After a class had its own `__new__`, deleting that does not restore the one of `object`.
             self._patched.append((kind, vars(kind).get("__new__", staticmethod(_plain))))
             kind.__new__ = staticmethod(functools.partial(_made, kind.__module__.split(".")[0]))
 
     # ---- modules that are imported later -----------------------------------------------------------------------------
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """The spec of a module of a library, whose classes are patched behind its import."""
+        """The spec of a library's module, with a loader that patches its classes after the import."""
         if name not in self._waiting:
             return None
         finders = (finder for finder in sys.meta_path if finder is not self)
@@ -104,7 +104,7 @@ class Acceleration(MetaPathFinder):
 
 
 class _Patching(Loader):
-    """A loader that patches its module after the import."""
+    """A loader that patches the classes of its module after the import."""
 
     def __init__(self, loader: Any, acceleration: Acceleration) -> None:
         self._loader, self._acceleration = loader, acceleration
@@ -129,9 +129,10 @@ def _plain(kind: Any, *arguments: Any, **settings: Any) -> Any:
 
 
 def _made(library: str, kind: Any, *arguments: Any, **settings: Any) -> Any:
-    """A model, accelerated if it can be: an object of another type, for which Python does not call `__init__` again.
+    """A model, accelerated if possible: the result has another type, so that Python does not call `__init__` again.
 
-    Pickles and copies call without arguments, and libraries use the parts of flows that they make themselves.
+    Calls without arguments come from pickles and copies, and calls from libraries use a flow's parts: both stay
+    unaccelerated.
     """
     model = object.__new__(kind)
     caller = str(sys._getframe(1).f_globals.get("__name__")).split(".")[0]

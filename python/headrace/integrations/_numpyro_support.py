@@ -1,4 +1,4 @@
-"""Rows with columns between ends: a constraint of numpyro, and the bijection from all real numbers to it."""
+"""A constraint of numpyro for rows whose columns lie between bounds, and the bijection to it from all real vectors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Ends = tuple[float, ...]
 
 
 def rectangle(low: Sequence[float], high: Sequence[float]) -> Any:
-    """The constraint that each column lies between its ends; an infinite end is no constraint."""
+    """The constraint that each column lies between its bounds; an infinite bound is no constraint."""
     return _Rectangle(tuple(map(float, low)), tuple(map(float, high)))
 
 
 class _Rectangle(constraints.Constraint):
-    """Vectors with columns between ends, which are numbers of Python, because the constraint is static in compiled
+    """Vectors whose columns lie between bounds. These are Python floats, because the constraint is static in compiled
     code.
     """
 
@@ -31,33 +31,33 @@ class _Rectangle(constraints.Constraint):
         self.low, self.high = low, high
 
     def __call__(self, x: Any) -> Any:
-        """Whether each vector lies between the ends, ends included."""
+        """Whether each vector lies between the bounds, bounds included."""
         return ((x >= np.array(self.low)) & (x <= np.array(self.high))).all(-1)
 
     def feasible_like(self, prototype: Any) -> Any:
-        """A vector inside, in the shape of another."""
+        """A vector inside of the bounds, broadcast to the shape of `prototype`."""
         return jnp.broadcast_to(_OntoRectangle(self)(jnp.zeros(len(self.low))), jnp.shape(prototype))
 
     def tree_flatten(self) -> Any:
-        """No leaves."""
+        """No leaves, because the bounds are static."""
         return (), (self.low, self.high)
 
     @classmethod
     def tree_unflatten(cls, ends: tuple[Ends, Ends], leaves: Any) -> _Rectangle:
-        """The inverse of `tree_flatten`."""
+        """The constraint with static bounds: the inverse of `tree_flatten`."""
         return cls(*ends)
 
     def eq(self, other: object, static: bool = False) -> bool:
-        """Whether another constraint has the same ends."""
+        """Whether another constraint has the same bounds."""
         return isinstance(other, _Rectangle) and (self.low, self.high) == (other.low, other.high)
 
     def __hash__(self) -> int:
-        """Of the ends."""
+        """A hash of the bounds."""
         return hash((self.low, self.high))
 
 
 class _OntoRectangle(Transform):
-    """y = low + (high - low) sigmoid(x), low + exp(x), high - exp(x) or x in each column, by which ends are finite."""
+    """y = low + (high - low) sigmoid(x), low + exp(x), high - exp(x) or x in each column, by its finite bounds."""
 
     domain = constraints.real_vector
 
@@ -71,12 +71,12 @@ class _OntoRectangle(Transform):
 
     @property
     def codomain(self) -> Any:
-        """The rectangle."""
+        """The constraint on the results."""
         return self._codomain
 
     def __call__(self, x: Any) -> Any:
-        """From all reals to the rectangle."""
-        # The exponential of other columns could overflow, and spoil gradients.
+        """Map real vectors to vectors between the bounds."""
+        # In columns without an exponential, exp could overflow and make gradients NaN.
         e = jnp.exp(jnp.where(self._kinds[1] | self._kinds[2], x, 0.0))
         inside = self._from + (self._to - self._from) * jax.nn.sigmoid(x)
         return jnp.select(self._kinds, [inside, self._from + e, self._to - e], x)
@@ -88,18 +88,18 @@ class _OntoRectangle(Transform):
         return jnp.select(self._kinds, [jax.scipy.special.logit(share), jnp.log(above), jnp.log(below)], y)
 
     def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> Any:
-        """Log-determinants by the vector of reals."""
+        """Log-determinants of the map from real vectors."""
         width = np.log(np.where(self._kinds[0], self._to - self._from, 1.0))
         inside = width - jax.nn.softplus(x) - jax.nn.softplus(-x)
         return jnp.select(self._kinds, [inside, x, x], jnp.zeros_like(x)).sum(-1)
 
     def tree_flatten(self) -> Any:
-        """No leaves."""
+        """No leaves, because the codomain is static."""
         return (), self._codomain
 
     @classmethod
     def tree_unflatten(cls, codomain: _Rectangle, leaves: Any) -> _OntoRectangle:
-        """The inverse of `tree_flatten`."""
+        """The transform to a static codomain: the inverse of `tree_flatten`."""
         return cls(codomain)
 
     def eq(self, other: object, static: bool = False) -> bool:

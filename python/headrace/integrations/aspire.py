@@ -1,10 +1,10 @@
-"""Flows for aspire, instead of its own.
+"""Flows of headrace in place of aspire's own.
 
     from aspire import Aspire
 
     sampler = Aspire(..., flow_backend="headrace", flow_class="NSF")
 
-If headrace is installed, aspire finds it by that name (the entry points "aspire.flows").
+If headrace is installed, aspire finds it by the name "headrace" (the entry points "aspire.flows").
 """
 
 from __future__ import annotations
@@ -40,19 +40,20 @@ Pair = tuple[Any, Any]
 
 
 class HeadraceFlow(AspireFlow):
-    """A flow with the methods that aspire calls; rows are NumPy's, and results of the namespace `xp` if one is given.
+    """A flow with the methods that aspire calls; rows are NumPy arrays, and results belong to the namespace `xp` if
+    given.
 
     Args:
-        dims: Features.
+        dims: The number of features.
         flow_class: "MAF", "IAF", "NSF" or "RealNVP", or a function from a number of features to a `headrace.Flow`.
-        data_transform: aspire's transform of the data, which is fitted with the flow.
-        seed: Of the weights, the fits and the draws.
-        device: "cpu" or None: rows are NumPy's, and no other device can take them.
-        dtype: "float32" or "float64", of the flow; None for float32.
-        **settings: Of the class: `transforms`, `hidden`, `residual`, ...
+        data_transform: aspire's transform of the data, fitted together with the flow.
+        seed: The seed of the weights, the fits and the draws.
+        device: "cpu" or None, because rows are NumPy arrays.
+        dtype: The flow's dtype, "float32" or "float64"; None for float32.
+        **settings: Keywords of the class: `transforms`, `hidden`, `residual`, ...
 
     Raises:
-        TypeError, ValueError: by the name of the argument.
+        TypeError, ValueError: an argument is not as expected; the message has its name.
     """
 
     xp = namespace
@@ -81,7 +82,7 @@ class HeadraceFlow(AspireFlow):
         return int(self._generator.integers(2**62))
 
     def _rows(self, x: Any) -> NDArray[Any]:
-        """Rows as NumPy's floats; float64 stays, because near a bound the transform of the data needs every digit."""
+        """Rows as a NumPy array of floats; float64 stays, because near a bound the data transform needs every digit."""
         rows = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
         return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
 
@@ -96,18 +97,18 @@ class HeadraceFlow(AspireFlow):
         lr_annealing: bool = False,
         **fit: Any,
     ) -> FlowHistory:
-        """Fit the transform of the data, and train the flow by `headrace.Flow.fit`.
+        """Fit the transform of the data, and train the flow with `headrace.Flow.fit`.
 
-        All epochs are run, and the best on the rows held out is kept, like in aspire.
+        All epochs are run, and the best one on held-out rows is kept, as in aspire.
 
         Args:
             x: Shape (rows, dims).
             n_epochs, lr, batch_size, validation_fraction, clip_grad: See aspire.
-            lr_annealing: Whether the learning rate falls by a cosine.
-            **fit: Of `headrace.Flow.fit`, which win: ``weight_decay="auto"``, ``patience=20``.
+            lr_annealing: Whether the learning rate decreases by a cosine.
+            **fit: Arguments of `headrace.Flow.fit` that override these: ``weight_decay="auto"``, ``patience=20``.
 
         Returns:
-            The losses of the epochs.
+            A history with the losses of the epochs.
         """
         rows = np.asarray(self.fit_data_transform(self._rows(x)))
         arguments: dict[str, Any] = {
@@ -127,28 +128,28 @@ class HeadraceFlow(AspireFlow):
         return FlowHistory(**{name: [float(one) for one in values] for name, values in losses.items()})
 
     def log_prob(self, x: Any, xp: Any = namespace) -> Any:
-        """Log densities, shape (rows,)."""
+        """The log density of each row, shape (rows,)."""
         inner, log_det = self.rescale(self._rows(x))
         return xp.asarray(self.flow.log_prob(np.asarray(inner)) + np.asarray(log_det))
 
     def sample_and_log_prob(self, n_samples: int, xp: Any = namespace) -> Pair:
-        """Draws, shape (n_samples, dims), and their log densities."""
+        """`n_samples` draws, shape (n_samples, dims), and their log densities."""
         inner, log_prob = self.flow.sample_and_log_prob(n_samples, seed=self._seed(), dtype="float64")
         x, log_det = self.inverse_rescale(np.asarray(inner))
         return xp.asarray(np.asarray(x)), xp.asarray(np.asarray(log_prob) - np.asarray(log_det))
 
     def sample(self, n_samples: int, xp: Any = namespace) -> Any:
-        """Draws, shape (n_samples, dims)."""
+        """`n_samples` draws, shape (n_samples, dims)."""
         return self.sample_and_log_prob(n_samples, xp=xp)[0]
 
     def forward(self, x: Any, xp: Any = namespace) -> Pair:
-        """Data to latent, and the log-determinant."""
+        """Transform data to latent; return latent rows and log-determinants."""
         inner, before = self.rescale(self._rows(x))
         z, log_det = self.flow.to_latent(np.asarray(inner))
         return xp.asarray(z), xp.asarray(log_det + np.asarray(before))
 
     def inverse(self, z: Any, xp: Any = namespace) -> Pair:
-        """Latent to data, and the log-determinant."""
+        """Transform latent to data; return data and log-determinants."""
         inner, log_det = self.flow.to_data(self._rows(z))
         x, after = self.inverse_rescale(np.asarray(inner, np.float64))
         return xp.asarray(np.asarray(x)), xp.asarray(log_det + np.asarray(after))
@@ -162,7 +163,7 @@ class HeadraceFlow(AspireFlow):
 
     @classmethod
     def load(cls, h5_file: Any, path: str = "flow") -> HeadraceFlow:
-        """Read a file of `save`: fits and draws continue without a difference."""
+        """Read a group that `save` wrote; fits and draws continue as if without interruption."""
         group = h5_file[path]
         flow = from_bytes(group["file"][()].tobytes())
         transform = BaseTransform.load(group, "data_transform", strict=False)

@@ -1,4 +1,4 @@
-"""Flows for flowMC's global proposals, instead of its own.
+"""Flows of headrace for flowMC's global proposals, in place of flowMC's own.
 
     from flowMC.resource_strategy_bundle.RQSpline_MALA import RQSpline_MALA_Bundle
     from headrace.integrations.flowmc import use
@@ -33,15 +33,15 @@ __all__ = ["FlowModel", "use"]
 
 
 class FlowModel(NFModel):
-    """A flow as a model of flowMC: a pytree of the flow's parameters and of means and covariances of the data.
+    """A flow as a model of flowMC: a pytree of the flow's parameters and of the data's means and covariances.
 
-    The model reads data that are standardised by these, as flowMC's flows do; `train` sets them.
+    The model standardises data by these means and covariances, as flowMC's flows do; `train` sets both.
 
     Args:
-        flow: Without a context.
+        flow: A flow without a context.
 
     Raises:
-        TypeError, ValueError: no flow, or one of a context.
+        TypeError, ValueError: the argument is no flow, or its flow takes a context.
     """
 
     module: FlowModule
@@ -61,19 +61,19 @@ class FlowModel(NFModel):
         return jnp.sqrt(jnp.diag(self.data_cov))
 
     def log_prob(self, x: jax.Array) -> jax.Array:
-        """Log density of a row, or of rows."""
+        """The log density of one row or of several rows."""
         return self.module.log_prob((x - self.data_mean) / self._scale) - jnp.log(self._scale).sum()
 
     def sample(self, rng_key: Any, n_samples: int) -> jax.Array:
-        """Draws, shape (n_samples, n_dim)."""
+        """`n_samples` draws, shape (n_samples, n_dim)."""
         return self.data_mean + self._scale * self.module.sample(rng_key, n_samples)
 
     def forward(self, x: jax.Array, key: Any = None) -> tuple[jax.Array, jax.Array]:
-        """Standardised data to latent, and the log-determinant."""
+        """Transform standardised data to latent; return latent rows and log-determinants."""
         return self.module.to_latent(x)
 
     def inverse(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Latent to standardised data, and the log-determinant."""
+        """Transform latent to standardised data; return data and log-determinants."""
         return self.module.to_data(x)
 
     def print_parameters(self) -> None:
@@ -81,7 +81,7 @@ class FlowModel(NFModel):
         print(self.to_flow())
 
     def to_flow(self) -> Flow:
-        """A `headrace.Flow` of the same density, with means and standard deviations of the data at its end."""
+        """A `headrace.Flow` of the same density, with the data's means and standard deviations at its end."""
         import numpy as np
 
         from headrace._flow.transforms.fixed import Standardize
@@ -92,29 +92,29 @@ class FlowModel(NFModel):
 
 
 def use(bundle: Any, flow: Flow, learning_rate: float = 1e-3, *, shrink: float = 1.0) -> Any:
-    """A bundle of flowMC with another flow, and an optimiser for it.
+    """Replace the flow of a flowMC bundle, and its optimiser.
 
     Args:
-        bundle: One of `flowMC.resource_strategy_bundle` with a flow, before the first run; it is changed.
-        flow: See `FlowModel`.
-        learning_rate: Of Adam.
-        shrink: A factor of the flow's initial parameters. flowMC holds no rows out, and its rows are
-            few and alike: from small weights, say 0.1 times the fresh ones, a flow learns less of their noise, and more
-            proposals are accepted (docs/samplers.md). 1 for a flow that was fitted before.
+        bundle: A bundle of `flowMC.resource_strategy_bundle` with a flow, before its first run; it is changed in place.
+        flow: The flow for a `FlowModel`.
+        learning_rate: The learning rate of Adam.
+        shrink: A factor of the flow's initial parameters. flowMC holds out no rows, and its rows are
+            few and similar: from small weights, for example 0.1 times fresh weights, a flow learns less of their noise,
+            and more proposals are accepted (docs/samplers.md). Use 1 for a flow that was fitted before.
 
     Returns:
         The bundle.
 
     Raises:
-        TypeError: no bundle with a flow.
-        ValueError: another number of features, or `shrink` is not positive.
+        TypeError: `bundle` is no bundle with a flow.
+        ValueError: the number of features differs, or `shrink` is not positive.
     """
     factor = check.number("shrink", shrink, above=0.0, below=math.inf)
     resources = getattr(bundle, "resources", {})
     if not isinstance(resources.get("global_sampler"), NFProposal):
         raise TypeError(f"bundle: expected a bundle of flowMC with a flow, got {check.kind_of(bundle)}")
     if factor != 1.0 and isinstance(flow, Flow):
-        flow = flow.astype(flow.dtype)  # a copy
+        flow = flow.astype(flow.dtype)  # a copy, which keeps the caller's flow unchanged
         flow.parameters = flow.parameters * flow.dtype.type(factor)
     model = FlowModel(flow)
     if model.n_features != resources["model"].n_features:

@@ -1,11 +1,11 @@
-"""Flows for nessai's nested sampling, instead of its own.
+"""Flows of headrace for nessai's nested sampling, in place of nessai's own.
 
     from headrace.integrations.nessai import FlowProposal
     from nessai.flowsampler import FlowSampler
 
-    sampler = FlowSampler(model, flow_proposal_class=FlowProposal)  # all else as nessai has it
+    sampler = FlowSampler(model, flow_proposal_class=FlowProposal)  # all other arguments as in nessai
 
-Flows are described by `flow_config` and trained by headrace with `training_config`; checkpoints, weight files and
+`flow_config` describes the flow and headrace trains it with `training_config`; checkpoints, weight files and
 resumed runs are nessai's.
 """
 
@@ -39,27 +39,27 @@ from headrace.torch import FlowModule
 __all__ = ["FlowModel", "FlowProposal", "NessaiFlow"]
 
 KINDS: dict[str, Callable[..., Flow]] = {"realnvp": RealNVP, "maf": MAF, "nsf": NSF, "spline": NSF}
-_DECAY = 0.01  # of PyTorch's AdamW, the default without `optimiser_kwargs`
+_DECAY = 0.01  # the weight decay of PyTorch's AdamW, the default without `optimiser_kwargs`
 
 
 class NessaiFlow(FlowModule, BaseFlow):
-    """A flow with the methods that nessai calls, made by ``flow_config={"flow": NessaiFlow, ...}``.
+    """A flow with the methods that nessai calls; ``flow_config={"flow": NessaiFlow, ...}`` makes it.
 
-    nessai's own loop can train the module too, for example in its importance nested sampler.
+    nessai's own loop, too, can train the module, for example in its importance nested sampler.
 
     Args:
-        n_inputs: Features.
-        n_neurons: Units of each hidden layer.
-        n_blocks: Transforms.
-        n_layers: Hidden layers of a transform's network.
+        n_inputs: The number of features.
+        n_neurons: The units of each hidden layer.
+        n_blocks: The number of transforms.
+        n_layers: The hidden layers of each transform's network.
         kind: "realnvp", "maf" or "nsf".
-        context_features: Context columns, 0 or None for none.
-        activation: A name, or the function of `torch.nn.functional` that nessai makes of it.
-        distribution: None: the base is the standard normal.
-        **settings: Of `headrace.RealNVP`, `headrace.MAF` or `headrace.NSF`.
+        context_features: The number of context columns; 0 or None for no context.
+        activation: The name of an activation, or the function of `torch.nn.functional` that nessai makes of the name.
+        distribution: Only None, because the base is the standard normal.
+        **settings: Keywords of `headrace.RealNVP`, `headrace.MAF` or `headrace.NSF`.
 
     Raises:
-        TypeError, ValueError: by the name of the argument.
+        TypeError, ValueError: an argument is not as expected; the message has its name.
     """
 
     def __init__(
@@ -88,71 +88,71 @@ class NessaiFlow(FlowModule, BaseFlow):
         self._fresh = fresh
 
     def reset_parameters(self) -> None:
-        """Start again, with other weights."""
+        """Replace the flow by one with fresh weights."""
         device, dtype = self.vector.device, str(self.vector.dtype).removeprefix("torch.")
         self.flow = self._fresh().astype(dtype)
         self.to(device)
 
-    def forward(  # type: ignore[override]  # here and below nessai's signatures
+    def forward(  # type: ignore[override]  # the signatures of this class are nessai's
         self, x: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Data to latent, and the log-determinant."""
+        """Transform data to latent; return latent rows and log-determinants."""
         return self.to_latent(x, context)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Latent to data, and the log-determinant."""
+        """Transform latent to data; return data and log-determinants."""
         return self.to_data(z, context)
 
     def sample(self, n: int, context: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """Draws, shape (n, features); a context of n rows has one for each."""
+        """`n` draws, shape (n, features); a context has one row for each draw."""
         return self.sample_and_log_prob(n, context)[0]
 
     def sample_and_log_prob(  # type: ignore[override]
         self, n: int, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Draws and their log densities."""
+        """`n` draws and their log densities."""
         z = self.sample_latent_distribution(n)
         x, log_det = self.inverse(z, context)
         return x, self.base_distribution_log_prob(z) - log_det
 
     def sample_latent_distribution(self, n: int, context: Tensor | None = None) -> Tensor:
-        """Rows of the base, by PyTorch's generator."""
+        """`n` rows of the base, drawn by PyTorch's generator."""
         return self._noise((int(n), self.features))
 
     def base_distribution_log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log densities of latent rows."""
+        """The log density of each latent row under the base."""
         return -0.5 * (z * z + np.log(2 * np.pi)).sum(dim=-1)
 
     def forward_and_log_prob(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Latent rows, and the log densities of the data."""
+        """The latent rows of data, and the log densities of the data."""
         z, log_det = self.forward(x, context)
         return z, self.base_distribution_log_prob(z) + log_det
 
     def freeze_transform(self) -> None:
-        """Train nothing."""
+        """Exclude all parameters from training."""
         self.requires_grad_(False)
 
     def unfreeze_transform(self) -> None:
-        """Train again."""
+        """Include all parameters in training again."""
         self.requires_grad_(True)
 
 
 class FlowModel(NessaiFlowModel):
     """nessai's `FlowModel` with a flow of headrace, trained by `headrace.Flow.fit`.
 
-    Of `flow_config`, `ftype` is "realnvp", "maf", "nsf" or "spline"; `n_neurons`, if it is not given, is twice the
-    number of inputs, as in nessai, but at least 32; all other keys are settings of `headrace.RealNVP` and the
-    others. Of `training_config`, `lr`, `batch_size`, `val_size`, `max_epochs`, `patience`, `clip_grad_norm`,
+    In `flow_config`, `ftype` is "realnvp", "maf", "nsf" or "spline"; `n_neurons` is by default twice the
+    number of inputs, as in nessai, but at least 32; all other keys are settings of `headrace.RealNVP`, `headrace.MAF`
+    or `headrace.NSF`. In `training_config`, `lr`, `batch_size`, `val_size`, `max_epochs`, `patience`, `clip_grad_norm`,
     `annealing` (by a cosine) and the `weight_decay` of `optimiser_kwargs` have nessai's meaning, and ``"fit"``
-    holds arguments of `headrace.Flow.fit` that win over them. Noise, other optimisers than "adamw" and other devices
+    has arguments of `headrace.Flow.fit` that override these. Noise, optimisers other than "adamw" and devices other
     than the CPU are refused.
     """
 
     def setup_from_input_dict(self, flow_config: Any, training_config: Any) -> None:
-        """Use the configuration; see the class.
+        """Set the flow and the training from configurations; see the class.
 
         Raises:
-            ValueError: a setting without a counterpart, by name.
+            ValueError: a setting has no counterpart; the message has its name.
         """
         own = dict(flow_config or {})
         kind = own.pop("ftype", None) or own.get("kind", "realnvp")
@@ -182,18 +182,18 @@ class FlowModel(NessaiFlowModel):
         val_size: float | None = None,
         plot: bool = True,
     ) -> dict[str, list[float]]:
-        """Train from the present parameters on, write the weights, and a plot of losses.
+        """Train from the current parameters on; write the weights and a plot of the losses.
 
         Args:
             samples: Shape (rows, n_inputs).
             weights: Shape (rows,).
             conditional: Shape (rows, context_features).
-            max_epochs, patience, val_size: Instead of those of `training_config`.
-            output: The folder of the weights and the plot.
-            plot: Whether to make it.
+            max_epochs, patience, val_size: Values that replace those of `training_config`; None keeps them.
+            output: The folder for the weights and the plot.
+            plot: Whether to make the plot.
 
         Returns:
-            Losses of the epochs, "loss" and "val_loss", which is NaN without rows held out.
+            The losses of the epochs, "loss" and "val_loss"; the latter is NaN without held-out rows.
         """
         if not self.initialised:
             self.initialise()
@@ -205,7 +205,7 @@ class FlowModel(NessaiFlowModel):
         arguments, train, held = self._arguments(words, len(samples))
 
         def part(chosen: Any) -> list[Any]:
-            """Rows, contexts and weights; arrays in double precision stay so."""
+            """The chosen rows, contexts and weights, as float64 arrays."""
             return [None if a is None else np.asarray(a, float)[chosen] for a in (samples, conditional, weights)]
 
         x, context, w = part(train)
@@ -224,14 +224,14 @@ class FlowModel(NessaiFlowModel):
         return losses
 
     def _arguments(self, words: dict[str, Any], n: int) -> tuple[dict[str, Any], Any, Any]:
-        """Arguments of `headrace.Flow.fit`, and nessai's choice of rows to train with and to hold out."""
+        """Arguments of `headrace.Flow.fit`, and indices of training and of held-out rows, drawn as nessai does."""
         order = self.rng.permutation(n)
         cut = int((1 - (words["val_size"] or 0)) * n)
         batch = words["batch_size"]
         arguments = {
             "epochs": words["max_epochs"],
             "batch_size": cut if batch in (None, "all") else min(batch, cut),
-            "patience": words["patience"] + 1,  # nessai ends a fit after more epochs than this
+            "patience": words["patience"] + 1,  # nessai ends a fit after one more epoch without a new best
             "learning_rate": words["lr"],
             "weight_decay": self.optimiser_kwargs.get("weight_decay", _DECAY),
             "schedule": "cosine" if words["annealing"] else "constant",
@@ -243,6 +243,6 @@ class FlowModel(NessaiFlowModel):
 
 
 class FlowProposal(NessaiFlowProposal):
-    """nessai's `FlowProposal` with a `FlowModel` of headrace, for ``FlowSampler(model, flow_proposal_class=...)``."""
+    """nessai's `FlowProposal` with headrace's `FlowModel`, for ``FlowSampler(model, flow_proposal_class=...)``."""
 
     _FlowModelClass = FlowModel

@@ -1,11 +1,11 @@
-"""Flows as distributions of numpyro.
+"""Flows as distributions and as bijectors of numpyro.
 
 from headrace.integrations.numpyro import FlowDistribution
 
-prior = FlowDistribution(headrace.jax.freeze(flow))  # once, outside of the model
+prior = FlowDistribution(headrace.jax.freeze(flow))  # made once, outside of the model
 x = numpyro.sample("x", prior)
 
-and `FlowTransform` is a bijector.
+and `FlowTransform` is a bijector of numpyro.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["FlowDistribution", "FlowTransform"]
 
 
 def _module_and_context(module: FlowModule | Flow, context: Any) -> tuple[FlowModule, jax.Array | None]:
-    """Module and context, checked; the context is an array of the flow's dtype."""
+    """The module and the context, checked; the context as an array of the flow's dtype, or None."""
     if isinstance(module, Flow):
         module = FlowModule(module)
     elif not isinstance(module, FlowModule):
@@ -51,22 +51,22 @@ def _module_and_context(module: FlowModule | Flow, context: Any) -> tuple[FlowMo
 
 
 class FlowDistribution(Distribution):
-    """The density of a flow, given one context or many.
+    """The density of a flow, conditional on one context or on many.
 
-    The support consists of the vectors of real numbers, or those between the flow's bounds; if bounds depend on other
-    columns it is unbounded, too, and log densities outside are -inf.
+    The support consists of the vectors of real numbers, or of those between the flow's bounds. If bounds depend on
+    other columns, the support is all real vectors, too, and log densities out of bounds are -inf.
 
-    The distribution is a pytree; its leaves are the module's parameters, if it is not frozen, and the context. It can
+    The distribution is a pytree whose leaves are the context and, unless the module is frozen, its parameters. It can
     therefore be made outside of a model or inside, be an argument of compiled functions, and be trained.
 
     Args:
-        module: A `headrace.jax.FlowModule`; one from `headrace.jax.freeze` if the flow is final: no gradient by its
-            parameters is ever made then. A `headrace.Flow` is taken as its `FlowModule`.
-        context: Shape (..., context) if the flow reads one: its leading dimensions are the `batch_shape`.
+        module: A `headrace.jax.FlowModule`, which `headrace.jax.freeze` makes of a final flow: no gradient by its
+            parameters is then computed. A `headrace.Flow` is converted to a `FlowModule`.
+        context: Shape (..., context) if the flow reads a context; its leading dimensions are the `batch_shape`.
         validate_args: See numpyro.
 
     Raises:
-        TypeError, ValueError: no flow, or a context that does not fit; the message names the argument.
+        TypeError, ValueError: `module` is no flow, or the context does not fit; the message has the argument's name.
 
     >>> import jax, headrace as hr
     >>> density = FlowDistribution(hr.MAF(3, context=2, seed=0), jax.numpy.zeros((5, 2)))
@@ -86,7 +86,7 @@ class FlowDistribution(Distribution):
 
     @property
     def support(self) -> Any:
-        """Constraint on rows."""
+        """The constraint on rows: all real vectors, or vectors between the flow's bounds."""
         structure = self.module.structure
         with jax.ensure_compile_time_eval():
             ends = ends_of(structure.flow)
@@ -96,20 +96,20 @@ class FlowDistribution(Distribution):
         return rectangle(low, high)
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
-        """Draws by a key, shape (*sample_shape, *batch_shape, features), differentiable by parameters and context."""
+        """Draws from a key, shape (*sample_shape, *batch_shape, features), differentiable by parameters and context."""
         return self.module.sample(key, tuple(sample_shape), self.context)
 
     def sample_with_intermediates(self, key: Any, sample_shape: tuple[int, ...] = ()) -> tuple[jax.Array, list[Any]]:
-        """``(draws, [log densities])``, of one pass: a guide needs no second one, which may be sequential."""
+        """``(draws, [log densities])`` from one run: a guide needs no second run, which may be sequential."""
         x, log_prob = self.module.sample_and_log_prob(key, tuple(sample_shape), self.context)
         return x, [log_prob]
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
-        """Log density of each row, in nats.
+        """The log density of each row, in nats.
 
         Args:
             value: Shape (..., features), broadcast against the context.
-            intermediates: The result of `sample_with_intermediates` with these draws: then nothing is computed.
+            intermediates: The second result of `sample_with_intermediates` for these draws, which is then returned.
         """
         if intermediates:
             return intermediates[0]
@@ -122,27 +122,28 @@ class FlowDistribution(Distribution):
 
     @property
     def mean(self) -> Any:
-        """Refused: no formula gives the mean."""
+        """Raise NotImplementedError with an estimator, because flows have no formula for the mean."""
         raise NotImplementedError("mean: a flow has no formula for its mean; average draws of sample(key, (n,))")
 
     @property
     def variance(self) -> Any:
-        """Refused: no formula gives the variance."""
+        """Raise NotImplementedError with an estimator, because flows have no formula for the variance."""
         raise NotImplementedError("variance: a flow has no formula for its variance; take that of sample(key, (n,))")
 
 
 class FlowTransform(Transform):
-    """The direction of a flow from latent to data, as a bijector of numpyro; the flow's base takes no part.
+    """A flow's transform from latent to data as a bijector of numpyro, without the flow's base.
 
-    In a `TransformedDistribution` it is a density by itself. With `numpyro.infer.reparam.TransformReparam` a sampler
-    moves in the latent space, where a flow that was fitted to the target has made it simple (neural transport).
+    In a `TransformedDistribution` the transform defines a density. With `numpyro.infer.reparam.TransformReparam` a
+    sampler moves in the latent space, where a flow that was fitted to the target has simplified the target (neural
+    transport).
 
     Args:
-        module: As of `FlowDistribution`; freeze it if it is done.
-        context: Shape (..., context) if the flow reads one, broadcast against the rows.
+        module: As in `FlowDistribution`; freeze a final flow.
+        context: Shape (..., context) if the flow reads a context, broadcast against the rows.
 
     Raises:
-        TypeError, ValueError: as `FlowDistribution`.
+        TypeError, ValueError: an argument is not as expected, as in `FlowDistribution`.
 
     >>> import jax, headrace as hr
     >>> from numpyro import distributions as dist
@@ -159,26 +160,26 @@ class FlowTransform(Transform):
         self.module, self.context = _module_and_context(module, context)
 
     def __call__(self, x: Any) -> jax.Array:
-        """Latent rows, shape (..., features), to data."""
+        """Map latent rows, shape (..., features), to data."""
         return self.module.to_data(x, self.context)[0]
 
     def _inverse(self, y: Any) -> jax.Array:
         return self.module.to_latent(y, self.context)[0]
 
     def call_with_intermediates(self, x: Any) -> tuple[jax.Array, jax.Array]:
-        """Data, and the log-determinants that were computed with them."""
+        """The data of latent rows, and the log-determinants of the same run."""
         return self.module.to_data(x, self.context)
 
     def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> jax.Array:
-        """Log-determinants of the way to data, from latent rows `x`; shape (...)."""
+        """Log-determinants of the transform to data at latent rows `x`; shape (...)."""
         return self.module.to_data(x, self.context)[1] if intermediates is None else intermediates
 
     def tree_flatten(self) -> Any:
-        """Parameters and context are leaves."""
+        """The leaves, which are those of module and context, and no static part."""
         return (self.module, self.context), (("module", "context"), {})
 
     def eq(self, other: object, static: bool = False) -> Any:
-        """Whether another one is equal; with `static` leaves are compared by identity and not by value."""
+        """Whether another transform is equal; `static`: leaves are compared by identity instead of by value."""
         if not isinstance(other, FlowTransform):
             return False
         leaves, tree = jax.tree.flatten(self)

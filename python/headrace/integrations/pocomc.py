@@ -1,10 +1,10 @@
-"""Flows for pocoMC's preconditioned Monte Carlo, instead of its own.
+"""Flows of headrace for pocoMC's preconditioned Monte Carlo, in place of pocoMC's own.
 
     from headrace.integrations.pocomc import Sampler
 
-    sampler = Sampler(prior, likelihood, flow="nsf6")  # all else as of pocomc.Sampler
+    sampler = Sampler(prior, likelihood, flow="nsf6")  # all other arguments as in pocomc.Sampler
 
-Each step of its chains is from latent to data, where pocoMC's flows need a network pass for each dimension.
+Each step of its chains transforms latent to data, for which pocoMC's flows need a network pass for each dimension.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ __all__ = ["Flow", "Sampler"]
 
 KINDS: dict[str, Callable[..., HeadraceFlow]] = {"maf": MAF, "nsf": NSF, "realnvp": RealNVP}
 
-# Arguments without a counterpart in `headrace.Flow.fit`, and their values in pocoMC's `fit` for "without".
+# Arguments of pocoMC's `fit` that `headrace.Flow.fit` lacks, each with the value that disables it.
 _WITHOUT = {"laplace_scale": None, "gaussian_scale": None, "noise": None, "shuffle": True}
 
 
 class Flow:
-    """The counterpart of `pocomc.Flow` for a sampler, computed and trained by headrace.
+    """The counterpart of `pocomc.Flow`, computed and trained by headrace.
 
     Args:
-        n_dim: Dimensions.
-        flow: A name as pocoMC has them, "nsf6", "maf3", "realnvp8", ...: the kind and the number of transforms, with
-            the sizes of pocoMC (three residual layers of 32 units, or of the power of two that is 3 n_dim or more). Or
-            a `headrace.Flow` of your own, without context, on a standard normal base; it is copied.
+        n_dim: The number of dimensions.
+        flow: A name in pocoMC's form, "nsf6", "maf3", "realnvp8", ...: the kind and the number of transforms, with
+            pocoMC's sizes (three residual layers of 32 units, or of the power of two that is 3 n_dim or more). Or
+            a `headrace.Flow` without context and with a standard normal base, which is copied.
         fit: Arguments of `headrace.Flow.fit` that override the sampler's, such as ``{"learning_rate": 5e-3}``.
-        **settings: Of `headrace.NSF`, `headrace.MAF` or `headrace.RealNVP`, in place of pocoMC's: `hidden`, `seed`,
-            ...
+        **settings: Keywords of `headrace.NSF`, `headrace.MAF` or `headrace.RealNVP` that replace pocoMC's sizes:
+            `hidden`, `seed`, ...
 
     Attributes:
-        flow: The `headrace.Flow`.
+        flow: The underlying `headrace.Flow`.
 
     Raises:
-        TypeError, ValueError: an unknown name, or a flow that does not fit; the message names the argument.
+        TypeError, ValueError: a name is unknown, or a flow does not fit; the message has the argument's name.
 
     >>> import torch
     >>> flow = Flow(2, "maf3", seed=0)
@@ -70,21 +70,21 @@ class Flow:
         self._fit = dict(fit or {})
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Data to latent: ``(u, log_det)``, shapes (rows, n_dim) and (rows,), in the flow's dtype."""
+        """Transform data to latent: ``(u, log_det)``, shapes (rows, n_dim) and (rows,), in the flow's dtype."""
         return self.flow.to_latent(x.detach())
 
     __call__ = forward
 
     def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Latent to data: ``(x, log_det)``, shapes (rows, n_dim) and (rows,), in the flow's dtype."""
+        """Transform latent to data: ``(x, log_det)``, shapes (rows, n_dim) and (rows,), in the flow's dtype."""
         return self.flow.to_data(u.detach())
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log density of each row, shape (rows,)."""
+        """The log density of each row, shape (rows,)."""
         return self.flow.log_prob(x.detach())
 
     def sample(self, size: int = 1) -> tuple[Tensor, Tensor]:
-        """``(x, log_prob)`` of draws, by a seed that PyTorch's generator gives (`torch.manual_seed`)."""
+        """``(x, log_prob)``: draws and log densities; PyTorch's generator gives the seed (`torch.manual_seed`)."""
         return self.flow.sample_and_log_prob(int(size), seed=_seed(), like="torch")
 
     def fit(
@@ -105,32 +105,33 @@ class Flow:
         clip_grad_norm: float = 1.0,
         verbose: int = 0,
     ) -> dict[str, list[float]]:
-        """Train from the present parameters on, by `headrace.Flow.fit`; the arguments are pocoMC's.
+        """Train from the current parameters on, with `headrace.Flow.fit`; the arguments are pocoMC's.
 
-        Differences from pocoMC: the limit of the gradient's norm is that of the mean loss, and not of 1000 times it;
-        parameters are a running mean of the optimiser's; the first fit sets shifts and scales of the dimensions; and a
-        fit in which all epochs are worse on rows held out than its start keeps the start.
+        Differences from pocoMC: the gradient's norm is limited for the mean loss, and not for 1000 times the loss;
+        parameters are a running mean of the optimiser's; the first fit sets shifts and scales of the dimensions; and if
+        all epochs are worse than the start on held-out rows, the fit keeps the parameters of the start.
 
         Args:
             x: Shape (rows, n_dim).
             weights: Shape (rows,).
-            validation_split: The share of rows **to train with**, pocoMC's meaning; the others are held out. 0: none.
-            epochs: At most.
-            batch_size: Rows of a step.
-            patience: The fit ends after one and a half times this number of epochs without a new best.
-            learning_rate: At the start.
-            weight_decay: AdamW's, only of matrices.
-            laplace_scale, gaussian_scale, noise: None; other penalties than `weight_decay` are refused.
-            annealing: Whether to lower the learning rate where the loss stays ("plateau" of `headrace.Flow.fit`).
-            shuffle: True.
+            validation_split: The share of rows **to train with**, as in pocoMC; the other rows are held out. 0: none
+                are.
+            epochs: The most epochs.
+            batch_size: The number of rows of a step.
+            patience: The fit ends after 1.5 times this number of epochs without a new best.
+            learning_rate: The rate at the start.
+            weight_decay: The weight decay of AdamW, for matrices only.
+            laplace_scale, gaussian_scale, noise: Only None; other penalties than `weight_decay` are refused.
+            annealing: Whether to lower the learning rate on a plateau of the loss ("plateau" of `headrace.Flow.fit`).
+            shuffle: Only True.
             clip_grad_norm: The largest norm of a gradient.
-            verbose: Above 0: show a bar.
+            verbose: Above 0 to show a progress bar.
 
         Returns:
-            Losses of the epochs, "loss" and "val_loss".
+            The losses of the epochs, "loss" and "val_loss".
 
         Raises:
-            ValueError: a setting without a counterpart, by name.
+            ValueError: a setting has no counterpart; the message has its name.
         """
         given = {"laplace_scale": laplace_scale, "gaussian_scale": gaussian_scale, "noise": noise, "shuffle": shuffle}
         for name, value in given.items():
@@ -159,14 +160,14 @@ class Flow:
 
 
 class Sampler(pocomc.Sampler):
-    """`pocomc.Sampler` with a flow of headrace; all arguments but `flow` are its own.
+    """`pocomc.Sampler` with a flow of headrace; all arguments except `flow` are those of `pocomc.Sampler`.
 
-    A class loads the state files that it wrote.
+    This class loads the state files that it wrote, and `pocomc.Sampler` its own.
 
     Args:
-        *args: Of `pocomc.Sampler`.
-        flow: An argument of `Flow`, or a `Flow`.
-        **kwargs: Of `pocomc.Sampler`.
+        *args: Arguments of `pocomc.Sampler`.
+        flow: A `Flow`, or the argument `flow` of one.
+        **kwargs: Keywords of `pocomc.Sampler`.
     """
 
     def __init__(self, *args: Any, flow: str | HeadraceFlow | Flow = "nsf6", **kwargs: Any) -> None:

@@ -31,11 +31,11 @@ from headrace._flow.flow import Flow
 
 __all__ = ["FlowDistribution", "log_prob"]
 
-KIND = "float64"  # dtype of all arrays between the two, the default of PyMC
+KIND = "float64"  # dtype of all arrays between PyMC and headrace, PyMC's default
 
 
 class _Rows(Op):
-    """An operator on symbolic rows, and on a context if the flow reads one."""
+    """An operator of PyTensor on symbolic rows, and on a context if the flow reads one."""
 
     __props__ = ("flow",)
 
@@ -55,7 +55,7 @@ class _Rows(Op):
 
 
 class _LogProb(_Rows):
-    """Log densities; the leading dimensions of rows and contexts are broadcast."""
+    """Log densities of rows, whose leading dimensions are broadcast against those of contexts."""
 
     def make_node(self, *arrays: Any) -> Apply:
         inputs = self._inputs(arrays)
@@ -95,18 +95,19 @@ class _Gradients(_Rows):
 
 
 def log_prob(flow: Flow, value: Any, context: Any = None) -> Any:
-    """The log density of symbolic rows, which can be differentiated once by rows and context.
+    """The log density of symbolic rows, differentiable once by rows and context.
 
     Args:
-        flow: On the CPU; its parameters stay as they are at this call. In float64, unless its own dtype is enough.
+        flow: A flow on the CPU, whose parameters are copied by this call. Use float64 unless the flow's dtype is
+            enough.
         value: Shape (..., features), broadcast against the context.
-        context: Shape (..., context) if the flow reads one.
+        context: Shape (..., context) if the flow reads a context.
 
     Returns:
-        A tensor of PyTensor of the leading dimensions, in float64.
+        A PyTensor tensor of the leading dimensions, in float64.
 
     Raises:
-        TypeError, ValueError: no flow, or shapes that do not fit.
+        TypeError, ValueError: `flow` is no flow, or shapes do not fit.
     """
     own = _checked(flow, context)
     return _LogProb(own)(*([value] if context is None else [value, context]))
@@ -118,28 +119,28 @@ def _checked(flow: Any, context: Any) -> Flow:
     if (context is None) != (flow.context == 0):
         expected = f"{flow.context} context columns" if flow.context else "no context, as the flow takes none"
         raise ValueError(f"context: expected {expected}, got {check.kind_of(context)}")
-    return flow.to("cpu").astype(flow.dtype)  # a copy, which no later fit changes
+    return flow.to("cpu").astype(flow.dtype)  # a copy, which later fits do not change
 
 
-def FlowDistribution(name: str, flow: Flow, context: Any = None, **more: Any) -> Any:  # as PyMC's
-    """A random variable of a model with a flow's density, given one context or none.
+def FlowDistribution(name: str, flow: Flow, context: Any = None, **more: Any) -> Any:  # a name like PyMC's
+    """A random variable of a PyMC model with a flow's density, conditional on a context if the flow reads one.
 
-    The variable's initial value is the median of some draws, because zeros may lie outside of the support.
+    The initial value is the median of some draws, because zeros may lie outside of the support.
 
     Args:
-        name: Of the variable.
-        flow, context: As in `log_prob`; a context of shape (..., context) makes a batch.
-        **more: Of `pymc.CustomDist`: ``observed``, ``dims``, ...
+        name: The variable's name.
+        flow, context: As in `log_prob`; a context of shape (..., context) makes a batch of variables.
+        **more: Keywords of `pymc.CustomDist`: ``observed``, ``dims``, ...
 
     Returns:
-        The variable of `pymc.CustomDist`: shape (..., features).
+        The variable from `pymc.CustomDist`, shape (..., features).
 
     Raises:
         TypeError, ValueError: see `log_prob`.
     """
     own = _checked(flow, context)
     op = _LogProb(own)
-    # A parameter for the length of a row: an initial value, which takes no part in the density.
+    # The initial value is a parameter that sets the length of a row; the density does not depend on it.
     start = np.median(np.asarray(own.sample(500, _one_context(own), seed=0), KIND), axis=0)
     parameters = [start] if context is None else [start, pt.as_tensor_variable(context)]
 

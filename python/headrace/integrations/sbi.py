@@ -1,12 +1,12 @@
-"""Density estimators for sbi, trained by sbi or taken over from it.
+"""Density estimators of headrace for sbi, trained by sbi or converted from sbi's own.
 
     from headrace.integrations.sbi import posterior_nn
 
     trainer = NPE(prior=prior, density_estimator=posterior_nn("nsf"))
 
-trains in sbi's own loop, embedding net included, and ``headrace.accelerate(posterior)`` converts a trained model.
-``headrace.accelerate(builder)`` of one of sbi's own builders trains sbi's architecture on headrace's core.
-`FlowEstimator` of a flow that `headrace.Flow.fit` trained is an estimator for sbi's posteriors. `run_sbc` calibrates
+The estimator is trained in sbi's own loop, with its embedding net. ``headrace.accelerate(posterior)`` converts a
+trained model. ``headrace.accelerate(builder)`` of one of sbi's builders trains sbi's architecture on headrace's core.
+`FlowEstimator` makes a flow that `headrace.Flow.fit` trained an estimator for sbi's posteriors. `run_sbc` calibrates
 over thousands of observations in batches.
 """
 
@@ -38,19 +38,19 @@ Builder = Callable[[Tensor, Tensor], "FlowEstimator"]
 
 
 class FlowEstimator(Replacing, ConditionalDensityEstimator):
-    """A conditional density estimator of sbi with a `headrace.Flow` for its network.
+    """A conditional density estimator of sbi with a `headrace.Flow` as its network.
 
-    ``DirectPosterior(FlowEstimator(flow), prior)`` is the posterior of a flow that was fitted to parameters, with the
+    ``DirectPosterior(FlowEstimator(flow), prior)`` is the posterior of a flow that was fitted to parameters with the
     data as context.
 
     Args:
-        flow: The flow, whose context is the output of the embedding net.
-        embedding_net: From conditions to contexts; None: conditions are contexts.
-        input_shape: Of an input; None: (features,).
-        condition_shape: Of a condition; None: (context,).
+        flow: A flow whose context is the output of the embedding net.
+        embedding_net: A module from conditions to contexts; None if conditions are contexts.
+        input_shape: The shape of an input; None for (features,).
+        condition_shape: The shape of a condition; None for (context,).
 
     Raises:
-        TypeError: flow is none of headrace.
+        TypeError: `flow` is no flow of headrace.
     """
 
     net: FlowModule
@@ -66,11 +66,11 @@ class FlowEstimator(Replacing, ConditionalDensityEstimator):
 
     @property
     def embedding_net(self) -> nn.Module:
-        """From conditions to contexts."""
+        """The module from conditions to contexts."""
         return self._embedding_net
 
     def _context(self, condition: Tensor) -> Tensor | None:
-        """Outputs of the embedding net for conditions, shape (..., columns); each condition is embedded once."""
+        """The outputs of the embedding net for conditions, shape (..., columns); each condition is embedded once."""
         self._check_condition_shape(condition)
         if not self.net.context_features:
             return None
@@ -79,48 +79,49 @@ class FlowEstimator(Replacing, ConditionalDensityEstimator):
         return embedded.reshape(*lead, -1)
 
     def log_prob(self, input: Tensor, condition: Tensor, **kwargs: Any) -> Tensor:
-        """Log densities, shape (samples, batch).
+        """Log densities of inputs, shape (samples, batch).
 
         Args:
             input: Shape (samples, batch, features) or (batch, features).
             condition: Shape (batch, *condition_shape) or (samples, batch, *condition_shape); batches are broadcast.
-            **kwargs: Are for other estimators.
+            **kwargs: Ignored; other estimators of sbi have more arguments.
         """
         wide, _, _ = self._broadcast_and_align(input, condition)
         return self.net.log_prob(wide, self._context(condition))
 
     def loss(self, input: Tensor, condition: Tensor, **kwargs: Any) -> Tensor:
-        """Minus the log density, shape (batch,), which sbi minimises."""
+        """The negative log density of each input, shape (batch,), which sbi minimises."""
         return -self.log_prob(input.unsqueeze(0), condition)[0]
 
     def sample_and_log_prob(self, sample_shape: torch.Size, condition: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Draws, shape (*sample_shape, batch, features), and their log densities, from one pass."""
+        """Draws, shape (*sample_shape, batch, features), and their log densities, from one run."""
         return self.net.rsample_and_log_prob(self._shape(sample_shape, condition), self._context(condition))
 
     def sample(self, sample_shape: torch.Size, condition: Tensor, **kwargs: Any) -> Tensor:
-        """Draws, shape (*sample_shape, batch, features)."""
+        """Draws without gradients, shape (*sample_shape, batch, features)."""
         with torch.no_grad():
             return self.sample_and_log_prob(sample_shape, condition)[0]
 
     def _shape(self, sample_shape: Any, condition: Tensor) -> tuple[int, ...]:
-        """Leading dimensions that the context does not have."""
+        """The leading dimensions of draws that the context does not have."""
         return tuple(sample_shape) if self.net.context_features else (*sample_shape, condition.shape[0])
 
     def inverse_transform(self, input: Tensor, condition: Tensor) -> Tensor:
-        """Inputs to noise; leading dimensions of both are broadcast."""
+        """The noise of inputs; leading dimensions of inputs and conditions are broadcast."""
         return self.net.to_latent(input, self._context(condition))[0]
 
 
 def posterior_nn(
     model: str = "nsf", *, embedding_net: nn.Module | None = None, z_score: bool = True, **settings: Any
 ) -> Builder:
-    """The builder for `NPE(density_estimator=...)` of sbi: estimators of parameters given data.
+    """A builder for sbi's `NPE(density_estimator=...)`, whose estimators are of parameters conditional on data.
 
     Args:
         model: "nsf", "maf" or "realnvp".
-        embedding_net: From data to contexts, trained with the flow.
-        z_score: Whether to shift and scale parameters and data by means and standard deviations of the first rows.
-        **settings: Of `headrace.NSF`, `headrace.MAF` or `headrace.RealNVP`: `hidden`, `transforms`, `seed`, ...
+        embedding_net: A module from data to contexts, trained with the flow.
+        z_score: Whether to shift and scale parameters and data by the means and standard deviations of the first rows.
+        **settings: Keywords of `headrace.NSF`, `headrace.MAF` or `headrace.RealNVP`: `hidden`, `transforms`, `seed`,
+            ...
     """
     return _builder(model, embedding_net, z_score, settings, given=1)
 
@@ -128,7 +129,7 @@ def posterior_nn(
 def likelihood_nn(
     model: str = "maf", *, embedding_net: nn.Module | None = None, z_score: bool = True, **settings: Any
 ) -> Builder:
-    """The builder for `NLE(density_estimator=...)` of sbi: estimators of data given parameters; see `posterior_nn`."""
+    """A builder for sbi's `NLE(density_estimator=...)`: estimators of data given parameters; see `posterior_nn`."""
     return _builder(model, embedding_net, z_score, settings, given=0)
 
 
@@ -163,23 +164,23 @@ def _builder(
 
 
 def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> Any:
-    """The counterpart of a part of sbi that computes with headrace; see `headrace.accelerate`.
+    """A model of sbi converted to headrace's core; see `headrace.accelerate`.
 
-    For a posterior, everything is copied except its estimators, which are converted. `DirectPosterior` has one;
+    A posterior is copied except for its estimators, which are converted. `DirectPosterior` has one estimator;
     posteriors by MCMC, rejection, importance sampling or variational inference have one in their potential, and
-    ensembles several.
+    ensembles have several.
 
     For a builder, such as the result of `sbi.neural_nets.posterior_nn`, the result is a builder. Its estimators have
-    the architecture and the fresh weights of the builder's, and are trained on headrace's core.
+    the architecture and the fresh weights of sbi's estimators, and are trained on headrace's core.
 
     Args:
-        model: An estimator, a posterior, or a builder: a function of parameters and data that gives an estimator.
+        model: An estimator, a posterior, or a builder: a function of parameters and data that returns an estimator.
         verify: See `headrace.convert.from_sbi`.
         dropout: See `headrace.accelerate`.
 
     Raises:
-        TypeError: no estimator, or none inside.
-        NotImplementedError, ValueError: see `headrace.convert.from_sbi`; a builder's result is in training mode.
+        TypeError: the model is no estimator, and has none among its parts.
+        NotImplementedError, ValueError: see `headrace.convert.from_sbi`; a builder returns a model in training mode.
     """
     if isinstance(model, ConditionalDensityEstimator):
         return _estimator(model, verify, dropout)
@@ -205,7 +206,7 @@ def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> A
 
 
 def estimators_of(posterior: Any) -> list[ConditionalDensityEstimator]:
-    """The estimators inside of a posterior."""
+    """The density estimators inside of a posterior, each once."""
     inner = [*getattr(posterior, "posteriors", ()), getattr(posterior, "potential_fn", None)]
     names = ("posterior_estimator", "likelihood_estimator")
     own = [getattr(part, name, None) for part in (posterior, *inner) for name in names]
@@ -214,7 +215,7 @@ def estimators_of(posterior: Any) -> list[ConditionalDensityEstimator]:
 
 
 def estimator_in(model: Any) -> FlowEstimator:
-    """The estimator of a posterior, or the model itself, on headrace's core."""
+    """The estimator of a posterior, or the given estimator, on headrace's core."""
     found = [model] if isinstance(model, ConditionalDensityEstimator) else estimators_of(model)
     if len(found) != 1:
         raise TypeError(f"flow: expected one density estimator, got {len(found)} in {check.kind_of(model)}")
@@ -234,7 +235,7 @@ def _estimator(model: Any, verify: bool, dropout: str = "refuse") -> FlowEstimat
 
 # ---- calibration -----------------------------------------------------------------------------------------------------
 
-MOST_TRIES = 10_000  # draws for one inside of the prior, before the warning that nearly all are outside
+MOST_TRIES = 10_000  # draws for each draw inside of the prior, before the warning that nearly all lie outside
 
 
 def run_sbc(
@@ -246,29 +247,30 @@ def run_sbc(
     *,
     rows: int = 200_000,
 ) -> tuple[Tensor, Tensor]:
-    """Simulation-based calibration, or expected coverage, of many observations, like `sbi.diagnostics.run_sbc`.
+    """Simulation-based calibration, or expected coverage, of many observations, as by `sbi.diagnostics.run_sbc`.
 
-    Draws for many observations are made by one call, and each draw outside of the prior is repeated for its own
-    observation, so that one observation with many such draws does not delay the others. Ranks need no normalised
-    density. sbi's `check_sbc`, `sbc_rank_plot` and the others take the results.
+    One call draws for many observations, and each draw outside of the prior is repeated for its own
+    observation, so that an observation with many such draws does not delay the others. Ranks need no normalised
+    density. sbi's `check_sbc`, `sbc_rank_plot` and similar functions take the results.
 
     Args:
-        thetas: Shape (observations, parameters), from the prior.
-        xs: Shape (observations, *condition_shape), simulated with them. Those with a NaN or an infinity are left out.
-        posterior: A `DirectPosterior`; one that is not accelerated yet is, by `accelerate`.
-        num_posterior_samples: Draws of each observation.
-        reduce_fns: "marginals" for the ranks of each parameter, (Talts and others 2018), or "log_prob" for those of the
-            density, which is expected coverage (Hermans and others 2022).
-        rows: Draws of one call at most, which are in memory.
+        thetas: Shape (observations, parameters), drawn from the prior.
+        xs: Shape (observations, *condition_shape), simulated with `thetas`. Observations with a NaN or an infinity are
+            left out.
+        posterior: A `DirectPosterior`, which is converted by `accelerate` if necessary.
+        num_posterior_samples: The number of draws for each observation.
+        reduce_fns: "marginals" for the ranks of each parameter (Talts and others 2018), or "log_prob" for the ranks of
+            the density, which is expected coverage (Hermans and others 2022).
+        rows: The most draws of one call, which are in memory together.
 
     Returns:
-        ``(ranks, dap_samples)``: how many draws lie below, shape (observations, parameters) or (observations, 1), and
+        ``(ranks, dap_samples)``: the number of draws below, shape (observations, parameters) or (observations, 1), and
         one draw of each observation, shape (observations, parameters).
 
     Raises:
-        TypeError: another posterior.
-        ValueError: shapes or names that do not fit.
-        RuntimeError: nearly no draws for an observation lie inside of the prior.
+        TypeError: `posterior` is no `DirectPosterior`.
+        ValueError: shapes or names do not fit.
+        RuntimeError: for an observation, nearly all draws lie outside of the prior.
     """
     check.choice("reduce_fns", reduce_fns, ("marginals", "log_prob"))
     draws = check.integer("num_posterior_samples", num_posterior_samples, least=1)
@@ -312,7 +314,7 @@ def _inside(estimator: Any, prior: Any, draws: int, x: Tensor, numbers: Tensor) 
         fresh = estimator.sample((more,), condition=x[where[:, 1]])
         fits = within_support(prior, fresh.reshape(-1, n)).reshape(more, len(where))
         done = fits.any(dim=0)
-        chosen = fresh[fits.int().argmax(dim=0), torch.arange(len(where))]  # the first that fits
+        chosen = fresh[fits.int().argmax(dim=0), torch.arange(len(where))]  # the first draw inside, if any
         found[where[done, 0], where[done, 1]] = chosen[done]
         outside[where[done, 0], where[done, 1]] = False
         tries += more

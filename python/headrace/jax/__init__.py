@@ -1,7 +1,7 @@
-"""Flows in JAX: pure functions and a pytree, compiled, differentiated and mapped as other JAX code (docs/jax.md).
+"""Flows in JAX: pure functions and a pytree that can be compiled, differentiated and mapped (docs/jax.md).
 
-Compiled code calls the core without Python: on the CPU, and on CUDA devices that headrace can use, on XLA's stream.
-`SequenceModule` calls back to Python, and `coupling` does on devices.
+Compiled code calls the core without Python: on the CPU, and on XLA's stream of CUDA devices that headrace can use.
+Calls of `SequenceModule` go back to Python, and so do those of `coupling` on devices.
 """
 
 from __future__ import annotations
@@ -54,32 +54,33 @@ Shape = tuple[int, ...]
 
 
 def structure(flow: Flow) -> Structure:
-    """A flow without its parameters: hashable and static, the first argument of the functions here.
+    """A flow without its parameters: hashable and static, the first argument of the functions of this module.
 
-    A flow has the same structure until `fit` sets its standardisation, which is part of it. Code that was compiled with
-    a structure needs the structure to exist: keep it, the flow's `FlowModule` or the function that uses it.
+    A flow has the same structure until `fit` sets its standardisation, which is part of the structure. Compiled code
+    needs its structure to exist: keep the structure, the flow's `FlowModule` or the function that uses either.
 
     Raises:
-        TypeError: no flow.
-        ValueError: a flow on a CUDA device, or of float64 while `jax_enable_x64` is off.
+        TypeError: `flow` is not a flow.
+        ValueError: the flow is on a CUDA device, or of float64 while `jax_enable_x64` is off.
     """
     return _structure(flow)
 
 
 def log_prob(flow: Flow | Structure, params: Any, x: Any, context: Any = None) -> jax.Array:
-    """Log density of each row, in nats: a pure function of its arrays.
+    """The log density of each row, in nats: a pure function of its arrays.
 
     Args:
-        flow: A flow, of which only the structure is taken, or a `structure`.
-        params: Shape (n,) in the flow's dtype, as `flow.parameters`; None for those of a frozen structure (`freeze`).
+        flow: A `structure`, or a flow, whose structure is used and whose parameters are ignored.
+        params: Shape (n,) in the flow's dtype, as `flow.parameters`; None for the parameters of a frozen structure
+            (`freeze`).
         x: Shape (..., features), float32 or float64.
         context: Shape (..., context) if the flow reads one; leading dimensions are broadcast against those of x.
 
     Returns:
-        The leading dimensions of x and context, in the flow's dtype.
+        An array with the leading dimensions of x and context, in the flow's dtype.
 
     Raises:
-        TypeError, ValueError: while tracing; the message names the argument.
+        TypeError, ValueError: an argument is not as expected; raised while tracing, with the argument's name.
 
     >>> import jax, headrace as hr, headrace.jax
     >>> flow = hr.MAF(3, context=2, seed=0)
@@ -92,14 +93,14 @@ def log_prob(flow: Flow | Structure, params: Any, x: Any, context: Any = None) -
 
 
 def to_latent(flow: Flow | Structure, params: Any, x: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
-    """Data to latent: ``(z, log_det)``, shapes (..., features) and (...); arguments as in `log_prob`."""
+    """Transform data to latent: ``(z, log_det)``, shapes (..., features) and (...); arguments as in `log_prob`."""
     rows = _Rows(flow, params, "x", x, context)
     value, row = rows.run(inverse=True, base=False, value=True, row=True)
     return rows.vectors(value), rows.numbers(row)
 
 
 def to_data(flow: Flow | Structure, params: Any, z: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
-    """Latent to data: ``(x, log_det)``, shapes (..., features) and (...); arguments as in `log_prob`."""
+    """Transform latent to data: ``(x, log_det)``, shapes (..., features) and (...); arguments as in `log_prob`."""
     rows = _Rows(flow, params, "z", z, context)
     value, row = rows.run(inverse=False, base=False, value=True, row=True)
     return rows.vectors(value), rows.numbers(row)
@@ -108,16 +109,17 @@ def to_data(flow: Flow | Structure, params: Any, z: Any, context: Any = None) ->
 def sample(flow: Flow | Structure, params: Any, key: Any, n: int | Sequence[int], context: Any = None) -> jax.Array:
     """Draw n rows, shape (n, features), differentiable by parameters and context.
 
-    The noise is JAX's, that of `jax.random.normal` by the key. Draws therefore differ from those of `Flow.sample`.
+    The noise comes from `jax.random.normal` and the key. Draws therefore differ from those of `Flow.sample`.
 
     Args:
         flow, params: As in `log_prob`.
         key: A key of `jax.random`.
-        n: Number of rows, or a shape: then draws for each row of the context, shape ``(*n, ..., features)``.
-        context: For a number of rows, shape (n, context), or (context,) for all rows.
+        n: The number of rows, or a shape of draws for each row of the context, which have shape ``(*n, ...,
+            features)``.
+        context: With a number of rows, shape (n, context), or (context,) for all rows.
 
     Raises:
-        ValueError: the base is a `StudentT` or a `NormalMixture` whose parameters are trained: they set how values are
+        ValueError: the base is a `StudentT` or a `NormalMixture` with trained parameters: they determine how values are
             drawn, so that draws have no derivatives by them.
 
     >>> import jax, headrace as hr, headrace.jax
@@ -132,7 +134,7 @@ def sample(flow: Flow | Structure, params: Any, key: Any, n: int | Sequence[int]
 def sample_and_log_prob(
     flow: Flow | Structure, params: Any, key: Any, n: int | Sequence[int], context: Any = None
 ) -> tuple[jax.Array, jax.Array]:
-    """``(sample(...), its log_prob)`` in one pass, both differentiable; arguments as in `sample`."""
+    """``(sample(...), their log_prob)`` from one run, both differentiable; arguments as in `sample`."""
     rows = _drawn(flow, params, key, n, context)
     value, row = rows.run(inverse=False, base=True, value=True, row=True)
     return rows.vectors(value), rows.numbers(row)
@@ -144,18 +146,18 @@ Stack._log_prob, Stack._to_latent = staticmethod(log_prob), staticmethod(to_late
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(init=False, repr=False, eq=False)
 class FlowModule:
-    """A flow as a pytree: its parameters are the only leaf, its structure is static.
+    """A flow as a pytree: its parameters are the only leaf, and its structure is static.
 
-    All functions of pytrees support it: jit, grad, vmap, scan, optimisers. It is immutable; `with_params` returns a
-    new one, and so do `jax.tree.map` and `dataclasses.replace`.
+    All functions of pytrees support it: jit, grad, vmap, scan, optimisers. A module is immutable; `with_params` returns
+    a new module, and so do `jax.tree.map` and `dataclasses.replace`.
 
     Args:
-        flow: A flow on the CPU. Later changes of it change nothing here.
-        params, structure: In place of a flow, both of them, as `dataclasses.replace` calls it.
+        flow: A flow on the CPU. Later changes of the flow do not affect the module.
+        params, structure: Both together replace `flow`, as in the calls of `dataclasses.replace`.
 
     Attributes:
-        params: Shape (n,), or None in a frozen module.
-        structure: See `structure`.
+        params: Shape (n,); None in a frozen module.
+        structure: The flow without its parameters; see `structure`.
 
     >>> import jax, headrace as hr, headrace.jax
     >>> module = headrace.jax.FlowModule(hr.MAF(3, seed=0))
@@ -179,40 +181,40 @@ class FlowModule:
         vars(self).update(structure=own, params=params)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse assignment, because compiled code would not notice it."""
+        """Raise AttributeError, because compiled code would not notice an assignment."""
         raise AttributeError(f"{name}: a FlowModule does not change; call .with_params(params)")
 
     def __repr__(self) -> str:
-        """Structure and parameters."""
+        """The structure and the shape of the parameters."""
         size = "frozen" if self.structure.frozen else f"params {getattr(self.params, 'shape', self.params)}"
         return f"FlowModule({self.structure!r}, {size})"
 
     def tree_flatten_with_keys(self) -> tuple[Any, Structure]:
-        """The leaf with its key, and the static part."""
+        """The leaf with its key, and the structure."""
         return ((jax.tree_util.GetAttrKey("params"), self.params),), self.structure
 
     def tree_flatten(self) -> tuple[Any, Structure]:
-        """The leaf without its key, and the static part."""
+        """The leaf without its key, and the structure."""
         return (self.params,), self.structure
 
     @classmethod
     def tree_unflatten(cls, structure: Structure, leaves: Any) -> Self:
-        """The inverse of `tree_flatten`."""
+        """The module of a structure and a leaf: the inverse of `tree_flatten`."""
         self = object.__new__(cls)
         vars(self).update(structure=structure, params=leaves[0])
         return self
 
     def with_params(self, params: Any) -> FlowModule:
-        """A module with other parameters, shape (n,)."""
+        """A module of the same structure with other parameters, shape (n,)."""
         _params(self.structure, params)
         return FlowModule.tree_unflatten(self.structure, (params,))
 
     def freeze(self) -> FlowModule:
-        """A module without a leaf, whose parameters are stored in the structure; see `freeze`."""
+        """A module without a leaf, whose parameters are part of the structure; see `headrace.jax.freeze`."""
         return freeze(self)
 
     def to_flow(self) -> Flow:
-        """A separate flow with the module's parameters, for example to save it."""
+        """A new flow with the module's parameters, for example to save it."""
         own = self.structure
         if self.params is None:
             return own.flow.astype(own.dtype)
@@ -221,35 +223,35 @@ class FlowModule:
         return own.flow._with_parameters(np.array(self.params, own.dtype), own.dtype)
 
     def log_prob(self, x: Any, context: Any = None) -> jax.Array:
-        """See `headrace.jax.log_prob`."""
+        """The log density of each row; see `headrace.jax.log_prob`."""
         return log_prob(self.structure, self.params, x, context)
 
     def to_latent(self, x: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
-        """See `headrace.jax.to_latent`."""
+        """Data to latent; see `headrace.jax.to_latent`."""
         return to_latent(self.structure, self.params, x, context)
 
     def to_data(self, z: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
-        """See `headrace.jax.to_data`."""
+        """Latent to data; see `headrace.jax.to_data`."""
         return to_data(self.structure, self.params, z, context)
 
     def sample(self, key: Any, n: int | Sequence[int], context: Any = None) -> jax.Array:
-        """See `headrace.jax.sample`."""
+        """Draws; see `headrace.jax.sample`."""
         return sample(self.structure, self.params, key, n, context)
 
     def sample_and_log_prob(self, key: Any, n: int | Sequence[int], context: Any = None) -> tuple[jax.Array, jax.Array]:
-        """See `headrace.jax.sample_and_log_prob`."""
+        """Draws and their log densities; see `headrace.jax.sample_and_log_prob`."""
         return sample_and_log_prob(self.structure, self.params, key, n, context)
 
 
 def freeze(flow: Flow | FlowModule) -> FlowModule:
-    """A module with parameters in its structure: no argument, no leaf, no gradient, and no copy in a call.
+    """A module with its parameters in the structure: no argument, no leaf, no gradient, and no copy in a call.
 
-    For final flows, such as a prior or a transport map for a sampler. Each call makes a new structure, for
-    which JAX compiles again.
+    Freezing is for final flows, such as a prior or a transport map for a sampler. Each call of `freeze` makes a new
+    structure, for which JAX compiles again.
     """
     if isinstance(flow, FlowModule):
         flow = flow.to_flow()
-    _structure(flow)  # checks
+    _structure(flow)  # this checks the flow
     own = Structure(flow)
     own.frozen = True
     return FlowModule.tree_unflatten(own, (None,))
@@ -259,7 +261,7 @@ def freeze(flow: Flow | FlowModule) -> FlowModule:
 
 
 class _Rows:
-    """The input of one call, checked: matrices in the core's form, and the shape of results."""
+    """The checked input of one call: matrices in the core's form, and the shape of results."""
 
     def __init__(self, flow: Any, params: Any, name: str, x: Any, context: Any) -> None:
         own = self.structure = _structure(flow)
@@ -277,18 +279,18 @@ class _Rows:
         self.context = given.reshape(1, -1) if math.prod(given.shape[:-1]) == 1 else _matrix(given, self.batch)
 
     def run(self, **direction: bool) -> tuple[Any, ...]:
-        """Results of a direction."""
+        """The requested results of a run: the value, and one number for each row."""
         arrays = (self.params, self.x, self.context)
-        axes = axes_of(*arrays)  # marked here, the gradient of arrays that devices share is summed over these
+        axes = axes_of(*arrays)  # if marked here, gradients of arrays that devices share are summed over these axes
         call = self.structure.direction(**direction).call
         return call(*(varying(a, axes) for a in arrays))
 
     def numbers(self, row: Any) -> Any:
-        """One value for each row."""
+        """A result of one value for each row, in the shape of the rows."""
         return row.reshape(self.batch)
 
     def vectors(self, value: Any) -> Any:
-        """Features of each row."""
+        """A result of the features of each row, in the shape of the rows."""
         return value.reshape(*self.batch, self.structure.features)
 
 
@@ -315,7 +317,7 @@ def _drawn(flow: Any, params: Any, key: Any, n: Any, context: Any) -> _Rows:
 
 
 def _noise(base: Base, key: Any, shape: Shape, dtype: Any) -> Any:
-    """Rows of the standard density under a base without trained parameters, or with parameters that shift and scale
+    """Rows of the standard density of a base whose parameters are not trained, or only shift and scale
     noise.
     """
     if isinstance(base, Independent):
@@ -381,7 +383,7 @@ def _params(own: Structure, params: Any) -> Any:
 
 
 def _context(own: Structure, context: Any) -> Any:
-    """Shape (..., context); (0,) without context."""
+    """The context as an array (..., context); (0,) for flows without context."""
     if own.context == 0:
         if context is not None:
             raise errors.takes_no_context()
@@ -397,7 +399,7 @@ def _context(own: Structure, context: Any) -> Any:
 
 
 def _matrix(array: Any, batch: Shape) -> Any:
-    """(rows, columns) of an array that is broadcast to (*batch, columns)."""
+    """The matrix (rows, columns) of an array that is broadcast to (*batch, columns)."""
     if array.shape[:-1] == batch and len(batch) == 1:
         return array
     columns = array.shape[-1]

@@ -1,7 +1,7 @@
-"""A flow's compiled program in JAX: runs and their gradients as functions of matrices, with rules for grad and vmap.
+"""A flow's compiled program in JAX: functions of matrices and their gradients, with rules for grad and vmap.
 
-Rows of a mapped axis become rows of one run; mapped parameters are used one after another. `headrace.jax` is the
-public side, which turns any shapes into matrices.
+Rows of a mapped axis become rows of one run; mapped parameters are used one after another. The public functions
+of `headrace.jax` turn arrays of any shape into matrices.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from headrace.jax._tangents import Arrays, Flags, axes_of, folded, pushed, varyi
 
 _lock = threading.Lock()
 
-_MOST_KEPT = 32  # elements of a derivative by parameters for each one of the rows: activations are no fewer
+_MOST_KEPT = 32  # the most elements of parameters' gradients for each element of the rows; activations are no fewer
 
 _ONCE = (
     "only first derivatives in reverse mode are there: the compiled core of headrace has no derivatives of gradients"
@@ -35,15 +35,15 @@ _ONCE = (
 class Structure:
     """A flow without its parameters: hashable, compared by identity, and static in code that JAX compiles.
 
-    Values that are no parameters belong to it: permutations, standardisation, the scale of a context. It has a copy of
-    the flow, so that later changes of the flow do not affect it. `structure_of` returns the same structure for a flow
-    until `fit` changes such values.
+    Values that are no parameters belong to it: permutations, standardisation, the scale of a context. A structure
+    copies the flow, so that later changes of the flow do not affect it. `structure_of` returns the same structure for a
+    flow until `fit` changes such values.
     """
 
-    target = "headrace"  # names of the calls of compiled code, on every platform
+    target = "headrace"  # prefix of the names by which compiled code calls the core, on every platform
 
     def __init__(self, flow: Flow) -> None:
-        """Copy a flow and make its program known to compiled code."""
+        """Copy a flow and register its program for compiled code."""
         self.flow = copy.copy(flow)
         self.features, self.context, self.dtype = flow.features, flow.context, np.dtype(flow.dtype)
         self.program = self.flow._program
@@ -57,7 +57,7 @@ class Structure:
         self.directions: dict[tuple[bool, bool, bool, bool], Direction] = {}
 
     def _known_to(self, core: Any) -> None:
-        """Register the structure with the module for devices, too, under the same id, at its first call there."""
+        """Register the structure with the module for CUDA devices under the same id, if that module exists."""
         if core is None:
             return
         is_double = self.dtype == np.float64
@@ -66,7 +66,7 @@ class Structure:
         self._closed_on_devices = weakref.finalize(self, core.xla_close, is_double, self.handle)
 
     def __reduce__(self) -> Any:
-        """A pickle is the flow's."""
+        """A pickle of the flow, from which a structure is made again."""
         return _unpickled, (self.flow, self.frozen)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Structure:
@@ -74,15 +74,15 @@ class Structure:
         return self
 
     def __copy__(self) -> Structure:
-        """The structure itself, because it never changes."""
+        """Return the structure itself, because it is immutable."""
         return self
 
     def __repr__(self) -> str:
-        """Sizes."""
+        """The flow's class, sizes and dtype."""
         return f"Structure({type(self.flow).__name__}, features={self.features}, context={self.context}, {self.dtype})"
 
     def direction(self, inverse: bool, base: bool, value: bool, row: bool) -> Direction:
-        """The function of one direction, the same object for each call."""
+        """The function of one direction; equal arguments return the same object."""
         key = (inverse, base, value, row)
         found = self.directions.get(key)
         return self.directions.setdefault(key, Direction(self, *key)) if found is None else found
@@ -92,46 +92,46 @@ _of_programs: weakref.WeakValueDictionary[int, Structure] = weakref.WeakValueDic
 
 
 def structure_of(flow: Flow) -> Structure:
-    """The structure of a flow on the CPU; the same one as long as the flow keeps its program."""
+    """The structure of a flow on the CPU, which stays the same as long as the flow has the same program."""
     if flow.device != "cpu":
         raise ValueError(f"flow: expected one on the CPU, got {flow.device}; call .to('cpu')")
     with _lock:
         found = _of_programs.get(id(flow._program))
         if found is None:
             found = Structure(flow)
-            found.original = flow._program  # keeps the id of this object in use
+            found.original = flow._program  # keeps the id of the flow's program in use
             _of_programs[id(flow._program)] = found
         return found
 
 
 @lru_cache(maxsize=1)
 def _on_devices() -> Any:
-    """The compiled module for CUDA devices, if there are any."""
+    """The compiled module for CUDA devices; None without a usable device."""
     return None if _core.cuda_unavailable() else _core.cuda
 
 
 @lru_cache(maxsize=1)
 def register() -> None:
-    """Makes the core's handlers known to JAX."""
+    """Register the core's handlers with JAX, once."""
     handlers = dict(cpu.xla_handlers)
-    elsewhere = handlers.pop("elsewhere")  # raises an error, for devices that the build does not support
+    elsewhere = handlers.pop("elsewhere")  # its error names the remedy for an unsupported device
     on_cuda = getattr(_on_devices(), "xla_handlers", {})
     try:
         for name, handler in handlers.items():
             places = {"cpu": handler, "CUDA": on_cuda.get(name, elsewhere), "ROCM": elsewhere}
-            for platform, own in places.items():  # one name on all platforms: a compiled function works on each
+            for platform, own in places.items():  # one name for all platforms: compiled functions then work on each
                 jax.ffi.register_ffi_target(f"{Structure.target}_{name}", own, platform=platform)
-    except Exception as error:  # jaxlib's error, whose class depends on the version
+    except Exception as error:  # jaxlib raises this error, whose class depends on its version
         why = f"got {jax.__version__}: {error}"
         raise ImportError(f"jax: expected 0.5 or newer, whose compiled code calls the core, {why}") from error
 
 
 class Direction:
-    """One direction of a program: ``(params, x, context) -> results``, differentiable once in reverse mode.
+    """One direction of a program: a function ``(params, x, context) -> results``, differentiable once in reverse mode.
 
-    The arrays are (n,) (or empty for the structure's own numbers), (rows, features) and (rows, context) or
-    (1, context). Results are the requested ones of the value, (rows, features), and of one value for each row: the
-    log-determinant, or where `base` is part of the run, the log-density.
+    The arrays have shapes (n,) (or (0,) for the structure's own parameters), (rows, features), and (rows, context) or
+    (1, context). Results are the requested ones of the value, (rows, features), and of one number for each row: the
+    log-density if the run includes `base`, otherwise the log-determinant.
     """
 
     def __init__(self, structure: Structure, inverse: bool, base: bool, value: bool, row: bool) -> None:
@@ -146,11 +146,11 @@ class Direction:
     # ---- derivatives ---------------------------------------------------------------------------------------------
 
     def _jvp(self, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays]:
-        """Results, and their tangents as a linear function that has only a transpose (`headrace.jax._tangents`)."""
+        """The results, and their tangents as a linear function that has only a transpose (`headrace.jax._tangents`)."""
         wanted = tuple(not isinstance(t, jax.custom_derivatives.SymbolicZero) for t in tangents)
         params, x, _ = primals
-        # For one value a row, the values and the derivatives of their sum are computed in one run. The gradient by
-        # parameters must then be kept, by each iteration of a scan: only where it is small compared to the rows.
+        # With one value a row, one run computes the values and the derivatives of their sum. Each iteration of a scan
+        # then keeps the gradient by parameters: this is done only if that is small compared with the rows.
         by_sum = wanted[0] and params.size <= _MOST_KEPT * x.size
         known: Arrays = ()
         if self.value or (wanted[0] and not by_sum):
@@ -162,14 +162,15 @@ class Direction:
         return results, pushed(self, wanted, moved, primals, known)
 
     def transposed(self, wanted: Flags, given: Arrays, known: Arrays, cotangents: Arrays) -> Arrays:
-        """Gradients of the requested arrays by cotangents of results, where None means zero.
+        """Gradients by the arrays in `wanted`, from cotangents of the results, where None means zero.
 
         Args:
-            wanted: Of parameters, rows and context.
-            given: The three arrays.
-            known: Gradients of the sum of all rows that came with the values, by rows and context; before them, if the
-                gradient by parameters is wanted, whether there is one and that gradient. Empty: none.
-            cotangents: One for each result.
+            wanted: Whether gradients by parameters, rows and context are requested.
+            given: The parameters, rows and context.
+            known: The gradients of the sum of all rows that were computed with the values, by rows and context; before
+                these, if the gradient by parameters is requested, whether it was computed, and that gradient. Empty if
+                nothing was.
+            cotangents: One cotangent for each result.
         """
         if known:
             unit, by_row = known[: 2 * wanted[0]], known[2 * wanted[0] :]
@@ -188,7 +189,7 @@ class Direction:
             unit: Any = jax.custom_batching.custom_vmap(partial(self._backward_of_sum, wanted))
 
             def rule(size: int, batched: Any, *given: Any) -> Any:
-                """Rows of a mapped axis become rows; their gradients by parameters are left to the transpose."""
+                """Rows of a mapped axis become rows of one run; the transpose computes gradients by parameters."""
                 if batched[0]:
                     return _one_by_one(unit, batched, given)
                 run = self._gradient((False, *wanted[1:]), ones=True)
@@ -219,7 +220,7 @@ class Direction:
     # ---- calls ---------------------------------------------------------------------------------------------------
 
     def _forward(self, params: Any, x: Any, context: Any) -> Arrays:
-        """Results of one run."""
+        """The results of one run."""
         rows, width = x.shape
         shapes = ((rows, width) if self.value else (0,), (rows,) if self.row else (0,))
         results = self._call("run", shapes, (params, x, context), {})
@@ -231,7 +232,7 @@ class Direction:
     def _backward(
         self, wanted: Flags, present: Flags, ones: bool, params: Any, x: Any, context: Any, *by: Any
     ) -> Arrays:
-        """Gradients of one run, those requested by parameters, rows and context; with `ones` after the row's index."""
+        """The requested gradients by parameters, rows and context; with `ones` after the value of each row."""
         left, none = iter(by), jnp.zeros((0,), x.dtype)
         parts = iter(present)
         by_value = next(left) if self.value and next(parts) else none
@@ -244,8 +245,8 @@ class Direction:
         return tuple(compress(results[1:], (ones, *wanted)))
 
     def _backward_of_sum(self, wanted: Flags, params: Any, x: Any, context: Any) -> Arrays:
-        """The value of each row, and gradients of the sum: whether there is one by parameters, this gradient, and that
-        by rows.
+        """The value of each row, and gradients of the values' sum: whether the one by parameters was computed, that
+        one, and those by rows and context.
         """
         parameters, *of_rows = self._gradient_shapes(params, x, context)
         by_rows = (s if w else (0,) for s, w in zip(of_rows, wanted[1:], strict=True))
@@ -253,7 +254,7 @@ class Direction:
         return tuple(compress(results, (True, True, *wanted)))
 
     def _backward_of_factors(self, params: Any, x: Any, context: Any, *by: Any) -> Arrays:
-        """The parameters' gradient for a factor of each row."""
+        """The gradient by parameters of the sum of the rows' values, each times a factor."""
         return self._call("scaled", [params.shape], (params, x, context, *by), {})
 
     def _call(self, kind: str, shapes: Any, arrays: Arrays, more: dict[str, float]) -> Arrays:
@@ -269,7 +270,7 @@ class Direction:
 
 
 def _by_rows(function: Callable[..., Arrays], parameters: bool) -> Callable[..., Arrays]:
-    """Add a rule for vmap: rows become rows; examples with different parameters are computed one by one."""
+    """Add a rule for vmap: examples become rows of one call; with different parameters they are computed in a loop."""
     mapped: Any = jax.custom_batching.custom_vmap(function)
 
     def rule(size: int, batched: Any, *given: Any) -> Any:
@@ -284,7 +285,7 @@ def _by_rows(function: Callable[..., Arrays], parameters: bool) -> Callable[...,
 
 
 def _one_by_one(function: Callable[..., Arrays], batched: Any, given: Arrays) -> tuple[Arrays, Flags]:
-    """A loop over the mapped axis: the results, and that all of them have that axis."""
+    """A loop over the mapped axis: the results, and a flag for each that it has that axis."""
 
     def one(chosen: Arrays) -> Arrays:
         left = iter(chosen)
@@ -295,7 +296,7 @@ def _one_by_one(function: Callable[..., Arrays], batched: Any, given: Arrays) ->
 
 
 def differentiable_no_more(function: Callable[..., Arrays], of: str = "a flow") -> Callable[..., Arrays]:
-    """The same function with a derivative that raises an error with the reason; `of`: the function of the gradient."""
+    """A function with equal values whose derivative raises an error with the reason; `of`: the subject in the error."""
     once: Any = jax.custom_jvp(function)
 
     def refuse(primals: Arrays, tangents: Arrays) -> Any:

@@ -1,4 +1,4 @@
-"""Couplings in JAX whose parameters are outputs of a network of your own.
+"""Couplings in JAX whose parameters come from the caller's network.
 
 Compiled code calls the core without Python on the CPU (cpp/bindings/xla_couplings.hpp), and calls back to Python on
 other platforms.
@@ -22,32 +22,32 @@ from headrace.jax._tangents import axes_of, varying
 from headrace.ops import _couplings
 from headrace.ops._couplings import Keywords, settings_of, takes_settings
 
-_WITH_HANDLERS = ("cpu",)  # platforms
+_WITH_HANDLERS = ("cpu",)  # the platforms where compiled code calls the core without Python
 
 
 @takes_settings
 def coupling(
     value: Any, params: Any, map: str = "affine", *, direction: str = "forward", **settings: Unpack[Keywords]
 ) -> tuple[jax.Array, jax.Array]:
-    """One map for every element under jit, grad and vmap (docs/ops.md).
+    """Apply one map to every element, in jit, grad and vmap (docs/ops.md).
 
     Compiled code calls the core without Python on the CPU. On a device it calls back to Python, which computes on the
-    CPU: arrays are copied there and back. Examples of a vmap are rows of one call. Only first derivatives in reverse
-    mode are supported.
+    CPU: arrays are copied to the CPU and back. Examples of a vmap are rows of one call. Only first derivatives in
+    reverse mode are supported.
 
     Args:
         value: Shape (..., active): z of the direction "forward", x of "inverse".
-        params: Shape (..., active, n_params), of the same dtype, as a network emits them, or (active, n_params) for all
-            rows: see `headrace.ops.coupling`.
+        params: Shape (..., active, n_params), of the dtype of `value`, as a network returns them, or (active, n_params)
+            for all rows: see `headrace.ops.coupling`.
         map: A name in `headrace.ops.MAPS`.
         direction: "forward", latent to data, or "inverse".
-        **settings: See `headrace.ops.coupling`; static, no tracers.
+        **settings: See `headrace.ops.coupling`; static values, no tracers.
 
     Returns:
         ``(value, log_det)`` of the other side, shapes (..., active) and (...).
 
     Raises:
-        TypeError, ValueError: while tracing; the message names the argument.
+        TypeError, ValueError: an argument is not as expected; raised while tracing, with the argument's name.
 
     >>> import jax, headrace.jax
     >>> z, params = jax.numpy.ones((4, 2)), jax.numpy.zeros((4, 2, 23))
@@ -63,10 +63,10 @@ def coupling(
     if isinstance(how.bound, list):
         how = how._replace(bound=tuple(how.bound))
     _couplings.arguments(how, "value", own.shape, given.shape)
-    # If a mapped axis precedes both, their dimensions have to be aligned again.
+    # If a mapped axis comes first in both arrays, their dimensions must be aligned again.
     missing = own.ndim + 1 - given.ndim
     arrays = own, given.reshape(*(1,) * missing, *given.shape)
-    axes = axes_of(*arrays)  # marked here, the gradient of an array that devices share is summed over these
+    axes = axes_of(*arrays)  # if marked here, gradients of arrays that devices share are summed over these axes
     return _run((how, inverse), *(varying(array, axes) for array in arrays))
 
 
@@ -80,7 +80,7 @@ def _array(name: str, value: Any) -> Any:
     return jnp.asarray(value)
 
 
-How = tuple[Any, bool]  # settings of the map, and whether inverse
+How = tuple[Any, bool]  # the settings of the map, and whether the direction is the inverse
 
 
 def _host(array: Any) -> Any:
@@ -88,14 +88,14 @@ def _host(array: Any) -> Any:
 
 
 def _called(kind: str, function: Callable[..., Any], how: How, results: Any, *arrays: Any) -> Any:
-    """Results of a call of the core; examples of vmap are more leading dimensions of all arrays.
+    """The results of a call of the core; mapped axes are more leading dimensions of all arrays.
 
     Args:
-        kind: The name of the call of compiled code.
-        function: The coupling for arrays of NumPy.
-        how: The settings, and whether the direction is the inverse one.
-        results: Shapes and dtypes.
-        arrays: Values, parameters with as many leading dimensions, and cotangents.
+        kind: The name under which compiled code calls the core.
+        function: The function of NumPy arrays with the same results.
+        how: The settings, and whether the direction is the inverse.
+        results: The shapes and dtypes of the results.
+        arrays: Values, parameters with the same leading dimensions, and cotangents.
     """
     register()
     settings, inverse = how

@@ -1,4 +1,4 @@
-"""Flows of sequences in JAX: a pytree whose methods are compiled and differentiated as other JAX code."""
+"""Flows of sequences in JAX: a pytree whose methods JAX can compile and differentiate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KINDS = ("parameters", "inputs", "context", "covariates")
 
 
 def _present(flow: SequenceFlow) -> tuple[str, ...]:
-    """The leaves with gradients."""
+    """The arguments that have gradients, by name: context and covariates only if the flow reads them."""
     has = {"context": bool(flow.context), "covariates": bool(flow.covariates)}
     return tuple(kind for kind in _KINDS if has.get(kind, True))
 
@@ -62,11 +62,11 @@ _log_prob_steps.defvjp(_forth, _back)
 class SequenceModule:
     """A flow of sequences as a pytree, on the CPU: its parameters are the only leaf.
 
-    jit, grad and optimisers support it; vmap computes its examples one by one. There are gradients for flows that read
-    data, by sequences, context, covariates and parameters, but no second derivatives.
+    jit, grad and optimisers support it; vmap computes its examples one by one. Flows whose networks read
+    data have gradients by sequences, context, covariates and parameters, but no second derivatives.
 
     Args:
-        flow: The flow, whose parameters are copied: later changes of it change nothing here.
+        flow: The flow, whose parameters are copied. Later changes of the flow do not affect the module.
 
     >>> import jax, headrace as hr, headrace.jax
     >>> module = headrace.jax.SequenceModule(hr.WaveNet(layers=4, channels=8))
@@ -86,18 +86,18 @@ class SequenceModule:
         self._flow, self.params = copy(flow), jnp.asarray(flow.parameters)
 
     def tree_flatten(self) -> tuple[Any, SequenceFlow]:
-        """The leaf, and the static rest."""
+        """The leaf with the parameters, and the static flow."""
         return (self.params,), self._flow
 
     @classmethod
     def tree_unflatten(cls, flow: SequenceFlow, leaves: Any) -> Self:
-        """The inverse of `tree_flatten`."""
+        """The module of a flow and a leaf: the inverse of `tree_flatten`."""
         self = object.__new__(cls)
         self._flow, self.params = flow, leaves[0]
         return self
 
     def with_params(self, params: Any) -> SequenceModule:
-        """The module with other parameters, shape (n,)."""
+        """A module of the same flow with other parameters, shape (n,)."""
         return SequenceModule.tree_unflatten(self._flow, (params,))
 
     def to_flow(self) -> SequenceFlow:
@@ -107,7 +107,7 @@ class SequenceModule:
         return flow
 
     def log_prob(self, x: Any, context: Any = None, covariates: Any = None) -> jax.Array:
-        """Log density of each sequence, shape (rows,).
+        """The log density of each sequence in nats, shape (rows,).
 
         Args:
             x: Shape (rows, steps, features), or (steps, features).
@@ -116,7 +116,7 @@ class SequenceModule:
         return self.log_prob_steps(x, context, covariates).sum(axis=-1)
 
     def log_prob_steps(self, x: Any, context: Any = None, covariates: Any = None) -> jax.Array:
-        """Log density of each step given those before it, shape (rows, steps)."""
+        """The log density of each step conditional on the steps before it, shape (rows, steps)."""
         flow = self._flow
         array = jnp.asarray(x, flow.dtype)
         if array.ndim < 2 or array.shape[-1] != flow.features:

@@ -1,4 +1,4 @@
-"""`headrace.jax.stack`: flows side by side, each with separate rows, in one call for each structure."""
+"""`headrace.jax.stack`: several flows, each with its own rows, in one call for each structure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _AFFINE = (Linear, Permutation, Rotation, Standardize)
 
 
 class _Parts:
-    """A flow from its data end: affine maps and fixed curves by turns, then the core, which has the parameters."""
+    """A flow's parts from the data end: affine maps and fixed curves in turn, then the core with the parameters."""
 
     def __init__(self, flow: Flow) -> None:
         chain = list(flow.transforms)
@@ -46,7 +46,7 @@ class _Parts:
 
 
 def _affine(n: int, maps: list[Transform]) -> tuple[Any, Any, Any]:
-    """Data to latent: y = inverse @ (x - shift), and its log-determinant; in float64."""
+    """The shift, inverse and log-determinant of maps from data to latent, y = inverse @ (x - shift); float64."""
     if not maps:
         return np.zeros(n), np.eye(n), np.zeros(())
     points = np.vstack([np.zeros(n), np.eye(n)])
@@ -56,32 +56,32 @@ def _affine(n: int, maps: list[Transform]) -> tuple[Any, Any, Any]:
 
 
 class _Group:
-    """Flows of one structure: their indices, their common parts, and the parts of each flow."""
+    """Flows of one structure: their indices, their common parts, and the fixed parts of each flow."""
 
     def __init__(self, indices: Sequence[int], parts: Sequence[_Parts]) -> None:
         first = parts[0]
         self.indices = np.array(indices)
         self.params = jnp.asarray(np.stack([one.core.parameters for one in parts]))
         self.structure, self.curves = structure_of(first.core), [structure_of(curve) for curve in first.curves]
-        self.ends = first.ends if first.curves else None  # for rows without a latent value
+        self.ends = first.ends if first.curves else None  # the bounds, outside of which rows have no latent value
         of_each = [(one.affine, [curve.parameters for curve in one.curves], one.scale) for one in parts]
         self.fixed = jax.tree.map(lambda *a: np.stack(a).astype(first.core.dtype), *of_each)
 
 
 def stack(flows: Sequence[Flow]) -> Stack:
-    """Flows as one pytree, whose calls take rows of each flow: a product over events, for example.
+    """A pytree of several flows, whose calls take rows for each flow; its densities may form a product over events.
 
-    Flows that differ only in parameters and in the settings of `fit` at the data end (standardisation, rotations,
-    curves of a `Gaussianize`, the scale of the context) are one group: one call of the core, and one leaf. Other flows,
-    such as flows with a `Gaussianize` and flows without, with other networks or with fixed mixtures as bases, are in
-    separate groups. One call compiles once, for any number of flows.
+    Flows that differ only in parameters and in settings of `fit` at the data end (standardisation, rotations,
+    curves of a `Gaussianize`, the scale of the context) form one group: one call of the core, and one leaf. Other
+    flows, such as flows with and without a `Gaussianize`, with other networks or with fixed mixtures as bases, are in
+    separate groups. A stack is compiled once, for any number of flows.
 
     Args:
-        flows: At least one, on the CPU, of the same features, context and dtype.
+        flows: At least one flow, on the CPU; all have the same features, context and dtype.
 
     Raises:
-        TypeError: no flows.
-        ValueError: flows of other features, context or dtype; the message has the index of the first.
+        TypeError: the argument is no sequence of flows.
+        ValueError: flows differ in features, context or dtype; the message has the index of the first such flow.
 
     >>> import jax, headrace as hr, headrace.jax
     >>> events = headrace.jax.stack([hr.MAF(3, seed=i) for i in range(4)])
@@ -108,14 +108,14 @@ def stack(flows: Sequence[Flow]) -> Stack:
 
 @jax.tree_util.register_pytree_node_class
 class Stack:
-    """Flows side by side; see `stack`.
+    """Several flows as one pytree; `headrace.jax.stack` makes it.
 
     Attributes:
-        params: The leaves, one array of shape (flows of the group, n) for each group, in a tuple.
-        indices: Which flows each group has, in a tuple of arrays.
+        params: The leaves, a tuple of one array of shape (flows of the group, n) for each group.
+        indices: The indices of the flows of each group, a tuple of arrays.
     """
 
-    # `headrace.jax.log_prob` and `to_latent` of one flow, which are defined later.
+    # The functions `log_prob` and `to_latent` of `headrace.jax` for one flow, which are defined later.
     _log_prob: ClassVar[Callable[..., Any]]
     _to_latent: ClassVar[Callable[..., Any]]
 
@@ -124,34 +124,34 @@ class Stack:
         self.indices = tuple(group.indices for group in groups)
 
     def __len__(self) -> int:
-        """Number of flows."""
+        """The number of flows."""
         return sum(map(len, self.indices))
 
     def tree_flatten(self) -> tuple[Any, Any]:
-        """The leaves, and the static part."""
+        """The leaves, and the static groups."""
         return self.params, self._groups
 
     @classmethod
     def tree_unflatten(cls, groups: Any, leaves: Any) -> Stack:
-        """The inverse of `tree_flatten`."""
+        """The stack of groups and leaves: the inverse of `tree_flatten`."""
         return cls(tuple(leaves), groups)
 
     def with_params(self, params: Sequence[Any]) -> Stack:
-        """A stack with other parameters, a tuple of arrays like `params`."""
+        """A stack of the same groups with other parameters, a tuple of arrays like `params`."""
         expected, given = ([getattr(one, "shape", None) for one in of] for of in (self.params, params))
         if given != expected:
             raise errors.wrong_shape("params", f"a tuple of arrays {expected}", str(given))
         return Stack(tuple(params), self._groups)
 
     def log_prob(self, x: Any, context: Any = None) -> jax.Array:
-        """Log density of each row in the flow at its index, in nats.
+        """The log density of each row in nats, for the flow at the row's first index.
 
         Args:
             x: Shape (flows, ..., features).
-            context: Shape (flows, ..., context), if the flows read one; the dimensions between are broadcast.
+            context: Shape (flows, ..., context), if the flows read a context; the dimensions between are broadcast.
 
         Returns:
-            Shape (flows, ...).
+            An array of shape (flows, ...).
         """
         own = self._groups[0].structure
         for name, value, columns in (("x", x, own.features), ("context", context, own.context)):

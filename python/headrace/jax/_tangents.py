@@ -1,10 +1,10 @@
-"""The tangent of a flow's run in JAX: a linear function that the core has only in reverse, as a primitive of JAX.
+"""The tangent of a flow's run in JAX: a linear function that the core can only evaluate in reverse, as a JAX primitive.
 
-`jax.custom_jvp` has to give tangents, and the compiled core has gradients alone. Tangents are therefore results of a
-primitive without an implementation, which has a transpose: reverse mode never evaluates it, and forward mode ends in
-its error. A function with a rule for gradients (`jax.custom_vjp`) would not suffice: JAX differentiates a mapped
-function after it was mapped, and would request one gradient by parameters for each element of the mapped axis. Here the
-rows of a mapped axis become rows of one tangent, and the gradient by the common parameters is one run.
+`jax.custom_jvp` needs tangents, but the compiled core has only gradients. Tangents are therefore results of a
+primitive without an implementation, which has a transpose: reverse mode never evaluates the primitive, and forward mode
+raises its error. A function with a rule for gradients (`jax.custom_vjp`) would not suffice: JAX differentiates a mapped
+function after mapping it, and would request one gradient by parameters for each element of the mapped axis. With the
+primitive, rows of a mapped axis become rows of one tangent, and the gradient by common parameters takes one run.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ NO_FORWARD = (
 
 
 def pushed(direction: Any, wanted: Flags, tangents: Arrays, given: Arrays, known: Arrays) -> Arrays:
-    """Tangents of a direction's results.
+    """The tangents of a direction's results, as results of the primitive.
 
     Args:
-        direction: A `headrace.jax._calls.Direction`, whose method `transposed` gives gradients.
+        direction: A `headrace.jax._calls.Direction`, whose method `transposed` returns gradients.
         wanted: Whether parameters, rows and context have tangents.
-        tangents: Gradients of the wanted arguments.
-        given: Parameters, rows and context.
-        known: As `Direction.transposed` takes it.
+        tangents: The tangents of the arrays in `wanted`.
+        given: The parameters, rows and context.
+        known: The argument `known` of `Direction.transposed`.
     """
     results: Any = _tangent.bind(*tangents, *given, *known, direction=direction, wanted=wanted, axes=0)
     return tuple(results)
 
 
 def folded(size: int, batched: Flags, given: Arrays) -> list[Any]:
-    """Arrays of a run for all rows of a mapped axis, which is the first one of the batched arrays.
+    """The arrays of one run for all rows of a mapped axis, which is the first axis of the batched arrays.
 
     Args:
-        size: Length of the mapped axis.
-        batched: Which arrays have it; the parameters do not.
-        given: Parameters, rows, context, and more arrays with one entry for each row.
+        size: The length of the mapped axis.
+        batched: Whether each array has the mapped axis; the parameters do not have it.
+        given: Parameters, rows, context, and further arrays with one entry for each row.
     """
     params, x, context, *by = given
     rows = x.shape[1] if batched[1] else x.shape[0]
@@ -59,8 +59,8 @@ def folded(size: int, batched: Flags, given: Arrays) -> list[Any]:
 
 
 def _unfolded(array: Any, batched: bool, size: int, rows: int) -> Any:
-    """An array of one or all rows, (1 or rows, ...), as (size * rows, ...); the size is the first axis of a batched
-    array.
+    """An array (1 or rows, ...) of one row or of all rows, repeated to (size * rows, ...); a batched array begins with
+    the axis of length `size`.
     """
     every = array if batched else array[None]
     return jnp.broadcast_to(every, (size, rows, *every.shape[2:])).reshape(size * rows, *every.shape[2:])
@@ -71,15 +71,15 @@ def axes_of(*arrays: Any) -> frozenset[str]:
     found: frozenset[str] = frozenset()
     for array in arrays:
         kind = jax.typeof(array) if hasattr(jax, "typeof") else None
-        kind = getattr(kind, "manual_axis_type", kind)  # for JAX 0.10; before, it was the array's type itself
+        kind = getattr(kind, "manual_axis_type", kind)  # JAX 0.10 wraps the type of the array
         found |= getattr(kind, "varying", getattr(kind, "vma", frozenset()))
     return found
 
 
 def varying(array: Any, axes: frozenset[str]) -> Any:
-    """The array marked as different on the devices along these axes of `shard_map`; its transpose sums over them.
+    """The array marked as different on the devices along these axes of `shard_map`; its transpose sums over the axes.
 
-    Without the mark the gradient of an array that all devices share would be that of a single device.
+    Without the mark, the gradient of an array that all devices share would be that of one device.
     """
     missing = tuple(sorted(axes - axes_of(array)))
     if not missing:
@@ -92,7 +92,8 @@ def varying(array: Any, axes: frozenset[str]) -> Any:
 # ---- the primitive ---------------------------------------------------------------------------------------------------
 
 # Arguments: tangents, parameters, rows, context, and known gradients. If parameters are mapped, each element of the
-# mapped axis has a gradient of its own, so that it cannot become rows: all arguments have `axes` such axes in front.
+# mapped axis has a separate gradient, so that the axis cannot become rows: all arguments then begin with `axes` such
+# axes.
 
 _tangent = Primitive("headrace_tangent")
 _tangent.multiple_results = True
@@ -103,34 +104,34 @@ def _refused(*_: Any, **__: Any) -> Any:
 
 
 def _parts(wanted: Flags, arguments: Any) -> tuple[Any, Any, Any]:
-    """Tangents, the three arrays, and known gradients."""
+    """The tangents, the three arrays, and the known gradients, from all arguments."""
     n = sum(wanted)
     return arguments[:n], arguments[n : n + 3], arguments[n + 3 :]
 
 
 def _abstract_results(*arguments: Any, direction: Any, wanted: Flags, axes: int) -> list[Any]:
-    """The tangent by value is like the rows, that by row like the rows without their last axis."""
+    """The results' shapes: a tangent by value is like the rows, one by row like the rows without their last axis."""
     _, (_, x, _), _ = _parts(wanted, arguments)
     more = {}
-    if getattr(x, "sharding", None) is not None:  # a sharding counts the axes
+    if getattr(x, "sharding", None) is not None:  # the sharding has an entry for each axis
         more["sharding"] = x.sharding.update(spec=jax.sharding.PartitionSpec(*x.sharding.spec[: x.ndim - 1]))
     return list(compress((x, x.update(shape=x.shape[:-1], **more)), (direction.value, direction.row)))
 
 
 def _mapped(arguments: Any, dims: Any, *, direction: Any, wanted: Flags, axes: int) -> tuple[Any, list[int]]:
-    """The tangent for all elements of a mapped axis."""
+    """The tangents for all elements of a mapped axis."""
     batched = [d is not None for d in dims]
     size = next(a.shape[d] for a, d in zip(arguments, dims, strict=True) if d is not None)
     front = [a if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(arguments, dims, strict=True)]
     _, given, known = _parts(wanted, front)
     have = _parts(wanted, batched)
-    unit = 2 * (bool(known) and wanted[0])  # known arrays that belong to the parameters
+    unit = 2 * (bool(known) and wanted[0])  # the number of known arrays that belong to the parameters
     if axes or have[1][0] or (wanted[0] and have[0][0]) or any(have[2][:unit]):
         every = [a if b else jnp.broadcast_to(a, (size, *a.shape)) for a, b in zip(front, batched, strict=True)]
         results = _tangent.bind(*every, direction=direction, wanted=wanted, axes=axes + 1)
         return results, [0] * len(results)
     rows = given[1].shape[-2]
-    # A context for all rows stays one row if its tangent is one row, too.
+    # A context of one row for all rows stays so if its tangent has one row, too.
     shared = given[2].shape[-2] == 1 and not have[1][2] and not (wanted[2] and have[0][-1])
     arrays = [
         a if of_parameters or (shared and of_context) else _unfolded(a, b, size, rows)
@@ -147,7 +148,7 @@ def _mapped(arguments: Any, dims: Any, *, direction: Any, wanted: Flags, axes: i
 
 
 def _transposed(cotangents: Any, *arguments: Any, direction: Any, wanted: Flags, axes: int) -> list[Any]:
-    """The gradients that correspond to tangents."""
+    """The gradients by the tangents, from cotangents of the results."""
     tangents, given, known = _parts(wanted, arguments)
     present = tuple(type(c) is not ad.Zero for c in cotangents)
     if not any(present):

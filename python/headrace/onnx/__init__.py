@@ -1,7 +1,7 @@
-"""Flows as graphs of ONNX, which runtimes of many languages and devices compute: ``pip install ".[onnx]"``.
+"""Flows as ONNX graphs, which runtimes of many languages and devices compute: ``pip install ".[onnx]"``.
 
-`headrace.Flow.to_onnx` and ``headrace export`` are the ways in. A graph has float32 inputs of any number of rows, and
-contains only the parallel direction of the verb. It is made from the contents of the flow's file (docs/files.md).
+`headrace.Flow.to_onnx` and ``headrace export`` write graphs. A graph has float32 inputs with any number of rows, and
+contains only the parallel direction of the method. It is made from the contents of the flow's file (docs/files.md).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VERBS = ("log_prob", "to_latent", "to_data")
 
 
 def write(flow: Any, path: str | os.PathLike[str], verb: str) -> None:
-    """Write the graph of `headrace.Flow.to_onnx`."""
+    """Write the graph of a flow's method to a file; see `headrace.Flow.to_onnx`."""
     name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(name, str):
         raise TypeError(f"path: expected a str or an os.PathLike of one, got {check.kind_of(path)}")
@@ -43,7 +43,7 @@ def write(flow: Any, path: str | os.PathLike[str], verb: str) -> None:
 
 
 def graph_of(flow: Any, verb: str) -> Any:
-    """The checked ``onnx.ModelProto`` of a verb; see `headrace.Flow.to_onnx`."""
+    """The checked ``onnx.ModelProto`` of a flow's method; see `headrace.Flow.to_onnx`."""
     check.choice("verb", verb, VERBS)
     if is_of_sequences(flow):
         raise TypeError(f"flow: expected a flow of rows, got {check.kind_of(flow)}, which is one of sequences")
@@ -55,12 +55,12 @@ def graph_of(flow: Any, verb: str) -> Any:
     o = Operators(graph, verb)
     given = graph.input("z" if to_data else "x", features)
     context = graph.input("context", columns) if columns else None
-    bad = (given - given).sum(keep=True)  # NaN in rows that are not finite, else 0
+    bad = (given - given).sum(keep=True)  # NaN in rows that are not finite, otherwise 0
     if context is not None:
         bad = bad + (context - context).sum(keep=True)
         if (scale := header["standardize_context"]) is not None:
             context = o.narrow(transforms.standardized(o, scale["mean"], scale["std"], context, False), None)
-    is_finite = bad.sum() >= 0.0  # NaN is not
+    is_finite = bad.sum() >= 0.0  # a comparison with NaN is false
     bounds = transforms.support_at_end(header["transforms"], passes_permutations=True)
     outside = None if to_data or bounds is None else is_outside(o, bounds[0], given.columns(bounds[1]))
     if outside is not None:
@@ -71,7 +71,7 @@ def graph_of(flow: Any, verb: str) -> Any:
     chain = _Chain(o, given, context, arrays)
     for i, part in numbered[:last]:
         chain.run(part, i, to_data)
-    # A row that overflowed is NaN altogether, except for values that overflow only when standardisation is undone.
+    # In a row that overflowed all values are NaN, except if it only overflows when standardisation is undone.
     value, inner = o.narrow(chain.value, None), sum(chain.logs, start=(given * 0.0).sum())
     bad = bad + (value - value).sum(keep=True) + (inner - inner).new_axis()
     for i, part in numbered[last:]:
@@ -94,15 +94,15 @@ def graph_of(flow: Any, verb: str) -> Any:
 
 
 class _Chain:
-    """A row between two transforms: its coordinates, and the logarithm of the determinant so far."""
+    """A row between two transforms: its coordinates, and the log-determinant of all transforms so far."""
 
     def __init__(self, o: Operators, value: Value, context: Value | None, arrays: Mapping[str, Any]) -> None:
         self.o, self.value, self.context, self.arrays = o, value, context, arrays
-        self.logs: list[Value] = []  # each with one value a row
-        self.log_det = 0.0  # values that all rows share
+        self.logs: list[Value] = []  # terms with one value a row
+        self.log_det = 0.0  # the sum of terms that all rows share
 
     def run(self, header: Mapping[str, Any], i: int, to_data: bool) -> None:
-        """Run the transform at index i of the flow."""
+        """Add the transform at index i of the flow to the graph."""
         o, self.o.place = self.o, f"transforms[{i}]"
         if (kind := transforms.inner_of(header)[0]["kind"]) not in transforms.KINDS:
             raise ValueError(f"{o.place}: expected a transform that ONNX export knows, got a {kind}")
@@ -115,7 +115,7 @@ class _Chain:
 
 
 def _is_fixed(header: Any) -> bool:
-    """Whether a header is of a transform that the core computes when a row is stored."""
+    """Whether a transform is one of those that the core computes when it stores a row."""
     return _is_fixed(header["transform"]) if header["kind"] == "Inverse" else header["kind"] in _FIXED
 
 

@@ -1,4 +1,4 @@
-"""A graph of ONNX that grows by arithmetic on its values: ``a * b + 1`` adds two nodes."""
+"""An ONNX graph that grows by arithmetic on its values: ``a * b + 1`` adds two nodes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
-IR_VERSION = 8  # version of ONNX 1.12, which has the operators used here: runtimes since 2022 support it
+IR_VERSION = 8  # the version of ONNX 1.12, which has these operators: runtimes since 2022 support it
 
 Number = float | int | np.float32 | Sequence[int] | NDArray[Any]
 
 
 class Graph:
-    """Nodes, constants, inputs and outputs."""
+    """The nodes, constants, inputs and outputs of a graph."""
 
     def __init__(self) -> None:
-        """Start with an empty graph."""
+        """Make an empty graph."""
         self._nodes: list[Any] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._initializers: list[Any] = []
@@ -28,18 +28,18 @@ class Graph:
         self._outputs: list[Any] = []
 
     def input(self, name: str, columns: int) -> Value:
-        """Rows of float32, any number of them."""
+        """An input of float32 rows, any number of them."""
         self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", columns]))
         return Value(self, name)
 
     def output(self, name: str, value: Value, columns: int | None) -> None:
-        """Rows of float32, or one value a row."""
+        """Make a value an output: float32 rows, or one value a row."""
         shape: list[Any] = ["rows"] if columns is None else ["rows", columns]
         self._nodes.append(helper.make_node("Identity", [value.name], [name]))
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def constant(self, number: Number, dtype: Any = np.float32) -> Value:
-        """A constant; equal arrays are stored once. A value beyond float32 becomes its largest one."""
+        """A constant; equal arrays are stored once. A value beyond the dtype's range becomes its largest value."""
         array = np.asarray(number)
         if np.dtype(dtype).kind == "f":
             limits = np.finfo(dtype)
@@ -54,14 +54,14 @@ class Graph:
         return Value(self, self._constants[key], dtype)
 
     def node(self, operator: str, *inputs: Value, outputs: int = 1, **attributes: Any) -> list[Value]:
-        """An operator's results; as wide as the first input, but for a condition."""
+        """The results of an operator, in the dtype of the first input, or of the last one for "Where"."""
         dtype = inputs[-1 if operator == "Where" else 0].dtype
         names = [f"v{len(self._nodes)}_{i}" if outputs > 1 else f"v{len(self._nodes)}" for i in range(outputs)]
         self._nodes.append(helper.make_node(operator, [value.name for value in inputs], names, **attributes))
         return [Value(self, name, dtype) for name in names]
 
     def model(self, producer: str, version: str, notes: dict[str, str]) -> onnx.ModelProto:
-        """The whole, checked."""
+        """The whole graph as a model, checked."""
         graph = helper.make_graph(self._nodes, "flow", self._inputs, self._outputs, self._initializers)
         opsets = [helper.make_opsetid("", OPSET)]
         made_by = {"producer_name": producer, "producer_version": version}
@@ -84,16 +84,16 @@ def _unary(operator: str) -> Callable[[Value], Value]:
 
 
 class Value:
-    """The output of a node; numbers and arrays in arithmetic with it become constants of its dtype."""
+    """The output of a node; numbers and arrays in arithmetic with a value become constants of its dtype."""
 
-    __array_ufunc__ = None  # an array on the left leaves the operation to the value
+    __array_ufunc__ = None  # an array on the left then leaves the operation to the value
 
     def __init__(self, graph: Graph, name: str, dtype: Any = np.float32) -> None:
-        """`dtype` is float32 or float64; of a condition that of the compared values."""
+        """`dtype`: float32 or float64; for a condition, that of the compared values."""
         self.graph, self.name, self.dtype = graph, name, dtype
 
     def apply(self, operator: str, *others: Any, **attributes: Any) -> Value:
-        """An operator of one result on this value and others."""
+        """The result of an operator with one result on this value and others."""
         return self.graph.node(operator, self, *(self._like(other) for other in others), **attributes)[0]
 
     def _like(self, other: Value | Number) -> Value:
@@ -110,7 +110,7 @@ class Value:
     exp, log, sqrt = _unary("Exp"), _unary("Log"), _unary("Sqrt")
 
     def softplus(self) -> Value:
-        """log(1 + e^x) by two branches without overflow, because some runtimes' operator lacks them."""
+        """log(1 + e^x) by two branches, which prevent overflow; the operator of some runtimes lacks them."""
         return highest(self, 0.0) + (1.0 + (-abs(self)).exp()).log()
 
     def clip(self, low: Number, high: Number) -> Value:
@@ -125,11 +125,11 @@ class Value:
         return Value(self.graph, self.apply("Cast", to=kind).name, dtype)
 
     def number(self) -> Value:
-        """1 where a condition holds, 0 elsewhere."""
+        """The condition as a number: 1 if it holds, otherwise 0."""
         return self.apply("Cast", to=TensorProto.DOUBLE if self.dtype == np.float64 else TensorProto.FLOAT)
 
     def sum(self, *, keep: bool = False, axes: int = 1) -> Value:
-        """Over the last axis, or axes."""
+        """The sum over the last axis, or the last `axes` axes."""
         last = self.graph.constant([*range(-axes, 0)], np.int64)
         return self.graph.node("ReduceSum", self, last, keepdims=int(keep))[0]
 
@@ -138,14 +138,14 @@ class Value:
         return self.graph.node("Gather", self, self.graph.constant(list(which), np.int64), axis=-1)[0]
 
     def split(self, sizes: Sequence[int], axis: int = -1) -> list[Value]:
-        """An axis in parts."""
+        """The parts of an axis, which have these sizes."""
         if len(sizes) == 1:
             return [self]
         parts = self.graph.constant(list(sizes), np.int64)
         return self.graph.node("Split", self, parts, outputs=len(sizes), axis=axis)
 
     def reshape(self, *shape: int) -> Value:
-        """Another shape of each row; the number of rows stays."""
+        """The value with another shape of each row; the number of rows stays."""
         return self.graph.node("Reshape", self, self.graph.constant([0, *shape], np.int64))[0]
 
     def new_axis(self) -> Value:
@@ -153,14 +153,14 @@ class Value:
         return self.graph.node("Unsqueeze", self, self.graph.constant([-1], np.int64))[0]
 
     def dense(self, weight: NDArray[Any], bias: NDArray[Any]) -> Value:
-        """The product with a matrix (out, in), and a bias."""
+        """The product of the value with a matrix (out, in), plus a bias."""
         if weight.shape[1] == 0:
             return self.graph.constant(bias[None, :])
         return self.apply("Gemm", weight, bias, transB=1)
 
 
 def where(condition: Value | NDArray[np.bool_], yes: Value | Number, no: Value | Number) -> Value:
-    """`yes` where the condition holds, `no` elsewhere; one of the three is a value."""
+    """`yes` where the condition holds, otherwise `no`; one of the three is a value of a graph."""
     like = next(value for value in (yes, no, condition) if isinstance(value, Value))
     if not isinstance(condition, Value):
         condition = like.graph.constant(condition, np.bool_)
@@ -168,5 +168,5 @@ def where(condition: Value | NDArray[np.bool_], yes: Value | Number, no: Value |
 
 
 def highest(a: Value, b: Value | Number) -> Value:
-    """The larger one; NaN where `a` is."""
+    """The larger of two values; NaN where `a` is NaN."""
     return where(a < b, b, a)

@@ -1,6 +1,6 @@
-"""The operators of a graph of ONNX for `headrace.convert.plain.transforms.run`.
+"""The operators of an ONNX graph for `headrace.convert.plain.transforms.run`.
 
-Tensors of a file are arrays of NumPy here: values that depend only on them are computed in float64 with the graph.
+Tensors of a file are NumPy arrays here: expressions of tensors alone are computed in float64 when the graph is made.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from headrace.onnx.graph import Graph, Value, highest, where
 Header = Mapping[str, Any]
 Arrays = Mapping[str, NDArray[Any]]
 
-_BEYOND = -1e30  # where x is multiplied by a factor that is 0 long before, because infinity times 0 would be NaN
+_BEYOND = -1e30  # stands for -infinity where the factor of x is 0 long before, because infinity times 0 is NaN
 
 
 def _gelu_argument(x: Value) -> Value:
-    """√(2/π) (x + 0.044715 x³)."""
+    """The argument √(2/π) (x + 0.044715 x³) of tanh in the approximate GELU."""
     root = math.sqrt(2.0 / math.pi)
     return x * (x * x * (0.044715 * root) + root)
 
@@ -48,12 +48,12 @@ def _unary(operator: str) -> Any:
 
 
 def _now_or_later(function: Any) -> Any:
-    """A function of a value, or of an array, which is computed when the graph is made."""
+    """A function of a value in the graph, or of an array, which is computed when the graph is made."""
     return staticmethod(lambda x: getattr(x, function.__name__)() if isinstance(x, Value) else function(x))
 
 
 class Operators:
-    """Operators on values of shape (rows, ...)."""
+    """Operators on the values of a graph, of shape (rows, ...)."""
 
     library: Any = np
     differentiates = False
@@ -65,24 +65,24 @@ class Operators:
     exp, log, sqrt = map(_now_or_later, (np.exp, np.log, np.sqrt))
 
     def __init__(self, graph: Graph, verb: str, place: str = "") -> None:
-        """`verb` and `place` of a transform are for messages."""
+        """`verb` and `place`, of a transform, are for error messages."""
         self.graph, self.verb, self.place = graph, verb, place
 
-    # ---- functions of each value ---------------------------------------------------------------------------------
+    # ---- functions of each element -------------------------------------------------------------------------------
 
     def log1p(self, x: Value) -> Value:
-        """log(1 + x) with the digits that 1 + x loses, by the quotient of the logarithm and the rounded sum less 1."""
+        """log(1 + x) with the digits that 1 + x loses, by the quotient of the logarithm and the rounded sum minus 1."""
         above = x + 1.0
         kept = above - 1.0
         is_lost = abs(kept) <= 0.0
         return where(is_lost, x, above.log() * (x / where(is_lost, 1.0, kept)))
 
     def softsign(self, x: Value) -> Value:
-        """x / (1 + |x|); runtimes have the operator in float32 alone."""
+        """x / (1 + |x|); runtimes have this operator only in float32."""
         return x.apply("Softsign") if x.dtype == np.float32 else x / (abs(x) + 1.0)
 
     def expm1(self, x: Value) -> Value:
-        """e^x - 1 with the digits that the difference loses; for |x| below 1."""
+        """e^x - 1 with the digits that the difference loses, for |x| below 1."""
         above = x.exp()
         log = above.log()
         is_lost = abs(log) <= 0.0
@@ -96,42 +96,42 @@ class Operators:
         return larger * (ratio * ratio + 1.0).sqrt()
 
     def activation(self, name: str, x: Value) -> Value:
-        """A function of hidden units, by its name."""
+        """The activation of hidden units that has this name."""
         return _ACTIVATIONS[name](x)
 
     # ---- dtypes and constants --------------------------------------------------------------------------------------
 
     def wide(self, x: Value) -> Value:
-        """A value in float64."""
+        """The value in float64."""
         return x.cast(np.float64)
 
     def narrow(self, x: Value, like: Value | None) -> Value:
-        """A value in the dtype of another one, or in float32."""
+        """The value in the dtype of `like`, or in float32."""
         return x.cast(np.float32 if like is None else like.dtype)
 
     def param(self, x: NDArray[Any], like: Value) -> Value:
-        """An array of the file, the same for all rows."""
+        """An array of the file as a constant, the same for all rows."""
         return self.graph.constant(x[None], like.dtype)
 
     def wide_constant(self, numbers: Any, like: Value) -> Floats:
-        """A value in float64."""
+        """Numbers as a float64 array."""
         return np.asarray(numbers, np.float64)
 
     def rounded(self, numbers: Any, like: Value) -> NDArray[Any]:
-        """A value rounded to the dtype of another one."""
+        """Numbers rounded to the dtype of a value."""
         with np.errstate(over="ignore"):
             return np.asarray(numbers, np.float64).astype(like.dtype)
 
     def flags(self, which: Sequence[bool], like: Value) -> NDArray[np.bool_]:
-        """Truth values."""
+        """Truth values as an array."""
         return np.array(which, bool)
 
     def log_of_numbers(self, numbers: Sequence[float]) -> float:
-        """The sum of the logarithms of `numbers`."""
+        """The sum of the logarithms of numbers."""
         return float(np.log(numbers).sum())
 
     def fixed(self, x: Value) -> Value:
-        """A value without a derivative."""
+        """The value itself, because a graph has no derivatives."""
         return x
 
     def tiny(self, like: Value) -> float:
@@ -139,13 +139,13 @@ class Operators:
         return float(np.finfo(like.dtype).tiny)
 
     def epsilon(self, like: Value) -> float:
-        """The distance from 1 to the next number."""
+        """The distance from 1 to the next larger number of a value's dtype."""
         return float(np.finfo(like.dtype).eps)
 
     def spoiled(self, log: Value, header: Header, params: Mapping[str, Value]) -> Value:
-        """NaN where a parameter of a network is not finite, and so in the whole row, also where a spline hides it.
+        """`log`, but NaN in a row where a parameter of a network is not finite, even if a spline ignores it.
 
-        The soft clamp of an infinite parameter is NaN, and `pick` keeps it.
+        The soft clamp of an infinite parameter is NaN, which `pick` keeps.
         """
         if "knots" not in params or header["map"] == "rq_spline":
             return log
@@ -154,25 +154,25 @@ class Operators:
     # ---- choices and sums over the last axis ----------------------------------------------------------------------
 
     def within(self, x: Value, low: float, high: float) -> Value:
-        """Clip between two bounds, where the result for NaN is not read: runtimes differ in it."""
+        """The value clipped to two bounds, where the result for NaN is never used, because runtimes differ in it."""
         return x.apply("Clip", low, high)
 
     kept_within = within
 
     def equal(self, x: Value, other: Value) -> Value:
-        """Whether values are equal."""
+        """Whether elements of two values are equal."""
         return x.apply("Equal", other)
 
     def zero_unless(self, condition: Value, x: Value) -> Value:
-        """Zero where a condition does not hold; NaN stays NaN."""
+        """The value where a condition holds, otherwise zero; NaN stays NaN."""
         return x * condition.number()
 
     def highest(self, x: Any, other: Any) -> Any:
-        """The larger of `x` and `other`."""
+        """The larger of two values, elementwise."""
         return highest(x, other) if isinstance(x, Value) else np.maximum(x, other)
 
     def lowest(self, x: Any, other: Any) -> Any:
-        """The smaller of `x` and `other`."""
+        """The smaller of two values, elementwise."""
         return where(x > other, other, x) if isinstance(x, Value) else np.minimum(x, other)
 
     def any(self, x: Value) -> Value:
@@ -180,65 +180,65 @@ class Operators:
         return where(x, 1.0, 0.0).sum() > 0.0
 
     def largest(self, x: Value) -> Value:
-        """The largest element along the last axis, which is kept."""
+        """The largest element along the last axis, which stays with length 1."""
         return x.apply("ReduceMax", axes=[-1], keepdims=1)
 
     def norm(self, x: Value) -> Value:
-        """The norm along the last axis, which is kept; limited to 1e18, beyond which no map has an effect."""
+        """The norm along the last axis, which stays; limited to 1e18, beyond which no map has an effect."""
         length = (x * x).sum(keep=True).sqrt()
         return where(length > 1e18, 1e18, length)
 
     def softmax(self, x: Value) -> Value:
-        """Over the last axis."""
+        """The softmax over the last axis."""
         return x.apply("Softmax", axis=-1)
 
     def logsumexp(self, x: Value) -> Value:
-        """Over the last axis."""
+        """The log of the sum of exponentials over the last axis."""
         top = self.largest(x)
-        top = where(top < float(np.finfo(np.float32).min), 0.0, top)  # all components are infinitely unlikely
+        top = where(top < float(np.finfo(np.float32).min), 0.0, top)  # all terms are infinitely unlikely
         return ((x - top).exp().sum(keep=True).log() + top).sum()
 
     def sums_below(self, x: Value) -> Value:
-        """Along the last axis the sum of all before each."""
+        """For each element along the last axis the sum of all elements before it."""
         return self.graph.node("CumSum", x, self.graph.constant(-1, np.int64), exclusive=1)[0]
 
     def last_not_above(self, edges: Value, target: Value, bins: int) -> Value:
-        """1 for the last bin that begins at or below a target, 0 for other bins: for `pick`."""
-        begins = (target >= edges).number()  # 1 up to a value's bin: differences of neighbours are 1 there
+        """1 for the last bin that begins at or below a target, and 0 for all other bins: an argument of `pick`."""
+        begins = (target >= edges).number()  # 1 up to that bin: the differences of neighbours are 1 only there
         return begins.apply("MatMul", np.eye(bins) - np.eye(bins, k=-1))
 
     def pick(self, table: Value, here: Value) -> list[Value]:
-        """The values of that bin in each row of a table; NaN where a row has a NaN."""
+        """The values of a table's rows in the bin that `here` marks; NaN for a row with a NaN."""
         return (table * here).sum(keep=True).split([1] * 6, axis=-2)
 
     # ---- rows of a table: the axis before the last -------------------------------------------------------------------
 
     def lifted(self, x: Value) -> Value:
-        """Values in the shape that `pick` gives: with two more axes of 1."""
+        """Values with two more axes of length 1, the shape of the results of `pick`."""
         return self.graph.node("Unsqueeze", x, self.graph.constant([-2, -1], np.int64))[0]
 
     def lowered(self, x: Value) -> Value:
-        """Values in their original shape."""
+        """Values without the two axes that `lifted` adds."""
         return self.graph.node("Squeeze", x, self.graph.constant([-2, -1], np.int64))[0]
 
     def stacked(self, rows: Sequence[Value]) -> Value:
-        """A table of rows."""
+        """A table whose rows are these values."""
         return self.beside([self.graph.node("Unsqueeze", x, self.graph.constant([-2], np.int64))[0] for x in rows])
 
     def beside(self, tables: Sequence[Value]) -> Value:
-        """The rows of several tables."""
+        """A table with the rows of several tables."""
         return tables[0] if len(tables) == 1 else self.graph.node("Concat", *tables, axis=-2)[0]
 
     def halves(self, table: Value) -> list[Value]:
-        """The first and the other half of the four rows."""
+        """Two tables: the first two and the last two of four rows."""
         return table.split([2, 2], axis=-2)
 
     def row(self, table: Value, i: int) -> Value:
-        """Row `i` of `table`, as a table."""
+        """One row of a table, as a table."""
         return self.graph.node("Gather", table, self.graph.constant([i], np.int64), axis=-2)[0]
 
     def scaled_rows(self, x: NDArray[Any], indices: Sequence[int], factors: Sequence[float]) -> Floats:
-        """Rows of a matrix or vector, where -1 means a row of zeros, times factors."""
+        """Rows of a matrix or vector by index, where -1 is a row of zeros, multiplied by factors."""
         rows: Floats = np.concatenate([x, np.zeros((1, *x.shape[1:]))])[list(indices)]
         rows *= np.reshape(factors, (-1, *[1] * (x.ndim - 1)))
         return rows
@@ -246,40 +246,40 @@ class Operators:
     # ---- columns -----------------------------------------------------------------------------------------------------
 
     def part(self, x: Value, begin: int, end: int) -> Value:
-        """Neighbours of the last axis."""
+        """The elements from `begin` to `end` along the last axis."""
         return x.columns(range(begin, end))
 
     def without_last(self, x: Value) -> Value:
-        """The value without its last axis of one element."""
+        """The value without its last axis, which has one element."""
         return x.sum()
 
     def joined(self, parts: Sequence[Value]) -> Value:
-        """Along the last axis."""
+        """Values joined along the last axis."""
         return parts[0] if len(parts) == 1 else self.graph.node("Concat", *parts, axis=-1)[0]
 
     def rows_of_components(self, x: Value) -> Value:
-        """Rows with an axis for components before the last one."""
+        """Rows with a new axis for components before the last axis."""
         return self.graph.node("Unsqueeze", x, self.graph.constant([1], np.int64))[0]
 
     def settled(self, levels: Sequence[int], level: int, new: Value, old: Value) -> Value:
-        """The coordinates of the only level; see `levels`."""
+        """The coordinates of the current level, which is the only one; see `levels`."""
         return new
 
     # ---- products ----------------------------------------------------------------------------------------------------
 
     def affine(self, x: Value, shift: NDArray[Any], log_scale: NDArray[Any], to_data: bool) -> tuple[Value, float]:
-        """x = shift + e^log_scale z."""
+        """The map x = shift + e^log_scale z or its inverse, and the log-determinant."""
         log_scale = np.asarray(log_scale, np.float64)
         scale, log_det = np.exp(log_scale if to_data else -log_scale), float(log_scale.sum())
         return (x * scale + shift, log_det) if to_data else ((x - shift) * scale, -log_det)
 
     def rotated(self, x: Value, blocks: NDArray[Any], sizes: Sequence[int], to_data: bool) -> Value:
-        """The product with a matrix of blocks, or its transpose."""
+        """The product with a block diagonal matrix, or with its transpose."""
         matrix = matrix_of(blocks, sizes)
         return x.dense(matrix if to_data else matrix.T, np.zeros(len(matrix)))
 
     def linear(self, x: Value, header: Header, arrays: Arrays, to_data: bool) -> tuple[Value, float]:
-        """x = signs · y[order] + shift, y = lower · diagonal · upper · z."""
+        """x = signs · y[order] + shift, y = lower · diagonal · upper · z, or the inverse, and the log-determinant."""
         factors_of = ("upper", "lower", "log_diagonal", "shift")
         upper, lower, log_diagonal, shift = (arrays[name].astype(np.float64) for name in factors_of)
         one, order, signs = np.eye(len(shift)), list(header["order"]), np.array(header["signs"])
@@ -287,11 +287,11 @@ class Operators:
         matrix, log_det = signs[:, None] * (factors[0] @ factors[1])[order], float(log_diagonal.sum())
         if to_data:
             return x.dense(matrix, shift), log_det
-        # Subtracted first, in the order of the core's triangular solutions.
+        # The shift is subtracted first, as in the core's triangular solutions.
         return (x - shift).dense(np.linalg.inv(matrix), np.zeros(len(shift))), -log_det
 
     def levels(self, header: Header, arrays: Arrays) -> list[int]:
-        """The levels of a masked transform's coordinates: all 1, because a graph does not build one after another."""
+        """The levels of a masked transform's coordinates, which must be 1: a graph cannot compute one after another."""
         levels = levels_of(np.eye, header, arrays)
         if max(levels) > 1:
             side = "to_data" if header["reads"] == "data" else "to_latent"
@@ -307,18 +307,18 @@ class Operators:
     # ---- parameters of bases -----------------------------------------------------------------------------------------
 
     def location(self, header: Header, arrays: Arrays, like: Value) -> tuple[Floats, Floats]:
-        """Location and log scale."""
+        """The location and the log scale of a normal base."""
         if header["trainable"]:
             return arrays["loc"].astype(np.float64), arrays["log_scale"].astype(np.float64)
         return np.array(header["loc"], np.float64), np.log(header["scale"])
 
     def student(self, header: Header, arrays: Arrays, like: Value) -> tuple[Floats, Floats]:
-        """Degrees of freedom ν, and log Γ((ν + 1)/2) − log Γ(ν/2) − log(ν π)/2, in the core's form."""
+        """The degrees of freedom ν, and log Γ((ν + 1)/2) − log Γ(ν/2) − log(ν π)/2, in the core's form."""
         df = np.exp(arrays["log_df"].astype(np.float64)) if header["trainable"] else np.array(header["df"], np.float64)
         return df, _student_constant(df)
 
     def log_weights(self, header: Header, arrays: Arrays, like: Value) -> Floats:
-        """Log weights of the components of a mixture; one of weight 0 in float32 takes no part."""
+        """The log weights of a mixture's components; -inf for a weight that is 0 in float32."""
         with np.errstate(divide="ignore"):
             logits = arrays["logits"].astype(np.float64) if header["trainable"] else np.log(header["weights"])
         logits = logits - logits.max()
@@ -330,11 +330,11 @@ _SERIES = [-1 / 8, 1 / 192, -1 / 640, 17 / 14336, -31 / 18432, 691 / 180224, -54
 
 
 def _student_constant(df: Floats) -> Floats:
-    """The constant for every ν > 0 (cpp/math/density.hpp)."""
+    """The constant of Student's t density for every ν > 0 (cpp/math/density.hpp)."""
     x = 0.5 * df
     shift = np.ceil(np.maximum(16.0 - x, 0.0))
     product = np.ones_like(x)
-    for k in range(16):  # Γ(x + 1) = x Γ(x)
+    for k in range(16):  # by Γ(x + 1) = x Γ(x)
         product *= np.where(k < shift, (x + k) / (x + k + 0.5), 1.0)
     t = 1.0 / (x + shift)
     series = np.polynomial.polynomial.polyval(t * t, _SERIES) * t

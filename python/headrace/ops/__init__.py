@@ -1,9 +1,9 @@
-"""The maps of couplings and of planar and radial transforms as functions, for parameters from a network of your own.
+"""The maps of couplings and of planar and radial transforms as functions, for parameters from the caller's network.
 
-Couplings map each element separately, planar and radial maps all coordinates of a row together (docs/ops.md).
+A coupling maps each element separately, a planar or radial map all coordinates of a row together (docs/ops.md).
 
-They are strict: C-contiguous arrays of one framework and one dtype, float32 or float64, and no array is copied except a
-coupling's parameters that rows share. They compute where the first array is: on the CPU or on a CUDA device.
+Arguments must be C-contiguous arrays of one framework and one dtype, float32 or float64, and are not copied, except for
+a coupling's parameters that rows share. The device of the first array computes: the CPU or a CUDA device.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def __dir__() -> list[str]:
 
 
 MAPS: tuple[str, ...] = tuple(_MAPS)
-"""Names of the maps."""
+"""The names of the maps of couplings."""
 _SLOPE = 0.2
 
 
@@ -50,27 +50,27 @@ def coupling(
     out: tuple[A, A] | None = None,
     **settings: Unpack[Keywords],
 ) -> tuple[A, A]:
-    """One map for every element.
+    """Apply one map to every element.
 
     Args:
         value: Shape (..., active): z of the direction "forward", x of "inverse".
-        params: Shape (..., active, n_params), as networks emit them: the raw parameters of the map, in the order that
-            the help of `headrace.transforms.MaskedAutoregressive` has under `map`. Leading dimensions that are missing
-            or 1 are those of several rows, such as all of them for (active, n_params): such parameters are copied for
-            each row.
+        params: Shape (..., active, n_params), as a network returns them: the raw parameters of the map, in the order
+            that the help of `headrace.transforms.MaskedAutoregressive` has under `map`. Rows share parameters along
+            leading dimensions that are missing or 1, for example all rows with (active, n_params): such parameters are
+            copied for each row.
         map: A name in `MAPS`.
         direction: "forward", latent to data, or "inverse".
-        **settings: See `headrace.transforms.MaskedAutoregressive`; by default `bins` is the number that has n_params
-            parameters.
-        out: ``(value, log_det)`` to write into; the value may be the argument itself.
+        **settings: Settings as in `headrace.transforms.MaskedAutoregressive`; by default `bins` is the number for which
+            the map has n_params parameters.
+        out: A pair ``(value, log_det)`` of arrays that receive the result; the value may be the argument itself.
 
     Returns:
-        ``(value, log_det)`` of the other side, shapes (..., active) and (...): log_det = Σ log |dx/dz| of a row, or
-        Σ log |dz/dx| of "inverse".
+        ``(value, log_det)`` of the other side, shapes (..., active) and (...): log_det = Σ log |dx/dz| of a row, or for
+        "inverse" Σ log |dz/dx|.
 
     Raises:
-        TypeError: not arrays of one framework in one place, or not of one dtype, float32 or float64.
-        ValueError: a wrong shape, not C-contiguous, or out that overlaps an input otherwise.
+        TypeError: the arrays are not of one framework and device, or not of one dtype, float32 or float64.
+        ValueError: a shape is wrong, an array is not C-contiguous, or `out` overlaps an input in another way.
 
     >>> import numpy as np, headrace as hr
     >>> x, log_det = hr.ops.coupling(np.ones((2, 3), "f4"), np.zeros((2, 3, 2), "f4"))
@@ -96,18 +96,18 @@ def coupling_vjp(
     out: tuple[A, A] | None = None,
     **settings: Unpack[Keywords],
 ) -> tuple[A, A]:
-    """Vector-Jacobian product of `coupling`.
+    """The vector-Jacobian product of `coupling`.
 
     Args:
         value, params, map, direction: As in `coupling`.
-        grad_value: Shape (..., active): gradient of a scalar by the resulting value.
-        grad_log_det: Shape (...): the same by its log-determinant.
+        grad_value: Shape (..., active): the gradient of a scalar by the resulting value.
+        grad_log_det: Shape (...): the gradient of the same scalar by the log-determinant.
         **settings: As in `coupling`.
-        out: ``(grad_input, grad_params)`` to write into, memory of their own.
+        out: A pair ``(grad_input, grad_params)`` of arrays that receive the result, without overlap.
 
     Returns:
-        ``(grad_input, grad_params)``, shaped as `value` and `params`. If rows share parameters, the gradient by these
-        is the sum over the rows, in float64 and in a fixed order.
+        ``(grad_input, grad_params)``, in the shapes of `value` and `params`. The gradient by parameters that rows share
+        is the sum over these rows, in float64 and in a fixed order.
 
     >>> import numpy as np, headrace as hr
     >>> ones, params = np.ones((1, 1)), np.zeros((1, 1, 2))
@@ -130,26 +130,27 @@ def vector_map(
     negative_slope: float = _SLOPE,
     out: tuple[A, A] | None = None,
 ) -> tuple[A, A]:
-    """One map of all coordinates of a row together.
+    """Apply one map to all coordinates of a row together.
 
     Args:
         value: Shape (rows, features): z of the direction "forward", x of "inverse".
-        params: Raw, as networks emit them, one after the other: w, u and b of "planar", 2 features + 1 in all; center,
-            alpha and beta of "radial", features + 2. Shape (n,) for all rows, or (rows, n). A row's own parameters
-            are made ready in its dtype, shared ones in float64.
+        params: Raw parameters, as a network returns them, one after another: w, u and b of "planar", 2 features + 1
+            values; center, alpha and beta of "radial", features + 2 values. Shape (n,) for all rows, or (rows, n).
+            A row's own parameters are prepared in the dtype of the rows, shared ones in float64.
         map: "planar", x = z + û h(wᵀz + b) with û as in `headrace.transforms.Planar`; or "radial", x = z +
             β (z - center) / (α + |z - center|) with α and β as in `headrace.transforms.Radial`.
         direction: "forward", latent to data, or "inverse".
-        nonlinearity: h of "planar": "tanh", which is the default, or "leaky_relu".
-        negative_slope: Of leaky_relu below zero, between 0 and 1.
-        out: ``(value, log_det)`` to write into; the value may be the argument itself.
+        nonlinearity: The function h of "planar": "tanh", which is the default, or "leaky_relu".
+        negative_slope: The slope of leaky_relu below zero, between 0 and 1.
+        out: A pair ``(value, log_det)`` of arrays that receive the result; the value may be the argument itself.
 
     Returns:
         ``(value, log_det)`` of the other side, shapes (rows, features) and (rows,).
 
     Raises:
-        TypeError: not arrays of one framework in one place, or not of one dtype, float32 or float64.
-        ValueError: a wrong shape, no features, not C-contiguous, or out that overlaps an input otherwise.
+        TypeError: the arrays are not of one framework and device, or not of one dtype, float32 or float64.
+        ValueError: a shape is wrong, there are no features, an array is not C-contiguous, or `out` overlaps an input in
+            another way.
 
     >>> import numpy as np, headrace as hr
     >>> x, log_det = hr.ops.vector_map(np.zeros((1, 2)), np.array([1.0, 0.0, 0.0, 3.0, 1e3]), "planar")
@@ -182,16 +183,17 @@ def vector_map_vjp(
     negative_slope: float = _SLOPE,
     out: tuple[A, A] | None = None,
 ) -> tuple[A, A]:
-    """Vector-Jacobian product of `vector_map`.
+    """The vector-Jacobian product of `vector_map`.
 
     Args:
         value, params, map, direction, nonlinearity, negative_slope: As in `vector_map`.
-        grad_value: Shape (rows, features): gradient of a scalar by the resulting value.
-        grad_log_det: Shape (rows,): the same by its log-determinant.
-        out: ``(grad_input, grad_params)`` to write into, memory of their own.
+        grad_value: Shape (rows, features): the gradient of a scalar by the resulting value.
+        grad_log_det: Shape (rows,): the gradient of the same scalar by the log-determinant.
+        out: A pair ``(grad_input, grad_params)`` of arrays that receive the result, without overlap.
 
     Returns:
-        ``(grad_input, grad_params)``, shaped as `value` and `params`: parameters of all rows get the sum over the rows.
+        ``(grad_input, grad_params)``, in the shapes of `value` and `params`; for parameters that all rows share, the
+        gradient is the sum over the rows.
 
     >>> import numpy as np, headrace as hr
     >>> z, params = np.zeros((2, 1)), np.array([0.0, 2.0, 0.0])  # where w = 0, x = z + u tanh(b)
@@ -222,32 +224,33 @@ def dual_ascent_step(
     log_scale: float = 0.0,
     weights: A | None = None,
 ) -> tuple[A, A, A | None]:
-    """One step of dual ascent, and the sums from which the next step is chosen, in one pass over the rows.
+    """Take one step of dual ascent, and compute the sums that determine the next step, in one pass over the rows.
 
-    The map of eq. 25 in the form in which the log-likelihood is concave: each coordinate goes to z + bend sqrt(square +
-    (z - center)²); the straight line that belongs to the map is part of the affine map after it (docs/dual_ascent.md).
+    The map is that of eq. 25 in the form whose log-likelihood is concave: each coordinate is mapped to z + bend
+    sqrt(square + (z - center)²); the straight line of the map is a part of the affine map that follows
+    (docs/dual_ascent.md).
 
     Args:
         z: Shape (rows, n), any strides.
         maps: Shape (n, 3): bend, center and square of each coordinate; \\|bend\\| at most 0.999, square positive.
-        matrix: Shape (n, n): the result y goes on to matrix @ y[order] + shift. Or a list of square arrays, n rows in
-            all: the blocks on the diagonal of a matrix that is 0 elsewhere, which cost a row as many multiply-adds as
-            they have numbers.
+        matrix: Shape (n, n): the result y is then mapped to matrix @ y[order] + shift. Or a list of square arrays with
+            n rows in all: the blocks on the diagonal of a matrix that is 0 elsewhere, which cost a row one multiply-add
+            for each entry.
         shift: Shape (n,).
         next: Shape (n, 2): center and square of the next maps; None for no sums.
-        order: Each of 0, ..., n - 1 once; by default all as they are.
-        log_scale: log \\|det matrix\\|, which is not computed.
+        order: A permutation of 0, ..., n - 1; by default ascending.
+        log_scale: The value of log \\|det matrix\\|, which is not computed.
         weights: Shape (rows,): each row's weight in the sums, finite and not negative; 1 by default.
 
     Returns:
         ``(moved, log_det, sums)``: shapes (rows, n) and (rows,), and (n, 6) in float64, or None: for each coordinate of
-        what was moved, weighted sums of z, z², r, z r, q and 1 / r², with r = sqrt(square + (z - center)²)
+        the moved rows, weighted sums of z, z², r, z r, q and 1 / r², with r = sqrt(square + (z - center)²)
         and q = (z - center) / r. The result has the same bits for any number of threads. On a device, `maps`, `matrix`,
         `shift`, `next` and the sums are copied through the host, and the call waits.
 
     Raises:
-        TypeError: not arrays of float32 or float64.
-        ValueError: a wrong shape, or numbers out of range.
+        TypeError: an argument is not an array of float32 or float64.
+        ValueError: a shape is wrong, or values are out of range.
 
     >>> import numpy as np, headrace as hr
     >>> maps, same = np.array([[0.5, 0.0, 1.0]]), np.eye(1)
@@ -280,7 +283,7 @@ def dual_ascent_step(
 
 
 def _blocks(caller: Caller, matrix: Any, n: int) -> list[NDArray[np.float64]]:
-    """The matrices on the diagonal of a matrix of n rows, in float64."""
+    """The float64 blocks on the diagonal of a matrix of n rows."""
     if not isinstance(matrix, (list, tuple)):
         return [_finite(caller, "matrix", matrix, (n, n))]
     blocks = []
@@ -296,7 +299,7 @@ def _blocks(caller: Caller, matrix: Any, n: int) -> list[NDArray[np.float64]]:
 
 
 def _finite(caller: Caller, name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Finite values of a shape, in float64 on the host."""
+    """A finite array of this shape, in float64 on the host."""
     opened = _arrays.shaped(name, value, shape, caller)
     with caller.queue():
         array = _arrays.on_host(opened)
@@ -306,14 +309,14 @@ def _finite(caller: Caller, name: str, value: Any, shape: tuple[int, ...]) -> ND
 
 
 def _given(caller: Caller, array: NDArray[Any], dtype: np.dtype[Any]) -> Array:
-    """Results for the caller, in its framework's memory."""
+    """A copy of a result in memory of the caller's framework."""
     copy = caller.empty(array.shape, dtype)
     copy[...] = array
     return caller.give(copy)
 
 
 def _vector_settings(map: Any, variant: Any, slope: Any) -> tuple[str, str, float]:
-    """The map, its variant and the slope below zero, as the core takes them."""
+    """The map, its variant and the slope below zero, checked and in the core's form."""
     variants = VECTOR_MAPS[check.choice("map", map, VECTOR_MAPS)].variants
     if variant is None:
         variant = variants[0]
@@ -325,7 +328,7 @@ def _vector_settings(map: Any, variant: Any, slope: Any) -> tuple[str, str, floa
 
 
 def _rows(caller: Caller, map: str, value: Any, params: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Rows and their parameters: one set for all, or one a row."""
+    """The rows and their parameters, checked: one vector for all rows, or one for each."""
     array = _arrays.strict_input("value", value, 2, caller)
     rows, features = array.shape
     if features == 0:
@@ -338,7 +341,7 @@ def _rows(caller: Caller, map: str, value: Any, params: Any) -> tuple[NDArray[An
 
 
 def __getattr__(name: str) -> Any:
-    """The functions of one map and one direction under their former names: `planar_inverse`, `coupling_backward`."""
+    """A function of one map and direction under its former name, such as `planar_inverse` or `coupling_backward`."""
     map, _, verb = name.partition("_")
     if map not in ("coupling", *VECTOR_MAPS) or verb not in ("forward", "inverse", "backward"):
         raise AttributeError(f"module 'headrace.ops' has no attribute {name!r}")

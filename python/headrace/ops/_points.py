@@ -1,4 +1,4 @@
-"""Points that a dual ascent carries from data to latent, with their log-Jacobians."""
+"""Points that a dual ascent moves from data to latent, with their log-Jacobians."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from headrace._core import device as _device
 class Points:
     """Rows between data and latent, with their log-Jacobians, which start at 0.
 
-    A step maps each coordinate by x + g sqrt(e2 + (x - x0)²), then all of them by a linear map, and computes sums for
-    the choice of the next step, in one pass over the rows. Sums are added up in float64, and have the same bits for any
-    number of threads. On a CUDA device work is queued on CuPy's current stream, and only the sums of a step are waited
-    for; `_device.ascent` moves points there without waiting.
+    A step maps each coordinate by x + g sqrt(e2 + (x - x0)²), then all coordinates by a linear map, and computes sums
+    for the choice of the next step, in one pass over the rows. Sums are added in float64, and have the same bits for
+    any number of threads. On a CUDA device work is queued on CuPy's current stream, and calls wait only for the sums of
+    a step; `_device.ascent` moves points without waiting.
 
     Args:
-        x: Shape (rows, n), float32 or float64: where the points start; copied.
+        x: Shape (rows, n), float32 or float64: the start of the points; copied.
         weights: Shape (rows,): the weight of each row in the sums; 1 by default.
-        dtype: float32 or float64, of the positions.
+        dtype: The dtype of the points, float32 or float64.
         keeps_log_jacobian: Whether each row's log-Jacobian is kept. Without it a step on the CPU writes less memory,
-            and `Chosen` has their sums.
+            and `Chosen` has the sums of the log-Jacobians.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Points:
         *,
         keeps_log_jacobian: bool = True,
     ) -> None:
-        """See the class; `compiled` is its class in `_cpu` or `_device`."""
+        """Copy the points; `compiled` is an object of `_cpu` or `_device`."""
         self.dtype = kind = np.dtype(dtype)
         counts = None if weights is None else _arrays.ready(weights, kind)
         if isinstance(x, np.ndarray):
@@ -60,16 +60,17 @@ class Points:
         """Move all points by the maps, then by ``z = matrix x[order] + bias``.
 
         Args:
-            maps: Shape (n, 3): g, x0 and e2 of each coordinate; \\|g\\| at most 0.999, e2 > 0. Where g is 0 nothing
-                bends.
-            log_scale: log \\|det matrix\\|.
-            blocks: Square matrices on the diagonal of the matrix, which is 0 elsewhere; one is the whole matrix.
+            maps: Shape (n, 3): g, x0 and e2 of each coordinate; \\|g\\| at most 0.999, e2 > 0. Where g is 0, the map is
+                the identity.
+            log_scale: The value of log \\|det matrix\\|.
+            blocks: Square matrices on the diagonal of the matrix, which is 0 elsewhere; a single one is the whole
+                matrix.
             bias: Shape (n,).
             next: Shape (n, 2): x0 and e2 of the next step; None for no sums.
-            order: Each coordinate once; None for all as they are.
+            order: A permutation of the coordinates; None for the ascending one.
 
         Returns:
-            Shape (n, 6): for each coordinate, as it is now, the weighted sums of x, x², r, x r, q and 1 / r², with
+            An array (n, 6): for each coordinate after the step, the weighted sums of x, x², r, x r, q and 1 / r², with
             r = sqrt(e2 + (x - x0)²) and q = (x - x0) / r.
         """
         numbers, sizes = np.concatenate([np.ravel(block) for block in blocks]), [len(block) for block in blocks]
@@ -77,7 +78,7 @@ class Points:
         return self.compiled.step(maps, log_scale, numbers, bias, next, sizes, places)
 
     def checked_rows(self) -> NDArray[np.int64]:
-        """Some rows, evenly spread, for which `Chosen` has a separate log-likelihood; on the CPU."""
+        """The indices of some evenly spread rows, for which `Chosen` has a separate log-likelihood; on the CPU."""
         return self.compiled.checked_rows()
 
     def values(self) -> NDArray[Any]:
@@ -85,29 +86,29 @@ class Points:
         return self.compiled.values()
 
     def squares(self) -> Floats:
-        """Squares of the points' distances from 0, shape (rows,), in float64."""
+        """The squared distances of the points from 0, shape (rows,), in float64."""
         return self.compiled.squares()
 
     def log_jacobian(self) -> Floats:
-        """log \\|det\\| of the way so far, shape (rows,), in float64."""
+        """The log-Jacobian log \\|det\\| of all steps so far, shape (rows,), in float64."""
         return self.compiled.log_jacobian()
 
 
 class Chosen:
-    """Kinks that the core chooses while points move, each in the pass that takes all rows through the kink before it.
+    """Kinks that the core chooses while points move, each in the pass that takes all rows through the preceding kink.
 
-    On a device only reads wait.
+    On a device only calls that read results wait.
 
     Args:
-        points: Points that choose the kinks, with their weights, part by part; on a device one part.
-        anchors: In float64: where centers may be.
-        held_out: Points that are carried along, part by part; none without any.
-        sums: Adds the sums of the parts, and those of other processes.
-        precision: λ.
-        neighbours: Rows that a kink's width holds, over twice the number of rows.
+        points: The points that determine the kinks, with their weights, part by part; on a device a single part.
+        anchors: Points in float64 at which centers may lie.
+        held_out: Points that only move along, part by part; may be empty.
+        sums: A function that adds the sums of the parts, and those of other processes.
+        precision: The precision λ of the base.
+        neighbours: The number of rows within a kink's width, over twice the number of rows.
         rule: "newton" or "gradient".
-        most: Kinks of a coordinate that can be chosen.
-        checked: Of which parts the checked rows count, of `points` and of `held_out`; by default of all.
+        most: The largest number of kinks of a coordinate.
+        checked: For the parts of `points` and of `held_out`, whether their checked rows count; by default all do.
     """
 
     def __init__(
@@ -138,29 +139,30 @@ class Chosen:
         self.compiled = kind(own, anchors.compiled, others, *rules, *checks, total)
 
     def kink(self, blocks: Sequence[Floats], order: Sequence[int], rows: list[int], drawn: list[float]) -> None:
-        """Move all points by the kinks chosen last, turn them to ``blocks x[order]``, and choose the next kinks.
+        """Move all points by the last chosen kinks, turn them to ``blocks x[order]``, and choose the next kinks.
 
-        The center of coordinate k is where row rows[k] of the anchors then is, or drawn[k] where rows[k] is -1.
+        The kink of coordinate k has its center at row rows[k] of the anchors, or at drawn[k] if rows[k] is -1.
         """
         numbers, sizes = np.concatenate([np.ravel(block) for block in blocks]), [len(block) for block in blocks]
         self.compiled.kink(numbers, sizes, list(order), rows, drawn)
 
     def finish(self) -> None:
-        """Move all points by the kinks that were chosen last; no further kinks can be chosen."""
+        """Move all points by the last chosen kinks; no further kinks can be chosen."""
         self.compiled.finish()
 
     def kinks(self) -> Floats:
-        """Shape (count, n, 5): a, b, c, center and ε² of each kink."""
+        """The parameters a, b, c, center and ε² of each kink, shape (count, n, 5)."""
         return self.compiled.kinks()
 
     def log_likelihoods(self) -> Floats:
-        """Log-likelihoods before each kink, and after the last of a finished ascent, up to constants of units and base.
+        """Log-likelihoods before each kink, and after the last one of a finished ascent, up to constants of units and
+        base.
 
-        Shape (count, 4): of the points, of the held-out points (NaN without any), and of the checked rows of either; on
-        a device (count, 2).
+        The array has shape (count, 4): for points, held-out points (NaN without any), and the checked rows of both; on
+        a device it has shape (count, 2).
         """
         return self.compiled.log_likelihoods()
 
     def terms(self) -> Floats:
-        """Shape (kinks, n, 2): means of log φ' and φ² of each kink that the rows have gone through; on the CPU."""
+        """The means of log φ' and φ² of each kink that the rows have passed, shape (kinks, n, 2); on the CPU."""
         return self.compiled.terms()

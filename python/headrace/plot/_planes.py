@@ -1,4 +1,4 @@
-"""Data of pictures: ranges of columns, histograms, smoothed ones, and the levels that enclose a share."""
+"""Data of pictures: ranges of columns, histograms, smoothed densities, and the levels that enclose a share."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from headrace._base.types import Floats
 
-BEYOND = 0.4  # margin at either end, as a share of the range of 99 % of the values
-MOST_WHOLE = 40  # the most different whole numbers that have a bin each
+BEYOND = 0.4  # the margin at either end, as a share of the range of 99 % of the values
+MOST_WHOLE = 40  # the most different integers that have a bin each
 
 
 def _present(parts: Sequence[NDArray[Any] | None]) -> list[NDArray[Any]]:
-    """The parts with values, without missing ones."""
+    """The parts that have values, without missing values."""
     return [values for part in parts if part is not None and (values := part[~np.isnan(part)]).size]
 
 
 def range_of(*parts: NDArray[Any] | None) -> tuple[float, float]:
-    """Ends of an axis that show all values except those very far out."""
+    """The ends of an axis that contains all values except extreme ones."""
     given = _present(parts)
     if not given:
         return -1.0, 1.0
@@ -36,7 +36,7 @@ def range_of(*parts: NDArray[Any] | None) -> tuple[float, float]:
 
 
 def unit_interval(low: Any, high: Any) -> tuple[float, float]:
-    """Limits of an axis that are different, and finite."""
+    """Finite limits of an axis, the first below the second."""
     low, high = float(low), float(high)
     if not high > low:
         room = max(abs(low) * 1e-3, 0.5) if np.isfinite(low) else 0.5
@@ -45,7 +45,7 @@ def unit_interval(low: Any, high: Any) -> tuple[float, float]:
 
 
 def edges_of(ends: tuple[float, float], bins: int, *parts: NDArray[Any] | None) -> Floats:
-    """Edges of equal bins; between whole numbers if the first part has only few different ones."""
+    """The edges of equal bins; if the first part has only a few different integers, each is the middle of a bin."""
     first = next(iter(_present(parts)), None)
     if first is not None and (np.trunc(first) == first).all():
         low, high = np.floor(max(ends[0], float(first.min()))), np.ceil(min(ends[1], float(first.max())))
@@ -55,15 +55,15 @@ def edges_of(ends: tuple[float, float], bins: int, *parts: NDArray[Any] | None) 
 
 
 def histogram(values: NDArray[Any], edges: Floats, weights: NDArray[Any] | None = None) -> Floats:
-    """A density: the share of all values, those beyond the edges too, in each bin over its width."""
+    """A density: in each bin the share of all values, including those beyond the edges, over the bin's width."""
     counts = np.histogram(values, edges, weights=weights)[0].astype(np.float64)
     total = float(len(values)) if weights is None else float(weights.sum())
     return np.asarray(counts / (total * np.diff(edges)))
 
 
 def smoothed(table: Floats, deviation: float) -> Floats:
-    """A table blurred by a normal kernel, its width in bins along each axis; mirrored at the edges, so that mass is
-    kept.
+    """A table blurred by a normal kernel, whose deviation is in bins; values are mirrored at the edges, so that the
+    mass stays the same.
     """
     reach = max(int(np.ceil(4 * deviation)), 1)
     kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / deviation))
@@ -75,7 +75,7 @@ def smoothed(table: Floats, deviation: float) -> Floats:
 
 
 def plane(a: NDArray[Any], b: NDArray[Any], edges: tuple[Floats, Floats], deviation: float = 1.3) -> Floats:
-    """A smoothed density of two columns, shape (bins of b, bins of a), the order of contours."""
+    """A smoothed density of two columns, shape (bins of b, bins of a), as contours need it."""
     counts = np.histogram2d(b, a, bins=(edges[1], edges[0]))[0]
     area = np.outer(np.diff(edges[1]), np.diff(edges[0]))
     return np.asarray(smoothed(counts, deviation) / (len(a) * area))
@@ -85,8 +85,8 @@ def levels_of(density: Floats, shares: Sequence[float]) -> list[float]:
     """The densities above which given shares of the mass lie, ascending and all different.
 
     Args:
-        density: Of any shape; values that are not finite count as 0.
-        shares: Between 0 and 1.
+        density: An array of any shape; values that are not finite count as 0.
+        shares: Shares between 0 and 1.
     """
     value = np.where(np.isfinite(density), density, 0.0)
     order = np.argsort(-value, axis=None)

@@ -1,4 +1,4 @@
-"""Sources of pictures: a density in any public form, rows, and the names of their columns."""
+"""Sources of pictures: a density in any public form, rows, and the names of columns."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ Rows = NDArray[Any]
 
 @dataclass(frozen=True)
 class Drawn:
-    """A density, on the CPU."""
+    """A density that is drawn, on the CPU."""
 
     flow: Any
-    """A flow or an ensemble."""
+    """The flow or the ensemble of the density."""
     columns: Columns
-    """Kinds and names of the columns of rows."""
+    """The kinds and names of the columns of the density's rows."""
 
     def rows(self, x: Any, contexts: int = 0, context: Any = None) -> PlottedRows:
-        """Rows, checked, in the columns of the density, with the kind of noise that the fit added."""
+        """Rows, checked, in the columns of the density, with noise of the kind that the fit added."""
         found = self.given(x, contexts, context)
         return PlottedRows(self.columns.used.spread(found.x, _table.LOOK), found.context, found.weights)
 
     def given(self, x: Any, contexts: int = 0, context: Any = None, weights: Any = None) -> PlottedRows:
-        """Rows in their original form, checked; without rows with missing values, if the fit left these out.
+        """Rows as given, checked; rows with missing values are left out if the fit left them out.
 
-        Columns of a frame are in the order of the fit.
+        The columns of a frame are put in the order of the fit.
         """
         names, missing, gaps = self.columns.used_names, self.columns.table.missing, np.array(False)
         x = in_order(frames.without_text(x, names or ())[0], names)
@@ -58,7 +58,7 @@ class Drawn:
         return replace(found, x=np.where(gaps, np.nan, found.x))
 
     def sample(self, n: int, context: Rows | None, seed: int) -> Rows:
-        """Draws in the data's units, in float64; those that are not finite are left out, except for missing values."""
+        """Draws in the data's units, float64, without rows that are not finite; modelled missing values stay NaN."""
         x: Rows = np.asarray(self.flow.sample(n, context, seed=seed, dtype="float64"))
         x = x[(np.isfinite(x) | (np.isnan(x) & (self.columns.table.missing == "model"))).all(axis=1)]
         if not len(x):
@@ -75,7 +75,7 @@ class PlottedRows:
     weights: NDArray[np.float64] | None = None
 
     def some(self, most: int, seed: int) -> Rows:
-        """At most `most` rows, drawn by their weights."""
+        """At most `most` rows; if there are weights, drawn with probabilities proportional to the weights."""
         if len(self.x) <= most and self.weights is None:
             return self.x
         share = None if self.weights is None else self.weights / self.weights.sum()
@@ -87,17 +87,17 @@ def require() -> None:
     """Raise an error if matplotlib is missing.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: matplotlib is not installed.
     """
     if not can_draw():
         raise ImportError(NO_MATPLOTLIB)
 
 
 def density_of(flow: Any) -> Drawn:
-    """A flow, an ensemble, a fitted `FlowDensity`, a `Choice`, a table's density, or the path of a file of these.
+    """The density of a flow, an ensemble, a fitted `FlowDensity`, a `Choice`, a table, or of the path of a file of one.
 
     Raises:
-        TypeError: none of these.
+        TypeError: the argument is none of these.
     """
     if isinstance(flow, (str, os.PathLike)):
         flow = of_file(*files.contents(flow))
@@ -116,7 +116,7 @@ def rows_of(x: Any, features: int | None, contexts: int = 0, context: Any = None
     """Rows, checked as a fit checks them.
 
     Raises:
-        TypeError, ValueError: as `Flow.fit` does.
+        TypeError, ValueError: rows are not as expected, as in `Flow.fit`.
     """
     x = _floats(x)
     if features is None:
@@ -128,7 +128,7 @@ def rows_of(x: Any, features: int | None, contexts: int = 0, context: Any = None
 
 
 def _floats(x: Any) -> Any:
-    """Whole numbers and truth values as floats, because a picture does not distinguish them."""
+    """Integers, bools and lists as floats, because a picture does not distinguish them; other arrays unchanged."""
     whole = isinstance(x, np.ndarray) and x.dtype.kind in "iub"
     return np.asarray(x, np.float64) if whole or is_frame(x) or isinstance(x, (list, tuple)) else x
 
@@ -148,7 +148,7 @@ def row_of(context: Any, contexts: int) -> Rows | None:
 
 
 def names_of(features: int, given: Sequence[str] | None, x: Any, known: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Names of columns: the given ones, those of the frame x, those of the density, or their indices."""
+    """Names of columns: the given names, or those of the frame x, of the density, or made from indices."""
     if given is not None:
         return check.texts("names", given, features)
     if (labels := frames.names_of(x, features)) is not None:
@@ -157,20 +157,20 @@ def names_of(features: int, given: Sequence[str] | None, x: Any, known: tuple[st
 
 
 def in_order(x: Any, known: tuple[str, ...] | None) -> Any:
-    """Rows with their columns in the known order, if they are a frame with the same columns in another."""
+    """Rows whose columns are in the known order if x is a frame with the same columns in another order."""
     if known is not None and is_frame(x) and _is_other_order(getattr(x, "columns", ()), known):
         return x[list(known)]
     return x
 
 
 def _is_other_order(columns: Any, known: tuple[str, ...] | None) -> bool:
-    """Whether a frame has the columns of the fit, but not in its order."""
+    """Whether a frame has the columns of the fit in another order."""
     names = [name for name in columns if isinstance(name, str)]
     return known is not None and names != list(known) and sorted(names) == sorted(known)
 
 
 def columns_of(columns: Any, names: tuple[str, ...], argument: str = "columns") -> list[int]:
-    """Columns by their indices or names; None for all."""
+    """The indices of columns that are chosen by index or name; None for all columns."""
     if columns is None:
         return list(range(len(names)))
     if isinstance(columns, (str, int, np.integer)):
@@ -192,7 +192,7 @@ def _column(column: Any, names: tuple[str, ...], argument: str) -> int:
 
 
 def label(name: str, width: int = 22, lines: int = 2) -> str:
-    """A name for an axis: in lines of about `width` characters, cut after the last one allowed.
+    """A name for an axis, in lines of about `width` characters; text after the last line is cut.
 
     >>> label("the mean absolute magnitude in the Hipparcos band, corrected", 20)
     'the mean absolute\\nmagnitude in the …'
@@ -201,4 +201,4 @@ def label(name: str, width: int = 22, lines: int = 2) -> str:
     parts = textwrap.wrap(text, width, break_long_words=True) or [""]
     if len(parts) > lines:
         parts = [*parts[: lines - 1], parts[lines - 1][: width - 2] + " …"]
-    return "\n".join(parts).replace("$", r"\$")  # a dollar would begin mathematics
+    return "\n".join(parts).replace("$", r"\$")  # a dollar sign would begin mathematics

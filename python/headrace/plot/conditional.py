@@ -1,4 +1,4 @@
-"""A density while one column of its context changes: a frame for each value."""
+"""Pictures of a density while one column of its context changes: a frame for each value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FRAMES, MOST_FRAMES = 6, 24
-SECOND = 6  # frames in one second of an animation
+SECOND = 6  # the frames in one second of an animation
 
 
 @takes_rng
@@ -39,28 +39,28 @@ def conditional(
     rng: Rng = None,
     path: str | os.PathLike[str] | None = None,
 ) -> Figure:
-    """Draw how a density changes with its context: a frame for each value of one column, with the same axes in all.
+    """Draw how a density changes with its context: a frame for each value of one column, all with the same axes.
 
     Args:
-        flow: A flow, an ensemble, a fitted `FlowDensity`, or the path of a file, with context.
-        context: Rows of it, shape (rows, context): the other columns are held at their medians, and values go from
-            the 5 % to the 95 % quantile. Or one row, shape (context,), with `values` of your own.
-        column: Which column of the context changes, by number or name.
-        values: The number of frames, or the values.
+        flow: A flow, an ensemble, a fitted `FlowDensity`, or the path of a file; its density must take a context.
+        context: Rows of context, shape (rows, context): the other columns are held at their medians, and values go from
+            the 5 % to the 95 % quantile. Or one row, shape (context,), together with `values` as a sequence.
+        column: The column of the context that changes, by number or name.
+        values: The number of frames, or a sequence of the column's values.
         columns: One or two columns of the density, by number or name; by default the first two.
-        names, context_names: Of the columns of the density and of its context; by default those that a `FlowDensity`
-            or a file has.
-        draws: For each frame, where a marginal has to be drawn, and to find where the axes end.
-        seed: Of the draws.
-        rng: Instead of `seed`; see `Flow.sample`.
-        path: Of a file that ends in .gif: the frames are written there as well, one after another, forth and back.
+        names, context_names: The names of the density's columns and of its context's; by default those that a
+            `FlowDensity` or a file has.
+        draws: The number of draws for each frame, for marginals without a formula and for the ends of axes.
+        seed: The seed of the draws.
+        rng: A generator or seed in place of `seed`; see `Flow.sample`.
+        path: The path of a .gif file: the frames are also written there as an animation, forth and back.
 
     Returns:
         A matplotlib ``Figure``, with a frame for each value.
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError, ValueError: an argument is not as expected; the density takes no context.
+        TypeError, ValueError: an argument is not as expected, or the density takes no context.
 
     >>> import numpy as np, headrace as hr
     >>> figure = hr.plot.conditional(hr.MAF(1, context=2), np.zeros(2), values=[-1.0, 1.0], draws=500)
@@ -96,7 +96,7 @@ def conditional(
 
 
 def _sweep(context: Any, contexts: int, swept: int, values: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The row that is held, and the values of the column that changes."""
+    """The row of context that is held, and the values of the column that changes."""
     table = np.asarray(context, np.float64)
     table = table[None] if table.ndim < 2 else table
     if table.ndim != 2 or table.shape[1] != contexts or not len(table) or not np.isfinite(table).all():
@@ -117,7 +117,7 @@ def _sweep(context: Any, contexts: int, swept: int, values: Any) -> tuple[NDArra
 
 
 def _short(value: float) -> str:
-    """Three digits, without an exponent below a million.
+    """The value with three digits, without an exponent below a million.
 
     >>> _short(-5034.2), _short(0.01234), _short(2.5e9)
     ('-5034', '0.0123', '2.5e+09')
@@ -148,7 +148,7 @@ def _draw(panels: list[Panel], names: tuple[str, ...], titles: list[str]) -> Fig
 
 
 def _animate(panels: list[Panel], names: tuple[str, ...], titles: list[str], path: str) -> None:
-    """One panel after another at the same position, with the same axes and heights, forth and back."""
+    """Write an animation of the panels, forth and back, with the same axes and heights."""
     from matplotlib.animation import FuncAnimation, PillowWriter
 
     from headrace.plot import _figure
@@ -162,7 +162,7 @@ def _animate(panels: list[Panel], names: tuple[str, ...], titles: list[str], pat
         def draw(i: int) -> tuple[()]:
             axis.clear()
             shown = draw_panel(axis, panels[i], names, highest=highest)
-            if shown is not None and not bars:  # one for all, because the colours have the same meaning in each
+            if shown is not None and not bars:  # one bar for all: colours have one meaning
                 bars.append(name_colours(figure, shown, axis))
             axis.set_title(titles[i], fontsize=10)
             return ()

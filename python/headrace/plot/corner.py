@@ -1,4 +1,4 @@
-"""Rows beside samples, two columns at a time."""
+"""Pictures of rows beside samples of a density, two columns at a time."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_COLUMNS = 20
-MARKS_BELOW = 25  # number of rows below which each is a separate mark, without counts
-SHARES = (0.5, 0.9)  # shares of the samples within contours
+MARKS_BELOW = 25  # the number of rows below which each row is a separate mark, without counts
+SHARES = (0.5, 0.9)  # the shares of the samples inside contours
 
 
 @takes_rng
@@ -44,35 +44,35 @@ def corner(
     seed: int = 0,
     rng: Rng = None,
 ) -> Figure:
-    """Draw all pairs of columns: rows as points, and contours of a density's samples; marginals on the diagonal.
+    """Draw all pairs of columns: rows as points, and a density's samples as contours; marginals on the diagonal.
 
-    Contours hold 50 % and 90 % of the samples. Axes have the data's own units.
+    Contours contain 50 % and 90 % of the samples. Axes have the data's units.
 
     Args:
-        flow: A flow, an ensemble, a fitted `FlowDensity`, the path of a file, a posterior of sbi, of which the network
-            draws, or a result of `accelerate`; or rows of its own, shape (rows, features): then contours are those of
-            the rows.
+        flow: A flow, an ensemble, a fitted `FlowDensity`, the path of a file, a posterior of sbi, whose network
+            draws, or a result of `accelerate`. Or rows instead of draws, shape (rows, features): contours are then
+            those of these rows.
         x: Rows to compare with, shape (rows, features), or None.
-        context: For a conditional density: (context,) for all draws; with x, or for draws only, (rows, context), of
-            which each draw takes one at random.
-        weights: Shape (rows,): of x. Points are drawn by them.
-        columns: Which to draw, by number or name; by default all, of which there may be 20.
-        names: Of all columns; by default those of the frame x, or those that a `FlowDensity` or a file has.
+        context: For a conditional density: shape (context,) for all draws, or with x, or for draws only, (rows,
+            context): a random row for each draw.
+        weights: Shape (rows,): the weights of x. Points are drawn with these probabilities.
+        columns: The columns to draw, by number or name, at most 20; by default all.
+        names: The names of all columns; by default those of the frame x, or those that a `FlowDensity` or a file has.
         draws: The number of draws.
-        points: The largest number of rows that are shown as points.
-        labels: Names of x and the draws in the legend.
-        titles: Whether each marginal has a title: the median of the draws, and from it the distances to their
-            quantiles of 84.1 % and 15.9 %, with two digits of the smaller one.
-        truths: Values of all columns, shape (features,), or a dict by name; drawn as lines. None or NaN for a column
-            that has none.
-        range: The ends of axes: a share of draws and of rows that each axis holds, such as 0.99, or a pair
+        points: The most rows that are shown as points.
+        labels: The names of x and of the draws in the legend.
+        titles: Whether each marginal has a title with the median of the draws and the distances from it to the
+            quantiles of 84.1 % and 15.9 %, where the smaller distance has two digits.
+        truths: Values of all columns, shape (features,), or a dict by name, drawn as lines. None or NaN for a column
+            without one.
+        range: The ends of axes: the share of draws and of rows within each axis, such as 0.99, or a pair
             ``(low, high)`` for each column, or a dict of pairs by name. None for a column with automatic ends.
-        fig: An empty matplotlib ``Figure`` to draw into, of its own size. By default a new one.
-        seed: Of the draws, and of the choice of points.
-        rng: Instead of `seed`; see `Flow.sample`.
+        fig: An empty matplotlib ``Figure`` to draw into, which keeps its size. By default a new figure.
+        seed: The seed of the draws and of the choice of points.
+        rng: A generator or seed in place of `seed`; see `Flow.sample`.
 
     Returns:
-        A matplotlib ``Figure``, `fig` where that is given.
+        A matplotlib ``Figure``, which is `fig` if given.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -102,7 +102,7 @@ def corner(
 
 @dataclass(frozen=True)
 class Frame:
-    """Ranges and names around the draws, for each column of the picture."""
+    """For each column of the picture its name, the ends of its axis and its true value; whether there are titles."""
 
     names: list[str]
     ends: list[tuple[float, float]]
@@ -111,7 +111,7 @@ class Frame:
 
 
 def _by_column(argument: str, value: Any, names: tuple[str, ...]) -> list[Any]:
-    """An entry for each column, of a sequence or of a dict by name."""
+    """A list with an entry for each column, from a sequence or from a dict by name."""
     if isinstance(value, Mapping):
         for name in value:
             if name not in names:
@@ -142,7 +142,7 @@ def _truths(truths: Any, names: tuple[str, ...], chosen: list[int]) -> list[floa
 def _ends(
     wanted: Any, names: tuple[str, ...], chosen: list[int], drawn: NDArray[Any], rows: NDArray[Any] | None
 ) -> list[tuple[float, float]]:
-    """The ends of each axis: given, around a share of all values, or around nearly all of them."""
+    """The ends of each axis: as given, or around a share of all values, or around nearly all values."""
     share = None
     entries: list[Any] = [None] * len(names)
     if isinstance(wanted, (int, float, np.floating)):
@@ -173,7 +173,7 @@ def _pair_of_ends(argument: str, value: Any) -> tuple[float, float]:
 
 
 def _empty_figure(fig: Any) -> Figure | None:
-    """The figure of the caller, if it is empty."""
+    """The figure of the caller, which must be empty; None without one."""
     if fig is None:
         return None
     from matplotlib.figure import FigureBase
@@ -189,7 +189,7 @@ def _empty_figure(fig: Any) -> Figure | None:
 def _both(
     flow: Any, x: Any, context: Any, weights: Any, n: int, seed: int
 ) -> tuple[NDArray[Any], _source.PlottedRows | None, tuple[str, ...] | None]:
-    """Draws, or rows given in their place; rows; and known names."""
+    """Draws (or the rows that replace them), rows to compare with, and the names of columns if known."""
     if not (isinstance(flow, (str, bytes)) or hasattr(flow, "__fspath__")) and _is_rows(flow):
         if context is not None:
             raise ValueError("context: expected None, because no density is given, got an array")
@@ -221,7 +221,7 @@ def _is_rows(flow: Any) -> bool:
 
 
 def _side(columns: int) -> float:
-    """The side of a panel, in inches."""
+    """The side length of a panel, in inches."""
     return 3.4 if columns == 1 else max(1.25, 2.3 - 0.12 * columns)
 
 
@@ -244,8 +244,8 @@ def _draw(
     side = _side(n)
     with _figure.styled():
         title = 0.25 if frame.titles else 0.0
-        left, right, low, high = 0.9, 0.15, 0.8, title + (0.15 if n > 2 else 0.45)  # margins, in inches
-        # Margins by hand: a layout of fifty panels takes seconds.
+        left, right, low, high = 0.9, 0.15, 0.8, title + (0.15 if n > 2 else 0.45)  # the margins, in inches
+        # The margins are computed here, because matplotlib's layout of fifty panels takes seconds.
         figure = own or _figure.Picture(figsize=(side * n + left + right, side * n + low + high))
         across, down = figure.bbox.width / figure.dpi, figure.bbox.height / figure.dpi
         gap = 0.1 if not frame.titles else 0.1 + 0.25 / side
@@ -273,7 +273,7 @@ def _draw(
 
 
 def _alone(axis: Any, drawn: NDArray[Any], whole: _source.PlottedRows | None, i: int, ends: Any) -> None:
-    """One column: rows as a filled histogram, draws as a line; small numbers of either as marks."""
+    """Draw one column: rows as a filled histogram, draws as a line; a few rows or draws as single marks."""
     rows, weights = (None, None) if whole is None else (whole.x[:, i], whole.weights)
     many = len(drawn) >= MARKS_BELOW
     edges = planes.edges_of(ends, 40 if many else 15, rows, drawn if many else None)
@@ -291,7 +291,7 @@ def _alone(axis: Any, drawn: NDArray[Any], whole: _source.PlottedRows | None, i:
 
 
 def _pair(axis: Any, drawn: NDArray[Any], shown: Any, ends: Sequence[tuple[float, float]]) -> None:
-    """Two columns: rows as points, and contours of the draws over them."""
+    """Draw two columns: rows as points, and contours of the draws above the points."""
     if shown is not None:
         size = 3.0 if len(shown) > 300 else 8.0 if len(shown) > 30 else 16.0
         alpha = 0.35 if len(shown) > 300 else 0.8
@@ -311,7 +311,7 @@ def _pair(axis: Any, drawn: NDArray[Any], shown: Any, ends: Sequence[tuple[float
 
 
 def _mark(axis: Any, across: float | None, up: float | None) -> None:
-    """Lines at true values, and a mark where two of them cross."""
+    """Draw lines at true values, and a mark where two of the lines cross."""
     if across is not None:
         axis.axvline(across, color=INK, linewidth=1.0)
     if up is not None:
@@ -321,7 +321,7 @@ def _mark(axis: Any, across: float | None, up: float | None) -> None:
 
 
 def summary(values: NDArray[Any]) -> str:
-    """A median, and the distances to the quantiles that hold 68.3 % of a normal density, in mathematical notation.
+    """A median with the distances to the quantiles that contain 68.3 % of a normal density, in TeX notation.
 
     >>> import numpy as np
     >>> summary(np.linspace(10.0, 20.0, 1001))
@@ -343,7 +343,7 @@ def summary(values: NDArray[Any]) -> str:
 
 
 def _label(axis: Any, i: int, j: int, names: list[str]) -> None:
-    """Names at the left and below, where the only numbers are."""
+    """Label the axes at the left and at the bottom of the picture, which alone have names and ticks."""
     from headrace.plot._figure import limit_ticks
 
     n = len(names)

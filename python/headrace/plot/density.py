@@ -1,4 +1,4 @@
-"""Densities of one and two columns: marginals, and slices with fixed values of all other columns."""
+"""Pictures of densities of one or two columns: marginals, or slices with fixed values of all other columns."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-LINE, PLANE = 400, 120  # points along an axis
+LINE, PLANE = 400, 120  # the points along an axis, of a curve and of a plane
 MOST_PANELS = 24
-DECADES = 4.0  # decades of a density that colours show
+DECADES = 4.0  # the decades of a density that colours show
 SHARES = (0.5, 0.9)
-POINTS = 500  # rows in a plane
-LOOKS = 6  # evaluations of a slice, each from closer or from farther away
-SEEN = 1e-3  # share of a slice's highest density below which values are invisible
+POINTS = 500  # the most rows that are shown in a plane
+LOOKS = 6  # the most evaluations of a slice, each with better ends of its axes
+SEEN = 1e-3  # the share of a slice's highest density below which values are invisible
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A density of one or two columns on a grid."""
+    """A density of one or two columns on a grid of cells."""
 
     columns: tuple[int, ...]
     edges: tuple[Floats, ...]
-    """Edges of the cells, for each column."""
+    """The edges of the cells, for each column."""
     value: Floats
-    """The density in the middle of each cell, shape (cells,), or (cells of the second column, those of the first)."""
+    """The density in the middle of each cell, shape (cells,), or (cells of the second column, cells of the first)."""
     kind: str
-    """"exact", "drawn" or "slice"."""
+    """How the density was computed: "exact", "drawn" or "slice"."""
     floor: float = 0.0
-    """For a density of draws, that of one draw in a cell: lower values are invisible."""
+    """For a density of draws, the density of one draw in a cell: lower values are invisible."""
 
     @property
     def middles(self) -> tuple[Floats, ...]:
-        """The middles of the cells."""
+        """The middles of the cells, for each column."""
         return tuple(0.5 * (edge[1:] + edge[:-1]) for edge in self.edges)
 
 
@@ -64,23 +64,23 @@ def density(
     seed: int = 0,
     rng: Rng = None,
 ) -> Figure:
-    """Draw densities of single columns and of pairs: marginals, or slices through a row.
+    """Draw densities of single columns and of pairs of columns: marginals, or slices through a row.
 
-    A marginal is exact if it is known: of all columns, and of columns that depend on no others (`Flow.marginal`).
-    Otherwise it is a smoothed one of draws, and marked so in the title.
+    A marginal is exact if it is known: of all columns, or of columns that depend on no others (`Flow.marginal`).
+    Any other marginal is a smoothed density of draws; its title shows this.
 
     Args:
         flow: A flow, an ensemble, a fitted `FlowDensity`, or the path of a file.
         x: Rows to show beside marginals, shape (rows, features), or None.
         context: For a conditional density: one row, shape (context,).
-        columns: A list of panels, each a column or a pair of them, by number or name: ``[0, "mass", ("mass", "age")]``.
-            By default each column, and with two columns the pair.
-        at: A row, shape (features,): the other columns are held at its values, and the density given these is drawn, on
-            axes that end where this density does. None for marginals.
+        columns: A list of panels, each a column or a pair of columns, by number or name: ``[0, "mass", ("mass",
+            "age")]``. By default each column, and for two columns also the pair.
+        at: A row, shape (features,): all columns that a panel lacks have this row's values, and the conditional density
+            is drawn, on axes that end where this density does. None for marginals.
         names: As in `corner`.
-        draws: The number of draws for marginals that have to be drawn, and for the ends of axes.
-        seed: Of the draws.
-        rng: Instead of `seed`; see `Flow.sample`.
+        draws: The number of draws, for marginals without a formula and for the ends of axes.
+        seed: The seed of the draws.
+        rng: A generator or seed in place of `seed`; see `Flow.sample`.
 
     Returns:
         A matplotlib ``Figure``.
@@ -140,7 +140,7 @@ def panel(
     table: PlottedRows | None = None,
     ends: Sequence[tuple[float, float]] | None = None,
 ) -> Panel:
-    """The density of one or two columns, on a grid around the draws, or between `ends`."""
+    """The density of some columns, on a grid around the draws, or between `ends`."""
     found = ends
     if found is None:
         others = [None if table is None else table.x[:, i] for i in columns]
@@ -159,7 +159,7 @@ def panel(
 
 
 def _grid(ends: Sequence[tuple[float, float]]) -> tuple[tuple[Floats, ...], NDArray[np.float64], tuple[int, ...]]:
-    """Edges of cells, their centres as rows, and the shape of their values."""
+    """The edges of cells, their middles as rows, and the shape of a density of the cells."""
     edges = tuple(np.linspace(*end, (LINE if len(ends) == 1 else PLANE) + 1) for end in ends)
     middles = [0.5 * (edge[1:] + edge[:-1]) for edge in edges]
     grid = np.stack(np.meshgrid(*middles), axis=-1).reshape(-1, len(edges))
@@ -167,7 +167,7 @@ def _grid(ends: Sequence[tuple[float, float]]) -> tuple[tuple[Floats, ...], NDAr
 
 
 def _slice(source: Drawn, columns: tuple[int, ...], ends: Any, context: Any, at: Floats, zoom: bool) -> Panel:
-    """The density given all other columns. With `zoom` its axes end where it does, and not where the marginal does."""
+    """The density conditional on all other columns. `zoom`: axes end where it does, and not where the marginal does."""
     for look in range(LOOKS if zoom else 1):
         edges, grid, shape = _grid(ends)
         rows = np.tile(at, (len(grid), 1))
@@ -181,7 +181,7 @@ def _slice(source: Drawn, columns: tuple[int, ...], ends: Any, context: Any, at:
 
 
 def _closer(edges: Floats, value: Floats) -> tuple[float, float] | None:
-    """Better ends of an axis: closer to a curve that covers few cells, farther from one that is cut; or None."""
+    """Better ends of an axis, or None: closer to a curve that covers few cells, farther from a curve that is cut."""
     seen = np.flatnonzero(value > SEEN * value.max())
     if not seen.size:
         return None
@@ -197,17 +197,17 @@ def _closer(edges: Floats, value: Floats) -> tuple[float, float] | None:
 
 
 def _marginal(flow: Any, columns: tuple[int, ...]) -> Any:
-    """The flow of some columns alone; None where it cannot be derived."""
+    """A flow of these columns only; None if it cannot be derived."""
     if len(columns) == flow.features:
         return flow if isinstance(flow, (Flow, Ensemble)) else None  # probabilities of labels are no density
     try:
         return flow.marginal(columns) if isinstance(flow, Flow) else None
-    except ValueError:  # chosen columns depend on others
+    except ValueError:  # the columns depend on other columns
         return None
 
 
 def _conditional(log_prob: NDArray[Any], shape: tuple[int, ...], edges: tuple[Floats, ...]) -> Floats:
-    """A slice of a joint density over the density of its held columns."""
+    """A slice of a joint density, normalised to the conditional density of its columns."""
     joint = np.asarray(log_prob, np.float64).reshape(shape)
     joint = np.where(np.isnan(joint), -np.inf, joint)
     if not joint.max() > -np.inf:
@@ -218,7 +218,7 @@ def _conditional(log_prob: NDArray[Any], shape: tuple[int, ...], edges: tuple[Fl
 
 
 def _drawn(drawn: NDArray[Any], edges: tuple[Floats, ...]) -> tuple[tuple[Floats, ...], Floats]:
-    """A density of draws, smoothed by about the resolution of their number, in cells of that size."""
+    """A density of draws in cells, whose size suits the number of draws, smoothed by about one cell."""
     columns = drawn.shape[1]
     cells = int(np.clip(len(drawn) ** (1 / 3) * 3, 20, 120 if columns == 1 else 64))
     coarse = tuple(np.linspace(edge[0], edge[-1], cells + 1) for edge in edges)
@@ -239,7 +239,7 @@ def _draw(panels: list[Panel], names: tuple[str, ...], table: PlottedRows | None
                     x, y = table.some(POINTS, seed)[:, one.columns].T
                     axis.scatter(x, y, s=3, color="white", alpha=0.6, linewidths=0, rasterized=True)
                 name_colours(figure, shown, axis)
-            kind = "exact" if len(one.columns) == len(names) and one.kind == "slice" else one.kind  # a full slice
+            kind = "exact" if len(one.columns) == len(names) and one.kind == "slice" else one.kind  # no column is fixed
             axis.set_title(titles[kind], fontsize=9, color=GREY)
     return figure
 
@@ -247,7 +247,7 @@ def _draw(panels: list[Panel], names: tuple[str, ...], table: PlottedRows | None
 def draw_panel(
     axis: Any, one: Panel, names: tuple[str, ...], table: PlottedRows | None = None, highest: float = 0.0
 ) -> Any:
-    """A density, and its colours if it has two columns; `highest`: of all panels in one scale, or 0."""
+    """Draw a density; return its colours if it has two columns. `highest`: of all panels in one scale, or 0."""
     if len(one.columns) == 2:
         return _draw_plane(axis, one, names, float(np.log10(highest)) if highest > 0 else None)
     _draw_curve(axis, one, names, table, 1.06 * highest if highest > 0 else None)
@@ -255,12 +255,12 @@ def draw_panel(
 
 
 def name_colours(figure: Any, shown: Any, axes: Any) -> Any:
-    """A bar of the colours beside the axes."""
+    """Draw a bar of the colours beside the axes."""
     return figure.colorbar(shown, ax=axes, label="log$_{10}$ density", extend="min", pad=0.02)
 
 
 def _draw_curve(axis: Any, one: Panel, names: tuple[str, ...], table: PlottedRows | None, top: float | None) -> None:
-    """A density of one column, and a histogram of rows behind it."""
+    """Draw a density of one column, in front of a histogram of rows."""
     from headrace.plot._figure import limit_ticks
 
     ends = float(one.edges[0][0]), float(one.edges[0][-1])
@@ -277,7 +277,7 @@ def _draw_curve(axis: Any, one: Panel, names: tuple[str, ...], table: PlottedRow
 
 
 def _draw_plane(axis: Any, one: Panel, names: tuple[str, ...], top: float | None) -> Any:
-    """A density of two columns in colours, and contours that contain half and nine tenths of it."""
+    """Draw a density of two columns in colours, with contours that contain half and nine tenths of its mass."""
     from headrace.plot._figure import limit_ticks
 
     with np.errstate(divide="ignore"):

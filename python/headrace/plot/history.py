@@ -1,4 +1,4 @@
-"""The history of a fit: losses, epoch by epoch or step by step, and the epoch or step that was kept."""
+"""Pictures of the history of a fit: losses by epoch or by step, and the epoch or step that was kept."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from headrace.variational.descent import StepHistory
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST = 24  # panels
-FIRST = 0.1  # share of a fit that may be above the picture
+MOST = 24  # the most panels
+FIRST = 0.1  # the share of a fit's first losses that may lie above the picture
 
 
 def history(fit: Any, across: str = "epochs") -> Figure:
-    """Draw the losses of a fit, which weights were kept, and why it ended.
+    """Draw the losses of a fit, the epoch or step that was kept, and the reason of its end.
 
     Args:
-        fit: A `History`, a list of them (of an ensemble), a fitted `FlowDensity`, an `AscentHistory`, a
+        fit: A `History`, a list of histories (of an ensemble), a fitted `FlowDensity`, an `AscentHistory`, a
             `DualAscentFlow` after its fit, a `StepHistory`, a `DensityFit` or a `Distillation`.
-        across: "epochs", or steps; "cpu_seconds": the CPU seconds of the process since the fit began, by which fits
-            with other settings can be compared. Of a `History` alone.
+        across: "epochs", for epochs or steps; "cpu_seconds": the CPU seconds of the process since the fit began, by
+            which fits with different settings can be compared. Only a `History` has these.
 
     Returns:
         A matplotlib ``Figure``, with a panel for each fit.
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError, ValueError: none of these.
+        TypeError, ValueError: an argument is none of these.
 
     >>> import numpy as np, headrace as hr
     >>> fit = hr.MAF(2).fit(np.random.default_rng(0).standard_normal((600, 2)), progress=False)
@@ -60,7 +60,7 @@ def history(fit: Any, across: str = "epochs") -> Figure:
 
 
 def _opened(fit: Any) -> list[Any]:
-    """The histories that something has."""
+    """The histories of a fit, of a fitted object, or of a list of these."""
     found = fit
     for name in ("history_", "history"):
         if not isinstance(found, tuple(_DRAWN)) and hasattr(found, name):
@@ -78,7 +78,7 @@ def _opened(fit: Any) -> list[Any]:
 def _epochs(axis: Any, one: History, seconds: Sequence[float] | None = None) -> None:
     train, held = np.array(one.train_loss), np.array(one.validation_loss)
     at = np.arange(1, max(len(train), len(held)) + 1) if seconds is None else np.array(seconds)
-    train, held = train[: len(at)], held[: len(at)]  # cross-validation may have judged more epochs than the fit has
+    train, held = train[: len(at)], held[: len(at)]  # cross-validation may judge more epochs than the fit
     axis.plot(at[: len(train)], train, _mark(train), color=GREY, linewidth=1.2, label="training rows, running")
     axis.plot(at[: len(held)], held, _mark(held), color=BLUE, linewidth=1.6, label=one.judged_by)
     if 0 < one.best_epoch <= len(held):
@@ -115,7 +115,7 @@ def _mark(values: Any) -> str:
 
 
 def _finish(axis: Any, across: str, up: str, stopped: str, curves: Sequence[Any]) -> None:
-    """Names, and limits that the first losses, which may be huge, do not stretch."""
+    """Label the axes, and set limits that the first losses, which may be huge, do not determine."""
     from headrace.plot._figure import limit_ticks
 
     values = np.concatenate([curve[int(FIRST * len(curve)) :] for curve in curves])

@@ -1,4 +1,4 @@
-"""Rows in latent space, where they should be normal and independent."""
+"""Pictures of rows in latent space, where they should be normal and independent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headrace.plot._source import columns_of, density_of, require
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN = 5  # coordinates, those farthest from normal ones
+SHOWN = 5  # the coordinates shown by default, those farthest from normal
 MOST_SHOWN = 12
 SHARES = (0.5, 0.9, 0.99)
 POINTS = 3000
@@ -28,25 +28,25 @@ POINTS = 3000
 
 @takes_rng
 def latent(flow: Any, x: Any, context: Any = None, *, columns: Any = None, seed: int = 0, rng: Rng = None) -> Figure:
-    """Draw rows in latent space, two coordinates at a time, beside the standard normal density that they should have.
+    """Draw rows in latent space, two coordinates at a time, beside the standard normal density that they should follow.
 
-    Circles hold 50, 90 and 99 % of a normal density. Latent values of another base are shown as normal values of the
-    same probability.
+    Circles contain 50, 90 and 99 % of a normal density. Latent values of another base are mapped to normal values of
+    the same probability.
 
     Args:
         flow: A flow, a fitted `FlowDensity`, or the path of a file; an ensemble has no latent rows.
-        x: Shape (rows, features), best rows that the fit has not seen.
+        x: Shape (rows, features); rows that the fit has not seen are best.
         context: As in `Flow.log_prob`.
-        columns: Which latent coordinates, by number; by default the five farthest from normal, in their order.
-        seed: Of the choice of points.
-        rng: Instead of `seed`; see `Flow.sample`.
+        columns: The latent coordinates to draw, by number; by default the five farthest from normal, in their order.
+        seed: The seed of the choice of points.
+        rng: A generator or seed in place of `seed`; see `Flow.sample`.
 
     Returns:
         A matplotlib ``Figure``.
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError, ValueError: an argument is not as expected; an ensemble; no row with a latent one.
+        TypeError, ValueError: an argument is not as expected; the density is an ensemble; no row has a latent value.
 
     >>> import numpy as np, headrace as hr
     >>> figure = hr.plot.latent(hr.MAF(2), np.random.default_rng(0).standard_normal((100, 2)))

@@ -1,4 +1,4 @@
-"""Spectrograms of signals, side by side in one scale of decibels."""
+"""Pictures of the spectrograms of signals, side by side in one scale of decibels."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from headrace.plot._source import require
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST = 24  # panels
-RANGE = 80.0  # decibels from the loudest cell of all to the darkest colour
+MOST = 24  # the most panels
+RANGE = 80.0  # the decibels from the loudest cell of all panels to the darkest colour
 
 
 def spectrograms(signals: Mapping[str, Any], *, rate: float = 1.0, window: int = 256) -> Figure:
-    """Draw the power of signals over time and frequency, as of recordings and of samples of a flow beside them.
+    """Draw the power of signals over time and frequency, for example of recordings and of samples of a flow.
 
     A cell is the squared modulus of the Fourier transform of a window of steps, weighted by Hann's function; windows
-    begin a quarter of their length apart. All panels have one scale: 0 dB is the loudest cell of all, and cells 80 dB
-    below it and less have the darkest colour.
+    begin a quarter of their length apart. All panels have one scale: 0 dB is the loudest cell of all panels, and cells
+    at -80 dB or below have the darkest colour.
 
     Args:
-        signals: Each by its title: shape (steps,) or (steps, 1), at least a window long.
-        rate: Steps a second, for axes in seconds and Hz; 1 for steps and periods a step.
-        window: Steps of a window, at least 4.
+        signals: A dict of signals by title, each of shape (steps,) or (steps, 1), at least as long as a window.
+        rate: The steps a second, for axes in seconds and Hz; 1 for axes in steps and periods a step.
+        window: The steps of a window, at least 4.
 
     Returns:
         A matplotlib ``Figure``, with a panel for each signal.
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError: no mapping, or no numbers.
-        ValueError: no signals or too many, another shape, values that are not finite, or fewer steps than a window.
+        TypeError: `signals` is no mapping, or a signal has no numbers.
+        ValueError: there are no signals or too many, or a signal has another shape, values that are not finite, or
+            fewer steps than a window.
 
     >>> import headrace as hr
     >>> flow = hr.WaveNet(layers=4, channels=8)
@@ -65,7 +66,7 @@ def spectrograms(signals: Mapping[str, Any], *, rate: float = 1.0, window: int =
 
 
 def _opened(signals: Any, size: int) -> dict[str, NDArray[Any]]:
-    """The checked signals, (steps,) each."""
+    """The signals by title, checked, each of shape (steps,)."""
     if not isinstance(signals, Mapping):
         raise TypeError(f"signals: expected a mapping from titles to signals, got {check.kind_of(signals)}")
     if not 0 < len(signals) <= MOST:
@@ -89,13 +90,13 @@ def _opened(signals: Any, size: int) -> dict[str, NDArray[Any]]:
 
 
 def _power(signal: NDArray[Any], size: int) -> NDArray[Any]:
-    """Power of each window and frequency, shape (windows, size // 2 + 1)."""
+    """The power of each window and frequency, shape (windows, size // 2 + 1)."""
     windows = np.lib.stride_tricks.sliding_window_view(signal, size)[:: max(size // 4, 1)]
     return np.asarray(np.square(np.abs(np.fft.rfft(windows * np.hanning(size + 1)[:-1], axis=1))))
 
 
 def _decibels(power: NDArray[Any], most: float) -> NDArray[Any]:
-    """Power relative to the most of all, at least -`RANGE`; of silence alone that."""
+    """The power relative to `most`, in decibels, at least -`RANGE`; if all signals are silent, -`RANGE`."""
     least = 10.0 ** (-RANGE / 10.0)
     relative = power / most if most > 0.0 else np.zeros_like(power)
     return np.asarray(10.0 * np.log10(np.maximum(relative, least)))

@@ -1,9 +1,9 @@
 """Rows that do not fit in memory, for `Flow.fit`, `DualAscentFlow.fit` and `FlowDensity.fit`: ``hr.rows``.
 
-Pass a stream instead of ``x``; it has its own context and weights. Up to ``buffer`` rows are read at once: then a fit
-has the same bits as with an array. Longer streams are read once to check and to measure them, and once each epoch. If
-there are weights, or if the number of rows is unknown, they are first read once to count rows. docs/scale.md describes
-the steps of such a fit, and its memory.
+Pass a stream instead of ``x``; it has its own context and weights. If it has at most ``buffer`` rows, these are read at
+once, and a fit has the same bits as with an array. A longer stream is read once to check and measure its rows, and once
+each epoch. If it has weights, or an unknown number of rows, it is read once more before that, to count rows.
+docs/scale.md describes the steps of such a fit and its memory.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ Path = str | os.PathLike[str]
 
 
 def blocks(source: Iterable[Any] | Callable[[], Iterable[Any]], *, buffer: int = BUFFER) -> Stream:
-    """Blocks of rows from a program, in its own order: shuffled within the buffer, and no further.
+    """Blocks of rows from a program, in its order: rows are shuffled within the buffer only.
 
     Args:
-        source: An object that can be iterated repeatedly, or a function that gives an iterator. Each block is x, or a
+        source: An object that can be iterated repeatedly, or a function that returns an iterator. Each block is x, or a
             tuple (x, context, weights): shapes (rows, features), (rows, context) and (rows,), NumPy or any array or
-            frame that a fit takes, float32 or float64, all of one dtype. Blocks may be of any size, also empty.
-        buffer: Rows that are shuffled together.
+            frame that a fit takes, float32 or float64, all of one dtype. Blocks may have any number of rows, also none.
+        buffer: The number of rows that are shuffled together.
 
     Raises:
-        TypeError: an iterator, which can be read but once.
+        TypeError: the source is an iterator, which can be read only once.
 
     >>> import numpy as np, headrace as hr
     >>> def made():
@@ -51,19 +51,20 @@ def blocks(source: Iterable[Any] | Callable[[], Iterable[Any]], *, buffer: int =
 def memmap(
     x: Path | Array, context: Path | Array | None = None, weights: Path | Array | None = None, *, buffer: int = BUFFER
 ) -> Stream:
-    """Rows of .npy files, or of arrays as `numpy.memmap`, read 16,384 at a time in random order.
+    """Rows of .npy files, or of arrays such as `numpy.memmap`, read 16,384 at a time in random order.
 
-    A fit also takes a mapped array directly. In that case its pages, which the system may free, count as used memory.
+    A fit also takes a mapped array directly. The pages of a mapped array, which the system may free, count as used
+    memory.
 
     Args:
-        x: Shape (rows, features), float32 or float64.
-        context: Shape (rows, context).
-        weights: Shape (rows,).
-        buffer: Rows that are shuffled together.
+        x: The path of an .npy file or an array, shape (rows, features), float32 or float64.
+        context: A path or an array, shape (rows, context).
+        weights: A path or an array, shape (rows,).
+        buffer: The number of rows that are shuffled together.
 
     Raises:
-        OSError: no such file.
-        ValueError: no .npy file of numbers, or other numbers of rows.
+        OSError: a file does not exist.
+        ValueError: a file is no .npy file of numbers, or the arrays have different numbers of rows.
     """
     return Mapped(x, context, weights, buffer)
 
@@ -76,21 +77,21 @@ def parquet(
     weights: str | None = None,
     buffer: int = BUFFER,
 ) -> Stream:
-    """Rows of Parquet files: row groups in random order. Needs pyarrow, ``pip install ".[tables]"``.
+    """Rows of Parquet files, whose row groups are read in random order. Needs pyarrow, ``pip install ".[tables]"``.
 
-    Integers and booleans are read as float64, and so is everything if the columns are not all float32. Missing values
+    Integers and booleans are read as float64, and so are all columns unless every column is float32. Missing values
     become NaN, which a fit refuses.
 
     Args:
         paths: A file, a pattern such as ``dir/*.parquet``, a folder, or a list of these.
-        columns: Names of the features; by default all columns that are nothing else.
-        context: Names of the columns that the density is conditioned on.
-        weights: Name of the weights of the rows.
-        buffer: Rows that are shuffled together.
+        columns: The names of the features; by default all columns that are neither context nor weights.
+        context: The names of the columns that the density is conditioned on.
+        weights: The name of the column of row weights.
+        buffer: The number of rows that are shuffled together.
 
     Raises:
-        OSError: no such file.
-        ValueError: no Parquet, a column that is not there, in a file or in all, or that has no numbers.
+        OSError: a file does not exist.
+        ValueError: a file is not Parquet, or a column is missing in a file or has no numbers.
     """
     source = open_tables(files_of(paths, (".parquet",), deep=True))
     return of_source(source, columns, context, weights, buffer)
@@ -106,25 +107,26 @@ def csv(
     header: str = "auto",
     buffer: int = BUFFER,
 ) -> Stream:
-    """Rows of text files, .csv, .tsv and .txt, perhaps compressed by gzip: files in random order.
+    """Rows of text files, .csv, .tsv and .txt, possibly compressed by gzip; files are read in random order.
 
-    Rows of one file are shuffled within the buffer, and no further. Missing values, such as empty cells, ``NA`` and
-    ``null``, become NaN, which a fit refuses; truth values become 0 and 1.
+    Rows of one file are shuffled within the buffer only. Missing values, such as empty cells, ``NA`` and
+    ``null``, become NaN, which a fit refuses; "true" and "false" become 1 and 0.
 
     Args:
         paths: A file, a pattern such as ``dir/*.csv``, a folder, or a list of these, with the same columns by name.
-        columns: Names of the features, or their indices where files have no names; by default all columns that are
-            nothing else.
-        context: Names or indices of the columns that the density is conditioned on.
-        weights: Name or index of the weights of the rows.
-        delimiter: Between the columns; by default the first of tab, ``;``, ``,`` and ``|`` in the first line, or else
-            white space.
-        header: Whether the first line has names: "yes", "no", or "auto", if none of its fields is a number.
-        buffer: Rows that are shuffled together.
+        columns: The names of the features, or their indices in files without names; by default all columns that are
+            neither context nor weights.
+        context: The names or indices of the columns that the density is conditioned on.
+        weights: The name or index of the column of row weights.
+        delimiter: The text between columns; by default the first of tab, ``;``, ``,`` and ``|`` in the first line, or
+            else white space.
+        header: Whether the first line has names: "yes", "no", or "auto": it has names if none of its fields is a
+            number.
+        buffer: The number of rows that are shuffled together.
 
     Raises:
-        OSError: no such file.
-        ValueError: a cell that is no number, with its line and column; a column that is not there.
+        OSError: a file does not exist.
+        ValueError: a cell is no number (the message has its line and column), or a column is missing.
 
     >>> import os, tempfile, headrace as hr
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -142,17 +144,17 @@ def csv(
 def dask(
     x: Any, context: Any = None, weights: Any = None, *, columns: Sequence[str] | None = None, buffer: int = BUFFER
 ) -> Stream:
-    """Rows of a Dask array or frame: chunks in random order, each computed when it is its turn.
+    """Rows of a Dask array or frame, whose chunks are computed one at a time in random order.
 
     Args:
-        x: An array, shape (rows, features), or a frame.
-        context: An array with as many rows; of a frame, names of columns.
-        weights: An array, shape (rows,); of a frame, the name of a column.
-        columns: Of a frame, names of the features; by default all columns that are nothing else.
-        buffer: Rows that are shuffled together.
+        x: A Dask array, shape (rows, features), or a Dask frame.
+        context: An array with as many rows; for a frame, names of its columns.
+        weights: An array, shape (rows,); for a frame, the name of a column.
+        columns: For a frame, the names of the features; by default all columns that are neither context nor weights.
+        buffer: The number of rows that are shuffled together.
 
     Raises:
-        TypeError: nothing of Dask's, or of a frame something else than names.
-        ValueError: other shapes, or a column that is not there, or not once.
+        TypeError: x is no array or frame of Dask, or an argument for a frame is not a column name.
+        ValueError: shapes do not match, or a column is missing or not unique.
     """
     return of_dask(x, context, weights, columns, buffer)

@@ -1,4 +1,4 @@
-"""Tables in files of Parquet, and data sets of Arrow: pieces are row groups, or files of other kinds."""
+"""Tables in Parquet files and Arrow data sets, in pieces: row groups, or files of formats without them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def load_pyarrow() -> Any:
 
 
 class Arrow(Source):
-    """Groups of rows with one schema."""
+    """A table of row groups with one schema."""
 
     def __init__(self, path: str, schema: Any, dashes: str = "") -> None:
         self.path, self.arrow, self.schema, self.dashes = path, load_pyarrow(), schema, dashes
         self.names, self.n_columns = tuple(schema.names), len(schema.names)
         self.groups: list[tuple[int | None, Callable[[list[str]], Any]]] = []
-        """The number of rows in each, and a reader of some of its columns in batches."""
+        """For each group the number of its rows, and a function that reads some of its columns in batches."""
 
     def pieces(self) -> list[int | None]:
         return [rows for rows, _ in self.groups]
@@ -51,7 +51,7 @@ class Arrow(Source):
 
     @cached_property
     def kinds(self) -> list[str]:
-        """See `Source`."""
+        """The kinds of the columns by the schema; see `Source`."""
         return [self._kind(field.type) for field in self.schema]
 
     def _kind(self, kind: Any) -> str:
@@ -103,7 +103,7 @@ class Arrow(Source):
 
 
 def parquet(path: str, dashes: str = "") -> Arrow:
-    """The table in a file of Parquet."""
+    """The table in a Parquet file."""
     arrow = load_pyarrow()
     try:
         file = arrow.parquet.ParquetFile(path)

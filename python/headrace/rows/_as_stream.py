@@ -1,4 +1,4 @@
-"""Streams instead of rows: a caller's stream, or one made from a caller's object."""
+"""The stream for an argument of rows: the caller's own stream, or one made from another object of the caller."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from headrace.rows._stream import BUFFER, Stream
 
 
 def is_stream(x: Any) -> bool:
-    """Whether x is, or is read as, a stream."""
+    """Whether x is a stream, or an object that is read as one."""
     return isinstance(x, (Stream, class_of("pyarrow.dataset", "Dataset"))) or is_of_dask(x)
 
 
 def stream_of(x: Any, context: Any = None, weights: Any = None) -> Stream | None:
-    """The stream that x is or can be read as; None for arrays and frames in memory."""
+    """The stream x, or a stream made from x; None for arrays and frames in memory."""
     if is_of_dask(x):
         return of_dask(x, context, weights, None, BUFFER)
     if isinstance(x, class_of("pyarrow.dataset", "Dataset")):
@@ -42,7 +42,7 @@ def of_source(source: Source, columns: Any, context: Any, weights: Any, buffer: 
 
 
 def arrays_of(validation: Any) -> Any:
-    """Rows to judge by: a stream, which has to fit in its buffer, as arrays; all else unchanged."""
+    """Validation rows, read from a stream that fits in its buffer into arrays; other values unchanged."""
     parts = validation if isinstance(validation, tuple) else (validation,)
     stream = stream_of(*parts) if 1 <= len(parts) <= 3 else None
     if stream is None:

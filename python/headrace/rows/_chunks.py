@@ -1,4 +1,4 @@
-"""Streams of Dask's arrays and frames: a part is a chunk."""
+"""Streams of Dask arrays and frames, of which each chunk is one part."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from headrace.rows._stream import Stream
 
 
 def is_array(value: Any) -> bool:
-    """Whether a value is an array of Dask."""
+    """Whether a value is a Dask array."""
     return isinstance(value, class_of("dask.array", "Array"))
 
 
 def is_frame(value: Any) -> bool:
-    """Whether a value is a frame of Dask."""
+    """Whether a value is a Dask frame."""
     return isinstance(value, class_of("dask.dataframe", "DataFrame"))
 
 
@@ -31,7 +31,7 @@ def whole_rows(array: Any) -> Any:
 
 
 def checked_array(x: Any, columns: Any, prefix: str = "") -> Any:
-    """An array of Dask, checked to be rows, each in one chunk; `columns` apply to frames alone."""
+    """A Dask array of rows, checked, with each row in one chunk; `columns` must be None, which only frames have."""
     if not is_array(x):
         raise TypeError(f"{prefix}x: expected an array or a frame of Dask, got {check.kind_of(x)}")
     if columns is not None:
@@ -42,7 +42,7 @@ def checked_array(x: Any, columns: Any, prefix: str = "") -> Any:
 
 
 def aligned(name: str, array: Any, x: Any) -> Any:
-    """An array in the chunks of x along its rows."""
+    """An array rechunked along its rows like x."""
     if math.isnan(x.shape[0]) or math.isnan(array.shape[0]):
         if array.numblocks[0] != x.numblocks[0]:
             raise ValueError(f"{name}: expected {x.numblocks[0]} chunks, as x has, got {array.numblocks[0]}")
@@ -53,22 +53,22 @@ def aligned(name: str, array: Any, x: Any) -> Any:
 
 
 def is_of_dask(value: Any) -> bool:
-    """Whether a value is an array or a frame of Dask; false without Dask imported."""
+    """Whether a value is a Dask array or frame; False if Dask is not imported."""
     return is_array(value) or is_frame(value)
 
 
 def of_dask(x: Any, context: Any, weights: Any, columns: Any, buffer: Any) -> Stream:
-    """See `headrace.rows.dask`."""
+    """The stream of a Dask array or frame; see `headrace.rows.dask`."""
     if is_frame(x):
         return Partitions(x, columns, context, weights, buffer)
     return Chunks(checked_array(x, columns), context, weights, buffer)
 
 
 class Chunks(Stream):
-    """An array of Dask, chunk by chunk, with context and weights that are arrays of Dask or NumPy."""
+    """A stream of a Dask array, chunk by chunk, with context and weights that are Dask or NumPy arrays."""
 
     def __init__(self, x: Any, context: Any, weights: Any, buffer: Any) -> None:
-        """See `headrace.rows.dask`."""
+        """Check shapes; the arguments are those of `headrace.rows.dask`."""
         rows = x.chunks[0]
         known = not any(math.isnan(n) for n in rows)
         self._ends = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64) if known else None
@@ -76,7 +76,7 @@ class Chunks(Stream):
         super().__init__(buffer, [int(n) if known else None for n in rows])
 
     def _aligned(self, name: str, value: Any, x: Any) -> Any:
-        """Weights or context in the chunks of x."""
+        """The weights or the context in the chunks of x."""
         if value is None or (self._ends is not None and isinstance(value, np.ndarray)):
             if value is not None and self._ends is not None and len(value) != self._ends[-1]:
                 raise ValueError(f"{name}: expected {self._ends[-1]} rows, as x has, got shape {value.shape}")
@@ -96,10 +96,10 @@ class Chunks(Stream):
 
 
 class Partitions(Stream):
-    """A frame of Dask, partition by partition."""
+    """A stream of a Dask frame, partition by partition."""
 
     def __init__(self, frame: Any, columns: Any, context: Any, weights: Any, buffer: Any) -> None:
-        """See `headrace.rows.dask`."""
+        """Choose columns; the arguments are those of `headrace.rows.dask`."""
         self._wanted = features, conditions, counts = chosen_columns(list(frame.columns), columns, context, weights)
         self._frame = frame[[*features, *conditions, *counts]]
         super().__init__(buffer, [None] * frame.npartitions)

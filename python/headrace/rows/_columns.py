@@ -13,17 +13,17 @@ from headrace.rows._source import Source
 def chosen_columns(
     there: Sequence[Any], columns: Any, context: Any, weights: Any
 ) -> tuple[list[Any], list[Any], list[Any]]:
-    """Names of features, of context and of weights (at most one); by default all other columns are features.
+    """The names of features, of context and of weights (at most one); by default all remaining columns are features.
 
     Args:
-        there: Names of all columns, or their indices where they have no names.
-        columns: A name, or several; None for the default.
-        context: A name, or several; None for none.
-        weights: A name, or None.
+        there: The names of all columns, or their indices in a table without names.
+        columns: The name of a feature, or several names; None for the default.
+        context: A name, or several names; None for no context.
+        weights: The name of the weights; None for no weights.
 
     Raises:
-        TypeError: a value that is no name.
-        ValueError: names that are missing, ambiguous, or given twice.
+        TypeError: an argument is no name.
+        ValueError: a name is missing, ambiguous, or chosen twice.
     """
     kinds: tuple[type, ...] = (str, *(type(name) for name in there))
     if weights is not None and not isinstance(weights, kinds):
@@ -52,7 +52,7 @@ def _names(argument: str, value: Any, kinds: tuple[type, ...]) -> list[Any]:
 
 
 def select(source: Source, option: str, text: str) -> list[int]:
-    """The columns of a list such as ``mass,radius`` or ``0,3:6``: names, indices from 0, ranges."""
+    """The indices of columns in a text such as ``mass,radius`` or ``0,3:6``: names, indices from 0, ranges."""
     chosen = [i for token in text.split(",") for i in _token(source, option, token.strip())]
     twice = sorted(i for i, count in Counter(chosen).items() if count > 1)
     if twice:
@@ -61,7 +61,7 @@ def select(source: Source, option: str, text: str) -> list[int]:
 
 
 def find(source: Source, option: str, name: str) -> int:
-    """The column of a name."""
+    """The index of the column of this name."""
     count = (source.names or ()).count(name)
     if source.names is None or count == 0:
         raise _missing(source, option, name)

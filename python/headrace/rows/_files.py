@@ -1,4 +1,4 @@
-"""Tables in files: the format of each by its suffix, and the files of paths, folders and patterns."""
+"""Tables in files, whose suffix defines the format, and the files of paths, folders and patterns."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PACKED = ".gz"
 OF_TEXT = (*TEXTS, *(f"{suffix}{PACKED}" for suffix in TEXTS))
 READ = (".npy", ".npz", *OF_TEXT, ".parquet")
 READABLE = f".npy, .npz, {', '.join(TEXTS)}, these also with {PACKED}, .parquet"
-"""The suffixes in words."""
+"""The suffixes of readable files, as a text for messages."""
 
 
 def suffix_of(path: str) -> str:
-    """The end of a file's name that defines its format; of a compressed one, the format inside with it."""
+    """The suffix of a file that defines its format; of a compressed file, with the suffix of its contents."""
     ends = [one.lower() for one in Path(path).suffixes[-2:]]
     return "".join(ends) if ends[-1:] == [PACKED] else "".join(ends[-1:])
 
@@ -37,16 +37,16 @@ def open_table(
     """The table in a file.
 
     Args:
-        path: A path, whose suffix defines the format; "-" is text from the standard input.
-        array: Which array of an .npz file; None where there is but one.
-        delimiter: Between the columns of text; None to find out.
-        header: Whether the first line of text has names: "yes", "no", or "auto", if none of its fields is a number.
-        dashes: As of `Source`.
+        path: The file's path, whose suffix defines the format; "-" is text from the standard input.
+        array: The name of the array in an .npz file; None if the file has only one.
+        delimiter: The text between columns of a text file; None to detect it.
+        header: Whether the first line of text has names: "yes", "no", or "auto": it has names if no field is a number.
+        dashes: As in `Source`.
 
     Raises:
-        ValueError: not a table of numbers, or an option that is none of its kind of file; the file, and the row and
-            column where there is one, are named.
-        OSError: no such file, or not allowed.
+        ValueError: the file is no table of numbers, or an option does not apply to its format; the message has the
+            file, and the row and column if these are known.
+        OSError: the file does not exist, or may not be read.
     """
     suffix = TEXTS[0] if path == STANDARD else suffix_of(path).removesuffix(PACKED)
     for option, given, takers in (
@@ -68,7 +68,7 @@ def open_table(
 
 
 def open_tables(paths: Sequence[str], **how: Any) -> Source:
-    """The table in a file, or those in several one below the other, with options as of `open_table`."""
+    """The table in a file, or the tables of several files one below the other; options as in `open_table`."""
     if len(paths) == 1:
         return open_table(paths[0], **how)
     if STANDARD in paths:
@@ -80,13 +80,13 @@ def files_of(paths: Any, suffixes: Sequence[str] = READ, *, name: str = "paths",
     """The files of a path, a folder, a pattern or a list of these, each expanded in alphabetical order.
 
     Args:
-        paths: The path, the folder, the pattern or the list.
-        suffixes: Of the files of folders.
-        name: Of the argument in messages.
-        deep: Whether folders inside folders count.
+        paths: A path, a folder, a pattern or a list of these.
+        suffixes: The suffixes of files in folders.
+        name: The argument's name in messages.
+        deep: Whether files in nested folders are included.
 
     Raises:
-        FileNotFoundError: a folder or a pattern without such files.
+        FileNotFoundError: a folder or a pattern has no such file.
     """
     given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     if not isinstance(given, Sequence) or not all(isinstance(path, (str, os.PathLike)) for path in given):
@@ -110,6 +110,6 @@ def files_of(paths: Any, suffixes: Sequence[str] = READ, *, name: str = "paths",
 
 
 def inside(folder: str, suffixes: Sequence[str], *, deep: bool = False) -> list[str]:
-    """Files in a folder whose names have one of the suffixes; hidden ones are left out."""
+    """The files in a folder that have one of the suffixes, except names that begin with a dot or an underscore."""
     paths = glob(os.path.join(escape(folder), *(["**"] if deep else []), "[!_]*"), recursive=True)
     return sorted(path for path in paths if suffix_of(os.path.basename(path)) in suffixes and os.path.isfile(path))

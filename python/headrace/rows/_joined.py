@@ -16,15 +16,15 @@ BUFFER_BYTES = 1 << 28  # bytes of rows in memory, by default
 
 
 class Joined(Source):
-    """Tables of the same columns, one below the other, of which one is open at a time; columns are matched by their
+    """Tables of the same columns, joined one below the other, one file open at a time; columns are matched by their
     names.
     """
 
     def __init__(self, paths: Sequence[str], opened: Callable[[str], Source]) -> None:
         self.path, self.paths, self.opened = f"{paths[0]} and {len(paths) - 1} more", paths, opened
-        self._pieces: list[tuple[int, int]] = []  # index of the file, and of the piece in it
+        self._pieces: list[tuple[int, int]] = []  # the index of the file, and of the piece in the file
         self._sizes: list[int | None] = []
-        self._orders: list[list[int | None]] = []  # for each file: indices of the first file's columns
+        self._orders: list[list[int | None]] = []  # for each file, the indices of the first file's columns
         self._open: tuple[int, Source] | None = None
         for i, path in enumerate(paths):
             source = opened(path)
@@ -97,9 +97,8 @@ class Columns(Stream):
     """Columns of a table as a stream of rows."""
 
     def __init__(self, source: Source, columns: Sequence[Sequence[int]], buffer: int | None, what: str = "") -> None:
-        """`columns`: of features, context and weights. `buffer`: in rows; None for as many as `BUFFER_BYTES` hold.
-
-        `what`: the name in messages of rows whose three parts have the same dtype; otherwise each has its own.
+        """`columns`: indices of features, context and weights. `buffer`: in rows; None for `BUFFER_BYTES` bytes.
+        `what`: the name in messages of rows whose three parts are read in one dtype; "" for a dtype of each part.
         """
         self._apart = not what
         self._source, self._columns = source, [list(part) for part in columns]
@@ -108,12 +107,12 @@ class Columns(Stream):
         row_bytes = max(len(self._every), 1) * source.dtype(self._every).itemsize
         super().__init__(max(BUFFER_BYTES // row_bytes, 1) if buffer is None else buffer, source.pieces())
         self.shown: Any = None
-        """A bar of the rows that were read; None for no bar."""
+        """A progress bar that counts the rows read; None for no bar."""
         self._names, self._what = tuple(source.label(column) for column in columns[0]), what or "x"
         self.called = None if source.names is None else tuple(source.names[column] for column in columns[0])
 
     def of_table(self) -> Stream:
-        """See `Stream.of_table`: columns are floats already, and the source has their kinds."""
+        """A stream with the kinds of its columns; see `Stream.of_table`. The columns are floats already."""
         other, every = copy.copy(self), self._source.kinds
         kinds = [every[column] for column in self._columns[0]]
         other.kinds = kinds if set(kinds) != {"float"} else None

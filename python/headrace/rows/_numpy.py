@@ -1,4 +1,4 @@
-"""Tables in .npy and .npz files; the rows of an .npy file in C order are read on demand."""
+"""Tables in .npy and .npz files; rows of .npy files in C order are read on demand."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Array(Source):
 
     @cached_property
     def kinds(self) -> list[str]:
-        """See `Source`."""
+        """The kinds of the columns by the array's dtype; see `Source`."""
         return [KINDS.get(self.content.dtype.kind, "float")] * self.n_columns
 
     def pieces(self) -> list[int | None]:
@@ -48,15 +48,15 @@ class Array(Source):
 
 
 def content_of(path: str, name: str | None = None, dashes: str = "") -> Any:
-    """The array in a file: rows on demand where they can be read so, else an array, mapped where that is possible.
+    """The array in a file: its rows on demand if possible, otherwise an array, mapped if possible.
 
     Args:
-        path: Of an .npy or .npz file.
-        name: Of an .npz file's array; None where there is but one.
-        dashes: As of `Source`.
+        path: The path of an .npy or .npz file.
+        name: The name of the array in an .npz file; None if the file has only one.
+        dashes: As in `Source`.
 
     Raises:
-        ValueError: no file of NumPy's, or no such array in it.
+        ValueError: the file is not NumPy's, or has no such array.
     """
     try:
         with open(path, "rb") as file:
@@ -84,14 +84,14 @@ def _choice(path: str, names: list[str], name: str | None, dashes: str) -> str:
 
 
 class Rows:
-    """The rows of an .npy file in C order, read on demand: pages of a map would count as memory of the process."""
+    """The rows of an .npy file in C order, read on demand: pages of a mapped file count as the process's memory."""
 
     def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.path, self.shape, self.dtype, self.begin = file.name, shape, dtype, file.tell()
         self.row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
-        """Some rows."""
+        """The rows of a slice, read from the file."""
         begin, end, _ = rows.indices(self.shape[0])
         with open(self.path, "rb") as file:
             file.seek(self.begin + begin * self.row_bytes)
@@ -102,7 +102,7 @@ class Rows:
 
 
 def _on_demand(file: IO[bytes]) -> Rows | None:
-    """An array of which any rows can be read separately; None for an array that is read otherwise, or refused there."""
+    """The rows of an open file, any of which can be read separately; None if the file has to be read otherwise."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         return None

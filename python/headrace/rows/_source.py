@@ -14,29 +14,29 @@ from numpy.typing import NDArray
 from headrace._arrays import columns as _columns
 from headrace._arrays.frames import MOST_LABELS, codes_of
 
-KINDS = {"i": "integer", "u": "integer", "b": "boolean"}  # of dtypes
-TEXT = "text"  # the kind of a column without numbers
+KINDS = {"i": "integer", "u": "integer", "b": "boolean"}  # the kinds of NumPy's dtype kinds
+TEXT = "text"  # the kind of a column of text
 
-BLOCK = 1 << 16  # rows of a block, approximately
-LEAST = 8  # fewer rows take another path through the core, which may differ in the last digits
+BLOCK = 1 << 16  # the rows of a block, approximately
+LEAST = 8  # fewer rows are computed by other code of the core, with perhaps other last digits
 
 
 class Source(abc.ABC):
-    """A table in a file, before its values are read: the number and names of its columns."""
+    """A table in a file: before any values are read, the number and the names of its columns."""
 
     path: str
     names: tuple[str, ...] | None  # None if the file has no names
     n_columns: int
     dashes = ""
-    """Before the names of arguments in messages: "--" on the command line."""
+    """The text before names of arguments in messages: "--" on the command line."""
     missing = False
-    """Whether missing values become NaN; else they are refused."""
+    """Whether missing values become NaN; if not, they are refused."""
 
     labels: Mapping[int, tuple[str, ...]] = MappingProxyType({})
-    """Labels of text columns, which are read as codes: indices of labels, -1 for other texts, NaN for missing ones."""
+    """Labels of text columns, which are read as indices of labels; -1 for unknown texts, NaN for missing values."""
 
     def learn_labels(self, columns: Sequence[int]) -> None:
-        """Read columns of text as codes, but those with too many labels, or with another one in each row."""
+        """Read columns of text as codes, except columns with too many labels, or with a different label in each row."""
         seen: list[set[str]] = [set() for _ in columns]
         rows = 0
         for block in self.texts(columns) if columns else ():
@@ -47,25 +47,25 @@ class Source(abc.ABC):
         self.labels = {i: own for i, own in found.items() if 0 < len(own) <= MOST_LABELS and len(own) < rows}
 
     def texts(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
-        """Columns of text in blocks, shape (rows, columns), with "" for missing ones."""
+        """The columns of text in blocks, shape (rows, columns), with "" for missing values."""
         raise NotImplementedError
 
     def codes(self, column: int, texts: Iterable[str]) -> NDArray[np.float64]:
-        """Codes of the texts of a column with labels."""
+        """The codes of texts in a column with labels, NaN for missing values."""
         own = list(texts)
         return np.where([not one for one in own], np.nan, codes_of(own, self.labels[column]))
 
     @cached_property
     def kinds(self) -> list[str]:
-        """The kinds of the columns, "float", "integer", "boolean" or "text", as far as the file defines them."""
+        """The kind of each column, "float", "integer", "boolean" or "text", as far as the file determines it."""
         return ["float"] * self.n_columns
 
     def read(self, columns: Sequence[int]) -> NDArray[Any]:
-        """The chosen columns, shape (rows, len(columns)), float32 or float64."""
+        """The values of some columns, shape (rows, len(columns)), float32 or float64."""
         return np.concatenate([np.empty((0, len(columns)), self.dtype(columns)), *self._parts(columns)])
 
     def blocks(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
-        """Columns in blocks, of which none is so short that its scores would differ in bits; at least one."""
+        """Some columns in blocks, at least one block, none so short that the bits of its scores would differ."""
         held = None
         for part in self._parts(columns):
             if held is not None and len(part) >= LEAST:
@@ -79,27 +79,27 @@ class Source(abc.ABC):
             yield from self.piece(number, columns)
 
     def pieces(self) -> list[int | None]:
-        """Rows of each piece of the table that can be read separately; None for pieces that were not counted."""
+        """The number of rows of each piece that can be read separately; None for a piece of unknown size."""
         return [None]
 
     @abc.abstractmethod
     def piece(self, number: int, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
-        """The rows of one piece, in blocks."""
+        """The rows of one piece of the table, in blocks."""
 
     def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:
-        """float32 or float64, the dtype in which columns are read."""
+        """The dtype in which some columns are read, float32 or float64."""
         return np.dtype(np.float64)
 
     def check(self, columns: Sequence[int]) -> None:
-        """Refuse columns that are known to be missing in the file, or to have no numbers."""
-        del columns  # a file of text is read first
+        """Refuse columns that are missing in the file or have no numbers, as far as its head tells."""
+        del columns  # a file of text is checked when it is read
 
     def label(self, column: int) -> str:
         """The description of a column in a message."""
         return _columns.label(column, self.names)
 
     def choosing(self, columns: Sequence[int] = ()) -> str:
-        """The end of an error: the argument that takes columns, or some arguments if it is empty."""
+        """The end of an error: the argument that chooses these columns, or other columns if there are none."""
         if not columns:
             return f"; {self.dashes}columns chooses other columns"
         chosen = f"--columns {_columns.ranges(columns)}" if self.dashes else f"columns={list(columns)}"

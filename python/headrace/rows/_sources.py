@@ -12,16 +12,16 @@ from headrace._base import arguments as check
 from headrace.rows._numpy import content_of
 from headrace.rows._stream import Stream
 
-_NOT_BLOCKS = (str, bytes, dict, np.ndarray)  # types that can be iterated, and not block by block
+_NOT_BLOCKS = (str, bytes, dict, np.ndarray)  # iterable types that are not blocks of rows
 
-PART = 1 << 14  # rows of an array that are read together
+PART = 1 << 14  # the rows of an array that are read together
 
 
 class Blocks(Stream):
-    """Blocks of an iterable, in its own order."""
+    """A stream of the blocks of an iterable, in its own order."""
 
     def __init__(self, source: Any, buffer: Any) -> None:
-        """See `headrace.rows.blocks`."""
+        """Check the source; the arguments are those of `headrace.rows.blocks`."""
         self._make: Callable[[], Any]
         if isinstance(source, Iterator):
             got = f"a one-way {check.kind_of(source)}; give the function that makes it"
@@ -29,11 +29,11 @@ class Blocks(Stream):
         if isinstance(source, _NOT_BLOCKS) or not (callable(source) or hasattr(source, "__iter__")):
             raise TypeError(f"source: expected blocks of rows, or a function of them, got {check.kind_of(source)}")
         self._make = source if callable(source) and not hasattr(source, "__iter__") else lambda: source
-        self._made: Any = None  # an iterator that was read before
+        self._made: Any = None  # the iterator of the last pass
         super().__init__(buffer, [None])
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state without the iterator, which cannot be pickled."""
+        """The stream's state without its iterator, which cannot be pickled."""
         return {**vars(self), "_made": None}
 
     def _read(self, part: int) -> Iterator[Any]:
@@ -48,10 +48,10 @@ class Blocks(Stream):
 
 
 class Mapped(Stream):
-    """Arrays from which any rows can be read."""
+    """A stream of arrays in memory or in .npy files, whose rows can be read in any order."""
 
     def __init__(self, x: Any, context: Any, weights: Any, buffer: Any) -> None:
-        """See `headrace.rows.memmap`."""
+        """Open the arrays; the arguments are those of `headrace.rows.memmap`."""
         parts = {"x": x, "context": context, "weights": weights}
         self._arrays = [None if value is None else _rows_of(name, value) for name, value in parts.items()]
         rows = self._arrays[0].shape[0] if self._arrays[0] is not None else 0
@@ -66,7 +66,7 @@ class Mapped(Stream):
 
 
 def _rows_of(name: str, value: Any) -> Any:
-    """An array, or that of an .npy file, in memory, mapped or on demand."""
+    """The array of an argument: a given one, or that of an .npy file, in memory, mapped or read on demand."""
     if isinstance(value, (str, os.PathLike)):
         try:
             found = content_of(os.fspath(value))

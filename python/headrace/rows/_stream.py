@@ -1,4 +1,4 @@
-"""A stream of rows: parts that are read in any order, repeatedly, in blocks of rows."""
+"""A stream of rows: parts that can be read in any order, repeatedly, in blocks of rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from headrace._base import array_errors as errors
 from headrace._base.public import public
 from headrace._base.rng import Rng, takes_rng
 
-BUFFER = 1_000_000  # rows that are held in memory, by default
+BUFFER = 1_000_000  # the most rows in memory, by default
 PARTS = ("x", "context", "weights")
 
 Index = NDArray[np.int64] | NDArray[np.bool_] | slice
@@ -28,7 +28,7 @@ Index = NDArray[np.int64] | NDArray[np.bool_] | slice
 @public("headrace.rows")
 @dataclass(frozen=True)
 class Block:
-    """Some rows of a stream, as NumPy arrays."""
+    """A block of rows of a stream, as NumPy arrays."""
 
     x: NDArray[Any]
     """Shape (rows, features), float32 or float64."""
@@ -42,62 +42,62 @@ class Block:
         return len(self.x)
 
     def take(self, index: Index) -> Block:
-        """Some rows, as views where the index is a slice."""
+        """The rows at some indices, as views if the index is a slice."""
         return Block(*(None if array is None else array[index] for array in self.arrays()))  # type: ignore[arg-type]
 
     def put(self, index: Index, other: Block) -> None:
-        """Overwrite some rows."""
+        """Overwrite the rows at some indices by those of another block."""
         for mine, its in zip(self.arrays(), other.arrays(), strict=True):
             if mine is not None:
                 mine[index] = its
 
     def room(self, rows: int) -> Block:
-        """Memory for this number of rows of the same kind."""
+        """Uninitialised memory for this number of rows, with the dtypes and columns of this block."""
         arrays = (None if a is None else np.empty((rows, *a.shape[1:]), a.dtype) for a in self.arrays())
         return Block(*arrays)  # type: ignore[arg-type]
 
     @staticmethod
     def joined(blocks: Sequence[Block]) -> Block:
-        """All rows of some blocks, at least one."""
+        """One block with all rows of at least one block."""
         if len(blocks) == 1:
             return blocks[0]
         columns = zip(*(block.arrays() for block in blocks), strict=True)
         return Block(*(None if of[0] is None else np.concatenate(of) for of in columns))  # type: ignore[arg-type]
 
     def arrays(self) -> tuple[NDArray[Any] | None, ...]:
-        """x, context and weights."""
+        """The arrays x, context and weights."""
         return self.x, self.context, self.weights
 
     def _kind(self) -> tuple[Any, ...]:
-        """The layout shared by all blocks of a stream."""
+        """The dtypes and columns of the block, which all blocks of a stream share."""
         return tuple(None if a is None else (a.dtype.name, a.shape[1:]) for a in self.arrays())
 
 
 @public("headrace.rows")
 class Stream(abc.ABC):
-    """Rows that do not fit in memory, read some at a time and as often as a fit needs them.
+    """Rows that do not fit in memory, read block by block, as often as a fit needs them.
 
-    `headrace.rows.parquet`, `memmap`, `dask` and `blocks` make them. Iterating gives `Block`s in the order of the rows,
-    with ``x``, ``context`` and ``weights``, of at most 65,536 rows each.
+    `headrace.rows.parquet`, `memmap`, `dask` and `blocks` make streams. Iterating yields `Block`s in the order of the
+    rows, with ``x``, ``context`` and ``weights``, at most 65,536 rows each.
     """
 
     def __init__(self, buffer: Any, sizes: Sequence[int | None]) -> None:
-        """`buffer`: rows held in memory at most. `sizes`: rows of each part; None where they are not known yet."""
+        """`buffer`: the most rows in memory. `sizes`: the number of rows of each part; None for an unknown number."""
         self.buffer = check.integer("buffer", buffer, least=1)
-        """The number of rows that are shuffled together, and the most that are held out."""
+        """The number of rows that are shuffled together, and the most rows that are held out."""
         self._sizes = list(sizes)
-        self._kind: tuple[Any, ...] | None = None  # kind of the first block
+        self._kind: tuple[Any, ...] | None = None  # the layout of the first block
         self._names: tuple[str, ...] = ()
-        self._what = "x"  # the name in messages
+        self._what = "x"  # the name of the rows in messages
         self._takes_whole = False
         self.called: tuple[str, ...] | None = None
-        """The names of the columns of x, if there are any; of blocks they are known once one was read."""
+        """The names of the columns of x, or None; those of blocks are known once a block was read."""
         self.kinds: list[str] | None = None
-        """The kinds of the columns of x, "float", "integer" or "boolean", in blocks read so far; None for floats."""
+        """The kinds of columns of x in blocks read so far, "float", "integer" or "boolean"; None for floats only."""
 
     @abc.abstractmethod
     def _read(self, part: int) -> Iterator[Any]:
-        """The rows of a part: x, or a tuple (x, context, weights), in blocks, of any framework on the CPU."""
+        """The rows of a part in blocks, each x or a tuple (x, context, weights), in any framework on the CPU."""
 
     @property
     def rows(self) -> int | None:
@@ -106,7 +106,7 @@ class Stream(abc.ABC):
         return sum(known) if len(known) == len(self._sizes) else None
 
     def __iter__(self) -> Iterator[Block]:
-        """All rows in their order."""
+        """Iterate over all rows in their order, in blocks."""
         for part in range(len(self._sizes)):
             yield from self.read(part)
 
@@ -116,7 +116,7 @@ class Stream(abc.ABC):
         return f"{type(self).__name__}({rows}, buffer={self.buffer:,})"
 
     def read(self, part: int) -> Iterator[Block]:
-        """The rows of a part, checked for the same number in each pass, one dtype and this number of columns."""
+        """The rows of a part in blocks; their number, dtype and columns must be the same in each pass."""
         rows, size = 0, self._sizes[part]
         for item in self._read(part):
             block = self._opened(item, part, rows)
@@ -133,13 +133,13 @@ class Stream(abc.ABC):
             raise ValueError(f"x: expected {size} rows{where}, as counted before, got {got}; a stream may not change")
 
     def of_table(self) -> Stream:
-        """The rows of a part, with integers and truth values read as floats; `kinds` has their original kinds."""
+        """A stream that reads integers and truth values as floats; its `kinds` has the columns' original kinds."""
         other = copy.copy(self)
         other._takes_whole, other._kind = True, None
         return other
 
     def count(self) -> int:
-        """The number of rows; uncounted parts are read."""
+        """The number of rows; parts of unknown size are read."""
         for part, size in enumerate(self._sizes):
             if size is None:
                 for _ in self.read(part):
@@ -148,12 +148,12 @@ class Stream(abc.ABC):
         return self.rows
 
     def whole(self) -> Block | None:
-        """All rows, if they fit in the buffer; None if not."""
+        """All rows, if they fit in the buffer; otherwise None."""
         if self.rows is not None and self.rows > self.buffer:
             return None
         blocks, rows = [], 0
         for block in self:
-            blocks.append(block.take(np.arange(len(block))))  # a copy: a source may reuse its arrays
+            blocks.append(block.take(np.arange(len(block))))  # a copy, because a source may reuse its arrays
             rows += len(block)
             if rows > self.buffer:
                 return None
@@ -163,11 +163,11 @@ class Stream(abc.ABC):
 
     @takes_rng
     def some(self, seed: int = 0, most: int | None = None, *, rng: Rng = None) -> Block:
-        """All rows if they are at most `most`, or else that number of rows, drawn uniformly from the whole stream.
+        """All rows, if there are at most `most`; otherwise `most` rows, drawn uniformly from the whole stream.
 
         Args:
-            seed: Of the choice.
-            most: The largest number of rows; by default as many as the buffer holds.
+            seed: The seed of the choice.
+            most: The largest number of rows; by default that of the buffer.
         """
         most = self.buffer if most is None else check.integer("most", most, least=1)
         if most >= self.buffer and (found := self.whole()) is not None:
@@ -178,11 +178,11 @@ class Stream(abc.ABC):
     def split(self, share: float, seed: int = 0, *, rng: Rng = None) -> tuple[Stream, Block | None]:
         """A stream without some rows, and the left-out rows: a share of all, at most as many as the buffer holds.
 
-        They are drawn from the whole stream: one row of each run of neighbours.
+        One row of each run of neighbours is left out, so that the choice covers the whole stream.
 
         Args:
-            share: From 0 and below 1; None are held out where it is 0.
-            seed: Of the choice.
+            share: The share of rows to leave out, from 0 and below 1; 0 leaves out none.
+            seed: The seed of the choice.
         """
         rows = self.count()
         held = held_of("share", share, rows, self.buffer)
@@ -192,12 +192,12 @@ class Stream(abc.ABC):
         return Without(self, chosen), self._gathered(chosen)
 
     def _drawn(self, rows: int, seed: int) -> NDArray[np.int64]:
-        """Indices of a number of rows, ascending."""
+        """The indices of `rows` rows of the stream, drawn at random, ascending."""
         key = int(np.random.default_rng(check.integer("seed", seed)).integers(1 << 63))
         return RowPart(self.count(), rows, key, out=True).all()
 
     def _gathered(self, chosen: NDArray[np.int64]) -> Block:
-        """Some rows, by ascending indices."""
+        """The rows of ascending indices as one block."""
         self.count()
         blocks, begin = [], 0
         for part, size in enumerate(self._sizes):
@@ -213,7 +213,7 @@ class Stream(abc.ABC):
         return Block.joined(blocks)
 
     def _opened(self, item: Any, part: int, row: int) -> Block:
-        """The arrays of a source, as arrays of NumPy."""
+        """The block of a source's item, as NumPy arrays, checked."""
         given = item if isinstance(item, tuple) else (item,)
         if not 1 <= len(given) <= 3:
             raise TypeError(f"x: expected x or (x, context, weights) in each block, got a tuple of {len(given)}")
@@ -247,8 +247,8 @@ class Stream(abc.ABC):
         return block
 
     def _note_kinds(self, kinds: list[str] | None) -> None:
-        """The layout with the kinds of a block: a column is whole if all blocks have whole numbers."""
-        if self._kind is None:  # the first one
+        """Combine a block's kinds with those of earlier blocks: a column is "integer" if all its blocks are whole."""
+        if self._kind is None:  # this is the first block
             self.kinds = kinds
         elif self.kinds is not None:
             pairs = zip(self.kinds, kinds or ["float"] * len(self.kinds), strict=True)
@@ -261,12 +261,12 @@ class Stream(abc.ABC):
 
 
 def joint_kind(one: str, other: str) -> str:
-    """The common kind of two: truth values are whole numbers, and all are floats."""
+    """The common kind of two kinds: of boolean and integer it is integer; with float it is float."""
     return one if one == other else "float" if "float" in (one, other) else "integer"
 
 
 def _text_of(kind: Any) -> str:
-    """The description of one array of a block, for errors."""
+    """The description of the layout of one array of a block, for errors."""
     if kind is None:
         return "none"
     dtype, columns = kind
@@ -274,7 +274,7 @@ def _text_of(kind: Any) -> str:
 
 
 class Without(Stream):
-    """A stream without some of its rows, which ascending indices name."""
+    """A stream without the rows of some ascending indices."""
 
     def __init__(self, source: Stream, left_out: NDArray[np.int64]) -> None:
         self._source, self._left_out = source, left_out

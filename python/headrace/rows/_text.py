@@ -1,4 +1,4 @@
-"""Tables in .csv, .tsv and .txt files, perhaps compressed by gzip: the dialect is detected here; NumPy reads."""
+"""Tables in .csv, .tsv and .txt files, possibly compressed by gzip; the dialect is detected here, and NumPy parses."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 
 from headrace.rows._source import TEXT, Source
 
-DELIMITERS = ("\t", ";", ",", "|")  # in this order; white space without any of them
+DELIMITERS = ("\t", ";", ",", "|")  # in order of preference; white space if the first line has none
 HEADERS = ("auto", "yes", "no")
-MISSING = ("", "na", "n/a", "null", "none", "?", "-")  # texts of missing values, beside "nan"
-TRUTH = {"true": "1", "false": "0"}  # texts for truth values, as pandas and polars write them
+MISSING = ("", "na", "n/a", "null", "none", "?", "-")  # texts of missing values, apart from "nan"
+TRUTH = {"true": "1", "false": "0"}  # texts of truth values, as pandas and polars write them
 
-GZIP = b"\x1f\x8b"  # the first bytes of gzip's files
-MOST_LINES = 16  # of a file's names, because quoted ones may contain line breaks
-CHUNK = 1 << 14  # rows of text that are parsed at a time
+GZIP = b"\x1f\x8b"  # the first bytes of gzip files
+MOST_LINES = 16  # the most further lines of names with line breaks
+CHUNK = 1 << 14  # the rows of text that are parsed at a time
 
 
 def is_number(field: str) -> bool:
-    """Whether a cell of a table may have this text: digits of ASCII, without Python's underscores between them."""
+    """Whether a cell's text is a number: ASCII, without the underscores between digits that Python allows."""
     try:
         float(field)
     except ValueError:
@@ -35,11 +35,11 @@ def is_number(field: str) -> bool:
 
 
 def _numbers(fields: Sequence[str]) -> Iterator[int]:
-    """Indices of the fields that are numbers."""
+    """The indices of the fields that are numbers."""
     return (i for i, field in enumerate(fields) if is_number(field))
 
 
-Lines = Sequence[tuple[int, str]]  # lines with their numbers from 1
+Lines = Sequence[tuple[int, str]]  # pairs of a line's number, from 1, and its text
 
 
 class Text(Source):
@@ -53,7 +53,7 @@ class Text(Source):
             raise ValueError(f"{path}: expected a table, got no lines")
         self.delimiter = delimiter or next((mark for mark in DELIMITERS if mark in first[0][1]), " ")
         fields: list[str] = self._loaded(first, np.str_)[0].tolist()
-        for line in islice(lines, MOST_LINES):  # quoted names may contain line breaks
+        for line in islice(lines, MOST_LINES):  # a quoted name may contain line breaks
             if not fields[-1].endswith("\n"):
                 break
             first.append(line)
@@ -73,15 +73,15 @@ class Text(Source):
             raise ValueError(f"{path}: line {first[-1][0]} {why}, so it may be names or a row: give {ways}{others}")
         has_names = header == "yes" or (header == "auto" and numbers == 0)
         self.names = tuple(field.strip() for field in fields) if has_names else None
-        self.before = len(first) if has_names else 0  # lines before the first row
+        self.before = len(first) if has_names else 0  # the lines before the first row
 
     def _option(self, name: str, value: str) -> str:
         return f"{self.dashes}{name} {value}" if self.dashes else f"{name}={value!r}"
 
     @cached_property
     def kinds(self) -> list[str]:
-        """The kinds by the first lines with a value of each column: "text" if none of these is a number, "boolean" for
-        a first truth value, else "float".
+        """Kinds by the first lines in which each column has a value: "text" if none of its values there is a number,
+        "boolean" for a truth value first, else "float".
         """
         kinds, lines = ["float"] * self.n_columns, islice(self._lines(), self.before, CHUNK)
         left = {*range(self.n_columns)}
@@ -98,14 +98,14 @@ class Text(Source):
         return kinds
 
     def _lines(self) -> Iterator[tuple[int, str]]:
-        """Lines that are neither empty nor comments."""
+        """The lines that are neither empty nor comments, with their numbers."""
         with self._opened() as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as file:
             try:
                 for number, line in enumerate(file, 1):
                     if "\0" in line:
                         raise ValueError(f"{self.path}: line {number}: expected text, got a NUL")
                     if line.strip() and not line.lstrip().startswith("#"):
-                        yield number, line.rstrip("\n") + "\n"  # a quote without an end takes these lines into its cell
+                        yield number, line.rstrip("\n") + "\n"  # lines after an open quote are part of its cell
             except (EOFError, zlib.error, gzip.BadGzipFile):
                 raise ValueError(f"{self.path}: expected a whole gzip file, got one that is cut or damaged") from None
             except UnicodeDecodeError as error:
@@ -116,7 +116,7 @@ class Text(Source):
                 raise ValueError(f"{self.path}: expected UTF-8 text, got {got}") from None
 
     def _opened(self) -> Any:
-        """The bytes of the text, without compression."""
+        """A stream of the text's bytes after decompression."""
         if self.content is not None:
             stream = io.BytesIO(self.content)
             return gzip.GzipFile(fileobj=stream) if self.content.startswith(GZIP) else stream
@@ -125,13 +125,15 @@ class Text(Source):
         return gzip.open(self.path, "rb") if packed else open(self.path, "rb")
 
     def _loaded(self, lines: Lines, dtype: type[np.generic]) -> NDArray[Any]:
-        """Cells of the lines, unchecked; quoted numbers are texts."""
+        """The cells of lines, unchecked; numbers in quotes are read as texts."""
         quote = None if self.delimiter == " " or dtype is np.float64 else '"'
         mark = None if self.delimiter == " " else self.delimiter
         return np.loadtxt([line for _, line in lines], dtype, None, mark, quotechar=quote, ndmin=2)
 
     def _cells(self, lines: Lines, dtype: type[np.generic]) -> NDArray[Any] | None:
-        """Cells of the lines; None if lengths differ from the file's first line, or texts are no `dtype`."""
+        """The cells of lines; None if a text is not of `dtype`, or their number of columns differs from the first
+        line's.
+        """
         try:
             found = self._loaded(lines, dtype)
         except ValueError:
@@ -157,14 +159,14 @@ class Text(Source):
         return np.where(np.isin(np.char.lower(texts), (*MISSING, "nan")), "", texts)
 
     def _checked(self, lines: Lines) -> NDArray[Any]:
-        """Cells of lines that are rows."""
+        """The cells of lines, each of which must be a row of the table."""
         cells = self._cells(lines, np.str_)
         if cells is None or cells[-1, -1].endswith("\n"):
             raise self._uneven(lines)
         return cells
 
     def _converted(self, lines: Lines, chosen: list[int], is_first: bool) -> NDArray[Any]:
-        """Rows with texts of values. `is_first`: a word in the first line probably means a column of text."""
+        """The values of chosen columns; `is_first`: a word in the first line then probably means a column of text."""
         cells = self._checked(lines)
         texts = _plain(cells[:, chosen])
         coded = {k: self.codes(i, self._text_of(cells, i)) for k, i in enumerate(chosen) if i in self.labels}
@@ -192,7 +194,7 @@ class Text(Source):
         return found
 
     def _uneven(self, lines: Lines) -> ValueError:
-        """The error about the first line that is no row."""
+        """The error about the first line that is no row of the table."""
         for number, line in lines:
             cells = self._loaded([(number, line)], np.str_)[0]
             what = f"{self.n_columns} columns, as in the first line, got {cells.size}; see {self.dashes}delimiter"

@@ -1,4 +1,4 @@
-"""Signals in WAV files of 16-bit PCM, by Python's `wave`: integers, one or more channels, and their rate."""
+"""Signals in WAV files of 16-bit PCM, by Python's `wave`: integers in one or more channels, and the rate."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from headrace._base.output import check_regular, replacing
 
 SUFFIX, BITS = ".wav", 16
 LOW, HIGH = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
-MOST_BYTES = 2**32 - 64  # of a file, whose header has 32 bits for its size
-# Formats of samples by their code in the header (RFC 2361).
+MOST_BYTES = 2**32 - 64  # the most bytes of samples, because the file's header has 32 bits for the size
+# The formats of samples by their codes in the header (RFC 2361).
 FORMATS = {2: "ADPCM", 3: "floats", 6: "A-law", 7: "µ-law", 17: "ADPCM", 85: "MP3", 65534: "the extensible format"}
 
 
@@ -25,22 +25,22 @@ class Wave:
 
     path: str
     rate: int
-    """Steps a second."""
+    """The number of steps a second."""
     values: NDArray[np.int16]
-    """Shape (steps, channels)."""
+    """The samples, shape (steps, channels)."""
 
     @property
     def channels(self) -> int:
-        """Values of a step."""
+        """The number of values of a step."""
         return int(self.values.shape[1])
 
 
 def read(path: str) -> Wave:
-    """The signal in a file.
+    """The signal in a WAV file.
 
     Raises:
-        ValueError: another width or format of samples, no WAV file, a file that is cut off, or one without steps.
-        OSError: no such file, or not allowed.
+        ValueError: the samples have another width or format, or the file is no WAV file, is cut off, or has no steps.
+        OSError: the file does not exist, or may not be read.
     """
     check_regular(path, "DATA")
     wanted = f"{path}: expected a WAV file of {BITS}-bit PCM"
@@ -63,11 +63,11 @@ def read(path: str) -> Wave:
 
 
 def read_all(paths: Sequence[str]) -> list[Wave]:
-    """Signals of one rate and one number of channels.
+    """The signals of several WAV files, which must have one rate and one number of channels.
 
     Raises:
-        ValueError: as of `read`, or different signals.
-        OSError: as of `read`.
+        ValueError: a file is refused by `read`, or the signals differ in rate or channels.
+        OSError: a file cannot be read; see `read`.
     """
     waves = [read(path) for path in paths]
     for one in waves:
@@ -87,12 +87,12 @@ def check_like(one: Wave, rate: int, channels: int, other: str) -> None:
 
 
 def convertible(path: str, options: str = "") -> str:
-    """The end of an error: a command that converts a file."""
+    """The end of an error: a command that converts the file."""
     return f"ffmpeg -i {path} {options}-c:a pcm_s16le new.wav converts it"
 
 
 def _reason(error: Exception) -> str:
-    """The contents of a file that `wave` refuses."""
+    """A description of the contents of a file that `wave` refuses."""
     text = str(error)
     code = text.removeprefix("unknown format: ")
     if code != text and code.isdigit():
@@ -101,7 +101,7 @@ def _reason(error: Exception) -> str:
 
 
 def rounded(values: NDArray[Any]) -> tuple[NDArray[np.int16], int]:
-    """The nearest integers of 16 bits, and the number of values beyond their range.
+    """The nearest 16-bit integers, and the number of values beyond their range.
 
     >>> rounded(np.array([[0.6], [-40000.0]]))
     (array([[     1],
@@ -115,11 +115,11 @@ def rounded(values: NDArray[Any]) -> tuple[NDArray[np.int16], int]:
 
 
 def write(path: str, rate: int, channels: int, steps: int, parts: Iterable[NDArray[np.int16]]) -> None:
-    """Write a signal of known length, part by part, each of shape (steps, channels).
+    """Write a signal of `steps` steps, part by part, each part of shape (steps, channels).
 
     Raises:
-        ValueError: more steps than a WAV file holds.
-        OSError: as of `replacing`.
+        ValueError: a WAV file cannot hold this many steps.
+        OSError: the file cannot be written; see `replacing`.
     """
     if steps * channels * BITS // 8 > MOST_BYTES:
         raise ValueError(f"{path}: expected at most 4 GiB, which a WAV file holds, got {steps:,} steps")

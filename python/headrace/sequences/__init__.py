@@ -1,4 +1,4 @@
-"""Densities of sequences: causal convolutions over time, flows of them, and streams."""
+"""Densities of sequences: causal convolutions over time, flows of such convolutions, and streams."""
 
 from headrace.sequences.continuation import Continuation, Forecast
 from headrace.sequences.convolution import CausalConvolution

@@ -1,4 +1,4 @@
-"""Sequences in a call: arrays of any leading dimensions, or lists of different lengths."""
+"""The sequences of a call: an array with any leading dimensions, or a list of arrays of different lengths."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from headrace._core import cpu
 
 
 class Sequences:
-    """Values of sequences in a call, each (steps, features): of an array in `array`, (rows, steps, features).
+    """The sequences of a call, each (steps, features); an array of them is `array`, (rows, steps, features).
 
     Args:
-        caller: Of the call.
-        name: Of the argument.
-        value: Shape (rows, steps, features), (steps, features) for one, any leading dimensions, or a list of arrays
+        caller: The caller of the call.
+        name: The name of the argument.
+        value: An array (rows, steps, features), (steps, features) or of more leading dimensions, or a list of arrays
             (steps, features), of any lengths.
-        features: Number of values in a step.
-        lengths: Steps of each sequence of an array that count; None for all.
-        integers: Whether integers are taken too.
+        features: The number of values in a step.
+        lengths: The number of steps that count in each sequence of an array; None for all.
+        integers: Whether the call also takes integers.
     """
 
     def __init__(
@@ -80,50 +80,50 @@ class Sequences:
 
     @property
     def arrays(self) -> list[Array]:
-        """Each sequence, (steps, features)."""
+        """The sequences as arrays (steps, features), without steps that do not count."""
         if self.is_list:
             return list(self._arrays)
         return [array[:n] for array, n in zip(self.array, self.lengths.tolist(), strict=True)]
 
     @cached_property
     def core(self) -> Any:
-        """The sequences in the form of the core."""
+        """The sequences in the core's form."""
         arrays = self._arrays if self.is_list else self.array
         return cpu.GivenSequences(self.name, arrays, self.features, self.lengths)
 
     def check(self, dtype: np.dtype[Any] | None = None) -> None:
-        """Refuse values that are not finite, or beyond those of a dtype."""
+        """Raise ValueError for values that are not finite, or beyond the range of a dtype."""
         self.core.check(dtype == np.float32)
 
     # ---- results -----------------------------------------------------------------------------------------------------
 
     def like(self, dtype: np.dtype[Any], *columns: int) -> Any:
-        """Memory for results of each step in the shape of the sequences; results after an end become zero."""
+        """Memory for results of each step, in the shape of the sequences; results after a sequence's end become 0."""
         empty = self._caller.empty
         if self.is_list:
             return [empty((n, *columns), dtype) for n in self.lengths.tolist()]
         return empty((*self.batch, self.steps, *columns), dtype)
 
     def give(self, results: Any) -> Any:
-        """Convert results of all sequences for the caller."""
+        """Convert results in memory of `like` for the caller."""
         return [self._caller.give(array) for array in results] if self.is_list else self._caller.give(results)
 
 
 def given_as(caller: Any, values: Any, shape: tuple[int, ...] | None = None, dtype: Any = None) -> Any:
-    """Values of the core for the caller, in memory of its framework."""
+    """Values of the core for the caller, in memory of the caller's framework."""
     result = caller.empty(values.shape if shape is None else shape, values.dtype if dtype is None else dtype)
     result[...] = values.reshape(result.shape)
     return caller.give(result)
 
 
 class Covariates:
-    """Covariates over time: frames, one every `hop` steps, of each sequence or of all, in `arrays`.
+    """Covariates over time: `arrays` has the frames, one every `hop` steps, of each sequence or of all sequences.
 
     Args:
-        flow: Which has their number of columns, 0 for none, the steps of a frame, and the dtype.
-        caller: Of the call.
-        value: Shape (rows, frames, columns), (frames, columns) for all sequences, or with a list of sequences a list.
-        batch: The shape of the sequences.
+        flow: The flow, with the number of covariates, 0 for none, the steps of a frame, and the dtype.
+        caller: The caller of the call.
+        value: An array (rows, frames, columns), or (frames, columns) for all sequences, or a list of arrays.
+        batch: The leading dimensions of the sequences.
     """
 
     def __init__(self, flow: Any, caller: Caller, value: Any, batch: tuple[int, ...]) -> None:
@@ -154,7 +154,7 @@ class Covariates:
         with caller.queue():
             stacked = array.reshape(math.prod(array.shape[:-2]), *array.shape[-2:])
             if caller.device is not None:
-                self._on_device, stacked = stacked, stacked[:1]  # all sequences have as many frames
+                self._on_device, stacked = stacked, stacked[:1]  # because all sequences have as many frames
             else:
                 self._finite("covariates", array)
             self.arrays = list(stacked)
@@ -166,12 +166,12 @@ class Covariates:
         return array
 
     def check_steps(self, steps: int) -> None:
-        """Refuse too few frames for sequences of this many steps each."""
+        """Raise ValueError if there are too few frames for sequences of `steps` steps each."""
         if self.arrays:
             self.check(np.full(self._rows, steps, np.intp))
 
     def check(self, lengths: NDArray[np.intp]) -> None:
-        """Refuse frames that are too few for the lengths of sequences."""
+        """Raise ValueError if there are too few frames for sequences of these lengths."""
         for i, frames in enumerate(self.arrays):
             steps = int(lengths.max(initial=0) if len(self.arrays) == 1 else lengths[i])
             if len(frames) < (least := -(-steps // self._hop)):
@@ -182,13 +182,13 @@ class Covariates:
                 )
 
     def of_program(self) -> Any:
-        """Frames of each sequence, or of all: a list, or on a device an array."""
+        """The frames of each sequence, or of all sequences, as a list, or on a device as an array."""
         if self._on_device is not None:
             return self._on_device
         return [np.ascontiguousarray(array, self._dtype) for array in self.arrays] if self._columns else None
 
     def stacked(self) -> Array | None:
-        """Frames of each sequence, (rows, frames, columns); the last frame of a short one is repeated."""
+        """The frames of each sequence, (rows, frames, columns), with the last frame of a short sequence repeated."""
         if not self._columns:
             return None
         arrays = self.arrays * (self._rows if len(self.arrays) == 1 else 1)

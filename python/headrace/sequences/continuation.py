@@ -1,4 +1,4 @@
-"""The density of the steps after a prefix, and forecasts of these: quantiles, intervals and scores."""
+"""The density of the steps after a prefix, and forecasts of these steps: quantiles, intervals and scores."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from headrace.sequences.sequential import OverTime
 
 Quantiles = Callable[[Floats], Floats]
 
-_TOGETHER = 48  # draws of a prefix that take steps together, at least
+_TOGETHER = 48  # sequences that take steps together; more if a prefix has more rows
 
 
 @public("headrace.sequences")
 class Continuation:
-    """The density of the steps after a prefix, exactly; `SequenceFlow.given` makes it.
+    """The exact density of the steps after a prefix, as returned by `SequenceFlow.given`.
 
-    A continuation keeps the flow's parameters of that moment. The prefix is run once: later calls cost only their own
-    steps.
+    A continuation keeps the flow's parameters of its creation. The prefix is run once, so that calls compute only
+    their own steps.
     """
 
     def __init__(self, run: Run, quantiles: Quantiles | None = None) -> None:
-        """`run`: the run of the prefix. `quantiles`: of a latent step, from which those of a step follow."""
+        """`run`: the run of the prefix. `quantiles`: those of a latent step, if they determine those of a step."""
         prefix, self._quantiles = run.given, quantiles
         self._run, self._features = run, prefix.features
         self._rows, self._position = prefix.rows, prefix.steps
@@ -47,12 +47,12 @@ class Continuation:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Leading dimensions of the prefix: () for one, (rows,) for many."""
+        """Leading dimensions of the prefix: () for one sequence, (rows,) for several."""
         return self._run.batch
 
     @property
     def position(self) -> int:
-        """Steps of the prefix."""
+        """The number of steps of the prefix."""
         return self._position
 
     def __repr__(self) -> str:
@@ -63,18 +63,18 @@ class Continuation:
     def sample(
         self, n: int | Sequence[int], steps: int, seed: int | np.random.Generator | None = None, *, rng: Rng = None
     ) -> Array:
-        """Draw the steps that follow.
+        """Draw the steps that follow the prefix.
 
         Args:
-            n: The number of draws for each prefix, or a shape of them; () for one each.
-            steps: Of each draw.
-            seed: As in `SequenceFlow.sample`: draw i of all prefixes takes the numbers of the next sequences there, at
-                the steps that follow. So the values of ``flow.sample(rows, steps=t, seed=s)`` come back where its own
-                beginnings are the prefix: bit for bit under one convolution, and up to rounding under several or a
-                `Standardize`, through which the prefix has to go back.
+            n: The number of draws for each prefix, or a shape of draws; () for one draw of each.
+            steps: The number of steps of each draw.
+            seed: As in `SequenceFlow.sample`: draw i of all prefixes has the random values of the next sequences, at
+                the steps after the prefix. The values of ``flow.sample(rows, steps=t, seed=s)`` thus return where the
+                prefix is the sample's beginning: bit for bit for one convolution, and up to rounding for several or a
+                `Standardize`, which the prefix passes in the other direction.
 
         Returns:
-            Shape ``(*n, *shape, steps, features)``, in the framework of the prefix.
+            The draws, shape ``(*n, *shape, steps, features)``, in the framework of the prefix.
 
         Raises:
             TypeError, ValueError: As in `SequenceFlow.sample`.
@@ -91,17 +91,17 @@ class Continuation:
         return caller.give(result)
 
     def log_prob(self, x: Array) -> Array:
-        """Log density of the following steps given the prefix, the sum of `log_prob_steps`, shape ``(*n, *shape)``."""
+        """Log density of the steps after the prefix, the sum of `log_prob_steps`, shape ``(*n, *shape)``."""
         return self._scored(x, True)
 
     def log_prob_steps(self, x: Array) -> Array:
-        """Log density of each step that follows.
+        """Log density of each step after the prefix.
 
         Args:
-            x: Shape ``(*n, *shape, steps, features)``, as `sample` gives them: one for each prefix, or several.
+            x: Steps after the prefix, shape ``(*n, *shape, steps, features)`` as from `sample`.
 
         Returns:
-            Shape ``(*n, *shape, steps)``.
+            The log densities, shape ``(*n, *shape, steps)``.
 
         Raises:
             TypeError, ValueError: As in `SequenceFlow.log_prob`.
@@ -112,18 +112,18 @@ class Continuation:
     def forecast(
         self, steps: int, draws: int = 1000, seed: int | np.random.Generator | None = None, *, rng: Rng = None
     ) -> Forecast:
-        """The distribution of each of the steps that follow: quantiles, intervals, scores.
+        """The distribution of each step after the prefix, with quantiles, intervals and scores.
 
         Args:
             steps: The number of steps.
-            draws: Paths by which steps beyond the first are known.
-            seed: As in `sample`, which draws the paths.
+            draws: The number of sampled paths that represent the steps beyond the first.
+            seed: As in `sample`, from which the paths are.
         """
         paths = self.sample(check.integer("draws", draws, least=1), steps, seed)
         return Forecast(np.asarray(paths), None if self._quantiles is None else self._next)
 
     def _next(self, levels: Floats) -> Floats:
-        """The quantiles of the next step, (levels, *shape, features)."""
+        """The exact quantiles of the first step after the prefix, (levels, *shape, features)."""
         assert self._quantiles is not None
         run, n = self._run, len(levels)
         z = np.repeat(self._quantiles(levels), self._rows).astype(run.dtype).reshape(-1, 1, 1)
@@ -156,7 +156,7 @@ class Continuation:
         self._run.covariates.check_steps(self._position + steps)
 
     def _together(self, draws: int) -> Iterator[tuple[slice, Any]]:
-        """Draws of all prefixes that are computed together, as rows, and their stream."""
+        """The draws that are computed together, as a slice of rows, and a stream of their prefixes."""
         size = max(1, _TOGETHER // max(self._rows, 1))
         for first in range(0, draws, size):
             last = min(first + size, draws)
@@ -164,7 +164,7 @@ class Continuation:
 
 
 def quantiles_of_base(flow: Any) -> Quantiles | None:
-    """The quantiles of a latent step where those of a step follow from them, because it rises with it; else None."""
+    """The quantile function of a latent step if a step is an increasing function of its latent step; else None."""
     rises = flow.features == 1 and all(
         isinstance(t, (OverTime, Standardize, Support))
         and (not isinstance(t, Support) or not circles_of(t))
@@ -180,17 +180,17 @@ def quantiles_of_base(flow: Any) -> Quantiles | None:
 
 @public("headrace.sequences")
 class Forecast:
-    """The distribution of each step after a prefix, in NumPy; `Continuation.forecast` makes it.
+    """The distribution of each step after a prefix, in NumPy, as returned by `Continuation.forecast`.
 
-    The distribution is that of draws; of the **first** step it is exact where the flow has one value a step, on the
-    base `Logistic` or `StandardNormal`, and no inner flow, as `WaveNet` has it: then a step rises with its latent
-    value, and so do its quantiles.
+    Sampled paths represent the distribution. The **first** step is exact for flows of one value a step, on `Logistic`
+    or `StandardNormal`, and no inner flow, like `WaveNet`: a step then rises with its latent value, and so do its
+    quantiles.
     """
 
     def __init__(self, draws: Array, first: Quantiles | None) -> None:
-        """`first`: the exact quantiles of the first step, ``(levels, *shape, features)``, by levels."""
+        """`first`: a function of levels, the exact quantiles of the first step, ``(levels, *shape, features)``."""
         self.draws: Floats = draws
-        """Shape ``(draws, *shape, steps, features)``: paths, each of them one draw of all steps."""
+        """The sampled paths, each with all steps, shape ``(draws, *shape, steps, features)``."""
         self._first = first
 
     def __repr__(self) -> str:
@@ -202,7 +202,7 @@ class Forecast:
         """The quantiles of each value, shape ``(*levels, *shape, steps, features)``.
 
         Args:
-            levels: A probability between 0 and 1, or several.
+            levels: A probability between 0 and 1, or an array of them.
 
         >>> import numpy as np, headrace as hr
         >>> rest = hr.WaveNet(layers=4, channels=8).given(np.zeros((5, 200, 1)))
@@ -219,26 +219,26 @@ class Forecast:
         return np.asarray(quantiles)
 
     def interval(self, share: float = 0.9) -> tuple[Floats, Floats]:
-        """The ends of the middle share of each value's distribution, ``(*shape, steps, features)`` each.
+        """The two ends of the middle `share` of each value's distribution, ``(*shape, steps, features)`` each.
 
         Args:
-            share: Between 0 and 1.
+            share: A probability between 0 and 1.
         """
         half = 0.5 * check.number("share", share, above=0.0, below=1.0)
         low, high = self.quantiles([0.5 - half, 0.5 + half])
         return low, high
 
     def crps(self, x: Array) -> Floats:
-        """The continuous ranked probability score of each value that came, in its units: less is better.
+        """The continuous ranked probability score of each observed value, in the value's units: lower is better.
 
-        The score is ∫ (F(v) − 1{x ≤ v})² dv, the absolute error of a forecast without spread (Gneiting and Raftery
-        2007), without bias by draws; of an exact first step from as many quantiles.
+        The score is ∫ (F(v) − 1{x ≤ v})² dv, the absolute error for a forecast without spread (Gneiting, Raftery 2007),
+        without bias from draws; an exact first step is represented by as many quantiles.
 
         Args:
-            x: Shape ``(*shape, steps, features)``: the steps that came, NaN for missing ones.
+            x: The observed steps, NaN for missing ones, shape ``(*shape, steps, features)``.
 
         Returns:
-            Shape ``(*shape, steps, features)``, with NaN for missing steps.
+            The scores, shape ``(*shape, steps, features)``, with NaN for missing steps.
         """
         came, n = np.asarray(x, np.float64), len(self.draws)
         if came.shape != self.draws.shape[1:]:

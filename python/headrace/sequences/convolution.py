@@ -25,11 +25,11 @@ from headrace.sequences.program import Link, size_of
 from headrace.sequences.sequential import OverTime
 from headrace.sequences.settings import CausalSettings, Convolution
 
-_HEAD_GAIN = 0.1  # scale of fresh weights of the last layer relative to the others: steps start near the identity
+_HEAD_GAIN = 0.1  # relative scale of the last layer's fresh weights, for maps near the identity
 
 
 class _CausalBlock:
-    """The parameters of the network, as a vector and by name."""
+    """The parameters of a causal network, as a vector and by name."""
 
     is_network = True
     has_dense_matrices = True
@@ -53,30 +53,30 @@ class _CausalBlock:
 @storable
 @documented
 class CausalConvolution(OverTime):
-    """A transform of sequences: each step is mapped with parameters that a network computes from the steps before it.
+    """A transform of sequences: each step is mapped with parameters that a network computes from earlier steps.
 
     The network is that of WaveNet (van den Oord et al. 2016): layers of dilated convolutions over time, each with a
-    gate tanh(a) · sigmoid(b), residual sums and skip sums. With ``reads="data"`` it reads x: log densities of all steps
-    are computed at once, samples step after step. With ``reads="latent"`` (Parallel WaveNet's student; van den Oord et
-    al. 2017) it reads z, and samples are computed at once. **Both directions compute the same bits from the same
-    values**, in any pieces, batches and threads. Before the first step the values of every layer are zero.
+    gate tanh(a) · sigmoid(b), residual sums and skip sums. With ``reads="data"`` the network reads x: log densities of
+    all steps are computed at once, samples step by step. With ``reads="latent"`` (Parallel WaveNet's student; van den
+    Oord et al. 2017) the network reads z, and samples are computed at once. **Both directions compute the same bits
+    from the same values**, in any pieces, batches and threads. Before the first step all layers have values of zero.
 
-    With `inner`, the values of a step depend on each other too: outputs of the network are the context of that flow
-    over the values of a step. Without it, each value has a map with parameters of its own.
+    With `inner`, the values of a step depend on each other too: outputs of the network are the context of a flow
+    over the values of a step. Without `inner`, each value has a map with separate parameters.
 
-    Its weights are named as in ``torch.nn.Conv1d``, (outputs, inputs, taps), the oldest tap first; those of the inner
+    Weights are named as in ``torch.nn.Conv1d``, (outputs, inputs, taps), the oldest tap first; those of the inner
     flow begin with ``inner.``.
 
     Args:
-        **keywords: Those of `Convolution`.
-        seed: Of the fresh weights.
-        rng: Instead of `seed`; see `Flow.sample`.
+        **keywords: The keywords of `Convolution`.
+        seed: The seed of the fresh weights.
+        rng: A generator instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
 
     Raises:
-        TypeError: an inner flow that is none.
-        ValueError: an option out of its range, weights that do not fit in memory, or an inner flow without context, of
-            other features, of another dtype, or on another base.
+        TypeError: the inner flow is not a flow.
+        ValueError: an option is out of range, weights do not fit in memory, or the inner flow has no context,
+            another number of features, another dtype or another base.
 
     >>> import headrace as hr
     >>> t = hr.CausalConvolution(channels=8, dilations=[1, 2, 4], kernel=3)
@@ -136,7 +136,7 @@ class CausalConvolution(OverTime):
                 continue
             gain = {"head.0.weight": np.sqrt(2.0), "head.1.weight": _HEAD_GAIN}.get(name, 1.0)
             if name.endswith("out.weight"):
-                gain = 2.0 / np.sqrt(layers)  # a gated unit has about half of the deviation of its input
+                gain = 2.0 / np.sqrt(layers)  # because a gated unit has about half of its input's deviation
             deviation = gain / np.sqrt(np.prod(shape[1:]))
             arrays[name] = (deviation * rng.standard_normal(shape)).astype(dtype)
         if self._settings.inner is None:
@@ -144,7 +144,7 @@ class CausalConvolution(OverTime):
         return _CausalBlock(self._structure).pack_named(arrays)
 
     def _identity(self) -> NDArray[np.float64]:
-        """Initial raw parameters; components of a mixture are spread, so that they do not stay equal."""
+        """The initial raw parameters; those of a mixture's components are spread, so that they do not stay equal."""
         values = np.array(self._settings.identity)
         if self._settings.map == "logistic_mixture":
             n = self._settings.bins
@@ -164,7 +164,7 @@ class CausalConvolution(OverTime):
         kind = cpu.CausalTransformF32 if dtype == np.float32 else cpu.CausalTransformF64
         if (bare := self._settings.inner) is None:
             options = self._settings.map_options()
-        else:  # each call gives its parameters
+        else:  # the inner flow's parameters come with each call
             options = {"inner": bare._remade(np.zeros(size_of(bare), dtype), dtype, None)._program}
         transform = kind(self._structure, self._settings.reads == "data", **options)
         return "network", transform, products == "bf16", self._settings.sizes
@@ -174,7 +174,7 @@ class CausalConvolution(OverTime):
 
     @property
     def field(self) -> int:
-        """The number of steps before a step on which it depends."""
+        """The number of earlier steps on which a step depends."""
         return int(self._structure.field)
 
     @property
@@ -217,5 +217,5 @@ class CausalConvolution(OverTime):
         return self
 
     def __repr__(self) -> str:
-        """The options."""
+        """The options of the convolution."""
         return f"CausalConvolution({self._features}, {self._settings!r})"

@@ -1,7 +1,7 @@
 """Sequences of a fit: crops to train on, and held-out steps.
 
-Crops are no `RowSource` (`headrace._fit.source`): they are no independent rows of a table, but overlap in the steps
-before them, and moments are those of all steps.
+Crops are no `RowSource` (`headrace._fit.source`), because they are no independent rows of a table: they overlap in
+earlier steps, and moments are those of all steps.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LONGEST = 2**18  # steps of a sum of products in one piece
 
 @dataclass(frozen=True)
 class Stretch:
-    """Steps of a sequence that count, from `begin` to before `end`."""
+    """The steps of a sequence that count in a fit, from `begin` to before `end`."""
 
     sequence: int
     begin: int
@@ -38,7 +38,7 @@ class Stretch:
 
     @property
     def steps(self) -> int:
-        """The number of steps."""
+        """The number of steps in the stretch."""
         return self.end - self.begin
 
 
@@ -55,14 +55,14 @@ class OpenSequences:
     """Checked sequences with their contexts, covariates and weights.
 
     Args:
-        arrays: Shape (steps, features) each.
-        context: Shape (sequences, columns), or (1, columns) for all; None for none.
-        covariates: Frames of each, or of all.
-        weights: Shape (sequences,).
-        hop: Steps of a frame.
-        quantised: The step of the grid on which values lie, each of which gets noise of its cell; None for none.
-        dtype: Of the flow.
-        support: The bounds of the flow.
+        arrays: The sequences, each of shape (steps, features).
+        context: Context rows, (sequences, columns), or (1, columns) for all sequences; None for none.
+        covariates: The frames of each sequence, or of all sequences.
+        weights: Weights of the sequences, shape (sequences,); all 1 by default.
+        hop: The number of steps of a frame.
+        quantised: The step of the grid of all values, each of which gets noise of its cell; None for values off a grid.
+        dtype: The dtype of the flow.
+        support: The bounds of the flow; None without bounds.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class OpenSequences:
         self.weights = np.ones(len(arrays)) if weights is None else np.asarray(weights, np.float64)
         self.has_weights = weights is not None
         self.quantised, self.dtype, self.support = quantised, dtype, support
-        # Steps become float32 after they are standardised, so that steps far from zero stay precise.
+        # Steps become float32 only after they are standardised, so that steps far from zero stay precise.
         self.width = np.result_type(np.float32, dtype, *{array.dtype for array in arrays})
         self.hop = hop if self.covariates else 1
-        self.every = 1  # steps from one solution of an adaptive prediction to the next, which crops keep
+        self.every = 1  # crops begin at multiples of this: steps between solutions of an adaptive prediction
 
     @property
     def lengths(self) -> list[int]:
-        """Steps of each sequence."""
+        """The number of steps of each sequence."""
         return [len(array) for array in self.arrays]
 
     def whole(self) -> list[Stretch]:
@@ -95,10 +95,10 @@ class OpenSequences:
         return [Stretch(i, 0, n) for i, n in enumerate(self.lengths) if self.weights[i] > 0]
 
     def split(self, share: Any, rng: np.random.Generator) -> tuple[list[Stretch], list[Stretch]]:
-        """Steps to train on, and steps to hold out: whole sequences, or else the end of each.
+        """Steps to train on, and steps to hold out: whole sequences, or else the end of each sequence.
 
-        Whole sequences in random order, at most half of them, if these have the share of the steps without more than
-        twice as many.
+        Whole sequences are held out, at random and at most half of them, if these have `share` of the steps and at
+        most twice that.
         """
         stretches = self.whole()
         total = sum(part.steps for part in stretches)
@@ -121,10 +121,10 @@ class OpenSequences:
         return kept, [Stretch(part.sequence, border, part.end) for part, border in borders if border < part.end]
 
     def limit(self, of: str) -> None:
-        """Limit the few values of a feature that are far from all others, such as clicks, to the outermost of these,
+        """Limit the few values of a feature that are far from all others, such as clicks, to the outermost others,
         with a warning.
 
-        As inputs of networks they would hide the differences of the other values, and in held-out steps they would
+        Far values as inputs of networks would hide the differences of the others, and in held-out steps they would
         decide alone.
         """
         stretches = self.whole()
@@ -150,7 +150,7 @@ class OpenSequences:
         )
 
     def check_inside(self, of: str, support: Support) -> None:
-        """Refuse values on a bound or beyond."""
+        """Raise ValueError for values on a bound or beyond it."""
         for i, array in enumerate(self.arrays):
             bad = np.argwhere(outside(array, support))
             if len(bad):
@@ -177,7 +177,7 @@ class OpenSequences:
         return moments.found()
 
     def autocorrelation(self, stretches: Sequence[Stretch], most: int, mean: Array, std: Array) -> Array:
-        """Autocorrelation of standardised features, at lags 0 to `most`, shape (most + 1, features); with the noise of
+        """Autocorrelation of standardised features, at lags 0 to `most`, shape (most + 1, features), with the noise of
         cells.
         """
         sums = np.zeros((most + 1, len(mean)))
@@ -196,7 +196,7 @@ class OpenSequences:
         return sums
 
     def steps(self, begin: int, end: int, sequence: int, noise: np.random.Generator | None) -> Array:
-        """Steps of a sequence, with noise of their cells."""
+        """Steps of a sequence, with noise of their grid cells if `noise` is a generator."""
         values = self.arrays[sequence][begin:end].astype(self.width)
         if self.quantised is not None and noise is not None:
             values += self.quantised * (noise.random(values.shape) - 0.5)
@@ -205,30 +205,30 @@ class OpenSequences:
         return values
 
     def unbounded(self, values: Array) -> Array:
-        """Values in float64, off their support."""
+        """Values in float64, mapped from their bounds to the real line."""
         wide = values.astype(np.float64)
         return wide if self.support is None else np.asarray(self.support.inverse(wide)[0])
 
     def start_of(self, stretch: Stretch, before: int | None) -> int:
-        """The first step that densities of a stretch need, at the beginning of a frame; `before` None: all steps
-        before.
+        """The first step, at the beginning of a frame, that densities of a stretch need; `before`: None for all earlier
+        steps.
         """
         begin = 0 if before is None else max(stretch.begin - before, 0)
         return begin - begin % math.lcm(self.hop, self.every)
 
     def context_of(self, stretches: Sequence[Stretch]) -> Array | None:
-        """The context of each."""
+        """The context of each stretch's sequence."""
         if self.context is None or len(self.context) == 1:
             return self.context
         return self.context[[stretch.sequence for stretch in stretches]]
 
     def frames_of(self, stretch: Stretch, first: int) -> Array:
-        """Frames of the steps from `first` on, and the next one, to which the last is interpolated."""
+        """The frames of a stretch's steps from `first` on, and the next frame, for interpolation."""
         frames = self.covariates[0 if len(self.covariates) == 1 else stretch.sequence]
         return frames[first // self.hop : (stretch.end - 1) // self.hop + 2]
 
     def fingerprint(self) -> dict[str, str]:
-        """The fingerprint of everything given, by name."""
+        """The fingerprints of x, context, covariates and weights, by name."""
         kinds: dict[str, list[Array]] = {
             "x": self.arrays,
             "context": [] if self.context is None else [self.context],
@@ -249,16 +249,16 @@ def _text_of(arrays: list[Array]) -> str:
 
 
 class Crops:
-    """Steps to train on, in crops of at most this many steps; an epoch has each step once.
+    """Steps to train on, in crops of at most `crop` steps; an epoch has each step once.
 
-    A crop begins with the steps before it on which its densities depend, which do not count. Its gradient is
-    therefore exactly that of its steps in the whole sequence, and each step has the same share in an epoch.
+    A crop is preceded by the steps on which its densities depend, which do not count. The crop's gradient is
+    therefore exactly that of the same steps in the whole sequence, and all steps count equally in an epoch.
 
     Args:
         given: The sequences.
-        stretches: The steps of them to train on.
-        crop: Steps of a crop, at most.
-        before: Steps on which the density of a step depends; None: all.
+        stretches: The steps to train on.
+        crop: The largest number of steps in a crop.
+        before: The number of earlier steps on which the density of a step depends; None for all.
     """
 
     def __init__(self, sequences: OpenSequences, stretches: Sequence[Stretch], crop: int, before: int | None) -> None:
@@ -267,7 +267,7 @@ class Crops:
         self.count = sum(-(-part.steps // crop) for part in stretches)
 
     def epoch(self, key: int, batches: int) -> Iterator[list[Stretch]]:
-        """All crops in a new order, in this many batches. Borders between the crops of a sequence move."""
+        """All crops in a new order, as `batches` batches. Borders between the crops of a sequence move each time."""
         rng = np.random.default_rng([key, 0])
         crops: list[Stretch] = []
         for part in self.stretches:
@@ -280,7 +280,7 @@ class Crops:
             yield [crops[i] for i in order[begin:end]]
 
     def batch(self, crops: Sequence[Stretch], noise: np.random.Generator) -> Batch:
-        """The arguments of a step. Short crops are filled up behind their end, where weights are zero."""
+        """The arguments of a training step. Short crops are filled up behind their end, where weights are zero."""
         given = self.given
         starts = [given.start_of(crop, self.before) for crop in crops]
         longest = max(crop.end - start for crop, start in zip(crops, starts, strict=True))
@@ -290,7 +290,7 @@ class Crops:
         for row, (crop, start) in enumerate(zip(crops, starts, strict=True)):
             values = given.steps(start, crop.end, crop.sequence, noise)
             x[row, : crop.end - start] = values
-            if given.support is not None:  # zero may be no value of theirs
+            if given.support is not None:  # because zero may be out of bounds
                 x[row, crop.end - start :] = values[-1]
             weights[row, crop.begin - start : crop.end - start] = given.weights[crop.sequence]
         if not given.covariates:
@@ -302,12 +302,12 @@ class Crops:
 
 
 class HeldSequences:
-    """Steps to judge by, each given all steps before it."""
+    """Steps to judge by, each given all earlier steps."""
 
     copied = True
 
     def __init__(self, sequences: OpenSequences, stretches: Sequence[Stretch], before: int | None, seed: int) -> None:
-        """`before`: as of `Crops`; `seed`: of noise of cells, which is the same in each trial."""
+        """`before`: as in `Crops`; `seed`: the seed of the noise of cells, which is the same in each trial."""
         self._stretches, self._given, self._before, self._seed = list(stretches), sequences, before, seed
         self.size = sum(part.steps for part in stretches)
         self._pairs = [(part, sequences.start_of(part, before)) for part in stretches]
@@ -316,9 +316,9 @@ class HeldSequences:
         self._covariates = [sequences.frames_of(*pair) for pair in self._pairs] if sequences.covariates else None
 
     def sample(self, crop: int, most: int) -> HeldSequences:
-        """Pieces of at most `crop` steps, spread evenly over all, of about `most` steps together; all if these are few.
+        """Pieces of at most `crop` steps, about `most` steps together, spread evenly over all; all if these are few.
 
-        If a density depends on all steps before, sequences stay whole.
+        If a density depends on all earlier steps, sequences stay whole.
         """
         pieces = self._stretches
         if self._before is not None:
@@ -331,7 +331,7 @@ class HeldSequences:
         return self if len(chosen) == len(pieces) else HeldSequences(self._given, chosen, self._before, self._seed)
 
     def loss(self, flow: Any, parameters: Array | None = None) -> float:
-        """The mean negative log-likelihood of a step; infinity where it is not finite."""
+        """The mean negative log-likelihood of a step; infinity if it is not finite."""
         total = weight = 0.0
         for part, scores in zip(self._stretches, self._scored(flow, parameters), strict=True):
             share = float(self._given.weights[part.sequence])

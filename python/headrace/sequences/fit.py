@@ -38,17 +38,17 @@ if TYPE_CHECKING:
     from headrace._flow.program.evaluation import Pair
     from headrace.sequences.internals import SequenceInterior
 
-# A crop is preceded by a fourth of its steps, so that four fifths of the work counts; short series have 64 crops, but
-# with at least half of these steps. A step has the gradient of 2^14 steps of sequences or so, like recipes for audio.
+# A crop is preceded by a fourth of its steps, so that four fifths of the work counts; short series get 64 crops, but
+# of at least half a field. A step of the optimiser takes some 2^14 steps of sequences, like recipes for audio.
 FIELDS, LEAST_FIELDS, CROPS, LEAST_CROP = 4.0, 0.5, 64, 32
 STEPS_OF_A_BATCH, LEAST_BATCH = 2**14, 4
 _TRIAL, _SHORT = 64, 16  # steps of the optimiser, in trials of a base and of a prediction
-LEAST_TAILS = 1280  # steps of the optimiser for a trial of a base, which takes a tenth of them
-LEAST_ADAPTIVE = 50_000  # steps to train on for a trial of a prediction
-FRONT, JUDGING = 0.25, 2**15  # largest share of a budget's steps for a prediction's trial; steps to judge by
-_BOUNDING = 2**18  # steps that bound the scale of an adaptive prediction
-# Within an epoch of more multiply-adds than WORK, some ten seconds of a core, held-out steps are judged after each WORK
-# or 20th of all steps; a sample of them, where they are more than an EIGHTH of the steps trained on in between. Thus a
+LEAST_TAILS = 1280  # least steps of a fit for a trial of a base, which takes a tenth of them at most
+LEAST_ADAPTIVE = 50_000  # least training steps for a trial of an adaptive prediction
+FRONT, JUDGING = 0.25, 2**15  # largest share of a budget for such a trial, and steps that judge it
+_BOUNDING = 2**18  # most steps that set the bounds of an adaptive prediction
+# Within an epoch of more multiply-adds than WORK, some ten seconds of a core, held-out steps judge after each WORK or
+# 20th of all steps, or a sample of them if they are more than an EIGHTH of the steps trained on in between. Thus a
 # judgement takes a 25th of the time. A gradient costs as much as GRADIENT densities.
 WORK, JUDGEMENTS, EIGHTH, GRADIENT = 4e11, 20, 8, 3
 
@@ -75,7 +75,7 @@ class SequenceFit(Fit):
         self.quantised = None if quantised is None else check.number("quantised", quantised, above=0.0, below=np.inf)
 
     def open(self, x: Any, context: Any, covariates: Any = None) -> None:
-        """Check sequences, and hold some out."""
+        """Check sequences, and hold out some of their steps."""
         given = self._sequences("", x, context, covariates, self.arguments.weights)
         validation, stretches, judges = self.arguments.validation, given.whole(), given
         out: list[Stretch] = []
@@ -90,7 +90,7 @@ class SequenceFit(Fit):
         self._cut(self.flow._interior)
 
     def _cut(self, interior: SequenceInterior) -> None:
-        """Cut training steps into crops, and prepare those held out, for the field of a flow."""
+        """Cut training steps into crops, and prepare held-out steps, for the field of a flow."""
         stretches, judges, out = self.parts
         longest, every = max(self.given.lengths), interior.every
         before = interior.check_field(self.crop, longest)
@@ -100,7 +100,7 @@ class SequenceFit(Fit):
         self.judge = HeldSequences(judges, out, before, self.seed) if out else None
 
     def _of_caller(self, validation: Any) -> OpenSequences:
-        """The sequences of `validation`."""
+        """The sequences that the caller gives as `validation`."""
         parts = validation if isinstance(validation, tuple) else (validation,)
         if not 1 <= len(parts) <= 4 or not (_arrays.is_array(parts[0]) or isinstance(parts[0], list)):
             kinds = ", ".join(check.kind_of(part) for part in parts)
@@ -128,14 +128,14 @@ class SequenceFit(Fit):
         return opened
 
     def _usual_crop(self, stretches: list[Stretch], before: int | None) -> int:
-        """The default of `crop`."""
+        """The default number of steps of a crop."""
         if before is None:
             return int(max(part.end for part in stretches))
         total = sum(part.steps for part in stretches)
         return round(max(min(FIELDS * before, max(LEAST_FIELDS * before, total / CROPS)), LEAST_CROP))
 
     def planned(self) -> Plan:
-        """See `Fit`; the batch size is one of crops, and weight decay depends on steps."""
+        """See `Fit`; a batch consists of crops, and weight decay depends on the number of steps."""
         source, checked = self.source, self.arguments.checked()
         usual = max(min(STEPS_OF_A_BATCH // source.crop, source.count // CROPS), LEAST_BATCH)
         size = usual if checked.batch_size is None else checked.batch_size
@@ -171,25 +171,25 @@ class SequenceFit(Fit):
             warn_of_no_gain(history)
 
     def foreseen(self, x: Any, context: Any = None, covariates: Any = None) -> tuple[Plan, float]:
-        """The plan of a fit to sequences, and the seconds of a step here."""
+        """The plan of a fit to sequences, and the seconds of a step on this machine."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the fit warns
+            warnings.simplefilter("ignore")  # because the fit itself warns
             self.open(x, context, covariates)
         plan = self.planned()
         return plan, self._seconds_of_step(plan.batches)
 
     def _seconds_of_step(self, batches: int) -> float:
-        """The seconds of a step here, by two that are timed."""
+        """The seconds of a step on this machine, from the second of two steps."""
         batch = self.source.batch(next(self.source.epoch(0, batches)), np.random.default_rng(0))
         batch = batch._replace(x=batch.x / max(float(np.abs(batch.x).max()), 1.0))
         begins = []
-        for _ in range(2):  # the first one is slower
+        for _ in range(2):  # because the first step is slower
             begins.append(_clock.now())
             self.flow.nll_and_grad(*batch)
         return _clock.now() - begins[-1]
 
     def _judged_every(self) -> int:
-        """Steps of the optimiser between two judgements: an epoch's, or fewer."""
+        """The number of steps of the optimiser between two judgements: an epoch's steps, or fewer."""
         plan, source = self.checked, self.source
         whole = 1.0 + (0 if source.before is None else source.before) / source.crop
         each = GRADIENT * whole * self.flow.n_parameters * source.size / plan.batches
@@ -198,7 +198,7 @@ class SequenceFit(Fit):
         return max(min(int(WORK / each), plan.epochs * plan.batches // JUDGEMENTS, plan.batches), 1)
 
     def _start(self) -> None:
-        """Standardise features and context by the training steps, unless an earlier fit has."""
+        """Standardise features and context by the training steps, unless an earlier fit has done so."""
         interior, stretches = self.flow._interior, self.source.stretches
         starts: dict[int, Any] = {}
         context = None
@@ -220,19 +220,19 @@ class SequenceFit(Fit):
             self._try_tails()
 
     def _may_try(self, steps: int) -> bool:
-        """Whether enough steps are held out for a trial, in a fit of at least this many steps of the optimiser."""
+        """Whether enough steps are held out for a trial, in a fit of at least `steps` steps of the optimiser."""
         plan, judge = self.checked, self.judge
         is_judged = judge is not None and judge.size >= LEAST_HELD_OUT
         return is_judged and plan.gaussianize is None and plan.epochs * plan.batches >= steps
 
     def _tries_tails(self) -> bool:
-        """Whether a trial may give the values of steps heavy tails, which no spline of an inner flow has."""
+        """Whether a trial may give steps heavy tails, which splines of an inner flow lack."""
         has_inner = any(t._settings.inner is not None for t in self.flow._chain if isinstance(t, CausalConvolution))
         is_bell = type(self.flow.base) is StandardNormal and self.source.before is not None
         return has_inner and is_bell and self._may_try(LEAST_TAILS)
 
     def _try_tails(self) -> None:
-        """Take `StudentT` for the base unless steps held out lose by it clearly, after the same short fits."""
+        """Replace the base by `StudentT` unless held-out steps clearly lose, after short fits with both."""
         flow, clock, is_heavy = self.flow, self.clock.share(TRYING), self.kept.known("heavy_tails")
         base = StudentT(flow.features)
         if is_heavy is None:
@@ -254,14 +254,14 @@ class SequenceFit(Fit):
         return bool(is_plain and is_free and self._may_try(_marginals.TRIED))
 
     def _try_adaptive(self, starts: dict[int, Any], context: Pair | None) -> None:
-        """Take an adaptive prediction among the `starts` if steps held out gain by it, after the same short fits."""
+        """Put an adaptive prediction into `starts` if held-out steps gain, after short fits with both predictions."""
         network, gains = self.flow._chain[0], self.kept.known("adaptive")
         chain = [network._with_sizes(self.seed), AdaptivePrediction(1), starts[2]]
         other = dict(enumerate(chain))
         self._start_adaptive(other, chain)
         tried = copy.copy(self.flow)
         tried._interior.set_starts(other, context)
-        self._cut(tried._interior)  # both runs are judged by the same steps
+        self._cut(tried._interior)  # so that the same steps judge both
         whole, self.checked = self.checked, self.planned()
         least = self._seconds_of_step(self.checked.batches) * 2 * _SHORT / FRONT if self.clock.is_limited else 0.0
         if gains is None and self.clock.left() >= least:
@@ -279,8 +279,8 @@ class SequenceFit(Fit):
     def _trial_run_of(
         self, starts: dict[int, Any], context: Pair | None, clock: Clock, steps: int = _TRIAL, base: Base | None = None
     ) -> CropRun:
-        """A short run of a copy, with other starts or another base, on the beginnings of stretches: of some of them,
-        where these would be shorter than a crop, because batches would then be filled up mostly.
+        """A short run of a copy with other starts or another base, on the beginnings of stretches; of only some of them
+        if beginnings would be shorter than a crop, because batches would be mostly padding.
         """
         tried, share, crop = copy.copy(self.flow), min(steps / self.checked.batches, 1.0), self.source.crop
         tried._interior.set_starts(starts, context, base)
@@ -289,13 +289,13 @@ class SequenceFit(Fit):
         every = max(round(sum(part.steps for part in some) / (share * self.source.size)), 1)
         crops = Crops(self.given, some[::every], crop, self.source.before)
         plan = replace(self.checked, batches=min(math.ceil(share * self.checked.batches), crops.count))
-        if plan.optimizer != "adam":  # so that the optimiser decides nothing
+        if plan.optimizer != "adam":  # so that the optimiser does not decide
             plan = replace(plan, optimizer="adam", learning_rate=default_rate(tried))
         state = copy.deepcopy(self.rng), self.caller, History(), clock
         return CropRun(tried, crops, RunArguments(self.judge, plan, *state))
 
     def _start_predictions(self, starts: dict[int, Any]) -> None:
-        """Linear predictions before the `Standardize` begin with Levinson's solution for the training steps."""
+        """Set a linear prediction before the `Standardize` to Levinson's solution for the training steps."""
         chain, last = self.flow._interior.chain, self.flow._interior.end
         if last and isinstance(chain[last - 1], LinearPrediction) and self.flow.transforms[last - 1].is_identity:
             order, scale = chain[last - 1].order, starts[last]
@@ -304,7 +304,7 @@ class SequenceFit(Fit):
             starts[last - 1] = LinearPrediction.of_reflections(reflections, self.flow.dtype)
 
     def _start_adaptive(self, starts: dict[int, Any], chain: Sequence[Any]) -> None:
-        """Adaptive predictions before the `Standardize` get bounds from some of the training steps."""
+        """Set the bounds of an adaptive prediction before the `Standardize` by some of the training steps."""
         last = len(chain) - 1
         link, standardize = chain[last - 1] if last else None, starts[last]
         if isinstance(link, AdaptivePrediction) and link.is_identity:
@@ -326,7 +326,7 @@ class CropRun(Run):
     source: Crops
     shows_steps = True
     every = 0
-    """Steps between two judgements; 0: only at the end of an epoch."""
+    """The number of steps between two judgements; 0 for only one at the end of an epoch."""
 
     def _prepare(self) -> None:
         self.library = np
@@ -352,11 +352,11 @@ class CropRun(Run):
             self.bar.trained(loss / self.share)
 
     def _before(self, batch: int) -> None:
-        """See `Run`: judge the weights before this batch, if it is time. A fit that resumes here judges again."""
+        """See `Run`: judge the weights before this batch, if that is due. A fit that resumes here judges again."""
         after = self.clock.left() >= 2.0 * (self.judge_seconds or 0.0)
         if self.bar is None or not self.every or not batch or batch % self.every or not after:
             return
-        self.tick = 0.0  # because a step takes less
+        self.tick = 0.0  # because the judgement is no part of a step's duration
         loss = self._keep_if_best(self.history.epochs + 1)
         if math.isfinite(loss):
             self.bar.show({"held out": f"{loss:.3f}"})

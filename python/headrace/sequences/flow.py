@@ -42,17 +42,17 @@ class SequenceFlow(Chained, SequenceDerivatives):
     """A density of sequences: log p(x) = Σ_t log p(x_t | x_<t), a sum over steps.
 
     A step has one or more values. Transforms are `CausalConvolution`, `LinearPrediction` and `AdaptivePrediction`,
-    which read the past, and any transform of rows without context, as `Standardize` and `Linear`, which is then applied
+    which read the past, and any transform of rows without context, such as `Standardize` and `Linear`, which is applied
     to each step.
 
-    Sequences are arrays (rows, steps, features), one of them is (steps, features), and of different lengths they are a
-    list of such. A context is one row for a whole sequence, shape (rows, context), or (context,) for all. Covariates
-    are known over time, also ahead: shape (rows, frames, covariates), or (frames, covariates) for all, a frame for each
-    `hop` steps, with as many frames as the steps need.
+    Sequences are an array (rows, steps, features), or (steps, features) for one; those of different lengths are a list
+    of arrays. A context is one row for a whole sequence, shape (rows, context), or (context,) for all. Covariates are
+    known over time, also ahead: shape (rows, frames, covariates), or (frames, covariates) for all, a frame for each
+    `hop` steps and as many frames as the steps need.
 
     Args:
-        transforms: In latent → data order, at least one of them a `CausalConvolution`.
-        base: Of one step; by default `StandardNormal`.
+        transforms: The transforms in latent → data order, with at least one `CausalConvolution`.
+        base: The base density of one step; by default `StandardNormal`.
         dtype: "float32" or "float64"; by default that of the transforms.
         matmul: "exact", or for float32 "bf16", which rounds the weights of causal networks (docs/sequences.md); by
             default that of the convolutions.
@@ -67,7 +67,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
     """
 
     _moves = True
-    _chooses_prediction = False  # whether a fit may replace its linear prediction
+    _chooses_prediction = False  # whether a fit may replace the flow's linear prediction
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
     def _from_file(cls, stored: Stored) -> Self:
         """See `headrace._base.stored`."""
         features = stored.size("features", least=1)
-        self = cls.__new__(cls)  # a named flow is its chain: its own arguments only chose the chain
+        self = cls.__new__(cls)  # a file has the chain, which the arguments of a named flow only chose
         chain = stored.children("transforms", (OverTime, Transform))
         base = stored.child("base", Base, "base.")
         scale = stored.scale("standardize_context") if stored.has("standardize_context") else None
@@ -134,7 +134,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
     def transforms(self) -> tuple[Any, ...]:
         """The transforms in latent → data order, with copies of the current parameters, on the CPU.
 
-        With `standardize_context`, each expects a standardised context.
+        With `standardize_context`, each transform expects a standardised context.
         """
         vector, parts = self._vector(), self._interior.parts
         return tuple(
@@ -146,11 +146,11 @@ class SequenceFlow(Chained, SequenceDerivatives):
 
     @property
     def field(self) -> int:
-        """The most steps before a step on which its density depends; the receptive field."""
+        """The largest number of earlier steps on which a step's density depends: the receptive field."""
         return sum(t.field for t in self._chain if isinstance(t, OverTime))
 
     def __repr__(self) -> str:
-        """Sizes, base and transforms."""
+        """The flow's sizes, base and transforms."""
         inner = "".join(f"\n  {t!r}," for t in self._chain)
         products = f", matmul={self._products!r}" if self._products != "exact" else ""
         head = f"{type(self).__name__}(features={self._features}, base={self._base!r}{products}"
@@ -170,24 +170,24 @@ class SequenceFlow(Chained, SequenceDerivatives):
     ) -> Array:
         """Log density of each sequence, in nats: the sum of `log_prob_steps`.
 
-        A long sequence is worked on in parts, so that it takes no memory that grows with its length.
+        A long sequence is processed in parts, so that memory does not grow with its length.
 
         Args:
-            x: Shape (rows, steps, features), (steps, features) for one sequence, or a list of such of different
+            x: Sequences, shape (rows, steps, features) or (steps, features), or a list of the latter of different
                 lengths; float32 or float64, with `quantised` also integers.
-            context: Shape (rows, context), or (context,) for all.
-            covariates: Shape (rows, frames, covariates), (frames, covariates) for all, or beside a list a list.
-            lengths: Shape (rows,): steps of each sequence of an array that count; others may hold anything.
-            quantised: The step of a grid that x lies on, 1 for integers: then the result is the log **probability** of
+            context: The context of each sequence, shape (rows, context), or (context,) for all sequences.
+            covariates: Covariates, shape (rows, frames, covariates), or (frames, covariates) for all, or a list.
+            lengths: The number of steps that count in each sequence of an array, shape (rows,); others may be anything.
+            quantised: The step of a grid that x lies on, 1 for integers: the result is then the log **probability** of
                 the cells, x - step/2 to x + step/2, exactly. For flows of one `CausalConvolution` that reads data, on
-                the base `Logistic`, as `WaveNet` has it.
-            parameters: Shape (n,): a vector to take instead of the flow's own `parameters`, only for this call.
+                the base `Logistic`, such as a default `WaveNet`.
+            parameters: A vector, shape (n,), that replaces the flow's `parameters` for this call alone.
 
         Returns:
-            Shape (rows,), or () for one sequence, in the framework of the arrays given.
+            The log densities, shape (rows,), or () for one sequence, in the framework of the given arrays.
 
         Raises:
-            TypeError: not arrays of one framework on the CPU, of float32 or float64; integers without `quantised`.
+            TypeError: not float32 or float64 arrays of one framework on the CPU; or integers without `quantised`.
             ValueError: a wrong shape, a sequence without steps, values that are not finite, too few frames.
 
         >>> import numpy as np, headrace as hr
@@ -210,12 +210,12 @@ class SequenceFlow(Chained, SequenceDerivatives):
         quantised: float | None = None,
         parameters: Array | None = None,
     ) -> Any:
-        """Log density of each step given those before it, log p(x_t | x_<t); see `log_prob`.
+        """Log density of each step given earlier steps, log p(x_t | x_<t); see `log_prob`.
 
-        The negative is a score of how unusual each step is.
+        The negative log density of a step is a score of how unusual it is.
 
         Returns:
-            Shape (rows, steps), (steps,) for one sequence, or a list of arrays (steps,) for a list. Steps beyond
+            The log densities, shape (rows, steps) or (steps,), or a list of arrays (steps,) for a list. Steps beyond
             `lengths` are 0.
         """
         return self._scored(quantised, x, context, covariates, parameters, lengths).steps()
@@ -228,9 +228,9 @@ class SequenceFlow(Chained, SequenceDerivatives):
         *,
         parameters: Array | None = None,
     ) -> tuple[Any, Array]:
-        """Data to latent: ``(z, log_det)``, z in the shape of x, log_det (rows,), log \\|det dz/dx\\|; see `log_prob`.
+        """The map from data to latent: ``(z, log_det)``, z in the shape of x, log_det (rows,), log \\|det dz/dx\\|.
 
-        If a flow fits its data, the values of z are independent draws of the base: their autocorrelations show where it
+        If a flow fits its data, the values of z are independent draws of the base: autocorrelations of z show where it
         does not.
         """
         return Run.opened(self, "x", x, context, covariates, parameters).both(True)
@@ -243,7 +243,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         *,
         parameters: Array | None = None,
     ) -> tuple[Any, Array]:
-        """Latent to data: ``(x, log_det)``, x in the shape of z, log_det (rows,), log \\|det dx/dz\\|."""
+        """The map from latent to data: ``(x, log_det)``, x in the shape of z, log_det (rows,), log \\|det dx/dz\\|."""
         return Run.opened(self, "z", z, context, covariates, parameters).both(False)
 
     @takes_rng
@@ -260,15 +260,15 @@ class SequenceFlow(Chained, SequenceDerivatives):
         """Draw n sequences of `steps` steps, shape (n, steps, features).
 
         Args:
-            n: Number of sequences.
-            steps: Of each.
+            n: The number of sequences.
+            steps: The number of steps of each sequence.
             context, covariates: As in `log_prob`, for n sequences.
-            seed: As in `Flow.sample`. A value depends on the seed, the number of the sequence and the steps up to it
+            seed: As in `Flow.sample`. A value depends on the seed, the index of the sequence and the steps up to it
                 alone: ``sample(n, steps=t, seed=s)[:k, :m]`` equals ``sample(k, steps=m, seed=s)``, bit for bit, and
                 streams pull the same.
 
         Returns:
-            In the framework of the context or the covariates; without, NumPy.
+            The sequences, in the framework of the context or the covariates; without these, in NumPy.
 
         >>> import headrace as hr
         >>> flow = hr.WaveNet(layers=4, channels=8)
@@ -286,11 +286,11 @@ class SequenceFlow(Chained, SequenceDerivatives):
     # ---- continuations -----------------------------------------------------------------------------------------------
 
     def given(self, prefix: Array, context: Array | None = None, covariates: Array | None = None) -> Continuation:
-        """The exact density of the steps after a prefix, to draw from, and to evaluate.
+        """The exact density of the steps after a prefix, to draw from and to evaluate.
 
         Args:
-            prefix: The steps before, shape (rows, steps, features) or (steps, features).
-            context, covariates: As in `log_prob`; covariates of the prefix **and of the steps after it**.
+            prefix: The steps that precede, shape (rows, steps, features) or (steps, features).
+            context, covariates: As in `log_prob`; covariates are those of the prefix **and of the steps after it**.
 
         Returns:
             A `Continuation`. Later changes of the flow do not affect it.
@@ -315,13 +315,13 @@ class SequenceFlow(Chained, SequenceDerivatives):
         covariates: Array | None = None,
         state: dict[str, NDArray[Any]] | None = None,
     ) -> Stream:
-        """Sequences that proceed step by step: push new steps, pull drawn ones; see `Stream`.
+        """Sequences that proceed step by step: a `Stream` takes new steps by `push`, and draws steps by `pull`.
 
         Args:
-            rows: The number of sequences that go on together, step by step.
+            rows: The number of sequences that proceed together, step by step.
             context: As in `log_prob`.
-            covariates: Frames from the first step on, as many as are known; `Stream.extend` adds others.
-            state: A result of `Stream.state`, to go on from there; then no other argument.
+            covariates: Frames from the first step on, as many as are known; `Stream.extend` adds further frames.
+            state: A result of `Stream.state` to continue from, without any other argument.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.WaveNet(layers=4, channels=8)
@@ -358,43 +358,43 @@ class SequenceFlow(Chained, SequenceDerivatives):
     ) -> History:
         """Maximise the likelihood of sequences, and keep the weights that are best on sequences held out.
 
-        Steps are taken on crops: an epoch has each step of the sequences once, in crops in a new order. A crop is
-        preceded by `field` further steps, which do not count. Gradients are therefore exactly those of its steps in the
-        whole sequence. Losses are in nats a step.
+        The optimiser takes steps on crops: an epoch has each step of the sequences once, in crops in a new order. Crops
+        are preceded by `field` further steps, which do not count. Gradients are therefore those of a crop's steps
+        in the whole sequence. Losses are in nats a step.
 
-        A `Standardize` at the flow's data end is set from the training steps, if it still is the identity, and context
-        columns are standardised. In that case a `StandardNormal` below an inner flow becomes a `StudentT`, unless
-        held-out steps lose by it in a short trial or `gaussianize` is False. Likewise the linear prediction of a
-        `WaveNet` of one feature becomes an `AdaptivePrediction`, and its network another, where there are 50,000 steps
-        to train on and steps held out gain by it (`History.adaptive`): the flow has other parameters then. Few values
-        far from all others, such as clicks, are replaced by the outermost of these, with a warning.
+        A `Standardize` at the flow's data end that is still the identity is set from the training steps, and context
+        columns are standardised. In such a first fit a `StandardNormal` below an inner flow becomes a `StudentT` unless
+        held-out steps lose in a short trial or `gaussianize` is False. Likewise the linear prediction of a
+        `WaveNet` of one feature becomes an `AdaptivePrediction`, with another network, if there are 50,000 steps
+        to train on and held-out steps gain (`History.adaptive`): the flow then has other parameters. Few values
+        far from all others, such as clicks, are replaced by the outermost other values, with a warning.
 
-        As in `Flow.fit` the same seed gives the same bits for any number of threads, a later fit is never worse on what
-        it holds out than it began, and Ctrl-C keeps the best weights so far.
+        As in `Flow.fit`, a seed gives the same bits for any number of threads, a later fit is never worse on held-out
+        steps than it began, and Ctrl-C keeps the best weights so far.
 
         Args:
-            x: As in `log_prob`: shape (rows, steps, features), (steps, features) for one sequence, or a list of such of
+            x: Sequences as in `log_prob`: shape (rows, steps, features) or (steps, features), or a list of arrays of
                 different lengths, float32 or float64; with `quantised` also integers.
-            context: Shape (rows, context), or (context,) for all.
+            context: The context of each sequence, shape (rows, context), or (context,) for all sequences.
             covariates: As in `log_prob`.
-            crop: Steps of a crop, at most; by default four times the field, in short series less. Flows whose networks
+            crop: The most steps of a crop; by default four times the field, in short series less. Flows whose networks
                 read latent values take whole sequences.
             quantised: The step of a grid that x lies on, 1 for integers: each value gets uniform noise of its cell,
-                anew in each epoch, because on a grid a density may become as high as it likes.
-            **arguments: As in `Flow.fit`, where a row is a sequence: `weights` are of sequences, `batch_size` is in
-                crops, by default of 16,384 steps in all, and `validation` holds out a share of the steps, at most
-                twice as many: whole sequences where some fit, or else **the end of each**, given what is before
-                (`History.held_out`); or it is sequences, or a tuple ``(x, context, covariates, weights)``.
+                anew in each epoch, because a density on a grid has no upper limit.
+            **arguments: As in `Flow.fit`, where a row is a sequence: `weights` are of sequences, `batch_size` counts
+                crops, by default of 16,384 steps in all, and `validation` as a share holds out that share of steps, at
+                most twice as many: whole sequences if some fit, or else **the end of each**, given the steps before
+                (`History.held_out`); other values are sequences, or ``(x, context, covariates, weights)``.
 
         Returns:
-            Losses and times of the epochs, the best one, and why the fit ended.
+            The history: losses and times of epochs, the best epoch, and the reason of the end.
 
         Raises:
-            TypeError: not arrays of one framework on the CPU, of float32 or float64; integers without `quantised`.
+            TypeError: not float32 or float64 arrays of one framework on the CPU; or integers without `quantised`.
             ValueError: a wrong shape, a sequence without steps, values that are not finite (the sequence and the
                 step), too few frames, a group, a checkpoint of another fit, or a crop shorter than a sequence of a flow
                 whose networks read latent values.
-            OSError: a checkpoint that cannot be written.
+            OSError: a checkpoint cannot be written.
             KeyboardInterrupt: Ctrl-C before there are better weights.
 
         >>> import numpy as np, headrace as hr
@@ -417,11 +417,11 @@ class SequenceFlow(Chained, SequenceDerivatives):
 
     @property
     def _interior(self) -> SequenceInterior:
-        """The flow's parts for a fit, in their present state."""
+        """The flow's private parts, in their present state."""
         return SequenceInterior(self)
 
     def _scored(self, quantised: Any, x: Any, *arguments: Any) -> Any:
-        """A call with x, whose steps are scored by their density, or by the probability of cells."""
+        """The run of a call that scores the steps of x by their density, or by the probability of cells."""
         if quantised is not None:
             self._refuse_device("quantised")
         run = Run.opened(self, "x", x, *arguments, integers=quantised is not None)
@@ -433,18 +433,18 @@ class SequenceFlow(Chained, SequenceDerivatives):
         return Cells(self, check.number("quantised", quantised, above=0.0, below=np.inf), run)
 
     def _run_of(self, *arguments: Any) -> Run:
-        """The checked arguments of a call on the CPU; as of `Run.opened`."""
+        """The result of `Run.opened` for a call that is computed on the CPU alone."""
         self._refuse_device("sequences")
         return Run.opened(self, *arguments)
 
     def _refuse_device(self, what: str) -> None:
-        """Refuse calls that are computed on the CPU alone."""
+        """Raise ValueError on a device, for a call that is computed on the CPU alone."""
         if self._device is not None:
             raise ValueError(f"{what}: expected a flow on the CPU, got one on {self.device}; call .to('cpu')")
 
 
 def _link_of(t: Transform, dtype: np.dtype[Any]) -> Link:
-    """A transform of rows, which is applied to each step; each call gives its parameters."""
+    """The link of a transform of rows, which is applied to each step with parameters from each call."""
     if t.dtype is not None:
         return "steps", t._remade(np.zeros(size_of(t), dtype), dtype, None)._program, None
     other = np.dtype(np.float64 if dtype == np.float32 else np.float32)
@@ -477,7 +477,7 @@ def _is_network(t: Any) -> bool:
 
 
 def _one(what: str, values: Any, default: Any, advice: str = "") -> Any:
-    """The common value of all transforms that have one."""
+    """The common value among values other than 0 and "", or the default; raises ValueError for several."""
     distinct = sorted({value for value in values if value})
     if len(distinct) > 1:
         raise ValueError(f"transforms: expected one {what}, got {distinct}{advice}")

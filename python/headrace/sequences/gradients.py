@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 _KINDS = ("inputs", "parameters", "context", "covariates")
 Gradients = tuple[Any, ...]
 Given = Array | Sequence[Array]
-MOST_OF_MATRIX = 2**15  # rows or columns
+MOST_OF_MATRIX = 2**15  # rows or columns of a matrix for Muon
 
 
 class SequenceDerivatives(Sequential):
     """The derivatives of a `SequenceFlow`.
 
     If a `CausalConvolution` computes all steps at once, from data to latent if it reads data, from latent to data if it
-    reads latent values, a gradient is computed in windows of steps. In the other direction the steps are computed one
-    after another, and so is a gradient, from the last step to the first.
+    reads latent values, gradients are computed in windows of steps. In the other direction steps are computed one
+    after another, and gradients from the last step to the first.
     """
 
     _run_of: Callable[..., Run]
     _refuse_device: Callable[[str], None]
 
     def _optimiser(self, *options: float, momentum: float | None = None) -> VectorAdam:
-        """The optimiser of `Adam`, or with a momentum that of `Muon`, in place of a program's: matrices of networks
+        """The optimiser in NumPy for `Adam`, or with a momentum for `Muon`; the matrices of networks
         decay.
 
-        The matrix of a convolution has a row for each unit, and a column for each input and tap. An inner flow's steps
-        are Adam's.
+        The matrix of a convolution has a row for each unit, and a column for each input and tap. Steps of an inner flow
+        are those of Adam.
         """
         self._refuse_device("flow")
         decays, blocks = np.zeros(self._program.n_weights, bool), [block for _, block in self._blocks()]
@@ -71,26 +71,26 @@ class SequenceDerivatives(Sequential):
         parameters: Array | None = None,
         values: bool = False,
     ) -> Gradients:
-        """Vector-Jacobian product of `log_prob`: gradients of a scalar from its gradient by the log densities.
+        """Vector-Jacobian product of `log_prob`: gradients of a scalar from its gradient with respect to log densities.
 
-        Memory does not grow with the number of sequences, except the result: a sequence is computed part by part, with
-        its layers' values stored at the borders of the parts. The gradients have the same bits for any number of
-        threads, and those of a sequence's values the same alone and among others.
+        Only the result's memory grows with the number of sequences: a sequence is computed part by part, with
+        layers' values stored at the borders of the parts. Gradients have the same bits for any number of
+        threads, and gradients of a sequence's values have the same bits alone and among others.
 
         Args:
             x, context, covariates, lengths, parameters: As in `log_prob`.
-            grad_log_prob: Shape (rows,), that of the log densities, or (rows, steps), by those of single steps: zero
-                for steps that only are the past of others.
-            wrt: The gradients to return, in this order: "inputs", in the shape of x; "parameters" (n,), as in
-                `parameters`; "context" and "covariates", in their shapes. Arrays for several sequences get the sum.
-            values: Whether to return ``(log_prob, gradients)`` from the one run; with gradients by steps
-                the log densities are those of steps.
+            grad_log_prob: The gradient with respect to log densities, shape (rows,), or of steps, (rows, steps):
+                zero for steps that are only the past of others.
+            wrt: The gradients to return, in this order: "inputs", in the shape of x; "parameters", (n,) as in
+                `parameters`; "context" and "covariates", in their shapes. An array shared by sequences gets their sum.
+            values: Whether to return ``(log_prob, gradients)`` from a single run; for a `grad_log_prob` of steps,
+                `log_prob` is that of steps, too.
 
         Returns:
             A tuple of arrays, in the dtype of the flow.
 
         Raises:
-            TypeError, ValueError: as in `log_prob`; of gradients, a wrong shape or other kinds.
+            TypeError, ValueError: as in `log_prob`; or a gradient has a wrong shape, or `wrt` has unknown names.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.WaveNet(layers=4, channels=8)
@@ -116,7 +116,7 @@ class SequenceDerivatives(Sequential):
         *,
         parameters: Array | None = None,
     ) -> tuple[Array, Any]:
-        """``(log_prob, score)``: the log density of each sequence, and its gradient by x, in the shape of x.
+        """``(log_prob, score)``: the log density of each sequence, and its gradient with respect to x, in x's shape.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.WaveNet(layers=4, channels=8)
@@ -140,12 +140,12 @@ class SequenceDerivatives(Sequential):
     ) -> tuple[Any, ...]:
         """The mean negative log-likelihood **of a step** in nats, and its gradient, shape (n,), as in `parameters`.
 
-        A step's density depends on `field` steps before it at most. Crops of long sequences, preceded by that many
+        A step's density depends on at most `field` earlier steps. Crops of long sequences, preceded by that many
         steps of weight zero, therefore have the terms, and the gradients, of the whole sequences.
 
         Args:
             x, context, covariates, lengths, parameters: As in `log_prob`; at least one sequence.
-            weights: Shape (rows,), or (rows, steps) for single steps: weights in the mean, not negative.
+            weights: Weights of at least 0 in the mean, shape (rows,), or (rows, steps) for single steps.
             wrt: The gradients to return after the mean, in this order; see `log_prob_vjp`.
 
         >>> import numpy as np, headrace as hr
@@ -172,8 +172,8 @@ class SequenceDerivatives(Sequential):
 
         Args:
             x, context, covariates, parameters: As in `to_latent`.
-            grad_z: In the shape of z, or None for zero.
-            grad_log_det: In the shape of log_det, (rows,), or None for zero.
+            grad_z: The gradient with respect to z, in the shape of z; None for zero.
+            grad_log_det: The gradient with respect to log_det, shape (rows,); None for zero.
             wrt: See `log_prob_vjp`.
         """
         back = self._back(wrt, True, "x", x, context, covariates, parameters)
@@ -202,6 +202,6 @@ class SequenceDerivatives(Sequential):
         return back.of_sides("grad_x", grad_x, grad_log_det)
 
     def _back(self, wrt: Any, inverse: bool, *arguments: Any) -> Backward:
-        """The gradients of a call, with the arguments of `Run.opened`."""
+        """The gradients of a call with these arguments of `Run.opened`."""
         kinds = kinds_of(wrt, _KINDS)
         return Backward(self._run_of(*arguments), kinds, inverse)

@@ -1,4 +1,4 @@
-"""The private parts of a flow of sequences for a fit."""
+"""The private parts of a flow of sequences that a fit uses."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class SequenceInterior(Restorable):
-    """The counterpart of `headrace._flow.internals.Interior` of flows of rows, as far as a fit uses it."""
+    """The counterpart of `headrace._flow.internals.Interior` of flows of rows, with the parts that a fit uses."""
 
     on_device = False
     drops = False
-    bends = False  # runs with a cosine are tried on rows alone
+    bends = False  # because only fits of rows try runs with a cosine
 
     @property
     def parts(self) -> list[slice]:
@@ -34,34 +34,34 @@ class SequenceInterior(Restorable):
 
     @property
     def support(self) -> Support | None:
-        """The `Support` at the data end; None if there is none."""
+        """The `Support` at the data end; None without one."""
         last = self.chain[-1]
         return last if isinstance(last, Support) else None
 
     @property
     def end(self) -> int:
-        """The index of the last transform before the `Support`, or before the data."""
+        """The index of the last transform, or of the last before the `Support`."""
         return len(self.chain) - (1 if self.support is None else 2)
 
     @property
     def is_fresh(self) -> bool:
-        """Whether there is a `Standardize` at that end that nothing has set."""
+        """Whether the transform at `end` is a `Standardize` that nothing has set."""
         last = self.chain[self.end]
         return isinstance(last, Standardize) and last.is_identity
 
     @property
     def every(self) -> int:
-        """Steps from one solution of its adaptive predictions to the next."""
+        """The number of steps from one solution of the flow's adaptive predictions to the next."""
         return math.lcm(*(getattr(t, "every", 1) for t in self.chain))
 
     @property
     def widest(self) -> int:
-        """Units of the widest layer."""
+        """The number of units of the widest layer."""
         networks = (t._settings for t in self.chain if getattr(t, "is_network", False))
         return max((max(settings.channels, settings.skip) for settings in networks), default=0)
 
     def products(self, matmul: Any) -> str:
-        """How the steps of a fit compute products: as the flow does."""
+        """The products of a fit's steps, which are those of the flow."""
         matmul_of_flow: str = self._flow.matmul
         if matmul not in (None, matmul_of_flow):
             raise ValueError(
@@ -74,9 +74,9 @@ class SequenceInterior(Restorable):
         return self.program, lambda: None
 
     def set_starts(self, starts: dict[int, Any], context: Pair | None, base: Base | None = None) -> None:
-        """Replace transforms by others, with their own parameters; standardise the context.
+        """Replace transforms by others with different parameters, and standardise the context.
 
-        `starts`: by the index in the chain. A `base` replaces the flow's, with its own parameters.
+        `starts`: the new transforms by their indices in the chain. A `base` replaces the flow's, with its parameters.
         """
         flow, vector = self._flow, self.vector()
         parts = [vector[: flow._base_size()] if base is None else base._initial(flow.dtype)]
@@ -90,10 +90,10 @@ class SequenceInterior(Restorable):
         flow._take_parameters(np.concatenate([part.astype(flow.dtype) for part in parts]), **structure)
 
     def check_field(self, crop: int | None, longest: int) -> int | None:
-        """The number of steps before a crop that its densities depend on; None if only whole sequences are exact.
+        """The number of steps before a crop on which its densities depend; None if only whole sequences are exact.
 
         Raises:
-            ValueError: crops of a flow whose networks read latent values, which depend on all steps before.
+            ValueError: networks read latent values, which depend on all earlier steps, and crops are too short.
         """
         reads = [t.reads for t in self.chain if getattr(t, "reads", "data") != "data"]
         if not reads:

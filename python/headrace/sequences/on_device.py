@@ -1,4 +1,4 @@
-"""Flows of sequences on a CUDA device: their links, their chain and their calls, on CuPy arrays."""
+"""Flows of sequences on a CUDA device: the links of a chain, its program and its calls, on CuPy arrays."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Pair = tuple[CuPyArray, CuPyArray]
 
 
 class CausalLinkOnDevice:
-    """A causal convolution whose outputs are parameters of a map of each value."""
+    """The link of a causal convolution whose outputs are the parameters of each value's map."""
 
     def __init__(self, settings: CausalSettings, device: Device, dtype: np.dtype[Any]) -> None:
-        """Waits for its sizes to be on the device, and refuses an inner flow, or a map that has no kernel there."""
+        """Copy sizes to the device, and wait; raise ValueError for an inner flow, or for a map without a kernel."""
         self._device, self._dtype = device, dtype
         if settings.inner is not None:
             raise ValueError(f"inner: expected None for sequences on a device, got {settings.inner!r}; call .to('cpu')")
@@ -43,7 +43,7 @@ class CausalLinkOnDevice:
         self.core = device.retried(lambda: kind(**options, reads_data=self._reads_data, device=device.index))
 
     def run(self, parameters: CuPyArray, inverse: bool, steps: CuPyArray, *beside: CuPyArray | None) -> Pair:
-        """The other side of steps (rows, steps, features), and their log-derivatives (rows, steps).
+        """The transformed steps (rows, steps, features), and their log-derivatives (rows, steps).
 
         `inverse`: from data to latent. `beside`: context and covariates.
         """
@@ -60,10 +60,10 @@ class CausalLinkOnDevice:
 
 
 class PredictionLinkOnDevice:
-    """Residuals of x with a gain, and x from residuals; the device makes the filter of its parameters, too."""
+    """The link of a linear prediction: residuals of x with a gain, and x from residuals, by a filter on the device."""
 
     def __init__(self, features: int, order: int, device: Device, dtype: np.dtype[Any]) -> None:
-        """A prediction of this many columns, each from `order` steps before."""
+        """A prediction of `features` columns, each from `order` earlier steps."""
         self._device, self._dtype, self._shape = device, dtype, (features, order)
 
     def run(self, parameters: CuPyArray, inverse: bool, given: CuPyArray, *beside: CuPyArray | None) -> Pair:
@@ -79,7 +79,7 @@ class PredictionLinkOnDevice:
 
 
 class StepLinkOnDevice:
-    """A transform of rows, applied to each step separately."""
+    """The link of a transform of rows, which is applied to each step separately."""
 
     def __init__(self, transform: Transform, device: Device, dtype: np.dtype[Any]) -> None:
         """A link without context; each call passes its parameters."""
@@ -103,7 +103,7 @@ def _in_order(array: CuPyArray, device: Device, dtype: np.dtype[Any]) -> CuPyArr
 
 
 def _at_least_a_tile(rows: CuPyArray) -> CuPyArray:
-    """The rows, followed by copies of the first one if there are few, so that bits do not depend on their number."""
+    """The rows, followed by copies of the first row if rows are few, so that bits do not depend on their number."""
     if not 0 < len(rows) < LEAST_ROWS:
         return rows
     tile = _arrays.library(rows).empty((LEAST_ROWS, rows.shape[1]), rows.dtype)
@@ -131,9 +131,9 @@ class ProgramOnDevice:
         base: Flow,
         scale: tuple[NDArray[Any], NDArray[Any]] | None,
     ) -> None:
-        """A chain with the CPU's arguments; `base` and the transforms of links are on the device."""
+        """As in `SequenceProgram`, with `base` and the transforms of links on the device."""
         self.device, self.features, self._links, self._base, self.dtype = device, base.features, links, base, dtype
-        _ = base._program  # compiled here, where a lack of memory is expected
+        _ = base._program  # compiled now, because a lack of memory is expected here
         self._of_base, *self._own = slices(*(sum(block.size for block in part) for part in blocks))
         self.n_weights: int = self._own[-1].stop
         self._scale = None if scale is None else (device.cupy.asarray(scale[0]), device.cupy.asarray(scale[1]))
@@ -184,7 +184,7 @@ class ProgramOnDevice:
     def run(
         self, vector: CuPyArray, inverse: bool, steps: CuPyArray, context: CuPyArray | None, frames: CuPyArray | None
     ) -> Pair:
-        """The other side of a block, and the log-derivative of each step."""
+        """A block of steps on the other side of the chain, and the log-derivative of each step."""
         value, log_det = steps, self.device.cupy.zeros(steps.shape[:2], self.dtype)
         order = range(len(self._links))
         for i in reversed(order) if inverse else order:
@@ -221,7 +221,7 @@ class ProgramOnDevice:
         self._current = vector, self.device.current_stream()
 
     def read_by_calls(self, parameters: CuPyArray) -> CuPyArray:
-        """Parameters as calls read them."""
+        """The parameters in the form that calls read: unchanged."""
         return parameters
 
     def vector_of(self, caller: DeviceCaller) -> CuPyArray:
@@ -236,28 +236,28 @@ class ProgramOnDevice:
         return vector
 
     def weights(self) -> CuPyArray:
-        """A copy on the device, on CuPy's current stream."""
+        """A copy of the parameters on the device, on CuPy's current stream."""
         stream = self.device.current_stream()
         with self.device.on(stream):
             return self._vector_on(stream).copy()
 
     def host_weights(self) -> NDArray[Any]:
-        """A copy on the host; waits for all changes that are queued."""
+        """A copy of the parameters on the host, after waiting for all queued changes."""
         vector, writer = self._current
         with self.device.on(writer):
             return vector.get()
 
     def set_host_weights(self, values: NDArray[Any]) -> None:
-        """Copy in from the host; entries that are no weights are zero."""
+        """Copy parameters from the host, with zero for entries that are no weights."""
         with self.device.on(self.device.current_stream()):
             self.device.retried(lambda: self._take(np.ascontiguousarray(values, self.dtype)))
 
     def queued_on(self, stream: Any) -> SimpleNamespace:
-        """The weights, to be set by work on this stream."""
+        """An object whose `set_weights` replaces the parameters by work on this stream."""
         return SimpleNamespace(set_weights=partial(self._set_on, stream))
 
     def _set_on(self, stream: Any, values: CuPyArray) -> None:
-        """Copy a vector into the parameters; entries that are no weights become zero."""
+        """Replace the parameters by a copy of `values`, with zero for entries that are no weights."""
         with self.device.on(stream):
             vector = np.where(self._is_weight, values, self.dtype.type(0))
             self._current = vector, stream

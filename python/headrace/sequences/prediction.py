@@ -1,4 +1,4 @@
-"""Linear predictions over time as transforms of a sequence: of fixed coefficients, and of the spectrum of the past."""
+"""Linear predictions over time as transforms of a sequence: with fixed coefficients, and with those of the past."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from headrace.sequences.program import Filter, Link
 from headrace.sequences.sequential import OverTime
 from headrace.sequences.settings import MOST_STEPS, MOST_UNITS, RUNNING
 
-_MOST = 1.0 - 1e-7  # of a reflection coefficient
+_MOST = 1.0 - 1e-7  # the largest size of a reflection coefficient
 
 
 class _Reflections:
-    """The parameters by name."""
+    """The parameters of a linear prediction by name."""
 
     def __init__(self, features: int, order: int) -> None:
         self._shape = features, order
@@ -40,23 +40,23 @@ class _Reflections:
 
 @storable
 class LinearPrediction(OverTime):
-    """A transform of sequences: data are a linear prediction by `order` steps before, plus a residual.
+    """A transform of sequences: data are a linear prediction from `order` earlier steps, plus a residual.
 
     With coefficients a, x[t] = Σᵢ a[i] x[t − i] + z[t] / g, each feature separately. The coefficients are computed from
     reflection coefficients tanh(θ) by the step-up recursion (Markel, Gray 1976), so that the filter from z to x is
     stable for any parameters θ, and g = Π cosh(θ), with which the residual of an autoregressive process of variance 1
-    has variance 1. Zeros, which are the parameters at first, are the identity. If a `Standardize` that has not been set
+    has variance 1. Initial parameters are zero, for the identity. If a `Standardize` that has not been set
     follows at the data end, `SequenceFlow.fit` begins with Levinson's solution for the training steps.
 
     Before the first step x is zero. Named parameters: "reflection", θ, shape (features, order).
 
     Args:
-        features: Number of values in each step.
-        order: Steps before that take part.
+        features: The number of values in each step.
+        order: The number of earlier steps that take part.
         dtype: "float32" or "float64".
 
     Raises:
-        ValueError: an option out of its range.
+        ValueError: an option is out of its range.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.LinearPrediction(order=2)
@@ -85,22 +85,22 @@ class LinearPrediction(OverTime):
 
     @property
     def order(self) -> int:
-        """Steps before that take part."""
+        """The number of earlier steps that take part."""
         return self._order
 
     @property
     def field(self) -> int:
-        """The number of steps before a step on which it depends."""
+        """The number of earlier steps on which a step depends."""
         return self._order
 
     @property
     def coefficients(self) -> Floats:
-        """The coefficients a, shape (features, order), of the step before first."""
+        """The coefficients a, shape (features, order), that of the latest earlier step first."""
         return Filter(self._vector(), self._features, self._order).coefficients
 
     @property
     def is_identity(self) -> bool:
-        """Whether the prediction is the identity: in that case `SequenceFlow.fit` sets it."""
+        """Whether the transform is the identity, which `SequenceFlow.fit` replaces."""
         return not self._vector().any()
 
     def _blocks(self) -> list[tuple[str, Block]]:
@@ -124,7 +124,7 @@ class LinearPrediction(OverTime):
         return self
 
     def __repr__(self) -> str:
-        """The options."""
+        """The options of the transform."""
         return f"LinearPrediction({self._features}, order={self._order})"
 
 
@@ -138,42 +138,42 @@ def levinson(autocorrelation: Floats) -> Floats:
         k[m] = (autocorrelation[m + 1] - (a * autocorrelation[m:0:-1]).sum()) / error
         a = np.append(a - k[m] * a[::-1], k[m])
         error *= 1.0 - k[m] ** 2
-    return np.clip(k, -1.0, 1.0)  # beyond by rounding
+    return np.clip(k, -1.0, 1.0)  # because rounding may exceed 1
 
 
 _SIZES, _NUMBERS = ("order", "window", "every"), ("floor", "ceiling", "start", "damping")
-BEYOND = 1e-3  # the share of steps whose running size is above the ceiling that a fit sets
+BEYOND = 1e-3  # share of steps with a running size above the ceiling that a fit sets
 _SCALE, _LONGEST = 40, 320  # steps of the scale and of the longest running size: cpp/core/sequences/adaptive.hpp
 
 
 @storable
 class AdaptivePrediction(OverTime):
-    """A transform of sequences: data are a prediction by the steps before and a filter computed from them, plus a
+    """A transform of sequences: data are a prediction from earlier steps, by a filter computed from these, plus a
     scaled residual.
 
     x[t] = Σᵢ a[i] x[t − i] + s[t] z[t], each feature separately. Each `every` steps from the first one, the
     coefficients a are solved again (Levinson 1947) from the autocorrelation of the `window` steps before, so that they
     follow a spectrum that changes; s[t] is the mean size of the last 40 residuals before t, from `floor` to `ceiling`.
-    Both are functions of the past alone: there are no parameters. A `CausalConvolution` with ``sizes=True`` at its
+    The a and s are functions of the past alone, without parameters. A `CausalConvolution` with ``sizes=True`` at its
     latent side reads logarithms of three running sizes, of 8, 40 and 320 steps.
 
     Before the first step x is zero, and the sizes of residuals are `start`. From data to latent all gradients are
-    supported, through the solutions; from latent to data none.
+    supported, also through the solutions; from latent to data no gradient is supported.
 
     Args:
-        features: Number of values in each step.
-        order: Steps before that take part in a prediction.
-        window: Steps before that determine its coefficients.
-        every: Steps from one solution to the next.
-        floor: The least running size, in units of x. Its square is also added to the variance of each step of the
+        features: The number of values in each step.
+        order: The number of earlier steps that take part in a prediction.
+        window: The number of earlier steps that determine the coefficients.
+        every: The number of steps from one solution to the next.
+        floor: The least running size, in units of x. Its square is added to the variance of each step of the
             window, so that rounding and silence have a solution.
         ceiling: The largest running size.
         start: The size of each residual before the first step.
-        damping: A number from 0 to 1, whose power i is a factor of a[i]. With 1, resonances of drawn steps become
-            sharper from solution to solution, and signals become too loud.
+        damping: A factor above 0 and up to 1, whose power i multiplies a[i]. With 1, resonances of samples sharpen from
+            solution to solution, and signals become too loud.
 
     Raises:
-        ValueError: an option out of its range.
+        ValueError: an option is out of its range.
 
     >>> import headrace as hr
     >>> network = hr.CausalConvolution(dilations=[1, 2], channels=8, sizes=True)
@@ -205,22 +205,22 @@ class AdaptivePrediction(OverTime):
 
     @property
     def field(self) -> int:
-        """The number of steps before a step on which it depends."""
+        """The number of earlier steps on which a step depends."""
         return self.window + self.every - 1 + _LONGEST
 
     @property
     def is_identity(self) -> bool:
-        """Whether its bounds and start are the defaults: as long as that is so, `SequenceFlow.fit` sets them."""
+        """Whether bounds and start have their defaults, which `SequenceFlow.fit` replaces."""
         return (self.floor, self.ceiling, self.start) == (1e-3, 10.0, 1.0)
 
     def bounded(self, values: list[Array], step: float | None) -> Self:
-        """This transform with bounds and start for standardised sequences, (steps, features) each, on a grid or
+        """This transform with bounds and start for standardised sequences, each (steps, features), on a grid or
         without.
 
         The ceiling is the running size of 40 steps that one step in a thousand exceeds: above it, a network has learned
         too little to bring a drawn signal back. The floor is a thousandth of the ceiling, or the size of rounding
-        noise. The start is the mean size of the first 40 residuals of the sequences, among which the mean of all steps
-        is one.
+        noise. The start is the mean of the mean size of all steps and, for each sequence, the size of its first 40
+        residuals.
         """
         settings = self._header()
         probe = type(self)(**settings | {"start": self.floor})
@@ -252,6 +252,6 @@ class AdaptivePrediction(OverTime):
         return cls(**sizes, **{name: stored.take(name) for name in _NUMBERS})
 
     def __repr__(self) -> str:
-        """The options."""
+        """The options of the transform."""
         named = ", ".join(f"{name}={value:.7g}" for name, value in self._header().items() if name != "features")
         return f"AdaptivePrediction({self._features}, {named})"

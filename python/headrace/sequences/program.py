@@ -1,4 +1,4 @@
-"""The program of a chain over time: the core's, with the vector of its parameters."""
+"""The program of a chain over time: the core's program with the vector of its parameters."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class Filter:
     """The filter of a linear prediction, from its parameters: reflection coefficients and gains, in float64."""
 
     def __init__(self, parameters: NDArray[np.floating], features: int, order: int) -> None:
-        """`parameters`: whose hyperbolic tangents are reflection coefficients, (features * order,)."""
+        """`parameters`: the inverse hyperbolic tangents of reflection coefficients, (features * order,)."""
         theta = parameters.astype(np.float64).reshape(features, order)
         self.k = np.tanh(theta)
-        with np.errstate(invalid="ignore"):  # for parameters that are NaN
+        with np.errstate(invalid="ignore"):  # because parameters may be NaN
             self.log_gain = (np.logaddexp(theta, -theta) - np.log(2.0)).sum(axis=1)
 
     @property
     def coefficients(self) -> Floats:
-        """Coefficients of the steps before, that of the last one first, (features, order)."""
+        """Coefficients of earlier steps, that of the latest step first, (features, order)."""
         return cpu.step_up(self.k)
 
     def of_core(self) -> tuple[Floats, Floats, float]:
@@ -48,16 +48,16 @@ class Filter:
 
 
 class Weights(NamedTuple):
-    """Parameters as calls read them: the core's, with those of networks rounded, and the filters that they make."""
+    """Parameters in the form that calls read: the core's weights, perhaps rounded, and the filters of predictions."""
 
     core: Any
-    filters: dict[int, Filter]  # by the index of the link
+    filters: dict[int, Filter]  # filters by the index of their link
 
 
 class SequenceProgram:
-    """A chain with one vector of parameters: the base's, then each transform's, from latent to data.
+    """A chain with one vector of parameters: those of the base, then those of each transform, from latent to data.
 
-    The vector is never changed but replaced: a call keeps the weights from its start.
+    The vector is replaced and never changed, so that a call keeps the weights of its start.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class SequenceProgram:
         base: Flow | None = None,
         scale: tuple[Array, Array] | None = None,
     ) -> None:
-        """`blocks` are the base's parameters and each link's; `base` is a flow without transforms.
+        """`blocks`: the blocks of parameters of the base, then of each link. `base` is a flow without transforms.
 
         `scale`: mean and standard deviation of the context's columns, which networks read standardised.
         """
@@ -88,15 +88,15 @@ class SequenceProgram:
 
     @property
     def vector(self) -> Weights:
-        """The current parameters as calls read them."""
+        """The current parameters in the form that calls read."""
         return self._current[1]
 
     def vector_of(self, caller: Any) -> Weights:
-        """The vector in the form of a call."""
+        """The current parameters in the form that a call reads."""
         return self.vector
 
     def read_by_calls(self, parameters: Array) -> Weights:
-        """These parameters, a vector of `n_weights`, in the form of a call."""
+        """Parameters, a vector of `n_weights`, in the form that calls read."""
         filters = {i: Filter(parameters[self._of_link[i]], self.features, order) for i, order in self._orders.items()}
         cores = [each.of_core() for each in filters.values()]
         return Weights(self.core.weights(np.ascontiguousarray(parameters), cores), filters)
@@ -106,7 +106,7 @@ class SequenceProgram:
         return self._current[0].copy()
 
     def set_weights(self, values: Array) -> None:
-        """Copy a vector into the parameters; entries that are no weights become zero."""
+        """Replace the parameters by a copy of `values`, with zero for entries that are no weights."""
         self._take(packed(self._blocks, values, self.dtype))
 
     def _take(self, vector: Array) -> None:
@@ -115,7 +115,7 @@ class SequenceProgram:
     # ---- blocks of steps, (rows, steps, features) --------------------------------------------------------------------
 
     def states(self, rows: int) -> Any:
-        """The state of this many sequences before their first step."""
+        """The state of `rows` sequences before their first step."""
         return self.core.state(rows)
 
     def stream(self, vector: Weights, state: Any, context: Array | None, frames: Array | None) -> Any:
@@ -126,7 +126,7 @@ class SequenceProgram:
         return stream
 
     def score(self, run: Run, inverse: bool, **results: Any) -> None:
-        """Put scores of all steps of a call, and their other side, into memory (cpp/bindings/ragged.cpp)."""
+        """Write scores of all steps of a call, and the transformed steps, to `results` (cpp/bindings/ragged.cpp)."""
         given, inputs = run.given.core, run.inputs()
         self.core.scores(run.vector.core, inverse, given, *inputs, scorer=run.cells, **results)
 
@@ -135,7 +135,7 @@ class SequenceProgram:
         return np.zeros(rows)
 
     def draw(self, run: Run, key: int, x: Array) -> None:
-        """Put samples of a seed into x, (rows, steps, features)."""
+        """Write samples with the seed `key` to x, (rows, steps, features)."""
         self.core.sample(run.vector.core, key, *run.inputs(), x)
 
     def standardised(self, context: Array | None) -> Array | None:
@@ -147,7 +147,7 @@ class SequenceProgram:
 
 
 def packed(blocks: Sequence[Block], values: Array, dtype: np.dtype[Any]) -> Array:
-    """A copy of parameters, where entries that are no weights become zero."""
+    """A copy of parameters, with zero for entries that are no weights."""
     vector = np.array(values, dtype)
     for block, part in zip(blocks, slices(*(block.size for block in blocks)), strict=True):
         vector[part] = block.pack_named(block.named(vector[part]))
@@ -160,5 +160,5 @@ def size_of(transform: Any) -> int:
 
 
 def slices(*sizes: int, first: int = 0) -> list[slice]:
-    """Slices of a vector, by the sizes of its parts, one after another."""
+    """The slices of a vector for consecutive parts of these sizes."""
     return [slice(*ends) for ends in pairwise(accumulate(sizes, initial=first))]

@@ -36,12 +36,12 @@ def has_cells(flow: Any) -> bool:
 class Cells:
     """Log probabilities of cells, ln(F(x + step / 2) - F(x - step / 2)) with F the distribution function of a step.
 
-    Given the past, a step's latent values z(x) are increasing functions of its own values, and logistic under the base:
+    Given the past, a step's latent values z(x) increase with the step's values, and are logistic under the base:
     F(x) = sigmoid(z(x)). The difference is taken without cancellation in either tail, in float64.
     """
 
     def __init__(self, flow: Any, step: float, run: Run) -> None:
-        """`flow`: of one causal convolution that reads data, followed only by predictions and `Standardize`."""
+        """`flow`: a flow for which `has_cells` is true; raises ValueError for others."""
         if not has_cells(flow):
             raise ValueError(
                 "quantised: expected None but for one CausalConvolution that reads data, without an inner flow, on the "
@@ -55,20 +55,20 @@ class Cells:
         self._of_value, self._has_level = first._settings.of_value, first._settings.level
 
     def check(self, x: Array) -> None:
-        """Refuse values with cells narrower than their steps in float64."""
+        """Raise ValueError for values whose cells are narrower than float64's steps."""
         values = np.asarray(x, np.float64)
         if (narrow := values + self._half <= values - self._half).any():
             raise ValueError(f"quantised: expected a wider step at {values[narrow][0]:g}, got {2.0 * self._half:g}")
 
     def __call__(self, x: Array, context: Array | None, frames: Array | None, state: Any) -> Array:
-        """Log probabilities of each step, (rows, steps)."""
+        """The log probability of each step's cell, (rows, steps)."""
         self.check(x)
         vector = self._run.vector
         core, weights = self._run.program.core, vector.core
         x = x.astype(np.float64)
         middle, low, high, sizes, is_end = x, x - self._half, x + self._half, None, None
         for i in reversed(range(1, len(self._chain))):
-            if isinstance(self._chain[i], OverTime):  # cells move with their middle: given the past, its slope is known
+            if isinstance(self._chain[i], OverTime):  # given the past, a cell's map is linear around its middle
                 low, high = low - middle, high - middle
                 middle, _, logs = core.run_link(weights, i, True, middle, state)
                 middle, sizes = middle.astype(np.float64), logs if i == 1 else None
@@ -89,9 +89,9 @@ class Cells:
             scale = np.exp(-np.clip(params[..., -1], *LEVELS)).reshape(x.shape)
             low, high, params = low * scale, high * scale, np.ascontiguousarray(params[..., :-1])
         a, b = (self._latent(values, params) for values in (low, high))
-        if is_end is not None:  # nothing lies beyond a bound
+        if is_end is not None:  # because nothing lies beyond a bound
             a, b = (np.where(at.reshape(a.shape), side, z) for at, side, z in zip(is_end, ENDS, (a, b), strict=True))
-        with np.errstate(divide="ignore"):  # for a cell without mass
+        with np.errstate(divide="ignore"):  # because a cell may have no mass
             cells = -np.logaddexp(0.0, -b) - np.logaddexp(0.0, a) + np.log(-np.expm1(a - b))
         return np.asarray(cells.reshape(x.shape).sum(axis=2))
 

@@ -1,4 +1,4 @@
-"""Calls on sequences: their checked arguments, results for the caller, and gradients."""
+"""Calls of flows of sequences: checked arguments, results for the caller, and gradients."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from headrace.sequences.arrays import Covariates, Sequences, given_as
 
 
 class Run:
-    """One checked call: sequences, context, covariates, and the parameters from its start."""
+    """One checked call: sequences, context, covariates, and the parameters at its start."""
 
-    given: Sequences  # for a call with several sequences of different lengths
-    shapes: dict[str, Any]  # original shapes of the context and the covariates of such a call; None for lists
+    given: Sequences  # the sequences, if the call has some
+    shapes: dict[str, Any]  # original shapes of context and covariates of such a call; None for lists
     cells: Any = None  # a `Cells`, which scores steps instead of their density
 
     def __init__(
@@ -32,7 +32,7 @@ class Run:
         covariates: Covariates,
         vector: Any = None,
     ) -> None:
-        """`program`: that of the CPU, or of a device."""
+        """`program`: the flow's program, on the CPU or on a device."""
         self.program, self.caller, self.batch, self.dtype = program, caller, batch, program.dtype
         self.context, self.covariates, self.shapes = context, covariates, {}
         with caller.queue():
@@ -51,7 +51,7 @@ class Run:
         *,
         integers: bool = False,
     ) -> Run:
-        """The checked arguments of a call of a flow, the first of which has this name."""
+        """The checked arguments of a call of a flow, of which the first, `value`, is called `name`."""
         caller, program, where = flow._caller(), flow._program, flow.device
         is_list = isinstance(value, (list, tuple))
         if caller.device is not None and (is_list or lengths is not None):
@@ -84,13 +84,13 @@ class Run:
         return np.array(rows, self.dtype if self.program.scale is None else None, order="C")
 
     def stream(self, state: Any = None) -> Any:
-        """The core's stream of all sequences, before their first step or with the state that they have."""
+        """The core's stream of all sequences, before their first step or with a `state`."""
         program = self.program
         state = program.states(math.prod(self.batch)) if state is None else state
         return program.stream(self.vector, state, self.context_rows(), self.covariates.stacked())
 
     def totals(self) -> Any:
-        """Log densities of sequences, for the caller: sums over steps in order."""
+        """Log densities of sequences for the caller, as sums over the steps in order."""
         with self.caller.queue():
             return self._sums(True)
 
@@ -102,7 +102,7 @@ class Run:
         return self.given.give(result)
 
     def both(self, inverse: bool) -> tuple[Any, Any]:
-        """The other side and its log-determinant, for the caller."""
+        """The transformed sequences and log-determinants for the caller; `inverse`: from data to latent."""
         given = self.given
         with self.caller.queue():
             values = given.like(self.dtype, given.features)
@@ -110,7 +110,7 @@ class Run:
         return given.give(values), sums
 
     def drawn(self, steps: int, key: int) -> Any:
-        """Samples of a number of steps, (rows, steps, features), for the caller."""
+        """Samples of `steps` steps, (rows, steps, features), for the caller; `key`: the seed."""
         self.covariates.check_steps(steps)
         with self.caller.queue():
             x = self.caller.empty((*self.batch, steps, self.program.features), self.dtype)
@@ -124,12 +124,12 @@ class Run:
 
 
 def tiled(rows: NDArray[Any] | None, n: int) -> NDArray[Any] | None:
-    """All rows n times."""
+    """All rows, repeated n times; None without rows."""
     return None if rows is None else np.concatenate([rows] * n)
 
 
 def context_of(caller: Any, context: Any, columns: int, batch: tuple[int, ...]) -> NDArray[Any] | None:
-    """One row for each sequence, or one for all."""
+    """The context rows: one for each sequence, or one for all sequences."""
     rows = int(np.prod(batch))
     if len(batch) > 1 and columns and context is not None:
         array = caller.open("context", context, whole=True)
@@ -141,11 +141,11 @@ def context_of(caller: Any, context: Any, columns: int, batch: tuple[int, ...]) 
 
 
 Cotangents = dict[str, Array]
-"""By name: `by_rows` (rows,), of each sequence's result, or `by_steps` (rows, steps)."""
+"""Cotangents by name: `by_rows`, (rows,), for results of sequences, or `by_steps`, (rows, steps), for steps."""
 
 
 class Backward:
-    """The gradients of one call, by `kinds`; `inverse`: from data to latent."""
+    """The gradients of one call with respect to `kinds`, such as "inputs"; `inverse`: whether data become latent."""
 
     def __init__(self, run: Run, kinds: tuple[str, ...], inverse: bool) -> None:
         self.run, self._kinds, self._inverse = run, kinds, inverse
@@ -162,7 +162,7 @@ class Backward:
         self._found: dict[str, Any] = {kind: make() if kind in kinds else None for kind, make in made.items()}
 
     def log_prob(self, name: str, value: Any) -> Any:
-        """The log densities of sequences or of steps, for the caller, after their gradients from cotangents."""
+        """Compute gradients from cotangents `value` of log densities, and return the log densities for the caller."""
         by = self._by_log_prob(name, value)
         if "by_steps" in by:
             steps = self._given.like(self.run.dtype)
@@ -173,7 +173,7 @@ class Backward:
         return self._give(totals, self._given.batch)
 
     def mean(self, name: str, value: Any) -> float:
-        """Minus the weighted mean log density of steps."""
+        """The negative mean log density of steps with weights `value`, an argument `name`; also adds its gradients."""
         given = self._given
         if not given.rows:
             raise ValueError(f"{given.name}: expected at least one sequence, got none")
@@ -189,7 +189,7 @@ class Backward:
         return self.add(True, {kind: -wide / total})
 
     def of_sides(self, name: str, values: Any, log_det: Any) -> tuple[Any, ...]:
-        """The gradients from cotangents of values, an argument of this name, and log-determinants."""
+        """The gradients from cotangents of `values`, an argument called `name`, and of log-determinants."""
         given, caller = self._given, self.run.caller
         grads = None
         if values is not None:
@@ -238,7 +238,7 @@ class Backward:
         )
 
     def _by_log_prob(self, name: str, value: Any) -> Cotangents:
-        """Cotangents of log densities of sequences, or of steps; None: ones of sequences."""
+        """Cotangents of log densities of sequences or of steps, from `value`; None: ones for sequences."""
         given = self._given
         if value is None:
             return {"by_rows": np.ones(given.rows)}
@@ -251,5 +251,5 @@ class Backward:
         raise ValueError(f"{name}: expected shape {given.batch}{more}, got {array.shape}")
 
     def _give(self, sums: Any, shape: tuple[int, ...] | None = None) -> Any:
-        """Sums in the dtype of the flow and this shape, for the caller."""
+        """Sums for the caller, in the dtype of the flow and in `shape`."""
         return given_as(self.run.caller, sums, shape, self.run.dtype)

@@ -14,9 +14,9 @@ from headrace.sequences.program import Link, SequenceProgram
 
 
 class Sequential(Parametrised):
-    """A module on sequences: sizes beyond those of rows, and where it may compute."""
+    """A module on sequences, with sizes that modules on rows lack, and with a device."""
 
-    _moves = False  # whether it may be on a device
+    _moves = False  # whether the module may be on a device
 
     def __init__(self, features: int, context: int, covariates: int, hop: int, dtype: np.dtype[Any] | None) -> None:
         """Store sizes; a subclass then calls `_take_parameters`."""
@@ -25,12 +25,12 @@ class Sequential(Parametrised):
 
     @property
     def covariates(self) -> int:
-        """Number of columns that are known over time, 0 for none."""
+        """The number of columns that are known over time, 0 for none."""
         return self._covariates
 
     @property
     def hop(self) -> int:
-        """Steps from one row of the covariates to the next."""
+        """The number of steps from one frame of the covariates to the next."""
         return self._hop
 
     def to(self, device: str, matmul: str = "exact") -> Any:
@@ -38,21 +38,21 @@ class Sequential(Parametrised):
         transforms.
 
         Args:
-            device: "cpu", or of a flow "cuda:0", or "cuda", CuPy's current device.
+            device: "cpu", or for a flow a CUDA device such as "cuda:0", or "cuda" for CuPy's current device.
             matmul: "exact", or on the CPU for float32 "bf16": with the weights of causal networks rounded to 8
-                significant bits (docs/sequences.md). It belongs to the density and is kept in files.
+                significant bits (docs/sequences.md). Rounding belongs to the density, and files keep it.
 
         Raises:
             CudaUnavailable: there is no such device, or CuPy is not installed; the message gives the reason.
-            ValueError: other products, "bf16" for float64 or on a device, a transform alone on a device, or a flow with
-                a flow without kernels there: a spline or an inner flow as the map of a `CausalConvolution`.
+            ValueError: unknown products, "bf16" for float64 or on a device, a transform alone on a device, or a flow
+                without kernels there: a spline or an inner flow as the map of a `CausalConvolution`.
         """
         if device == "cpu":
             return self._on(None, matmul)
         if not self._moves:
             raise ValueError(f"device: expected 'cpu', because transforms move with their flow, got {device!r}")
         other = self._on(device_named(device, check.choice("matmul", matmul, ("exact",))))
-        _ = other._program  # refuses here flows without kernels, and takes memory
+        _ = other._program  # raises an error for flows without kernels, and takes memory
         return other
 
     def _place(self, device: Device | None, products: str = "exact") -> None:
@@ -60,18 +60,18 @@ class Sequential(Parametrised):
 
 
 class OverTime(Sequential):
-    """A transform that reads the past: a link of a `SequenceFlow`, through which it computes."""
+    """A transform that reads the past: a link of a `SequenceFlow`, which computes it."""
 
-    is_network = False  # whether it has a context, covariates and a setting of products
+    is_network = False  # whether the transform has context, covariates and products
 
     @property
     @abc.abstractmethod
     def field(self) -> int:
-        """The number of steps before a step on which it depends."""
+        """The number of earlier steps on which a step depends."""
 
     @abc.abstractmethod
     def _link(self, dtype: np.dtype[Any], products: str) -> Link:
-        """The link of a chain for this transform, whose products may differ from the flow's."""
+        """The link of a chain for this transform; `products`: the link's, which may differ from the flow's."""
 
     def _link_on(self, device: Device, dtype: np.dtype[Any]) -> Any:
         """The link for this transform on a device."""

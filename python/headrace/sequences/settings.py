@@ -1,4 +1,4 @@
-"""The options of a causal convolution: each one's default, check and meaning."""
+"""The options of a causal convolution: the default, check and meaning of each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST = 128  # length of a cycle of doubled dilations (van den Oord et al. 20
 
 
 def doubling(layers: int) -> tuple[int, ...]:
-    """Dilations 1, 2, 4, ..., 128, repeated."""
+    """The dilations 1, 2, 4, ..., 128, repeated up to the number of layers."""
     cycle = _LONGEST.bit_length()
     return tuple(2 ** (i % cycle) for i in range(layers))
 
@@ -86,25 +86,25 @@ class CausalSettings(MapSettings):
     """The checked settings of a causal convolution.
 
     Args:
-        features: Number of values in each step.
+        features: The number of values in each step.
         channels: Units of each layer.
-        skip: Units of the skip sums and of the head; by default as many as channels.
+        skip: Units of the skip sums and of the output layers; by default as many as channels.
         kernel: Taps of each convolution, 2 to 32.
         dilations: Steps between two taps, one for each layer; by default 16 layers, 1, 2, 4, ..., 128 and again.
-        reads: "data" or "latent": which side the networks see.
-        inner: A flow of the values of a step, whose context outputs of the network are, as many as it takes: such as
-            ``hr.NSF(features, context=16)``. On the base `StandardNormal`, because the base of a step is that of the
-            `SequenceFlow`; of this dtype. Its parameters are copied. Beside it there are no settings of a map.
-        context: Number of context columns, one row for a whole sequence.
-        covariates: Number of columns that are known of time, also ahead: hour of day, features of a frame.
-        hop: Steps from one row of the covariates to the next; between them they are interpolated.
-        companded: Whether the network also reads each value as asinh(512 v) / asinh(512), which shows it levels that
+        reads: The side that the networks read, "data" or "latent".
+        inner: A flow of the values of a step, whose context columns are outputs of the network, such as
+            ``hr.NSF(features, context=16)``. The flow's base is `StandardNormal`, because a step's base is that of the
+            `SequenceFlow`; its dtype is `dtype`. The parameters are copied. A map then has no settings.
+        context: The number of context columns, with one row for a whole sequence.
+        covariates: The number of columns that are known over time, also ahead, such as the hour of the day.
+        hop: Steps from one frame of the covariates to the next; covariates between frames are interpolated.
+        companded: Whether the network also reads each value as asinh(512 v) / asinh(512), which resolves levels that
             lie decades apart.
-        level: Whether the network also gives each value a level c, the logarithm of its scale, between -13 and 2, and
-            x = e^c · map(z). The other parameters are therefore in units of the level, and can stay as they are where a
+        level: Whether the network also outputs a level c of each value, the logarithm of its scale from -13 to 2, with
+            x = e^c · map(z). The other parameters are therefore in units of e^c, and can stay unchanged where a
             signal becomes quiet.
-        sizes: Whether the network also reads logarithms of running sizes, three of each value, of the
-            `AdaptivePrediction` that is next to it at its data side; then without covariates.
+        sizes: Whether the network, without covariates, also reads logarithms of three running sizes of each value, from
+            the `AdaptivePrediction` that follows it at its data side.
     """
 
     channels: int = setting(32, _size("channels", MOST_UNITS), option="units of each layer")
@@ -124,16 +124,16 @@ class CausalSettings(MapSettings):
 
     @property
     def outputs(self) -> int:
-        """Raw parameters of one step, or the context of the inner flow."""
+        """The number of raw parameters of one step, or of context columns of the inner flow."""
         return self.features * self.of_value if self.inner is None else int(self.inner.context)
 
     @property
     def of_value(self) -> int:
-        """Raw parameters of one value: those of its map, and its level."""
+        """The number of raw parameters of one value: those of its map, and a level."""
         return self.n_params + self.level
 
     def header(self) -> dict[str, Any]:
-        """All settings by name; with an inner flow there are no settings of a map."""
+        """All settings by name; settings of a map are left out if there is an inner flow."""
         named = super().header()
         if self.inner is None:
             return named
@@ -142,16 +142,16 @@ class CausalSettings(MapSettings):
 
     @classmethod
     def from_file(cls, stored: Stored, *, inner: Flow | None = None, **fixed: Any) -> Self:
-        """The settings from a `header`; the inner flow has parameters, and is read before."""
+        """The settings from a `header`; `inner`: the inner flow, which is read separately because it has parameters."""
         of_map = {} if inner is None else {setting.name: setting.default for setting in MapSettings._own()}
         return super().from_file(stored, inner=inner, **of_map, **fixed)
 
     def structure(self) -> Any:
-        """The network in the core, with the index of each weight in the vector."""
+        """The network's structure in the core, which has the index of each weight in the vector."""
         return cpu.CausalConvolution(**self.network_options())
 
     def network_options(self) -> dict[str, Any]:
-        """The network in the core's form."""
+        """The options of the network in the core's form."""
         alike = ("channels", "skip", "kernel", "dilations", "outputs", "context", "hop")
         return {name: getattr(self, name) for name in alike} | {
             "inputs": self.features,
@@ -160,14 +160,14 @@ class CausalSettings(MapSettings):
         }
 
     def map_options(self) -> dict[str, Any]:
-        """The map in the core's form."""
+        """The options of the map in the core's form."""
         low, high = interval_of(self.map, self.bound)
         named = self.map_keywords() | {"low": low, "bound": high, "has_level": self.level}
         named["variant"] = named.pop("scale")
         return named
 
     def __repr__(self) -> str:
-        """The keywords with an effect."""
+        """The keywords that have an effect."""
         more = f", context={self.context}" if self.context else ""
         if self.covariates:
             more += f", covariates={self.covariates}, hop={self.hop}"

@@ -19,18 +19,18 @@ from headrace.sequences.runs import Run, tiled
 
 @public("headrace.sequences")
 class Stream:
-    """Sequences that proceed step by step, all of them together; `SequenceFlow.stream` makes it.
+    """Sequences that proceed together, step by step, as returned by `SequenceFlow.stream`.
 
-    Pushed steps get their log densities, pulled steps are drawn, and both become the past of later steps. The bits
-    of pushes are those of `SequenceFlow.log_prob_steps`, those of pulls of `SequenceFlow.sample`, for any lengths. It
-    keeps the flow's parameters of the moment when it was made, and its memory does not grow.
+    `push` takes steps and returns log densities, `pull` draws steps, and both become the past of later steps. The bits
+    are those of `SequenceFlow.log_prob_steps` and of `SequenceFlow.sample`, for calls of any lengths. A stream
+    keeps the flow's parameters of its creation, and its memory does not grow.
     """
 
     def __init__(self, flow: Any, run: Run, state: Any = None) -> None:
-        """`run`: a run of sequences before their first step, or with the state that they have."""
+        """`run`: a run of sequences before their first step, or with a `state`."""
         (self._rows,) = run.batch
         self._flow, self._run = flow, run
-        # A MemoryError at once, if the state would not fit.
+        # The array raises MemoryError at once if the state would not fit.
         np.empty((self._rows, sum(run.program.states(1).numbers)), run.dtype)
         self._context, self._frames = run.context_rows(), run.covariates.stacked()
         self._core = run.stream(state)
@@ -46,23 +46,23 @@ class Stream:
         return int(self._core.state.position)
 
     def __repr__(self) -> str:
-        """Rows and position."""
+        """The number of sequences and of steps so far."""
         return f"Stream(rows={self._rows}, position={self.position})"
 
     def push(self, x: Array, *, latent: bool = False, quantised: float | None = None) -> Any:
-        """Push new steps, and return their log densities given all steps before them.
+        """Append new steps, and return their log densities given all earlier steps.
 
         Args:
-            x: Shape (rows, steps, features), float32 or float64, with `quantised` also integers; any number of steps.
-            latent: Whether to give the latent values too.
-            quantised: The step of a grid that x lies on, for log probabilities of its cells in place of densities; see
+            x: Any number of steps, shape (rows, steps, features), float32 or float64, with `quantised` also integers.
+            latent: Whether to return the latent values, too.
+            quantised: The step of a grid that x lies on, for log probabilities of cells in place of densities; see
                 `SequenceFlow.log_prob`. Cells have no latent values.
 
         Returns:
-            Shape (rows, steps), in the framework of x; with `latent` a tuple of that and z in the shape of x.
+            Log densities, (rows, steps), in the framework of x; with `latent` a tuple of these and z in the shape of x.
 
         Raises:
-            TypeError, ValueError: As in `SequenceFlow.log_prob`; the stream is as it was then.
+            TypeError, ValueError: As in `SequenceFlow.log_prob`; the stream is then unchanged.
 
         >>> import numpy as np, headrace as hr
         >>> stream = hr.WaveNet(layers=4, channels=8).stream()
@@ -96,10 +96,10 @@ class Stream:
 
         Args:
             steps: The number of steps.
-            seed: As in `SequenceFlow.sample`: with one seed the pulls of a stream are, bit for bit, one sample.
+            seed: As in `SequenceFlow.sample`: all pulls of a stream with one seed are, bit for bit, one sample.
 
         Raises:
-            ValueError: too few frames of the covariates.
+            ValueError: the covariates have too few frames.
         """
         result: NDArray[Any] | None = self._core.pull(steps, seed, 0)
         if result is not None:
@@ -112,10 +112,10 @@ class Stream:
         return np.asarray(self._core.pull(total, key, 0))
 
     def extend(self, covariates: Array) -> None:
-        """Add frames after the known ones; shape (rows, frames, columns), or (frames, columns) for all.
+        """Append frames to the known ones; shape (rows, frames, columns), or (frames, columns) for all sequences.
 
-        Between two frames covariates are interpolated, and the last one is held. With a `hop` above 1 a step therefore
-        has the bits of the whole sequence if the frame after it is known too.
+        Covariates between two frames are interpolated, and constant after the last. With a `hop` above 1 a step thus
+        has the bits of the whole sequence only if the next frame is known, too.
         """
         frames = Covariates(self._flow, Caller(), covariates, self._run.batch).stacked()
         if frames is None or self._frames is None:
@@ -125,7 +125,7 @@ class Stream:
         self._core.set_frames(joined)
 
     def copies(self, n: int) -> Stream:
-        """n streams for each stream, with its past, which then proceed independently.
+        """A stream of n copies of each sequence with its past, which then proceed independently.
 
         Row j * rows + r of the result is copy j of row r.
 
@@ -147,7 +147,7 @@ class Stream:
         )
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """The complete past, as arrays by name, for ``flow.stream(state=...)``; parameters are not in it."""
+        """The complete past as arrays by name, for ``flow.stream(state=...)``, without the flow's parameters."""
         arrays: dict[str, NDArray[Any]] = {"position": np.array(self.position)}
         for name, array in (("context", self._context), ("covariates", self._frames)):
             if array is not None:
@@ -160,7 +160,7 @@ class Stream:
 
     @classmethod
     def resumed(cls, flow: Any, program: Any, state: dict[str, NDArray[Any]]) -> Stream:
-        """The stream of `SequenceFlow.stream` with a given state."""
+        """The stream that `SequenceFlow.stream` returns for a `state`."""
         if not isinstance(state, dict):
             raise TypeError(f"state: expected a dict that Stream.state gave, got {check.kind_of(state)}")
         arrays = dict(state)

@@ -1,4 +1,4 @@
-"""WaveNet, ready-made: a teacher, or a student that samples all steps at once."""
+"""A ready-made WaveNet: a teacher, or a student that samples all steps at once."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -49,46 +49,46 @@ class WaveNetKeywords(OverTime, MapShape, total=False):
 @storable
 @documented
 class WaveNet(SequenceFlow):
-    """A flow of `CausalConvolution`, and with it of `LinearPrediction`, over a `Standardize` at the data end.
+    """A flow of `CausalConvolution` and `LinearPrediction`, with a `Standardize` at the data end.
 
-    With ``reads="data"`` (van den Oord et al. 2016) it is one convolution: densities of all steps at once, samples step
-    after step. It reads, and models, the residual of a linear prediction, at two scales. With ``reads="latent"`` (van
-    den Oord et al. 2017, Ping et al. 2019) it is three convolutions: samples of all steps at once, densities step after
+    With ``reads="data"`` (van den Oord et al. 2016) one convolution models the residual of a linear prediction, at two
+    scales: densities of all steps at once, samples step by step. With ``reads="latent"`` (van
+    den Oord et al. 2017, Ping et al. 2019) there are three: samples of all steps at once, densities step by
     step. By default the distribution of a step of one value is a mixture of 10 logistic ones (Salimans et al. 2017),
-    and that of a step of several values a neural spline flow, the context of which the network computes from the past
+    and that of a step of several values a neural spline flow, whose context the network computes from the past
     (Rasul et al. 2021).
 
     Args:
-        layers: Of each convolution, with dilations 1, 2, 4, ..., 128 and again; by default 16, or as many as
+        layers: Layers of each convolution, with dilations 1, 2, 4, ..., 128 and again; by default 16, or as many as
             `dilations` has.
         dilations: Steps between two taps, one for each layer.
         inner: The flow of a step's values given the past: "nsf" or "maf", of two transforms and with as many context
-            columns as the network has skip units, or a flow of your own with context (see `CausalConvolution`), of
+            columns as the network has skip units, or any other flow with context (see `CausalConvolution`), of
             which each convolution has a copy. By default "nsf" for several features. If any setting of the map is
             given, each value has that map, and values of one step are independent given the past.
-        transforms: Number of convolutions; by default 1, and 3 with ``reads="latent"``.
-        prediction: Steps before a step from which a linear prediction at the data end predicts it; 0 for none. By
-            default 32 (``reads="latent"``: 0). `fit` starts with the prediction of the training steps.
+        transforms: The number of convolutions; by default 1, and 3 with ``reads="latent"``.
+        prediction: Earlier steps in the linear prediction of a step at the data end; 0 for none. By
+            default 32 steps, with ``reads="latent"`` none. `fit` starts with the best prediction of the training steps.
         adaptive: Whether an `AdaptivePrediction` is at the data end in place of the linear prediction; the network then
             reads running sizes. By default `fit` decides.
-        companded: Whether the networks also read each value as asinh(512 v) / asinh(512), which shows them levels that
-            lie decades apart. By default true (``reads="latent"``, or adaptive: false).
-        level: Whether the networks also give each value a level, the logarithm of its scale; see `CausalConvolution`.
-            By default true without an inner flow (``reads="latent"``: false).
-        standardize: ``(mean, std)`` of the data, shape (features,) each or numbers; the identity by default.
+        companded: Whether the networks also read each value as asinh(512 v) / asinh(512), which resolves levels that
+            lie decades apart. By default true, but false with ``reads="latent"`` or `adaptive`.
+        level: Whether the networks also output a level of each value, the log of its scale; see `CausalConvolution`.
+            By default true, but false with an inner flow or ``reads="latent"``.
+        standardize: ``(mean, std)`` of the data, each of shape (features,) or a single value; the identity by default.
         bounds: For each feature ``(low, high)``, with None for an end without a bound, or None: a
-            `headrace.transforms.Support` at the data end. `standardize` is then of its unbounded side. For counts the
+            `headrace.transforms.Support` at the data end. `standardize` is then for unbounded values. For counts the
             bounds are half a step out: ``(-0.5, None)``. A step on a bound or beyond has the log density NaN.
-        standardize_context: ``(mean, std)`` of the context, shape (context,) each: the networks read
+        standardize_context: ``(mean, std)`` of the context, each of shape (context,): the networks read
             (context - mean) / std.
-        base: Of one step; by default `Logistic` with a logistic mixture, so that the mixture is the density, and
+        base: The base of one step; by default `Logistic` with a logistic mixture, which then is the density, and
             `StandardNormal` otherwise.
-        seed: Of the fresh weights.
-        rng: Instead of `seed`; see `Flow.sample`.
+        seed: The seed of the fresh weights.
+        rng: A generator instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
         matmul: "exact", or for float32 "bf16", which rounds the networks' weights: single streams are drawn faster
             (docs/sequences.md).
-        **keywords: Keywords of convolutions, and settings of the map, by default a logistic mixture of 10 components.
+        **keywords: Those of the convolutions, and settings of the map; by default a logistic mixture of 10 components.
 
     >>> import headrace as hr
     >>> flow = hr.WaveNet()
@@ -157,6 +157,6 @@ class WaveNet(SequenceFlow):
 
 
 def _flow_of_steps(name: str, features: int, context: int, seed: int, dtype: DTypeLike) -> Flow:
-    """A flow by its name."""
+    """A fresh inner flow, "nsf" or "maf", for the values of a step."""
     kind: type[NSF] | type[MAF] = NSF if check.choice("inner", name, ("nsf", "maf")) == "nsf" else MAF
     return kind(features, check.integer("skip", context, least=1), transforms=2, hidden=(64,), seed=seed, dtype=dtype)

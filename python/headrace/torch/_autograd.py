@@ -1,7 +1,7 @@
-"""Derivatives of the operators: for `backward`, and for torch.func's grad, vmap and jacrev.
+"""Derivatives of the operators, for `backward` and for torch.func's grad, vmap and jacrev.
 
-Rows do not depend on each other, so that a batch dimension of vmap is more rows. The parameters' gradient is a sum over
-rows: if vmap requires one for each example, there is one call for each.
+Rows do not depend on each other, so that a batch dimension of vmap becomes more rows. The parameters' gradient is a sum
+over rows: if vmap requires a separate gradient for each example, each has its own call.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NO_DROPOUT = (
 
 
 class Last(torch.autograd.Function):
-    """A derivative that refuses to be derived again: it would otherwise be zero without a word."""
+    """A derivative that cannot be derived again; without the error, a second derivative would be zero."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -49,7 +49,7 @@ class Last(torch.autograd.Function):
 
 
 class _First(Last):
-    """First derivatives, unchanged."""
+    """First derivatives as they are, with an error for second derivatives."""
 
     generate_vmap_rule = True
 
@@ -59,14 +59,14 @@ class _First(Last):
 
 
 def first(gradients: list[Tensor], causes: tuple[Tensor | None, ...]) -> list[Tensor]:
-    """First derivatives by the causes, which refuse a second one if PyTorch asks for it."""
+    """First derivatives by the causes; they refuse to be derived if PyTorch records a graph of them."""
     if not torch.is_grad_enabled():
         return gradients
     return list(_First.apply(len(gradients), *gradients, *causes))
 
 
 def spread(gradients: list[Tensor], wrt: list[bool], inputs: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    """A gradient for each input, in its dtype and shape, or None."""
+    """For each input its gradient in the input's dtype and shape, or None."""
     found = iter(gradients)
     out: list[Tensor | None] = []
     for wanted, tensor in zip(wrt, inputs, strict=True):
@@ -84,10 +84,10 @@ def _wanted(ctx: Any) -> list[bool]:
 
 
 class _Vjp(Last):
-    """The vector-Jacobian product in a form for vmap."""
+    """The vector-Jacobian product as a function that vmap can map."""
 
     @staticmethod
-    def forward(  # without `*options`: PyTorch 2.13 counts the names to see that no context comes first
+    def forward(  # without `*options`: PyTorch 2.13 counts the names to see that no context argument comes first
         value: Tensor,
         context: Any,
         parameters: Tensor,
@@ -115,7 +115,7 @@ def _select(tensors: Any, dims: Any, i: int) -> list[Any]:
 
 
 def _folded(n: int, tensors: Any, dims: Any) -> tuple[list[Any], int]:
-    """Rows, contexts and arrays with a value for each row, with the batch dimension taken into the rows."""
+    """The tensors with the batch dimension merged into their rows, and the number of rows of an example."""
     value, context, parameters, *others = tensors
     rows = value.shape[1 if dims[0] == 0 else 0] if value.ndim == 3 else value.shape[0]
 
@@ -125,7 +125,7 @@ def _folded(n: int, tensors: Any, dims: Any) -> tuple[list[Any], int]:
         if keeps_one and dim is None and tensor.ndim == 1:
             return tensor
         moved = tensor.movedim(dim, 0) if dim is not None else tensor.expand(n, *tensor.shape)
-        if keeps_one and moved.ndim == 2:  # one context for the rows of an example
+        if keeps_one and moved.ndim == 2:  # an example has one context for all its rows
             moved = moved[:, None].expand(n, rows, moved.shape[-1])
         return moved.reshape(n * rows, *moved.shape[2:])
 
@@ -135,9 +135,9 @@ def _folded(n: int, tensors: Any, dims: Any) -> tuple[list[Any], int]:
 
 
 def _vmapped(function: Any, count: int, one_by_one: bool, info: Any, in_dims: Any, *arguments: Any) -> Any:
-    """A function of `count` tensors and of options: examples as rows, or where that cannot be, in a call for each."""
+    """Map a function of `count` tensors and of options: examples become rows of one call, or each has a call."""
     tensors, dims, options = arguments[:count], in_dims[:count], arguments[count:]
-    if one_by_one or dims[2] is not None:  # parameters of each example
+    if one_by_one or dims[2] is not None:  # each example has its own parameters
         each = [function.apply(*_select(tensors, dims, i), *options) for i in range(info.batch_size)]
         if isinstance(each[0], Tensor):
             return torch.stack(each), 0
@@ -172,10 +172,10 @@ class _LogProb(torch.autograd.Function):
 
 
 class _LogProbInOneRun(torch.autograd.Function):
-    """Log densities with the gradients of their sum, which are those of most losses but for a factor.
+    """Log densities with the gradients of their sum, which equal those of most losses but for a factor.
 
-    Gradients by rows are a product with the rows' factors, for any factors. The parameters' gradient is a sum
-    over rows: where factors differ between rows it takes a second run, and the entry records that.
+    Gradients by rows are products with the rows' factors, for any factors. The parameters' gradient is a sum
+    over rows: factors that differ between rows need a second run, and the entry records that.
     """
 
     @staticmethod
@@ -190,7 +190,7 @@ class _LogProbInOneRun(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, context, parameters, *unit = ctx.saved_tensors
         wrt = ctx.wrt
-        if not is_plain(grad) or is_batched_the_old_way(grad):  # a tensor whose values must not be read
+        if not is_plain(grad) or is_batched_the_old_way(grad):  # the values of the gradient must not be read
             if ctx.dropout is not None:
                 raise RuntimeError(NO_DROPOUT)
             made = _Vjp.apply(x, context, parameters, None, grad, ctx.entry.handle, True, True, wrt)
@@ -208,7 +208,7 @@ class _LogProbInOneRun(torch.autograd.Function):
 
 
 class _Run(torch.autograd.Function):
-    """Rows in the other space, with log densities if `of_log_prob`, else log-determinants."""
+    """Rows in the other space, with log densities if `of_log_prob`, otherwise with log-determinants."""
 
     @staticmethod
     def forward(
@@ -235,7 +235,7 @@ class _Run(torch.autograd.Function):
 
 
 class _PlainRun(torch.autograd.Function):
-    """`_Run` without tracing or transforms of functions, by a shorter path to the core."""
+    """The same function as `_Run`, by a shorter path to the core, without tracing or function transforms."""
 
     @staticmethod
     def forward(
@@ -252,13 +252,13 @@ class _PlainRun(torch.autograd.Function):
         given = value, context, parameters, grad_value, grad_number
         if is_plain(grad_value, grad_number) and not is_batched_the_old_way(grad_value, grad_number):
             made = first(operators.vjp(*given, options[0], options[1], options[2], wrt), given)
-        else:  # also for gradients that are mapped
+        else:  # mapped gradients, too, take this path
             made = list(_Vjp.apply(*given, *options, wrt))
         return *spread(made, wrt, (value, context, parameters)), None, None, None
 
 
 class _Backward:
-    """A function that refuses forward mode with the reason. PyTorch's compiler takes no function with this method."""
+    """A function that refuses forward mode with the reason. PyTorch's compiler accepts no function with `jvp`."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -277,13 +277,13 @@ _PLAIN = (Tensor, torch.nn.Parameter, type(None))
 
 
 def is_batched_the_old_way(*gradients: Tensor | None) -> bool:
-    """Whether `torch.autograd.grad` runs with `is_grads_batched`: no transform is active then."""
+    """Whether `torch.autograd.grad` runs with `is_grads_batched`, during which no function transform is active."""
     is_batched = torch._C._functorch.is_legacy_batchedtensor
     return not torch.compiler.is_compiling() and any(is_batched(g) for g in gradients if g is not None)
 
 
 def is_plain(*tensors: Tensor | None) -> bool:
-    """Whether there is no tracing, transform of a function or dispatch mode, so that the dispatcher can be skipped."""
+    """Whether no tracing, function transform or dispatch mode is active, so that the dispatcher can be skipped."""
     for tensor in tensors:
         if type(tensor) not in _PLAIN:
             return False
@@ -297,7 +297,7 @@ def is_plain(*tensors: Tensor | None) -> bool:
 
 
 def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, dropout: int | None = None) -> Tensor:
-    """Log densities of rows, shape (rows,); `dropout`: a seed, which counts where gradients are computed."""
+    """Log densities of rows, shape (rows,); `dropout`: a seed, used where gradients are computed."""
     if is_plain(x, context, parameters):
         if not torch.is_grad_enabled():
             return operators.log_prob(x, context, parameters, entry.handle)
@@ -319,7 +319,7 @@ def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, 
 def run(
     value: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, inverse: bool, of_log_prob: bool
 ) -> tuple[Tensor, Tensor]:
-    """Rows in the other space, with log densities of rows made from noise if `of_log_prob`, else log-determinants."""
+    """Rows in the other space, with log densities of rows from noise if `of_log_prob`, otherwise log-determinants."""
     if torch.jit.is_tracing():
         return operators.ops.run(value, context, parameters, entry.handle, inverse, of_log_prob)
     if not is_plain(value, context, parameters):
@@ -330,9 +330,9 @@ def run(
     return operators.run(value, context, parameters, entry.handle, inverse, of_log_prob)
 
 
-# ---- of the operators themselves -------------------------------------------------------------------------------------
+# ---- derivatives of the operators themselves -------------------------------------------------------------------------
 
-# A graph that was exported calls them without the functions above.
+# An exported graph calls the operators without the functions above.
 
 
 for _name, _backward, _setup in (

@@ -1,7 +1,8 @@
-"""Operators of PyTorch on compiled flows, with their rules for autograd, vmap, compile and export.
+"""PyTorch operators on compiled flows, with rules for autograd, vmap, compile and export.
 
-A schema contains only tensors and numbers, so that a flow is passed as the index of its entry in a table. The table
-does not keep it: the caller does. Operators are defined through `torch.library.Library`, which imports no compiler.
+A schema can only have tensors and numbers, so that a flow is passed as the index of its entry in a table. The table
+does not keep the flow alive: the caller does. Operators are defined by `torch.library.Library`, which imports no
+compiler.
 """
 
 from __future__ import annotations
@@ -23,33 +24,33 @@ from headrace._core.device import BF16_KINDS, MATMULS
 
 _NUMPY: dict[Any, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _table: weakref.WeakValueDictionary[int, Compiled] = weakref.WeakValueDictionary()
-_lock = threading.Lock()  # the lock of _table, for Pythons without a global lock
-# From a random one: a graph that another process exported must find no module here rather than a wrong one.
+_lock = threading.Lock()  # locks _table in Pythons without a global lock
+# The first index is random: a graph that another process exported must find no module here rather than a wrong one.
 _numbers = itertools.count(secrets.randbits(61) + 1)
 
 
 class Compiled:
-    """A flow for operators, for parameters of any dtype and device; a copy is another entry."""
+    """A flow for the operators, with parameters of any dtype and device; a copy is a new entry."""
 
     def __init__(self, flow: Flow, matmul: str) -> None:
         self.handle = next(_numbers)
         self.matmul = matmul
-        self.one_run = True  # whether gradients are made beside log densities: until a loss weighs rows differently
+        self.one_run = True  # whether gradients are computed with log densities, until a loss weighs rows differently
         self.replace(flow)
         with _lock:
             _table[self.handle] = self
 
     def replace(self, flow: Flow) -> None:
-        """Represent another flow of the same sizes from now on."""
-        if {flow.matmul, self.matmul} & BF16_KINDS.keys():  # part of the density, as "tf32" on a device is not
+        """Replace the flow by another one of the same sizes."""
+        if {flow.matmul, self.matmul} & BF16_KINDS.keys():  # part of the density, unlike "tf32" on a device
             self.matmul = flow.matmul
         self.flow = flow.to("cpu", flow.matmul if flow.matmul in BF16_KINDS else "exact")
-        self.n_parameters: int = self.flow._program.n_weights  # compiled here, because torch.compile cannot trace it
+        self.n_parameters: int = self.flow._program.n_weights  # compiled here: torch.compile cannot trace that
         self.mark = self._of_what_is_fixed()
         self._placed: dict[tuple[torch.dtype, torch.device], Flow] = {}
 
     def at(self, parameters: Tensor) -> Flow:
-        """The flow for parameters of this dtype, where they are."""
+        """The flow in the dtype and on the device of these parameters."""
         place = parameters.dtype, parameters.device
         found = self._placed.get(place)
         if found is None:
@@ -61,14 +62,14 @@ class Compiled:
             known = MATMULS["cuda" if parameters.is_cuda else "cpu"]
             matmul = self.matmul if self.matmul in known and parameters.dtype == torch.float32 else "exact"
             found = self.flow.astype(_NUMPY[parameters.dtype]).to(str(parameters.device), matmul)
-            return self._placed.setdefault(place, found)  # another thread may have made one, too
+            return self._placed.setdefault(place, found)  # another thread may have stored one in the meantime
         return found
 
     def _of_what_is_fixed(self) -> float:
-        """A number that identifies a structure and standardisation, exact in float64."""
+        """A number, exact in float64, that identifies the flow's structure and standardisation."""
         try:
             structure = files.structure_checksum(self.flow)
-        except (TypeError, ValueError):  # a class without a form in files: like no other
+        except (TypeError, ValueError):  # a class without a form in files is like no other
             structure = str(self.handle)
         return float(int.from_bytes(hashlib.blake2b(structure.encode(), digest_size=6).digest(), "little"))
 
@@ -84,7 +85,7 @@ def _restored(content: bytes, matmul: str) -> Compiled:
 
 
 def compiled(handle: int) -> Compiled:
-    """The entry of an index."""
+    """The entry with this handle; an error if its module no longer exists."""
     with _lock:
         found = _table.get(handle)
     if found is None:
@@ -103,7 +104,7 @@ def _on_host(tensor: Tensor | None) -> Any:
 
 
 def _placed(handle: int, parameters: Tensor) -> tuple[Any, Callable[[Tensor | None], Any]]:
-    """The program on the parameters' device, and the converter of tensors to its arrays, on PyTorch's stream."""
+    """The program on the parameters' device, and a converter of tensors to its arrays, on PyTorch's stream."""
     flow = compiled(handle).at(parameters)
     if parameters.is_cpu:
         return flow._program, _on_host
@@ -119,7 +120,7 @@ def _as_rows(context: Tensor | None) -> Tensor | None:
 
 
 def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int) -> Tensor:
-    """Log densities of rows."""
+    """Log densities of rows, shape (rows,)."""
     program, opened = _placed(handle, parameters)
     log_prob = parameters.new_empty(x.shape[0])
     own = {"context": opened(_as_rows(context)), "parameters": opened(parameters.contiguous())}
@@ -130,7 +131,7 @@ def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int)
 def run(
     value: Tensor, context: Tensor | None, parameters: Tensor, handle: int, inverse: bool, of_log_prob: bool
 ) -> tuple[Tensor, Tensor]:
-    """Rows in the other space with their log-determinants, or with the log densities of rows made of noise."""
+    """Rows in the other space with their log-determinants, or with the log densities of rows made from noise."""
     program, opened = _placed(handle, parameters)
     out, number = parameters.new_empty(value.shape), parameters.new_empty(value.shape[0])
     own = {"context": opened(_as_rows(context)), "parameters": opened(parameters.contiguous())}
@@ -154,9 +155,9 @@ def vjp(
     log_prob: Tensor | None = None,
     dropout: int | None = None,
 ) -> list[Tensor]:
-    """Gradients from those by the resulting rows and by their log-determinants, or log densities.
+    """Gradients by the inputs, from gradients by the resulting rows and by their log-determinants or log densities.
 
-    Log densities are written to `log_prob`. `dropout` is a seed, as in `Flow.nll_and_grad`.
+    `log_prob` receives the log densities. `dropout` is a seed, as in `Flow.nll_and_grad`.
     """
     program, opened = _placed(handle, parameters)
     context, rows = _as_rows(context), value.shape[0]
@@ -178,7 +179,7 @@ def vjp(
         dropout=dropout,
     )
     by_context = found[1]
-    if by_context is not None and context is not None and context.shape[0] != rows:  # one for all rows
+    if by_context is not None and context is not None and context.shape[0] != rows:  # one context for all rows
         found[1] = by_context.sum(0, keepdim=True, dtype=torch.float64).to(by_context.dtype)
     return [gradient for gradient in found if gradient is not None]
 
@@ -195,7 +196,7 @@ def _gradients_like(value: Tensor, context: Tensor | None, parameters: Tensor, *
     ]
 
 
-# By name: the schema, the body, and the body for tensors without values, for which only shapes matter.
+# For each name the schema, the body, and the body for tensors without values, of which only shapes matter.
 _SCHEMAS: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
     "log_prob": (
         "(Tensor x, Tensor? context, Tensor parameters, int handle) -> Tensor",
@@ -218,7 +219,7 @@ _SCHEMAS: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
 
 
 def define(name: str, schema: str, body: Callable[..., Any], fake: Callable[..., Any]) -> None:
-    """Define an operator; `fake`: its body for tensors without values."""
+    """Define an operator; `fake` is its body for tensors without values."""
     library.define(name + schema)
     for key in ("CPU", "CUDA"):
         library.impl(name, body, key)
@@ -228,4 +229,4 @@ def define(name: str, schema: str, body: Callable[..., Any], fake: Callable[...,
 for _name, _parts in _SCHEMAS.items():
     define(_name, *_parts)
 
-ops = torch.ops.headrace  # operators through PyTorch's dispatcher, which tracing needs
+ops = torch.ops.headrace  # the operators by PyTorch's dispatcher, which tracing needs

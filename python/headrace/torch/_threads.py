@@ -1,7 +1,8 @@
-"""PyTorch's threads as headrace's.
+"""Long calls of the core on PyTorch's threads.
 
-After every parallel operation PyTorch's OpenMP threads watch for the next one for some milliseconds. Workers of a pool
-beside them get half a core each. Long calls therefore run on these threads, if both libraries have the same number.
+After every parallel operation PyTorch's OpenMP threads wait actively for the next operation, for some milliseconds. A
+second pool of threads would get half of each core. Long calls therefore run on PyTorch's threads if both numbers are
+equal.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import torch
 from headrace._core import cpu
 
 _OPENMP = re.compile(r"lib(gomp|iomp5|omp)[-.]")
-_kept: list[ctypes.CDLL] = []  # keeps a library with functions in use loaded
+_kept: list[ctypes.CDLL] = []  # keeps a library loaded while its functions are in use
 
 
 def borrow() -> None:
-    """Let long calls run on PyTorch's OpenMP threads, if its library is found."""
+    """Let long calls run on PyTorch's OpenMP threads, if PyTorch's OpenMP library is found."""
     path = library()
     if path is None:
         return
@@ -37,11 +38,11 @@ _NEEDED = ("GOMP_parallel", "omp_get_max_threads")
 
 
 def library(maps: str = "/proc/self/maps", torch_file: str = torch.__file__) -> Path | None:
-    """The OpenMP library that PyTorch uses: the one in its package, or the only one of the process."""
+    """The path of PyTorch's OpenMP library: the library in its package, or the only one in the process; else None."""
     try:
         lines = Path(maps).read_text().splitlines()
     except OSError:
-        return None  # not Linux
+        return None  # only Linux has this file
     paths = {Path(line.split(maxsplit=5)[5]) for line in lines if line.count("/")}
     found = [path for path in paths if _OPENMP.match(path.name)]
     own = Path(torch_file).resolve().parent

@@ -1,6 +1,6 @@
-"""Couplings whose parameters are outputs of a network of your own: the maps of `headrace.ops`, with gradients.
+"""Couplings whose parameters come from the caller's network: the maps of `headrace.ops`, with gradients.
 
-Graphs of `torch.compile`, `torch.export` and `torch.jit.trace` hold them as operators of PyTorch.
+Graphs of `torch.compile`, `torch.export` and `torch.jit.trace` contain them as PyTorch operators.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from headrace.torch import _autograd, _operators
 def coupling(
     value: Tensor, params: Tensor, map: str = "affine", *, direction: str = "forward", **settings: Unpack[Keywords]
 ) -> tuple[Tensor, Tensor]:
-    """One map for every element, differentiable by values and parameters (docs/ops.md).
+    """Apply one map to every element, differentiably by values and parameters (docs/ops.md).
 
-    Gradients are those of `headrace.ops.coupling_vjp`: first ones, in reverse mode. They are also available under
-    `torch.func.grad` and `torch.func.vmap`, where mapped examples are rows of one call. `torch.compile` compiles it as
-    a whole, also with ``fullgraph=True``. Under `torch.autocast` tensors of half the size become float32, and so does
-    the result.
+    Gradients are those of `headrace.ops.coupling_vjp`: first derivatives in reverse mode. They are also available in
+    `torch.func.grad` and `torch.func.vmap`, where mapped examples are rows of one call. `torch.compile` compiles a
+    coupling without a graph break, also with ``fullgraph=True``. In `torch.autocast` 16-bit tensors become float32, and
+    so does the result.
 
     Args:
         value: Shape (..., active): z of the direction "forward", x of "inverse".
-        params: Shape (..., active, n_params), of the same dtype and device, as a network emits them, or (active,
-            n_params) for all rows: see `headrace.ops.coupling`. Tensors that are not contiguous are copied.
+        params: Shape (..., active, n_params), of the dtype and on the device of `value`, as a network returns them, or
+            (active, n_params) for all rows: see `headrace.ops.coupling`. Tensors that are not contiguous are copied.
         map: A name in `headrace.ops.MAPS`.
         direction: "forward", latent to data, or "inverse".
         **settings: See `headrace.ops.coupling`.
@@ -43,9 +43,9 @@ def coupling(
         ``(value, log_det)`` of the other side, shapes (..., active) and (...).
 
     Raises:
-        TypeError: not dense tensors of one dtype, float32 or float64, on one device.
-        ValueError: a wrong shape, or a keyword that the map cannot have.
-        RuntimeError: a second derivative, or one in forward mode.
+        TypeError: the tensors are not dense, or not of one dtype, float32 or float64, on one device.
+        ValueError: a shape is wrong, or the map does not have a keyword.
+        RuntimeError: a second derivative or a derivative in forward mode is requested.
 
     >>> import torch, headrace.torch
     >>> z, params = torch.ones(4, 2), torch.zeros(4, 2, 23, requires_grad=True)
@@ -64,7 +64,7 @@ def coupling(
             raise errors.wrong_kind(name, "a PyTorch tensor", errors.type_of(given))
         if given.layout is not torch.strided:
             raise errors.not_dense(name, given.layout)
-    if torch.is_autocast_enabled(value.device.type):  # like PyTorch's operations that need float32
+    if torch.is_autocast_enabled(value.device.type):  # PyTorch's operations that need float32 do the same
         value, params = (of.float() if of.dtype in (torch.bfloat16, torch.float16) else of for of in (value, params))
     how = *settings_of(map, settings), inverse
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
@@ -72,14 +72,14 @@ def coupling(
     return _Run.apply(value, params, how)
 
 
-# ---- by a shorter path: rows in memory as the core has them, each with its parameters --------------------------------
+# ---- a shorter path for rows in the core's layout, each with its parameters ------------------------------------------
 
 Ready = tuple[Any, "How"]
-"""The coupling in the core, and the arguments of the operators."""
+"""The coupling of the core, and its settings as arguments of the operators."""
 
 
 def _ready(value: Any, params: Any, map: Any, direction: Any, settings: Keywords) -> Ready | None:
-    """The settings for the core; None if the longer path has to check, copy, repeat, trace or refuse something."""
+    """The coupling for the core; None if the longer path has to check, copy, repeat, trace or refuse an argument."""
     if not (isinstance(value, Tensor) and isinstance(params, Tensor) and _autograd.is_plain(value, params)):
         return None
     shape, dtype = params.shape, value.dtype
@@ -90,7 +90,7 @@ def _ready(value: Any, params: Any, map: Any, direction: Any, settings: Keywords
         return None
     try:
         return _compiled(map, direction, shape[-2], shape[-1], **settings)
-    except (TypeError, ValueError):  # errors with the shapes are raised there
+    except (TypeError, ValueError):  # the longer path raises the error, with the shapes
         return None
 
 
@@ -105,7 +105,7 @@ _FLOATS = (torch.float32, torch.float64)
 
 
 def _run_at_once(value: Tensor, params: Tensor, coupling: Any) -> tuple[Tensor, Tensor]:
-    """A call of the core for dense tensors."""
+    """Run the core on dense tensors; return values and log-determinants."""
     out, log_det = torch.empty_like(value), value.new_empty(value.shape[:-1])
     addresses = value.data_ptr(), params.data_ptr(), out.data_ptr(), log_det.data_ptr()
     coupling.run(value.dtype is torch.float64, log_det.numel(), *addresses)
@@ -138,7 +138,7 @@ class _RunAtOnce(torch.autograd.Function):
 
 # ---- the operators ---------------------------------------------------------------------------------------------------
 
-# The operators' arguments after tensors are the keywords of `coupling`, and whether the direction is "inverse".
+# After the tensors, operators take the keywords of `coupling`, and whether the direction is "inverse".
 How = tuple[Any, ...]
 _TYPES = {"float | tuple[float, float]": "float[]", "int | None": "int?"}
 _TEXTS = {name: type_text(one) for name, one in Keywords.__annotations__.items()}
@@ -147,7 +147,7 @@ _BOUND = Settings._fields.index("bound")
 
 
 def _typed(*how: Any) -> tuple[Any, ...]:
-    """The keywords in the types of the operators."""
+    """The settings of a coupling in the types that operators take."""
     bound = how[_BOUND]
     return *how[:_BOUND], list(bound) if isinstance(bound, (tuple, list)) else [bound], *how[_BOUND + 1 :]
 
@@ -210,7 +210,7 @@ class _Run(torch.autograd.Function):
 
 
 class _Pull(_autograd.Last):
-    """The gradients, as a function that vmap can map."""
+    """The gradients of a coupling as a function that vmap can map."""
 
     @staticmethod
     def forward(
@@ -244,20 +244,20 @@ def _pull_of_all(
 
 
 def _in_front(n: int, tensor: Tensor, dim: int | None) -> Tensor:
-    """A tensor with its mapped dimension in front; one that is the same for all examples is repeated."""
+    """A tensor with its mapped dimension in front; a tensor without that dimension is repeated for all examples."""
     return tensor.expand(n, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
 
 
 def _aligned(n: int, value: Tensor, params: Tensor, in_dims: Any) -> Tensor:
-    """Parameters with the mapped dimension in front, and dimensions of 1 behind it where the values have more."""
+    """Parameters with the mapped dimension in front, followed by dimensions of 1 if the values have more dimensions."""
     moved = _in_front(n, params, in_dims[1])
     missing = value.ndim + (in_dims[0] is None) - (moved.ndim - 1)
     return moved.reshape(n, *(1,) * max(missing, 0), *moved.shape[1:])
 
 
-# ---- of the operators themselves -------------------------------------------------------------------------------------
+# ---- derivatives of the operators themselves -------------------------------------------------------------------------
 
-# A graph that was exported calls them without the functions above.
+# An exported graph calls the operators without the functions above.
 
 
 def _setup_of_operator(ctx: Any, inputs: Any, output: Any) -> None:

@@ -1,4 +1,4 @@
-"""Modules in the classes of `torch.distributions`: a distribution with its support, draws of bases, and a transform."""
+"""Flows and transforms in the classes of `torch.distributions`: a distribution with its support, and a transform."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from headrace._flow.support_ends import Ends, ends_of, periodic_of
 
 
 class _HasDensity(constraints.Constraint):
-    """Rows with a density above 0, of a flow on a support that is no product of intervals; it has no bijection."""
+    """The constraint of a density above 0, for supports that are no product of intervals; it has no bijection."""
 
     event_dim = 1
 
@@ -28,18 +28,18 @@ class _HasDensity(constraints.Constraint):
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
-        """Whether each row has a density."""
+        """Whether each row has a density above 0."""
         with torch.no_grad():
             return self._log_prob(value) > -math.inf
 
 
 def support_of(flow: Flow, like: Tensor, log_prob: Callable[[Tensor], Tensor]) -> Any:
-    """The constraint on rows of a flow, with its current parameters.
+    """The constraint on the rows of a flow with its current parameters.
 
     Args:
-        flow: On any device.
-        like: A tensor of the dtype and on the device that the ends are to have.
-        log_prob: The flow's, which decides where the support is no product of intervals.
+        flow: A flow on any device.
+        like: A tensor with the dtype and the device for the ends of intervals.
+        log_prob: The flow's log density, which decides if the support is no product of intervals.
     """
     ends = ends_of(flow)
     known = [pair for pair in ends if pair is not None]
@@ -57,7 +57,7 @@ def support_of(flow: Flow, like: Tensor, log_prob: Callable[[Tensor], Tensor]) -
 def _kind(ends: Ends, is_circle: bool) -> str:
     low, high = map(math.isfinite, ends)
     if is_circle:
-        return "half_open_interval"  # one period
+        return "half_open_interval"  # an interval of one period
     named = {(False, False): "real", (True, False): "greater_than", (False, True): "less_than"}
     return named.get((low, high), "interval")
 
@@ -71,7 +71,7 @@ def _constraint(kind: str, ends: Sequence[Ends], like: Tensor) -> Any:
 
 
 class FlowDistribution(Distribution):
-    """The distribution of rows given one context or many; `FlowModule` makes it.
+    """The distribution of rows conditional on one context or on many; `FlowModule` returns it when called.
 
     >>> import torch, headrace as hr, headrace.torch
     >>> from torch.distributions import biject_to
@@ -86,11 +86,11 @@ class FlowDistribution(Distribution):
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> Any:
-        """The constraint on rows: for each column all real numbers, an interval, or one above or below a bound.
+        """The constraint on rows: each column has all real numbers, an interval, or all numbers above or below a bound.
 
-        A periodic column has one period: the density continues around it, and integrates to 1 over a period.
-        `torch.distributions.biject_to` takes it, except where transforms that mix the columns follow a base with ends
-        (`headrace.Uniform`): then it checks rows by their density, and has no bijection.
+        A periodic column has one period: the density continues around it and integrates to 1 over a period.
+        `torch.distributions.biject_to` accepts the constraint, except if transforms that mix the columns follow a base
+        with bounds (`headrace.Uniform`): the constraint then checks rows by their density, and has no bijection.
         """
         module = self._module
         return support_of(module._current(), module._like(), self.log_prob)
@@ -102,7 +102,7 @@ class FlowDistribution(Distribution):
         super().__init__(batch_shape, torch.Size([module.features]), validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
-        """The distribution for more leading dimensions."""
+        """The distribution expanded to more leading dimensions."""
         shape, context = torch.Size(batch_shape), self._context
         if _broadcast(shape, self.batch_shape) != shape:
             raise ValueError(f"batch_shape: expected one that {tuple(self.batch_shape)} expands to, got {tuple(shape)}")
@@ -111,7 +111,7 @@ class FlowDistribution(Distribution):
         return FlowDistribution(self._module, context, shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density of each row, shape ``(..., *batch_shape)``."""
+        """The log density of each row in nats, shape ``(..., *batch_shape)``."""
         value = self._module._checked("value", value, self._module.features, self._module._like())
         shape = _broadcast(value.shape[:-1], self.batch_shape)
         if shape is None:
@@ -120,7 +120,7 @@ class FlowDistribution(Distribution):
         return self._module.log_prob(value.expand(*shape, value.shape[-1]), self._context)
 
     def rsample_and_log_prob(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
-        """Draws and their log densities from one run, both with gradients."""
+        """Draws and their log densities from one run, both differentiable."""
         try:
             lead = torch.Size(sample_shape)
         except TypeError:
@@ -129,11 +129,11 @@ class FlowDistribution(Distribution):
         return self._module.rsample_and_log_prob(shape, self._context)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws with gradients, shape ``(*sample_shape, *batch_shape, features)``."""
+        """Differentiable draws, shape ``(*sample_shape, *batch_shape, features)``."""
         return self.rsample_and_log_prob(sample_shape)[0]
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws without gradients."""
+        """Draws without gradients, shape ``(*sample_shape, *batch_shape, features)``."""
         with torch.no_grad():
             return self.rsample(sample_shape)
 
@@ -142,33 +142,33 @@ class FlowDistribution(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """Raise an error with an alternative: a flow has no formula for it."""
+        """Raise NotImplementedError with an estimator, because flows have no formula for the mean."""
         raise self._no_formula("mean", "distribution.sample((10_000,)).mean(0)")
 
     @property
     def mode(self) -> Tensor:
-        """Raise an error with an alternative: a flow has no formula for it."""
+        """Raise NotImplementedError with an alternative, because flows have no formula for the mode."""
         raise NotImplementedError("mode: a flow has no formula for it; go up log_prob from its best sample")
 
     @property
     def variance(self) -> Tensor:
-        """Raise the error of `mean`; `stddev` does, too."""
+        """Raise NotImplementedError with an estimator; `stddev` raises it, too."""
         raise self._no_formula("variance", "distribution.sample((10_000,)).var(0)")
 
     def entropy(self) -> Tensor:
-        """Raise an error with an estimator."""
+        """Raise NotImplementedError with an estimator of the entropy."""
         raise self._no_formula("entropy", "-distribution.rsample_and_log_prob((10_000,))[1].mean(0)")
 
     def cdf(self, value: Tensor) -> Tensor:
-        """Raise an error with an estimator."""
+        """Raise NotImplementedError with an estimator of the distribution function."""
         raise self._no_formula("cdf", "(distribution.sample((10_000,)) <= value).all(-1).float().mean(0)")
 
     def icdf(self, value: Tensor) -> Tensor:
-        """Raise an error: a row has no one quantile."""
+        """Raise NotImplementedError, because a row has no single quantile."""
         raise NotImplementedError("icdf: a row has no one quantile; quantiles of a column are those of its samples")
 
     def __repr__(self) -> str:
-        """The flow and the shapes."""
+        """The flow's class and the shapes."""
         flow, batch, event = self._module._entry.flow, tuple(self.batch_shape), tuple(self.event_shape)
         return f"{type(self).__name__}({type(flow).__name__}, batch_shape={batch}, event_shape={event})"
 
@@ -181,7 +181,7 @@ _KL = (
 
 @register_kl(FlowDistribution, Distribution)
 @register_kl(Distribution, FlowDistribution)
-@register_kl(FlowDistribution, FlowDistribution)  # otherwise neither of the two below would be the nearer match
+@register_kl(FlowDistribution, FlowDistribution)  # without this pair, the two above would match equally well
 def _no_kl(p: Distribution, q: Distribution) -> Tensor:
     raise NotImplementedError(_KL)
 
@@ -194,7 +194,7 @@ def _broadcast(*shapes: torch.Size) -> torch.Size | None:
 
 
 class BoundTransform(TorchTransform):
-    """A transform from latent to data, for one context or many; `TransformModule` makes it."""
+    """A transform from latent to data for one context or many; `TransformModule` returns it when called."""
 
     domain = codomain = constraints.real_vector
     bijective = True
@@ -212,7 +212,7 @@ class BoundTransform(TorchTransform):
 
     def _state(self) -> tuple[Any, ...]:
         vector = self._module.vector
-        version = None if torch.compiler.is_compiling() else vector._version  # traces cannot compare versions
+        version = None if torch.compiler.is_compiling() else vector._version  # traces cannot compare tensors' versions
         return vector, version, torch.is_grad_enabled()
 
     def _call(self, x: Tensor) -> Tensor:
@@ -222,7 +222,7 @@ class BoundTransform(TorchTransform):
         return self._both("y", y, False)[0]
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Log of the absolute Jacobian determinant at x, from latent to data; free after the call that made x or y."""
+        """Log of the absolute Jacobian determinant at x, from latent to data; kept from the call that made x or y."""
         if self._last is not None:
             last_x, last_y, state, sign, log_det = self._last
             now = self._state()
@@ -231,50 +231,50 @@ class BoundTransform(TorchTransform):
         return self._both("x", x, True)[1]
 
     def forward_shape(self, shape: Any) -> torch.Size:
-        """The shape of results: leading dimensions are broadcast against those of the context."""
+        """The shape of results: leading dimensions broadcast against those of the context."""
         lead = torch.Size() if self._context is None else self._context.shape[:-1]
         return torch.broadcast_shapes(torch.Size(shape[:-1]), lead) + torch.Size(shape[-1:])
 
     inverse_shape = forward_shape
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The value and its log-determinant from one run, with the signature of zuko's transforms."""
+        """The data of latent rows and the log-determinants from one run, with the signature of zuko's transforms."""
         return self._both("x", x, True)
 
     @property
     def inv(self) -> Any:
-        """From data to latent."""
+        """The inverse transform, from data to latent."""
         return _Inverse(self)
 
     def with_cache(self, cache_size: int = 1) -> BoundTransform:
-        """The transform itself: only log-determinants are cached, because parameters change."""
+        """The transform itself: values are not cached, because parameters change; log-determinants always are."""
         return self
 
     def __eq__(self, other: object) -> bool:
-        """Whether module and context are identical."""
+        """Whether both transforms have the same module and the same context, by identity."""
         return isinstance(other, BoundTransform) and self._module is other._module and self._context is other._context
 
     def __hash__(self) -> int:
-        """A hash of the identity of both."""
+        """A hash of the identities of module and context."""
         return hash((id(self._module), id(self._context)))
 
 
 class _Inverse(_InverseTransform):
-    """With the method of zuko's transforms."""
+    """The inverse of a `BoundTransform`, with the method of zuko's transforms."""
 
     def call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The value and its log-determinant from one run."""
+        """The latent rows of data and the log-determinants from one run."""
         return self._inv._both("y", y, False)
 
 
 def draw(base: Base, shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> Tensor:
-    """Rows of the density that a flow's parameters then transform; they depend on no trained parameter.
+    """Rows of the standard density that the base's parameters then transform; they depend on no trained parameter.
 
     Args:
-        base: One without trained parameters that determine how values are drawn.
+        base: A base none of whose trained parameters determines how values are drawn.
         shape: Shape (..., features).
-        dtype: Of the rows. Densities with heavy tails are drawn in float64.
-        device: Where.
+        dtype: The dtype of the rows. Densities with heavy tails are drawn in float64.
+        device: The device of the rows.
     """
 
     def wide(numbers: Any) -> Tensor:
@@ -300,9 +300,9 @@ def draw(base: Base, shape: tuple[int, ...], dtype: torch.dtype, device: Any) ->
 
 
 def _column(name: str, shape: tuple[int, ...], device: Any) -> Tensor:
-    """Standard draws of a density of `Independent`, in float64."""
+    """Draws of one of the standard densities of `Independent`, in float64."""
     if name == "normal":
         return torch.randn(shape, dtype=torch.float64, device=device)
     uniform = torch.rand(shape, dtype=torch.float64, device=device)
-    # uniform values below 1, 0 included
+    # `uniform` is below 1 and may be 0, which `eps` keeps away from.
     return torch.logit(uniform, eps=2.0**-54) if name == "logistic" else 2.0 * uniform - 1.0

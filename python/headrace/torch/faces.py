@@ -1,4 +1,4 @@
-"""Flows with the methods of other libraries' models, so that code for such models runs unchanged."""
+"""Flows with the methods of other libraries' models, so that code for those libraries runs unchanged."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from headrace._base import array_errors as errors
 from headrace.torch.distribution import BoundTransform, FlowDistribution
 from headrace.torch.module import FlowModule
 
-Convert = Callable[[Any], Flow]  # a model of the other library to a flow
+Convert = Callable[[Any], Flow]  # from a model of the other library to a flow
 
 
 class _ZukoDistribution(FlowDistribution):
-    """With the parts that zuko's `NormalizingFlow` has."""
+    """A distribution with the attributes `transform` and `base` of zuko's `NormalizingFlow`."""
 
     @property
     def transform(self) -> Any:
@@ -27,7 +27,7 @@ class _ZukoDistribution(FlowDistribution):
 
     @property
     def base(self) -> Any:
-        """The density of latent rows, which depends on no context."""
+        """The base distribution of latent rows, which depends on no context."""
         flow = self._module._entry.flow
         if isinstance(flow._base, StandardNormal):
             loc = torch.zeros(flow.features).to(self._module._like())
@@ -39,7 +39,7 @@ class _ZukoDistribution(FlowDistribution):
         return torch.distributions.Independent(normal, 1).expand(self.batch_shape)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
-        """The distribution for more leading dimensions."""
+        """The distribution expanded to more leading dimensions."""
         wider = super().expand(batch_shape)
         return _ZukoDistribution(wider._module, wider._context, wider.batch_shape)
 
@@ -49,12 +49,12 @@ def _without_a_state(kind: Any) -> Any:
 
 
 class Replacing:
-    """A replacement of a model, which also loads states that were saved before the model was accelerated."""
+    """A replacement of a model, which also loads states of the original model."""
 
-    _original: tuple[Any, Convert] | None = None  # a tuple, so that the model is no part of the module
+    _original: tuple[Any, Convert] | None = None  # a tuple, which keeps the model out of the module's parts
 
     def _module(self) -> FlowModule:
-        """The flow among the parts."""
+        """The `FlowModule` of the replacement: itself or one of its parts."""
         return self if isinstance(self, FlowModule) else getattr(self, "flow", None) or self.net  # type: ignore[attr-defined]
 
     @property  # type: ignore[misc]
@@ -63,15 +63,15 @@ class Replacing:
         return type(self) if self._original is None else type(self._original[0])
 
     def __reduce__(self) -> Any:
-        """For pickles and copies, which otherwise refuse an object whose class is not its type."""
-        own = getattr(self, "__getstate__", None)  # an attribute of every object from Python 3.11 on
+        """The state for pickles and copies, which otherwise refuse an object whose `__class__` is not its type."""
+        own = getattr(self, "__getstate__", None)  # every object has this attribute from Python 3.11 on
         return _without_a_state, (type(self),), self.__dict__.copy() if own is None else own()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load a state of this module, or a state of the model that it replaces.
+        """Load a state of this module or a state of the model that it replaces.
 
         Raises:
-            RuntimeError: the state is neither; PyTorch's message names the keys.
+            RuntimeError: the state belongs to neither; PyTorch's message has the keys.
         """
         if self._original is not None:
             model, convert = self._original
@@ -90,13 +90,13 @@ class Replacing:
 
 
 def outside(model: Any) -> list[nn.Module]:
-    """The embedding net of a model, which is not part of its flow, if there is one."""
+    """The embedding net of a model, which is not part of its flow, as a list; [] without such a net."""
     net = getattr(model, "embedding_net", None) or getattr(model, "_embedding_net", None)
     return [net] if isinstance(net, nn.Module) else []
 
 
 def flow_and_context(model: Any, context: Any) -> tuple[Flow, Any]:
-    """The flow of a module, of a face or of an estimator of sbi, and the output of its embedding net for a context."""
+    """The flow of a module, a replacement or an estimator of sbi, and its context after the embedding net."""
     module = model if isinstance(model, FlowModule) else model._module()
     nets = outside(model)
     if context is not None and nets:
@@ -110,29 +110,29 @@ def flow_and_context(model: Any, context: Any) -> tuple[Flow, Any]:
 
 
 def same_mode(face: Any, model: Any) -> Any:
-    """The replacement on the model's device, and in its mode of training."""
+    """The replacement on the model's device, and in training mode if the model is."""
     device = next((p.device for p in model.parameters()), None)
     return face.to(device).train(model.training)
 
 
 class ZukoFace(Replacing, FlowModule):
-    """A flow that is called as `zuko.flows.Flow` is: ``flow(context)`` gives a distribution with a `transform`."""
+    """A flow with the calls of `zuko.flows.Flow`: ``flow(context)`` is a distribution with a `transform`."""
 
     def forward(self, c: Tensor | None = None) -> _ZukoDistribution:
-        """The distribution of rows given the context."""
+        """The distribution of rows conditional on the context."""
         return _ZukoDistribution(self, c)
 
     def transform(self, c: Tensor | None = None) -> Any:
-        """The transform from data to latent given the context; zuko's attribute is called in the same way."""
+        """The transform from data to latent for the context; zuko's attribute is called in the same way."""
         return self(c).transform
 
     def base(self, c: Tensor | None = None) -> Any:
-        """The density of latent rows."""
+        """The base distribution of latent rows."""
         return self(c).base
 
 
 class _Face(Replacing, nn.Module):
-    """A flow as a part of a module with other methods."""
+    """A module with the methods of another library, of which the flow is a part."""
 
     def __init__(self, flow: Flow) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class _Face(Replacing, nn.Module):
 
 
 class _Base:
-    """The density of latent rows, with the methods of base distributions of nflows and normflows."""
+    """The base distribution of latent rows, with the methods of nflows and normflows."""
 
     def __init__(self, module: FlowModule) -> None:
         self._module = module
@@ -149,15 +149,15 @@ class _Base:
         return ZukoFace.forward(self._module).base
 
     def log_prob(self, z: Tensor, context: Any = None) -> Tensor:
-        """Log density of latent rows; it depends on no context."""
+        """The log density of latent rows, which depends on no context."""
         return self._density().log_prob(z)
 
     def sample(self, num_samples: int = 1, context: Any = None) -> Tensor:
-        """Latent draws, shape (num_samples, features)."""
+        """Latent rows drawn from the base, shape (num_samples, features)."""
         return self._density().rsample((num_samples,))
 
     def __call__(self, num_samples: int = 1, context: Any = None) -> tuple[Tensor, Tensor]:
-        """Draws and their log densities."""
+        """Latent rows drawn from the base, and their log densities."""
         z = self.sample(num_samples)
         return z, self.log_prob(z)
 
@@ -165,18 +165,18 @@ class _Base:
 
 
 class _Transforms:
-    """All transforms of a flow as one, in the direction of nflows or of normflows."""
+    """All transforms of a flow as a single transform, in the direction of nflows or of normflows."""
 
     def __init__(self, forward: Any, inverse: Any) -> None:
         self.forward, self.inverse = forward, inverse
 
     def __call__(self, value: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The rows and the log-determinants of `forward`."""
+        """The transformed rows and their log-determinants, in the direction of `forward`."""
         return self.forward(value, context)
 
 
 class NflowsFace(_Face):
-    """The methods of `nflows.flows.Flow`; the embedding net is the model's."""
+    """A flow with the methods of `nflows.flows.Flow` and the model's embedding net."""
 
     def __init__(self, flow: Flow, embedding_net: nn.Module) -> None:
         super().__init__(flow)
@@ -184,12 +184,12 @@ class NflowsFace(_Face):
 
     @property
     def _transform(self) -> _Transforms:
-        """All transforms as one, from data to latent; its context is an embedded one."""
+        """All transforms as one, from data to latent; its context is an output of the embedding net."""
         return _Transforms(self.flow.to_latent, self.flow.to_data)
 
     @property
     def _distribution(self) -> _Base:
-        """The base distribution."""
+        """The base distribution of latent rows."""
         return _Base(self.flow)
 
     def _embedded(self, context: Any) -> Tensor | None:
@@ -202,7 +202,7 @@ class NflowsFace(_Face):
         return self.flow.log_prob(torch.as_tensor(inputs), self._embedded(context))
 
     def sample_and_log_prob(self, num_samples: int, context: Any = None) -> tuple[Tensor, Tensor]:
-        """Draws, shape (num_samples, features), or (contexts, num_samples, features), and their log densities."""
+        """Draws of shape (num_samples, features) or (contexts, num_samples, features), and their log densities."""
         embedded = self._embedded(context)
         x, log_prob = self.flow.rsample_and_log_prob((num_samples,), embedded)
         if context is None:
@@ -212,49 +212,49 @@ class NflowsFace(_Face):
         return x.transpose(0, 1), log_prob.transpose(0, 1)
 
     def sample(self, num_samples: int, context: Any = None, batch_size: int | None = None) -> Tensor:
-        """Return only the draws; batches are not needed."""
+        """The draws of `sample_and_log_prob`; `batch_size` has no effect, because batches are not needed."""
         return self.sample_and_log_prob(num_samples, context)[0]
 
     def transform_to_noise(self, inputs: Any, context: Any = None) -> Tensor:
-        """Data to latent."""
+        """The latent rows of data."""
         return self.flow.to_latent(torch.as_tensor(inputs), self._embedded(context))[0]
 
 
 class GlasflowFace(_Face):
-    """The methods of `glasflow.flows.Flow`: a conditional has a row for each draw."""
+    """A flow with the methods of `glasflow.flows.Flow`; a conditional has a row for each draw."""
 
     def forward(self, x: Tensor, conditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Data to latent: ``(z, log_det)``."""
+        """Transform data to latent: ``(z, log_det)``."""
         return self.flow.to_latent(x, conditional)
 
     def inverse(self, z: Tensor, conditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Latent to data: ``(x, log_det)``."""
+        """Transform latent to data: ``(x, log_det)``."""
         return self.flow.to_data(z, conditional)
 
     def log_prob(self, inputs: Tensor, conditional: Tensor | None = None) -> Tensor:
-        """Log density of each row."""
+        """The log density of each row, shape (rows,)."""
         return self.flow.log_prob(inputs, conditional)
 
     def base_distribution_log_prob(self, z: Tensor) -> Tensor:
-        """Log density of latent rows."""
+        """The log density of latent rows, shape (rows,)."""
         return _Base(self.flow).log_prob(z)
 
     def forward_and_log_prob(self, x: Tensor, conditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Data to latent, and the log density of the data."""
+        """Transform data to latent: the latent rows, and the log density of the data."""
         z, log_det = self.flow.to_latent(x, conditional)
         return z, self.base_distribution_log_prob(z) + log_det
 
     def sample_and_log_prob(self, N: int, conditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Draws and their log densities."""
+        """`N` draws, or one for each row of the conditional, and their log densities."""
         return self.flow.rsample_and_log_prob((N,) if conditional is None else (), conditional)
 
     def sample(self, num_samples: int, conditional: Tensor | None = None) -> Tensor:
-        """Draws."""
+        """The draws of `sample_and_log_prob`."""
         return self.sample_and_log_prob(num_samples, conditional)[0]
 
 
 def _by_context(name: str) -> Any:
-    """A method of `GlasflowFace` whose conditional has nessai's name."""
+    """A method of `GlasflowFace` whose argument `conditional` is named `context`, as in nessai."""
 
     def call(self: Any, value: Any, context: Tensor | None = None) -> Any:
         return getattr(GlasflowFace, name)(self, value, context)
@@ -264,7 +264,7 @@ def _by_context(name: str) -> Any:
 
 
 class NessaiFace(GlasflowFace):
-    """The methods of nessai's `NFlow`."""
+    """A flow with the methods of nessai's `NFlow`."""
 
     device: Any = None
     forward, inverse, log_prob = map(_by_context, ("forward", "inverse", "log_prob"))
@@ -272,17 +272,17 @@ class NessaiFace(GlasflowFace):
     sample = _by_context("sample")
 
     def to(self, device: Any = None, *others: Any, **named: Any) -> Any:
-        """Move the flow, and keep the device as nessai does."""
+        """Move the flow, and store the device in an attribute, as nessai does."""
         if not others and not named and isinstance(device, (str, torch.device)):
             self.device = device
         return super().to(device, *others, **named)
 
     def base_distribution_log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log density of latent rows."""
+        """The log density of latent rows; the context is ignored."""
         return super().base_distribution_log_prob(z)
 
     def sample_latent_distribution(self, n: int, context: Tensor | None = None) -> Tensor:
-        """Latent draws."""
+        """Latent rows drawn from the base; the context is ignored."""
         return _Base(self.flow).sample(n)
 
     def freeze_transform(self) -> None:
@@ -290,7 +290,7 @@ class NessaiFace(GlasflowFace):
         self.flow.requires_grad_(False)
 
     def unfreeze_transform(self) -> None:
-        """Train the parameters."""
+        """Include the parameters in training again."""
         self.flow.requires_grad_(True)
 
     def finalise(self) -> None:
@@ -300,11 +300,11 @@ class NessaiFace(GlasflowFace):
 
 
 class NormflowsFace(_Face):
-    """The methods of `normflows.NormalizingFlow`, and of its conditional one where a context has a row for each draw.
+    """The methods of `normflows.NormalizingFlow`, or of its conditional flow if a context has a row for each draw.
 
     Args:
         flow: The converted flow.
-        target: The model's `p`, with a method `log_prob`, for the losses that sample from the flow.
+        target: The model's target `p`, with a method `log_prob`, for losses on samples of the flow.
     """
 
     def __init__(self, flow: Flow, target: Any = None) -> None:
@@ -313,49 +313,50 @@ class NormflowsFace(_Face):
 
     @property
     def q0(self) -> _Base:
-        """The base distribution."""
+        """The base distribution of latent rows."""
         return _Base(self.flow)
 
     @property
     def flows(self) -> list[_Transforms]:
-        """A single transform, which consists of all transforms of the model."""
+        """A list of one transform, which consists of all transforms of the model."""
         return [_Transforms(self.flow.to_data, self.flow.to_latent)]
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Latent to data."""
+        """Transform latent to data, without log-determinants."""
         return self.flow.to_data(z, context)[0]
 
     def forward_and_log_det(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Latent to data: ``(x, log_det)``."""
+        """Transform latent to data: ``(x, log_det)``."""
         return self.flow.to_data(z, context)
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Data to latent."""
+        """Transform data to latent, without log-determinants."""
         return self.flow.to_latent(x, context)[0]
 
     def inverse_and_log_det(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Data to latent: ``(z, log_det)``."""
+        """Transform data to latent: ``(z, log_det)``."""
         return self.flow.to_latent(x, context)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log density of each row."""
+        """The log density of each row, shape (rows,)."""
         return self.flow.log_prob(x, context)
 
     def forward_kld(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Minus the mean log density, which training minimises."""
+        """The negative mean log density of the rows, which training minimises."""
         return -self.flow.log_prob(x, context).mean()
 
     def sample(self, num_samples: int = 1, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Draws and their log densities."""
+        """`num_samples` draws, or one for each row of the context, and their log densities."""
         return self.flow.rsample_and_log_prob((num_samples,) if context is None else (), context)
 
     def reverse_kld(self, num_samples: int = 1, beta: float = 1.0, score_fn: bool = True) -> Tensor:
-        """Estimate of the divergence of the target from the flow, by draws from the flow, see normflows.
+        """An estimate of KL(flow ‖ target) from draws of the flow, as in normflows.
 
         Args:
-            num_samples: Number of draws.
-            beta: Factor of the target's log densities.
-            score_fn: Whether gradients of the log densities by the parameters alone take part (arXiv 1703.09194).
+            num_samples: The number of draws.
+            beta: The factor of the target's log densities.
+            score_fn: Whether gradients of log densities by the parameters alone, at fixed draws, are included (arXiv
+                1703.09194).
         """
         return self._reverse_kld(num_samples, None, beta, score_fn)
 
@@ -366,10 +367,10 @@ class NormflowsFace(_Face):
         return log_q.mean() - beta * log_p.mean()
 
     def reverse_alpha_div(self, num_samples: int = 1, alpha: float = 1, dreg: bool = False) -> Tensor:
-        """Estimate of the alpha divergence by draws from the flow, see normflows.
+        """An estimate of the alpha divergence from draws of the flow, as in normflows.
 
         Args:
-            num_samples: Number of draws.
+            num_samples: The number of draws.
             alpha: The order of the divergence.
             dreg: Whether gradients are doubly reparametrised (arXiv 1810.04152).
         """
@@ -383,30 +384,30 @@ class NormflowsFace(_Face):
         return -alpha * (weights * (log_p - self._log_prob_of_constant_parameters(x, None))).mean()
 
     def _drawn(self, num_samples: int, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Draws, their log densities, and those of the target."""
+        """Draws of the flow, their log densities, and the log densities of the target."""
         if self.p is None:
             raise AttributeError("p: expected a model with a target, got none; set model.p to one with log_prob")
         x, log_q = self.sample(num_samples) if context is None else self.sample(num_samples, context)
         return x, log_q, self.p.log_prob(x) if context is None else self.p.log_prob(x, context=context)
 
     def _log_prob_of_constant_parameters(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Log densities with gradients by rows alone."""
+        """Log densities with gradients by the rows only."""
         return self.flow._log_prob(x, context, self.flow._own().detach())
 
     def save(self, path: Any) -> None:
-        """Save the state of the module in a file."""
+        """Save the module's state in a file."""
         torch.save(self.state_dict(), path)
 
     def load(self, path: Any) -> None:
-        """Load a state from a file."""
+        """Load the module's state from a file."""
         self.load_state_dict(torch.load(path))
 
 
 class ConditionalNormflowsFace(NormflowsFace):
-    """The methods of `normflows.ConditionalNormalizingFlow`."""
+    """A flow with the methods of `normflows.ConditionalNormalizingFlow`."""
 
     def reverse_kld(  # type: ignore[override]
         self, num_samples: int = 1, context: Tensor | None = None, beta: float = 1.0, score_fn: bool = True
     ) -> Tensor:
-        """`NormflowsFace.reverse_kld` with a row of the context for each draw."""
+        """An estimate like `NormflowsFace.reverse_kld`, with a row of the context for each draw."""
         return self._reverse_kld(num_samples, context, beta, score_fn)

@@ -1,4 +1,4 @@
-"""Flows and transforms as modules: a vector of parameters, or one a layer, and the compiled program behind it."""
+"""Flows and transforms as PyTorch modules, whose parameters are one vector, or a tensor for each matrix and bias."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from headrace.torch.distribution import BoundTransform, FlowDistribution
 class Layers(nn.Module):
     """The parameters of a flow under the names and in the shapes of its files, as a tree of modules.
 
-    Units are in the order of the flow's maker, and not in the order by degree of the core. Entries that a mask leaves
-    out are zero, are not read, and have gradients of zero.
+    Units are in the order of the flow's maker, unlike the core's order by degree. Entries that a mask leaves
+    out are zero, are never read, and have gradients of zero.
 
     Args:
-        flow: On the CPU; its parameters are copied.
+        flow: A flow on the CPU, whose parameters are copied.
     """
 
     entries: Tensor
 
     def __init__(self, flow: Flow) -> None:
         super().__init__()
-        vector, begin, count = flow.parameters, 0, 1  # entry 0 is the zero that padding reads
+        vector, begin, count = flow.parameters, 0, 1  # entry 0 is a zero, which padding reads
         found: list[np.ndarray[Any, Any]] = []
         self._ordered: list[tuple[nn.Module, str]] = []
         for prefix, block in flow._blocks():
@@ -66,19 +66,19 @@ class Layers(nn.Module):
         self._ordered.append((module, leaf))
 
     def dense(self) -> list[Tensor]:
-        """The current tensors in the order of the vector: parameters, or results of a parametrisation."""
+        """The current tensors in the vector's order: parameters, or the results of parametrisations."""
         found = ((module._parameters.get(leaf), module, leaf) for module, leaf in self._ordered)
-        return [getattr(module, leaf) if p is None else p for p, module, leaf in found]  # attributes are slow
+        return [getattr(module, leaf) if p is None else p for p, module, leaf in found]  # module attributes are slow
 
     def vector(self) -> Tensor:
-        """The vector of the core, with gradients by all parameters."""
+        """The parameters as the core's vector, with gradients by all tensors."""
         dense = self.dense()
         zero = dense[0].new_zeros(1)
         return torch.cat([zero, *(t.reshape(-1) for t in dense)]).index_select(0, self.entries)
 
     @torch.no_grad()
     def assign(self, vector: Tensor) -> None:
-        """Copy the values of a vector in."""
+        """Copy the values of a core's vector into the tensors."""
         dense = self.dense()
         flat = vector.new_zeros(1 + sum(t.numel() for t in dense))
         flat[self.entries] = vector
@@ -92,9 +92,9 @@ _PLAIN = (torch.float32, torch.float64)
 
 
 class _Module(nn.Module):
-    """The base of modules of flows and of transforms."""
+    """The common base of `FlowModule` and `TransformModule`."""
 
-    vector: Tensor  # a parameter; with `layers` it is computed (`__getattr__`)
+    vector: Tensor  # a parameter; with `layers` it is computed by `__getattr__`
     layers: Layers | None
 
     def __init__(self, flow: Flow, layers: bool = False) -> None:
@@ -105,18 +105,18 @@ class _Module(nn.Module):
         else:
             self.layers = None
             self.vector = nn.Parameter(torch.from_numpy(self._entry.flow.parameters).to(flow.device))
-        # A mark of the fixed part, for cases in which PyTorch stacks tensors of several modules; it is in no state,
-        # because a state has the whole part.
+        # A mark of the fixed part, which detects that PyTorch stacks tensors of different modules; states leave the
+        # mark out, because they contain the whole fixed part.
         self._mark = torch.tensor(self._entry.mark, dtype=torch.float64, device=flow.device)
         self.register_buffer("structure", self._mark, persistent=False)
         self._leaves: list[tuple[Tensor, int, int, bool]] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state of a copy, without an optimiser."""
+        """The state of a copy, without the tensors of an optimiser's groups."""
         return {**self.__dict__, "_leaves": []}
 
     def __getattr__(self, name: str) -> Any:
-        """The vector of parameters where `layers` has them; raise for missing attributes."""
+        """The vector of parameters, computed with `layers`; AttributeError for missing attributes."""
         if name == "vector":
             layers = self._modules.get("layers")
             if isinstance(layers, Layers):
@@ -125,16 +125,16 @@ class _Module(nn.Module):
 
     @property
     def features(self) -> int:
-        """Number of coordinates."""
+        """The number of features of the rows."""
         return self._entry.flow.features
 
     @property
     def context_features(self) -> int:
-        """Number of context columns, 0 for none."""
+        """The number of context columns; 0 for none."""
         return self._entry.flow.context
 
     def _like(self) -> Tensor:
-        """A tensor of the dtype and on the device of the parameters."""
+        """A tensor with the dtype and the device of the parameters."""
         return self.vector if self.layers is None else self.layers.dense()[0]
 
     def _current(self) -> Flow:
@@ -153,22 +153,23 @@ class _Module(nn.Module):
         self._set_mark()
 
     def get_extra_state(self) -> Tensor:
-        """The fixed part: structure, standardisation, masks, matrices, in the bytes of a file."""
+        """The fixed part (structure, standardisation, masks, matrices) in the bytes of a file, as a uint8 tensor."""
         return torch.frombuffer(bytearray(files.to_bytes(self._entry.flow)), dtype=torch.uint8)
 
     def set_extra_state(self, state: Any) -> None:
-        """Set the fixed part from a `state_dict`; a flow of other sizes is refused."""
+        """Restore the fixed part from a `state_dict`; a flow of other sizes is an error."""
         self._become("state_dict", files.from_bytes(bytes(state.cpu().numpy())))
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Groups for an optimiser with decoupled weight decay: matrices of networks, which decay, and all others.
+        """Groups for an optimiser with decoupled weight decay: the networks' matrices, which decay, and all other
+        parameters.
 
-        With `layers` they are its parameters, of which those with two axes decay. Otherwise their tensors are views of
-        `vector`, and their gradients of its gradient: clipping or reducing `vector.grad` in place changes theirs. The
-        vector itself must not be in a group in addition to them.
+        With `layers` the groups have its parameters, of which those with two axes decay. Otherwise their tensors are
+        views of `vector`, and their gradients are views of its gradient: clipping or reducing `vector.grad` in place
+        changes both. The vector itself must not be in a group in addition to its views.
 
         Args:
-            weight_decay: Of the matrices.
+            weight_decay: The weight decay of the matrices.
         """
         if self.layers is not None:
             tensors = list(self.layers.parameters())
@@ -183,7 +184,7 @@ class _Module(nn.Module):
         return [{"params": weights, "weight_decay": weight_decay}, {"params": biases, "weight_decay": 0.0}]
 
     def _forget_old_gradient(self, gradient: Tensor) -> None:
-        if self._leaves[0][0].grad is None:  # the optimiser has cleared them
+        if self._leaves[0][0].grad is None:  # the optimiser has cleared the gradients
             self.vector.grad = None
 
     def _share_gradient(self, vector: Tensor) -> None:
@@ -191,10 +192,11 @@ class _Module(nn.Module):
             leaf.grad = vector.grad[begin:end]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Apply `.to`, `.double` and the like, which give the vector other memory.
+        """Apply `.to`, `.double` and similar methods, which give the vector other memory.
 
         Raises:
-            TypeError: for `.half`, `.bfloat16` and the like: the core computes in float32 and float64.
+            TypeError: `.half`, `.bfloat16` or another dtype was requested: the core computes in float32 and float64
+                only.
         """
         like = self._like()
         wanted = fn(torch.empty(0, dtype=like.dtype, device=like.device)).dtype
@@ -215,8 +217,8 @@ class _Module(nn.Module):
         self._mark = self._buffers["structure"] = mark.to(torch.float64).fill_(self._entry.mark)
 
     def _check_mark(self, mark: Any) -> None:
-        """Check a buffer that replaces the module's own, for example by `functional_call`."""
-        if torch.compiler.is_compiling():  # the module itself is traced in this case
+        """Refuse a buffer of another structure in place of the module's own, for example in `functional_call`."""
+        if torch.compiler.is_compiling():  # the compiler traces the module itself
             return
         while torch._C._functorch.is_functorch_wrapped_tensor(mark):
             mark = torch._C._functorch.get_unwrapped(mark)
@@ -228,7 +230,7 @@ class _Module(nn.Module):
             )
 
     def _own(self) -> Tensor:
-        """`vector`, by a shorter path if there is one: lookup of a module's attributes is slow."""
+        """The tensor `vector`, by a shorter path if possible, because a lookup of a module's attributes is slow."""
         mark = self._buffers.get("structure")
         if mark is not self._mark:
             self._check_mark(mark)
@@ -242,7 +244,7 @@ class _Module(nn.Module):
     def _opened(
         self, name: str, value: Tensor, context: Tensor | None, vector: Tensor
     ) -> tuple[Tensor, Tensor | None, torch.Size]:
-        """Rows, their contexts or one for all, and the shape of results with one value for each row."""
+        """Rows, a context for each row or one for all, and the shape of results that have one value for each row."""
         flow = self._entry.flow
         features, columns = flow._features, flow._context
         value = self._checked(name, value, features, vector)
@@ -268,7 +270,7 @@ class _Module(nn.Module):
         return value.expand(*batch, features).reshape(-1, features), context, batch
 
     def _checked(self, name: str, value: Any, columns: int, vector: Tensor) -> Tensor:
-        """A tensor of rows, in float32 or float64."""
+        """A tensor of rows, checked, in float32 or float64."""
         if not isinstance(value, Tensor):
             raise errors.wrong_kind(name, "a tensor", check.kind_of(value))
         if value.layout is not torch.strided:
@@ -281,10 +283,10 @@ class _Module(nn.Module):
             return value
         if not value.dtype.is_floating_point:
             raise errors.wrong_dtype(name, value.dtype, "{}.float()")
-        return value.to(vector.dtype)  # made by autocast
+        return value.to(vector.dtype)  # autocast made the tensor
 
     def _bound(self, context: Any) -> Tensor | None:
-        """The context of a distribution or transform, checked before it is used."""
+        """The context of a distribution or transform, checked when it is passed and not at the first use."""
         if context is None:
             return None
         if not self.context_features:
@@ -293,7 +295,7 @@ class _Module(nn.Module):
         return context
 
     def _shape(self, sample_shape: Any, context: Tensor | None) -> tuple[int, ...]:
-        """The shape of draws."""
+        """The shape of draws: that of the samples, then the leading dimensions of the context."""
         try:
             shape = torch.Size((sample_shape,) if isinstance(sample_shape, int) else sample_shape)
         except TypeError:
@@ -310,17 +312,17 @@ class _Module(nn.Module):
 
 
 class FlowModule(_Module):
-    """A flow as a module of PyTorch.
+    """A flow as a PyTorch module.
 
     Only ``vector`` is trained: one parameter in the layout of `Flow.parameters`. With ``layers=True`` each matrix and
-    bias is a dense parameter in its place, for optimisers by matrix, learning rates by layer, weight norms and Bayesian
-    wrappers: ``layers.transforms.0.layers.0.weight`` and so on, the names of files. Each call gathers the vector. The
-    fixed part (structure, standardisation, masks) is in the `state_dict` beside them. Modules can be copied, pickled,
+    bias is a dense parameter instead, for optimisers by matrix, learning rates by layer, weight norms and Bayesian
+    wrappers: ``layers.transforms.0.layers.0.weight`` and so on, the names in files. Each call then gathers the vector.
+    The `state_dict` also has the fixed part (structure, standardisation, masks). Modules can be copied, pickled,
     moved by ``.to`` and ``.double``, compiled and trained by any optimiser.
 
     Args:
-        flow: Its parameters are copied; later changes of one do not reach the other.
-        layers: Whether each matrix and bias is a parameter of its own.
+        flow: The flow, whose parameters are copied; later changes of the module or of the flow do not affect the other.
+        layers: Whether each matrix and bias is a separate parameter.
 
     >>> import torch, headrace as hr
     >>> module = FlowModule(hr.MAF(3, seed=0))
@@ -330,7 +332,7 @@ class FlowModule(_Module):
     torch.Size([2, 3])
     """
 
-    _keeps_dropout = False  # whether `log_prob` omits units in training: of models accelerated with dropout="keep"
+    _keeps_dropout = False  # whether `log_prob` omits units in training, after an acceleration with dropout="keep"
 
     def __init__(self, flow: Flow, *, layers: bool = False) -> None:
         if not isinstance(flow, Flow):
@@ -341,7 +343,7 @@ class FlowModule(_Module):
 
     @property
     def flow(self) -> Flow:
-        """A copy with the current parameters, to fit, sample and save; assigning one of the same sizes copies it in."""
+        """A copy with the current parameters, to fit, sample and save; assigning a flow of these sizes copies it in."""
         return self._current()
 
     @flow.setter
@@ -361,11 +363,11 @@ class FlowModule(_Module):
             self.vector.copy_(vector)
 
     def forward(self, context: Tensor | None = None) -> FlowDistribution:
-        """The distribution of rows given the context, shape (..., context)."""
+        """The distribution of rows conditional on the context, shape (..., context)."""
         return FlowDistribution(self, self._bound(context))
 
     def __getattr__(self, name: str) -> Any:
-        """Raise for missing attributes; for `fit` the error names the flow's."""
+        """AttributeError for missing attributes; the error for `fit` refers to the flow's method."""
         if name == "fit":
             raise AttributeError(
                 "FlowModule has no fit: call module.flow.fit(x) on a flow, then FlowModule(flow), or train "
@@ -376,12 +378,12 @@ class FlowModule(_Module):
     def log_prob(
         self, x: Tensor | None = None, context: Tensor | None = None, *, inputs: Tensor | None = None
     ) -> Tensor:
-        """Log density of each row in nats, shape (...).
+        """The log density of each row in nats, shape (...).
 
         Args:
             x: Shape (..., features).
             context: Shape (..., context), broadcast against x, or (context,) for all rows.
-            inputs: Another name of x, nflows' one.
+            inputs: The name of x in nflows; one of both is required.
         """
         if inputs is not None:
             if x is not None:
@@ -399,17 +401,17 @@ class FlowModule(_Module):
         return out if len(batch) == 1 else out.reshape(batch)
 
     def to_latent(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Data to latent: ``(z, log_det)``, shapes (..., features) and (...)."""
+        """Transform data to latent: ``(z, log_det)``, shapes (..., features) and (...)."""
         return self._transformed("x", x, context, False)
 
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Latent to data: ``(x, log_det)``, shapes (..., features) and (...)."""
+        """Transform latent to data: ``(x, log_det)``, shapes (..., features) and (...)."""
         return self._transformed("z", z, context, True)
 
     def rsample_and_log_prob(
         self, sample_shape: int | tuple[int, ...] = (), context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Draws and their log densities from one run, both with gradients; see `rsample`."""
+        """Draws and their log densities from one run, both differentiable; see `rsample`."""
         noise = self._noise(self._shape(sample_shape, context))
         vector = self._own()
         rows, own, batch = self._opened("noise", noise, context, vector)
@@ -417,35 +419,35 @@ class FlowModule(_Module):
         return x.reshape(*batch, self.features), log_prob.reshape(batch)
 
     def rsample(self, sample_shape: int | tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
-        """Draws with gradients by parameters and context.
+        """Draws that are differentiable by parameters and context.
 
-        Their shape is `sample_shape`, an int or a tuple of ints, then the leading dimensions of the context, then
+        The shape is `sample_shape`, an int or a tuple of ints, then the leading dimensions of the context, then
         (features,).
-        Random numbers are PyTorch's, so that `torch.manual_seed` seeds them.
+        Random numbers come from PyTorch's generator, which `torch.manual_seed` seeds.
 
         Raises:
-            ValueError: the base is a `StudentT` or a `NormalMixture` whose parameters are trained: they determine how
-                numbers are drawn, so that draws have no derivatives by them. `sample` draws from it.
+            ValueError: the base is a `StudentT` or a `NormalMixture` with trained parameters: they determine how
+                values are drawn, so that draws have no derivatives by them. `sample` accepts such a base.
         """
         return self.rsample_and_log_prob(sample_shape, context)[0]
 
     def sample(self, sample_shape: int | tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
-        """Draws without gradients."""
+        """Draws without gradients; arguments as in `rsample`."""
         with torch.no_grad():
             return self.rsample(sample_shape, context)
 
     def sample_and_log_prob(
         self, sample_shape: int | tuple[int, ...] = (), context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Draws and their log densities from one run, without gradients."""
+        """Draws and their log densities from one run, without gradients; arguments as in `rsample`."""
         with torch.no_grad():
             return self.rsample_and_log_prob(sample_shape, context)
 
     def _noise(self, shape: tuple[int, ...]) -> Tensor:
-        """Rows of the standard density under the base."""
+        """Rows of the standard density that the base transforms."""
         base = self._entry.flow._base
         if not base.moves_noise and not torch.is_grad_enabled():
-            base = self.flow.base  # with the current parameters
+            base = self.flow.base  # the base with its current parameters
         elif not base.moves_noise:
             got = f"{base!r}, whose parameters are trained; draw by sample or torch.no_grad, or make it trainable=False"
             raise ValueError(f"base: expected one whose draws are functions of its parameters, got {got}")
@@ -453,15 +455,15 @@ class FlowModule(_Module):
         return _noise.draw(base, shape, like.dtype, like.device)
 
     def extra_repr(self) -> str:
-        """The flow."""
+        """The flow, for the module's repr."""
         return repr(self._entry.flow)
 
 
 class TransformModule(_Module):
-    """A single transform as a module; called, it gives a transform of `torch.distributions`, from latent to data.
+    """A transform as a PyTorch module; a call returns a transform of `torch.distributions`, from latent to data.
 
     Args:
-        transform: Its parameters are copied.
+        transform: The transform, whose parameters are copied.
 
     >>> import torch, headrace as hr
     >>> module = TransformModule(hr.transforms.MaskedAutoregressive(3, (16,), seed=0))
@@ -482,9 +484,9 @@ class TransformModule(_Module):
         return self._current().transforms[0]
 
     def forward(self, context: Tensor | None = None) -> BoundTransform:
-        """The transform for this context, shape (..., context)."""
+        """The transform for a context, shape (..., context)."""
         return BoundTransform(self, self._bound(context))
 
     def extra_repr(self) -> str:
-        """The transform."""
+        """The transform, for the module's repr."""
         return repr(self._entry.flow.transforms[0])

@@ -1,4 +1,4 @@
-"""Flows of sequences as modules: gradients by sequences, context, covariates and parameters."""
+"""Flows of sequences as PyTorch modules, with gradients by sequences, context, covariates and parameters."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def _detached(tensors: Any) -> list[Any]:
 
 
 class _LogProb(torch.autograd.Function):
-    """Log densities with the gradients of their sum, which are those of most losses but for a factor.
+    """Log densities with the gradients of their sum, which equal those of most losses but for a factor.
 
-    If factors differ between sequences, or between steps, gradients need a second run.
+    If factors differ between sequences or between steps, the gradients need a second run.
     """
 
     @staticmethod
@@ -59,7 +59,7 @@ class _LogProb(torch.autograd.Function):
 
 
 class _Run(torch.autograd.Function):
-    """Sequences on the other side, and log-determinants."""
+    """Sequences on the other side, with their log-determinants."""
 
     @staticmethod
     def forward(ctx: Any, flow: SequenceFlow, verb: str, *given: Any) -> tuple[Tensor, Tensor]:
@@ -79,13 +79,13 @@ class _Run(torch.autograd.Function):
 
 
 class SequenceModule(nn.Module):
-    """A flow of sequences as a module of PyTorch, on the CPU.
+    """A flow of sequences as a PyTorch module on the CPU.
 
     Only ``vector`` is trained: one parameter in the layout of `SequenceFlow.parameters`. Any optimiser trains it.
     Second derivatives and rules for `torch.func` are not supported.
 
     Args:
-        flow: Its parameters are copied; later changes of one do not reach the other.
+        flow: The flow, whose parameters are copied; later changes of the module or of the flow do not affect the other.
 
     >>> import torch, headrace as hr
     >>> from headrace.torch import SequenceModule
@@ -108,13 +108,13 @@ class SequenceModule(nn.Module):
 
     @property
     def flow(self) -> SequenceFlow:
-        """A copy with the current parameters, to sample and save."""
+        """A copy of the flow with the current parameters, to sample and save."""
         flow = self._flow.astype(self._kind())
         flow.parameters = self.vector.detach().numpy()
         return flow
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, covariates: Tensor | None = None) -> Tensor:
-        """Log density of each sequence in nats, shape (rows,).
+        """The log density of each sequence in nats, shape (rows,).
 
         Args:
             x: Shape (rows, steps, features), or (steps, features).
@@ -123,19 +123,19 @@ class SequenceModule(nn.Module):
         return self._call("log_prob", x=x, context=context, covariates=covariates)
 
     def log_prob_steps(self, x: Tensor, context: Tensor | None = None, covariates: Tensor | None = None) -> Tensor:
-        """Log density of each step given those before it, shape (rows, steps)."""
+        """The log density of each step conditional on the steps before it, shape (rows, steps)."""
         return self._call("log_prob_steps", x=x, context=context, covariates=covariates)
 
     def to_latent(
         self, x: Tensor, context: Tensor | None = None, covariates: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Data to latent: ``(z, log_det)``."""
+        """Transform data to latent: ``(z, log_det)``."""
         return self._call("to_latent", x=x, context=context, covariates=covariates)
 
     def to_data(
         self, z: Tensor, context: Tensor | None = None, covariates: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Latent to data: ``(x, log_det)``."""
+        """Transform latent to data: ``(x, log_det)``."""
         return self._call("to_data", z=z, context=context, covariates=covariates)
 
     def forward(self, x: Tensor, context: Tensor | None = None, covariates: Tensor | None = None) -> Tensor:
@@ -146,7 +146,7 @@ class SequenceModule(nn.Module):
         return str(self.vector.dtype).removeprefix("torch.")
 
     def _current(self) -> SequenceFlow:
-        """The flow in the current dtype; its parameters are passed with each call."""
+        """The flow in the parameters' dtype; each call passes the parameters themselves."""
         if self._flow.dtype.name != self._kind():
             self._flow = self._flow.astype(self._kind())
         return self._flow
@@ -162,7 +162,7 @@ class SequenceModule(nn.Module):
         return value
 
     def _call(self, verb: str, **arguments: Any) -> Any:
-        """A call with gradients if some may be requested, and otherwise the flow's own call, which stores nothing."""
+        """A call with gradients if any may be requested, and otherwise the flow's own call, which stores nothing."""
         flow, given = self._current(), [self._checked(name, tensor) for name, tensor in arguments.items()]
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*given, self.vector)):
             function = _LogProb if verb.startswith("log_prob") else _Run
@@ -170,11 +170,11 @@ class SequenceModule(nn.Module):
         return getattr(flow, verb)(*_detached(given), parameters=self.vector.detach())
 
     def get_extra_state(self) -> Tensor:
-        """The fixed part, as the bytes of a file."""
+        """The flow with everything but the current parameters, in the bytes of a file, as a uint8 tensor."""
         return torch.frombuffer(bytearray(files.to_bytes(self._flow)), dtype=torch.uint8)
 
     def set_extra_state(self, state: Any) -> None:
-        """Set the same attributes from a `state_dict`; a flow of another size is refused."""
+        """Restore the flow from a `state_dict`; a flow with another number of parameters is an error."""
         flow = files.from_bytes(bytes(state.cpu().numpy()))
         if not isinstance(flow, SequenceFlow) or flow._program.n_weights != self._flow._program.n_weights:
             expected = f"a SequenceFlow of {self._flow._program.n_weights} numbers"
@@ -182,5 +182,5 @@ class SequenceModule(nn.Module):
         self._flow = flow
 
     def extra_repr(self) -> str:
-        """The flow."""
+        """The flow, for the module's repr."""
         return repr(self._flow)

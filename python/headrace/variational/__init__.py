@@ -1,4 +1,4 @@
-"""Fits to densities that are known but for a factor, and students of flows that sample slowly."""
+"""Fits of flows to unnormalised densities, and distillation of flows that sample slowly into students that do not."""
 
 from headrace.variational.descent import StepHistory
 from headrace.variational.distill import Distillation, Speed

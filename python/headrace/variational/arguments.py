@@ -14,7 +14,7 @@ from headrace._flow.fit_arguments import SCHEDULES as OF_FITS
 
 SCHEDULES = tuple(name for name in OF_FITS if name not in BY_LOSS)
 
-# Defaults; their measurements are in docs/variational.md.
+# Defaults; docs/variational.md has the measurements behind them.
 CLIP = 5.0
 AVERAGE = 0.999
 SKIP = 0.1
@@ -30,20 +30,21 @@ def _annealing(name: str, value: Any) -> tuple[float, float]:
 
 
 class OfSteps(TypedDict, total=False):
-    """Arguments of every descent.
+    """Arguments of every descent along gradients.
 
     Args:
-        schedule: Of the learning rate: "cosine" (down to nothing over all steps) or "constant".
-        annealing: ``(start, share)``: step t goes by β log_density with β = min(1, start + t / (share · steps)), so
-            that heaps far apart can be found before the density is steep between them. None: β = 1.
-        weight_decay: Of the networks' matrices; see `headrace.Adam`.
+        schedule: The learning rate's schedule: "cosine" (down to 0 over all steps) or "constant".
+        annealing: ``(start, share)``: step t uses β log_density with β = min(1, start + t / (share · steps)), so
+            that distant modes can be found before the density between them becomes steep. None: β = 1.
+        weight_decay: The decay of the networks' matrices; see `headrace.Adam`.
         clip: The largest norm of a gradient; None for no limit.
-        average: Decay of a running mean of the weights, which is judged and kept; None for the weights
+        average: The decay of a running mean of the weights, which is evaluated and kept; None for the weights
             themselves.
-        skip: The largest share of a step's samples with log densities or gradients that are NaN or infinite; they are
-            left out, counted in the history, and reported by a warning at the end. More is an error.
-        seed: 0 to 2^64 - 1, of all samples.
-        rng: Instead of `seed`; see `Flow.sample`.
+        skip: The largest share of a step's samples whose log densities or gradients may be NaN or infinite; such
+            samples are left out, counted in the history, and reported by a warning at the end. A larger share is an
+            error.
+        seed: 0 to 2^64 - 1; it determines all samples.
+        rng: A generator or seed in place of `seed`; see `Flow.sample`.
         progress: Whether to show a bar on the standard error.
     """
 
@@ -59,11 +60,11 @@ class OfSteps(TypedDict, total=False):
 
 
 class Evaluated(TypedDict, total=False):
-    """The arguments of descents of flows of rows.
+    """Arguments of descents of `Flow`, unlike those of `SequenceFlow`.
 
     Args:
-        evaluated: Fresh samples for the estimate at the end; 0 for none.
-        optimizer: "adam" or "muon"; see `headrace.Adam` and `headrace.Muon`. Gains: docs/variational.md.
+        evaluated: The number of fresh samples for the estimate at the end; 0 for no estimate.
+        optimizer: "adam" or "muon"; see `headrace.Adam` and `headrace.Muon`. docs/variational.md has the gains.
     """
 
     optimizer: Annotated[str, argument("adam", check.one_of(*OPTIMIZER_NAMES))]
@@ -71,7 +72,7 @@ class Evaluated(TypedDict, total=False):
 
 
 class ToDensity(OfSteps, Evaluated, total=False):
-    """Keywords of `fit_to_density`, whose docstring has the meanings of its additional ones."""
+    """Keywords of `fit_to_density`, whose docstring explains the keywords that no other descent has."""
 
     gradient: Annotated[str, argument("returned")]
     estimator: Annotated[str, argument("sticking_the_landing", check.one_of("sticking_the_landing", "plain"))]
@@ -92,13 +93,13 @@ class OfStudents(OfSteps, total=False):
 
 
 class Distilled(OfStudents, Evaluated, total=False):
-    """Keywords of `distill`, whose docstring has the meanings of its additional ones."""
+    """Keywords of `distill`, whose docstring explains the keywords that no other descent has."""
 
     temperature: Annotated[float, argument(1.0, check.real(above=0.0))]
 
 
 class DistilledOverTime(OfStudents, total=False):
-    """Keywords of `distill_sequences`, whose docstring has the meanings of its additional ones."""
+    """Keywords of `distill_sequences`, whose docstring explains the keywords that no other descent has."""
 
     length: Annotated[int, argument(512, check.whole(2))]
     covariates: Annotated[Any, argument()]

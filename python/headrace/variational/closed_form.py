@@ -1,14 +1,14 @@
-"""KL between two affine autoregressive flows of one order, coordinate by coordinate in closed form.
+"""KL between two affine autoregressive flows of one order of coordinates, in closed form coordinate by coordinate.
 
-The student draws x_i = μ_i + σ_i z_i and the teacher has x_i ~ N(m_i, t_i²), each given the coordinates before. In the
-teacher's latent space u_i = a_i + b_i z_i with a_i = (μ_i - m_i) / t_i and b_i = σ_i / t_i, functions of the
-coordinates before. With normal bases the KL of a coordinate given those before is ½(a² + b² - 1) - log b, and the mean
-of the sum over all coordinates is the KL of the whole, by the chain rule. The noise of a sample's ½u² by its own z_i is
-removed.
+The student draws x_i = μ_i + σ_i z_i and the teacher has x_i ~ N(m_i, t_i²), conditional on the coordinates before i.
+In the teacher's latent space u_i = a_i + b_i z_i with a_i = (μ_i - m_i) / t_i and b_i = σ_i / t_i, functions of the
+coordinates before i. With normal bases the conditional KL of a coordinate is ½(a² + b² - 1) - log b, and by the chain
+rule the mean of the sum over all coordinates is the KL of the flows. Unlike an average of ½u² over samples, the terms
+have no noise from z_i.
 
-From z to u leads a chain of links: the student's transforms forward, then the teacher's inverted. Each reads the side
-that it is given, so that it is a network, then an affine map with the network's outputs. Networks run in the student's
-precision, all else in float64.
+A chain of links leads from z to u: the student's transforms forward, then the teacher's inverted. The network of a link
+reads the input of the link, and its outputs are the coefficients of an affine map. Networks are computed in the
+student's precision, everything else in float64.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ Draw = Callable[[int], "tuple[Floats, NDArray[Any] | None]"]
 
 
 def why_not(teacher: Flow, student: Flow) -> str:
-    """The reason why two flows have no KL in closed form; empty if they have one."""
+    """The reason why two flows have no KL in closed form; "" if they have one."""
     n = student.features
-    reads = np.zeros((n, n))  # dependences between coordinates in any transform
+    reads = np.zeros((n, n))  # whether a coordinate depends on another one in any transform
     for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):
         interior = flow._interior
         if flow.matmul in BF16_KINDS:
-            return f"the {name}'s products are in bf16"  # which networks made again here lack
+            return f"the {name}'s products are in bf16"  # and this module copies the networks without bf16
         if not isinstance(interior.base, (StandardNormal, Normal)):
             return f"the {name}'s base {interior.base!r} is not normal"
         for t in interior.chain:
@@ -54,7 +54,7 @@ def why_not(teacher: Flow, student: Flow) -> str:
     base = student._interior.base
     if isinstance(base, Normal) and base.trainable:
         return "the student's base is trained"
-    for _ in range(n):  # a coordinate that depends on none of the remaining ones is next in the common order
+    for _ in range(n):  # a coordinate that depends on no remaining coordinate is next in the common order
         free = ~reads.any(axis=1)
         reads[:, free] = 0.0
     if reads.any():
@@ -63,7 +63,7 @@ def why_not(teacher: Flow, student: Flow) -> str:
 
 
 def _dependence(t: MaskedAutoregressive) -> Floats:
-    """Whether coordinate i's parameters depend on coordinate j, (features, features)."""
+    """Whether coordinate i's parameters depend on coordinate j, as 0 or 1, shape (features, features)."""
     masks = t._network.core.masks()
     reach = np.eye(masks[0].shape[1])[:, : t.features]
     for mask in masks:
@@ -72,22 +72,22 @@ def _dependence(t: MaskedAutoregressive) -> Floats:
 
 
 class _Fixed:
-    """A link h' = A + B h, coordinate by coordinate, with constant A and B."""
+    """A link h' = A + B h, coordinate by coordinate, with constant coefficients A and B."""
 
     def __init__(self, shift: Floats, scale: Floats) -> None:
         self.shift, self.scale = shift, scale
 
     def forth(self, h: Floats, context: Floats | None) -> tuple[Floats, Floats]:
-        """h' and log B."""
+        """The values h' and log B of the link."""
         return self.shift + self.scale * h, np.broadcast_to(np.log(self.scale), h.shape)
 
     def back(self, by_h: Floats, by_log_b: Floats) -> tuple[Floats, NDArray[Any] | None]:
-        """Gradients by h and, for a trained link, by its packed parameters."""
+        """Gradients by h and by the link's packed parameters; the latter are None, because a fixed link has none."""
         return by_h * self.scale, None
 
 
 class _Conditional:
-    """A and B from a masked network, which is an additive coupling of its own: its shifts are the outputs."""
+    """A link whose A and B come from a masked network, held as an additive coupling whose shifts are the outputs."""
 
     def __init__(self, t: MaskedAutoregressive, dtype: np.dtype[Any], *, forward: bool) -> None:
         s, self.core, n = t._settings, t._network.core, t.features
@@ -112,7 +112,7 @@ class _Conditional:
         self.reads_context = s.context > 0
 
     def assign(self, packed: NDArray[Any]) -> None:
-        """Take new weights, in the layout of the transform."""
+        """Replace the weights by new ones, in the layout of the transform."""
         self.network.parameters = self.network._network.core.pack(self.core.unpack(packed))
 
     def forth(self, h: Floats, context: Floats | None) -> tuple[Floats, Floats]:
@@ -146,10 +146,10 @@ _Link = _Fixed | _Conditional
 
 
 class ConditionalStep:
-    """The gradient of the KL of the coordinates' conditional densities, in closed form."""
+    """The gradient of the KL between the coordinates' conditional densities, in closed form."""
 
     def __init__(self, teacher: Flow, student: Flow, draw: Draw, plan: DescentPlan) -> None:
-        """For flows that `why_not` accepts; `draw` gives rows of z and their context."""
+        """Prepare flows that `why_not` accepts; `draw` returns rows of z and their context."""
         self.student, self.draw, self.plan = student, draw, plan
         self.scales = [flow.standardize_context for flow in (student, teacher)]
         dtype = student.dtype
@@ -158,7 +158,7 @@ class ConditionalStep:
         self.theirs = [*theirs, *_of_base(teacher, forward=False)]
 
     def __call__(self, number: int, beta: float) -> StepOutcome:
-        """The gradient of one step."""
+        """The gradient of the KL at one step."""
         rows = self.plan.samples
         z, context = self.draw(rows)
         kl = self.kl(z, context, self.student.parameters)
@@ -172,7 +172,7 @@ class ConditionalStep:
         return StepOutcome(kl, skipped, self._back(beta))
 
     def kl(self, z: Floats, context: NDArray[Any] | None, parameters: NDArray[Any]) -> Floats:
-        """The KL of the conditional densities of each row."""
+        """The KL of each row: the sum over the coordinates' conditional densities."""
         start = 0
         for link in self.own:
             if isinstance(link, _Conditional):
@@ -206,7 +206,7 @@ class ConditionalStep:
 
 
 def draw_of(flow: Flow, contexts: Contexts, rng: Rng) -> Draw:
-    """Noise of a flow, in float64, and context for it."""
+    """A function that draws noise of a flow, in float64, and a context for the noise."""
 
     def draw(rows: int) -> tuple[Floats, NDArray[Any] | None]:
         return noise_of(flow, rows, seed_of(rng)).astype(np.float64), contexts(rows, rng)

@@ -1,8 +1,8 @@
-"""Descent along reparametrised gradients, for fits to a density and for distillation.
+"""Gradient descent along reparametrised samples, for fits to a density and for distillation.
 
-The noise ε comes from the flow's own generator, x(ε) is the flow's sample, and both its value and log q(x) are
-differentiated by the parameters along the direction to data: a forward pass to know where the density has to be
-evaluated, and a forward and a backward pass once its gradient is available.
+The noise ε comes from the flow's own generator, and x(ε) is the flow's sample. Both x(ε) and log q(x) are
+differentiated by the parameters along the direction to data: a forward pass finds where the density is
+evaluated, and a forward and a backward pass follow once the density's gradient is available.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 Rng = np.random.Generator
 Judge = Callable[[NDArray[Any]], tuple[float, float]]  # weights -> free energy, standard error
 
-JUDGED, JUDGE_BY = 20, 8  # number of evaluations in a descent, and the ratio of their samples to those of a step
-MOST_SLACK = 0.05  # nats; two standard errors of the lowest free energy if that is less
-LOST = 1.0  # nats above the lowest that are worth a warning
+JUDGED, JUDGE_BY = 20, 8  # the evaluations in a descent, and their samples over those of a step
+MOST_SLACK = 0.05  # in nats; the tolerance is two standard errors of the lowest free energy if that is less
+LOST = 1.0  # the nats above the lowest free energy from which a warning is issued
 
 
 @public("headrace.variational")
 @dataclass
 class StepHistory:
-    """The history of `fit_to_density` or `distill`: values of each step before its change of the weights."""
+    """The history of `fit_to_density` or `distill`: for each step, values before the step changes the weights."""
 
     free_energy: list[float] = field(default_factory=list)
-    """The mean of log q - log p over the step's samples, in nats, without the annealing: -log Z of p, plus KL."""
+    """The mean of log q - log p over the step's samples, in nats, without annealing: -log Z of p, plus the KL."""
     standard_error: list[float] = field(default_factory=list)
-    """Standard errors of the free energy for independent samples, also where they share a context."""
+    """Standard errors of the free energy, computed for independent samples even if samples share a context."""
     beta: list[float] = field(default_factory=list)
-    """The power of the density that the step went by."""
+    """The power β of the density at each step."""
     learning_rate: list[float] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
-    """Samples that were left out because of a NaN or an infinity."""
+    """The number of samples that were left out because of a NaN or an infinity."""
     seconds: list[float] = field(default_factory=list)
-    """Since the beginning."""
+    """Seconds since the beginning of the descent."""
     kept_step: int = 0
-    """The steps behind the weights that were kept: the latest with a free energy not above the lowest by more
-    than the noise of judging it."""
+    """The number of steps that led to the kept weights: the latest weights whose free energy exceeds the lowest one by
+    no more than the noise of an evaluation."""
     lowest_free_energy: float = math.inf
-    """The lowest one judged, of running means of weights after each twentieth of the steps, the same noise for all."""
+    """The lowest free energy of an evaluation, which follows each twentieth of the steps; all use the same noise."""
     stopped: str = "steps"
-    """Why it ended: "steps" (all done), "interrupted" or "non-finite"."""
+    """Why the descent ended: "steps" (all done), "interrupted" or "non-finite"."""
 
     def __len__(self) -> int:
-        """Number of steps."""
+        """The number of steps."""
         return len(self.free_energy)
 
     def __repr__(self) -> str:
-        """The outcome."""
+        """The last free energy, the steps, and the reason of the end."""
         last = f"{self.free_energy[-1]:.4f} ± {self.standard_error[-1]:.4f}" if self.free_energy else "none"
         return (
             f"StepHistory(steps={len(self)}, last={last}, kept_step={self.kept_step}, skipped={sum(self.skipped)}, "
@@ -87,12 +87,12 @@ class DescentPlan:
 
     @classmethod
     def of(cls, given: Any, **settings: Any) -> DescentPlan:
-        """The plan of arguments of `headrace.variational.arguments`, checked, with other values of some."""
+        """The plan of checked arguments (`headrace.variational.arguments`), some of them replaced by `settings`."""
         names = [one.name for one in fields(cls) if hasattr(given, one.name)]
         return cls(**{name: settings.get(name, getattr(given, name)) for name in names})
 
     def beta(self, step: int) -> float:
-        """The power of the density at a step: min(1, start + step / span), the span a share of all steps."""
+        """The power β of the density at a step: min(1, start + step / span), where the span is a share of all steps."""
         return 1.0 if self.annealing is None else min(1.0, self.annealing[0] + step / (self.annealing[1] * self.steps))
 
     def rate(self, step: int) -> float:
@@ -101,7 +101,7 @@ class DescentPlan:
 
 
 def noise_of(flow: Flow, rows: int, seed: int) -> NDArray[Any]:
-    """The noise of a flow's samples with this seed: rows of the standard density under its base."""
+    """The noise of a flow's samples with this seed: rows of the standard density that the base transforms."""
     out = np.empty((rows, flow.features), flow.dtype)
     interior = flow._interior
     name, steps = interior.base._standard()
@@ -112,10 +112,10 @@ def noise_of(flow: Flow, rows: int, seed: int) -> NDArray[Any]:
 
 
 class Paths:
-    """Samples of a flow as functions of its parameters: noise, samples, log densities, and the backward pass."""
+    """Samples of a flow as functions of its parameters: noise, samples, log densities, and their backward pass."""
 
     def __init__(self, flow: Flow, rows: int) -> None:
-        """Memory for the rows."""
+        """Allocate memory for this number of rows."""
         self.flow = flow
         base = flow._interior.base
         if not base.moves_noise:
@@ -130,7 +130,7 @@ class Paths:
         self.gradient = np.empty(flow._interior.program.n_weights, flow.dtype)
 
     def draw(self, seed: int, context: NDArray[Any] | None) -> None:
-        """New noise and samples: those of `Flow.sample_and_log_prob` with the given seed."""
+        """Draw new noise and samples, the same as those of `Flow.sample_and_log_prob` with this seed."""
         self.noise = noise_of(self.flow, len(self.x), seed)
         self.flow._program.from_noise(self.noise, value=self.x, log_prob=self.log_q, context=context)
 
@@ -139,7 +139,7 @@ class Paths:
     ) -> NDArray[Any]:
         """The gradient by the parameters of Σ by_x · x(ε) + by_log_q log q(x(ε)) over the rows to keep."""
         noise = self.noise
-        if keep is not None:  # a row that is not finite would spoil the sum
+        if keep is not None:  # a row that is not finite would make the sum NaN
             noise, by_x = noise[keep], by_x[keep]
             context = context[keep] if context is not None and len(context) == len(keep) > 1 else context
         self.flow._program.gradient(
@@ -156,32 +156,32 @@ class Paths:
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """The results of a step: log q - log p of its samples, those left out, and the gradient by the parameters."""
+    """A step's results: log q - log p of its samples, the number of skipped ones, and the parameters' gradient."""
 
-    excess: NDArray[np.float64]  # of the samples that count
+    excess: NDArray[np.float64]  # of the samples that were not skipped
     skipped: int
-    gradient: NDArray[Any] | None  # None: too few samples of the flow were finite
+    gradient: NDArray[Any] | None  # None if too few samples of the flow were finite
 
 
 class PathStep:
     """The pathwise gradient of E[log q - β log p].
 
-    With `landing` parameters are held fixed in log q(x), because its own gradient has the mean 0; the remainder
-    vanishes sample by sample where q is p (sticking the landing; Roeder, Wu, Duvenaud 2017). It needs the score of q,
-    another pass to latent and back. Without it, log q falls by the log-determinant, whose gradient is computed with
-    that of x.
+    With `landing` the parameters are held fixed in log q(x), because the gradient by them there has the mean 0; the
+    rest vanishes sample by sample where q is p (sticking the landing; Roeder, Wu, Duvenaud 2017). This estimator needs
+    the score of q, another pass to latent and back. Without `landing`, log q decreases by the log-determinant, whose
+    gradient is computed with that of x.
     """
 
     def __init__(
         self, flow: Flow, target: Target, contexts: Contexts, plan: DescentPlan, rng: Rng, *, landing: bool
     ) -> None:
-        """`target` takes rows and the context that they were drawn with."""
+        """Prepare for a `target` that takes rows and their context."""
         self.flow, self.target, self.contexts, self.rng, self.landing = flow, target, contexts, rng, landing
         self.paths = Paths(flow, plan.samples)
         self.most_skipped = math.floor(plan.skip * plan.samples)
 
     def __call__(self, number: int, beta: float) -> StepOutcome:
-        """The gradient of one step."""
+        """The gradient of the objective at one step."""
         paths, flow = self.paths, self.flow
         context = self.contexts(len(paths.x), self.rng)
         paths.draw(seed_of(self.rng), context)
@@ -210,7 +210,7 @@ class PathStep:
 
 
 def evaluate(target: Target, x: NDArray[Any], context: NDArray[Any] | None, good: NDArray[np.bool_]) -> Pair:
-    """The target's values and gradients in float64, for the finite rows; NaN in the others."""
+    """The target's values and gradients in float64 for the rows in `good`; NaN for all other rows."""
     if good.all():
         value, slope = target(x, context)
         return value.astype(np.float64), slope.astype(np.float64)
@@ -231,14 +231,14 @@ def _first(
 
 
 def seed_of(rng: Rng) -> int:
-    """A seed for the samples of a flow."""
+    """A seed for the samples of a flow, drawn from a generator."""
     return int(rng.integers(2**64, dtype=np.uint64))
 
 
 def log_weights(
     flow: Flow, target: Target, contexts: Contexts, rows: int, rng: Rng, parameters: NDArray[Any] | None = None
 ) -> NDArray[np.float64]:
-    """The target's log density less log q for samples of q, which is the flow; NaN for a sample that is not finite."""
+    """The target's log density less that of the flow, for samples of the flow; NaN if a sample is not finite."""
     context = contexts(rows, rng)
     x, log_q = np.empty((rows, flow.features), flow.dtype), np.empty(rows, flow.dtype)
     flow._program.sample(rows, seed_of(rng), value=x, log_prob=log_q, context=context, parameters=parameters)
@@ -248,20 +248,20 @@ def log_weights(
 
 @dataclass
 class Descent:
-    """Steps of an optimiser along gradients of reparametrised samples, while they run."""
+    """A running descent: steps of an optimiser along gradients of reparametrised samples."""
 
     name: str
     flow: Flow
     plan: DescentPlan
     step: Callable[[int, float], StepOutcome]
-    """Finds the gradient, given the step's index and β."""
+    """A function of the step's index and β that returns the gradient."""
     judge: Judge
-    """Evaluates weights."""
+    """A function of weights that returns their free energy and its standard error."""
     history: StepHistory = field(default_factory=StepHistory)
-    """A history that starts empty and is filled in."""
+    """The history, empty at first, to which the descent appends."""
 
     def __post_init__(self) -> None:
-        """Begin with the flow's weights."""
+        """Make the optimiser, which begins with the flow's weights."""
         flow, plan = self.flow, self.plan
         self.adam: Adam = OPTIMIZERS[plan.optimizer](
             flow, plan.learning_rate, weight_decay=plan.weight_decay, clip=plan.clip, average=plan.average
@@ -270,7 +270,7 @@ class Descent:
         self.slack = 0.0
 
     def go(self, progress: bool) -> StepHistory:
-        """Run all steps, then set the weights to keep, also after an error."""
+        """Run all steps, then give the flow the kept weights, also after an error."""
         history, plan = self.history, self.plan
         bar = _progress.bar(plan.steps, self.name, "step", progress)
         begin = time.perf_counter()
@@ -317,7 +317,7 @@ class Descent:
         return history
 
     def _judge(self) -> float:
-        """Judge the running mean of the weights, and keep it if it is as good as any."""
+        """Evaluate the running mean of the weights, and keep it unless it is clearly worse than the best."""
         history = self.history
         weights = self.adam.averaged if len(history) and self.plan.average is not None else self.flow.parameters
         energy, error = self.judge(weights)
@@ -330,7 +330,7 @@ class Descent:
 
 
 def judge_of(flow: Flow, target: Target, contexts: Contexts, plan: DescentPlan, seed: int) -> Judge:
-    """The judge by a separate sample, the same noise for all weights; infinite if too many values are not finite."""
+    """A function that evaluates weights on separate samples with the same noise; inf if too few are finite."""
     rows = JUDGE_BY * plan.samples
 
     def judge(parameters: NDArray[Any]) -> tuple[float, float]:
@@ -344,7 +344,7 @@ def judge_of(flow: Flow, target: Target, contexts: Contexts, plan: DescentPlan, 
 
 
 def mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The mean and its standard error, NaN where there are too few values."""
+    """The mean of the values and its standard error; NaN if there are too few values."""
     n = values.size
     if n == 0:
         return math.nan, math.nan

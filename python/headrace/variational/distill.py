@@ -37,24 +37,24 @@ from headrace.variational.layerwise import Alone, correspondence, learn_one_by_o
 from headrace.variational.over_time import distill_sequences
 from headrace.variational.target import Contexts, Target, contexts_of
 
-# Many steps of few samples: at equal time their result is nearer than that of fewer steps of more
+# Many steps of few samples each come nearer to the teacher in the same time than fewer steps of more samples
 # (docs/variational.md).
 SAMPLES, FIRST_STEPS = 128, 4000
-STEPS, STEPS_AT_ONCE, STEPS_CLOSED = 12_000, 16_000, 5000  # after single transforms, without them, in closed form
-RATE, FIRST_RATE = 0.3, 6.0  # times the rate of `Flow.fit`; times that for single transforms and in closed form
+STEPS, STEPS_AT_ONCE, STEPS_CLOSED = 12_000, 16_000, 5000  # after single transforms; without; in closed form
+RATE, FIRST_RATE = 0.3, 6.0  # factor of the rate of `Flow.fit`; a further one for single transforms and in closed form
 TIMED_ROWS, TIMED_CALLS = 8192, 5
 
 
 @public("headrace.variational")
 @dataclass(frozen=True)
 class Speed:
-    """Rows a second of a flow: the median of a few calls with 8192 rows, with the current number of threads."""
+    """The rows per second of a flow: the median of a few calls with 8192 rows, with the current number of threads."""
 
     log_prob: float
     sample: float
 
     def __repr__(self) -> str:
-        """The rate in thousands."""
+        """Both rates in thousands of rows per second."""
         return f"Speed(log_prob={self.log_prob / 1e3:.0f}k, sample={self.sample / 1e3:.0f}k rows/s)"
 
 
@@ -64,28 +64,28 @@ class Distillation:
     """The result of `distill`."""
 
     kl: float
-    """KL(student ‖ teacher) in nats, from fresh samples of the student; NaN if it was interrupted."""
+    """KL(student ‖ teacher) in nats, from fresh samples of the student; NaN if the distillation was interrupted."""
     kl_error: float
     """The standard error of `kl`."""
     estimates: FreeEnergy | None
-    """Estimates of KL and log_z. Both densities are normalised, so the true log_z is 0: a lower one shows that the
-    student misses a part of the teacher, which KL(student ‖ teacher) hardly counts. With context from an array,
-    importance weights are of pairs of context and row."""
+    """Estimates of KL and log_z. Both densities are normalised, so that the true log_z is 0: a lower estimate shows
+    that the student misses a part of the teacher, to which KL(student ‖ teacher) is nearly blind. With context from an
+    array, importance weights belong to pairs of context and row."""
     estimator: str
-    """"pathwise" or "closed_form"."""
+    """The estimator of the gradient, "pathwise" or "closed_form"."""
     transform_kl: list[float]
-    """For each transform that learnt on its own: KL in nats of the teacher with this transform exchanged for the
-    student's, to the teacher, from 16,384 samples; empty if none did."""
+    """For each transform that was trained alone: the KL in nats from the teacher with this transform exchanged for the
+    student's to the teacher, from 16,384 samples; empty if no transform was trained alone."""
     not_alone: str
-    """The reason why no transform first learnt on its own; empty if they did, and in closed form."""
+    """The reason why no transform was trained alone first; "" if transforms were, and in closed form."""
     history: StepHistory
     seconds: float
-    """Seconds of all steps and the estimate."""
+    """The seconds of all steps and of the estimate."""
     teacher: Speed | None
     student: Speed | None
 
     def __repr__(self) -> str:
-        """KL, speeds and steps."""
+        """The KL, the speeds and the history."""
         skipped = f"not_alone={self.not_alone!r}, " if self.not_alone else ""
         return (
             f"Distillation(kl={self.kl:.4f} ± {self.kl_error:.4f}, estimator={self.estimator!r}, {skipped}"
@@ -98,44 +98,44 @@ class Distillation:
 def distill(
     teacher: Flow, student: Flow, context: NDArray[Any] | None = None, **keywords: Unpack[Distilled]
 ) -> tuple[Flow, Distillation]:
-    """Minimise KL(student ‖ teacher), by samples of the student and densities of the teacher.
+    """Minimise KL(student ‖ teacher), with samples of the student and densities of the teacher.
 
-    If the student has at least as many transforms as the teacher, and each pair of them, counted from the latent end,
-    could be compared in closed form (below), each transform of the student first learns only that of the teacher, from
+    If the student has at least as many transforms as the teacher, and each pair of transforms, counted from the latent
+    end, has a closed form (below), each transform of the student first learns the teacher's transform alone, from
     samples of the transforms before it. Additional transforms of the student begin as the identity.
 
-    If the student ends in a `Standardize` that still is the identity, and the teacher in one, it takes over the
-    teacher's, with a `Gaussianize` before it, and likewise the standardisation of the context. Fixed transforms that
-    both have at the data end then change no divergence, and are left out of all that is compared. How it ends, bits and
-    threads: see `fit_to_density`.
+    If the student ends in a `Standardize` that still is the identity, and the teacher ends in a `Standardize`, the
+    student takes over the teacher's, with a `Gaussianize` before it, and likewise the standardisation of the context.
+    Fixed transforms that both flows have at the data end do not change a divergence, and are left out of the
+    comparison. The end of the run, bits and threads: see `fit_to_density`.
 
     Args:
         teacher: A flow; it is not changed.
-        student: A flow of as many features and context columns; its weights are changed in place.
-        context: Shape (rows, context): each step draws rows of it at random. Or (context,): the row for all. Or a
-            function that draws them; see `fit_to_density`.
+        student: A flow with the teacher's numbers of features and context columns; its weights are changed in place.
+        context: Shape (rows, context): each step draws rows of it at random. Or (context,): one row for all samples. Or
+            a function that draws contexts; see `fit_to_density`.
         estimator: "pathwise": the gradient of log student - log teacher along the student's samples, with the
             student's parameters held fixed in its own density. "closed_form": the KL of each coordinate's conditional
-            densities, which are normal in both, in closed form: less noise. It takes affine or additive autoregressive
-            transforms throughout, all in one order, those of the student reading latent and those of the teacher data,
-            and normal bases. "auto": "closed_form" where that is so, else "pathwise".
-        temperature: The student learns the teacher with its base's deviations from the mean times this factor:
+            densities, which are normal in both flows, in closed form, with less noise. It requires affine or additive
+            autoregressive transforms throughout, all in one order, where the student's read latent values and the
+            teacher's read data, and normal bases. "auto": "closed_form" if the flows allow it, otherwise "pathwise".
+        temperature: The student learns the teacher with its base samples' deviations from the mean times this factor:
             below 1, samples nearer to the mode.
-        steps: Of the whole student, by default 12,000 after steps of single transforms, else 16,000; 5000 in closed
-            form.
-        samples: Of each step, by default 128.
-        first_steps: Of each single transform, by default 4000, or half of `steps` if less; 0 for none.
-        learning_rate: At the start, six times that for single transforms; by default 1.5e-3, or 0.38 over the units
-            of the widest hidden layer if less, and six times that in closed form.
+        steps: The steps of the whole student, by default 12,000 after steps of single transforms, else 16,000; 5000 in
+            closed form.
+        samples: The samples of each step, by default 128.
+        first_steps: The steps of each single transform, by default 4000, or half of `steps` if less; 0 for none.
+        learning_rate: The rate at the start; single transforms are fitted at six times this rate. The default is
+            1.5e-3, or 0.38 over the units of the widest hidden layer if less; in closed form it is six times as much.
         **keywords: Those of `OfSteps`.
 
     Returns:
         ``(student, report)``, a `Distillation`.
 
     Raises:
-        TypeError, ValueError: an argument is not as expected; the student has samples beyond the teacher's bounds; with
-            "closed_form", the obstacle.
-        KeyboardInterrupt: Ctrl-C before the student has better weights; it is then as before the call.
+        TypeError, ValueError: an argument is not as expected; the student has samples beyond the teacher's bounds; the
+            flows have no closed form and the estimator is "closed_form".
+        KeyboardInterrupt: Ctrl-C came before the student had better weights; the student is then as before the call.
 
     >>> import headrace as hr
     >>> teacher, student = hr.MAF(3, transforms=1, hidden=(8,), seed=1), hr.IAF(3, transforms=1, hidden=(8,))
@@ -159,7 +159,7 @@ def distill(
     pairs = correspondence(warm, learner)
     rate = RATE * _optimizer.default_rate(student) * (FIRST_RATE if closed else 1.0)
     paired = STEPS if args.first_steps != 0 and not pairs.reason else STEPS_AT_ONCE
-    steps = (STEPS_CLOSED if closed else paired) if args.steps is None else args.steps  # of similar times
+    steps = (STEPS_CLOSED if closed else paired) if args.steps is None else args.steps  # defaults of similar times
     of_steps = {"steps": steps, "samples": args.samples or SAMPLES, "learning_rate": args.learning_rate or rate}
     plan = DescentPlan.of(args, **of_steps)
     count = min(plan.steps // 2, FIRST_STEPS) if args.first_steps is None else args.first_steps
@@ -182,7 +182,7 @@ def distill(
     else:
         history = Descent("distill", learner, plan, step, judge).go(bool(args.progress))
     if history.stopped == "interrupted" and not any(descent.kept_step for descent in (*alone.histories, history)):
-        raise KeyboardInterrupt  # without better weights there is nothing to return
+        raise KeyboardInterrupt  # without better weights there is no student to return
     with student._interior.restored():
         _take_over(teacher, student)
         student.parameters = learner.parameters
@@ -207,20 +207,20 @@ def _check_flows(teacher: Flow, student: Flow) -> None:
 
 
 def _before_common_end(teacher: Flow, student: Flow) -> tuple[Flow, Flow]:
-    """Both flows without their common fixed transforms at the data end, which do not change a divergence.
+    """Both flows without the fixed transforms that they share at the data end, which do not change a divergence.
 
-    Maps of marginals and bounds hide the affine chain that closed forms need; a `Standardize` alone does not.
+    Gaussianize and Support would hide the affine chain that closed forms need; a shared `Standardize` alone stays.
     """
     chains = teacher.transforms, student.transforms
     alike = list(takewhile(lambda pair: _is_same(*pair), zip(*map(reversed, chains), strict=False)))
     if all(isinstance(end, Standardize) for end, _ in alike) or len(alike) == min(map(len, chains)):
         return teacher, student
-    apart = slice(None, -len(alike))  # slice of transforms, because an ascent's own slices are of steps
+    apart = slice(None, -len(alike))  # a slice of transforms by Flow.__getitem__, because AscentFlow slices steps
     return Flow.__getitem__(teacher, apart), Flow.__getitem__(student, apart)
 
 
 def _is_same(transform: Transform, other: Transform) -> bool:
-    """Whether both are the same fixed transform of the data end."""
+    """Whether two transforms are the same fixed transform of the data end, with equal arrays."""
     if type(transform) is not type(other) or not isinstance(transform, (Gaussianize, Standardize, Support)):
         return False
     arrays, theirs = transform._fixed_arrays(), other._fixed_arrays()
@@ -228,7 +228,7 @@ def _is_same(transform: Transform, other: Transform) -> bool:
 
 
 def tempered(flow: Flow, temperature: float) -> Flow:
-    """A flow with base samples `temperature` times as far from the base's mean."""
+    """A flow whose base samples are `temperature` times as far from the base's mean."""
     if temperature == 1.0:
         return flow
     base = flow.base
@@ -238,7 +238,7 @@ def tempered(flow: Flow, temperature: float) -> Flow:
 
 
 def _check_bounds(teacher: Flow, student: Flow) -> None:
-    """Refuse a student with samples where the teacher has no density, because the divergence is infinite."""
+    """Refuse a student that has samples where the teacher's density is 0, because the divergence is infinite."""
     outer = teacher._interior.support
     if outer is None:
         return
@@ -252,7 +252,7 @@ def _check_bounds(teacher: Flow, student: Flow) -> None:
 
 
 def _reach(support: Support) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The range of samples."""
+    """The least and the greatest possible sample of each column."""
     low, high = support._ends()
     for c, period in enumerate(support.periodic):
         if period is not None:
@@ -261,10 +261,10 @@ def _reach(support: Support) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _take_over(teacher: Flow, student: Flow) -> None:
-    """Copy the scales of data and context, if the student has none."""
+    """Copy the teacher's scales of data and context to a student without them."""
     ends = (teacher._interior.support, student._interior.support)
     supports = [end and (end.bounds, end.periodic, end.linear) for end in ends]
-    is_same = supports[0] == supports[1]  # standardised rows are off the support
+    is_same = supports[0] == supports[1]  # standardised rows have left the support
     links = teacher._interior.links if student._interior.is_fresh and is_same else ()
     columns = teacher.standardize_context if student.standardize_context is None else None
     if links or columns is not None:

@@ -1,11 +1,11 @@
-"""KL of a student of sequences to its teacher, its gradient, and the contexts, covariates and signals of samples.
+"""KL of a student of sequences to its teacher, with its gradient, and the contexts, covariates and signals of samples.
 
-**In closed form** (Ping et al. 2019, of one value a step): the student's x_t is affine in its noise ε_t, given the
-noise before, and the teacher's latent u_t is affine in x_t, given the steps before. Then u_t = a_t + b_t ε_t with log
-b_t the sum of both log-derivatives, and a_t = u_t - b_t ε_t. With normal bases KL_t = ½(a_t² + b_t² - 1) - log b_t.
-
-**From samples** (van den Oord et al. 2017): log q(x) = log p_base(z) - Σ log-derivatives is that of the student's
-samples x, and log p(x) and its gradient by x are the teacher's.
+**In closed form** (Ping et al. 2019, for one value a step): the student's x_t is affine in its noise ε_t, conditional
+on earlier noise, and the teacher's latent u_t is affine in x_t, conditional on earlier steps. Then u_t = a_t + b_t ε_t
+where log b_t is the sum of both log-derivatives, and a_t = u_t - b_t ε_t. With normal bases KL_t = ½(a_t² + b_t² - 1) -
+log b_t.
+**From samples** (van den Oord et al. 2017): log q(x) = log p_base(z) - Σ log-derivatives is the log density of the
+student's samples x; log p(x) and its gradient by x are the teacher's.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ from headrace.variational.target import Contexts, contexts_of
 
 @dataclass(frozen=True)
 class Batch:
-    """The inputs of a step's samples."""
+    """The inputs of the samples of one step: the seed of their noise, contexts, covariates and signals."""
 
-    seed: int  # of the noise
+    seed: int  # the seed of the noise
     context: Array | None  # (rows, context)
     covariates: Array | None  # (rows, frames, covariates)
-    signals: Array | None  # (rows, steps, features), for these covariates
+    signals: Array | None  # (rows, steps, features), which belong to these covariates
     origin: NDArray[np.int64] | None = None  # (rows,), equal where two rows have the same context and covariates
 
     def some(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Batch:
-        """Some rows, by a mask or by index."""
+        """The chosen rows of the batch, by a mask or by index."""
         arrays = (self.context, self.covariates, self.signals, self.origin)
         return Batch(self.seed, *(a if a is None else a[keep] for a in arrays))
 
     @property
     def same(self) -> NDArray[np.bool_] | None:
-        """Whether a row has the inputs of the row after it, (rows - 1,); None if all are drawn independently."""
+        """Whether a row has the inputs of the row after it, (rows - 1,); None if all inputs are drawn independently."""
         return None if self.origin is None else self.origin[1:] == self.origin[:-1]
 
 
 class Inputs:
-    """Contexts, covariates and signals to draw from.
+    """Contexts, covariates and signals from which batches are drawn.
 
     Args:
         flow: The teacher.
-        length: Steps of each sample.
-        context, covariates, signals: See `distill`.
+        length: The steps of each sample.
+        context, covariates, signals: As in `distill_sequences`.
     """
 
     def __init__(self, flow: SequenceFlow, length: int, context: Any, covariates: Any, signals: Any) -> None:
@@ -81,11 +81,11 @@ class Inputs:
 
     @property
     def is_paired(self) -> bool:
-        """Whether samples and signals have the same covariates."""
+        """Whether each sample has the covariates of a signal."""
         return bool(self._frames) and bool(self.signals)
 
     def draw(self, rows: int, rng: Rng) -> Batch:
-        """Inputs for a number of samples."""
+        """A batch of inputs for this number of samples."""
         seed, context = seed_of(rng), self._contexts(rows, rng)
         if context is not None and len(context) != rows:
             context = np.repeat(context, rows, axis=0)
@@ -105,12 +105,12 @@ class Inputs:
         return Batch(seed, context, np.stack(covariates), np.stack(signals) if signals else None)
 
     def draw_twice(self, rows: int, rng: Rng) -> Batch:
-        """Inputs for a number of samples, of which two adjacent ones each have the same."""
+        """A batch of inputs for this number of samples, where each pair of adjacent samples shares its inputs."""
         origin = np.arange(-(-rows // 2))
         return replace(self.draw(len(origin), rng), origin=origin).some(np.repeat(origin, 2)[:rows])
 
     def crops(self, rows: int, rng: Rng) -> Array:
-        """Crops of the signals, (rows, steps, features), in proportion to length."""
+        """Crops of the signals, (rows, steps, features); longer signals have more crops, in proportion."""
         most = np.array([len(signal) - self.length + 1 for signal in self.signals])
         crops = []
         for i in rng.choice(len(most), size=rows, p=most / most.sum()).tolist():
@@ -120,7 +120,7 @@ class Inputs:
 
 
 def _leading(covariates: Any) -> int:
-    """Sequences of an array (rows, frames, columns), or of a list; 1 of (frames, columns)."""
+    """The number of sequences: of an array (rows, frames, columns) or a list; 1 for an array (frames, columns)."""
     if isinstance(covariates, (list, tuple)):
         return len(covariates)
     return int(covariates.shape[0]) if getattr(covariates, "ndim", 2) == 3 else 1
@@ -130,7 +130,7 @@ _AFFINE = ("affine", "additive")
 
 
 def why_from_samples(teacher: SequenceFlow, student: SequenceFlow) -> str:
-    """The reason why the divergence of two flows has no closed form; empty if it has one."""
+    """The reason why the divergence of two flows has no closed form; "" if it has one."""
     if teacher.features != 1:
         return f"a step has {teacher.features} values"
     for name, flow in (("teacher", teacher), ("student", student)):
@@ -145,12 +145,12 @@ def why_from_samples(teacher: SequenceFlow, student: SequenceFlow) -> str:
 
 
 class Divergence:
-    """KL(student ‖ teacher) of samples, and its gradient by the student's parameters.
+    """KL(student ‖ teacher) from samples of the student, and its gradient by the student's parameters.
 
     Args:
-        teacher, student: Of the same features, context and covariates.
-        length: Steps of each sample.
-        is_closed: By the closed form in place of log densities.
+        teacher, student: Flows of the same features, context and covariates.
+        length: The steps of each sample.
+        is_closed: Whether to use the closed form in place of log densities.
     """
 
     def __init__(self, teacher: SequenceFlow, student: SequenceFlow, length: int, *, is_closed: bool) -> None:
@@ -158,13 +158,13 @@ class Divergence:
         self._moments = [_moments(flow) for flow in (student, teacher)] if is_closed else []
 
     def forth(self, parameters: Array | None, batch: Batch, rows: NDArray[np.bool_] | int) -> tuple[Array, Floats]:
-        """The samples, and KL in nats a step of each sequence; `rows` is their number, or a mask of chosen rows."""
+        """The samples, and each sequence's KL in nats a step; `rows`: the number of rows, or a mask of chosen rows."""
         program, other, weights = self.student._program, self.teacher._program.core, self.teacher._program.vector.core
         self._vector = program.vector if parameters is None else program.read_by_calls(parameters)
         n = rows if isinstance(rows, int) else len(rows)
         z = program.core.noise(self._vector.core, batch.seed, 0, n, 0, self.length)
         self._z = z if isinstance(rows, int) else z[rows]
-        with np.errstate(all="ignore"):  # values that are not finite are counted
+        with np.errstate(all="ignore"):  # values that are not finite are counted by the caller
             x, log_det = program.core.run(self._vector.core, False, self._z, *_of_flow(self.student, batch), None)
             self._x = x.astype(self.teacher.dtype, copy=False)
             u, more = other.run(weights, True, self._x, *_of_flow(self.teacher, batch), None)
@@ -181,7 +181,7 @@ class Divergence:
         log_b = log_b + math.log(scale / deviation)
         self._b = np.exp(log_b)
         self._a = (u[..., 0].astype(np.float64) - mean) / deviation - self._b * noise
-        self._slope = self._b * (self._b - self._a * noise)  # derivative of ½(a² + b²) by log b
+        self._slope = self._b * (self._b - self._a * noise)  # the derivative of ½(a² + b²) by log b
         return np.asarray(0.5 * (self._a**2 + self._b**2 - 1.0) - log_b)
 
     def back(self, batch: Batch, beta: float, weight: float, by_x: Floats | None) -> Array:
@@ -198,7 +198,7 @@ class Divergence:
         return np.asarray(_gradient(self.student, "parameters", False, self._z, batch, self._vector, *by))
 
     def _by_samples(self, batch: Batch, share: float) -> Floats:
-        """The gradient by x through the teacher."""
+        """The gradient by the samples x through the teacher."""
         if self.is_closed:
             by_u = share * self._a / self._moments[1][1]
             by: Any = False, {"by_steps": share * (self._slope - 1.0)}, by_u[..., None]
@@ -218,7 +218,7 @@ def _gradient(
     by: dict[str, Array],
     by_values: Array | None,
 ) -> Any:
-    """One gradient of given sequences, whose values are not checked; see `Backward.add`."""
+    """One gradient for sequences whose values are not checked; see `Backward.add`."""
     rows, caller = signals.shape[:1], Caller()
     run = Run(flow._program, caller, rows, batch.context, Covariates(flow, caller, batch.covariates, rows), vector)
     run.given = Sequences(caller, "", signals, flow.features)
@@ -229,20 +229,20 @@ def _gradient(
 
 
 def _of_flow(flow: SequenceFlow, batch: Batch) -> tuple[Array | None, Array | None]:
-    """Context and covariates as the core takes them."""
+    """The context and covariates of a batch in the form that the core takes."""
     covariates = batch.covariates
     frames = None if covariates is None else np.ascontiguousarray(covariates, flow.dtype)
     return flow._program.standardised(batch.context), frames
 
 
 def _moments(flow: SequenceFlow) -> tuple[float, float]:
-    """Mean and deviation of a normal base of one value."""
+    """The mean and the standard deviation of a normal base of one feature."""
     base = flow.base
     return (float(base.loc[0]), float(base.scale[0])) if isinstance(base, Normal) else (0.0, 1.0)
 
 
 def log_prob_of_steps(teacher: SequenceFlow, x: Array, batch: Batch) -> float:
-    """The mean log density of steps."""
+    """The mean over all steps of the teacher's log density."""
     core, weights = teacher._program.core, teacher._program.vector.core
     z, log_det = core.run(weights, True, x.astype(teacher.dtype), *_of_flow(teacher, batch), None)
     return float(np.mean(log_det + core.log_base(weights, z), dtype=np.float64))

@@ -1,4 +1,4 @@
-"""Fitting a flow to a density that can be evaluated, but not sampled: variational inference.
+"""Fitting a flow to a density that can be evaluated but not sampled: variational inference.
 
 docs/variational.md has the objectives, the estimators and the measurements behind the defaults.
 """
@@ -25,21 +25,21 @@ from headrace.variational import descent
 from headrace.variational.arguments import EVALUATED, Evaluated, OfSteps, ToDensity
 from headrace.variational.target import Contexts, Target, contexts_of, target_of
 
-CHUNK = 8192  # samples at a time in an estimate
+CHUNK = 8192  # the samples that an estimate computes at a time
 
-RATE = 0.4  # factor of the default of `Flow.fit`
-RATE_WITHOUT_NETWORKS = 1e-2  # for transforms with a few parameters of their own
+RATE = 0.4  # a factor of the default of `Flow.fit`
+RATE_WITHOUT_NETWORKS = 1e-2  # for transforms with a few parameters and without networks
 CONTEXTS = 256  # the most contexts of an estimate
 
 
 @public("headrace.variational")
 @dataclass(frozen=True)
 class FreeEnergy:
-    """Estimates from independent samples of a flow q, for a density p = e^log_density / Z; all in nats.
+    """Estimates from independent samples of a flow q for a density p = e^log_density / Z, all in nats.
 
-    With a table of contexts, or a function that draws them, these are means over `contexts` of them, each with the same
-    number of samples. Each context then has its own log Z and KL. With n samples there are √n contexts with √n samples
-    each, but at most 256 contexts, and no more than a table has rows.
+    With a table of contexts, or a function that draws contexts, all values are means over `contexts` contexts, each
+    with the same number of samples. Each context then has its own log Z and KL. n samples are divided into √n contexts
+    with √n samples each, but at most 256 contexts, and at most the number of rows of a table.
     """
 
     free_energy: float
@@ -47,24 +47,24 @@ class FreeEnergy:
     standard_error: float
     """The standard error of the free energy."""
     log_z: float
-    """log Z by importance weights: the log of the mean of e^(log_density - log q). Below the truth, by KL at most,
-    where samples miss some of p."""
+    """log Z by importance weights: the log of the mean of e^(log_density - log q). It is too low, by at most the KL,
+    if the samples miss parts of p."""
     log_z_error: float
     """The standard error of `log_z`, to first order; unreliable if few samples have most of the weight."""
     kl: float
-    """KL(q ‖ p) with log Z as estimated: free_energy + log_z."""
+    """KL(q ‖ p) from the estimated log Z: free_energy + log_z."""
     kl_error: float
     """The standard error of `kl`, to first order."""
     effective_samples: float
-    """(Σ w)² / Σ w² of the importance weights w; `samples` where q is p."""
+    """(Σ w)² / Σ w² of the importance weights w; equal to `samples` if q is p."""
     samples: int
-    """The number of samples that count."""
+    """The number of samples in the estimates."""
     skipped: int
-    """Samples left out, because log q or the log density was NaN or +infinity. -infinity is a weight of zero and
-    counts for log Z, but for no free energy."""
+    """The number of samples left out because log q or the log density was NaN or +infinity. A log density of -infinity
+    is a weight of zero, which counts for log Z but not for the free energy."""
     contexts: int = 1
-    """The number of contexts in the means; 1 if all samples share one, or have none. For a single context out of many
-    there is no standard error: it is NaN."""
+    """The number of contexts in the means; 1 if all samples share one context, or have none. If only one context is
+    drawn from several, the standard errors are NaN."""
 
     def __repr__(self) -> str:
         """Estimates with their standard errors."""
@@ -84,7 +84,7 @@ class DensityFit:
 
     history: descent.StepHistory
     final: FreeEnergy | None
-    """The estimate for the kept weights, on fresh samples; None if the fit was interrupted, or `evaluated` is 0."""
+    """The estimate for the kept weights, from fresh samples; None if the fit was interrupted or `evaluated` is 0."""
 
     def __repr__(self) -> str:
         """The final estimate and the history."""
@@ -98,42 +98,42 @@ def fit_to_density(
     context: NDArray[Any] | Callable[[int, np.random.Generator], NDArray[Any]] | None = None,
     **keywords: Unpack[ToDensity],
 ) -> DensityFit:
-    """Minimise KL(flow ‖ density) by the gradients of samples, for any flow.
+    """Minimise KL(flow ‖ density) by gradients along samples of the flow, for any flow.
 
-    After each twentieth of the steps the running mean of the weights is judged by its free energy on samples from
-    always the same noise, and kept unless it is clearly worse than the best. At the end the flow has the weights that
-    were kept, also if Ctrl-C or an error ends the fit early; before there are any, the flow stays as it was before the
-    call, and Ctrl-C is raised. The same seed gives the same bits for any number of threads, if the density does.
+    After each twentieth of the steps the running mean of the weights is evaluated by its free energy on samples with
+    the same noise each time, and kept unless it is clearly worse than the best. At the end the flow has the kept
+    weights, also if Ctrl-C or an error ends the fit early. Before any weights are kept, Ctrl-C leaves the flow as
+    before the call and is raised. The same seed gives the same bits for any number of threads if the density does.
 
     Args:
-        flow: The flow, whose weights are changed in place. A `Standardize` in it stays as it is.
-        log_density: A function of rows, shape (samples, features), in the flow's dtype: the log density of each row, up
-            to one constant for all. Its arguments and results depend on `gradient`. Where contexts vary it takes them
-            too, ``log_density(x, context)``, shape (samples, context), in the flow's dtype; the constant may differ
-            from context to context.
+        flow: The flow, whose weights are changed in place. A `Standardize` in the flow is not changed.
+        log_density: A function of rows, shape (samples, features), in the flow's dtype, that returns the log density of
+            each row, up to one constant for all rows. Its arguments and results depend on `gradient`. If contexts vary,
+            the function also takes contexts, ``log_density(x, context)``, shape (samples, context), in the flow's
+            dtype; the constant may differ from context to context.
         context: The flow's context, if it takes one. Shape (context,): one row, the only one to which the flow is
-            fitted. Shape (rows, context): each step draws rows of it at random, so that one flow is fitted to the
-            density of each of them (amortised inference). A function of ``(rows, generator)``, the second a
-            `numpy.random.Generator`: it gives fresh rows, shape (rows, context). By a table or a function the flow
-            standardises its context, unless it does so already.
-        gradient: "returned": a function of NumPy arrays that gives ``(log densities, their gradients by the rows)``,
+            fitted. Shape (rows, context): each step draws rows of the table at random, so that one flow is fitted to
+            the density of each context (amortised inference). Or a function of ``(rows, generator)``, the second a
+            `numpy.random.Generator`, that returns fresh rows, shape (rows, context). With a table or a function the
+            flow standardises its context, unless it does so already.
+        gradient: "returned": a function of NumPy arrays that returns ``(log densities, their gradients by the rows)``,
             shapes (samples,) and (samples, features), float32 or float64. "torch": a function of a CPU tensor that
-            gives a tensor (samples,). "jax": a function of a JAX array that gives an array (samples,) and can be
-            traced; it is compiled once.
+            returns a tensor (samples,). "jax": a function of a JAX array that returns an array (samples,) and can be
+            traced; the function is compiled once.
         estimator: "sticking_the_landing": the parameters are held fixed inside log q, so that the gradient's noise
-            vanishes with KL; costs another pass to latent and back. "plain": the whole gradient of E[log q - log p].
-            Both are unbiased.
+            vanishes with the KL, at the cost of another pass to latent and back. "plain": the whole gradient of E[log q
+            - log p]. Both estimators are unbiased.
         steps: Steps of the optimiser.
-        samples: Of each step.
+        samples: The samples of each step.
         per_context: The number of successive samples of a step that share a row of context: a divisor of `samples`.
-            More than 1 pays where `log_density` has work to do for each different context.
-        learning_rate: At the start; by default 2e-3, or 0.51 over the units of the widest hidden layer if less; 1e-2
-            for flows without networks.
+            More than 1 pays if `log_density` does work for each different context.
+        learning_rate: The rate at the start; by default 2e-3, or 0.51 over the units of the widest hidden layer if
+            less; 1e-2 for flows without networks.
         **keywords: Those of `OfSteps`.
 
     Raises:
         TypeError, ValueError: an argument, or a result of `log_density`, is not as expected.
-        KeyboardInterrupt: Ctrl-C before there are better weights; the flow is then as before the call.
+        KeyboardInterrupt: Ctrl-C came before there were better weights; the flow is then as before the call.
         ImportError: `gradient` names a framework that is not installed.
 
     >>> import headrace as hr
@@ -155,7 +155,7 @@ def fit_to_density(
         judge = descent.judge_of(flow, target, contexts, plan, descent.seed_of(rng))
         descent.Descent("fit_to_density", flow, plan, step, judge, history).go(bool(given.progress))
         if history.stopped == "interrupted" and not history.kept_step:
-            raise KeyboardInterrupt  # without better weights there is nothing to return
+            raise KeyboardInterrupt  # without better weights there is no fit to return
     final = None
     if history.stopped != "interrupted" and given.evaluated:
         final = estimate_or_none(_estimate, flow, target, contexts, given.evaluated, rng, history)
@@ -178,8 +178,8 @@ def free_energy(
     Args:
         flow, log_density, context, gradient: As in `fit_to_density`.
         samples: The number of samples.
-        seed: Of the samples.
-        rng: Instead of `seed`; see `Flow.sample`.
+        seed: The seed of the samples.
+        rng: A generator or seed in place of `seed`; see `Flow.sample`.
 
     >>> import headrace as hr
     >>> flow = hr.Flow([], hr.Normal(2, scale=2.0, trainable=False), dtype="float64")
@@ -202,7 +202,7 @@ def estimate_or_none(
     rng: np.random.Generator,
     history: descent.StepHistory,
 ) -> FreeEnergy | None:
-    """The estimate after a fit; None after Ctrl-C, which does not affect the fit."""
+    """The estimate after a fit; None after Ctrl-C, which does not change the fitted flow."""
     try:
         return how(flow, target, contexts, samples, rng)
     except KeyboardInterrupt:
@@ -211,14 +211,14 @@ def estimate_or_none(
 
 
 def estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng: np.random.Generator) -> FreeEnergy:
-    """The estimate for checked arguments."""
+    """The estimate for checked arguments and contexts that do not vary."""
     chunks = (min(CHUNK, samples - start) for start in range(0, samples, CHUNK))
     log_w = np.concatenate([descent.log_weights(flow, target, contexts, rows, rng) for rows in chunks])
     return _of_weights(log_w)
 
 
 def _estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng: np.random.Generator) -> FreeEnergy:
-    """The estimate; for varying contexts as many samples for each, and means over contexts."""
+    """The estimate; if contexts vary, the means over contexts with the same number of samples each."""
     if not contexts.vary:
         return estimate(flow, target, contexts, samples, rng)
     rows = contexts.some(min(CONTEXTS, max(math.isqrt(samples), 1)), rng)
@@ -229,17 +229,17 @@ def _estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng:
     is_all = contexts.table is not None and len(rows) == len(contexts.table)
 
     def error(values: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
-        """Standard error of the mean over the sampled contexts only, or over the population that they represent."""
+        """The standard error of a mean: over these contexts alone, or over the population behind them."""
         return math.sqrt(np.square(errors).sum()) / len(rows) if is_all else descent.mean_and_error(values)[1]
 
-    pairs = zip(table[:6:2], table[1:6:2], strict=True)  # means and errors of the free energy, log Z and KL
+    pairs = zip(table[:6:2], table[1:6:2], strict=True)  # means and standard errors of the free energy, log Z and KL
     energy, log_z, kl = [(float(values.mean()), error(values, errors)) for values, errors in pairs]
     return FreeEnergy(*energy, *log_z, *kl, float(effective), int(counted), int(skipped), len(rows))
 
 
 def _of_weights(log_w: NDArray[np.float64]) -> FreeEnergy:
     samples = log_w.size
-    log_w = log_w[log_w < np.inf]  # drops NaN too
+    log_w = log_w[log_w < np.inf]  # this drops NaN, too
     skipped = samples - log_w.size
     largest = log_w.max(initial=-np.inf)
     if largest == -np.inf:
@@ -249,7 +249,7 @@ def _of_weights(log_w: NDArray[np.float64]) -> FreeEnergy:
     log_z = float(largest) + math.log(mean)
     finite = log_w > -np.inf
     energy, error = descent.mean_and_error(-log_w[finite])
-    # To first order the log of a mean changes by its terms over the mean; a free energy changes by its own terms.
+    # To first order, the log of a mean w has the terms w / mean; a free energy has its own terms.
     _, kl_error = descent.mean_and_error(w[finite] / mean - log_w[finite])
     log_z_error, effective = descent.mean_and_error(w / mean)[1], float(w.sum() ** 2 / np.square(w).sum())
     kl = energy + log_z
@@ -261,7 +261,7 @@ def _default_rate(flow: Flow) -> float:
 
 
 def require_flow(name: str, flow: Any) -> None:
-    """Refuse anything but a flow of rows."""
+    """Refuse anything but a `Flow` on the CPU."""
     if not hasattr(flow, "log_prob_and_score") or is_of_sequences(flow):
         raise TypeError(f"{name}: expected a Flow, got {check.kind_of(flow)}")
     if flow.device != "cpu":
@@ -269,7 +269,7 @@ def require_flow(name: str, flow: Any) -> None:
 
 
 def _open(flow: Flow, log_density: Any, gradient: Any, context: Any) -> tuple[Target, Contexts]:
-    """The density, and the context that it is fitted for."""
+    """The density, and the contexts for which the flow is fitted to it."""
     contexts = contexts_of(flow, context)
     return target_of(log_density, gradient, flow.dtype, contexts), contexts
 

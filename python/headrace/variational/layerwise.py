@@ -1,7 +1,7 @@
-"""The first phase of a distillation: each transform of the student learns the teacher's transform of the same index.
+"""The first phase of a distillation: each transform of the student learns the teacher's transform of its index.
 
-A transform of a MAF, seen from its latent side, is one of an IAF with another network, and the two have a KL in closed
-form. Transforms correspond from the latent end on; docs/variational.md has the measurements.
+A MAF's transform, seen from its latent side, is an IAF's transform with another network, and the two have a KL in
+closed form. Transforms are paired from the latent end on; docs/variational.md has the measurements.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ from headrace.variational.closed_form import ConditionalStep, Draw, draw_of, why
 from headrace.variational.descent import JUDGE_BY, Descent, DescentPlan, StepHistory, mean_and_error, seed_of
 from headrace.variational.target import Contexts
 
-COMPARED = 16_384  # samples of the divergence of one exchanged transform
+COMPARED = 16_384  # the number of samples for the divergence of one exchanged transform
 
 
 @dataclass(frozen=True)
 class Correspondence:
-    """Each transform of the teacher with the student's, as separate flows."""
+    """Each transform of the teacher with the student's transform of its index, as pairs of separate flows."""
 
     pairs: list[tuple[Flow, Flow]]
     starts: list[int]
-    """Indices of the teacher's first transform in each pair."""
+    """The index in the teacher of the first transform of each pair."""
     reason: str
-    """The reason if there are no pairs; else empty."""
+    """The reason why there are no pairs; "" if there are pairs."""
 
 
 @dataclass
 class Alone:
-    """The outcome of the first phase."""
+    """The outcome of the first phase, in which transforms are trained alone."""
 
     histories: list[StepHistory] = field(default_factory=list)
     kl: list[float] = field(default_factory=list)
-    """KL to the teacher's first k transforms, of the same transforms with the last exchanged for the student's; later
-    transforms do not change it."""
+    """For each k the KL to the teacher's first k transforms of the same with the last one exchanged for the student's;
+    later transforms do not change this KL."""
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether Ctrl-C ended the last fit."""
+        """Whether Ctrl-C ended the first phase."""
         return bool(self.histories) and self.histories[-1].stopped == "interrupted"
 
 
 def correspondence(teacher: Flow, student: Flow) -> Correspondence:
-    """Pairs from the latent end on, one for each transform of the teacher; none unless each has a closed form.
+    """Pairs from the latent end on, one for each transform of the teacher; none unless every pair has a closed form.
 
-    Further transforms of a student, at the data end, are no part of a pair, and have to be the identity. The student's
-    fixed scales at that end are part of the last pair, because the teacher's are.
+    Further transforms of a student, at the data end, belong to no pair, and become the identity. The student's
+    fixed scales at that end are part of the last pair, because the teacher's fixed scales are, too.
     """
     base, own_base = teacher._interior.base, student._interior.base
     if type(base) is not type(own_base):
@@ -91,7 +91,7 @@ def learn_one_by_one(
     rng: np.random.Generator,
     progress: bool,
 ) -> Alone:
-    """Each transform of the student learns the teacher's transform of the same index; further transforms become the
+    """Train each transform of the student on the teacher's transform of its index; further transforms become the
     identity.
     """
     alone = Alone()
@@ -121,7 +121,7 @@ def _none(reason: str) -> Correspondence:
 
 
 def _cuts(flow: Flow) -> list[tuple[int, int]]:
-    """Indices that cut a chain into parts with one autoregressive transform each."""
+    """Index pairs (start, end) that cut a chain into parts with one autoregressive transform each."""
     chain = flow._interior.chain
     ends = [i + 1 for i, t in enumerate(chain) if isinstance(t, MaskedAutoregressive)]
     ends[-1:] = [len(chain)] if ends else []
@@ -134,7 +134,7 @@ def _part(flow: Flow, chain: list[Transform] | tuple[Transform, ...]) -> Flow:
 
 
 def _draw_before(flow: Flow, contexts: Contexts, rng: np.random.Generator) -> Draw:
-    """Samples of the transforms before."""
+    """A function that draws samples of the transforms before a pair, and their context."""
 
     def draw(rows: int) -> tuple[NDArray[np.float64], NDArray[Any] | None]:
         context = contexts(rows, rng)
@@ -144,7 +144,7 @@ def _draw_before(flow: Flow, contexts: Contexts, rng: np.random.Generator) -> Dr
 
 
 def _exchanged(before: Flow, theirs: Flow, learner: Flow, contexts: Contexts, rng: np.random.Generator) -> float:
-    """KL of `learner` after `before` to `theirs` after `before`, from samples; NaN if one is not finite."""
+    """KL of `learner` after `before` to `theirs` after `before`, from samples; NaN if a log density is not finite."""
     u, context = _draw_before(before, contexts, rng)(COMPARED)
     x, own_log_det = learner.to_data(u.astype(learner.dtype), context if learner.context else None)
     v, their_log_det = theirs.to_latent(x, context if theirs.context else None)
@@ -154,7 +154,7 @@ def _exchanged(before: Flow, theirs: Flow, learner: Flow, contexts: Contexts, rn
 
 
 def _identity_weights(t: Transform) -> NDArray[Any]:
-    """The transform's weights, with a last layer that makes its map the identity for any inputs."""
+    """The transform's weights with a last layer that makes the transform the identity for any input."""
     packed: NDArray[Any] = t.parameters
     if isinstance(t, MaskedAutoregressive):
         tensors = [tensor.copy() for tensor in t._network.core.unpack(packed)]

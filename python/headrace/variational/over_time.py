@@ -1,4 +1,4 @@
-"""Distillation of sequences: a student that computes all steps at once learns a teacher's density.
+"""Distillation of sequences: a student that computes all steps at once learns the density of a teacher.
 
 docs/sequences.md has the objectives and their limits.
 """
@@ -26,57 +26,58 @@ from headrace.variational.divergence_over_time import Batch, Divergence, Inputs,
 from headrace.variational.spectra import WINDOW, Magnitudes, Spectrum, range_of_levels, strength_of_pitch
 
 STEPS, SAMPLES = 2000, 16
-RATE = 0.8  # factor of the default of `fit`
-FIRST = 0.25  # share of the steps that use spectra alone
-JUDGE_BY, REPORT_BY = 4, 16  # batches of a judgement and of the report
-LEVEL_FRAME, PITCH_FRAME = 160, 320  # steps: of 8 kHz 20 ms, and 40 ms
+RATE = 0.8  # a factor of the default of `SequenceFlow.fit`
+FIRST = 0.25  # the share of the steps that use spectra alone
+JUDGE_BY, REPORT_BY = 4, 16  # the batches of an evaluation and of the report
+LEVEL_FRAME, PITCH_FRAME = 160, 320  # in steps: 20 ms and 40 ms at 8 kHz
 
 
 @dataclass(frozen=True)
 class Sides:
-    """A figure of the student's samples, of the teacher's, and of the signals."""
+    """One measurement for the student's samples, for the teacher's samples and for the signals."""
 
     student: float
     teacher: float
     signals: float
 
     def __repr__(self) -> str:
-        """The three."""
+        """The three values."""
         return f"{self.student:.3g} (teacher {self.teacher:.3g}, signals {self.signals:.3g})"
 
 
 @public("headrace.variational")
 @dataclass(frozen=True)
 class SequenceDistillation:
-    """The result of `distill_sequences`. **A small KL alone does not make a good student**: see the other figures."""
+    """The result of `distill_sequences`. **A small KL alone does not make a good student**; see the other fields."""
 
     kl: float
-    """KL(student ‖ teacher) in nats a step, from fresh samples of the student; NaN if it was interrupted."""
+    """KL(student ‖ teacher) in nats a step, from fresh samples of the student; NaN after an interruption."""
     kl_error: float
     """The standard error of `kl`, from the differences between sequences."""
     estimator: str
-    """"closed_form" or "pathwise"."""
+    """The estimator of the gradient, "closed_form" or "pathwise"."""
     spectrum: float
-    """Σ \\|A - B\\| / Σ B of magnitudes of short-time Fourier transforms, A the student's and B those of `signals`; NaN
-    without these."""
+    """Σ \\|A - B\\| / Σ B of magnitudes of short-time Fourier transforms, A of the student and B of `signals`; NaN
+    without signals."""
     level: float
-    """Power of the student's samples over that of `signals`, in decibels: far below 0, it whispers; NaN without."""
+    """The power of the student's samples over that of `signals`, in decibels: far below 0 it whispers; NaN without
+    signals."""
     excess: float
     """The teacher's log density of the student's samples less that of `signals`, in nats a step: above 0, samples are
-    more probable than the real signals; NaN without."""
+    more probable than the real signals; NaN without signals."""
     level_range: Sides | None
-    """From the 10 % to the 90 % quantile of the power of frames of 160 steps, in decibels, of samples of the student
-    and of the teacher, and of `signals`: noise at one level has next to 0, whatever its spectrum. None without signals,
-    and for samples of fewer than 640 steps."""
+    """The range from the 10 % to the 90 % quantile of the power of frames of 160 steps, in decibels, for the student,
+    the teacher and `signals`: noise at a constant level has a range near 0, whatever its spectrum. None without
+    signals, and for samples of fewer than 640 steps."""
     pitch: Sides | None
-    """The highest autocorrelation of frames of 320 steps at lags of 40 to 160, its mean over the louder half of frames,
-    likewise: noise has little."""
+    """The mean over the louder half of frames of 320 steps of the highest autocorrelation at lags of 40 to 160, for the
+    student, the teacher and `signals`: noise has a low value."""
     history: StepHistory
     seconds: float
-    """Seconds of all steps and the report."""
+    """The seconds of all steps and of the report."""
 
     def __repr__(self) -> str:
-        """KL, the other figures to judge by, and steps."""
+        """The KL, the other measurements, and the history."""
         heard = ""
         if self.spectrum == self.spectrum:
             heard = f"spectrum={self.spectrum:.3f}, level={self.level:.1f} dB, excess={self.excess:.3f}, "
@@ -90,14 +91,14 @@ class SequenceDistillation:
 
 @dataclass
 class SequenceStep:
-    """The gradient of one step: of spectra in the first steps, then of the divergence as well.
+    """The gradient of one step: of the spectra's distance in the first steps, then of the divergence as well.
 
     Args:
-        divergence, inputs, plan: Of the descent.
-        spectrum: None without signals.
+        divergence, inputs, plan: The divergence, its inputs and the plan of the descent.
+        spectrum: The distance of spectra; None without signals.
         power: The weight of the spectra's distance.
-        first: Steps by spectra alone.
-        rng: Of all that is drawn.
+        first: The number of steps at the beginning that use spectra alone.
+        rng: The generator of all random draws.
     """
 
     divergence: Divergence
@@ -109,7 +110,7 @@ class SequenceStep:
     rng: Rng
 
     def __post_init__(self) -> None:
-        """Compute the spectra that all samples are compared with, unless they have signals of their own."""
+        """Compute the mean spectra to compare with, unless each sample has its own signal."""
         self._common: Floats | None = None
         if self.spectrum is not None and not self.inputs.is_paired:
             crops = self.inputs.crops(REPORT_BY * self.plan.samples, np.random.default_rng(seed_of(self.rng)))
@@ -133,7 +134,7 @@ class SequenceStep:
         return StepOutcome(kl, skipped, divergence.back(batch, beta, float(number >= self.first), by_x))
 
     def _draw(self, rng: Rng) -> Batch:
-        """Inputs of the samples of a step; two samples of each where spectra have to compare these."""
+        """Inputs of the samples of a step; pairs of samples share inputs if spectra compare such pairs."""
         is_paired = self.spectrum is not None and self.inputs.is_paired
         return (self.inputs.draw_twice if is_paired else self.inputs.draw)(self.plan.samples, rng)
 
@@ -142,7 +143,7 @@ class SequenceStep:
         return self.spectrum.target(batch.signals) if self._common is None else self._common  # type: ignore[arg-type]
 
     def judge(self, seed: int) -> Any:
-        """The judge of weights: KL, and the weighted energy of spectra, of batches of one seed."""
+        """A function of weights: the KL plus the weighted energy of spectra, for batches drawn from one seed."""
 
         def judge(parameters: Array) -> tuple[float, float]:
             rng, of_batches, heard = np.random.default_rng(seed), [], []
@@ -161,13 +162,13 @@ class SequenceStep:
         return judge
 
     def _heard(self, x: Array, batch: Batch) -> float:
-        """The energy of spectra; 0 without signals."""
+        """The energy of the samples' spectra; 0 without signals, NaN for samples that are not finite."""
         if self.spectrum is None:
             return 0.0
         return self.spectrum.energy(x, self._target(batch), batch.same) if np.isfinite(x).all() else math.nan
 
     def reported(self, seed: int) -> tuple[Floats, Floats, Floats]:
-        """KL of each sequence, each batch's distance of spectra, and mean squares of samples, for one seed."""
+        """The KL of each sequence, and for each batch the distance of spectra and the mean square, from one seed."""
         rng, kl, heard, squares = np.random.default_rng(seed), [], [], []
         for _ in range(REPORT_BY):
             batch = self.inputs.draw(self.plan.samples, rng)
@@ -186,39 +187,43 @@ class SequenceStep:
 def distill_sequences(
     teacher: SequenceFlow, student: SequenceFlow, context: Any = None, **keywords: Unpack[DistilledOverTime]
 ) -> tuple[SequenceFlow, SequenceDistillation]:
-    """Minimise KL(student ‖ teacher) of flows of sequences, by samples of the student and densities of the teacher.
+    """Minimise KL(student ‖ teacher) of flows of sequences, with samples of the student and densities of the teacher.
 
-    The teacher's networks read data, and the student's latent values, so that it draws all steps at once. **A small KL
-    alone does not make a good student**: its samples may be too quiet, because the teacher's density is high there.
-    `signals` are for that (docs/sequences.md). A sample is a sequence, and divergences are in nats a step. Scales of
-    data and context are the teacher's, if the student has none. How it ends, bits and threads: see
-    `headrace.fit_to_density`.
+    The teacher's networks read data, and the student's read latent values, so that the student draws all steps at once.
+    **A small KL alone does not make a good student**: its samples may be too quiet, because the teacher's density is
+    high for quiet samples. `signals` prevent that (docs/sequences.md). A sample is a sequence, and divergences are in
+    nats a step. A student without scales of data and context takes over the teacher's. The end of the run, bits and
+    threads: see `headrace.fit_to_density`.
 
     Args:
         teacher: A flow; it is not changed.
-        student: A flow of as many features, context columns and covariates; its weights are changed in place.
-        context: Shape (rows, context): each step draws rows of it at random. Or (context,): the row for all.
+        student: A flow with the teacher's features, context columns and covariates; its weights are changed in place.
+        context: Shape (rows, context): each step draws rows of it at random. Or (context,): one row for all samples.
         estimator: "pathwise": the gradient along the student's samples. "closed_form": the KL of each step's densities,
-            which are normal in both: less noise. "auto": "closed_form" where that holds.
-        steps: By default 2000.
-        samples: Sequences of each step, by default 16.
+            which are normal in both flows, with less noise. "auto": "closed_form" if the flows allow it, else
+            "pathwise".
+        steps: The number of steps, by default 2000.
+        samples: The sequences of each step, by default 16.
         first_steps: Steps at the beginning that only learn the spectra of `signals`, by default a quarter of `steps`.
-        learning_rate: At the start; by default 0.8 of that of `SequenceFlow.fit`.
-        length: Steps of each drawn sequence.
-        covariates: Shape (rows, frames, covariates), (frames, covariates), or a list of such; each step draws some, and
-            a place in them.
-        signals: Real sequences, as x in `SequenceFlow.log_prob`; with covariates each belongs to its own. The
-            magnitudes of short-time Fourier transforms of samples are drawn towards theirs, first alone, then beside
-            the divergence. With covariates two samples of each are drawn, and also drawn apart (Gritsenko et al. 2020).
-        power: The weight of their relative distance, by default 1, beside a divergence in nats a step.
+        learning_rate: The rate at the start; by default 0.8 times that of `SequenceFlow.fit`.
+        length: The number of time steps of each drawn sequence.
+        covariates: Shape (rows, frames, covariates), (frames, covariates), or a list of such arrays; each step draws
+            crops from random positions of them.
+        signals: Real sequences, as x in `SequenceFlow.log_prob`; with covariates each signal belongs to its covariates.
+            The loss pulls the short-time Fourier magnitudes of samples towards those of the signals, first alone, then
+            beside the divergence. With covariates each is sampled twice, and the loss also pushes the two samples apart
+            (Gritsenko et al. 2020).
+        power: The weight of their relative distance (that of the two sets of spectra), by default 1, beside a
+            divergence in nats a step.
         **keywords: Those of `OfSteps`.
 
     Returns:
         ``(student, report)``, a `SequenceDistillation`.
 
     Raises:
-        TypeError, ValueError: an argument is not as expected; with "closed_form", the obstacle.
-        KeyboardInterrupt: Ctrl-C before the student has better weights; it is then as before the call.
+        TypeError, ValueError: an argument is not as expected, or the flows have no closed form and the estimator is
+            "closed_form".
+        KeyboardInterrupt: Ctrl-C came before the student had better weights; the student is then as before the call.
 
     >>> import headrace as hr
     >>> teacher, student = (hr.WaveNet(layers=2, channels=4, map="affine", reads=side) for side in ("data", "latent"))
@@ -259,7 +264,7 @@ def distill_sequences(
     of_rows: Any = learner
     history = Descent("distill", of_rows, plan, step, judge).go(bool(arguments.progress))
     if history.stopped == "interrupted" and not history.kept_step:
-        raise KeyboardInterrupt  # without better weights there is nothing to return
+        raise KeyboardInterrupt  # without better weights there is no student to return
     with student._interior.restored():
         _take_over(teacher, student)
         student.parameters = learner.parameters
@@ -294,7 +299,7 @@ def _check_flows(teacher: Any, student: Any) -> None:
 
 
 def _take_over(teacher: SequenceFlow, student: SequenceFlow) -> None:
-    """Copy the scales of data and context, if the student has none."""
+    """Copy the teacher's scales of data and context to a student without them."""
     interior, last = student._interior, teacher.transforms[-1]
     starts = {}
     if interior.is_fresh and isinstance(last, Standardize):
@@ -305,7 +310,7 @@ def _take_over(teacher: SequenceFlow, student: SequenceFlow) -> None:
 
 
 def _of_sides(step: SequenceStep, seed: int) -> tuple[Sides, Sides]:
-    """The range of levels and the strength of the pitch, for one batch of each kind."""
+    """The range of levels and the strength of the pitch, for a batch of the student, the teacher and signals."""
     inputs, divergence, rng = step.inputs, step.divergence, np.random.default_rng(seed)
     batch = inputs.draw(step.plan.samples, rng)
     x, _ = divergence.forth(None, batch, step.plan.samples)
@@ -318,7 +323,7 @@ def _of_sides(step: SequenceStep, seed: int) -> tuple[Sides, Sides]:
 
 
 def _reported(step: SequenceStep, seed: int) -> tuple[float, float, float, float, float]:
-    """KL and its error, and beside signals the distance of spectra, the level and the excess."""
+    """The KL and its error, and with signals the distance of spectra, the level and the excess; otherwise NaN."""
     kl, heard, squares = step.reported(seed)
     mean, error = mean_and_error(kl[np.isfinite(kl)])
     inputs, divergence = step.inputs, step.divergence

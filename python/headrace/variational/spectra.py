@@ -1,4 +1,4 @@
-"""The distance of two sets of signals by the magnitudes of their short-time Fourier transforms, and its gradient."""
+"""The distance between two sets of signals by the magnitudes of short-time Fourier transforms, and its gradient."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 
 from headrace._base.types import Floats
 
-WINDOW, OVERLAP = 256, 4  # steps of a frame, and frames that a step is in
+WINDOW, OVERLAP = 256, 4  # the steps of a frame, and the number of frames that contain a step
 
 
 def range_of_levels(x: NDArray[Any], frame: int) -> float:
-    """From the 10 % to the 90 % quantile of the mean square of frames of x, (rows, steps, features), in decibels."""
+    """The decibels from the 10 % to the 90 % quantile of the mean squares of frames of x, (rows, steps, features)."""
     frames = sliding_window_view(x.astype(np.float64), frame, axis=1)[:, ::frame]
     low, high = np.quantile(10.0 * np.log10(np.square(frames).mean(axis=(2, 3)) + 1e-30), (0.1, 0.9))
     return float(high - low)
 
 
 def strength_of_pitch(x: NDArray[Any], frame: int) -> float:
-    """The highest autocorrelation of a frame at lags from an eighth to half of it: its mean over the louder half."""
+    """The highest autocorrelation at lags of an eighth to half a frame, its mean over the louder half of frames."""
     frames = sliding_window_view(x.astype(np.float64), frame, axis=1)[:, ::frame].reshape(-1, frame)
     frames = frames - frames.mean(axis=1, keepdims=True)
     energy = np.square(frames).sum(axis=1)
@@ -38,7 +38,7 @@ class Magnitudes:
     """|STFT| of signals (rows, steps, features): frames of `window` steps under a Hann window.
 
     Args:
-        window: Steps of a frame, even.
+        window: The steps of a frame, an even number.
     """
 
     def __init__(self, window: int) -> None:
@@ -50,14 +50,14 @@ class Magnitudes:
         return np.abs(self._transform(x))
 
     def vjp(self, x: NDArray[Any], grad: Floats) -> Floats:
-        """The gradient by x, from that by the magnitudes; zero by a magnitude of 0.
+        """The gradient by x from the gradient by the magnitudes; zero where a magnitude is 0.
 
         With X_k = Σ_n w_n x_n e^{-iωkn} the derivative of |X_k| by x_n is w_n Re(X_k / |X_k| e^{iωkn}).
         """
         found = self._transform(x)
         size = np.abs(found)
         phases = np.where(size > 0.0, found / np.where(size > 0.0, size, 1.0), 0.0) * grad
-        phases[..., 1:-1] *= 0.5  # irfft has these frequencies twice
+        phases[..., 1:-1] *= 0.5  # irfft counts these frequencies twice
         frames = np.fft.irfft(phases, self.window, axis=-1) * self.window * self._hann
         result = np.zeros(x.shape)
         for i in range(frames.shape[1]):
@@ -71,28 +71,28 @@ class Magnitudes:
 
 
 class Spectrum:
-    """Σ |A - B| / Σ B of magnitudes A of samples and B of real signals.
+    """The distance Σ |A - B| / Σ B of magnitudes A of samples and B of real signals.
 
-    Where samples belong to signals, by the same covariates, frame by frame; else of means over all frames (van den Oord
-    et al. 2017, 3.3, where the means are of powers). Frame by frame a distance alone has its least value where samples
-    are quieter than signals, by 2.3 dB for noise, because phases differ. The `energy` has not: of two samples of the
-    same covariates it has Σ |A - A'| less, so that its mean is least where the magnitudes have the signals' law
-    (Gritsenko et al. 2020).
+    If samples belong to signals, by shared covariates, magnitudes are compared frame by frame, else as means over all
+    frames (van den Oord et al. 2017, 3.3, where the means are of powers). The mean distance by frames is least not for
+    samples with the signals' law but for quieter ones (for noise by 2.3 dB), because phases differ. The `energy`
+    corrects this: it subtracts Σ |A - A'| of two samples of the same covariates, so that its mean is least if the
+    magnitudes have the signals' law (Gritsenko et al. 2020).
     """
 
     def __init__(self, magnitudes: Magnitudes, *, is_paired: bool) -> None:
         self._magnitudes, self._is_paired = magnitudes, is_paired
 
     def target(self, signals: NDArray[Any]) -> Floats:
-        """B."""
+        """The magnitudes B of the signals, or the mean of these over all frames."""
         return self._pooled(self._magnitudes.of(signals))
 
     def distance(self, x: NDArray[Any], target: Floats) -> float:
-        """The distance of samples x."""
+        """The distance of samples x from the target."""
         return float(np.abs(self._pooled(self._magnitudes.of(x)) - target).sum() / target.sum())
 
     def energy(self, x: NDArray[Any], target: Floats, same: NDArray[np.bool_] | None) -> float:
-        """The distance of samples x, less that of samples that belong together.
+        """The distance of samples x, less the distance between samples of the same covariates.
 
         `same`: whether a row has the covariates of the row after it, (rows - 1,); None without covariates.
         """

@@ -1,7 +1,7 @@
-"""Densities that a user brings: a callable on NumPy arrays, or a function of PyTorch or JAX, and its gradient.
+"""Densities of the user: a callable on NumPy arrays, or a function of PyTorch or JAX and its gradient.
 
-Contexts of samples: none, one for all, or draws from a table or from the user's function. If samples have different
-contexts, the density takes these as its second argument.
+The contexts of samples are none, one for all, or draws from a table or from the user's function. If samples have
+different contexts, the density takes the contexts as its second argument.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from headrace._flow.flow import Flow
 
 Rng = np.random.Generator
 
-SCALED = 8192  # rows of a function of contexts from which the standardisation is computed
+SCALED = 8192  # the rows of a function of contexts from which the standardisation is computed
 
 
 @dataclass(frozen=True)
 class Contexts:
-    """The contexts of samples. At most one of the three is given; with none the flow reads no context."""
+    """The contexts of samples. At most one of `one`, `table` and `draw` is set; all are None without context."""
 
     one: NDArray[Any] | None = None  # (1, context), for all samples
     table: NDArray[Any] | None = None  # (rows, context), drawn from with replacement
     draw: Callable[[int, Rng], Any] | None = None  # rows, generator -> (rows, context), not yet checked
     columns: int = 0
-    repeats: int = 1  # samples in a row that share one
+    repeats: int = 1  # the number of successive samples that share a context
 
     @property
     def vary(self) -> bool:
@@ -42,14 +42,14 @@ class Contexts:
         return self.table is not None or self.draw is not None
 
     def __call__(self, rows: int, rng: Rng) -> NDArray[Any] | None:
-        """Contexts of `rows` samples, (rows, context), or (1, context) for all, or None."""
+        """Contexts of `rows` samples, (rows, context), or (1, context) for all samples, or None."""
         if not self.vary:
             return self.one
         fresh = self._rows(-(-rows // self.repeats), rng)
         return fresh if self.repeats == 1 else fresh.repeat(self.repeats, axis=0)[:rows]
 
     def some(self, most: int, rng: Rng) -> NDArray[Any]:
-        """The whole table, or `most` different rows of a larger one, or that number of rows from the function."""
+        """The whole table, or `most` different rows of a larger table, or `most` rows from the function."""
         if self.table is None:
             return self._rows(most, rng)
         if len(self.table) <= most:
@@ -72,7 +72,7 @@ class Contexts:
 
 
 def contexts_of(flow: Flow, context: Any) -> Contexts:
-    """The argument `context`, checked."""
+    """The contexts of the argument `context`, checked."""
     columns = flow.context
     if columns == 0:
         if context is not None:
@@ -106,14 +106,14 @@ def _require_finite(name: str, rows: NDArray[Any]) -> None:
 
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
-Of = Callable[..., Pair]  # rows, and their contexts if the density takes them
+Of = Callable[..., Pair]  # rows, perhaps contexts -> log densities, gradients by the rows
 Target = Callable[[NDArray[Any], "NDArray[Any] | None"], Pair]  # rows, context -> log densities, gradients by the rows
 
 GRADIENTS = ("returned", "torch", "jax")
 
 
 def target_of(log_density: Any, gradient: Any, dtype: np.dtype[Any], contexts: Contexts) -> Target:
-    """`log_density` as a function of rows of this dtype and their context that gives checked values and gradients."""
+    """A function of rows of this dtype and their context that calls `log_density` and checks its results."""
     kind = check.choice("gradient", gradient, GRADIENTS)
     if not callable(log_density):
         raise TypeError(f"log_density: expected a function of rows, got {check.kind_of(log_density)}")
@@ -122,7 +122,7 @@ def target_of(log_density: Any, gradient: Any, dtype: np.dtype[Any], contexts: C
     of = made(log_density) if made else _of_jax(log_density, dtype)
 
     def target(x: NDArray[Any], context: NDArray[Any] | None) -> Pair:
-        x = x.copy()  # the function may change it in place, or keep it
+        x = x.copy()  # the function may change x in place, or keep it
         if not takes_context:
             return of(x)
         assert context is not None
@@ -134,7 +134,7 @@ def target_of(log_density: Any, gradient: Any, dtype: np.dtype[Any], contexts: C
 
 
 def _takes_context(log_density: Any, contexts: Contexts) -> bool:
-    """Whether the function gets contexts: always if they vary; one for all only if its signature has it."""
+    """Whether the function takes contexts: it must if contexts vary; with one context only if its signature has it."""
     alone, both = _takes(log_density, 1), _takes(log_density, 2)
     if contexts.vary and both:
         return True
@@ -162,7 +162,7 @@ def _takes(function: Any, arguments: int) -> bool:
 
 def _of_numpy(log_density: Any) -> Of:
     def of(x: NDArray[Any], *context: NDArray[Any]) -> Pair:
-        rows, columns = x.shape  # before the function may change x
+        rows, columns = x.shape  # before the function can change x
         given = log_density(x, *context)
         if not isinstance(given, tuple) or len(given) != 2:
             size = f" of {len(given)}" if isinstance(given, tuple) else ""

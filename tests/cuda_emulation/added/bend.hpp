@@ -1,5 +1,5 @@
-// bend: a step that only tests have, and only in _emu. Each coordinate z becomes sinh(a z) / a, or the inverse, with a
-// constant a of its own, which is no weight.
+// bend: a step that only tests have, and only in _emu. Each coordinate z becomes sinh(a z) / a, or the inverse, where a
+// is a constant of the coordinate and no weight.
 #pragma once
 
 #include "../../../cpp/math/lane.hpp"
@@ -10,7 +10,7 @@ template <class T>
 struct BendStep {
     static constexpr bool in_place = true;
 
-    const T* strength;  // by slot
+    const T* strength;  // the constant a of each slot
     bool to_data;
 };
 
@@ -18,7 +18,7 @@ namespace {
 
 template <class T>
 struct Bent {
-    T value, slope, bend;  // and the derivative, and that of its logarithm
+    T value, slope, bend;  // mapped value, its derivative, and the derivative of the logarithm of the latter
 };
 
 template <class T>

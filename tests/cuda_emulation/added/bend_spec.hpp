@@ -7,7 +7,7 @@ namespace headrace {
 
 struct BendSpec {
     bool inverted = false;
-    std::vector<double> strength;  // of each coordinate
+    std::vector<double> strength;  // the constant a of each coordinate
 
     static auto fields() {
         return std::tuple{field("inverted", &BendSpec::inverted), field("strength", &BendSpec::strength)};

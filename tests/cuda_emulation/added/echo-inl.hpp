@@ -21,7 +21,7 @@ void advance(const Echo<T>& c, const Known<T, TileBuffers<T>>& known, int from, 
     const TileBuffers<T>& b = known.b;
     const EchoWeights<T> w(c, known.weights);
     const bool has_ring = c.reads_built && !b.is_recorded;
-    const int units = has_ring ? 0 : c.outputs * positions(c, known.step.map.n);  // where units start
+    const int units = has_ring ? 0 : c.outputs * positions(c, known.step.map.n);  // line at which units start
     for (int64_t i = 0; i < int64_t(b.vectors) * width<T>; i += width<T>) {
         const auto input = [&](int t) { return t < 0 ? V{} : load(known.input + t * b.height + i); };
         const auto at = [&](int line) { return line_of(b, line) + i; };

@@ -1,4 +1,4 @@
-// The conditioner `echo` on a device: a row is one lane's work.
+// The conditioner `echo` on a device, where one lane computes a row.
 #pragma once
 
 namespace headrace {
@@ -21,7 +21,7 @@ __device__ void advance(const Team& team, const Echo<T>& c, const Known<T, in_sh
     const EchoWeights<T> w(c, known.weights);
     const int lane = team.lane;
     const bool has_ring = c.reads_built && !known.is_recorded;
-    const int units = has_ring ? 0 : c.outputs * positions(c, known.step.map.n);  // where units start
+    const int units = has_ring ? 0 : c.outputs * positions(c, known.step.map.n);  // line at which units start
     const auto input = [&](int t) { return t < 0 ? T(0) : known.input.at(t, lane); };
     for (int t = from; t < to; ++t) {
         const auto parameters_of_step = known.own.from(parameters(c, from, known.is_recorded) + t * c.outputs);

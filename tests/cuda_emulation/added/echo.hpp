@@ -1,8 +1,8 @@
-// echo: a conditioner over time that only tests have, and only in _emu, to show that the lists are all that a new kind
-// needs. Properties that the masked network lacks: as many positions as the input has steps, weights that all of them
-// share, coordinates by a formula, and a state that goes on from step to step.
+// echo: a conditioner over time that only tests have, and only in _emu, to show that a new kind needs only lines in the
+// lists. The conditioner echo has properties that the masked network lacks: a position for each step of the input,
+// weights that all positions share, coordinates by a formula, and a state that is passed from step to step.
 //
-// A step's coordinate is mapped by parameters that earlier steps give, zeros before the first:
+// The coordinate of a step is mapped with parameters that depend on earlier steps, with zeros before the first step:
 //   h(t, u) = tanh(first.bias[u] + first.weight[u][0] x(t - 1) + first.weight[u][1] x(t - 2))
 //   parameter(t, k) = second.bias[k] + sum over u of second.weight[k][2 u] h(t, u) + second.weight[k][2 u + 1] h(t - 3,
 //   u)
@@ -34,7 +34,8 @@ HR_FN int first_coordinate(const Echo<T>&, int position) {
     return position;
 }
 
-// Step by step there is a ring of units, then the parameters of one step; else parameters of all steps, then all units.
+// The number of lines of state. Step by step, these are a ring of units, and the parameters of one step follow. In the
+// other direction there is no state: parameters of all steps are followed by all units.
 template <class T>
 HR_FN int state_lines(const Echo<T>& c) {
     return c.reads_built ? echo_delay * c.units : 0;
@@ -50,13 +51,13 @@ HR_FN int scratch_lines(const Echo<T>& c, int span) {
     return c.reads_built ? c.outputs : span * (c.outputs + c.units);
 }
 
-// Number of its weights: those of both layers and their biases.
+// The number of weights: those of both layers, and their biases.
 template <class T>
 HR_FN int echo_weights(const Echo<T>& c) {
     return c.units * (echo_taps + 1) + c.outputs * (2 * c.units + 1);
 }
 
-// Behind parameters and units of all steps come a row's gradients by the weights.
+// The line of a row's gradients by the weights, behind parameters and units of all steps.
 template <class T>
 HR_FN int echo_gradients(const Echo<T>& c, int n) {
     return n * (c.outputs + c.units);

@@ -48,7 +48,7 @@ class EchoConditioner final : public ConditionerOf<EchoConditioner> {
     void clear_dead_in(T*) const {}
 
     Bf16Layout bf16(const Bf16Layout&) const override {
-        return {};  // its products stay exact
+        return {};  // products of `echo` stay exact
     }
 
     template <class T>

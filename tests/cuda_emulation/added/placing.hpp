@@ -1,4 +1,4 @@
-// Takes the conditioner `echo` to a device.
+// Places the conditioner `echo` on a device.
 #pragma once
 
 #include "../../../cuda/host/placing_site.hpp"

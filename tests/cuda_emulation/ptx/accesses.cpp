@@ -1,4 +1,4 @@
-// ld, st, cvta, prefetch: addresses, and checks of the accessed memory.
+// The instructions ld, st, cvta and prefetch: addresses, and checks of the accessed memory.
 #include <algorithm>
 #include <cstring>
 
@@ -15,7 +15,7 @@ uint64_t address_of(Warp& w, const Instruction& i, int lane) {
     return base + uint64_t(i.offset);
 }
 
-// The words of an access, each of them with the bytes of it that are reached.
+// Visits the words of an access, each with its accessed bytes.
 template <bool writes, class F>
 void touch(Warp& w, const Instruction& i, int lane, uint64_t address, uint64_t bytes, const char* at, const char* value,
            uint32_t stamp, F&& word_at) {
@@ -76,7 +76,7 @@ char* on_device(Warp& w, const Instruction& i, int lane, uint64_t address, uint6
     return at;
 }
 
-// The host address of a lane's bytes, or null.
+// The host address of a lane's accessed bytes, or null.
 template <bool writes>
 char* place(Warp& w, const Instruction& i, uint64_t address, int lane, const char* value) {
     const uint64_t bytes = uint64_t(i.bytes) * i.elements;
@@ -131,8 +131,8 @@ void store_elements(Warp& w, const Instruction& i, int lane, char* to) {
     }
 }
 
-// Passes through the banks of shared memory, of four bytes each: in one pass lanes reach different banks or the same
-// word. Lanes with more than four bytes each go in groups of 128 bytes.
+// The number of passes through the banks of shared memory, of four bytes each: in one pass, lanes access different
+// banks or the same word. Lanes that access more than four bytes form groups of 128 bytes.
 uint64_t passes_through_banks(const Instruction& i, uint32_t lanes, const uint64_t (&address)[lanes_of_warp]) {
     constexpr uint64_t banks = 32;
     const int words = std::max(1, int(i.bytes) * i.elements / int(word_bytes)), of_group = lanes_of_warp / words;
@@ -151,14 +151,14 @@ uint64_t passes_through_banks(const Instruction& i, uint32_t lanes, const uint64
     }
     return passes;
 }
-// Pieces of this many bytes that an access reaches.
+// The number of pieces of `of_piece` bytes that an access reaches.
 uint64_t pieces(uint32_t lanes, const uint64_t (&address)[lanes_of_warp], uint64_t of_piece) {
     std::vector<uint64_t> found;
     for_lanes(lanes, [&](int l) { found.push_back(address[l] / of_piece); });
     std::sort(found.begin(), found.end());
     return uint64_t(std::unique(found.begin(), found.end()) - found.begin());
 }
-// Every access is aligned to its size, which is less than a piece.
+// Counts the passes of an access. Every access is aligned to its size, which is less than a piece.
 void count_passes(Warp& w, const Instruction& i, uint32_t lanes) {
     uint64_t address[lanes_of_warp];
     for_lanes(lanes, [&](int l) { address[l] = address_of(w, i, l); });
@@ -174,7 +174,7 @@ void count_passes(Warp& w, const Instruction& i, uint32_t lanes) {
     }
 }
 
-// The number of lanes that reach device memory by an instruction: a launch is ragged if that differs.
+// Notes the number of lanes that access device memory by an instruction: a launch is ragged if this number varies.
 void note_lanes(Warp& w, const Instruction& i, uint32_t lanes) {
     if (i.space != Space::global && i.space != Space::generic) return;
     Launch& launch = *w.launch;
@@ -226,7 +226,7 @@ Space space_of(Opcode& opcode) {
         if (opcode.take(name)) return space;
     return Space::generic;
 }
-// [name], [name + 8]; of a variable, the space is its own.
+// Decodes an address, [name] or [name + 8]; for a variable, the space is that of the variable.
 void decode_address(Instruction& i, const Opcode& opcode, const std::vector<std::string>& words, Names& names) {
     if (words.size() < 3 || words.front() != "[" || words.back() != "]") opcode.unknown();
     const std::string& base = words[1];
@@ -289,7 +289,7 @@ void decode_store(Instruction& i, Opcode& opcode, const Operands& o, Names& name
     i.run = i.space == Space::argument ? &run_store_of_argument : &run_store;
 }
 
-// Addresses between a space and the generic one, in which device memory is as it is.
+// Converts addresses between a space and the generic space, in which addresses of device memory are unchanged.
 void run_address(Warp& w, const Instruction& i, uint32_t lanes) {
     const Memory& memory = *w.launch->memory;
     uint64_t begin = 0;
@@ -314,7 +314,7 @@ void decode_address_space(Instruction& i, Opcode& opcode, const Operands& o, Nam
     i.run = &run_address;
 }
 
-// A wish: nothing is read.
+// Decodes a prefetch, which reads nothing.
 void decode_prefetch(Instruction& i, Opcode& opcode, const Operands&, Names&) {
     i.kind = Class::device_load;
     opcode.take("global");

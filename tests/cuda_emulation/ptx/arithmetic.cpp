@@ -1,4 +1,5 @@
-// add, sub, mul, mad, fma, div, rem, min, max, and, or, xor, shl, shr, neg, abs, not, rcp, sqrt, rsqrt, mov, bfi.
+// The instructions add, sub, mul, mad, fma, div, rem, min, max, and, or, xor, shl, shr, neg, abs, not, rcp, sqrt,
+// rsqrt, mov and bfi.
 #include "decode.hpp"
 #include "operations.hpp"
 
@@ -116,7 +117,7 @@ template <const Table& table>
 void decode_one(Instruction& i, Opcode& opcode, const Operands& o, Names& names) {
     one(i, opcode, o, names, table);
 }
-// Sums without .rn may become a part of a product and sum: `Contraction`.
+// Decodes a sum. Sums without .rn may become part of a fused product and sum (`Contraction`).
 template <const Table& table>
 void decode_sum(Instruction& i, Opcode& opcode, const Operands& o, Names& names) {
     if (opcode.is_float()) opcode.take("rn");
@@ -147,7 +148,7 @@ void decode_remainder(Instruction& i, Opcode& opcode, const Operands& o, Names& 
     two(i, opcode, o, names, remainders);
     i.kind = Class::special;
 }
-// A product or a product and sum of 16 or 32 bits into twice as many.
+// Decodes a product, or a product and sum, of 16 or 32 bits whose result has twice as many bits.
 void wide(Instruction& i, Opcode& opcode, const Operands& o, Names& names, bool has_sum) {
     const bool into_64 = opcode.type == "u32" || opcode.type == "s32";
     i.kind = Class::integer;
@@ -182,7 +183,7 @@ void decode_fused(Instruction& i, Opcode& opcode, const Operands& o, Names& name
     three(i, opcode, o, names, fused_sums);
 }
 
-// The lowest e bits of a in place of those of b from bit c on.
+// Inserts the lowest e bits of a in b, from bit c on.
 template <class T>
 void run_insert(Warp& w, const Instruction& i, uint32_t lanes) {
     char* const d = w.operand(i.d[0]);
@@ -229,7 +230,7 @@ void add_arithmetic(std::map<std::string, Decode>& decoders) {
     decoders["sqrt"] = &decode_rounded_one<roots>;
     decoders["rsqrt"] = &decode_reciprocal_root;
     decoders["bfi"] = &decode_insert;
-    // Of predicates, too (comparisons.cpp).
+    // Opcodes that also exist for predicates (comparisons.cpp).
     decoders["and"] = &decode_two<ands>;
     decoders["or"] = &decode_two<ors>;
     decoders["xor"] = &decode_two<xors>;

@@ -1,4 +1,5 @@
-// From a kernel's text to its program: registers, constants and labels get their offsets, products and sums are fused.
+// Assembles a program from a kernel's text: registers, constants and labels get offsets, and products and sums are
+// fused.
 #include <algorithm>
 #include <cctype>
 #include <cstring>
@@ -10,12 +11,12 @@ namespace ptx {
 namespace {
 
 constexpr int register_bytes = 4 * lanes_of_warp, wide_register_bytes = 8 * lanes_of_warp;
-constexpr const char* dynamic_shared = "hr_dynamic_shared";  // how HR_DYNAMIC_SHARED names it
+constexpr const char* dynamic_shared = "hr_dynamic_shared";  // name of the array that HR_DYNAMIC_SHARED declares
 
 int aligned(int at, int alignment) {
     return (at + alignment - 1) / alignment * alignment;
 }
-// The hexadecimal digits of a real constant: 0f3f800000, 0d3ff0000000000000.
+// Whether a word is a real constant in hexadecimal digits, such as 0f3f800000 or 0d3ff0000000000000.
 bool is_real(const std::string& word, char type) {
     return word.size() > 2 && word[0] == '0' && std::tolower(static_cast<unsigned char>(word[1])) == type;
 }
@@ -118,7 +119,7 @@ class Assembler final : public Names {
         const Registers* registers = nullptr;
         int number = 0;
     };
-    // A product or sum that may become a part of another: with the names of its operands.
+    // A product or a sum that may be fused with another instruction, with the names of its operands.
     struct Term {
         size_t at;
         int block;
@@ -305,8 +306,9 @@ class Assembler final : public Names {
         terms_.push_back(
             {program_.code.size(), block_, what, opcode.type == "f64", operands[0][0], operands[1][0], operands[2][0]});
     }
-    // PTX allows to round a product and a sum at once where neither has a rounding modifier. ptxas does so (read in its
-    // machine code) where the product and the only sum that reads it are in one block of instructions.
+    // Fuses products and sums. PTX allows rounding a product and a sum once where neither has a rounding modifier.
+    // ptxas does this, according to its machine code, where the product and the only sum that reads it are in one block
+    // of instructions.
     void contract() {
         std::map<std::string, const Term*> products;
         int block = -1;
@@ -333,11 +335,11 @@ class Assembler final : public Names {
     const ModuleText& module_;
     const Contraction contraction_;
     Program program_;
-    std::map<std::string, int> functions_;  // of the program, by name
+    std::map<std::string, int> functions_;  // functions of the program, by name
     std::vector<int> pending_;
     std::map<std::pair<uint64_t, bool>, int> placed_;
     std::vector<char> constants_;
-    // Of the current function.
+    // State of the current function.
     int function_ = 0, block_ = 0;
     std::map<std::string, Registers> registers_;
     std::map<std::string, Slot> slots_;

@@ -1,4 +1,4 @@
-// bra, call, ret, exit; and the table of all opcodes.
+// The instructions bra, call, ret and exit, and the table of all opcodes.
 #include <algorithm>
 #include <sstream>
 
@@ -47,7 +47,7 @@ const std::map<std::string, Decode>& decoders() {
         std::map<std::string, Decode> all;
         add_arithmetic(all);
         add_conversions(all);
-        add_comparisons(all);  // after those of numbers, whose opcodes predicates have, too
+        add_comparisons(all);  // after the operations of numbers, whose opcodes predicates share
         add_accesses(all);
         add_control(all);
         add_warp_operations(all);

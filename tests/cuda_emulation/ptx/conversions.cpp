@@ -1,11 +1,12 @@
-// cvt and mov: between types, and registers that the system sets.
+// The instructions cvt and mov: conversions between types, and registers that the system sets.
 #include "decode.hpp"
 #include "operations.hpp"
 
 namespace ptx {
 namespace {
 
-// To a whole number: values out of range become the nearest in range, a NaN zero or, in 64 bits, the topmost bit.
+// Converts to an integer type: values out of range become the nearest value in range, and a NaN becomes zero or, in 64
+// bits, the topmost bit.
 template <class To, class From>
 To whole(From a) {
     if (a != a) return sizeof(To) == 8 ? To(uint64_t(1) << 63) : To(0);
@@ -16,7 +17,7 @@ To whole(From a) {
     return To(a);
 }
 template <class T>
-T rounded(T a, uint8_t how) {  // to a whole number
+T rounded(T a, uint8_t how) {  // rounds to an integral value
     switch (how) {
         case 'i': return std::nearbyint(a);
         case 'z': return std::trunc(a);
@@ -35,7 +36,7 @@ To converted(From a, uint8_t how) {
         return To(a);
     }
 }
-// A register may be wider than the type: its lower part counts.
+// Runs a conversion. A register may be wider than the type; its lower part is used.
 template <class To, class From>
 void run_conversion(Warp& w, const Instruction& i, uint32_t lanes) {
     char* const d = w.operand(i.d[0]);
@@ -79,7 +80,8 @@ void decode_conversion(Instruction& i, Opcode& opcode, const Operands& o, Names&
     std::vector<std::string> known;
     for (const auto& [name, table] : targets) known.push_back(name);
     const std::string to = opcode.take_one_of(known), from = opcode.type;
-    // To a whole number, or from one real type to another: .r?i. To fewer digits: .rn, which is how the host rounds.
+    // Rounding to an integral value has the modifier .r?i; rounding to fewer digits has .rn, which is the rounding of
+    // the host.
     const bool is_whole =
         is_real(from) && (!is_real(to) || (!opcode.modifiers.empty() && opcode.modifiers[0].back() == 'i'));
     const bool loses = is_real(to) && !is_whole && (from == "f64" ? to == "f32" : !is_real(from));
@@ -98,7 +100,7 @@ void decode_conversion(Instruction& i, Opcode& opcode, const Operands& o, Names&
 
 // ---- mov ---------------------------------------------------------------------------------------------------------
 
-// Of the thread, the block or the grid; the axis follows.
+// Registers of the thread, the block or the grid; the axis follows in the name.
 enum Special : uint8_t { thread, threads, block, blocks, lane, warp };
 const std::map<std::string, Special> specials = {{"%tid", thread},    {"%ntid", threads}, {"%ctaid", block},
                                                  {"%nctaid", blocks}, {"%laneid", lane},  {"%warpid", warp}};

@@ -10,11 +10,11 @@
 
 namespace ptx {
 
-// Each kind at each line of a launch once, with the first thread that did it.
+// One finding for each kind and line of a launch, with the first thread that caused it.
 struct Finding {
     std::string who;
     uint64_t times = 0;
 };
-using FindingsOfLaunch = std::map<std::pair<std::string, int>, Finding>;  // by kind and line
+using FindingsOfLaunch = std::map<std::pair<std::string, int>, Finding>;  // keys: kind and line
 
 }  // namespace ptx

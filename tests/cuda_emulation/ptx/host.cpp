@@ -13,7 +13,7 @@
 #include <sstream>
 
 #include "run.hpp"
-#include "sources.inc"  // the hash of the sources of this build: constexpr const char* sources
+#include "sources.inc"  // defines the hash of the sources of this build: constexpr const char* sources
 
 namespace ptx {
 namespace {
@@ -35,24 +35,25 @@ std::string content(const std::filesystem::path& path) {
 struct Entry {
     const ModuleText* module;
     std::string mangled;
-    std::unique_ptr<Program> program;  // once it is launched
+    std::unique_ptr<Program> program;  // assembled at the first launch
     Report::Kernel seen;
 };
 
 struct State {
     bool is_ready = false, is_on = false;
-    std::string error;  // why the folder's PTX cannot be used
+    std::string error;  // the reason why the folder's PTX cannot be used
     Contraction contraction = Contraction::none;
-    std::optional<int> order;  // of every launch
+    std::optional<int> order;  // order of threads of every launch
     Memory memory;
     std::vector<Warp> warps;
     std::vector<std::unique_ptr<ModuleText>> modules;
-    std::map<std::string, Entry> entries;           // by readable name
-    bool is_reported = false;                       // the folder is the environment's
-    std::map<std::string, Report::Kernel> earlier;  // of kernels interpreted before the folder was changed
-    std::map<const void*, std::string> symbols;     // of this module, by address: mangled names
+    std::map<std::string, Entry> entries;           // kernels by readable name
+    bool is_reported = false;                       // whether the folder is that of the environment
+    std::map<std::string, Report::Kernel> earlier;  // reports of kernels that were interpreted before the folder was
+                                                    // changed
+    std::map<const void*, std::string> symbols;     // mangled names of symbols of this module, by address
     std::vector<Known> known;
-    std::vector<std::set<int>> seen;  // lines of each
+    std::vector<std::set<int>> seen;  // lines of each known finding
     std::set<std::pair<std::string, std::string>> reported;
 
     void add(std::unique_ptr<ModuleText> module) {
@@ -79,7 +80,7 @@ State& state() {
     return only;
 }
 
-// Names of this module's functions: the host's compiler gives a kernel the name that nvcc gives it.
+// Reads the names of this module's functions: the host's compiler gives a kernel the same name as nvcc.
 void read_symbols(State& s) {
     Dl_info info;
     if (!dladdr(reinterpret_cast<void*>(&read_symbols), &info)) throw Error("this module has no file");
@@ -99,7 +100,7 @@ void read_symbols(State& s) {
     if (s.symbols.empty()) throw Error("this module names no functions");
 }
 
-// Once: the folder of the environment. PTX that cannot be used is an error of every launch.
+// Reads the folder of the environment, once. PTX that cannot be used is an error of every launch.
 void start(State& s) {
     s.is_ready = true;
     const char* const contract = std::getenv("HEADRACE_EMU_PTX_CONTRACT");

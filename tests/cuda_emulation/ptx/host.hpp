@@ -1,4 +1,4 @@
-// Functions that the emulation of CUDA calls: kernels by their address on the host, and changes of memory.
+// Functions that the emulation of CUDA calls: launches of kernels by their address on the host, and changes of memory.
 #pragma once
 
 #include <cstddef>
@@ -14,19 +14,19 @@ namespace ptx {
 struct Geometry {
     uint32_t grid[3], threads[3];
     size_t shared_bytes;
-    int order;  // as emu::schedule
+    int order;  // order of threads, as for emu::schedule
 };
 using Arguments = std::vector<std::pair<const void*, size_t>>;
 
-// Whether kernels are interpreted: where HEADRACE_EMU_PTX names a folder with PTX of the sources of this build. A
-// kernel of the project that the folder lacks is an error, one of the tests runs on the host.
+// Whether a kernel is interpreted, which requires that HEADRACE_EMU_PTX names a folder with PTX of the sources of this
+// build. A missing kernel of the project is an error; a missing kernel of the tests runs on the host.
 bool interprets(const void* kernel);
-// Throws Error with all findings, except known ones.
+// Interprets a launch. Throws Error with all findings, except known ones.
 void launch(const void* kernel, const Geometry& geometry, const Arguments& arguments);
 
 void memory_taken(const void* p, size_t bytes);
 void memory_freed(const void* p);
 void memory_written(const void* p, size_t bytes);
-void array_seen(const void* p, size_t bytes);  // of the caller's
+void array_seen(const void* p, size_t bytes);  // notes an array of the caller
 
 }  // namespace ptx

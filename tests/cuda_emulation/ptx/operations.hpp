@@ -1,4 +1,4 @@
-// Arithmetic instructions on the values of a lane, by type. NaNs, bounds and roundings follow the PTX manual.
+// Arithmetic instructions on the values of a lane, by type. NaNs, ranges and roundings follow the PTX manual.
 #pragma once
 
 #include <cmath>
@@ -50,7 +50,8 @@ struct MulHigh {
         return T((Wide(a) * Wide(b)) >> (8 * sizeof(T)));
     }
 };
-// By zero and of the least number by -1 a whole number has no quotient; a card gives all ones and the number itself.
+// Division. Integers have no quotient for the divisor zero, where a card returns all ones, and for the least integer
+// divided by -1, where it returns the dividend.
 struct Div {
     template <class T>
     static T of(T a, T b) {
@@ -71,7 +72,7 @@ struct Rem {
         return T(a % b);
     }
 };
-// Of a number and a NaN the number; -0 is less than +0.
+// Minimum: of a number and a NaN it is the number, and -0 is less than +0.
 struct Min {
     template <class T>
     static T of(T a, T b) {
@@ -112,7 +113,7 @@ struct Xor {
         return T(a ^ b);
     }
 };
-// By more than there are bits: none, or all of them the sign.
+// Shift: by more bits than the type has, the result is zero, or consists of sign bits.
 struct ShiftLeft {
     template <class T>
     static T of(T a, uint32_t by) {
@@ -137,13 +138,13 @@ struct Fma {
         }
     }
 };
-struct ProductMinus {  // a b - c
+struct ProductMinus {  // computes a b - c
     template <class T>
     static T of(T a, T b, T c) {
         return std::fma(a, b, -c);
     }
 };
-struct MinusProduct {  // c - a b
+struct MinusProduct {  // computes c - a b
     template <class T>
     static T of(T a, T b, T c) {
         return std::fma(-a, b, c);
@@ -194,7 +195,7 @@ struct Root {
         return std::sqrt(a);
     }
 };
-// Right to the last bit; a card's is within the error that the manual allows.
+// Reciprocal root, correctly rounded; a card's result is within the error that the manual allows.
 struct ReciprocalRoot {
     template <class T>
     static T of(T a) {
@@ -202,7 +203,7 @@ struct ReciprocalRoot {
         return T(1 / std::sqrt(Wide(a)));
     }
 };
-// To nearest, ties away from zero, in 10 bits behind the point.
+// Rounding to TF32: to nearest, ties away from zero, with 10 bits behind the point.
 struct ToTf32 {
     static float of(float a) {
         const auto bits = std::bit_cast<uint32_t>(a);

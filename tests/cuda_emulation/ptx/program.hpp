@@ -1,4 +1,4 @@
-// A kernel as the interpreter runs it, with all functions that it calls.
+// The program of a kernel for the interpreter, with all functions that the kernel calls.
 #pragma once
 
 #include <array>
@@ -17,9 +17,9 @@ struct Warp;
 struct Instruction;
 using Run = void (*)(Warp&, const Instruction&, uint32_t lanes);
 
-// An instruction's effect on the order of execution; `warp`: its lanes must be there together.
+// The effect of an instruction on the order of execution; for `warp`, lanes must execute it together.
 enum class Flow : uint8_t { next, branch, call, leave, warp, warp_barrier, barrier };
-// `parameter`: of the kernel; `argument`: of a call.
+// Spaces of addresses; `parameter` is for parameters of the kernel, `argument` for those of a call.
 enum class Space : uint8_t { generic, global, shared, local, parameter, argument };
 
 // Classes for the count of executed instructions.
@@ -48,31 +48,31 @@ constexpr std::array<const char*, size_t(Class::count)> class_names = {
     "special",   "device load", "device store", "shared load", "shared store", "local",
     "parameter", "shuffle",     "tensor",       "barrier",     "control"};
 
-// Counts for one warp of the blocks of a kernel, in all launches: instructions by class, and the cost of its accesses.
+// Counts for one warp of a kernel's blocks, over all launches: instructions by class, and the cost of memory accesses.
 struct Work {
     std::array<uint64_t, size_t(Class::count)> executed{};
-    uint64_t shared_passes = 0;   // through the banks of shared memory
-    uint64_t device_passes = 0;   // through the load unit: lines of 128 bytes
-    uint64_t device_sectors = 0;  // pieces of 32 bytes
+    uint64_t shared_passes = 0;   // passes through the banks of shared memory
+    uint64_t device_passes = 0;   // passes through the load unit: lines of 128 bytes
+    uint64_t device_sectors = 0;  // accessed pieces of 32 bytes
 };
 
-// Operands are offsets: of a register (32 lanes of four or eight bytes) in a warp's registers, or, below zero, of a
-// constant, of 32 lanes too. Predicates are indices.
+// A decoded instruction. Operands are offsets: of a register (32 lanes of four or eight bytes) among a warp's
+// registers, or, below zero, of a constant, which also has 32 lanes. Predicates are indices.
 struct Instruction {
     Run run = nullptr;
     Flow flow = Flow::next;
     Class kind = Class::control;
     Space space = Space::generic;
-    uint8_t how = 0;                  // which of an opcode's variants
-    uint8_t bytes = 4, elements = 1;  // of an access
-    uint8_t wide = 0;                 // which elements are registers of eight bytes
+    uint8_t how = 0;                  // variant of the opcode
+    uint8_t bytes = 4, elements = 1;  // bytes and elements of an access
+    uint8_t wide = 0;                 // a bit for each element whose register has eight bytes
     bool is_signed = false, negated = false, guard_negated = false;
-    bool has_base = true, wide_base = true;  // of an address: a register, of eight bytes
+    bool has_base = true, wide_base = true;  // whether an address has a base register, and whether that has eight bytes
     int guard = -1;
-    int target = -1;  // of a branch: an instruction; of a call and a return: a function
+    int target = -1;  // of a branch an instruction; of a call and a return a function
     int call = -1;
     int line = 0;
-    int mask = 0;  // of a warp's operation
+    int mask = 0;  // mask of an operation of a warp
     int d[4] = {}, a[4] = {}, b[4] = {}, c[4] = {};
     int64_t offset = 0;
 };
@@ -80,7 +80,7 @@ struct Instruction {
 struct Slot {
     int at = 0, bytes = 0;
 };
-// Offsets of arguments and results in a lane's frame.
+// Offsets of arguments and results in the frame of a lane.
 struct Function {
     std::string name;
     int begin = 0;
@@ -91,17 +91,18 @@ struct Call {
 };
 
 struct Program {
-    std::string kernel;  // its readable name
+    std::string kernel;  // readable name of the kernel
     const ModuleText* module = nullptr;
     std::vector<Instruction> code;
-    std::vector<Work> work;           // by the warp's place in its block
-    std::vector<Function> functions;  // the kernel first; its parameters are at their offsets in a launch's
+    std::vector<Work> work;           // by the index of a warp in its block
+    std::vector<Function> functions;  // the kernel is first; offsets of its parameters are those in a launch
     std::vector<Call> calls;
     std::vector<uint64_t> constants;
     int parameter_bytes = 0, register_bytes = 0, predicates = 2, frame_bytes = 0, local_bytes = 0;
 };
 
-// Fused into one rounding, like in ptxas: a product that one sum of the same block of instructions reads.
+// Whether products and sums are rounded once: as in ptxas, a product is fused with the only sum that reads it, if both
+// are in one block of instructions.
 enum class Contraction : bool { none, as_ptxas };
 
 Program assemble(const ModuleText& module, const std::string& mangled, const std::string& kernel,

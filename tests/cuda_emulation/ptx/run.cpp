@@ -1,5 +1,5 @@
-// Lanes of a warp advance together where they can: of several groups the one that is behind runs, and groups that meet
-// are joined. A warp runs until it waits for its block, in the order that the emulation has for threads.
+// Lanes of a warp advance together where possible: of several groups, the group that is behind runs, and groups that
+// meet are joined. A warp runs until it waits for its block; the order of warps is the emulation's order of threads.
 #include "run.hpp"
 
 #include <algorithm>
@@ -23,14 +23,14 @@ std::string place_of(const Program& p, int line) {
                 std::to_string(lanes ? std::countr_zero(lanes) : 0));
 }
 
-// The state of a group after an instruction.
+// The next action for a group after an instruction.
 enum class Then { on, regroup };
 
 class Runner {
   public:
     explicit Runner(Warp& w) : w_(w), p_(*w.launch->program), code_(p_.code.data()) {}
 
-    // Until the warp waits for its block, true, or ends, false.
+    // Runs the warp. Returns true if the warp waits for its block, and false if the warp has ended.
     bool run() {
         while (!w_.groups.empty()) {
             join();
@@ -73,7 +73,7 @@ class Runner {
 
     void advance(size_t best) {
         Group g = w_.groups[best];
-        int meets = INT_MAX;  // the next group in front
+        int meets = INT_MAX;  // instruction of the next group ahead
         for (const Group& other : w_.groups)
             if (other.at > g.at) meets = std::min(meets, other.at);
         for (;;) {
@@ -119,7 +119,7 @@ class Runner {
             w_.groups.push_back({i.target, lanes, false});
             return Then::regroup;
         }
-        const bool is_back = i.target <= g.at;  // others may be behind now
+        const bool is_back = i.target <= g.at;  // other groups may be behind now
         g.at = i.target;
         if (!is_back || w_.groups.size() == 1) return Then::on;
         w_.groups[best] = g;
@@ -130,7 +130,7 @@ class Runner {
             ++g.at;
             return Then::on;
         }
-        if (lanes != g.lanes) {  // the others go on behind it
+        if (lanes != g.lanes) {  // other lanes of the group continue behind the instruction
             w_.groups.push_back({g.at + 1, g.lanes & ~lanes, false});
             g.lanes = lanes;
         }
@@ -154,7 +154,7 @@ class Runner {
         if (rest.lanes) w_.groups.push_back(rest);
         if (i.target == 0) {
             w_.living &= ~lanes;
-            for (Group& one : w_.groups) one.waits = false;  // they may have waited for only these
+            for (Group& one : w_.groups) one.waits = false;  // other groups may have waited for these lanes alone
             return Then::regroup;
         }
         const Function& f = p_.functions[size_t(i.target)];
@@ -192,7 +192,7 @@ class Runner {
         if (i.flow == Flow::warp) {
             i.run(w_, i, lanes);
         } else if (needed == w_.living) {
-            ++w_.step;  // a barrier of some lanes orders no threads here: stricter than the manual
+            ++w_.step;  // a barrier of some lanes orders no threads here, which is stricter than the manual
         }
         ++g.at;
         return Then::on;
@@ -218,7 +218,7 @@ void prepare(Warp& w, Launch& launch, int index, uint32_t threads) {
     w.step = 1;
 }
 
-// All live warps have come; the barrier's own count of threads, where it has one, must agree.
+// Opens a barrier that all live warps have reached; the barrier's count of threads, where it has one, must agree.
 void open_barrier(Launch& launch, std::vector<Warp*>& waiting, bool is_whole) {
     const Program& p = *launch.program;
     const Instruction& first = p.code[size_t(waiting[0]->groups[0].at)];

@@ -1,8 +1,8 @@
-# The hash of all sources that kernels are made of, as a line of C++, or in a file. Run by
+# Computes the hash of all sources of the kernels, as a line of C++, or in a file. The script is run by
 #     cmake -DROOT=<repository> -DINTO=<sources.inc> -P sources.cmake
 file(GLOB_RECURSE sources RELATIVE "${ROOT}" "${ROOT}/cuda/kernels/*" "${ROOT}/cuda/include/*" "${ROOT}/cuda/host/*.hpp"
      "${ROOT}/cpp/core/*.hpp" "${ROOT}/cpp/math/*.hpp" "${ROOT}/cpp/steps/*.hpp")
-list(APPEND sources tests/cuda_emulation/ptx/make)  # its options
+list(APPEND sources tests/cuda_emulation/ptx/make)  # this script has nvcc's options
 list(SORT sources)
 set(all "")
 foreach(source IN LISTS sources)

@@ -1,4 +1,4 @@
-// The tests' interface to the interpreter.
+// The interface of tests to the interpreter.
 #pragma once
 
 #include <map>
@@ -8,13 +8,13 @@
 
 namespace ptx {
 
-// PTX of this folder from now on; none for "".
+// Uses the PTX of a folder from now on; no PTX for "".
 void use(const std::string& folder);
-// Kernels of a text of PTX, run without the emulation's launch. Returns the counts for each warp of a block.
+// Runs a kernel of a PTX text without the emulation's launch, and returns counts for each warp of a block.
 std::vector<Work> run_text(const std::string& text, const std::string& kernel, const Geometry& geometry,
                            const Arguments& arguments, bool contract);
-// A finding with a reason (tests/support/interpreted.py): part of a kernel's name, the kind, and at how many lines of
-// PTX it is known. At one more it is an error.
+// A finding with a known reason (tests/support/interpreted.py): part of a kernel's name, the kind, and the number of
+// PTX lines that have it. More lines are an error.
 struct Known {
     std::string kernel, kind;
     size_t lines;
@@ -24,14 +24,14 @@ void know(const std::vector<Known>& findings);
 struct Report {
     struct Kernel {
         uint64_t launches = 0, most_blocks = 0,
-                 ragged = 0;      // ragged: launches of several blocks, not all full
-        std::vector<Work> warps;  // by their place in a block
+                 ragged = 0;      // number of launches of several blocks that are not all full
+        std::vector<Work> warps;  // by the index of a warp in its block
     };
-    std::map<std::string, Kernel> kernels;                   // all that there is PTX of
-    std::vector<std::pair<std::string, std::string>> known;  // those that occurred
+    std::map<std::string, Kernel> kernels;                   // all kernels for which there is PTX
+    std::vector<std::pair<std::string, std::string>> known;  // known findings that occurred
 };
 Report report();
-// Arrays of callers so far.
+// Forgets the arrays of callers.
 void forget_arrays();
 
 }  // namespace ptx

@@ -14,12 +14,12 @@ bool is_mark(char c) {
     return c != '\0' && std::strchr("{}[](),;+|!:@", c) != nullptr;
 }
 
-// Words of a text, one after another, with the lines on which they are.
+// The words of a text, one after another, with their lines.
 class Words {
   public:
     Words(const std::string& text, size_t at, size_t end, int line) : text_(text), at_(at), end_(end), line_(line) {}
 
-    // The next word; empty at the end.
+    // The next word; empty at the end of the text.
     std::string_view next() {
         skip_blank();
         if (at_ >= end_) return {};
@@ -33,7 +33,7 @@ class Words {
         while (at_ < end_ && !is_space(text_[at_]) && !is_mark(text_[at_])) ++at_;
         return view(begin);
     }
-    // Behind the brace that closes one which is open already.
+    // Moves behind the closing brace of a body whose opening brace was read.
     void skip_body() {
         for (int depth = 1; depth > 0 && at_ < end_; ++at_) {
             if (is_comment()) skip_comment();
@@ -48,7 +48,7 @@ class Words {
   private:
     std::string_view view(size_t begin) const { return std::string_view(text_).substr(begin, at_ - begin); }
     bool is_comment() const { return at_ + 1 < end_ && text_[at_] == '/' && text_[at_ + 1] == '/'; }
-    // To the end of its line.
+    // Moves to the end of a comment's line.
     void skip_comment() {
         while (at_ < end_ && text_[at_] != '\n') ++at_;
     }
@@ -110,7 +110,7 @@ ModuleText::ModuleText(std::string name, std::string text) : name_(std::move(nam
             add(head, begin, words.at() - 1, line);
             head.clear();
         } else if (word == ";") {
-            head.clear();  // a declaration, or a directive
+            head.clear();  // a declaration, or a directive, without a body
         } else {
             head.emplace_back(word);
         }

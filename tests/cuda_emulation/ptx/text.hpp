@@ -1,4 +1,4 @@
-// The text of a PTX module: its functions, and a function's statements as words.
+// The text of a PTX module: its functions, with statements as words.
 #pragma once
 
 #include <map>
@@ -17,21 +17,22 @@ struct Parameter {
 
 struct Statement {
     int line = 0;
-    bool is_label = false;  // words: its name
+    bool is_label = false;  // for a label, `words` has its name
     std::vector<std::string> words;
 };
 
 struct FunctionText {
-    std::string name;  // as the compiler mangled it
+    std::string name;  // mangled by the compiler
     bool is_kernel = false;
     std::vector<Parameter> results, parameters;
-    size_t begin = 0, end = 0;  // of its body
-    int line = 0;               // where the body begins
+    size_t begin = 0, end = 0;  // range of the function's body
+    int line = 0;               // line at which the body begins
 };
 
-// Bytes of a type such as ".b32".
+// The number of bytes of a type such as ".b32".
 int bytes_of_type(const std::string& type);
-// A variable's declaration, from words[at] on: ".param .align 8 .b8 name[32]". `at` is behind it then.
+// Reads the declaration of a variable from words[at] on: ".param .align 8 .b8 name[32]". After the call `at` is behind
+// the declaration.
 Parameter declared(const std::vector<std::string>& words, size_t& at);
 
 class ModuleText {

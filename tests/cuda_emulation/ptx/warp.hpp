@@ -1,4 +1,4 @@
-// A warp and a launch while they run, and how instructions reach their operands.
+// The state of a running warp and of a launch, and the access of instructions to operands.
 #pragma once
 
 #include <bit>
@@ -10,7 +10,7 @@
 
 namespace ptx {
 
-// Lanes that advance together.
+// A group of lanes that advance together.
 struct Group {
     int at = 0;
     uint32_t lanes = 0;
@@ -22,14 +22,14 @@ struct Warp {
     Launch* launch = nullptr;
     const Program* program = nullptr;
     std::vector<char> registers;
-    std::vector<uint32_t> predicates;  // a bit a lane; the first two are false and true
-    std::vector<char> frame, local;    // by lane
-    std::vector<int> back;             // by function and lane: where to go on
+    std::vector<uint32_t> predicates;  // a bit for each lane; the first two predicates are false and true
+    std::vector<char> frame, local;    // memory of each lane
+    std::vector<int> back;             // by function and lane: the instruction after a return
     std::vector<Group> groups;
-    uint32_t born = 0, living = 0;  // lanes
+    uint32_t born = 0, living = 0;  // bit masks of lanes
     Work* work = nullptr;
     int index = 0;
-    uint32_t step = 1;  // barriers passed, of the block and of the warp
+    uint32_t step = 1;  // number of passed barriers, of the block and of the warp
 
     char* operand(int at) {
         return at >= 0 ? registers.data() + at
@@ -44,15 +44,18 @@ struct Launch {
     std::vector<char> parameters;
     uint32_t grid[3] = {1, 1, 1}, threads[3] = {1, 1, 1};
     uint32_t shared_bytes = 0;
-    int order = 0;  // as emu::schedule
+    int order = 0;  // order of threads, as for emu::schedule
 
     uint32_t block[3] = {};
-    uint32_t block_number = 0, phase = 1;  // block_number: of x, y, z; phase: barriers of the block passed
-    uint32_t stamp = 0, block_stamp = 0;   // of this launch, and of its block, in the memory's words
-    // By instruction that reaches device memory: lanes of its first time, and threads of this block and of the first.
+    uint32_t block_number = 0, phase = 1;  // block_number: index of the block x, y, z; phase: number of passed barriers
+                                           // of the block
+    uint32_t stamp = 0, block_stamp = 0;   // of this launch and of its block, in the records of words
+    // For each instruction that accesses device memory: the lanes of its first execution, and the number of threads in
+    // this block and in the first block.
     std::vector<uint8_t> first_lanes;
     std::vector<uint32_t> of_block, of_first_block;
-    bool is_ragged = false;  // some warp had fewer lanes there than another, or some block fewer threads
+    bool is_ragged = false;  // whether some warp had fewer lanes at an instruction than another, or some block fewer
+                             // threads
     FindingsOfLaunch findings;
 };
 
@@ -70,7 +73,7 @@ T get(const char* p, int lane) {
         return T(reinterpret_cast<const uint32_t*>(p)[lane]);
     }
 }
-// Registers of 16 bits are four bytes here, the rest of which is zero.
+// Stores a value in a register. Registers of 16 bits take four bytes, the rest of which is zero.
 template <class T>
 void put(char* p, int lane, T x) {
     if constexpr (sizeof(T) == 8) {

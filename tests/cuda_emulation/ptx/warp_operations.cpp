@@ -1,4 +1,4 @@
-// shfl.sync, mma.sync, bar.warp.sync: all lanes of the mask take part together.
+// The instructions shfl.sync, mma.sync and bar.warp.sync, in which all lanes of the mask take part together.
 #include "decode.hpp"
 #include "operations.hpp"
 
@@ -8,7 +8,8 @@ namespace {
 enum Shuffle : uint8_t { butterfly, down, up, index };
 const std::map<std::string, Shuffle> shuffles = {{"bfly", butterfly}, {"down", down}, {"up", up}, {"idx", index}};
 
-// The manual's rule: c has the clamp in its lowest five bits and, from bit 8 on, the mask of the warp's parts.
+// Runs a shuffle by the manual's rule: c has the clamp in its lowest five bits and, from bit 8 on, the mask of the
+// warp's parts.
 void run_shuffle(Warp& w, const Instruction& i, uint32_t lanes) {
     const char *const a = w.operand(i.a[0]), *const b = w.operand(i.b[0]), *const c = w.operand(i.c[0]);
     uint32_t values[lanes_of_warp];
@@ -60,16 +61,16 @@ float toward_zero(double x) {
     const bool is_beyond = std::isfinite(nearest) && std::fabs(double(nearest)) > std::fabs(x);
     return is_beyond ? std::nextafter(nearest, 0.0f) : nearest;
 }
-// A factor's lowest 13 bits are not read.
+// A factor in TF32, whose lowest 13 bits are not read.
 float tf32(const char* p, int lane) {
     return std::bit_cast<float>(get<uint32_t>(p, lane) & ~0x1fffu);
 }
 
-// Fragments of mma.m16n8k8 with .tf32 in the manual's layout. Of lane l, with g = l / 4 and t = l % 4, has
-// a: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4); b: (t, g), (t + 4, g); c and d: (g, 2t), (g, 2t + 1),
-// (g + 8, 2t), (g + 8, 2t + 1). The manual leaves the order and rounding of sums open. Here products and sums are of
-// float64, and the result is rounded toward zero, like in published tests of an A100; cuda/include/tensor_cores.cuh has
-// another rule within that, so that results depend on neither.
+// Fragments of mma.m16n8k8 with .tf32 in the manual's layout. With g = l / 4 and t = l % 4, lane l has of a: (g, t), (g
+// + 8, t), (g, t + 4), (g + 8, t + 4); of b: (t, g), (t + 4, g); of c and d: (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8,
+// 2t + 1). The manual leaves the order and rounding of sums open. The interpreter computes products and sums in
+// float64, and the result is rounded toward zero, as in published tests of an A100. cuda/include/tensor_cores.cuh has a
+// different rule that the manual also allows, so that tested results depend on neither rule.
 void run_product(Warp& w, const Instruction& i, uint32_t lanes) {
     if (lanes != all_lanes) {
         found(w, i, std::countr_zero(lanes), "a lane is missing at mma");
@@ -109,7 +110,7 @@ void decode_product(Instruction& i, Opcode& opcode, const Operands& o, Names& na
     i.run = &run_product;
 }
 
-// bar.sync 0 with all threads of the block, or the given number; bar.warp.sync.
+// Decodes bar.sync 0, for all threads of the block or for a number of threads, and bar.warp.sync.
 void decode_barrier(Instruction& i, Opcode& opcode, const Operands& o, Names& names) {
     i.kind = Class::barrier;
     if (opcode.type != "sync") opcode.unknown();

@@ -33,7 +33,7 @@ def matrices(flow):
 
 
 def random_gradients(flow, n=STEPS):
-    """Numbers of very different sizes, one gradient a step; zero where there is no parameter."""
+    """One gradient for each step, with entries of very different magnitudes; zero at padding and masked weights."""
     generator, size = cases.rng("gradients"), flow.parameters.size
     sizes = 10.0 ** generator.uniform(-4.0, 2.0, size)
     raw = generator.standard_normal((n, size)) * sizes * numbers_that_count(flow)
@@ -41,9 +41,9 @@ def random_gradients(flow, n=STEPS):
 
 
 def adamw(parameters, gradients, learning_rates, betas=(0.9, 0.999), epsilon=1e-8, weight_decay=0.0, clip=None):
-    """Loshchilov, Hutter 2019, as torch.optim.AdamW has it; clipping by the global norm comes first.
+    """AdamW (Loshchilov, Hutter 2019) by the formula of torch.optim.AdamW, after clipping by the global norm.
 
-    weight_decay: a number, or one for each parameter.
+    weight_decay: one value for all parameters, or an array with one for each.
     """
     p = parameters.astype(np.float64)
     first, second, history = np.zeros_like(p), np.zeros_like(p), []

@@ -1,4 +1,4 @@
-"""Every call that takes arrays, and arrays for it."""
+"""Every method and function of the library that takes arrays, with arrays to call it with."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def made_transform(dtype):
 
 
 def arrays(dtype, parameters=0):
-    """One NumPy array for each kind of argument."""
+    """One NumPy array for each kind of argument, by name."""
     return {
         "x": cases.rows(ROWS, FEATURES, dtype),
         "context": cases.rows(ROWS, CONTEXT, dtype, "context"),
@@ -31,7 +31,7 @@ def arrays(dtype, parameters=0):
     }
 
 
-# name -> call(flow, arrays): every call of a flow that takes and returns arrays.
+# The calls of a flow that take and return arrays: name -> call(flow, arrays).
 FLOW_CALLS = {
     "log_prob": lambda f, a: [f.log_prob(a["x"], a["context"])],
     "log_prob, one context": lambda f, a: [f.log_prob(a["x"], a["one context"])],
@@ -58,7 +58,7 @@ every_call = pytest.mark.parametrize(("kind", "name"), CALLS, ids=[" ".join(call
 
 
 def call_of(kind, name, dtype):
-    """The call, its object, and NumPy arrays for it."""
+    """The call of this name, and a flow or transform to call it on."""
     holder = made_flow(dtype) if kind == "flow" else made_transform(dtype)
     call = (FLOW_CALLS if kind == "flow" else TRANSFORM_CALLS)[name]
     return call, holder

@@ -1,4 +1,4 @@
-"""Rows and references for tests of ascents."""
+"""Data and references for the tests of ascents."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ every_rule = pytest.mark.parametrize("rule", ["newton", "gradient"])
 
 
 def bent(rows=600, features=2, *key):
-    """Rows that are far from normal: a banana, and skewed coordinates beside it."""
+    """Rows that are far from normal: a banana in the first two columns, and a skewed last column."""
     g = cases.rng("bent", rows, features, *key)
     x = g.standard_normal((rows, features))
     if features > 1:
@@ -26,11 +26,11 @@ def standardised(x, precision=1.0):
     return (x - x.mean(0)) / x.std(0) / np.sqrt(precision)
 
 
-FINE = {"float32": 2e-4, "float64": 1e-9}  # of values after some steps, whose rounding adds up
+FINE = {"float32": 2e-4, "float64": 1e-9}  # tolerances of values after some steps, over which roundings add up
 
 
 def plan_of(features, kinks, each, size, anchors):
-    """For every kink its turn, and the origin of centers: a row of the anchors, or -1 and a value."""
+    """A turn for each kink, and the origin of its centers: the index of a row of the anchors, or -1 and a value."""
     g = cases.rng("ascent", features, kinks, each)
     sizes = [min(size, features - start) for start in range(0, features, size)]
     turns = []
@@ -51,7 +51,7 @@ def far_from_normal(rows, features, dtype, *key):
 
 
 def judged(x, weights, held_out, anchors, plan, precision, neighbours, rule):
-    """The ascent by its formulas in NumPy, after all kinks of a plan."""
+    """The ascent in NumPy (tests/support/ascent_judge.py), after all kinks of a plan."""
     dtype = x.dtype.name
     judge = ascent_judge.Ascent(
         ascent_judge.Points(x, weights, dtype),
@@ -66,7 +66,7 @@ def judged(x, weights, held_out, anchors, plan, precision, neighbours, rule):
 
 
 class HostAscent:
-    """An ascent of one process on the CPU, its rows as one part."""
+    """An ascent of one process on the CPU, whose rows are one part."""
 
     def __init__(self, x, weights, held_out, anchors, most, precision=1.0, neighbours=50.0, rule="newton"):
         dtype = x.dtype.name
@@ -84,11 +84,11 @@ class HostAscent:
         self.ascent.kink(_numbers(turn), *places_of(turn), list(rows), list(drawn))
 
     def found(self):
-        """Kinks, shape (count, n, 5), and log-likelihoods, shape (count + 1, 2), of all rows."""
+        """The kinks, shape (count, n, 5), and the log-likelihoods, shape (count + 1, 2), of all rows."""
         return self.ascent.kinks(), self.ascent.log_likelihoods()[:, :2]
 
     def run(self, plan):
-        """Kinks, log-likelihoods, and the points at the end."""
+        """Add the kinks of a plan; return all kinks, the log-likelihoods, and the points at the end."""
         for kink in plan:
             self.kink(*kink)
         self.ascent.finish()
@@ -115,11 +115,11 @@ class DeviceAscent:
         self.ascent.kink(_numbers(turn), *places_of(turn), rows, drawn, self.stream)
 
     def found(self):
-        """See `HostAscent`."""
+        """The kinks and the log-likelihoods, with the shapes of `HostAscent.found`."""
         return self.ascent.kinks(self.stream), self.ascent.log_likelihoods(self.stream)
 
     def run(self, plan):
-        """See `HostAscent`."""
+        """Add the kinks of a plan; return the kinks, the log-likelihoods and the points, as `HostAscent.run` does."""
         for kink in plan:
             self.kink(*kink)
         self.ascent.finish(self.stream)
@@ -127,7 +127,7 @@ class DeviceAscent:
 
 
 def ascent_on(core, *arguments):
-    """An ascent of a core (tests/support/cores.py)."""
+    """An ascent on the CPU or on a device, whichever this core (tests/support/cores.py) is."""
     return HostAscent(*arguments) if core.name == "cpu" else DeviceAscent(core.device, *arguments)
 
 

@@ -1,4 +1,4 @@
-"""Transforms whose products are in bf16, beside the references of their networks."""
+"""Transforms whose matrix products are in bf16, with the references of their networks."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import cases
 import headrace as hr
 import reference
 
-COUPLINGS = {  # passive, hidden, active, context
+COUPLINGS = {  # for each coupling: its passive coordinates, hidden layers, active coordinates and columns of context
     "odd everywhere": (3, (17, 13), 2, 1),
     "one pair": (2, (2,), 1, 0),
     "one input": (1, (5,), 3, 0),
@@ -17,7 +17,7 @@ COUPLINGS = {  # passive, hidden, active, context
     "context alone": (0, (9, 8), 3, 3),
 }
 
-NETWORKS = {  # keywords of cases.made: an additive map, and a context by which rows differ
+NETWORKS = {  # networks by name, as keywords of cases.made
     "odd degrees": {"features": 7, "hidden": (17, 24, 13), "context": 2},
     "one unit a level": {"features": 12, "hidden": (12, 11), "context": 1},
     "three coordinates a level": {"features": 8, "per_level": 3, "context": 3},
@@ -34,16 +34,17 @@ NETWORKS = {  # keywords of cases.made: an additive map, and a context by which 
 PARTS = {
     f"{name}{order}": parts for order in ("", "_tiles") for parts, name in enumerate(("bf16", "bf16x3", "bf16x6"), 1)
 }
-IN_SOFTWARE = "amx_emulated"  # tiles of AMX, in builds for tests, used only where HEADRACE_ISA names it
+# An instruction set that emulates the tiles of AMX, in builds for tests alone, used where HEADRACE_ISA names it.
+IN_SOFTWARE = "amx_emulated"
 
 
 def widest_set():
-    """The instruction set beside which others have products of their own, such as ``v4`` beside ``v4_bf16``."""
+    """The widest instruction set without products in bf16: ``v4``, to which ``v4_bf16`` adds such products."""
     return [isa for isa in hr.info()["isas"] if "_" not in isa][-1]
 
 
 def sets_with_products():
-    """The instruction sets usable here, with that for tests where this build has it."""
+    """The instruction sets that this machine has, and ``amx_emulated`` where this build has it."""
     environment = {**os.environ, "HEADRACE_ISA": IN_SOFTWARE}
     done = subprocess.run([sys.executable, "-c", "import headrace"], env=environment, capture_output=True, check=False)
     return [*hr.info()["isas"], *([IN_SOFTWARE] if done.returncode == 0 else [])]

@@ -14,19 +14,19 @@ READS = ("data", "latent")
 FORMULAS = ("to_data", "to_latent")
 DTYPES = ("float32", "float64")
 
-# Rows go through the kernels in tiles: a multiple of the vector width, at most 96 rows in float32 and 48 in float64.
-# Below 3 rows small networks take another path. So: none, one, and each edge with its neighbours.
+# Kernels take rows in tiles: a multiple of the vector width, at most 96 rows in float32 and 48 in float64. Below 3 rows
+# small networks take another path. These sizes are none, one, and each edge of a tile with its neighbours.
 BATCH_SIZES = (0, 1, 2, 3, 7, 8, 9, 47, 48, 49, 95, 96, 97, 200)
 TILED_SIZES = tuple(n for n in BATCH_SIZES if n >= 8)
 
 
 def rng(*key):
-    """A generator for these words and numbers: the same values in any order of tests."""
+    """A generator whose seed is made from these keys, so that its values do not depend on the order of tests."""
     return np.random.default_rng(zlib.crc32(repr(key).encode()))
 
 
 def curves(features, knots, *key):
-    """``(data, latent, slopes)`` of random increasing curves: columns of other places and widths, steep and flat."""
+    """The ``(data, latent, slopes)`` of random increasing curves, steep and flat, in columns of different widths."""
     draw = rng(features, knots, *key)
     steps = draw.random((features, knots)) + 0.05
     data = (
@@ -42,12 +42,12 @@ def curves(features, knots, *key):
 
 
 def tolerance(dtype, depth=4):
-    """Largest error allowed, relative to the largest magnitude of the case.
+    """The largest error allowed, relative to the largest magnitude of the case.
 
-    Rounding error grows with the precision's eps, the number of layers a value has passed (``depth``) and the scale of
-    the values. A layer is a dot product of at most some tens of terms and one special function: 32 eps allow for both
-    in float32, and 1024 eps in float64, whose longer polynomials may lose a few ulp more. For the usual four layers
-    this makes 1.5e-5 and 9e-13.
+    The rounding error grows with the precision's eps, the number of layers a value has passed (``depth``) and the scale
+    of the values. A layer is a dot product of at most some tens of terms and one special function: 32 eps allow for
+    both in float32, and 1024 eps in float64, whose longer polynomials may lose a few ulp more. For the usual four
+    layers the tolerance is 1.5e-5 in float32 and 9e-13 in float64.
     """
     dtype = np.dtype(dtype)
     layer = {"float32": 32, "float64": 1024}[dtype.name] * np.finfo(dtype).eps
@@ -55,10 +55,10 @@ def tolerance(dtype, depth=4):
 
 
 def assert_close(got, want, *, magnitude=1.0, depth=4):
-    """Compare with the reference; one row's error may be ``tolerance`` times the largest magnitude in that row.
+    """Compare with the reference: an error may be ``tolerance`` times the largest magnitude in its row.
 
-    ``magnitude`` (a number, or one per row) is the least magnitude to go by: values that were added up to make the
-    result, such as the inputs of a row or the terms of a sum.
+    ``magnitude`` (a scalar, or one value per row) is the least magnitude that errors are relative to: that of the
+    values which were added up to make the result, such as the inputs of a row or the terms of a sum.
     """
     want = np.asarray(want, np.float64)
     assert got.shape == want.shape
@@ -71,25 +71,26 @@ def assert_close(got, want, *, magnitude=1.0, depth=4):
 
 
 def assert_matches(got, want, given, dtype, *, depth=4):
-    """Compare ``(value, log_det)`` of a transform with the reference's."""
+    """Compare ``(value, log_det)`` of a transform with those of the reference."""
     value, log_det = got
     assert value.dtype == log_det.dtype == np.dtype(dtype)
     assert value.shape == given.shape
     assert log_det.shape == given.shape[:1]
     largest = np.abs(np.asarray(given, np.float64)).max(axis=1, initial=0.0)
     assert_close(value, want[0], magnitude=largest, depth=depth)
-    # A log-determinant adds one term per coordinate, each rounded at its own magnitude.
+    # Each coordinate adds one term to a log-determinant, and each term is rounded at its own magnitude.
     assert_close(log_det, want[1], magnitude=np.sqrt(given.shape[1]), depth=depth)
 
 
 def spline_magnitudes(given, params, dtype, *, slope=1e-3, bound=5.0, inverse=False, knots=None):
-    """Magnitudes to which errors of a spline are relative: ``(value, log-derivative)``, one number for each element.
+    """The magnitudes to which errors of a spline are relative: ``(value, log-derivative)``, one of each for each
+    element.
 
-    Places of knots and of values are rounded at the scale of the bound. Such an error comes out multiplied by the
-    steepness there, and by the bend in the log-derivative. With s the mean slope of a bin, its derivative stays below
-    the largest of d0, d1 and 2 s, above the smallest of d0, d1 and 4 s^2 / (2 s + d0 + d1), and its logarithm changes
-    by at most some (d0 + d1) / s + s / min(d0, d1) within the bin. Rounding may choose a neighbouring bin as well.
-    ``knots``: those of another spline than "rq_spline".
+    The locations of knots and the values are rounded at the scale of the bound. The map multiplies such an error by its
+    steepness there, and the log-derivative multiplies it by its own slope. With s the mean slope of a bin, its
+    derivative stays below the largest of d0, d1 and 2 s, above the smallest of d0, d1 and 4 s^2 / (2 s + d0 + d1), and
+    its logarithm changes by at most some (d0 + d1) / s + s / min(d0, d1) within the bin. Rounding may choose a
+    neighbouring bin as well. ``knots``: the knots of the spline, where it is not "rq_spline".
     """
     x, y, derivatives = reference.spline_knots(params, slope, bound) if knots is None else knots
     left, right = x[..., 0], x[..., -1]
@@ -116,7 +117,7 @@ def check_directions(library, judge, given, context, dtype, depth=4):
 
 
 def assert_same_bits(got, want):
-    """Equal bit for bit; tells -0 from 0 and lets NaN equal NaN."""
+    """Check that two arrays are equal bit for bit: -0 differs from 0, and a NaN equals the same NaN."""
     assert got.dtype == want.dtype
     bits = np.dtype(f"u{got.dtype.itemsize}")
     assert_array_equal(np.ascontiguousarray(got).view(bits), np.ascontiguousarray(want).view(bits))
@@ -126,7 +127,7 @@ def assert_same_bits(got, want):
 
 
 def rows(n, features, dtype, *key):
-    """Standard normal rows."""
+    """Rows of independent standard normal values."""
     return rng("rows", n, features, *key).standard_normal((n, features)).astype(dtype)
 
 
@@ -163,7 +164,7 @@ def hard_rows(features, dtype):
 
 @dataclass(frozen=True)
 class Dense:
-    """Arguments of ``from_dense``: one array a layer, first-layer columns features then context."""
+    """The arguments of ``from_dense``: one array a layer; columns of the first layer are features, then context."""
 
     weights: list
     biases: list
@@ -187,9 +188,9 @@ class Dense:
 
 
 def fill(masks, generator, *, gain=1.0, features=0, context=0, outputs=("shift", "scale"), layout="interleaved"):
-    """Random weights for these masks: pre-activations of order one, outputs of order ``gain / 2``.
+    """Random weights for these masks: pre-activations of order one, and outputs of order ``gain / 2``.
 
-    Masked places get weights too: no result may depend on them.
+    Masked weights are random, too, because no result may depend on them.
     """
     weights, biases = [], []
     for layer, mask in enumerate(masks):
@@ -201,28 +202,28 @@ def fill(masks, generator, *, gain=1.0, features=0, context=0, outputs=("shift",
 
 
 def sizes_of(outputs, bins=8, map=None):
-    """The number of values behind each of these names of outputs: in a map, or the smallest that has all of them."""
+    """The number of values of each of these outputs in the given map, or in the smallest map that has all outputs."""
     having = [name for name, map in reference.MAPS.items() if set(map.parameters) >= set(outputs)]
     map = map or min(having, key=lambda name: len(reference.MAPS[name].parameters))
     return [reference.MAPS[map].sizes(bins)[name] for name in outputs]
 
 
 def per_parameter(mask, sizes, layout):
-    """A mask of one row per coordinate, repeated for each number of it in the layout's order of rows."""
+    """Repeat each row of a mask, one per coordinate, for the values of the coordinate's outputs in this layout."""
     if layout == "interleaved":
         return np.repeat(mask, sum(sizes), axis=0)
     return np.vstack([np.repeat(mask, size, axis=0) for size in sizes])
 
 
 def levels_of(order, per_level=1):
-    """The level of each coordinate when ``order`` lists them first to last, an equal number to a level."""
+    """The level of each coordinate; ``order`` lists them from first to last, ``per_level`` of them to a level."""
     levels = np.empty(len(order), int)
     levels[list(order)] = np.arange(len(order)) // per_level
     return levels
 
 
 def autoregressive_masks(levels, hidden, context, generator, sizes=(1, 1), layout="interleaved"):
-    """Masks by degrees: coordinates have levels, units random degrees; a unit of degree d reads levels below d."""
+    """Masks by levels of coordinates and random degrees of units: a unit of degree d reads levels below d."""
     levels = np.asarray(levels)
     seen, masks = levels + 1, []
     seen = np.concatenate([seen, np.zeros(context, int)])  # context is below every degree
@@ -235,9 +236,10 @@ def autoregressive_masks(levels, hidden, context, generator, sizes=(1, 1), layou
 
 
 def tangled_masks(features, hidden, context, generator, sizes=(1, 1), layout="interleaved"):
-    """Masks without any structure but the one needed: units read arbitrary subsets, outputs only earlier coordinates.
+    """Masks with no structure beyond that of an autoregression: units read arbitrary subsets, outputs earlier
+    coordinates.
 
-    The subsets that units read are not nested, so no choice of degrees reproduces these masks.
+    The subsets that units read are not nested, so that no choice of degrees reproduces these masks.
     """
     order = generator.permutation(features)
     place = np.empty(features, int)
@@ -257,12 +259,12 @@ def tangled_masks(features, hidden, context, generator, sizes=(1, 1), layout="in
 
 
 def pin_zeros(masks, generator, share=0.3):
-    """Remove a share of the connections at random, which leaves zeros inside any staircase."""
+    """Remove a random share of the connections, which puts zeros inside the staircase of the masks."""
     return [mask & (generator.random(mask.shape) > share) for mask in masks]
 
 
 def kill_units(masks, generator):
-    """In each hidden layer, make one unit that reads nothing and one that nothing reads."""
+    """Change masks so that each hidden layer has one unit that reads nothing, and one that nothing reads."""
     masks = [mask.copy() for mask in masks]
     for before, after in itertools.pairwise(masks):
         constant, unread = generator.choice(before.shape[0], 2, replace=False)
@@ -323,7 +325,7 @@ def dense_network(
     return fill(masks, generator, gain=gain, features=features, context=context, outputs=outputs, layout=layout)
 
 
-# Kinds of networks that a user may bring: name -> keywords of made().
+# The networks that a user may bring, one line for each kind: name -> keywords of made().
 NETWORKS = {
     "no hidden layer": {"hidden": ()},
     "one hidden layer": {"hidden": (20,)},
@@ -348,11 +350,11 @@ NETWORKS = {
 }
 
 
-# --- transforms of the library, seen by the reference ---------------------------------------------------------------
+# --- references of the library's transforms -------------------------------------------------------------------------
 
 
 def mirror_network(transform, activation, last=None):
-    """The reference of a network; ``last`` is the activation of its last hidden layer, if it has one of its own."""
+    """The reference of a transform's network; ``last`` is the activation of its last hidden layer, if that differs."""
     weights, biases, masks = transform.to_dense()
     hidden = [reference.Hidden(activation) for _ in weights[:-1]]
     if hidden and last is not None:
@@ -361,7 +363,7 @@ def mirror_network(transform, activation, last=None):
 
 
 def mirror_masked(transform, activation="relu", last=None, **settings):
-    """The reference of a library transform that the ordinary constructor made, from its dense weights."""
+    """The reference of a `MaskedAutoregressive` that the ordinary constructor made, from its dense weights."""
     return reference.MaskedAutoregressive(mirror_network(transform, activation, last), **settings)
 
 
@@ -371,7 +373,7 @@ def mirror_coupling(transform, passive, activation="relu", last=None, **settings
 
 
 def randomise(holder, spread=0.25, *key):
-    """Give a transform or flow random parameters: fresh ones are near the identity, where most mistakes hide."""
+    """Give a transform or flow random parameters: new ones are near the identity, which hides most mistakes."""
     size = holder.parameters.size
     holder.parameters = (spread * rng("parameters", size, *key).standard_normal(size)).astype(holder.dtype)
     return holder
@@ -381,7 +383,7 @@ def randomise(holder, spread=0.25, *key):
 
 
 def assert_says(error, *patterns):
-    """The message matches each pattern: the argument's name, the expected and the given value."""
+    """Check that the message matches each pattern: the argument's name, the expected value and the given one."""
     message = str(error.value)
     missing = [pattern for pattern in patterns if not re.search(pattern, message)]
     assert not missing, f"{missing} not found in: {message}"

@@ -1,4 +1,4 @@
-"""Tables, flows and processes that the tests of the command line share; and their fixtures."""
+"""Tables, flows and processes that the tests of the command line share, and the fixtures of these tests."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def run(capsys, set_threads, monkeypatch):
 
 @pytest.fixture
 def result(run):
-    """Run a command line that must succeed with --json; gives the object."""
+    """A function that runs a command line with --json, which must succeed, and returns the printed object."""
 
     def go(*arguments):
         code, out, err = run(*arguments, "--json")
@@ -45,13 +45,13 @@ def result(run):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder that the commands run in."""
+    """An empty temporary folder, which is the current one during the test."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def table(rows=200):
-    """Three columns that depend on each other, in float64."""
+    """A table of three columns that depend on each other, in float64."""
     x = cases.rows(rows, 3, "float64", "command line")
     x[:, 1] += np.sin(2 * x[:, 0])
     return 2.0 + x * [1.0, 10.0, 0.1]
@@ -77,7 +77,7 @@ def write_parquet(path, x, names):
 
 
 def written(path, x, names=NAMES):
-    """A table in a file, of the kind that belongs to the end of its name; text has names where there are some."""
+    """Write a table to a file in the format of the path's suffix; a text file has a line of names, if there are any."""
     kind = path.rpartition(".")[2]
     if kind == "npy":
         np.save(path, x)
@@ -130,7 +130,8 @@ def check_error(code, out, err, patterns):
         assert pattern in err
 
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(hr.__file__))}  # of other processes
+# The environment variables for other processes that import headrace.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(hr.__file__))}
 
 
 def command(*arguments, **options):

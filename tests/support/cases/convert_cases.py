@@ -1,7 +1,7 @@
-"""Models of other libraries for the converters: those that docs/convert.md lists as convertible, and others.
+"""Models of other libraries for the tests of converters: those that docs/convert.md lists as convertible, and others.
 
-Names are those of the page's tables. A maker takes a `Draw`, whose numbers choose sizes, options and orders, and gives
-a model with parameters away from their start; refused models are made without.
+The names are those of the tables of docs/convert.md. A maker takes a `Draw`, whose random values choose sizes, options
+and orders, and returns a model whose parameters differ from their start; models that are refused keep their start.
 """
 
 import functools
@@ -14,19 +14,19 @@ import pytest
 
 
 def library(name):
-    """A module, imported without its warnings; the test is skipped where it is not installed."""
+    """Import a module without its warnings; the test is skipped where the module is not installed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = set(sys.modules)
         module = pytest.importorskip(name, reason=f"{name} is not installed", exc_type=ImportError)
     if "torch" in set(sys.modules) - before:
-        sys.modules["torch"].manual_seed(0)  # as before each further test (tests/conftest.py)
+        sys.modules["torch"].manual_seed(0)  # the seed that each later test has, too (tests/conftest.py)
     return module
 
 
 @dataclass
 class Draw:
-    """The parts of a hidden model."""
+    """The random choices from which a maker builds a model: its features, columns, units, bins, transforms."""
 
     seed: int
     context: bool
@@ -48,7 +48,7 @@ class Draw:
 
 
 def shaken(model, seed, size=0.12):
-    """A model of PyTorch with parameters away from their start, and batch norms with moments of some rows."""
+    """Move a PyTorch model's parameters away from their start, and give its batch norms moments of random rows."""
     torch = library("torch")
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -84,7 +84,7 @@ def zuko_adjacency(d):
 
 
 def zuko_iaf(d):
-    """Inverses of autoregressive transforms, and fixed maps between them."""
+    """A flow of inverses of autoregressive transforms, with fixed maps between them."""
     torch, zuko = library("torch"), library("zuko")
     flow, n = zuko_flow(d), d.features
     fixed = [
@@ -123,7 +123,7 @@ ZUKO = {
 
 
 def zuko_normalised(d):
-    """Layer normalisation, which couplings' networks may have."""
+    """A flow whose couplings' networks have layer normalisation."""
     return zuko_flow(d, "NICE", normalize=True)
 
 
@@ -207,7 +207,7 @@ def nflows_masked_spline(d):
 
 def nflows_linear(d):
     torch = library("torch")
-    torch.qr = torch.linalg.qr  # nflows 0.14 calls this function by its old name, which PyTorch 2.15 lacks
+    torch.qr = torch.linalg.qr  # nflows 0.14 calls `torch.qr`, which PyTorch 2.15 lacks, for this function
 
     def make(transforms, i):
         n = d.features

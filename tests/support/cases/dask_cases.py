@@ -1,4 +1,4 @@
-"""Clusters of Dask, a table on them, and fits there beside those of one process."""
+"""Clusters of Dask with a table on them, and fits on a cluster compared with fits of one process."""
 
 from contextlib import contextmanager
 
@@ -16,7 +16,7 @@ from fitting import gaussian  # noqa: E402
 from headrace.distributed.groups import local  # noqa: E402
 
 ROWS, SHARD = 3000, 500
-CHUNKS = (700, 0, 1201, 1, 1098)  # uneven, and one is empty
+CHUNKS = (700, 0, 1201, 1, 1098)  # the chunks of the table are uneven, and one is empty
 BATCH = {"batch_size": 1024}
 WAIT = 120.0
 
@@ -33,7 +33,7 @@ def _started(n_workers, processes=True):
 
 @contextmanager
 def processes():
-    """A client of two workers that are processes of their own; their nannies start others for those that end."""
+    """A client of two workers, each a process of its own, whose nanny starts another when the worker ends."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("OMP_NUM_THREADS", "HEADRACE_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             patch.setenv(name, "1")
@@ -43,10 +43,11 @@ def processes():
 
 @contextmanager
 def threads():
-    """A client of five workers in this process, which have nothing but Dask's own connections.
+    """A client of five workers in this process, whose only connections are those of Dask.
 
-    Workers that ask for a client make it the default one of the process. Where two did, the last to close puts back
-    what it found, the other's scheduler, which is gone by then: what was configured before is put back here.
+    A worker that asks for a client makes that client the default of the process. After two of them have done so, the
+    last to close restores the scheduler of the other, which has ended by then; therefore this block restores the first
+    configuration.
     """
     with (
         dask.config.set(scheduler=dask.config.get("scheduler", None)),
@@ -57,7 +58,7 @@ def threads():
 
 
 def wait_for_both(client):
-    """Nannies start other workers for those that ended, but now and then one does not: then a third one starts."""
+    """Wait for two workers; start a third one if a nanny has not replaced a worker that ended, as happens at times."""
     try:
         client.wait_for_workers(2, timeout=60)
     except TimeoutError:
@@ -78,7 +79,7 @@ def context():
 
 
 def cut(array):
-    """The shards of a table, all in one process."""
+    """The shards of a table by index, all in one process."""
     return {i: array[begin : begin + SHARD] for i, begin in enumerate(range(0, len(array), SHARD))}
 
 

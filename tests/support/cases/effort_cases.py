@@ -1,4 +1,4 @@
-"""Rows, flows and errors of tests of `fit(effort="high")`."""
+"""Data, flows and exceptions for the tests of `fit(effort="high")`."""
 
 import numpy as np
 
@@ -7,11 +7,11 @@ import headrace as hr
 
 
 class Killed(BaseException):
-    """An exception in place of the end of the process."""
+    """An exception that stands for the end of the process, such as a kill."""
 
 
 def bent(n, key="bent"):
-    """Rows with a dependence that a flow learns."""
+    """Two columns, of which the second depends on the square of the first."""
     z = cases.rng("effort", key, n).standard_normal((n, 2))
     z[:, 1] += np.square(z[:, 0])
     return z

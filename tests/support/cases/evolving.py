@@ -1,4 +1,4 @@
-"""Densities with known evolutions under the equation of `hr.continuum`, shared by its tests."""
+"""Densities whose evolutions under the equation of `hr.continuum` are known, shared by its tests."""
 
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator
@@ -7,18 +7,18 @@ import headrace as hr
 
 
 def normal(*mean, variance=1.0):
-    """A function of points: a normal density with equal variances, in as many dimensions as there are means."""
+    """A normal density as a function of points, with one mean for each dimension and equal variances."""
     norm = (2.0 * np.pi * variance) ** (-0.5 * len(mean))
     return lambda points: norm * np.exp(-((points - np.array(mean)) ** 2).sum(axis=1) / (2.0 * variance))
 
 
 def mixture(*parts):
-    """The mean of densities."""
+    """A mixture of densities with equal weights, as a function of points."""
     return lambda points: np.mean([part(points) for part in parts], axis=0)
 
 
 def barenblatt(points, t):
-    """The exact solution for constant mu from one point of mass: a paraboloid with a sharp front."""
+    """The exact solution for constant mu that starts from a point mass: a paraboloid with a sharp front."""
     d = points.shape[1]
     beta = 1.0 / (d + 2)
     square = (points**2).sum(axis=1)
@@ -26,7 +26,7 @@ def barenblatt(points, t):
 
 
 def weighted_barenblatt(points, t):
-    """The exact solution for mu = x on x > 0."""
+    """The exact solution for mu = x on x > 0, from a point mass at 0."""
     x = points[:, 0]
     return x * t ** (-2.0 / 3.0) * np.maximum(1.0 - x * t ** (-1.0 / 3.0) / 3.0, 0.0)
 
@@ -36,7 +36,7 @@ def ones(points):
 
 
 def l1(evolution, want):
-    """Distance of the last density to a function of points."""
+    """The L1 distance of an evolution's last density from a function of points."""
     grid = evolution.grid
     return float(np.abs(evolution.rho[-1].ravel() - want(grid.points)).sum()) * grid.volume
 
@@ -46,12 +46,12 @@ def masses(evolution):
 
 
 def between(grid, values, points):
-    """Positive values on a grid, between its points: a cubic spline through their logarithms, SciPy's own."""
+    """Values between the points of a grid, by SciPy's cubic spline through the logarithms of positive values."""
     return np.exp(RegularGridInterpolator(grid.axes, np.log(values), method="cubic")(points))
 
 
 def three(n=48):
-    """Three normal densities that move to the standard normal density, both at home in a box of 6."""
+    """A mixture of three normal densities, the standard normal density to which it moves, and a grid for both."""
     grid = hr.continuum.Grid([(-6.0, 6.0), (-6.0, 6.0)], n)
     parts = [normal(1.5 * np.cos(a), 1.5 * np.sin(a), variance=0.6) for a in (0.2, 2.3, 4.4)]
     return mixture(*parts), normal(0.0, 0.0), grid

@@ -1,4 +1,4 @@
-"""One flow or transform for each kind that files know, used by the tests of files and by tests/files/make.py."""
+"""One flow or transform for each kind that a file may hold, for the tests of files and for tests/files/make.py."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ ROWS = 20
 
 
 def fitted(flow, *key):
-    """A flow after a short fit, with standardised data and context and weights that are not near the identity."""
+    """A flow after a short fit with standardised data and context; its random weights are not near the identity."""
     x = 3.0 + 2.0 * cases.rows(200, flow.features, "float64", "fit", *key)
     context = 1.0 + 5.0 * cases.rows(200, flow.context, "float64", "fit context", *key) if flow.context else None
     flow.fit(x, context, epochs=1, progress=False)
@@ -17,7 +17,7 @@ def fitted(flow, *key):
 
 
 def foreign(features, dtype, **more):
-    """A network of masks that no degrees make, with dead units and zeros, its outputs in an order of its own."""
+    """An autoregression from masks that no degrees make, with dead units and zeros, and outputs in another order."""
     dense = cases.made(
         features,
         (6, 8),
@@ -40,7 +40,7 @@ def foreign(features, dtype, **more):
 
 
 def separate_networks(dtype):
-    """A coupling whose shift and scale come from separate networks: one with blocks in its masks."""
+    """A coupling whose shift and scale come from separate networks: one network with blocks in its masks."""
     masks = [np.ones((8, 3), bool), np.kron(np.eye(2), np.ones((2, 4))) > 0]
     dense = cases.fill(masks, cases.rng("separate"), context=1).astype(dtype)
     return hr.transforms.Coupling.from_dense(
@@ -49,7 +49,7 @@ def separate_networks(dtype):
 
 
 def everything(dtype):
-    """Every transform in one chain."""
+    """A flow with every kind of transform in one chain."""
     chain = [
         foreign(4, dtype, context=1),
         hr.transforms.Permutation([2, 0, 3, 1]),
@@ -68,7 +68,7 @@ def everything(dtype):
 
 
 def elementwise(dtype):
-    """A chain of marginal maps and rotations."""
+    """A flow of elementwise maps and rotations."""
     chain = [
         hr.transforms.Elementwise(3, map="dual_ascent", formula="to_latent", dtype=dtype),
         hr.transforms.Rotation.random(3, seed=1),
@@ -83,14 +83,14 @@ def elementwise(dtype):
 
 
 def turned(features, dtype):
-    """A linear map of a matrix that changes order and orientation."""
+    """A linear map whose matrix permutes coordinates and reverses orientation."""
     matrix = np.eye(features)[::-1] + 0.3 * cases.rng("turned").standard_normal((features, features))
     matrix[0] *= -np.sign(np.linalg.det(matrix))
     return hr.transforms.Linear.from_matrix(matrix, np.linspace(-1.0, 1.0, features), dtype=dtype)
 
 
 def linear(dtype):
-    """A chain of linear links and norms that a fit has started, and one of each that it has not."""
+    """A chain of linear links and norms, some of which a fit has started from data and some of which it has not."""
     links = [hr.transforms.ActNorm(3, dtype=dtype), hr.transforms.Linear(3, "random", seed=1, dtype=dtype)]
     flow = fitted(
         hr.Flow([*links, hr.transforms.Coupling(3, [1], (6,), dtype=dtype), turned(3, dtype), *links[:1]]), "linear"
@@ -99,7 +99,7 @@ def linear(dtype):
 
 
 def fixed_linear(dtype):
-    """Fixed linear maps: one of residual columns, and one with scales, signs, an order and a shift."""
+    """A flow of fixed linear maps: one of residual columns, and one with scales, signs, an order and a shift."""
     shear = np.eye(4)
     shear[2, [0, 3]], shear[1, 3] = [0.75, -1.25], 0.5
     matrix = np.eye(4)[[2, 0, 3, 1]] * [[-1.0], [0.5], [2.0], [1.0]] + 0.2 * cases.rng("fixed").standard_normal((4, 4))
@@ -118,7 +118,7 @@ def fixed_linear(dtype):
 
 
 def supported(dtype):
-    """A fitted flow of columns with bounds of every kind, and a support elsewhere."""
+    """A fitted flow whose columns have bounds of every kind, with another `Support` inside the chain."""
     x = np.exp(0.5 * cases.rows(200, 4, "float64", "fit", "support"))
     x[:, 2] = x[:, 2] / (1.0 + x[:, 2])
     flow = hr.MAF(4, transforms=1, hidden=(7,), bounds=[(0, None), (None, 1e3), (0.0, 1.0), None], dtype=dtype)
@@ -128,7 +128,7 @@ def supported(dtype):
 
 
 def gaussianized(dtype):
-    """A flow whose marginals are made normal at its data end, and elsewhere."""
+    """A flow whose marginals are made normal at its data end, and again inside the chain."""
     maf = hr.MAF(3, transforms=1, hidden=(7,), dtype=dtype)
     outer = [
         hr.transforms.Gaussianize(*cases.curves(3, 9)),
@@ -139,7 +139,7 @@ def gaussianized(dtype):
 
 
 def splines(dtype):
-    """Every spline whose bins have a least size, and intervals of every kind."""
+    """A flow with each spline that has a least size of bins, on intervals of every kind."""
     chain = [
         hr.transforms.MaskedAutoregressive(3, (5,), map="rq_spline_nflows", bins=4, bound=3.0, dtype=dtype),
         hr.transforms.Coupling(
@@ -154,7 +154,7 @@ def splines(dtype):
 
 
 def halved_splines(dtype):
-    """Splines whose first and last bins have half the least size."""
+    """A flow of splines whose first and last bins have half the least size."""
     settings = {"map": "rq_spline_flowjax17", "bins": 4, "min_bin": 0.05, "dtype": dtype}
     chain = [
         hr.transforms.Coupling(3, [1], (5,), bound=3.0, **settings),
@@ -164,7 +164,7 @@ def halved_splines(dtype):
 
 
 def on_columns(dtype):
-    """Transforms of some columns, of every kind that may be one."""
+    """A flow of transforms of some of the columns, of every kind that `OnColumns` takes."""
     within = hr.transforms.Radial(2, context=1, hidden=(4,), dtype=dtype)
     chain = [
         hr.transforms.OnColumns(foreign(4, dtype, context=1), [4, 0, 3, 1], 5),
@@ -184,7 +184,7 @@ def on_columns(dtype):
 
 
 def around(kind, dtype, *, context=0, **more):
-    """A flow of two circles that shears join, and of two other columns, one of which has a bound."""
+    """A flow of four columns: two circles that shears join, and two others, one of which has a bound."""
     flow = kind(
         4,
         context=context,
@@ -199,7 +199,7 @@ def around(kind, dtype, *, context=0, **more):
 
 
 def cut_open(dtype):
-    """A dual ascent of a circle and a bounded column."""
+    """A dual ascent of three columns: a circle, an unbounded column and a bounded one."""
     y = cases.rows(80, 3, "float64", "ascent around")
     x = np.column_stack([np.mod(3.0 + 0.5 * y[:, 0] + np.pi, 2 * np.pi) - np.pi, y[:, 1], np.exp(y[:, 2])])
     ends = {"periodic": [(-np.pi, np.pi), None, None], "bounds": [None, None, (0.0, None)]}
@@ -207,7 +207,7 @@ def cut_open(dtype):
 
 
 def ascended(model, features=2):
-    """The flow of a short ascent, all steps of it: no rows are held out that could prefer fewer."""
+    """The flow of a short ascent with all of its steps, because no rows are held out that could prefer fewer."""
     x = 1.0 + 2.0 * cases.rows(60, features, "float64", "ascent")
     flow = model.fit(x, validation=0, progress=False)
     assert len(flow) == model.steps
@@ -221,7 +221,7 @@ def on_normal(dtype, trainable):
 
 
 def ensemble(dtype):
-    """Members of different classes, one of which has a base with arrays, and one no weight."""
+    """An ensemble of members of different classes: the base of one has arrays, and the weight of one is 0."""
     flows = [
         fitted(hr.MAF(2, 1, transforms=1, hidden=(5,), dtype=dtype), "member"),
         fitted(hr.RealNVP(2, 1, transforms=2, hidden=(4,), base=hr.Normal(2), dtype=dtype), "another member"),
@@ -231,12 +231,12 @@ def ensemble(dtype):
 
 
 def on(base, dtype):
-    """A flow on a base of three features, its parameters moved where it has some."""
+    """A flow on a base of three features, with random parameters, those of the base among them."""
     flow = hr.Flow([hr.transforms.Coupling(3, [0], (6,), dtype=dtype)], base, dtype=dtype)
     return cases.randomise(flow, 0.2, "on a base")
 
 
-# name -> a function that makes the example from a dtype; a new kind adds its line here and its files to tests/files.
+# The examples, name -> a function that makes one from a dtype; a new kind adds its line, and its files in tests/files.
 EXAMPLES = {
     "maf": lambda dtype: fitted(hr.MAF(3, transforms=2, hidden=(7, 8), dtype=dtype), "maf"),
     "maf-context": lambda dtype: fitted(hr.MAF(3, 2, transforms=2, hidden=(8,), scale="exp", dtype=dtype), "context"),
@@ -342,7 +342,7 @@ EXAMPLES = {
 
 
 def inputs_of(module):
-    """Rows and context to try a flow or transform on: of the size of its data."""
+    """Rows and context for a flow or transform, in the range of its data."""
     generator = cases.rng("inputs", module.features, module.context)
     kind = np.dtype(module.dtype or np.float64)
     context = generator.standard_normal((ROWS, module.context)).astype(kind) if module.context else None
@@ -350,12 +350,12 @@ def inputs_of(module):
     flow = module[0] if isinstance(module, hr.Ensemble) else module
     if isinstance(flow, hr.Flow):
         x = np.tanh(x) if isinstance(flow.base, hr.Uniform) else x
-        x = flow.to_data(x, context)[0]  # likely rows, for any standardisation
+        x = flow.to_data(x, context)[0]  # likely rows under any standardisation
     return x, context
 
 
 def results_of(module, x, context):
-    """Results of a module for rows: each as an array of float64 by name."""
+    """The results of a module for these rows, by name, as float64."""
     if isinstance(module, hr.Ensemble):
         z = module[0].to_latent(x, context)[0]
         results = {"log_prob": module.log_prob(x, context), "spread": module.spread(x, context), "z": z}

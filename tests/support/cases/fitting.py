@@ -13,7 +13,7 @@ COVARIANCE = np.array([[2.0, 1.2, -0.3], [1.2, 1.5, 0.4], [-0.3, 0.4, 0.8]])
 
 
 def gaussian(n, *key):
-    """Rows of a correlated Gaussian, float64."""
+    """Rows of a correlated normal distribution, in float64."""
     return cases.rng("gaussian", n, *key).multivariate_normal(MEAN, COVARIANCE, n)
 
 

@@ -13,10 +13,12 @@ import reference
 import vector_cases
 
 # A central difference errs by h^2 / 6 times a third derivative and by eps / h times a value (reference/derivatives.py).
-# Here values reach some tens, and third derivatives thousands along directions that move all weights at once, hence a
-# step below eps^(1/3); both errors are then some 1e-9, and 1e-6 allows for a deep chain. ReLU has kinks,
-# where no difference is right, but no third derivatives elsewhere, hence a smaller step still: rows are random, so that
-# it straddles the kink of one of a hundred pre-activations less than once in ten thousand rows, and seeds are fixed.
+# Values in these tests reach some tens, and third derivatives thousands along directions that move all weights at once;
+# therefore the step is below eps^(1/3). The errors of differences are then some 1e-9, and 1e-6 allows for a deep chain.
+# ReLU has kinks, at which no difference is right, but no third derivatives elsewhere; therefore its step is smaller
+# still: with random rows, a step straddles the kink of one of a hundred pre-activations less than once in ten thousand
+# rows, and random rows, a step straddles the kink of one of a hundred pre-activations less than once in ten thousand
+# rows.
 STEP, KINKED_STEP = 1e-6, 1e-7
 DIFFERENCES = 1e-6
 
@@ -77,12 +79,12 @@ def coupling(dense, passive, activation="tanh", **settings):
 
 
 def bins_of(dense, active, map="affine", **settings):
-    """The keyword that a map with bins needs, and that others take."""
+    """The keyword ``bins`` for a map that has bins; no keyword for any other map."""
     return {"bins": reference.MAPS[map].bins(len(dense.biases[-1]) // active)}
 
 
 def vector(variant, params):
-    """A planar or radial transform with one set of parameters."""
+    """A planar or radial transform with one set of parameters for all rows."""
     names = vector_cases.sizes(vector_cases.VARIANTS[variant][0], vector_cases.features_of(variant, params))
     arrays = np.split(params, np.cumsum(list(names.values()))[:-1])
     judge = lambda a: vector_cases.judge(variant, np.concatenate(a))  # noqa: E731
@@ -103,13 +105,13 @@ def inverse(subject):
 
 
 def linear(transform):
-    """A linear map by its factors."""
+    """A linear map with its factors as parameters."""
     fixed = {"order": transform.order, "signs": transform.signs}
     return _by_name(transform, lambda named: reference.Linear(**named, **fixed))
 
 
 def inverse_linear(transform):
-    """The linear map with its directions exchanged; its parameters are in another order."""
+    """The inverse of a linear map, whose parameters are listed in another order."""
     fixed = {"order": transform.order, "signs": transform.signs}
     return _by_name(
         hr.transforms.Inverse(transform), lambda named: reference.Inverse(reference.Linear(**named, **fixed))
@@ -145,7 +147,7 @@ def gaussianize(data, latent, slopes):
 
 
 def chain(subjects, base="standard normal", dtype="float64"):
-    """A flow of these transforms; ``base`` "normal" is trainable, "fixed normal" is not."""
+    """A flow of these transforms; the base "normal" is trainable, "fixed normal" is not."""
     features = subjects[0].features
     loc, scale = np.linspace(-1.0, 1.0, features), np.linspace(0.5, 2.0, features)
     bases = {
@@ -173,7 +175,7 @@ def chain(subjects, base="standard normal", dtype="float64"):
 
 
 def cotangents(verb, n, features, dtype="float64"):
-    """Random gradients for the results of a verb."""
+    """Random gradients of the results of a verb."""
     of_row = cases.rng("of a row", n).standard_normal(n).astype(dtype)
     return (of_row,) if verb == "log_prob_vjp" else (cases.rows(n, features, dtype, "cotangent"), of_row)
 
@@ -183,7 +185,7 @@ def every(context):
 
 
 def call(library, verb, given, context=None, *, wrt=None, dtype="float64", **keywords):
-    """Gradients by name, for random cotangents."""
+    """The gradients of a verb by name, for random cotangents."""
     wrt = every(context) if wrt is None else wrt
     given_gradients = cotangents(verb, len(given), library.features, dtype)
     results = getattr(library, verb)(given, *given_gradients, context, wrt=wrt, **keywords)
@@ -192,7 +194,7 @@ def call(library, verb, given, context=None, *, wrt=None, dtype="float64", **key
 
 
 def dense_gradient(library, vector):
-    """A gradient as dense arrays in the order of named_parameters(): it is laid out as the parameters are."""
+    """A gradient vector, which has the layout of the parameters, as dense arrays in the order of named_parameters()."""
     assert vector.shape == library.parameters.shape
     if library.dtype is None or not vector.size:
         return []
@@ -205,7 +207,7 @@ def dense_gradient(library, vector):
 
 
 def assert_near(got, want, allowed=DIFFERENCES, least=1.0):
-    """Errors relative to the largest number of the array, or to ``least``."""
+    """Compare by the error relative to the largest value of the array, or to ``least`` if that is larger."""
     want = np.asarray(want, np.float64)
     assert got.shape == want.shape
     assert np.isfinite(want).all()
@@ -215,16 +217,17 @@ def assert_near(got, want, allowed=DIFFERENCES, least=1.0):
 
 
 def assert_rows_near(got, want, allowed=DIFFERENCES, least=1.0):
-    """Errors relative to the largest number of each row."""
+    """Compare rows by the error relative to the largest value of each row, or to ``least`` if that is larger."""
     assert got.shape == want.shape
     for got_row, want_row in zip(got, want, strict=True):
         assert_near(got_row, want_row, allowed, least)
 
 
 def check(subject, verb, given, context=None, *, number_by_number=False, least=1.0, step=STEP):
-    """All float64 gradients of one verb against differences of the reference; the parameters' along three directions.
+    """Compare all float64 gradients of a verb with differences of the reference; the parameters' along three
+    directions.
 
-    ``number_by_number`` takes each parameter by itself, which costs two evaluations each.
+    ``number_by_number`` differs by each parameter alone, which costs two evaluations for each parameter.
     """
     library, arrays = subject.library, [np.asarray(a, np.float64) for a in subject.arrays]
     given_gradients = cotangents(verb, len(given), subject.features)
@@ -256,7 +259,7 @@ def check(subject, verb, given, context=None, *, number_by_number=False, least=1
 
 
 def random_directions(arrays, n=3):
-    """Directions in the space of all parameters; each sees every number of a gradient."""
+    """Random directions in the space of all parameters; each has a component along every entry of a gradient."""
     generator = cases.rng("directions", [np.shape(a) for a in arrays])
     return [[generator.standard_normal(np.shape(a)) for a in arrays] for _ in range(n)] if arrays else []
 
@@ -266,10 +269,10 @@ def step_for(activation):
 
 
 def check_float32(narrow, wide, verb, given, context=None, *, depth=64):
-    """All float32 gradients of one verb against those of float64, which were checked: rounding makes the difference.
+    """Compare all float32 gradients of a verb with those of float64, which are checked elsewhere, up to rounding.
 
-    ``given`` and ``context`` are float32 and the two libraries have the same numbers. A gradient goes through all
-    layers twice, once up and once down, and is a sum over rows by a parameter.
+    ``given`` and ``context`` are float32, and the two libraries have equal parameters. A gradient passes all layers
+    twice, forward and backward, and the gradient of a parameter is a sum over all rows.
     """
     got = call(narrow, verb, given, context, dtype="float32")
     wide_context = None if context is None else context.astype(float)
@@ -300,7 +303,7 @@ def _maf(dtype, **settings):
 
 
 def mixed_flow(dtype):
-    """All kinds of transforms in one."""
+    """A flow with every kind of transform."""
     net = cases.dense_network(2, (18, 15), 3, 2).astype(dtype)
     more = {"context": 2, "dtype": dtype, "hidden": (16, 16)}
     spline = hr.transforms.MaskedAutoregressive(HOLDER_FEATURES, map="rq_spline", bins=5, formula="to_latent", **more)
@@ -318,7 +321,7 @@ def mixed_flow(dtype):
 
 
 def linear_flow(dtype):
-    """Networks with linear links and started norms between them, among them one that changes signs."""
+    """A flow of networks with linear links and started norms between them, among them a link that changes signs."""
     n = HOLDER_FEATURES
     matrix = cases.rng("links").standard_normal((n, n))
     chain = [
@@ -336,7 +339,7 @@ def linear_flow(dtype):
 
 
 def vector_flow(dtype):
-    """Planar and radial transforms in runs, with a network or permuted coordinates between them."""
+    """A flow of planar and radial transforms in runs, with a network or a permutation between runs."""
     planar = [hr.transforms.Planar(HOLDER_FEATURES, seed=i, dtype=dtype) for i in range(4)]
     radial = [hr.transforms.Radial(HOLDER_FEATURES, seed=i, dtype=dtype) for i in range(3)]
     chain = [
@@ -355,7 +358,7 @@ def vector_flow(dtype):
 
 
 def around_flow(dtype):
-    """Two circles, three other columns, shears between the circles."""
+    """A flow of two circles, which shears join, and three other columns."""
     flow = hr.MAF(
         HOLDER_FEATURES,
         2,

@@ -1,4 +1,4 @@
-"""Changed files: helpers that build broken, foreign and harmful files for tests."""
+"""Helpers that build broken, foreign and harmful files for tests."""
 
 import json
 import struct
@@ -16,9 +16,10 @@ EXAMPLES = file_cases.EXAMPLES
 
 
 def unpack(data):
-    """``(entries, header, tensors)``: the container's JSON, headrace's, and the bytes behind them.
+    """The parts of a file ``(entries, header, tensors)``: the container's JSON, headrace's header, and the tensors'
+    bytes.
 
-    Of a file of format 1, which has no checksum: a change is to be found by later checks.
+    The header is changed to that of format 1, which has no checksum, so that other checks have to find a change.
     """
     length = int.from_bytes(data[:8], "little")
     entries = json.loads(data[8 : 8 + length])
@@ -27,12 +28,12 @@ def unpack(data):
 
 
 def unsealed(module):
-    """A file of format 1."""
+    """A module's file as one of format 1, which has no checksum."""
     return pack(*unpack(files.to_bytes(module)))
 
 
 def pack(entries, header, tensors):
-    """The inverse of the function above; `header` is an object, or the text itself."""
+    """The inverse of `unpack`; `header` is an object, or the text of the header itself."""
     text = header if isinstance(header, str) else json.dumps(header)
     entries = {**entries, "__metadata__": {"headrace": text}}
     return container(json.dumps(entries).encode(), tensors)
@@ -43,14 +44,14 @@ def container(text, tensors=b""):
 
 
 def with_header(module, change):
-    """A file whose headrace header was changed in place."""
+    """A module's file after `change` has altered its headrace header."""
     entries, header, tensors = unpack(files.to_bytes(module))
     changed = change(header)
     return pack(entries, header if changed is None else changed, tensors)
 
 
 def with_tensors(module, change):
-    """A file whose tensors were changed in place: everything else fits them."""
+    """A module's file after `change` has altered its tensors; the container is made to fit them."""
     data = unsealed(module)
     tensors = safetensors.numpy.load(data)
     change(tensors)
@@ -58,14 +59,14 @@ def with_tensors(module, change):
 
 
 def with_entries(module, change):
-    """A file whose container was changed in place."""
+    """A module's file after `change` has altered the container's entries."""
     entries, header, tensors = unpack(files.to_bytes(module))
     change(entries)
     return pack(entries, header, tensors)
 
 
 def set_at(*keys, to):
-    """A function that changes one value of a header."""
+    """A function that sets one value of a header, at the path of these keys."""
 
     def change(header):
         for key in keys[:-1]:
@@ -101,7 +102,7 @@ def foreign():
 
 
 def plain(**more):
-    """A headrace file of no tensors, from its header."""
+    """A headrace file without tensors, from the entries of its header."""
     return container(json.dumps({"__metadata__": {"headrace": json.dumps({**TOP, **more})}}).encode())
 
 
@@ -109,7 +110,7 @@ TOP = {"format": 1, "version": "0.4.0", "dtype": "float32"}
 
 
 def network_file(features, layers, levels=None, degrees=None, **more):
-    """A MaskedAutoregressive of these layers ``(weight, bias, mask)``, right or wrong."""
+    """The file of a MaskedAutoregressive with these layers ``(weight, bias, mask)``, which may be inconsistent."""
     settings = hr.transforms.MaskedAutoregressive(2)._settings.header()
     header = {**TOP, "kind": "MaskedAutoregressive", **settings, "features": features, "levels": levels}
     tensors = {
@@ -140,7 +141,7 @@ def refused(data, *patterns):
 
 
 def bottleneck(features):
-    """A few bytes a coordinate, but half of the coordinates depend on the other half."""
+    """A network file of a few bytes a coordinate, in which half of the coordinates depend on the other half."""
     layers = zeros((1, features), (2 * features, 1))
     layers[0][2][0, : features // 2] = True
     layers[1][2][features:] = True
@@ -150,20 +151,20 @@ def bottleneck(features):
 GOOD = unsealed(maf())
 
 
-# ---- sequences, whose files always have a checksum ------------------------------------------------------------------
+# ---- files of sequences, which always have a checksum ---------------------------------------------------------------
 
-# Keys that Python ignores.
+# Refusals of the other readers for keys that Python ignores.
 STRICTER = ("level: expected false beside an inner flow",)
 
 
 def header_of(data):
-    """headrace's header of a file."""
+    """The headrace header of a file."""
     length = int.from_bytes(data[:8], "little")
     return json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["headrace"])
 
 
 def resealed(data, change, change_tensors=lambda tensors: None):
-    """A file whose headrace header and tensors were changed in place, with a checksum that fits."""
+    """A file whose headrace header and tensors were changed, with a checksum that fits."""
     header, tensors = header_of(data), safetensors.numpy.load(data)
     change(header)
     change_tensors(tensors)
@@ -174,7 +175,7 @@ def resealed(data, change, change_tensors=lambda tensors: None):
 
 
 def headers_of_sequences(data, count, *key):
-    """A number of files with one value of the header changed, or one key left out."""
+    """Files that differ from `data` in one value of the header, or lack one of its keys: `count` random ones."""
     every = [(path, value) for path in _places(header_of(data)) for value in (*_VALUES, None)]
     for i in cases.rng("headers of sequences", *key).permutation(len(every))[:count]:
         path, value = every[i]
@@ -194,7 +195,7 @@ def _places(value, path=()):
 
 
 def agree_on_sequences(data, load, refused):
-    """Check that both read a file, or that both refuse it; return whether they read it."""
+    """Check that Python and another reader both read a file, or that both refuse it; return whether they read it."""
     try:
         files.from_bytes(data)
     except hr.FileFormatError:

@@ -1,18 +1,18 @@
-"""Flows and arrays for tests of headrace.jax, and JAX's 64-bit values. JAX itself is imported where a test runs."""
+"""Flows and arrays for the tests of headrace.jax, with JAX's 64-bit values. JAX is imported only where a test runs."""
 
 import numpy as np
 import pytest
 
 import headrace as hr
 
-# By differences in float64: steps of 1e-6 leave some 1e-9 of error, and tanh has no kinks.
+# Differences are taken in float64: with steps of 1e-6 their errors are some 1e-9, and tanh has no kinks.
 DIFFERENCES = {"order": 1, "modes": ["rev"], "eps": 1e-6, "atol": 1e-5, "rtol": 1e-5}
-SAME = {"rtol": 1e-12, "atol": 1e-12}  # for float64 results, which other blocks of rows may round otherwise
+SAME = {"rtol": 1e-12, "atol": 1e-12}  # for float64 results whose roundings depend on the blocks of rows
 
 
 @pytest.fixture
 def wide():
-    """JAX with 64-bit values, for a single test."""
+    """Give JAX 64-bit values during one test."""
     import jax
 
     before = jax.config.jax_enable_x64
@@ -22,7 +22,7 @@ def wide():
 
 
 def made(family="MAF", context=2, features=3, dtype="float64", **settings):
-    """A small flow with random parameters, whose base, context and data are no trivial ones."""
+    """A small flow with random parameters."""
     flow = getattr(hr, family)(features, context, 2, (8, 8), activation="tanh", dtype=dtype, **settings)
     rng = np.random.default_rng(3)
     flow.parameters = 0.3 * rng.standard_normal(flow.parameters.size).astype(dtype)
@@ -47,7 +47,7 @@ def flow(request):
 
 
 def arrays(flow, rows=5, seed=0):
-    """Parameters without the padding, rows, and context or None."""
+    """The parameters without padding, rows, and the context or None, as arrays of JAX."""
     from jax import numpy as jnp
 
     rng = np.random.default_rng(seed)

@@ -1,6 +1,7 @@
-"""Elements and parameters for the maps alone, and how results are judged: shared by the tests of every device.
+"""Elements and parameters for tests of single maps, and comparisons of their results, shared by the tests of every
+device.
 
-A kernel is called as ``headrace.ops.coupling`` is.
+Each kernel is called like ``headrace.ops.coupling``.
 """
 
 from functools import partial
@@ -22,11 +23,11 @@ every_map_and_scale = pytest.mark.parametrize(("map", "scale"), MAPS_AND_SCALES)
 
 
 def every_hard_map(test):
-    """Runs a test with every map that has a shift, and so with every scale and the largest raw one that it takes."""
+    """Run a test with every map that has a shift, each of its scales, and the largest raw scale for the test."""
     scales = [
         ("soft_clamp", 1e30),
         ("sigmoid", 1e30),
-        ("softplus", 1e4),  # beyond, scale times value leaves float32
+        ("softplus", 1e4),  # a larger raw scale makes scale times value overflow float32
         ("exp", 15.0),
     ]
     for names, sets in (("map", ["affine", "additive"]), (("scale", "largest_raw"), scales)):
@@ -37,21 +38,21 @@ def every_hard_map(test):
 def batch(rows, active, map, dtype):
     values = cases.rows(rows, active, dtype, "values")
     if reference.MAPS[map].has_bins:
-        values *= 3  # some lie outside the interval
+        values *= 3  # some values lie outside the interval
     width = reference.MAPS[map].count()
     return values, cases.rng("params", rows, active, map).standard_normal((rows, active, width)).astype(dtype)
 
 
 def depth_of(map, alone=4):
-    """The tolerance of an affine map, times the depth of this one."""
+    """The depth for a tolerance of this map: that of an affine map, times the depth of this one."""
     return alone * reference.MAPS[map].depth
 
 
 def magnitudes(given, params, map, scale, inverse):
-    """The magnitudes to which errors of a map are relative: ``(value, log-derivative)``, one number for each element.
+    """The magnitudes to which errors of a map are relative: ``(value, log-derivative)``, one of each for each element.
 
-    An error at the scale of 10, where all values lie, comes out multiplied by the steepness there, and by the bend of
-    the log-derivative.
+    All values are below 10 in magnitude. The map multiplies an error at that scale by its steepness, and the
+    log-derivative multiplies it by its own slope.
     """
     given, params, options = given.astype(float), params.astype(float), reference.Options(scale)
     step = 1e-6
@@ -61,7 +62,7 @@ def magnitudes(given, params, map, scale, inverse):
 
 
 def hard_batch(map, dtype, largest_raw):
-    """Every pair of a hard value and a hard parameter, twenty coordinates a row."""
+    """Every combination of a hard value and hard parameters, with twenty coordinates in a row."""
     tiny = float(np.finfo(dtype).smallest_subnormal) * 5
     magnitudes = [0.0, tiny, 1e-30, 1e-3, 1.0, 20.0, 1e4, 1e30]
     hard = np.array([sign * m for m in magnitudes for sign in (1.0, -1.0)])
@@ -81,14 +82,14 @@ def check_hard_inputs(kernel, judge, direction, map, scale, largest_raw, dtype):
     if direction == "inverse":
         options = reference.Options(scale, 1e-3)
         _, log_scale = reference.MAPS[map].apply(values.astype(float), params.astype(float), options, False)
-        magnitude *= np.exp(-log_scale)  # the difference is rounded before the division
+        magnitude *= np.exp(-log_scale)  # the difference of value and shift is rounded before the division
     cases.assert_close(got_value.reshape(-1), want_value.reshape(-1), magnitude=magnitude.reshape(-1))
 
 
 def hard_splines(bins, dtype, bound, inverse):
-    """Raw parameters from zero to huge, and for each spline: values on its knots and beside them, huge and tiny ones.
+    """Raw parameters from zero to huge, and for each spline values on and beside its knots, huge values and tiny ones.
 
-    A spline for each row of parameters, which all coordinates share.
+    All coordinates of a row have one spline, and each row has another.
     """
     generator = cases.rng("hard splines", bins)
     raw = [np.zeros(3 * bins - 1)]
@@ -123,7 +124,7 @@ def check_hard_splines(kernel, judge, direction, bins, bound, dtype):
 
 
 def gradient_batch(rows, active, map, dtype="float64", bins=8):
-    """Values, parameters and cotangents; some values lie outside a spline's interval."""
+    """Values, parameters and cotangents, where some values lie outside a spline's interval."""
     values = 3.0 * cases.rows(rows, active, "float64", "values")
     params = cases.rng("params", rows, active, map).standard_normal((rows, active, reference.MAPS[map].count(bins)))
     grad_value = cases.rows(rows, active, "float64", "cotangent")
@@ -132,14 +133,14 @@ def gradient_batch(rows, active, map, dtype="float64", bins=8):
 
 
 def step_of(map):
-    """A step of differences: bins with a least size may be a thousandth of the interval."""
+    """The step of differences, smaller for bins with a least size, which may be a thousandth of the interval."""
     return reference.STEP / 8 if has_min_bin(map) else reference.STEP
 
 
 def differences(direction, values, params, cotangents, map, step=reference.STEP, **settings):
     """Both gradients by central differences, whose error is some eps^(2/3) = 4e-11 of values and third derivatives.
 
-    Each element is a row by itself, because it has no part in another's result: all of them are moved at once.
+    Each element is a row by itself, so that all elements can be moved at once: no element changes another's result.
     """
     judge, (of_value, of_log_det) = JUDGES[direction], cotangents
     by = of_value.reshape(-1, 1), np.repeat(of_log_det, values.shape[1])
@@ -150,8 +151,8 @@ def differences(direction, values, params, cotangents, map, step=reference.STEP,
 
 
 def assert_gradients(got, want, allowed=1e-6):
-    """Compare gradients by each row's error relative to its largest one, or to one; third derivatives here reach some
-    thousands.
+    """Compare gradients by each row's error relative to the larger of one and the row's largest gradient; third
+    derivatives of these maps reach some thousands.
     """
     for result, expected in zip(got, want, strict=True):
         assert result.shape == expected.shape

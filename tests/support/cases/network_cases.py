@@ -1,4 +1,4 @@
-"""Networks that are more than layers one after another: sums, gates, and contexts."""
+"""Networks that are not a plain chain of layers: with sums, gates, and contexts."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ import reference
 from gradients import Subject
 from headrace import Layer
 
-# name -> hidden layers. One unit of each is live; `change` adds dead ones.
+# The hidden layers by name. One unit of each network is live; `change` adds dead units.
 NETWORKS = {
     "blocks before whose products stands the activation": hr.Network.residual((12, 12), "tanh").layers,
     "blocks with no activation outside": hr.Network.residual((12, 12), "silu", pre_activation=False).layers,
@@ -37,9 +37,9 @@ NEEDS_CONTEXT = [name for name, layers in NETWORKS.items() if any(layer.context 
 
 
 def made(name, *, features=5, context=2, change=None, outputs=("shift", "scale"), dtype="float64"):
-    """``(dense, network, joins)``: random weights for such a network in a random order of coordinates.
+    """The tuple ``(dense, network, joins)``: random weights for this network, in a random order of coordinates.
 
-    Degrees are random where a layer adds nothing; a unit that adds another has at least that one's degree.
+    Degrees are random where a layer adds nothing; a unit that adds another unit has at least that unit's degree.
     """
     network = hr.Network(NETWORKS[name])
     generator = cases.rng("described", name, features, context, outputs)
@@ -65,7 +65,7 @@ def made(name, *, features=5, context=2, change=None, outputs=("shift", "scale")
 
 
 def hidden_of(network):
-    """The hidden layers, for the reference."""
+    """The hidden layers in the form of the reference."""
     return [
         reference.Hidden(layer.activation, layer.adds, layer.context, layer.context_activation or "identity")
         for layer in network
@@ -73,7 +73,7 @@ def hidden_of(network):
 
 
 def subject(dense, network, joins, **settings):
-    """A network in the library and in the reference."""
+    """One network as a transform of the library and as a reference."""
     settings = {"outputs": dense.outputs} | settings
     bins = reference.MAPS[settings.get("map", "affine")].bins(len(dense.biases[-1]) // dense.features)
     library = hr.transforms.MaskedAutoregressive.from_dense(

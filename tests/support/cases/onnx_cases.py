@@ -1,4 +1,4 @@
-"""Graphs of ONNX as onnxruntime runs them, beside the core."""
+"""ONNX graphs of flows, run by onnxruntime and compared with the core."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ VERBS = ("log_prob", "to_latent", "to_data")
 
 
 class Session:
-    """A verb of a flow as onnxruntime runs it, with and without its optimisations."""
+    """The graph of one verb of a flow in onnxruntime, with or without onnxruntime's optimisations."""
 
     def __init__(self, flow, verb, path, optimised=True):
         flow.to_onnx(path, verb)
@@ -23,7 +23,7 @@ class Session:
         self._first = "z" if verb == "to_data" else "x"
 
     def __call__(self, given, context=None):
-        """One array, or value and log-determinant."""
+        """Run the graph; return one array, or the value and the log-determinant."""
         inputs = {self._first: np.asarray(given, np.float32)}
         if context is not None:
             inputs["context"] = np.asarray(context, np.float32)
@@ -32,7 +32,7 @@ class Session:
 
 
 def errors(flow, verb, got, want, given, context):
-    """Errors of each row and result, over the largest magnitude in it, and of the terms of sums of a row."""
+    """The errors of each row and result, relative to the largest magnitude in the row and to the terms of its sums."""
     pairs = [(got, want)] if verb == "log_prob" else zip(got, want, strict=True)
     with np.errstate(all="ignore"):
         latent = given if verb == "to_data" else flow.to_latent(given, context)[0]
@@ -43,7 +43,7 @@ def errors(flow, verb, got, want, given, context):
         assert g.shape == w.shape
         g, w = (np.asarray(a, np.float64).reshape(len(a), int(np.prod(a.shape[1:]))) for a in (g, w))
         least = np.maximum(size, np.abs(w).max(axis=1, initial=0.0))
-        with np.errstate(all="ignore"):  # warnings of rows that are not finite
+        with np.errstate(all="ignore"):  # no warnings for rows that are not finite
             found.append(np.abs(g - w).max(axis=1, initial=0.0) / least)
     return np.array(found)
 

@@ -1,4 +1,4 @@
-"""Flows whose units or parameters overflow, and checks that other evaluations have the core's results."""
+"""Flows whose units or parameters overflow, and checks that other evaluations agree with the core."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ import headrace as hr
 
 
 def check_units(activation, sign, to_latent_of):
-    """Check rows of ``to_latent_of(flow)(x)`` in which an activation maps an infinity to a finite value."""
+    """Check ``to_latent_of(flow)(x)`` on rows for which an activation maps an infinity to a finite value."""
     flow = _coupling(10.0 * sign, 0.1, activation=activation)
     x = np.array([[1e38, 0.5], [1.0, 0.5]] * 4, "f")
     for w, g in zip(_of_core(flow, x), to_latent_of(flow)(x), strict=True):
@@ -16,7 +16,7 @@ def check_units(activation, sign, to_latent_of):
 
 
 def check_parameters_of_splines(map, to_latent_of):
-    """NaN parameters spoil a row, also outside of the spline's interval."""
+    """Check that NaN parameters make a row's results NaN, even where its value lies outside the spline's interval."""
     flow = _coupling(10.0, 1.0, map=map, activation=None)
     x = np.array([[1e38, 9.0], [0.1, 9.0], [0.1, 0.5]] * 3, "f")
     want = _of_core(flow, x)

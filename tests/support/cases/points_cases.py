@@ -1,4 +1,4 @@
-"""The step of dual ascent by its formulas, with which those of the CPU and of devices are compared."""
+"""The step of dual ascent by its formulas, with which the steps of the CPU and of devices are compared."""
 
 import numpy as np
 
@@ -7,14 +7,14 @@ from headrace.ops._points import Points
 
 
 def maps_of(features, *key):
-    """Columns bend, center, square."""
+    """Random maps of coordinates, with the columns bend, center and square."""
     g = cases.rng("maps", features, *key)
     columns = [0.5 * np.tanh(g.standard_normal(features)), g.standard_normal(features)]
     return np.stack([*columns, g.uniform(0.3, 1.5, features) ** 2], axis=1)
 
 
 def a_step(features, *key, block=None):
-    """Arguments of `Points.step`; with a size of blocks coordinates are permuted, too."""
+    """The arguments of `Points.step`; if `block` is a size of blocks, the step also permutes coordinates."""
     g = cases.rng("step", features, *key)
     sizes = [min(block or features, features - start) for start in range(0, features, block or features)]
     blocks = [np.linalg.qr(g.standard_normal((n, n)))[0] * g.uniform(0.5, 2.0, n) for n in sizes]
@@ -23,7 +23,7 @@ def a_step(features, *key, block=None):
 
 
 def dense(blocks, order):
-    """The matrix of a permutation and blocks together."""
+    """The dense matrix of a permutation followed by diagonal blocks."""
     n = sum(map(len, blocks))
     matrix, start = np.zeros((n, n)), 0
     for block in blocks:
@@ -34,7 +34,7 @@ def dense(blocks, order):
 
 
 def reference(x, weights, maps, log_scale, blocks, shift, next_map, order=None):
-    """Straight from the formulas, in float64."""
+    """The step computed from its formulas in float64."""
     z = np.asarray(x, np.float64)
     bend, center, square = maps.T
     r = np.sqrt(square + (z - center) ** 2)
@@ -48,7 +48,7 @@ def reference(x, weights, maps, log_scale, blocks, shift, next_map, order=None):
 
 
 def assert_sums(got, want, rows, z, dtype):
-    """Sums of `rows` terms of order |z|², added in lanes of 4096 rows: relative to the sum of magnitudes."""
+    """Compare sums of `rows` terms of order |z|², added in lanes of 4096 rows, relative to the sum of magnitudes."""
     magnitude = max(1.0, float((np.asarray(z) ** 2).max(initial=1.0))) * 16  # 1/r² is at most 1 / 0.3²
     assert np.abs(got - want).max(initial=0.0) <= max(rows, 1) * magnitude * cases.tolerance(dtype, 1)
 

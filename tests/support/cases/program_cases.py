@@ -1,4 +1,4 @@
-"""Programs on a device: sizes of batches, every way of reading a formula's sides, and chains of transforms."""
+"""Programs on a device: sizes of batches, all combinations of inputs that a formula reads, chains of transforms."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ every_side = pytest.mark.parametrize(("reads", "formula"), SIDES)
 
 
 def rotations(features, dtype):
-    """Turns, dense and in blocks, with bent lines of each coordinate between, as in an ascent's flow."""
+    """A flow of rotations, dense and in blocks, with elementwise maps of dual ascent between, like an ascent's flow."""
     turns = [hr.transforms.Rotation.random(features, seed=0), hr.transforms.Rotation.random(features, seed=1, block=4)]
     bent = [
         cases.randomise(hr.transforms.Elementwise(features, map="dual_ascent", dtype=dtype), 0.5, i) for i in range(2)
@@ -23,7 +23,7 @@ def rotations(features, dtype):
 
 
 def splines_between_networks(dtype):
-    """A step without a context, through which the context's gradient passes."""
+    """A flow with a step without context between networks: the context's gradient passes through that step."""
     networks = [
         hr.transforms.MaskedAutoregressive(4, context=2, hidden=(9,), dtype=dtype, seed=seed) for seed in (0, 1)
     ]
@@ -32,7 +32,7 @@ def splines_between_networks(dtype):
 
 
 def marginals(features, dtype):
-    """Fixed splines after a network, on more columns than a narrow tile has warps."""
+    """A flow of fixed splines after a network, with more columns than a narrow tile has warps."""
     network = cases.randomise(hr.transforms.MaskedAutoregressive(features, hidden=(9,), dtype=dtype))
     scale = hr.transforms.Standardize(np.linspace(-1.0, 1.0, features), np.linspace(0.5, 2.0, features))
     return hr.Flow([network, hr.transforms.Gaussianize(*cases.curves(features, 9)), scale])

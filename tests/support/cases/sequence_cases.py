@@ -10,11 +10,11 @@ import safetensors_reader
 from headrace.sequences.arrays import Covariates
 from headrace.sequences.crops import OpenSequences
 
-SPREAD = 0.4  # of weights: gates are far from their linear middle, and values stay of order one
+SPREAD = 0.4  # the spread of weights: gates are far from their linear middle, and values stay of order one
 
 
 def randomise(flow, *key):
-    """Random weights and biases everywhere, so that an omitted tap, unit or bias shows."""
+    """Give a flow random weights and biases everywhere, so that an omitted tap, unit or bias changes results."""
     draw = cases.rng("sequence weights", *key)
     for name, array in flow.named_parameters().items():
         fan_in = max(int(np.prod(array.shape[1:])), 1)
@@ -24,13 +24,13 @@ def randomise(flow, *key):
 
 
 def wavenet(*key, **more):
-    """A small one; by default a teacher of one value a step."""
+    """A small `WaveNet` with random weights; by default it is a teacher (with a density) of one value a step."""
     options = {"layers": 5, "channels": 9, "kernel": 3, "skip": 11, "dtype": "float64"} | more
     return randomise(hr.WaveNet(options.pop("features", 1), **options), *key)
 
 
 def chain(dtype="float64"):
-    """Both kinds of reading in one chain, of different sizes, and transforms of rows between."""
+    """A chain of transforms over time, one of which reads data and one latent values, and of transforms of rows."""
     over_time = [
         hr.CausalConvolution(2, channels=8, dilations=[1, 4], reads="latent", context=2, dtype=dtype),
         hr.CausalConvolution(2, channels=5, kernel=4, dilations=[3], covariates=3, hop=4, dtype=dtype),
@@ -42,25 +42,25 @@ def chain(dtype="float64"):
 
 
 def judge_of(flow, folder):
-    """The reference, from the flow's file in float64."""
+    """The reference of a flow, read from the flow's file in float64."""
     flow.astype("float64").save(folder / "judge")
     return safetensors_reader.read(folder / "judge")
 
 
 def sequences(rows, steps, features=1, dtype="float64", *key):
-    """Smooth ones with jumps: of several scales, as signals are."""
+    """Smooth sequences with jumps, of several time scales, like signals."""
     draw = cases.rng("sequences", rows, steps, features, *key)
     x = np.cumsum(0.3 * draw.standard_normal((rows, steps, features)), axis=1)
     return (x - 0.5 * x.mean(axis=1, keepdims=True) + 0.2 * draw.standard_normal(x.shape)).astype(dtype)
 
 
 def context_of(flow, rows):
-    """One row for each sequence, or None."""
+    """A row of context for each sequence, or None for a flow without context."""
     return cases.rows(rows, flow.context, flow.dtype, "context") if flow.context else None
 
 
 def covariates_of(flow, rows, steps):
-    """The number of frames that the steps need, or None."""
+    """As many frames of covariates as the steps need, or None for a flow without covariates."""
     frames = -(-steps // flow.hop)
     if not flow.covariates:
         return None
@@ -86,7 +86,7 @@ def _spline(dtype):
     return wavenet("spline", dtype=dtype, **more)
 
 
-# name -> a function that makes the example from a dtype; a new kind of sequences adds its line here, and its files by
+# The examples, name -> a function that makes one from a dtype; a new kind of sequences adds its line, and its files by
 # tests/files/make.py.
 def _prediction(dtype):
     return randomise(hr.LinearPrediction(2, order=3, dtype=dtype), "prediction")
@@ -103,7 +103,7 @@ EXAMPLES = {
 
 
 def _audio(dtype):
-    """A default `WaveNet`, with data far from zero, whose digits float32 cannot hold."""
+    """A default `WaveNet`, with data so far from zero that float32 cannot hold their digits."""
     return wavenet("audio", layers=4, standardize=(123456.7, 0.25), dtype=dtype)
 
 
@@ -130,11 +130,11 @@ def _bounded(dtype):
     return wavenet("bounded", bounds=[(0.0, None), (-1.0, 3.0)], standardize=([0.3, 0.1], [0.7, 1.2]), **options)
 
 
-PIECES = (1, 7, 1, 30, 2)  # steps of calls of a stream: single ones, and windows
+PIECES = (1, 7, 1, 30, 2)  # the numbers of steps that calls of a stream take: single steps, and windows
 
 
 def streamed(flow, rows, steps=41, dtype=None):
-    """Steps for a stream of a flow, context and covariates: at the place of its data, in any dtype."""
+    """Steps for a stream of a flow, in the range of its data and in any dtype, with context and covariates."""
     x = sequences(rows, steps, flow.features, dtype or flow.dtype)
     if isinstance(flow.transforms[-1], hr.transforms.Support):
         x = flow.transforms[-1].forward(x.reshape(-1, flow.features))[0].reshape(x.shape)
@@ -143,7 +143,7 @@ def streamed(flow, rows, steps=41, dtype=None):
 
 
 def cut(x):
-    """The steps cut into pieces."""
+    """Cut steps into pieces of the lengths `PIECES`."""
     return np.split(x, np.cumsum(PIECES)[:-1], axis=1)
 
 
@@ -152,18 +152,18 @@ READ = EXAMPLES | {"mixture": _audio, "student-t": _on_student, "bf16": _in_bf16
 
 
 def adaptive(dtype):
-    """A network that reads running sizes, before the prediction that has them."""
+    """A flow whose network reads the running sizes of the `AdaptivePrediction` after it."""
     network = hr.CausalConvolution(2, channels=6, dilations=[1, 2, 9], sizes=True, dtype=dtype)
     prediction = hr.AdaptivePrediction(2, order=5, window=30, every=7, floor=0.01, ceiling=3.0, start=0.4, damping=0.9)
     flow = hr.SequenceFlow([network, prediction, hr.transforms.Standardize([0.5, 1.0], [2.0, 0.7])])
     return randomise(flow, "adaptive")
 
 
-IN_CORE = READ | {"adaptive": adaptive}  # files that the C library reads and the header refuses
+IN_CORE = READ | {"adaptive": adaptive}  # files that the C library reads and headrace.hpp refuses
 
 
 def inputs_of(module):
-    """Sequences, context and covariates to try an example on."""
+    """Sequences, context and covariates for the results of an example."""
     rows, steps = 2, 20
     flow = flow_of(module)
     x = sequences(rows, steps, flow.features, flow.dtype)
@@ -171,7 +171,7 @@ def inputs_of(module):
 
 
 def results_of(module, x, context, covariates):
-    """Results of an example for these sequences: each as an array of float64 by name."""
+    """The results of an example for these sequences, by name, as float64."""
     flow = flow_of(module)
     z, log_det = flow.to_latent(x, context, covariates)
     results = {"log_prob": flow.log_prob_steps(x, context, covariates), "z": z, "log_det": log_det}
@@ -187,12 +187,12 @@ def flow_of(module):
     return module
 
 
-# Options of a WaveNet that fits quickly.
+# The options of a WaveNet that fits quickly.
 SHORT = {"layers": 3, "channels": 4, "kernel": 3, "skip": 5}
 
 
 def autoregression(steps, *key):
-    """x_t = 1.5 x_{t-1} - 0.8 x_{t-2} + e_t, whose entropy rate is that of e."""
+    """An autoregression x_t = 1.5 x_{t-1} - 0.8 x_{t-2} + e_t, whose entropy rate is that of the noise e."""
     noise = cases.rng("noise", steps, *key).standard_normal(steps + 200)
     x = np.zeros(steps + 200)
     for t in range(2, len(x)):
@@ -201,7 +201,7 @@ def autoregression(steps, *key):
 
 
 def fitted(flow, x, *others, **more):
-    """The history of a short fit, which may be no better than fresh weights."""
+    """Fit a flow briefly and return the history; the warning that no epoch improved on the start is ignored."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "fit: no epoch of")
         return flow.fit(x, *others, **{"epochs": 2, "progress": False} | more)

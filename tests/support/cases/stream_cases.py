@@ -1,4 +1,4 @@
-"""Tables, and the streams of their rows from every kind of source, for the tests of streams."""
+"""Tables for the tests of streams, and streams of their rows from every kind of source."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ FEATURES = 3
 
 
 def rows(n, dtype="float64", context=0, weighted=False):
-    """Rows of three columns, of which the first increases slowly, with a context and weights, some of them 0."""
+    """Rows of three columns, of which the first increases slowly, with a context, and with weights that may be 0."""
     rng = cases.rng("streams", n)
     x = rng.standard_normal((n, FEATURES)) * [1.0, 5.0, 0.2] + [2.0, -3.0, 0.0]
     x[:, 0] += np.linspace(0.0, 2.0, n)
@@ -25,7 +25,7 @@ def rows(n, dtype="float64", context=0, weighted=False):
 
 
 def cut(array, sizes):
-    """Blocks of these sizes, again and again, empty ones among them."""
+    """Cut an array into blocks of these sizes, which repeat; some blocks are empty."""
     begin, blocks, i = 0, [], 0
     while begin < len(array):
         blocks.append(array[begin : begin + sizes[i % len(sizes)]])
@@ -52,7 +52,7 @@ def function(folder, x, context, weights, buffer):
     def made():
         memory = np.empty((200, x.shape[1]), x.dtype)
         for block, *others in _zipped(x, context, weights):
-            part = memory[: len(block)]  # overwritten by the next block
+            part = memory[: len(block)]  # a buffer that the next block overwrites
             part[:] = block
             yield (part, *others)
 
@@ -109,7 +109,7 @@ def parquet(folder, x, context, weights, buffer):
 
 
 def csv(folder, x, context, weights, buffer):
-    """Three files, one packed, of which the last has its columns in another order."""
+    """Three text files, one of them compressed, of which the last has its columns in another order."""
     if x.dtype != np.float64:
         pytest.skip("text is read as float64")
     (folder / "text").mkdir(exist_ok=True)

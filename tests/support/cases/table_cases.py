@@ -1,4 +1,4 @@
-"""Tables as they come, and the three clients that take them: the estimator, `hr.auto` and the command line."""
+"""Tables of mixed columns, and the three interfaces that take them: the estimator, `hr.auto` and the command line."""
 
 import contextlib
 import io
@@ -15,11 +15,11 @@ from headrace._cli import cli
 from headrace._tables.density import TableDensity, of_file
 
 RATE = 3.0
-OF_FIT = "fit: "  # at the beginning of warnings of so short a fit
+OF_FIT = "fit: "  # the beginning of the warnings that a fit this short gives
 
 
 def columns(rows=700, seed=0):
-    """Counts, truth values, numbers and a constant."""
+    """A table with a column of counts, one of truth values, one of floats and one constant column."""
     rng = np.random.default_rng(seed)
     count = rng.poisson(RATE, rows)
     size = rng.standard_normal(rows) + 0.3 * count
@@ -28,7 +28,7 @@ def columns(rows=700, seed=0):
 
 @dataclass
 class Fitted:
-    """A client's fit, and its messages."""
+    """The density that one interface has fitted, with its messages, scores and sample."""
 
     client: str
     density: TableDensity
@@ -77,10 +77,10 @@ def of_auto(table, folder, **how):
 
 
 def of_command_line(table, folder, **how):
-    """The command line on a file of Parquet, whose columns have kinds."""
+    """Fit by the command line, on a Parquet file, which keeps the types of columns."""
     pytest.importorskip("pyarrow")
     flow, options = str(folder / "f"), []
-    for name, value in {"categories": None, **how}.items():  # without probabilities of labels, as other clients have it
+    for name, value in {"categories": None, **how}.items():  # the value that the other interfaces have by default
         options += [f"--{name}", _text(value)]
 
     def told_by(*words):
@@ -120,12 +120,12 @@ def _heard(call):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = call()
-    assert {one.filename for one in caught} <= {__file__}  # the line of the user
+    assert {one.filename for one in caught} <= {__file__}  # warnings name the line of the caller
     return result, [str(one.message) for one in caught if not str(one.message).startswith(OF_FIT)]
 
 
 def _text(value):
-    """An argument of Python as an option."""
+    """The text of a command-line option for a Python value."""
     if value is None or isinstance(value, (str, int)):
         return "none" if value is None else str(value)
     if not isinstance(value, dict):

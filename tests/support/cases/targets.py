@@ -11,7 +11,7 @@ COVARIANCE = np.array([[2.0, 1.2], [1.2, 1.5]])
 
 
 def plan_of(flow, samples, skip=0.0):
-    """The plan of one step of a descent, without additions to its gradient."""
+    """The plan of one descent step, with no term added to the gradient."""
     return DescentPlan(
         steps=1,
         samples=samples,
@@ -26,7 +26,7 @@ def plan_of(flow, samples, skip=0.0):
 
 
 def normal(mean=MEAN, covariance=COVARIANCE, log_z=0.0):
-    """exp(log_z) times a normal density, as ``gradient="returned"`` takes it."""
+    """The function that returns exp(log_z) times a normal density, with its gradient, for ``gradient="returned"``."""
     mean, precision = np.asarray(mean), np.linalg.inv(covariance)
     constant = log_z - 0.5 * np.linalg.slogdet(2.0 * np.pi * np.asarray(covariance))[1]
 

@@ -1,4 +1,4 @@
-"""A user's posterior in PyTorch, its simulations, and a loop that trains it."""
+"""A user's posterior in PyTorch, with its simulations and a loop that trains it."""
 
 import torch
 
@@ -11,7 +11,7 @@ def rows(*shape, seed=0):
 
 
 class Posterior(torch.nn.Module):
-    """An encoder of measurements, and a flow of parameters whose context is the encoder's output."""
+    """A module of an encoder of measurements, and a flow of parameters whose context is the encoder's output."""
 
     def __init__(self, seed=0):
         super().__init__()

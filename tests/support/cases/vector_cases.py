@@ -1,4 +1,4 @@
-"""Planar and radial transforms of the library, each with its reference, shared by their tests."""
+"""Planar and radial transforms of the library, each with its reference, shared by the tests of both."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ FLOWS = {"planar": hr.PlanarFlow, "radial": hr.RadialFlow}
 
 
 def sizes(map, features):
-    """Numbers of each named parameter, in order."""
+    """The number of values of each named parameter, in order."""
     return {
         "planar": {"w": features, "u": features, "b": 1},
         "radial": {"center": features, "alpha": 1, "beta": 1},
@@ -28,7 +28,7 @@ def count(map, features):
 
 
 def raw(map, features, dtype, *key, rows=None):
-    """Random raw parameters that move rows of order one by as much: one set, or one for each row."""
+    """Random raw parameters that move rows of order one by about one: one set for all rows, or one for each row."""
     shape = () if rows is None else (rows,)
     generator = cases.rng("raw", map, features, rows, *key)
     if map == "planar":
@@ -40,7 +40,7 @@ def raw(map, features, dtype, *key, rows=None):
 
 
 def batch(variant, rows, features, dtype, *, per_row):
-    """Values, parameters, and gradients of values and of log-determinants."""
+    """Values, parameters, and gradients of values and of log-determinants, all random."""
     params = raw(VARIANTS[variant][0], features, dtype, rows=rows if per_row else None)
     grad_log_det = cases.rng("row", rows).standard_normal(rows).astype(dtype)
     values = 1.5 * cases.rows(rows, features, dtype)
@@ -53,7 +53,7 @@ def features_of(variant, params):
 
 
 def call(variant, name, *arrays, **more):
-    """A variant of `hr.ops.vector_map` in a direction; "vjp" is its vector-Jacobian product."""
+    """Call a variant of `hr.ops.vector_map` in a direction; the name "vjp" calls its vector-Jacobian product."""
     map, settings = VARIANTS[variant]
     own = {"map": map, **settings, **more}
     if name == "vjp":
@@ -62,7 +62,7 @@ def call(variant, name, *arrays, **more):
 
 
 def transform(variant, params):
-    """The library's transform with these raw parameters for all rows."""
+    """The library's transform with these raw parameters, which all rows share."""
     map, settings = VARIANTS[variant]
     features = features_of(variant, params)
     made = CLASSES[map](features, dtype=params.dtype, **settings)
@@ -74,7 +74,7 @@ def transform(variant, params):
 
 
 def judge(variant, params):
-    """The reference with these raw parameters, for all rows or one set a row, or with those of a network."""
+    """The reference with these raw parameters: one set for all rows, one set a row, or those of a network."""
     map, settings = VARIANTS[variant]
     return reference.VECTOR_MAPS[map](params, **settings)
 
@@ -94,7 +94,7 @@ def conditioned(variant, features, context, dtype, *key, hidden=(9, 8), activati
 
 
 def network(arrays, activation="tanh"):
-    """The reference's network from weights and biases in turn."""
+    """The reference's network from a list of weights and biases in turn."""
     masks = [np.ones(weight.shape, bool) for weight in arrays[0::2]]
     return reference.Network(arrays[0::2], arrays[1::2], masks, activation)
 
@@ -109,9 +109,10 @@ def mirror(transform, activation="relu"):
 
 
 def gains(direction, given, step=1e-6):
-    """The factor by which a direction enlarges errors of its input, and that of its log-determinant: ``(rows,)`` each.
+    """The factors by which a direction enlarges errors of its input, in its value and in its log-determinant:
+    ``(rows,)`` each.
 
-    The largest norms of columns of the Jacobian, by differences of the reference; not below one.
+    The factors are the largest norms of columns of the Jacobian, by differences of the reference, and at least one.
     """
     of_value, of_log_det = np.ones(len(given)), np.ones(len(given))
     for column in range(given.shape[1]):
@@ -124,7 +125,8 @@ def gains(direction, given, step=1e-6):
 
 
 def check(direction, want_of, given, dtype, *, depth=1, condition=1.0, context=None):
-    """A direction against the reference's: errors within a few roundings of the argument, enlarged by the gains.
+    """Compare a direction with the reference's: errors stay within a few roundings of the argument, enlarged by the
+    gains.
 
     ``condition``: the factor from relative errors of raw parameters to errors of the map's addition to rows.
     """
@@ -150,14 +152,14 @@ def check_directions(library, reference, given, dtype, **more):
 
 
 def settings_of(variant):
-    """The module's arguments for a variant: map, nonlinearity, slope."""
+    """The module's arguments for a variant: the map, the nonlinearity, and the slope."""
     map, settings = VARIANTS[variant]
     nonlinearity = settings.get("nonlinearity", "tanh" if map == "planar" else "")
     return map, nonlinearity, settings.get("negative_slope", 0.2)
 
 
 def run_backward(device, variant, direction, arrays, *, place=None):
-    """``(grad_input, grad_params)``."""
+    """The gradients ``(grad_input, grad_params)`` of a variant, computed by the device."""
     put = place or device.array
     results = [put(np.full_like(array, np.nan)) for array in arrays[:2]]
     given = [put(array) for array in arrays]

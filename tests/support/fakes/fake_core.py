@@ -12,11 +12,11 @@ VERBS = ("log_prob", "sample", "from_noise", "transform", "gradient")
 
 
 def make_core(machine):
-    """A module like `_cuda`, which queues work for the machine's inner module, which does it at once."""
+    """A module like `_cuda`, which queues each call for the machine's inner module; the inner module works at once."""
     core, inner = types.ModuleType("headrace._cuda"), machine.inner(machine)
 
     def queued(word, function, *arguments, stream, **named):
-        """Queue a call; the inner module has one stream."""
+        """Queue a call of the inner module, which has one stream."""
         machine.record(word, stream, [a[0] for a in (*arguments, *named.values()) if is_described(a)])
         machine.queue(stream).add(lambda: function(*arguments, **named, stream=0))
 
@@ -53,7 +53,8 @@ def make_core(machine):
             self.n_weights = self.inner.n_weights
 
         def ordered(self, word, function, *arguments, stream, **named):
-            """Calls on several streams wait for each other, as those of the real one do."""
+            """Queue a call of this object; calls on several streams wait for each other, as those of the real object
+            do."""
             own = machine.queue(stream)
             for other in self.streams:
                 if other is not own:
@@ -63,7 +64,7 @@ def make_core(machine):
             queued(word, function, *arguments, **named, stream=stream)
 
         def __getattr__(self, name):
-            """Every verb but `gradient` is a run."""
+            """A method of the inner object; every one but `gradient` is recorded as a run."""
             function = getattr(self.inner, name)
             return functools.partial(self.ordered, "gradient" if name == "gradient" else "run", function)
 
@@ -109,7 +110,7 @@ def make_core(machine):
             queued("points", make, x, weights, device=on_current(device), stream=stream)
 
         def later(self, word, *arguments, stream):
-            """Queue the inner module's function of this name, which is looked up when its turn comes."""
+            """Queue the inner module's function of this name, which is looked up when the call is computed."""
             queued(
                 word,
                 lambda *arguments_then, **named: getattr(self.inner, word)(*arguments_then, **named),
@@ -183,13 +184,13 @@ def make_core(machine):
 
 
 def take_structure(core, inner):
-    """Structures are those of the CPU, because they do not depend on the device."""
+    """Give `core` the CPU's classes of steps and options, because these do not depend on the device."""
     for name in ("HiddenOptions", "MaskedOptions", "MaskedTransform", *(n for n in dir(inner) if n.endswith("Step"))):
         setattr(core, name, getattr(inner, name))
 
 
 class OnCpu:
-    """The interface of `_cuda`, computed at once by the CPU's core on the memory of its arguments."""
+    """The interface of `_cuda`, computed at once by the CPU's core on the memory of the arguments."""
 
     def __init__(self, machine):
         opened_argument = lambda argument: machine.numbers(argument) if is_described(argument) else argument  # noqa: E731
@@ -246,7 +247,7 @@ class OnCpu:
                 x, weights = machine.numbers(x).copy(), machine.numbers(weights)
                 weights = None if weights is None else weights.copy()
                 one = types.SimpleNamespace(inner=kind(x, weights))
-                one.summed = lambda: kind(x, weights, False)  # sums of an ascent before any step
+                one.summed = lambda: kind(x, weights, False)  # sums of an ascent before its first step
                 one.step = lambda *arguments, stream: one.inner.step(*arguments)
                 one.values = lambda out, stream: np.copyto(machine.numbers(out), one.inner.values())
                 one.squares = lambda out, stream: np.copyto(machine.numbers(out), one.inner.squares())

@@ -1,8 +1,8 @@
-"""A simulated CUDA device: streams that queue, and memory of the CPU.
+"""A simulated CUDA device: streams that queue work, and memory of the CPU.
 
-Over it are CuPy, PyTorch and JAX (fake_frameworks.py) and the compiled core (fake_core.py).
+CuPy, PyTorch and JAX (fake_frameworks.py) and the compiled core (fake_core.py) use this device.
 
-Guarantees of CUDA hold, and everything beyond them fails:
+Programs can rely on CUDA's guarantees, and whatever relies on more than these fails:
 
 - Work is queued on a stream and done when it is waited for, streams in the worst allowed order: either no other
   stream gets anything done before this one, or all of them do. Work that one stream must not do before another
@@ -12,7 +12,7 @@ Guarantees of CUDA hold, and everything beyond them fails:
 - NumPy and CuPy arrays do not mix, and nothing becomes a NumPy array by itself.
 - Whatever the host waits for is in the log, as is all else that happens.
 
-Arithmetic of CuPy is done at once, after all that is queued before it on its stream.
+Arithmetic of CuPy is done at once, after all work that is queued on its stream.
 """
 
 import ctypes
@@ -26,15 +26,16 @@ from fake_frameworks import make_cupy
 
 
 class Machine:
-    """Devices, streams and memory, and a log of what happened: tuples that start with a word."""
+    """The simulated devices, their streams and memory, and a log of events: tuples that start with a word."""
 
     def __init__(self, inner=None, others_first=False, devices=2):
         self.inner, self.others_first, self.devices = inner or OnCpu, others_first, devices
         self.log, self.queues, self.blocks = [], {}, []
         self.device, self.current = 0, [[] for _ in range(devices)]
-        self.fail = {}  # word -> exception, raised once where it would be logged; or a list, for as many times
+        # Word -> an exception, raised once where the word would be logged, or a list of exceptions, one for each time.
+        self.fail = {}
         self.next_stream = 0x100
-        self.reasons = {}  # by index of a device, why it is unusable
+        self.reasons = {}  # by index of a device, the reason why the device is unusable
         self.without_code = set()  # indices of devices without machine code
         self.cupy, self.core = make_cupy(self), make_core(self)
 
@@ -56,7 +57,7 @@ class Machine:
         return self.cupy.cuda.Stream.of(self.next_stream)
 
     def queue(self, address):
-        """The work of a stream; of address 2 each thread has one of its own."""
+        """The queue of a stream; each thread has another one for address 2, the per-thread default stream."""
         key = (address, threading.get_ident()) if address == 2 else address
         return self.queues.setdefault(key, Queue(self, address))
 
@@ -65,7 +66,7 @@ class Machine:
         return stack[-1] if stack else self.cupy.cuda.Stream.of(0)
 
     def wait(self, address):
-        """Do all work of a stream; of other streams only necessary work, or all."""
+        """Do all work of a stream, and of other streams either the necessary work or all."""
         self.wait_for([self.queue(address)])
 
     def wait_for(self, queues):
@@ -79,7 +80,7 @@ class Machine:
             queue.run()
 
     def numbers(self, described, writable=True):
-        """The memory of an array that is described by address, shape, strides and dtype."""
+        """The memory of an array that is given by its address, shape, strides and dtype."""
         if described is None:
             return None
         address, shape, strides, dtype = described
@@ -93,7 +94,7 @@ class Machine:
 
 
 class Queue:
-    """Work of one stream."""
+    """The queue of a stream's work."""
 
     def __init__(self, machine, address):
         self.machine, self.address, self.work, self.done = machine, address, [], 0

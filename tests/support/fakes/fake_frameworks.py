@@ -7,20 +7,20 @@ import weakref
 
 import numpy as np
 
-CUDA, CPU = 2, 1  # DLPack's numbers
+CUDA, CPU = 2, 1  # DLPack's codes for devices
 
 REDUCTIONS = ("sum", "min", "max", "mean", "all", "any")
 
 
 class Block:
-    """Memory of an allocator; NaN before it is written and after it was given back."""
+    """Memory of an allocator, which holds NaN before it is written and after it was given back."""
 
     def __init__(self, machine, size, address, at_once=False):
         raw = np.full(size + 64, 0xFF, np.uint8)
         start = -raw.ctypes.data % 64
         self.bytes, self.machine = raw[start : start + size], machine
         self.stream = address
-        machine.blocks.append(raw)  # so that a late read gets NaN
+        machine.blocks.append(raw)  # kept, so that a late read gets NaN
         poison = raw.fill if at_once else lambda byte: machine.queue(address).add(lambda: raw.fill(byte))
         weakref.finalize(self, poison, 0xFF).atexit = False
 
@@ -98,7 +98,7 @@ def make_cupy(machine):
             self.c_contiguous = array.flags.c_contiguous
 
     def host(value):
-        """An operand in the CPU's memory; arrays of the CPU are refused."""
+        """An operand in the memory of the CPU; NumPy arrays with axes are refused."""
         if isinstance(value, ndarray):
             return value.on_cpu
         if isinstance(value, np.ndarray) and value.ndim:
@@ -108,7 +108,7 @@ def make_cupy(machine):
         return value
 
     def computed(function, *arguments, waits=False, **keywords):
-        """The result of a NumPy function on arrays of the device, after all work queued before."""
+        """The result of a NumPy function on arrays of the device, after all work queued earlier."""
         stream = machine.current_stream()
         if waits:
             machine.record("sync", function.__name__)
@@ -258,7 +258,7 @@ def reduction(name, computed):
 
 
 def lent(machine, array, owner, producer, consumer):
-    """The replacement of a capsule of DLPack, once the consumer's stream waits for the producer's."""
+    """An array and its owner in place of a DLPack capsule, once the consumer's stream waits for the producer's."""
     event = machine.cupy.cuda.Event()
     event.record(producer)
     machine.cupy.cuda.Stream.of(0 if consumer in (None, 1) else consumer).wait_event(event)
@@ -292,7 +292,7 @@ def make_torch(machine):
             return tuple(s // self.array.itemsize for s in self.array.strides)
 
         def record_stream(self, stream):
-            """Memory that is freed is not used again before all work queued on this stream is done."""
+            """Keep memory that is freed from other uses until all work queued on this stream is done."""
             machine.record("record_stream", stream.cuda_stream)
             own, other = machine.queue(self.block.stream), machine.queue(stream.cuda_stream)
             if own is not other:
@@ -357,7 +357,7 @@ def make_jax(machine, x64=True):
 
 
 class FakeName(str):
-    """A dtype or layout by its name."""
+    """The name of a dtype or layout, in place of the object."""
 
     __slots__ = ()
 
@@ -371,7 +371,7 @@ class FakeDevice:
 
 
 class Exchanged:
-    """An array of another library, by DLPack."""
+    """An array of another library, which DLPack exchanges."""
 
     def __init__(self, machine, array, owner, stream, kind=CUDA, index=0):
         self.machine, self.array, self.owner, self.stream = machine, array, owner, stream
@@ -386,7 +386,7 @@ class Exchanged:
 
 
 class Interface:
-    """An array with nothing but CUDA's array interface."""
+    """An array whose only protocol is CUDA's array interface."""
 
     def __init__(self, array, owner, stream, read_only=False, **more):
         self.array, self.owner = array, owner

@@ -1,4 +1,4 @@
-"""A standard error whose text a test reads."""
+"""A standard error stream whose text a test reads."""
 
 __all__ = ["Stream"]
 

@@ -1,9 +1,10 @@
-"""PyTorch's own tensors on the simulated device of fake_cuda.py, so that `headrace.torch` runs there unchanged.
+"""PyTorch's own tensors on the simulated device of fake_cuda.py, so that `headrace.torch` runs on it unchanged.
 
-A tensor claims to be on `cuda:0`, and its numbers are in the machine's memory. PyTorch's operators are done by the
-CPU, once all that is queued on the current stream is done, and headrace's by what is registered for CUDA, which queues.
-Autograd, hooks and modules are PyTorch's. For its C++ code the tensors are on the CPU, where it keeps no streams. So is
-what torch.func wraps them in, which headrace refuses beside parameters of a device, and what a compiler traces.
+A tensor claims to be on `cuda:0`, and its values are in the machine's memory. The CPU computes PyTorch's operators,
+once all work that is queued on the current stream is done; headrace's operators are those registered for CUDA, which
+queue. Autograd, hooks and modules are PyTorch's. PyTorch's C++ code takes the tensors for tensors on the CPU, where no
+streams are recorded. Tensors that torch.func has wrapped, which headrace refuses beside parameters of a device, and
+tensors that a compiler traces, are on the CPU, too.
 """
 
 import types
@@ -23,11 +24,11 @@ from headrace.torch import _autograd, _operators  # noqa: E402
 
 KERNELS = {name: body for name, (_, body, _) in _operators._SCHEMAS.items()}
 LOOKS = {"detach", "alias", "view", "expand", "select", "slice", "t", "transpose", "unsqueeze", "squeeze", "as_strided"}
-LOOKS |= {"permute", "_unsafe_view", "_reshape_alias", "unbind", "split"}  # at memory with any contents
+LOOKS |= {"permute", "_unsafe_view", "_reshape_alias", "unbind", "split"}  # views, whatever the memory contains
 
 
 class Other(RuntimeError):
-    """PyTorch's message about tensors on two devices."""
+    """PyTorch's error for tensors on two devices."""
 
 
 class DeviceTensor(torch.Tensor):
@@ -49,7 +50,7 @@ class DeviceTensor(torch.Tensor):
         return f"DeviceTensor({tuple(self.shape)}, {self.dtype}, on {self.device})"
 
     def record_stream(self, stream):
-        """Memory that is freed is not used again before all work queued on this stream is done."""
+        """Keep memory that is freed from other uses until all work queued on this stream is done."""
         machine = self.machine
         machine.record("record_stream", stream.cuda_stream)
         own, other = machine.queue(self.block.stream), machine.queue(stream.cuda_stream)
@@ -84,14 +85,15 @@ class DeviceTensor(torch.Tensor):
 
 
 def _refuse_host(tensor, name):
-    """Refuse operands off the device, except for scalars."""
+    """Refuse operands on another device, except for scalars."""
     if not isinstance(tensor, DeviceTensor) and tensor.ndim:
         raise Other(f"Expected all tensors to be on the same device, but found cuda:0 and cpu ({name})")
     return tensor
 
 
 def _of(machine, tensor, blocks, index, is_empty):
-    """On the device: a view where it is one, or else in memory of its own, with NaN where nothing was written."""
+    """A tensor on the device: a view where the result is one, otherwise new memory, with NaN where nothing was
+    written."""
     block = blocks.get(tensor.untyped_storage().data_ptr()) if tensor.numel() else None
     if block is None:
         block, made = allocated(machine, tensor)
@@ -100,7 +102,7 @@ def _of(machine, tensor, blocks, index, is_empty):
 
 
 def allocated(machine, like):
-    """Memory on the current stream for a tensor of this shape and these strides."""
+    """Memory on the current stream for a tensor with the shape and strides of `like`."""
     dtype = np.dtype(str(like.dtype).removeprefix("torch."))
     size = 1 + sum((n - 1) * s for n, s in zip(like.shape, like.stride(), strict=True)) if like.numel() else 0
     block = Block(machine, max(size, 1) * dtype.itemsize, current(machine))
@@ -108,12 +110,12 @@ def allocated(machine, like):
 
 
 def current(machine):
-    """The address of PyTorch's current stream."""
+    """The address of PyTorch's current stream on this machine."""
     return machine.of_torch[-1] if machine.of_torch else 0
 
 
 def to_device(machine, tensor, index=0):
-    """A copy of a tensor there; its numbers are written on the current stream."""
+    """A copy of a tensor on the device, whose values are written on the current stream."""
     if not isinstance(tensor, torch.Tensor):
         tensor = torch.as_tensor(tensor)
     values = tensor.detach().clone()
@@ -123,14 +125,14 @@ def to_device(machine, tensor, index=0):
 
 
 def moved(machine, module, index=0):
-    """A copy of a module, as by `module.to("cuda")`; parameters are new ones, as on a real device."""
+    """A copy of a module, as by `module.to("cuda")`, whose parameters are new objects, as on a real device."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
         return module._apply(lambda tensor: to_device(machine, tensor, index))
 
 
 def numbers(tensor):
-    """The values of a tensor on the device, after the work of its stream."""
+    """The values of a tensor on the device, after the work of the tensor's stream."""
     assert isinstance(tensor, DeviceTensor), type(tensor)
     tensor.machine.wait(current(tensor.machine))
     return tensor.detach().inner.numpy().copy()
@@ -138,7 +140,7 @@ def numbers(tensor):
 
 @contextmanager
 def on(machine, stream):
-    """A block in which this is PyTorch's current stream."""
+    """A block in which the given stream is PyTorch's current one."""
     machine.of_torch.append(stream.ptr)
     try:
         yield
@@ -148,7 +150,7 @@ def on(machine, stream):
 
 @contextmanager
 def in_torch(machine):
-    """Inside, PyTorch has the machine's streams, and a tensor on it is as plain as one on a real device."""
+    """A block in which PyTorch has the machine's streams, and a tensor on the machine passes for an ordinary tensor."""
     machine.of_torch = []
 
     def current_stream(device=None):

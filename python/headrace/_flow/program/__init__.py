@@ -1,1 +1,1 @@
-"""The base of transforms and flows: parameters, a compiled program, and calls of it."""
+"""The base classes of transforms and flows: parameters, a compiled program, and its calls."""

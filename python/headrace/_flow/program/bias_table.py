@@ -1,4 +1,4 @@
-"""Parameters that are the same for all rows, by name: the biases of a network without inputs."""
+"""Named parameters that are the same for all rows: the biases of a network without inputs."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ Named = dict[str, NDArray[Any]]
 
 
 def unread(settings: Settings, **options: Any) -> MaskedNetwork:
-    """A network without inputs, which moves all coordinates."""
+    """A network without inputs that moves all coordinates."""
     n = settings.features
     return MaskedNetwork({**settings.options([], range(n)), **options}, Staircase([1] * n, []))
 
 
 class BiasTable:
-    """The biases of a network as a table with a row for each coordinate, or one row, and columns for names."""
+    """The biases of a network as a table: a row for each coordinate, or a single row, and columns that have names."""
 
     def __init__(self, network: MaskedNetwork, shapes: Mapping[str, tuple[int, ...]], rows: int) -> None:
-        """`shapes`: the shape of each named array, whose values are those of the rows in turn."""
+        """`shapes`: the shape of each named array, which has its values from each row of the table in turn."""
         self.network, self.shapes, self.rows = network, shapes, rows
         self._ends = list(accumulate(math.prod(shape) // rows for shape in shapes.values()))[:-1]
 
     @classmethod
     def of_lines(cls, features: int, shift: str, log_scale: str, **options: Any) -> BiasTable:
-        """Two named values for each coordinate, of an affine map."""
+        """A table of two values for each coordinate, with these names: the shift and log scale of an affine map."""
         settings = Settings(features=features, map="affine", scale="exp", reads="latent")
         return cls(unread(settings, **options), dict.fromkeys((shift, log_scale), (features,)), features)
 
     @property
     def size(self) -> int:
-        """See `Block`."""
+        """The number of values in the parameter vector; see `Block`."""
         return self.network.size
 
     def step(self, inverted: bool = False) -> StepSpec:
-        """See `MaskedNetwork.step`."""
+        """The step of the network; see `MaskedNetwork.step`."""
         return self.network.step(inverted)
 
     def named(self, packed: NDArray[Any]) -> Named:
-        """See `Block`."""
+        """The named arrays of a parameter vector; see `Block`."""
         table = self.network.unpack(packed)[1][0].reshape(self.rows, -1)
         parts = zip(self.shapes.items(), np.split(table, self._ends, axis=1), strict=True)
         return {name: part.reshape(shape).copy() for (name, shape), part in parts}
 
     def pack_named(self, named: Named) -> NDArray[Any]:
-        """See `Block`."""
+        """The parameter vector of named arrays; see `Block`."""
         return self.packed(np.concatenate([named[name].reshape(self.rows, -1) for name in self.shapes], axis=1))
 
     def packed(self, table: NDArray[Any]) -> NDArray[Any]:
-        """The packed vector of a table, or of its rows one after another."""
+        """The parameter vector of a table, or of a table's rows one after another."""
         return self.network.pack([np.empty((table.size, 0), table.dtype)], [table.reshape(-1)])

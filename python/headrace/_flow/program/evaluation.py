@@ -1,4 +1,4 @@
-"""Evaluation of flows and transforms: arrays in, the core's calls, arrays out."""
+"""Evaluation of flows and transforms: opening of arguments, calls of the core, and results for the caller."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from headrace._flow.program.module import Parametrised, Program
 
 Pair = tuple[Array, Array]
 Gradients = tuple[Array, ...]
-Opened = tuple[Caller, Rows, Program, "np.dtype[Any]", "NDArray[Any] | None"]  # the dtype is that of results
+Opened = tuple[Caller, Rows, Program, "np.dtype[Any]", "NDArray[Any] | None"]  # the dtype is that of the results
 
 WRT = ("inputs", "parameters")
 
-_BLOCK = 1 << 16  # rows of another byte order or width that are converted at a time
+_BLOCK = 1 << 16  # rows that are converted at a time, from another byte order or width
 
 
 @dataclass(frozen=True, eq=False)
 class Cotangents:
-    """Gradients of a scalar by the results of a run; None means zero, or one in every row."""
+    """Gradients of a scalar by the results of a run; None stands for zero, or for one in each row."""
 
-    value: NDArray[Any] | None = None  # by the values
-    row: NDArray[Any] | None = None  # by the log-determinants, or by the log-densities
-    row_scale: float = 1.0  # times this
+    value: NDArray[Any] | None = None  # the gradient by the values
+    row: NDArray[Any] | None = None  # the gradient by the log-determinants, or by the log-densities
+    row_scale: float = 1.0  # a factor of `row`
     of_log_prob: bool = False
 
     @classmethod
     def of_pair(cls, names: tuple[str, str], value: Any, row: Any, rows: Rows, features: int, caller: Caller) -> Any:
-        """Cotangents of a value and its log-determinant, checked; either may be None for zero."""
+        """Cotangents of values and their log-determinants, checked; None stands for zero."""
         if value is not None:
             value = _arrays.shaped(names[0], value, (*rows.batch, features), caller)
             value = value.reshape(rows.rows, features)
@@ -51,12 +51,12 @@ class Cotangents:
 
     @staticmethod
     def of_rows(name: str, value: Any, rows: Rows, caller: Caller) -> NDArray[Any]:
-        """Cotangents with one value for each row, checked."""
+        """A cotangent with one value for each row, checked."""
         return _arrays.shaped(name, value, rows.batch, caller).reshape(rows.rows)
 
 
 def kinds_of(wrt: Any, options: tuple[str, ...] = ("inputs", "parameters", "context")) -> tuple[str, ...]:
-    """The variables of the wanted gradients."""
+    """The checked names of the variables in `wrt`."""
     given = (wrt,) if isinstance(wrt, str) else tuple(wrt) if np.iterable(wrt) else (wrt,)
     kinds = tuple(check.choice("wrt", kind, options) for kind in given)
     if not kinds or len(set(kinds)) != len(kinds):
@@ -65,22 +65,22 @@ def kinds_of(wrt: Any, options: tuple[str, ...] = ("inputs", "parameters", "cont
 
 
 class RowModule(Parametrised):
-    """Base of transforms and flows of rows: a list of steps, which rows pass in either direction."""
+    """The base of transforms and flows of rows: a list of steps, which rows pass in either direction."""
 
     @abc.abstractmethod
     def _steps(self, inverted: bool = False) -> list[StepSpec]:
         """The steps of the program, from latent to data."""
 
     def _base_steps(self) -> tuple[str, list[StepSpec]] | None:
-        """The standard density under a flow's base, and the steps that lead from it to the base."""
+        """The standard density of a flow's base, and the steps from this density to the base; None for a transform."""
         return None
 
     def _context_scale(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation by which context columns are standardised; empty for not at all."""
+        """The mean and the standard deviation by which context columns are standardised; empty lists for none."""
         return [], []
 
     def _compile(self, dtype: np.dtype[Any]) -> Program:
-        """See `Parametrised`."""
+        """A program for the CPU or the device; see `Parametrised`."""
         arguments = self._made_for(cpu if self._device is None else _device.cuda())
         if self._device is not None:
             return _device.Program(self._device, dtype, *arguments)
@@ -89,7 +89,7 @@ class RowModule(Parametrised):
         return (cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64)(*arguments)
 
     def _made_for(self, core: Any) -> tuple[int, int, str, list[Any], int, list[float], list[float]]:
-        """The arguments of a program of this compiled module."""
+        """The arguments of a program, made by a compiled module."""
         steps, base, base_steps = self._steps(), "", 0
         if (of_base := self._base_steps()) is not None:
             base, first = of_base
@@ -98,12 +98,12 @@ class RowModule(Parametrised):
         return self._features, self._context, base, made, base_steps, *self._context_scale()
 
     def _program_and_dtype(self, dtype: np.dtype[Any]) -> tuple[Program, np.dtype[Any]]:
-        """The program for rows of this dtype, and the dtype of its results."""
+        """The program for rows of a dtype, and the dtype of its results."""
         assert self._dtype is not None
         return self._program, self._dtype
 
     def _opened(self, name: str, value: Any, context: Any, parameters: Any, raw: bool = False) -> Opened:
-        """The arguments of every verb, checked: rows, context, and a vector that replaces the parameters."""
+        """The arguments that all methods share, checked: rows, context, and a vector that replaces the parameters."""
         caller = self._caller()
         rows = opened(caller, name, value, context, self._features, self._context, raw)
         assert rows.array is not None
@@ -112,7 +112,7 @@ class RowModule(Parametrised):
         return caller, rows, program, dtype, vector
 
     def _own_parameters(self, value: Any, program: Program, dtype: np.dtype[Any], caller: Caller) -> NDArray[Any]:
-        """A vector that replaces the parameters, in the core's form."""
+        """A vector that replaces the parameters, checked and in the core's form."""
         array = _arrays.shaped("parameters", value, (program.n_weights,), caller)
         return _arrays.ready(array, dtype, caller)
 
@@ -125,9 +125,9 @@ class RowModule(Parametrised):
         rows: Rows,
         vector: NDArray[Any] | None,
     ) -> None:
-        """One run of the core; block by block where rows have to be converted.
+        """Run the core once, or block by block if rows have to be converted.
 
-        Every verb takes the input, memory for results, context and parameters, in this order: keywords would take
+        Every method of a program takes the input, results, context and parameters, in this order: keywords would take
         0.3 us more, a fifteenth of a call with one row.
         """
         n, context = rows.rows, rows.context
@@ -148,7 +148,7 @@ class RowModule(Parametrised):
             )
 
     def _both(self, inverse: bool, values: Any, context: Any, parameters: Any, out: Any) -> Pair:
-        """Value and log-determinant of a verb that takes x, if it is the inverse, or z."""
+        """The values and log-determinants of a direction, whose argument is x for the inverse, and otherwise z."""
         name = "x" if inverse else "z"
         caller, rows, program, dtype, vector = self._opened(name, values, context, parameters, True)
         array = rows.array
@@ -175,7 +175,7 @@ class RowModule(Parametrised):
         out: Any = None,
         **unknown: Any,
     ) -> Any:
-        """Rows drawn by a program with a base, and their log densities; see `Flow.sample`."""
+        """Draws of a program with a base, and their log densities on request; see `Flow.sample`."""
         if unknown:
             refuse(verb, unknown)
         caller, width = self._caller(), self._features
@@ -220,18 +220,18 @@ class RowModule(Parametrised):
         parameters: Array | None = None,
         values: bool = False,
     ) -> Gradients:
-        """Vector-Jacobian product from latent to data, of a flow's `to_data` and of a transform's `forward`.
+        """The vector-Jacobian product from latent to data, of a flow's `to_data` or a transform's `forward`.
 
         Args:
-            z, context, parameters: As in `to_data` or `forward`.
+            z, context, parameters: The arguments of `to_data` or `forward`.
             grad_x: The gradient of a scalar by x, in the shape of x, or None for zero.
-            grad_log_det: The gradient of that scalar by log_det, in its shape, or None for zero.
+            grad_log_det: The gradient of the same scalar by log_det, in its shape, or None for zero.
             wrt: The gradients to return, in this order: "inputs", in the shape of z; "parameters" (n,), as in
                 `parameters`; "context", in its shape. The gradient of a broadcast array is the sum over its uses.
-            values: Whether to return ``((x, log_det), gradients)`` from the one run.
+            values: Whether to return ``((x, log_det), gradients)`` from one run.
 
         Returns:
-            A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and the gradient of all
+            A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and the gradient by the
             parameters.
 
         >>> import numpy as np, headrace as hr
@@ -257,7 +257,7 @@ class RowModule(Parametrised):
         parameters: Array | None = None,
         values: bool = False,
     ) -> Gradients:
-        """Vector-Jacobian product from data to latent, of `to_latent` and `inverse`: as `to_data_vjp`."""
+        """Vector-Jacobian product of `to_latent` or `inverse`, from data to latent; arguments as in `to_data_vjp`."""
         return self._both_vjp(True, x, grad_z, grad_log_det, context, wrt, parameters, values)
 
     def _both_vjp(
@@ -295,13 +295,13 @@ class RowModule(Parametrised):
         log_prob: NDArray[Any] | None = None,
         dropout: int | None = None,
     ) -> Gradients:
-        """Run the program and back; gradients for the caller, in the order of `kinds`."""
+        """Run the program forward and back; return the gradients in the order of `kinds`."""
         caller, rows, program, dtype, vector = opened
         if "context" in kinds and rows.context is None:
             raise ValueError("wrt: expected no 'context', because this takes no context, got 'context'")
         n, batch = rows.rows, rows.batch
         shapes = {"inputs": rows.shape, "context": rows.context_shape}
-        made_in = {**shapes, "context": rows.context_given}  # of the gradients
+        made_in = {**shapes, "context": rows.context_given}  # the shapes of the gradients for the caller
         made: dict[str, Any] = {}
         core: dict[str, Any] = dict.fromkeys(("inputs", "context", "parameters"))
         for kind in kinds:
@@ -310,12 +310,13 @@ class RowModule(Parametrised):
             elif shapes[kind][:-1] == batch:
                 made[kind] = caller.empty(made_in[kind], dtype)
                 core[kind] = made[kind].reshape(n, shapes[kind][-1])
-            else:  # a broadcast argument, whose gradient is a sum over its copies
+            else:  # the argument was broadcast
                 core[kind] = caller.scratch((n, shapes[kind][-1]), dtype)
-        given = (rows.array, None, rows.context)  # no index: all rows
+        given = (rows.array, None, rows.context)  # without an index, all rows are used
         by = (cotangents.value, cotangents.row, cotangents.row_scale)
         results = (flat(value, n, self._features), flat(log_det, n), flat(log_prob, n))
-        # Positional, in the core's order: keywords would take 1 us more, a tenth of a call with one row.
+        # These arguments are positional, in the core's order: keywords would take 1 us more, a tenth of a call with one
+        # row.
         queued, asked = caller.queued(program), (vector, dropout)
         queued.gradient(inverse, cotangents.of_log_prob, *given, *by, *results, *core.values(), *asked)
         for kind in kinds:
@@ -328,7 +329,7 @@ class RowModule(Parametrised):
 
 
 def _blocks(rows: int) -> Iterator[slice]:
-    """Blocks of about as many rows as are converted at a time; no block is so small that another kernel computes it."""
+    """Slices of about as many rows as are converted at a time; no slice is so short that another kernel computes it."""
     count = max(1, round(rows / _BLOCK))
     edges = [rows * i // count for i in range(count + 1)]
     for begin, end in pairwise(edges):

@@ -1,4 +1,4 @@
-"""The base of transforms, flows and sequences: a compiled program and the parameters in it."""
+"""The base class of transforms and flows, of rows or of sequences: a compiled program and its parameters."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ from headrace._core import device as _device
 from headrace._core.device import Device
 
 _changes = threading.RLock()
-"""The lock for changes of parameters: two threads that change different ones at once do not undo each other's changes.
-"""
+"""The lock for changes of parameters: threads that change different parameters at once undo no changes."""
 
 
 def _unheld() -> None:
-    """A new lock for a forked child, where the thread that held the old one does not exist."""
+    """Make a new lock in a forked child, where the thread that held the old one does not exist."""
     global _changes
     _changes = threading.RLock()
 
@@ -37,14 +36,14 @@ if hasattr(os, "register_at_fork"):
 
 P = TypeVar("P", bound="Parametrised")
 Program = Any
-"""A program of `_cpu` or of `_device`, which is called through `Caller.queued`."""
+"""A program of `_cpu` or of `_device`, called through `Caller.queued`."""
 
 
 class _OnFirstUse:
-    """`Parametrised._program`: the first read compiles it; after that it is an attribute like any other."""
+    """The attribute `Parametrised._program`: the first read compiles the program and stores it as a plain attribute."""
 
     def __get__(self, module: Any, owner: Any = None) -> Program:
-        with _changes:  # if several threads read it at once, one compiles
+        with _changes:  # if several threads read the attribute at once, one of them compiles
             attributes = module.__dict__
             if "_program" not in attributes:
                 attributes["_program"] = module._compile_waiting()
@@ -53,61 +52,61 @@ class _OnFirstUse:
 
 
 class Block(Protocol):
-    """A slice of the parameter vector, and its form as named dense arrays."""
+    """A slice of the parameter vector that can be converted to named dense arrays."""
 
     @property
     def size(self) -> int:
-        """Number of values in the vector."""
+        """The number of values in the vector."""
 
     def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Dense arrays by name."""
+        """The dense arrays of a slice of the vector, by name."""
 
     def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        """The inverse of `named`."""
+        """The slice of the vector from named arrays: the inverse of `named`."""
 
 
 class Parametrised(abc.ABC):
-    """Base of all that has parameters, computes, and has a file: transforms and flows, of rows or of sequences.
+    """The base of objects with parameters, computations and a file: transforms and flows, of rows or of sequences.
 
-    Parameters are one vector. The program is compiled when it is first used; the vector waits until then, and lives in
-    the program afterwards. Reading parameters copies them, and so does assignment; other threads that are evaluating
-    use either the old or the new values. Two threads that set different parameters by name do not undo each other's
+    Parameters are one vector. The program is compiled on first use; the vector waits until then, and afterwards is a
+    part of the program. Reading parameters copies them, and so does assignment; other threads that are evaluating
+    use either the old or the new values. Threads that set different parameters by name do not undo each other's
     assignments.
     """
 
     _program: Program = _OnFirstUse()
-    _waiting: NDArray[Any] | None = None  # on the host; None once the program has them
-    _device: Device | None = None  # the place of computation; None: on the CPU
-    _products: str = "exact"  # how products of networks are computed on the CPU
+    _waiting: NDArray[Any] | None = None  # on the host; None once the program has the parameters
+    _device: Device | None = None  # the device that computes; None for the CPU
+    _products: str = "exact"  # how the CPU computes products of networks
     _caller: Callable[[], Caller] = Caller
 
     def __init__(self, features: int, context: int, dtype: np.dtype[Any] | None) -> None:
-        """Remember sizes; a subclass then calls `_take_parameters`."""
+        """Store the sizes; a subclass then calls `_take_parameters`."""
         self._features = features
         self._context = context
         self._dtype = dtype
 
     @property
     def features(self) -> int:
-        """Number of coordinates."""
+        """The number of coordinates."""
         return self._features
 
     @property
     def context(self) -> int:
-        """Number of context columns, 0 for none."""
+        """The number of context columns, 0 for none."""
         return self._context
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """The dtype of parameters and results; None for a transform without parameters, which keeps its input's."""
+        """The dtype of parameters and results; None without parameters, where results have that of the arguments."""
         return self._dtype
 
     @abc.abstractmethod
     def _blocks(self) -> list[tuple[str, Block]]:
-        """Prefixes and blocks of the parameters, in the order of the vector."""
+        """The name prefixes and blocks of the parameters, in the order of the vector."""
 
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
-        """Arrays that a file keeps beside the named parameters, by name: masks of dense weights, matrices."""
+        """Arrays by name that a file keeps beside the named parameters: masks of dense weights, matrices."""
         return {}
 
     def _notes(self) -> dict[str, str]:
@@ -115,16 +114,16 @@ class Parametrised(abc.ABC):
         return {}
 
     def _with_notes(self, notes: Mapping[str, Any]) -> Self:
-        """This object with the information in texts of `_notes`; texts of a file may be missing or invalid."""
+        """The object with the information of `_notes`; texts of a file may be missing or invalid."""
         return self
 
     def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
-        """Take parameters of the host, for a program that is compiled when it is next used.
+        """Store parameters from the host, for a program that is compiled on its next use.
 
         Args:
-            parameters: Zero where they are no weights (padding, masked entries), as `Block.pack_named` makes them.
-            program: A program that was compiled of this structure before, to be used again.
-            structure: Attributes that change at the same time.
+            parameters: The vector, which is zero in padding and masked entries, as `Block.pack_named` makes it.
+            program: A compiled program of this structure, to be used again.
+            structure: Attributes that are set at the same time.
         """
         with _changes:
             self.__dict__.update(structure)
@@ -135,12 +134,12 @@ class Parametrised(abc.ABC):
                 self._program, self._waiting = program, None
 
     def _owned(self, parameters: NDArray[Any]) -> NDArray[Any]:
-        """A copy in the dtype of the program, because a view would keep the whole array alive."""
+        """A contiguous copy in the dtype of the program, because a view would keep the whole array alive."""
         array = np.require(parameters, self._dtype or np.dtype(np.float32), ("C", "A"))
         return array if array.base is None else array.copy()
 
     def _put_parameters(self, parameters: NDArray[Any]) -> None:
-        """Replace the parameters, also in a program that is in use; see `_take_parameters`."""
+        """Replace the parameters, also in a program that is in use; arguments as in `_take_parameters`."""
         with _changes:
             if "_program" in self.__dict__:
                 self._fill(self._program, parameters)
@@ -148,7 +147,7 @@ class Parametrised(abc.ABC):
                 self._waiting = self._owned(parameters)
 
     def _compile_waiting(self) -> Program:
-        """The program of the parameters that wait for it."""
+        """The compiled program with the parameters that wait for it."""
         assert self._dtype is not None
         assert self._waiting is not None, "a structure without parameters computes nothing"
         program = self._compile(self._dtype)
@@ -156,7 +155,7 @@ class Parametrised(abc.ABC):
         return program
 
     def _bare(self) -> Self:
-        """A copy of only the structure, which keeps no parameters in memory; `_remade` gives it some."""
+        """A copy of the structure only, without parameters in memory; `_remade` adds parameters."""
         if self._dtype is None:
             return self
         other = object.__new__(type(self))
@@ -167,17 +166,17 @@ class Parametrised(abc.ABC):
 
     @abc.abstractmethod
     def _compile(self, dtype: np.dtype[Any]) -> Program:
-        """A program where this object computes, without parameters."""
+        """A program without parameters for the object's device."""
 
     def _fill(self, program: Program, parameters: NDArray[Any]) -> None:
-        """Copy parameters in from the host."""
+        """Copy parameters from the host into a program."""
         if self._device is None:
             program.set_weights(parameters)
         else:
             program.set_host_weights(parameters)
 
     def _vector(self) -> NDArray[Any]:
-        """The parameters as one vector on the host, a copy."""
+        """A copy of the parameters as one vector on the host."""
         if "_program" not in self.__dict__:
             with _changes:
                 if (waiting := self._waiting) is not None:
@@ -185,7 +184,7 @@ class Parametrised(abc.ABC):
         return self._program.weights() if self._device is None else self._program.host_weights()
 
     def _place(self, device: Device | None, products: str = "exact") -> None:
-        """Compute there from now on, with programs that are compiled again. `products` are those of the CPU."""
+        """Set the device; programs are compiled again. `products` are those of the CPU."""
         matmul, name = (products, "'cpu'") if device is None else (device.matmul, repr(device))
         _device.refuse_wide(self._dtype, matmul, f".astype('float32'), or .to({name})")
         self._device = device
@@ -195,7 +194,7 @@ class Parametrised(abc.ABC):
     def _remade(
         self, parameters: NDArray[Any], dtype: np.dtype[Any] | None, device: Device | None, products: str = "exact"
     ) -> Self:
-        """A module of this structure with other parameters, which are on the host."""
+        """A module of this structure with these parameters, given on the host."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._dtype = dtype
@@ -207,32 +206,31 @@ class Parametrised(abc.ABC):
         return self._remade(parameters, dtype, self._device, self._products)
 
     def __copy__(self) -> Self:
-        """A copy with parameters of its own."""
+        """A copy with its own parameters."""
         if self._dtype is None:
-            return self  # the object is immutable
+            return self  # without parameters, the object is immutable
         return self._with_parameters(self._vector(), self._dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """A copy like that of `__copy__`, because the other attributes cannot change."""
+        """The result of `__copy__`, because no other attribute can change."""
         return self.__copy__()
 
     def __reduce__(self) -> Any:
-        """Pickle through the bytes of a file (docs/files.md): no code of this library is in a pickle, and the bits
-        stay.
-        """
+        """Pickle the bytes of a file (docs/files.md): no code of Headrace is in it, and parameters keep their bits."""
         return files.unpickled, (files.to_bytes(self), self.device, self.matmul)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to a safetensors file, with all conventions in its header (docs/files.md); see `headrace.load`.
+        """Write the object to a safetensors file with all conventions in its header (docs/files.md); see
+        `headrace.load`.
 
-        The file appears whole or not at all: an interrupted or failed save leaves an older file as it was.
+        An interrupted or failed save leaves an older file unchanged, and never a part of a new file.
 
         Raises:
-            TypeError: the path is no path, or a part is of a class without a form in files, such as a subclass of
-                yours.
+            TypeError: `path` is no path, or a part is of a class without a form in files, such as a subclass from
+                outside of this package.
             OSError: the folder does not exist, the path is a folder, or the file cannot be written.
-            ValueError: it is too large for a file: above 2^17 features or 16 MiB of header, or masks whose structure
-                takes far more memory to derive than they themselves take.
+            ValueError: the object is too large for a file: above 2^17 features or 16 MiB of header, or masks whose
+                structure takes far more memory to derive than the masks themselves take.
         """
         files.save(self, path)
 
@@ -241,8 +239,8 @@ class Parametrised(abc.ABC):
         """Read a file that `save` wrote, if it has an object of this class; see `headrace.load`.
 
         Raises:
-            TypeError, OSError: As `headrace.load`.
-            FileFormatError: As `headrace.load`, or the file has an object of another class.
+            TypeError, OSError: as in `headrace.load`.
+            FileFormatError: as in `headrace.load`, or the file has an object of another class.
         """
         return files.load_as(cls, path, allow_non_finite)
 
@@ -257,29 +255,29 @@ class Parametrised(abc.ABC):
         return self._products if self._device is None else self._device.matmul
 
     def _require_plain(self, name: str) -> None:
-        """Refuse another device than the CPU, and other products than exact ones."""
+        """Refuse an object on a device, or with products that are not exact."""
         if (where := (self.device, self.matmul)) != ("cpu", "exact"):
             raise ValueError(f"{name}: expected one on the CPU with exact products, got {where}; call .to('cpu')")
 
     def to(self, device: str, matmul: str = "exact") -> Self:
         """A copy on another device.
 
-        On a CUDA device, arguments and results are arrays of that device (docs/gpu.md).
+        On a CUDA device, arguments and results are arrays on that device (docs/gpu.md).
 
         Args:
-            device: "cpu", "cuda:0", or "cuda", CuPy's current device.
+            device: "cpu", "cuda:0", or "cuda" for CuPy's current device.
             matmul: How products of networks are computed. "exact": in `dtype`. "bf16": on the CPU, with inputs,
                 units and weights of networks rounded to 8 significant bits, and sums in float32 (docs/bf16.md).
-                "bf16x3" and "bf16x6": the same, but each number is a sum of two or three of 8 bits, which takes 3 or 6
-                products and keeps 16 bits, or float32's. "bf16_tiles", "bf16x3_tiles" and "bf16x6_tiles": with sums in
-                the order of AMX, Intel's matrix tiles. These belong to the density and are kept in files. "tf32": on
-                the tensor cores of a CUDA device, with inputs, units, their gradients and weights
-                rounded to 11 significant bits. "3xtf32": there too, by three products of numbers split in two, as near
-                as float32's own. All but "exact" are only for float32 (docs/gpu.md).
+                "bf16x3" and "bf16x6": the same, but each value is a sum of two or three values of 8 bits, which takes 3
+                or 6 products and keeps 16 bits, or float32's. "bf16_tiles", "bf16x3_tiles" and "bf16x6_tiles": with
+                sums in the order of AMX, Intel's matrix tiles. These settings belong to the density and are kept in
+                files. "tf32": on the tensor cores of a CUDA device, with inputs, units, their gradients and weights
+                rounded to 11 significant bits. "3xtf32": on the tensor cores, too, by three products of values split in
+                two, as accurate as float32. All settings but "exact" require float32 (docs/gpu.md).
 
         Raises:
-            CudaUnavailable: there is no such device, or CuPy is not installed; the message gives the reason.
-            ValueError: "tf32" or "3xtf32" on the CPU, "bf16" on a device, or any of them for float64.
+            CudaUnavailable: there is no such device, or CuPy is not installed; the message has the reason.
+            ValueError: "tf32" or "3xtf32" on the CPU, "bf16" on a device, or any of these for float64.
         """
         place = _device.device_named(device, matmul)
         other = self._on(place, matmul if place is None else "exact")
@@ -291,15 +289,15 @@ class Parametrised(abc.ABC):
         return self._remade(self._vector(), self._dtype, device, products)
 
     def _placed_here(self, other: P) -> P:
-        """Something that computes on the CPU and exactly, or as this does."""
+        """The other object on this object's device and with its products, from one on the CPU with exact products."""
         is_here = self._device is None and self._products == "exact"
         return other if is_here else other._on(self._device, self._products)
 
     @property
     def parameters(self) -> Array:
-        """Trainable parameters as one vector, shape (n,), a copy; assigning copies in. On a device it is a CuPy array.
+        """A copy of the trainable parameters as one vector, shape (n,); assigning copies in. On a device, a CuPy array.
 
-        The vector also holds padding and a few masked entries; they are zero and stay zero whatever is assigned.
+        The vector also has padding and a few masked entries, which are zero and stay zero for any assigned values.
         """
         return self._vector() if self._device is None else self._program.weights()
 
@@ -329,7 +327,7 @@ class Parametrised(abc.ABC):
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the parameters by name, in the user's order of units; masked weights are zero.
 
-        The arrays are NumPy's, also if the parameters are on a device.
+        The arrays are NumPy's, even if the parameters are on a device.
         """
         vector, named, start = self._vector(), {}, 0
         for prefix, block in self._blocks():
@@ -339,12 +337,12 @@ class Parametrised(abc.ABC):
         return named
 
     def set_parameter(self, name: str, value: Array) -> None:
-        """Copy one dense array of the CPU in, by its name in `named_parameters`; masked weights stay zero.
+        """Copy a dense CPU array into the parameter of this name in `named_parameters`; masked weights stay zero.
 
         Raises:
-            KeyError: there is no parameter of that name.
-            TypeError: no array of the CPU, of float32 or float64.
-            ValueError: the shape differs.
+            KeyError: there is no parameter of this name.
+            TypeError: the value is no CPU array of float32 or float64.
+            ValueError: the array's shape differs from the parameter's.
         """
         with _changes:
             vector, start = self._vector(), 0
@@ -362,7 +360,7 @@ class Parametrised(abc.ABC):
         raise KeyError(f"name: expected one of {', '.join(self.named_parameters()) or 'nothing'}, got {name!r}")
 
     def astype(self, dtype: DTypeLike) -> Self:
-        """A copy with parameters and results of another dtype, 'float32' or 'float64'."""
+        """A copy whose parameters and results have another dtype, 'float32' or 'float64'."""
         wanted = check.float_dtype("dtype", dtype)
         if self._dtype is None:
             return self
@@ -370,5 +368,5 @@ class Parametrised(abc.ABC):
 
 
 def is_of_sequences(thing: Any) -> bool:
-    """Whether a flow or transform takes sequences, and no rows."""
+    """Whether an object takes sequences instead of rows."""
     return isinstance(thing, Parametrised) and not hasattr(thing, "_steps")

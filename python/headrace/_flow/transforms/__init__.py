@@ -1,1 +1,1 @@
-"""Transforms: invertible vector functions with a log-determinant, one file a kind."""
+"""Transforms: invertible functions of rows with a log-determinant, one file for each kind."""

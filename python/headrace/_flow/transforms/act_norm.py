@@ -1,4 +1,4 @@
-"""An elementwise affine map that a fit starts from its rows."""
+"""An elementwise affine map that a fit initialises from its rows."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from headrace._flow.transforms.transform import OfBlock, Transform
 
 @storable
 class ActNorm(OfBlock):
-    """x = shift + e^log_scale · z for each coordinate, started from the rows of a fit (Kingma, Dhariwal 2018).
+    """x = shift + e^log_scale · z for each coordinate, initialised by the rows of a fit (Kingma, Dhariwal 2018).
 
-    An `ActNorm` is `Elementwise` with ``map="affine", scale="exp"``, and fresh the identity. Before its first step
-    `Flow.fit` sets each one of a flow, beginning at the data's side, so that training rows leave it towards the latent
-    side with mean 0 and standard deviation 1. Then its values are trained like all other parameters. A later fit starts
-    from them. `Flow.fit` does not set one that is no longer the identity, or one inside an `Inverse`.
+    The transform equals `Elementwise` with ``map="affine", scale="exp"``, and is the identity while fresh. Before the
+    first step `Flow.fit` sets each `ActNorm` of a flow, beginning at the data's side, so that training rows leave it
+    towards the latent side with mean 0 and standard deviation 1. Then its parameters are trained like all others. A
+    later fit starts from the trained parameters. `Flow.fit` does not set an `ActNorm` that is no longer the identity,
+    or is inside an `Inverse`.
 
     Args:
-        features: Number of coordinates D.
+        features: The number of coordinates D.
         dtype: "float32" or "float64".
 
     The parameters are "shift" (D,) and "log_scale" (D,).
@@ -50,15 +51,15 @@ class ActNorm(OfBlock):
 
     @property
     def is_started(self) -> bool:
-        """Whether a fit has set it from its rows, which the next one then does not."""
+        """Whether a fit has set the transform from its rows; later fits then do not."""
         return self._started
 
     def _waits(self) -> bool:
-        """Whether a fit has to set it."""
+        """Whether the next fit has to set the transform."""
         return not self._started and not any(value.any() for value in self.named_parameters().values())
 
     def _started_at(self, mean: Any, std: Any) -> Self:
-        """A transform that takes rows of this mean and standard deviation to mean 0 and standard deviation 1."""
+        """A transform that maps rows of this mean and standard deviation to mean 0 and standard deviation 1."""
         other = self.__copy__()
         other._started = True
         assert self._dtype is not None
@@ -82,5 +83,5 @@ class ActNorm(OfBlock):
         return self
 
     def __repr__(self) -> str:
-        """The size."""
+        """The class name and the number of coordinates."""
         return f"ActNorm({self._features})"

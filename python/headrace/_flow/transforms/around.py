@@ -1,4 +1,4 @@
-"""A transform that contains another one and shares its parameters: the base of `OnColumns` and of `Inverse`."""
+"""Transforms that contain another transform and share its parameters: the base of `OnColumns` and `Inverse`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from headrace._flow.transforms.transform import Transform
 
 
 class Around(Transform):
-    """A transform around another one; the parameters are copied. Subclasses define its steps and blocks."""
+    """A transform that contains another one, whose parameters are copied. Subclasses define steps and blocks."""
 
     def __init__(self, transform: Transform, features: int) -> None:
-        """Around a transform, which is checked."""
+        """Wrap a transform, which must be checked before."""
         super().__init__(features, transform.context, transform.dtype)
         self._transform = transform._bare()
         self._place(transform._device, transform._products)
@@ -29,7 +29,7 @@ class Around(Transform):
 
     @property
     def transform(self) -> Transform:
-        """The transform that this one is around, with a copy of the current parameters."""
+        """The contained transform, with a copy of the current parameters."""
         own = self._transform
         if self._dtype is None and (own._device, own._products) == (self._device, self._products):
             return own
@@ -37,7 +37,7 @@ class Around(Transform):
         return own._remade(vector, self._dtype, self._device, self._products)
 
     def _arranged(self, vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
-        """The parameters of one of the two transforms, by its blocks, in the other transform's order."""
+        """The parameters of the inner or the outer transform, by its blocks, in the order of the other one."""
         return vector
 
     def _map_of_network(self) -> str | None:
@@ -54,7 +54,7 @@ class Around(Transform):
 
 
 def checked(transform: Any) -> Transform:
-    """A transform, or a TypeError that names the argument."""
+    """The transform itself; a TypeError for any other object."""
     if not isinstance(transform, Transform):
         raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
     return transform
@@ -69,7 +69,7 @@ def inner_of(transform: Transform) -> Transform:
 
 @storable
 class Inverse(Around):
-    """A transform with its two directions exchanged; the parameters are copied.
+    """A transform whose forward is another one's inverse, and conversely; the parameters are copied.
 
     >>> import numpy as np, headrace as hr
     >>> hr.transforms.Inverse(hr.transforms.Standardize([1.0], [2.0])).forward(np.array([[5.0]]))[0].tolist()
@@ -87,7 +87,7 @@ class Inverse(Around):
         return self._transform._steps(not inverted)
 
     def _blocks(self) -> list[tuple[str, Block]]:
-        return self._transform._blocks()[::-1]  # as the steps
+        return self._transform._blocks()[::-1]  # in the order of the steps
 
     def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
         part, others = self.transform._restricted(kept, not inverted)
@@ -101,11 +101,11 @@ class Inverse(Around):
         return cls(stored.child("transform", Transform))
 
     def __repr__(self) -> str:
-        """Name the inverted transform."""
+        """The class name and the inverted transform."""
         return f"Inverse({self._transform!r})"
 
 
 def _turned(vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
-    """The parameters of all blocks, with the last block first."""
+    """The parameters of these blocks in reversed order, so that those of the last block come first."""
     ends = np.cumsum([block.size for _, block in blocks])
     return np.concatenate(np.split(vector, ends)[-2::-1]) if blocks else vector

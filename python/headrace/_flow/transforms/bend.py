@@ -1,4 +1,4 @@
-"""The arguments of planar and radial transforms, and of flows of planar transforms."""
+"""The keywords of planar and radial transforms, and of flows of planar transforms."""
 
 from collections.abc import Sequence
 from typing import Annotated, TypedDict
@@ -16,11 +16,11 @@ _SLOPE = "of leaky_relu below zero, between 0 and 1"
 
 
 class Bend(TypedDict, total=False):
-    """The shape of a planar transform's bend.
+    """Keywords that set the shape of a planar transform's bend.
 
     Args:
-        nonlinearity: h, "tanh" or "leaky_relu".
-        negative_slope: Of leaky_relu below zero, between 0 and 1.
+        nonlinearity: The function h, "tanh" or "leaky_relu".
+        negative_slope: The slope of leaky_relu below zero, between 0 and 1.
     """
 
     nonlinearity: Annotated[str, argument("tanh", check.one_of(*_NAMES), option=" or ".join(_NAMES))]
@@ -31,10 +31,10 @@ class Vector(NetworkKeywords, total=False):
     """Keywords of a radial transform.
 
     Args:
-        context: Number of context columns; then the parameters come from a network that reads them.
-        hidden: Units of each hidden layer of that network; without context there is none.
-        seed: Of the fresh parameters.
-        rng: Instead of `seed`; see `Flow.sample`.
+        context: The number of context columns; with a context, a network that reads it computes the parameters.
+        hidden: The units of each hidden layer of this network, which exists only with a context.
+        seed: The seed of the fresh parameters.
+        rng: A generator or seed in place of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
     """
 

@@ -1,4 +1,4 @@
-"""Dense layers from arrays or a file: checked before a masked transform takes them."""
+"""Dense layers from arrays or from a file, checked before a masked transform takes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace._flow.transforms.network import Network
 
 @dataclass(eq=False)
 class Dense:
-    """Checked layers of `from_dense`; those that read only the context are separate."""
+    """The checked layers of `from_dense`; layers that read only the context are separate."""
 
     weights: list[NDArray[Any]]
     biases: list[NDArray[Any]]
@@ -40,7 +40,7 @@ def checked_dense(
     context_biases: Any,
     conditioner: Mapping[str, Any],
 ) -> Dense:
-    """The arguments of `from_dense`, checked; errors name the argument."""
+    """The arguments of `from_dense`, checked; errors have the argument's name."""
     dense = _checked_layers(weights, biases, masks)
     if network is not None:
         if not isinstance(network, Network):
@@ -68,7 +68,7 @@ def checked_dense(
 
 
 def _opened(name: str, array: Any) -> Any:
-    """An array of any library; tensors with gradients are copied without them."""
+    """An array of any library; tensors that require gradients are read without them."""
     return Caller().open(name, array.detach() if getattr(array, "requires_grad", False) else array)
 
 
@@ -102,7 +102,7 @@ def _checked_layers(weights: Any, biases: Any, masks: Any) -> Dense:
 
 
 def stored_dense(stored: Stored, settings: Settings, reads: int, active: int) -> Dense:
-    """The layers of a file, with their settings."""
+    """The layers of a file, with the settings of the network."""
     network = Network.from_header(stored.take("network")) if stored.has("network") else None
     dense = Dense(*stored.layers(reads + settings.context, active * settings.n_params), network)
     if network is None:
@@ -117,7 +117,7 @@ def stored_dense(stored: Stored, settings: Settings, reads: int, active: int) ->
 
 
 def stored_staircase(stored: Stored, settings: Settings, dense: Dense) -> Staircase | None:
-    """Levels and degrees from a file; None where they follow from the masks."""
+    """The levels and degrees in a file; None if the file omits them, because they follow from the masks."""
     levels, degrees = stored.take("levels"), stored.take("degrees")
     if levels is None and degrees is None:
         check_derivable(dense.masks, settings)
@@ -134,9 +134,9 @@ def stored_staircase(stored: Stored, settings: Settings, dense: Dense) -> Stairc
 
 
 def check_derivable(masks: Sequence[NDArray[np.bool_]], settings: Settings) -> None:
-    """Refuse masks if deriving their structure takes far more memory than they themselves take.
+    """Refuse masks if deriving their structure takes far more memory than the masks themselves.
 
-    The core stores for each unit its inputs, a bit a coordinate, and for each coordinate all its dependences.
+    The core stores for each unit its inputs, one bit for each coordinate, and for each coordinate all its dependences.
     """
     reads, active = masks[0].shape[1] - settings.context, masks[-1].shape[0] // settings.n_params
     needed = sum(len(mask) for mask in masks) * reads // 8 + 8 * reads * active

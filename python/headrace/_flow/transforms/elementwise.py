@@ -1,4 +1,4 @@
-"""Maps of single coordinates, with one set of parameters for all rows."""
+"""Maps of single coordinates with the same parameters for all rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headrace._core.settings import Map, Settings
 from headrace._flow.program.bias_table import BiasTable, unread
 from headrace._flow.transforms.transform import OfBlock, Transform
 
-LEAST_POSITIVE = 1e-3  # of the core's function for positive values
+LEAST_POSITIVE = 1e-3  # the least result of the core's function `positive`
 
 
 def _numbers(values: NDArray[np.float64]) -> str:
@@ -28,17 +28,17 @@ def _numbers(values: NDArray[np.float64]) -> str:
 @storable
 @documented
 class Elementwise(OfBlock):
-    """A marginal map: a map for each coordinate, with parameters that do not depend on the other coordinates.
+    """A marginal map: a separate map for each coordinate, whose parameters do not depend on other coordinates.
 
     Args:
-        features: Number of coordinates D.
+        features: The number of coordinates D.
         dtype: "float32" or "float64".
-        **settings: Of the map, `Map`.
+        **settings: Settings of the map, the keywords of `Map`.
 
-    The parameters are the map's, raw, by name, shape (D, numbers of that name); fresh ones are the identity.
-    "dual_ascent" has "stretch", "shift", "bend", "center" and "width": a x + b + a γ sqrt(ε² + (x - center)²) with log
-    a the softly clamped stretch, b the shift, γ = (1 - slope) bend / sqrt(1 + bend²), and ε = positive(width), as in
-    `Planar`.
+    The parameters are the map's raw ones by name, each of shape (D, values of that name); fresh ones are the identity.
+    "dual_ascent" has "stretch", "shift", "bend", "center" and "width": a x + b + a γ sqrt(ε² + (x - center)²), where
+    log a is the softly clamped stretch, b the shift, γ = (1 - slope) bend / sqrt(1 + bend²), and ε = positive(width),
+    as in `Planar`.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.transforms.Elementwise(2, map="dual_ascent", dtype="float64")
@@ -75,7 +75,7 @@ class Elementwise(OfBlock):
 
     @classmethod
     def _of(cls, raw: dict[str, NDArray[Any]], *, dtype: Any, **settings: Unpack[Map]) -> Self:
-        """A transform of raw parameters, each of shape (features, values of that name); data to latent by default."""
+        """A transform with raw parameters, each of shape (features, values of that name); by default to latent."""
         described: Map = {"formula": "to_latent", **settings}
         self = cls.__new__(cls)
         parameters = {name: values.astype(dtype) for name, values in raw.items()}
@@ -86,7 +86,7 @@ class Elementwise(OfBlock):
     def _of_lines(
         cls, a: Any, b: Any, gamma: Any, center: Any, epsilon: Any, *, slope: float, dtype: Any, **more: Any
     ) -> Self:
-        """Lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²)."""
+        """Lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²), one for each coordinate."""
         limit = math.log(1.0 / slope)
         log_a, share = np.log(a), gamma / (1.0 - slope)
         above = epsilon - LEAST_POSITIVE
@@ -113,22 +113,22 @@ class Elementwise(OfBlock):
         slope: float = 1e-3,
         dtype: DTypeLike = "float64",
     ) -> Self:
-        """The map of eq. 25 of the notes, in its own parameters, one number for each coordinate:
+        """The map of eq. 25 of the notes in the notes' parameters, one value for each coordinate:
 
             φ(x) = (1 - σ) x + φ₀ + γ sqrt(ε² + ((1 - σ) x - x₀)²).
 
         Args:
-            sigma: σ, the stretch: 1 - σ between `slope` and 1 / `slope`.
+            sigma: σ, the stretch; 1 - σ must be between `slope` and 1 / `slope`.
             phi0: φ₀, the shift.
-            gamma: γ, the change of slope at x₀: \\|γ\\| below 1 - `slope`, so that φ grows.
-            x0: x₀, where the line bends.
-            epsilon: ε, the length of the bend; ε / (1 - σ) above 0.001.
-            formula: "to_latent": z is φ(x), or "to_data": x is φ(z).
+            gamma: γ, the change of slope at x₀; \\|γ\\| must be below 1 - `slope`, so that φ increases.
+            x0: x₀, the place of the bend.
+            epsilon: ε, the length of the bend; ε / (1 - σ) must be above 0.001.
+            formula: "to_latent" for z = φ(x), "to_data" for x = φ(z).
             slope: See `MaskedAutoregressive`.
             dtype: "float32" or "float64".
 
         Raises:
-            ValueError: values out of range, or not one for each coordinate.
+            ValueError: a value is out of range, or an argument does not have one value for each coordinate.
 
         >>> import numpy as np, headrace as hr
         >>> t = hr.transforms.Elementwise.from_notes([0.5], [1.0], [0.2], [0.0], [2.0])
@@ -154,12 +154,12 @@ class Elementwise(OfBlock):
         return cls._of_lines(*lines, slope=slope, dtype=check.float_dtype("dtype", dtype), formula=formula)
 
     def to_notes(self) -> dict[str, NDArray[np.float64]]:
-        """The parameters of eq. 25 of a "dual_ascent" map, by name, as `from_notes` takes them.
+        """The parameters of eq. 25 of a "dual_ascent" map, by name, in the form that `from_notes` takes.
 
-        Each of shape (features,), in float64.
+        Each array has shape (features,) and dtype float64.
 
         Raises:
-            ValueError: another map, or another `scale`.
+            ValueError: the transform has another map or another `scale`.
 
         >>> import headrace as hr
         >>> t = hr.transforms.Elementwise.from_notes([0.5], [1.0], [0.2], [0.0], [2.0])
@@ -192,6 +192,6 @@ class Elementwise(OfBlock):
         return self
 
     def __repr__(self) -> str:
-        """Size and map."""
+        """The class name, the number of coordinates and the map."""
         s = self._settings
         return f"Elementwise({self._features}, map={s.map!r}, formula={s.formula!r})"

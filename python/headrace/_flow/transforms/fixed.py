@@ -1,4 +1,4 @@
-"""Transforms without parameters."""
+"""Transforms without parameters: permutations and standardisations."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from headrace._flow.transforms.transform import Transform
 
 
 class Fixed(Transform):
-    """A transform without parameters: it keeps the dtype of its input, one program for each."""
+    """A transform without parameters: results have the dtype of the argument, and each dtype has a program."""
 
     def __init__(self, features: int) -> None:
-        """`features`: of both sides."""
+        """`features`: the number of coordinates."""
         super().__init__(features, 0, None)
         self._take_parameters(np.zeros(0, np.float32))
 
@@ -29,9 +29,9 @@ class Fixed(Transform):
 
 @storable
 class Permutation(Fixed):
-    """Reorders coordinates: forward gives ``x[:, i] = z[:, order[i]]``; log_det is 0.
+    """A transform that reorders coordinates: forward computes ``x[:, i] = z[:, order[i]]``; log_det is 0.
 
-    Inside a flow it costs nothing: only indices change.
+    Inside a flow a permutation takes no time, because only indices change.
 
     >>> import numpy as np, headrace as hr
     >>> hr.transforms.Permutation([2, 0, 1]).forward(np.array([[10.0, 11.0, 12.0]]))[0].tolist()
@@ -51,7 +51,7 @@ class Permutation(Fixed):
         return None, tuple(order[i] for i in kept)
 
     def _sources(self, inverted: bool) -> list[int]:
-        """The coordinate that each one is made of."""
+        """For each coordinate of the result the index of its source."""
         return np.argsort(self.order).tolist() if inverted else list(self.order)
 
     def _header(self) -> dict[str, Any]:
@@ -64,19 +64,19 @@ class Permutation(Fixed):
         return cls(order)
 
     def __repr__(self) -> str:
-        """The order."""
+        """The class name and the order."""
         return f"Permutation({list(self.order)})"
 
 
 @storable
 class Standardize(Fixed):
-    """x = mean + std · z for each coordinate, so that inverse gives data mean 0 and standard deviation 1.
+    """x = mean + std · z for each coordinate, so that inverse maps data to mean 0 and standard deviation 1.
 
-    At the data end of a flow the subtraction is done in float64 whatever the flow's dtype, so that data far from zero
-    stay precise. Mean and standard deviation are not trainable parameters.
+    At the data end of a flow the subtraction is computed in float64 for any dtype of the flow, so that data far from
+    zero stay precise. The mean and the standard deviation are not trainable.
 
     Args:
-        mean, std: Shape (features,); std positive.
+        mean, std: Shape (features,); std is positive.
 
     >>> import numpy as np, headrace as hr
     >>> hr.transforms.Standardize([1.0, 2.0], [1.0, 4.0]).inverse(np.array([[1.0, 6.0]]))[0].tolist()
@@ -90,7 +90,7 @@ class Standardize(Fixed):
 
     @property
     def is_identity(self) -> bool:
-        """Whether the transform is the identity: in that case `Flow.fit` sets it at the end of a flow."""
+        """Whether the transform is the identity, in which case `Flow.fit` sets it at the data end of a flow."""
         return not self.mean.any() and bool((self.std == 1).all())
 
     def _steps(self, inverted: bool = False) -> list[StepSpec]:
@@ -111,5 +111,5 @@ class Standardize(Fixed):
         return cls(mean, std)
 
     def __repr__(self) -> str:
-        """The mean and the standard deviation."""
+        """The class name, the mean and the standard deviation."""
         return f"Standardize(mean={self.mean.tolist()}, std={self.std.tolist()})"

@@ -19,29 +19,30 @@ from headrace._flow.transforms.elementwise import Elementwise
 from headrace._flow.transforms.fixed import Fixed, Standardize
 from headrace._flow.transforms.transform import Transform
 
-LEAST = 1e-6  # a share of the knots' range between two, and a slope in units of the ranges
+LEAST = 1e-6  # the least distance of knots as a share of their range, and the least slope in units of the ranges
 MOST_KNOTS = 65
 
-# Settings of the spline, with the names of `Elementwise`.
+# The settings of the spline in a file, with the names of `Elementwise`.
 _KEYS = ("map", "scale", "slope", "bins", "bound", "min_bin", "formula")
 
 
 @storable
 class Gaussianize(Fixed):
-    """Takes each column to latent by an increasing curve through given points, which is not trainable.
+    """A map of each column to latent by an increasing curve through given points, which is not trainable.
 
-    Inverse (data to latent) goes through the points (data, latent) with the given slopes: between two of them it is a
-    rational quadratic function (Gregory and Delbourgo 1982, as in Durkan et al. 2019, eq. 4), and beyond the outermost
-    points a straight line. Points at quantiles of a column and of N(0, 1) make its distribution about normal: marginal
-    Gaussianization (Chen and Gopinath 2000). `Flow.fit` puts one before `Standardize` where held-out rows gain by it.
+    The inverse (data to latent) goes through the points (data, latent) with the given slopes: between two points it is
+    a rational quadratic function (Gregory and Delbourgo 1982, as in Durkan et al. 2019, eq. 4), and beyond the
+    outermost points a straight line. Points at quantiles of a column and of N(0, 1) make its distribution about normal:
+    marginal Gaussianization (Chen and Gopinath 2000). `Flow.fit` puts a `Gaussianize` before `Standardize` if held-out
+    rows gain.
 
     Args:
-        data: Shape (features, knots), ascending in each row, from 3 to 65 knots.
-        latent: Shape (knots,), ascending: the same for all columns.
+        data: Shape (features, knots), ascending in each row, with 3 to 65 knots.
+        latent: Shape (knots,), ascending; the values are the same for all columns.
         slopes: Shape (features, knots), positive: d latent / d data at the knots.
 
     Raises:
-        ValueError: wrong shapes; knots that do not ascend, or two of them closer than 2e-6 of their range; slopes that
+        ValueError: shapes are wrong; knots do not ascend, or two are closer than 2e-6 of their range; or slopes
             are not positive.
 
     >>> import numpy as np, headrace as hr
@@ -79,12 +80,12 @@ class Gaussianize(Fixed):
         raw = {
             "width": width,
             "height": np.tile(height, (len(self.data), 1)),
-            "derivative": slope + np.log(-np.expm1(-slope)),  # softplus gives it back
+            "derivative": slope + np.log(-np.expm1(-slope)),  # softplus maps this to the slope
         }
         self._take((float(low), float(high)), Standardize(self.data[:, 0] - std * low, std), raw)
 
     def _take(self, ends: tuple[float, float], scale: Standardize, raw: dict[str, Floats]) -> None:
-        """A spline between the ends, by raw parameters of shape (features, values), and the map before it."""
+        """Store a spline between the ends, by raw parameters of shape (features, values), and the map before it."""
         self._scale, self._raw = scale, raw
         self._settings = Settings(
             features=scale.features,
@@ -106,7 +107,7 @@ class Gaussianize(Fixed):
         return steps[::-1] if inverted else steps
 
     def trained(self, dtype: Any) -> tuple[Elementwise, Standardize]:
-        """The spline with its values as parameters, and the map from there to data."""
+        """The spline as a transform with trained parameters, and the fixed map from the spline to data."""
         spline = {key: value for key, value in self._settings.header().items() if key in _KEYS}
         return Elementwise._of(self._raw, dtype=dtype, **spline), self._scale
 
@@ -120,7 +121,7 @@ class Gaussianize(Fixed):
 
     @classmethod
     def _of(cls, ends: tuple[float, float], scale: Standardize, raw: dict[str, Floats]) -> Self:
-        """From arguments of `_take`, with knots from the raw parameters."""
+        """A transform from the arguments of `_take`, which has its knots from the raw parameters."""
         self = cls.__new__(cls)
         low, high = ends
         bins = raw["width"].shape[1]
@@ -148,7 +149,7 @@ class Gaussianize(Fixed):
 
     @classmethod
     def of_file(cls, bound: Any, raw: dict[str, Floats]) -> Self:
-        """A transform of a file's raw parameters, without a map before the spline."""
+        """A transform from a file's raw parameters, without a map before the spline."""
         n = len(raw["width"])
         return cls._of(interval_of("rq_spline_free", bound), Standardize(np.zeros(n), np.ones(n)), raw)
 
@@ -171,7 +172,7 @@ class Gaussianize(Fixed):
         return cls._of(interval_of(settings.map, settings.bound), Standardize(mean, std), raw)
 
     def __repr__(self) -> str:
-        """The number of columns and of knots."""
+        """The class name and the numbers of columns and of knots."""
         return f"Gaussianize({self._features} columns, {self.latent.size} knots)"
 
 

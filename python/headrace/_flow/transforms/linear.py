@@ -1,4 +1,4 @@
-"""A linear map by triangular factors: a trained one between networks, or a fixed one."""
+"""Linear maps by triangular factors, trained between networks or fixed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from headrace._flow.transforms.transform import Transform
 
 
 class _Triangle:
-    """A unit triangular factor: the weights of a network without hidden layers and with a fixed bias of zero."""
+    """A unit triangular factor: the weights of a network without hidden layers, whose bias is fixed at zero."""
 
     def __init__(self, name: str, features: int, order: Sequence[int], unbiased: Sequence[int]) -> None:
-        """`order`: the coordinates from first to last; each reads those before it."""
+        """`order`: the coordinates from first to last; each reads the coordinates before it."""
         settings = Settings(features=features, map="additive", scale="exp", reads="latent")
         options = {**settings.options(range(features), range(features)), "unbiased": list(unbiased)}
         levels = [0] * features
@@ -49,7 +49,7 @@ class _Triangle:
 
 
 class _Diagonal(BiasTable):
-    """The positive diagonal: the raw scales of a network without inputs, whose shifts are zero and stay zero."""
+    """The positive diagonal factor: the raw scales of a network without inputs, whose shifts stay zero."""
 
     def named(self, packed: NDArray[Any]) -> Named:
         return {"log_diagonal": super().named(packed)["log_diagonal"]}
@@ -59,7 +59,7 @@ class _Diagonal(BiasTable):
 
 
 class _Last(_Triangle):
-    """The factor next to the signed permutation, and the shift behind both: its bias in another order."""
+    """The factor next to the signed permutation, together with the shift after both, which is its bias reordered."""
 
     def __init__(self, features: int, order: Sequence[int], signs: Sequence[int]) -> None:
         super().__init__("lower", features, range(features), ())
@@ -78,27 +78,26 @@ class _Last(_Triangle):
 
 @storable
 class Linear(Transform):
-    """x = P L D U z + shift: a linear map of all coordinates, trained, to be placed between networks, or fixed.
+    """x = P L D U z + shift: a linear map of all coordinates, trained between networks, or fixed.
 
     L is lower triangular and U upper triangular, both with ones on their diagonals, and D is diagonal and positive, so
     that every choice of parameters has an inverse (Kingma, Dhariwal 2018). P is fixed: it changes the order of the
-    coordinates, and may change signs, which some matrices need. A fresh one only reorders. Both
-    directions take the factors one after another, with D² multiply-adds a row, and never an inverse matrix; log_det is
-    the sum of the logarithms of D's diagonal.
+    coordinates, and may change signs, which some matrices need. A fresh map only reorders coordinates. Both directions
+    apply one factor after another, with D² multiply-adds a row, and no inverse matrix; log_det is the sum of the
+    logarithms of D's diagonal.
 
     Args:
-        features: Number of coordinates D; at most 8192.
-        order: Of P: x[i] = signs[i] · y[order[i]] + shift[i] with y = L D U z. A permutation of 0, ..., D - 1, or
-            "random", drawn by the seed; by default ascending.
-        seed: Of a random order.
-        rng: Instead of `seed`; see `Flow.sample`.
+        features: The number of coordinates D; at most 8192.
+        order: The permutation of P: x[i] = signs[i] · y[order[i]] + shift[i] with y = L D U z. A permutation of 0, ...,
+            D - 1, or "random", drawn by the seed; by default ascending.
+        seed: The seed of a random order.
+        rng: A generator or seed in place of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
-        trainable: Whether all of these are parameters. If not, the map keeps its input's dtype, like a `Rotation`, and
-            takes rows by one matrix for each factor, which it keeps in float64; L and U are then inverted once.
+        trainable: Whether the factors and the shift are parameters. If not, results have the dtype of the argument, as
+            for a `Rotation`, and each factor is applied as one float64 matrix; L and U are then inverted once.
 
-    The parameters are "upper" (D, D), U above its diagonal; "log_diagonal" (D,), the logarithms of D; "lower"
-    (D, D), L below its diagonal; and "shift" (D,). All other entries of the two matrices are zero, also after an
-    assignment.
+    The parameters are "upper" (D, D), U above its diagonal; "log_diagonal" (D,), the logarithms of D's diagonal;
+    "lower" (D, D), L below its diagonal; and "shift" (D,). The matrices' other entries stay zero, even if assigned.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.transforms.Linear.from_matrix([[0.0, 2.0], [1.0, 0.5]], dtype="float64")
@@ -111,10 +110,10 @@ class Linear(Transform):
     """The permutation of P: x[i] = signs[i] · y[order[i]] + shift[i]."""
 
     signs: tuple[int, ...]
-    """The signs of P, 1 or -1; -1 only by `from_matrix`."""
+    """The signs of P, 1 or -1; only `from_matrix` sets -1."""
 
     trainable: bool
-    """Whether the factors are parameters."""
+    """Whether the factors and the shift are parameters."""
 
     @takes_rng
     def __init__(
@@ -153,25 +152,25 @@ class Linear(Transform):
             return
         upper = _Triangle("upper", n, range(n - 1, -1, -1), range(n))
         diagonal = _Diagonal.of_lines(n, "", "log_diagonal", unbiased=list(range(0, 2 * n, 2)))
-        self._factors = (upper, diagonal, _Last(n, order, signs))  # in the order in which they act on z
+        self._factors = (upper, diagonal, _Last(n, order, signs))  # in the order in which the factors act on z
         self._take_parameters(np.concatenate([factor.pack_named(named) for factor in self._factors]))
 
     @classmethod
     def from_matrix(
         cls, matrix: Any, shift: Any = 0.0, *, dtype: DTypeLike = "float32", trainable: bool = True
     ) -> Self:
-        """The map x = A z + b, by Gaussian elimination with row pivoting.
+        """The map x = A z + b, from Gaussian elimination with row pivoting.
 
         Args:
-            matrix: A, shape (D, D), with an inverse.
-            shift: b, shape (D,), or one number for all.
-            dtype: "float32" or "float64", in which the factors have to be representable.
+            matrix: The matrix A, shape (D, D), which must have an inverse.
+            shift: The vector b, shape (D,), or one number for all coordinates.
+            dtype: "float32" or "float64"; the factors must be representable in it.
             trainable: Whether the factors are parameters.
 
         Raises:
-            TypeError: no numbers.
-            ValueError: a matrix that is not square or not finite, or whose condition number is beyond what the dtype
-                resolves, or whose factors the dtype does not hold.
+            TypeError: an argument has no numbers.
+            ValueError: the matrix is not square or not finite, its condition number is beyond the resolution of the
+                dtype, or its factors are beyond the range of the dtype.
 
         >>> import headrace as hr
         >>> a, b = hr.transforms.Linear.from_matrix([[0.0, -1.0], [1.0, 0.0]], [5.0, 6.0]).to_matrix()
@@ -185,7 +184,7 @@ class Linear(Transform):
         rows, packed = _eliminated(regular)
         diagonal = np.diagonal(packed).copy()
         flips = np.where(diagonal < 0, -1, 1)
-        # Of A[rows] = L (S D) U the signs S move through L: L S = S (S L S), and S joins the permutation.
+        # In A[rows] = L (S D) U the signs S move through L: L S = S (S L S), and S joins the permutation.
         order = np.argsort(rows)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # overflow is refused below
             named = {
@@ -210,7 +209,7 @@ class Linear(Transform):
         return self
 
     def to_matrix(self) -> tuple[Matrix, Matrix]:
-        """``(A, b)`` of x = A z + b, shapes (D, D) and (D,), computed from the parameters in float64.
+        """``(A, b)`` in x = A z + b, shapes (D, D) and (D,), computed from the parameters in float64.
 
         >>> import headrace as hr
         >>> a, b = hr.transforms.Linear(2, order=[1, 0]).to_matrix()
@@ -221,7 +220,7 @@ class Linear(Transform):
         named = {name: value.astype(np.float64) for name, value in values.items()}
         identity = np.eye(self._features)
         product = (named["lower"] + identity) @ (np.exp(named["log_diagonal"])[:, None] * (named["upper"] + identity))
-        return np.array(self.signs)[:, None] * product[list(self.order)] + 0.0, named["shift"]  # + 0: no -0
+        return np.array(self.signs)[:, None] * product[list(self.order)] + 0.0, named["shift"]  # + 0 makes -0 to 0
 
     def _steps(self, inverted: bool = False) -> list[StepSpec]:
         n = self._features
@@ -229,7 +228,7 @@ class Linear(Transform):
         if not self.trainable:
             steps = self._fixed_steps(inverted)
         back = [int(i) for i in np.argsort(self.order)]
-        if -1 in self.signs:  # for each coordinate before it is permuted, in blocks of one value
+        if -1 in self.signs:  # signs of coordinates before the permutation, as blocks of one value
             signs = np.array([self.signs[i] for i in back], np.float64)
             steps.append(StepSpec("RotationStep", inverted=inverted, matrix=signs, blocks=[1] * n))
         if self.order != tuple(range(n)):
@@ -239,7 +238,7 @@ class Linear(Transform):
         return steps[::-1] if inverted else steps
 
     def _fixed_steps(self, inverted: bool) -> list[StepSpec]:
-        """The factors that are not the identity, as products with matrices; in the order in which they act on z."""
+        """Products with the factors that are not the identity, as steps in the order in which they act on z."""
         n, identity = self._features, np.eye(self._features)
         steps = []
         for name in ("upper", "log_diagonal", "lower"):
@@ -247,7 +246,7 @@ class Linear(Transform):
             if not factor.any():
                 continue
             if name == "log_diagonal":
-                # `math.exp` is the C library's, as in the readers of files.
+                # `math.exp` is the C library's function, which the other readers of files use, too.
                 steps.append(_scaled(np.zeros(n), np.array([math.exp(value) for value in factor]), inverted))
                 continue
             matrix = identity + factor
@@ -260,7 +259,7 @@ class Linear(Transform):
         return {} if self.trainable else self._fixed
 
     def _part(self, kept: tuple[int, ...]) -> Transform | None:
-        """For a fixed map that keeps coordinates in place: the kept coordinates, if they depend on kept ones alone."""
+        """The kept part of a fixed map that does not reorder coordinates, if kept ones depend on kept ones only."""
         if self.trainable or self.order != tuple(range(self._features)):
             return super()._part(kept)
         matrix, shift = self.to_matrix()
@@ -277,7 +276,7 @@ class Linear(Transform):
 
     @classmethod
     def _shear(cls, matrix: Matrix, shift: Any = 0.0) -> Linear:
-        """The fixed map of a matrix with ones on its diagonal in which no coordinate is both changed and read.
+        """The fixed map of a matrix with a diagonal of ones in which no coordinate is both changed and read.
 
         Then (1 + L) (1 + U) = 1 + L + U for any order of the coordinates, and the inverse is 1 - L - U.
         """
@@ -317,7 +316,7 @@ class Linear(Transform):
         return self
 
     def __repr__(self) -> str:
-        """The size, the order where it is not the ascending one, and whether it is fixed."""
+        """The size, the order if it is not ascending, and whether the map is fixed."""
         n = self._features
         order = "" if self.order == tuple(range(n)) else f", order={list(self.order)}"
         return f"Linear({n}{order}{'' if self.trainable else ', trainable=False'})"
@@ -330,7 +329,7 @@ def _scaled(mean: Matrix, std: Matrix, inverted: bool) -> StepSpec:
 def _inverse_of_unit(matrix: Matrix, *, is_lower: bool) -> Matrix:
     """The inverse of a triangular matrix with ones on its diagonal, by substitution.
 
-    If no coordinate is both changed and read, it has the same entries with the opposite signs, to the last bit.
+    If no coordinate is both changed and read, the inverse has the same entries with opposite signs, to the last bit.
     """
     n = len(matrix)
     inverse = np.eye(n)
@@ -342,7 +341,7 @@ def _inverse_of_unit(matrix: Matrix, *, is_lower: bool) -> Matrix:
 
 
 def _regular(name: str, value: Any, dtype: np.dtype[Any]) -> Matrix:
-    """A float64 copy of a matrix that has an inverse which the dtype resolves."""
+    """A float64 copy of a matrix, checked to have an inverse that the dtype resolves."""
     matrix = square(name, value)
     if not np.isfinite(matrix).all():
         raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
@@ -355,7 +354,7 @@ def _regular(name: str, value: Any, dtype: np.dtype[Any]) -> Matrix:
 
 
 def _eliminated(matrix: Matrix) -> tuple[NDArray[np.intp], Matrix]:
-    """``(rows, factors)``: matrix[rows] = L V; L's entries are below the diagonal of `factors`, V's on and above it."""
+    """``(rows, factors)`` of matrix[rows] = L V, where L is below the diagonal of `factors`, and V on and above it."""
     a, n = matrix.copy(), len(matrix)
     rows = np.arange(n)
     for k in range(n):

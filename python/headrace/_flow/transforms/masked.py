@@ -1,4 +1,4 @@
-"""Transforms with parameters from a masked network."""
+"""Transforms whose parameters a masked network computes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from headrace._flow.transforms.verification import verify_inverse
 
 
 class _Masked(OfBlock):
-    """A transform with parameters from a masked network."""
+    """The common base of transforms whose parameters a masked network computes."""
 
     def __init__(
         self, settings: Settings, masked: MaskedNetwork, dtype: np.dtype[Any], parameters: NDArray[Any]
@@ -60,7 +60,7 @@ class _Masked(OfBlock):
     def _cut(
         self, inputs: Sequence[int], outputs: Sequence[int], part: Restriction
     ) -> tuple[Settings, Dense, Staircase | None]:
-        """Settings, layers and structure of the kept part; inputs and outputs are coordinates of the whole."""
+        """Settings, layers and structure of the kept part; `inputs` and `outputs` are coordinates of the whole."""
         groups = MAPS[self._settings.map].groups(self._settings.bins)
         sizes = [groups[name] for name in self._settings.outputs]
         dense = Dense(*self.to_dense(), self._network.described, *self.context_to_dense())
@@ -73,20 +73,20 @@ class _Masked(OfBlock):
 
     @property
     def network(self) -> Network:
-        """The hidden layers."""
+        """The hidden layers of the network."""
         return self._network.described or Network.plain(self._network.core.hidden, self._settings.activation)
 
     def to_dense(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]:
-        """``(weights, biases, masks)``, one array a layer, as `from_dense` takes them; masked weights are zero.
+        """``(weights, biases, masks)``, each with one array a layer, for `from_dense`; masked weights are zero.
 
-        Where a context joins layers, see `context_to_dense`, and `network` for the kinds of the layers.
+        For layers that a context joins, see `context_to_dense`; for the settings of layers, see `network`.
         """
         weights, biases = self._network.unpack(self._vector())
         first = len(self._network.joined)
         return weights[first:], biases[first:], self._network.masks()
 
     def context_to_dense(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-        """``(context_weights, context_biases)`` of the layers that a context joins, as `from_dense` takes them."""
+        """``(context_weights, context_biases)`` of the layers that a context joins, for `from_dense`."""
         weights, biases = self._network.unpack(self._vector())
         first = len(self._network.joined)
         return weights[:first], biases[:first]
@@ -99,23 +99,22 @@ class _Masked(OfBlock):
 @storable
 @documented
 class MaskedAutoregressive(_Masked):
-    """A masked autoregressive transform: each coordinate is mapped with parameters from those before it.
+    """A masked autoregressive transform: the parameters of each coordinate's map depend on the coordinates before it.
 
-    With ``reads="data"`` (MAF; Papamakarios, Pavlakou, Murray 2017; eq. 37-38 of the notes) the conditioner sees x,
-    with ``reads="latent"`` (IAF; Kingma et al. 2016; eq. 39-41) it sees z. With ``formula="to_data"`` the map is
+    With ``reads="data"`` (MAF; Papamakarios, Pavlakou, Murray 2017; eq. 37-38 of the notes) the conditioner reads x,
+    with ``reads="latent"`` (IAF; Kingma et al. 2016; eq. 39-41) it reads z. With ``formula="to_data"`` the map is
     x = shift + scale · z, with ``"to_latent"`` it is z = shift + scale · x. **Both directions cost one pass of the
-    network**: hidden units are sorted by the last coordinate that they see, and each is computed once, as soon as it
-    can be.
+    network**: hidden units are sorted by the last coordinate that they depend on, each computed once, when possible.
 
     Args:
-        features: Number of coordinates D.
-        hidden: Units of each hidden layer, or a `headrace.Network`.
-        context: Number of context columns.
+        features: The number of coordinates D.
+        hidden: The units of each hidden layer, or a `headrace.Network`.
+        context: The number of context columns.
         order: The coordinates from first to last, a permutation of 0, ..., D - 1; ascending by default.
-        seed: Of the fresh weights.
-        rng: Instead of `seed`; see `Flow.sample`.
+        seed: The seed of the fresh weights.
+        rng: A generator or seed in place of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
-        **conditioner: Settings of the map and of the network, `Autoregressive`.
+        **conditioner: Settings of the map and of the network, the keywords of `Autoregressive`.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.transforms.MaskedAutoregressive(3, hidden=(16,), seed=1)
@@ -162,30 +161,30 @@ class MaskedAutoregressive(_Masked):
         verify: Sequence[Array] | None = None,
         **conditioner: Unpack[DenseAutoregressive],
     ) -> Self:
-        """Take over the weights of any masked autoregressive network, exactly.
+        """A transform with the exact weights of any masked autoregressive network.
 
-        All masks are allowed under which no coordinate depends on itself: levels and degrees are derived from the
-        inputs that each unit reaches. Zeros of a mask stay zero.
+        All masks are allowed in which no coordinate depends on itself: levels and degrees are derived from the
+        inputs that reach each unit. Zeros of a mask stay zero.
 
         Args:
             weights: One array a layer, (out, in), all float32 or all float64; tensors that require gradients are
-                copied without them. The first layer's columns are the features, then the context.
+                copied without gradients. The first layer's columns are the features, then the context.
             biases: One array a layer, (out,).
-            masks: One array a layer, shaped as the weight; non-zero where a weight counts.
-            network: The hidden layers, where they are not all alike; then the activations are those of `network`.
-            context_weights, context_biases: Of the layers of the network that a context joins, in their order: arrays
+            masks: One array a layer, in the shape of its weight; non-zero where the weight counts.
+            network: The hidden layers, if their settings differ; `network` then has the activations.
+            context_weights, context_biases: For the layers of the network that a context joins, in their order: arrays
                 (units, context) and (units,).
             context: See the class.
-            verify: Results of the other library, to be compared: ``(x, z, log_det)``, or with context ``(x, z,
-                log_det, context)``: some rows of data (rows, features), what they become in the latent space of this
-                one transform, and log \\|det dz/dx\\| (rows,). Libraries differ in more than weights, above all in
-                splines: ``"rq_spline"`` has zuko's parametrisation; weights of nflows or normflows would be taken over
-                without complaint and mean another density: they want ``"rq_spline_nflows"``.
-            **conditioner: Settings of the map and of the network, `DenseAutoregressive`.
+            verify: Results of the other library to compare with: ``(x, z, log_det)``, or with a context ``(x, z,
+                log_det, context)``: some rows of data (rows, features), the latent values of these rows for this
+                transform alone, and log \\|det dz/dx\\| (rows,). Libraries differ in more than weights, above all in
+                splines: ``"rq_spline"`` has zuko's parametrisation; weights of nflows or normflows would be accepted
+                without an error and define another density: they need ``"rq_spline_nflows"``.
+            **conditioner: Settings of the map and of the network, the keywords of `DenseAutoregressive`.
 
         Raises:
-            TypeError: weights, biases or `verify` of other types.
-            ValueError: shapes that do not fit; masks with a cycle (two of its coordinates are named); results that
+            TypeError: weights, biases or `verify` have another type.
+            ValueError: shapes do not fit; masks have a cycle (the message has two of its coordinates); or results
                 differ from those in `verify` by more than rounding (the message has the difference).
         """
         dense = checked_dense(weights, biases, masks, network, context_weights, context_biases, conditioner)
@@ -218,7 +217,7 @@ class MaskedAutoregressive(_Masked):
         return part
 
     def __repr__(self) -> str:
-        """Sizes and conventions."""
+        """The class name, the sizes and the conventions."""
         s = self._settings
         more = self._described(f"reads={s.reads!r}, formula={s.formula!r}, {s!r}")
         return f"MaskedAutoregressive({self.features}, {more})"
@@ -229,14 +228,14 @@ class MaskedAutoregressive(_Masked):
 class Coupling(_Masked):
     """A coupling transform (RealNVP; Dinh, Sohl-Dickstein, Bengio 2017; eq. 35-36 of the notes).
 
-    The conditioner reads the passive coordinates, which pass through bit for bit, and gives the map's parameters for
-    all others; both directions are parallel.
+    The conditioner reads the passive coordinates, which are the same bits on both sides, and computes the map's
+    parameters for all other coordinates; both directions are parallel.
 
     Args:
-        features: Number of coordinates.
-        passive: The coordinates that the conditioner reads; may be empty, so that it reads only the context.
+        features: The number of coordinates.
+        passive: The coordinates that the conditioner reads; if empty, it reads only the context.
         hidden, context, seed, dtype: See `MaskedAutoregressive`.
-        **conditioner: Settings of the map and of the network, `Conditioner`.
+        **conditioner: Settings of the map and of the network, the keywords of `Conditioner`.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.transforms.Coupling(4, passive=[0, 2], hidden=(8,))
@@ -289,17 +288,17 @@ class Coupling(_Masked):
         verify: Sequence[Array] | None = None,
         **conditioner: Unpack[DenseConditioner],
     ) -> Self:
-        """Take over the weights of a coupling network, exactly; see `MaskedAutoregressive.from_dense`.
+        """A transform with the exact weights of a coupling network; see `MaskedAutoregressive.from_dense`.
 
-        The first layer's columns are the passive coordinates in the order given, then the context; the last layer's
+        The first layer's columns are the passive coordinates in the given order, then the context; the last layer's
         rows belong to the other coordinates in ascending order. Two separate networks for shift and scale (eq. 35) are
         one network with block-diagonal masks and ``layout="blocked"``.
 
         Args:
-            weights, biases, masks, network, context_weights, context_biases, context, verify: See there; without masks
+            weights, biases, masks, network, context_weights, context_biases, context, verify: As there; without masks
                 every weight counts.
             features, passive: See the class.
-            **conditioner: Settings of the map and of the network, `DenseConditioner`.
+            **conditioner: Settings of the map and of the network, the keywords of `DenseConditioner`.
         """
         if masks is None:
             masks = [np.ones(np.shape(w), bool) for w in weights]
@@ -318,7 +317,7 @@ class Coupling(_Masked):
 
     def _header(self) -> dict[str, Any]:
         header = super()._header()
-        del header["reads"]  # the passive side is the same on both sides
+        del header["reads"]  # the conditioner reads the same values on both sides
         return {**header, "passive": list(self._passive)}
 
     @classmethod
@@ -336,7 +335,7 @@ class Coupling(_Masked):
         passive = tuple(places[c] for c in self._passive if c in places)
         active = tuple(i for i, c in enumerate(kept) if c not in self._passive)
         if not active:
-            return None  # passive coordinates pass through
+            return None  # passive coordinates are unchanged
         inputs = [i for i, c in enumerate(self._passive) if c in places]
         outputs = [all_active.index(kept[i]) for i in active]
         settings, dense, staircase = self._cut(self._passive, all_active, Restriction(kept, inputs, outputs))
@@ -346,7 +345,7 @@ class Coupling(_Masked):
         return part
 
     def __repr__(self) -> str:
-        """Sizes and conventions."""
+        """The class name, the sizes and the conventions."""
         s = self._settings
         more = self._described(f"formula={s.formula!r}, {s!r}")
         return f"Coupling({self.features}, passive={list(self._passive)}, {more})"
@@ -355,10 +354,10 @@ class Coupling(_Masked):
 def logits_network(
     levels: Sequence[int], hidden: Sequence[int], *, context: int = 0, seed: int = 0, dtype: DTypeLike = "float32"
 ) -> MaskedAutoregressive:
-    """z = x + shift, where the shifts of a coordinate read those of lower levels: coordinates may share a level.
+    """The transform z = x + shift, where shifts depend on coordinates of lower levels; coordinates may share a level.
 
     Args:
-        levels: Of each coordinate, from 1 without gaps.
+        levels: The level of each coordinate, from 1 without gaps.
         hidden, context, seed, dtype: As in `MaskedAutoregressive`.
     """
     described, settings_of_map = _hidden_layers(hidden, {"map": "additive", "formula": "to_latent"})
@@ -373,9 +372,9 @@ def logits_network(
 def _fresh(
     self: MaskedAutoregressive, settings: Settings, described: Network, levels: Sequence[int], seed: Any, dtype: Any
 ) -> None:
-    """Fill a new transform, with random weights.
+    """Initialise a new transform with random weights.
 
-    Degrees are spread evenly over those that an output can read: 1 to D - 1, and 0 where there is context to read.
+    Degrees are spread evenly over those that an output can read: 1 to D - 1, and also 0 with a context.
     """
     every, last = range(len(levels)), max(levels)
     first = 0 if settings.context or last == 1 else 1
@@ -386,7 +385,7 @@ def _fresh(
 
 
 def _sides(passive: Any, features: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Passive and active coordinates of a coupling; at least one is active."""
+    """The passive and the active coordinates of a coupling; at least one is active."""
     reads = check.coordinates("passive", passive, features)
     active = tuple(c for c in range(features) if c not in set(reads))
     if not active:
@@ -395,18 +394,18 @@ def _sides(passive: Any, features: int) -> tuple[tuple[int, ...], tuple[int, ...
 
 
 def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
-    """For each of the user's output rows its index in the core's order, coordinate by coordinate."""
+    """For each of the user's output rows the index in the core's order, coordinate by coordinate; None if equal."""
     groups = MAPS[settings.map].groups(settings.bins)
     start = dict(zip(groups, np.cumsum([0, *groups.values()])[:-1], strict=True))
     first = np.arange(active)[:, None] * settings.n_params
-    # for each name an array (coordinate, parameter)
+    # For each name an array of shape (coordinate, parameter).
     blocks = [first + start[name] + np.arange(groups[name]) for name in settings.outputs]
     flat = joined(blocks, settings.layout)
     return None if (flat == np.arange(flat.size)).all() else flat.astype(np.intp)
 
 
 def _hidden_layers(hidden: Any, conditioner: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
-    """The hidden layers of a constructor's arguments, and the other settings."""
+    """The hidden layers from a constructor's arguments, and the other settings."""
     rest = dict(conditioner)
     if isinstance(hidden, Network):
         for name in ("activation", "last_activation", "residual", "dropout"):
@@ -424,14 +423,14 @@ def _hidden_layers(hidden: Any, conditioner: Mapping[str, Any]) -> tuple[Network
 
 
 def _with_activation(network: Network | None, conditioner: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with the activation of all layers of a network, if they have the same."""
+    """Settings with the activation that all layers of a network share, or "relu" if they share none."""
     return dict(conditioner) if network is None else {**conditioner, "activation": network.common_activation or "relu"}
 
 
 def _options(
     settings: Settings, reads: Sequence[int], active: Sequence[int], described: Network | None
 ) -> dict[str, Any]:
-    """Options of the core; layers that are all alike have only an activation, as in files of older versions."""
+    """Options of the core; if all layers are alike, these have only an activation, as in files of older versions."""
     is_plain = described is None or described.common_activation is not None
     return settings.options(reads, active) | ({} if is_plain else {"network": described})
 
@@ -439,7 +438,7 @@ def _options(
 def _network(
     settings: Settings, reads: Sequence[int], active: Sequence[int], staircase: Staircase, described: Network | None
 ) -> MaskedNetwork:
-    """The network with masks by which a unit reads everything at or below its degree."""
+    """The network whose masks let a unit read everything at or below its degree."""
     options = _options(settings, reads, active, described)
     return MaskedNetwork(options, staircase, _output_rows(settings, len(active)))
 
@@ -447,7 +446,7 @@ def _network(
 def _fitting(
     settings: Settings, dense: Dense, reads: Sequence[int], active: Sequence[int], staircase: Staircase | None
 ) -> Staircase | None:
-    """The staircase, if it makes these masks; None otherwise, so that the masks are kept."""
+    """The staircase, if its masks are these masks; otherwise None, so that the masks are kept."""
     if staircase is None:
         return None
     made = _network(settings, reads, active, staircase, dense.network).masks()
@@ -462,7 +461,7 @@ def _from_dense(
     active: Sequence[int],
     staircase: Staircase | None = None,
 ) -> None:
-    """Fill a new transform; its structure comes from the staircase, which must fit the masks, or from the masks."""
+    """Initialise a transform with dense layers; its structure comes from a staircase that fits, or from masks."""
     at, each, outputs = len(dense.weights) - 1, settings.n_params, dense.weights[-1].shape[0]
     if outputs != len(active) * each:
         expected = f"{len(active) * each} rows, {each} for each of {len(active)} coordinates"

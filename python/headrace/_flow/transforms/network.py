@@ -1,4 +1,4 @@
-"""The network of a conditioner, layer by layer: width, activation, skip connections and use of the context."""
+"""The hidden layers of a conditioner: width, activation, skip connections and use of the context of each layer."""
 
 from __future__ import annotations
 
@@ -14,25 +14,28 @@ _JOINS = ("add", "gate")
 
 
 def checked_activation(name: str, value: Any) -> str:
-    """The name of an activation; None is the identity."""
+    """The checked name of an activation; None stands for the identity."""
     return check.choice(name, "identity" if value is None else value, ACTIVATIONS)
 
 
 @public()
 @dataclass(frozen=True, repr=False)
 class Layer:
-    """A hidden layer: value = activation(sum), sum = (W · value below + b) joined by the context + another layer's sum.
+    """A hidden layer: value = activation(sum), sum = (W · value below + b), joined by the context, + another layer's
+    sum.
 
     Attributes:
-        units: Number of units.
-        activation: As in `MaskedAutoregressive`; None for none.
-        adds: The earlier hidden layer, counted from 0, with the sums added to this one's, unit by unit: it is as wide,
-            and no other layer adds it. None for none.
-        context: A product of only the context, with weights and biases of its own, joins this layer's own product
-            before anything is added: "add" adds ``context_activation`` of it, "gate" multiplies by that. None for none.
-        context_activation: By default none where it is added, and "sigmoid" where it gates.
-        dropout: The share of its values that `Flow.fit` leaves out at random in each step, for each row, dividing the
-            others by the share kept (Srivastava and others 2014); `accelerate(dropout="keep")` is the other use.
+        units: The number of units.
+        activation: A name as in `MaskedAutoregressive`; None for the identity.
+        adds: The index, from 0, of the earlier hidden layer whose sums are added to this layer's, unit by unit: both
+            have the same width, and no other layer adds that one. None for no such layer.
+        context: How a product of the context alone, with its own weights and biases, joins this layer's product
+            before another layer is added: "add" adds ``context_activation`` of it, "gate" multiplies by that. None: no
+            context.
+        context_activation: By default the identity for "add", and "sigmoid" for "gate".
+        dropout: The share of the layer's values that `Flow.fit` omits at random in each step, for each row; the
+            remaining values are divided by the kept share (Srivastava and others 2014). `accelerate(dropout="keep")`
+            uses it, too.
     """
 
     units: int
@@ -43,7 +46,7 @@ class Layer:
     dropout: float = 0.0
 
     def __repr__(self) -> str:
-        """The fields that are not None."""
+        """The units, the activation and the fields that differ from their defaults."""
         more = "".join(
             f", {name}={getattr(self, name)!r}"
             for name in ("adds", "context", "context_activation")
@@ -53,10 +56,10 @@ class Layer:
         return f"Layer({self.units}, {self.activation!r}{more})"
 
     def __post_init__(self) -> None:
-        """Check everything, with an error that names the wrong field."""
+        """Check all fields; errors have the field's name."""
 
         def keep(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)  # the way to set a field of a frozen dataclass
+            object.__setattr__(self, name, value)  # sets a field of a frozen dataclass
 
         keep("units", check.integer("units", self.units, least=1, most=MOST_COLUMNS))
         keep("activation", checked_activation("activation", self.activation))
@@ -75,14 +78,14 @@ class Layer:
 @public()
 @dataclass(frozen=True, repr=False)
 class Network:
-    """Hidden layers, from the first to the last; the output layer that follows is not given here.
+    """Hidden layers of a network, from the first to the last, without the output layer.
 
-    `MaskedAutoregressive`, `Coupling` and the ready-made flows take one in place of the widths of ``hidden``;
-    ``from_dense`` takes one as ``network``. Both directions cost one pass whatever is added: a unit's degree bounds
+    `MaskedAutoregressive`, `Coupling` and the named flows take a `Network` in place of the widths of ``hidden``;
+    ``from_dense`` takes one as ``network``. Both directions cost one pass for any connections: a unit's degree bounds
     its inputs and its summands.
 
     Args:
-        layers: `Layer` objects.
+        layers: The `Layer` objects.
 
     >>> import numpy as np, headrace as hr
     >>> network = hr.Network.residual((32, 32), activation="silu")
@@ -115,24 +118,24 @@ class Network:
         object.__setattr__(self, "layers", given)
 
     def __repr__(self) -> str:
-        """The layers."""
+        """The class name and the layers."""
         return f"Network({list(self.layers)!r})"
 
     def __len__(self) -> int:
-        """Number of hidden layers."""
+        """The number of hidden layers."""
         return len(self.layers)
 
     def __iter__(self) -> Iterator[Layer]:
-        """The layers."""
+        """Iterate over the hidden layers."""
         return iter(self.layers)
 
     @classmethod
     def plain(cls, hidden: Sequence[int], activation: str | None = "relu", dropout: float = 0.0) -> Network:
-        """One layer after another.
+        """A network of equal layers, one after another.
 
         Args:
-            hidden: Units of each.
-            activation, dropout: Of all.
+            hidden: The units of each layer.
+            activation, dropout: The settings of all layers.
         """
         sizes = check.integers("hidden", hidden, least=1, most=MOST_COLUMNS)
         return cls([Layer(units, activation, dropout=dropout) for units in sizes])
@@ -148,15 +151,15 @@ class Network:
         context_activation: str | None = None,
         dropout: float = 0.0,
     ) -> Network:
-        """A layer, then a residual block for each entry of ``hidden``; where the width changes another layer between.
+        """A layer, then a residual block for each entry of ``hidden``; a change of width adds a layer in between.
 
         Args:
-            hidden: Units of each block.
-            activation: Of all.
-            pre_activation: Blocks are h + W2 σ(W1 σ(h)) (He, Zhang, Ren, Sun 2016), as nflows has them; else
-                h + W2 σ(W1 h), with no activation outside of blocks, as zuko has them.
-            context, context_activation: How the context joins the second product of each block, see `Layer`.
-            dropout: Of the first layer of each block, as nflows has it.
+            hidden: The units of each block.
+            activation: The activation of all layers.
+            pre_activation: Whether blocks are h + W2 σ(W1 σ(h)) (He, Zhang, Ren, Sun 2016), as in nflows; otherwise
+                they are h + W2 σ(W1 h), without activations outside of blocks, as in zuko.
+            context, context_activation: How the context joins the second product of each block; see `Layer`.
+            dropout: The dropout of the first layer of each block, as in nflows.
         """
         layers: list[Layer] = []
         outside = activation if pre_activation else None
@@ -166,29 +169,29 @@ class Network:
                 layers.append(Layer(units, outside))
             end = Layer(units, outside, len(layers) - 1, context, context_activation)
             layers += [Layer(units, activation, dropout=dropout), end]
-        if layers:  # sums of the last block go to the outputs without an activation
+        if layers:  # the outputs read the sums of the last block without an activation
             layers[-1] = Layer(layers[-1].units, None, layers[-1].adds, context, context_activation)
         return cls(layers)
 
     @property
     def units(self) -> tuple[int, ...]:
-        """Units of each hidden layer."""
+        """The number of units of each hidden layer."""
         return tuple(layer.units for layer in self.layers)
 
     @property
     def common_activation(self) -> str | None:
-        """The activation of all layers, if they share one, add nothing and no context joins them; else None."""
+        """The activation of all layers, if they share one and set nothing else but their widths; otherwise None."""
         first = self.layers[0].activation if self.layers else "relu"
         is_plain = all(layer == Layer(layer.units, first) for layer in self.layers)
         return first if is_plain else None
 
     @property
     def joined(self) -> tuple[int, ...]:
-        """The layers that a product of the context joins."""
+        """The indices of the layers that a product of the context joins."""
         return tuple(i for i, layer in enumerate(self.layers) if layer.context is not None)
 
     def header(self) -> list[dict[str, Any]]:
-        """The network in JSON's types, without fields that are None or a dropout of 0."""
+        """The network in JSON types, without fields that are None and dropouts of 0."""
         return [
             {key: value for key, value in asdict(layer).items() if value is not None and (key, value) != ("dropout", 0)}
             for layer in self.layers
@@ -196,7 +199,7 @@ class Network:
 
     @classmethod
     def from_header(cls, rows: Any) -> Network:
-        """The network of a file's header."""
+        """The network from the header of a file."""
         if not isinstance(rows, list):
             raise TypeError(f"network: expected a list, got {check.kind_of(rows)}")
         known = {one.name for one in fields(Layer)}
@@ -208,7 +211,7 @@ class Network:
         return cls(layers)
 
     def core_layers(self, core: Any) -> list[Any]:
-        """The argument ``hidden`` of `MaskedOptions` of a core."""
+        """The argument ``hidden`` of `MaskedOptions` of a compiled module."""
         return [
             core.HiddenOptions(
                 layer.activation,

@@ -1,4 +1,4 @@
-"""A transform of some columns that leaves the other columns unchanged."""
+"""A transform of some columns, which leaves the other columns unchanged."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from headrace._flow.transforms.transform import Transform
 
 @storable
 class OnColumns(Around):
-    """A transform of some coordinates, which leaves all others unchanged to the bit. The parameters are copied.
+    """A transform of some coordinates, which leaves all others unchanged to the bit. Its parameters are copied.
 
     Args:
-        transform: Any transform but `Standardize`, `Support` and `Gaussianize`, which have options for single columns,
-            and but a `Linear` that is not trainable.
-        columns: The coordinates that it moves, in the order of its own: different ones, as many as it has.
-        features: Number of all coordinates.
+        transform: Any transform except `Standardize`, `Support` and `Gaussianize`, which have options for single
+            columns, and a `Linear` that is not trainable.
+        columns: The coordinates that the transform moves, in its own order: different coordinates, as many as it has.
+        features: The number of all coordinates.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.transforms.OnColumns(hr.transforms.Permutation([1, 0]), columns=[0, 2], features=3)
@@ -39,7 +39,7 @@ class OnColumns(Around):
     """
 
     columns: tuple[int, ...]
-    """The coordinates that are moved."""
+    """The coordinates that the transform moves."""
 
     def __init__(self, transform: Transform, columns: Sequence[int], features: int) -> None:
         inner = inner_of(checked(transform))
@@ -58,7 +58,7 @@ class OnColumns(Around):
         return [widened for step in self._transform._steps(inverted) for widened in self._among_all(step)]
 
     def _among_all(self, step: StepSpec) -> list[StepSpec]:
-        """A step with indices among all columns."""
+        """A step of the transform with indices among all columns, as one step or several."""
         n, columns, fields = self._features, self.columns, step.fields
         if step.kind == "PermutationStep":
             order = [*range(n)]
@@ -68,7 +68,7 @@ class OnColumns(Around):
         if step.kind == "NetworkStep":
             return [StepSpec(step.kind, **{**fields, "transform": self._network(fields["transform"])})]
         assert step.kind == "RotationStep"
-        # Blocks of a rotation lie on the diagonal, so that the columns come first while it acts.
+        # A rotation has its blocks on the diagonal, so that its columns come first while it acts.
         first = [*columns, *(c for c in range(n) if c not in set(columns))]
         rest = n - len(columns)
         matrix, blocks = np.concatenate([fields["matrix"], np.ones(rest)]), [*fields["blocks"], *[1] * rest]
@@ -77,7 +77,7 @@ class OnColumns(Around):
         return [StepSpec("PermutationStep", order=first), turn, StepSpec("PermutationStep", order=back)]
 
     def _network(self, network: MaskedNetwork) -> MaskedNetwork:
-        """The transform's network, reading and moving the chosen columns, with the same layout of weights."""
+        """A copy of a network that reads and moves these columns, with the same layout of weights."""
         if id(network) not in self._networks_here:
             self._networks_here[id(network)] = network, network.among(self.columns, self._features)
         return self._networks_here[id(network)][1]
@@ -110,5 +110,5 @@ class OnColumns(Around):
         return cls(stored.child("transform", Transform), columns, features)
 
     def __repr__(self) -> str:
-        """Name the transform and its columns."""
+        """The transform, its columns and the number of all columns."""
         return f"OnColumns({self._transform!r}, {list(self.columns)}, {self._features})"

@@ -1,7 +1,7 @@
-"""The density of some coordinates of a chain, if these depend on no others.
+"""The density of some coordinates of a chain, if these depend on no other coordinates.
 
-Each transform implements `Transform._restricted`, its part on the coordinates that are kept; this module does so for a
-masked network, and for a chain.
+Each transform implements `Transform._restricted`, its part on the kept coordinates; this module has the parts of a
+masked network and of a chain.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ Flags = NDArray[np.bool_]
 
 
 class Mixed(ValueError):
-    """Kept coordinates depend on others; the message has the reason, such as "makes coordinate 0 from coordinate 2"."""
+    """The error if kept coordinates depend on others, with the reason: "makes coordinate 0 from coordinate 2"."""
 
 
 class Reads(Exception):
-    """An output of a network, and an input that it needs and that is not kept: their indices in the network."""
+    """The error with the indices of an output of a network and of an input that it needs but that is not kept."""
 
 
 @dataclass(eq=False)
 class Restriction:
-    """The kept coordinates of a network, each list in the order of the part."""
+    """The coordinates of a network that a part keeps, in the part's order."""
 
-    coordinates: Sequence[int]  # of the transform
-    inputs: Sequence[int]  # columns of the first layer, without context
-    outputs: Sequence[int]  # coordinates that are mapped, counted among those that are
+    coordinates: Sequence[int]  # coordinates of the transform
+    inputs: Sequence[int]  # columns of the first layer, without the context
+    outputs: Sequence[int]  # mapped coordinates, as indices among all mapped ones
 
 
 def columns_of(columns: Any, features: int) -> tuple[int, ...]:
-    """Different columns, at least one; an int n means the first n."""
+    """A tuple of different columns, at least one; an int n stands for the first n columns."""
     if not np.iterable(columns):
         return tuple(range(check.integer("columns", columns, least=1, most=features)))
     chosen = check.coordinates("columns", columns, features)
@@ -49,10 +49,11 @@ def columns_of(columns: Any, features: int) -> tuple[int, ...]:
 
 
 def chain_of(transforms: Sequence[Any], columns: Sequence[int]) -> tuple[list[Any], tuple[int, ...]]:
-    """Transforms of only some columns of data, from latent to data, and their latent coordinates.
+    """The transforms of some columns of the data only, from latent to data, and the latent coordinates of these
+    columns.
 
     Raises:
-        ValueError: a transform computes one of the columns from another column; the message names it.
+        ValueError: a transform computes one of the columns from another column; the message has the transform's name.
     """
     kept, chain = tuple(columns), list[Any]()
     for i in range(len(transforms) - 1, -1, -1):
@@ -77,7 +78,7 @@ def chain_of(transforms: Sequence[Any], columns: Sequence[int]) -> tuple[list[An
 
 
 def output_places(active: int, sizes: Sequence[int], layout: str) -> list[NDArray[np.intp]]:
-    """For each name of a map's parameters the output rows (active, numbers of that name), in the order of `layout`."""
+    """For each name of a map's parameters the indices of output rows (active, values of that name), for this layout."""
     total, start, places = sum(sizes), 0, []
     for size in sizes:
         inside = np.arange(size)
@@ -90,7 +91,7 @@ def output_places(active: int, sizes: Sequence[int], layout: str) -> list[NDArra
 
 
 def joined(blocks: Sequence[NDArray[np.intp]], layout: str) -> NDArray[np.intp]:
-    """The rows of a last layer in its order, of those of each parameter, shape (coordinates, parameters of a name)."""
+    """The rows of a last layer in its order, from those of each parameter, shape (coordinates, values of a name)."""
     if layout == "interleaved":
         return np.concatenate(blocks, axis=1).ravel()
     return np.concatenate([*map(np.ravel, blocks)])
@@ -99,9 +100,9 @@ def joined(blocks: Sequence[NDArray[np.intp]], layout: str) -> NDArray[np.intp]:
 def cut(
     dense: Dense, staircase: Staircase | None, part: Restriction, context: int, sizes: Sequence[int], layout: str
 ) -> tuple[Dense, Staircase | None]:
-    """The layers of a network for the kept coordinates, without units that only others need.
+    """The layers of a network for the kept coordinates, without units that only other coordinates need.
 
-    Units that depend on other coordinates are removed, and no kept unit may read them.
+    Units that depend on other coordinates are removed, and an error is raised if a kept unit reads one of these.
     """
     masks, network = dense.masks, dense.network
     reads = masks[0].shape[1] - context
@@ -119,8 +120,8 @@ def cut(
     keep: list[Any] = [np.concatenate([np.asarray(part.inputs, np.intp), reads + np.arange(context)])]
     for i, seen in enumerate(sees[:-1]):
         added = adds[i]
-        units = keep[added + 1] if added is not None else np.flatnonzero(~seen)  # layers that are added are as wide
-        keep.append(units if units.size else np.zeros(1, np.intp))  # an unread one: a layer needs units
+        units = keep[added + 1] if added is not None else np.flatnonzero(~seen)  # added layers are as wide
+        keep.append(units if units.size else np.zeros(1, np.intp))  # a layer needs at least one unit, even if unread
     keep.append(rows)
 
     def layer(i: int, array: Any) -> Any:
@@ -139,7 +140,7 @@ def cut(
 
 
 def _seen(masks: Sequence[Flags], first: Flags, adds: Sequence[int | None]) -> list[Flags]:
-    """The units of each layer, and the outputs, that depend on one of some inputs."""
+    """For each layer and for the outputs, which units depend on any of some inputs."""
     sees: list[Flags] = []
     below = first
     for i, mask in enumerate(masks):
@@ -159,7 +160,7 @@ def _refuse(
     outside: Flags,
     context: int,
 ) -> None:
-    """Raise an error that names a kept coordinate and the coordinate that it depends on."""
+    """Raise an error with a kept coordinate and the coordinate on which it depends."""
     output = next(o for o in part.outputs if any(sees[-1][place[o]].any() for place in places))
     rows = np.concatenate([place[output] for place in places])
     for column in np.flatnonzero(outside):
@@ -171,7 +172,7 @@ def _refuse(
 
 
 def _lower(staircase: Staircase, coordinates: Sequence[int], keep: Sequence[NDArray[np.intp]]) -> Staircase:
-    """Levels and degrees of the kept part, counted again from their first."""
+    """The levels and degrees of the kept part, renumbered without gaps."""
     levels = np.asarray(staircase.levels)[list(coordinates)]
     steps = np.unique(levels)
 

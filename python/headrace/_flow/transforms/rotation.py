@@ -16,19 +16,19 @@ from headrace._base.types import Self
 from headrace._core.steps import StepSpec
 from headrace._flow.transforms.fixed import Fixed
 
-MOST_FEATURES = 2**13  # the matrix of more takes half a gigabyte
+MOST_FEATURES = 2**13  # the matrix for more features takes half a gigabyte
 
 Matrix = NDArray[np.float64]
 
 
 @storable
 class Rotation(Fixed):
-    """x = Q z with an orthogonal matrix Q (a reflection counts too); log_det is 0.
+    """x = Q z with an orthogonal matrix Q, which may be a reflection; log_det is 0.
 
-    The matrix is not trainable. The matrix is kept in float64.
+    The matrix is kept in float64 and is not trainable.
 
-    A block diagonal rotation (`from_blocks`) costs as many multiply-adds a row as its blocks have entries. A
-    `Permutation` between two of them lets all coordinates mix.
+    A block diagonal rotation (`from_blocks`) costs one multiply-add a row for each entry of its blocks. A
+    `Permutation` between two such rotations lets all coordinates mix.
 
     Args:
         matrix: Shape (features, features), with QᵀQ the identity within 1e-6; at most 8192 features.
@@ -39,17 +39,17 @@ class Rotation(Fixed):
     """
 
     blocks: tuple[Matrix, ...]
-    """The read-only matrices on the diagonal; a single one is the whole matrix."""
+    """The read-only blocks on the diagonal; a single block is the whole matrix."""
 
     def __init__(self, matrix: Any) -> None:
         self._take((_orthogonal("matrix", matrix),))
 
     @classmethod
     def from_blocks(cls, blocks: Sequence[Any]) -> Self:
-        """A block diagonal matrix.
+        """A rotation with a block diagonal matrix.
 
         Args:
-            blocks: Orthogonal matrices of any sizes, from the first coordinates to the last.
+            blocks: Orthogonal matrices of any sizes, for the first coordinates up to the last.
 
         >>> import numpy as np, headrace as hr
         >>> t = hr.transforms.Rotation.from_blocks([[[0.0, -1.0], [1.0, 0.0]], [[1.0]]])
@@ -69,12 +69,13 @@ class Rotation(Fixed):
     @classmethod
     @takes_rng
     def random(cls, features: int, seed: Any = None, *, rng: Rng = None, block: int | None = None) -> Self:
-        """A matrix drawn uniformly from all orthogonal ones (Haar's measure).
+        """A rotation drawn uniformly from all orthogonal matrices (Haar's measure).
 
         Args:
-            features: Rows of the matrix.
-            seed: Of the draw: an argument of `numpy.random.default_rng`.
-            block: Rows of each block of a block diagonal matrix, where the last may have fewer; None: one block.
+            features: The number of rows of the matrix.
+            seed: The seed of the draw: an argument of `numpy.random.default_rng`.
+            block: The rows of each block of a block diagonal matrix, where the last block may have fewer; None for one
+                block.
 
         >>> import headrace as hr
         >>> hr.transforms.Rotation.random(3, seed=0).features
@@ -97,7 +98,7 @@ class Rotation(Fixed):
         return self.blocks[0] if len(self.blocks) == 1 else matrix_of(self._numbers(), self._sizes())
 
     def _numbers(self) -> Matrix:
-        """The entries of the blocks, row by row, one block after another."""
+        """The entries of all blocks, row by row, one block after another."""
         return np.concatenate([block.ravel() for block in self.blocks])
 
     def _sizes(self) -> list[int]:
@@ -115,7 +116,7 @@ class Rotation(Fixed):
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
         features = stored.size("features", least=1)
-        if stored.has("matrix"):  # files of 0.3.0 had it in their header
+        if stored.has("matrix"):  # files of version 0.3.0 have the matrix in the header
             numbers = stored.numbers("matrix")
             check.length("matrix", numbers, features * features)
             return cls(np.reshape(check.vector("matrix", numbers, features * features), (features, features)))
@@ -127,13 +128,13 @@ class Rotation(Fixed):
         return cls.from_blocks([part.reshape(size, size) for part, size in zip(parts, sizes, strict=True)])
 
     def __repr__(self) -> str:
-        """The size, and the number of blocks."""
+        """The size, and the number of blocks if there are several."""
         blocks = f", {len(self.blocks)} blocks" if len(self.blocks) > 1 else ""
         return f"Rotation({self._features} x {self._features}{blocks})"
 
 
 def matrix_of(numbers: NDArray[Any], sizes: Sequence[int]) -> Matrix:
-    """The read-only matrix of blocks that are given row by row, one after another."""
+    """The read-only matrix of blocks whose entries are in `numbers` row by row, one block after another."""
     whole, start, at = np.zeros((sum(sizes), sum(sizes))), 0, 0
     for size in sizes:
         whole[at : at + size, at : at + size] = numbers[start : start + size * size].reshape(size, size)
@@ -144,11 +145,11 @@ def matrix_of(numbers: NDArray[Any], sizes: Sequence[int]) -> Matrix:
 
 def _haar(n: int, rng: np.random.Generator) -> Matrix:
     q, r = np.linalg.qr(rng.standard_normal((n, n)))
-    return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)  # from a QR decomposition with a positive diagonal
+    return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)  # unique, with a positive diagonal in the QR decomposition
 
 
 def square(name: str, value: Any) -> Matrix:
-    """A float64 copy of a matrix, whose size is checked."""
+    """A float64 copy of a square matrix, whose shape and size are checked."""
     matrix = np.asarray(value)
     if matrix.dtype.kind not in "fiu":
         raise TypeError(f"{name}: expected an array of numbers, got {check.kind_of(value)} of {matrix.dtype}")
@@ -158,11 +159,11 @@ def square(name: str, value: Any) -> Matrix:
 
 
 def _orthogonal(name: str, value: Any) -> Matrix:
-    """A read-only float64 copy, checked."""
+    """A read-only float64 copy of a matrix, checked to be orthogonal."""
     matrix = square(name, value)
-    with np.errstate(over="ignore", invalid="ignore"):  # an error that is infinite, or not a number, is too large
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite or NaN error is too large
         error = np.abs(matrix.T @ matrix - np.eye(len(matrix))).max()
-    if not error <= 1e-6:  # a NaN is no orthogonal matrix either
+    if not error <= 1e-6:  # this also refuses NaN
         raise ValueError(f"{name}: expected an orthogonal matrix, got one with QᵀQ off the identity by {error:.3g}")
     matrix.flags.writeable = False
     return matrix

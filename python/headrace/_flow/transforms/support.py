@@ -1,4 +1,4 @@
-"""Maps of the real line onto bounded and periodic columns: the transform at the data end of a flow."""
+"""Maps of the real line onto bounded and periodic columns, for the data end of a flow."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ ColumnPeriods = Periods | Mapping[str, "tuple[float, float]"] | Mapping[int, Any
 
 @storable
 class Support(Fixed):
-    """Maps unbounded values to the support of each column: forward goes to the support, inverse comes from it.
+    """A map of unbounded values to the support of each column: forward goes to the support, inverse comes from it.
 
     Args:
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None for no bounds.
-        periodic: For each column ``(low, high)``, one period of it, or None; None for no such column. A periodic column
-            has no bounds.
-        linear: Whether columns ``(low, high)`` have the linear map from [-1, 1], in place of the logistic function.
+        periodic: For each column ``(low, high)``, one period of it, or None; None for no periodic columns. A periodic
+            column must have no bounds.
+        linear: Whether columns ``(low, high)`` have a linear map from [-1, 1] in place of the logistic function.
             With transforms of that interval onto itself and a `Uniform` base, a density need not vanish at the bounds.
 
     An unbounded value y becomes x = low + e^y for ``(low, None)``, high - e^-y for ``(None, high)``, and low + (high -
     low) / (1 + e^-y) for ``(low, high)``. With `linear` the last map is low + (high - low) (1 + y) / 2, and y beyond
     [-1, 1] becomes the nearest number inside the bounds.
 
-    A periodic column is wrapped into [low, high), and this is taken to [-1, 1): inverse gives the same for x and for x
-    plus any number of periods, up to rounding, and forward wraps numbers outside of [-1, 1) likewise.
+    A periodic column is wrapped into [low, high), which is mapped to [-1, 1): inverse has the same result for x and for
+    x plus any number of periods, up to rounding, and forward wraps values outside of [-1, 1) likewise.
 
-    All maps increase. An interval has the logistic function: its inverse and its derivatives are elementary
-    functions, so that they are exact near both ends, which is not so of a normal distribution function. The transform
-    has no parameters. At the data end of a flow it is computed in float64 whatever the flow's dtype, from the original
+    All these maps increase. An interval has the logistic function, because its inverse and derivatives are elementary
+    functions and so are exact near both ends, unlike those of a normal distribution function. The transform
+    has no parameters. At the data end of a flow it is computed in float64 for any dtype of the flow, from the original
     rows, so that float64 rows close to a bound keep their distance to it.
 
-    **No row that comes out lies on a bound or beyond**, in the dtype of the rows: a number that rounds to one becomes
-    the nearest number inside, and its log_det is that of the number before. (If no number of the dtype lies inside, the
-    result is the one nearest to the middle.) A row on a bound or beyond has no latent value: the result is NaN, and
-    where the transform is a flow's last one, `log_prob` is -inf. A row that overflows is NaN, as everywhere.
+    **No result lies on a bound or beyond**, in the dtype of the rows: a value that rounds to a bound becomes
+    the nearest value inside, with the log_det of the value before rounding. (If no value of the dtype lies inside, the
+    result is the one nearest to the middle.) A row on a bound or beyond has no latent value: its result is NaN, and
+    if the transform is a flow's last one, `log_prob` is -inf. A row that overflows is NaN, as everywhere.
 
     Raises:
         TypeError: `bounds` or `periodic` is no sequence of pairs and None, or `linear` is no bool.
-        ValueError: the sequence is empty, an end is infinite or NaN (write None), low is not below high, or a column
-            has both.
+        ValueError: the sequence is empty, an end is infinite or NaN (use None), low is not below high, or a column
+            has bounds and a period.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.transforms.Support([(0.0, None), (0.0, 1.0), None])
@@ -94,22 +94,22 @@ class Support(Fixed):
         return Support([self.bounds[c] for c in kept], [self.periodic[c] for c in kept], linear=self.linear)
 
     def _ends(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Both ends of each column, infinite where there is none."""
+        """The lower and the upper bounds of the columns; infinite for a missing bound."""
         ends = [pair or (None, None) for pair in self.bounds]
         low = np.array([-math.inf if low is None else low for low, _ in ends])
         high = np.array([math.inf if high is None else high for _, high in ends])
         return low, high
 
     def _inside(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Values, of which those on a bound or beyond become the nearest number inside."""
+        """Values inside the bounds: those on a bound or beyond become the nearest value inside."""
         low, high = (end.astype(values.dtype) for end in self._ends())
         return np.clip(values, np.nextafter(low, high), np.nextafter(high, low))
 
     def _coarse(self, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
-        """Columns with fewer than `NUMBERS` values of a dtype between both ends."""
+        """Whether a column has fewer than `NUMBERS` values of the dtype between its ends."""
         both = np.array([kind in ("interval", "linear", "circle") for kind in self._kinds])
         low, high = np.where(both, self._low, 0.0), np.where(both, self._high, 1.0)
-        with np.errstate(over="ignore"):  # beyond the dtype a step is NaN
+        with np.errstate(over="ignore"):  # beyond the dtype's range a step is NaN
             step = np.spacing(np.maximum(np.abs(low), np.abs(high)).astype(dtype)).astype(np.float64)
         return both & ~(high - low >= NUMBERS * step) & np.isfinite(step)
 
@@ -129,12 +129,12 @@ class Support(Fixed):
         return cls(bounds, periodic, linear=stored.take("linear") if stored.has("linear") else False)
 
     def __repr__(self) -> str:
-        """The bounds."""
+        """The class name, the bounds and the periods."""
         more = f", periodic={list(self.periodic)}" if any(self.periodic) else ""
         return f"Support({list(self.bounds)}{more}{', linear=True' if self.linear else ''})"
 
 
-NUMBERS = 1000  # the least number of values of a dtype in an interval
+NUMBERS = 1000  # the least number of values of a dtype between two ends
 
 _KINDS = {(False, False): "any", (True, False): "lower", (False, True): "upper", (True, True): "interval"}
 
@@ -142,7 +142,7 @@ Pair = tuple["float | None", "float | None"]
 
 
 def _checked(name: str, bounds: Any) -> tuple[Pair | None, ...]:
-    """The pairs as floats; (None, None) means None."""
+    """The pairs of bounds as floats; (None, None) becomes None."""
     if not isinstance(bounds, (Sequence, np.ndarray)) or isinstance(bounds, (str, bytes)):
         raise TypeError(f"{name}: expected a sequence of (low, high) or None, got {check.kind_of(bounds)}")
     if len(bounds) == 0:
@@ -166,7 +166,7 @@ def _checked(name: str, bounds: Any) -> tuple[Pair | None, ...]:
 
 
 def _checked_periods(periodic: Any, bounds: tuple[Pair | None, ...]) -> tuple[tuple[float, float] | None, ...]:
-    """Periods as floats, one for each column."""
+    """The periods as floats, one for each column, checked."""
     if periodic is None:
         return (None,) * len(bounds)
     pairs = _checked("periodic", periodic)
@@ -197,14 +197,14 @@ def _end(name: str, value: Any) -> float:
 
 
 def circles_of(support: Support | None) -> list[int]:
-    """The periodic columns."""
+    """The indices of the periodic columns."""
     return [] if support is None else [c for c, period in enumerate(support.periodic) if period is not None]
 
 
 def support_or_none(
     bounds: Bounds | None, features: int, periodic: Periods | None = None, *, linear: bool = False
 ) -> Support | None:
-    """The transform for a flow's `bounds` and periods; None where there are none."""
+    """The `Support` for a flow's bounds and periods; None without any."""
     if bounds is None and periodic is None:
         return None
     for name, given in (("bounds", bounds), ("periodic", periodic)):

@@ -1,6 +1,6 @@
-"""The base of all transforms: evaluation in either direction, and derivatives.
+"""The base of all transforms: evaluation in both directions, and derivatives.
 
-Both directions return ``(value, log_det)``: `log_det` has shape (rows,) and is the log of the absolute Jacobian
+Both directions return ``(value, log_det)``, where `log_det` has shape (rows,) and is the log of the absolute Jacobian
 determinant of the direction that was called.
 """
 
@@ -27,33 +27,35 @@ Result = tuple[Array, Array]
 
 @public("headrace.transforms")
 class Transform(RowModule):
-    """Base of all transforms."""
+    """The base class of all transforms, which map rows in two directions."""
 
     def __init__(self, features: int, context: int, dtype: np.dtype[Any] | None) -> None:
-        """Remember sizes; a subclass then calls `_take_parameters`."""
+        """Store the sizes; a subclass then calls `_take_parameters`."""
         super().__init__(features, context, dtype)
         self._programs: dict[np.dtype[Any], Program] = {}
 
     def forward(
         self, z: Array, context: Array | None = None, *, parameters: Array | None = None, out: Result | None = None
     ) -> Result:
-        """Latent to data.
+        """Transform latent to data.
 
         Args:
             z: Shape (rows, features), float32 or float64, any strides; (features,) for one row, or any leading
-                dimensions, which `log_det` then has too.
+                dimensions, which `log_det` then has, too.
             context: Shape (rows, context), or (context,) for all rows; any leading dimensions that broadcast.
-            parameters: Shape (n,): a vector to take instead of `parameters`, only for this call.
-            out: ``(x, log_det)`` to write into and to return, in the transform's dtype; x may be z itself.
+            parameters: Shape (n,): a vector that replaces the transform's `parameters` in this call only.
+            out: A pair ``(x, log_det)`` of arrays that receive the result and are returned, in the transform's dtype; x
+                may be z itself.
 
         Returns:
             ``(x, log_det)``: shapes (rows, features) and (rows,); `log_det` is log \\|det dx/dz\\|. A row with a NaN or
-            an infinity gives NaN and changes no other row.
+            an infinity has the result NaN, and does not affect other rows.
 
         Raises:
-            TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
-            ValueError: a wrong shape, context where none is taken or none where it is, or an `out` that overlaps an
-                input otherwise.
+            TypeError: an argument is not float32 or float64, or not of the framework and device of the call
+                (docs/arrays.md).
+            ValueError: a shape is wrong, a required context is missing, the transform takes no context, or `out`
+                overlaps an input in another way.
 
         >>> import numpy as np, headrace as hr
         >>> x, log_det = np.array([[1.0, 2.0]]), np.empty(1)
@@ -66,7 +68,7 @@ class Transform(RowModule):
     def inverse(
         self, x: Array, context: Array | None = None, *, parameters: Array | None = None, out: Result | None = None
     ) -> Result:
-        """Data to latent: ``(z, log_det)`` with `log_det` = log \\|det dz/dx\\|; see `forward`."""
+        """Transform data to latent: ``(z, log_det)`` with `log_det` = log \\|det dz/dx\\|; see `forward`."""
         return self._both(True, x, context, parameters, out)
 
     forward_vjp = RowModule._vjp_to_data
@@ -81,9 +83,9 @@ class Transform(RowModule):
         return self._program_for(native), native
 
     def _program_for(self, dtype: np.dtype[Any]) -> Program:
-        """The program of a transform without a dtype of its own, one for each dtype."""
+        """The program for a dtype of a transform that has no dtype itself; it is compiled once."""
         if dtype not in self._programs:
-            with _module._changes:  # if several threads need it at once, one compiles
+            with _module._changes:  # if several threads need the program at once, one of them compiles
                 if dtype not in self._programs:
                     self._programs[dtype] = self._compile(dtype)
         return self._programs[dtype]
@@ -95,41 +97,41 @@ class Transform(RowModule):
         return super()._compile_waiting() if self._dtype is not None else self._program_for(np.dtype(np.float32))
 
     def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
-        """The transform of only some coordinates, if these depend on no others; see `restriction`.
+        """The transform of some coordinates only, if these depend on no others; see `restriction`.
 
         Args:
-            kept: Coordinates of x in the order that they shall have; with `inverted`, of z.
+            kept: Coordinates of x in the order of the result; with `inverted`, of z.
             inverted: Whether `kept` has coordinates of z.
 
-        Returns: That transform, or None where it is the identity, and the coordinates of z, or of x, that belong to
+        Returns: The part, or None for the identity, and the coordinates of z (with `inverted`, of x) that belong to
             `kept`.
 
         Raises:
-            Mixed: the coordinates depend on others.
+            Mixed: the coordinates depend on other coordinates.
         """
         if kept == tuple(range(self._features)):
             return self, kept
         return self._part(kept), kept
 
     def _part(self, kept: tuple[int, ...]) -> Transform | None:
-        """`_restricted` for coordinates that keep their indices."""
+        """The part of `_restricted` for coordinates that keep their indices; None for the identity."""
         raise Mixed("makes each coordinate from all others")
 
     def _networks(self) -> tuple[Network, ...]:
-        """The networks whose hidden layers have different settings."""
+        """The networks of the transform whose hidden layers have individual settings."""
         return ()
 
     def _map_of_network(self) -> str | None:
-        """The name of the map whose parameters its network computes, if it has one."""
+        """The name of the map whose parameters the transform's network computes; None without a network."""
         return None
 
     def _hidden(self) -> list[int]:
-        """Units of the hidden layers of its network, if it has one."""
+        """The units of the hidden layers of the transform's network; [] without a network."""
         return []
 
 
 class OfBlock(Transform):
-    """A transform of a single step, whose parameters are those of one block."""
+    """A transform with a single step, whose parameters are those of one block."""
 
     _block: Any
 

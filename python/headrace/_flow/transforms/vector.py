@@ -1,6 +1,4 @@
-"""Planar and radial transforms, which move all coordinates along a common direction. Both are invertible for any
-parameters.
-"""
+"""Planar and radial transforms, which move all coordinates along one direction; invertible for all parameters."""
 
 from __future__ import annotations
 
@@ -21,10 +19,10 @@ from headrace._flow.transforms.transform import OfBlock
 
 
 class _Vector(OfBlock):
-    """The base of planar and radial transforms: with parameters of its own, or of a network that reads the context."""
+    """The base of planar and radial transforms, with their own parameters or those of a network of the context."""
 
     _map: str
-    _OWN: tuple[str, ...] = ()  # attributes of only this class that belong in a file
+    _OWN: tuple[str, ...] = ()  # attributes that only this class writes to files
 
     def __init__(self, features: Any, variant: str, slope: float, keywords: Any) -> None:
         given = taken_from(Vector, keywords)
@@ -42,7 +40,7 @@ class _Vector(OfBlock):
         self._block = network if columns else BiasTable(network, shapes, 1)
         key = check.seeds(given.seed)
         fresh = VECTOR_MAPS[self._map].fresh(n, np.random.default_rng(list(key)))
-        begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # so that long chains stay near the identity
+        begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # keeps long chains near the identity
         self._take_parameters(begin)
 
     def _hidden(self) -> list[int]:
@@ -69,7 +67,7 @@ class _Vector(OfBlock):
         return self
 
     def __repr__(self) -> str:
-        """Sizes and conventions."""
+        """The class name, the size and the settings."""
         more = [f"{name}={getattr(self, name)!r}" for name in self._OWN]
         if self._context:
             more.append(f"context={self._context}")
@@ -82,15 +80,15 @@ class Planar(_Vector):
     """Planar transform (Rezende, Mohamed 2015; eq. 28-29 of the notes): x = z + û h(wᵀz + b).
 
     û is u, moved along w so that 1 + wᵀû is positive(wᵀu), where positive(a) = 1e-3 + softplus(a + 0.5397...) is 1 at
-    0: every choice of parameters has an inverse, and u = 0 is the identity (not so in the paper, where 1 + wᵀû is
+    0: all parameters have an inverse, and u = 0 is the identity (unlike in the paper, where 1 + wᵀû is
     softplus(wᵀu)). With h = tanh the inverse is the root of one scalar equation, found to its last digits; log_det is
     log(1 + h'(wᵀz + b) wᵀû).
 
     Args:
-        features: Number of coordinates D.
-        **keywords: Those of `PlanarVector`.
+        features: The number of coordinates D.
+        **keywords: The keywords of `PlanarVector`.
 
-    Without context the parameters are "w" (D,), "u" (D,) and "b" (1,); with context, the network's outputs are the same
+    Without a context the parameters are "w" (D,), "u" (D,) and "b" (1,); with a context, they are the network's outputs
     in this order.
 
     >>> import numpy as np, headrace as hr
@@ -117,15 +115,15 @@ class Planar(_Vector):
 class Radial(_Vector):
     """Radial transform (Rezende, Mohamed 2015; eq. 30-31 of the notes): x = z + β (z - center) / (α + |z - center|).
 
-    α = positive(alpha) and α + β = positive(beta), with positive as in `Planar`: both are above 1e-3, every choice of
-    parameters has an inverse, in closed form, and alpha = beta is the identity.
+    α = positive(alpha) and α + β = positive(beta), with positive as in `Planar`: both are above 1e-3, all
+    parameters have an inverse, in closed form, and alpha = beta is the identity.
 
     Args:
-        features: Number of coordinates D.
-        **keywords: Those of `Vector`.
+        features: The number of coordinates D.
+        **keywords: The keywords of `Vector`.
 
-    Without context the parameters are "center" (D,), "alpha" (1,) and "beta" (1,), the last two of any sign; with
-    context, the network's outputs are the same in this order.
+    Without a context the parameters are "center" (D,), "alpha" (1,) and "beta" (1,), the last two of any sign; with a
+    context, they are the network's outputs in this order.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.transforms.Radial(3, seed=1, dtype="float64")

@@ -1,4 +1,4 @@
-"""Verification of a transform made of another library's weights against that library's results."""
+"""Comparison of a transform that has another library's weights with that library's results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def verify_inverse(transform: Transform, known: Any) -> None:
     """Compare a transform's inverse with known results; see `MaskedAutoregressive.from_dense`.
 
     Raises:
-        ValueError: values that are not finite, or z or log_det that differ by more than rounding: half of the digits of
+        ValueError: values are not finite, or z or log_det differ by more than rounding: half of the digits of
             the coarser dtype, relative to values above 1.
     """
     if not isinstance(known, (tuple, list)) or len(known) != 3 + bool(transform.context):
