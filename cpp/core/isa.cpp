@@ -40,8 +40,8 @@ namespace {
     return x86_sets().v4;
 }
 
-// Kernels of one set for tiles of rows and of another set for small batches; for sums in steps, tiles and small batches
-// have separate weights.
+// Kernels of one set for tiles of rows and of another set for small batches; tiles and small batches have separate
+// weights.
 struct Mixed {
     Bf16Kernels kernels[most_bf16_parts];
     Mixed(const Bf16Kernels* few, const Bf16Kernels* many) {
@@ -50,11 +50,10 @@ struct Mixed {
             both.round_row = few[i].round_row;
             both.add = few[i].add;
             both.finish = few[i].finish;
-            if (!both.layout.steps) continue;
             both.layout.row_words = few[i].layout.row_words;
             both.layout.apart = true;
             both.round_weights = few[i].round_weights;
-            both.round_tile_weights = many[i].round_weights;
+            if (!both.round_tile_weights) both.round_tile_weights = many[i].round_weights;
         }
     }
 };

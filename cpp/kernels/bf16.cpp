@@ -16,16 +16,18 @@ namespace {
 template <class O, int P>
 constexpr Bf16Kernels by_vectors = [] {
     using F = typename O::Format;
-    constexpr int words = 2 / F::values;
+    using Rows = typename O::RowFormat;
+    constexpr bool apart = F::values != Rows::values;
     return Bf16Kernels{
-        {P, O::waits, O::step, O::quad, O::template planes<P>, words, words, row_block, O::waits && P == 1, false},
+        {P, O::waits, O::step, O::quad, O::template planes<P>, 2 / F::values, 2 / Rows::values, row_block,
+         O::waits && P == 1, apart},
         round_lines<F, P>,
         vector_product<O, P>,
-        round_row<F, P>,
+        round_row<Rows, P>,
         add_inputs<O, P>,
         finish_units<O, P>,
-        round_weights<F, P>,
-        nullptr,
+        round_weights<Rows, P>,
+        apart ? round_weights<F, P> : nullptr,
         round_columns<F, P, O::step>,
         round_gradients<F, P>,
         column_product<O, P>,

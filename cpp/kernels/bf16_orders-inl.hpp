@@ -23,9 +23,24 @@ struct Chain {
     int64_t vector, line, vector_part;  // distances of vectors: to the next vector, word and part
 };
 
+// Adds the products of one word to a block of sums.
+template <class Factor, int M, int N>
+HR_FN void add_word(V (&sum)[M][N], const uint32_t* const* single, int64_t at, const uint32_t* vectors,
+                    int64_t vector) {
+    Factor x[N];
+    HR_UNROLLED
+    for (int n = 0; n < N; ++n) x[n] = Factor(load_words(vectors + n * vector));
+    HR_UNROLLED
+    for (int m = 0; m < M; ++m) {
+        const Factor w = Factor::splat(single[m] + at);
+        HR_UNROLLED
+        for (int n = 0; n < N; ++n) sum[m][n] = dot(sum[m][n], w, x[n]);
+    }
+}
+
 // ---- pairs ----------------------------------------------------------------------------------------------------------
 
-// The factors of all parts of a word.
+// The factors of all parts of a pair.
 template <int P>
 struct Factors {
     TwoValues part[P];
@@ -34,6 +49,18 @@ struct Factors {
     template <class F>
     HR_FN explicit Factors(const F& parts) {
         for (int i = 0; i < P; ++i) part[i] = TwoValues(parts(i));
+    }
+    // words(i, k): word k of part i in the lines of a tile.
+    template <class F>
+    HR_FN static Factors of_lines(const F& words) {
+        Factors made;
+        for (int i = 0; i < P; ++i)
+            if constexpr (PairLines::values == 2) {
+                made.part[i] = TwoValues(words(i, 0));
+            } else {
+                made.part[i] = TwoValues(words(i, 1), words(i, 0));
+            }
+        return made;
     }
 };
 
@@ -49,17 +76,19 @@ HR_FN V dot(V sum, const Factors<P>& weight, const Factors<P>& value) {
 }
 
 struct PairOrder {
-    using Format = PairWords;
+    using Format = PairLines;
+    using RowFormat = PairWords;
     static constexpr int quad = 2, step = 2;
+    static constexpr int words = 2 / Format::values;  // of a pair in a tile
     static constexpr bool waits = false;
     template <int P>
     static constexpr int planes = 1;
 
     // The registers hold 8 x 3 sums, 3 inputs and a broadcast value; inputs of three parts, or of both values of a
-    // word, take more.
+    // pair, take more.
     static constexpr int units = is_wide ? 8 : 4;
     template <int P>
-    static constexpr int vectors = (has_dot ? 3 : 2) - (P == 3);
+    static constexpr int vectors = P == 1 ? 3 : (has_dot ? 3 : 2) - (P == 3);
     static constexpr int most_vectors = 8, most_narrow = 4;
     template <int P>
     static constexpr int most_rows = !is_wide ? 1
@@ -76,16 +105,25 @@ struct PairOrder {
         // With `Singles`, the single words are values and the vectors weights.
         template <bool Singles>
         HR_FN void add(const uint32_t* const* single, const uint32_t* vectors, const Chain& c, int k0, int k1, bool) {
-            const uint32_t* x = vectors + k0 / 2 * c.line;
-            for (int64_t j = k0 / 2; j < (k1 + 1) / 2; ++j, x += c.line) {
-                Factors<P> input[N];
-                for (int n = 0; n < N; ++n)
-                    input[n] = Factors<P>([&](int i) { return load_words(x + i * c.vector_part + n * c.vector); });
-                for (int m = 0; m < M; ++m) {
-                    const uint32_t* const w = single[m] + j * c.word;
-                    const Factors<P> one([&](int i) { return splat_word(w + i * c.single_part); });
+            constexpr int step = P == 1 ? 1 : words;
+            const int64_t first = k0 / 2 * words, end = (k1 + 1) / 2 * words;
+            const uint32_t* x = vectors + first * c.line;
+            for (int64_t j = first; j < end; j += step, x += step * c.line) {
+                if constexpr (P == 1) {
+                    add_word<Format::Factor>(total, single, j * c.word, x, c.vector);
+                } else {
+                    Factors<P> input[N];
                     for (int n = 0; n < N; ++n)
-                        total[m][n] = Singles ? dot(total[m][n], input[n], one) : dot(total[m][n], one, input[n]);
+                        input[n] = Factors<P>::of_lines([&](int i, int k) {
+                            return load_words(x + k * c.line + i * c.vector_part + n * c.vector);
+                        });
+                    for (int m = 0; m < M; ++m) {
+                        const uint32_t* const w = single[m] + j * c.word;
+                        const auto one = Factors<P>::of_lines(
+                            [&](int i, int k) { return splat_word(w + k * c.word + i * c.single_part); });
+                        for (int n = 0; n < N; ++n)
+                            total[m][n] = Singles ? dot(total[m][n], input[n], one) : dot(total[m][n], one, input[n]);
+                    }
                 }
             }
         }
@@ -98,8 +136,8 @@ struct PairOrder {
     using Values = Factors<P>;
     template <int P>
     HR_FN static Values<P> values(const uint32_t* row, int64_t j) {
-        const uint32_t* const x = row + (P == 1 ? j : row_place<Format, P>(j * quad));
-        return Factors<P>([&](int i) { return splat_word(x + i * step_words<Format>); });
+        const uint32_t* const x = row + (P == 1 ? j : row_place<RowFormat, P>(j * quad));
+        return Factors<P>([&](int i) { return splat_word(x + i * step_words<RowFormat>); });
     }
 
     template <int P>
@@ -139,6 +177,7 @@ constexpr Kinds<P> kinds{};
 
 struct StepOrder {
     using Format = VectorWords;
+    using RowFormat = Format;
     using Factor = Format::Factor;
     static constexpr int quad = bf16_quad, step = bf16_step;
     static constexpr int words = quad / Format::values;  // words of a quad: words of even values and of odd values
@@ -189,20 +228,9 @@ struct StepOrder {
         // Adds quads [first, end) of a step.
         HR_FN void add_quads(const uint32_t* const* single, int64_t at, const uint32_t* vectors, const Chain& c,
                              int first, int end) {
-            const auto add_word = [&](V(&sum)[M][N], int word) HR_INLINE {
-                Factor x[N];
-                HR_UNROLLED
-                for (int n = 0; n < N; ++n) x[n] = Factor(load_words(vectors + word * c.line + n * c.vector));
-                HR_UNROLLED
-                for (int m = 0; m < M; ++m) {
-                    const Factor w(splat_word(single[m] + at + word * c.word));
-                    HR_UNROLLED
-                    for (int n = 0; n < N; ++n) sum[m][n] = dot(sum[m][n], w, x[n]);
-                }
-            };
             for (int i = first * words; i < end * words; i += 2) {
-                add_word(even, i);
-                add_word(odd, i + 1);
+                add_word<Factor>(even, single, at + i * c.word, vectors + i * c.line, c.vector);
+                add_word<Factor>(odd, single, at + (i + 1) * c.word, vectors + (i + 1) * c.line, c.vector);
             }
         }
 

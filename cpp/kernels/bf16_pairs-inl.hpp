@@ -39,6 +39,7 @@ struct TwoValues {
     Words words;
     TwoValues() = default;
     HR_FN explicit TwoValues(Words given) : words(given) {}
+    HR_FN static TwoValues splat(const uint32_t* p) { return TwoValues(*p - Words{}); }
 };
 
 HR_FN V dot(V sum, TwoValues a, TwoValues b) {
@@ -51,6 +52,7 @@ struct TwoValues {
     V lower, upper;
     TwoValues() = default;
     HR_FN explicit TwoValues(Words given) : lower(bit_cast<V>(given << 16)), upper(bit_cast<V>(given & 0xffff0000u)) {}
+    HR_FN TwoValues(Words first, Words second) : lower(bit_cast<V>(first)), upper(bit_cast<V>(second)) {}
 };
 
 HR_FN V dot(V sum, TwoValues a, TwoValues b) {
@@ -63,6 +65,14 @@ struct OneValue {
     V value;
     OneValue() = default;
     HR_FN explicit OneValue(Words given) : value(bit_cast<V>(given)) {}
+    // A float32, because compilers do not let multiply-adds broadcast an integer.
+    HR_FN static OneValue splat(const uint32_t* p) {
+        OneValue made;
+        float value;
+        __builtin_memcpy(&value, p, sizeof value);
+        made.value = value - V{};
+        return made;
+    }
 };
 
 HR_FN V dot(V sum, OneValue a, OneValue b) {
@@ -220,6 +230,8 @@ using TileWords = AdjacentWords<bf16_step>;
 // For multiply-adds each value is a word.
 #ifdef HR_BF16_DOT
 
+using PairLines = PairWords;
+
 struct VectorWords {
     using Factor = TwoValues;
     static constexpr int values = 2, unit = bf16_quad, whole = bf16_quad;
@@ -261,6 +273,26 @@ struct VectorWords {
     }
 };
 
+// Values of pairs one by one, the second one first, for the lines of tiles: to take a word of two values apart is as
+// much work as its two multiply-adds.
+struct PairLines : VectorWords {
+    static constexpr int unit = 2, whole = 2;
+
+    HR_FN static constexpr int lower(int word) { return 1 - word; }
+
+    template <int P, int32_t Least>
+    HR_FN static void adjacent(const float* p, int n, Words (&parts)[P]) {
+        VectorWords::adjacent<P, Least>(p, n, parts);
+        for (int i = 0; i < P; ++i) parts[i] = swapped(parts[i], typename MakeIndices<W>::type{});
+    }
+
+  private:
+    template <int... I>
+    HR_FN static Words swapped(Words v, Indices<I...>) {
+        return __builtin_shufflevector(v, v, (I ^ 1)...);
+    }
+};
+
 #endif
 
 // Makes the words of lines [k, k + unit), and passes them to put(word, parts).
@@ -271,7 +303,7 @@ HR_FN void words_of_lines(const Line& line, int64_t k, const G& put) {
         if constexpr (F::values == 2) {
             split_pair<P, Least>(line(k + F::lower(i)), line(k + F::upper(i)), parts);
         } else {
-            split_values<P, Least>(line(k), parts);
+            split_values<P, Least>(line(k + F::lower(i)), parts);
         }
         put(k / F::values + i, parts);
     }

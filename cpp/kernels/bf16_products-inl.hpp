@@ -11,9 +11,9 @@ namespace headrace {
 namespace {
 
 // The first word of a unit's weights in its block, or in the backward pass of an input's, of the first part.
-template <class O, int P>
+template <class Format, int P>
 HR_FN const uint32_t* words_at(const uint32_t* weights, int64_t offset, int unit) {
-    return weights + offset * P * (2 / O::Format::values) + unit % bf16_units;
+    return weights + offset * P * (2 / Format::values) + unit % bf16_units;
 }
 
 // Calls f<M, N>(unit, vector) for blocks of registers of M units by N vectors.
@@ -33,12 +33,14 @@ HR_FN void for_blocks(int units, int vectors, const F& f) {
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
-template <class O, int P, int M, int N>
-void product_block(const Bf16Product& a, int done, int column) {
+// InOne: the units' weights are in one block, so that one register has the place of all.
+template <class O, int P, int M, int N, bool InOne>
+HR_FN void product_of_units(const Bf16Product& a, int done, int column) {
     const uint32_t* weights[M];
     for (int m = 0; m < M; ++m) {
-        const int unit = a.unit + done + m;
-        weights[m] = words_at<O, P>(a.weights, a.block[unit / bf16_units], unit);
+        const unsigned unit = unsigned(a.unit + done + m), block = unit / bf16_units;
+        weights[m] =
+            InOne && m > 0 ? weights[0] + m : words_at<typename O::Format, P>(a.weights, a.block[block], int(unit));
     }
     float* const y = a.output + done * a.stride + column;
     float* const waiting = a.waiting ? a.waiting + 2 * done * a.stride + column : nullptr;
@@ -56,6 +58,13 @@ void product_block(const Bf16Product& a, int done, int column) {
         if (a.relu) x = max(x, 0.0f);
         store(y + m * a.stride + n * W, x);
     });
+}
+
+template <class O, int P, int M, int N>
+void product_block(const Bf16Product& a, int done, int column) {
+    if (P == 1 && unsigned(a.unit + done) % bf16_units + M <= bf16_units)
+        return product_of_units<O, P, M, N, true>(a, done, column);
+    product_of_units<O, P, M, N, false>(a, done, column);
 }
 
 template <class O, int P>
@@ -111,7 +120,7 @@ void add_blocks(const Bf16Sums& a, int first, int row) {
     const uint32_t* weights[B];
     int length[B];
     for (int b = 0; b < B; ++b) {
-        weights[b] = words_at<O, P>(a.weights, a.block[first + b], 0);
+        weights[b] = words_at<typename O::RowFormat, P>(a.weights, a.block[first + b], 0);
         length[b] = inputs_of(a, first + b);
     }
     float* const sums = sums_of<O, P>(a.sums + row * a.stride, first * bf16_units);
@@ -134,7 +143,7 @@ void add_narrow(const Bf16Sums& a) {
         typename O::template Values<P> x[N];
         for (int j = 0; j < N; ++j) x[j] = O::template values<P>(a.input + r * a.stride, j0 + j);
         for (int b = a.first; b < a.end; ++b) {
-            const uint32_t* const weights = words_at<O, P>(a.weights, a.block[b], 0);
+            const uint32_t* const weights = words_at<typename O::RowFormat, P>(a.weights, a.block[b], 0);
             for (int q = 0; q < bf16_units; q += W) {
                 float* const place = sums_of<O, P>(a.sums + r * a.stride, b * bf16_units + q);
                 typename O::template Sums<P> sum;
@@ -170,7 +179,8 @@ void add_inputs(const Bf16Sums& a) noexcept {
 // the bias.
 template <class O, int P>
 HR_FN V finished(const Bf16Ends& a, int k0, int64_t row, int unit) {
-    const uint32_t* const weights = words_at<O, P>(a.add.weights, a.add.block[unit / bf16_units], unit);
+    const uint32_t* const weights =
+        words_at<typename O::RowFormat, P>(a.add.weights, a.add.block[unit / bf16_units], unit);
     const uint32_t* const x = a.add.input + row;
     const int length = inputs_of(a.add, unit / bf16_units), k1 = lesser(length, a.add.k1);
     float* const place = sums_of<O, P>(a.add.sums + row, unit);
@@ -192,7 +202,7 @@ HR_FN void settle_vector(const Bf16Ends& a, int64_t row, int u, V sum) {
     const V value = A::value(sum);
     if (a.product != a.value) store(a.product + row + u, sum);
     store(a.value + row + u, value);
-    if (a.words) store_values<typename O::Format, P>(a.words + row + row_place<typename O::Format, P>(u), value);
+    if (a.words) store_values<typename O::RowFormat, P>(a.words + row + row_place<typename O::RowFormat, P>(u), value);
 }
 
 // Finishes units one by one, where terms must still be added in place to other units of the vector.
@@ -208,8 +218,9 @@ template <class O, int P, class F>
 HR_FN void finish_blocks(const Bf16Ends& a, int k0, const F& settle) {
     for (int r = 0; r < a.add.rows; ++r) {
         const int64_t row = r * a.add.stride;
-        for (int u = a.add.first * bf16_units; u < a.add.end * bf16_units; u += W)
-            settle(row, u, finished<O, P>(a, k0, row, u));
+        int u = a.unit / W * W;
+        for (; u < a.end; u += W) settle(row, u, finished<O, P>(a, k0, row, u));
+        for (; u < a.add.end * bf16_units; u += W) finished<O, P>(a, k0, row, u);
     }
 }
 
@@ -235,7 +246,7 @@ void column_block(const Bf16Columns& a, int line, int lane) {
     const uint32_t* weights[M];
     for (int m = 0; m < M; ++m) {
         const int k = a.column + line + m;
-        weights[m] = words_at<O, P>(a.weights, a.back[k / bf16_units], k);
+        weights[m] = words_at<typename O::Format, P>(a.weights, a.back[k / bf16_units], k);
     }
     const Chain c{P * bf16_units, bf16_units, W, P * a.stride, a.stride};
     typename O::template Block<P, M, N> sum = {};
