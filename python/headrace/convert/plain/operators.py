@@ -106,11 +106,11 @@ class Operators:
         return torch.where(condition, x, 0.0)
 
     def highest(self, x: Tensor, other: Any) -> Tensor:
-        """The larger one."""
+        """The larger of `x` and `other`."""
         return torch.maximum(x, other) if isinstance(other, Tensor) else x.clamp(min=other)
 
     def lowest(self, x: Tensor, other: Any) -> Tensor:
-        """The smaller one."""
+        """The smaller of `x` and `other`."""
         return torch.minimum(x, other) if isinstance(other, Tensor) else x.clamp(max=other)
 
     def sum(self, x: Tensor, keep: bool = False) -> Tensor:
