@@ -329,7 +329,8 @@ void ragged_sample(const ChainPointer<T>& chain, const HeldChainWeights<T>& weig
     }
 }
 
-// Gradients by scores of steps, from gradients by scores of sequences (rows,), or of steps; empty for zero.
+// The gradient by the score of each step, from the caller's gradient by scores of sequences (rows,), or of steps; empty
+// where it is zero.
 std::vector<double> by_steps_of(const SequenceBlock& block, const GivenSequences& given, const double* by_rows,
                                 const HeldSequences* by_steps, Room& room) {
     std::vector<double> own;

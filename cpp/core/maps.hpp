@@ -51,7 +51,7 @@ struct VectorMapInfo {
 const std::vector<VectorMapInfo>& vector_map_list();
 int find_vector_map(const std::string& name, const std::string& variant);  // -1 if there is no such vector map
 
-// The settings of a transform's map, of either list.
+// The settings of a transform's map, which is a map of one coordinate or a vector map.
 struct MapSettings {
     std::string name, variant;  // the variant of `affine` is its scale
     double slope = 1e-3;

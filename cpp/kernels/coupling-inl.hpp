@@ -12,7 +12,7 @@ namespace headrace {
 namespace {
 
 constexpr int most_run = 512;                  // most elements of a run; a longer row is divided into pieces
-constexpr int coupling_numbers = 3 * 64 * 64;  // most parameters of a run: a spline of 64 bins has runs of 64 elements
+constexpr int coupling_numbers = 3 * 64 * 64;  // largest number of parameters of a run: 64 elements of 64 bins
 
 // The number of elements at a time: a multiple of the vector, such that the parameters fit.
 template <class T>

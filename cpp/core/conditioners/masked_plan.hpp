@@ -41,8 +41,8 @@ PlanStorage sequential_plan(const MaskedConditioner& t, int panel, int step = 1,
 // prefetched where weights do not fit in L2.
 PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential, int quad);
 
-// Assigns lines to ops whose inputs end inside a step, and to ops that resume such a step, where sums wait: two lines
-// for each unit. Returns the number of lines.
+// Ops whose inputs end inside a step leave unfinished sums to the op that resumes the step. Assigns lines for these
+// sums to both ops, two for each unit, and returns the number of lines.
 int plan_waiting(PlanStorage& plan, const MaskedConditioner& t);
 
 // Sets for each bf16 op the inputs of the network that are to be rounded before the op.

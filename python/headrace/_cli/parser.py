@@ -217,7 +217,7 @@ def file(suffixes: Sequence[str], reads: bool = False) -> Reader:
 
 
 def _way_out(path: str) -> str:
-    """Advice how to read a table in a known but unsupported kind of file; empty for unknown kinds."""
+    """Advice on how to read a table in a known but unsupported kind of file; empty for unknown kinds."""
     suffix = Path(path).suffix.lower()
     way = next((way for suffixes, way in _WAYS.items() if suffix in suffixes), "")
     return way.format(path=path, unpack=_UNPACKED.get(suffix))

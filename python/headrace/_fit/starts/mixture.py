@@ -181,7 +181,7 @@ def _from_members(u: Floats, weights: Floats, members: Floats, prior: float | No
 
 
 def _roots_of(covariances: Floats) -> Floats:
-    """Matrices by which vectors of these covariances become those of the identity."""
+    """Matrices that whiten: a row with one of these covariances, times its matrix, is white."""
     least = LEAST_VARIANCE * np.eye(covariances.shape[1])
     return np.linalg.inv(np.linalg.cholesky(covariances + least)).transpose(0, 2, 1)
 

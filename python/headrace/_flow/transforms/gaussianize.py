@@ -121,7 +121,7 @@ class Gaussianize(Fixed):
 
     @classmethod
     def _of(cls, ends: tuple[float, float], scale: Standardize, raw: dict[str, Floats]) -> Self:
-        """A transform from the arguments of `_take`, which has its knots from the raw parameters."""
+        """A transform from the arguments of `_take`; its knots are computed from the raw parameters."""
         self = cls.__new__(cls)
         low, high = ends
         bins = raw["width"].shape[1]
