@@ -56,7 +56,7 @@ EDITS = {
         ("variational/over_time.py", "    arguments = taken_from(DistilledOverTime, keywords)\n", "arguments.{0}"),
     ],
     "look": [
-        ("diagnosis/run.py", "        seed: Of all that is drawn.\n", ENTRY),
+        ("diagnosis/run.py", "        seed: The seed of all draws", ENTRY),
         ("diagnosis/arguments.py", "    seed: Annotated[int, ", LINE),
         ("diagnosis/run.py", "    settings = taken_from(Diagnosed, keywords)\n", "settings.{0}"),
     ],
@@ -75,7 +75,7 @@ EDITS = {
         ("ascent/dual_ascent.py", "        vars(self).update(checked_fields(self))\n", "self.{0}"),
     ],
     "wave": [
-        ("sequences/wavenet.py", "        seed: Of the fresh weights.\n", ENTRY),
+        ("sequences/wavenet.py", "        seed: The seed of the fresh weights.\n", ENTRY),
         ("sequences/wavenet.py", "    seed: Annotated[int, ", LINE),
         ("sequences/wavenet.py", "        n = check.integer(", "settings.{0}"),
     ],
