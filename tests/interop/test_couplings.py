@@ -187,9 +187,11 @@ class TestTorch:
                 loss, log_det, each = function(*given)
                 total = loss + log_det.sum() + each.prod()
                 found.append((loss, log_det, each, *torch.autograd.grad(total, given)))
-            (loss, *results), (loss_of_call, *results_of_call) = found
-            torch.testing.assert_close(loss, loss_of_call, rtol=1e-14, atol=0.0)  # a sum, whose order inductor chooses
-            assert all(torch.equal(a, b) for a, b in zip(results, results_of_call, strict=True))
+            # Inductor chooses the order of its sums, of tens of terms in float64; a log-determinant is none of these.
+            tolerance = 1e-12 if backend == "inductor" else 0.0
+            for result, wanted in zip(*found, strict=True):
+                torch.testing.assert_close(result, wanted, rtol=tolerance, atol=tolerance * float(wanted.abs().max()))
+            assert torch.equal(found[0][1], found[1][1])
 
     @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
     def test_exported_and_traced_graphs_have_gradients(self, torch, coupling):
