@@ -31,7 +31,7 @@ class Case:
         return tuple(name for name in LIBRARIES if name not in left_out)
 
 
-MANY = 1 << 22  # so many rows that no cache holds them: 256 MB of 16 features
+MANY = 1 << 22  # rows whose 16 features, 256 MB, exceed every cache
 
 MAF = replace(MAF_64, rows=100_000)
 COUPLING_MAP = Workload("coupling_map", 8, (), 1, "forward", MANY)

@@ -1,9 +1,7 @@
-// Sums of products on a tile. Lanes are rows, a warp computes several sums for each loaded value, and the terms of a
-// sum are divided among warps where there are fewer sums than warps need.
-//
-// A load of an input serves sums_at_once multiply-adds, and a load of four weights serves four terms of all rows of a
-// warp: 12 loads for 32 multiply-adds of a warp, where a cycle has one load and four multiply-adds. Tensor cores need a
-// different value in each lane: 16 terms of 16 sums are 18 loads for 256 multiply-adds.
+// Sums of products on a tile. Lanes are rows, a warp computes several sums for each loaded value, and warps divide the
+// terms of a sum if there are fewer sums than warps need. A load of an input serves sums_at_once multiply-adds, and a
+// load of four weights four terms of all rows of a warp: 12 loads for 32 multiply-adds, where a cycle has one load and
+// four multiply-adds. Tensor cores need a value for each lane: 16 terms of 16 sums are 18 loads for 256 multiply-adds.
 #pragma once
 
 #include <type_traits>

@@ -1,5 +1,4 @@
-// Compares the lane functions with the next wider floating type, in every instruction set of this processor, with
-// vectors and with scalars as lanes.
+// Compares lane functions of vectors and of scalars with the next wider floating type, in every instruction set here.
 //
 //   test_lane [--all | --stride N] [--samples N] [--isa NAME] [--function NAME]
 //

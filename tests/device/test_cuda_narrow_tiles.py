@@ -86,8 +86,8 @@ def test_networks_have_the_same_bits(name, reads, matmul, emu):
 @every_product
 @pytest.mark.parametrize("hidden", [(300, 34), (64, 130), (129,)])
 def test_wide_layers_have_the_same_bits(hidden, matmul, emu):
-    """The layers have more blocks of sums than the 32 that a narrow tile takes at once, or so many that some warps are
-    idle in the last round.
+    """Layers whose blocks of sums exceed the 32 that a narrow tile computes at once, or leave some warps idle in the
+    last round.
     """
     flow = cases.randomise(hr.MAF(43, hidden=hidden, transforms=1), 0.2)
     assert_same(emu, Twin(emu, flow, matmul=matmul), *inputs_of(flow, 17, "float32"))

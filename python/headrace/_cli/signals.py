@@ -151,8 +151,7 @@ def _fit(arguments: Namespace, files: Sequence[str]) -> int:
 
 def _bounds(text: str, wave: Wave) -> list[Any]:
     """The ends of each channel, None for none, from a list such as ``0=-0.5:,1=:99.5`` by indices of channels."""
-    label = "channel {}".format
-    table: Any = SimpleNamespace(path=wave.path, names=None, n_columns=wave.channels, label=label)
+    table: Any = SimpleNamespace(path=wave.path, names=None, n_columns=wave.channels, label="channel {}".format)
     ends, _ = bounds.read(table, range(wave.channels), text, None)
     return [ends.get(i) for i in range(wave.channels)]
 

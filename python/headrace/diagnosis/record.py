@@ -179,7 +179,7 @@ class Record(Tested):
         if 0 < self.looked_at < 100:
             notes.append("With so few rows only coarse faults are found.")
         if self.rows >= 100_000 and self.misses:
-            notes.append("With so many rows the smallest faults are found: see how large they are.")
+            notes.append("With 100,000 rows or more the tests find the smallest faults: see how large they are.")
         return notes
 
     @staticmethod

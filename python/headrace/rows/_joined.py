@@ -30,7 +30,7 @@ class Joined(Source):
             source = opened(path)
             if i == 0:
                 self.names, self.n_columns, self.dashes = source.names, source.n_columns, source.dashes
-                self._wide, self.kinds = np.zeros(source.n_columns, bool), source.kinds
+                self._wide, self.kinds = np.zeros(source.n_columns, bool), [*source.kinds]
             order = self._order(source)
             kinds = source.kinds
             for column, place in enumerate(order):

@@ -330,8 +330,7 @@ class HeldSequences:
         """
         every = max(-(-self.size // max(most, 1)), 1)
         chosen = spread(self._stretches, self.size if self._before is None else crop, every)
-        same = chosen == self._stretches
-        return self if same else HeldSequences(self._given, chosen, self._before, self._seed)
+        return self if chosen == self._stretches else HeldSequences(self._given, chosen, self._before, self._seed)
 
     def loss(self, flow: Any, parameters: Array | None = None) -> float:
         """The mean negative log-likelihood of a step; infinity if it is not finite."""

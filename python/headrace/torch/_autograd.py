@@ -84,24 +84,15 @@ def _wanted(ctx: Any) -> list[bool]:
 
 
 class _Vjp(Last):
-    """The vector-Jacobian product as a function that vmap can map."""
+    """The vector-Jacobian product in a form for vmap; `log`: of a log density, else of values and log-determinants."""
 
     @staticmethod
-    def forward(  # without `*options`: PyTorch 2.13 counts the names to see that no context argument comes first
-        value: Tensor,
-        context: Any,
-        parameters: Tensor,
-        grad_value: Any,
-        grad_row: Any,
-        handle: int,
-        inverse: bool,
-        of_log_prob: bool,
-        wrt: list[bool],
+    def forward(  # without `*options`: PyTorch 2.13 counts the names to see that no context comes first
+        x: Any, context: Any, vector: Any, by_value: Any, by_row: Any, handle: int, inverse: bool, log: bool, wrt: Any
     ) -> tuple[Tensor, ...]:
-        if is_batched_the_old_way(grad_value, grad_row):
+        if is_batched_the_old_way(by_value, by_row):
             raise RuntimeError(NO_BATCHED_GRADS)
-        options = handle, inverse, of_log_prob, wrt
-        return tuple(operators.ops.vjp(value, context, parameters, grad_value, grad_row, *options))
+        return tuple(operators.ops.vjp(x, context, vector, by_value, by_row, handle, inverse, log, wrt))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
