@@ -3,7 +3,6 @@
 import inspect
 import json
 import re
-import wave
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from numpy.testing import assert_array_equal
 
 import cases
 import headrace as hr
-from cli_cases import check_error, small_flow, table, write
+from cli_cases import RATE, check_error, small_flow, table, write, write_wave
 from headrace import files
 from headrace._base.keywords import meanings
 from headrace._cli import cli
@@ -20,7 +19,6 @@ from headrace.rows import _waves as waves
 
 pytestmark = pytest.mark.programs
 
-RATE = 8000
 SMALL = ("--set", "layers=3", "--set", "channels=6", "--epochs", 2, "--quiet")
 
 
@@ -31,15 +29,6 @@ def values(steps, channels=1, key="signal"):
     for t in range(2, steps):
         x[t] = 1.6 * x[t - 1] - 0.8 * x[t - 2] + noise[t]
     return np.round(x).astype("<i2")
-
-
-def write_wave(path, x, rate=RATE, width=2):
-    with wave.open(path, "wb") as file:
-        file.setnchannels(x.shape[1])
-        file.setsampwidth(width)
-        file.setframerate(rate)
-        file.writeframes(x.tobytes())
-    return path
 
 
 def read_wave(path):

@@ -1,9 +1,10 @@
-"""Tables, flows and processes that the tests of the command line share, and the fixtures of these tests."""
+"""Tables, signals, flows and processes that the tests of the command line share, and the fixtures of these tests."""
 
 import json
 import os
 import subprocess
 import sys
+import wave
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from headrace._cli import cli
 
 NAMES = ["mass", "log_radius", "age"]
 SHORT = ("--epochs", 3, "--transforms", 2, "--hidden", "8", "--quiet")
+RATE = 8000  # steps a second of signals
 
 
 @pytest.fixture
@@ -143,3 +145,12 @@ def command(*arguments, **options):
         env=ENVIRONMENT,
         **options,
     )
+
+
+def write_wave(path, x, rate=RATE, width=2):
+    with wave.open(path, "wb") as file:
+        file.setnchannels(x.shape[1])
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        file.writeframes(x.tobytes())
+    return path
