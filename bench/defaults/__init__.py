@@ -17,7 +17,7 @@ setting, both in turn in one process. The fastest setting depends on the kind of
   beside an affine one.
 - **process**: a new process beside one that imports less.
 
-No ratio is above 3, except for at most three entries of `table.ABOVE`, which have a limit and a reason. Before every
+No ratio is above 3, except for at most five entries of `table.ABOVE`, which have a limit and a reason. Before every
 block of calls `soil` leaves values of every magnitude in the memory that the maps use, so that a kernel that computes
 with memory that it never wrote is always slow, and not only after some other call. `test_defaults.py` runs the same
 calls a few times, and fails for a public name that has neither a table row nor a reason.

@@ -48,9 +48,9 @@ def test_every_public_name_has_a_row_or_a_reason() -> None:
     assert set(WITHOUT) & measured_names == set(), "have a row"
 
 
-def test_at_most_three_limits_are_above_the_common_one_and_have_a_reason() -> None:
+def test_at_most_five_limits_are_above_the_common_one_and_have_a_reason() -> None:
     above = {(row.limit, row.reason) for row in ROWS if row.limit > LIMIT}
     assert above == set(ABOVE.values())
-    assert len(above) == len(ABOVE) <= 3
+    assert len(above) == len(ABOVE) <= 5
     assert all(len(reason) > 20 for _, reason in above)
     assert not any(row.reason for row in ROWS if row.limit <= LIMIT)
