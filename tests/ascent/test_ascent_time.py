@@ -19,6 +19,7 @@ def banana(n):
     return x
 
 
+@pytest.mark.costly
 def test_an_ascent_keeps_to_its_time():
     x = banana(20_000)
     begin = time.perf_counter()

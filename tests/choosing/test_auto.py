@@ -112,6 +112,7 @@ def test_a_gaussian_that_is_as_good_is_reported():
     assert gaussian.log_prob(held).mean() == pytest.approx(truth, abs=0.03)
 
 
+@pytest.mark.costly
 def test_held_out_rows_are_not_used_before(monkeypatch):
     x = banana(800).astype(np.float64)
     fitted, choosing, judging = parted(Sample(x), 0)

@@ -226,6 +226,7 @@ def test_a_long_table_may_have_missing_values_and_bounds(folder, run, result):
         check_error(*run("fit", "good.npy", "-o", "h", *wrong, *options, "--quiet"), [f"good.npy: {message}"])
 
 
+@pytest.mark.costly
 def test_auto_looks_at_a_long_table_with_its_noise(folder, run, result):
     np.save("t.npy", counted())
     fit = ("fit", "t.npy", "--auto", "--time-budget", 3, "-o", "f", *COUNTED, "--buffer", 150, "--quiet")

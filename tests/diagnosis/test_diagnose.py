@@ -184,6 +184,7 @@ def test_wrong_arguments():
 # --- likelihoods ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly
 def test_simple_densities_are_judged_by_rows_outside_of_their_fit():
     flow = flow_of()
     (x, _), (training, _) = rows_of(flow, 300), rows_of(flow, 500, seed=1)
@@ -300,6 +301,7 @@ def test_the_direction_of_a_misfit_in_words(change, words):
     assert re.match(words, latent.least_right(z, ["z"])), latent.least_right(z, ["z"])
 
 
+@pytest.mark.costly
 def test_grades_are_of_sizes_and_not_of_rows():
     """The limits are those of docs/diagnosis.md; sizes within a standard error of a limit do not lower a grade."""
     for known, nats, nowhere, grade in (
@@ -326,6 +328,7 @@ def test_grades_are_of_sizes_and_not_of_rows():
     assert many.size.nats == pytest.approx((2.5**2 - 1) / 2 - np.log(2.5), abs=0.3)
 
 
+@pytest.mark.costly
 def test_advice_names_nothing_that_the_flow_has_and_no_page_inside_of_it():
     pytest.importorskip("matplotlib")
     rng = cases.rng("advice")

@@ -64,6 +64,7 @@ def test_a_uniform_coordinate_of_mean_0_and_deviation_1():
     assert "lie in the middle half" in found.sentence
 
 
+@pytest.mark.costly
 def test_dependence_of_sizes_and_of_a_bend():
     x = normal_rows("sizes")
     scale = np.exp(0.3 * (np.abs(x[:, 0]) - 0.8))
@@ -167,6 +168,7 @@ def test_coverage_of_a_density_that_is_too_narrow():
     assert f"50 % and 90 % of the rows hold {(diagnosis.regions <= 0.5).mean():.1%} and {held:.1%}" in found.sentence
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("trees", [False, True])
 def test_a_classifier_recognises_rows_of_another_density(trees, monkeypatch):
     if trees:

@@ -43,6 +43,7 @@ def test_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
 
+@pytest.mark.costly
 def test_the_density_of_a_response(model):
     """The density integrates to one, agrees with `cdf`, and is near the true density."""
     x, _ = table(3, seed=5)
@@ -74,6 +75,7 @@ def test_quantiles_are_the_inverse_of_the_distribution_function(model):
         model.predict_quantiles(x, [0.0])
 
 
+@pytest.mark.costly
 def test_intervals_hold_their_share_of_rows(model):
     x, y = table(2000, seed=7)
     low, high = model.predict_interval(x, 0.8).T

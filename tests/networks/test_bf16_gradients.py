@@ -211,6 +211,7 @@ for name in names:
 """
 
 
+@pytest.mark.costly
 def test_every_kernel_has_the_same_gradients(tmp_path):
     """Each instruction set with products in bf16 has one process, for all flows and all modes of `matmul`."""
     wide = widest_set()

@@ -65,6 +65,7 @@ def small(path):
     return np.array([[part.mean() for part in line] for line in parts])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures_look_like_the_accepted_ones(name, tmp_path):
     PICTURES[name](tmp_path / "picture.png")
