@@ -188,7 +188,7 @@ def of_flows() -> Iterator[Row]:
     for package, frame in FRAMES.items():
         if find_spec(package):
             made = f"import {package}; flow = hr.MAF(3); x = rows(n, 3); frame = {frame}"
-            yield from beside("given", made, {"flow.log_prob(frame)": "flow.log_prob(x)"}, 224)
+            yield from beside("given", made, {"flow.log_prob(frame)": "flow.log_prob(x)"}, 448)
     yield from lanes(f"flow = hr.MAF(3); x = rows(n, 3); {ONES}", *DERIVATIVES)
     yield from lanes("flow = hr.MAF(3, context=2); x, c = rows(n, 3), rows(n, 2)", "flow.log_prob(x, c)")
     yield from lanes("flow = hr.MAF(3, context=2); c = rows(n, 2)", "flow.sample(n, c, seed=0)")
