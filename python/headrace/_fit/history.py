@@ -8,8 +8,8 @@ from typing import Any
 
 from headrace._base.public import public
 
-NOT_KEPT = {"is_kept": False}  # metadata of a field that the state of a fit leaves out
-LISTED = 4  # number of held-out sequences from which the representation omits them
+NOT_KEPT = {"is_kept": False}  # metadata of fields that a checkpoint leaves out
+LISTED = 4  # with this many held-out sequences or more, the representation omits them
 
 
 @public("headrace.training")
@@ -98,11 +98,11 @@ class History:
 
     @property
     def duration(self) -> float:
-        """Seconds until the last epoch, or until the end of one that ended early."""
+        """Seconds until the end of the last epoch, even if this epoch ended early."""
         return self.elapsed if self.partial_epoch or not self.seconds else self.seconds[-1]
 
     def __repr__(self) -> str:
-        """The numbers of epochs, the best loss, the reason of the end and the duration."""
+        """A line with the number of epochs, the best epoch, its loss, the reason of the end and the seconds."""
         held = f"held_out={self.held_out}, " if 0 < len(self.held_out) < LISTED else ""
         return (
             f"History(epochs={self.passes:.7g}, best_epoch={self.best_epoch}, best_loss={self.best_loss:.4f}, "
@@ -117,9 +117,9 @@ def is_interrupted(history: History) -> bool:
 
 
 def whole(history: History) -> History:
-    """The history of a fit within another computation; raises KeyboardInterrupt if Ctrl-C ended the fit.
+    """The unchanged history of a fit within another computation; raises KeyboardInterrupt if Ctrl-C ended the fit.
 
-    A fit that Ctrl-C ends returns its best weights so far, which the computation would take for finished ones.
+    After Ctrl-C a fit returns its best weights so far, which the computation would mistake for those of a finished fit.
     """
     if is_interrupted(history):
         raise KeyboardInterrupt
@@ -127,5 +127,5 @@ def whole(history: History) -> History:
 
 
 def kept_fields() -> list[str]:
-    """The names of the fields that the state of a fit keeps."""
+    """The names of the fields that a checkpoint of a fit keeps."""
     return [field.name for field in fields(History) if field.metadata.get("is_kept", True)]
