@@ -68,7 +68,8 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def open(self, fingerprint: dict[str, str]) -> None:
-        """Read the state in an existing file; raise ValueError for the state of another fit. The flow does not change.
+        """Read the state in an existing file; raise ValueError for the state of another fit. The flow does
+        not change.
         """
         if self.path is None:
             return

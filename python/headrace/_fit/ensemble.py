@@ -441,7 +441,8 @@ def mixed(log_probs: list[Any], weights: Floats) -> Any:
 
 
 def _spread(log_probs: list[Any], weights: Floats) -> Any:
-    """The weighted standard deviation of log densities; 0 where all log densities are equal, even if they are infinite.
+    """The weighted standard deviation of log densities; 0 where all log densities are equal, even if they
+    are infinite.
     """
     counted = [log_prob for log_prob, weight in zip(log_probs, weights, strict=True) if weight > 0]
     share = _arrays.library(counted[0]).asarray(weights[weights > 0])[:, None]

@@ -271,7 +271,8 @@ def inner_links(
 
 @dataclass(frozen=True)
 class Seen:
-    """The rows that a mixture is fitted to and the rows left out, both mapped by links that are made from the former.
+    """The rows that a mixture is fitted to and the rows left out, both mapped by links that are made from
+    the former.
     """
 
     seen: Floats

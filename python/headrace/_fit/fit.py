@@ -299,7 +299,8 @@ class Fit:
     def _trials(
         self, standing: ArrayRows, judge: RowSource, clock: Clock, kinds: Iterable[tuple[Start, Links]]
     ) -> tuple[list[Run], HeldOut]:
-        """Runs for a trial over a few rows, one for each pair of start and curves, and the rows that judge these runs.
+        """Runs for a trial over a few rows, one for each pair of start and curves, and the rows that judge
+        these runs.
         """
         most = _marginals.STEPS * -(-self.source.size // self.checked.batches)
         some, rest = self.source.trial(standing, judge, most, self.seed)

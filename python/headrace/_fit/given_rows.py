@@ -159,7 +159,8 @@ def check_inside(name: str, array: NDArray[Any], support: Support, names: tuple[
 
 
 def beyond(array: NDArray[Any], support: Support, start: int) -> list[Any]:
-    """The number of rows on a bound or beyond; index (plus `start`), column and value of the first; empty without any.
+    """The number of rows on a bound or beyond; index (plus `start`), column and value of the first; empty
+    without any.
     """
     mask = outside(array, support)
     if not mask.any():
@@ -215,7 +216,8 @@ def settled(
     names: tuple[str, ...],
     say: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Copies of means and standard deviations, with 1 for constant columns; warns of these. `half`: half of each range.
+    """Copies of means and standard deviations, with 1 for constant columns; warns of these. `half`: half of
+    each range.
     """
     constant = (half == 0) | ~(std > np.finfo(np.float64).tiny)
     if say and constant.any():
@@ -275,7 +277,8 @@ def _kept(part: RowPart, mask: NDArray[np.bool_]) -> RowPart:
 
 
 def _without_far(name: str, table: Any, part: RowPart, names: tuple[str, ...], first: int) -> RowPart:
-    """Leave out the rows with far cells if these rows are few; otherwise return the part unchanged. Warns of far cells.
+    """Leave out the rows with far cells if these rows are few; otherwise return the part unchanged. Warns
+    of far cells.
     """
     asarray, most = _arrays.library(table).asarray, min(part.size, LOOKED_AT)
     some = part.at(np.arange(most, dtype=np.int64) * part.size // most)

@@ -267,7 +267,8 @@ class _HighEffort:
         return max(len(self.found) * self.arguments.epochs * self.rows, 1)
 
     def _rows_of_student(self, mixture: Ensemble) -> Data:
-        """The data for the student: samples of the mixture and, unless rows are few, training rows; all have weights.
+        """The data for the student: samples of the mixture and, unless rows are few, training rows; all
+        have weights.
         """
         source = self.first.source
         assert isinstance(source, ArrayRows)
@@ -304,7 +305,8 @@ class _HighEffort:
         return Data(x[:end], context, share[:end], data.names, data.support)
 
     def _ends(self, source: ArrayRows) -> tuple[Floats, Floats]:
-        """The least and the largest value that a sample may have in each column: `FAR` ranges beyond the training rows.
+        """The least and the largest value that a sample may have in each column: `FAR` ranges beyond the
+        training rows.
         """
         least, most = np.full(self.flow.features, math.inf), np.full(self.flow.features, -math.inf)
         for data in source.parts():
@@ -389,7 +391,8 @@ def weights_of_mixture(log_probs: Floats, weights: Floats) -> tuple[Floats, floa
 
 
 def _refused(flow: Flow, arguments: Arguments) -> Arguments:
-    """The arguments of the fit of the caller's flow; raises ValueError for arguments that high effort does not support.
+    """The arguments of the fit of the caller's flow; raises ValueError for arguments that high effort does
+    not support.
     """
     if arguments.effort == "normal":
         raise ValueError("keep: expected False with effort='normal', which has one flow, got True")
