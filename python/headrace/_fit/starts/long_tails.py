@@ -19,7 +19,7 @@ from headrace._base.types import Floats
 _NORMAL = NormalDist()
 
 SHARE = 0.04  # share of the rows, the outermost ones on a side, that estimate its tail
-LEAST_ROWS = 40  # least number of rows that estimate a tail, in tables of 1000 rows
+LEAST_ROWS = 40  # least number of rows that estimate a tail: tables have at least 1000
 CLEARLY = 1.0  # least gain in log-likelihood, in nats, over an exponential tail
 LONGER = 0.5  # the largest shape within these nats of the best is chosen: rows far out lose little by it
 STEEPEST = 1.0  # the largest shape: that of a Cauchy distribution
