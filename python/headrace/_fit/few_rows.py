@@ -54,7 +54,7 @@ class Fold(RowPart):
         self.part, self.size = whole, self.places.size
 
     def at(self, places: Index) -> Index:
-        """The indices in the data of rows of this part."""
+        """The indices, in the whole table, of the rows at some positions of this part."""
         return self.part.at(self.places[places])
 
 
@@ -264,7 +264,9 @@ def in_folds(values: Floats) -> Floats:
 def inner_links(
     z: Floats, share: Floats, limit: float, curves: bool, circles: Sequence[int], dtype: Any
 ) -> tuple[Links, Residuals]:
-    """Marginal curves of standardised rows, if `curves`, and residuals of columns that others nearly determine."""
+    """Fit links to standardised rows: marginal curves if `curves` is True, and residuals of columns that others
+    determine.
+    """
     residuals = of_rows(z, share, limit, circles, dtype)
     return (_curves.of_few_rows(behind(z, residuals.links), share, circles) if curves else ()), residuals
 

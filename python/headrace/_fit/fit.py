@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 TRYING = 0.1  # largest share of a time budget for a trial of marginals
 CHOOSING = 0.75  # largest share of a time budget for cross-validation: five fits to four fifths of the rows
 LISTS = ("train_loss", "validation_loss", "learning_rate", "seconds", "cpu_seconds")  # attributes of a history
-TRYING_ALL = 0.5  # largest share of a time budget for trials from which the fit goes on
+TRYING_ALL = 0.5  # largest share of a time budget for trials that the fit continues
 
 
 class Fit:
@@ -308,8 +308,8 @@ class Fit:
         return [self._trial_run(*kind, some, held_out, clock) for kind in kinds], held_out
 
     def _replaced(self, start: Start, judge: RowSource | None, *, curves: bool = False) -> Start:
-        """The start with residuals in place of the columns that others nearly determine, and of less determined columns
-        if a trial has then a lower loss of held-out rows.
+        """The start with residuals in place of columns that others nearly determine, and in place of further columns if
+        a trial with these residuals has a lower held-out loss.
         """
         flow, source, plan, before = self.flow, self.source, self.checked, self.kept.residuals
         if (scale := start.x) is None or not _residuals.looked_for(flow._interior):
@@ -320,7 +320,7 @@ class Fit:
             links = _marginals.gaussianizing(standing, *scale, clock, self.progress, replaced.links) if curves else ()
             return replace(start, linear=replaced.links), links
 
-        if source.is_first:  # other ranks get its links, because NumPy's rounding depends on the processor
+        if source.is_first:  # other ranks get the first rank's links: NumPy's rounding depends on processors
             residuals, more = candidates(standing, scale, flow)
             if before is not None:
                 residuals = more if set(more.shares) == set(before) else residuals

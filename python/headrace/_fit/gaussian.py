@@ -27,7 +27,7 @@ from headrace._flow.transforms.transform import Transform
 SHARES = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # share of the identity in a covariance
 FOLDS = 5
 LEAST_ROOT = 1e-6  # least standard deviation of a direction: float32 rounds a standardised row by up to 1e-7
-CONSTANT = 1e-4  # variance in place of that of a constant column
+CONSTANT = 1e-4  # the variance that replaces 0 for a constant column
 
 
 def second_moments(z: Floats, share: Floats) -> tuple[Floats, Floats]:
@@ -59,8 +59,8 @@ def estimated(moments: Floats, weight: Floats, contexts: int = 0) -> Estimate | 
 
     The Gaussian's mean is linear in the context, by ridge regression. The covariance of the residuals is mixed with the
     identity. Cross-validation chooses the share of the identity in the regression and in the covariance. A direction
-    with a smaller standard deviation than `LEAST_ROOT`, as of nearly collinear columns, gets this one. The result is
-    None if all rows are in one fold.
+    with a standard deviation below `LEAST_ROOT`, due to nearly collinear columns, gets `LEAST_ROOT`. The result is None
+    if all rows are in one fold.
     """
     n = moments.shape[1] - contexts
     moments, still = moments.copy(), np.flatnonzero(np.diagonal(moments.sum(axis=0)) == 0.0)

@@ -27,7 +27,7 @@ Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Two values of each column, such as mean and standard deviation."""
 
 DIGITS = 1e4  # distinct values per standard deviation that the dtype must have
-FAR = {"x": 1e5, "context": 1e3}  # least distance of far cells from the median, in median distances; x has curves
+FAR = {"x": 1e5, "context": 1e3}  # least distance of far cells from the median, in units of the median distance
 FEW = 0.01  # the largest share of rows with far cells at which these rows are left out
 LOOKED_AT = 1 << 14  # rows of a block in the search for far cells, and for lost training rows
 LOST = 1000.0  # a training row this many nats below the median log density is lost
@@ -248,7 +248,7 @@ def warn_of_offsets(
     with np.errstate(over="ignore"):
         step = np.spacing(np.minimum(np.abs(mean) + std, np.finfo(np.float32).max).astype(np.float32))
         coarse = (step > std / DIGITS) | (np.abs(mean) + std > np.finfo(np.float32).max)
-    if support is not None:  # means of unbounded values, not rounded before their shift
+    if support is not None:  # columns with bounds are mapped and shifted in float64
         coarse &= np.array([kind == "any" for kind in support._kinds])
     lost = "the rows were given in float32, which has lost the rest: subtract a constant before they become float32"
     advice = lost if given else f"subtract a constant from it, or {how} from a flow of dtype='float64'"
@@ -288,8 +288,8 @@ def _without_far(name: str, table: Any, part: RowPart, names: tuple[str, ...], f
 
 
 def far_rows(name: str, columns: list[Far], rows: int, names: tuple[str, ...], index: Callable[[Any], int]) -> Index:
-    """The indices of rows to leave out: those with far cells of a column that has few. Warns of all columns with far
-    cells.
+    """The indices of rows to leave out: rows with a far cell in a column with few far cells. Warns of all columns with
+    far cells.
 
     `index`: maps the index of a row in the part to the index that the warning names.
     """
@@ -309,7 +309,7 @@ def far_rows(name: str, columns: list[Far], rows: int, names: tuple[str, ...], i
 
 
 def warn_of_lost(flow: Any, source: Any) -> None:
-    """Warn of training rows, among `LOOKED_AT` of all, whose log density is far below the median."""
+    """Warn of training rows, in a sample of `LOOKED_AT` rows, whose log density is far below the median."""
     densities = [_arrays.on_host(flow.log_prob(data.x, data.context)) for data in source.parts(LOOKED_AT)]
     if not densities:  # a rank without rows
         return
@@ -323,7 +323,7 @@ def warn_of_lost(flow: Any, source: Any) -> None:
 
 
 def warn_of_spikes(source: Any) -> None:
-    """Warn of columns, among `LOOKED_AT` of all rows, in which one value is frequent and the others hardly repeat."""
+    """Warn of columns in which one value is frequent and others hardly repeat, in a sample of `LOOKED_AT` rows."""
     rows = [_arrays.on_host(data.x) for data in source.parts(LOOKED_AT)]
     columns = np.concatenate(rows).T if rows else ()  # empty on a rank without rows
     texts = [spike(column, source.names[i] if source.names else f"column {i}") for i, column in enumerate(columns)]

@@ -280,7 +280,7 @@ class _HighEffort:
         real, index = source.some(0 if self.is_few else most)
         x = np.empty((most + len(index), features), dtype)
         share = np.empty(len(x))
-        drawn = source.part.at(np.arange(most, dtype=np.int64) % source.part.size)  # rows whose contexts samples get
+        drawn = source.part.at(np.arange(most, dtype=np.int64) % source.part.size)  # rows with the samples' contexts
         context = data.context
         has_rows = context is not None and context.shape[0] == data.x.shape[0]
         contexts = None if context is None else context[0] if not has_rows else context[drawn]

@@ -36,7 +36,7 @@ from headrace._flow.transforms.transform import Transform
 
 _NORMAL = NormalDist()
 
-ROWS = 1 << 14  # the largest number of rows that represent all rows
+ROWS = 1 << 14  # the largest size of the sample of rows
 NUMBERS, FEWEST = 1 << 19, 1 << 11  # the most values in the sample of rows; the least size of the sample
 LEAST_ROWS = 200
 TAIL = 10.0  # number of rows beyond the outermost knots
@@ -55,9 +55,9 @@ NO_GAIN = (
     "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
     "not seen), or too few of which differ, got True"
 )
-_ENDS, LONGER = np.arange(3.0, 7.0), 1.25  # latents; the growth of their gaps in a long tail (1 in a straight tail)
+_ENDS, LONGER = np.arange(3.0, 7.0), 1.25  # latent values; least growth of their gaps in a long tail
 _INNER, _OUTER = np.linspace(-UNCHANGED, UNCHANGED, COUNTS[0]), _long_tails.beyond(UNCHANGED)
-_FAR = np.concatenate([-_OUTER[::-1], _INNER, _OUTER])  # the knots of maps of tails alone
+_FAR = np.concatenate([-_OUTER[::-1], _INNER, _OUTER])  # the knots of curves that change only tails
 TRIED = 4000  # only fits of at least this many steps have a trial
 
 

@@ -81,8 +81,8 @@ class Plan:
     begun: int = 0  # the epochs that a trial has finished
 
     def after(self, begun: int, share: float) -> Plan:
-        """The plan of a fit that continues a trial of `begun` epochs; further epochs are the share `share` of this
-        plan's.
+        """The plan of a fit that continues a trial of `begun` epochs; it has `share` times the epochs of this plan in
+        addition.
         """
         epochs = begun + max(2, round(share * self.epochs))
         return replace(self, begun=begun, epochs=epochs, patience=epochs + 1)
@@ -247,7 +247,7 @@ class Stages:
 
     def _goes_on(self, epoch: int) -> bool:
         """Return to successive decays unless the cosine was clearly better than the weights before it; return whether
-        they go on.
+        there are further stages.
 
         The expected gain of further stages is the gain in the second half of the epochs before the cosine.
         """

@@ -36,7 +36,7 @@ ROWS_OF_A_COLUMN = 3  # least number of rows for each column
 ROUNDS = 3  # rounds of the search: residuals may again be nearly linear in each other
 ALIKE = 2.0  # of the columns with up to this multiple of the least 1 - R², the last is taken
 RESOLVED = {np.dtype(np.float32): 4e-7, np.dtype(np.float64): 1e-11}  # least deviation of a residual above rounding
-LEAST_SHARE = 1e-32  # the value that is stored in place of zero
+LEAST_SHARE = 1e-32  # least 1 - R² that is stored, in place of zero
 MULTIPLE = 1e-6  # 1 - R² below which a warning names the column
 BINS, EACH = 0.1, 0.1  # width of a bin in deviations, and least share of rows of a frequent value
 

@@ -28,7 +28,7 @@ from headrace._fit.source import ArrayRows, RowSource
 from headrace._flow.fit_arguments import BY_LOSS
 from headrace._flow.flow import Flow
 
-LAST, FALLING = 10, 0.01  # 1 / LAST of the epochs are the last ones; least gain of held-out rows in these, in nats
+LAST, FALLING = 10, 0.01  # the last 1 / LAST of the epochs; the least gain of held-out rows in these, in nats
 GAINED = 0.2  # least gain of held-out rows, in nats, after a trial of a quarter of the epochs
 
 
@@ -148,8 +148,7 @@ class Run(abc.ABC):
         """Called after each step of the optimiser; `loss` is the sum of the batch's losses."""
 
     def one_pass(self) -> float:
-        """Run one pass over the training data in a new order; return the mean of the batches' losses before their
-        steps.
+        """Run one pass over the training data in a new order; return the mean loss, each batch's before its step.
 
         If the time is over, the pass ends early and returns NaN.
         """

@@ -40,8 +40,8 @@ def waiting(flow: Flow) -> list[int]:
 def start_act_norms(flow: Flow, source: RowSource) -> None:
     """Set each of the `waiting` ActNorms so that its outputs over training rows have mean 0 and standard deviation 1.
 
-    A sample of at most `CHUNK` rows is used. ActNorms are set one after another from the data's side, because the
-    inputs of an ActNorm depend on those set before.
+    Outputs are measured on a sample of at most `CHUNK` rows. ActNorms are set one after another from the data's side,
+    because the inputs of an ActNorm depend on the ActNorms between it and the data.
     """
     if not (places := waiting(flow)):
         return
@@ -105,7 +105,7 @@ class Start:
         start_act_norms(flow, source)
 
     def begin(self, flow: Flow, source: ArrayRows, kind: Beginning, seed: int) -> Begun:
-        """Make a fresh flow an initial density, which needs no training, of the settings `kind`, fitted to few rows."""
+        """Make a fresh flow the initial density with the settings `kind`, fitted to few rows; no training is needed."""
         assert self.x is not None
         interior = flow._interior
         scale = flow.standardize_context if self.context is None else self.context

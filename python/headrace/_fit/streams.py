@@ -118,7 +118,7 @@ class StreamRows(ArrayRows):
             some, limit = table[:: -(-len(table) // _rows.LOOKED_AT)], _rows.FAR[name]
             cells, names = far_columns(some, [table, *self._ends[name]], limit), self.data.names if name == "x" else ()
             if cells:
-                middle = np.median(some, axis=0)  # replaces the rows that do not take part
+                middle = np.median(some, axis=0)  # replaces cells of rows that do not take part
                 parts = ((_tables_of(block)[i][1], block.weights) for block in self.stream)
                 values = (x if share is None else np.where(share[:, None] > 0, x, middle) for x, share in parts)
                 cells = far_columns(some, values, limit)
@@ -212,7 +212,7 @@ def _positive(block: Block) -> Block:
 
 
 def _mixed(blocks: Iterable[Block], capacity: int, rng: np.random.Generator) -> Iterator[Block]:
-    """All rows in random order, as far as a buffer of `capacity` rows mixes them.
+    """Shuffle the rows in a buffer of `capacity` rows.
 
     New rows replace rows that leave the buffer. Each turn exchanges a random half of the buffer, so that a row stays
     for a further turn with probability 1/2, and is mixed with rows from further away than `capacity`.

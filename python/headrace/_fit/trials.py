@@ -66,7 +66,7 @@ def _gain_of(before: Run, after: Run, held_out: HeldOut) -> float:
 
 def _as_array(residuals: Residuals, numbers: Floats) -> Floats:
     """Write to `numbers` the links, round by round from the data's side, and the shares of variance in residuals;
-    return it.
+    return the array.
     """
     pairs = list(zip(residuals.links[::2], residuals.links[1::2], strict=True))[::-1]
     for round_of, (scale, linear) in zip(numbers, pairs, strict=False):

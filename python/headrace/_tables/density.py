@@ -284,7 +284,7 @@ class TableDensity:
         self, x: Any, context: Any = None, weights: Any = None, *, x_name: str = "x", purpose: int = LOOK
     ) -> tuple[Any, ...]:
         """Treat rows as the fit did; return them with context and weights. Rows with missing values are left out if the
-        fit did so.
+        fit left out such rows.
 
         `purpose`: `FIT` or `LOOK`; each has different noise.
         """

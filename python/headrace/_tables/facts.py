@@ -83,7 +83,7 @@ class Passed:
     """
 
     def __init__(self, stream: Stream, bounds: Sequence[Pair | None] | None = None) -> None:
-        """Begin without rows; `add` adds them. `bounds`: the bounds of each column."""
+        """Begin without rows, which `add` adds. `bounds`: the bounds of each column."""
         self._stream, self._bounds = stream, bounds
         self.rows, self._stride, self.features = 0, 1, 0
         self.low = self.high = self._least = self._most = np.empty(0)

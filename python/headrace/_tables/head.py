@@ -100,9 +100,7 @@ class Head:
         return lower, upper
 
     def log_prob_and_slopes(self, inputs: Floats, context: Any, parameters: Any = None) -> tuple[Floats, NDArray[Any]]:
-        """The log probability of the classes of each row (0 for unknown ones), and the gradient with respect to the
-        logits.
-        """
+        """The log probability of the known classes of each row, and the gradient with respect to the logits."""
         total, slopes = np.zeros(len(inputs)), np.zeros_like(inputs)
         each = self.log_probs(inputs, context, parameters)
         for column, part, log_probs in zip(self.columns, self.parts, each, strict=True):
@@ -153,7 +151,7 @@ class Head:
         return whole(history)
 
     def drawn(self, uniforms: Floats, context: Any) -> tuple[Floats, Floats]:
-        """Sample the columns from uniform values by inverse CDFs; return values (NaN where a density has the value) and
+        """Sample the columns from uniform values by inverse CDFs; return values (NaN for the class of other values) and
         inputs.
         """
         inputs = np.zeros((len(uniforms), self.parts[-1].stop))

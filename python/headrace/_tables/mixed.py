@@ -204,7 +204,7 @@ class MixedDensity(OfFlows):
         return np.asarray((codes >= least).all(axis=1))
 
     def of_numbers(self, x: NDArray[Any], context: Any = None, *others: Any) -> tuple[Any, ...]:
-        """As `of_flow`, for only the rows that `exists` selects."""
+        """The result of `of_flow` for only the rows that `exists` selects."""
         there = self.exists(self.head.opened(x)[0])
         return self.of_flow(x[there], *(None if part is None else part[there] for part in (context, *others)))
 

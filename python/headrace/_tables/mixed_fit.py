@@ -30,7 +30,9 @@ OF_HEAD = 0.5  # largest share of a time budget for the fit of probabilities
 
 
 def can_gate(flow: Flow | Ensemble) -> bool:
-    """Whether all transforms leave a far coordinate unchanged: splines do, which are the identity beyond their ends."""
+    """Whether all transforms leave a far coordinate unchanged, as splines do, which are the identity beyond
+    their ends.
+    """
     interior = (flow if isinstance(flow, Flow) else flow.flows[0])._interior
     inner = interior.chain[: len(interior.chain) - (interior.support is not None) - len(interior.links)]
     is_line = all(isinstance(t, _Masked) and t._settings.map == "rq_spline" for t in inner)

@@ -2,7 +2,7 @@
 
 Noise of the width of the smallest gap spreads each value over a separate cell, so that a draw in a cell stands for the
 value of the cell. Cells belong to all values if these form a grid, and otherwise only to values that many rows share,
-such as the zeros of a column that is zero or positive. Between such values, a column without a grid counts as
+such as the zeros of a column that is zero or positive. Between frequent values, a column without a grid counts as
 continuous, and draws keep the noise.
 """
 

@@ -33,7 +33,7 @@ NOISE = 0x6E6F697365  # key beside a seed, for random values that only this nois
 FIT, LOOK = 0, 1  # purposes of noise: rows of a fit, or rows to compare with the density
 CELLS_OF_TWO, CELLS = 16, 32  # points per cell for the mean of a density: for one or two columns, for more
 LEAST_ROWS = 50  # least number of rows for a message about repeats
-REPEATED = 0.5  # least share of rows with a repeated value at which values of a column repeat
+REPEATED = 0.5  # a column repeats values if this share of rows has a repeated value
 
 LogProb = Callable[[NDArray[Any], "NDArray[Any] | None"], NDArray[Any]]
 
@@ -411,8 +411,8 @@ def _places(columns: int) -> NDArray[np.float64]:
     """Points that are spread evenly in (-1/2, 1/2)^columns, shape (points, columns): the values of each column are the
     midpoints of equal parts of the interval.
 
-    The mirror image of each point is a point, too, so that linear functions are averaged without error. Of 64 such
-    designs, the one with the least correlated columns is returned. Source: K. Q. Ye, W. Li, A. Sudjianto, *Algorithmic
+    The mirror image of each point is a point, too, so that linear functions are averaged without error. The design with
+    the least correlated columns, of 64 random designs, is returned. Source: K. Q. Ye, W. Li, A. Sudjianto, *Algorithmic
     construction of optimal symmetric Latin hypercube designs*, Journal of Statistical Planning and Inference 90, 2000.
     """
     cells = CELLS_OF_TWO if columns <= 2 else CELLS

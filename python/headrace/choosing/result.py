@@ -53,7 +53,7 @@ class Tried:
 @public("headrace.choosing")
 @dataclass(frozen=True, repr=False)
 class Choice:
-    """The result of `headrace.auto`; to print it shows a report.
+    """The result of `headrace.auto`, which `print` shows as a report.
 
     >>> import numpy as np, headrace as hr
     >>> x = np.random.default_rng(0).standard_normal((600, 2))

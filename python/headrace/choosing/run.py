@@ -79,26 +79,26 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
         names: The names of the columns, for the diagnosis and for files; by default those of a frame.
         discrete: The columns of integers or truth values, which are spread by noise for the fits and rounded in
             samples (docs/tables.md). "auto": columns of frames with such dtypes, and arrays of integers; None
-            for no columns; or a list of columns, by number or name.
+            for no columns; or a list of columns, by index or name.
         spread: Uniform noise for columns of other values that repeat: "auto", as wide as the smallest gap
-            between two values; "none"; a width; or a dict of widths by number or name.
+            between two values; "none"; a width; or a dict of widths by index or name.
         missing: "refuse" rows with NaN, with the counts of each column; or "drop" them.
         categories: The columns with a probability for each value, from one network: "auto", columns of text, categories
             and truth values, and integers of up to 128 values if held-out rows prefer probabilities to noise; None for
-            no columns, which leaves out text; or a list of columns, by number or name. Densities of the other columns
+            no columns, which leaves out text; or a list of columns, by index or name. Densities of the other columns
             are then tried conditional on these, and the table has the log-likelihood of all columns.
         dtype: The dtype of the flows, "float32" or "float64".
         effort: "high": the search has a third of the time, and an `NSF` with residual blocks, fitted with
             ``effort="high"``, has the rest; only from 500 rows on.
         keep: Whether `Choice.members` keeps the mixture that this `NSF` has learnt; only with effort="high".
-        seed: Of the rows held out, of fresh weights and of the order of rows.
+        seed: The seed of held-out rows, of fresh weights and of the order of rows.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
         progress: Whether to show a bar on the standard error.
 
     Returns:
-        A `Choice`, whose `print` is a report. Its `sample`, `log_prob` and `save` are for the table as given, and its
-        `flow` is the density of the columns as treated (spread, without constant ones); a `MixedDensity` for columns
-        with classes. Ctrl-C ends the search and keeps the best density so far.
+        A `Choice`, which `print` shows as a report. The methods `sample`, `log_prob` and `save` of the choice are for
+        the original table; the attribute `flow` is the density of the treated columns (spread, without constant ones),
+        a `MixedDensity` for columns with classes. Ctrl-C ends the search and keeps the best density so far.
 
     Raises:
         TypeError, ValueError: an argument is not as expected, as in `Flow.fit`; there are missing values and `missing`
@@ -311,8 +311,8 @@ class _SuccessiveHalving(_Search):
             self.members = trial.members
 
     def _to_all(self, best: Judged) -> Flow | None:
-        """Fit the best candidate to all rows; return None if its fit did not end early, or if the time left may be too
-        short.
+        """Fit the best candidate to all rows; return None for a simple density, for a fit that did not end, or without
+        time.
         """
         trial = self.trial_of(best)
         if trial is None or not trial.is_over or self.clock.left() < ALL_ROWS * trial.seconds:
@@ -383,7 +383,7 @@ class _CrossValidation(_Search):
         with self.shown() as shown:
             for i, trial in enumerate(self.trials):
                 self.tell(shown, trial, max((entry.chosen_by for entry in judged), default=-np.inf))
-                share = self.clock.left() / (len(self.trials) - i + 1)  # and a share for the fit to all rows
+                share = self.clock.left() / (len(self.trials) - i + 1)  # 1: the fit to all rows
                 pooled = np.full(len(self.sample), np.nan)
                 end_of_trial = time.perf_counter() + share
                 for k, out in enumerate(parts):

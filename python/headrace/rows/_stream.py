@@ -182,7 +182,7 @@ class Stream(abc.ABC):
     def split(self, share: float, seed: int = 0, *, rng: Rng = None) -> tuple[Stream, Block | None]:
         """Split the stream into a stream without some rows, and these rows: a share of all rows, at most `buffer` rows.
 
-        The rows left out are spread over the whole stream: one row of each of as many equal runs of rows.
+        The stream is cut into as many equal runs as rows are left out; one random row of each run is left out.
 
         Args:
             share: The share of rows to leave out, from 0 and below 1; 0 leaves out none.

@@ -35,7 +35,7 @@ KNOTS = 17
 TAIL, SHARE = 10.0, 0.05  # the most rows beyond an outermost knot, and their largest share
 CELLS = 512  # cells of the grid of a density
 CLEARLY = 1.0  # standard errors by which unseen rows must gain
-DIFFERENT = 0.9  # least share of different values: others have no density
+DIFFERENT = 0.9  # least share of different values in a column that gets a curve
 
 
 @dataclass(frozen=True)

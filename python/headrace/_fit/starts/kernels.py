@@ -70,7 +70,7 @@ class KernelDensity:
 
 
 def leave_one_out(white: Floats, weights: Floats) -> float:
-    """The bandwidth under which each point is likeliest by the kernels at all others (Habbema and others, 1974).
+    """The bandwidth with the largest leave-one-out likelihood of the points (Habbema and others, 1974).
 
     All points are used, and no random choice is made. At most `LEFT_OUT` points, spread over all points, are judged.
     `white`: the points, with covariance 1; `weights`: their weights, with sum 1.

@@ -19,13 +19,13 @@ from headrace._base.types import Floats
 _NORMAL = NormalDist()
 
 SHARE = 0.04  # share of the rows, the outermost ones on a side, that estimate its tail
-LEAST_ROWS = 40  # least number of rows that estimate a tail: tables have at least 1000
+LEAST_ROWS = 40  # least number of rows that estimate a tail (SHARE of 1000 rows)
 CLEARLY = 1.0  # least gain in log-likelihood, in nats, over an exponential tail
 LONGER = 0.5  # the largest shape within these nats of the best is chosen: rows far out lose little by it
 STEEPEST = 1.0  # the largest shape: that of a Cauchy distribution
 KNOTS, TOP = 8, 6.0  # knots beyond a column's outermost quantile, and position of the last one in units of N(0, 1)
-WIDEST = 100.0  # times the distance of the outermost quantile: the curve is straight from there on
-_STEEP = np.geomspace(1e-2, 1e2, 61)  # shape / scale in units of 1 / median distance, where the shape is positive,
+WIDEST = 100.0  # the most room for a long tail, in units of the range of the quantiles
+_STEEP = np.geomspace(1e-2, 1e2, 61)  # shape / scale in units of 1 / median distance, where the shape is positive
 _SHALLOW = np.geomspace(0.05, 0.95, 9)  # shape / scale in units of -1 / largest distance, where the shape is negative
 
 
@@ -68,7 +68,7 @@ def beyond(end: float) -> Floats:
 def tail_of(x: Floats, share: Floats, standard: bool = False) -> LongTail | None:
     """Fit the upper tail of ascending values; return None if the rows do not support a power law. `share`: the weights.
 
-    `standard`: whether the alternative is a standard normal tail, instead of an exponential one. In this case an
+    `standard`: whether the alternative is a standard normal tail, instead of an exponential one. If True, an
     exponential tail is returned as a power law with the smallest shape.
     """
     below = np.cumsum(share)

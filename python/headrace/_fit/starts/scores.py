@@ -26,7 +26,7 @@ TAIL = 10.0  # rows beyond the last knot on either side
 
 # Masses are sums of integers, so that the order of summation on a device does not change them.
 _PLACE_BITS = 20  # a row's position in its cell is rounded to 2^-20 of the cell
-_TOTAL_BITS = 42  # bits of the total weight: times a position it stays below 2^63
+_TOTAL_BITS = 42  # bits of the total weight, whose product with a position stays below 2^63
 
 _SCORES = np.linspace(-9.0, 9.0, 3601)
 _SHARES = np.array([NormalDist().cdf(s) for s in _SCORES])
