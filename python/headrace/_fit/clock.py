@@ -29,7 +29,7 @@ class Clock:
         self.begin, self.cpu_begin = now(), cpu()
         self.end = math.inf
         self.budget: float | None = None
-        """The seconds of a whole fit; None without a limit, and on the clock of a `share`."""
+        """The time budget of a whole fit in seconds; None without a limit, and for a clock that `share` returned."""
         if budget is not None:
             self.budget = check.number("time_budget", budget, above=0.0, below=math.inf)
             self.end = self.begin + (1 - UNTIMED) * self.budget

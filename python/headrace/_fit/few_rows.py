@@ -328,7 +328,7 @@ class Teacher:
     curves: bool
     components: int
     prior: float
-    """The weight, in rows, of the common covariance in the covariance of each component."""
+    """The number of additional rows of each component, which have the common covariance."""
 
 
 @dataclass(frozen=True)
@@ -338,7 +338,7 @@ class Samples:
     train: ArrayRows
     judge: ArrayRows
     loss: float
-    """The mixture's own loss on `judge`."""
+    """The loss of the teacher mixture on `judge`."""
 
 
 def best_teacher(

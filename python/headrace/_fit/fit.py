@@ -61,17 +61,19 @@ class Fit:
     judge: RowSource | None
     stream: Stream | None = None
     named: Names = Names()
-    """Names of the columns of frames."""
+    """The column names of the frames that the caller passed as rows and context."""
     what = "fit"
     """The name of the fit's progress bar."""
     decays = 1.0
-    """The factor of weight decays that the fit chooses."""
+    """A factor for the weight decays that the fit chooses or tries."""
     mixes = True
     """Whether a mixture may replace the base, where rows are few."""
     is_taught = False
     """Whether the flow learns a mixture of few rows even without a gain in cross-validation."""
     judged: Chosen | None = None
-    """The result of cross-validation of few rows; its `best` has the losses of the density with which the fit ends."""
+    """The result of cross-validation in a fit of few rows; `judged.best` has the losses of the density with which the
+    fit ends.
+    """
 
     def __init__(self, flow: Flow, history: History, arguments: Arguments) -> None:
         """Prepare a fit; `go` fills in `history`."""

@@ -65,7 +65,7 @@ class _Kind:
     name: str
     make: Callable[..., Flow]
     decays: float = 1.0
-    """Factor of the weight decay, where rows are many, so that members differ: no decay is best for all
+    """A factor of the weight decay in fits of many rows; it differs among members, because no decay is best for all
     tables.
     """
     is_taught: bool = False
@@ -90,7 +90,7 @@ class _Member:
     history: History
     seconds: float
     fits_in: bool
-    """Whether the member has the structure of the flow to fit, which can then become the member."""
+    """Whether the member has the structure of the caller's flow, so that the caller's flow can become this member."""
     judged: Chosen | None
     """The result of cross-validation, where rows are few."""
 

@@ -28,13 +28,15 @@ class History:
     cpu_seconds: list[float] = field(default_factory=list)
     """CPU seconds of the process since the fit began, of all threads and with everything that the fit has tried."""
     best_epoch: int = 0
-    """The epoch, from 1, whose weights were kept; 0 if no epoch was better than the weights before the fit. An epoch
-    that ended early counts, although no list has it; see `partial_epoch`."""
+    """The index of the epoch whose weights were kept, counted from 1; 0 if no epoch was better than the weights before
+    the fit. An epoch that ended early may be the best one, although the lists do not have this epoch; see
+    `partial_epoch`.
+    """
     best_loss: float = math.inf
     """The validation loss of the best epoch, or its training loss without validation. In long epochs of
     sequences, `best_loss` is the loss of a fixed sample of the held-out steps (docs/sequences.md)."""
     partial_epoch: float = 0.0
-    """The finished share of an epoch that Ctrl-C or the time budget ended early, which no list has."""
+    """The finished share of an epoch that Ctrl-C or the time budget ended early; the lists do not have this epoch."""
     elapsed: float = field(default=0.0, compare=False)
     """Seconds of the whole fit, including an epoch that ended early."""
     stopped: str = "epochs"
@@ -47,13 +49,16 @@ class History:
     """The weight decays in the order of trial, each with its lowest validation loss; empty without held-out rows."""
     still_falls: bool = False
     """Whether held-out rows still gained when epochs or time were over: more than 0.01 nats in the last tenth of the
-    epochs, or more than 0.2 nats since the trial from which a default fit of many rows goes on. More epochs may
-    gain more."""
+    epochs, or more than 0.2 nats since the trial that a default fit of many rows continues. If True, more epochs may
+    gain more.
+    """
     judged_by: str = "training rows"
     """The criterion for the weights: "held-out rows", "held-out sequences", "held-out steps" (the ends of
     sequences), "cross-validation" or, with none of them, "training rows"."""
     held_out: dict[int, int] = field(default_factory=dict, metadata=NOT_KEPT)
-    """In a fit of sequences, the index of each sequence with held-out steps, and their number: all, or the last."""
+    """In a fit of sequences, a dict from the index of each sequence with held-out steps to the number of these steps,
+    which are all or the last ones.
+    """
     gaussian: bool = False
     """Whether the flow ended as the Gaussian of the training rows, because no epoch was clearly better. If the fit is
     `gaussianized` too, the flow is a Gaussian copula: a Gaussian behind curves."""
@@ -62,11 +67,12 @@ class History:
     `best_epoch` is 0, the flow is the mixture itself."""
     from_samples: bool = field(default=False, metadata=NOT_KEPT)
     """Whether a fit of few rows learned from samples of a mixture with a covariance for each component, which
-    no base has. `mixture` is then the number of components, and losses of epochs are those of samples."""
+    no base has. If True, `mixture` is the number of components, and the losses of epochs are losses on samples."""
 
     gaussianized: bool = False
-    """Whether the fit made columns normal by one or two `headrace.transforms.Gaussianize` at the flow's data end; one
-    for tails alone does not count."""
+    """Whether the fit made columns normal by one or two `headrace.transforms.Gaussianize` at the flow's data end; a
+    `Gaussianize` that changes only tails does not count.
+    """
     heavy_tails: bool = False
     """Whether the fit of a flow of sequences replaced its base by a `headrace.StudentT`, because held-out steps did
     not clearly lose."""
@@ -79,7 +85,9 @@ class History:
     tried: dict[str, float] = field(default_factory=dict, metadata=NOT_KEPT)
     """With ``effort="high"``: the held-out losses of the flows, of their mixture and of the student, by name."""
     chosen: str = field(default="", metadata=NOT_KEPT)
-    """With ``effort="high"``: the flow's origin, "student" or a member's name. Other attributes are of its fit."""
+    """With ``effort="high"``: the flow's origin, "student" or a member's name. Most other attributes describe the fit
+    of this origin.
+    """
     fits: list[History] = field(default_factory=list, metadata=NOT_KEPT, compare=False)
     """With ``effort="high"``: the histories of the members, in order, each with its weight decay, curves and residual
     columns."""

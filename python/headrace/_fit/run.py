@@ -83,7 +83,7 @@ class RunArguments:
     judged_after: int = 0
     """The number of validation passes after the run, for which time is reserved."""
     kept: Checkpoint | None = None
-    """The file of the run's state, from which it resumes."""
+    """The file of the run's state, from which the run resumes."""
     what: str = "fit"
     """The name of the run's progress bar."""
 

@@ -43,7 +43,7 @@ class RowSource(abc.ABC):
     size: int
     """The number of rows in all processes."""
     rows: int
-    """The number of rows of the whole table, with those of weight 0 and of other parts."""
+    """The number of rows of the whole table, including rows of weight 0 and of other parts."""
     names: tuple[str, ...]
     support: Support | None
     library: Any = np
@@ -53,9 +53,9 @@ class RowSource(abc.ABC):
     is_first = True
     """Whether this process warns, and shows the progress."""
     is_stream = False
-    """Whether rows are read when they are needed, and are in no table."""
+    """Whether rows are read from a stream in each epoch, instead of from a table in memory."""
     group: Any = None
-    """The group of processes with the other rows; None for one process."""
+    """The group of processes that have the rows together; None for a single process."""
 
     shards: list[Shard]
     """The parts of the rows in this process, in ascending order."""
@@ -176,7 +176,7 @@ class ArrayRows(PlainSums, RowSource):
     """A part of a table in memory, or in a file that is mapped into memory."""
 
     most_held: int | None = None
-    """The largest number of rows that `validation` as a share holds out; None without a limit."""
+    """The largest number of held-out rows if `validation` is a share; None without a limit."""
 
     def __init__(self, data: Data, part: RowPart | None = None) -> None:
         """`part`: the rows of the table to use; all rows by default."""

@@ -78,7 +78,7 @@ class Start:
     x: Moments | None
     context: Moments | None
     linear: tuple[Transform, ...] = ()
-    """Maps of residual columns, next to the standardised data."""
+    """Links that replace columns by residuals, next to the standardised data."""
 
     @classmethod
     def of(cls, flow: Flow, source: RowSource, *, say: bool = True) -> Start:

@@ -92,7 +92,9 @@ STEPS = 1280  # steps of a trial with splines; a trial without splines has twice
 MOST = 4  # the most trials
 SPLINES = ((2.0, 4.0, 0.8), (1.0, 1.0, 1.0))
 AFFINE = ((2.0, 1.0, 1.5), (2.0, 0.2, 1.5))
-"""Settings to try: the rate over the plan's, the decay over 1000 / rows, and the epochs of the fit over the plan's."""
+"""Settings to try, relative to the plan: the learning rate, the weight decay (over 1000 / rows), the epochs
+of the fit.
+"""
 LATE = 0.9  # a trial overfits if its best epoch is within this share of its epochs
 FEW, HALF = 0.2, 0.5  # factors of the epochs after a trial that overfits: with splines, without splines
 
@@ -113,7 +115,7 @@ class Trials:
     """A series of trials, and the best one so far."""
 
     run: Run | None = None
-    """The best trial; None before the end of the first."""
+    """The run of the best trial; None before the first trial has ended."""
 
     def __init__(self, made: Callable[[Choice], Run], held_out: HeldOut, shown: Any, first: Choice) -> None:
         weights = held_out.weights()

@@ -52,7 +52,7 @@ class Boosting:
         self.models, predictions = zip(*every, strict=True)
         self.factors = np.repeat([1.0, 0.5], y.shape[1])  # the log of a scale is half the log of a variance
         self.training = np.stack(predictions, axis=1) * self.factors
-        """The means and log scales of training rows, from models without their folds."""
+        """The means and log scales of training rows, each from the model that left out the fold of the row."""
 
     def features(self, x: NDArray[Any]) -> Floats:
         """The means and log scales for new rows, averaged over the models of all folds."""

@@ -34,7 +34,7 @@ class Treatment:
     seed: int = 0
     """The seed of the noise."""
     texts: Sequence[str] = ()
-    """Labels of the text columns that rows do not have, for a warning."""
+    """Labels of text columns that were left out of the rows, for a warning."""
     keep: bool = False
     """Whether the caller chose the columns, so that no column is left out."""
     x_name: str = "x"

@@ -52,7 +52,9 @@ class Columns:
     frame_names: tuple[str, ...] | None = None
     """The names of the frame's columns."""
     taken: tuple[tuple[int, ...], int] | None = None
-    """For a table without names in a file, if columns were left out: the used columns, and the number of all."""
+    """For a density from a file without names, if columns were left out: the used columns, and the number of all
+    columns.
+    """
 
     @property
     def used(self) -> Table:

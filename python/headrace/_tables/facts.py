@@ -37,9 +37,9 @@ class Facts:
     gap: int = 1
     """The greatest common divisor of all differences, for whole numbers."""
     odd: Found | None = None
-    """The values that are no whole numbers."""
+    """The count and the first of the values that are not whole numbers; None without any."""
     beyond: Found | None = None
-    """Values beyond the bounds."""
+    """The count and the first of the values beyond the bounds; None without any."""
 
 
 class Held:

@@ -61,7 +61,7 @@ class Column:
     left_out: str = ""
     """The kind of a column that is left out, such as an identifier."""
     values: tuple[float, ...] = ()
-    """Values that have a probability each; NaN, for missing values, is the last."""
+    """Values each of which has a probability; NaN, for missing values, is the last."""
     rest: bool = False
     """Whether all values other than `values` have a density."""
     labels: tuple[str, ...] = ()

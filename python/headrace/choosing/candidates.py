@@ -198,7 +198,7 @@ class Trial:
     flow: Flow | None = None
     """The current flow; None before the first fit."""
     chosen_by: float = -float("inf")
-    """The mean log-likelihood of the rows that the choice is made by."""
+    """The mean log-likelihood of the choosing rows; see `parted`."""
     seconds: float = 0.0
     stopped: str = "not begun"
     """The reason why the last fit ended."""

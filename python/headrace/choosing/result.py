@@ -188,7 +188,7 @@ class Judged:
     seconds: float
     state: str
     chosen_by: float
-    """The mean log-likelihood on the rows that the choice is made by."""
+    """The mean log-likelihood on the rows by which the search chooses."""
 
 
 def compared(judged: list[Judged], best: Judged, weights: Floats | None) -> tuple[tuple[Tried, ...], tuple[str, ...]]:

@@ -91,7 +91,7 @@ class Stream(abc.ABC):
         self._what = "x"  # the name of the rows in messages
         self._takes_whole = False
         self.called: tuple[str, ...] | None = None
-        """The names of the columns of x, or None; those of blocks are known once a block was read."""
+        """The names of the columns of x, or None; for blocks of frames, the names are known after a block was read."""
         self.kinds: list[str] | None = None
         """The kinds of columns of x in blocks read so far, "float", "integer" or "boolean"; None for floats only."""
 

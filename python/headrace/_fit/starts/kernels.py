@@ -35,7 +35,7 @@ class KernelDensity:
     white: Floats
     """The points with mean 0 and covariance 1, shape (points, features)."""
     weights: Floats
-    """The shares of the kernels, of sum 1."""
+    """The shares of the kernels, whose sum is 1."""
     bandwidth: float
 
     @classmethod
