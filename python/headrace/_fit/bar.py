@@ -47,7 +47,7 @@ class FitBar:
             self._bar.update()
 
     def show(self, texts: dict[str, str]) -> None:
-        """Show these texts beside the bar, each after its name; a new text replaces an earlier one of the same name."""
+        """Show `texts` beside the bar, each after its name; a text replaces an earlier one with the same name."""
         self._texts |= texts
         self._bar.set_postfix(self._texts, refresh=False)
 

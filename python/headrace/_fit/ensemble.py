@@ -34,7 +34,7 @@ from headrace._flow.bases import Logistic, Normal, StandardNormal
 from headrace._flow.flow import Flow
 from headrace.rows._as_stream import is_stream
 
-_STREAM = 0x656E73656D626C65  # seeds choices of members together with a seed, so that noise is independent
+_STREAM = 0x656E73656D626C65  # seeds, with the seed of a call, the choices of members
 
 # The distribution of noise for each class of base; a member with another base generates its noise in `Flow.sample`.
 _NOISE: dict[type, Any] = {StandardNormal: StandardNormal, Normal: StandardNormal, Logistic: Logistic}

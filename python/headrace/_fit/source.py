@@ -151,7 +151,9 @@ class RowSource(abc.ABC):
         return settled(name, *self._measured(of_context), names, say)
 
     def moments_of(self, parts: list[tuple[Floats, Floats]], columns: int) -> Moments:
-        """Mean and standard deviation of the columns of other values than x; `parts`: pairs of values and weights."""
+        """Mean and standard deviation of each column of values computed from the rows; `parts`: pairs of values and
+        weights.
+        """
         return settled("x", *measured(self, columns, lambda: iter(parts)), (), say=False)
 
     def _measured(self, of_context: bool) -> tuple[Floats, Floats, Floats]:

@@ -34,13 +34,15 @@ from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace._flow.transforms.linear import Linear
 from headrace._flow.transforms.transform import Transform
 
-LEAST_GAIN = 0.05  # least gain by residuals, in nats: they make first steps easier
+LEAST_GAIN = 0.05  # least gain of a trial with residuals, in nats
 
 Links = tuple[Transform, ...]
 
 
 def decided(below: Residuals, more: Residuals, runs: Sequence[Run], held_out: HeldOut, progress: bool) -> Residuals:
-    """Choose `below`, or `more`, which has further columns, if held-out rows clearly gain in a trial with `more`."""
+    """The residuals `more`, which have further columns, if held-out rows clearly gain by these in a trial; else
+    `below`.
+    """
     keeps = _marginals.gain(runs[0], runs[1], held_out, True, progress)
     return below if keeps or not _gain_of(runs[0], runs[1], held_out) > LEAST_GAIN else more
 

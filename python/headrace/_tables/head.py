@@ -24,7 +24,7 @@ from headrace._flow.flow import Flow
 from headrace._flow.transforms.masked import logits_network
 from headrace._tables.discrete import Discrete
 
-STREAM = 0x636C6173736573  # key beside a seed, for the uniform values that choose classes
+STREAM = 0x636C6173736573  # seeds, with the seed of a call, values that choose classes
 HIDDEN = (128, 128)  # hidden units of the network
 RATE, AVERAGE, CLIP, PATIENCE, EPOCHS = 3e-3, 0.99, 5.0, 8, 200  # settings of the head's fit
 HELD_OUT, LEAST_HELD_OUT, BATCHES, BATCH = 0.1, 50, 64, 128

@@ -29,7 +29,7 @@ from headrace._tables.printed import described
 
 KINDS = ("float", "integer", "boolean", "category")
 MISSING = ("refuse", "drop", "model")
-NOISE = 0x6E6F697365  # key beside a seed, for random values that only this noise uses
+NOISE = 0x6E6F697365  # seeds, with the seed of a table, random values of noise
 FIT, LOOK = 0, 1  # purposes of noise: rows of a fit, or rows to compare with the density
 CELLS_OF_TWO, CELLS = 16, 32  # points per cell for the mean of a density: for one or two columns, for more
 LEAST_ROWS = 50  # least number of rows for a message about repeats
