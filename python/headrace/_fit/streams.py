@@ -118,7 +118,7 @@ class StreamRows(ArrayRows):
             some, limit = table[:: -(-len(table) // _rows.LOOKED_AT)], _rows.FAR[name]
             cells, names = far_columns(some, [table, *self._ends[name]], limit), self.data.names if name == "x" else ()
             if cells:
-                middle = np.median(some, axis=0)  # replaces cells of rows that do not take part
+                middle = np.median(some, axis=0)  # replaces rows that do not take part in the fit
                 parts = ((_tables_of(block)[i][1], block.weights) for block in self.stream)
                 values = (x if share is None else np.where(share[:, None] > 0, x, middle) for x, share in parts)
                 cells = far_columns(some, values, limit)

@@ -34,8 +34,9 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     The density is a mixture of neural spline flows and a forest. The context of the first flow is x. The second flow
     also has the mean and the log scale from gradient boosting as context, the third one quantiles of the forest; for a
-    training row these are from trees that have not seen the row. The fourth member is the density by the forest's
-    weights. Held-out rows determine the share of each member (docs/regression.md).
+    training row these are from trees that have not seen the row. The fourth member is a kernel density of the training
+    rows' responses with the weights of the forest. Held-out rows determine the share of each member
+    (docs/regression.md).
 
     Args:
         transforms: The transforms of each flow; None for 2 with one response and 5 with several.

@@ -78,8 +78,8 @@ class Held:
 
 
 class Passed:
-    """Statistics of a stream's rows, which are added block by block and not kept, except for a sample. Rows of weight 0
-    and rows with missing values are ignored. Results do not depend on the division into blocks.
+    """Statistics of the rows of a stream. Rows are added block by block and are not kept, except for a sample. Rows of
+    weight 0 and rows with missing values are ignored. Results do not depend on the division into blocks.
     """
 
     def __init__(self, stream: Stream, bounds: Sequence[Pair | None] | None = None) -> None:

@@ -40,7 +40,7 @@ def can_gate(flow: Flow | Ensemble) -> bool:
 
 
 def _start(flow: Flow, x: Floats, exists: NDArray[np.bool_], weights: Any, seed: int) -> None:
-    """Standardise a flow, and add marginal curves, by the values that `exists` marks."""
+    """Standardise a flow, and add marginal curves, both by the values that `exists` marks."""
     rng, filled, support = np.random.default_rng([seed, STREAM]), x.copy(), flow._interior.support
     for c in range(x.shape[1]):
         there = x[exists[:, c], c]

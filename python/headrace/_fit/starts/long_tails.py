@@ -42,8 +42,9 @@ class LongTail:
         """Knots at the outermost quantile (`knot`, with the latent `end`) and beyond: distance from `knot`, z, dz / d
         distance.
 
-        Knots beyond the distance `room` are left out, and the curve is straight after the last knot. None if a straight
-        curve, too, would exceed `room`.
+        The knots end where the curve, continued as a straight line to the last value of `beyond`, would exceed the
+        distance `room`. The result is None if even a line from `knot` on would exceed `room`, or if `knot` is below the
+        threshold.
         """
         scale = self.scale + self.shape * (knot - self.threshold)  # the excess over a knot has the same shape
         if not knot >= self.threshold:
