@@ -68,9 +68,7 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def open(self, fingerprint: dict[str, str]) -> None:
-        """Read the state in an existing file; raise ValueError for the state of another fit. The flow does
-        not change.
-        """
+        """Read the state in an existing file; raise ValueError for that of another fit. The flow does not change."""
         if self.path is None:
             return
         check_writable("checkpoint", self.path)
@@ -94,9 +92,7 @@ class Checkpoint:
         self._found = state, arrays
 
     def known(self, name: str) -> Any:
-        """The attribute `name` of the stored fit's history; False if the file lacks this attribute; None without a
-        stored fit.
-        """
+        """The attribute `name` of the stored fit's history; False if the file lacks it; None without a stored fit."""
         return None if self._found is None else self._found[0]["history"].get(name, False)
 
     @property
@@ -130,9 +126,7 @@ class Checkpoint:
     # ---- calls of a run ------------------------------------------------------------------------------------------
 
     def resume(self, run: Any) -> int:
-        """Restore the run from the stored state; return the number of finished epochs, which is 0 without a stored
-        state.
-        """
+        """Restore the run from the stored state; return the number of finished epochs, 0 without a stored state."""
         if self._found is None:
             return 0
         state, arrays = self._found
@@ -143,9 +137,7 @@ class Checkpoint:
         return int(state["epoch"])
 
     def pass_begins(self, run: Any) -> tuple[int, float]:
-        """Note the beginning of an epoch; return the number of batches that a resumed fit skips, and the sum of their
-        losses.
-        """
+        """Note the beginning of an epoch; return the number of batches to skip after a resumption, and their loss."""
         if self.path is None:
             return 0, 0.0
         skip, partial, self._skip, self._partial = self._skip, self._partial, 0, 0.0
@@ -166,15 +158,11 @@ class Checkpoint:
             self._write(*self._of_pass(run, self._pass))
 
     def pass_ends(self) -> None:
-        """Note that all batches of an epoch are finished, so that an interruption no longer stores a state within the
-        epoch.
-        """
+        """Note that all batches of an epoch are finished: an interruption no longer stores a state within it."""
         self._pass = None
 
     def epoch_ends(self, run: Any) -> None:
-        """Write the state after an epoch if `checkpoint_every` has passed; otherwise keep this state for an
-        interruption.
-        """
+        """Write the state after an epoch if `checkpoint_every` has passed; else keep this state for an interruption."""
         if not self.writes:
             return
         epoch = run.history.epochs
@@ -183,9 +171,7 @@ class Checkpoint:
             self._write(*self._held)
 
     def interrupted(self, run: Any) -> None:
-        """Write the state on Ctrl-C: the current state of a fit on a CPU, the state after the last epoch of a fit on a
-        device.
-        """
+        """Write the state on Ctrl-C: on a CPU the current state, on a device the state after the last epoch."""
         if not self.writes:
             return
         if self._pass is not None and not run.flow._interior.on_device:

@@ -45,9 +45,7 @@ WAIT = 25  # epochs without a new best
 
 
 class Fold(RowPart):
-    """Rows of a part for cross-validation: those of one fold, which is every fifth row, or (`out=False`) those of all
-    other folds.
-    """
+    """A part of rows for cross-validation: one fold, which is every fifth row, or (`out=False`) all other folds."""
 
     def __init__(self, whole: RowPart, fold: int, *, out: bool) -> None:
         self.places = np.flatnonzero((np.arange(whole.size) % FOLDS == fold) == out).astype(np.int64)
@@ -264,18 +262,14 @@ def in_folds(values: Floats) -> Floats:
 def inner_links(
     z: Floats, share: Floats, limit: float, curves: bool, circles: Sequence[int], dtype: Any
 ) -> tuple[Links, Residuals]:
-    """Fit links to standardised rows: marginal curves if `curves` is True, and residuals of columns that others
-    determine.
-    """
+    """Fit links to standardised rows: marginal curves if `curves`, and residuals of columns that others determine."""
     residuals = of_rows(z, share, limit, circles, dtype)
     return (_curves.of_few_rows(behind(z, residuals.links), share, circles) if curves else ()), residuals
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The rows that a mixture is fitted to and the rows left out, both mapped by links that are made from
-    the former.
-    """
+    """The rows that a mixture is fitted to and the rows left out, both mapped by links made from the former."""
 
     seen: Floats
     share: Floats
@@ -297,9 +291,7 @@ class Seen:
         return cls(behind(z[~out], links), share[~out], unseen, slopes)
 
     def losses(self, *arguments: Any, **settings: Any) -> Floats:
-        """Losses of the rows left out, under a mixture fitted to the other rows; arguments are those of
-        `mixture.fitted`.
-        """
+        """Losses of the rows left out, under a mixture fitted to the other rows; arguments as of `mixture.fitted`."""
         return -_mixture.fitted(self.seen, self.share, *arguments, **settings).log_prob(self.unseen) - self.slopes
 
 

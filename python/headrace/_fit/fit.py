@@ -120,8 +120,8 @@ class Fit:
         return ArrayRows(data)
 
     def names(self) -> Names:
-        """The names of the flow's columns after the fit: the names that the flow has, or else those of frames or of the
-        stream.
+        """The names of the flow's columns after the fit: those that it has, or else those of frames or of
+        the stream.
         """
         called = None if self.stream is None else self.stream.called
         fits = called is not None and len(called) == self.flow.features
@@ -133,9 +133,7 @@ class Fit:
         return replace(plan, constant_decay=self.decays * plan.constant_decay)
 
     def fingerprint(self) -> dict[str, str]:
-        """The inputs, by name, that must equal those of the interrupted fit when a fit resumes from a file; rows count
-        by checksum.
-        """
+        """The inputs, by name, that must equal those of the interrupted fit when a fit resumes; rows as checksums."""
         texts = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.source.fingerprint()}
         if self.judge is not None:
             texts["rows held out"] = str(self.judge.size)
@@ -230,7 +228,7 @@ class Fit:
             history.best_loss = held_out.loss(flow)
 
     def _tried(self, start: Start, standing: ArrayRows, judge: RowSource, *, curves: bool) -> tuple[Choice, Run | None]:
-        """Choose settings by trials; return the best choice and its run, or None for the run if a stopped fit made the
+        """Choose settings by trials; return the best choice and its run, which is None if a stopped fit made the
         choice.
         """
         flow, source, plan, kept = self.flow, self.source, self.checked, self.kept
@@ -301,9 +299,7 @@ class Fit:
     def _trials(
         self, standing: ArrayRows, judge: RowSource, clock: Clock, kinds: Iterable[tuple[Start, Links]]
     ) -> tuple[list[Run], HeldOut]:
-        """Runs for a trial over a few rows, one for each pair of start and curves, and the rows that judge
-        these runs.
-        """
+        """Runs for a trial over a few rows, one for each pair of start and curves, and the rows that judge them."""
         most = _marginals.STEPS * -(-self.source.size // self.checked.batches)
         some, rest = self.source.trial(standing, judge, most, self.seed)
         held_out = HeldOut(rest, self.flow._interior.on_device)
@@ -341,9 +337,7 @@ class Fit:
         return replace(start, linear=residuals.links)
 
     def _marginals(self, start: Start, judge: RowSource) -> Links:
-        """Links that make columns nearly normal; none if these links do not lower the loss of held-out rows in a short
-        fit.
-        """
+        """Links that make columns nearly normal; () if these do not lower the held-out loss of a short fit."""
         assert start.x is not None  # because the flow is fresh
         source, clock, required = self.source, self.clock.share(TRYING), self.checked.gaussianize
         if (before := self.kept.known("gaussianized")) is False:

@@ -165,9 +165,7 @@ def decorrelating(
 
 
 def joined(data: Data, mean: Floats, std: Floats, scale: Scale | None, curves: Sequence[Transform] = ()) -> Floats:
-    """Standardised rows on the latent side of `curves`; further columns are the standardised contexts if `scale` is
-    given.
-    """
+    """Standardised rows on the latent side of `curves`; then the standardised contexts if `scale` is given."""
     z: Floats = (_arrays.on_host(data.unbounded(slice(None))) - mean) / std
     for curve in reversed(curves):
         z = curve.inverse(z)[0]

@@ -72,9 +72,7 @@ class Data:
         return Data(self.x[index], context, weights, self.names, self.support)
 
     def values(self, index: Any, of_context: bool) -> NDArray[np.float64]:
-        """The rows at an index in float64, for moments: of x, mapped from its bounds to the real line, or of the
-        context.
-        """
+        """The rows at an index in float64: of x, mapped from its bounds to the real line, or of the context."""
         if not of_context:
             return self.unbounded(index)
         assert self.context is not None
@@ -159,9 +157,7 @@ def check_inside(name: str, array: NDArray[Any], support: Support, names: tuple[
 
 
 def beyond(array: NDArray[Any], support: Support, start: int) -> list[Any]:
-    """The number of rows on a bound or beyond; index (plus `start`), column and value of the first; empty
-    without any.
-    """
+    """The number of rows on a bound or beyond; index (plus `start`), column and value of the first; or []."""
     mask = outside(array, support)
     if not mask.any():
         return []
@@ -199,9 +195,7 @@ def is_share(validation: Any) -> bool:
 
 
 def checksum(array: NDArray[Any], sum_of: int = 0) -> int:
-    """The checksum of all values of an array, independent of its strides; `sum_of`: the checksum of the rows before
-    these.
-    """
+    """The checksum of all values of an array, independent of strides; `sum_of`: that of the rows before these."""
     for begin in range(0, array.shape[0], CHUNK):
         block = np.ascontiguousarray(_arrays.on_host(array[begin : begin + CHUNK]))
         sum_of = zlib.crc32(block.reshape(-1).view(np.uint8).data, sum_of)
@@ -216,9 +210,7 @@ def settled(
     names: tuple[str, ...],
     say: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Copies of means and standard deviations, with 1 for constant columns; warns of these. `half`: half of
-    each range.
-    """
+    """Copies of means and deviations, with 1 for constant columns; warns of these. `half`: half of each range."""
     constant = (half == 0) | ~(std > np.finfo(np.float64).tiny)
     if say and constant.any():
         labels = names or tuple(f"column {i}" for i in range(std.size))
@@ -277,9 +269,7 @@ def _kept(part: RowPart, mask: NDArray[np.bool_]) -> RowPart:
 
 
 def _without_far(name: str, table: Any, part: RowPart, names: tuple[str, ...], first: int) -> RowPart:
-    """Leave out the rows with far cells if these rows are few; otherwise return the part unchanged. Warns
-    of far cells.
-    """
+    """Leave out rows with far cells if these rows are few, else return the part unchanged. Warns of far cells."""
     asarray, most = _arrays.library(table).asarray, min(part.size, LOOKED_AT)
     some = part.at(np.arange(most, dtype=np.int64) * part.size // most)
     columns = far_columns(table[asarray(some)], (table[asarray(index)] for index in part.chunks(LOOKED_AT)), FAR[name])
@@ -344,8 +334,6 @@ def warn_of_narrow_bounds(names: tuple[str, ...], support: Support, given: bool)
 
 
 def listing(names: Sequence[str], which: Any = slice(None)) -> str:
-    """A text with the names of the first five columns in `which` (indices or a mask) and the number of the other
-    columns.
-    """
+    """A text: the names of the first five columns in `which` (indices or a mask) and the number of the others."""
     chosen = [names[i] for i in np.arange(len(names))[which]]
     return ", ".join(chosen[:5]) + (f" and {len(chosen) - 5} more" if len(chosen) > 5 else "")

@@ -113,9 +113,7 @@ def gaussianizing(
 def _sample(
     source: ArrayRows, mean: Floats, std: Floats, linear: Sequence[Transform]
 ) -> tuple[Sample, Sequence[int]] | None:
-    """A sample that represents all training rows, and the indices of columns of angles; None if there are
-    too few rows.
-    """
+    """A sample of the training rows, and the indices of columns of angles; None if there are too few rows."""
     size = min(source.size, ROWS, max(NUMBERS // mean.size, FEWEST))
     if size < LEAST_ROWS:
         return None

@@ -225,9 +225,7 @@ class Adam:
 
     @property
     def averaged(self) -> Array:
-        """A copy of the running mean of the parameters, shape (n,), which is often better on new data than the
-        parameters.
-        """
+        """A copy of the running mean of the parameters, shape (n,), which is often better on new data than these."""
         return self._core.average()
 
 
@@ -316,9 +314,7 @@ def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, f
 
 
 def default_rate(flow: Flow, optimizer: str = "adam") -> float:
-    """The default learning rate, which depends on the widest hidden layer; for flows of sequences by Muon it is
-    constant.
-    """
+    """The default learning rate, by the widest hidden layer; constant for flows of sequences with Muon."""
     if optimizer == "muon" and is_sequential(flow):
         return MUON_RATE_OVER_TIME
     return min(LEARNING_RATE, RATE_BY_UNITS / max(flow._interior.widest, 1))

@@ -81,9 +81,7 @@ class Plan:
     begun: int = 0  # the epochs that a trial has finished
 
     def after(self, begun: int, share: float) -> Plan:
-        """The plan of a fit that continues a trial of `begun` epochs; it has `share` times the epochs of this plan in
-        addition.
-        """
+        """The plan of a fit that adds `share` times the epochs of this plan to `begun` epochs of a trial."""
         epochs = begun + max(2, round(share * self.epochs))
         return replace(self, begun=begun, epochs=epochs, patience=epochs + 1)
 
@@ -220,9 +218,7 @@ class Stages:
         return self.judged and not self.is_cosine and epoch - self.best_epoch >= self.wait
 
     def epochs_of_cosine(self, epoch: int) -> int:
-        """The number of epochs of a cosine that begins after `epoch`; at most `epoch` if no other stage may follow the
-        cosine.
-        """
+        """The number of epochs of a cosine that begins after `epoch`; at most `epoch` if no stage may follow it."""
         return self.length if epoch == self.pause else min(self.length, epoch)
 
     def next_stage(self, epoch: int, *, has_time: bool = True) -> bool:

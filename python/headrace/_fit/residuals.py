@@ -54,9 +54,7 @@ class Residuals:
 
 
 def looked_for(interior: Interior) -> bool:
-    """Whether a fit searches for columns that other columns determine: only the first fit, over a base with
-    one mode.
-    """
+    """Whether a fit searches for columns that others determine: only the first fit, over a base with one mode."""
     return interior.is_fresh and interior.is_over_a_bell and interior.standardize is not None
 
 
@@ -120,9 +118,7 @@ def of_rows(
 def _round(
     z: Floats, share: Floats, size: float, limit: float, line: list[int], least: float, ordered: bool
 ) -> Residuals:
-    """One round of the search among the columns in `line`. If `ordered`, only earlier columns in `line` are
-    regressors.
-    """
+    """One round of the search among the columns in `line`; if `ordered`, only earlier ones are regressors."""
     chosen = z[:, line]
     mean = (share[:, None] * chosen).sum(axis=0)
     away = chosen - mean
@@ -177,9 +173,7 @@ def _taken_out(correlation: Floats, size: float, limit: float, ordered: bool) ->
 
 
 def _has_few_values(residual: Floats, deviation: float, share: Floats) -> bool:
-    """Whether residuals lie close to a few values with gaps between them, because the decimals of a table
-    are rounded.
-    """
+    """Whether residuals lie close to a few values with gaps between them, as rounded decimals of a table do."""
     counts, _ = np.histogram(residual / max(deviation, 1e-300), np.arange(-2.5, 2.5 + BINS / 2, BINS), weights=share)
     filled = counts > 0
     if not filled.any() or filled.sum() > filled.size // 4:
@@ -190,9 +184,7 @@ def _has_few_values(residual: Floats, deviation: float, share: Floats) -> bool:
 
 
 def warn_of_columns(source: RowSource, taken: Residuals) -> None:
-    """Warn of columns that are nearly linear combinations of other columns, and of columns that are so up
-    to rounding.
-    """
+    """Warn of columns that are linear combinations of other columns, nearly or up to rounding."""
     names = source.names or tuple(f"column {i}" for i in range(max([*taken.shares, *taken.rounding], default=-1) + 1))
     near = [c for c, share in taken.shares.items() if share < MULTIPLE]
     if near:

@@ -36,9 +36,7 @@ class HeldOut:
     """Held-out rows: a small number is copied into one table, a larger one is read from its table in blocks."""
 
     def __init__(self, source: RowSource, on_device: bool = False, density: Any = None) -> None:
-        """`density`: the density whose loss is computed, which has the parameters of a run's flow; None for the flow
-        itself.
-        """
+        """`density`: the density to judge, which has the parameters of a run's flow; None for the flow itself."""
         self.source, self.weight, self.density = source, source.weight(), density
         self.size, self.copied = source.size, source.copied(on_device)
 
@@ -258,15 +256,11 @@ class Run(abc.ABC):
         return texts
 
     def current(self) -> NDArray[Any]:
-        """The weights that are judged and kept: the running mean of the parameters if the optimiser has one, else the
-        parameters.
-        """
+        """The weights that are judged and kept: the running mean of the parameters, or without one the parameters."""
         return self.flow.parameters if self.plan.average is None else self.adam.averaged
 
     def _keep_if_best(self, epoch: int) -> float:
-        """Judge the current weights on held-out rows, and keep the best weights; without held-out rows keep the current
-        ones.
-        """
+        """Judge the current weights on held-out rows, and keep the best; without held-out rows keep the current."""
         self._try_start()
         return self._judge(epoch, self.current())
 
@@ -354,9 +348,7 @@ class Run(abc.ABC):
     def _find_gradient_in(
         self, data: Data, index: Index, rows: int, log_prob: NDArray[Any], dropout: int | None
     ) -> None:
-        """Write to `gradient` what the rows at `index` contribute to the gradient of the mean loss of a batch of `rows`
-        rows.
-        """
+        """Write to `gradient` what the rows at `index` contribute to that of the mean loss of `rows` rows."""
         self.program.gradient(
             inverse=True,
             of_log_prob=True,
@@ -427,9 +419,7 @@ class ArrayRun(Run):
         return -_arrays.weighted_sum(log_prob, None if weights is None else weights[batch])
 
     def _find_gradient(self, index: Index, log_prob: NDArray[Any]) -> None:
-        """Write the gradient of the mean loss of a batch to `gradient`, and the log densities of its rows to
-        `log_prob`.
-        """
+        """Write the gradient of a batch's mean loss to `gradient`, and the rows' log densities to `log_prob`."""
         self._find_gradient_in(self.data, index, index.size, log_prob, self._draw_dropout())
 
 

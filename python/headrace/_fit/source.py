@@ -98,9 +98,7 @@ class RowSource(abc.ABC):
 
     @abc.abstractmethod
     def picked(self, places: Index, parts: list[Any]) -> Floats:
-        """Values for the rows at the indices `places` among all rows; `parts`: values computed from each of the
-        `blocks`.
-        """
+        """Values of the rows at the indices `places` among all rows; `parts`: values computed from each block."""
 
     @abc.abstractmethod
     def copied(self, on_device: bool) -> list[Data] | None:
@@ -144,16 +142,12 @@ class RowSource(abc.ABC):
         return [Effective(_arrays.on_host(data.shares(index))) for data, index in self.pieces()]
 
     def moments(self, *, of_context: bool = False, say: bool = False) -> Moments:
-        """Mean and standard deviation (1 if constant) of the columns of x, mapped to the real line, or of
-        the context.
-        """
+        """Mean and deviation (1 if constant) of the columns of x, mapped to the real line, or of the context."""
         name, names = ("context", ()) if of_context else ("x", self.names)
         return settled(name, *self._measured(of_context), names, say)
 
     def moments_of(self, parts: list[tuple[Floats, Floats]], columns: int) -> Moments:
-        """Mean and standard deviation of each column of values computed from the rows; `parts`: pairs of values and
-        weights.
-        """
+        """Mean and deviation of the columns of values computed from rows; `parts`: pairs of values and weights."""
         return settled("x", *measured(self, columns, lambda: iter(parts)), (), say=False)
 
     def _measured(self, of_context: bool) -> tuple[Floats, Floats, Floats]:

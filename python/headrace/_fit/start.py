@@ -119,9 +119,7 @@ class Start:
 def shared_curves(
     source: RowSource, links: tuple[Gaussianize, ...], features: int, required: bool | None
 ) -> tuple[Gaussianize, ...]:
-    """The curves of the first process, in all processes; raises ValueError if curves are required and there
-    are none.
-    """
+    """The curves of the first process, in all processes; raises ValueError if required curves are missing."""
     n = features
     numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # the last row is the number of knots
     for rows, link in zip(numbers, links, strict=False):

@@ -40,9 +40,7 @@ Links = tuple[Transform, ...]
 
 
 def decided(below: Residuals, more: Residuals, runs: Sequence[Run], held_out: HeldOut, progress: bool) -> Residuals:
-    """The residuals `more`, which have further columns, if held-out rows clearly gain by these in a trial; else
-    `below`.
-    """
+    """The residuals `more`, with further columns, if held-out rows clearly gain by these in a trial; else `below`."""
     keeps = _marginals.gain(runs[0], runs[1], held_out, True, progress)
     return below if keeps or not _gain_of(runs[0], runs[1], held_out) > LEAST_GAIN else more
 
@@ -67,9 +65,7 @@ def _gain_of(before: Run, after: Run, held_out: HeldOut) -> float:
 
 
 def _as_array(residuals: Residuals, numbers: Floats) -> Floats:
-    """Write to `numbers` the links, round by round from the data's side, and the shares of variance in residuals;
-    return the array.
-    """
+    """Write links, round by round from the data's side, and shares of residuals to `numbers`; return this array."""
     pairs = list(zip(residuals.links[::2], residuals.links[1::2], strict=True))[::-1]
     for round_of, (scale, linear) in zip(numbers, pairs, strict=False):
         assert isinstance(scale, Standardize)
@@ -94,9 +90,7 @@ STEPS = 1280  # steps of a trial with splines; a trial without splines has twice
 MOST = 4  # the most trials
 SPLINES = ((2.0, 4.0, 0.8), (1.0, 1.0, 1.0))
 AFFINE = ((2.0, 1.0, 1.5), (2.0, 0.2, 1.5))
-"""Settings to try, relative to the plan: the learning rate, the weight decay (over 1000 / rows), the epochs
-of the fit.
-"""
+"""Settings to try, relative to the plan: learning rate, weight decay (over 1000 / rows), epochs of the fit."""
 LATE = 0.9  # a trial overfits if its best epoch is within this share of its epochs
 FEW, HALF = 0.2, 0.5  # factors of the epochs after a trial that overfits: with splines, without splines
 
@@ -126,9 +120,7 @@ class Trials:
         self.each: Floats | None = None
 
     def takes(self, choice: Choice, least: float = 0.0, errors: float = 0.0) -> None:
-        """Try a choice; it becomes the best one if its gain is above `least` nats and above `errors`
-        standard errors.
-        """
+        """Try a choice; it becomes the best one if it gains more than `least` nats and `errors` standard errors."""
         run = self.made(choice)
         if not run.clock.has(0.0):
             return

@@ -86,9 +86,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Curve:
-    """A map of a column to N(0, 1), as in `Gaussianize`: rational quadratic between knots, straight beyond
-    the knots.
-    """
+    """A map of a column to N(0, 1), as in `Gaussianize`: rational quadratic between knots, straight beyond."""
 
     x: Floats
     z: Floats
@@ -163,9 +161,7 @@ def gains_of(column: Column, made: Callable[[Column], Curve | None]) -> Floats |
 def best_of(
     column: Column, kinds: Sequence[Callable[[Column], Curve | None]], errors: float
 ) -> tuple[int, Floats] | None:
-    """The index of the function in `kinds` whose curves gain most, and the gains of rows; None if no curve clearly
-    gains.
-    """
+    """The index in `kinds` of the function whose curves gain most, and the gains; None if none clearly gains."""
     best, most = None, 0.0
     for i, made in enumerate(kinds):
         each = gains_of(column, made)
@@ -204,9 +200,7 @@ def of_quantiles(column: Column, ends: Floats, closest: float | None = None) -> 
 
 
 def lengthened(curve: Curve, tail: LongTail | None, room: float) -> Curve:
-    """The curve with a long tail at its upper end, with knots up to the distance `room`; unchanged if
-    `tail` is None.
-    """
+    """The curve with a long tail at its upper end, up to the distance `room`; unchanged if `tail` is None."""
     further = None if tail is None else tail.knots(float(curve.x[-1]), float(curve.z[-1]), room)
     if further is None:
         return curve

@@ -107,9 +107,7 @@ def fitted(
 
 
 def _with_own(z: Floats, weights: Floats, common: Mixture, prior: float, full: bool) -> tuple[float, Mixture]:
-    """Fit separate covariances, from a mixture with a common covariance; return the penalised log density and the
-    mixture.
-    """
+    """Fit separate covariances, from a mixture with a common one; return penalised log density and mixture."""
     values, vectors = np.linalg.eigh(np.linalg.inv(common.roots[0] @ common.roots[0].T))
     root = vectors / np.sqrt(np.maximum(values, LEAST_VARIANCE))
     unit = np.eye(z.shape[1])[None] if full else np.ones(common.loc.shape)

@@ -192,9 +192,7 @@ def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[fl
 
 
 def before(x: Floats, counts: Any, first: float, step: float, cells: int) -> NDArray[np.int64]:
-    """For each point of a grid, the weight of the ascending values below it, and the sum of these values' positions in
-    cells.
-    """
+    """For each point of a grid, the weight of the values below it, and the sum of their positions in cells."""
     library = _arrays.library(x)
     place = np.clip((x - first) / step, -1.0, float(cells))
     place = np.rint(place * 2.0**_PLACE_BITS).astype(np.int64)
@@ -230,9 +228,7 @@ def _shared_summaries(
     counts: Sequence[Any],
     shares: Shares,
 ) -> list[list[float]]:
-    """The `_summary` of each column over all ranks, with quantiles equal to the bit; `columns`: the values on this
-    rank.
-    """
+    """The `_summary` of each column over all ranks, equal to the bit; `columns`: the values on this rank."""
     group = source.group
     wanted = np.array([share * shares.total for share in quantiles_for(shares.rows)])
     keys = [_key(x) for x, _ in ascending]
