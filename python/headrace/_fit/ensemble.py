@@ -291,9 +291,7 @@ class Ensemble(OfFlows):
         return caller.give(value)
 
     def _chosen(self, rows: int, key: int, first: int) -> NDArray[np.intp]:
-        """The index of the member that draws each row; the members of the first rows do not depend on the number of
-        rows.
-        """
+        """The index of the member that draws each row, which is the same for any number of rows."""
         edges = np.cumsum(self.weights)
         numbers = np.random.PCG64([key, _STREAM])  # the generator advances one step for each row
         drawn = np.random.Generator(numbers.advance(first)).random(rows)
@@ -345,8 +343,8 @@ class Ensemble(OfFlows):
             x, context, weights: As in `Flow.fit`.
             bootstrap: Whether each member is fitted to as many rows as x has, sampled with replacement (Efron 1979): a
                 row that is sampled twice has twice its weight. Members then differ like fits to independent samples.
-            time_budget: Seconds for all members, in equal parts; time that a member does not use is divided among later
-                members.
+            time_budget: Seconds for all members, in equal parts; later members share the time that a member does not
+                use.
             seed: The seed of the fit of member 0; member i is fitted with the seed ``seed + i``.
             **settings: All other arguments of `Flow.fit` except `checkpoint`, which ensembles do not have yet, and
                 `effort`, whose value 'high' fits several flows itself.
@@ -441,9 +439,7 @@ def mixed(log_probs: list[Any], weights: Floats) -> Any:
 
 
 def _spread(log_probs: list[Any], weights: Floats) -> Any:
-    """The weighted standard deviation of log densities; 0 where all log densities are equal, even if they
-    are infinite.
-    """
+    """The weighted standard deviation of log densities; 0 where all are equal, even if infinite."""
     counted = [log_prob for log_prob, weight in zip(log_probs, weights, strict=True) if weight > 0]
     share = _arrays.library(counted[0]).asarray(weights[weights > 0])[:, None]
     with np.errstate(invalid="ignore"):
@@ -484,8 +480,8 @@ def fit_many(
             are fitted with the same `seed` and differ by their initial parameters.
 
     Returns:
-        The history of each fit. Besides the tables, the call needs twice the memory of the flows, and the memory of the
-        fits that run at once.
+        The history of each fit. The call needs the memory of the tables, twice that of the flows, and that of the
+        running fits.
 
     Raises:
         TypeError, ValueError: The errors of `Flow.fit`, with the index of the flow; also if `flows` has a flow twice,

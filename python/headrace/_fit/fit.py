@@ -71,9 +71,7 @@ class Fit:
     is_taught = False
     """Whether the flow learns a mixture of few rows even without a gain in cross-validation."""
     judged: Chosen | None = None
-    """The result of cross-validation in a fit of few rows; `judged.best` has the losses of the density with which the
-    fit ends.
-    """
+    """The result of cross-validation in a fit of few rows; `judged.best` has the losses of the final density."""
 
     def __init__(self, flow: Flow, history: History, arguments: Arguments) -> None:
         """Prepare a fit; `go` fills in `history`."""
@@ -120,9 +118,7 @@ class Fit:
         return ArrayRows(data)
 
     def names(self) -> Names:
-        """The names of the flow's columns after the fit: those that it has, or else those of frames or of
-        the stream.
-        """
+        """The names of the flow's columns after the fit: those that it has, else those of frames or of the stream."""
         called = None if self.stream is None else self.stream.called
         fits = called is not None and len(called) == self.flow.features
         return self.flow._interior.names.or_those_of(self.named).or_those_of(Names(called if fits else None))
@@ -228,9 +224,7 @@ class Fit:
             history.best_loss = held_out.loss(flow)
 
     def _tried(self, start: Start, standing: ArrayRows, judge: RowSource, *, curves: bool) -> tuple[Choice, Run | None]:
-        """Choose settings by trials; return the best choice and its run, which is None if a stopped fit made the
-        choice.
-        """
+        """Choose settings by trials; return the best choice and its run, which is None if a stopped fit made it."""
         flow, source, plan, kept = self.flow, self.source, self.checked, self.kept
         clock, both = self.clock.share(TRYING_ALL), (Residuals(), Residuals())
         if start.x is not None and _residuals.looked_for(flow._interior):
@@ -258,8 +252,7 @@ class Fit:
         return searched(made, held_out, choice(both[0]), more, plan, self.progress)
 
     def _chosen(self, start: Start, judge: RowSource, *, curves: bool) -> tuple[Start, Links, Plan, Any]:
-        """The start, the curves and the plan that trials choose, and the weights of the best trial; None for initial
-        weights.
+        """The start, the curves and the plan that trials choose, and the best trial's weights; None for initial ones.
 
         The lists of the best trial's history become the beginning of the fit's history.
         """
@@ -413,8 +406,7 @@ class Fit:
     def _learns_a_mixture(
         self, start: Start, source: ArrayRows, chosen: Chosen, limit: float, curves: Sequence[bool]
     ) -> bool:
-        """Fit the flow, as a student, to samples of a mixture with full covariances; return whether the student is
-        better.
+        """Fit the flow, as a student, to samples of a mixture with full covariances; return whether this is better.
 
         The student is better if the mixture's losses of rows left out, plus the student's excess loss on samples of the
         mixture, are below the losses of `chosen` by more than the standard error of the difference.

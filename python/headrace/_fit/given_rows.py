@@ -114,8 +114,7 @@ def open_rows(
 
 
 def check_finite(name: str, array: NDArray[Any], names: Sequence[str] = (), way: str = "") -> None:
-    """Raise ValueError for NaN and infinity; the message has the number of such rows, and index and column of the
-    first.
+    """Raise ValueError for NaN and infinity; the message has the number of such rows, and the first one.
 
     `way`: the advice at the end of the message; by default `WAY_OUT`, which is for callers in Python.
     """
@@ -230,7 +229,7 @@ def warn_of_offsets(
     """Warn of columns in which float32 leaves fewer than four digits of a standard deviation.
 
     `given`: whether the caller gave the rows in float32. `scale`: means and standard deviations of the columns. `how`:
-    words for another remedy.
+    another remedy.
     """
     mean, std = scale
     if not given and dtype != np.float32:
@@ -278,8 +277,7 @@ def _without_far(name: str, table: Any, part: RowPart, names: tuple[str, ...], f
 
 
 def far_rows(name: str, columns: list[Far], rows: int, names: tuple[str, ...], index: Callable[[Any], int]) -> Index:
-    """The indices of rows to leave out: rows with a far cell in a column with few far cells. Warns of all columns with
-    far cells.
+    """The indices of rows to leave out: rows with a far cell in a column with few far cells. Warns of far cells.
 
     `index`: maps the index of a row in the part to the index that the warning names.
     """

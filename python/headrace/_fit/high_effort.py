@@ -183,9 +183,7 @@ class _HighEffort:
         return done.interrupted
 
     def _jobs(self, most: int) -> Iterator[Callable[[], _Member]]:
-        """The fits of the members in order; with a time budget, as long as the remaining time suffices for the longest
-        fit.
-        """
+        """The fits of the members in order; with a time budget, as long as there is time for the longest fit."""
         for index in range(most):
             yield partial(self._member, index)
             longest = max((member.seconds for member in self.found), default=0.0)
@@ -267,9 +265,7 @@ class _HighEffort:
         return max(len(self.found) * self.arguments.epochs * self.rows, 1)
 
     def _rows_of_student(self, mixture: Ensemble) -> Data:
-        """The data for the student: samples of the mixture and, unless rows are few, training rows; all
-        have weights.
-        """
+        """The data for the student: samples of the mixture, unless rows are few also training rows, with weights."""
         source = self.first.source
         assert isinstance(source, ArrayRows)
         data, features = source.data, self.flow.features
@@ -305,9 +301,7 @@ class _HighEffort:
         return Data(x[:end], context, share[:end], data.names, data.support)
 
     def _ends(self, source: ArrayRows) -> tuple[Floats, Floats]:
-        """The least and the largest value that a sample may have in each column: `FAR` ranges beyond the
-        training rows.
-        """
+        """The least and the largest value of samples in each column: `FAR` ranges beyond the training rows."""
         least, most = np.full(self.flow.features, math.inf), np.full(self.flow.features, -math.inf)
         for data in source.parts():
             x = _arrays.on_host(data.x)
@@ -337,8 +331,8 @@ def _mixed_equally(log_probs: list[Floats]) -> Floats:
 
 
 def _structure(flow: Flow) -> Any:
-    """A description of the flow, equal for flows of the same structure; the flow itself if a file cannot describe the
-    flow.
+    """A description of the flow, equal for flows of the same structure; the flow itself if a file cannot
+    describe it.
     """
     try:
         return header_of(flow)
@@ -391,9 +385,7 @@ def weights_of_mixture(log_probs: Floats, weights: Floats) -> tuple[Floats, floa
 
 
 def _refused(flow: Flow, arguments: Arguments) -> Arguments:
-    """The arguments of the fit of the caller's flow; raises ValueError for arguments that high effort does
-    not support.
-    """
+    """The arguments of the fit of the caller's flow; raises ValueError for those that high effort does not support."""
     if arguments.effort == "normal":
         raise ValueError("keep: expected False with effort='normal', which has one flow, got True")
     if arguments.group is not None:

@@ -29,8 +29,7 @@ class History:
     """CPU seconds of the process since the fit began, of all threads and with everything that the fit has tried."""
     best_epoch: int = 0
     """The index of the epoch whose weights were kept, counted from 1; 0 if no epoch was better than the weights before
-    the fit. An epoch that ended early may be the best one, although the lists do not have this epoch; see
-    `partial_epoch`.
+    the fit. An epoch that ended early may be the best one, although the lists do not have it.
     """
     best_loss: float = math.inf
     """The validation loss of the best epoch, or its training loss without validation. In long epochs of
@@ -49,8 +48,7 @@ class History:
     """The weight decays in the order of trial, each with its lowest validation loss; empty without held-out rows."""
     still_falls: bool = False
     """Whether held-out rows still gained when epochs or time were over: more than 0.01 nats in the last tenth of the
-    epochs, or more than 0.2 nats since the trial that a default fit of many rows continues. If True, more epochs may
-    gain more.
+    epochs, or more than 0.2 nats since the trial that a default fit of many rows continues. More epochs may gain more.
     """
     judged_by: str = "training rows"
     """The criterion for the weights: "held-out rows", "held-out sequences", "held-out steps" (the ends of
@@ -85,9 +83,7 @@ class History:
     tried: dict[str, float] = field(default_factory=dict, metadata=NOT_KEPT)
     """With ``effort="high"``: the held-out losses of the flows, of their mixture and of the student, by name."""
     chosen: str = field(default="", metadata=NOT_KEPT)
-    """With ``effort="high"``: the flow's origin, "student" or a member's name. Most other attributes describe the fit
-    of this origin.
-    """
+    """With ``effort="high"``: the flow's origin, "student" or a member's name, whose fit other attributes describe."""
     fits: list[History] = field(default_factory=list, metadata=NOT_KEPT, compare=False)
     """With ``effort="high"``: the histories of the members, in order, each with its weight decay, curves and residual
     columns."""

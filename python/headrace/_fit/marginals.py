@@ -1,5 +1,4 @@
-"""Marginal curves with which a fit starts: they make columns nearly normal, if that increases the likelihood of
-held-out rows.
+"""Marginal curves with which a fit starts: they make columns nearly normal, if held-out rows gain likelihood.
 
 The networks then learn only how columns depend on each other: edges, skewness and tails of a column take many units
 of a network, but few knots of a curve (gains: docs/notes/training.md). Where a column has modes with a gap between
@@ -101,8 +100,7 @@ def looked_for(asked: bool | None, interior: Interior, held: int | None, steps: 
 def gaussianizing(
     source: ArrayRows, mean: Floats, std: Floats, clock: Clock, progress: bool = False, linear: Sequence[Transform] = ()
 ) -> tuple[Gaussianize, ...]:
-    """Fit marginal curves to training rows; return them as links from latent to standardised data, or () without a
-    gain.
+    """Fit marginal curves to training rows; return these as links from latent to standardised data, or ().
 
     `linear`: links between the marginal curves and the standardised data.
     """
@@ -132,8 +130,7 @@ def tails_alone(
 
 
 def tails_of(sample: Sample, circles: Sequence[int] = ()) -> tuple[Gaussianize, ...]:
-    """A link that changes only far values of columns with longer tails than those of a normal density; () if there is
-    no such column.
+    """A link that changes only far values of columns with longer tails than a normal density; () if there are none.
 
     Splines are straight beyond their bound, so that a row further out than all training rows would cost half the square
     of its distance. Values up to `UNCHANGED` standard deviations stay unchanged.
@@ -152,8 +149,8 @@ def tails_of_latents(features: int, links: Sequence[Transform] = ()) -> tuple[Ga
 
     Splines that are fitted to few rows follow far training rows, so that five times as many new rows lie beyond four
     deviations as under a normal density (docs/notes/training.md): the link gives the base a longer tail from
-    `UNCHANGED` on. The link gives no long tail to a side of a column that has one from `links`, because two would make
-    far rows too likely.
+    `UNCHANGED` on. The link gives no long tail to a side of a column that has one from `links`, because far rows would
+    be too likely.
     """
     tails = []
     for sign in (1.0, -1.0):
@@ -277,8 +274,7 @@ def _spreading(
 ) -> tuple[tuple[Gaussianize] | tuple[()], list[int]]:
     """A link that maps columns with crowded rows to the scale of asinh, and the indices of these columns; () if none.
 
-    In very skewed columns, most rows are closer to each other, relative to the range, than knots of `Gaussianize` may
-    be.
+    In very skewed columns, most rows are closer to each other than knots of `Gaussianize` may be.
     """
     u = np.linspace(-REACH, REACH, KNOTS)
     data, slopes, crowded = np.tile(u, (features, 1)), np.ones((features, u.size)), []

@@ -127,8 +127,7 @@ def far_columns(some: Any, blocks: Iterable[Any], limit: float) -> list[Far]:
     Args:
         some: Rows that represent all, shape (rows, columns).
         blocks: All rows, block by block.
-        limit: The least distance of far cells from the median, in units of the median distance of cells that differ
-            from it.
+        limit: The least distance of far cells from the median, in units of the median nonzero distance.
     """
     some = _arrays.on_host(some).astype(np.float64) / 2  # halves, because distances of whole values may overflow
     half, at, far = np.median(some, axis=0), 0, []

@@ -25,8 +25,7 @@ class VectorAdam:
     Args:
         flow: The flow whose `parameters` each step replaces.
         decays: A mask of the parameters that weight decay shrinks, shape (n,).
-        beta1, beta2, epsilon, weight_decay, clip, average: As in `Adam`, but `clip` and `average` are 0 in place of
-            None.
+        beta1, beta2, epsilon, weight_decay, clip, average: As in `Adam`, with 0 in place of None.
     """
 
     def __init__(
@@ -50,8 +49,7 @@ class VectorAdam:
         self._steps = 0
 
     def memory(self) -> tuple[Array, Array, Array | None, Array]:
-        """Copies of both moments and of the running mean of the parameters, and the clock, as the core's optimisers
-        return them.
+        """Copies of both moments and of the running mean of the parameters, and the clock, as in the core.
 
         The clock is an array: both betas to the power of the number of steps, and the number of steps.
         """

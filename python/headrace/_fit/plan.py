@@ -242,8 +242,7 @@ class Stages:
         return False
 
     def _goes_on(self, epoch: int) -> bool:
-        """Return to successive decays unless the cosine was clearly better than the weights before it; return whether
-        there are further stages.
+        """Go on with successive decays unless the cosine was clearly better than the weights before it.
 
         The expected gain of further stages is the gain in the second half of the epochs before the cosine.
         """
@@ -254,9 +253,7 @@ class Stages:
         return True
 
     def of_the_last_schedule(self, losses: list[float]) -> list[float]:
-        """The losses of the epochs with the last schedule: those of the cosine if the fit ended with a cosine, else
-        those of the other stages.
-        """
+        """The losses of the cosine's epochs if the fit ended with a cosine, else those of all other epochs."""
         if self.now.schedule == "cosine":
             return losses[self.begin :]
         return losses[: self.pause] + losses[self.pause + self.length :] if self.was_cosine else losses

@@ -4,8 +4,8 @@ A network hardly learns a narrow direction: if x₃ = x₁ + 1e-6 noise, its den
 nearly linear in other columns (its 1 - R² is small), the residual, divided by its standard deviation, has the same
 information and is as wide as any other column. The explaining columns stay unchanged, so that marginal curves still fit
 them: the map is triangular, with ones on its diagonal, and the logarithm of its determinant is 0. In a flow with a
-fixed order of columns, whose first columns have a density of their own (`Flow.given`), only earlier columns may explain
-a column.
+fixed order of columns, whose first columns have a density of their own (`Flow.given`), only earlier columns explain a
+column.
 """
 
 from __future__ import annotations

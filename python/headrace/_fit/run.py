@@ -439,8 +439,7 @@ def warn_of_no_gain(history: History) -> None:
 
 
 class DeviceRun(ArrayRun):
-    """A fit on a CUDA device. Within a pass the host does not wait for the device; results are read at the end of the
-    pass.
+    """A fit on a CUDA device. Within a pass the host does not wait for the device; it reads results at the end.
 
     With a time budget, the host waits every `STEPS` steps, because otherwise the duration of steps is not known.
     """

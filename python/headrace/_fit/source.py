@@ -1,8 +1,7 @@
 """The rows of a fit from any source: the rows in this process, and sums over the rows of all processes.
 
 A fit uses rows only through `RowSource`. The sources for arrays and streams have plain sums; those for groups of
-processes have exact sums over all ranks (`headrace.distributed.shards`), so that one implementation of a fit serves all
-sources.
+processes have exact sums over all ranks (`headrace.distributed.shards`), so that one class of fits serves all sources.
 """
 
 from __future__ import annotations

@@ -190,9 +190,7 @@ def not_worse_than_a_gaussian(
 
 
 def _is_kept(held_out: HeldOut, losses: list[tuple[Floats, ...]], by_default: bool) -> bool:
-    """Whether the fitted flow stays. `losses`: for each part the losses of rows under the flow and under the Gaussian,
-    and the weights of rows.
-    """
+    """Whether the fitted flow stays. `losses`: for each part losses under the flow and the Gaussian, and weights."""
     total, weight = held_out.source.total, held_out.weight
     if total(float(not np.isfinite(fitted).all()) for fitted, _, _ in losses):
         return False

@@ -129,9 +129,7 @@ class StreamRows(ArrayRows):
         return Data(block.x, block.context, block.weights, self.stream.names, self.support)
 
     def _count(self) -> None:
-        """Count the rows that take part in the fit, for each part of the stream; rows with weights are read
-        for this.
-        """
+        """Count the rows of each part of the stream that take part in the fit; with weights, all rows are read."""
         first = next((block for block in self.stream if len(block)), None)
         if first is None:
             raise ValueError("x: expected at least one row, got none")

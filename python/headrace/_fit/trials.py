@@ -4,8 +4,7 @@ Each trial has a complete cosine schedule, because steps at a constant rate show
 residual columns make the first steps easier, even if they gain nothing later. The choice of a trial stays if the gain
 of held-out rows is significant; the fit continues from the weights of the best trial (docs/training.md).
 
-Columns with a small 1 - R² are always replaced by residuals, further columns only if a trial with their residuals is
-better.
+Columns with a small 1 - R² are always replaced by residuals, further columns only if a trial is better.
 """
 
 from __future__ import annotations
@@ -147,8 +146,7 @@ def searched(
     plan: Plan,
     progress: bool = False,
 ) -> tuple[Choice, Run | None]:
-    """Run trials; return the best choice and its run. Learning rates and decays are compared first, then curves, then
-    residual columns.
+    """Run trials of rates and decays, then of curves, then of residual columns; return the best choice and its run.
 
     Args:
         made: Returns the run for the trial of a choice.

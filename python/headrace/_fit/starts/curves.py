@@ -1,8 +1,8 @@
 """Curves that make a column nearly normal, through quantiles of its values or of their kernel density.
 
 Curves are judged by rows that they have not seen. Curves of many rows have knots at quantiles of the values. A hundred
-rows are too few for nine quantiles, so that curves of few rows have knots at quantiles of a normal kernel density
-(Parzen 1962).
+rows are too few for nine quantiles, so that curves of few rows have knots at quantiles of a kernel density (Parzen
+1962).
 """
 
 from __future__ import annotations

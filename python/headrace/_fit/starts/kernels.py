@@ -85,8 +85,7 @@ def leave_one_out(white: Floats, weights: Floats) -> float:
 def _log_sums(
     white: Floats, weights: Floats, rows: Floats, bandwidths: Sequence[float], left_out: NDArray[np.intp] | None = None
 ) -> Floats:
-    """Logarithms of weighted sums of kernels at each row, shape (bandwidths, rows); each kernel has the volume sqrt(2
-    pi)^features.
+    """Logarithms of sums of kernels at each row, shape (bandwidths, rows); a kernel has the volume sqrt(2 pi)^features.
 
     `left_out`: for each row the index of a point whose kernel is left out.
     """

@@ -2,8 +2,8 @@
 
 Distances beyond a high threshold have nearly a generalised Pareto distribution for most columns (Balkema and de Haan
 1974; Pickands 1975): P(beyond d) = (1 + shape d / scale)^(-1 / shape). With a straight tail, the density of a row far
-out falls like that of a normal distribution; with a curve through quantiles of the Pareto distribution it falls like a
-power of the distance.
+out falls like that of a normal distribution; with a curve through quantiles of the Pareto distribution, like a power of
+the distance.
 """
 
 from __future__ import annotations
@@ -39,12 +39,11 @@ class LongTail:
     is_clear: bool  # whether the rows exclude a shape of 0
 
     def knots(self, knot: float, end: float, room: float) -> tuple[Floats, Floats, Floats] | None:
-        """Knots at the outermost quantile (`knot`, with the latent `end`) and beyond: distance from `knot`, z, dz / d
+        """Knots at the outermost quantile, `knot`, with latent `end`, and beyond: distance from `knot`, z, dz / d
         distance.
 
         The knots end where the curve, continued as a straight line to the last value of `beyond`, would exceed the
-        distance `room`. The result is None if even a line from `knot` on would exceed `room`, or if `knot` is below the
-        threshold.
+        distance `room`. The result is None if a line from `knot` on would, too, or if `knot` is below the threshold.
         """
         scale = self.scale + self.shape * (knot - self.threshold)  # the excess over a knot has the same shape
         if not knot >= self.threshold:

@@ -132,9 +132,7 @@ def quantiles_for(rows: float) -> list[float]:
 def _score(
     summary: Sequence[float], masses_on: Callable[[float, float, int], tuple[float, Floats]], rows: float, width: float
 ) -> Score | None:
-    """See `normal_scores`. `summary`: a result of `_summary`. `masses_on`: returns `masses` for the first point, step
-    and size of a grid.
-    """
+    """See `normal_scores`. `summary`: as from `_summary`. `masses_on`: `masses` for a grid's start, step and size."""
     low, quarter, other, high, variance = summary
     std = float(np.sqrt(variance))
     spread = min(std, (other - quarter) / 1.349) if other > quarter else std
