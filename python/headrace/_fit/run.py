@@ -140,10 +140,10 @@ class Run(abc.ABC):
         """Write the gradient of a batch's mean loss to `gradient`, and return the sum of the losses."""
 
     def _before(self, batch: int) -> None:  # noqa: B027  # nothing for most runs
-        """Called before the step of the batch with the index `batch` in a pass."""
+        """A hook, which `one_pass` calls before the step of the batch with the index `batch`."""
 
     def _stepped(self, loss: float) -> None:  # noqa: B027  # likewise
-        """Called after each step of the optimiser; `loss` is the sum of the batch's losses."""
+        """A hook, which `one_pass` calls after each step; `loss` is the sum of the batch's losses."""
 
     def one_pass(self) -> float:
         """Run one pass over the training data in a new order; return the mean loss, each batch's before its step.

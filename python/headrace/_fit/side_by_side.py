@@ -67,7 +67,7 @@ def threads_side_by_side(flows: Sequence[Flow], *, in_turn: bool = False) -> int
 
 
 def between_steps() -> None:
-    """Called between two steps of a fit: end the fit after Ctrl-C, or use threads of other fits that have ended."""
+    """A hook between two steps of a fit: end the fit after Ctrl-C, or use threads of other fits that have ended."""
     if (team := _team.get()) is not None:
         team.between_steps()
 

@@ -32,7 +32,7 @@ class Boosting:
     """
 
     def __init__(self, x: NDArray[Any], y: Floats, weights: Any, rng: np.random.Generator) -> None:
-        """Fit a model without each fold, because residuals of rows that a model was fitted to are too small for a
+        """Fit a model for each fold to the other folds, because residuals of a model's own rows are too small for a
         scale.
         """
         fold, seed = rng.permutation(len(y)) % FOLDS, int(rng.integers(2**31))
