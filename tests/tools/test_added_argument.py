@@ -61,7 +61,7 @@ EDITS = {
         ("diagnosis/run.py", "    settings = taken_from(Diagnosed, keywords)\n", "settings.{0}"),
     ],
     "search": [
-        ("choosing/run.py", "        seed: Of the rows held out, of fresh", ENTRY),
+        ("choosing/run.py", "        seed: The seed of held-out rows, of fresh", ENTRY),
         ("choosing/arguments.py", "    seed: Annotated[int, ", LINE),
         ("choosing/run.py", "    args = taken_from(OfSearch, keywords)\n", "args.{0}"),
     ],

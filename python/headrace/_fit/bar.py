@@ -33,7 +33,7 @@ class FitBar:
             self._bar.update(steps if self._batches else epochs)
 
     def step(self, now: float) -> None:
-        """Move a bar of seconds on to the time `now` of a step."""
+        """Move a bar of seconds to `now`, the time of a step."""
         if self._clock.budget is not None:
             self._bar.update(min(now - self._clock.begin, self._clock.budget) - self._bar.n)
 
@@ -47,12 +47,12 @@ class FitBar:
             self._bar.update()
 
     def show(self, texts: dict[str, str]) -> None:
-        """Add texts, by name, to those beside the bar."""
+        """Show `texts` beside the bar, each after its name; a text replaces an earlier one with the same name."""
         self._texts |= texts
         self._bar.set_postfix(self._texts, refresh=False)
 
     def epoch(self, epoch: int, losses: dict[str, str]) -> None:
-        """Show a finished epoch, from 1, with its losses."""
+        """Show the number of a finished epoch (the first is 1) and its losses."""
         if self._clock.budget is not None or self._batches:
             losses = {"epoch": str(epoch), **losses}
         self.show(losses)
@@ -60,7 +60,7 @@ class FitBar:
             self._bar.update()
 
     def close(self) -> None:
-        """Close the bar, and fill it before if the time budget ended the fit."""
+        """Close the bar; if the time budget ended the fit, fill the bar first."""
         if self._clock.budget is not None and self._clock.ran_out:
             self._bar.update(self._clock.budget - self._bar.n)
         self._bar.close()

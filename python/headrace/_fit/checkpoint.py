@@ -1,8 +1,8 @@
-"""The state of a fit in a file, from which a repeated call goes on bit for bit.
+"""The state of a fit in a file, from which a repeated call continues the fit bit for bit.
 
-A stored state lies between two steps. The generator's state before an epoch and the number of finished batches
-determine the rows of later batches. A resumed fit draws the epoch's order again, skips the finished batches, and
-computes the others with the same values.
+A state is stored between two steps of the optimiser. The generator's state before an epoch and the number of finished
+batches determine the rows of later batches. A resumed fit draws the epoch's order of rows again, skips the finished
+batches, and computes the remaining ones with the same bits.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _OF_STAGES = ("index", "is_cosine", "was_cosine", "begin", "end", "best_epoch", 
 
 @dataclass
 class _Pass:
-    """The current epoch, from its first batch on. Only the optimiser's step count measures progress, because Ctrl-C may
-    come at any moment.
+    """The state of a run when its current epoch began. Only the optimiser's step count tells which batches are
+    finished, because Ctrl-C may interrupt any line.
     """
 
     random: Any  # the generator's state before the epoch
     epoch: int
     step: int  # the fit's step count at the first batch
     clock: int  # the optimiser's step count at the first batch
-    under_way: tuple[int, float, float]  # a batch, and the sum of losses before and after it
+    under_way: tuple[int, float, float]  # a batch of the epoch; the sum of losses before it; the sum with it
 
 
 class Checkpoint:
-    """The file of a fit's state, which a `headrace._fit.run.Run` writes; without a path there is no file."""
+    """The file to which a `headrace._fit.run.Run` writes the state of a fit; without a path no file is written."""
 
     stays = False
     """Whether the file stays after the fit, so that a repeated call of the same fit ends at once."""
@@ -68,7 +68,7 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def open(self, fingerprint: dict[str, str]) -> None:
-        """Read an existing state, and raise ValueError for that of another fit; the flow does not change yet."""
+        """Read the state in an existing file; raise ValueError for that of another fit. The flow does not change."""
         if self.path is None:
             return
         check_writable("checkpoint", self.path)
@@ -92,7 +92,7 @@ class Checkpoint:
         self._found = state, arrays
 
     def known(self, name: str) -> Any:
-        """A value of the stored fit's history, False where the history lacks the name; None without a stored fit."""
+        """The attribute `name` of the stored fit's history; False if the file lacks it; None without a stored fit."""
         return None if self._found is None else self._found[0]["history"].get(name, False)
 
     @property
@@ -105,8 +105,8 @@ class Checkpoint:
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The learning rate, the weight decay and the epochs that the stored fit goes on with; empty without a stored
-        fit.
+        """Fields of a `Plan` with which the stored fit continues: learning rate, weight decay, first and last epoch;
+        empty without a stored fit.
         """
         if self._found is None:
             return {}
@@ -116,7 +116,7 @@ class Checkpoint:
         return {name: _read(value) for name, value in {**kept, "epochs": state["stages"]["end"]}.items()}
 
     def remove(self) -> None:
-        """Remove the file of a finished fit, or write the fit's last state if `stays`."""
+        """Remove the file of a finished fit; if `stays`, write the fit's last state to the file instead."""
         if self.stays and self._held is not None and _place(self._held[0]) > self._written:
             self._write(*self._held)
         elif self.path is not None and self.writes and not self.stays:
@@ -126,7 +126,7 @@ class Checkpoint:
     # ---- calls of a run ------------------------------------------------------------------------------------------
 
     def resume(self, run: Any) -> int:
-        """Restore the run from the file's state; return the number of finished epochs, 0 without a state."""
+        """Restore the run from the stored state; return the number of finished epochs, 0 without a stored state."""
         if self._found is None:
             return 0
         state, arrays = self._found
@@ -137,7 +137,7 @@ class Checkpoint:
         return int(state["epoch"])
 
     def pass_begins(self, run: Any) -> tuple[int, float]:
-        """Begin an epoch; return the number of its batches that are finished, and the sum of their losses."""
+        """Note the beginning of an epoch; return the number of batches to skip after a resumption, and their loss."""
         if self.path is None:
             return 0, 0.0
         skip, partial, self._skip, self._partial = self._skip, self._partial, 0, 0.0
@@ -158,11 +158,11 @@ class Checkpoint:
             self._write(*self._of_pass(run, self._pass))
 
     def pass_ends(self) -> None:
-        """Note that an epoch's batches are finished, so that later changes of the run are outside of epochs."""
+        """Note that all batches of an epoch are finished: an interruption no longer stores a state within it."""
         self._pass = None
 
     def epoch_ends(self, run: Any) -> None:
-        """Write the state after an epoch if a write is due, or else hold it for an interruption."""
+        """Write the state after an epoch if `checkpoint_every` has passed; else keep this state for an interruption."""
         if not self.writes:
             return
         epoch = run.history.epochs
@@ -171,7 +171,7 @@ class Checkpoint:
             self._write(*self._held)
 
     def interrupted(self, run: Any) -> None:
-        """Write the state on Ctrl-C: the current one, or on a device that after the last epoch."""
+        """Write the state on Ctrl-C: on a CPU the current state, on a device the state after the last epoch."""
         if not self.writes:
             return
         if self._pass is not None and not run.flow._interior.on_device:
@@ -197,7 +197,7 @@ def _place(state: dict[str, Any]) -> tuple[int, int]:
 
 
 def _interval(every: Any) -> tuple[float, float]:
-    """The seconds and the epochs between two writes; one of the two is infinite."""
+    """The least seconds and the least epochs between two writes of the file; one of these two values is infinite."""
     if isinstance(every, str):
         match = re.fullmatch(r"(?:(\d{1,9}) )?epochs?", every)
         if not match or match[1] == "0":
@@ -281,7 +281,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _read(value: Any) -> Any:
-    """The value of which `_as_json` made this JSON."""
+    """The inverse of `_as_json`: the value that a piece of JSON describes."""
     if isinstance(value, dict):
         if value.keys() == {"integer"}:
             return int(value["integer"])

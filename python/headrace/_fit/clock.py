@@ -12,7 +12,7 @@ UNTIMED = 0.02  # the share of a budget left for untimed work
 
 
 def now() -> float:
-    """Seconds since an arbitrary moment."""
+    """Seconds since an arbitrary but fixed moment."""
     return time.perf_counter()
 
 
@@ -25,11 +25,11 @@ class Clock:
     """The deadline of a fit, which is infinite without a time budget."""
 
     def __init__(self, budget: Any = None) -> None:
-        """`budget`: seconds from now on, which are checked; None for no limit."""
+        """`budget`: seconds from now to the deadline (an invalid value raises an error); None for no limit."""
         self.begin, self.cpu_begin = now(), cpu()
         self.end = math.inf
         self.budget: float | None = None
-        """The seconds of a whole fit; None without a limit, and on the clock of a `share`."""
+        """The time budget of a whole fit in seconds; None without a limit, and for a clock that `share` returned."""
         if budget is not None:
             self.budget = check.number("time_budget", budget, above=0.0, below=math.inf)
             self.end = self.begin + (1 - UNTIMED) * self.budget
@@ -42,7 +42,7 @@ class Clock:
         return self.end < math.inf
 
     def share(self, part: float) -> Clock:
-        """A clock that ends after the fraction `part` of the remaining time."""
+        """A clock whose deadline comes after the fraction `part` of the remaining time."""
         other = Clock()
         other.end = other.begin + part * (self.end - other.begin)
         return other
@@ -53,11 +53,11 @@ class Clock:
         return max(self.left() / rounds, 1e-9)
 
     def left(self) -> float:
-        """Seconds until the end, at least 0."""
+        """Seconds until the deadline, at least 0."""
         return max(self.end - now(), 0.0)
 
     def has(self, seconds: float) -> bool:
-        """Whether work of this duration can still start."""
+        """Whether work that takes this many seconds would end before the deadline."""
         if self.is_limited and now() + seconds >= self.end:
             self.ran_out = True
         return not self.ran_out

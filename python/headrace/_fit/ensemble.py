@@ -1,6 +1,4 @@
-"""Ensembles, which are weighted mixtures of flows, with the spread of their log densities; and fits of many flows, each
-to its own table.
-"""
+"""Ensembles, which are weighted mixtures of flows, and fits of many flows, each to its own table."""
 
 from __future__ import annotations
 
@@ -36,9 +34,9 @@ from headrace._flow.bases import Logistic, Normal, StandardNormal
 from headrace._flow.flow import Flow
 from headrace.rows._as_stream import is_stream
 
-_STREAM = 0x656E73656D626C65  # beside a seed: choices of members share no random values with the noise
+_STREAM = 0x656E73656D626C65  # seeds, with the seed of a call, the choices of members
 
-# Sources of noise for flows with each base; a member with another base draws rows by itself.
+# The distribution of noise for each class of base; a member with another base generates its noise in `Flow.sample`.
 _NOISE: dict[type, Any] = {StandardNormal: StandardNormal, Normal: StandardNormal, Logistic: Logistic}
 
 
@@ -46,8 +44,9 @@ _NOISE: dict[type, Any] = {StandardNormal: StandardNormal, Normal: StandardNorma
 class Ensemble(OfFlows):
     """A density that is the weighted mean of several flows' densities: a deep ensemble (Lakshminarayanan et al. 2017).
 
-    Flows that were fitted from different seeds agree where training rows are dense, and differ where they are sparse;
-    `spread` measures the difference. The mixture's mean log-likelihood is at least the mean of its members'.
+    Flows that were fitted from different seeds agree where training rows are dense, and differ where training rows are
+    sparse; `spread` measures the difference. The mean log-likelihood of an ensemble is at least the weighted mean of
+    its members' log-likelihoods.
 
     Args:
         flows: At least one flow, with equal features, context, dtype and device, of any classes, which are copied.
@@ -208,7 +207,8 @@ class Ensemble(OfFlows):
             x, context, out: As in `Flow.log_prob`.
 
         Returns:
-            As from `Flow.log_prob`, in the members' dtype: -inf where all members have -inf, NaN where one has NaN.
+            An array as `Flow.log_prob` returns it, in the members' dtype: -inf where the log densities of all members
+            are -inf, NaN where that of a member is NaN.
         """
         caller, rows, log_probs = self._log_probs(x, context)
         value = caller.output(out, self.dtype, rows.batch, (rows.array, rows.context))
@@ -221,15 +221,15 @@ class Ensemble(OfFlows):
     @overload
     def spread(self, x: A, context: Array | None = None) -> A: ...
     def spread(self, x: Array, context: Array | None = None) -> Array:
-        """The weighted standard deviation of the members' log densities, in nats: how far they differ.
+        """The weighted standard deviation of the members' log densities of each row, in nats.
 
-        Where the spread is far above that of the training rows, log densities from `log_prob` mean little.
+        Do not trust the log density of a row whose spread is far above the spread of training rows.
 
         Args:
             x, context: As in `Flow.log_prob`.
 
-        Returns: An array of shape (rows,), or of x's leading dimensions, in the members' dtype: 0 where all densities
-            are equal, or all 0; infinity where some are 0 and others are not; NaN where one is NaN.
+        Returns: An array of shape (rows,), or of x's leading dimensions, in the members' dtype: 0 where all members
+            have the same density, which may be 0; infinity where only some densities are 0; NaN where a density is NaN.
         """
         caller, rows, log_probs = self._log_probs(x, context)
         value = caller.empty(rows.batch, self.dtype)
@@ -262,8 +262,8 @@ class Ensemble(OfFlows):
     ) -> Array:
         """Draw n rows, each from a member that is chosen at random by its weight.
 
-        A row depends only on the seed and on its index, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)``,
-        and equals the row of that seed and index in the chosen member's sample.
+        Row i depends only on the seed and on i, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)``; row i
+        equals row i of the chosen member's ``sample(n, seed=s)``.
 
         Args:
             n, context, seed, first_row, dtype, like: As in `Flow.sample`.
@@ -291,17 +291,17 @@ class Ensemble(OfFlows):
         return caller.give(value)
 
     def _chosen(self, rows: int, key: int, first: int) -> NDArray[np.intp]:
-        """The index of each row's member; the members of the first rows are the same for any number of rows."""
+        """The index of the member that draws each row, which is the same for any number of rows."""
         edges = np.cumsum(self.weights)
-        numbers = np.random.PCG64([key, _STREAM])  # one step of the generator for each row
+        numbers = np.random.PCG64([key, _STREAM])  # the generator advances one step for each row
         drawn = np.random.Generator(numbers.advance(first)).random(rows)
-        last = int(np.flatnonzero(self._given)[-1])  # because the last edge may round to below 1
+        last = int(np.flatnonzero(self._given)[-1])  # because rounding may leave the last edge below 1
         return np.minimum(np.searchsorted(edges, drawn, side="right"), last)
 
     def _rows_of(
         self, flow: Flow, index: Any, rows: Rows, which: tuple[int, int | None], kind: Any, noise: dict[type, Any]
     ) -> Any:
-        """The rows of a member's sample at these indices; `noise` keeps the noise for the next members.
+        """The rows at `index` of a sample of the member `flow`; noise in `noise` is reused by the next members.
 
         `which`: the seed and the index of the first row.
         """
@@ -333,25 +333,25 @@ class Ensemble(OfFlows):
         rng: Rng = None,
         **settings: Any,
     ) -> list[History]:
-        """Fit the members in place, member i with the same bits as by ``flow.fit(x, seed=seed + i, ...)``.
+        """Fit the members in place; member i gets the same bits as by ``member.fit(x, seed=seed + i, ...)``.
 
-        Seeds choose the order of rows and the held-out rows, but no initial parameters: make members with different
-        seeds. Small members are fitted side by side, with a thread each; large members, and those on a device, of a
-        group or of a stream, are fitted one after another with all threads.
+        Seeds of a fit choose the order of rows and the held-out rows, but not the initial parameters: construct the
+        members with different seeds. Small members are fitted side by side, with a thread each. Large members, and all
+        members on a device, with a group or to a stream, are fitted one after another with all threads.
 
         Args:
             x, context, weights: As in `Flow.fit`.
             bootstrap: Whether each member is fitted to as many rows as x has, sampled with replacement (Efron 1979): a
-                row that is sampled twice has twice its weight. Members then differ as fits to other samples would.
-            time_budget: Seconds for all members, in equal parts; time that a member leaves goes to later members.
-            seed: The seed of the first member; that of member i is seed + i.
+                row that is sampled twice has twice its weight. Members then differ like fits to independent samples.
+            time_budget: Seconds for all members, in equal parts; later members share the time that a member does not
+                use.
+            seed: The seed of the fit of member 0; member i is fitted with the seed ``seed + i``.
             **settings: All other arguments of `Flow.fit` except `checkpoint`, which ensembles do not have yet, and
                 `effort`, whose value 'high' fits several flows itself.
 
         Returns:
-            The history of each fit. Ctrl-C ends the running fits as it does that of one flow: the first member without
-            better weights than before and all later members then stay unchanged, with a warning, and have no history in
-            the list.
+            The history of each fit. After Ctrl-C, a warning tells how many members are not fitted: the first one whose
+            weights have not improved and all later ones stay unchanged and have no history in the list.
 
         Raises:
             TypeError, ValueError: The errors of `Flow.fit`; after any error all members are unchanged.
@@ -398,7 +398,9 @@ class Ensemble(OfFlows):
         return histories
 
     def _resampled(self, x: Any, weights: Any, key: int, member: int) -> Any:
-        """The rows' weights in a sample with replacement from the rows whose weight is above 0."""
+        """Weights of the rows for the bootstrap: each weight, times how often a sample with replacement has the row;
+        the sample is from the rows of weights above 0.
+        """
         caller = self._flows[0]._caller()
         n = _arrays.matrix("x", x, self.features, caller, whole=True).shape[0]
         shares = _arrays.row_weights("weights", weights, n, caller)[0]
@@ -417,7 +419,7 @@ class Ensemble(OfFlows):
 
 
 def flows_of(flows: Any) -> tuple[Flow, ...]:
-    """The flows of a sequence; raises an error without any, or for other members."""
+    """The flows of a sequence; raises ValueError for an empty sequence, TypeError for members that are not flows."""
     if isinstance(flows, (Flow, str, bytes)) or not np.iterable(flows):
         raise TypeError(f"flows: expected a sequence of flows, got {check.kind_of(flows)}")
     members = tuple(flows)
@@ -430,14 +432,14 @@ def flows_of(flows: Any) -> tuple[Flow, ...]:
 
 
 def mixed(log_probs: list[Any], weights: Floats) -> Any:
-    """log Σ w e^l, without overflow, and exact where all l are -inf or one member has all the weight."""
+    """log Σ w eˡ for log densities l and weights w, without overflow; exact where all l are -inf or one weight is 1."""
     terms = [log_prob + np.log(weight) for log_prob, weight in zip(log_probs, weights, strict=True) if weight > 0]
     with np.errstate(invalid="ignore"):  # for rows with NaN
         return functools.reduce(np.logaddexp, terms)
 
 
 def _spread(log_probs: list[Any], weights: Floats) -> Any:
-    """The weighted standard deviation of log densities; 0 where all are equal, also where all are infinite."""
+    """The weighted standard deviation of log densities; 0 where all are equal, even if infinite."""
     counted = [log_prob for log_prob, weight in zip(log_probs, weights, strict=True) if weight > 0]
     share = _arrays.library(counted[0]).asarray(weights[weights > 0])[:, None]
     with np.errstate(invalid="ignore"):
@@ -461,28 +463,29 @@ def fit_many(
     progress: bool = True,
     **settings: Any,
 ) -> list[History]:
-    """Fit each flow in place to its own table, with the same bits as by ``flows[i].fit(tables[i], ...)``.
+    """Fit each flow in place to its own table; flow i gets the same bits as by ``flows[i].fit(tables[i], ...)``.
 
-    Small flows are fitted side by side, a thread each, which is faster than one after another with all threads. Large
-    flows, flows below 10,000 parameters, and flows on a device are fitted one after another. Flows may differ in
-    class, size, features and dtype.
+    Small flows are fitted side by side, with one thread each, which is faster than fits one after another with all
+    threads. Large flows, flows with fewer than 10,000 parameters, and flows on a device are fitted one after another.
+    Flows may differ in class, size, features and dtype.
 
     Args:
         flows: At least one flow, and none of them twice.
         tables: An iterable with a table for each flow: ``x``, ``(x, context)`` or ``(x, context, weights)`` as in
             `Flow.fit`. A table is fetched when a thread is free for it, so that a generator needs the memory of as
             many tables as there are threads.
-        time_budget: Seconds for all flows, in equal parts; time that a flow leaves goes to later flows.
+        time_budget: Seconds for all flows, in equal parts; time that a flow does not use is divided among later flows.
         progress: Whether to show one bar on the standard error.
-        **settings: All other arguments of `Flow.fit` except `checkpoint` and `group`, the same for each flow. Also
-            `seed` is the same: flows differ by their initial parameters.
+        **settings: All other arguments of `Flow.fit` except `checkpoint` and `group`, the same for each flow. All flows
+            are fitted with the same `seed` and differ by their initial parameters.
 
     Returns:
-        The history of each fit. Beyond the tables, the call needs twice the memory of the flows, and that of the fits.
+        The history of each fit. The call needs the memory of the tables, twice that of the flows, and that of the
+        running fits.
 
     Raises:
-        TypeError, ValueError: The errors of `Flow.fit`, with the index of the flow; or a flow occurs twice, or tables
-            are fewer or more than flows. After any error all flows are unchanged.
+        TypeError, ValueError: The errors of `Flow.fit`, with the index of the flow; also if `flows` has a flow twice,
+            or `tables` does not have one table for each flow. After any error all flows are unchanged.
         KeyboardInterrupt: Ctrl-C, after which all flows are unchanged.
 
     >>> import numpy as np, headrace as hr

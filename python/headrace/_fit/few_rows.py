@@ -1,12 +1,12 @@
-"""Fits of few rows, whose initial density and number of epochs (0 if training does not help) cross-validation chooses.
+"""Fits of few rows: cross-validation chooses the initial density and the number of epochs, 0 if training does not help.
 
-A fit of few rows begins at the best density that needs no training: a Gaussian or a small mixture of normal densities
-of the columns, or of columns behind marginal curves (a Gaussian is then a Gaussian copula), with or without residuals
-in place of columns that others nearly determine.
+A fit of few rows begins at the best density that needs no training: a Gaussian or a small mixture of normal densities.
+Cross-validation also chooses whether marginal curves transform the columns first (which makes a Gaussian a Gaussian
+copula), and whether residuals replace columns that others nearly determine.
 
 For clusters of different shapes, a mixture of normal densities with a covariance for each component needs fewer rows
-than networks do. No base is a mixture of this kind, but it can be the teacher of a flow, its student, which is
-trained on any number of the mixture's samples in place of the rows.
+than networks do. No base is such a mixture, but a mixture can be the teacher of a flow, the student: any number of
+samples of the mixture replaces the rows in the training of the student.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ WAIT = 25  # epochs without a new best
 
 
 class Fold(RowPart):
-    """The rows of one fold, which has every fifth row of a part, or the rows of all other folds."""
+    """A part of rows for cross-validation: one fold, which is every fifth row, or (`out=False`) all other folds."""
 
     def __init__(self, whole: RowPart, fold: int, *, out: bool) -> None:
         self.places = np.flatnonzero((np.arange(whole.size) % FOLDS == fold) == out).astype(np.int64)
         self.part, self.size = whole, self.places.size
 
     def at(self, places: Index) -> Index:
-        """The rows at given indices of the part."""
+        """The indices, in the whole table, of the rows at some positions of this part."""
         return self.part.at(self.places[places])
 
 
 def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weights: NDArray[np.float64]) -> bool:
-    """Whether the mean of `losses` is below that of `than` by a standard error of the difference (Breiman et al. 1984).
+    """Whether the mean of `losses` is below the mean of `than` by more than a standard error of the difference.
 
-    Both arrays have the losses of the same rows. The test is known as the one-standard-error rule.
+    Both arrays have the losses of the same rows. The test is the one-standard-error rule (Breiman et al. 1984).
     """
     return mean_beyond(than - losses, weights / weights.sum(), 1.0) > 0.0
 
@@ -77,7 +77,7 @@ def pooled(flow: Flow, source: ArrayRows, made: Callable[[Flow, ArrayRows], None
 
 @dataclass(frozen=True)
 class Chosen:
-    """The result of cross-validation: losses of rows left out, fold after fold."""
+    """The result of cross-validation: losses of the rows that fits leave out, fold after fold."""
 
     epochs: int
     """The number of epochs after which the mean loss is lowest; 0 if it is lowest before the first epoch."""
@@ -91,7 +91,7 @@ class Chosen:
     """The weight of each row."""
 
     def mean(self, losses: NDArray[np.float64]) -> float:
-        """The weighted mean of the rows' losses; infinity if that is not finite."""
+        """The weighted mean of the losses of rows; infinity if the mean is not finite."""
         loss = float((losses * self.weights).sum() / self.weights.sum())
         return loss if math.isfinite(loss) else math.inf
 
@@ -104,10 +104,10 @@ def chosen_epochs(
     clock: Clock,
     progress: bool = False,
 ) -> Chosen:
-    """The number of epochs with the lowest loss of rows left out.
+    """Choose the number of epochs by cross-validation: the one with the lowest mean loss of the rows left out.
 
-    Fits to all folds but one advance side by side, an epoch at a time. `made` prepares a flow for rows and returns its
-    run, which shares the clock.
+    A fit for each fold leaves out the rows of the fold; all fits advance side by side, an epoch at a time. `made`
+    prepares a flow for rows and returns its run; all runs share `clock`.
     """
     runs, judges = [], []
     for fold in range(FOLDS):
@@ -144,7 +144,7 @@ LEAST_ROWS = 40
 
 @dataclass(frozen=True)
 class Beginning:
-    """The kind of a density that needs no training."""
+    """Settings of an initial density, which needs no training."""
 
     limit: float = ALWAYS
     """Columns with a 1 - R² below this limit are replaced by their residuals."""
@@ -155,7 +155,7 @@ class Beginning:
 
 @dataclass(frozen=True)
 class Begun:
-    """A density to begin with, fitted to some rows, as parts of a flow."""
+    """An initial density, fitted to some rows, as links and base of a flow."""
 
     links: Links
     base: Base | None
@@ -164,7 +164,7 @@ class Begun:
 
 
 def begun(source: ArrayRows, scale: Moments, context: Moments | None, dtype: Any, kind: Beginning, seed: int) -> Begun:
-    """The density of training rows. `scale`, `context`: means and deviations of x's and of the context's columns."""
+    """Fit an initial density to training rows. `scale`, `context`: means and standard deviations of columns."""
     z, share, _ = standardised(source, scale)
     circles = circles_of(source.support)
     curves, residuals = inner_links(z, share, kind.limit, kind.curves, circles, dtype)
@@ -190,16 +190,16 @@ def best_beginnings(
     curves: Sequence[bool],
     mixes: bool,
 ) -> list[tuple[Beginning, Chosen]]:
-    """Initial densities of the training, each with its losses of rows left out; the best one comes first.
+    """Choose initial densities by cross-validation; return each with its losses of rows left out, the best one first.
 
-    The best Gaussian without curves comes first unless another density is better by more than the standard error of the
+    The best Gaussian without curves is first unless another density is better by more than the standard error of the
     difference.
 
-    The best Gaussian and the best one without curves follow, because networks may do better over these. If no time is
-    left, the result is the first Gaussian alone.
+    The best Gaussian and the best Gaussian without curves follow, because networks may do better over these densities.
+    If no time is left, only the first Gaussian is returned.
 
-    `made` fits a density of a kind to rows, in a flow. `curves`: the values of `Beginning.curves` to try, in order.
-    `mixes`: whether mixtures are tried, which replace the base.
+    `made` fits an initial density of given settings to rows and puts it into a flow. `curves`: the values of
+    `Beginning.curves` to try, in order. `mixes`: whether mixtures, which replace the base, are tried too.
     """
     z, share, _ = standardised(source, scale)
     circles, dtype = circles_of(source.support), flow.dtype
@@ -234,7 +234,7 @@ def best_beginnings(
 
 
 def standardised(source: ArrayRows, scale: Moments) -> tuple[Floats, Floats, Floats]:
-    """Standardised rows, their weights, and the log determinants of the map from the data to them."""
+    """Standardised rows, their weights, and the log determinants of the map from the data to the standardised rows."""
     data, rows = source.data, source.library.asarray(source.part.all())
     x, slopes = _arrays.on_host(data.x[rows]).astype(np.float64), np.zeros(source.size)
     if source.support is not None:
@@ -243,7 +243,7 @@ def standardised(source: ArrayRows, scale: Moments) -> tuple[Floats, Floats, Flo
 
 
 def can_mix(flow: Flow, source: ArrayRows) -> bool:
-    """Whether a mixture may replace the base."""
+    """Whether a mixture of normal densities may replace the base of the flow in a fit to these rows."""
     features = flow.features
     return (
         type(flow._interior.base) is StandardNormal
@@ -255,21 +255,21 @@ def can_mix(flow: Flow, source: ArrayRows) -> bool:
 
 
 def in_folds(values: Floats) -> Floats:
-    """Values of rows, fold after fold, in the order of the losses of `pooled`."""
+    """Reorder values of rows fold after fold, which is the order of the losses that `pooled` returns."""
     return np.concatenate([values[np.arange(len(values)) % FOLDS == fold] for fold in range(FOLDS)])
 
 
 def inner_links(
     z: Floats, share: Floats, limit: float, curves: bool, circles: Sequence[int], dtype: Any
 ) -> tuple[Links, Residuals]:
-    """Marginal curves of standardised rows, if `curves`, and residuals of columns that others nearly determine."""
+    """Fit links to standardised rows: marginal curves if `curves`, and residuals of columns that others determine."""
     residuals = of_rows(z, share, limit, circles, dtype)
     return (_curves.of_few_rows(behind(z, residuals.links), share, circles) if curves else ()), residuals
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The rows that a mixture is fitted to, behind links that were made from them, and the rows left out."""
+    """The rows that a mixture is fitted to and the rows left out, both mapped by links made from the former."""
 
     seen: Floats
     share: Floats
@@ -281,7 +281,7 @@ class Seen:
     def of(
         cls, z: Floats, share: Floats, fold: int, limit: float, curves: bool, circles: Sequence[int], dtype: Any
     ) -> Seen:
-        """The rows outside a fold as those to fit to, and the rows of the fold as those left out."""
+        """Leave out the rows of a fold; the mixture is fitted to all other rows."""
         out = np.arange(len(z)) % FOLDS == fold
         links_inside, residuals = inner_links(z[~out], share[~out], limit, curves, circles, dtype)
         links, unseen, slopes = (*links_inside, *residuals.links), z[out], np.zeros(out.sum())
@@ -291,12 +291,12 @@ class Seen:
         return cls(behind(z[~out], links), share[~out], unseen, slopes)
 
     def losses(self, *arguments: Any, **settings: Any) -> Floats:
-        """Losses of the rows left out, under the mixture that is fitted by these arguments to the other rows."""
+        """Losses of the rows left out, under a mixture fitted to the other rows; arguments as of `mixture.fitted`."""
         return -_mixture.fitted(self.seen, self.share, *arguments, **settings).log_prob(self.unseen) - self.slopes
 
 
 def _components(z: Floats, share: Floats, circles: Sequence[int], dtype: Any, kind: Beginning, seed: int) -> int:
-    """The number of components with the highest log density of rows left out."""
+    """Choose the number of components by cross-validation: the one with the lowest loss of rows left out."""
     folds = [Seen.of(z, share, fold, kind.limit, kind.curves, circles, dtype) for fold in range(FOLDS)]
     numbers = _mixture.COMPONENTS
     losses = [in_folds(share) @ np.concatenate([fold.losses(number, seed) for fold in folds]) for number in numbers]
@@ -307,8 +307,8 @@ SAMPLES, BATCH, STEPS = 50_000, 512, 4000  # training of the student flow
 JUDGED = 4000  # samples that judge the student flow
 DECAY = 0.01
 STARTS = 3  # starts of a mixture in cross-validation
-UNGAINED = 1  # successive numbers of components without a gain, after which trials end
-NUMBERS_OF_A_ROW = 2  # the most parameters of a mixture for each row; beyond, full covariances overfit
+UNGAINED = 1  # trials end after this many successive component counts without a gain
+NUMBERS_OF_A_ROW = 2  # most parameters of a mixture for each row; with more, full covariances overfit
 
 
 @dataclass(frozen=True)
@@ -320,23 +320,23 @@ class Teacher:
     curves: bool
     components: int
     prior: float
-    """The weight, in rows, of the common covariance in the covariance of each component."""
+    """The number of additional rows of each component, which have the common covariance."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of a teacher mixture to train a student on, and others to judge it by."""
+    """Samples of a teacher mixture: some to train a student on, others to judge the student by."""
 
     train: ArrayRows
     judge: ArrayRows
     loss: float
-    """The mixture's own loss on `judge`."""
+    """The loss of the teacher mixture on `judge`."""
 
 
 def best_teacher(
     source: ArrayRows, scale: Moments, limit: float, curves: Sequence[bool], dtype: Any, seed: int, clock: Clock
 ) -> tuple[Teacher, Floats] | None:
-    """The mixture with the lowest loss of rows left out, and the losses of these, fold after fold, in the data's units.
+    """Choose a mixture by cross-validation; return its settings and its losses of rows left out, in the data's units.
 
     The result is None if there are too few rows for a mixture, or no time is left.
 
@@ -372,7 +372,7 @@ def best_teacher(
 
 
 def samples_of(teacher: Teacher, source: ArrayRows, scale: Moments, dtype: Any, seed: int) -> Samples:
-    """Samples, in the data's units, of the teacher mixture that is fitted to all rows."""
+    """Fit the teacher mixture to all rows, and return samples of it in the data's units."""
     z, share, _ = standardised(source, scale)
     curves, residuals = inner_links(z, share, teacher.limit, teacher.curves, (), dtype)
     links, support = (*curves, *residuals.links), source.support
@@ -395,7 +395,7 @@ def samples_of(teacher: Teacher, source: ArrayRows, scale: Moments, dtype: Any, 
 
 
 def arguments_of_student(arguments: Arguments, size: int) -> Arguments:
-    """The arguments of a student's fit to `size` samples; arguments that differ from their defaults stay."""
+    """The arguments of a student's fit to `size` samples; values that the caller changed from their defaults stay."""
     batch = BATCH if arguments.batch_size is None else arguments.batch_size
     chosen: dict[str, Any] = {"epochs": max(round(STEPS * BATCH / size), 1), "batch_size": min(batch, size)}
     defaults = {"schedule": "cosine", "weight_decay": DECAY, "patience": None}

@@ -1,4 +1,4 @@
-"""The course of a fit of rows from any source, from its arguments to its history."""
+"""A fit of rows from any source, from the arguments of `Flow.fit` to the history."""
 
 from __future__ import annotations
 
@@ -51,30 +51,30 @@ if TYPE_CHECKING:
 TRYING = 0.1  # largest share of a time budget for a trial of marginals
 CHOOSING = 0.75  # largest share of a time budget for cross-validation: five fits to four fifths of the rows
 LISTS = ("train_loss", "validation_loss", "learning_rate", "seconds", "cpu_seconds")  # attributes of a history
-TRYING_ALL = 0.5  # largest share of a time budget for trials from which the fit goes on
+TRYING_ALL = 0.5  # largest share of a time budget for trials that the fit continues
 
 
 class Fit:
-    """The fit of one process; `headrace.distributed.run` has the fit of a group."""
+    """A fit in one process; `headrace.distributed.run` has the class of fits in a group of processes."""
 
     source: RowSource
     judge: RowSource | None
     stream: Stream | None = None
     named: Names = Names()
-    """Names of the columns of frames."""
+    """The column names of the frames that the caller passed as rows and context."""
     what = "fit"
     """The name of the fit's progress bar."""
     decays = 1.0
-    """The factor of weight decays that the fit chooses."""
+    """A factor for the weight decays that the fit chooses or tries."""
     mixes = True
     """Whether a mixture may replace the base, where rows are few."""
     is_taught = False
     """Whether the flow learns a mixture of few rows even without a gain in cross-validation."""
     judged: Chosen | None = None
-    """The result of cross-validation of few rows; its `best` has the losses of the density with which the fit ends."""
+    """The result of cross-validation in a fit of few rows; `judged.best` has the losses of the final density."""
 
     def __init__(self, flow: Flow, history: History, arguments: Arguments) -> None:
-        """Prepare a fit, which fills in `history` when it runs."""
+        """Prepare a fit; `go` fills in `history`."""
         self.flow, self.history, self.arguments, self.kept = flow, history, arguments, self._kept(arguments)
         self.progress = bool(arguments.progress)
         self.clock, self.seed = Clock(arguments.time_budget), check.integer("seed", arguments.seed)
@@ -86,7 +86,7 @@ class Fit:
         return Checkpoint(arguments.checkpoint, arguments.checkpoint_every)
 
     def open(self, x: Any, context: Any) -> None:
-        """Check rows, and hold some out; a stream larger than its buffer is read."""
+        """Check the rows, and hold some of them out; a stream that is larger than its buffer is read once."""
         from headrace.rows._as_stream import arrays_of, stream_of
 
         validation, weights = arrays_of(self.arguments.validation), self.arguments.weights
@@ -107,7 +107,7 @@ class Fit:
             if whole is None:
                 from headrace._fit.streams import StreamRows
 
-                Plan.of(flow, stream.buffer, self.arguments, judged=True)  # checks arguments before rows are read
+                Plan.of(flow, stream.buffer, self.arguments, judged=True)  # check arguments before rows are read
                 return StreamRows(stream, flow.features, flow.context, support, checksums, self.progress)
             x, context, weights = whole.x, whole.context, whole.weights
         called = known.features or self.named.features
@@ -118,7 +118,7 @@ class Fit:
         return ArrayRows(data)
 
     def names(self) -> Names:
-        """The names of the flow's columns after the fit: those of the flow, or else of the frames or of the stream."""
+        """The names of the flow's columns after the fit: those that it has, else those of frames or of the stream."""
         called = None if self.stream is None else self.stream.called
         fits = called is not None and len(called) == self.flow.features
         return self.flow._interior.names.or_those_of(self.named).or_those_of(Names(called if fits else None))
@@ -129,7 +129,7 @@ class Fit:
         return replace(plan, constant_decay=self.decays * plan.constant_decay)
 
     def fingerprint(self) -> dict[str, str]:
-        """The inputs, by name, that must be equal for a fit to go on from its file; rows have a checksum."""
+        """The inputs, by name, that must equal those of the interrupted fit when a fit resumes; rows as checksums."""
         texts = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.source.fingerprint()}
         if self.judge is not None:
             texts["rows held out"] = str(self.judge.size)
@@ -138,19 +138,19 @@ class Fit:
         return texts
 
     def _holds_out(self) -> bool:
-        """Whether the rows to judge by come from the table of the training rows."""
+        """Whether the held-out rows come from the table of the training rows."""
         source, judge = self.source, self.judge
         return isinstance(source, ArrayRows) and isinstance(judge, ArrayRows) and judge.data is source.data
 
     def cross_validates(self, held: int) -> bool:
-        """Whether cross-validation replaces a small number of held-out rows; warns if not."""
+        """Whether cross-validation replaces `held` held-out rows, which are too few; warns if it cannot."""
         if self.flow._interior.is_fresh and self._holds_out():
             return True
         warn(f"fit: {held} held-out rows are too few to judge by; give more by `validation`, or a number of `epochs`")
         return False
 
     def run_of(self, flow: Flow, source: RowSource, arguments: RunArguments) -> Run:
-        """The run that takes the optimiser's steps over the rows."""
+        """A run, which takes the optimiser's steps, of the class for the source of rows and for the device."""
         if source.is_stream:
             from headrace._fit.streams import StreamRun
 
@@ -158,14 +158,14 @@ class Fit:
         return (DeviceRun if flow._interior.on_device else ArrayRun)(flow, source, arguments)
 
     def _arguments_of(self, plan: Plan, held_out: HeldOut | None = None, judged_after: int = 0) -> RunArguments:
-        """The arguments of the run that ends the fit."""
+        """The arguments of the last run of the fit, which trains on all training rows."""
         state = self.rng, self.caller, self.history, self.clock
         return RunArguments(held_out, plan, *state, judged_after, self.kept, self.what)
 
     # ---- the fit
 
     def go(self) -> None:
-        """Run the whole fit of the opened rows, and fill in the history."""
+        """Run the whole fit of the opened rows, and write its course to `history`."""
         fresh = self.flow._interior.is_fresh
         self._go()
         if fresh and self.source.is_first and not is_interrupted(self.history):
@@ -224,7 +224,7 @@ class Fit:
             history.best_loss = held_out.loss(flow)
 
     def _tried(self, start: Start, standing: ArrayRows, judge: RowSource, *, curves: bool) -> tuple[Choice, Run | None]:
-        """The best choice of the trials, and its run, which is None if a stopped fit had made the choice."""
+        """Choose settings by trials; return the best choice and its run, which is None if a stopped fit made it."""
         flow, source, plan, kept = self.flow, self.source, self.checked, self.kept
         clock, both = self.clock.share(TRYING_ALL), (Residuals(), Residuals())
         if start.x is not None and _residuals.looked_for(flow._interior):
@@ -252,14 +252,14 @@ class Fit:
         return searched(made, held_out, choice(both[0]), more, plan, self.progress)
 
     def _chosen(self, start: Start, judge: RowSource, *, curves: bool) -> tuple[Start, Links, Plan, Any]:
-        """The start, curves and plan that trials choose, and weights to go on from; None for the initial ones.
+        """The start, the curves and the plan that trials choose, and the best trial's weights; None for initial ones.
 
-        The history of the fit goes on from that of the best trial.
+        The lists of the best trial's history become the beginning of the fit's history.
         """
         flow, source, plan, history = self.flow, self.source, self.checked, self.history
         standing, choice, run = source.standing(), Choice(), None
         if source.is_first:
-            # other ranks take the first rank's choice: NumPy's rounding depends on its version and processor
+            # other ranks get the first rank's choice, because NumPy's rounding depends on its version and processor
             choice, run = self._tried(start, standing, judge, curves=curves)
         if source.is_first:
             _residuals.warn_of_columns(source, choice.residuals)
@@ -270,7 +270,7 @@ class Fit:
             return start, links, replace(plan, **going_on), None
         trial = History() if run is None else run.history
         share = choice.share if not overfits(run) else FEW if plan.bends else HALF * choice.share
-        begun = min(trial.best_epoch, trial.epochs)  # because the time budget may have ended an epoch early
+        begun = min(trial.best_epoch, trial.epochs)  # because a budget may end an epoch early
         rate, decay, share, begun = source.broadcast(np.array([choice.rate, choice.decay, share, begun])).tolist()
         plan = replace(plan, learning_rate=rate, weight_decay=decay).after(int(begun), share)
         if not plan.begun:
@@ -292,15 +292,15 @@ class Fit:
     def _trials(
         self, standing: ArrayRows, judge: RowSource, clock: Clock, kinds: Iterable[tuple[Start, Links]]
     ) -> tuple[list[Run], HeldOut]:
-        """Runs over a few rows, each from a start and curves, and the rows that judge them."""
+        """Runs for a trial over a few rows, one for each pair of start and curves, and the rows that judge them."""
         most = _marginals.STEPS * -(-self.source.size // self.checked.batches)
         some, rest = self.source.trial(standing, judge, most, self.seed)
         held_out = HeldOut(rest, self.flow._interior.on_device)
         return [self._trial_run(*kind, some, held_out, clock) for kind in kinds], held_out
 
     def _replaced(self, start: Start, judge: RowSource | None, *, curves: bool = False) -> Start:
-        """The start with residuals of the columns that others nearly determine, and of more if that lowers the loss
-        of held-out rows.
+        """The start with residuals in place of columns that others nearly determine, and in place of further columns if
+        a trial with these residuals has a lower held-out loss.
         """
         flow, source, plan, before = self.flow, self.source, self.checked, self.kept.residuals
         if (scale := start.x) is None or not _residuals.looked_for(flow._interior):
@@ -311,7 +311,7 @@ class Fit:
             links = _marginals.gaussianizing(standing, *scale, clock, self.progress, replaced.links) if curves else ()
             return replace(start, linear=replaced.links), links
 
-        if source.is_first:  # other ranks take its links: NumPy's rounding depends on its version and processor
+        if source.is_first:  # other ranks get the first rank's links: NumPy's rounding depends on processors
             residuals, more = candidates(standing, scale, flow)
             if before is not None:
                 residuals = more if set(more.shares) == set(before) else residuals
@@ -330,13 +330,13 @@ class Fit:
         return replace(start, linear=residuals.links)
 
     def _marginals(self, start: Start, judge: RowSource) -> Links:
-        """Links that make columns nearly normal, if the links lower a short fit's loss of held-out rows."""
+        """Links that make columns nearly normal; () if these do not lower the held-out loss of a short fit."""
         assert start.x is not None  # because the flow is fresh
         source, clock, required = self.source, self.clock.share(TRYING), self.checked.gaussianize
         if (before := self.kept.known("gaussianized")) is False:
             return ()
         standing, links = source.standing(), tuple[Gaussianize, ...]()
-        if source.is_first:  # the first rank decides, as for residual columns
+        if source.is_first:  # the first rank decides for all ranks
             time = Clock() if required or before else clock
             links = _marginals.gaussianizing(standing, *start.x, time, self.progress, start.linear)
             if links and not (required or before):
@@ -351,7 +351,7 @@ class Fit:
         assert isinstance(self.source, ArrayRows)
         source, choosing = self.source.of(self.source.part.whole()), self.clock.share(CHOOSING)
         arguments = self.arguments
-        if arguments.weight_decay == "auto":  # because only held-out rows can choose the decay
+        if arguments.weight_decay == "auto":  # because only held-out rows can choose a decay
             arguments = replace(arguments, weight_decay=None)
 
         def begin(flow: Flow, rows: ArrayRows, kind: Beginning) -> None:
@@ -406,10 +406,10 @@ class Fit:
     def _learns_a_mixture(
         self, start: Start, source: ArrayRows, chosen: Chosen, limit: float, curves: Sequence[bool]
     ) -> bool:
-        """Fit the flow to samples of a mixture with a covariance for each component; return whether that is better.
+        """Fit the flow, as a student, to samples of a mixture with full covariances; return whether this is better.
 
-        The student is better if the mixture's losses of rows left out, plus the student's loss to the mixture, are
-        below those of `chosen` by more than the standard error of the difference.
+        The student is better if the mixture's losses of rows left out, plus the student's excess loss on samples of the
+        mixture, are below the losses of `chosen` by more than the standard error of the difference.
         """
         clock, history, seed = self.clock.share(CHOOSING), self.history, self.seed
         if not (self.mixes and _few_rows.can_mix(self.flow, source)) or start.x is None:
@@ -451,9 +451,9 @@ class Fit:
 
 
 def _best_of(kinds: list[tuple[Beginning, Chosen]], tried: list[Chosen]) -> tuple[Beginning, Chosen]:
-    """The beginning and the number of epochs that are best on rows left out.
+    """The initial density and the number of epochs with the lowest mean loss of rows left out.
 
-    Where no training is clearly better, the result is the first beginning without epochs.
+    Where no trained flow is clearly better than the first initial density, this density and 0 epochs are returned.
     """
     best = min(range(len(kinds)), key=lambda i: tried[i].mean(tried[i].best))
     if clearly_better(tried[best].best, kinds[0][1].start, tried[best].weights):
@@ -462,10 +462,10 @@ def _best_of(kinds: list[tuple[Beginning, Chosen]], tried: list[Chosen]) -> tupl
 
 
 def finished(flow: Flow, history: History, opened: Callable[[], Fit]) -> History:
-    """Run a fit to its end, once `opened` has opened its rows; the flow stays unchanged if no weights are better.
+    """Run the fit that `opened` returns, with its rows opened; the flow stays unchanged if no weights are better.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C before there are better weights.
+        KeyboardInterrupt: Ctrl-C before the fit has better weights than before.
     """
     with flow._interior.restored(unless=lambda: history.best_epoch > 0):
         try:
@@ -478,5 +478,5 @@ def finished(flow: Flow, history: History, opened: Callable[[], Fit]) -> History
         except KeyboardInterrupt:
             history.stopped = "interrupted"
         if history.stopped == "interrupted" and history.best_epoch == 0:
-            raise KeyboardInterrupt  # without better weights there is nothing to return
+            raise KeyboardInterrupt  # because the fit has no better weights to return
     return history

@@ -1,4 +1,4 @@
-"""The Gaussian of a fit's rows: fits of few rows start from it, and other densities are compared with it.
+"""The Gaussian of a fit's rows, from which fits of few rows start, and with which other densities are compared.
 
 The Gaussian becomes fixed links of a flow; cross-validation chooses the share of the identity in its covariance.
 """
@@ -27,13 +27,13 @@ from headrace._flow.transforms.transform import Transform
 SHARES = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # share of the identity in a covariance
 FOLDS = 5
 LEAST_ROOT = 1e-6  # least standard deviation of a direction: float32 rounds a standardised row by up to 1e-7
-CONSTANT = 1e-4  # variance that a constant column gets
+CONSTANT = 1e-4  # the variance that replaces 0 for a constant column
 
 
 def second_moments(z: Floats, share: Floats) -> tuple[Floats, Floats]:
-    """Weighted second moments of rows, one matrix per fold, and the folds' weights."""
+    """Sums of z zᵀ over the weighted rows of each fold, shape (folds, columns, columns), and of the folds' weights."""
     folds = [slice(fold, None, FOLDS) for fold in range(FOLDS)]
-    # No matrix product, because its order of summation would depend on the threads of the BLAS.
+    # This is not a matrix product, whose order of summation would depend on the threads of the BLAS.
     moments = [np.einsum("ni,nj->ij", z[f] * share[f, None], z[f]) for f in folds]
     return np.stack(moments), np.array([share[f].sum() for f in folds])
 
@@ -55,16 +55,17 @@ class Estimate:
 
 
 def estimated(moments: Floats, weight: Floats, contexts: int = 0) -> Estimate | None:
-    """The Gaussian from the `second_moments` of standardised rows, with their contexts in the last columns.
+    """Estimate a Gaussian from the `second_moments` of standardised rows whose last `contexts` columns are contexts.
 
-    The Gaussian's mean is linear in the context, by ridge regression. Its covariance is that of the residuals, mixed
-    with the identity. Cross-validation chooses both shares of the identity. A direction with hardly any spread, from
-    nearly collinear columns, gets the deviation `LEAST_ROOT`. The result is None if all rows are in one fold.
+    The Gaussian's mean is linear in the context, by ridge regression. The covariance of the residuals is mixed with the
+    identity. Cross-validation chooses the share of the identity in the regression and in the covariance. A direction
+    with a standard deviation below `LEAST_ROOT`, due to nearly collinear columns, gets `LEAST_ROOT`. The result is None
+    if all rows are in one fold.
     """
     n = moments.shape[1] - contexts
     moments, still = moments.copy(), np.flatnonzero(np.diagonal(moments.sum(axis=0)) == 0.0)
     moments[:, still, still] = CONSTANT * weight[:, None]
-    gains = np.zeros((len(SHARES), len(SHARES)))  # by the identity's share in the regression and in the covariance
+    gains = np.zeros((len(SHARES), len(SHARES)))  # axes: the identity's share in the regression, in the covariance
     gains[:-1] = 0.0 if contexts else -np.inf
     for fold in range(FOLDS):
         rest = weight.sum() - weight[fold]
@@ -86,9 +87,9 @@ def estimated(moments: Floats, weight: Floats, contexts: int = 0) -> Estimate | 
 
 
 def links_of(moments: Floats, weight: Floats, contexts: int = 0, dtype: Any = np.float32) -> tuple[Transform, ...]:
-    """The links of the `estimated` Gaussian, with the symmetric root of its covariance, which moves coordinates least.
+    """The `estimated` Gaussian as links, by the symmetric root of its covariance, which moves coordinates least.
 
-    There are no links where neither the context nor correlations help.
+    The result is empty where neither the context nor correlations help.
     """
     gaussian = estimated(moments, weight, contexts)
     if gaussian is None:
@@ -105,7 +106,7 @@ def links_of(moments: Floats, weight: Floats, contexts: int = 0, dtype: Any = np
 
 
 def _slopes(moments: Floats, n: int, share: float) -> Floats:
-    """Ridge regression of the first n columns on the others: shape (n, others)."""
+    """Slopes of a ridge regression of the first n columns on the others, shape (n, others)."""
     if share == 1.0 or n == len(moments):
         return np.zeros((n, len(moments) - n))
     values, vectors = np.linalg.eigh(moments[n:, n:])
@@ -114,7 +115,7 @@ def _slopes(moments: Floats, n: int, share: float) -> Floats:
 
 
 def _of_residuals(moments: Floats, slopes: Floats) -> Floats:
-    """Second moments of the residuals of a regression."""
+    """Second moments of the residuals of a regression, from the moments of all columns and the slopes."""
     if not slopes.size:
         return moments
     matrix = np.concatenate([np.eye(len(slopes)), -slopes], axis=1)
@@ -141,16 +142,16 @@ def decorrelating(
     dtype: Any = np.float32,
     curves: Sequence[Transform] = (),
 ) -> tuple[Transform, ...]:
-    """Links from latent to standardised data that map standard normal rows to the Gaussian of the training rows.
+    """Links, in the order from latent to data, that map standard normal rows to the Gaussian of the training rows.
 
-    `scale`: mean and deviation of the context columns, or None. `curves`: links between the result and the
-    standardised data. The fold of a row depends on its index in its part.
+    `scale`: means and standard deviations of the context columns; None without a context. `curves`: links between the
+    result and the standardised data. Row i of each part of `source` is in fold i mod FOLDS.
     """
     contexts = 0 if scale is None else source.columns(of_context=True)
     contexts = contexts if contexts <= MOST_FEATURES else 0
     n = std.size + contexts
     if n == 1 or std.size > MOST_FEATURES or source.size < 2 * FOLDS or circles_of(source.support):
-        return ()  # because a circle has no covariance with a line, among other reasons
+        return ()  # for example because an angle has no covariance with a number
 
     def sums() -> Iterator[Floats]:
         for data in source.parts(CHUNK):
@@ -163,7 +164,7 @@ def decorrelating(
 
 
 def joined(data: Data, mean: Floats, std: Floats, scale: Scale | None, curves: Sequence[Transform] = ()) -> Floats:
-    """Standardised rows behind `curves`, followed by their standardised contexts if there is a `scale` for these."""
+    """Standardised rows on the latent side of `curves`; then the standardised contexts if `scale` is given."""
     z: Floats = (_arrays.on_host(data.unbounded(slice(None))) - mean) / std
     for curve in reversed(curves):
         z = curve.inverse(z)[0]
@@ -180,7 +181,7 @@ def gaussian_log_prob(
     weights: NDArray[Any] | None = None,
     context: tuple[NDArray[Any], NDArray[Any]] | None = None,
 ) -> Floats:
-    """Log density of rows, shape (rows,), under the Gaussian of points, see `estimated`, in float64.
+    """Log densities of rows under the Gaussian that `estimated` fits to points: shape (rows,), float64.
 
     Args:
         points, rows: Shapes (points, features) and (rows, features).
@@ -212,7 +213,7 @@ def gaussian_log_prob(
 
 
 def quietened(flow: Flow, parameters: NDArray[Any]) -> NDArray[Any]:
-    """Parameters of a flow, on the host, with the last weights of each network shrunk."""
+    """A copy of a flow's parameters in which the last weight matrix of each network is multiplied by `QUIET`."""
     vector, start = parameters.copy(), 0
     for block in flow._interior.blocks():
         part = slice(start, start + block.size)

@@ -1,4 +1,4 @@
-"""Rows of a fit: checks, the parts to train on and to hold out, their order, and warnings about them.
+"""The rows of a fit: their checks, the rows that take part, and warnings about rows and columns.
 
 The memory in use does not grow with the number of rows, except where weights leave rows out. A table may be a file
 that is mapped into memory and larger than the memory.
@@ -27,10 +27,10 @@ Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Two values of each column, such as mean and standard deviation."""
 
 DIGITS = 1e4  # distinct values per standard deviation that the dtype must have
-FAR = {"x": 1e5, "context": 1e3}  # cells this many median distances from the median are far out; x has curves
-FEW = 0.01  # the largest share of rows that are left out because a column has far cells
+FAR = {"x": 1e5, "context": 1e3}  # least distance of far cells from the median, in units of the median distance
+FEW = 0.01  # the largest share of rows with far cells at which these rows are left out
 LOOKED_AT = 1 << 14  # rows of a block in the search for far cells, and for lost training rows
-LOST = 1000.0  # nats below the median log density, at which a training row is lost
+LOST = 1000.0  # a training row this many nats below the median log density is lost
 LEAST_EFFECTIVE = 20  # the effective number of rows below which a fit warns
 
 
@@ -45,9 +45,9 @@ class Data:
     support: Support | None = None
 
     def taking_part(self, first: int = 0) -> tuple[int, Any]:
-        """The number of rows that take part, and their ascending indices; None for all.
+        """The number of rows that take part in the fit, and their ascending indices; None for the indices of all rows.
 
-        Rows of weight 0 are left out, and so are a few rows with far cells; a warning counts rows from `first`.
+        Rows of weight 0 are left out, and rows with far cells if these are few; `first` is row 0's index in a warning.
         """
         part = RowPart(int(self.x.shape[0]))
         if self.weights is not None and not (positive := _arrays.on_host(self.weights > 0)).all():
@@ -58,7 +58,7 @@ class Data:
         return part.size, part.kept
 
     def unbounded(self, index: Any) -> NDArray[np.float64]:
-        """The rows of x at an index, mapped from their bounds to the real line, as a flow standardises them."""
+        """The rows of x at an index, in float64, mapped from their bounds to the real line."""
         chosen: NDArray[np.float64] = self.x[index].astype(np.float64)
         return chosen if self.support is None else self.support.inverse(chosen)[0]
 
@@ -72,7 +72,7 @@ class Data:
         return Data(self.x[index], context, weights, self.names, self.support)
 
     def values(self, index: Any, of_context: bool) -> NDArray[np.float64]:
-        """The rows at an index, in float64 for their moments: of x without its bounds, or of the context."""
+        """The rows at an index in float64: of x, mapped from its bounds to the real line, or of the context."""
         if not of_context:
             return self.unbounded(index)
         assert self.context is not None
@@ -97,7 +97,7 @@ def open_rows(
     support: Support | None = None,
     names: tuple[str, ...] = (),
 ) -> Data:
-    """Check that rows have their shapes, and finite values within bounds. `names`: labels of the columns, if known."""
+    """Check shapes, and that values are finite and within bounds. `names`: labels of the columns, or empty."""
     array = _arrays.matrix(f"{prefix}x", x, features, caller, whole=True)
     rows = array.shape[0]
     if rows == 0:
@@ -114,9 +114,9 @@ def open_rows(
 
 
 def check_finite(name: str, array: NDArray[Any], names: Sequence[str] = (), way: str = "") -> None:
-    """Raise ValueError for NaN and infinity, with the number of such rows, and the index and column of the first.
+    """Raise ValueError for NaN and infinity; the message has the number of such rows, and the first one.
 
-    `way`: the advice at the end of the message; by default that for callers in Python.
+    `way`: the advice at the end of the message; by default `WAY_OUT`, which is for callers in Python.
     """
     count, first = bad_rows(array)
     if count:
@@ -130,7 +130,7 @@ WAY_OUT = "leave such rows out, by dropna() of a frame, or give FlowDensity(miss
 
 
 def bad_rows(array: NDArray[Any]) -> tuple[int, int]:
-    """The number of rows with NaN or infinity, and the index of the first."""
+    """The number of rows with NaN or infinity, and the index of the first such row; (0, -1) if there are none."""
     count, first = 0, -1
     for start in range(0, array.shape[0], CHUNK):
         part = np.isfinite(array[start : start + CHUNK])
@@ -142,12 +142,12 @@ def bad_rows(array: NDArray[Any]) -> tuple[int, int]:
 
 
 def not_finite(name: str, count: int, first: int, rows: int) -> str:
-    """The message about `count` rows with NaN or infinity."""
+    """The beginning of an error message: `count` of `rows` rows have NaN or infinity."""
     return f"{name}: expected finite numbers, got NaN or infinity in {count} of {rows} rows, first in row {first}"
 
 
 def check_inside(name: str, array: NDArray[Any], support: Support, names: tuple[str, ...] = ()) -> None:
-    """Raise ValueError for rows on a bound or beyond it, with their number and the index of the first."""
+    """Raise ValueError for rows on a bound or beyond it; the message has their number and the index of the first."""
     beyond_ends: list[Any] = []
     for start in range(0, array.shape[0], CHUNK):
         beyond_ends = and_more(beyond_ends, beyond(array[start : start + CHUNK], support, start))
@@ -156,7 +156,7 @@ def check_inside(name: str, array: NDArray[Any], support: Support, names: tuple[
 
 
 def beyond(array: NDArray[Any], support: Support, start: int) -> list[Any]:
-    """The number of rows on a bound or beyond, and for the first its index from `start`, its column and its value."""
+    """The number of rows on a bound or beyond; index (plus `start`), column and value of the first; or []."""
     mask = outside(array, support)
     if not mask.any():
         return []
@@ -167,19 +167,19 @@ def beyond(array: NDArray[Any], support: Support, start: int) -> list[Any]:
 
 
 def and_more(first: list[Any], more: list[Any]) -> list[Any]:
-    """The sum of two results of `beyond`, with the first row of the earlier one."""
+    """Merge the results of `beyond` for two successive blocks: add the counts, keep the first row."""
     return [first[0] + more[0], *first[1:]] if first and more else first or more
 
 
 def outside(array: NDArray[Any], support: Support) -> NDArray[np.bool_]:
-    """A mask of the values on a bound or beyond."""
-    with np.errstate(over="ignore"):  # a bound beyond the dtype is infinite there
+    """A mask of the values of rows that lie on a bound or beyond it."""
+    with np.errstate(over="ignore"):  # a bound above the largest value of the dtype becomes infinite
         low, high = (_arrays.library(array).asarray(end.astype(array.dtype)) for end in support._ends())
     return (array <= low) | (array >= high)
 
 
 def not_inside(name: str, refused: list[Any], rows: int, support: Support, names: tuple[str, ...]) -> str:
-    """The message about a result of `beyond`, `refused`, in a table of `rows` rows."""
+    """An error message about rows outside of their bounds; `refused` is a result of `beyond`."""
     count, row, column, value = refused
     label = names[column] if names else f"column {column}"
     return (
@@ -189,14 +189,12 @@ def not_inside(name: str, refused: list[Any], rows: int, support: Support, names
 
 
 def is_share(validation: Any) -> bool:
-    """Whether `validation` is the share of rows to hold out, rather than rows."""
+    """Whether the argument `validation` is a share of the rows to hold out, and not held-out rows themselves."""
     return isinstance(validation, (int, float, np.number)) and not isinstance(validation, bool)
 
 
 def checksum(array: NDArray[Any], sum_of: int = 0) -> int:
-    """The checksum of all values of an array, independent of its strides; `sum_of`: the checksum of all
-    earlier rows.
-    """
+    """The checksum of all values of an array, independent of strides; `sum_of`: that of the rows before these."""
     for begin in range(0, array.shape[0], CHUNK):
         block = np.ascontiguousarray(_arrays.on_host(array[begin : begin + CHUNK]))
         sum_of = zlib.crc32(block.reshape(-1).view(np.uint8).data, sum_of)
@@ -211,7 +209,7 @@ def settled(
     names: tuple[str, ...],
     say: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and deviation, which is 1 for constant columns; warns of these. `half`: half of each column's range."""
+    """Copies of means and deviations, with 1 for constant columns; warns of these. `half`: half of each range."""
     constant = (half == 0) | ~(std > np.finfo(np.float64).tiny)
     if say and constant.any():
         labels = names or tuple(f"column {i}" for i in range(std.size))
@@ -230,7 +228,8 @@ def warn_of_offsets(
 ) -> None:
     """Warn of columns in which float32 leaves fewer than four digits of a standard deviation.
 
-    `given`: whether rows are float32. `scale`: means and standard deviations of the columns. `how`: another remedy.
+    `given`: whether the caller gave the rows in float32. `scale`: means and standard deviations of the columns. `how`:
+    another remedy.
     """
     mean, std = scale
     if not given and dtype != np.float32:
@@ -240,7 +239,7 @@ def warn_of_offsets(
     with np.errstate(over="ignore"):
         step = np.spacing(np.minimum(np.abs(mean) + std, np.finfo(np.float32).max).astype(np.float32))
         coarse = (step > std / DIGITS) | (np.abs(mean) + std > np.finfo(np.float32).max)
-    if support is not None:  # means of unbounded values, not rounded before their shift
+    if support is not None:  # columns with bounds are mapped and shifted in float64
         coarse &= np.array([kind == "any" for kind in support._kinds])
     lost = "the rows were given in float32, which has lost the rest: subtract a constant before they become float32"
     advice = lost if given else f"subtract a constant from it, or {how} from a flow of dtype='float64'"
@@ -250,26 +249,26 @@ def warn_of_offsets(
 
 
 def _warn_of_float32(what: str, names: tuple[str, ...], coarse: NDArray[np.bool_], detail: str, advice: str) -> None:
-    """Warn of coarse columns, if there are any; `detail`: text about the first one."""
+    """Warn of the columns in the mask `coarse`, if there are any; `detail`: text about the first one."""
     if coarse.any():
         first = names[int(coarse.argmax())]
         warn(f"x: float32 has {what} {listing(names, coarse)} ({first}: {detail}); {advice}")
 
 
 def warn_of_weights(effective: float, rows: int) -> None:
-    """Warn if the effective number of rows is small because of their weights."""
+    """Warn if the weights make the effective number of rows small."""
     if effective < min(LEAST_EFFECTIVE, rows / 4):
         warn(f"weights: {rows} training rows count as only {effective:.3g} (Kish 1965), too few for a density")
 
 
 def _kept(part: RowPart, mask: NDArray[np.bool_]) -> RowPart:
-    """The rows of a whole part where a mask is True."""
+    """The part that has only the rows of `part` where a mask is True."""
     kept = part.at(np.flatnonzero(mask))
     return RowPart(kept.size, kept=kept.astype(np.uint32 if kept.max(initial=0) < 1 << 32 else np.int64))
 
 
 def _without_far(name: str, table: Any, part: RowPart, names: tuple[str, ...], first: int) -> RowPart:
-    """The rows of a part without far cells, if rows with these are few; warns of far cells."""
+    """Leave out rows with far cells if these rows are few, else return the part unchanged. Warns of far cells."""
     asarray, most = _arrays.library(table).asarray, min(part.size, LOOKED_AT)
     some = part.at(np.arange(most, dtype=np.int64) * part.size // most)
     columns = far_columns(table[asarray(some)], (table[asarray(index)] for index in part.chunks(LOOKED_AT)), FAR[name])
@@ -278,9 +277,9 @@ def _without_far(name: str, table: Any, part: RowPart, names: tuple[str, ...], f
 
 
 def far_rows(name: str, columns: list[Far], rows: int, names: tuple[str, ...], index: Callable[[Any], int]) -> Index:
-    """The indices of the rows that a column's far cells exclude, because they are few; warns of all columns.
+    """The indices of rows to leave out: rows with a far cell in a column with few far cells. Warns of far cells.
 
-    `index`: returns the index of a row for the warning.
+    `index`: maps the index of a row in the part to the index that the warning names.
     """
     if not columns:
         return np.empty(0, np.int64)
@@ -298,7 +297,7 @@ def far_rows(name: str, columns: list[Far], rows: int, names: tuple[str, ...], i
 
 
 def warn_of_lost(flow: Any, source: Any) -> None:
-    """Warn of training rows, among `LOOKED_AT` of all, whose log density is far below the median."""
+    """Warn of training rows, in a sample of `LOOKED_AT` rows, whose log density is far below the median."""
     densities = [_arrays.on_host(flow.log_prob(data.x, data.context)) for data in source.parts(LOOKED_AT)]
     if not densities:  # a rank without rows
         return
@@ -312,9 +311,9 @@ def warn_of_lost(flow: Any, source: Any) -> None:
 
 
 def warn_of_spikes(source: Any) -> None:
-    """Warn of columns, among `LOOKED_AT` of all rows, in which one value is frequent and the others hardly repeat."""
+    """Warn of columns in which one value is frequent and others hardly repeat, in a sample of `LOOKED_AT` rows."""
     rows = [_arrays.on_host(data.x) for data in source.parts(LOOKED_AT)]
-    columns = np.concatenate(rows).T if rows else ()  # none on a rank without rows
+    columns = np.concatenate(rows).T if rows else ()  # empty on a rank without rows
     texts = [spike(column, source.names[i] if source.names else f"column {i}") for i, column in enumerate(columns)]
     if spikes := [text for text in texts if text]:
         warn(
@@ -333,6 +332,6 @@ def warn_of_narrow_bounds(names: tuple[str, ...], support: Support, given: bool)
 
 
 def listing(names: Sequence[str], which: Any = slice(None)) -> str:
-    """The names of the first five columns of `which`, indices or a mask, and the number of the remaining ones."""
+    """A text: the names of the first five columns in `which` (indices or a mask) and the number of the others."""
     chosen = [names[i] for i in np.arange(len(names))[which]]
     return ", ".join(chosen[:5]) + (f" and {len(chosen) - 5} more" if len(chosen) > 5 else "")

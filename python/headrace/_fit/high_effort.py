@@ -1,8 +1,8 @@
-"""`fit(effort="high")`: several flows are fitted to the same rows, and then one to samples of their mixture.
+"""`fit(effort="high")`: several flows are fitted to the same rows, and then another flow to samples of their mixture.
 
-The variance of a single fit costs more than its bias: the mixture of several fits is better than each, and one flow
-can learn the mixture from any number of its samples. In fits of few rows, cross-validation replaces held-out rows, and
-the mixture's members have equal weights.
+The variance of a single fit costs more than its bias: a mixture of several fits is better than each fit, and one flow
+can learn the mixture from any number of samples. In fits of few rows, cross-validation replaces held-out rows, and all
+members of the mixture have equal weights.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ from headrace._flow.flows import MAF, NSF
 from headrace._flow.tails import Uniform
 
 MEMBERS, MOST_MEMBERS = 4, 16  # numbers of members without and with a time budget
-MEMBERS_TIME = 0.6  # share of the members in the time budget
-MANY = 8000  # training rows from which more of the members have splines, with different decays
+MEMBERS_TIME = 0.6  # share of the time budget for the fits of members
+MANY = 8000  # with this many training rows, more members have splines, with different decays
 SAMPLES = 200_000  # samples of the mixture, at most
 BYTES = 1 << 25  # the most memory of the mixture's samples
 DRAWN = 1 << 13  # samples that are drawn at a time
-STEPS, BATCH = 15_000, 512  # steps, and rows in a batch, of the student's training
+STEPS, BATCH = 15_000, 512  # steps of the student's training, and rows in a batch
 DECAY = 0.01
-REAL = 0.25  # the weight of the training rows over that of the samples
-FEWEST = 50  # least number of rows; where fewer than LEAST_HELD_OUT are held out, cross-validation judges
+REAL = 0.25  # total weight of the training rows over total weight of the samples
+FEWEST = 50  # least number of rows of a fit by high effort
 STEPS_OF_FEW, JUDGED = 8000, 0.1  # steps of a student of few rows, and the share of its samples that judge it
-FAR = 10.0  # ranges of a column, beyond its training rows, from which samples are dropped
+FAR = 10.0  # samples further beyond the training rows than this many ranges of a column are dropped
 
 
 # ---- members ---------------------------------------------------------------------------------------------------------
@@ -60,12 +60,12 @@ FAR = 10.0  # ranges of a column, beyond its training rows, from which samples a
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of member other than the flow's own fit."""
+    """How to make a member of the mixture, other than the fit of the caller's flow."""
 
     name: str
     make: Callable[..., Flow]
     decays: float = 1.0
-    """Factor of the weight decay, where rows are many, so that members differ: no decay is best for all
+    """A factor of the weight decay in fits of many rows; it differs among members, because no decay is best for all
     tables.
     """
     is_taught: bool = False
@@ -90,7 +90,7 @@ class _Member:
     history: History
     seconds: float
     fits_in: bool
-    """Whether the member has the structure of the flow to fit, which can then become the member."""
+    """Whether the member has the structure of the caller's flow, so that the caller's flow can become this member."""
     judged: Chosen | None
     """The result of cross-validation, where rows are few."""
 
@@ -121,17 +121,17 @@ class _HighEffort:
         return self._kept(Fit(flow, History(), arguments))
 
     def _path(self, what: int | str) -> str | None:
-        """The path of a fit's state, beside the states of the other fits."""
+        """The path of the checkpoint of one fit: the path of the caller's checkpoint with a suffix."""
         return None if self.kept.path is None else f"{self.kept.path}.{what}"
 
     def _kept(self, fit: Fit) -> Fit:
-        """The fit, after a setting that keeps its state until all fits are over."""
+        """Return the fit, set so that its checkpoint stays until all fits are over."""
         fit.kept.stays = True
         self.states.append(fit.kept)
         return fit
 
     def go(self) -> History:
-        """Fit the members and the student; the flow becomes the best one with the flow's structure."""
+        """Fit the members and the student; the caller's flow becomes the best flow that has its structure."""
         interrupted = self._fit_members()
         members = self.found
         if not members or members[0].name != _OWN:
@@ -183,7 +183,7 @@ class _HighEffort:
         return done.interrupted
 
     def _jobs(self, most: int) -> Iterator[Callable[[], _Member]]:
-        """The fits of the members in order; with a time budget, while there is time for one more of the longest."""
+        """The fits of the members in order; with a time budget, as long as there is time for the longest fit."""
         for index in range(most):
             yield partial(self._member, index)
             longest = max((member.seconds for member in self.found), default=0.0)
@@ -209,8 +209,8 @@ class _HighEffort:
     # ---- the mixture and its student
 
     def _mixture(self) -> tuple[Ensemble, float]:
-        """The mixture with the best weights on held-out rows, and its held-out loss; of few rows, a mixture of equal
-        weights, and its loss of rows left out.
+        """The mixture with the best weights on held-out rows, and its held-out loss; in a fit of few rows, the mixture
+        with equal weights, and its loss in cross-validation.
         """
         flows = [member.flow for member in self.found]
         if self.is_few:
@@ -222,10 +222,10 @@ class _HighEffort:
         return Ensemble(flows, weights), loss
 
     def _fit_student(self, mixture: Ensemble, loss: float) -> tuple[Flow, History] | None:
-        """Fit a student to samples and rows; None if Ctrl-C came before there were better weights.
+        """Fit a student to samples and rows; return None if Ctrl-C came before the student had better weights.
 
-        `loss`: the mixture's loss. Of few rows, the student's loss is that plus the mean difference of both log
-        densities over samples held out.
+        `loss`: the mixture's loss. In a fit of few rows, the student's loss is `loss` plus the mean of log p(mixture) -
+        log p(student) over held-out samples.
         """
         arguments, student = self.arguments, copy.copy(self.flow)
         before = _clock.now() - self.clock.begin
@@ -260,12 +260,12 @@ class _HighEffort:
         return student, history
 
     def _rows_of_members(self) -> int:
-        """The number of rows that all members together read, if the caller gives a number of epochs."""
+        """The number of rows that all members together read in all epochs, if the caller gives the number of epochs."""
         assert self.arguments.epochs is not None
         return max(len(self.found) * self.arguments.epochs * self.rows, 1)
 
     def _rows_of_student(self, mixture: Ensemble) -> Data:
-        """Samples of the mixture and, unless rows are few, training rows; all with weights."""
+        """The data for the student: samples of the mixture, unless rows are few also training rows, with weights."""
         source = self.first.source
         assert isinstance(source, ArrayRows)
         data, features = source.data, self.flow.features
@@ -276,7 +276,7 @@ class _HighEffort:
         real, index = source.some(0 if self.is_few else most)
         x = np.empty((most + len(index), features), dtype)
         share = np.empty(len(x))
-        drawn = source.part.at(np.arange(most, dtype=np.int64) % source.part.size)  # rows whose contexts are used
+        drawn = source.part.at(np.arange(most, dtype=np.int64) % source.part.size)  # rows with the samples' contexts
         context = data.context
         has_rows = context is not None and context.shape[0] == data.x.shape[0]
         contexts = None if context is None else context[0] if not has_rows else context[drawn]
@@ -301,7 +301,7 @@ class _HighEffort:
         return Data(x[:end], context, share[:end], data.names, data.support)
 
     def _ends(self, source: ArrayRows) -> tuple[Floats, Floats]:
-        """The limits of samples: `FAR` ranges of each column beyond the training rows."""
+        """The least and the largest value of samples in each column: `FAR` ranges beyond the training rows."""
         least, most = np.full(self.flow.features, math.inf), np.full(self.flow.features, -math.inf)
         for data in source.parts():
             x = _arrays.on_host(data.x)
@@ -316,9 +316,9 @@ class _HighEffort:
 
 
 def with_effort(effort: Any, takes: Collection[str]) -> dict[str, Any]:
-    """Default settings of a flow: with the effort "high", those of a flow that can learn a mixture.
+    """Default settings of a new flow that depend on the effort: "high" fits need a flow that can learn a mixture.
 
-    `takes`: the names of the flow's settings that the caller does not give.
+    `takes`: the names of the settings that the flow's class has and the caller leaves at their defaults.
     """
     return {"residual": True} if effort == "high" and "residual" in takes else {}
 
@@ -331,7 +331,9 @@ def _mixed_equally(log_probs: list[Floats]) -> Floats:
 
 
 def _structure(flow: Flow) -> Any:
-    """A description by which fresh flows can be compared; the flow itself if a file cannot describe it."""
+    """A description of the flow, equal for flows of the same structure; the flow itself if a file cannot
+    describe it.
+    """
     try:
         return header_of(flow)
     except TypeError:
@@ -339,7 +341,7 @@ def _structure(flow: Flow) -> Any:
 
 
 def _fresh(flow: Flow, make: Callable[..., Flow], seed: int) -> Flow:
-    """A fresh flow of another kind for the same rows, with the same support."""
+    """Make a fresh flow by `make` for the rows of `flow`, with the same bounds and periods."""
     support, ends = flow._interior.support, dict[str, Any]()
     if support is not None:
         ends = {"bounds": support.bounds, "periodic": support.periodic if any(support.periodic) else None}
@@ -350,7 +352,7 @@ def _fresh(flow: Flow, make: Callable[..., Flow], seed: int) -> Flow:
 
 
 def weights_of_mixture(log_probs: Floats, weights: Floats) -> tuple[Floats, float]:
-    """The mixture weights with the largest likelihood of rows, by expectation-maximisation, and the mixture's loss.
+    """Mixture weights that maximise the likelihood of rows, by expectation-maximisation, and the mixture's loss.
 
     Args:
         log_probs: Log densities of the rows under each member, shape (members, rows).
@@ -383,7 +385,7 @@ def weights_of_mixture(log_probs: Floats, weights: Floats) -> tuple[Floats, floa
 
 
 def _refused(flow: Flow, arguments: Arguments) -> Arguments:
-    """The arguments of the flow's own fit; raises ValueError for arguments that high effort does not take."""
+    """The arguments of the fit of the caller's flow; raises ValueError for those that high effort does not support."""
     if arguments.effort == "normal":
         raise ValueError("keep: expected False with effort='normal', which has one flow, got True")
     if arguments.group is not None:
@@ -399,10 +401,10 @@ def _refused(flow: Flow, arguments: Arguments) -> Arguments:
 
 
 def _enough(first: Fit, arguments: Arguments) -> tuple[int, bool]:
-    """The number of training rows, and whether cross-validation judges, because held-out rows would be too few.
+    """The number of training rows, and whether cross-validation replaces held-out rows, because these would be too few.
 
     Raises:
-        ValueError: rows are too few for both, or a stream is larger than its buffer.
+        ValueError: if rows are too few even for cross-validation, or a stream is larger than its buffer.
     """
     source, judge = first.source, first.judge
     if source.is_stream:
@@ -428,7 +430,7 @@ def _enough(first: Fit, arguments: Arguments) -> tuple[int, bool]:
 
 
 def _rows_needed(share: float) -> int:
-    """The least number of rows from which `share` holds out enough of them."""
+    """The least number of rows of which the share `share` has at least `LEAST_HELD_OUT` rows."""
     rows = math.floor((LEAST_HELD_OUT - 1) / share)
     while held_of("validation", share, rows) < LEAST_HELD_OUT:
         rows += 1

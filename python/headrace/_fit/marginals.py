@@ -1,8 +1,8 @@
-"""The marginal maps that a fit starts with: columns are made nearly normal where rows unseen by a curve gain.
+"""Marginal curves with which a fit starts: they make columns nearly normal, if held-out rows gain likelihood.
 
 The networks then learn only how columns depend on each other: edges, skewness and tails of a column take many units
-of a network, but few knots of a curve (gains: docs/notes/training.md). Where a column has modes and a gap between
-them, networks may do better with the column unchanged: a short trial of both fits decides.
+of a network, but few knots of a curve (gains: docs/notes/training.md). Where a column has modes with a gap between
+them, networks may do better with the column unchanged: a short trial of fits with and without curves decides.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from headrace._flow.transforms.transform import Transform
 
 _NORMAL = NormalDist()
 
-ROWS = 1 << 14  # the largest number of rows that represent all rows
-NUMBERS, FEWEST = 1 << 19, 1 << 11  # the most values in these rows, but at least the latter number of rows
+ROWS = 1 << 14  # the largest size of the sample of rows
+NUMBERS, FEWEST = 1 << 19, 1 << 11  # the most values in the sample of rows; the least size of the sample
 LEAST_ROWS = 200
 TAIL = 10.0  # number of rows beyond the outermost knots
-COUNTS = (9, 17, 33)  # numbers of quantiles, from which the gain of unseen rows chooses
+COUNTS = (9, 17, 33)  # numbers of quantiles to try; the likelihood of unseen rows chooses
 KNOTS = COUNTS[-1]
-CLOSEST = (4e-6, 2e-5)  # least gap of quantiles over the range with long tails; the first with a curve is used
+CLOSEST = (4e-6, 2e-5)  # least gap of quantiles over the range with long tails; tried in order
 LINKS = 2  # the most links
-MOST = KNOTS + 2 * _long_tails.KNOTS  # the most knots, with long tails
-CROWDED = 3e-5  # share of the range between two of the fewest quantiles: closer ones leave no room between them
-REACH = 12.0  # the scale of asinh for crowded columns, in the same unit: above it their own knots have no room
+MOST = KNOTS + 2 * _long_tails.KNOTS  # the largest number of knots, with two long tails
+CROWDED = 3e-5  # quantiles closer than this share of the range leave no room for knots between them
+REACH = 12.0  # range of asinh knots for crowded columns; with a larger one, knots would be too close
 CLEARLY = 2.0  # standard errors of a clear gain or loss
 STEPS = 400  # steps of a trial
 UNCHANGED = 2.5  # deviations within which columns stay unchanged where only their tails are mapped
@@ -54,10 +54,10 @@ NO_GAIN = (
     "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
     "not seen), or too few of which differ, got True"
 )
-_ENDS, LONGER = np.arange(3.0, 7.0), 1.25  # latents, and the growth of their gaps in a long tail: 1 in a straight one
+_ENDS, LONGER = np.arange(3.0, 7.0), 1.25  # latent values; least growth of their gaps in a long tail
 _INNER, _OUTER = np.linspace(-UNCHANGED, UNCHANGED, COUNTS[0]), _long_tails.beyond(UNCHANGED)
-_FAR = np.concatenate([-_OUTER[::-1], _INNER, _OUTER])  # the knots of maps of tails alone
-TRIED = 4000  # steps that a fit may take, at least, for a trial to be worth it
+_FAR = np.concatenate([-_OUTER[::-1], _INNER, _OUTER])  # the knots of curves that change only tails
+TRIED = 4000  # only fits of at least this many steps have a trial
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ class Sample:
 
 
 def looked_for(asked: bool | None, interior: Interior, held: int | None, steps: int) -> bool:
-    """Whether a fit searches for marginal maps. Raises ValueError if they are required and impossible.
+    """Whether a fit searches for marginal curves. Raises ValueError if `asked` requires curves that are impossible.
 
-    `held`: the number of held-out rows; None where cross-validation replaces them.
+    `held`: the number of held-out rows; None where cross-validation replaces held-out rows.
     """
     if asked is False:
         return False
@@ -100,9 +100,9 @@ def looked_for(asked: bool | None, interior: Interior, held: int | None, steps: 
 def gaussianizing(
     source: ArrayRows, mean: Floats, std: Floats, clock: Clock, progress: bool = False, linear: Sequence[Transform] = ()
 ) -> tuple[Gaussianize, ...]:
-    """Marginal maps, fitted to training rows, as links from latent to standardised data; none without a gain or time.
+    """Fit marginal curves to training rows; return these as links from latent to standardised data, or ().
 
-    `linear`: links between the marginal maps and the standardised data.
+    `linear`: links between the marginal curves and the standardised data.
     """
     sample = _sample(source, mean, std, linear)
     return () if sample is None else of_sample(*sample, clock, progress=progress)
@@ -111,7 +111,7 @@ def gaussianizing(
 def _sample(
     source: ArrayRows, mean: Floats, std: Floats, linear: Sequence[Transform]
 ) -> tuple[Sample, Sequence[int]] | None:
-    """Rows that represent all training rows, and the columns on a circle; None if there are too few rows."""
+    """A sample of the training rows, and the indices of columns of angles; None if there are too few rows."""
     size = min(source.size, ROWS, max(NUMBERS // mean.size, FEWEST))
     if size < LEAST_ROWS:
         return None
@@ -124,22 +124,21 @@ def _sample(
 def tails_alone(
     source: ArrayRows, mean: Floats, std: Floats, linear: Sequence[Transform] = ()
 ) -> tuple[Gaussianize, ...]:
-    """The result of `tails_of` for training rows."""
+    """The link that `tails_of` returns, for a sample of the training rows."""
     sample = _sample(source, mean, std, linear)
     return () if sample is None else tails_of(*sample)
 
 
 def tails_of(sample: Sample, circles: Sequence[int] = ()) -> tuple[Gaussianize, ...]:
-    """A link that changes only far values of columns with longer tails than a normal density's; none if there
-    is no such column.
+    """A link that changes only far values of columns with longer tails than a normal density; () if there are none.
 
     Splines are straight beyond their bound, so that a row further out than all training rows would cost half the square
-    of its distance. Columns stay as they are up to `UNCHANGED` deviations.
+    of its distance. Values up to `UNCHANGED` standard deviations stay unchanged.
     """
     curves = list[Curve | None]()
     for c in range(sample.rows.shape[1]):
         column = Column.of(sample.rows[:, c], sample.shares())
-        sides = (column.x, column.share), (-column.x[::-1], column.share[::-1])  # the upper tail and the lower one
+        sides = (column.x, column.share), (-column.x[::-1], column.share[::-1])  # the upper and the lower tail
         tails = (_long_tails.tail_of(*side, standard=True) for side in sides)
         curves.append(None if c in circles else _of_tails([tail if tail and tail.is_clear else None for tail in tails]))
     return _linked(curves)
@@ -148,9 +147,10 @@ def tails_of(sample: Sample, circles: Sequence[int] = ()) -> tuple[Gaussianize, 
 def tails_of_latents(features: int, links: Sequence[Transform] = ()) -> tuple[Gaussianize, ...]:
     """A link for the latent end of a flow whose splines were fitted to few rows.
 
-    Such splines follow far training rows, so that five times as many new rows as of normal ones lie beyond four
-    deviations (docs/notes/training.md): from `UNCHANGED` on the base has a longer tail. A side of a column that `links`
-    give a long tail has none here, because two long tails would make far rows too likely.
+    Splines that are fitted to few rows follow far training rows, so that five times as many new rows lie beyond four
+    deviations as under a normal density (docs/notes/training.md): the link gives the base a longer tail from
+    `UNCHANGED` on. The link gives no long tail to a side of a column that has one from `links`, because far rows would
+    be too likely.
     """
     tails = []
     for sign in (1.0, -1.0):
@@ -163,7 +163,7 @@ def tails_of_latents(features: int, links: Sequence[Transform] = ()) -> tuple[Ga
 
 
 def _of_tails(tails: Sequence[_long_tails.LongTail | None]) -> Curve | None:
-    """A curve that is straight up to `UNCHANGED`, with tails above and below that; None without tails."""
+    """A curve that is straight up to `UNCHANGED`, with the given tails above and below; None if no tail is given."""
     curve = Curve(_INNER, _INNER, np.ones(_INNER.size))
     for tail in tails:
         curve = lengthened(curve, tail, math.inf).mirrored()
@@ -171,7 +171,7 @@ def _of_tails(tails: Sequence[_long_tails.LongTail | None]) -> Curve | None:
 
 
 def _linked(curves: Sequence[Curve | None]) -> tuple[Gaussianize, ...]:
-    """A link with a curve of `_of_tails` for each column, the identity for None; no link if all are None."""
+    """A link with a curve from `_of_tails` for each column, the identity for None; () if all curves are None."""
     pairs = [(_FAR, np.ones(_FAR.size)) if curve is None else (curve.x, curve.slope) for curve in curves]
     data, slopes = (np.stack(part) for part in zip(*pairs, strict=True))
     return (Gaussianize(data, _FAR, slopes),) if any(curve is not None for curve in curves) else ()
@@ -186,14 +186,13 @@ def gain(
     steps: int = STEPS,
     what: str = "try marginals",
 ) -> bool:
-    """Whether a fit should begin with curves: compares two fits of `steps` steps, with curves and without curves.
+    """Whether a fit should begin with curves, by comparison of two fits of `steps` steps, with and without curves.
 
-    The criterion is the mean difference of each row's two losses, in standard errors, because a smaller difference
-    depends on the seed more than on the table. Curves stay unless rows lose more than one error (the rule of
-    Breiman et al. 1984).
+    Curves stay unless the mean difference of the rows' two losses exceeds its standard error (the one-standard-error
+    rule, Breiman et al. 1984), because a smaller difference depends on the seed more than on the table.
 
-    `has_tails`: whether curves have long tails. If so, only a clear loss removes them: a mean over rows of which few
-    are far out hardly shows the losses of rows further out.
+    `has_tails`: whether curves have long tails, which only a loss of `CLEARLY` standard errors removes, because a mean
+    over rows hardly shows the losses of the few rows that are far out.
     """
     lowest = [_Judged(), _Judged()]
     epochs, weights = -(-steps // tried.plan.batches), held_out.weights()
@@ -242,10 +241,10 @@ def of_sample(
     *,
     progress: bool = False,
 ) -> tuple[Gaussianize, ...]:
-    """The links of `links_of`, for rows in memory; columns that lie on a circle stay unchanged.
+    """Fit marginal curves to a sample, and return them as links; columns of angles, `circles`, stay unchanged.
 
-    The result has one `Gaussianize`, or two where rows of a column are crowded: the second, at the data's side, spreads
-    them. `long`: whether columns that clearly have a power-law tail get one.
+    The result has one `Gaussianize`, or two where rows of a column are crowded: the second one, at the data's side,
+    spreads crowded rows. `long`: whether curves of columns that clearly have power-law tails get long tails.
     """
     size, share = sample.size(), sample.shares()
     if not size >= LEAST_ROWS:
@@ -273,9 +272,9 @@ def of_sample(
 def _spreading(
     columns: dict[int, Column], latent: Floats, features: int
 ) -> tuple[tuple[Gaussianize] | tuple[()], list[int]]:
-    """The map of columns with crowded rows to the scale of asinh, and the indices of these columns.
+    """A link that maps columns with crowded rows to the scale of asinh, and the indices of these columns; () if none.
 
-    In very skewed columns most rows lie closer together than `Gaussianize` allows knots beside those far out.
+    In very skewed columns, most rows are closer to each other than knots of `Gaussianize` may be.
     """
     u = np.linspace(-REACH, REACH, KNOTS)
     data, slopes, crowded = np.tile(u, (features, 1)), np.ones((features, u.size)), []
@@ -304,11 +303,11 @@ def _of_columns(
     crowded: Sequence[int] = (),
     progress: bool = False,
 ) -> tuple[Gaussianize] | tuple[()] | None:
-    """Curves with knots at some latent values; None if there can be no knots beyond the inner ones, or no curve
-    gains.
+    """Curves with knots at the values `latent`: () if no column gains or the time is over; None if there is no room for
+    the knots beyond `inner`, or no column needs these.
 
-    `or_straight`: whether a column without room for long tails gets straight tails, beside columns with long tails.
-    `crowded`: columns that are no longer standardised, and have a straight line where they have no curve.
+    `or_straight`: whether a column without room for long tails gets straight tails, while others have long tails.
+    `crowded`: columns that are no longer standardised, so that a straight line standardises those without a curve.
     """
     data, slopes = np.tile(latent, (features, 1)), np.ones((features, latent.size))
     for c in crowded:
@@ -340,18 +339,17 @@ def _of_columns(
 
 
 def has_long_tails(curves: Sequence[Gaussianize]) -> bool:
-    """Whether some column has power-law tails, or is so skewed that its rows had to be spread."""
+    """Whether a column has long tails, or is so skewed that a second link spreads its rows."""
     return len(curves) > 1 or any(curve.latent.size > KNOTS for curve in curves)
 
 
 def _chosen(column: Column, latent: Floats, closest: float | None) -> Curve | None:
-    """The curve of a column with the largest gain of rows; None if no curve clearly gains.
+    """The curve with the largest gain in the likelihood of a column's unseen rows; None if no curve clearly gains.
 
-    `closest`: not None for long tails, which the column gets unless straight tails gain more by a standard
-        error.
+    `closest`: None for straight tails; else long tails are fitted, unless straight ones gain more by a standard error.
     """
     ends = [latent[:: (KNOTS - 1) // (count - 1)] for count in COUNTS]
-    clearly = 0.0 if closest is not None and column.is_clearly_long else CLEARLY  # one row may have all of the gain
+    clearly = 0.0 if closest is not None and column.is_clearly_long else CLEARLY  # the gain may be in one row
     best = best_of(column, [partial(of_quantiles, ends=of, closest=closest) for of in ends], clearly)
     if best is None:
         return None

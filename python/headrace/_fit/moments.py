@@ -1,4 +1,4 @@
-"""Weighted means and deviations of columns, and effective numbers of rows."""
+"""Weighted means and standard deviations of columns, and effective numbers of rows."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.sums import Sums
 from headrace._base.types import Floats
 
-GAP = 100.0  # least distance of the nearest far cell, in distances of the furthest other cell
+GAP = 100.0  # least distance of far cells from the median over the largest distance of other cells
 SOME = 0.1  # the largest share of far cells in a column: a larger group is a mode
 
 
 def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, Any]]]) -> tuple[Floats, Floats, Floats]:
     """Weighted mean, standard deviation and half the range of each column, on the host, over all processes.
 
-    Deviations are taken from the middle of a column in units of its range, so that no square leaves float64.
+    Values are measured from the middle of a column, in units of half its range, so that squares do not overflow.
 
     Args:
         sums: Sums over the processes.
@@ -39,8 +39,8 @@ def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, A
     unit = np.where(half > 0, half, 1.0)
 
     def summed(values: Any, share: Any, mean: Any) -> Any:
-        # No matrix products, because their order of summation would depend on the threads of the BLAS. One array is
-        # reused, because a part in float64 is large.
+        # Matrix products are not used, because their order of summation would depend on the threads of the BLAS. The
+        # array z is reused, because a part in float64 is large.
         z = values - middle
         z /= unit
         if mean is not None:
@@ -50,7 +50,7 @@ def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, A
         return z.sum(axis=0)
 
     def mean_of(mean: Any) -> Any:
-        """The mean, or the mean square of deviations from it."""
+        """The weighted mean of the columns if `mean` is None, else the mean square of deviations from `mean`."""
         parts_of = (summed(values, share, mean) for values, share in parts())
         return sums.sum(parts_of, library.zeros(columns)) / weight
 
@@ -62,10 +62,9 @@ def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, A
 
 
 class Moments:
-    """Weighted mean, deviation and half the range of rows in one pass over blocks, independent of the blocks' sizes.
+    """Weighted means, standard deviations and half ranges of columns, in one pass over blocks of rows.
 
-    Blocks are merged as Chan, Golub, LeVeque (1983) do, by deviations and not by their squares, which may
-    overflow.
+    Blocks are merged as in Chan, Golub, LeVeque (1983), but by standard deviations, because their squares may overflow.
     """
 
     def __init__(self) -> None:
@@ -93,14 +92,14 @@ class Moments:
         self.weight, self.low, self.high = both, np.minimum(self.low, low), np.maximum(self.high, high)
 
     def found(self) -> tuple[Floats, Floats, Floats]:
-        """Mean, standard deviation, and half the range."""
+        """Mean, standard deviation, and half the range of each column."""
         return self.mean, self.std, self.high / 2 - self.low / 2
 
 
 def scale_of_context(context: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Means and deviations of context columns, 1 for columns of zeros and ones.
+    """Means and standard deviations of context columns; the deviation is 1 for columns of zeros and ones.
 
-    Standardised columns of rare classes would be large, and networks overfit them.
+    Indicator columns of rare classes would have large standardised values, which networks overfit.
     """
     mean, std = context.mean(axis=0, dtype=np.float64), context.std(axis=0, dtype=np.float64)
     std[np.isin(context, (0.0, 1.0)).all(axis=0) | (std == 0.0)] = 1.0
@@ -109,7 +108,7 @@ def scale_of_context(context: NDArray[Any]) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class Far:
-    """Cells of a column that lie far from all others, as fill values do."""
+    """The cells of a column that lie far from all other cells, like fill values for missing data."""
 
     column: int
     middle: float
@@ -121,16 +120,16 @@ class Far:
 
 
 def far_columns(some: Any, blocks: Iterable[Any], limit: float) -> list[Far]:
-    """The columns with cells far out: beyond `limit` times the median distance from the median, behind a gap.
+    """Columns with far cells, which are beyond `limit` times the median distance from the median, and beyond a gap.
 
-    A heavy tail has no gap: its outermost values are a few times as far out as the next ones.
+    Heavy tails have no far cells, because there is no gap before their outermost values.
 
     Args:
         some: Rows that represent all, shape (rows, columns).
         blocks: All rows, block by block.
-        limit: The distance of far cells, in units of the median distance of cells off the median.
+        limit: The least distance of far cells from the median, in units of the median nonzero distance.
     """
-    some = _arrays.on_host(some).astype(np.float64) / 2  # half distances, because whole ones may overflow
+    some = _arrays.on_host(some).astype(np.float64) / 2  # halves, because distances of whole values may overflow
     half, at, far = np.median(some, axis=0), 0, []
     reach = limit * np.array([np.median(away[away > 0]) if away.any() else np.inf for away in np.abs(some - half).T])
     inner, cells = np.zeros(reach.size), [np.empty((0, 3))]
@@ -153,16 +152,16 @@ def far_columns(some: Any, blocks: Iterable[Any], limit: float) -> list[Far]:
 
 
 class Effective:
-    """The sums in Kish's effective number of rows, over weights that come in blocks."""
+    """Sums of weights and of their squares, added block by block, for Kish's effective number of rows."""
 
     def __init__(self, weights: Floats | None = None) -> None:
-        """The sums over weights, or empty sums."""
-        self.most = self.total = self.square = 0.0  # the sums have units of the largest weight and of its square
+        """Begin with the sums of an array of weights, or with empty sums for None."""
+        self.most = self.total = self.square = 0.0  # sums are in units of the largest weight and of its square
         if weights is not None:
             self.add(weights)
 
     def add(self, weights: Floats) -> None:
-        """Add an array of at least one weight."""
+        """Add an array of weights, which must not be empty, to the sums."""
         most = max(self.most, float(weights.max()))
         if not most:
             return

@@ -1,4 +1,4 @@
-"""The common base of densities of several flows: names of columns, parameters and files."""
+"""The common base class of densities of several flows: names of columns, parameters and files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headrace._base.types import Self
 
 
 class OfFlows:
-    """A density whose parameters are those of several flows."""
+    """A density that consists of several flows and has their parameters."""
 
     _names: Names
     _advice = ""
@@ -26,7 +26,7 @@ class OfFlows:
 
     @property
     def _parts(self) -> dict[str, Any]:
-        """The flows, by the prefix of their arrays' names in a file."""
+        """The flows, by the prefixes that the names of their arrays have in a file."""
         raise NotImplementedError
 
     @property
@@ -75,5 +75,5 @@ class OfFlows:
         return files.load_as(cls, path, allow_non_finite)
 
     def to_onnx(self, path: str | os.PathLike[str], verb: str = "log_prob") -> None:
-        """Raise an error: a graph is made of one flow, by `Flow.to_onnx`."""
+        """Raise TypeError, because only a single flow becomes an ONNX graph, by `Flow.to_onnx`."""
         raise TypeError(f"flow: expected one flow for a graph, got {self._advice}")

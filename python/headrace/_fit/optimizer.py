@@ -1,4 +1,4 @@
-"""The optimiser: Adam with decoupled weight decay, clipped gradients and a running mean, and its learning rates."""
+"""The optimisers Adam and Muon, with decoupled weight decay, clipped gradients and a running mean of the parameters."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from headrace._flow.flow import Flow
 
 
 class VectorAdam:
-    """Adam in NumPy, which `Adam` uses where the core has no optimiser.
+    """Adam in NumPy, for flows for which the core has no optimiser.
 
     Args:
         flow: The flow whose `parameters` each step replaces.
         decays: A mask of the parameters that weight decay shrinks, shape (n,).
-        beta1, beta2, epsilon, weight_decay, clip, average: As in `Adam`; 0 for no limit and for no running mean.
+        beta1, beta2, epsilon, weight_decay, clip, average: As in `Adam`, with 0 in place of None.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class VectorAdam:
         self._steps = 0
 
     def memory(self) -> tuple[Array, Array, Array | None, Array]:
-        """Copies of the moments, of the running mean of the parameters, and the clock, as from the core's optimiser.
+        """Copies of both moments and of the running mean of the parameters, and the clock, as in the core.
 
-        The clock has the powers of both decays, and the number of steps.
+        The clock is an array: both betas to the power of the number of steps, and the number of steps.
         """
         clock = np.array([self._beta1**self._steps, self._beta2**self._steps, self._steps])
         average = None if self._average is None else self._average.copy()
@@ -63,7 +63,7 @@ class VectorAdam:
         self._average = None if average is None else average.copy()
 
     def step(self, gradient: Array, learning_rate: float) -> float:
-        """Take one step, and return the norm of the gradient. If that is not finite, nothing changes."""
+        """Take one step, and return the norm of the gradient. If the norm is not finite, nothing changes."""
         norm = math.sqrt(float(np.square(gradient, dtype=np.float64).sum()))
         if not math.isfinite(norm):
             return norm
@@ -78,7 +78,7 @@ class VectorAdam:
         return norm
 
     def _move(self, parameters: Array, g: Array, learning_rate: float) -> None:
-        """Change the parameters in place by a clipped gradient."""
+        """Change the parameters in place, from the clipped gradient `g`."""
         dtype, t = self._mean.dtype.type, self._steps
         self._mean += dtype(1.0 - self._beta1) * (g - self._mean)
         self._square += dtype(1.0 - self._beta2) * (g * g - self._square)
@@ -89,19 +89,19 @@ class VectorAdam:
         parameters -= self._mean * rate / root
 
     def average(self) -> Array:
-        """The running mean of the parameters, a copy."""
+        """A copy of the running mean of the parameters."""
         if self._average is None:
             raise ValueError("average: expected a decay when the optimiser was made, got None")
         return np.array(self._average)
 
 
 class VectorMuon(VectorAdam):
-    """Muon in NumPy, which `Muon` uses where the core has no optimiser.
+    """Muon in NumPy, for flows for which the core has no optimiser.
 
     Args:
         flow: As in `VectorAdam`.
-        matrices: The indices of each matrix's entries, in its shape.
-        momentum: The momentum of the matrices, as in `Muon`.
+        matrices: For each matrix an array of its shape, with the indices of its entries in the parameters.
+        momentum: The decay of the running mean of the matrices' gradient, as in `Muon`.
         decays, options: As in `VectorAdam`.
     """
 
@@ -112,7 +112,7 @@ class VectorMuon(VectorAdam):
         self._matrices, self._momentum = matrices, momentum
 
     def _move(self, parameters: Array, g: Array, learning_rate: float) -> None:
-        """See `VectorAdam`; moments of squares of matrices stay zero."""
+        """See `VectorAdam`; mean squares of the gradients of matrices stay zero."""
         dtype = parameters.dtype.type
         shrink = dtype(1.0 - learning_rate * self._weight_decay)
         moved = []
@@ -124,7 +124,7 @@ class VectorMuon(VectorAdam):
             parameters[matrix], self._mean[matrix], self._square[matrix] = values, mean, dtype(0.0)
 
 
-LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the rate is RATE_BY_UNITS / units of the widest layer, if that is less
+LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the rate is at most RATE_BY_UNITS / units of the widest layer
 MUON_RATE_OVER_TIME = 2e-2  # reasons: docs/notes/sequences.md
 
 
@@ -132,7 +132,7 @@ MUON_RATE_OVER_TIME = 2e-2  # reasons: docs/notes/sequences.md
 class Adam:
     """Adam (Kingma, Ba 2015) on the parameters of a flow, with the decoupled weight decay of AdamW.
 
-    `Flow.fit` uses this optimiser, and so can a caller's training loop.
+    `Flow.fit` uses this optimiser; a caller's training loop can use it, too.
 
     Args:
         flow: The flow whose parameters are updated in place.
@@ -140,10 +140,10 @@ class Adam:
         betas: Decays of the running means of the gradient and of its square.
         epsilon: Added to the root of the mean square of the gradient.
         weight_decay: The matrices of networks shrink by learning_rate · weight_decay in each step; biases and the
-            base's parameters, which may have to be large, do not.
-        clip: The largest norm of a gradient; longer gradients are scaled down. None: no limit.
-        average: Decay of a running mean of the parameters, which `averaged` returns: at step t, (1 + t) / (10 + t),
-            if that is less, so that the mean soon forgets the initial parameters. None: no running mean.
+            base's parameters, which may have to be large, do not shrink.
+        clip: The largest norm of a gradient; a gradient with a larger norm is scaled down. None: no limit.
+        average: Decay of a running mean of the parameters, which `averaged` returns. The decay at step t is at most (1
+            + t) / (10 + t), so that the mean soon forgets the initial parameters. None: no running mean.
 
     >>> import numpy as np, headrace as hr
     >>> flow, x = hr.MAF(2, transforms=2, hidden=(16,)), np.random.default_rng(0).normal(3.0, 1.0, (256, 2))
@@ -181,7 +181,7 @@ class Adam:
         self._core: Any = self._opened(beta1, beta2, epsilon, decay, limit, mean)
 
     def _opened(self, *options: float) -> Any:
-        """The core's optimiser, of the flow's program if it has one."""
+        """The optimiser of the core for a flow of rows, or the optimiser that a flow of sequences makes."""
         flow: Any = self._flow
         if is_sequential(flow):
             return flow._optimiser(*options)
@@ -194,8 +194,8 @@ class Adam:
     def step(self, gradient: Array) -> float:
         """Take one step, and return the norm of the gradient before clipping.
 
-        If the gradient's norm is not finite, nothing changes. On a device the norm is a CuPy array of shape (), and
-        nothing waits for it.
+        If the gradient's norm is not finite, nothing changes. On a device the norm is a CuPy array of shape (), and the
+        call does not wait for the step.
 
         Args:
             gradient: The gradient of a loss, shape (n,), such as `Flow.nll_and_grad` returns.
@@ -223,25 +223,24 @@ class Adam:
 
     @property
     def averaged(self) -> Array:
-        """The running mean of the parameters, shape (n,), a copy; often better on new data than the parameters."""
+        """A copy of the running mean of the parameters, shape (n,), which is often better on new data than these."""
         return self._core.average()
 
 
 @public()
 class Muon(Adam):
-    """Muon (Jordan 2024): the matrices of networks take orthogonal steps, all other parameters those of `Adam`.
+    """Muon (Jordan 2024): orthogonal steps for the matrices of networks, steps of Adam for all other parameters.
 
-    A matrix's momentum, by Nesterov's rule, is replaced by a matrix with the same singular vectors and singular values
-    of about 1, by five steps of Newton and Schulz. A matrix of a masked network is a staircase: units of one degree
-    read the same inputs, and have a separate step, so that masks stay exact. In couplings a matrix is that of a
-    layer (docs/training.md).
+    The step of a matrix is its Nesterov momentum with the singular values replaced by about 1, by five Newton-Schulz
+    iterations. In a masked network, the units of each degree read the same inputs and have a separate orthogonal step,
+    so that masks stay exact. In couplings, each layer has one matrix (docs/training.md).
 
     Args:
         flow: The flow, on the CPU, whose parameters are updated in place.
-        learning_rate: The rate of all parameters, which can change between steps. A matrix's step has singular values
-            of about 1.2 times the rate, for any shape.
+        learning_rate: The learning rate of all parameters, which can change between steps. The step of a matrix of any
+            shape has singular values of about 1.2 times the rate.
         momentum: Decay of the running mean of the matrices' gradient.
-        betas, epsilon: Settings of the other parameters, as in `Adam`.
+        betas, epsilon: Settings for the parameters that are not in matrices, as in `Adam`.
         weight_decay: As in `Adam`. Only the product of decay and learning rate matters.
         clip, average: As in `Adam`.
 
@@ -288,23 +287,23 @@ OPTIMIZERS: dict[str, type[Adam]] = dict(zip(OPTIMIZER_NAMES, (Adam, Muon), stri
 
 
 def is_sequential(flow: Any) -> bool:
-    """Whether a flow is one of sequences, which has a separate optimiser."""
+    """Whether a flow is a flow of sequences, which has optimisers of its own."""
     return hasattr(flow, "_optimiser")
 
 
 def takes_muon(flow: Flow) -> bool:
-    """Whether short fits by Muon may choose settings: true for flows of rows on the CPU."""
+    """Whether short fits by Muon may choose the settings of a fit: true for flows of rows on the CPU."""
     return not is_sequential(flow) and not flow._interior.on_device
 
 
 def refuse_muon(name: str, flow: Flow) -> None:
-    """Raise an error with the name of an argument where a flow's optimiser can only be Adam."""
+    """Raise ValueError for a flow on a device, which has no Muon; `name`: the argument to name in the message."""
     if flow._interior.on_device:
         raise ValueError(f"{name}: expected a flow on the CPU for Muon, got one on a CUDA device; call flow.to('cpu')")
 
 
 def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, float, float]:
-    """The checked settings in the core's form, which has 0 for None."""
+    """Check the settings, and return them as the core takes them: with 0 in place of None."""
     return (
         check.number("weight_decay", weight_decay, least=0.0, below=math.inf),
         0.0 if clip is None else check.number("clip", clip, above=0.0, below=math.inf),
@@ -313,13 +312,13 @@ def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, f
 
 
 def default_rate(flow: Flow, optimizer: str = "adam") -> float:
-    """The default learning rate, from the widest hidden layer; Muon has another one for flows of sequences."""
+    """The default learning rate, by the widest hidden layer; constant for flows of sequences with Muon."""
     if optimizer == "muon" and is_sequential(flow):
         return MUON_RATE_OVER_TIME
     return min(LEARNING_RATE, RATE_BY_UNITS / max(flow._interior.widest, 1))
 
 
 def scheduled(schedule: str, done: Callable[[], float]) -> float:
-    """The factor of the learning rate; `done` returns the finished share of all steps, and is called only if needed."""
+    """The factor of the learning rate by a schedule; `done` returns the finished share of all steps."""
     curve = SCHEDULES[schedule]
     return 1.0 if curve is None else curve(done())

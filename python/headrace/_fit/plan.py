@@ -1,18 +1,19 @@
-"""The plan of a fit's steps: its arguments, with defaults that depend on the rows and the flow, and its stages.
+"""The plan of a fit: the checked arguments, with defaults that depend on the rows and the flow, and the stages.
 
-Stages are successive weight decays, from strong to weak, and among them a run with a cosine. Stages begin with the best
-weights so far and a fresh optimiser. Most stages have the same constant rate, and end when held-out rows have gained
-nothing for some epochs. As long as a stage gained, the next has less decay. A fit is thus never worse on held-out rows
-than its first stage, with a decay for tables that are hard to learn without overfitting; and later stages need little
-time.
+A fit has stages: each stage but one has a constant learning rate and less weight decay than the stage before; one stage
+has a cosine schedule. Each stage begins with the best weights so far and a fresh optimiser. A stage with a constant
+rate ends when the held-out loss has not fallen for some epochs. The next decay is tried only if the stage lowered the
+held-out loss. A fit is therefore never worse on held-out rows than its first stage, whose decay suits tables that are
+easily overfitted; later stages need little time.
 
 Held-out rows choose between the best weights of a run with a cosine and those of other stages: a cosine gains tenths of
-a nat on most tables with many rows and loses on some (docs/notes/training.md). Patience does not end a cosine, because
-its gain comes when the rate has fallen. A cosine begins early, after a small share of the epochs: where it is clearly
-better than the weights before it, the fit ends, because the other stages would still have gained less; else they go on.
+a nat on most tables with many rows, but loses on some (docs/notes/training.md). Patience does not end a cosine, because
+the loss falls most when the rate is already small. A cosine begins early, after a small share of the epochs: where the
+cosine is clearly better than the weights before it, the fit ends, because the other stages would have gained less;
+otherwise the other stages continue.
 
-A cosine has more decay than the first stage. Flows whose steps may be Muon's have no stages: their fit is a cosine
-alone (`headrace._fit.trials`).
+The weight decay of a cosine is larger than that of the first stage. Fits of many rows by Muon have no stages, but only
+a cosine (`headrace._fit.trials`).
 """
 
 from __future__ import annotations
@@ -31,27 +32,27 @@ from headrace._flow.flow import Flow
 
 BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # batches of an epoch, and limits of the rows in a batch
 STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20_000, 10, 300
-STAGED = 2  # factor of the epochs where successive decays share them
-MANY_FOR_COSINE = 8000  # training rows from which a run with a cosine is tried; fits of fewer lose
+STAGED = 2  # factor of the number of epochs in fits with successive decays
+MANY_FOR_COSINE = 8000  # least number of training rows for a cosine; fits of fewer rows lose
 DECAY_BY_ROWS, MOST_DECAY = 1e3, 1.0  # the decay is DECAY_BY_ROWS / rows, at most MOST_DECAY
-LEAST_DECAY = 0.02  # least decay with an effect; below, no decay is chosen
+LEAST_DECAY = 0.02  # least decay with an effect; for a smaller one, no decay is chosen
 
 LEAST_HELD_OUT = 50  # least number of held-out rows to judge by
 LEAST = 10  # least number of rows for cross-validation
-MANY = 50_000  # rows beyond which no Gaussian is tried
+MANY = 50_000  # the most training rows with which a Gaussian is tried
 
 
-BEFORE, OWN = 6, 4  # the epochs of all stages over the epochs before a cosine by Adam, and over the cosine's
-SHORTENED = 6  # the epochs of all stages over the epochs of a cosine by Muon in their place, at most
+BEFORE, OWN = 6, 4  # epochs of all stages over epochs before a cosine by Adam, and over epochs of this cosine
+SHORTENED = 6  # epochs of all stages over epochs of a cosine by Muon, which replaces the stages
 
 
 def constant_decay(rows: int) -> float:
-    """The weight decay if held-out rows do not choose it."""
+    """The weight decay of a fit in which held-out rows do not choose the decay."""
     return min(MOST_DECAY, DECAY_BY_ROWS / rows)
 
 
 def rows_of_a_batch(rows: int, batch_size: int | None) -> int:
-    """The number of rows in a batch, at most all rows; `batch_size` as in `Flow.fit`."""
+    """The number of rows in a batch, at most `rows`; `batch_size` is the argument of `Flow.fit`."""
     return min(min(max(rows // BATCHES, LEAST_BATCH), MOST_BATCH) if batch_size is None else batch_size, rows)
 
 
@@ -65,7 +66,7 @@ class Plan:
     has_rate: bool  # whether the caller gave the learning rate
     schedule: str
     weight_decay: float | None  # None if held-out rows choose the decay
-    constant_decay: float  # the decay without held-out rows
+    constant_decay: float  # the decay if held-out rows choose none
     clip: float | None
     average: float | None
     patience: int
@@ -73,14 +74,14 @@ class Plan:
     tries_cosine: bool  # whether a run with a cosine is tried among the stages
     tries: bool  # whether short fits choose the learning rate, the weight decay and the beginning of the fit
     matmul: str  # how steps compute products of networks
-    gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if they help
+    gaussianize: bool | None  # whether a fresh flow starts with marginal curves; None: if these help
     optimizer: str  # the name of the optimiser
     bends: bool  # whether the flow has splines
     overfits: bool  # whether the flow has splines, and rows are too few for them
     begun: int = 0  # the epochs that a trial has finished
 
     def after(self, begun: int, share: float) -> Plan:
-        """The plan of a fit that goes on after `begun` epochs of a trial, for a share of the plan's epochs."""
+        """The plan of a fit that adds `share` times the epochs of this plan to `begun` epochs of a trial."""
         epochs = begun + max(2, round(share * self.epochs))
         return replace(self, begun=begun, epochs=epochs, patience=epochs + 1)
 
@@ -131,7 +132,7 @@ class Plan:
 
 
 def of_settings(flow: Flow, checked: Plan, seed: int, plan: dict[str, Any]) -> dict[str, str]:
-    """The settings, by name, that must be equal for a fit to go on from its file."""
+    """The settings, by name, that must equal those of the interrupted fit when a fit resumes from a file."""
     module: Any = flow
     structure, numbers = files.checksums(module)
     texts = {name: _text(value) for name, value in plan.items() if name != "matmul"}
@@ -147,8 +148,8 @@ def _text(value: Any) -> str:
     return repr(value.item() if isinstance(value, np.generic) else value)
 
 
-FACTOR, STAGES = 5.0, 4  # each stage's decay is smaller by this factor
-COSINE = 4.0  # the decay with a cosine, in units of the first stage's
+FACTOR, STAGES = 5.0, 4  # the decay of a stage is smaller than the previous one by this factor
+COSINE = 4.0  # the decay of the cosine, in units of the decay of the first stage
 
 
 @dataclass(frozen=True)
@@ -172,10 +173,10 @@ class Stages:
         self.index = 0  # the index of the present decay
         self.is_cosine = self.was_cosine = False  # whether the present, or an earlier, stage is the cosine
         self.begin, self.end = plan.begun, self.pause if self.tries_cosine else plan.epochs
-        self.best_epoch = 0  # the best epoch of the stage, or its first epoch
+        self.best_epoch = 0  # the best epoch of the stage, or the epoch before it
         self.before = math.inf  # the lowest loss before the stage
         self.lowest = math.inf
-        self.halfway = self.paused = math.inf  # the lowest loss after half of, and all, epochs before the cosine
+        self.halfway = self.paused = math.inf  # lowest loss after half, and all, of the epochs before the cosine
 
     @property
     def now(self) -> Stage:
@@ -186,7 +187,7 @@ class Stages:
 
     @property
     def pause(self) -> int:
-        """The epoch after which the cosine begins, if the other stages have not ended by then."""
+        """The epoch after which the cosine begins, if the other stages have not ended before this epoch."""
         return max(2, self.epochs // BEFORE)
 
     @property
@@ -200,7 +201,7 @@ class Stages:
         return self.epochs + (self.length if self.tries_cosine else 0)
 
     def tried(self, epoch: int, loss: float, history: History) -> None:
-        """Note a validation loss of the present stage."""
+        """Note the validation loss of an epoch in the present stage."""
         now = self.now
         if loss < self.lowest:
             self.lowest, self.best_epoch = loss, epoch
@@ -213,15 +214,15 @@ class Stages:
             history.weight_decays[now.decay] = min(loss, history.weight_decays.get(now.decay, math.inf))
 
     def waited(self, epoch: int) -> bool:
-        """Whether held-out rows have gained nothing for the stage's patience."""
+        """Whether the held-out loss has not fallen for as many epochs as the stage's patience."""
         return self.judged and not self.is_cosine and epoch - self.best_epoch >= self.wait
 
     def epochs_of_cosine(self, epoch: int) -> int:
-        """The epochs of a cosine that begins after this epoch: at most that number, if no stage follows the cosine."""
+        """The number of epochs of a cosine that begins after `epoch`; at most `epoch` if no stage may follow it."""
         return self.length if epoch == self.pause else min(self.length, epoch)
 
     def next_stage(self, epoch: int, *, has_time: bool = True) -> bool:
-        """Begin the next stage after this epoch, if there is one.
+        """Begin the next stage after this epoch; return False if there is no further stage.
 
         `has_time`: whether `epochs_of_cosine` would fit into a time budget.
         """
@@ -235,7 +236,7 @@ class Stages:
             self.paused, self.is_cosine, self.was_cosine = self.lowest, True, True
             self.begin, self.end = epoch, epoch + self.epochs_of_cosine(epoch)
             return True
-        if epoch >= self.end and self.end < self.epochs:  # there is no time for a cosine
+        if epoch >= self.end and self.end < self.epochs:  # because there is no time for a cosine
             self.end, self.best_epoch = self.epochs, epoch
             return True
         return False
@@ -243,7 +244,7 @@ class Stages:
     def _goes_on(self, epoch: int) -> bool:
         """Go on with successive decays unless the cosine was clearly better than the weights before it.
 
-        The further gain of the stages is estimated by the gain in the second half of their epochs so far.
+        The expected gain of further stages is the gain in the second half of the epochs before the cosine.
         """
         if self.begin != self.pause or self.lowest < self.paused - max(self.halfway - self.paused, 0.0):
             return False
@@ -252,13 +253,11 @@ class Stages:
         return True
 
     def of_the_last_schedule(self, losses: list[float]) -> list[float]:
-        """The losses of the epochs with the last schedule: of the cosine if the fit ended with it, else of the other
-        stages.
-        """
+        """The losses of the cosine's epochs if the fit ended with a cosine, else those of all other epochs."""
         if self.now.schedule == "cosine":
             return losses[self.begin :]
         return losses[: self.pause] + losses[self.pause + self.length :] if self.was_cosine else losses
 
     def done(self, step: int, batches: int) -> float:
-        """The finished share of the steps with the present schedule; `step` counts the steps of the whole fit."""
+        """The finished share of the steps between `begin` and `end`; `step` counts the steps of the whole fit."""
         return (step - self.begin * batches) / ((self.end - self.begin) * batches)

@@ -1,10 +1,11 @@
-"""Columns that others nearly determine: a fit replaces them by their scaled residuals, before marginal curves.
+"""Columns that other columns nearly determine: a fit replaces these columns by their scaled residuals.
 
-A network hardly learns a narrow direction: x₃ = x₁ + 1e-6 noise costs it 9 nats. Where a column is nearly linear in
-others (its 1 - R² is small), its residual, divided by its deviation, has the same information and is as wide as any
-other column. The explaining columns stay unchanged, so that marginal curves still fit them: the map is
-triangular, with ones on its diagonal, and the logarithm of its determinant is 0. In a flow of one order, whose first
-columns have a density of their own (`Flow.given`), only earlier columns explain one.
+A network hardly learns a narrow direction: if x₃ = x₁ + 1e-6 noise, its density is 9 nats too low. Where a column is
+nearly linear in other columns (its 1 - R² is small), the residual, divided by its standard deviation, has the same
+information and is as wide as any other column. The explaining columns stay unchanged, so that marginal curves still fit
+them: the map is triangular, with ones on its diagonal, and the logarithm of its determinant is 0. In a flow with a
+fixed order of columns, whose first columns have a density of their own (`Flow.given`), only earlier columns explain a
+column.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ from headrace._flow.transforms.transform import Transform
 
 ALWAYS = 1e-3  # 1 - R² below which a column is replaced without a trial
 TRIED = 0.05  # limit of 1 - R² below which a trial decides
-ROWS = 1 << 14  # the largest number of rows that represent all
+ROWS = 1 << 14  # largest size of the sample that represents all rows
 LEAST_ROWS = 50  # least number of rows for a search
 ROWS_OF_A_COLUMN = 3  # least number of rows for each column
-ROUNDS = 3  # rounds, because residuals may be nearly linear in each other
-ALIKE = 2.0  # factor of the least 1 - R²; of the columns within it, the last is taken
+ROUNDS = 3  # rounds of the search: residuals may again be nearly linear in each other
+ALIKE = 2.0  # of the columns with up to this multiple of the least 1 - R², the last is taken
 RESOLVED = {np.dtype(np.float32): 4e-7, np.dtype(np.float64): 1e-11}  # least deviation of a residual above rounding
-LEAST_SHARE = 1e-32  # least share, in place of zero
+LEAST_SHARE = 1e-32  # least 1 - R² that is stored, in place of zero
 MULTIPLE = 1e-6  # 1 - R² below which a warning names the column
 BINS, EACH = 0.1, 0.1  # width of a bin in deviations, and least share of rows of a frequent value
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """Columns of standardised rows that other columns determine."""
+    """Columns of standardised rows that other columns nearly determine, and links that replace them by residuals."""
 
     links: tuple[Transform, ...] = ()
     """A scale and a linear map for each round, in order from latent to standardised data."""
@@ -53,12 +54,12 @@ class Residuals:
 
 
 def looked_for(interior: Interior) -> bool:
-    """Whether a fit searches for columns that others determine: in a first fit over a base with one mode."""
+    """Whether a fit searches for columns that others determine: only the first fit, over a base with one mode."""
     return interior.is_fresh and interior.is_over_a_bell and interior.standardize is not None
 
 
 def behind(z: Floats, links: Sequence[Transform]) -> Floats:
-    """Standardised rows on the latent side of some links."""
+    """Map standardised rows to the latent side of some links."""
     for link in reversed(links):
         z = link.inverse(z)[0]
     return z
@@ -67,7 +68,7 @@ def behind(z: Floats, links: Sequence[Transform]) -> Floats:
 def measured(
     source: ArrayRows, scale: Moments, limit: float, dtype: np.dtype[Any], order: Sequence[int] | None = None
 ) -> Residuals:
-    """The columns of training rows with 1 - R² below a limit; `of_rows` has the rules."""
+    """Search a sample of the training rows for columns with 1 - R² below a limit; see `of_rows`."""
     data, rows = source.some(ROWS)
     z = (_arrays.on_host(data.unbounded(rows)) - scale[0]) / scale[1]
     share = np.ones(len(z)) if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
@@ -82,13 +83,13 @@ def of_rows(
     dtype: Any = np.float32,
     order: Sequence[int] | None = None,
 ) -> Residuals:
-    """The columns of standardised rows with 1 - R² below a limit, by regression on the columns that stay.
+    """Search standardised rows for columns with 1 - R² below a limit, by regression on the columns that stay.
 
     Args:
         z: Standardised rows, shape (rows, columns).
         share: Weights of the rows, shape (rows,).
-        limit: The limit of 1 - R², which is corrected for the number of columns.
-        circles: Columns that are neither replaced nor read.
+        limit: The limit of 1 - R²; 1 - R² is adjusted for the number of regressors.
+        circles: Columns of angles, which are neither replaced nor used as regressors.
         dtype: The flow's dtype: a column stays if the dtype cannot tell its residual from rounding.
         order: The order of all columns, if only earlier columns may determine a column.
     """
@@ -117,7 +118,7 @@ def of_rows(
 def _round(
     z: Floats, share: Floats, size: float, limit: float, line: list[int], least: float, ordered: bool
 ) -> Residuals:
-    """Replacements by columns that all stay in this round and, if `ordered`, precede the replaced one in `line`."""
+    """One round of the search among the columns in `line`; if `ordered`, only earlier ones are regressors."""
     chosen = z[:, line]
     mean = (share[:, None] * chosen).sum(axis=0)
     away = chosen - mean
@@ -139,7 +140,7 @@ def _round(
         if deviation * std[j] < least or _has_few_values(residual, deviation, share):
             rounding[line[j]] = max(deviation**2, LEAST_SHARE)
             continue
-        if deviation**2 >= limit:  # without the columns that were taken out later
+        if deviation**2 >= limit:  # because other columns were taken out later
             continue
         weights = slopes * std[j] / std[readers]
         matrix[line[j], [line[k] for k in readers]] = weights
@@ -152,9 +153,9 @@ def _round(
 
 
 def _taken_out(correlation: Floats, size: float, limit: float, ordered: bool) -> tuple[list[int], list[int]]:
-    """Columns that stay, and columns taken out, each time the one with the least 1 - R² given the remaining columns.
+    """The columns that stay, and the columns taken out one by one: each time one with nearly the least 1 - R².
 
-    `ordered`: only earlier columns among the remaining ones count.
+    `ordered`: regress each column only on the earlier ones of the remaining columns.
     """
     stay, taken = list(range(len(correlation))), list[int]()
     while len(stay) > 1:
@@ -172,7 +173,7 @@ def _taken_out(correlation: Floats, size: float, limit: float, ordered: bool) ->
 
 
 def _has_few_values(residual: Floats, deviation: float, share: Floats) -> bool:
-    """Whether residuals lie close to a few values with gaps between them: the rounding of a table's decimals."""
+    """Whether residuals lie close to a few values with gaps between them, as rounded decimals of a table do."""
     counts, _ = np.histogram(residual / max(deviation, 1e-300), np.arange(-2.5, 2.5 + BINS / 2, BINS), weights=share)
     filled = counts > 0
     if not filled.any() or filled.sum() > filled.size // 4:
@@ -183,7 +184,7 @@ def _has_few_values(residual: Floats, deviation: float, share: Floats) -> bool:
 
 
 def warn_of_columns(source: RowSource, taken: Residuals) -> None:
-    """Warn of columns that are nearly multiples or sums of others, and of those that are exactly so up to rounding."""
+    """Warn of columns that are linear combinations of other columns, nearly or up to rounding."""
     names = source.names or tuple(f"column {i}" for i in range(max([*taken.shares, *taken.rounding], default=-1) + 1))
     near = [c for c, share in taken.shares.items() if share < MULTIPLE]
     if near:

@@ -1,4 +1,4 @@
-"""A running fit: epochs of steps, trials on held-out rows, and the best weights."""
+"""A running fit: epochs of steps, losses of held-out rows, and the best weights."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from headrace._fit.source import ArrayRows, RowSource
 from headrace._flow.fit_arguments import BY_LOSS
 from headrace._flow.flow import Flow
 
-LAST, FALLING = 10, 0.01  # the last epochs are 1 / LAST of all; least gain of held-out rows in them, in nats
+LAST, FALLING = 10, 0.01  # the last 1 / LAST of the epochs; the least gain of held-out rows in these, in nats
 GAINED = 0.2  # least gain of held-out rows, in nats, after a trial of a quarter of the epochs
 
 
 class HeldOut:
-    """Rows to judge by: few rows are copied into one table, many are read in place, in blocks."""
+    """Held-out rows: a small number is copied into one table, a larger one is read from its table in blocks."""
 
     def __init__(self, source: RowSource, on_device: bool = False, density: Any = None) -> None:
-        """`density`: a density with the parameters of a run's flow, if it is not the flow itself."""
+        """`density`: the density to judge, which has the parameters of a run's flow; None for the flow itself."""
         self.source, self.weight, self.density = source, source.weight(), density
         self.size, self.copied = source.size, source.copied(on_device)
 
     def loss(self, flow: Flow, parameters: NDArray[Any] | None = None) -> float:
-        """The mean negative log-likelihood; infinity where it is not finite."""
+        """The mean negative log-likelihood of the rows; infinity if it is not finite."""
         sums, density = [], flow if self.density is None else self.density
         for data in self._parts():
             log_prob = density.log_prob(data.x, data.context, parameters=parameters)
@@ -50,7 +50,7 @@ class HeldOut:
         return loss if math.isfinite(loss) else math.inf
 
     def losses(self, *flows: Flow) -> Iterator[tuple[NDArray[np.float64], ...]]:
-        """The losses of each row under some flows, and its weight, on the host, part by part."""
+        """For each part, the losses of its rows under each flow, and their weights last; all on the host."""
         for data in self._parts():
             densities = [flow.log_prob(data.x, data.context) for flow in flows]
             yield (*(-_arrays.on_host(each).astype(np.float64) for each in densities), _arrays.on_host(data.shares()))
@@ -81,7 +81,7 @@ class RunArguments:
     judged_after: int = 0
     """The number of validation passes after the run, for which time is reserved."""
     kept: Checkpoint | None = None
-    """The file of the run's state, from which it resumes."""
+    """The file of the run's state, from which the run resumes."""
     what: str = "fit"
     """The name of the run's progress bar."""
 
@@ -124,7 +124,7 @@ class Run(abc.ABC):
         self.begin = _clock.now()
         self.step = self.judged_step = plan.begun * plan.batches
         self.spent = self.begin - self.clock.begin if plan.tries else 0.0  # seconds of trials
-        self.rate, self.rate_factor = plan.learning_rate, 1.0  # the factor is that of the plateau schedule
+        self.rate, self.rate_factor = plan.learning_rate, 1.0  # the factor is for schedules that depend on the loss
         self._prepare()
 
     @abc.abstractmethod
@@ -137,23 +137,23 @@ class Run(abc.ABC):
 
     @abc.abstractmethod
     def _loss_of(self, batch: Any) -> float:
-        """The sum of a batch's losses, after writing their gradient to `gradient`."""
+        """Write the gradient of a batch's mean loss to `gradient`, and return the sum of the losses."""
 
     def _before(self, batch: int) -> None:  # noqa: B027  # nothing for most runs
-        """Act before the step of the batch with this index in a pass."""
+        """A hook, which `one_pass` calls before the step of the batch with the index `batch`."""
 
     def _stepped(self, loss: float) -> None:  # noqa: B027  # likewise
-        """Act after each step of the optimiser; `loss` is the sum of the batch's losses."""
+        """A hook, which `one_pass` calls after each step; `loss` is the sum of the batch's losses."""
 
     def one_pass(self) -> float:
-        """Run one pass over the training data in a new order; return the mean loss under the weights at each batch.
+        """Run one pass over the training data in a new order; return the mean loss, each batch's before its step.
 
-        The pass ends early where the clock runs out.
+        If the time is over, the pass ends early and returns NaN.
         """
         self.tick = 0.0
         done, total = self.kept.pass_begins(self)
         for i, batch in enumerate(self.batches()):
-            if i < done:  # batches that the stopped fit finished
+            if i < done:  # batches that the interrupted fit finished
                 self._draw_dropout()
                 continue
             self._before(i)
@@ -171,11 +171,11 @@ class Run(abc.ABC):
         return float(total / self.weight)
 
     def also_kept(self, clock: int) -> dict[str, Any]:
-        """Further values to store with the fit's state at the step count `clock` of the optimiser."""
+        """Further values, by name, to store with the state of a fit; `clock` is the optimiser's step count."""
         return {}
 
     def restored(self, kept: dict[str, Any], clock: int) -> None:  # noqa: B027  # likewise
-        """Restore the state of `also_kept`."""
+        """Restore the values that `also_kept` returned."""
 
     def _begin_stage(self) -> None:
         plan, decay = self.plan, self.stages.now.decay
@@ -184,7 +184,7 @@ class Run(abc.ABC):
         )
 
     def go(self, progress: bool) -> None:
-        """Run all epochs, then restore the best weights, also after an error."""
+        """Run all epochs; at the end, even after an error, the flow gets the best weights."""
         history, batches = self.history, self.plan.batches
         bar = FitBar(self.stages.most, self.clock, progress, self.what, batches if self.shows_steps else 0)
         message, self.paced, self.bar = "", True, bar
@@ -192,7 +192,7 @@ class Run(abc.ABC):
             epoch = self.kept.resume(self) or self.plan.begun
             bar.begin(epoch, self.step)
             if self.clock.has(0.0) and (self.held_out is None or self.held_out.copied is not None):
-                self._try_start()  # many rows take long: their first validation waits for the first epoch's end
+                self._try_start()  # with many held-out rows, the first validation follows the first epoch
             while epoch < self.stages.end or self._next_stage(epoch):
                 epoch += 1
                 loss = self.one_pass()
@@ -231,10 +231,10 @@ class Run(abc.ABC):
             warn(f"fit: {message}; the weights are {kept}{advice}")
 
     def _still_falls(self) -> bool:
-        """Whether held-out rows gained until the end of a run that only its epochs or its time ended.
+        """Whether the held-out loss still fell at the end of a run whose epochs or time were over.
 
-        The last tenth of a cosine's epochs shows little gain, because the rate is small by then. A run that
-        continues a trial gains much over the trial if more epochs would gain more.
+        The last tenth of a cosine's epochs shows little gain, because the rate is small by then. If a run that
+        continues a trial gained much over this trial, more epochs would gain more.
         """
         history, stages, begun = self.history, self.stages, self.plan.begun
         all_of_them, losses = history.validation_loss, stages.of_the_last_schedule(history.validation_loss)
@@ -247,7 +247,7 @@ class Run(abc.ABC):
         return now < before - FALLING or (now <= before and gained > GAINED)
 
     def _losses_text(self, loss: float) -> dict[str, str]:
-        """The text behind the bar."""
+        """The texts beside the bar, by name."""
         texts = {"train": f"{loss:.3f}"}
         if self.history.validation_loss:
             texts["held out"] = f"{self.history.validation_loss[-1]:.3f}"
@@ -256,11 +256,11 @@ class Run(abc.ABC):
         return texts
 
     def current(self) -> NDArray[Any]:
-        """The weights to judge and keep: the parameters, or their running mean if there is one."""
+        """The weights that are judged and kept: the running mean of the parameters, or without one the parameters."""
         return self.flow.parameters if self.plan.average is None else self.adam.averaged
 
     def _keep_if_best(self, epoch: int) -> float:
-        """Judge the current weights on held-out rows, and keep the best weights; without held-out rows, the last."""
+        """Judge the current weights on held-out rows, and keep the best; without held-out rows keep the current."""
         self._try_start()
         return self._judge(epoch, self.current())
 
@@ -285,7 +285,7 @@ class Run(abc.ABC):
         return loss
 
     def _finish_epoch(self, epoch: int, loss: float) -> bool:
-        """Record an epoch, judge its weights, and return whether the run goes on."""
+        """Record an epoch, judge its weights, and return whether the run continues."""
         history, patience = self.history, self.plan.patience
         judged = self._keep_if_best(epoch)
         if self.held_out is None:
@@ -307,7 +307,7 @@ class Run(abc.ABC):
         return True
 
     def _next_stage(self, epoch: int) -> bool:
-        """Begin the next stage after this epoch, and return whether there is one."""
+        """Begin the next stage after this epoch; return False if there is no further stage."""
         if not epoch:
             return False
         seconds = self.history.seconds[-1] / epoch if self.history.seconds else 0.0
@@ -319,14 +319,14 @@ class Run(abc.ABC):
         return True
 
     def _has_time(self, steps: int = 1) -> bool:
-        """Whether `steps` further steps, and the work after them, fit into the time budget."""
+        """Whether `steps` further steps, and the work after the run, fit into the time budget."""
         between_steps()
         if not self.clock.is_limited:
             return True
         last, self.tick = self.tick, _clock.now()
         if self.bar is not None:
             self.bar.step(self.tick)
-        if last:  # a slow step is remembered, but not forever
+        if last:  # the estimate decays after a slow step
             self.step_seconds = max((self.tick - last) / steps, 0.95 * self.step_seconds)
         return self.clock.has(1.5 * steps * self.step_seconds + self._kept_seconds())
 
@@ -341,14 +341,14 @@ class Run(abc.ABC):
         if self.held_out is None:
             return 0.0
         once = self.judge_seconds
-        if once is None:  # an upper limit: a step costs more per row
+        if once is None:  # upper limit, because a step costs more per row
             once = self.step_seconds * self.held_out.size * self.plan.batches / self.size
         return once * (1 + (not self.start_tried) + self.judged_after)
 
     def _find_gradient_in(
         self, data: Data, index: Index, rows: int, log_prob: NDArray[Any], dropout: int | None
     ) -> None:
-        """Write the contribution of some rows to the gradient of the mean loss over a batch of `rows` rows."""
+        """Write to `gradient` what the rows at `index` contribute to that of the mean loss of `rows` rows."""
         self.program.gradient(
             inverse=True,
             of_log_prob=True,
@@ -364,7 +364,7 @@ class Run(abc.ABC):
         )
 
     def _draw_dropout(self) -> int | None:
-        """The seed of a step's dropout; None for a flow without dropout."""
+        """Draw the seed of a step's dropout; return None for a flow without dropout."""
         return int(self.rng.integers(2**63)) if self.drops else None
 
     def _rate(self) -> float:
@@ -372,7 +372,7 @@ class Run(abc.ABC):
         return self.rate * self.rate_factor * scheduled(now.schedule, self._done)
 
     def _done(self) -> float:
-        """The finished share of the steps, or of the time."""
+        """The finished share of the steps or, if larger, of the time; a cosine stage has only steps."""
         done = self.stages.done(self.step, self.plan.batches)
         if self.stages.is_cosine:
             return done
@@ -398,7 +398,7 @@ class ArrayRun(Run):
         self.log_prob = self.library.empty(self._log_probs(), self.flow.dtype)
 
     def _log_probs(self) -> int:
-        """The number of log densities in memory at a time: one batch."""
+        """The number of log densities in memory at a time: the rows of the largest batch."""
         return -(-self.size // self.plan.batches)
 
     def batches(self) -> Iterator[Index]:
@@ -419,12 +419,12 @@ class ArrayRun(Run):
         return -_arrays.weighted_sum(log_prob, None if weights is None else weights[batch])
 
     def _find_gradient(self, index: Index, log_prob: NDArray[Any]) -> None:
-        """Write the gradient of the mean loss over a batch, and the log densities of its rows."""
+        """Write the gradient of a batch's mean loss to `gradient`, and the rows' log densities to `log_prob`."""
         self._find_gradient_in(self.data, index, index.size, log_prob, self._draw_dropout())
 
 
 def is_untrained(history: History) -> bool:
-    """Whether all epochs of a fit were worse on held-out rows than the weights before them."""
+    """Whether every epoch of a completed fit was worse on held-out rows than the weights before the fit."""
     return not history.best_epoch and bool(history.train_loss) and history.stopped in ("epochs", "patience")
 
 
@@ -439,9 +439,9 @@ def warn_of_no_gain(history: History) -> None:
 
 
 class DeviceRun(ArrayRun):
-    """A fit on a CUDA device. The host does not wait within a pass, and reads results only at its end.
+    """A fit on a CUDA device. Within a pass the host does not wait for the device; it reads results at the end.
 
-    With a time budget a pass waits now and then, because only the wait measures the duration of steps.
+    With a time budget, the host waits every `STEPS` steps, because otherwise the duration of steps is not known.
     """
 
     STEPS = 16  # steps between two waits

@@ -1,8 +1,7 @@
-"""Runs of several whole fits at a time, a thread each, with the same bits as one after another.
+"""Several fits side by side, each in one thread, with the same bits as fits one after another.
 
-The result of a fit does not depend on its number of threads, and a small network gains little from threads: each step
-is a few short products. Several fits of small networks therefore end sooner side by side than one after another with
-all threads.
+The result of a fit does not depend on the number of threads, and a small network gains little from threads, because
+each step is a few short products. Fits of small networks therefore end sooner side by side than one after another.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from headrace._flow.flow import Flow
 
 T = TypeVar("T")
 
-POLL = 0.1  # seconds between two checks of the work, which draw the bar and notice Ctrl-C
-SMALL = 128  # units of a layer up to which several threads for a fit gain less than a thread for each
-TINY = 10_000  # parameters below which most of a step is Python code, which threads cannot share
+POLL = 0.1  # seconds between two updates of the bar, with a check for Ctrl-C
+SMALL = 128  # largest units of a layer for which one thread for each fit is faster than several
+TINY = 10_000  # with fewer parameters, most of a step is Python code, which threads cannot share
 
 
 class Failed(Exception):
@@ -39,13 +38,13 @@ class Failed(Exception):
 
 @dataclass
 class Finished(Generic[T]):
-    """The results of all fits by their indices; after Ctrl-C those of the finished fits."""
+    """The results of the fits, by index; after Ctrl-C only the results of finished fits."""
 
     found: dict[int, T] = field(default_factory=dict)
     interrupted: bool = False
 
     def leading(self) -> list[T]:
-        """The results up to the first fit without one."""
+        """The results of the fits before the first fit without a result."""
         whole: list[T] = []
         while len(whole) in self.found:
             whole.append(self.found[len(whole)])
@@ -53,9 +52,9 @@ class Finished(Generic[T]):
 
 
 def threads_side_by_side(flows: Sequence[Flow], *, in_turn: bool = False) -> int:
-    """The number of fits at a time; 1 if fits one after another with all threads are as fast, or are necessary.
+    """The number of fits that run at once; 1 if fits one after another with all threads are as fast, or are necessary.
 
-    `in_turn`: whether fits share something, such as a stream, that allows only one at a time.
+    `in_turn`: whether fits must run one after another, because they share a stream or a group.
     """
     threads = cpu.num_threads()
     if in_turn or len(flows) < 2 or any(flow._interior.on_device for flow in flows):
@@ -68,7 +67,7 @@ def threads_side_by_side(flows: Sequence[Flow], *, in_turn: bool = False) -> int
 
 
 def between_steps() -> None:
-    """Between two steps of a fit in a worker: end the fit after Ctrl-C, or use threads that other fits have left."""
+    """A hook between two steps of a fit: end the fit after Ctrl-C, or use threads of other fits that have ended."""
     if (team := _team.get()) is not None:
         team.between_steps()
 
@@ -84,19 +83,19 @@ def run(
     is_interrupted: Callable[[T], bool] = lambda _: False,
     named: Callable[[int, str], str] = lambda _, message: message,
 ) -> Finished[T]:
-    """Run whole fits, as many at a time as there are threads, with one bar for all.
+    """Run fits, up to `threads` of them at once, and show one bar for all fits.
 
     Args:
-        jobs: One function for each fit; the calling thread fetches the next when a thread is free.
+        jobs: A function for each fit; the calling thread fetches the next function when a thread is free.
         threads: The number of fits at a time.
         total: The number of jobs, for the bar; None if unknown.
-        what, unit: The bar's texts.
+        what, unit: The description and the unit of the bar.
         progress: Whether to show the bar.
-        is_interrupted: Whether a result is that of an interrupted fit, which ends all others.
+        is_interrupted: Whether a result is of an interrupted fit, which ends all other fits.
         named: Returns the text of a warning, from the index of its fit and the original text.
 
     Raises:
-        Failed: A job raised an error; no other job runs by then.
+        Failed: if a job raised an error; all other jobs have ended by then.
     """
     with _progress.bar(total, what, unit, progress) as shown:
         team = _Team(max(threads, 1), shown, is_interrupted)
@@ -104,7 +103,7 @@ def run(
             team.go(iter(jobs))
         finally:
             texts = (named(index, message) for index, messages in sorted(team.messages.items()) for message in messages)
-            for message in dict.fromkeys(texts):  # members warn of the same columns
+            for message in dict.fromkeys(texts):  # several fits may warn of the same columns
                 warn(message)
     return team.finished
 
@@ -133,7 +132,7 @@ class _Team(Generic[T]):
         except KeyboardInterrupt:
             self.finished.interrupted = True
         finally:
-            self.stopped = True  # without an error, nothing runs by now
+            self.stopped = True  # without an error, all jobs have ended here
             while self.running:  # repeated Ctrl-C changes nothing
                 with suppress(KeyboardInterrupt):
                     self._join()
@@ -149,7 +148,7 @@ class _Team(Generic[T]):
             cpu.limit_thread(self.share)
 
     def is_stopped(self) -> bool:
-        """Whether the team's fits, or the outer fits that they belong to, must end."""
+        """Whether the fits of this team must end, because it or an outer team is stopped."""
         return self.stopped or (self.outer is not None and self.outer.is_stopped())
 
     def _in_turn(self, jobs: Iterator[Callable[[], T]]) -> None:
@@ -178,7 +177,7 @@ class _Team(Generic[T]):
             self._wait()
 
     def _wait(self) -> None:
-        """Wait until a fit ends, at most for POLL seconds."""
+        """Wait for the end of a fit, at most for POLL seconds, and take its result."""
         with suppress(Empty):
             index, result, error = self.ended.get(timeout=POLL)
             self.running.pop(index).join()
@@ -191,7 +190,7 @@ class _Team(Generic[T]):
         self._draw()
 
     def _join(self) -> None:
-        """Wait for fits that are being stopped; one of them may have ended before it noticed."""
+        """Wait for fits that are being stopped, and take the results of fits that ended before they were stopped."""
         for index, thread in list(self.running.items()):
             if thread.ident is not None:
                 thread.join()
@@ -224,7 +223,7 @@ class _Team(Generic[T]):
             _team.reset(token)
 
     def _receive(self, index: int, message: dict[str, Any]) -> None:
-        """Note the state of a fit's bar; the main thread draws."""
+        """Note the state of the bar of one fit; the main thread draws the bar for all fits."""
         total = message["made"]["total"]
         if message["made"]["desc"] == "fit" and total:
             self._done[index] = min(message["n"] / total, 1.0)

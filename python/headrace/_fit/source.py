@@ -1,7 +1,7 @@
-"""The rows of a fit from any source: the parts in this process, and sums over the rows of all processes.
+"""The rows of a fit from any source: the rows in this process, and sums over the rows of all processes.
 
-A fit uses rows only through `RowSource`. Arrays and streams have plain sums; shards of a group have exact sums over
-all its ranks (`headrace.distributed.shards`), so that one implementation of a fit serves all sources.
+A fit uses rows only through `RowSource`. The sources for arrays and streams have plain sums; those for groups of
+processes have exact sums over all ranks (`headrace.distributed.shards`), so that one class of fits serves all sources.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from headrace._flow.transforms.support import Support
 
 @dataclass
 class Shard:
-    """A table in this process, and its selected rows."""
+    """A table in this process, and the part of its rows that belongs to the source."""
 
     number: int
-    first: int  # the index of its first row of all tables
-    begin: int  # the number of selected rows in the tables before it
+    first: int  # the index of its first row among the rows of all tables
+    begin: int  # the number of selected rows in earlier tables
     data: Data
     part: RowPart
 
 
 class RowSource(abc.ABC):
-    """The rows to train on, or the rows to judge by."""
+    """The training rows or the held-out rows of a fit."""
 
     size: int
     """The number of rows in all processes."""
     rows: int
-    """The number of rows of the whole table, with those of weight 0 and of other parts."""
+    """The number of rows of the whole table, including rows of weight 0 and of other parts."""
     names: tuple[str, ...]
     support: Support | None
     library: Any = np
@@ -52,22 +52,22 @@ class RowSource(abc.ABC):
     is_first = True
     """Whether this process warns, and shows the progress."""
     is_stream = False
-    """Whether rows are read when they are needed, and are in no table."""
+    """Whether rows are read from a stream in each epoch, instead of from a table in memory."""
     group: Any = None
-    """The group of processes with the other rows; None for one process."""
+    """The group of processes that have the rows together; None for a single process."""
 
     shards: list[Shard]
     """The parts of the rows in this process, in ascending order."""
 
     def share_of(self, shard: Shard, most: int) -> tuple[int, int]:
-        """The range, begin and end, of a shard's rows among `most` rows that are spread over all shards."""
+        """Begin and end of the range of a shard's rows in a sample of `most` rows that is spread over all shards."""
         whole = max(self.size, 1)
         return shard.begin * most // whole, (shard.begin + shard.part.size) * most // whole
 
     def pieces(self, most: int | None = None) -> Iterator[tuple[Data, Any]]:
-        """The rows in this process, as tables and indices of at most `CHUNK` rows.
+        """The rows in this process, as pairs of a table and the indices of at most `CHUNK` rows.
 
-        `most`: the largest number of rows of all processes, spread over the whole table.
+        `most`: the size of a sample of the rows of all processes; None for all rows.
         """
         for shard in self.shards:
             size, asarray = shard.part.size, self.library.asarray
@@ -85,49 +85,49 @@ class RowSource(abc.ABC):
 
     @abc.abstractmethod
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
-        """The sum of all parts of all processes, arrays of the shape of `zero`."""
+        """The sum over the parts of all processes; parts are arrays with the shape of `zero`."""
 
     @abc.abstractmethod
     def maximum(self, array: Any) -> Any:
-        """The largest values over all processes, entry by entry."""
+        """The elementwise maximum of the arrays of all processes."""
 
     @abc.abstractmethod
     def standing(self) -> ArrayRows:
-        """Rows in memory in this process: all rows, or a sample of them where a few are enough."""
+        """Rows in the memory of this process for searches: all its rows, or a sample of these."""
 
     @abc.abstractmethod
     def picked(self, places: Index, parts: list[Any]) -> Floats:
-        """The values of the rows at `places` among all rows; `parts`: values computed from each of the `blocks`."""
+        """Values of the rows at the indices `places` among all rows; `parts`: values computed from each block."""
 
     @abc.abstractmethod
     def copied(self, on_device: bool) -> list[Data] | None:
-        """Copies of all rows in this process, if they are few and read often; else None."""
+        """Copies of all rows in this process, if these are few or on a device; else None."""
 
     @abc.abstractmethod
     def trial(self, standing: ArrayRows, judge: RowSource, most: int, seed: int) -> tuple[ArrayRows, RowSource]:
-        """The rows of `standing` for a short fit, which reads at most `most` of them, and rows to judge it by."""
+        """Training rows for a short fit, at most `most` rows of `standing`, and held-out rows to judge the fit by."""
 
     def broadcast(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The array of the first process."""
+        """The array that the first process passes, in all processes."""
         return array
 
     def parts(self, most: int | None = None) -> Iterator[Data]:
-        """Copies of the rows of each of the `pieces`."""
+        """Copies of the rows that each of the `pieces` selects."""
         return (data.rows(index) for data, index in self.pieces(most))
 
     @abc.abstractmethod
     def total(self, parts: Iterable[float]) -> float:
-        """The sum of scalars; see `sum`."""
+        """The sum of scalars over the parts of all processes."""
 
     def weight(self) -> float:
-        """The sum of the weights."""
+        """The sum of the weights of all rows."""
         if not self.weighted:
             return float(self.size)
         weights: Iterator[Any] = ((data.weights, index) for data, index in self.pieces())
         return self.total(float(of[index].sum(dtype=np.float64)) for of, index in weights)
 
     def effective_rows(self) -> float:
-        """Kish's effective number of rows."""
+        """The effective number of rows (Kish 1965)."""
         if not self.weighted:
             return float(self.size)
         weighed = self._weighed()
@@ -141,12 +141,12 @@ class RowSource(abc.ABC):
         return [Effective(_arrays.on_host(data.shares(index))) for data, index in self.pieces()]
 
     def moments(self, *, of_context: bool = False, say: bool = False) -> Moments:
-        """Mean and standard deviation of each column of x, off its support, or of the context; 1 for constant ones."""
+        """Mean and deviation (1 if constant) of the columns of x, mapped to the real line, or of the context."""
         name, names = ("context", ()) if of_context else ("x", self.names)
         return settled(name, *self._measured(of_context), names, say)
 
     def moments_of(self, parts: list[tuple[Floats, Floats]], columns: int) -> Moments:
-        """The moments of values computed from the rows: values and weights, part by part."""
+        """Mean and deviation of the columns of values computed from rows; `parts`: pairs of values and weights."""
         return settled("x", *measured(self, columns, lambda: iter(parts)), (), say=False)
 
     def _measured(self, of_context: bool) -> tuple[Floats, Floats, Floats]:
@@ -160,18 +160,18 @@ class RowSource(abc.ABC):
 
     @abc.abstractmethod
     def columns(self, of_context: bool) -> int:
-        """The number of columns of x, or of the context; 0 for a context that all rows share."""
+        """The number of columns of x, or of the context; 0 if all rows share the same context."""
 
     @abc.abstractmethod
     def fingerprint(self) -> dict[str, str]:
-        """The fingerprint of the rows, by name."""
+        """Texts that tell these rows from other rows, such as checksums, by name."""
 
 
 class ArrayRows(PlainSums, RowSource):
     """A part of a table in memory, or in a file that is mapped into memory."""
 
     most_held: int | None = None
-    """The largest number of rows that `validation` as a share holds out; None without a limit."""
+    """The largest number of held-out rows if `validation` is a share; None without a limit."""
 
     def __init__(self, data: Data, part: RowPart | None = None) -> None:
         """`part`: the rows of the table to use; all rows by default."""
@@ -183,20 +183,20 @@ class ArrayRows(PlainSums, RowSource):
         self.features, self.contexts = int(data.x.shape[1]), 0 if data.context is None else int(data.context.shape[1])
 
     def of(self, part: RowPart) -> ArrayRows:
-        """The rows of another part of the table."""
+        """A source with another part of the same table."""
         return ArrayRows(self.data, part)
 
     def taking_part(self) -> tuple[int, Any]:
-        """The number of rows of the table that take part, and their ascending indices; None for all."""
+        """The number of rows of the table that take part in a fit, and their ascending indices; None for all rows."""
         return self.data.taking_part()
 
     def split(self, validation: Any, rng: np.random.Generator, caller: Caller) -> tuple[ArrayRows, ArrayRows | None]:
-        """The rows to train on and those to judge by; see `Flow.fit`."""
+        """The training rows and the held-out rows; see `validation` of `Flow.fit`."""
         train, judge = held_out(self, validation, rng, caller)
         return self.of(train), self.of(judge) if isinstance(judge, RowPart) else judge
 
     def some(self, most: int) -> tuple[Data, Any]:
-        """The table, and the indices of at most this many rows, spread over the part."""
+        """The table, and the indices of a sample of at most `most` rows, spread over the part."""
         size = self.part.size
         some = min(most, size)
         return self.data, self.library.asarray(self.part.at(np.arange(some, dtype=np.int64) * size // max(some, 1)))
@@ -242,7 +242,7 @@ def _text_of(array: Any) -> str:
 def held_out(
     source: ArrayRows, validation: Any, rng: np.random.Generator, caller: Caller
 ) -> tuple[RowPart, RowPart | ArrayRows | None]:
-    """The part to train on, and the held-out part or the caller's validation table."""
+    """The training part of the table, and its held-out part or the caller's validation table; None without either."""
     rows, kept = source.taking_part()
     whole = RowPart(rows, kept=kept)
     if validation is None:

@@ -1,4 +1,4 @@
-"""The start of a fit, and its competitors: standardisation, ActNorms, marginal maps and a Gaussian."""
+"""The start of a fit: standardisation, ActNorms and marginal curves; and the Gaussian that a trained flow must beat."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def waiting(flow: Flow) -> list[int]:
 def start_act_norms(flow: Flow, source: RowSource) -> None:
     """Set each of the `waiting` ActNorms so that its outputs over training rows have mean 0 and standard deviation 1.
 
-    At most `CHUNK` rows represent all. ActNorms are set from the data's side on, because the inputs of each depend on
-    earlier ones.
+    Outputs are measured on a sample of at most `CHUNK` rows. ActNorms are set one after another from the data's side,
+    because the inputs of an ActNorm depend on the ActNorms between it and the data.
     """
     if not (places := waiting(flow)):
         return
@@ -56,14 +56,14 @@ def start_act_norms(flow: Flow, source: RowSource) -> None:
             assert isinstance(t, ActNorm)
             now = [(x.astype(np.float64), part.shares()) for x, part in zip(at, rows, strict=True)]
             mean, std = source.moments_of(now, flow.features)
-            known = np.isfinite(mean) & np.isfinite(std)  # a flow may overflow before it is fitted
+            known = np.isfinite(mean) & np.isfinite(std)  # an unfitted flow may overflow
             t = started[i] = t._started_at(np.where(known, mean, 0.0), np.where(known, std, 1.0))
         at = [t.inverse(x, context if t.context else None)[0] for x, context in zip(at, contexts, strict=True)]
     flow._interior.start(started)
 
 
 def _standardized(flow: Flow, context: Any) -> Any:
-    """Context rows as inputs of the flow's transforms."""
+    """Standardise context rows as the flow does for its transforms."""
     if context is None or flow.standardize_context is None:
         return context
     asarray = library(context).asarray
@@ -73,16 +73,16 @@ def _standardized(flow: Flow, context: Any) -> Any:
 
 @dataclass
 class Start:
-    """The standardisation of a fit, unless an earlier fit has set one: means and standard deviations."""
+    """The standardisation of a fit, as means and standard deviations; None where an earlier fit has set one."""
 
     x: Moments | None
     context: Moments | None
     linear: tuple[Transform, ...] = ()
-    """Maps of residual columns, next to the standardised data."""
+    """Links that replace columns by residuals, next to the standardised data."""
 
     @classmethod
     def of(cls, flow: Flow, source: RowSource, *, say: bool = True) -> Start:
-        """Measure the rows to train on. `say`: whether to warn of differences too small for float32 or a network."""
+        """Measure the training rows. `say`: whether to warn of weights, of repeated values and of too few digits."""
         say = say and source.is_first
         context = x = None
         if flow.standardize_context is None and source.columns(of_context=True):
@@ -90,7 +90,7 @@ class Start:
         if flow._interior.is_fresh:
             mean, std = x = source.moments(say=say)
             effective, circles = source.effective_rows(), circles_of(source.support)
-            mean[circles], std[circles] = 0.0, 1.0  # circles lie in [-1, 1) already, and have no middle
+            mean[circles], std[circles] = 0.0, 1.0  # angles are in [-1, 1), and have no mean
             if say:
                 _rows.warn_of_weights(effective, source.rows)
                 _rows.warn_of_spikes(source)
@@ -98,14 +98,14 @@ class Start:
         return cls(x, context)
 
     def set(self, flow: Flow, source: RowSource, marginals: tuple[Transform, ...] = ()) -> None:
-        """Give a flow this standardisation behind marginal maps, and initialise its ActNorms on training rows."""
+        """Give a flow this standardisation and the marginal curves, and initialise its ActNorms on training rows."""
         links = None if self.x is None else (*marginals, *self.linear, Standardize(*self.x))
         if links is not None or self.context is not None:
             flow._interior.rescale(links, self.context)
         start_act_norms(flow, source)
 
     def begin(self, flow: Flow, source: ArrayRows, kind: Beginning, seed: int) -> Begun:
-        """Make a fresh flow the density of kind `kind` of few rows, without training."""
+        """Make a fresh flow the initial density with the settings `kind`, fitted to few rows; no training is needed."""
         assert self.x is not None
         interior = flow._interior
         scale = flow.standardize_context if self.context is None else self.context
@@ -119,7 +119,7 @@ class Start:
 def shared_curves(
     source: RowSource, links: tuple[Gaussianize, ...], features: int, required: bool | None
 ) -> tuple[Gaussianize, ...]:
-    """The curves of the first process; raises ValueError if curves are required and there are none."""
+    """The curves of the first process, in all processes; raises ValueError if required curves are missing."""
     n = features
     numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # the last row is the number of knots
     for rows, link in zip(numbers, links, strict=False):
@@ -136,7 +136,7 @@ def shared_curves(
 
 
 def gaussian_links(flow: Flow, source: RowSource, curves: tuple[Transform, ...]) -> tuple[Transform, ...]:
-    """Links that make a standardised flow the Gaussian of the training rows, with `curves` and the standardisation."""
+    """Links with which a standardised flow becomes the Gaussian of the training rows behind `curves`."""
     standardize = flow._interior.standardize
     assert standardize is not None
     known = standardize.mean, standardize.std, flow.standardize_context, flow.dtype
@@ -154,20 +154,20 @@ def not_worse_than_a_gaussian(
     by_default: bool,
     has_curves: bool,
 ) -> None:
-    """Replace a flow by the Gaussian of the training rows unless it is better by more than a standard error.
+    """Replace a flow by the Gaussian of the training rows unless the flow is better by more than a standard error.
 
-    The criterion is the one-standard-error rule (Breiman et al. 1984). A flow from a given number of epochs stays,
-    with a warning where the Gaussian is clearly better.
+    The criterion is the one-standard-error rule (Breiman et al. 1984). If the caller gave the number of epochs, a flow
+    that gained stays, with a warning where the Gaussian is clearly better.
 
     Args:
         flow: The trained flow.
-        held_out: The rows to judge by.
+        held_out: The held-out rows.
         history: The history of the fit.
         start: The parameters before the fit.
         links: The links of the Gaussian.
         own: The number of links that the fit has put at the data end.
-        by_default: False if the caller gave epochs: the Gaussian must then be clearly better.
-        has_curves: Whether links of the Gaussian are marginal maps.
+        by_default: Whether the number of epochs is a default; if not, only a clearly better Gaussian replaces the flow.
+        has_curves: Whether the links of the Gaussian include marginal curves.
     """
     other = copy.copy(flow)
     other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
@@ -190,13 +190,11 @@ def not_worse_than_a_gaussian(
 
 
 def _is_kept(held_out: HeldOut, losses: list[tuple[Floats, ...]], by_default: bool) -> bool:
-    """Whether the fitted flow stays, from the losses of rows under the flow and under the Gaussian, and the rows'
-    weights, part by part.
-    """
+    """Whether the fitted flow stays. `losses`: for each part losses under the flow and the Gaussian, and weights."""
     total, weight = held_out.source.total, held_out.weight
     if total(float(not np.isfinite(fitted).all()) for fitted, _, _ in losses):
         return False
-    with np.errstate(invalid="ignore"):  # for infinite losses of the Gaussian
+    with np.errstate(invalid="ignore"):  # losses of the Gaussian may be infinite
         mean = total(float((w / weight * (simple - fitted)).sum()) for fitted, simple, w in losses)
         square = total(float(np.square(w / weight * (simple - fitted - mean)).sum()) for fitted, simple, w in losses)
     error = math.sqrt(square)

@@ -1,7 +1,7 @@
 """Fits of a stream: a first pass of checks and moments, and the order of the rows in an epoch.
 
-Memory holds the buffer, which is shuffled, at most as many held-out rows, and `CHUNK` rows that represent
-all where a few are enough.
+The memory of a fit has the buffer, in which rows are shuffled, at most as many held-out rows, and a sample of `CHUNK`
+rows, for purposes for which a sample suffices.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from headrace.rows._stream import Block, Stream, Without
 
 
 class StreamRows(ArrayRows):
-    """Rows of a stream, with the interface of `ArrayRows` for a sample of the training rows."""
+    """The training rows of a stream; as `ArrayRows`, it has a sample of these rows in memory."""
 
     is_stream = True
 
     def __init__(
         self, stream: Stream, features: int, contexts: int, support: Support | None, checksums: bool, progress: bool
     ) -> None:
-        """Open the stream, without reading it. `checksums`: whether a checksum of the rows is needed."""
+        """Wrap a stream without reading it. `checksums`: whether to compute checksums of the rows."""
         super().__init__(Data(np.empty((0, features)), None, None, (), support))
         self.stream, self.contexts, self.checksums, self.progress = stream, contexts, checksums, progress
         self.buffer = self.most_held = stream.buffer
@@ -50,7 +50,7 @@ class StreamRows(ArrayRows):
         return sum(self.kept), None
 
     def split(self, validation: Any, rng: np.random.Generator, caller: Caller) -> tuple[ArrayRows, ArrayRows | None]:
-        """See `ArrayRows`; a split reads all rows."""
+        """See `ArrayRows`; all rows are read for a split."""
         judge = self._survey(*held_out(self, validation, rng, caller))
         if (far := self._far_rows()).size:
             self.stream = Without(self.stream, far)
@@ -66,7 +66,7 @@ class StreamRows(ArrayRows):
         return ArrayRows(self.data)
 
     def pieces(self, most: int | None = None) -> Iterator[tuple[Data, Any]]:
-        """See `RowSource`; only the rows of the sample."""
+        """See `RowSource`; the pieces have only the rows of the sample."""
         return self.standing().pieces(most)
 
     def fingerprint(self) -> dict[str, str]:
@@ -82,7 +82,7 @@ class StreamRows(ArrayRows):
     # ---- the first pass
 
     def _survey(self, train: RowPart, judge: RowPart | ArrayRows | None) -> ArrayRows | None:
-        """Read all rows: check them, measure those to train on, and return those held out."""
+        """Read all rows: check all of them, measure the training rows, and return the held-out rows."""
         self._sums, self._effective = (Moments(), Moments()), Effective()
         self._ends: dict[str, list[NDArray[Any]]] = {name: [] for name in _rows.FAR}
         chosen = train.at(np.arange(min(train.size, CHUNK), dtype=np.int64) * train.size // min(train.size, CHUNK))
@@ -118,7 +118,7 @@ class StreamRows(ArrayRows):
             some, limit = table[:: -(-len(table) // _rows.LOOKED_AT)], _rows.FAR[name]
             cells, names = far_columns(some, [table, *self._ends[name]], limit), self.data.names if name == "x" else ()
             if cells:
-                middle = np.median(some, axis=0)  # replaces the rows that do not take part
+                middle = np.median(some, axis=0)  # replaces rows that do not take part in the fit
                 parts = ((_tables_of(block)[i][1], block.weights) for block in self.stream)
                 values = (x if share is None else np.where(share[:, None] > 0, x, middle) for x, share in parts)
                 cells = far_columns(some, values, limit)
@@ -129,7 +129,7 @@ class StreamRows(ArrayRows):
         return Data(block.x, block.context, block.weights, self.stream.names, self.support)
 
     def _count(self) -> None:
-        """Count the rows that take part, in each part; with weights, all weights are read."""
+        """Count the rows of each part of the stream that take part in the fit; with weights, all rows are read."""
         first = next((block for block in self.stream if len(block)), None)
         if first is None:
             raise ValueError("x: expected at least one row, got none")
@@ -178,12 +178,12 @@ class StreamRows(ArrayRows):
     # ---- an epoch
 
     def batches(self, rng: np.random.Generator, bounds: list[int]) -> Iterator[Data]:
-        """The training rows in a new order, batch by batch: rows from `bounds[i]` to `bounds[i + 1]`."""
+        """The training rows in a new order; batch i has the rows from `bounds[i]` to `bounds[i + 1]` of this order."""
         for block in _cut(_mixed(self._training(rng), min(self.buffer, bounds[-1]), rng), bounds):
             yield self._data_of(block)
 
     def _training(self, rng: np.random.Generator) -> Iterator[Block]:
-        """The training rows, part by part in random order."""
+        """The training rows; the parts of the stream are in random order."""
         begins = np.concatenate([[0], np.cumsum(self.kept)])
         for part in rng.permutation(len(self.kept)):
             at = begin = int(begins[part])
@@ -197,7 +197,7 @@ class StreamRows(ArrayRows):
 
 
 def _tables_of(rows: Block | Data) -> list[tuple[str, NDArray[Any]]]:
-    """The tables in which cells may lie far out, by name."""
+    """Pairs of a name and a table, for x and, if there is one, for the context."""
     return [(name, table) for name, table in (("x", rows.x), ("context", rows.context)) if table is not None]
 
 
@@ -210,10 +210,10 @@ def _positive(block: Block) -> Block:
 
 
 def _mixed(blocks: Iterable[Block], capacity: int, rng: np.random.Generator) -> Iterator[Block]:
-    """All rows in random order, as far as a buffer of `capacity` rows mixes them.
+    """Shuffle the rows in a buffer of `capacity` rows.
 
-    New rows replace those that leave. Each turn exchanges a random half of the buffer, so that a row
-    stays for another turn half of the time, and meets rows that are further away than the buffer's size.
+    New rows replace rows that leave the buffer. Each turn exchanges a random half of the buffer, so that a row stays
+    for a further turn with probability 1/2, and is mixed with rows from further away than `capacity`.
     """
     room: Block | None = None
     order, turn, filled = np.empty(0, np.int64), 0, 0
@@ -240,7 +240,7 @@ def _mixed(blocks: Iterable[Block], capacity: int, rng: np.random.Generator) -> 
 
 
 def _cut(blocks: Iterator[Block], bounds: list[int]) -> Iterator[Block]:
-    """The rows in batches; at the end the remaining blocks are read, which checks their number."""
+    """Cut the rows into batches; at the end, the remaining blocks are read, so that the number of rows is checked."""
     ready: list[Block] = []
     for begin, end in pairwise(bounds):
         size = end - begin
@@ -254,7 +254,7 @@ def _cut(blocks: Iterator[Block], bounds: list[int]) -> Iterator[Block]:
 
 
 class _Checks:
-    """The errors in a stream's rows, with the index of each first one, and checksums of the rows."""
+    """Counts of invalid rows in a stream, with the index of the first one, and checksums of the rows."""
 
     def __init__(self, support: Support | None, checksums: bool) -> None:
         self.support, self.makes_checksums = support, checksums
@@ -267,7 +267,7 @@ class _Checks:
 
     @property
     def fine(self) -> bool:
-        """Whether no error was found yet."""
+        """Whether all rows so far are valid."""
         return not (any(self.bad.values()) or self.beyond)
 
     def add(self, block: Block) -> None:
@@ -297,14 +297,14 @@ class _Checks:
         self.rows += len(weights)
 
     def report_weights(self) -> None:
-        """Raise ValueError for weights whose sum cannot be a divisor."""
+        """Raise ValueError if the sum of the weights is not above 0, or too small or too large for a divisor."""
         if not self.weight > 0:
             raise ValueError("weights: expected at least one number above 0, got none")
         if not 1e-300 < self.weight < 1e300:
             raise ValueError(f"weights: expected a sum between 1e-300 and 1e300, got {self.weight:g}")
 
     def report(self, names: tuple[str, ...]) -> None:
-        """Raise ValueError if rows have errors."""
+        """Raise ValueError if some rows are invalid."""
         for name, first_bad in self.bad.items():
             if first_bad:
                 count, first = first_bad
@@ -314,7 +314,7 @@ class _Checks:
             raise ValueError(not_inside("x", self.beyond, self.rows, self.support, names))
 
     def fingerprint(self) -> dict[str, str]:
-        """The dtype, shape and checksum of each array, as for arrays in memory."""
+        """The dtype, shape and checksum of each array as a text, which equals the text for the same array in memory."""
         return {
             name: "none"
             if kind is None
@@ -326,7 +326,7 @@ class _Checks:
 def check_stream(
     stream: Stream, support: Support | None, progress: bool, also: Callable[[Block], None] | None = None
 ) -> None:
-    """Read all rows, and raise the errors of a fit, with the index of the first row in error.
+    """Read all rows, and raise ValueError for invalid rows, as a fit does; the message has the index of the first one.
 
     `also`: a further function to call with each block.
     """
@@ -346,7 +346,7 @@ def check_stream(
 
 
 def rows_bar(rows: int | None, what: str, progress: bool) -> Any:
-    """A bar of the rows read so far, of `rows` in all, which is cleared at its end because another bar may follow."""
+    """A progress bar of the rows read so far; it is cleared at its end, because another bar may follow."""
     return _progress.bar(rows, what, "row", progress, unit_scale=True, leave=False)
 
 

@@ -1,10 +1,10 @@
-"""Short whole fits by Muon, by which a fit of many rows chooses rate, decay, curves and residual columns.
+"""Short fits by Muon, by which a fit of many rows chooses learning rate, weight decay, curves and residual columns.
 
-Each trial is a whole cosine, because steps at a constant rate show the beginning of a fit and not its end: curves and
-residual columns make the first steps easier, even if they gain nothing later. Changes by a trial stay if held-out rows
-gain, row by row; the fit goes on from the weights of the best trial (docs/training.md).
+Each trial has a complete cosine schedule, because steps at a constant rate show only the beginning of a fit: curves and
+residual columns make the first steps easier, even if they gain nothing later. The choice of a trial stays if the gain
+of held-out rows is significant; the fit continues from the weights of the best trial (docs/training.md).
 
-Some columns are always replaced by their residuals, and others if a trial with these residuals is better.
+Columns with a small 1 - R² are always replaced by residuals, further columns only if a trial is better.
 """
 
 from __future__ import annotations
@@ -33,38 +33,38 @@ from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace._flow.transforms.linear import Linear
 from headrace._flow.transforms.transform import Transform
 
-LEAST_GAIN = 0.05  # nats; a smaller gain may be due to easier first steps with residuals
+LEAST_GAIN = 0.05  # least gain of a trial with residuals, in nats
 
 Links = tuple[Transform, ...]
 
 
 def decided(below: Residuals, more: Residuals, runs: Sequence[Run], held_out: HeldOut, progress: bool) -> Residuals:
-    """The columns of `ALWAYS`, or also those of `TRIED` if held-out rows gain in a trial with both."""
+    """The residuals `more`, with further columns, if held-out rows clearly gain by these in a trial; else `below`."""
     keeps = _marginals.gain(runs[0], runs[1], held_out, True, progress)
     return below if keeps or not _gain_of(runs[0], runs[1], held_out) > LEAST_GAIN else more
 
 
 def candidates(source: ArrayRows, scale: Moments, flow: Flow) -> tuple[Residuals, Residuals]:
-    """The columns that are always replaced, and all that are always or perhaps replaced."""
+    """The residuals that are always used, and the residuals with further columns, whose use a trial decides."""
     order = flow._interior.order if flow.features <= MOST_FEATURES else None  # with more, no column is replaced
     always, more = (measured(source, scale, limit, flow.dtype, order) for limit in (ALWAYS, TRIED))
     return always, more
 
 
 def shared(source: RowSource, residuals: Residuals, features: int) -> Residuals:
-    """The residual columns of the first process."""
+    """The residuals that the first process passes, in all processes."""
     return _of_array(source.broadcast(_as_array(residuals, np.zeros((ROUNDS + 1, features + 2, features)))))
 
 
 def _gain_of(before: Run, after: Run, held_out: HeldOut) -> float:
-    """The mean gain of held-out rows, in nats, from the present weights of one run to those of another."""
+    """The mean gain of held-out rows, in nats, by the present weights of `after` over those of `before`."""
     weights = held_out.weights()
     gains = held_out.log_probs(after.flow, after.current()) - held_out.log_probs(before.flow, before.current())
     return float((gains * weights).sum() / weights.sum())
 
 
 def _as_array(residuals: Residuals, numbers: Floats) -> Floats:
-    """The links as an array, round by round from the data's side, and the shares of variance in the residuals."""
+    """Write links, round by round from the data's side, and shares of residuals to `numbers`; return this array."""
     pairs = list(zip(residuals.links[::2], residuals.links[1::2], strict=True))[::-1]
     for round_of, (scale, linear) in zip(numbers, pairs, strict=False):
         assert isinstance(scale, Standardize)
@@ -85,18 +85,18 @@ def _of_array(numbers: Floats) -> Residuals:
     return Residuals(links, replaced, rounding)
 
 
-STEPS = 1280  # steps of a trial; twice as many without splines, whose steps cost more
+STEPS = 1280  # steps of a trial with splines; a trial without splines has twice as many
 MOST = 4  # the most trials
 SPLINES = ((2.0, 4.0, 0.8), (1.0, 1.0, 1.0))
 AFFINE = ((2.0, 1.0, 1.5), (2.0, 0.2, 1.5))
-"""Settings to try: the rate over the plan's, the decay over 1000 / rows, and the epochs of the fit over the plan's."""
-LATE = 0.9  # the least share of a trial's epochs before its best epoch, unless it overfits
-FEW, HALF = 0.2, 0.5  # factors of a fit's epochs after a trial that overfits, with splines and without
+"""Settings to try, relative to the plan: learning rate, weight decay (over 1000 / rows), epochs of the fit."""
+LATE = 0.9  # a trial overfits if its best epoch is within this share of its epochs
+FEW, HALF = 0.2, 0.5  # factors of the epochs after a trial that overfits: with splines, without splines
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The initial links of a fit, its learning rate, its weight decay and its share of the planned epochs."""
+    """Settings of a fit that trials choose: its initial links, learning rate, weight decay and number of epochs."""
 
     residuals: Residuals = field(default_factory=Residuals)
     links: tuple[Gaussianize, ...] = ()
@@ -107,10 +107,10 @@ class Choice:
 
 
 class Trials:
-    """Trials one after another, and the best one so far."""
+    """A series of trials, and the best one so far."""
 
     run: Run | None = None
-    """The best trial; None before the end of the first."""
+    """The run of the best trial; None before the first trial has ended."""
 
     def __init__(self, made: Callable[[Choice], Run], held_out: HeldOut, shown: Any, first: Choice) -> None:
         weights = held_out.weights()
@@ -119,7 +119,7 @@ class Trials:
         self.each: Floats | None = None
 
     def takes(self, choice: Choice, least: float = 0.0, errors: float = 0.0) -> None:
-        """Try a choice, which becomes the best if it gains more than `least` nats and `errors` standard errors."""
+        """Try a choice; it becomes the best one if it gains more than `least` nats and `errors` standard errors."""
         run = self.made(choice)
         if not run.clock.has(0.0):
             return
@@ -134,7 +134,7 @@ class Trials:
 
 
 def overfits(run: Run | None) -> bool:
-    """Whether held-out rows were best before the last tenth of a trial."""
+    """Whether the held-out loss of a trial was lowest before the last tenth of its epochs."""
     return run is not None and run.history.stopped == "epochs" and run.history.best_epoch <= LATE * run.plan.epochs
 
 
@@ -146,12 +146,12 @@ def searched(
     plan: Plan,
     progress: bool = False,
 ) -> tuple[Choice, Run | None]:
-    """The best choice and its trial. Trials compare rates and decays first, then curves, then residual columns.
+    """Run trials of rates and decays, then of curves, then of residual columns; return the best choice and its run.
 
     Args:
-        made: Returns the run of a trial of a choice.
-        held_out: The rows that judge.
-        first: The choice to begin with, without rate and decay.
+        made: Returns the run for the trial of a choice.
+        held_out: The held-out rows that judge the trials.
+        first: The first choice; its learning rate and weight decay are replaced.
         more: A choice with more residual columns; None without any.
         plan: The plan of the fit.
         progress: Whether to show a bar.

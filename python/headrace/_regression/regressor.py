@@ -25,23 +25,23 @@ from headrace._regression.trees import Boosting, Forest
 
 LEAST_ROWS = 200  # with fewer rows there are neither trees nor held-out rows for weights
 HELD_OUT, LEAST_HELD_OUT = 0.15, 50
-ROUNDS, PRIOR, LEAST_WEIGHT = 200, 3.0, 0.01  # for the members' weights; the prior is a number of rows for each member
-POINTS, DRAWS, HALVINGS = 64, 512, 50  # for means, for several responses, for quantiles
+ROUNDS, PRIOR, LEAST_WEIGHT = 200, 3.0, 0.01  # for weights of members; PRIOR: rows added for each member
+POINTS, DRAWS, HALVINGS = 64, 512, 50  # points for means, draws of several responses, bisections for quantiles
 
 
 class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """The density of one or several responses given features: means, quantiles, intervals, samples and densities.
+    """A conditional density of one or several responses given features, with means, quantiles, intervals and samples.
 
-    The density is a mixture of neural spline flows and a forest. The context of the first flow is x, of the second x
-    with the mean and log scale of gradient boosting, of the third x with quantiles of the forest; predictions are from
-    trees without the row. The fourth member is the density by the forest's weights. Held-out rows determine the
-    members' shares (docs/regression.md).
+    The density is a mixture of neural spline flows and a forest. The context of the first flow is x. The second flow
+    also has the mean and the log scale from gradient boosting as context, the third one quantiles of the forest; for a
+    training row these are from trees that have not seen the row. The fourth member is a kernel density of the training
+    rows' responses with the weights of the forest. Held-out rows determine the share of each member
+    (docs/regression.md).
 
     Args:
         transforms: The transforms of each flow; None for 2 with one response and 5 with several.
         hidden: The units of each hidden layer.
-        trees: Whether there are members with trees; without these, and with fewer than 200 rows, a single flow is
-            fitted.
+        trees: Whether the mixture has members with trees; if not, or with fewer than 200 rows, a single flow is fitted.
         settings: A `FitSettings` for the flows; None for the defaults.
         random_state: An int, a `numpy.random.RandomState` or None.
 
@@ -73,7 +73,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Any:
-        """Tags: missing features and several responses are accepted; `score` is no coefficient of determination."""
+        """scikit-learn's tags: features may be missing, responses may be several, and `score` is not R²."""
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan, tags.target_tags.multi_output = True, True
         tags.regressor_tags.poor_score = True
@@ -133,7 +133,9 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _raw(self, X: NDArray[Any]) -> Floats:
-        """Features of the flows: medians for missing values, a flag for each column with these, one-hot labels."""
+        """x as context: missing values become medians, labels one-hot, and columns with missing values get
+        a flag each.
+        """
         gone = np.isnan(X)
         filled = np.where(gone, self._middle, X)
         parts = [filled[:, [i for i in range(X.shape[1]) if i not in self._texts]], gone[:, self._gaps].astype(float)]
@@ -141,7 +143,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return np.concatenate(parts, axis=1)
 
     def _laws(self, X: Any) -> list[tuple[float, Any]]:
-        """The members' densities for new rows, each with its share; members without a share are left out."""
+        """Pairs of a share and a density for new rows, for each member with a share above 0."""
         check_is_fitted(self, "flows_")
         X = frames.coded(X, self._labels)[0]
         X = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite="allow-nan")
@@ -153,12 +155,12 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return laws
 
     def log_prob(self, X: Any, y: Any) -> Floats:
-        """The log density of each row's responses given its features, shape (rows,), in nats."""
+        """The log density of each row's responses given the row's features, shape (rows,), in nats."""
         laws, y = self._laws(X), self._given(y, len(X))
         return np.asarray(np.logaddexp.reduce([np.log(w) + law.log_prob(y) for w, law in laws]), np.float64)
 
     def _given(self, y: Any, rows: int) -> Floats:
-        """Responses to score as an array, shape (rows, responses)."""
+        """Check responses, and return them as an array of shape (rows, responses)."""
         responses = np.asarray(y, np.float64)
         if (responses if responses.ndim > 1 else responses[..., None]).shape != (rows, self._responses):
             raise errors.wrong_shape("y", (rows,) if self._is_one else (rows, self._responses), responses.shape)
@@ -169,7 +171,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return float(np.average(self.log_prob(X, y), weights=sample_weight))
 
     def cdf(self, X: Any, y: Any) -> Floats:
-        """The probability of a smaller response, shape (rows,); only for one response."""
+        """The distribution function at each row's response, shape (rows,); only for models of one response."""
         laws = self._laws(X)
         if not self._is_one:
             raise ValueError("cdf: expected a model of one response, got several")
@@ -186,7 +188,9 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(sum(share * law.mean() for share, law in laws))
 
     def predict_quantiles(self, X: Any, levels: Any) -> Floats:
-        """Quantiles of the response, shape (rows, levels); of several (rows, levels, responses), from draws."""
+        """Quantiles of the response, shape (rows, levels); for several responses estimated from draws, shape (rows,
+        levels, responses).
+        """
         at = np.atleast_1d(np.asarray(levels, np.float64))
         if not ((at > 0.0) & (at < 1.0)).all():
             raise ValueError(f"levels: expected numbers between 0 and 1, got {levels!r}")
@@ -205,7 +209,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return np.stack(quantiles, axis=1)
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> Floats:
-        """The central interval with this probability, shape (rows, 2), or (rows, 2, responses)."""
+        """The central interval with the probability `coverage`, shape (rows, 2), or (rows, 2, responses)."""
         share = check.number("coverage", coverage, above=0.0, below=1.0)
         return self.predict_quantiles(X, [0.5 - 0.5 * share, 0.5 + 0.5 * share])
 
@@ -218,7 +222,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class _OfFlow:
-    """The density of a flow conditional on the context of some rows, with the methods of `Kernels`."""
+    """A flow's conditional density for some rows, given their contexts; it has the methods of `Kernels`."""
 
     flow: Flow
     context: Floats
@@ -244,7 +248,7 @@ class _OfFlow:
 
 
 def _drawn(laws: list[tuple[float, Any]], rows: int, n: int, seed: int) -> Floats:
-    """Draws from the mixture of densities, shape (rows, n, responses)."""
+    """Draw responses from the mixture of `laws`, shape (rows, n, responses)."""
     rng, share = np.random.default_rng(seed), np.array([share for share, _ in laws])
     chosen = rng.choice(len(laws), (rows, n), p=share / share.sum())
     parts = [law.sample(n, rng, seed + i) for i, (_, law) in enumerate(laws)]
@@ -252,7 +256,7 @@ def _drawn(laws: list[tuple[float, Any]], rows: int, n: int, seed: int) -> Float
 
 
 def _weighed(log_probs: dict[str, Floats], weights: Any) -> dict[str, float]:
-    """The members' shares of the largest likelihood of held-out rows, with a prior, by expectation-maximisation."""
+    """Shares of the members with the largest posterior density given held-out rows, by expectation-maximisation."""
     each, share = np.stack([*log_probs.values()], axis=1), np.full(len(log_probs), 1.0 / len(log_probs))
     for _ in range(ROUNDS):
         terms = np.log(share) + each

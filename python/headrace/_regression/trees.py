@@ -1,4 +1,6 @@
-"""Trees of scikit-learn whose predictions for training rows are from other rows: boosting by folds, and a forest."""
+"""Boosting and a forest of scikit-learn whose predictions for a training row are from trees that have not
+seen the row.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +21,20 @@ FOLDS, TREES, LEAF = 5, 100, 5
 BOOSTING = {"max_iter": 100, "learning_rate": 0.08, "max_leaf_nodes": 15, "early_stopping": False}
 LEAST_VARIANCE = 1e-6  # the least variance of a residual, in units of the response's variance
 LEVELS = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)  # the levels of the forest's quantiles
-BANDWIDTHS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6)  # of the forest's density, in deviations of the response
-FAR = 9.0  # the widths of a kernel beyond which its mass is neglected
-BLOCK = 512  # the number of rows with dense weights at a time
+BANDWIDTHS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6)  # bandwidths that are tried, in deviations of the response
+FAR = 9.0  # kernels have no mass beyond this many bandwidths
+BLOCK = 512  # rows whose dense weights are in memory at a time
 
 
 class Boosting:
-    """Means and log scales of responses by gradient boosting; for a training row, from folds without the row."""
+    """Means and log scales of responses by gradient boosting; those of a training row are from a model without its
+    fold.
+    """
 
     def __init__(self, x: NDArray[Any], y: Floats, weights: Any, rng: np.random.Generator) -> None:
-        """Fit the models of all folds, because residuals of rows in the fit are far too small for a scale."""
+        """Fit a model for each fold to the other folds, because residuals of a model's own rows are too small for a
+        scale.
+        """
         fold, seed = rng.permutation(len(y)) % FOLDS, int(rng.integers(2**31))
 
         def out_of_fold(target: Floats) -> tuple[list[Any], Floats]:
@@ -46,7 +52,7 @@ class Boosting:
         self.models, predictions = zip(*every, strict=True)
         self.factors = np.repeat([1.0, 0.5], y.shape[1])  # the log of a scale is half the log of a variance
         self.training = np.stack(predictions, axis=1) * self.factors
-        """The means and log scales of training rows, from models without their folds."""
+        """The means and log scales of training rows, each from the model that left out the fold of the row."""
 
     def features(self, x: NDArray[Any]) -> Floats:
         """The means and log scales for new rows, averaged over the models of all folds."""
@@ -55,7 +61,9 @@ class Boosting:
 
 
 class Forest:
-    """A random forest as weights of training rows (Meinshausen 2006); for a training row, by trees without it."""
+    """A random forest as weights of training rows (Meinshausen 2006); for a training row only trees without the row
+    count.
+    """
 
     def __init__(self, x: NDArray[Any], y: Floats, weights: Any, seed: int) -> None:
         self.model = RandomForestRegressor(TREES, min_samples_leaf=LEAF, random_state=seed)
@@ -74,7 +82,7 @@ class Forest:
         self.width = 0.0
 
     def _leaves(self, x: NDArray[Any]) -> Any:
-        """A sparse matrix that has for each row of x and each tree the value 1 / TREES at the row's leaf."""
+        """A sparse matrix, shape (rows, leaves of all trees), with 1 / TREES at the leaves of each row."""
         leaves, sizes = self.model.apply(x), [tree.tree_.node_count for tree in self.model.estimators_]
         starts = np.cumsum([0, *sizes])
         shape = len(x), starts[-1]
@@ -82,11 +90,13 @@ class Forest:
         return scipy.sparse.csr_matrix((ones, (leaves + starts[:-1]).ravel(), ends), shape)
 
     def weights(self, x: NDArray[Any]) -> Any:
-        """The weights of the training rows for new rows, as a sparse matrix."""
+        """The weights of the training rows for new rows, as a sparse matrix (new rows, training rows)."""
         return self._leaves(x) @ self.members
 
     def quantiles(self, leaves: Any) -> Floats:
-        """Quantiles of each response, shape (rows, levels · responses); `leaves`: the leaves of rows, or `training`."""
+        """Quantiles of each response, shape (rows, levels · responses); `leaves`: a result of `_leaves`, or
+        `training`.
+        """
         quantiles = np.empty((leaves.shape[0], len(LEVELS), self.y.shape[1]))
         for start in range(0, len(quantiles), BLOCK):
             dense = (leaves[start : start + BLOCK] @ self.members).toarray()
@@ -102,7 +112,9 @@ class Forest:
         return self.quantiles(self._leaves(x))
 
     def choose(self, rows: NDArray[np.intp]) -> Floats:
-        """Choose the width for some training rows, by trees without these rows; return the rows' log densities."""
+        """Choose the kernel width with the largest log density of some training rows, by trees without these rows;
+        return their log densities.
+        """
         weights, scale = self.training[rows] @ self.members, float(self.y.std()) or 1.0
         each = [Kernels(self.y[:, 0], width * scale, weights).log_prob(self.y[rows]) for width in BANDWIDTHS]
         best = int(np.argmax([values.mean() for values in each]))
@@ -110,13 +122,15 @@ class Forest:
         return each[best]
 
     def law(self, x: NDArray[Any]) -> Kernels:
-        """The density of the only response for new rows."""
+        """The conditional density of the response for new rows, for models of one response."""
         return Kernels(self.y[:, 0], self.width, self.weights(x))
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The density of one response for some rows: normal kernels at the training rows' responses, with their weights."""
+    """The density of one response for some rows: a normal kernel at the response of each training row, with
+    its weight.
+    """
 
     y: Floats
     """The responses of the training rows."""
@@ -125,18 +139,18 @@ class Kernels:
     """The weights of the training rows, sparse, shape (rows, training rows)."""
 
     def _rows(self) -> Iterator[tuple[Floats, Floats]]:
-        """For each row the nonzero weights of training rows, and the responses of these."""
+        """For each row, the nonzero weights of training rows, and the responses of these training rows."""
         for a, b in pairwise(self.weights.indptr):
             yield self.weights.data[a:b], self.y[self.weights.indices[a:b]]
 
     def log_prob(self, y: Floats) -> Floats:
-        """The log density of each row, for y of shape (rows, 1)."""
+        """The log density at the response of each row; y has the shape (rows, 1)."""
         terms = (np.log(w) - 0.5 * np.square((y[i] - at) / self.width) for i, (w, at) in enumerate(self._rows()))
         sums = np.array([np.logaddexp.reduce(term) for term in terms])
         return np.asarray(sums - np.log(self.width) - 0.5 * np.log(2.0 * np.pi))
 
     def cdf(self, y: Floats) -> Floats:
-        """The distribution function of each row, for y of shape (rows,)."""
+        """The distribution function at the response of each row; y has the shape (rows,)."""
         return np.array([w @ ndtr((y[i] - at) / self.width) for i, (w, at) in enumerate(self._rows())])
 
     def mean(self) -> Floats:
@@ -144,7 +158,7 @@ class Kernels:
         return np.asarray(self.weights @ self.y)
 
     def around(self, level: float) -> tuple[Floats, Floats]:
-        """Values below and above each row's quantiles, of any level."""
+        """A value below and a value above all quantiles of each row."""
         far, every = FAR * self.width, [at for _, at in self._rows()]
         return np.array([at.min() - far for at in every]), np.array([at.max() + far for at in every])
 

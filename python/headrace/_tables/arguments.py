@@ -1,4 +1,4 @@
-"""The arguments of a table in its original form: columns of whole numbers, spreads, and missing values."""
+"""Arguments for the treatment of a table in its original form: whole numbers, noise, missing values and others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headrace._tables.facts import Seen
 
 @dataclass(frozen=True)
 class Treatment:
-    """How the columns of a table are treated."""
+    """Arguments for the treatment of the columns of a table."""
 
     discrete: Any = "auto"
     """Columns of whole numbers: "auto" for columns of integer dtypes, None, or columns by index or name."""
@@ -34,7 +34,7 @@ class Treatment:
     seed: int = 0
     """The seed of the noise."""
     texts: Sequence[str] = ()
-    """Labels of the text columns that rows do not have, for a warning."""
+    """Labels of text columns that were left out of the rows, for a warning."""
     keep: bool = False
     """Whether the caller chose the columns, so that no column is left out."""
     x_name: str = "x"
@@ -62,7 +62,7 @@ class Treatment:
         return support_or_none(self.bounds, features, self.periodic) or Support([None] * features)
 
     def mentioned(self, features: int) -> set[int]:
-        """The columns that an argument names, which are used for that reason."""
+        """The columns that `discrete`, `spread`, `bounds` or `periodic` names, which are therefore never left out."""
         places = {i for ends in (self.bounds, self.periodic) for i, pair in enumerate(ends or ()) if pair is not None}
         for name, value in (("discrete", self.discrete), ("spread", self.spread)):
             if isinstance(value, Mapping) or (np.iterable(value) and not isinstance(value, str)):
@@ -70,12 +70,12 @@ class Treatment:
         return places
 
     def learn(self, seen: Seen, by_dtype: Sequence[str] | None, left_out: Mapping[int, str]) -> _table.Table:
-        """The table: the kind of each column, and its noise.
+        """Learn the treatment of each column from rows: its kind, its noise and its classes.
 
         Args:
-            seen: The columns of rows without missing values.
+            seen: Statistics of the rows, without missing values unless these are modelled.
             by_dtype: Kinds of the columns by their dtypes, as from `frames.kinds_of`.
-            left_out: Columns that the density leaves out, and their kinds.
+            left_out: Columns that the density leaves out, each with a description of its values.
         """
         features, names = seen.features, self.names
         support, kinds = self.support(features), self._kinds(by_dtype, features)

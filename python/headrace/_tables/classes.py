@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 MOST = 128  # the most classes of a column
 LEAST_ROWS = 50
-WIDTHS = (0.5, 1.0, 2.0, 4.0, 8.0)  # widths of kernels by which counts are smoothed, in units of their gaps
+WIDTHS = (0.5, 1.0, 2.0, 4.0, 8.0)  # widths of kernels for smoothed counts, in units of the gap
 UNIFORM = 0.01  # the uniform share of a smoothed distribution
-REPEATED = 0.5  # least share of repeated values among the other ones for which frequent values get no class
+REPEATED = 0.5  # if this share of the rarer values repeat, frequent values get no class
 
 
 def classified(table: Table, seen: Seen, how: Any) -> Table:
-    """The table with columns of classes, which have no noise; a stream has no classes. `how`: a `Treatment`."""
+    """Choose the columns with classes, which have no noise; return the table with these. A stream has none. `how`: a
+    `Treatment`.
+    """
     asked = how.categories
     if isinstance(asked, str) and asked != "auto":
         raise ValueError(f"categories: expected 'auto', None or a list of columns, got {asked!r}")
@@ -71,7 +73,9 @@ def _values(column: Column, x: NDArray[Any], is_free: bool, is_named: bool, how:
 
 
 def has_spikes(x: NDArray[Any], step: float) -> bool:
-    """Whether shares of whole numbers predict held-out rows at least as well as shares smoothed by a normal kernel."""
+    """Whether the shares of whole numbers predict held-out rows at least as well as shares smoothed by a
+    normal kernel.
+    """
     if len(x) < LEAST_ROWS:
         return False
     grid = np.round((x - x.min()) / step).astype(int)
@@ -87,7 +91,7 @@ def has_spikes(x: NDArray[Any], step: float) -> bool:
 
 
 def discretes(columns: Sequence[Column], x: NDArray[Any]) -> list[Discrete]:
-    """The discrete columns of rows of a density."""
+    """The columns with classes, by the treatment of the columns of `x`."""
     discrete = []
     for i, column in enumerate(columns):
         if column.values:

@@ -1,5 +1,5 @@
-"""The density of a table in its original form: a flow of the columns that vary, and the conversions to its rows and
-back.
+"""The density of a table in its original form: a flow of the columns that vary, and conversions between rows of the
+table and rows of the flow.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class Columns:
     frame_names: tuple[str, ...] | None = None
     """The names of the frame's columns."""
     taken: tuple[tuple[int, ...], int] | None = None
-    """For a table without names in a file, if columns were left out: the used columns, and the number of all."""
+    """For a density from a file without names, if columns were left out: the used columns, and the number of all
+    columns.
+    """
 
     @property
     def used(self) -> Table:
@@ -66,7 +68,7 @@ class Columns:
 
     @property
     def kept_names(self) -> tuple[str, ...] | None:
-        """The names of the columns of the density."""
+        """The names of the columns that the density has."""
         return None if self.names is None else tuple(self.names[i] for i in self.table.kept)
 
     @property
@@ -77,14 +79,14 @@ class Columns:
 
     @property
     def matter(self) -> bool:
-        """Whether rows of the table differ from those of the density."""
+        """Whether the treatment changes rows of the table, or drops some."""
         return not self.table.is_plain or self.table.missing == "drop"
 
     def opened(self, x: Any, *others: Any, x_name: str = "x") -> list[Any]:
-        """The used columns of a table like the fit's as an array, NaN for missing values, with context and weights.
+        """Open a table with the columns of the fit: its used columns as an array, NaN for missing values, and `others`.
 
         Raises:
-            ValueError: the columns differ from those of the fit, or a frame has them in another order.
+            ValueError: the columns, or the order of a frame's columns, differ from those of the fit.
         """
         every, places = len(self.table.columns), self.table.places
         x = frames.without_text(frames.coded(x, self.labels)[0], self.frame_names or ())[0]
@@ -103,7 +105,7 @@ class Columns:
         return [rows[:, places] if rows.shape[1] > len(places) else rows, *rest]
 
     def notes(self) -> dict[str, str]:
-        """The columns' entry in a file of the density."""
+        """The entries about the columns in a file of the density."""
         texts = {"dtype": self.dtype}
         texts |= Names(self.kept_names, self.context_names).notes()
         used = replace(self, table=self.used, names=self.used_names)
@@ -115,7 +117,7 @@ class Columns:
 
     @classmethod
     def of_notes(cls, notes: dict[str, str], flow: Flow | Ensemble | MixedDensity) -> Columns:
-        """The columns from a file's notes; without notes, columns that stay unchanged, with the flow's names."""
+        """The columns from the notes in a file; without such notes, untreated columns with the names of the flow."""
         context_names, taken = flow.context_names or (), _taken(notes, flow.features)
         if (table := _table.kept_in(notes, flow.features)) is None:
             plain = Table((_table.Column(),) * flow.features)
@@ -123,7 +125,7 @@ class Columns:
         return cls(table, table.names, context_names, notes.get("dtype", ""), None, table.names, taken)
 
     def lines(self) -> list[str]:
-        """The lines of a description of the preprocessing."""
+        """A description of the preprocessing, one line for each treatment."""
         labels = [_columns.label(i, self.names).removeprefix("column ") for i in range(len(self.table.columns))]
         every = [*enumerate(self.table.columns)]
         groups = {
@@ -138,7 +140,7 @@ class Columns:
 
 
 def _taken(notes: Mapping[str, str], least: int) -> tuple[tuple[int, ...], int] | None:
-    """The used columns in a file's notes; None without such a note, or if it fits no table."""
+    """The used columns and the number of all columns, from the notes in a file; None without a valid note."""
     try:
         recorded = json.loads(notes["used"])
         columns, every = tuple(map(int, recorded["columns"])), int(recorded["of"])
@@ -156,8 +158,8 @@ class TableDensity:
     """The density of a table in its original form, from a file that `headrace fit` or `Choice.save` wrote:
     `headrace.load` returns it.
 
-    Rows are those of the table, and so are samples: with whole numbers, constant columns and missing values. `flow` is
-    the density of the columns that vary, with whole numbers and repeated values spread by noise.
+    All methods take and return rows as the table has them: with whole numbers, constant columns and missing values.
+    `flow` is the density of the columns that vary, with whole numbers and repeated values spread by noise.
     """
 
     flow: Flow | Ensemble | MixedDensity
@@ -169,15 +171,15 @@ class TableDensity:
 
     @property
     def context(self) -> int:
-        """The number of columns of the context."""
+        """The number of context columns."""
         return self.flow.context
 
     def log_prob(self, x: Any, context: Any = None) -> NDArray[Any]:
         """The log density of rows of the table, shape (rows,), in the flow's dtype: for whole numbers a log
         probability.
 
-        A row that differs in a constant column has -inf, with a warning. A row with missing values has NaN if
-        the fit left such rows out.
+        The result is -inf, with a warning, for a row with a different value in a constant column, and NaN for a row
+        with missing values if the fit left such rows out.
 
         Args:
             x: Rows of the table, shape (rows, columns), or a frame with the columns of the fit.
@@ -188,12 +190,14 @@ class TableDensity:
     def scores(
         self, rows: NDArray[Any], context: NDArray[Any] | None, *, x_name: str = "x", alone: bool = False
     ) -> NDArray[np.float64]:
-        """`log_prob` of opened rows in float64; `alone`: whether a row has the same bits alone as among other rows."""
+        """`log_prob` in float64, of rows that `opened` returned; `alone`: whether a row must have the same bits alone
+        as among others.
+        """
         verb = partial(by_row, self.flow.log_prob) if alone else self.flow.log_prob
         return self.columns.used.log_prob(verb, rows, context, name=x_name, names=self.columns.used_names)
 
     def probabilities(self, column: str | int, x: Any, context: Any = None) -> dict[Any, NDArray[np.float64]]:
-        """Probabilities of the values of a discrete column given the rest of each row, shape (rows,) by value.
+        """A dict from each value of a discrete column to its probability given the rest of each row, shape (rows,).
 
         Args:
             column: A column of labels, flags or counts with a probability for each value, by name or index.
@@ -216,7 +220,7 @@ class TableDensity:
         return isinstance(self.flow.flow if isinstance(self.flow, MixedDensity) else self.flow, Ensemble)
 
     def spread(self, rows: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
-        """The spread of an ensemble's log densities at opened rows; see `Ensemble.spread`."""
+        """The spread of an ensemble's log densities of rows that `opened` returned; see `Ensemble.spread`."""
         assert not isinstance(self.flow, Flow)
         return self.flow.spread(self.columns.used.without_constants(rows), context)
 
@@ -235,13 +239,13 @@ class TableDensity:
 
         Args:
             n, context, seed, first_row: As in `Flow.sample`.
-            as_frame: Whether to return a frame with names and dtypes, of the library of the frame in the fit, or else
-                of pandas.
+            as_frame: Whether to return a frame with names and dtypes; of the library of the frame in the fit, by
+                default pandas.
 
         Raises:
-            ImportError: A frame is asked for, and pandas is not installed.
+            ImportError: a frame was requested, and pandas is not installed.
         """
-        # A column far from zero, such as a time, needs the digits of its table.
+        # Columns with values far from zero, such as times, need all digits of float64 if the table has these.
         dtype = "float64" if self.columns.dtype == "float64" else None
         drawn: Any = self.flow.sample(n, context, seed=seed, first_row=first_row, dtype=dtype)
         if not (self.columns.matter or as_frame):
@@ -256,15 +260,17 @@ class TableDensity:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> TableDensity:
-        """Read a file that has the density of a table; see `Flow.load`."""
+        """Read a file with the density of a table; see `Flow.load`."""
         return files.load_as(cls, path, allow_non_finite, of_file)
 
     def as_table(self) -> TableDensity:
-        """This density; `FlowDensity` and `Choice` have the method, too."""
+        """The density itself; other classes, such as `FlowDensity` and `Choice`, convert themselves by a method of this
+        name.
+        """
         return self
 
     def to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]:
-        """The arguments of `headrace.diagnose`, converted to those of a diagnosis of `flow`."""
+        """Convert arguments of `headrace.diagnose` for this density to arguments for its `flow`."""
         called = self.columns.kept_names if names is None else tuple(names)
         for table in (self.columns.table, self.columns.used) if names is not None else ():
             if called is not None and len(called) == len(table.columns):
@@ -279,10 +285,10 @@ class TableDensity:
     def looked_at(
         self, x: Any, context: Any = None, weights: Any = None, *, x_name: str = "x", purpose: int = LOOK
     ) -> tuple[Any, ...]:
-        """Rows treated as in the fit, with their context and weights; rows with missing values are left out if the fit
-        left such rows out.
+        """Treat rows as the fit did; return them with context and weights. Rows with missing values are left out if the
+        fit left out such rows.
 
-        `purpose`: the purpose of the noise, which differs between fits and other uses.
+        `purpose`: `FIT` or `LOOK`; each has different noise.
         """
         rows, given, share = self.columns.opened(x, context, weights, x_name=x_name)
         if given is not None and given.ndim == 1:
@@ -291,7 +297,7 @@ class TableDensity:
         return used.to_look_at(rows, given, share, names=names, x_name=x_name, purpose=purpose)
 
     def __repr__(self) -> str:
-        """The flow and the number of columns."""
+        """A short description: the flow and the number of columns."""
         return f"TableDensity({self.flow!r}, {len(self.columns.used.columns)} columns)"
 
     def __getattr__(self, name: str) -> Any:
@@ -325,7 +331,7 @@ def _as_frame(rows: NDArray[Any], table: Table, names: Sequence[Any] | None, lib
 
 
 def _typed(values: NDArray[Any], column: Column) -> Any:
-    """Values of a column in its dtype; labels as text, None where they are missing."""
+    """Values of a column in its dtype; codes of labels as text, with None for missing values."""
     if column.labels:
         return called(values, column.labels)
     dtypes: dict[str, Any] = {"integer": np.int64, "boolean": np.bool_}
@@ -333,12 +339,14 @@ def _typed(values: NDArray[Any], column: Column) -> Any:
 
 
 def called(codes: NDArray[Any], labels: Sequence[str]) -> list[str | None]:
-    """The labels of codes, None for missing codes."""
+    """A list of the labels of codes, with None for NaN."""
     return [None if np.isnan(code) else labels[int(code)] for code in codes]
 
 
 def of_file(flow: Any, notes: Mapping[str, str]) -> Any:
-    """The contents of a file: the density of a table if its notes describe one, else the flow or transform itself."""
+    """The contents of a file: the density of a table if the notes describe a table, else the flow or
+    transform itself.
+    """
     if not isinstance(flow, (Flow, Ensemble, MixedDensity)):
         return flow
     columns = Columns.of_notes(dict(notes), flow)

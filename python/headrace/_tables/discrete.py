@@ -1,4 +1,4 @@
-"""A column with a probability for each value: its classes, its network inputs, and whole numbers beyond the classes."""
+"""A column with a probability for each value: classes, inputs of the network, and whole numbers beyond the classes."""
 
 from __future__ import annotations
 
@@ -34,17 +34,19 @@ class Discrete:
 
     @property
     def logits(self) -> int:
-        """The number of logits: one for two classes, where the logit of the first class is 0."""
+        """The number of logits: one for each class, but a single one for two classes, the first of which has the logit
+        0.
+        """
         return 1 if self.classes == 2 else self.classes
 
     @property
     def width(self) -> int:
-        """The number of inputs of the network."""
+        """The number of network inputs for this column."""
         return self.logits + self.is_count
 
     @property
     def is_count(self) -> bool:
-        """Whether the value itself is an input of the network, too."""
+        """Whether the value is a network input in addition to the indicators of classes."""
         return self.step > 0.0 and self.classes > 2
 
     def codes(self, x: NDArray[Any]) -> NDArray[np.intp]:
@@ -58,7 +60,9 @@ class Discrete:
         return np.where(np.isnan(x), numbers.size if numbers.size < known.size else -1, codes)
 
     def inputs(self, codes: NDArray[np.intp], x: NDArray[Any]) -> Floats:
-        """Inputs of the network, shape (rows, width): columns of zeros and ones, and the value of a count."""
+        """Inputs of the network, shape (rows, width): indicators of the classes and, for counts, the standardised
+        value.
+        """
         inputs = np.zeros((len(codes), self.width))
         if self.classes == 2:
             inputs[:, 0] = codes == 1
@@ -78,7 +82,9 @@ class Discrete:
         return np.asarray(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
 
     def beyond(self, x: NDArray[Any]) -> Floats:
-        """Log probabilities of whole numbers given that they lie beyond the outermost values: halved with each step."""
+        """Log probabilities of whole numbers, given that they are beyond the classes; each step outwards halves a
+        probability.
+        """
         low, high = np.nanmin(self.values), np.nanmax(self.values)
         sides = 1 if low == 0.0 else 2
         steps = np.where(x > high, x - high, low - x if sides == 2 else np.inf) / self.step

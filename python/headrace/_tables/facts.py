@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from headrace.rows._stream import Block, Stream
 
-LOOKED_AT = 16_384  # rows in the search for repeated values
-FAR = 2**53  # range of whole numbers from which float64 lacks some of them
+LOOKED_AT = 16_384  # the most rows in the search for repeated values
+FAR = 2**53  # in a range this wide, float64 lacks some whole numbers
 NEAR = 1e-9  # share of a column's range within which values count as equal
 
 Pair = tuple["float | None", "float | None"]
@@ -21,7 +21,7 @@ Pair = tuple["float | None", "float | None"]
 
 @dataclass(frozen=True)
 class Found:
-    """Invalid values of a column: their count and the first one."""
+    """The count of invalid values in a column, and the first of these values."""
 
     count: int
     first: float
@@ -37,9 +37,9 @@ class Facts:
     gap: int = 1
     """The greatest common divisor of all differences, for whole numbers."""
     odd: Found | None = None
-    """The values that are no whole numbers."""
+    """The count and the first of the values that are not whole numbers; None without any."""
     beyond: Found | None = None
-    """Values beyond the bounds."""
+    """The count and the first of the values beyond the bounds; None without any."""
 
 
 class Held:
@@ -55,7 +55,9 @@ class Held:
         return self._x
 
     def facts(self, column: int, *, whole: bool) -> Facts:
-        """Statistics of a column; with `whole`, also the gap of whole numbers, and the values that are not whole."""
+        """Statistics of a column; with `whole`, also the gap of whole numbers, fractions, and values beyond
+        the bounds.
+        """
         values = self._x[:, column]
         values = values[~np.isnan(values)]
         low, high = float(values.min()), float(values.max())
@@ -68,18 +70,20 @@ class Held:
         return Facts(len(values), low, high, int(np.gcd.reduce(steps.astype(np.int64))) if known else 1, odd, beyond)
 
     def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
-        """For each column the smallest gap of different values that rounding does not explain; None for one value."""
+        """For each column, the smallest gap between values, apart from gaps due to rounding; None if all values are
+        equal.
+        """
         present = (self._x[~np.isnan(self._x[:, i]), i].astype(np.float64) for i in columns)
         return [_smallest_gap(np.unique(values)) for values in present]
 
 
 class Passed:
-    """Rows of a stream that are read once, in the memory of a few rows. Rows of weight 0, and with missing values, do
-    not count. The results do not depend on the division into blocks.
+    """Statistics of the rows of a stream. Rows are added block by block and are not kept, except for a sample. Rows of
+    weight 0 and rows with missing values are ignored. Results do not depend on the division into blocks.
     """
 
     def __init__(self, stream: Stream, bounds: Sequence[Pair | None] | None = None) -> None:
-        """Start empty: `add` takes each block in its order. `bounds`: the bounds of each column."""
+        """Begin without rows, which `add` adds. `bounds`: the bounds of each column."""
         self._stream, self._bounds = stream, bounds
         self.rows, self._stride, self.features = 0, 1, 0
         self.low = self.high = self._least = self._most = np.empty(0)
@@ -126,7 +130,7 @@ class Passed:
 
     @property
     def some(self) -> NDArray[Any]:
-        """See `Held`: a few rows from all over the stream."""
+        """See `Held`; the result is a sample of rows from all over the stream."""
         return np.concatenate(self._some)
 
     def facts(self, column: int, *, whole: bool) -> Facts:
@@ -136,7 +140,9 @@ class Passed:
         return Facts(self.rows, low, high, gap, self._odd.get(column), self._beyond.get(column))
 
     def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
-        """See `Held`: here from as many lowest values of each column as the buffer holds, in one more pass."""
+        """See `Held`; one more pass is made, which keeps the lowest values of each column, as many as the stream's
+        buffer has rows.
+        """
         values = [np.empty(0) for _ in columns]
         for block in self._stream if columns else ():
             x = block.x if block.weights is None else block.x[block.weights > 0]
@@ -159,7 +165,7 @@ def _first(values: NDArray[Any], bad: NDArray[np.bool_]) -> Found | None:
 
 
 def _smallest_gap(values: NDArray[np.float64], extent: float | None = None) -> float | None:
-    """The smallest gap of different sorted values above rounding; `extent`: their range, if it is wider."""
+    """The smallest gap between sorted values, apart from gaps due to rounding; `extent`: the range of the column."""
     steps = np.diff(values)
     steps = steps[steps > NEAR * ((values[-1] - values[0]) if extent is None else extent)]
     return float(steps.min()) if steps.size else None

@@ -1,4 +1,6 @@
-"""The probabilities of discrete columns: a masked network of logits, log-softmax, and their fit by `headrace._fit`."""
+"""The probabilities of discrete columns: a masked network that outputs logits, log-softmax, and the fit of
+the network.
+"""
 
 from __future__ import annotations
 
@@ -22,42 +24,46 @@ from headrace._flow.flow import Flow
 from headrace._flow.transforms.masked import logits_network
 from headrace._tables.discrete import Discrete
 
-STREAM = 0x636C6173736573  # key beside a seed: the uniform values that choose classes
+STREAM = 0x636C6173736573  # seeds, with the seed of a call, values that choose classes
 HIDDEN = (128, 128)  # hidden units of the network
 RATE, AVERAGE, CLIP, PATIENCE, EPOCHS = 3e-3, 0.99, 5.0, 8, 200  # settings of the head's fit
 HELD_OUT, LEAST_HELD_OUT, BATCHES, BATCH = 0.1, 50, 64, 128
 
 
 class Head:
-    """The probabilities of discrete columns: log-softmax of the outputs of a masked network, and their gradient.
+    """The probabilities of discrete columns, by log-softmax of the outputs of a masked network, and the gradient.
 
-    The network is a flow of one additive transform, z = x + logits(x of earlier columns, context), so that its
-    files, dtypes and products are those of flows, and its gradient is one call of `to_latent_vjp`.
+    The network is in a flow of one additive transform, z = x + logits(x of earlier columns, context), so that files,
+    dtypes and gradients (`to_latent_vjp`) are those of flows.
     """
 
     def __init__(self, columns: Sequence[Discrete], network: Flow, rows: int) -> None:
-        """`rows`: the number of rows of the fit, which determines the probability of a new value."""
+        """`rows`: the number of rows of the fit, which determines the probability of values that the fit
+        had not seen.
+        """
         self.columns, self.network, self.rows = tuple(columns), network, rows
         ends = np.cumsum([0, *(column.width for column in self.columns)]).tolist()
         self.parts = [slice(a, b) for a, b in pairwise(ends)]
 
     @classmethod
     def fresh(cls, columns: Sequence[Discrete], rows: int, context: Any, seed: int, dtype: Any) -> Head:
-        """A head with fresh weights; `context`: rows by which the context is standardised, or None."""
+        """A head with fresh weights; `context`: context rows, whose moments standardise the context, or None."""
         levels = [i for i, column in enumerate(columns, start=1) for _ in range(column.width)]
         width, scale = (0, None) if context is None else (context.shape[1], scale_of_context(context))
         network = logits_network(levels, HIDDEN, context=width, seed=seed, dtype=dtype)
         return cls(columns, Flow([network], standardize_context=scale), rows)
 
     def opened(self, x: NDArray[Any]) -> tuple[NDArray[np.intp], Floats]:
-        """Classes, shape (rows, discrete columns), and the inputs of the network."""
+        """Convert rows to class indices, shape (rows, discrete columns), and inputs of the network."""
         codes = np.stack([column.codes(x[:, column.column]) for column in self.columns], axis=1)
         parts = [column.inputs(codes[:, i], x[:, column.column]) for i, column in enumerate(self.columns)]
         return codes, np.concatenate(parts, axis=1)
 
     @property
     def given(self) -> list[int]:
-        """The inputs that the flow reads: of a count only the value, because columns for each value overfit."""
+        """Indices of the inputs that are context of the flow; of a count only the value, because its indicators
+        overfit.
+        """
         pairs = zip(self.columns, self.parts, strict=True)
         return [i for column, part in pairs for i in range(part.stop - 1 if column.is_count else part.start, part.stop)]
 
@@ -67,21 +73,21 @@ class Head:
         return [column.log_probs(logits[:, part]) for column, part in zip(self.columns, self.parts, strict=True)]
 
     def of_rows(self, x: NDArray[Any], codes: NDArray[np.intp], inputs: Floats, context: Any) -> Floats:
-        """Log probability of each row's classes, new values included."""
+        """The log probability of the discrete values of each row, including values that the fit had not seen."""
         total = np.zeros(len(x))
         for i, (column, each) in enumerate(zip(self.columns, self.log_probs(inputs, context), strict=True)):
             known = codes[:, i] >= 0
             picked = np.where(known, each[np.arange(len(x)), codes[:, i]], -np.inf)
-            if column.step:  # the estimator of Krichevsky and Trofimov for a value that no row had
+            if column.step:  # the estimator of Krichevsky and Trofimov for unseen values
                 new = 0.5 / (self.rows + 0.5)
                 picked = np.where(known, picked + np.log1p(-new), np.log(new) + column.beyond(x[:, column.column]))
             total += picked
         return total
 
     def tails(self, codes: NDArray[np.intp], inputs: Floats, context: Any, uniforms: Floats) -> tuple[Floats, Floats]:
-        """The probabilities below and above a random point of each row's class, shape (rows, columns).
+        """The probabilities below and above a random point within the class of each value, shape (rows, columns).
 
-        Values that no training row had are above all others.
+        Values that no training row had count as above all others.
         """
         lower, upper = np.empty(codes.shape), np.empty(codes.shape)
         for i, (column, each) in enumerate(zip(self.columns, self.log_probs(inputs, context), strict=True)):
@@ -94,7 +100,7 @@ class Head:
         return lower, upper
 
     def log_prob_and_slopes(self, inputs: Floats, context: Any, parameters: Any = None) -> tuple[Floats, NDArray[Any]]:
-        """The log probability of each row's known classes, and its gradient with respect to the logits."""
+        """The log probability of the known classes of each row, and the gradient with respect to the logits."""
         total, slopes = np.zeros(len(inputs)), np.zeros_like(inputs)
         each = self.log_probs(inputs, context, parameters)
         for column, part, log_probs in zip(self.columns, self.parts, each, strict=True):
@@ -129,7 +135,7 @@ class Head:
     def fit(
         self, inputs: Floats, context: Any, weights: Any, seed: int, clock: Clock, *, progress: bool = False
     ) -> History:
-        """Train the head until held-out rows stop gaining."""
+        """Train the head until the held-out loss no longer falls."""
         self._start(inputs)
         n, network, rng = len(inputs), self.network, np.random.default_rng([seed, STREAM])
         rows, caller = ArrayRows(Data(inputs.astype(network.dtype), context, weights)), network._interior.caller()
@@ -145,7 +151,9 @@ class Head:
         return whole(history)
 
     def drawn(self, uniforms: Floats, context: Any) -> tuple[Floats, Floats]:
-        """Samples of the columns, NaN for a class of other values, and inputs, from uniform values by inverse CDFs."""
+        """Sample the columns from uniform values by inverse CDFs; return values (NaN for the class of other values) and
+        inputs.
+        """
         inputs = np.zeros((len(uniforms), self.parts[-1].stop))
         values = np.empty((len(uniforms), len(self.columns)))
         for i, (column, part) in enumerate(zip(self.columns, self.parts, strict=True)):
@@ -164,7 +172,7 @@ class _Run(ArrayRun):
         super().__init__(head.network, source, arguments)
 
     def _find_gradient(self, index: Any, log_prob: NDArray[Any]) -> None:
-        """See `ArrayRun`; here with the gradient of the classes' log probabilities."""
+        """See `ArrayRun`; the gradient is that of the log probabilities of classes."""
         data = self.data.rows(index)
         log_prob[:], slopes = self.head.log_prob_and_slopes(data.x, data.context)
         slopes *= (-data.shares() / (self.mean_weight * index.size))[:, None]

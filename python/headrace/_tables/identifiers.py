@@ -1,4 +1,4 @@
-"""Columns that distinguish rows and are no measurements: indices that were saved as columns, and identifiers."""
+"""Columns that distinguish rows and are not measurements: indices that were saved as columns, and identifiers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 
 from headrace._tables.facts import Seen
 
-LEAST_ROWS = 5  # fewer rows may count up by accident
-LEAST_DIFFERENT = 50  # fewer whole numbers may differ by accident
-CROWDED = 8  # least rows² over range, from which some of as many measured values would be equal
+LEAST_ROWS = 5  # in fewer rows, values may be 0, 1, 2, ... by accident
+LEAST_DIFFERENT = 50  # fewer whole numbers may all be different by accident
+CROWDED = 8  # with rows² / range above this, some measured values would be equal
 WIDE = 2.0**31  # a range of whole numbers that is unusual for quantities
 ENDS = ("id", "index", "idx", "number", "_no")  # ends of identifiers' names, in singular or plural
 
 
 def identifiers(x: NDArray[Any], seen: Seen, names: Sequence[str] | None) -> dict[int, str]:
-    """Columns whose values are row numbers, or a different whole number in each row, with a description of each.
+    """Find columns whose values are row numbers, or a different whole number in each row; return a description of each.
 
-    A column of different whole numbers has at least 50 rows, and the name of an identifier, or a range so narrow that
-    measured values would repeat, or a range of at least 2^31. An unnamed column, or one like "Unnamed: 0", pandas' name
-    of a saved index, counts as an identifier from five rows on.
+    A column of different whole numbers in at least 50 rows is an identifier if its name is that of an identifier, if
+    its range is so narrow that measured values would repeat, or if its range is at least 2^31. For columns with an
+    empty name, or a name like "Unnamed: 0", which pandas gives to saved indices, five rows are enough.
 
     Args:
-        x: The first rows, from index 0 on, so that their row numbers are known.
-        seen: The columns of the rows that take part.
+        x: The first rows of the table, whose row numbers begin at 0.
+        seen: Statistics of the rows that take part in the fit.
         names: Names of the columns, or None.
     """
     reasons = {}

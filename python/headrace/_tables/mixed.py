@@ -1,13 +1,14 @@
 """A density of discrete and continuous columns: a masked network of logits, then a flow given the discrete values.
 
-The density of a row is the product of a probability for each discrete column, given earlier ones and the context,
-and of the density of its other values given these columns and the context. A column with frequent or missing values has
-a class for each such value, and one for all other values, which have a density (Uria, Murray, Larochelle 2013 for
+The density of a row is the product of the probability of each discrete value, given earlier ones and the context, and
+the density of the other values given all discrete values and the context. A column with frequent or missing values has
+a class for each of these, and one class for all other values, which have a density (Uria, Murray, Larochelle 2013 for
 the order of columns; Papamakarios, Sterratt, Murray 2019 and sbi's MNLE for a categorical part before a flow).
 
-A missing value is replaced by a fixed value, the gate, where the splines of all transforms are the identity. The gate
-stays unchanged, is a constant input, and adds to the log density a constant that is subtracted again. For each pattern
-of gates the result is an exact flow of the remaining columns, and one fit serves all patterns.
+In the flow, a value without a density is replaced by a fixed value, the gate, at which the splines of all transforms
+are the identity. The gate stays unchanged, is a constant input of the networks, and adds a constant to the log density,
+which is subtracted again. For each pattern of gates the flow is an exact flow of the remaining columns, and one fit
+serves all patterns.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ BEYOND = 1.0  # distance of a gate's latent value from the ends of the splines
 
 @dataclass(frozen=True)
 class Gate:
-    """A column of the flow whose values may be missing."""
+    """A column of the flow in which a fixed value replaces values without a density, such as missing ones."""
 
     column: int
     """The index of the column in the flow."""
     discrete: int
     """The discrete column whose last class has continuous values."""
     value: float
-    """The value that replaces a missing one."""
+    """The value that replaces a value without a density."""
     log_density: float
     """The contribution of `value` to the flow's log density."""
 
@@ -58,9 +59,10 @@ class MixedDensity(OfFlows):
 
     Args:
         head: The probabilities of the discrete columns.
-        flow: The flow of the continuous columns, with the head's context and inputs as context; None without columns.
-        continuous: The columns of the flow.
-        gates: The flow's columns in which values may be missing.
+        flow: The flow of the continuous columns, whose context is the head's context and inputs; None without such
+            columns.
+        continuous: The indices of the columns of the flow.
+        gates: The gates: columns of the flow in which values may lack a density.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class MixedDensity(OfFlows):
         return {"network": self.head.network, **({} if self.flow is None else {"flow": self.flow})}
 
     def __repr__(self) -> str:
-        """The number of discrete columns, the flow and the number of gates."""
+        """A short description: the number of discrete columns, the flow, and the number of gates."""
         gates = f", {len(self.gates)} gates" if self.gates else ""
         return f"MixedDensity({len(self.head.columns)} discrete columns, {self.flow!r}{gates})"
 
@@ -144,7 +146,7 @@ class MixedDensity(OfFlows):
     def log_prob(self, x: Any, context: Any = None) -> NDArray[Any]:
         """The log probability of discrete values plus the log density of the other values, shape (rows,).
 
-        A row with a label that the fit had not seen has -inf, with a warning.
+        The result is -inf, with a warning, for a row with a label that the fit had not seen.
         """
         rows = np.asarray(x)
         context = self._context(context, len(rows))
@@ -176,12 +178,14 @@ class MixedDensity(OfFlows):
         return np.broadcast_to(conditions, (rows, conditions.shape[-1])) if conditions.ndim == 1 else conditions
 
     def given(self, inputs: Floats, context: Any) -> NDArray[Any]:
-        """The context of the flow: that of the rows, and inputs of discrete values."""
+        """The context of the flow: the context of the rows, followed by network inputs of the discrete values."""
         inputs = inputs[:, self.head.given]
         return inputs if context is None else np.concatenate([context, inputs], axis=1)
 
     def _gated(self, rows: NDArray[Any], codes: NDArray[np.intp]) -> tuple[NDArray[Any], Floats]:
-        """Rows of the flow, with gates in place of missing values, and the log density that gates contribute."""
+        """Rows of the flow, with gates in place of values without a density, and the contribution of gates to the log
+        density.
+        """
         values, constant = rows[:, self.continuous].astype(np.float64), np.zeros(len(rows))
         for gate in self.gates:
             closed = codes[:, gate.discrete] != self.head.columns[gate.discrete].classes - 1
@@ -190,22 +194,24 @@ class MixedDensity(OfFlows):
         return values, constant
 
     def of_flow(self, x: NDArray[Any], context: Any = None, *others: Any) -> tuple[Any, ...]:
-        """Rows and context of the flow, followed by the other arrays unchanged."""
+        """Convert rows and context to those of the flow; return them, followed by `others` unchanged."""
         codes, inputs = self.head.opened(x)
         return self._gated(x, codes)[0], self.given(inputs, self._context(context, len(x))), *others
 
     def exists(self, codes: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """A mask of the rows with known classes in which no value of the flow is missing."""
+        """A mask of the rows whose classes are known and whose values in the flow's columns all have a density."""
         least = [column.classes - 1 if column.rest else 0 for column in self.head.columns]
         return np.asarray((codes >= least).all(axis=1))
 
     def of_numbers(self, x: NDArray[Any], context: Any = None, *others: Any) -> tuple[Any, ...]:
-        """The arguments of `flow` and the other arrays, for rows in which no value of the flow is missing."""
+        """The result of `of_flow` for only the rows that `exists` selects."""
         there = self.exists(self.head.opened(x)[0])
         return self.of_flow(x[there], *(None if part is None else part[there] for part in (context, *others)))
 
     def as_numbers(self, x: NDArray[Any]) -> Floats:
-        """The flow's values, with constants for missing ones, and the discrete values as inputs of the flow."""
+        """The rows as numbers: the values of the flow, with gates for those without a density, and the context of the
+        flow.
+        """
         return np.concatenate(self.of_flow(x), axis=1)
 
     def probabilities(self, column: int, x: Any, context: Any = None) -> Floats:
@@ -230,7 +236,8 @@ class MixedDensity(OfFlows):
     def sample(
         self, n: Any, context: Any = None, seed: Any = None, *, first_row: int | None = None, dtype: Any = None
     ) -> NDArray[Any]:
-        """Draw n rows, each from the seed and its index alone. No row has a discrete value that the fit had not seen.
+        """Draw n rows; each row depends only on the seed and on its index. No row has a discrete value that the fit had
+        not seen.
 
         Args:
             n, context, seed, first_row: As in `Flow.sample`.
@@ -238,7 +245,7 @@ class MixedDensity(OfFlows):
         """
         key, rows = check.seed(seed), check.integer("n", n)
         conditions, count, first = self._context(context, rows), len(self.head.columns), first_row or 0
-        bits = np.random.PCG64([key, STREAM]).advance(first * count)  # each value takes one step
+        bits = np.random.PCG64([key, STREAM]).advance(first * count)  # one step of the generator for each value
         values, inputs = self.head.drawn(np.random.Generator(bits).random((rows, count)), conditions)
         drawn = np.empty((rows, self.features), self.dtype if dtype is None else dtype)
         if self.flow is not None:
@@ -249,7 +256,9 @@ class MixedDensity(OfFlows):
         return drawn
 
     def _closed(self, i: int, inputs: Floats) -> NDArray[np.intp]:
-        """Indices of the rows whose class in a column with continuous values is not that of these values."""
+        """Indices of the rows whose value in discrete column `i`, which has a density for other values, has a class of
+        its own.
+        """
         last = self.head.parts[i].start + self.head.columns[i].logits - 1
         return np.flatnonzero(inputs[:, last] == 0.0)
 

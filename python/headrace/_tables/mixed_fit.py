@@ -1,4 +1,4 @@
-"""The fit of a density of discrete and continuous columns: first the probabilities, then the flow given the values."""
+"""The fit of a density of discrete and continuous columns: first of the probabilities, then of the conditional flow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ OF_HEAD = 0.5  # largest share of a time budget for the fit of probabilities
 
 
 def can_gate(flow: Flow | Ensemble) -> bool:
-    """Whether all transforms leave a far coordinate unchanged: splines that are straight lines beyond their ends."""
+    """Whether all transforms leave a far coordinate unchanged, as splines do, which are the identity beyond
+    their ends.
+    """
     interior = (flow if isinstance(flow, Flow) else flow.flows[0])._interior
     inner = interior.chain[: len(interior.chain) - (interior.support is not None) - len(interior.links)]
     is_line = all(isinstance(t, _Masked) and t._settings.map == "rq_spline" for t in inner)
@@ -38,7 +40,7 @@ def can_gate(flow: Flow | Ensemble) -> bool:
 
 
 def _start(flow: Flow, x: Floats, exists: NDArray[np.bool_], weights: Any, seed: int) -> None:
-    """Standardise a flow by the values that are not missing, and add marginal curves."""
+    """Standardise a flow, and add marginal curves, both by the values that `exists` marks."""
     rng, filled, support = np.random.default_rng([seed, STREAM]), x.copy(), flow._interior.support
     for c in range(x.shape[1]):
         there = x[exists[:, c], c]
@@ -54,7 +56,7 @@ def _start(flow: Flow, x: Floats, exists: NDArray[np.bool_], weights: Any, seed:
 
 
 def _gates_of(flow: Flow, columns: Mapping[int, int]) -> list[Gate]:
-    """The gates of a started flow; `columns`: the discrete column of each column with a gate."""
+    """The gates of a flow after `_start`; `columns`: from a column of the flow to the discrete column of its gate."""
     ends: list[Any] = [*flow._interior.links]
     if flow._interior.support is not None:
         ends.append(flow._interior.support)
@@ -71,7 +73,7 @@ def _gates_of(flow: Flow, columns: Mapping[int, int]) -> list[Gate]:
 def fit_table(
     train: Block | Stream, columns: Sequence[Column], make: Callable[..., Any], seed: int, **how: Any
 ) -> tuple[Any, Any]:
-    """Fit a density of rows whose columns have been treated; return it with its history.
+    """Fit a density of treated rows; return the density and the history.
 
     Args:
         train: The training rows.
@@ -102,10 +104,11 @@ def fitted(
     progress: bool = False,
     **how: Any,
 ) -> tuple[MixedDensity, Any]:
-    """Fit the probabilities of discrete columns, then the flow of the other columns; return the density and a history.
+    """Fit the probabilities of discrete columns, then the flow of the other columns; return the density and the last
+    history.
 
     Args:
-        x, context, weights: Rows as in `Flow.fit`, with NaN for values of the class of missing ones.
+        x, context, weights: Rows as in `Flow.fit`; NaN for modelled missing values.
         columns: The discrete columns.
         make: Returns a fresh flow, or an ensemble, from a list of columns and a number of context columns.
         seed: The seed of the fit.

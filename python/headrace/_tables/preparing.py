@@ -1,5 +1,5 @@
-"""Preparation of a table's rows, in their original form, for a fit: kinds of columns are found, used and reported in
-one line.
+"""Preparation of a table's rows for a fit: the kinds of columns are recognised, columns are treated accordingly, and
+warnings tell how.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ON_THE_COMMAND_LINE = "leave such rows out of the table, or the column by --colu
 
 @dataclass(frozen=True)
 class Prepared:
-    """Rows for the fit of a flow of the columns that are not left out, and the treatment of all columns."""
+    """Treated rows for the fit of a flow, and the treatment of all columns of the table."""
 
     rows: Any
     """The treated rows, a `Block` or a `Stream`."""
@@ -39,7 +39,7 @@ class Prepared:
     periodic: list[Any] | None
     """Periods of the remaining columns."""
     given: Any = None
-    """The rows in their original form, without rows with missing values."""
+    """The rows in their original form; rows with missing values are left out if they were dropped."""
     missing: int = 0
     """The number of rows with missing values, which were left out."""
 
@@ -47,8 +47,8 @@ class Prepared:
 def prepared(rows: Block | Stream, kinds: Sequence[str] | None, how: Treatment, progress: bool = False) -> Prepared:
     """Prepare rows in memory, or a stream, for a fit.
 
-    Useless columns are left out, constant columns kept aside, whole numbers and repeated values spread, each with
-    a warning or a note. The noise of a row depends on its index among the rows without missing values.
+    Row numbers and identifiers are left out, constant columns are kept aside, whole numbers and repeated values are
+    spread by noise. The noise of a row depends on its index among the rows that are not dropped.
 
     Args:
         rows: Rows in their original form, NaN for missing values.
@@ -64,7 +64,9 @@ def prepared(rows: Block | Stream, kinds: Sequence[str] | None, how: Treatment, 
 
 
 def present(rows: Block, how: Treatment) -> Block:
-    """Rows without missing values, also in context and weights, if they are dropped; else raises ValueError for NaN."""
+    """Leave out rows with missing values if `how.missing` is "drop"; if it is "refuse", raise ValueError
+    for such rows.
+    """
     total, labels = len(rows), [_columns.label(i, how.names) for i in range(rows.x.shape[1])]
     good = _table.without_missing(rows.x, labels, how.missing, how.x_name, how.dashes)
     if how.missing == "drop":
@@ -101,7 +103,7 @@ def _of_stream(rows: Stream, kinds: Sequence[str] | None, how: Treatment, progre
     support = how.support(features)
     seen = Passed(rows, support.bounds)
     try:
-        check_stream(rows, _of_floats(support, how, kinds), progress, seen.add)  # checks rows before some are held out
+        check_stream(rows, _of_floats(support, how, kinds), progress, seen.add)  # check rows before some are held out
     except ValueError as error:
         raise ValueError(f"{how.x_name}: {error}; rows count from 0" if how.dashes else str(error)) from None
     table = _learnt(first.x, seen, kinds or rows.kinds, how)
@@ -111,8 +113,8 @@ def _of_stream(rows: Stream, kinds: Sequence[str] | None, how: Treatment, progre
 
 
 def _of_floats(support: Support, how: Treatment, kinds: Sequence[str] | None) -> Support | None:
-    """The support of columns that are not whole numbers; whole numbers may be equal to their bounds, and have been
-    checked.
+    """The support for checks of a stream: without bounds for columns of whole numbers, which may be equal to their
+    bounds and are checked elsewhere.
     """
     whole = how._kinds(kinds, len(support.bounds))
     ends: list[list[Any]] = [
@@ -123,7 +125,7 @@ def _of_floats(support: Support, how: Treatment, kinds: Sequence[str] | None) ->
 
 
 def _learnt(first: NDArray[Any], seen: Seen, kinds: Sequence[str] | None, how: Treatment) -> Table:
-    """The table that is learnt from rows without missing values; warns of columns left out, repeats and constants."""
+    """Learn the treatment of the columns from rows; warn of columns left out, of repeated values and of constants."""
     features, names = seen.features, how.names
     left_out: dict[int, str] = {}
     if not how.keep:

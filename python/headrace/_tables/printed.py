@@ -1,4 +1,4 @@
-"""The columns of a table as a printed table."""
+"""A printed table of the columns of a table, with their treatment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from headrace._base.layout import Grid
 
 
 def described(columns: Sequence[Any], names: Sequence[str] | None) -> str:
-    """A line for each `Column`: its name or index, its kind, and its treatment by a fit."""
+    """A printed table with a line for each `Column`: name or index, kind, and treatment by a fit."""
     called = names or [str(i) for i in range(len(columns))]
     rows = [(name, column.kind, _treatment(column)) for name, column in zip(called, columns, strict=True)]
     return "\n".join(Grid(("column", "kind", "in a fit"), rows, wraps=(0, 2)).lines())

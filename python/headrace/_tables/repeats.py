@@ -1,8 +1,9 @@
-"""Columns of floats whose values repeat: the map from draws of a density with noise back to these values.
+"""Columns of floats whose values repeat: a fit adds noise to the values, and draws are mapped back to the values.
 
-Noise of the width of the smallest gap spreads each value over a separate cell. A draw in a cell is thus a draw of
-the cell's value: any value on a grid, and otherwise a value that many rows share, such as the zeros of a column that is
-zero or positive. Between frequent values a column without a grid is taken for continuous, and draws keep their noise.
+Noise of the width of the smallest gap spreads each value over a separate cell, so that a draw in a cell stands for the
+value of the cell. Cells belong to all values if these form a grid, and otherwise only to values that many rows share,
+such as the zeros of a column that is zero or positive. Between frequent values, a column without a grid counts as
+continuous, and draws keep the noise.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 
 from headrace._arrays.columns import SPIKE
 
-NEAR_GRID = 0.01  # distance from a grid, in steps, by which rounding may move values of float32
+NEAR_GRID = 0.01  # largest distance of values from a grid, in steps, due to rounding to float32
 SLACK = 1e-6  # relative error of a width or a step due to rounded values
 
 
 def learn(x: NDArray[Any], width: float) -> dict[str, Any]:
-    """The grid of a column of shape (rows,), or else its frequent values, for noise of this width."""
+    """Fields of a `Column`: the grid of the values x, shape (rows,), or without a grid the frequent values; {} for one
+    value.
+    """
     values, counts = np.unique(x.astype(np.float64), return_counts=True)
     if len(values) < 2:
         return {}
@@ -35,7 +38,7 @@ def _step(values: NDArray[np.float64], gaps: NDArray[np.float64]) -> float:
     extent = float(values[-1] - values[0])
     least = gaps[gaps > 1e-9 * extent].min()
     last = round(extent / least)
-    step = extent / last  # more exact than the smallest gap of rounded values
+    step = extent / last  # more exact than the smallest gap, because values are rounded
     places = (values - values[0]) / step
     if (np.abs(places - np.round(places)) > NEAR_GRID).any():
         return 0.0
@@ -44,11 +47,13 @@ def _step(values: NDArray[np.float64], gaps: NDArray[np.float64]) -> float:
 
 
 def without_noise(x: NDArray[Any], column: Any) -> NDArray[np.float64]:
-    """Draws of a `Column` without its noise, where values are known."""
+    """Remove the noise from draws of a `Column`: map draws to the grid, or those near a frequent value to
+    this value.
+    """
     drawn = x.astype(np.float64)
     if column.step:
         inverse = round(1.0 / column.step)
-        if inverse > 1 and column.step == 1.0 / inverse:  # decimals, to the last digit
+        if inverse > 1 and column.step == 1.0 / inverse:  # decimals with exact digits
             first = column.offset * inverse
             drawn = (np.round(drawn * inverse - first) + np.round(first, 2)) / inverse
         else:

@@ -1,4 +1,4 @@
-"""Tables that do not fit in memory: a stream's rows prepared for a density, with noise by the rows' indices."""
+"""Tables that do not fit in memory: streams of the rows that a fit uses, with noise that depends on a row's index."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Present(Stream):
 
     @property
     def left_out(self) -> int:
-        """The number of rows with a missing value, for which all rows are read unless they have been."""
+        """The number of rows with missing values; all rows are read to count them, unless they have been counted."""
         return self._source.count() - self.count()
 
 
 class Treated(Stream):
-    """The rows of a stream without constant columns, and with a table's noise, which depends on a row's index, so
-    that it is the same in each pass, for any blocks, and for the same rows in memory.
+    """The treated rows of a stream: without constant columns, and with noise. The noise depends on a row's index, so
+    that it is the same in each pass, for any blocks, and for rows in memory.
     """
 
     def __init__(self, source: Stream, table: Table) -> None:

@@ -1,8 +1,8 @@
-"""Preprocessing of discrete, constant and repeated columns, and its inverse.
+"""Preprocessing of columns with whole numbers, a constant, or repeated values, and the inverse of the preprocessing.
 
-Whole numbers and truth values are spread by uniform noise over the gap to the next ones before a fit (dequantised:
-Uria, Murray, Larochelle 2013; Theis, van den Oord, Bethge 2016), and draws are rounded. Columns of a single value
-are kept aside, and put back into samples.
+Before a fit, whole numbers and truth values are spread by uniform noise as wide as the gap between them (dequantised:
+Uria, Murray, Larochelle 2013; Theis, van den Oord, Bethge 2016), and draws are rounded. Constant columns are left out
+of a fit, and put back into samples.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from headrace._tables.printed import described
 
 KINDS = ("float", "integer", "boolean", "category")
 MISSING = ("refuse", "drop", "model")
-NOISE = 0x6E6F697365  # key beside a seed, for a random stream of this noise alone
-FIT, LOOK = 0, 1  # purposes of noise: rows of a fit, or rows to compare with its density
-CELLS_OF_TWO, CELLS = 16, 32  # points per cell for the mean of a density: for at most two columns, and for more
+NOISE = 0x6E6F697365  # seeds, with the seed of a table, random values of noise
+FIT, LOOK = 0, 1  # purposes of noise: rows of a fit, or rows to compare with the density
+CELLS_OF_TWO, CELLS = 16, 32  # points per cell for the mean of a density: for one or two columns, for more
 LEAST_ROWS = 50  # least number of rows for a message about repeats
-REPEATED = 0.5  # share of rows with a repeated value from which a column repeats
+REPEATED = 0.5  # a column repeats values if this share of rows has a repeated value
 
 LogProb = Callable[[NDArray[Any], "NDArray[Any] | None"], NDArray[Any]]
 
@@ -61,7 +61,7 @@ class Column:
     left_out: str = ""
     """The kind of a column that is left out, such as an identifier."""
     values: tuple[float, ...] = ()
-    """Values that have a probability each; NaN, for missing values, is the last."""
+    """Values each of which has a probability; NaN, for missing values, is the last."""
     rest: bool = False
     """Whether all values other than `values` have a density."""
     labels: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class Column:
         )
 
     def back(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Draws of the column in the table's form."""
+        """Convert draws of the column to values of the table: rounded, without noise, or the constant."""
         if self.constant is not None:
             return np.full(len(x), self.constant, x.dtype)
         if not self.width:
@@ -98,7 +98,7 @@ class Column:
         return np.asarray(rounded, x.dtype)
 
     def folded(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Noisy values, of which those beyond the bounds are reflected inside."""
+        """Reflect noisy values of a column of floats that are beyond its bounds."""
         if self.is_discrete or self.bounds is None:
             return x
         for end, sign in zip(self.bounds, (1.0, -1.0), strict=True):
@@ -113,7 +113,9 @@ class Column:
 
 @dataclass(frozen=True, repr=False)
 class Table:
-    """All columns of a table, with the maps between its rows and those of a density; it can be printed."""
+    """The treatment of all columns of a table, with maps between rows of the table and rows of a density; can be
+    printed.
+    """
 
     columns: tuple[Column, ...]
     seed: int = 0
@@ -136,15 +138,15 @@ class Table:
         left_out: Mapping[int, str] | None = None,
         x_name: str = "x",
     ) -> Table:
-        """Learn the columns from rows without missing values.
+        """Learn the treatment of the columns from rows.
 
         Args:
             x: Rows, shape (rows, columns), or their statistics.
             kinds: The kind of each column.
-            jitter: The width of each column's noise, None without noise.
+            jitter: The width of the noise of each column of floats; None for no noise.
             names: Names of the columns.
             bounds, periodic: Bounds and period of each column, as in `Support`.
-            left_out: Columns that the density leaves out, and their kinds.
+            left_out: Columns that the density leaves out, each with a description of its values.
             x_name: The name of x in messages.
 
         Raises:
@@ -173,7 +175,7 @@ class Table:
         return cls(tuple(columns), names=None if names is None else tuple(map(str, names)))
 
     def __repr__(self) -> str:
-        """A line for each column, with its name and its treatment by a fit."""
+        """A printed table with a line for each column: its name, its kind, and its treatment by a fit."""
         return described(self.columns, self.names)
 
     @property
@@ -187,7 +189,7 @@ class Table:
         return [i for i, column in enumerate(self.columns) if not column.left_out]
 
     def used(self) -> Table:
-        """The table of the used columns."""
+        """The table with only the used columns."""
         names = None if self.names is None else tuple(self.names[i] for i in self.places)
         return replace(self, columns=tuple(self.columns[i] for i in self.places), names=names)
 
@@ -197,11 +199,12 @@ class Table:
         return not any(c.width or c.constant is not None or c.left_out or c.values for c in self.columns)
 
     def without_constants(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Rows with only the columns that a density has."""
+        """The rows with only the columns that the density has."""
         return x if len(self.kept) == len(self.columns) else np.ascontiguousarray(x[:, self.kept])
 
     def spread(self, x: NDArray[Any], purpose: int = FIT, *, first_row: int = 0) -> NDArray[Any]:
-        """Rows of a density: without constant columns, and with noise in the columns that have a width.
+        """Convert rows of the table to rows of the density: without constant columns, with noise in columns with a
+        width.
 
         The noise depends on the seed, the purpose and the index of the row; `first_row` is the index of the first row.
         """
@@ -212,7 +215,7 @@ class Table:
         noisy = np.flatnonzero(widths)
         if noisy.size:
             bits = np.random.PCG64([self.seed, NOISE, purpose])
-            rng = np.random.Generator(bits.advance(first_row * noisy.size))  # each value takes one step
+            rng = np.random.Generator(bits.advance(first_row * noisy.size))  # one step of the generator for each value
             rows[:, noisy] += (widths[noisy] * (rng.random((len(rows), noisy.size)) - 0.5)).astype(rows.dtype)
             for i in noisy.tolist():
                 rows[:, i] = self.columns[self.kept[i]].folded(rows[:, i])
@@ -221,7 +224,7 @@ class Table:
     def to_look_at(
         self, x: NDArray[Any], *others: Any, names: Sequence[str] | None, x_name: str, purpose: int = LOOK
     ) -> tuple[Any, ...]:
-        """Rows to compare with a density, and their other arrays, prepared like those of the fit.
+        """Treat rows like those of the fit, to compare them with the density; return them with `others`.
 
         Raises:
             ValueError: some rows have missing values, and the fit did not leave such rows out.
@@ -236,7 +239,7 @@ class Table:
         return self.spread(x, purpose), *others
 
     def back(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Draws as rows of the table: rounded, and with the constant columns."""
+        """Convert draws of the density to rows of the table: rounded, and with the constant columns."""
         if self.is_plain:
             return x
         rows = np.empty((len(x), len(self.columns)), x.dtype)
@@ -254,11 +257,12 @@ class Table:
         name: str = "x",
         names: Sequence[str] | None = None,
     ) -> NDArray[np.float64]:
-        """Log densities of rows; log probabilities for whole numbers, because these have no width.
+        """Log densities of rows, in which columns of whole numbers contribute log probabilities.
 
-        A density is averaged over 16 or 32 points in the cell of whole numbers, equal for all rows. A row with
-        a different value in a constant column, or a fraction in a column of whole numbers, has a log density of
-        -inf, with a warning. `name` is the name of x in messages, and `names` are the names of columns.
+        The density `verb` is averaged over 16 or 32 points in the cell around the whole numbers of a row; the offsets
+        of the points are the same for all rows. A row with a different value in a constant column, or a fraction in a
+        column of whole numbers, has a log density of -inf, with a warning. `name` is the name of x in messages, and
+        `names` are the names of columns.
         """
         rows = self.without_constants(x)
         widths = np.array([self.columns[i].width if self.columns[i].is_discrete else 0.0 for i in self.kept])
@@ -284,7 +288,7 @@ class Table:
     ) -> NDArray[np.bool_]:
         """A mask of rows that differ in a constant column, or have fractions among whole numbers, with warnings.
 
-        Missing values are possible. `of_others`, `of_fractions`: the consequence of either, in words.
+        NaN does not count as different or as a fraction. `of_others`, `of_fractions`: texts about the consequence.
         """
         same = [i for i, column in enumerate(self.columns) if column.constant is not None]
         whole = [i for i, column in enumerate(self.columns) if column.is_discrete and column.width]
@@ -304,7 +308,9 @@ class Table:
         return np.asarray(differs.any(axis=1) | broken.any(axis=1))
 
     def bounds(self, bounds: Sequence[Any] | None) -> list[Any] | None:
-        """Bounds of the remaining columns, None for a column without; whole numbers have the bounds of their cells."""
+        """Bounds of the columns of the density, None for a column without bounds; for whole numbers, the bounds of
+        their cells.
+        """
         if bounds is None:
             return None
         check.length("bounds", list(bounds), len(self.columns))
@@ -316,19 +322,19 @@ class Table:
         return ends_of(ends, self.kept)
 
     def periods(self, periods: Sequence[Any] | None) -> list[Any] | None:
-        """Periods of the remaining columns; None for a column without a period."""
+        """Periods of the columns of the density; None for a column without a period."""
         if periods is not None:
             check.length("periodic", list(periods), len(self.columns))
         return ends_of(periods, self.kept)
 
     def header(self) -> list[dict[str, Any]]:
-        """The columns in JSON's types; `of_header` is the inverse."""
+        """The columns as types that JSON has; `of_header` is the inverse."""
         every = [{**vars(c), "values": [None if np.isnan(v) else v for v in c.values]} for c in self.columns]
         return [{name: value for name, value in entry.items() if name not in LATER or value} for entry in every]
 
     @classmethod
     def of_header(cls, header: Any, seed: Any = 0, missing: Any = "refuse") -> Table:
-        """Columns of a header; ValueError, TypeError or KeyError for other objects than those of `header`."""
+        """The table of a result of `header`; raises ValueError, TypeError or KeyError for other objects."""
         if not isinstance(header, list) or not header:
             raise TypeError("expected a list of columns")
         columns = []
@@ -351,12 +357,12 @@ class Table:
 
 
 def ends_of(ends: Sequence[Any] | None, columns: Sequence[int]) -> list[Any] | None:
-    """Bounds or periods of some columns; None if no column has any."""
+    """The bounds or periods of `columns`; None if none of these columns has any."""
     kept = [] if ends is None else [ends[i] for i in columns]
     return kept if any(pair is not None for pair in kept) else None
 
 
-# Keys of a column in a file that are left out if the column lacks them.
+# Keys of a column that a file lacks if the values are false, such as None or 0.
 LATER = ("bounds", "period", "step", "frequent", "left_out", "values", "rest", "labels")
 
 
@@ -364,13 +370,13 @@ LATER = ("bounds", "period", "step", "frequent", "left_out", "values", "rest", "
 
 
 def note(table: Table, names: Sequence[str] | None) -> str:
-    """The text of `notes["table"]`: the preprocessing of the columns, and the columns' names, or null."""
+    """The note "table" of a file, as JSON: the preprocessing of the columns, and their names or null."""
     settings = {"seed": table.seed, "missing": table.missing}
     return json.dumps({"names": None if names is None else list(names), "columns": table.header(), **settings})
 
 
 def kept_in(notes: dict[str, str], features: int) -> Table | None:
-    """The table of a file's notes, with its names; None without a table, or if it does not fit a flow of `features`."""
+    """The table in the notes of a file; None without one, or if the number of its kept columns is not `features`."""
     try:
         recorded = json.loads(notes.get("table", "null"))
         table = Table.of_header(recorded["columns"], recorded.get("seed", 0), recorded.get("missing", "refuse"))
@@ -402,12 +408,12 @@ def _check_whole(column_name: str, facts: Facts, bounds: Pair | None, period: tu
 
 @functools.lru_cache(maxsize=16)
 def _places(columns: int) -> NDArray[np.float64]:
-    """Points spread evenly in (-1/2, 1/2)^columns, shape (places, columns): each column has the midpoints of equal
-    parts.
+    """Points that are spread evenly in (-1/2, 1/2)^columns, shape (points, columns): the values of each column are the
+    midpoints of equal parts of the interval.
 
-    Each point has a mirror image, so that slopes leave no error; of 64 such designs the result is the one with the
-    least dependent columns. Source: K. Q. Ye, W. Li, A. Sudjianto, *Algorithmic construction of optimal symmetric Latin
-    hypercube designs*, Journal of Statistical Planning and Inference 90, 2000.
+    The mirror image of each point is a point, too, so that linear functions are averaged without error. The design with
+    the least correlated columns, of 64 random designs, is returned. Source: K. Q. Ye, W. Li, A. Sudjianto, *Algorithmic
+    construction of optimal symmetric Latin hypercube designs*, Journal of Statistical Planning and Inference 90, 2000.
     """
     cells = CELLS_OF_TWO if columns <= 2 else CELLS
     middles = (np.arange(cells // 2) + 0.5) / cells
@@ -427,9 +433,9 @@ def _places(columns: int) -> NDArray[np.float64]:
 def without_missing(
     x: NDArray[Any], labels: Sequence[str], missing: str, name: str, dashes: str = ""
 ) -> NDArray[np.bool_]:
-    """A mask of rows without NaN; raises an error with counts unless rows are dropped. `labels`: names of the columns.
+    """A mask of the rows without NaN, or all True if `missing` is "model". `labels`: labels of the columns in messages.
 
-    `dashes`: "--" in messages of the command line.
+    `dashes`: "--" if messages are for the command line.
 
     Raises:
         ValueError: some values are missing, and `missing` is "refuse"; or all rows would be dropped.
@@ -458,7 +464,9 @@ def complete(x: NDArray[Any], *others: NDArray[Any] | None) -> NDArray[np.bool_]
 
 
 def repeating(x: NDArray[Any], table: Table) -> list[int]:
-    """Columns of floats without noise in which half of the rows repeat values, or a twentieth have one value."""
+    """Indices of float columns without noise in which half of the rows have repeated values, or a twentieth the same
+    value.
+    """
     if len(x) < LEAST_ROWS:
         return []
     some = x[:: -(-len(x) // LOOKED_AT)]
@@ -475,9 +483,10 @@ def repeating(x: NDArray[Any], table: Table) -> list[int]:
 def about_repeats(
     x: NDArray[Any], table: Table, names: Sequence[str] | None, dashes: str = "", *, spread: bool = False
 ) -> list[str]:
-    """Sentences about columns of floats with repeated values, and about columns with one frequent value.
+    """Sentences for warnings about float columns with repeated values, and about columns with one frequent value.
 
-    `spread`: whether the table has noise because values repeat, and reports it. `dashes`: as in `without_missing`.
+    `spread`: whether noise was added because values repeat, which the sentences mention. `dashes`: as in
+    `without_missing`.
     """
     plain = tuple(replace(column, width=column.width * column.is_discrete) for column in table.columns)
     repeated = repeating(x, replace(table, columns=plain) if spread else table)

@@ -1,4 +1,4 @@
-"""The choice of a density for rows: many kinds are tried within a time budget, and compared on held-out rows."""
+"""The choice of a density for a table: many densities are tried within a time budget, and compared on held-out rows."""
 
 from headrace.choosing.result import Choice, Tried
 from headrace.choosing.run import auto

@@ -1,4 +1,4 @@
-"""Candidate densities of a search, two simple densities without training, and resumable trials of candidates."""
+"""Candidate densities of a search, simple densities to compare them with, and resumable trials of candidates."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ MOST_POINTS = 2000  # the most kernels of a kernel density
 
 
 def gaussian(sample: Sample, support: Support | None, dtype: Any, *, say: bool = False) -> Flow:
-    """The Gaussian of the rows, after the map off their support; correlations are shrunk if rows are few."""
+    """The Gaussian of the rows, which are first mapped from their bounds to the real line; the covariance is
+    regularised.
+    """
     rows, circles = ArrayRows(Data(sample.x, None, sample.weights, (), support)), circles_of(support)
     mean, std = rows.moments(say=say)
     mean[circles], std[circles] = 0.0, 1.0
@@ -50,7 +52,7 @@ def gaussian(sample: Sample, support: Support | None, dtype: Any, *, say: bool =
 
 
 def _among(link: Transform, line: Sequence[int], features: int) -> Transform:
-    """A transform of some columns as a transform of all columns."""
+    """Turn a transform of the columns in `line` into a transform of all columns."""
     if not isinstance(link, Standardize):
         return OnColumns(link, line, features)
     mean, std = np.zeros(features), np.ones(features)
@@ -76,9 +78,9 @@ def linear_gaussian(features: int, context: int, support: Support | None, dtype:
 
 
 def kernels(sample: Sample, support: Support | None, dtype: Any, seed: int) -> Flow | None:
-    """Normal kernels with the covariance of the rows, at most 2000 kernels; None if the rows lie in a plane.
+    """A kernel density of at most 2000 normal kernels with the covariance of the rows; None if the rows lie in a plane.
 
-    Columns with periods also have None, because a normal kernel is not continuous around a circle.
+    The result is also None for columns with periods, because a normal kernel is not continuous around a circle.
     """
     if circles_of(support):
         return None
@@ -92,7 +94,7 @@ def kernels(sample: Sample, support: Support | None, dtype: Any, seed: int) -> F
     try:
         density = KernelDensity.of(points, share)
         linear = Linear.from_matrix(density.factor, density.centre, dtype=dtype)
-    except (np.linalg.LinAlgError, ValueError):  # to the dtype's precision, the rows lie in a plane
+    except (np.linalg.LinAlgError, ValueError):  # the rows lie in a plane, up to rounding
         return None
     components: dict[str, Any] = {"loc": density.white, "scale": density.bandwidth, "weights": density.weights}
     base = NormalMixture(points.shape[1], len(points), **components, trainable=False)
@@ -102,7 +104,7 @@ def kernels(sample: Sample, support: Support | None, dtype: Any, seed: int) -> F
 FAMILIES = ("maf", "nsf", "realnvp", "dual-ascent")
 MOST_ASCENT = 64  # the most features of a dual ascent
 
-# Transforms and hidden layers of each family: small, the default, and large.
+# The number of transforms and the hidden layers of each family, for three sizes: small, default, and large.
 _SIZES: dict[str, tuple[Any, list[tuple[int, tuple[int, ...]]]]] = {
     "maf": (MAF, [(3, (32, 32)), (5, (64, 64)), (8, (128, 128))]),
     "nsf": (NSF, [(3, (32, 32)), (5, (64, 64)), (5, (128, 128))]),
@@ -125,7 +127,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A kind of density with its size, which a search may try."""
+    """A density of a certain family and size that a search may try."""
 
     name: str
     """The name in tables, such as "NSF 5x[128,128]"."""
@@ -139,8 +141,8 @@ class Candidate:
 
 
 def candidates(families: tuple[str, ...], setting: Setting, *, is_small: bool) -> list[Candidate]:
-    """All candidates; for a small sample only the small ones and the default, without those that equal a
-    Gaussian.
+    """All candidates for a search; for a small sample only small ones and the default. Candidates that equal a Gaussian
+    are left out.
     """
     tried = []
     # With one feature, without context and periods, an affine flow is a single affine map.
@@ -163,7 +165,9 @@ def candidates(families: tuple[str, ...], setting: Setting, *, is_small: bool) -
 
 
 def with_high_effort(setting: Setting, keep: bool) -> Candidate:
-    """The candidate after the search: a flow of high effort, which can learn the mixture of several flows."""
+    """The candidate for a fit with high effort, which follows the search; its flow can learn the mixture of several
+    flows.
+    """
     transforms, hidden = _SIZES[_DEFAULT[0]][1][_DEFAULT[1]]
     more = with_effort("high", ("residual",))
     make = _network(NSF, transforms, hidden, setting, **more)
@@ -180,7 +184,7 @@ def _ascent(setting: Setting) -> Callable[[], Any]:
 
 
 def chosen_by(flow: Any, rows: Sample) -> float:
-    """The mean log-likelihood of rows; -inf in place of NaN."""
+    """The mean log-likelihood of rows under a flow, by which the search chooses; -inf in place of NaN."""
     mean = weighted_mean(rows.log_prob(flow), rows.weights)[0]
     return mean if mean == mean else -float("inf")
 
@@ -194,7 +198,7 @@ class Trial:
     flow: Flow | None = None
     """The current flow; None before the first fit."""
     chosen_by: float = -float("inf")
-    """The mean log-likelihood of the rows that the choice is made by."""
+    """The mean log-likelihood of the choosing rows; see `parted`."""
     seconds: float = 0.0
     stopped: str = "not begun"
     """The reason why the last fit ended."""
@@ -210,10 +214,10 @@ class Trial:
         return self.stopped not in ("not begun", "time_budget")
 
     def go(self, fitted: Sample, choosing: Sample | None, seconds: float, folder: str | None = None) -> None:
-        """Fit for some seconds; continue the preceding fit if `folder` has its state.
+        """Fit for `seconds` seconds; continue the previous fit of this trial if `folder` has the state of that fit.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C came; weights that are better than fresh ones are kept.
+            KeyboardInterrupt: after Ctrl-C; weights that are better than fresh ones are kept.
         """
         from time import perf_counter
 
@@ -223,7 +227,7 @@ class Trial:
             warnings.simplefilter("ignore", RuntimeWarning)  # the first round has issued the warnings about the rows
             try:
                 flow, self.stopped = self._fit(fitted, held, seconds, folder)
-            except KeyboardInterrupt:  # the flow of the last round is kept
+            except KeyboardInterrupt:  # the flow of the previous round stays
                 self.stopped = "interrupted"
                 raise
         self.rounds += 1

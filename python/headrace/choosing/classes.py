@@ -1,4 +1,4 @@
-"""Columns of classes in a search: a network of their probabilities, and rows of the other columns."""
+"""Columns of classes in a search: a network computes their probabilities, and the search is for the other columns."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from headrace._tables.head import Head
 from headrace._tables.mixed import MixedDensity
 from headrace.choosing.sample import Sample
 
-OF_CLASSES = 0.2  # the largest share of the time for the probabilities of classes
+OF_CLASSES = 0.2  # the largest share of the time for fits of class probabilities
 
 
 def apart(
     sample: Sample, classes: Sequence[Discrete], unseen: Sequence[NDArray[Any]], seed: int, dtype: Any, clock: Clock
 ) -> tuple[MixedDensity, Sample]:
-    """A density of the class columns, fitted to all rows; and rows of the other columns with classes as context.
+    """Fit a density of the class columns to all rows; return it, and the rows of the other columns with classes as
+    context.
 
     Args:
-        sample: Rows whose class columns have codes.
+        sample: Rows with codes in the class columns.
         classes: The columns with classes.
-        unseen: Parts of the rows; a network fitted to all other rows computes the log probability of a part's classes.
+        unseen: Indices of the rows in each part; a network fitted to all other rows computes the log probabilities of a
+            part's classes.
         seed: The seed of fresh weights and of the held-out rows.
         dtype: The dtype of the network.
         clock: The time budget of the search.

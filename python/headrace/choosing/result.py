@@ -1,4 +1,4 @@
-"""The result of a choice: all tried densities, the best one, and simpler ones that are as good."""
+"""The result of a choice: all densities that were tried, the best one, and simple ones that are as good."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from headrace.choosing.sample import Sample
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 
-PLAIN = Columns(Table(()))  # the columns of rows without any treatment
+PLAIN = Columns(Table(()))  # the columns of a table that was not treated
 SIMPLE = ("Gaussian", "linear Gaussian", "kernel density")
 CLASSES = "probabilities of classes"
-NEGLIGIBLE = 0.01  # in nats a row; such a difference has no effect in practice
+NEGLIGIBLE = 0.01  # a difference, in nats a row, without effect in practice
 NEAR = f"within the standard error, or {NEGLIGIBLE} nats a row"
 
 
 @public("headrace.choosing")
 @dataclass(frozen=True)
 class Tried:
-    """A density that was tried, judged on rows that its fit has not seen."""
+    """A density that was tried, with its log-likelihood on rows that the fit has not seen."""
 
     name: str
     log_likelihood: float
@@ -53,7 +53,7 @@ class Tried:
 @public("headrace.choosing")
 @dataclass(frozen=True, repr=False)
 class Choice:
-    """The result of `headrace.auto`, whose `print` is a report.
+    """The result of `headrace.auto`, which `print` shows as a report.
 
     >>> import numpy as np, headrace as hr
     >>> x = np.random.default_rng(0).standard_normal((600, 2))
@@ -99,8 +99,8 @@ class Choice:
     def log_prob(self, x: Any, context: Any = None) -> Floats:
         """The log density of rows of the original table, shape (rows,); a log probability for columns of integers.
 
-        A row whose value in a constant column differs has -inf, with a warning. A row with missing values has NaN
-        if the fit dropped such rows.
+        The result is -inf, with a warning, for a row with a different value in a constant column, and NaN for a row
+        with missing values if the fit dropped such rows.
         """
         rows, contexts = self.columns.opened(x, context)
         labels = [label(i, self.columns.used_names) for i in range(rows.shape[1])]
@@ -111,13 +111,13 @@ class Choice:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the density to a file, with the treatment of the columns.
 
-        `headrace sample`, `score`, `diagnose` and pictures then treat rows accordingly, and `headrace.load` returns
+        Commands that read the file, such as `headrace sample`, treat rows as the fit did, and `headrace.load` returns
         the density of the table.
         """
         self.as_table().save(path)
 
     def as_table(self) -> TableDensity:
-        """The density of the original table in the form that files keep."""
+        """The density of the original table, as `headrace.load` returns it from a file."""
         return TableDensity(self.flow, self.columns)
 
     def __repr__(self) -> str:
@@ -129,7 +129,9 @@ class Choice:
         return "\n".join(lines_of(self.blocks()))
 
     def blocks(self, more: str = "result.diagnosis has all of it") -> list[Block]:
-        """The table and paragraphs of the report; `more` names the complete diagnosis."""
+        """The blocks of the report: a table and paragraphs; `more`: a text that tells where the complete
+        diagnosis is.
+        """
         rows = []
         for tried in self.table:
             if np.isnan(tried.log_likelihood):
@@ -148,7 +150,7 @@ class Choice:
         return lines
 
     def summary(self) -> dict[str, Any]:
-        """The result without rows and flows, as numbers and strings for JSON."""
+        """The result without rows and flows, as a dict of numbers and strings that can be written as JSON."""
         table = [{key: value for key, value in vars(tried).items() if key != "flow"} for tried in self.table]
         values = {name: getattr(self, name) for name in ("name", "judged_by", "interrupted", "seconds")}
         diagnosis = None if self.diagnosis is None else self.diagnosis.summary()
@@ -156,7 +158,7 @@ class Choice:
 
 
 def comparison_of(name: str, as_good: tuple[str, ...]) -> str:
-    """A sentence that compares the best density with simple densities that are as good."""
+    """A sentence that compares the best density, `name`, with simple densities that are as good."""
     if name == CLASSES:
         return "All columns have classes, so that nothing else was tried."
     if name in SIMPLE:
@@ -178,7 +180,7 @@ def of_classes_alone(density: MixedDensity, columns: Columns, judging: Sample, b
 
 @dataclass(frozen=True)
 class Judged:
-    """A density with its log densities of the rows that judge it, which are None if its fit was not begun."""
+    """A density with its log densities of the judging rows; these are None if the fit was not begun."""
 
     name: str
     flow: Flow | None
@@ -186,11 +188,13 @@ class Judged:
     seconds: float
     state: str
     chosen_by: float
-    """The mean log-likelihood on the rows that the choice is made by."""
+    """The mean log-likelihood on the rows by which the search chooses."""
 
 
 def compared(judged: list[Judged], best: Judged, weights: Floats | None) -> tuple[tuple[Tried, ...], tuple[str, ...]]:
-    """The table of tried densities, the best first, and the names of simple densities that are as good."""
+    """The densities with their log-likelihoods, the best one first, and the names of simple densities that
+    are as good.
+    """
     tried, as_good = [], []
     for entry in judged:
         if entry.log_prob is None or best.log_prob is None:
@@ -201,7 +205,7 @@ def compared(judged: list[Judged], best: Judged, weights: Floats | None) -> tupl
             behind = np.where(entry.log_prob == best.log_prob, 0.0, best.log_prob - entry.log_prob)
         away, spread = weighted_mean(behind, weights)
         tried.append(Tried(entry.name, mean, error, away, spread, entry.seconds, entry.state, entry.flow))
-        # With a single row there is no standard error, and no difference is significant.
+        # A single row gives no standard error, so that no finite difference is significant.
         near = away <= max(spread, NEGLIGIBLE) or (len(behind) == 1 and np.isfinite(away))
         if entry is not best and entry.name in SIMPLE and near:
             as_good.append(entry.name)

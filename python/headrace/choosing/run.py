@@ -1,4 +1,4 @@
-"""Trials of many densities within a time budget: by successive halving, or with few rows by cross-validation."""
+"""A search for the best density within a time budget: by successive halving, or with few rows by cross-validation."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose
 
-CROSS_VALIDATES_BELOW = 500  # the number of rows below which all rows judge, by cross-validation
+CROSS_VALIDATES_BELOW = 500  # with fewer rows, cross-validation judges densities on all rows
 LEAST = 4  # the least number of rows
 FOLDS = 5
-SEARCHING = 1 / 3  # the share of the time for the search before a fit with high effort
-OF_DEFAULT = 4 / 5  # the default's share of the time, with a fit to all rows: other candidates rarely win
-ALL_ROWS = 1.5  # the seconds that a fit to all rows may need, as a multiple of the best fit's
-LOOKED_AT, MOST_KNOWN = 5000, 10_000  # the most rows of a diagnosis, and of training rows in it
+SEARCHING = 1 / 3  # share of the time for the search, if a fit with high effort follows
+OF_DEFAULT = 4 / 5  # largest share of the time for the default: others rarely win
+ALL_ROWS = 1.5  # seconds of a fit to all rows, at most, over those of the same fit in the search
+LOOKED_AT, MOST_KNOWN = 5000, 10_000  # the most rows of a diagnosis, and the most training rows for it
 
 
 @takes(AutoKeywords)
@@ -55,12 +55,12 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
     From 500 rows on, a tenth of the rows, at most 5000, serves to choose, and another tenth to judge. The default, an
     `NSF` without options, comes first, with up to four fifths of the time. Successive halving shares the remaining
     time: all candidates get a little, and the better half continues with more, until one is left
-    (Jamieson, Talwalkar 2016). If the best candidate ended early, and enough time is left, it is fitted again to all
-    rows at the end; the other candidates leave time for that. With fewer rows, five-fold cross-validation chooses and
-    judges, and the best candidate is fitted to all rows at the end. A Gaussian and a kernel density are compared with
-    the flows, and may be the best.
+    (Jamieson, Talwalkar 2016). If the fit of the best candidate ended early, and enough time is left, the candidate is
+    fitted again to all rows at the end; the search reserves time for this fit. With fewer than 500 rows, five-fold
+    cross-validation chooses and judges, and the best candidate is fitted to all rows at the end. A Gaussian and a
+    kernel density are compared with the flows, and may be the best.
 
-    Progress within a time depends on the machine, so that results are not reproducible.
+    Results are not reproducible, because the number of steps in a given time depends on the machine.
 
     Args:
         x: Shape (rows, features), an array or a frame; at least 4 rows. Columns of too many texts, and columns that
@@ -79,26 +79,26 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
         names: The names of the columns, for the diagnosis and for files; by default those of a frame.
         discrete: The columns of integers or truth values, which are spread by noise for the fits and rounded in
             samples (docs/tables.md). "auto": columns of frames with such dtypes, and arrays of integers; None
-            for no columns; or a list of columns, by number or name.
+            for no columns; or a list of columns, by index or name.
         spread: Uniform noise for columns of other values that repeat: "auto", as wide as the smallest gap
-            between two values; "none"; a width; or a dict of widths by number or name.
+            between two values; "none"; a width; or a dict of widths by index or name.
         missing: "refuse" rows with NaN, with the counts of each column; or "drop" them.
         categories: The columns with a probability for each value, from one network: "auto", columns of text, categories
             and truth values, and integers of up to 128 values if held-out rows prefer probabilities to noise; None for
-            no columns, which leaves out text; or a list of columns, by number or name. Densities of the other columns
+            no columns, which leaves out text; or a list of columns, by index or name. Densities of the other columns
             are then tried conditional on these, and the table has the log-likelihood of all columns.
         dtype: The dtype of the flows, "float32" or "float64".
         effort: "high": the search has a third of the time, and an `NSF` with residual blocks, fitted with
             ``effort="high"``, has the rest; only from 500 rows on.
         keep: Whether `Choice.members` keeps the mixture that this `NSF` has learnt; only with effort="high".
-        seed: Of the rows held out, of fresh weights and of the order of rows.
+        seed: The seed of held-out rows, of fresh weights and of the order of rows.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
         progress: Whether to show a bar on the standard error.
 
     Returns:
-        A `Choice`, whose `print` is a report. Its `sample`, `log_prob` and `save` are for the table as given, and its
-        `flow` is the density of the columns as treated (spread, without constant ones); a `MixedDensity` for columns
-        with classes. Ctrl-C ends the search and keeps the best density so far.
+        A `Choice`, which `print` shows as a report. The methods `sample`, `log_prob` and `save` of the choice are for
+        the original table; the attribute `flow` is the density of the treated columns (spread, without constant ones),
+        a `MixedDensity` for columns with classes. Ctrl-C ends the search and keeps the best density so far.
 
     Raises:
         TypeError, ValueError: an argument is not as expected, as in `Flow.fit`; there are missing values and `missing`
@@ -122,7 +122,7 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
 
 
 def of_treated(sample: Sample, columns: Columns, clock: Clock, **arguments: Any) -> Choice:
-    """The choice for treated rows of a table with these columns; `arguments`: those of the search."""
+    """Search for the density of treated rows; `columns`: their treatment; `arguments`: keywords of `search`."""
     classes = discretes([columns.table.columns[i] for i in columns.table.kept], sample.x)
     if classes and len(sample) >= LEAST:
         return _of_classes(classes, sample, columns, clock, arguments)
@@ -133,7 +133,7 @@ def of_treated(sample: Sample, columns: Columns, clock: Clock, **arguments: Any)
 def _of_classes(
     classes: Sequence[Discrete], sample: Sample, columns: Columns, clock: Clock, arguments: dict[str, Any]
 ) -> Choice:
-    """The choice for columns some of which have classes: the search is for the density of the others, given these."""
+    """Search for the density of a table with class columns: a density of the other columns, given these classes."""
     begin, seed, rows = time.perf_counter(), arguments["seed"], len(sample)
     is_small = rows < CROSS_VALIDATES_BELOW
     unseen = folds(rows, min(FOLDS, rows), seed) if is_small else [np.concatenate(parts(rows, seed)[1:])]
@@ -151,7 +151,7 @@ def _of_classes(
 
 
 def search(sample: Sample, names: Names, clock: Clock, **keywords: Unpack[OfSearch]) -> Choice:
-    """The choice for treated rows, whose columns have these names."""
+    """Search for the density of treated rows; `names`: the names of their columns."""
     args = taken_from(OfSearch, keywords)
     if len(sample) < LEAST:
         raise ValueError(f"x: expected at least {LEAST} rows of a weight above 0, got {len(sample)}")
@@ -174,7 +174,7 @@ def search(sample: Sample, names: Names, clock: Clock, **keywords: Unpack[OfSear
 
 @dataclass
 class _Search:
-    """The parts common to both methods of search."""
+    """The common part of both methods of search, successive halving and cross-validation."""
 
     sample: Sample
     trials: list[Trial]
@@ -190,7 +190,9 @@ class _Search:
 
     @contextmanager
     def shown(self) -> Iterator[Any]:
-        """A bar of the elapsed seconds; Ctrl-C ends only the block, and the search goes on with its results."""
+        """Show a bar of the elapsed seconds during a block; Ctrl-C ends only this block, and the search keeps its
+        results.
+        """
         total, begin = round(self.clock.left(), 1), time.perf_counter()
         with seconds_bar(total, "auto", self.progress) as shown:
             shown.begun_at = begin
@@ -206,7 +208,7 @@ class _Search:
         shown.set_postfix_str(trial.candidate.name + (f", best so far {best:.3f}" if np.isfinite(best) else ""))
 
     def simple(self, sample: Sample, *, say: bool) -> dict[str, Flow]:
-        """The simple densities, fitted to some rows, by name."""
+        """Fit the simple densities to a sample; return them by name."""
         s = self.setting
         if s.context:
             flow = simple.linear_gaussian(s.features, s.context, self.support, s.dtype)
@@ -220,7 +222,7 @@ class _Search:
         return flows
 
     def timed_simple(self, sample: Sample, *, say: bool) -> dict[str, tuple[Flow, float]]:
-        """The densities of `simple` by name, each with an equal part of the seconds that they took."""
+        """The densities from `simple` by name, each with the same share of the seconds for all of them."""
         begin = time.perf_counter()
         flows = self.simple(sample, say=say)
         took = (time.perf_counter() - begin) / len(flows)
@@ -231,7 +233,7 @@ class _Search:
         return next((t for t in self.trials if t.candidate.name == best.name and not self.interrupted), None)
 
     def of_all_rows(self, trial: Trial, seconds: float) -> Trial:
-        """A trial of the same candidate, fitted to all rows."""
+        """Fit the candidate of a trial to all rows, in a new trial."""
         last = Trial(trial.candidate, self.setting.seed)
         try:
             last.go(self.sample, None, seconds)
@@ -240,7 +242,7 @@ class _Search:
         return last
 
     def look(self, flow: Any, rows: Sample, names: Any, training: Any = None) -> Diagnosis | None:
-        """A diagnosis of the best density; None after Ctrl-C, before the diagnosis or during it."""
+        """A diagnosis of the best density; None if Ctrl-C came before or during the diagnosis."""
         if self.interrupted:
             return None
         more: dict[str, Any] = {"seed": self.setting.seed, "progress": self.progress}
@@ -253,7 +255,7 @@ class _Search:
         return result
 
     def choice(self, judged: list[Judged], weights: Floats | None, judged_by: str, flow: Any, diagnosis: Any) -> Choice:
-        """The result of the search; `flow` replaces the best density, unless it is None."""
+        """The result of the search; `flow`: the best density fitted to all rows, or None."""
         best = _best(judged)
         table, as_good = compared(judged, best, weights)
         chosen = best.flow if flow is None else flow
@@ -263,7 +265,9 @@ class _Search:
 
 
 def _best(judged: list[Judged]) -> Judged:
-    """The density with the best mean on the rows to choose by; simple densities come first and win ties."""
+    """The density with the highest mean log-likelihood on the choosing rows; of equal ones the first, which
+    is simple.
+    """
     return max((entry for entry in judged if entry.log_prob is not None), key=lambda entry: entry.chosen_by)
 
 
@@ -307,8 +311,8 @@ class _SuccessiveHalving(_Search):
             self.members = trial.members
 
     def _to_all(self, best: Judged) -> Flow | None:
-        """The best candidate, fitted to all rows like a flow without a choice; None if the time left may be too
-        short.
+        """Fit the best candidate to all rows; return None for a simple density, for a fit that did not end, or without
+        time.
         """
         trial = self.trial_of(best)
         if trial is None or not trial.is_over or self.clock.left() < ALL_ROWS * trial.seconds:
@@ -320,9 +324,9 @@ class _SuccessiveHalving(_Search):
         """Fit all candidates for a little time, and the better half for more, until one is left, which gets the
         remaining time.
 
-        The default is fitted before, for up to four fifths of the time, so that a short search has it, too. If the
-        default ends early, the remaining time is at least that of a fit to all rows, if such a fit takes at most four
-        fifths of it.
+        The default is fitted first, for up to four fifths of the time, so that even a short search has tried the
+        default. If this fit ends early, time for a fit to all rows is reserved, unless the latter would take more than
+        four fifths of the remaining time.
         """
         alive, needed = list(self.trials), 0.0
         for trial in (tried for tried in alive if tried.candidate.is_default and len(alive) > 1):
@@ -354,7 +358,9 @@ class _SuccessiveHalving(_Search):
 
 
 def _reached(trial: Trial) -> float:
-    """The criterion of a trial: -inf for a dropped trial, which had less time and must not win by noise."""
+    """The mean log-likelihood by which a trial is chosen; -inf for a dropped trial, which had less time and might win
+    by noise.
+    """
     return -np.inf if trial.dropped and not trial.is_over else trial.chosen_by
 
 
@@ -377,7 +383,7 @@ class _CrossValidation(_Search):
         with self.shown() as shown:
             for i, trial in enumerate(self.trials):
                 self.tell(shown, trial, max((entry.chosen_by for entry in judged), default=-np.inf))
-                share = self.clock.left() / (len(self.trials) - i + 1)  # one more share is for the fit to all rows
+                share = self.clock.left() / (len(self.trials) - i + 1)  # 1: the fit to all rows
                 pooled = np.full(len(self.sample), np.nan)
                 end_of_trial = time.perf_counter() + share
                 for k, out in enumerate(parts):
@@ -400,7 +406,9 @@ class _CrossValidation(_Search):
         return self.choice(judged, weights, judged_by, flow, diagnosis)
 
     def _simple_pooled(self, parts: Any, rest: Any) -> tuple[list[Judged], dict[str, Flow]]:
-        """The simple densities' log densities of the rows of each fold, and their fits without the first fold."""
+        """Cross-validate the simple densities; return their results, and their fits to the rows outside the
+        first fold.
+        """
         whole = self.timed_simple(self.sample, say=True)
         pooled = {name: np.full(len(self.sample), np.nan) for name in whole}
         kept: dict[str, Flow] = {}
@@ -417,7 +425,9 @@ class _CrossValidation(_Search):
         return judged, kept
 
     def _to_all(self, best: Judged) -> Flow | None:
-        """The best candidate, fitted to all rows; a simple density was fitted to them before."""
+        """Fit the best candidate to all rows; a simple density, which has been fitted to all rows, is returned as it
+        is.
+        """
         if (trial := self.trial_of(best)) is None:
             return best.flow
         last = self.of_all_rows(trial, max(self.clock.left(), trial.seconds / FOLDS))

@@ -18,8 +18,8 @@ from headrace._tables.density import Columns, library_of
 from headrace._tables.preparing import Prepared, prepared, present
 from headrace.rows._stream import Block
 
-SHARE = 0.1  # the share of the rows to choose by, and of those to judge by
-MOST_JUDGED = 5000  # the most rows to choose by, and the most to judge by
+SHARE = 0.1  # the share of the choosing rows, and of the judging rows
+MOST_JUDGED = 5000  # the most choosing rows, and the most judging rows
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,20 @@ class Sample(Block):
         return 0 if self.context is None else int(self.context.shape[1])
 
     def take(self, index: Any) -> Sample:
-        """The rows at some indices."""
+        """The sample with only the rows at `index`."""
         parts = (*self.arrays(), self.known)
         return Sample(*(None if part is None else part[index] for part in parts))  # type: ignore[arg-type]
 
     def log_prob(self, flow: Any) -> NDArray[np.float64]:
-        """The log density of each row, classes included, for a density of the other columns."""
+        """The log density of each row under a density of the columns without classes, plus the log probability of its
+        classes.
+        """
         log_prob = np.asarray(flow.log_prob(self.x, self.context), np.float64)
         return log_prob if self.known is None else log_prob + self.known
 
 
 def opened(x: Any, context: Any, weights: Any, features: int) -> Sample:
-    """Rows, checked as in a fit, without those that take no part in a fit."""
+    """Check rows as a fit does, and leave out rows that take no part in a fit."""
     columns = 0 if context is None else 1 if np.ndim(context) == 1 else int(np.shape(context)[-1])
     as_rows = np.asarray(context)[:, None] if context is not None and np.ndim(context) == 1 else context
     data = open_rows("", features, columns, Caller(), x, as_rows, weights)
@@ -66,7 +68,9 @@ def opened(x: Any, context: Any, weights: Any, features: int) -> Sample:
 def of_table(
     x: Any, context: Any, weights: Any, names: Sequence[str] | None, how: Treatment
 ) -> tuple[Sample, Columns, Prepared]:
-    """The treated rows of a table, the kinds of its columns, and bounds and periods of the columns that are left."""
+    """Treat the rows of a table; return them, the kinds of its columns, and the bounds and periods of the remaining
+    columns.
+    """
     x, coded = (x, {}) if how.categories is None else frames.coded(x)
     x, texts = frames.without_text(x)
     frames.check_numbers("x", x)
@@ -94,19 +98,19 @@ def of_table(
 
 
 def parted(sample: Sample, seed: int) -> tuple[Sample, Sample, Sample]:
-    """The rows to fit, the rows to choose by, and the rows to judge the choice by."""
+    """The rows for the fits, the rows by which the search chooses, and the rows that judge the chosen density."""
     fitted, choosing, judging = (sample.take(part) for part in parts(len(sample), seed))
     return fitted, choosing, judging
 
 
 def parts(rows: int, seed: int) -> list[NDArray[np.int64]]:
-    """The row indices of each part of `parted`."""
+    """The row indices of the three samples that `parted` returns."""
     order = np.random.default_rng([seed, 0x6175746F]).permutation(rows)
     size = min(max(round(SHARE * rows), 1), MOST_JUDGED)
     return [np.sort(part) for part in (order[2 * size :], order[size : 2 * size], order[:size])]
 
 
 def folds(rows: int, count: int, seed: int) -> list[NDArray[np.int64]]:
-    """The row indices of each fold, which its fit leaves out; each row is in one fold."""
+    """The row indices of each fold of cross-validation; each row is in one fold."""
     order = np.random.default_rng([seed, 0x6175746F]).permutation(rows)
     return [np.sort(order[i::count]) for i in range(count)]

@@ -1,9 +1,9 @@
 """Rows that do not fit in memory, for `Flow.fit`, `DualAscentFlow.fit` and `FlowDensity.fit`: ``hr.rows``.
 
-Pass a stream instead of ``x``; it has its own context and weights. If it has at most ``buffer`` rows, these are read at
-once, and a fit has the same bits as with an array. A longer stream is read once to check and measure its rows, and once
-each epoch. If it has weights, or an unknown number of rows, it is read once more before that, to count rows.
-docs/scale.md describes the steps of such a fit and its memory.
+Pass a stream instead of ``x``; context and weights are parts of the stream. If a stream has at most ``buffer`` rows,
+these are read at once, and a fit has the same bits as with an array. A longer stream is read once to check and measure
+its rows, and once in each epoch. A stream with weights, or with an unknown number of rows, is read once more at the
+beginning, to count rows. docs/scale.md describes the steps and the memory of fits of long streams.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ Path = str | os.PathLike[str]
 
 
 def blocks(source: Iterable[Any] | Callable[[], Iterable[Any]], *, buffer: int = BUFFER) -> Stream:
-    """Blocks of rows from a program, in its order: rows are shuffled within the buffer only.
+    """A stream of blocks of rows from a program, in the order of the program: rows are shuffled only within the buffer.
 
     Args:
         source: An object that can be iterated repeatedly, or a function that returns an iterator. Each block is x, or a
-            tuple (x, context, weights): shapes (rows, features), (rows, context) and (rows,), NumPy or any array or
-            frame that a fit takes, float32 or float64, all of one dtype. Blocks may have any number of rows, also none.
+            tuple (x, context, weights): shapes (rows, features), (rows, context) and (rows,), NumPy arrays, or any
+            arrays or frames that a fit takes, float32 or float64, with the same dtypes in each block. Blocks may have
+            any number of rows, including none.
         buffer: The number of rows that are shuffled together.
 
     Raises:
@@ -51,10 +52,9 @@ def blocks(source: Iterable[Any] | Callable[[], Iterable[Any]], *, buffer: int =
 def memmap(
     x: Path | Array, context: Path | Array | None = None, weights: Path | Array | None = None, *, buffer: int = BUFFER
 ) -> Stream:
-    """Rows of .npy files, or of arrays such as `numpy.memmap`, read 16,384 at a time in random order.
+    """A stream of rows of .npy files, or of arrays such as `numpy.memmap`, in parts of 16,384 rows in random order.
 
-    A fit also takes a mapped array directly. The pages of a mapped array, which the system may free, count as used
-    memory.
+    A fit also takes a mapped array directly, whose pages count as used memory, although the system may free them.
 
     Args:
         x: The path of an .npy file or an array, shape (rows, features), float32 or float64.
@@ -77,7 +77,8 @@ def parquet(
     weights: str | None = None,
     buffer: int = BUFFER,
 ) -> Stream:
-    """Rows of Parquet files, whose row groups are read in random order. Needs pyarrow, ``pip install ".[tables]"``.
+    """A stream of rows of Parquet files, whose row groups are read in random order. pyarrow is needed, ``pip install
+    ".[tables]"``.
 
     Integers and booleans are read as float64, and so are all columns unless every column is float32. Missing values
     become NaN, which a fit refuses.
@@ -107,10 +108,10 @@ def csv(
     header: str = "auto",
     buffer: int = BUFFER,
 ) -> Stream:
-    """Rows of text files, .csv, .tsv and .txt, possibly compressed by gzip; files are read in random order.
+    """A stream of rows of text files, .csv, .tsv and .txt, possibly compressed by gzip; files are read in random order.
 
-    Rows of one file are shuffled within the buffer only. Missing values, such as empty cells, ``NA`` and
-    ``null``, become NaN, which a fit refuses; "true" and "false" become 1 and 0.
+    The rows of one file are shuffled only within the buffer. Missing values, such as empty cells, ``NA`` and ``null``,
+    become NaN, which a fit refuses; "true" and "false" become 1 and 0.
 
     Args:
         paths: A file, a pattern such as ``dir/*.csv``, a folder, or a list of these, with the same columns by name.
@@ -144,12 +145,12 @@ def csv(
 def dask(
     x: Any, context: Any = None, weights: Any = None, *, columns: Sequence[str] | None = None, buffer: int = BUFFER
 ) -> Stream:
-    """Rows of a Dask array or frame, whose chunks are computed one at a time in random order.
+    """A stream of rows of a Dask array or frame, whose chunks are computed one at a time in random order.
 
     Args:
         x: A Dask array, shape (rows, features), or a Dask frame.
-        context: An array with as many rows; for a frame, names of its columns.
-        weights: An array, shape (rows,); for a frame, the name of a column.
+        context: An array with as many rows as x; for a frame, the names of its context columns.
+        weights: An array, shape (rows,); for a frame, the name of its column of weights.
         columns: For a frame, the names of the features; by default all columns that are neither context nor weights.
         buffer: The number of rows that are shuffled together.
 

@@ -1,4 +1,4 @@
-"""Tables in Parquet files and Arrow data sets, in pieces: row groups, or files of formats without them."""
+"""Tables in Parquet files and Arrow data sets, in pieces: row groups, or whole files of formats without row groups."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Arrow(Source):
 
     @cached_property
     def kinds(self) -> list[str]:
-        """The kinds of the columns by the schema; see `Source`."""
+        """The kinds of the columns, from the schema; see `Source`."""
         return [self._kind(field.type) for field in self.schema]
 
     def _kind(self, kind: Any) -> str:
@@ -103,7 +103,7 @@ class Arrow(Source):
 
 
 def parquet(path: str, dashes: str = "") -> Arrow:
-    """The table in a Parquet file."""
+    """Open the table in a Parquet file."""
     arrow = load_pyarrow()
     try:
         file = arrow.parquet.ParquetFile(path)

@@ -1,4 +1,4 @@
-"""The stream for an argument of rows: the caller's own stream, or one made from another object of the caller."""
+"""The stream for an argument of rows: the caller's stream, or a stream that is made from a Dask or Arrow object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace.rows._stream import BUFFER, Stream
 
 
 def is_stream(x: Any) -> bool:
-    """Whether x is a stream, or an object that is read as one."""
+    """Whether x is a stream, or an object that is read as a stream."""
     return isinstance(x, (Stream, class_of("pyarrow.dataset", "Dataset"))) or is_of_dask(x)
 
 
@@ -42,7 +42,7 @@ def of_source(source: Source, columns: Any, context: Any, weights: Any, buffer: 
 
 
 def arrays_of(validation: Any) -> Any:
-    """Validation rows, read from a stream that fits in its buffer into arrays; other values unchanged."""
+    """Read validation rows from a stream into arrays, if they fit in its buffer; return any other value unchanged."""
     parts = validation if isinstance(validation, tuple) else (validation,)
     stream = stream_of(*parts) if 1 <= len(parts) <= 3 else None
     if stream is None:

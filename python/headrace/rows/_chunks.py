@@ -1,4 +1,4 @@
-"""Streams of Dask arrays and frames, of which each chunk is one part."""
+"""Streams of Dask arrays and frames; each chunk or partition is a part of the stream."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def whole_rows(array: Any) -> Any:
 
 
 def checked_array(x: Any, columns: Any, prefix: str = "") -> Any:
-    """A Dask array of rows, checked, with each row in one chunk; `columns` must be None, which only frames have."""
+    """Check a Dask array of rows; return it with each row in one chunk. `columns` must be None, because only frames
+    have names.
+    """
     if not is_array(x):
         raise TypeError(f"{prefix}x: expected an array or a frame of Dask, got {check.kind_of(x)}")
     if columns is not None:
@@ -58,7 +60,7 @@ def is_of_dask(value: Any) -> bool:
 
 
 def of_dask(x: Any, context: Any, weights: Any, columns: Any, buffer: Any) -> Stream:
-    """The stream of a Dask array or frame; see `headrace.rows.dask`."""
+    """Make the stream of a Dask array or frame; see `headrace.rows.dask`."""
     if is_frame(x):
         return Partitions(x, columns, context, weights, buffer)
     return Chunks(checked_array(x, columns), context, weights, buffer)
@@ -68,7 +70,7 @@ class Chunks(Stream):
     """A stream of a Dask array, chunk by chunk, with context and weights that are Dask or NumPy arrays."""
 
     def __init__(self, x: Any, context: Any, weights: Any, buffer: Any) -> None:
-        """Check shapes; the arguments are those of `headrace.rows.dask`."""
+        """Check shapes; for the arguments see `headrace.rows.dask`."""
         rows = x.chunks[0]
         known = not any(math.isnan(n) for n in rows)
         self._ends = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64) if known else None
@@ -76,7 +78,7 @@ class Chunks(Stream):
         super().__init__(buffer, [int(n) if known else None for n in rows])
 
     def _aligned(self, name: str, value: Any, x: Any) -> Any:
-        """The weights or the context in the chunks of x."""
+        """The weights or the context, with the same chunks of rows as x."""
         if value is None or (self._ends is not None and isinstance(value, np.ndarray)):
             if value is not None and self._ends is not None and len(value) != self._ends[-1]:
                 raise ValueError(f"{name}: expected {self._ends[-1]} rows, as x has, got shape {value.shape}")
@@ -99,7 +101,7 @@ class Partitions(Stream):
     """A stream of a Dask frame, partition by partition."""
 
     def __init__(self, frame: Any, columns: Any, context: Any, weights: Any, buffer: Any) -> None:
-        """Choose columns; the arguments are those of `headrace.rows.dask`."""
+        """Choose columns; for the arguments see `headrace.rows.dask`."""
         self._wanted = features, conditions, counts = chosen_columns(list(frame.columns), columns, context, weights)
         self._frame = frame[[*features, *conditions, *counts]]
         super().__init__(buffer, [None] * frame.npartitions)

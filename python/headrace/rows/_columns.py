@@ -22,7 +22,7 @@ def chosen_columns(
         weights: The name of the weights; None for no weights.
 
     Raises:
-        TypeError: an argument is no name.
+        TypeError: an argument is not a name.
         ValueError: a name is missing, ambiguous, or chosen twice.
     """
     kinds: tuple[type, ...] = (str, *(type(name) for name in there))
@@ -61,7 +61,7 @@ def select(source: Source, option: str, text: str) -> list[int]:
 
 
 def find(source: Source, option: str, name: str) -> int:
-    """The index of the column of this name."""
+    """The index of the column with the name `name`."""
     count = (source.names or ()).count(name)
     if source.names is None or count == 0:
         raise _missing(source, option, name)

@@ -1,4 +1,4 @@
-"""Tables in files, whose suffix defines the format, and the files of paths, folders and patterns."""
+"""Tables in files whose suffix defines the format, and lists of the files that paths, folders and patterns name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ READABLE = f".npy, .npz, {', '.join(TEXTS)}, these also with {PACKED}, .parquet"
 
 
 def suffix_of(path: str) -> str:
-    """The suffix of a file that defines its format; of a compressed file, with the suffix of its contents."""
+    """The suffix of a file, which defines its format; for a compressed file, the last two suffixes, such as
+    ".csv.gz".
+    """
     ends = [one.lower() for one in Path(path).suffixes[-2:]]
     return "".join(ends) if ends[-1:] == [PACKED] else "".join(ends[-1:])
 
@@ -68,7 +70,7 @@ def open_table(
 
 
 def open_tables(paths: Sequence[str], **how: Any) -> Source:
-    """The table in a file, or the tables of several files one below the other; options as in `open_table`."""
+    """Open the table in a file, or the tables of several files as one; `how`: options of `open_table`."""
     if len(paths) == 1:
         return open_table(paths[0], **how)
     if STANDARD in paths:
@@ -77,7 +79,7 @@ def open_tables(paths: Sequence[str], **how: Any) -> Source:
 
 
 def files_of(paths: Any, suffixes: Sequence[str] = READ, *, name: str = "paths", deep: bool = False) -> list[str]:
-    """The files of a path, a folder, a pattern or a list of these, each expanded in alphabetical order.
+    """The files that a path, a folder, a pattern or a list of these names; each is expanded in alphabetical order.
 
     Args:
         paths: A path, a folder, a pattern or a list of these.
@@ -86,7 +88,7 @@ def files_of(paths: Any, suffixes: Sequence[str] = READ, *, name: str = "paths",
         deep: Whether files in nested folders are included.
 
     Raises:
-        FileNotFoundError: a folder or a pattern has no such file.
+        FileNotFoundError: a folder has no file with one of the suffixes, or a pattern matches no file.
     """
     given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     if not isinstance(given, Sequence) or not all(isinstance(path, (str, os.PathLike)) for path in given):

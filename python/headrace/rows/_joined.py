@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from headrace.rows._source import Source
 from headrace.rows._stream import Stream, joint_kind
 
-BUFFER_BYTES = 1 << 28  # bytes of rows in memory, by default
+BUFFER_BYTES = 1 << 28  # bytes of rows in the buffer, by default
 
 
 class Joined(Source):
-    """Tables of the same columns, joined one below the other, one file open at a time; columns are matched by their
-    names.
+    """Several tables as one, whose rows are joined; only one file is open at a time, and columns are
+    matched by name.
     """
 
     def __init__(self, paths: Sequence[str], opened: Callable[[str], Source]) -> None:
         self.path, self.paths, self.opened = f"{paths[0]} and {len(paths) - 1} more", paths, opened
         self._pieces: list[tuple[int, int]] = []  # the index of the file, and of the piece in the file
         self._sizes: list[int | None] = []
-        self._orders: list[list[int | None]] = []  # for each file, the indices of the first file's columns
+        self._orders: list[list[int | None]] = []  # for each file, the indices in it of the columns of the first file
         self._open: tuple[int, Source] | None = None
         for i, path in enumerate(paths):
             source = opened(path)
@@ -97,8 +97,9 @@ class Columns(Stream):
     """Columns of a table as a stream of rows."""
 
     def __init__(self, source: Source, columns: Sequence[Sequence[int]], buffer: int | None, what: str = "") -> None:
-        """`columns`: indices of features, context and weights. `buffer`: in rows; None for `BUFFER_BYTES` bytes.
-        `what`: the name in messages of rows whose three parts are read in one dtype; "" for a dtype of each part.
+        """`columns`: indices of features, context and weights. `buffer`: a number of rows; None for `BUFFER_BYTES`
+        bytes. `what`: the name of the rows in messages, if all parts are read in one dtype; "" if each part has its own
+        dtype.
         """
         self._apart = not what
         self._source, self._columns = source, [list(part) for part in columns]
@@ -112,7 +113,9 @@ class Columns(Stream):
         self.called = None if source.names is None else tuple(source.names[column] for column in columns[0])
 
     def of_table(self) -> Stream:
-        """A stream with the kinds of its columns; see `Stream.of_table`. The columns are floats already."""
+        """A copy of the stream with the kinds of its columns; see `Stream.of_table`. The columns are already read as
+        floats.
+        """
         other, every = copy.copy(self), self._source.kinds
         kinds = [every[column] for column in self._columns[0]]
         other.kinds = kinds if set(kinds) != {"float"} else None

@@ -17,7 +17,7 @@ from headrace.rows._source import KINDS, Source
 
 
 class _NoSuchArray(ValueError):
-    """The error for an array that an .npz file does not have, as opposed to a broken file."""
+    """The error for an array that an .npz file does not have; it distinguishes this case from a broken file."""
 
 
 class Array(Source):
@@ -31,7 +31,7 @@ class Array(Source):
 
     @cached_property
     def kinds(self) -> list[str]:
-        """The kinds of the columns by the array's dtype; see `Source`."""
+        """The kinds of the columns, from the dtype of the array; see `Source`."""
         return [KINDS.get(self.content.dtype.kind, "float")] * self.n_columns
 
     def pieces(self) -> list[int | None]:
@@ -48,7 +48,8 @@ class Array(Source):
 
 
 def content_of(path: str, name: str | None = None, dashes: str = "") -> Any:
-    """The array in a file: its rows on demand if possible, otherwise an array, mapped if possible.
+    """Open the array in a file: as `Rows` if these can be read on demand, otherwise as an array, which is mapped if
+    possible.
 
     Args:
         path: The path of an .npy or .npz file.
@@ -56,7 +57,7 @@ def content_of(path: str, name: str | None = None, dashes: str = "") -> Any:
         dashes: As in `Source`.
 
     Raises:
-        ValueError: the file is not NumPy's, or has no such array.
+        ValueError: the file is not a NumPy file, or does not have the array `name`.
     """
     try:
         with open(path, "rb") as file:
@@ -84,7 +85,9 @@ def _choice(path: str, names: list[str], name: str | None, dashes: str) -> str:
 
 
 class Rows:
-    """The rows of an .npy file in C order, read on demand: pages of a mapped file count as the process's memory."""
+    """The rows of an .npy file in C order, which are read on demand, because pages of a mapped file count as used
+    memory.
+    """
 
     def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.path, self.shape, self.dtype, self.begin = file.name, shape, dtype, file.tell()
@@ -102,7 +105,7 @@ class Rows:
 
 
 def _on_demand(file: IO[bytes]) -> Rows | None:
-    """The rows of an open file, any of which can be read separately; None if the file has to be read otherwise."""
+    """The rows of an open .npy file, for reads of single rows; None if the format does not allow these."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         return None

@@ -1,4 +1,4 @@
-"""A table in a file: its columns by name or index, and its rows in pieces, each read in blocks."""
+"""A table in a file: columns have a name or an index, and rows are in pieces, which are read in blocks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from headrace._arrays import columns as _columns
 from headrace._arrays.frames import MOST_LABELS, codes_of
 
-KINDS = {"i": "integer", "u": "integer", "b": "boolean"}  # the kinds of NumPy's dtype kinds
+KINDS = {"i": "integer", "u": "integer", "b": "boolean"}  # kinds of columns by NumPy's kinds of dtypes
 TEXT = "text"  # the kind of a column of text
 
-BLOCK = 1 << 16  # the rows of a block, approximately
-LEAST = 8  # fewer rows are computed by other code of the core, with perhaps other last digits
+BLOCK = 1 << 16  # the approximate number of rows in a block
+LEAST = 8  # the core computes fewer rows by other code, whose last digits may differ
 
 
 class Source(abc.ABC):
-    """A table in a file: before any values are read, the number and the names of its columns."""
+    """A table in a file; the number and the names of its columns are known before values are read."""
 
     path: str
     names: tuple[str, ...] | None  # None if the file has no names
@@ -36,7 +36,9 @@ class Source(abc.ABC):
     """Labels of text columns, which are read as indices of labels; -1 for unknown texts, NaN for missing values."""
 
     def learn_labels(self, columns: Sequence[int]) -> None:
-        """Read columns of text as codes, except columns with too many labels, or with a different label in each row."""
+        """Learn labels of text columns, which are then read as codes, unless labels are too many or differ
+        in all rows.
+        """
         seen: list[set[str]] = [set() for _ in columns]
         rows = 0
         for block in self.texts(columns) if columns else ():
@@ -65,7 +67,7 @@ class Source(abc.ABC):
         return np.concatenate([np.empty((0, len(columns)), self.dtype(columns)), *self._parts(columns)])
 
     def blocks(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
-        """Some columns in blocks, at least one block, none so short that the bits of its scores would differ."""
+        """Some columns in blocks, at least one; no block is so short that the bits of its scores would differ."""
         held = None
         for part in self._parts(columns):
             if held is not None and len(part) >= LEAST:
@@ -91,15 +93,17 @@ class Source(abc.ABC):
         return np.dtype(np.float64)
 
     def check(self, columns: Sequence[int]) -> None:
-        """Refuse columns that are missing in the file or have no numbers, as far as its head tells."""
-        del columns  # a file of text is checked when it is read
+        """Raise ValueError for columns that are missing in the file or do not have numbers, as far as its
+        header tells.
+        """
+        del columns  # text files are checked while they are read
 
     def label(self, column: int) -> str:
         """The description of a column in a message."""
         return _columns.label(column, self.names)
 
     def choosing(self, columns: Sequence[int] = ()) -> str:
-        """The end of an error: the argument that chooses these columns, or other columns if there are none."""
+        """The end of an error message: an argument that chooses `columns`, or other columns if `columns` is empty."""
         if not columns:
             return f"; {self.dashes}columns chooses other columns"
         chosen = f"--columns {_columns.ranges(columns)}" if self.dashes else f"columns={list(columns)}"

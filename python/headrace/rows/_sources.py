@@ -18,10 +18,10 @@ PART = 1 << 14  # the rows of an array that are read together
 
 
 class Blocks(Stream):
-    """A stream of the blocks of an iterable, in its own order."""
+    """A stream of the blocks of an iterable, in the order of the iterable."""
 
     def __init__(self, source: Any, buffer: Any) -> None:
-        """Check the source; the arguments are those of `headrace.rows.blocks`."""
+        """Check the source; for the arguments see `headrace.rows.blocks`."""
         self._make: Callable[[], Any]
         if isinstance(source, Iterator):
             got = f"a one-way {check.kind_of(source)}; give the function that makes it"
@@ -51,7 +51,7 @@ class Mapped(Stream):
     """A stream of arrays in memory or in .npy files, whose rows can be read in any order."""
 
     def __init__(self, x: Any, context: Any, weights: Any, buffer: Any) -> None:
-        """Open the arrays; the arguments are those of `headrace.rows.memmap`."""
+        """Open the arrays; for the arguments see `headrace.rows.memmap`."""
         parts = {"x": x, "context": context, "weights": weights}
         self._arrays = [None if value is None else _rows_of(name, value) for name, value in parts.items()]
         rows = self._arrays[0].shape[0] if self._arrays[0] is not None else 0
@@ -66,7 +66,7 @@ class Mapped(Stream):
 
 
 def _rows_of(name: str, value: Any) -> Any:
-    """The array of an argument: a given one, or that of an .npy file, in memory, mapped or read on demand."""
+    """The array for an argument: the argument itself, or the array in the .npy file that it names."""
     if isinstance(value, (str, os.PathLike)):
         try:
             found = content_of(os.fspath(value))

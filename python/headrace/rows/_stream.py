@@ -1,4 +1,4 @@
-"""A stream of rows: parts that can be read in any order, repeatedly, in blocks of rows."""
+"""A stream of rows: parts that can be read repeatedly and in any order, in blocks of rows."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ class Block:
         return len(self.x)
 
     def take(self, index: Index) -> Block:
-        """The rows at some indices, as views if the index is a slice."""
+        """A block with the rows at `index`, as views if `index` is a slice."""
         return Block(*(None if array is None else array[index] for array in self.arrays()))  # type: ignore[arg-type]
 
     def put(self, index: Index, other: Block) -> None:
-        """Overwrite the rows at some indices by those of another block."""
+        """Overwrite the rows at `index` by the rows of another block."""
         for mine, its in zip(self.arrays(), other.arrays(), strict=True):
             if mine is not None:
                 mine[index] = its
 
     def room(self, rows: int) -> Block:
-        """Uninitialised memory for this number of rows, with the dtypes and columns of this block."""
+        """A block of `rows` uninitialised rows with the dtypes and columns of this block."""
         arrays = (None if a is None else np.empty((rows, *a.shape[1:]), a.dtype) for a in self.arrays())
         return Block(*arrays)  # type: ignore[arg-type]
 
     @staticmethod
     def joined(blocks: Sequence[Block]) -> Block:
-        """One block with all rows of at least one block."""
+        """A block with the rows of all `blocks`, of which there is at least one."""
         if len(blocks) == 1:
             return blocks[0]
         columns = zip(*(block.arrays() for block in blocks), strict=True)
@@ -69,7 +69,7 @@ class Block:
         return self.x, self.context, self.weights
 
     def _kind(self) -> tuple[Any, ...]:
-        """The dtypes and columns of the block, which all blocks of a stream share."""
+        """The dtype and the number of columns of each array, which must be the same for all blocks of a stream."""
         return tuple(None if a is None else (a.dtype.name, a.shape[1:]) for a in self.arrays())
 
 
@@ -77,12 +77,12 @@ class Block:
 class Stream(abc.ABC):
     """Rows that do not fit in memory, read block by block, as often as a fit needs them.
 
-    `headrace.rows.parquet`, `memmap`, `dask` and `blocks` make streams. Iterating yields `Block`s in the order of the
-    rows, with ``x``, ``context`` and ``weights``, at most 65,536 rows each.
+    `headrace.rows.parquet`, `memmap`, `dask` and `blocks` make streams. An iteration yields `Block`s in the order of
+    the rows, of at most 65,536 rows, with ``x``, ``context`` and ``weights``.
     """
 
     def __init__(self, buffer: Any, sizes: Sequence[int | None]) -> None:
-        """`buffer`: the most rows in memory. `sizes`: the number of rows of each part; None for an unknown number."""
+        """`buffer`: the most rows in memory. `sizes`: the number of rows of each part, or None if it is unknown."""
         self.buffer = check.integer("buffer", buffer, least=1)
         """The number of rows that are shuffled together, and the most rows that are held out."""
         self._sizes = list(sizes)
@@ -91,7 +91,7 @@ class Stream(abc.ABC):
         self._what = "x"  # the name of the rows in messages
         self._takes_whole = False
         self.called: tuple[str, ...] | None = None
-        """The names of the columns of x, or None; those of blocks are known once a block was read."""
+        """The names of the columns of x, or None; for blocks of frames, the names are known after a block was read."""
         self.kinds: list[str] | None = None
         """The kinds of columns of x in blocks read so far, "float", "integer" or "boolean"; None for floats only."""
 
@@ -111,12 +111,14 @@ class Stream(abc.ABC):
             yield from self.read(part)
 
     def __repr__(self) -> str:
-        """The numbers of rows and columns."""
+        """A short description: the number of rows, if known, and the buffer."""
         rows = "rows not counted yet" if self.rows is None else f"{self.rows:,} rows"
         return f"{type(self).__name__}({rows}, buffer={self.buffer:,})"
 
     def read(self, part: int) -> Iterator[Block]:
-        """The rows of a part in blocks; their number, dtype and columns must be the same in each pass."""
+        """The rows of a part in blocks; raises ValueError if their number, dtype or columns differ from an earlier
+        pass.
+        """
         rows, size = 0, self._sizes[part]
         for item in self._read(part):
             block = self._opened(item, part, rows)
@@ -133,13 +135,15 @@ class Stream(abc.ABC):
             raise ValueError(f"x: expected {size} rows{where}, as counted before, got {got}; a stream may not change")
 
     def of_table(self) -> Stream:
-        """A stream that reads integers and truth values as floats; its `kinds` has the columns' original kinds."""
+        """A copy of the stream that reads integers and truth values as floats; `kinds` has the original kinds of the
+        columns.
+        """
         other = copy.copy(self)
         other._takes_whole, other._kind = True, None
         return other
 
     def count(self) -> int:
-        """The number of rows; parts of unknown size are read."""
+        """The number of rows; parts of unknown size are read to count their rows."""
         for part, size in enumerate(self._sizes):
             if size is None:
                 for _ in self.read(part):
@@ -176,9 +180,9 @@ class Stream(abc.ABC):
 
     @takes_rng
     def split(self, share: float, seed: int = 0, *, rng: Rng = None) -> tuple[Stream, Block | None]:
-        """A stream without some rows, and the left-out rows: a share of all, at most as many as the buffer holds.
+        """Split the stream into a stream without some rows, and these rows: a share of all rows, at most `buffer` rows.
 
-        One row of each run of neighbours is left out, so that the choice covers the whole stream.
+        The stream is cut into as many equal runs as rows are left out; one random row of each run is left out.
 
         Args:
             share: The share of rows to leave out, from 0 and below 1; 0 leaves out none.
@@ -192,12 +196,12 @@ class Stream(abc.ABC):
         return Without(self, chosen), self._gathered(chosen)
 
     def _drawn(self, rows: int, seed: int) -> NDArray[np.int64]:
-        """The indices of `rows` rows of the stream, drawn at random, ascending."""
+        """The ascending indices of `rows` random rows, spread over the whole stream."""
         key = int(np.random.default_rng(check.integer("seed", seed)).integers(1 << 63))
         return RowPart(self.count(), rows, key, out=True).all()
 
     def _gathered(self, chosen: NDArray[np.int64]) -> Block:
-        """The rows of ascending indices as one block."""
+        """Read the rows at the ascending indices `chosen` into one block."""
         self.count()
         blocks, begin = [], 0
         for part, size in enumerate(self._sizes):
@@ -213,7 +217,7 @@ class Stream(abc.ABC):
         return Block.joined(blocks)
 
     def _opened(self, item: Any, part: int, row: int) -> Block:
-        """The block of a source's item, as NumPy arrays, checked."""
+        """Check an item of the source, and return it as a block of NumPy arrays."""
         given = item if isinstance(item, tuple) else (item,)
         if not 1 <= len(given) <= 3:
             raise TypeError(f"x: expected x or (x, context, weights) in each block, got a tuple of {len(given)}")
@@ -247,8 +251,8 @@ class Stream(abc.ABC):
         return block
 
     def _note_kinds(self, kinds: list[str] | None) -> None:
-        """Combine a block's kinds with those of earlier blocks: a column is "integer" if all its blocks are whole."""
-        if self._kind is None:  # this is the first block
+        """Combine the kinds of columns in a block with those in earlier blocks; see `joint_kind`."""
+        if self._kind is None:  # no block was read before
             self.kinds = kinds
         elif self.kinds is not None:
             pairs = zip(self.kinds, kinds or ["float"] * len(self.kinds), strict=True)
@@ -261,12 +265,12 @@ class Stream(abc.ABC):
 
 
 def joint_kind(one: str, other: str) -> str:
-    """The common kind of two kinds: of boolean and integer it is integer; with float it is float."""
+    """The kind of a column that has both kinds: "integer" for boolean and integer, "float" if one of them is float."""
     return one if one == other else "float" if "float" in (one, other) else "integer"
 
 
 def _text_of(kind: Any) -> str:
-    """The description of the layout of one array of a block, for errors."""
+    """A text for error messages: the dtype and shape of one array of a block."""
     if kind is None:
         return "none"
     dtype, columns = kind
@@ -274,7 +278,7 @@ def _text_of(kind: Any) -> str:
 
 
 class Without(Stream):
-    """A stream without the rows of some ascending indices."""
+    """A stream without the rows at the ascending indices `left_out`."""
 
     def __init__(self, source: Stream, left_out: NDArray[np.int64]) -> None:
         self._source, self._left_out = source, left_out

@@ -1,4 +1,6 @@
-"""Tables in .csv, .tsv and .txt files, possibly compressed by gzip; the dialect is detected here, and NumPy parses."""
+"""Tables in .csv, .tsv and .txt files, possibly compressed by gzip; this module detects the dialect, and
+NumPy parses.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,13 @@ from numpy.typing import NDArray
 
 from headrace.rows._source import TEXT, Source
 
-DELIMITERS = ("\t", ";", ",", "|")  # in order of preference; white space if the first line has none
+DELIMITERS = ("\t", ";", ",", "|")  # in order of preference; if the first line has none, white space
 HEADERS = ("auto", "yes", "no")
 MISSING = ("", "na", "n/a", "null", "none", "?", "-")  # texts of missing values, apart from "nan"
 TRUTH = {"true": "1", "false": "0"}  # texts of truth values, as pandas and polars write them
 
 GZIP = b"\x1f\x8b"  # the first bytes of gzip files
-MOST_LINES = 16  # the most further lines of names with line breaks
+MOST_LINES = 16  # the most lines of a header after its first, if names have line breaks
 CHUNK = 1 << 14  # the rows of text that are parsed at a time
 
 
@@ -80,8 +82,8 @@ class Text(Source):
 
     @cached_property
     def kinds(self) -> list[str]:
-        """Kinds by the first lines in which each column has a value: "text" if none of its values there is a number,
-        "boolean" for a truth value first, else "float".
+        """The kind of each column, from the first block of 256 lines in which it has a value: "boolean" if its first
+        value is a truth value, "text" if none of its values is a number, else "float".
         """
         kinds, lines = ["float"] * self.n_columns, islice(self._lines(), self.before, CHUNK)
         left = {*range(self.n_columns)}
@@ -105,7 +107,7 @@ class Text(Source):
                     if "\0" in line:
                         raise ValueError(f"{self.path}: line {number}: expected text, got a NUL")
                     if line.strip() and not line.lstrip().startswith("#"):
-                        yield number, line.rstrip("\n") + "\n"  # lines after an open quote are part of its cell
+                        yield number, line.rstrip("\n") + "\n"  # lines after an open quote belong to the quoted cell
             except (EOFError, zlib.error, gzip.BadGzipFile):
                 raise ValueError(f"{self.path}: expected a whole gzip file, got one that is cut or damaged") from None
             except UnicodeDecodeError as error:
@@ -116,7 +118,7 @@ class Text(Source):
                 raise ValueError(f"{self.path}: expected UTF-8 text, got {got}") from None
 
     def _opened(self) -> Any:
-        """A stream of the text's bytes after decompression."""
+        """A binary file object of the text, which is decompressed if necessary."""
         if self.content is not None:
             stream = io.BytesIO(self.content)
             return gzip.GzipFile(fileobj=stream) if self.content.startswith(GZIP) else stream
@@ -125,14 +127,14 @@ class Text(Source):
         return gzip.open(self.path, "rb") if packed else open(self.path, "rb")
 
     def _loaded(self, lines: Lines, dtype: type[np.generic]) -> NDArray[Any]:
-        """The cells of lines, unchecked; numbers in quotes are read as texts."""
+        """The cells of lines as `dtype`, without checks; numbers in quotes are accepted only as texts."""
         quote = None if self.delimiter == " " or dtype is np.float64 else '"'
         mark = None if self.delimiter == " " else self.delimiter
         return np.loadtxt([line for _, line in lines], dtype, None, mark, quotechar=quote, ndmin=2)
 
     def _cells(self, lines: Lines, dtype: type[np.generic]) -> NDArray[Any] | None:
-        """The cells of lines; None if a text is not of `dtype`, or their number of columns differs from the first
-        line's.
+        """The cells of lines as `dtype`; None if a cell cannot be converted, or a line does not have `n_columns`
+        columns.
         """
         try:
             found = self._loaded(lines, dtype)
@@ -159,14 +161,16 @@ class Text(Source):
         return np.where(np.isin(np.char.lower(texts), (*MISSING, "nan")), "", texts)
 
     def _checked(self, lines: Lines) -> NDArray[Any]:
-        """The cells of lines, each of which must be a row of the table."""
+        """The cells of lines as texts; raises ValueError if a line is not a row of the table."""
         cells = self._cells(lines, np.str_)
         if cells is None or cells[-1, -1].endswith("\n"):
             raise self._uneven(lines)
         return cells
 
     def _converted(self, lines: Lines, chosen: list[int], is_first: bool) -> NDArray[Any]:
-        """The values of chosen columns; `is_first`: a word in the first line then probably means a column of text."""
+        """The values of chosen columns. `is_first`: whether lines are the first rows, where a word probably means a
+        text column.
+        """
         cells = self._checked(lines)
         texts = _plain(cells[:, chosen])
         coded = {k: self.codes(i, self._text_of(cells, i)) for k, i in enumerate(chosen) if i in self.labels}
@@ -194,7 +198,7 @@ class Text(Source):
         return found
 
     def _uneven(self, lines: Lines) -> ValueError:
-        """The error about the first line that is no row of the table."""
+        """The error for the first line that is not a row of the table."""
         for number, line in lines:
             cells = self._loaded([(number, line)], np.str_)[0]
             what = f"{self.n_columns} columns, as in the first line, got {cells.size}; see {self.dashes}delimiter"

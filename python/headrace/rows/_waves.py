@@ -1,4 +1,4 @@
-"""Signals in WAV files of 16-bit PCM, by Python's `wave`: integers in one or more channels, and the rate."""
+"""Signals in WAV files of 16-bit PCM, read by Python's `wave`: integers in one or more channels, and the rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headrace._base.output import check_regular, replacing
 
 SUFFIX, BITS = ".wav", 16
 LOW, HIGH = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
-MOST_BYTES = 2**32 - 64  # the most bytes of samples, because the file's header has 32 bits for the size
+MOST_BYTES = 2**32 - 64  # the most bytes of samples: the header has 32 bits for the size
 # The formats of samples by their codes in the header (RFC 2361).
 FORMATS = {2: "ADPCM", 3: "floats", 6: "A-law", 7: "µ-law", 17: "ADPCM", 85: "MP3", 65534: "the extensible format"}
 
@@ -36,10 +36,10 @@ class Wave:
 
 
 def read(path: str) -> Wave:
-    """The signal in a WAV file.
+    """Read the signal in a WAV file.
 
     Raises:
-        ValueError: the samples have another width or format, or the file is no WAV file, is cut off, or has no steps.
+        ValueError: the samples are not 16-bit PCM, or the file is not a WAV file, is cut off, or has no steps.
         OSError: the file does not exist, or may not be read.
     """
     check_regular(path, "DATA")
@@ -63,10 +63,10 @@ def read(path: str) -> Wave:
 
 
 def read_all(paths: Sequence[str]) -> list[Wave]:
-    """The signals of several WAV files, which must have one rate and one number of channels.
+    """Read the signals of several WAV files, which must have the same rate and number of channels.
 
     Raises:
-        ValueError: a file is refused by `read`, or the signals differ in rate or channels.
+        ValueError: `read` refuses a file, or the signals differ in rate or channels.
         OSError: a file cannot be read; see `read`.
     """
     waves = [read(path) for path in paths]
@@ -76,7 +76,9 @@ def read_all(paths: Sequence[str]) -> list[Wave]:
 
 
 def check_like(one: Wave, rate: int, channels: int, other: str) -> None:
-    """Refuse a signal with a rate or number of channels that differs from those of `other`."""
+    """Raise ValueError if the rate or the number of channels of a signal differs; `other`: the name of the file to
+    compare with.
+    """
     if one.rate != rate:
         way_out = convertible(one.path, f"-ar {rate} ")
         raise ValueError(f"{one.path}: expected {rate} Hz, as {other} has, got {one.rate} Hz; {way_out}")
@@ -87,7 +89,7 @@ def check_like(one: Wave, rate: int, channels: int, other: str) -> None:
 
 
 def convertible(path: str, options: str = "") -> str:
-    """The end of an error: a command that converts the file."""
+    """The end of an error message: a command that converts the file."""
     return f"ffmpeg -i {path} {options}-c:a pcm_s16le new.wav converts it"
 
 
@@ -101,7 +103,7 @@ def _reason(error: Exception) -> str:
 
 
 def rounded(values: NDArray[Any]) -> tuple[NDArray[np.int16], int]:
-    """The nearest 16-bit integers, and the number of values beyond their range.
+    """Round values to 16-bit integers; return these, and the number of values that were clipped to their range.
 
     >>> rounded(np.array([[0.6], [-40000.0]]))
     (array([[     1],

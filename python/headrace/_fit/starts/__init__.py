@@ -1,1 +1,1 @@
-"""Densities of few parameters, with which fits begin and with which others are compared."""
+"""Densities with few parameters, with which fits begin and with which trained flows are compared."""

@@ -1,8 +1,8 @@
-"""Curves that make a column about normal, through quantiles of its rows or of a density of kernels.
+"""Curves that make a column nearly normal, through quantiles of its values or of their kernel density.
 
-Rows that a curve has not seen judge it. Curves of many rows have their knots at quantiles; for a hundred rows there are
-too few rows between nine quantiles, so that few rows have densities of normal kernels (Parzen 1962), which have as much
-detail as their width allows.
+Curves are judged by rows that they have not seen. Curves of many rows have knots at quantiles of the values. A hundred
+rows are too few for nine quantiles, so that curves of few rows have knots at quantiles of a kernel density (Parzen
+1962).
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from headrace._flow.transforms.gaussianize import Gaussianize
 _NORMAL = NormalDist()
 
 FOLDS = 4
-DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
-SPREAD = 3e-6  # share of the range between knots that are closer than `Gaussianize` allows
+DISTINCT = 3  # least number of different values between two quantiles for a curve
+SPREAD = 3e-6  # least gap, as a share of the range, to which close knots are moved apart
 
 # Curves of few rows.
 LEAST_ROWS = 40
 WIDTHS = (0.4, 0.6, 0.9, 1.4, 2.2)  # kernel widths, in units of deviation / rows^(1/5)
 KNOTS = 17
-TAIL, SHARE = 10.0, 0.05  # rows beyond the outermost knots, at most, and their share
+TAIL, SHARE = 10.0, 0.05  # the most rows beyond an outermost knot, and their largest share
 CELLS = 512  # cells of the grid of a density
 CLEARLY = 1.0  # standard errors by which unseen rows must gain
-DIFFERENT = 0.9  # share of values that differ, at least: a column that repeats its values has no density
+DIFFERENT = 0.9  # least share of different values in a column that gets a curve
 
 
 @dataclass(frozen=True)
 class Column:
-    """Ascending values of a column, their weights, and the index of each one's fold."""
+    """The values of a column in ascending order, and the weight and the fold of each value."""
 
     x: Floats
     share: Floats
@@ -53,11 +53,11 @@ class Column:
         return cls(x[order], share[order], order % FOLDS)
 
     def folds(self) -> list[tuple[Column, Column]]:
-        """For each fold, the rows of all other folds, and its own rows."""
+        """A pair for each fold: the rows of all other folds, and the rows of this fold."""
         return [(self.where(self.fold != fold), self.where(self.fold == fold)) for fold in range(FOLDS)]
 
     def shares(self) -> Floats:
-        """The shares of rows, fold after fold."""
+        """The shares of rows in the total weight, fold after fold."""
         share: Floats = np.concatenate([self.share[self.fold == fold] for fold in range(FOLDS)])
         share /= share.sum()
         return share
@@ -80,20 +80,20 @@ class Column:
 
     @cached_property
     def tails(self) -> tuple[LongTail | None, LongTail | None]:
-        """The lower tail, of the values with the opposite sign, and the upper one."""
+        """The lower and the upper tail; the lower one is fitted to the values with the opposite sign."""
         return _long_tails.tail_of(-self.x[::-1], self.share[::-1]), _long_tails.tail_of(self.x, self.share)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A map of a column to N(0, 1): a rational quadratic function between knots, straight beyond (`Gaussianize`)."""
+    """A map of a column to N(0, 1), as in `Gaussianize`: rational quadratic between knots, straight beyond."""
 
     x: Floats
     z: Floats
     slope: Floats
 
     def at(self, x: Floats) -> tuple[Floats, Floats]:
-        """z and log dz/dx. NumPy is used, because there are many curves of few rows."""
+        """z and log dz/dx. The computation is in NumPy, because there are many curves of few rows."""
         k = np.clip(np.searchsorted(self.x, x, side="right") - 1, 0, self.x.size - 2)
         width, height = np.diff(self.x)[k], np.diff(self.z)[k]
         steep, d0, d1 = height / width, self.slope[k], self.slope[k + 1]
@@ -107,9 +107,9 @@ class Curve:
         return z, np.log(slope)
 
     def placed(self, latent: Floats, spread: bool = False) -> Curve | None:
-        """Nearly the same curve with knots at these values; None where `Gaussianize` does not allow knots as close.
+        """Nearly the same curve with knots at `latent`; None if these knots would be closer than `Gaussianize` allows.
 
-        `spread`: knots that are too close, such as at a sharp edge, are moved outwards, from the middle on.
+        `spread`: whether to move knots that are too close, such as at a sharp edge, away from the middle.
         """
         curve = Curve(*_spread(self.x, self.z, self.slope)) if spread else self
         try:
@@ -123,19 +123,18 @@ class Curve:
         return Curve(x, latent, slope)
 
     def is_longer(self, latent: Floats) -> bool:
-        """Whether the curve has knots beyond the outermost quantiles."""
+        """Whether the curve has knots beyond the first or the last value of `latent`."""
         return bool(self.z[0] < latent[0] or self.z[-1] > latent[-1])
 
     def mirrored(self) -> Curve:
-        """The curve of the column with the opposite sign."""
+        """The curve for the same column with the opposite sign."""
         return Curve(-self.x[::-1], -self.z[::-1], self.slope[::-1])
 
 
 def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats, Floats]:
-    """Knots as far apart as `Gaussianize` requires, and slopes of their chords where they moved.
+    """Move knots as far apart as `Gaussianize` requires; moved inner knots get the slopes of their chords.
 
-    The ends keep their slopes, because these are those of the tails: the slope of a spike would move all rows beyond it
-        far out.
+    The end knots keep the slopes of the tails, because the slope of a spike would move all rows beyond the end far out.
     """
     moved, middle, least = x.copy(), x.size // 2, SPREAD * (x[-1] - x[0])
     for i in range(middle + 1, x.size):
@@ -146,7 +145,7 @@ def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats, F
 
 
 def gains_of(column: Column, made: Callable[[Column], Curve | None]) -> Floats | None:
-    """Nats that rows gain by a curve `made` of the other folds' rows over a normal density, fold after fold."""
+    """The gain in nats of each row by a curve over a normal density, both from the other folds, fold after fold."""
     gains = []
     for seen, unseen in column.folds():
         if (curve := made(seen)) is None:
@@ -162,7 +161,7 @@ def gains_of(column: Column, made: Callable[[Column], Curve | None]) -> Floats |
 def best_of(
     column: Column, kinds: Sequence[Callable[[Column], Curve | None]], errors: float
 ) -> tuple[int, Floats] | None:
-    """The index of the kind by which unseen rows gain most, and the gains; None where rows do not clearly gain."""
+    """The index in `kinds` of the function whose curves gain most, and the gains; None if none clearly gains."""
     best, most = None, 0.0
     for i, made in enumerate(kinds):
         each = gains_of(column, made)
@@ -172,16 +171,16 @@ def best_of(
 
 
 def mean_beyond(each: Floats, share: Floats, errors: float) -> float:
-    """The weighted mean where it exceeds this multiple of its standard error; else minus infinity."""
+    """The weighted mean if it is larger than `errors` standard errors; else minus infinity."""
     mean = float((share * each).sum())
     error = float(np.sqrt(np.square(share * (each - mean)).sum()))
     return mean if mean > errors * error else -math.inf
 
 
 def of_quantiles(column: Column, ends: Floats, closest: float | None = None) -> Curve | None:
-    """The map of a column's quantiles to those of N(0, 1), `ends`; None where rows repeat values.
+    """The curve from quantiles of a column to the quantiles `ends` of N(0, 1); None if too many values repeat.
 
-    `closest`: not None for knots beyond the quantiles where a tail follows a power law.
+    `closest`: None for straight tails; else the least gap of quantiles over the range of the knots with long tails.
     """
     x, share = column.x, column.share
     total = float(share.sum())
@@ -201,7 +200,7 @@ def of_quantiles(column: Column, ends: Floats, closest: float | None = None) -> 
 
 
 def lengthened(curve: Curve, tail: LongTail | None, room: float) -> Curve:
-    """The curve with a long tail at its upper end, if `tail` is not None; further knots are within `room`."""
+    """The curve with a long tail at its upper end, up to the distance `room`; unchanged if `tail` is None."""
     further = None if tail is None else tail.knots(float(curve.x[-1]), float(curve.z[-1]), room)
     if further is None:
         return curve
@@ -213,7 +212,7 @@ def lengthened(curve: Curve, tail: LongTail | None, room: float) -> Curve:
 def _slopes(gaps: Floats, rises: Floats) -> Floats:
     """Slopes at the knots without overshoot: harmonic means of chords (Fritsch and Butland 1984).
 
-    At the ends the slope is that of the last chord.
+    The slope at the first and the last knot is that of the outermost chord.
     """
     chords = rises / gaps
     inner = (
@@ -225,36 +224,36 @@ def _slopes(gaps: Floats, rises: Floats) -> Floats:
 
 
 def _with_tails(column: Column, knots: Floats, latent: Floats, slopes: Floats) -> Curve:
-    """The curve with straight tails."""
+    """The curve through these knots, with straight tails that are fitted to the rows beyond the knots."""
     slopes[0] = _tail(knots[0] - column.x, -latent[0], column.share, slopes[0])
     slopes[-1] = _tail(column.x - knots[-1], latent[-1], column.share, slopes[-1])
     return Curve(knots, latent, slopes)
 
 
 def _tail(beyond: Floats, end: float, share: Floats, otherwise: float) -> float:
-    """The slope of a straight tail: the most likely one for the rows beyond its knot.
+    """The slope of a straight tail with the largest likelihood of the rows beyond the last knot.
 
     Rows in the tail become z = end + slope · beyond, with log densities log slope - z² / 2. Heavy tails make the slope
-    small, so that a row far out loses only its own density.
+    small, so that a row far out costs little.
     """
     is_beyond = (beyond > 0) & (share > 0)
     if not is_beyond.any():
         return otherwise
     d, weight = beyond[is_beyond], share[is_beyond]
     total, first, second = float(weight.sum()), float((weight * d).sum()), float((weight * d * d).sum())
-    half = 0.5 * end * first  # the root of slope² second + slope end first = total
+    half = 0.5 * end * first  # solve slope² second + slope end first = total
     return total / (half + math.sqrt(half * half + total * second))
 
 
 def of_kernels(column: Column, latent: Floats, width: float) -> Curve | None:
-    """The map to N(0, 1) of a density of kernels."""
+    """The curve from quantiles of a kernel density of the column to those of N(0, 1); None if it is not increasing."""
     x, share = column.x, column.share
     total = float(share.sum())
     h = width * math.sqrt(column.moments[1]) * (total**2 / float(np.square(share).sum())) ** -0.2
     if not h > 0:
         return None
     grid, step = np.linspace(x[0] - 4.0 * h, x[-1] + 4.0 * h, CELLS, retstep=True)
-    if 4.0 * h <= step:  # narrower than a cell: rows far out
+    if 4.0 * h <= step:  # kernels narrower than a cell, because rows are far out
         return None
     shares = Shares.of(share, x.size)
     density = smoothed(masses(before(x, shares.of_rows, grid[0], step, CELLS), shares.total)[1], h / step) / step
@@ -268,13 +267,13 @@ def of_kernels(column: Column, latent: Floats, width: float) -> Curve | None:
 
 
 def of_few_rows(rows: Floats, share: Floats, circles: Sequence[int] = ()) -> tuple[Gaussianize, ...]:
-    """Curves of standardised columns in which unseen rows gain by them; none where no column does."""
+    """Curves for the standardised columns whose unseen rows gain by a curve; () if no column gains."""
     return _kept(rows.tobytes(), rows.shape, share.tobytes(), tuple(circles))
 
 
 @lru_cache(maxsize=16)
 def _kept(bytes_: bytes, shape: tuple[int, ...], shares: bytes, circles: tuple[int, ...]) -> tuple[Gaussianize, ...]:
-    """The curves are kept, because cross-validation uses those of each fold again and again."""
+    """See `of_few_rows`; results are cached, because cross-validation fits curves to the same rows again and again."""
     rows, share = np.frombuffer(bytes_).reshape(shape), np.frombuffer(shares)
     size = float(share.sum() ** 2 / np.square(share).sum())
     if size < LEAST_ROWS:

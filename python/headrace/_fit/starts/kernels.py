@@ -1,4 +1,4 @@
-"""Kernel densities: normal kernels at points, whose common covariance is that of the points."""
+"""Kernel densities: normal kernels at points, with a common covariance, a multiple of the covariance of the points."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from headrace._base.types import Floats, Self
 BANDWIDTHS: tuple[float, ...] = tuple(np.geomspace(0.03, 2.0, 25).tolist())
 """Bandwidths of kernel densities, in units of the points' standard deviation."""
 
-LEFT_OUT = 500  # points by which a bandwidth is chosen
-_TILE = 16  # rows at a time: with 50,000 points their distances fit into a cache
+LEFT_OUT = 500  # the most points whose likelihood chooses a bandwidth
+_TILE = 16  # rows at a time: their distances from 50,000 points fit into a cache
 
 
 @dataclass(frozen=True)
@@ -31,24 +31,24 @@ class KernelDensity:
     centre: Floats
     """The mean of the points, shape (features,)."""
     factor: Floats
-    """The Cholesky factor of their covariance, lower triangular: points = centre + factor @ white."""
+    """The lower Cholesky factor of the covariance of the points: points = centre + factor @ white."""
     white: Floats
     """The points with mean 0 and covariance 1, shape (points, features)."""
     weights: Floats
-    """The shares of the kernels, of sum 1."""
+    """The shares of the kernels, whose sum is 1."""
     bandwidth: float
 
     @classmethod
     def of(cls, points: NDArray[Any], weights: NDArray[Any] | None = None, bandwidth: float | None = None) -> Self:
-        """The kernels at points, shape (points, features).
+        """A kernel density at points, shape (points, features).
 
         Args:
-            points: At least three where there is no bandwidth.
-            weights: Of the points; None: the same for all.
-            bandwidth: By default that of `BANDWIDTHS` with the largest likelihood of each point under the others.
+            points: At least three points if no bandwidth is given.
+            weights: Weights of the points; None for equal weights.
+            bandwidth: The bandwidth; by default the one of `BANDWIDTHS` with the largest leave-one-out likelihood.
 
         Raises:
-            numpy.linalg.LinAlgError: the points lie in a plane.
+            numpy.linalg.LinAlgError: if the points lie in a plane.
         """
         points = np.asarray(points, np.float64)
         share = np.full(len(points), 1.0 / len(points)) if weights is None else weights / weights.sum()
@@ -70,10 +70,10 @@ class KernelDensity:
 
 
 def leave_one_out(white: Floats, weights: Floats) -> float:
-    """The bandwidth under which each point is likeliest by the kernels at all others (Habbema and others, 1974).
+    """The bandwidth with the largest leave-one-out likelihood of the points (Habbema and others, 1974).
 
-    No point is lost to a held-out part, and no draw chooses one. `LEFT_OUT` of the points, spread over all, are
-    judged. `white`: points of covariance 1; `weights`: of sum 1.
+    All points are used, and no random choice is made. At most `LEFT_OUT` points, spread over all points, are judged.
+    `white`: the points, with covariance 1; `weights`: their weights, with sum 1.
     """
     n = len(white)
     judged = np.unique(np.arange(min(n, LEFT_OUT)) * n // min(n, LEFT_OUT))
@@ -85,9 +85,9 @@ def leave_one_out(white: Floats, weights: Floats) -> float:
 def _log_sums(
     white: Floats, weights: Floats, rows: Floats, bandwidths: Sequence[float], left_out: NDArray[np.intp] | None = None
 ) -> Floats:
-    """Logarithms of sums of kernels of volume sqrt(2 pi)^features, shape (bandwidths, rows).
+    """Logarithms of sums of kernels at each row, shape (bandwidths, rows); a kernel has the volume sqrt(2 pi)^features.
 
-    `left_out`: the index of a point for each row, whose kernel does not count.
+    `left_out`: for each row the index of a point whose kernel is left out.
     """
     points, asked = (np.ascontiguousarray(part.T, np.float32) for part in (white, rows))
     shares = weights.astype(np.float32)
@@ -95,7 +95,7 @@ def _log_sums(
     sums = np.empty((len(bandwidths), len(rows)))
     for begin in range(0, len(rows), _TILE):
         tile = asked[:, begin : begin + _TILE, None]
-        with np.errstate(over="ignore"):  # for rows very far out
+        with np.errstate(over="ignore"):  # distances of rows very far out overflow
             distance = sum(np.square(tile[i] - points[i]) for i in range(len(points)))
         distance[:, absent] = np.inf
         if left_out is not None:

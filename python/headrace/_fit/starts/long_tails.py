@@ -1,8 +1,9 @@
-"""Power-law tails: where a column's outermost rows support them, the curve of `Gaussianize` follows them.
+"""Power-law tails: the curve of `Gaussianize` follows a power law where the outermost values of a column support one.
 
-Beyond a high threshold, distances of about any column are distributed as a generalised Pareto (Balkema and de Haan
-1974; Pickands 1975): P(beyond d) = (1 + shape d / scale)^(-1 / shape). A straight tail gives a row that is far out the
-density of a normal distribution; a curve through quantiles of this one gives it a power of its distance.
+Distances beyond a high threshold have nearly a generalised Pareto distribution for most columns (Balkema and de Haan
+1974; Pickands 1975): P(beyond d) = (1 + shape d / scale)^(-1 / shape). With a straight tail, the density of a row far
+out falls like that of a normal distribution; with a curve through quantiles of the Pareto distribution, like a power of
+the distance.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from headrace._base.types import Floats
 
 _NORMAL = NormalDist()
 
-SHARE = 0.04  # share of all rows: the outermost rows on a side, by which its tail is estimated,
-LEAST_ROWS = 40  # if they are at least this many: from 1000 rows on
-CLEARLY = 1.0  # nats that their log-likelihood gains, at least, beside an exponential tail
-LONGER = 0.5  # nats that a larger shape may cost, within a standard error: rows far out lose little by a larger shape
-STEEPEST = 1.0  # the largest shape: that of a Cauchy distribution
+SHARE = 0.04  # share of the rows, the outermost ones on a side, that estimate its tail
+LEAST_ROWS = 40  # least number of rows that estimate a tail (SHARE of 1000 rows)
+CLEARLY = 1.0  # least gain in log-likelihood, in nats, over an exponential tail
+LONGER = 0.5  # the largest shape within these nats of the best is chosen: rows far out lose little by it
+STEEPEST = 1.0  # the largest shape, which a Cauchy distribution has
 KNOTS, TOP = 8, 6.0  # knots beyond a column's outermost quantile, and position of the last one in units of N(0, 1)
-WIDEST = 100.0  # times the distance of the outermost quantile: the curve is straight from there on
-_STEEP = np.geomspace(1e-2, 1e2, 61)  # shape / scale in units of 1 / median distance, where the shape is positive,
-_SHALLOW = np.geomspace(0.05, 0.95, 9)  # in units of -1 / largest distance, where the shape is negative
+WIDEST = 100.0  # the most room for a long tail, in units of the range of the quantiles
+_STEEP = np.geomspace(1e-2, 1e2, 61)  # shape / scale in units of 1 / median distance, where the shape is positive
+_SHALLOW = np.geomspace(0.05, 0.95, 9)  # shape / scale in units of -1 / largest distance, where the shape is negative
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,13 @@ class LongTail:
     is_clear: bool  # whether the rows exclude a shape of 0
 
     def knots(self, knot: float, end: float, room: float) -> tuple[Floats, Floats, Floats] | None:
-        """Knots at and beyond the outermost quantile, at latent `end`: distances from it, latent z, dz / d distance.
+        """Knots at the outermost quantile, `knot`, with latent `end`, and beyond: distance from `knot`, z, dz / d
+        distance.
 
-        There are fewer knots where the curve would leave `room` before the last value of `beyond`; after them it is
-        straight. None where the curve leaves `room` even without knots.
+        The knots end where the curve, continued as a straight line to the last value of `beyond`, would exceed the
+        distance `room`. The result is None if a line from `knot` on would, too, or if `knot` is below the threshold.
         """
-        scale = self.scale + self.shape * (knot - self.threshold)  # beyond a knot the distribution is of the same kind
+        scale = self.scale + self.shape * (knot - self.threshold)  # the excess over a knot has the same shape
         if not knot >= self.threshold:
             return None
         rest = _NORMAL.cdf(-end)
@@ -59,15 +61,15 @@ class LongTail:
 
 
 def beyond(end: float) -> Floats:
-    """Latent values of further knots, in units of N(0, 1), if the outermost quantile is at `end`."""
+    """Latent values of the knots beyond the outermost quantile, which has the latent value `end`."""
     return np.linspace(end, max(TOP, end + 1.0), KNOTS + 1)[1:]
 
 
 def tail_of(x: Floats, share: Floats, standard: bool = False) -> LongTail | None:
-    """The upper tail of ascending values and their shares; None where a power law is not supported.
+    """Fit the upper tail of ascending values; return None if the rows do not support a power law. `share`: the weights.
 
-    `standard`: whether a standard normal tail is the alternative, in place of an exponential one. Where rows support no
-    power, the smallest shape stands for an exponential one.
+    `standard`: whether the alternative is a standard normal tail, instead of an exponential one. If True, an
+    exponential tail is returned as a power law with the smallest shape.
     """
     below = np.cumsum(share)
     first = int(np.searchsorted(below, (1.0 - SHARE) * below[-1])) + 1
@@ -79,7 +81,7 @@ def tail_of(x: Floats, share: Floats, standard: bool = False) -> LongTail | None
     weight = weight / weight.sum()
     median = d[np.searchsorted(np.cumsum(weight), 0.5)]
     steep = np.concatenate([-_SHALLOW[::-1] / d[-1], _STEEP / median])
-    best = (weight * np.log1p(steep[:, None] * d)).sum(axis=1)  # the most likely shapes for these
+    best = (weight * np.log1p(steep[:, None] * d)).sum(axis=1)  # the most likely shape for each ratio
     shape = np.minimum(best, STEEPEST)
     scale = shape / steep
     likelihood = size * (-np.log(scale) - (1.0 + 1.0 / shape) * best)
@@ -93,7 +95,7 @@ def tail_of(x: Floats, share: Floats, standard: bool = False) -> LongTail | None
         start = float(x[first - 1])
         rest = max(_NORMAL.cdf(-start), 1e-300)
         if (weight * d).sum() <= _NORMAL.pdf(start) / rest - start:
-            return None  # rows lie less far beyond the threshold than normal ones
+            return None  # the tail is shorter than a normal one
         normal = -0.5 * float((weight * np.square(start + d)).sum()) - 0.5 * math.log(2.0 * math.pi)
         exponential = size * (normal - math.log(rest))
     is_clear = bool(likelihood[steep > 0].max() > exponential + CLEARLY)

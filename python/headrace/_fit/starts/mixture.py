@@ -1,9 +1,9 @@
-"""Mixtures of normal densities of few rows, by expectation maximisation (Dempster, Laird, Rubin 1977).
+"""Mixtures of normal densities, fitted to few rows by expectation maximisation (Dempster, Laird, Rubin 1977).
 
-Components have diagonal variances along common axes, which a flow has as a `NormalMixture` base and fixed links, or
-full covariances, which no base has: a flow learns these from samples (`headrace._fit.few_rows`). Each covariance is
-shrunk towards a common one, as if its component had some additional rows of that covariance (a conjugate prior; Fraley
-and Raftery 2007), so that no component collapses onto a row.
+Components have diagonal variances along common axes, so that a flow has the mixture as a `NormalMixture` base and fixed
+links, or full covariances, which no base has: a flow learns such a mixture from samples (`headrace._fit.few_rows`).
+Each covariance is shrunk towards a common covariance, as if the component had some additional rows of the latter (a
+conjugate prior; Fraley and Raftery 2007), so that no component collapses onto a row.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.rotation import Rotation
 from headrace._flow.transforms.transform import Transform
 
-COMPONENTS = (2, 3, 4, 6, 8)  # numbers of components from which rows choose,
-PRIOR = 10.0  # rows of the common variances that each component has in addition
-STARTS = 2  # starts, of which the likeliest is taken
-COMPONENTS_OF_FULL = (2, 3, 4, 6, 8, 10)  # numbers of components with full covariances
-PRIORS_OF_FULL = (1.0, 4.0, 16.0)  # among which rows choose
+COMPONENTS = (2, 3, 4, 6, 8)  # numbers of components that are tried
+PRIOR = 10.0  # additional rows of each component with the common variances
+STARTS = 2  # starts, of which the one with the largest likelihood is used
+COMPONENTS_OF_FULL = (2, 3, 4, 6, 8, 10)  # numbers of components that are tried with full covariances
+PRIORS_OF_FULL = (1.0, 4.0, 16.0)  # values of `prior` that are tried
 STARTS_OF_FULL = 10
-STEPS = 100  # the most steps of expectation maximisation,
-GAIN = 1e-5  # which ends earlier if a step gains less than this in nats a row
+STEPS = 100  # the most steps of expectation maximisation
+GAIN = 1e-5  # a smaller gain, in nats a row, ends expectation maximisation
 GAIN_OF_FULL = 1e-4
-ROUNDS = 20  # rounds of k-means, with which a start of full covariances begins
+ROUNDS = 20  # the most rounds of k-means, which begins a fit of full covariances
 SHARED = 0.1  # share of the identity in the common covariance
 LEAST_VARIANCE = 1e-6  # of a direction
 
@@ -55,11 +55,11 @@ class Mixture:
         return constant - 0.5 * np.square(white).sum(axis=2).T
 
     def volumes(self) -> Floats:
-        """The logarithms of the determinants of the roots."""
+        """The logarithm of the determinant of the root of each component."""
         return np.linalg.slogdet(self.roots)[1] if self.roots.ndim == 3 else np.log(self.roots).sum(axis=1)
 
     def sample(self, size: int, rng: np.random.Generator) -> Floats:
-        """Rows of a mixture of full covariances, shape (size, features)."""
+        """Draw rows from a mixture with full covariances, shape (size, features)."""
         component = rng.choice(self.shares.size, size, p=self.shares)
         noise = rng.standard_normal((size, self.loc.shape[1]))
         back = np.linalg.inv(self.roots)
@@ -70,7 +70,7 @@ class Mixture:
         return u @ np.linalg.inv(self.root)
 
     def base(self) -> NormalMixture:
-        """The density of u, along whose axes components are independent."""
+        """The density of u as a base, for a mixture whose components have independent coordinates of u."""
         components, features = self.loc.shape
         scale = 1.0 / self.roots
         return NormalMixture(features, components, loc=self.loc, scale=scale, weights=self.shares, trainable=False)
@@ -91,12 +91,12 @@ def fitted(
     full: bool = False,
     starts: int | None = None,
 ) -> Mixture:
-    """A mixture of this many components of standardised rows with weights, shape (rows,).
+    """Fit a mixture of `components` components to standardised rows; `share`: weights of the rows, shape (rows,).
 
-    `prior`: rows of the common covariance in each component. `full`: whether components have full covariances; else
-    their axes are those of the covariance within components, of which there is a single one.
+    `prior`: additional rows of each component, with the common covariance. `full`: whether components have full
+    covariances; if not, their axes are the eigenvectors of the common covariance within components.
     """
-    weights = share * share.sum() / np.square(share).sum()  # with the effective number of rows (Kish) as their sum
+    weights = share * share.sum() / np.square(share).sum()  # their sum is the effective number of rows (Kish)
     begun = []
     for start in range((STARTS_OF_FULL if full else STARTS) if starts is None else starts):
         loc = _spread_out(z, share / share.sum(), components, np.random.default_rng([seed, start, components]))
@@ -107,7 +107,7 @@ def fitted(
 
 
 def _with_own(z: Floats, weights: Floats, common: Mixture, prior: float, full: bool) -> tuple[float, Mixture]:
-    """The mixture of components with separate covariances from one with a common covariance, and its log density."""
+    """Fit separate covariances, from a mixture with a common one; return penalised log density and mixture."""
     values, vectors = np.linalg.eigh(np.linalg.inv(common.roots[0] @ common.roots[0].T))
     root = vectors / np.sqrt(np.maximum(values, LEAST_VARIANCE))
     unit = np.eye(z.shape[1])[None] if full else np.ones(common.loc.shape)
@@ -118,7 +118,7 @@ def _with_own(z: Floats, weights: Floats, common: Mixture, prior: float, full: b
 
 
 def _of_common_covariance(z: Floats, weights: Floats, loc: Floats) -> tuple[float, Mixture]:
-    """The likeliest mixture of components that all have the same covariance, and its log density."""
+    """Fit a mixture whose components have the same covariance; return its mean log density and the mixture."""
     away, identity = z - weights @ z / weights.sum(), np.eye(z.shape[1])
     first = (away * weights[:, None]).T @ away / weights.sum() / 2.0 + 1e-3 * identity
     shares = np.full(len(loc), 1.0 / len(loc))
@@ -126,7 +126,7 @@ def _of_common_covariance(z: Floats, weights: Floats, loc: Floats) -> tuple[floa
 
 
 def _clustered(z: Floats, weights: Floats, loc: Floats) -> tuple[float, Mixture]:
-    """Clusters of k-means (Lloyd 1982), with their common covariance; without a log density."""
+    """A mixture of k-means clusters (Lloyd 1982) with a common covariance; 0 in place of a log density."""
     members = np.zeros((len(z), len(loc)))
     for _ in range(ROUNDS):
         distance = np.square(loc).sum(axis=1) - 2.0 * (z @ loc.T)
@@ -139,7 +139,7 @@ def _clustered(z: Floats, weights: Floats, loc: Floats) -> tuple[float, Mixture]
 
 
 def _maximised(u: Floats, weights: Floats, begun: Mixture, prior: float | None) -> tuple[float, Mixture]:
-    """The likeliest mixture from an initial one, and its mean log density; `prior`: see `_from_members`."""
+    """Maximise the likelihood from an initial mixture; return the penalised mean log density and the mixture."""
     size, last, mixture, full = weights.sum(), -math.inf, begun, begun.roots.ndim == 3
     gain = GAIN if prior is None or not full else GAIN_OF_FULL
     for _ in range(STEPS):
@@ -158,10 +158,10 @@ def _maximised(u: Floats, weights: Floats, begun: Mixture, prior: float | None) 
 
 
 def _from_members(u: Floats, weights: Floats, members: Floats, prior: float | None, *, full: bool) -> Mixture:
-    """The mixture of the highest density given the memberships of rows, shape (rows, components).
+    """The mixture with the largest posterior density, given the memberships of rows, shape (rows, components).
 
-    `prior`: rows of covariance 1 that each component has in addition; None: all components have the covariance within
-    components, with some of the identity. `full`: whether covariances are full, instead of diagonal along the axes.
+    `prior`: additional rows of each component, with covariance 1; None: all components have the covariance within
+    components, mixed with the identity. `full`: whether covariances are full or diagonal.
     """
     features, each = u.shape[1], (members * weights[:, None]).T
     rows = each.sum(axis=1)
@@ -181,13 +181,13 @@ def _from_members(u: Floats, weights: Floats, members: Floats, prior: float | No
 
 
 def _roots_of(covariances: Floats) -> Floats:
-    """Matrices that whiten: a row with one of these covariances, times its matrix, is white."""
+    """Whitening matrices: a row with one of the covariances, times the matrix for this covariance, has covariance 1."""
     least = LEAST_VARIANCE * np.eye(covariances.shape[1])
     return np.linalg.inv(np.linalg.cholesky(covariances + least)).transpose(0, 2, 1)
 
 
 def _spread_out(z: Floats, share: Floats, components: int, rng: np.random.Generator) -> Floats:
-    """Rows far from each other (k-means++, Arthur and Vassilvitskii 2007)."""
+    """Choose rows that are far from each other (k-means++, Arthur and Vassilvitskii 2007)."""
     chosen = [int(rng.choice(len(z), p=share))]
     distance = np.square(z - z[chosen[0]]).sum(axis=1)
     for _ in range(components - 1):
@@ -198,5 +198,5 @@ def _spread_out(z: Floats, share: Floats, components: int, rng: np.random.Genera
 
 
 def _log_sum(logs: Floats) -> Floats:
-    most = np.asfortranarray(logs).max(axis=1, keepdims=True)  # a fifth of the time that neighbours in a row take
+    most = np.asfortranarray(logs).max(axis=1, keepdims=True)  # this order of memory is five times as fast
     return (most + np.log(np.exp(logs - most).sum(axis=1, keepdims=True)))[:, 0]

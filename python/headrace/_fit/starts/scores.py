@@ -1,8 +1,8 @@
 """Functions that make a column normal, by its kernel density on a grid.
 
-Passes over all rows run on their device, by NumPy or CuPy: order, quantiles, moments and counts in cells. The remaining
-work, on some thousand values, is done on the host. For rows on several ranks quantiles are found by bisection, and
-masses by sums of integers.
+Passes over all rows run on the device of the rows, by NumPy or CuPy: sorting, quantiles, moments, counts in cells. The
+remaining work, on a few thousand values, runs on the host. For rows on several ranks, bisection finds the quantiles,
+and sums of integers give the masses.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ TAIL = 10.0  # rows beyond the last knot on either side
 
 # Masses are sums of integers, so that the order of summation on a device does not change them.
 _PLACE_BITS = 20  # a row's position in its cell is rounded to 2^-20 of the cell
-_TOTAL_BITS = 42  # of all rows' weights: times a position below 2^63
+_TOTAL_BITS = 42  # bits of the total weight, whose product with a position stays below 2^63
 
 _SCORES = np.linspace(-9.0, 9.0, 3601)
 _SHARES = np.array([NormalDist().cdf(s) for s in _SCORES])
 
 
 class Score:
-    """An increasing function on a grid: values and slopes, with straight ends."""
+    """An increasing function, given by values and slopes on a grid, and straight beyond the grid."""
 
     def __init__(self, x: Floats, y: Floats, slope: Floats) -> None:
         """`x` and `y` ascend."""
         self.x, self.y, self.slope = x, y, slope
 
     def shrunk(self, rate: float) -> Score:
-        """The weighted mean of this function, with weight `rate`, and the identity."""
+        """The weighted mean of this function, with weight `rate`, and the identity, with weight 1 - `rate`."""
         return Score(self.x, (1.0 - rate) * self.x + rate * self.y, (1.0 - rate) + rate * self.slope)
 
     def knots(self, count: int) -> Score:
-        """Knots at equal steps in y, ends included."""
+        """The function on a grid of `count` points at equal steps in y."""
         y = np.linspace(self.y[0], self.y[-1], count)
         x = np.interp(y, self.y, self.x)
         return Score(x, y, np.interp(x, self.x, self.slope))
@@ -54,21 +54,21 @@ class Score:
 class Shares:
     """Integer weights of rows."""
 
-    of_rows: Any  # integers on the rows' device, shape (rows,); None for 1 each
+    of_rows: Any  # integers, shape (rows,), on the device of the rows; None for weights 1
     total: int
     rows: float  # the effective number of rows (Kish)
 
     @classmethod
     def of(cls, weights: Floats | None, rows: int) -> Shares:
-        """Shares from weights, shape (rows,), of which one is above 0; or from None."""
+        """Integer weights from `weights`, shape (rows,), of which at least one is above 0; None for weights 1."""
         shares, (counts,) = cls.over([weights], rows, PlainSums())
         return replace(shares, of_rows=counts)
 
     @classmethod
     def over(cls, weights: Sequence[Any], rows: int, sums: Sums) -> tuple[Shares, list[Any]]:
-        """The total weight of this many rows of all processes, and the weights of the rows of each part here.
+        """The total weight of `rows` rows of all processes, and integer weights for each part in this process.
 
-        `weights`: of the parts, None for 1 each.
+        `weights`: an array of weights for each part, or None for weights 1.
         """
         known = [w for w in weights if w is not None]
         if not sums.maximum(np.array([bool(known)], np.int64))[0]:
@@ -87,16 +87,16 @@ def normal_scores(
 ) -> list[Score | None]:
     """The functions that map columns to N(0, 1), by Gaussian kernel densities; None where all values are equal.
 
-    A kernel of width h (in units of the standard deviation) makes a density wider, so the function maps it to N(0, 1 +
-    h²): a normal column stays unchanged for any h.
+    A kernel of width h (in units of the standard deviation) makes a density wider, so that the function maps the kernel
+    density to N(0, 1 + h²): a normal column stays unchanged for any h.
 
     Args:
-        columns: The values of each, part by part, on the host or on a device.
-        counts: Integer weights of the rows of each part; None for 1 each.
+        columns: The values of each column, part by part, on the host or on a device.
+        counts: Integer weights of the rows of each part; None for weights 1.
         shares: The weights of all rows.
-        bandwidth: Of the kernel, in units of 1.06 s rows^-0.2, with s the standard deviation or its estimate from the
-            middle half, if that is less.
-        source: The `RowSource` of the parts, of which the processes of its group have some each; None for one process.
+        bandwidth: The width of the kernel in units of 1.06 s rows^-0.2, where s is the standard deviation, or its
+            estimate from the interquartile range if this is less.
+        source: The `RowSource` of the rows, for a group whose processes have different parts; None for one process.
     """
     group = None if source is None else source.group
     ordered = [_ascending(parts, counts) for parts in columns]
@@ -114,7 +114,7 @@ def normal_scores(
 
 
 def _ascending(parts: Sequence[Floats], counts: Sequence[Any]) -> tuple[Floats, Any]:
-    """The values of a column on this rank, and their weights; None for 1 each."""
+    """The sorted values of a column on this rank, and their weights; None for weights 1."""
     x = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0), *parts])
     known = [c for c in counts if c is not None]
     if not known:
@@ -124,7 +124,7 @@ def _ascending(parts: Sequence[Floats], counts: Sequence[Any]) -> tuple[Floats, 
 
 
 def quantiles_for(rows: float) -> list[float]:
-    """The shares of rows below the quantiles from which a curve starts."""
+    """The probabilities of the quantiles that `_summary` computes: those of both tails and of the quartiles."""
     tail = min(TAIL / rows, 0.1)
     return [tail, 0.25, 0.75, 1.0 - tail]
 
@@ -132,7 +132,7 @@ def quantiles_for(rows: float) -> list[float]:
 def _score(
     summary: Sequence[float], masses_on: Callable[[float, float, int], tuple[float, Floats]], rows: float, width: float
 ) -> Score | None:
-    """See `normal_scores`; `summary`: see `_summary`; `masses_on`: `masses` of a grid's first point, step and size."""
+    """See `normal_scores`. `summary`: as from `_summary`. `masses_on`: `masses` for a grid's start, step and size."""
     low, quarter, other, high, variance = summary
     std = float(np.sqrt(variance))
     spread = min(std, (other - quarter) / 1.349) if other > quarter else std
@@ -161,7 +161,7 @@ def _score(
 
 
 def smoothed(mass: Floats, width: float) -> Floats:
-    """Masses in cells, smoothed by a normal kernel whose width is in cells, by Fourier transforms."""
+    """Masses in cells, smoothed by a normal kernel (by Fourier transforms); `width`: the kernel's width in cells."""
     reach = math.ceil(4.0 * width)
     kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / width))
     size = 1 << math.ceil(math.log2(mass.size + kernel.size))
@@ -170,10 +170,10 @@ def smoothed(mass: Floats, width: float) -> Floats:
 
 
 def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[float]:
-    """The quantiles of ascending values at given shares, and the variance.
+    """The quantiles of ascending values for the probabilities `shares`, followed by the variance.
 
-    A quantile is a value up to which there is that share, the mean of the first and the last such value: the same for
-    any order of equal values, mirrored for mirrored ones, and never a value of weight 0.
+    A quantile is the mean of the first and the last value up to which the values have that share of the weight.
+    Quantiles do not depend on the order of equal values, change sign with the values, and ignore weights of 0.
     """
     library = _arrays.library(x)
     if counts is None:
@@ -190,7 +190,7 @@ def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[fl
 
 
 def before(x: Floats, counts: Any, first: float, step: float, cells: int) -> NDArray[np.int64]:
-    """Counts of ascending values before each point of a grid, and sums of their positions in their cells."""
+    """For each point of a grid, the weight of the values below it, and the sum of their positions in cells."""
     library = _arrays.library(x)
     place = np.clip((x - first) / step, -1.0, float(cells))
     place = np.rint(place * 2.0**_PLACE_BITS).astype(np.int64)
@@ -198,7 +198,7 @@ def before(x: Floats, counts: Any, first: float, step: float, cells: int) -> NDA
     at = np.searchsorted(place, library.arange(cells) << _PLACE_BITS)  # the first row of each cell
 
     def up_to(sums: Any) -> Any:
-        """From the sums up to and with each row, the sums up to each cell."""
+        """The sums before each cell, from the cumulative sums over rows."""
         return np.where(at > 0, sums[np.maximum(at, 1) - 1], 0)
 
     rows = at if counts is None else up_to(np.cumsum(counts))
@@ -209,7 +209,7 @@ def before(x: Floats, counts: Any, first: float, step: float, cells: int) -> NDA
 def masses(counts: NDArray[np.int64], total: int) -> tuple[float, Floats]:
     """The share of values below a grid, and the mass at each grid point, from the counts of `before`.
 
-    A row between two points adds to both, to the nearer one more, so that their mean is the row's value.
+    A row between two points adds mass to both, and more to the nearer one, so that the mean of the masses is its value.
     """
     rows, parts = counts
     upper = np.diff(parts) * 2.0**-_PLACE_BITS
@@ -226,7 +226,7 @@ def _shared_summaries(
     counts: Sequence[Any],
     shares: Shares,
 ) -> list[list[float]]:
-    """The summary of each column over all ranks, with the same quantiles to the bit; `columns`: those of this rank."""
+    """The `_summary` of each column over all ranks, equal to the bit; `columns`: the values on this rank."""
     group = source.group
     wanted = np.array([share * shares.total for share in quantiles_for(shares.rows)])
     keys = [_key(x) for x, _ in ascending]
@@ -234,11 +234,12 @@ def _shared_summaries(
     ends = group.maximum(
         np.array([[-(k[0]) if k.size else -(2**63) + 1, k[-1] if k.size else -(2**63) + 1] for k in keys], np.int64)
     )
-    # The least key with this many up to it (first), or more (last), by bisection: a slot for each of 2 times 4.
+    # Bisection for the least key up to which the weight is at least (first half of the columns), or above (second
+    # half), a wanted weight.
     low = np.repeat(-ends[:, :1], 2 * wanted.size, axis=1)
     high = np.repeat(ends[:, 1:], 2 * wanted.size, axis=1)
     while (low < high).any():
-        middle = (low & high) + ((low ^ high) >> 1)  # no sum overflows 64 bits
+        middle = (low & high) + ((low ^ high) >> 1)  # without overflow of 64 bits
         below = np.zeros(middle.shape, np.int64)
         for k, (key, total) in enumerate(zip(keys, sums, strict=True)):
             at = np.searchsorted(key, middle[k], side="right")
@@ -260,11 +261,11 @@ def _shared_summaries(
 
 
 def _key(x: Floats) -> NDArray[np.int64]:
-    """Integers in the order of floating-point values."""
+    """Integers that have the same order as the floating-point values `x`."""
     bits = (x + 0.0).view(np.int64)  # -0 is 0
     return bits ^ ((bits >> 63) & np.int64(2**63 - 1))
 
 
 def _number(key: NDArray[np.int64]) -> Floats:
-    """The floating-point values whose sortable integers are given."""
+    """The inverse of `_key`: floating-point values from integers."""
     return (key ^ ((key >> 63) & np.int64(2**63 - 1))).view(np.float64)
