@@ -87,7 +87,7 @@ def test_tails_depend_on_weights_and_not_on_their_scale():
     weights = cases.rng("weights").integers(1, 4, 3000).astype(float)
     want, found = tail_of(np.repeat(x, weights.astype(int)), np.ones(int(weights.sum()))), tail_of(x, weights)
     assert found.threshold == want.threshold
-    assert found.shape == pytest.approx(want.shape, rel=0.3)  # weighted rows are fewer than repeated ones
+    assert found.shape == pytest.approx(want.shape, rel=0.3)  # repeated rows are more rows
     scaled = tail_of(x, 1e-100 * weights)
     assert (scaled.threshold, scaled.is_clear) == (found.threshold, found.is_clear)
     assert_allclose([scaled.shape, scaled.scale], [found.shape, found.scale])
@@ -181,7 +181,7 @@ def test_a_fit_of_heavy_tails_loses_little_far_out(group):
     flow = hr.NSF(2, transforms=2, hidden=(16,), coupling=True, seed=0)
     more = {"group": hr.distributed.local()} if group else {}
     assert flow.fit({0: x} if group else x, epochs=150, patience=None, progress=False, **more).gaussianized
-    (curve,) = (t for t in flow.transforms if isinstance(t, hr.transforms.Gaussianize))  # the latent end has no curve
+    (curve,) = (t for t in flow.transforms if isinstance(t, hr.transforms.Gaussianize))  # only the data end has a curve
     assert curve.latent.size == marginals.MOST
     new = student(20_000, freedom, "new")
     truth = stats.multivariate_t(np.zeros(2), np.eye(2), freedom).logpdf(new)

@@ -81,7 +81,7 @@ def test_weights_count_as_rows_that_are_repeated():
     rows = cases.rng("weights").exponential(size=(2000, 1)) - 1.0
     weights = np.arange(2000) % 4
     (weighted,), (repeated,) = of_sample(Sample(rows, weights)), of_sample(Sample(np.repeat(rows, weights, 0), None))
-    inner = slice(4, -4)  # the tails have fewer weighted rows than repeated ones
+    inner = slice(4, -4)  # curves of weighted and of repeated rows differ in their tails
     x = weighted.data[0, inner]
     assert_allclose(weighted.inverse(x[:, None])[0], repeated.inverse(x[:, None])[0], atol=0.15)
 
@@ -256,7 +256,7 @@ def test_only_some_bases_get_curves():
 
 
 def run_of(losses, passes, ran_out_at=None):
-    """A stand-in for a `Run` with `passes` passes in a trial, and with the losses of held-out rows in turn."""
+    """A stand-in for a `Run` whose trial has `passes` passes, and whose held-out losses are `losses`, one a pass."""
     run = types.SimpleNamespace(
         plan=types.SimpleNamespace(batches=-(-marginals.STEPS // passes)),
         clock=types.SimpleNamespace(ran_out=False),

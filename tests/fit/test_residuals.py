@@ -124,7 +124,7 @@ def test_in_one_order_only_earlier_columns_give_a_column_away(order):
 
 
 def test_a_fit_learns_the_remaining_dependence():
-    """Behind residuals an NSF learns the bend, by which the Gaussian of all rows loses 0.9 nats."""
+    """An NSF of residuals learns the bent column, because of which the Gaussian of all rows loses 0.9 nats."""
     x, new = rows(2000, 1e-4), rows(4000, 1e-4, "new")
     flow = hr.NSF(5)
     with pytest.warns(RuntimeWarning, match="column 2, column 4 differ from a linear combination"):

@@ -23,7 +23,7 @@ SHORT = QUIET | {"epochs": 3}
 
 @pytest.fixture(autouse=True)
 def _tiny_flows_side_by_side(monkeypatch):
-    """Let flows of few parameters be fitted side by side, too."""
+    """Let even flows of few parameters be fitted in several threads."""
     monkeypatch.setattr(side_by_side, "TINY", 0)
 
 
@@ -90,7 +90,7 @@ def test_members_have_the_bits_of_fits_in_turn(set_threads):
 @pytest.mark.costly
 @pytest.mark.usefixtures("one_mixture")
 def test_many_fits_have_the_bits_of_fits_in_turn(set_threads):
-    """The fits have curves, cross-validation of few rows, context, weights and bounds."""
+    """Fits in several threads have the bits of fits in turn, with curves, few rows, context, weights and bounds."""
     others, tables = many()
     settings = QUIET | {"patience": 2, "batch_size": 256}
     want = one_after_another(others, tables, **settings)
@@ -191,7 +191,7 @@ def test_ctrl_c_keeps_members_with_better_weights(monkeypatch, set_threads):
 
     def when(run, epoch, loss):
         if epoch == 4:
-            better.wait(timeout=60)  # both members have better weights now
+            better.wait(timeout=60)  # now both members have better weights than at their start
         return epoch == 4
 
     ctrl_c(monkeypatch, _run.ArrayRun, "_finish_epoch", when)

@@ -16,7 +16,7 @@ def fit(source, *, buffer=50, **settings):
 
 
 def counted(*passes):
-    """Return a function that yields the blocks of one list a call, and those of the last list in all later calls."""
+    """Return a function whose n-th call yields the blocks of the n-th list; later calls repeat the last list."""
     left = list(passes)
     return lambda: iter(left.pop(0) if len(left) > 1 else left[0])
 
