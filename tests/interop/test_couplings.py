@@ -41,7 +41,7 @@ class TestTorch:
 
     @every_map
     @every_direction
-    @pytest.mark.parametrize(("leading", "shared"), SHAPES[:-1], ids=str)  # gradcheck takes no empty results
+    @pytest.mark.parametrize(("leading", "shared"), SHAPES[:-1], ids=str)  # gradcheck refuses empty results
     def test_gradients_match_differences(self, torch, coupling, map, direction, leading, shared):
         given = [torch.tensor(a, requires_grad=True) for a in batch(leading, shared, map)[:2]]
         call = lambda value, params: coupling(value, params, map, direction=direction)  # noqa: E731
@@ -187,7 +187,7 @@ class TestTorch:
                 loss, log_det, each = function(*given)
                 total = loss + log_det.sum() + each.prod()
                 found.append((loss, log_det, each, *torch.autograd.grad(total, given)))
-            # Inductor chooses the order of its sums, of tens of terms in float64; a log-determinant is none of these.
+            # Inductor may add the tens of float64 terms of a sum in any order; log-determinants come from headrace.
             tolerance = 1e-12 if backend == "inductor" else 0.0
             for result, wanted in zip(*found, strict=True):
                 torch.testing.assert_close(result, wanted, rtol=tolerance, atol=tolerance * float(wanted.abs().max()))
@@ -295,7 +295,7 @@ class TestJax:
     @every_direction
     @pytest.mark.parametrize("shared", [(), (7, 1), (1, 9000)], ids=str)
     def test_bits_of_many_rows_are_those_of_ops(self, jax, coupling, direction, shared, dtype):
-        """There are more rows than a block of repeated shared parameters holds."""
+        """Results of 9000 rows, which exceed a block of repeated shared parameters, have the bits of `ops`."""
         self.compare_bits(jax, coupling, direction, batch((7, 9000), shared, "rq_spline_nflows", dtype))
 
     def compare_bits(self, jax, coupling, direction, given, **keywords):

@@ -83,7 +83,7 @@ def test_proposals_have_the_densities_that_they_come_with():
     proposal = equinox.tree_at(lambda p: p.model, proposal, trained)
     flow = trained.to_flow()
     assert not np.array_equal(np.asarray(trained.module.params), np.asarray(model.module.params))
-    for n in (8, 25):  # a number below a batch of the proposal, and a number above
+    for n in (8, 25):  # fewer and more samples than a batch of the proposal
         mapped = equinox.filter_jit(equinox.filter_vmap(lambda key, n=n: proposal.sample_flow(key, n)))
         drawn, log_prob = mapped(jax.random.split(jax.random.key(1), 4))
         assert drawn.shape == (4, n, 3)

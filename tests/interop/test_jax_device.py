@@ -53,7 +53,7 @@ def emu(monkeypatch):
 
 @pytest.fixture(params=["emu", pytest.param("gpu", marks=pytest.mark.gpu)])
 def place(request):
-    """A function that puts arrays where headrace.jax then computes on a device."""
+    """A function that moves arrays to the memory of the device on which headrace.jax computes."""
     if request.param == "emu":
         request.getfixturevalue("emu")
         yield lambda *values: values
@@ -184,7 +184,7 @@ def test_gradients_of_values_are_those_of_the_cpu(place, monkeypatch, verb, most
 
 
 def on_cpu(flow):
-    """A structure of the flow that computes on the CPU under any fixtures."""
+    """A structure of the flow that computes on the CPU even where a fixture selects the device."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_xla.Structure, "target", "headrace")
         patch.setattr(_xla, "_on_devices", lambda: None)

@@ -273,5 +273,5 @@ def test_variational_inference_with_a_flow_as_guide(particles):
     found = module.with_params(result.params["params"])
     x, log_q = found.sample_and_log_prob(jax.random.key(1), (4000,))
     divergence = np.asarray(log_q - target.log_prob(x))
-    assert divergence.mean() < 0.1  # a new flow has 1.5; noise of gradients at a constant rate leaves 0.03 to 0.05
+    assert divergence.mean() < 0.1  # 1.5 for a new flow; gradient noise at a constant rate leaves 0.03 to 0.05
     assert abs(svi.evaluate(result.state)) < 0.5

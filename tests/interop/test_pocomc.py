@@ -166,7 +166,7 @@ def test_fit_reads_the_arguments_as_pocomc_does():
         annealing=False,
     )
     held, none, w_held = got.arguments.pop("validation")
-    assert (len(got.x), len(held), none) == (80, 20, None)  # the share is of the rows to train with
+    assert (len(got.x), len(held), none) == (80, 20, None)  # `validation_split` is the share to train with
     assert_allclose(sorted(torch.cat([got.x, held])[:, 0]), sorted(x[:, 0]))
     assert_allclose(got.arguments.pop("weights"), got.x[:, 0].exp())
     assert_allclose(w_held, held[:, 0].exp())

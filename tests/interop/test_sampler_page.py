@@ -32,7 +32,7 @@ def run(heading, tmp_path, monkeypatch, page="samplers.md", **names):
 
 
 def test_a_flow_is_a_prior_of_bilby(tmp_path, monkeypatch):
-    """The flow is N(0.3, 1) N(-1, 1/4), and the likelihood of the measurement N(1; a, 1/4)."""
+    """The prior of a and b is a flow, N(0.3, 1) N(-1, 1/4); the likelihood of a measurement of 1 is N(1; a, 1/4)."""
     bilby = library("bilby")
     bilby.core.utils.random.seed(7)
     names = run("bilby", tmp_path, monkeypatch)

@@ -385,7 +385,7 @@ def test_operators_pass_opcheck():
     wanted = rows(9, 3, requires_grad=True), rows(9, CONTEXT, requires_grad=True), vector.clone().requires_grad_()
     torch.library.opcheck(names.log_prob.default, (*wanted, handle))
     torch.library.opcheck(names.run.default, (*wanted, handle, True, False))
-    # The rows have another dtype than the parameters, and one context is for all rows.
+    # Rows are float32 for float64 parameters, and all rows share one context.
     x, context = rows(9, 3).float(), rows(CONTEXT)
     torch.library.opcheck(names.log_prob.default, (x, context, vector, handle))
 

@@ -337,7 +337,7 @@ def test_an_ensemble_of_other_structures_is_refused(other):
 
 
 def test_an_ensemble_of_fits_on_other_rows_is_refused():
-    """Each flow is standardised by other rows, and a module has only one standardisation."""
+    """Flows that were fitted to different rows have different standardisations, and a stacked module has only one."""
     modules, x = [Scorer(fitted(seed)) for seed in range(2)], rows(10, 3)
     with pytest.raises(ValueError, match=r"standardisation .*headrace\.Ensemble"):
         stacked(modules)(x)

@@ -78,7 +78,7 @@ def test_the_parser_accepts_the_commands(line):
     options.parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
-@pytest.mark.filterwarnings("default")  # warnings are shown, as to a reader
+@pytest.mark.filterwarnings("default")  # a reader would see warnings
 @pytest.mark.parametrize("page", by_name(page for page in PAGES if blocks(page, "sh")))
 def test_commands_run(page, tmp_path, monkeypatch, capfd):
     """Every `headrace` command of a page runs, in order, on a small my.csv; `.ci/run` runs commands that install

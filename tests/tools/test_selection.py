@@ -116,7 +116,7 @@ def pytester_items(tmp_path, request):
 
 @pytest.mark.parametrize("mark", ["emulated", "long", "costly", "programs"])
 def test_quick_and_the_rest_are_the_whole(mark, pytester_items):
-    """README's command and the rest, both of which `.ci/run tests` runs, are all tests together, and share none."""
+    """README's command and the remaining tests, both run by `.ci/run tests`, together have each test exactly once."""
     for item in pytester_items:
         if item.originalname == "test_few":
             item.add_marker(mark)

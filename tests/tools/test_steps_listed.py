@@ -1,7 +1,7 @@
 """Every kind of step is in every list of kinds; a kind that a list lacks fails these tests.
 
-Compilers find a kernel that is called and missing. They do not find a kind that a device takes for another, a path of
-small batches that is left out (kernels/steps-inl.hpp asks whether there is one), or a kind that no test judges.
+Compilers find a kernel that is called and missing. Compilers do not find a kind that a device mistakes for another, a
+missing path for small batches (kernels/steps-inl.hpp asks whether one exists), or a kind that no test judges.
 """
 
 import re
@@ -134,7 +134,7 @@ def parts_of(module):
 
 
 def test_every_activation_is_in_every_list():
-    """Activations are the work of a conditioner's units."""
+    """Activations are the nonlinearities of a conditioner's units."""
     assert sorted(_core.cpu.activations()) == sorted(reference.ACTIVATIONS)
     page = text_of("docs/files.md")
     assert [name for name in reference.ACTIVATIONS if f"`{name}`" not in page and f'"{name}"' not in page] == []
