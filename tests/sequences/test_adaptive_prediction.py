@@ -316,7 +316,7 @@ def test_a_fit_takes_an_adaptive_prediction_where_held_out_steps_gain(tries, tmp
     flow.save(tmp_path / "flow")
     assert_array_equal(hr.load(tmp_path / "flow").sample(2, 50, seed=1), flow.sample(2, 50, seed=1))
     more = flow.fit(x, **TRIED)
-    # The second fit is judged on the steps and with the bounds of the first.
+    # A second fit keeps the held-out steps and the bounds of the first fit.
     assert more.best_loss <= history.best_loss + 1e-6
     assert flow.transforms[1].floor == prediction.floor
 
@@ -365,7 +365,7 @@ def test_batches_of_a_trial_are_hardly_filled_up(tries, monkeypatch):
         hr.WaveNet(**SMALL).fit(x, **TRIED)
     counts, filled, size = np.sum(seen, axis=0)
     assert filled > 0.6 * size
-    assert counts < 0.25 * lengths.sum()  # of some crops, in both trials
+    assert counts < 0.25 * lengths.sum()  # both trials together use only some crops
 
 
 def test_a_trial_takes_steps_of_the_whole_recording(tries, monkeypatch):

@@ -24,7 +24,7 @@ def autoregression():
 
 
 def law(last, steps):
-    """The means and deviations of the steps after a last one x: the mean 0.8^k x, and the variance σ² (1 - 0.8^2k)."""
+    """The means and deviations of steps after x: step k has the mean 0.8^k x and the variance σ² (1 - 0.8^2k)."""
     k = np.arange(1, steps + 1)[:, None]
     return MEMORY**k * last, DEVIATION * np.sqrt(1.0 - MEMORY ** (2 * k))
 
