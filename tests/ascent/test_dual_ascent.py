@@ -267,7 +267,7 @@ def test_an_interruption_keeps_the_best_prefix(name, monkeypatch):
 
 
 def test_ctrl_c_in_an_ascent_keeps_the_best_so_far():
-    """A real interrupt in the core keeps the steps until then, and the history ends with them."""
+    """A real interrupt in the core keeps all finished steps, and the history ends with the last finished step."""
     x = bent(2000)
     model = hr.DualAscentFlow.notes(steps=100_000, patience=None, dtype="float64")
     timer = threading.Timer(0.3, _thread.interrupt_main)

@@ -117,7 +117,7 @@ def test_a_device_sends_counts_and_no_rows(machine, weighted):
 
 
 def test_no_sum_overflows():
-    """A million rows that count 2^42 together, each just below the upper point of its cell, do not overflow."""
+    """Sums of a million rows, whose counts add up to 2^42, each just below the upper point of its cell, are right."""
     weights = cases.rng("overflow").uniform(0.5, 1.0, 1_000_000)
     shares = Shares.of(weights, weights.size)
     assert 2**41 <= shares.total <= 2**42 + weights.size

@@ -324,7 +324,7 @@ def test_a_device_draws_the_same(name, device, dtype):
 
 @every_base
 def test_columns_are_uncorrelated(name):
-    """Columns are compared by ranks, because some bases have no variance; those of a mixture given the component."""
+    """Columns are compared by ranks, because some bases have no variance; the mixture has two equal components."""
     if name.startswith("mixture"):
         x = hr.Flow([], hr.NormalMixture(D, 2, loc=np.zeros((2, D)), scale=1.0), dtype="float64").sample(ROWS, seed=1)
     else:
@@ -338,7 +338,7 @@ def test_columns_are_uncorrelated(name):
 
 
 def test_columns_keep_their_own_density_wherever_a_chain_has_them(core, dtype):
-    """A coupling reorders its passive coordinates first, and each still has samples by its degrees of freedom."""
+    """Each column keeps the samples of its density in the base, although a coupling puts its passive columns first."""
     for base in (hr.StudentT(D, DF, trainable=False), hr.Independent(KINDS)):
         coupling = hr.transforms.Coupling(D, [1, 4], (4,), map="additive")
         flow = hr.Flow([coupling], base, dtype=dtype)

@@ -103,7 +103,7 @@ def test_samples_lie_inside_and_have_their_density(name, dtype, core):
     assert ((x > low) & (x < high)).all()
     again = flow.log_prob(x)
     assert np.isfinite(again).all()
-    tolerance = {"float32": 2e-2, "float64": 1e-8}[dtype]  # x from 1,000 to 1,100 has 7 digits, of which few vary
+    tolerance = {"float32": 2e-2, "float64": 1e-8}[dtype]  # of 7 digits few vary between 1,000 and 1,100
     assert_allclose(again, log_prob, rtol=0, atol=tolerance)
 
 

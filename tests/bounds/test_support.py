@@ -182,7 +182,7 @@ def test_rows_outside_have_no_density(core, dtype):
 
 
 def test_a_bound_is_rounded_to_the_dtype_of_the_rows(core, dtype):
-    """The float32 nearest to 0.1 is above 0.1, and on the bound for float32 rows alone."""
+    """The float32 nearest to 0.1 is above 0.1: on the bound 0.1 in a float32 row, and inside in a float64 row."""
     flow = hr.Flow([hr.transforms.Support([(0.1, None), (None, -0.1)])], dtype=dtype)
     for n in (3, 40):
         x = np.tile(np.array([[0.5, -0.5]], np.float32), (n, 1))

@@ -39,7 +39,7 @@ def given(flow, n, *key):
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", FLOWS)
 def test_to_data_inverts_to_latent(name, matmul):
-    """The inverse differs by the precision of bf16 in the few rows where it rounds some value otherwise."""
+    """The inverse differs by the precision of bf16 in the few rows where it rounds some value differently."""
     flow = made(name, matmul)
     z, context = given(flow, 2000, name)
     x, log_det = flow.to_data(z, context)

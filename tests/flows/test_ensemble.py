@@ -225,7 +225,7 @@ def test_members_are_fitted_as_flows_are():
 
 
 def test_drawn_rows_are_weights(dtype, set_threads):
-    """A bootstrap takes as many rows as have weight, only such rows, and others for each member and seed."""
+    """A bootstrap draws only rows of positive weight, as many as there are, and different rows by member and seed."""
     set_threads(1)  # with one thread members are fitted in turn
     x, weights = gaussian(200).astype(dtype), np.linspace(0.0, 2.0, 200).astype(dtype)
     weights[50:60] = 0.0
