@@ -86,7 +86,7 @@ def words_of_python(text, flags):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_answers_every_option(run, monkeypatch, command):
-    """The help of each option has a meaning, without words of Python."""
+    """Each option has a help text, which has no words that mean something in Python alone."""
     monkeypatch.setenv("COLUMNS", "100")
     flags = {flag for action in actions_of(command) for flag in action.option_strings}
     for action in actions_of(command):
@@ -112,8 +112,8 @@ def test_the_help_of_a_fit_is_one_screen(run, monkeypatch):
 
 
 def test_options_are_few():
-    """All commands together have 70 options at most. The three options of every command count once, and those of
-    `report`, all of them options of `fit`, count as options of `fit`.
+    """All commands together have 70 options at most. The three options that every command has count once, and `report`
+    adds none, because all its options are options of `fit`.
     """
     common = {"--json", "--threads", "--quiet"}
     flags = {

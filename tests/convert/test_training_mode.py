@@ -152,7 +152,7 @@ def test_layers_that_training_does_not_change_are_taken_in_training_mode():
     frozen._transform._transforms[1].eval()
     for model in (nflows(dropout_probability=0.0), started, frozen, zuko_flow(D), zuko_dropout(0.0)):
         assert model.training
-        if not hasattr(model, "log_prob"):  # flows of zuko are called
+        if not hasattr(model, "log_prob"):  # a zuko flow returns a distribution when it is called
             hr.accelerate(model, verify=False)
             continue
         x = torch.randn(20, D.features)
