@@ -95,7 +95,7 @@ def test_layouts_and_orders_of_outputs(layout, map):
 @every_side
 @every_verb
 def test_every_batch_size(map, reads, formula, verb):
-    """Differences of the largest batch serve all: rows have independent gradients, and parameters have sums."""
+    """Differences of the largest batch serve all sizes: gradients of rows are independent, and are summed."""
     dense = made(map, **SMALL)
     subject = gradients.masked(dense, "silu", map=map, reads=reads, formula=formula)
     given, context = rows_of(dense, max(SIZES))

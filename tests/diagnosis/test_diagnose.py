@@ -64,7 +64,7 @@ def test_training_rows_in_another_order_are_noticed():
 
 
 def test_rows_of_few_values_may_repeat_those_of_the_fit():
-    """New rows of a small table of integers are among the training rows, some of which are equal, too."""
+    """New rows of a small table of integers equal training rows, as training rows equal each other, by chance."""
     flow = flow_of()
     rng = np.random.default_rng(0)
     x, training = (rng.integers(-1, 2, (400, flow.features)).astype(flow.dtype) for _ in range(2))
@@ -198,7 +198,7 @@ def test_simple_densities_are_judged_by_rows_outside_of_their_fit():
     assert kernels.rows == 300
     halves = hr.diagnose(flow, x)
     assert "one half of these rows" in halves.fitted_to
-    # If fitted to these rows, the Gaussian would be better.
+    # A Gaussian that is fitted to all rows has a higher likelihood than one that is fitted to half of the rows.
     assert halves.likelihoods[1].mean < gaussian_log_prob(x, x).mean()
     x[0] = 40.0  # a Gaussian of all rows would have made this row likely
     assert hr.diagnose(flow, x).likelihoods[1].mean < gaussian_log_prob(x, x).mean() - 0.5

@@ -30,7 +30,7 @@ def test_a_right_density_passes():
 
 
 def test_a_scale_that_is_10_percent_off():
-    """The deviation of 5000 rows has a standard error of 1 %: the fault is ten of them."""
+    """The deviation of 5000 rows has a standard error of 1 %: the fault of 10 % is ten standard errors."""
     x = normal_rows("scale", 0) * [1.0, 1.0, 1.1, 1.0]
     diagnosis = hr.diagnose(standard(4), x, seed=0)
     assert by_name(diagnosis, "latent coordinates").p_value < 1e-12
@@ -39,7 +39,7 @@ def test_a_scale_that_is_10_percent_off():
 
 
 def test_a_missed_correlation_of_a_tenth():
-    """A correlation of 5000 rows has a standard error of 0.014: the fault is seven of them, less chance."""
+    """A correlation of 5000 rows has a standard error of 0.014: the fault of 0.1 is about seven standard errors."""
     x = normal_rows("correlation", 0)
     x[:, 3] = 0.1 * x[:, 1] + np.sqrt(0.99) * x[:, 3]
     found = by_name(hr.diagnose(standard(4), x, seed=0), "independence")

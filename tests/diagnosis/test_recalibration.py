@@ -58,8 +58,8 @@ def test_a_density_too_wide_or_too_narrow_is_repaired(factors, context, dtype):
 @pytest.mark.parametrize("seeds", [4, pytest.param(10, marks=pytest.mark.nightly)])
 def test_a_right_density_stays_or_loses_little(seeds):
     """Maps that are fitted to noise lose log-likelihood on rows left out, so that most are found to be worse, and are
-    rejected. The others cost six parameters fitted to 400 rows, 6 / 800, on average; the test takes the mean over all
-    seeds.
+    rejected. Maps that are kept cost six parameters fitted to 400 rows, 6 / 800, on average; the test takes the mean
+    over all seeds.
     """
     right = truth()
     x = rows_of(right, 10_000, 99)

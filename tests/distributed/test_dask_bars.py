@@ -93,7 +93,7 @@ def test_a_bar_starts_over_with_a_fit_that_begins_again(monkeypatch):
         one.hear({"rank": rank, "bar": bar, "made": made, "n": n, "postfix": "train=1.5", "closed": closed})
 
     hear("a", 1, 4)
-    hear("a", 1, 7)  # the latest message of a bar counts
+    hear("a", 1, 7)  # the bar shows its latest message
     one.draw()
     hear("b", 2, 10, closed=True)  # a message of another start; the next bar begins before this one is drawn
     hear("b", 3, 2)
@@ -154,7 +154,7 @@ def test_messages_of_a_fit_arrive_while_another_fit_of_its_client_ends(monkeypat
     from headrace.dask import _bars as _shown
 
     class Client:
-        """A client of which the latest call counts, of subscribing or of its end, however long the call takes."""
+        """A client whose last finished call, to subscribe or to unsubscribe, decides whether it hears messages."""
 
         heard = True
 
