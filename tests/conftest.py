@@ -96,10 +96,10 @@ def pytest_sessionstart(session):
             emulation.prepare(say=lambda text: print(text, flush=True))
 
 
-@pytest.hookimpl(tryfirst=True)  # runs before pytest selects by marks
+@pytest.hookimpl(tryfirst=True)  # must precede pytest's selection by marks
 def pytest_collection_modifyitems(config, items):
     config.stash[selection.COLLECTED] = len(items)
-    if selection.no_device() and config.option.markexpr != "gpu":  # otherwise these tests are skipped one by one
+    if selection.no_device() and config.option.markexpr != "gpu":  # otherwise tests of devices are skipped one by one
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("gpu")])
     if not selection.NIGHTLY:
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("nightly")])

@@ -95,7 +95,8 @@ def test_other_activations_have_the_same_bits_in_any_batch(activation, matmul):
 
 @pytest.mark.parametrize("matmul", PARTS)
 def test_four_to_seven_rows_of_small_networks_take_the_path_of_eight_level_by_level(matmul):
-    """Few rows have the bits of eight, also in the log density, a sum whose order depends on the path."""
+    """Four to seven rows have the bits of eight rows, even in the log density, whose order of terms depends on the
+    path."""
     flow = cases.randomise(hr.MAF(5, hidden=(20, 18), matmul=matmul))
     value, log_prob = flow.sample_and_log_prob(8, seed=3)
     for n in (4, 5, 6, 7):
@@ -132,7 +133,7 @@ def test_values_and_log_determinants_are_those_of_the_map(name, scale, matmul):
     cases.assert_matches(transform.inverse(x, context), whole.inverse(x, context), x, "float32")
     z, _ = transform.inverse(x, context)
     back, log_det = transform.forward(z, context)
-    near = np.abs(back - x).max(axis=1) <= 1e-4 * (1 + np.abs(x).max(axis=1))  # else some value is rounded differently
+    near = np.abs(back - x).max(axis=1) <= 1e-4 * (1 + np.abs(x).max(axis=1))  # others: another rounding
     assert near.mean() > 0.9
     want = whole.inverse(back, context)
     cases.assert_close(log_det, -want[1], magnitude=np.sqrt(dense.features))

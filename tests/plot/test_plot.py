@@ -227,7 +227,7 @@ def test_conditional_frames_as_an_animation(columns, tmp_path):
             "GIF",
             4,
             True,
-        )  # frames go forward, and back over the middle
+        )  # three frames forward, then the middle frame again
         frames = []
         for i in range(opened.n_frames):
             opened.seek(i)

@@ -377,7 +377,7 @@ def test_a_diagnosis_passes_the_right_probabilities_and_finds_others(frame, esti
 
 
 def test_points_of_classes(density):
-    """Ends of the parts of the unit interval are sums of probabilities; a new count is above them."""
+    """Classes divide the unit interval at sums of their probabilities; the part of a new count is the last."""
     head, x = density.head, rows(40, seed=3)
     x[0, 1] = 7.0
     codes, inputs = head.opened(x)

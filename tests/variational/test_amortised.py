@@ -74,7 +74,7 @@ def test_one_flow_fits_the_posterior_of_every_context(dtype, context):
     assert abs(fit.final.kl) < 1e-4
     assert fit.final.samples == 65_536 - (65_536 % -256)
     assert fit.final.effective_samples > 0.999 * fit.final.samples
-    # The contexts are new ones, which the table lacks.
+    # These four contexts are not in the table.
     for row in np.random.default_rng(6).multivariate_normal(np.zeros(2), EVIDENCE, size=4):
         found = hr.free_energy(flow, joint, row, samples=2000)
         assert abs(found.free_energy + log_evidence(row)) < 1e-3

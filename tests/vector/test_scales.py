@@ -1,8 +1,8 @@
 """Planar transforms whose parameters are large or small, and data of any scale.
 
 Results in float32 are compared with float64. Rounded inputs determine a result only up to the *inherent* error, which
-is the change of the float64 result when every input moves by half a unit in its last place. Some tens of that error are
-allowed, because only a few moves are sampled.
+is the change of the float64 result when every input moves by half a unit in its last place. Results may differ by some
+tens of the inherent error, because only a few moves are sampled.
 """
 
 import warnings
