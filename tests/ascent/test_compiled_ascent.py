@@ -29,7 +29,7 @@ ON_DEVICE = [
     dtype=cases.DTYPES,
 )
 def test_an_ascent_is_that_of_the_formulas(core, features, size, each, weighted, rule, precision, dtype):
-    """An ascent is that of the formulas for rows that fill some tiles, and a part of one."""
+    """A compiled ascent agrees with the formulas for rows that fill several tiles and a part of one tile."""
     check(core, features, size, each, weighted, rule, precision, dtype)
 
 

@@ -127,7 +127,7 @@ def test_no_sum_overflows():
 
 
 def test_a_heavy_row_does_not_change_the_others():
-    """Each other row has 1e-6 of the weight of the heavy row, and all others together have as much as the heavy row."""
+    """A heavy row has as much weight as a million others together, and all shares are right."""
     weights = np.append(np.ones(1_000_000), 1e6)
     shares = Shares.of(weights, weights.size)
     assert_allclose(shares.of_rows / shares.total, weights / weights.sum(), rtol=1e-6)

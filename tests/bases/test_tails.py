@@ -182,7 +182,7 @@ def test_one_component_is_a_normal(dtype):
     other = hr.Flow([], hr.Normal(3, loc[0], scale[0]), dtype=dtype)
     z = 2.0 * cases.rows(50, 3, dtype)
     cases.assert_close(one.log_prob(z), other.log_prob(z), magnitude=10.0)
-    cases.assert_close(one.sample(50, seed=3), other.sample(50, seed=3))  # samples come from the same normal values
+    cases.assert_close(one.sample(50, seed=3), other.sample(50, seed=3))  # both bases draw the same normal values
 
 
 # --- derivatives ----------------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def distribution(name, column, x):
     df = DF[column]
     if df == 1.0:
         return 0.5 + np.arctan(x) / np.pi
-    grid = np.linspace(-0.5 * np.pi, 0.5 * np.pi, 200_001)[1:-1]  # z = √ν tan t: the density is that of cos^(ν - 1)
+    grid = np.linspace(-0.5 * np.pi, 0.5 * np.pi, 200_001)[1:-1]  # density of t for z = √ν tan t: ∝ cos^(ν - 1)
     mass = np.cumsum(np.cos(grid) ** (df - 1.0))
     return np.interp(np.arctan(x / math.sqrt(df)), grid, mass / mass[-1])
 

@@ -50,7 +50,7 @@ def test_both_directions_are_the_reference_s(dtype):
 
 
 def in_a_flow(as_last, dtype="float64"):
-    """A chain whose support is a part of loading and storing (`as_last`), or a step."""
+    """A chain whose support is applied when rows are loaded and stored (`as_last`), or in a separate step."""
     line = gradients.support(BOUNDS, linear=True)
     back = gradients.inverse(gradients.support([(1.5, 5.5), (-2e3, 2e3), (-3.5, 0.5), None, (-1.0, 2.0)], linear=True))
     ends = [] if as_last else [back, gradients.permutation([2, 0, 4, 1, 3])]

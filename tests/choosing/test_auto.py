@@ -72,7 +72,7 @@ def test_the_default_is_a_candidate(is_small):
 
 @pytest.mark.parametrize(("is_best", "kept"), [(False, 0.0), (True, 3.0 * run.ALL_ROWS)])
 def test_the_default_comes_first_with_most_of_the_time(monkeypatch, is_best, kept):
-    """Trials alone move the clock.
+    """Only trials advance the simulated clock.
 
     The default candidate ends early; a part of the remaining time is reserved for a fit to all rows.
     """
@@ -218,7 +218,7 @@ def test_a_fit_resumes_where_it_stopped(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("slow", [1.0, 1.2])
 def test_rounds_share_the_time(monkeypatch, slow):
-    """The whole time is used, exactly if trials, which alone move the clock, take as long as they may."""
+    """Rounds use exactly the whole time if trials, which alone advance the clock, use all of the time that they get."""
     now = [100.0]
 
     class Timed(tried.Trial):

@@ -199,7 +199,7 @@ def test_a_table_that_changes_while_it_is_read_is_reported(folder, run, monkeypa
 
 
 def test_scores_of_other_arrays_are_refused(folder, run, result):
-    """Of archives with several arrays, the folder of scores remembers the name of the scored array."""
+    """If archives have several arrays, the folder of scores stores the name of the scored array."""
     flow, x = small_flow(), table(60)
     os.mkdir("data")
     for i in range(2):

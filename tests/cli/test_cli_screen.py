@@ -152,7 +152,7 @@ def test_meanings_and_defaults_are_those_of_python():
     assert fit["patience"].endswith("(default: 60)")
     assert fit["rule"] == "how a kink is chosen: newton or gradient (default: newton)"
     assert "leaky_relu" in fit["nonlinearity"]  # the table of `Planar` has this activation
-    for kind in (offered.FLOWS | offered.SIGNALS).values():  # docstrings explain each argument, too
+    for kind in (offered.FLOWS | offered.SIGNALS).values():  # docstrings also explain each argument
         maker = kind.model or kind.make
         stated = meanings(maker.__doc__)
         assert set(inspect.signature(maker).parameters) <= set(stated)
@@ -396,12 +396,12 @@ def significant(text):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_samples_and_scores_have_the_digits_of_the_flow(folder, run, result, dtype):
-    write_csv("t.csv", table() - 2.0, NAMES)  # a table of text has float64
+    write_csv("t.csv", table() - 2.0, NAMES)  # values of a CSV file are float64
     result("fit", "t.csv", "-o", "f.safetensors", "--dtype", dtype, *SHORT)
     lines = run("sample", "f.safetensors", "-n", 200, "--seed", 1)[1].splitlines()[1:]
     digits = [significant(field) for line in lines for field in line.split(",")]
     drawn = np.array([line.split(",") for line in lines], dtype)
-    assert (drawn == hr.load("f.safetensors").sample(200, seed=1)).all()  # the printed digits restore each value
+    assert (drawn == hr.load("f.safetensors").sample(200, seed=1)).all()  # printed digits determine each value exactly
     scores = run("score", "f.safetensors", "t.csv")[1].splitlines()
     most = 9 if dtype == "float32" else 17
     assert max(digits) == max(map(significant, scores)) == most

@@ -155,7 +155,7 @@ def test_equilibrium_is_kept_to_the_last_bit(scale):
         evolution = evolve(scale * mu, mu, grid, [0.0, 1.0, 100.0])
         assert_array_equal(evolution.rho, np.broadcast_to(evolution.rho[0], evolution.rho.shape))
         assert_allclose(evolution.rho[0], scale * mu, rtol=1e-15)
-        assert_allclose(evolution.kl, 0.0, atol=1e-28)  # the square of a mass's rounding error
+        assert_allclose(evolution.kl, 0.0, atol=1e-28)  # of the order of a squared rounding error
         assert_array_equal(evolution.kl_rate, 0.0)
         assert_array_equal(evolution.velocity(0.5, grid.points), 0.0)
 

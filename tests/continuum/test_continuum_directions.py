@@ -223,7 +223,7 @@ def test_directions_that_are_no_product_are_refused():
         with pytest.raises(ValueError, match=r"directions: .* product .* \(eq. 18\), got \(0.9552, 0.296\) at index 1"):
             evolve(skewed, mu, grid, times, [0.0, 0.3005])
     correlated = lambda p: np.exp(-(p**2).sum(axis=1) / 2.0 - 0.3 * p[:, 0] * p[:, 1])  # noqa: E731
-    evolve(skewed, correlated, grid, times, [np.pi / 4.0, -np.pi / 4.0])  # the axes of this density
+    evolve(skewed, correlated, grid, times, [np.pi / 4.0, -np.pi / 4.0])  # the product axes of this density
     with pytest.raises(ValueError, match="product"):
         evolve(skewed, correlated, grid, times, [np.pi / 4.0, 0.0])
     with pytest.raises(ValueError, match="product"):

@@ -166,7 +166,7 @@ def test_losses_of_normflows_by_draws(torch, context, monkeypatch):
     z = model.inverse(x, *rows)
     fixed = (x, log_q)
 
-    class Drawn:  # both libraries have equal samples
+    class Drawn:  # a base that gives both libraries equal samples
         def __call__(self, n, context=None):
             return z.detach(), self.log_prob(z.detach())
 

@@ -254,7 +254,7 @@ def test_calibration_of_many_observations_in_batches(posterior):
 
 
 def test_each_draw_outside_of_the_prior_is_drawn_again_for_its_own_observation(posterior, monkeypatch):
-    """Samples have the values of their observation, so that one in another row, or outside of the prior, is found."""
+    """Samples equal their observation, so that a sample in a wrong row, or outside of the prior, is detected."""
     fast = hr.accelerate(posterior)
     x = simulated(6, seed=9)[1].clamp(-1.9, 1.9)
     calls = []

@@ -115,7 +115,7 @@ REFUSED = {
 def test_layers_that_training_changes_are_refused_by_name(case):
     make, function, named = REFUSED[case]
     model = make()
-    assert model.training  # every library makes models in this mode
+    assert model.training  # new models of every library are in training mode
     message = r"^model" + named + r".*; call model\.eval\(\)"
     for call in (hr.accelerate, getattr(convert, function)):
         with pytest.raises(ValueError, match=message):

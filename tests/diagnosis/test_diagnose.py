@@ -259,7 +259,7 @@ def test_no_default_flow_has_a_coordinate_without_a_column(kind, rows, context, 
     x = np.cumsum(cases.rng("columns", rows).standard_normal((rows, 3)), axis=1)
     given = x[:, :context] + 1.0 if context else None
     flow = kind(3, context=context)
-    flow.fit(x, given, progress=False, **({} if rows == 60 else {"epochs": 1}))  # a fit to few rows ends in a rotation
+    flow.fit(x, given, progress=False, **({} if rows == 60 else {"epochs": 1}))  # a fit to few rows adds a rotation
     found = hr.diagnose(flow, 1.4 * x, given, names=["a", "b", "c"], progress=False)
     assert found.misses
     text = " ".join(f"{found.verdict} {found} {found.labels}".split())
@@ -368,13 +368,13 @@ def test_ctrl_c_keeps_finished_tests(monkeypatch):
     assert "Interrupted: these are the tests done so far." in str(diagnosis)
     assert diagnosis.to_html()
     with monkeypatch.context() as patch:
-        patch.setattr(run, "columns_of", stop)  # interrupts between the latent rows and the names of their coordinates
+        patch.setattr(run, "columns_of", stop)  # Ctrl-C between latent rows and names of coordinates
         diagnosis = hr.diagnose(flow, x)
     assert diagnosis.interrupted
     assert diagnosis.tests == ()
     assert [one.row for one in diagnosis.worst] == [one.row for one in whole.worst]
     with monkeypatch.context() as patch:
-        patch.setattr(run, "copies", stop)  # interrupts after the last test
+        patch.setattr(run, "copies", stop)  # Ctrl-C comes after the last test
         assert len(hr.diagnose(flow, x, training=x[:50]).tests) >= len(whole.tests) - 2
     monkeypatch.setattr(run, "compare", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -572,7 +572,7 @@ def test_letters_of_pictures_have_ten_pixels_and_p_values_too_small_are_shown_so
         assert len(sizes) > 5
         assert min(sizes) * width / units >= 10.0
         inside = {float(size) for size in re.findall(r"scale\(([\d.]+)\)", svg)}
-        assert inside <= {1 / 64}  # the scale of glyphs; nothing in a text is smaller, such as an exponent
+        assert inside <= {1 / 64}  # all glyphs have one scale: no exponent is smaller
 
 
 def test_each_test_has_a_next_step_in_words_of_python_and_of_the_command_line():

@@ -56,7 +56,7 @@ def test_a_shift_of_a_tenth():
 
 
 def test_a_uniform_coordinate_of_mean_0_and_deviation_1():
-    """The mean and the spread are right, and the shape is wrong."""
+    """A uniform coordinate with the mean and the spread of a normal one differs in its shape."""
     x = normal_rows("shape")
     x[:, 0] = cases.rng("uniform").uniform(-np.sqrt(3.0), np.sqrt(3.0), ROWS)
     found = by_name(hr.diagnose(standard(4), x), "latent coordinates")
@@ -162,7 +162,7 @@ def test_coverage_of_a_density_that_is_too_narrow():
     found = by_name(diagnosis, "coverage")
     assert found.p_value < 1e-6
     held = (diagnosis.regions <= 0.9).mean()
-    chi = np.square(normal_rows("narrow") * 1.1).sum(axis=1) <= 7.779  # the 90 % quantile of chi-square with 4 degrees
+    chi = np.square(normal_rows("narrow") * 1.1).sum(axis=1) <= 7.779  # the 90 % quantile of χ² with df = 4
     assert held == pytest.approx(chi.mean(), abs=0.03)
     assert f"50 % and 90 % of the rows hold {(diagnosis.regions <= 0.5).mean():.1%} and {held:.1%}" in found.sentence
 

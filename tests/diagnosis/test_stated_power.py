@@ -25,6 +25,6 @@ LEAST = {
 def test_power(misfit):
     count = power.found(misfit, ROWS, SEEDS)
     if misfit == "none":
-        assert count <= 4  # a rate of 5 % exceeds this share once in 1000 times
+        assert count <= 4  # at a rate of 5 %, 5 or more of 15 occur once in 1000 times
     else:
         assert count >= LEAST[misfit] * SEEDS

@@ -95,7 +95,7 @@ def test_a_bar_starts_over_with_a_fit_that_begins_again(monkeypatch):
     hear("a", 1, 4)
     hear("a", 1, 7)  # the bar shows its latest message
     one.draw()
-    hear("b", 2, 10, closed=True)  # a message of another start; the next bar begins before this one is drawn
+    hear("b", 2, 10, closed=True)  # bar 2 of rank b ends, and bar 3 begins, before bar 2 is drawn
     hear("b", 3, 2)
     one.draw()
     one.draw()

@@ -195,7 +195,7 @@ def test_weights_that_are_not_finite_load_only_if_that_is_allowed(value, tmp_pat
 
 def test_a_trainable_base_of_any_scale_comes_back(tmp_path):
     flow = hr.Flow([], hr.Normal(3), dtype="float64")
-    flow.set_parameter("base.log_scale", np.array([-1e4, 1e-300, 1 / 3]))  # the first scale underflows to 0
+    flow.set_parameter("base.log_scale", np.array([-1e4, 1e-300, 1 / 3]))  # exp(-1e4) underflows to 0
     loaded = saved_and_loaded(flow, tmp_path)
     cases.assert_same_bits(loaded.parameters, flow.parameters)
     cases.assert_same_bits(loaded[:0].parameters, flow.parameters)

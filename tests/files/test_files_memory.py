@@ -177,9 +177,9 @@ assert set(ends) <= {0, 256} and len(ends) == 2, ends
 @pytest.mark.programs
 @pytest.mark.parametrize("call", ["save", "to_bytes", "load"])
 def test_too_little_memory_is_an_error_and_the_flow_still_works(call, tmp_path):
-    """The limit of memory rises from the memory in use to enough: some calls fail, and others succeed."""
+    """The limit of memory rises, from the memory in use on: calls fail until the limit is large enough."""
     command = [sys.executable, "-c", SHORT_OF_MEMORY, str(tmp_path / "flow"), call]
-    # Free memory is returned to the system at once.
+    # With these settings, free memory is returned to the system immediately.
     at_once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     run = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=240, env={**os.environ, **at_once}

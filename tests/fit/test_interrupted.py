@@ -260,7 +260,7 @@ def joint(x, context):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        ("headrace.variational.descent:", "judge_of"),  # runs after the context is standardised
+        ("headrace.variational.descent:", "judge_of"),  # a fit standardises the context before this call
         ("headrace.variational.descent:Descent", "_judge"),
         ("headrace.variational.descent:PathStep", "__call__"),
     ],

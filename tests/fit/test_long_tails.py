@@ -76,7 +76,7 @@ def test_a_standardised_column_is_compared_with_a_normal_one(true, is_long):
 
 def test_the_shape_is_that_of_a_power_law_and_a_little_more():
     shapes = [tail_of(np.sort(drawn(stats.genpareto(0.4), 4000, i)[:, 0]), np.ones(4000)).shape for i in range(20)]
-    error = 1.4 / math.sqrt(0.04 * 4000)  # this is the standard error of the most likely shape
+    error = 1.4 / math.sqrt(0.04 * 4000)  # the standard error of a maximum-likelihood shape
     assert 0.4 < np.mean(shapes) < 0.4 + 1.5 * error
     assert np.max(shapes) <= long_tails.STEEPEST
     assert tail_of(np.sort(drawn(stats.genpareto(3.0), 4000, "steep")[:, 0]), np.ones(4000)).shape == 1.0
@@ -121,7 +121,7 @@ def test_knots_of_tails_keep_the_least_distance():
     assert sizes[0] == long_tails.KNOTS + 1
     assert sizes[0] > sizes[1] > sizes[2] > 0
     assert tail.knots(2.0, 2.5, 0.1) is None
-    assert tail.knots(1.9, 2.5, 1e9) is None  # rows determine the curve from 2 on
+    assert tail.knots(1.9, 2.5, 1e9) is None  # only from 2 on do rows determine the curve
 
 
 def test_columns_without_long_tails_stay_straight_beside_others():

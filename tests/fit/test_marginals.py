@@ -164,7 +164,7 @@ def test_a_sample_comes_from_the_density_of_the_fit():
     flow.fit(x, progress=False, epochs=200)
     drawn, log_prob = flow.sample_and_log_prob(500, seed=1)
     assert_allclose(flow.log_prob(drawn), log_prob, atol=1e-8)
-    assert drawn.min() > -0.5  # the rows end at 0, beyond which a normal base with affine maps goes far
+    assert drawn.min() > -0.5  # rows end at 0, and samples far below 0 would show a missing curve
     assert np.abs(np.median(drawn, axis=0) - np.median(x, axis=0)).max() < 0.4
 
 
@@ -233,7 +233,7 @@ def test_bounds_and_circles():
     history = flow.fit(x, gaussianize=True, epochs=3, progress=False)
     assert history.gaussianized
     (curve,) = marginal_of(flow)
-    assert_allclose(curve.data[0], curve.latent)  # the curve of a circle is the identity
+    assert_allclose(curve.data[0], curve.latent)  # a column on a circle has the identity as its curve
     ends = flow.log_prob(np.array([[-np.pi, 1.0, 0.2], [np.pi, 1.0, 0.2], [np.pi - 1e-6, 1.0, 0.2]]))
     assert_allclose(ends, ends[0], rtol=1e-4)
     drawn = flow.sample(500, seed=0)
@@ -275,7 +275,7 @@ def run_of(losses, passes, ran_out_at=None):
 
 
 def judged(first, second, has_tails=False, *, passes=1, ran_out_at=None, weights=None):
-    """Return whether curves stay, by the losses of held-out rows in each pass with (`first`) and without (`second`)."""
+    """Return whether curves stay, by held-out losses in each pass with curves (`first`) and without (`second`)."""
     runs = [
         run_of([np.broadcast_to(np.array(one, float), 4) for one in first], passes),
         run_of([np.broadcast_to(np.array(one, float), 4) for one in second], passes, ran_out_at),
@@ -389,7 +389,7 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bits(after, tmp_path, monkeyp
     with pytest.raises(Stopped):
         small().fit(x, **kept)
     monkeypatch.undo()
-    monkeypatch.setattr(marginals, "gain", None)  # the gain is known already
+    monkeypatch.setattr(marginals, "gain", None)  # a resumed fit does not compute the gain
     again = small()
     assert again.fit(x, **kept).gaussianized
     assert_array_equal(again.parameters, whole.parameters)
@@ -409,7 +409,7 @@ def test_a_killed_fit_without_curves_repeats_no_trial(tmp_path, monkeypatch):
         patch.setattr(Checkpoint, "epoch_ends", killed)
         with pytest.raises(Stopped):
             small().fit(skewed(900, "killed"), **kept)
-    monkeypatch.setattr(marginals, "gaussianizing", None)  # the choice is known already
+    monkeypatch.setattr(marginals, "gaussianizing", None)  # a resumed fit makes no new choice
     again = small()
     assert not again.fit(skewed(900, "killed"), **kept).gaussianized
     assert marginal_of(again) == []

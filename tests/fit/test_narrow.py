@@ -1,6 +1,6 @@
 """Default fits of rows that lie close together: nearly collinear columns, columns near their context, skewed columns.
 
-A fit whose likelihoods mean little warns. Fits of arrays, of streams and of groups behave alike.
+A fit warns if its likelihoods mean little. Fits of arrays, of streams and of groups behave alike.
 """
 
 import math

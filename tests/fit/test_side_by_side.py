@@ -130,7 +130,7 @@ def test_a_table_is_asked_for_when_a_thread_is_free(set_threads):
     set_threads(2)
     hr.fit_many([Counted(3, transforms=1, hidden=(8,), seed=i) for i in range(6)], tables(), **SHORT)
     assert (asked, ended) == (6, 6)
-    assert max(held) <= 1  # at most one table is held beside the requested one
+    assert max(held) <= 1  # no more than one earlier table is in memory
 
 
 def test_the_last_fit_takes_the_threads_that_others_have_left(monkeypatch, set_threads):

@@ -173,7 +173,7 @@ def test_other_arguments_of_a_fit_of_a_stream():
     for wrong in ({"epochs": -1}, {"learning_rate": 0.0}, {"schedule": "none"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             small().fit(hr.rows.blocks(made, buffer=50), **wrong, **QUIET)
-    assert len(reads) == 3  # each fit is refused before more than a buffer is read
+    assert len(reads) == 3  # each fit is refused after at most one buffer of rows
 
 
 def test_blocks_of_torch():

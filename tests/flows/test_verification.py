@@ -49,7 +49,7 @@ def test_right_conventions_pass(map, context, coupling, dtype):
     results = known(made(arrays, context, coupling, map=map), dtype)
     made(arrays, context, coupling, map=map, verify=results)
     rounded = [array.astype("float32") for array in results]
-    made(arrays, context, coupling, map=map, verify=rounded)  # results of a library in float32 pass
+    made(arrays, context, coupling, map=map, verify=rounded)  # float32 results of a library are accepted
 
 
 @pytest.mark.parametrize(

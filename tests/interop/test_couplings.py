@@ -166,7 +166,7 @@ class TestTorch:
             for got, expected in zip(found, want, strict=True):
                 assert torch.allclose(got[i], expected, rtol=1e-12, atol=1e-12)
 
-    @pytest.mark.filterwarnings("ignore")  # warnings of PyTorch's compiler about its graphs
+    @pytest.mark.filterwarnings("ignore")  # PyTorch's compiler warns about its graphs
     @pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.nightly)])
     @pytest.mark.parametrize("map", ["affine", "rq_spline_nflows"])
     def test_one_graph_of_the_compiler_has_the_same_bits(self, torch, coupling, map, backend):
@@ -215,7 +215,7 @@ class TestTorch:
                 found.sum().backward()
             assert torch.equal(torch.autograd.grad(graph(value, params)[1], params, by_log_det)[0], by_log_det_alone)
 
-    @pytest.mark.filterwarnings("ignore")  # warnings of opcheck about itself
+    @pytest.mark.filterwarnings("ignore")  # opcheck warns about itself
     def test_the_operators_keep_the_rules_of_pytorch(self, torch):
         import headrace.torch  # noqa: F401
 
@@ -225,7 +225,7 @@ class TestTorch:
         given = (t.detach() for t in (value, params, *grads))
         torch.library.opcheck(torch.ops.headrace.coupling_vjp.default, (*given, *how))
 
-    @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # a warning of PyTorch at its first jvp
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch warns at its first jvp
     def test_forward_mode_and_second_derivatives_are_refused(self, torch, coupling):
         value, params, *_ = (torch.tensor(a, requires_grad=True) for a in batch((3,), (3,)))
         (gradient,) = torch.autograd.grad(coupling(value, params)[0].sum(), params, create_graph=True)

@@ -157,7 +157,7 @@ def test_a_reset_begins_anew(tmp_path):
         made.reset_model(**words)
         assert not np.allclose(made.log_prob(rows(5)), trained)
         assert not torch.equal(made.model.vector, start)  # the weights are new ones, like those that nessai draws
-        assert abs(made.sample(2000).mean()) < 0.3  # reset also sets shift and scale anew
+        assert abs(made.sample(2000).mean()) < 0.3  # the shift and the scale are also reset
         made.train(rows(), max_epochs=4, plot=False)
 
 

@@ -29,7 +29,7 @@ def test_torch_gradcheck(reads):
     tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
 
     vector = torch.tensor(flow.parameters, requires_grad=True)
-    # Densities of all steps at once, and values of one step after another.
+    # The verbs compute densities of all steps at once, and values of one step after another.
     for verb in ("log_prob_steps", "log_prob", "to_data", "to_latent"):
 
         def number(vector, *given, verb=verb):

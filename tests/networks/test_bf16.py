@@ -183,7 +183,7 @@ print(hr.info()["isa"], hr.info()["bf16"], hr.info()["bf16_tiles"], sep=", ")
 def test_every_instruction_set_has_the_same_bits(tmp_path):
     """Networks have equal bits in every set, and whole flows in the widest set, for each sort of its products.
 
-    Each instruction set has one process for all modes of `matmul`, and AMX in software, too, if the build has it.
+    Each instruction set, including AMX in software if the build has it, has one process for all modes of `matmul`.
     """
     z = cases.rows(200, 32, "float32")
     z[:, 20:] = 0  # maps of zeros round nothing

@@ -17,7 +17,7 @@ import reference
 from bf16_cases import COUPLINGS, NETWORKS, PARTS, coupling_case, network_case, sets_with_products, widest_set
 from pairs import pairwise
 
-ROWS = (1, 3, 31, 64, 65, 130, 300)  # pairs without a second row, tiles, sums of 128 rows, and edges
+ROWS = (1, 3, 31, 64, 65, 130, 300)  # odd numbers (an incomplete pair), tiles, sums of 128 rows, and edges
 ALL = ("inputs", "parameters")
 
 

@@ -32,7 +32,7 @@ def errors(matmul, scale=1.0, rows=400):
 
 
 def test_two_parts_keep_sixteen_bits():
-    """Each of two values loses at most 2^-18 of itself, and their product leaves out 2^-18 of it."""
+    """Values lose at most 2^-18 of their size, and products leave out a term of 2^-18 of their size."""
     found = errors("bf16x3")
     assert found.max() <= 2.0**-16
     assert np.sqrt(np.mean(np.square(found))) <= 2.0**-19

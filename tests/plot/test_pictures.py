@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib")
 
 SEEN = Path(__file__).parent / "pictures.npz"
 HEIGHT, WIDTH = 48, 64  # the parts of a picture, of which each is averaged
-TOLERANCE = 0.02  # allowed root of the mean squared difference, of which fonts and versions cause some
+TOLERANCE = 0.02  # of the root mean squared difference, which depends on fonts and versions
 
 
 def rows(n, seed=0):

@@ -145,7 +145,7 @@ def test_gradients_are_finite_differences(features):
     context, grad = cases.rng("context").standard_normal((2, 2)), cases.rng("grad").standard_normal((2, 60))
     wrt = ("inputs", "parameters", "context")
     found = flow.log_prob_vjp(x, grad, context, wrt=wrt)
-    # The gradient without that of the inputs needs no inverse.
+    # A gradient by parameters alone needs no gradient by inputs, and has the same bits.
     assert_array_equal(flow.log_prob_vjp(x, grad, context, wrt=("parameters",))[0], found[1])
 
     def loss(x, parameters, context):
@@ -291,7 +291,7 @@ TRIED = {"epochs": 2, "batch_size": 4, "progress": False}
 
 @pytest.fixture
 def tries(monkeypatch):
-    """Make fits of short signals try an adaptive prediction, too."""
+    """Make even fits of short signals try an adaptive prediction."""
     monkeypatch.setattr(sequence_fit, "LEAST_ADAPTIVE", 1000)
     monkeypatch.setattr(_marginals, "TRIED", 1)
 

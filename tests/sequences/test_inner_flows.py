@@ -180,7 +180,7 @@ def test_gradients_against_differences(name, side, dtype):
         difference = (number(h) - number(-h)) / (2 * h)
         exact = float((gradient.astype("float64") * direction).sum())
         size = np.linalg.norm(gradient.astype("float64")) * max(1.0, np.sqrt(direction.size) / 30)
-        # The errors of a central difference are its rounding over h and kinks of rectifiers, as in
+        # A central difference has errors by rounding, divided by h, and by kinks of rectifiers, as in
         # test_sequence_gradients.
         assert abs(difference - exact) <= {"float64": 3e-6, "float32": 3e-3}[dtype] * max(size, 1.0), kind
 

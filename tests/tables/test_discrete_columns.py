@@ -195,7 +195,7 @@ def test_samples(density):
 
 def test_files_and_pickles(density, tmp_path, monkeypatch):
     x, context = rows(30, seed=4), np.zeros((30, 1))
-    monkeypatch.setattr(density.head, "rows", 200_000)  # a flow may not have as many columns
+    monkeypatch.setattr(density.head, "rows", 200_000)  # more rows than the most columns of a flow
     density.save(tmp_path / "mixed.safetensors")
     for again in (hr.load(tmp_path / "mixed.safetensors"), pickle.loads(pickle.dumps(density))):
         assert isinstance(again, MixedDensity)
@@ -416,7 +416,7 @@ def test_missing_values_have_a_probability(frame):
 
 
 def test_flows_without_lines_have_no_gates(frame):
-    """An affine flow moves values far out, so that a column with a frequent value is spread, as without categories."""
+    """Gates need splines that keep far values, which an affine flow lacks: a frequent value has a warning instead."""
     from headrace.sklearn import FlowDensity
 
     with pytest.warns(RuntimeWarning, match="one value is frequent in column 'rain'"):

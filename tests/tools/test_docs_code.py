@@ -140,7 +140,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
     if missing:
         pytest.skip(f"{missing[0]} is not installed")
     if "cupy" in needed:
-        cuda_arrays.load("gpu")  # skips, with the reason, where no device exists
+        cuda_arrays.load("gpu")  # without a device, the test is skipped with the reason
     monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 200)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if Path(p or ".").resolve() not in OURS])

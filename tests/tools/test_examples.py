@@ -39,7 +39,7 @@ def load(name):
 
 
 def numbers(pattern, text):
-    """The numbers of a text at the marks # of `pattern`."""
+    """The numbers in a text where `pattern` has the mark #."""
     found = re.search(re.escape(pattern).replace(r"\#", NUMBER), text)
     assert found, f"{pattern!r} is not in:\n{text}"
     return [float(group) for group in found.groups()]

@@ -50,7 +50,7 @@ CPP = {
     "bindings": {"math", "steps", "core"},
     "c": {"math", "steps", "core"},
 }
-# The kernels are compiled once for every instruction set: of the core they may use only plain structs.
+# Of the core, kernels may include only plain structs, because kernels are compiled once for every instruction set.
 KERNELS_OF_CORE = {"bf16.hpp", "views.hpp", "table.hpp", "scratch.hpp", "set_name.hpp"}
 KERNELS_OF_CORE |= {"calls.hpp", "back.hpp", "sweep.hpp"}  # plain structs of sequences
 # Files that the C library and headrace.hpp share: readers of files, and the generator that chooses members of an

@@ -100,8 +100,8 @@ def test_commands_run(page, tmp_path, monkeypatch, capfd):
 
 @pytest.mark.parametrize("job", ["main job", "tests"])
 def test_the_two_commands_can_be_read_by_machines(job):
-    """Each of the two commands is a single line between these comments, where `.ci/run` reads it, and makes a fresh
-    environment."""
+    """README has two commands that make a fresh environment, each a single line between HTML comments, where `.ci/run`
+    reads it."""
     text = README.read_text(encoding="utf-8")
     part = re.search(rf"^<!-- {job} -->\n(.*?)^<!-- end -->", text, flags=re.MULTILINE | re.DOTALL)
     lines = [line for line in part.group(1).splitlines() if line.startswith("    ")]

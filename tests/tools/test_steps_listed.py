@@ -32,7 +32,7 @@ JUDGES = {
 }
 MADE_IN = {"marginal": "cpp/core/shared_maps.hpp"}  # kinds that a transform makes by itself
 ARRAYS_IN = {"rotation": "cuda/host/placing.cpp"}  # arrays that a device lays out differently
-COMBINED = {"Inverse", "Linear", "OnColumns"}  # transforms of several kinds, or of any kind
+COMBINED = {"Inverse", "Linear", "OnColumns"}  # transforms that make steps of several kinds, or of any kind
 
 
 def kinds_in(text):
@@ -110,7 +110,7 @@ def test_a_new_kind_is_reported_by_every_list():
         return text.replace("    X(move, MoveStep)", "    X(move, MoveStep) X(twist, TwistStep)")
 
     missed = [one for one in lacking(read) if ": twist: " in one]
-    # The new kind lacks two things in the struct's file, three in the kernels' file on the CPU, and two on a device.
+    # Three files lack several parts of the new kind: the struct's file two, the CPU's kernels three, a device's two.
     assert len(missed) == len({one.split(": twist: ")[0] for one in missed}) + 1 + 2 + 1
 
 

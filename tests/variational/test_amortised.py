@@ -66,7 +66,7 @@ def drawn(rows, generator):
 
 @pytest.mark.parametrize("context", [TABLE, drawn], ids=["table", "function"])
 def test_one_flow_fits_the_posterior_of_every_context(dtype, context):
-    """The family contains every posterior, at which the gradients' noise vanishes: a KL of 1e-4 is an error of weights
+    """The flow can be every posterior, where the noise of gradients vanishes: a KL of 1e-4 stands for errors of weights
     of 1e-2.
     """
     flow = linear(dtype)

@@ -31,7 +31,7 @@ def test_one_linear_iaf_fits_a_correlated_gaussian_exactly(dtype):
     assert fit.final.effective_samples > 0.999 * fit.final.samples
     assert fit.history.stopped == "steps"
     x = flow.sample(200_000, seed=1).astype("float64")
-    assert_allclose(x.mean(axis=0), MEAN, atol=0.02)  # five standard errors of 200,000 samples
+    assert_allclose(x.mean(axis=0), MEAN, atol=0.02)  # the limit is five standard errors
     assert_allclose(np.cov(x.T), COVARIANCE, atol=0.04)
 
 
@@ -380,7 +380,7 @@ def test_samples_that_are_not_finite_are_skipped_counted_and_reported(bad, estim
 
 
 def test_skipped_samples_take_no_part_in_the_gradient():
-    """The gradient is that of the remaining samples alone."""
+    """The gradient is that of all samples that are not skipped."""
     flow = cases.randomise(BUILDERS["MAF"](dtype="float64"), 0.1)
     step = PathStep(
         flow,
