@@ -96,7 +96,7 @@ def pytest_sessionstart(session):
             emulation.prepare(say=lambda text: print(text, flush=True))
 
 
-@pytest.hookimpl(tryfirst=True)  # must precede pytest's selection by marks
+@pytest.hookimpl(tryfirst=True)  # this hook precedes pytest's selection by marks
 def pytest_collection_modifyitems(config, items):
     config.stash[selection.COLLECTED] = len(items)
     if selection.no_device() and config.option.markexpr != "gpu":  # otherwise tests of devices are skipped one by one

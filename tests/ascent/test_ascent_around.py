@@ -71,7 +71,7 @@ def test_the_density_integrates_to_one_and_is_periodic():
 def test_no_row_lies_on_an_end_of_the_cut(dtype):
     """Rows on a fine grid, and rows next to the cut, have finite densities."""
     flow = hr.DualAscentFlow.notes(steps=3, periodic=PERIODS, dtype=dtype).fit(angles(300), progress=False)
-    cut = flow.transforms[-2].periodic[0][0]  # in half periods from the middle of a period
+    cut = flow.transforms[-2].periodic[0][0]  # the cut, in half periods from the middle
     seam = np.pi * (np.mod(cut + 1.0, 2.0) - 1.0)
     near = [seam]
     for _ in range(40):

@@ -49,7 +49,7 @@ def test_log_det_is_that_of_the_whole_chain(name):
 @every_model
 @pytest.mark.parametrize("precision", [1.0, 4.0])
 def test_a_slice_is_the_flow_after_its_steps(name, precision):
-    """The likelihood of a slice is in the history, for the training rows, equal to rounding in float64."""
+    """The history has the likelihood of the training rows by each slice, up to rounding in float64."""
     x = bent(300)
     model = MODELS[name](precision=precision, dtype="float64")
     if name == "refined":

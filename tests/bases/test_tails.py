@@ -306,7 +306,7 @@ def test_a_sample_begins_with_every_smaller_sample(name, dtype, core):
 
 @every_base
 def test_both_dtypes_have_the_same_sample(name):
-    """A row could have another component if its random value were at the border of two shares; no row here is."""
+    """A row could have another component if its random value were at the boundary of two shares; no row here is."""
     narrow, wide = (alone(name, dtype).sample(500, seed=2) for dtype in ("float32", "float64"))
     keep = np.abs(wide) < 1e3
     assert_allclose(narrow[keep], wide[keep], rtol=2e-4, atol=1e-5)

@@ -81,7 +81,7 @@ def test_densities_integrate_to_one():
 
 
 def test_bounds_gain_beside_a_free_flow():
-    """A gamma density of shape 1 has most of its mass near 0, below which a flow without bounds has density, too."""
+    """A gamma density of shape 1 has most of its mass near 0, below which a flow without bounds also has density."""
     x = cases.rng("gamma").gamma(1.0, 2.0, (3000, 1))
     test = cases.rng("gamma", "test").gamma(1.0, 2.0, (3000, 1))
     scores = {}

@@ -266,7 +266,7 @@ def test_each_draw_outside_of_the_prior_is_drawn_again_for_its_own_observation(p
             drawn[3, 1], drawn[7, 4], drawn[8, 4, 0] = 9.0, -9.0, 2.5
         elif len(calls) == 2:
             drawn[:2, 0] = 9.0  # two of the first row's new samples are outside of the prior
-            drawn[:, 2] = 9.0  # all new samples for the last row are outside
+            drawn[:, 2] = 9.0  # all of the last row's new samples are outside of the prior
         return drawn
 
     monkeypatch.setattr(fast.posterior_estimator, "sample", sample)

@@ -79,7 +79,7 @@ BASES = {
 @pytest.mark.parametrize("name", BASES)
 @pytest.mark.parametrize("scipy", [False, True])
 def test_scores_of_bases_are_standard_normal(name, scipy, monkeypatch):
-    """Scores of rows from a base are standard normal in each coordinate, and independent unless it is a mixture."""
+    """Scores of rows from a base are standard normal in each coordinate, and, except for mixtures, independent."""
     if not scipy:
         monkeypatch.setattr("headrace.diagnosis.latent.find_spec", lambda name: None)
     base = BASES[name]()

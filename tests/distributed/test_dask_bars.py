@@ -10,7 +10,7 @@ import pytest
 import headrace as hr
 from dask_cases import BATCH, CHUNKS, MAKE, SHARD, WAIT, context, dask, lazy, rows
 
-# Dask and its libraries warn of sockets of a killed worker, and of versions.
+# Dask and its libraries warn about sockets of killed workers, and about versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 
@@ -49,7 +49,7 @@ def short_ascent(client, **more):
 def test_a_fit_shows_its_progress_on_a_terminal(work, tty, local_cluster, client, monkeypatch):
     screen = screen_of(monkeypatch, tty)
     texts = {short_fit: ["fit: 100%", "3/3", "epoch"], short_ascent: ["ascent: 100%", "4/4", "step", "train="]}[work]
-    for cluster in (local_cluster, client):  # a cluster of threads, and one of processes
+    for cluster in (local_cluster, client):  # a cluster of threads, and a cluster of processes
         screen.truncate(0)
         work(cluster)
         shown = screen.getvalue()

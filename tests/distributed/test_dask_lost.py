@@ -13,7 +13,7 @@ import headrace as hr
 from dask_cases import BATCH, SHARD, WAIT, both, cut, distributed, lazy, rows, same, wait_for_both, weights
 from headrace.distributed.groups import GroupError, local
 
-# Dask and its libraries warn of sockets of a killed worker, and of versions.
+# Dask and its libraries warn about sockets of killed workers, and about versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 

@@ -182,7 +182,7 @@ def test_the_others_raise_when_a_rank_of_mpi_stands_still(tmp_path):
 
 
 def children(pid):
-    """The processes of ranks below a process."""
+    """The processes of ranks that a process has started, directly or through other processes."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, task.read_text().split()):

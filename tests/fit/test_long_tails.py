@@ -87,7 +87,7 @@ def test_tails_depend_on_weights_and_not_on_their_scale():
     weights = cases.rng("weights").integers(1, 4, 3000).astype(float)
     want, found = tail_of(np.repeat(x, weights.astype(int)), np.ones(int(weights.sum()))), tail_of(x, weights)
     assert found.threshold == want.threshold
-    assert found.shape == pytest.approx(want.shape, rel=0.3)  # repeated rows are more rows
+    assert found.shape == pytest.approx(want.shape, rel=0.3)  # a tail has fewer weighted rows than repeated rows
     scaled = tail_of(x, 1e-100 * weights)
     assert (scaled.threshold, scaled.is_clear) == (found.threshold, found.is_clear)
     assert_allclose([scaled.shape, scaled.scale], [found.shape, found.scale])
@@ -275,7 +275,7 @@ def test_heavy_tails_keep_their_curves_within_two_standard_errors(monkeypatch):
 
 
 def test_unfinished_trials_leave_columns_unchanged():
-    """Columns stay as they are if the time ends before a pass, or both trials diverge."""
+    """Columns are left unchanged if the time ends before a pass, or if both trials diverge."""
     tried, not_tried = marginals._Judged(1.0, np.ones(3)), marginals._Judged()
     share = np.full(3, 1.0 / 3.0)
     assert not marginals._stays(not_tried, not_tried, share, 2.0)

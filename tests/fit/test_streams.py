@@ -185,7 +185,7 @@ def test_an_epoch_has_every_training_row_once_with_its_context_and_weight(source
 
 
 def test_rows_are_mixed_over_the_whole_buffer():
-    """Rows in order pass a buffer of 100 rows: at each half of the buffer a row stays with a probability of 1/2."""
+    """Rows pass through a buffer of 100 rows: whenever half of the buffer leaves, a row stays with probability 1/2."""
     blocks = [Block(np.arange(i, i + 10.0)[:, None]) for i in range(0, 10_000, 10)]
     out = Block.joined(list(_streams._mixed(blocks, 100, np.random.default_rng(0)))).x[:, 0]
     assert_array_equal(np.sort(out), np.arange(10_000.0))

@@ -170,7 +170,7 @@ def test_a_marginal_of_three_columns_is_a_double_integral():
 
 
 def test_a_linear_flow_s_conditional_is_the_gaussian_s():
-    """For x = L z the mean and covariance of the others are known; 40,000 samples allow five standard errors."""
+    """For x = L z the conditional mean and covariance are known; 40,000 samples agree within five standard errors."""
     flow = hr.Flow([hr.transforms.MaskedAutoregressive(3, (), map="affine", dtype="float64")])
     cases.randomise(flow, 0.5, "linear")
     name, shifts_alone = "transforms.0.layers.0.weight", np.array([[1.0], [0.0]] * 3)  # scales are constant

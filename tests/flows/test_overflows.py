@@ -8,7 +8,7 @@ import headrace as hr
 from cuda_twins import Twin
 
 FEATURES = 9
-# Of each pair (size, factor) the chain multiplies by e^size and then divides by it: rows times factor overflow between.
+# For a pair (size, factor) the chain multiplies by e^size, so that rows times factor overflow, and divides by e^size.
 SIZES = {"float32": (60.0, 1e20), "float64": (600.0, 1e100)}
 BATCHES = [(1, 0), (3, 1), (7, 6), (8, 0), (20, 7), (200, 190)]  # the number of rows, and the row that overflows
 every_batch = pytest.mark.parametrize(("n", "row"), BATCHES)

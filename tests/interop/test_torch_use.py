@@ -201,7 +201,7 @@ def test_errors_of_moments_without_a_formula_have_an_estimate():
 
 
 def test_the_estimates_of_messages_are_right():
-    """The errors of estimates have the values of their formulas where the density is known."""
+    """The code in error messages estimates properties of a distribution, right within limits for a known density."""
     density = FlowModule(hr.Flow([hr.transforms.Standardize([1.0, 2.0], [0.5, 3.0])]))()
     torch.manual_seed(0)
     known = torch.distributions.Independent(

@@ -79,7 +79,7 @@ def test_a_row_has_the_same_bits_in_any_batch(name, reads, matmul):
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("activation", ["tanh", "silu", "softplus", "leaky_relu", "sigmoid"])
 def test_other_activations_have_the_same_bits_in_any_batch(activation, matmul):
-    """The path of few rows rounds values at once, and has the same bits; levels end inside vectors of units."""
+    """The path for few rows rounds values immediately, and gives equal bits; levels end inside vectors of units."""
     for made in (
         hr.transforms.MaskedAutoregressive(11, (45, 37), map="additive", activation=activation),
         hr.transforms.MaskedAutoregressive(5, (16, 16), map="additive", activation=activation, residual=True),

@@ -71,7 +71,7 @@ def test_both_directions_have_the_gradients_of_the_reference(name, sequential, m
     """Gradients of the sequential direction go level by level, and units of a level end inside a pair."""
     transform, judge, dense = network_case(name, matmul)
     features, widest = dense.features, max(map(len, dense.weights))
-    slow = features >= 20 or (sequential and widest > 200)  # the reference takes seconds: fewer batches
+    slow = features >= 20 or (sequential and widest > 200)  # fewer batches, because the reference takes seconds
     for n in ROWS[1::4] if slow else ROWS:
         given = cases.rows(n, features, "float32", name, n)
         context = cases.rows(n, dense.context, "float32", name, "context")

@@ -439,7 +439,7 @@ def test_a_budget_of_few_steps_has_no_trial(tries, monkeypatch):
         history = hr.WaveNet(**SMALL).fit(x, time_budget=100.0, **TRIED)
         assert history.adaptive == is_tried
         assert len(runs) == 2 * is_tried
-        assert not any(clock.is_limited for clock in runs)  # the number of steps ends a trial, and no clock
+        assert not any(clock.is_limited for clock in runs)  # a number of steps, and no clock, ends each trial
 
 
 def test_crops_have_the_gradients_of_whole_sequences():

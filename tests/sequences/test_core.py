@@ -134,7 +134,7 @@ def case(request):
 
 
 def pieces(steps, lengths):
-    """Slices that together are all steps, whose lengths repeat these."""
+    """Yield slices that together cover `steps` steps; their lengths are `lengths`, again and again."""
     begin = 0
     for length in itertools.cycle(lengths):
         if begin == steps:

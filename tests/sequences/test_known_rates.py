@@ -91,7 +91,8 @@ def squares_network(dtype):
 def check_rate(found, true, rate, within):
     """Compare the network's log densities with the true ones, and the mean of the true ones with the negative entropy
     rate."""
-    assert abs(true.mean() + rate) < 5.0 * true.std() / math.sqrt(len(true)) * 3.0  # the steps are not independent
+    # The factor 3 allows for the dependence between steps.
+    assert abs(true.mean() + rate) < 5.0 * true.std() / math.sqrt(len(true)) * 3.0
     difference = true.mean() - found.mean()
     assert difference > -1e-4, f"{-difference:.3g} nats above the rate: the network sees what it predicts"
     assert difference < within, f"{difference:.3g} nats below the rate"

@@ -1,7 +1,7 @@
 """Flows of sequences with weights in bf16: all results have the bits of a float32 flow with rounded weights.
 
-Streams read pairs of weights in bf16, and all other calls read the rounded weights in float32. The results of both are
-compared, by `==`, with those of an exact flow whose weights were rounded.
+Streams read pairs of weights in bf16, and all other calls read the rounded weights in float32. Results of streams and
+of other calls are compared, by `==`, with those of an exact flow whose weights were rounded.
 """
 
 import copy

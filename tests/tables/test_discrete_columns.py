@@ -195,7 +195,7 @@ def test_samples(density):
 
 def test_files_and_pickles(density, tmp_path, monkeypatch):
     x, context = rows(30, seed=4), np.zeros((30, 1))
-    monkeypatch.setattr(density.head, "rows", 200_000)  # more rows than the most columns of a flow
+    monkeypatch.setattr(density.head, "rows", 200_000)  # more rows than a flow may have columns
     density.save(tmp_path / "mixed.safetensors")
     for again in (hr.load(tmp_path / "mixed.safetensors"), pickle.loads(pickle.dumps(density))):
         assert isinstance(again, MixedDensity)
@@ -305,7 +305,7 @@ def test_held_out_rows_may_have_labels(frame):
 
 
 def test_a_diagnosis_looks_at_numbers_and_classes(frame, estimator):
-    """A diagnosis of classes uses all rows, and one of the flow only complete rows; another label has density 0."""
+    """A diagnosis of classes uses all rows, a diagnosis of the flow only complete rows; new labels have density 0."""
     found = hr.diagnose(estimator, frame, progress=False)
     assert (found.kind, found.rows, found.features, found.names) == ("MixedDensity", 900, 4, ("rain", "size"))
     assert len(found.log_prob) == (frame["rain"] != 0.0).sum()

@@ -118,7 +118,7 @@ def test_estimates_are_means_over_contexts_and_not_of_pairs():
     assert abs(found.kl - 0.5 * np.square(table).mean()) < 4.0 * found.kl_error < 0.05
     assert abs(found.log_z - table.mean()) < 4.0 * found.log_z_error < 0.05
     assert abs(found.free_energy - (0.5 * np.square(table) - table).mean()) < 4.0 * found.standard_error < 0.05
-    # The deviation of -log w = c²/2 - c + c (c - x) is |c| in each context, and the table has only these three.
+    # For a context c the deviation of -log w = c²/2 - c + c (c - x) is |c|, and the table has three contexts.
     assert_allclose(found.standard_error, np.sqrt(np.square(table).mean() / 60_000), rtol=0.03)
     assert_allclose(found.effective_samples, 20_000 * np.exp(-np.square(table)).sum(), rtol=0.05)
     some = hr.free_energy(flow, density, many, samples=60_000)

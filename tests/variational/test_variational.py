@@ -415,7 +415,7 @@ def test_too_many_samples_that_are_not_finite_are_an_error_with_the_first_of_the
 
 
 def test_the_estimate_of_a_normal_by_a_normal_is_known():
-    """For N(0, 1) against N(m, 1), KL is m²/2, and the effective number of samples e^-m² of their number."""
+    """For N(0, 1) against N(m, 1), KL is m²/2, and the effective number of samples is e^-m² times their number."""
     flow, m = hr.Flow([], hr.StandardNormal(1), dtype="float64"), 0.5
     found = hr.free_energy(flow, normal([m], [[1.0]], log_z=2.0), samples=200_000, seed=3)
     assert abs(found.free_energy - (0.5 * m * m - 2.0)) < 4.0 * found.standard_error
