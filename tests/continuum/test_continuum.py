@@ -89,7 +89,7 @@ def test_small_departures_from_a_normal_target_decay_at_the_eigenvalue(reach, kn
     g = vector[:, 0] / np.sqrt(mu)
     times = np.array([0.0, 0.25, 0.5]) / value[0]
     evolution = evolve(mu * (1.0 + 1e-3 * g / np.abs(g).max()), mu, grid, times)
-    # The square of g adds up to 1e-3 of the rate; at the first time g has not changed yet.
+    # Terms with the square of g are up to 1e-3 of the rate; at the first time g has not changed yet.
     assert_allclose(-np.diff(np.log(evolution.kl)) / np.diff(times) / 2.0, value[0], rtol=2e-3)
     assert_allclose(-evolution.kl_rate[0] / evolution.kl[0] / 2.0, value[0], rtol=2e-3)
 
@@ -155,7 +155,7 @@ def test_equilibrium_is_kept_to_the_last_bit(scale):
         evolution = evolve(scale * mu, mu, grid, [0.0, 1.0, 100.0])
         assert_array_equal(evolution.rho, np.broadcast_to(evolution.rho[0], evolution.rho.shape))
         assert_allclose(evolution.rho[0], scale * mu, rtol=1e-15)
-        assert_allclose(evolution.kl, 0.0, atol=1e-28)  # of the order of a squared rounding error
+        assert_allclose(evolution.kl, 0.0, atol=1e-28)  # KL is of the order of a squared rounding error
         assert_array_equal(evolution.kl_rate, 0.0)
         assert_array_equal(evolution.velocity(0.5, grid.points), 0.0)
 

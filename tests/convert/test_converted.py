@@ -67,7 +67,7 @@ def of_zuko(model, x, context):
     found = model(context)
     z, log_det = found.transform.call_and_ladj(x)
     own = found.base.base_dist
-    if hasattr(own, "low"):  # headrace's uniform base has ends of 1
+    if hasattr(own, "low"):  # headrace's uniform base is on [-1, 1]
         half = 0.5 * (own.high - own.low)
         z, log_det = (z - own.mean) / half, log_det - half.log().sum(-1)
     return z, log_det, found.log_prob(x)

@@ -136,7 +136,7 @@ def test_models_in_evaluation_mode_are_taken(case):
 
 
 def pairs(ours, theirs, x):
-    """Return both models with their arguments: estimators of sbi take a condition, too."""
+    """Return both models with their arguments, which for estimators of sbi include a condition."""
     if not hasattr(theirs, "condition_shape"):
         return (ours, (x,)), (theirs, (x,))
     condition = library("torch").zeros(len(x), *theirs.condition_shape, dtype=x.dtype)

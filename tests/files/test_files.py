@@ -273,7 +273,7 @@ def test_a_class_of_the_caller_is_refused(tmp_path):
 
 
 def assert_results_close(got, want, dtype):
-    """Compare up to the rounding of three networks of three layers, relative to the magnitudes of summed terms."""
+    """Compare results up to the rounding of nine layers in three networks, relative to magnitudes of summed terms."""
     magnitude = max(np.square(want["z"]).max(), 1.0)
     for key, array in got.items():
         cases.assert_close(array.astype(dtype), want[key], magnitude=magnitude, depth=12)

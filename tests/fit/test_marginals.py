@@ -351,7 +351,7 @@ def test_a_trial_takes_as_many_rows_as_its_steps_need():
 
 
 def test_marginals_of_the_caller_stay():
-    """Curves of the caller stay also where the Gaussian of the rows replaces the networks."""
+    """Curves from the caller stay even where the Gaussian of the rows replaces the networks."""
     x = cases.rng("own").standard_normal((2000, 2)) @ [[1.0, 0.9], [0.0, 0.4]]
     own = hr.transforms.Gaussianize(*cases.curves(2, 9))
     flow = hr.Flow(

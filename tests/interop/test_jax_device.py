@@ -40,7 +40,7 @@ def registered(module):
 def emu(monkeypatch):
     """Make structures that are created in the test compute in the emulation, on `STREAM`."""
     module = cuda_arrays.load("emu").module
-    _xla.register()  # registers the CPU's handlers, under their usual names
+    _xla.register()  # the CPU's handlers have their usual names
     registered(module)
     monkeypatch.setattr(_xla, "_on_devices", lambda: module)
     monkeypatch.setattr(_xla.Structure, "target", "headrace_emulated")
@@ -247,7 +247,7 @@ def test_training_steps_are_those_of_the_cpu(place):
 def test_work_is_on_the_given_stream_without_waiting(emu):
     """Only the first call of a flow waits, because it copies the flow to the device."""
     flow = made()
-    p, x, c = map(jnp.asarray, arrays(flow, rows=40))  # for 40 rows a derivative by parameters may be kept
+    p, x, c = map(jnp.asarray, arrays(flow, rows=40))  # with 40 rows, calls may keep gradients by parameters
     calls = [
         jax.jit(lambda p, x: hj.log_prob(flow, p, x, c)),
         jax.jit(lambda p, x: hj.to_data(flow, p, x, c)),

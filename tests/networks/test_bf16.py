@@ -108,7 +108,7 @@ def test_four_to_seven_rows_of_small_networks_take_the_path_of_eight_level_by_le
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_few_rows_are_those_of_many_to_rounding(name, matmul):
-    """Maps may round differently in few rows, so that in some rows a value is rounded otherwise to bf16."""
+    """Maps may round differently in few rows, so that in some rows a value has another rounding to bf16."""
     transform, _, dense = network_case(name, matmul, map="affine", outputs=("shift", "scale"))
     z, context = cases.rows(200, dense.features, "float32", name), cases.rows(200, dense.context, "float32", name)
     for way in (transform.forward, transform.inverse):

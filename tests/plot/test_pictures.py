@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib")
 
 SEEN = Path(__file__).parent / "pictures.npz"
 HEIGHT, WIDTH = 48, 64  # the parts of a picture, of which each is averaged
-TOLERANCE = 0.02  # of the root mean squared difference, which depends on fonts and versions
+TOLERANCE = 0.02  # a root mean squared difference, which allows for fonts and versions
 
 
 def rows(n, seed=0):

@@ -1,8 +1,8 @@
 """Processes whose entropy rate is known: a network of the right weights has this rate, and no network has a better one.
 
 The mean log density of a long sequence is compared with that of the true conditional densities on the same sequence.
-The mean of the true ones minus the network's is a divergence, which is not negative unless the network reads the steps
-that it predicts.
+The true mean minus the network's mean is a divergence, which is not negative unless the network reads the steps that it
+predicts.
 """
 
 import math

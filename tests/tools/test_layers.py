@@ -38,7 +38,7 @@ DOORS = {("headrace._flow.flow", "headrace.training"), ("headrace._flow.flow", "
 MOST_ROOMS, MOST_ARROWS = 30, 150  # an arrow is a pair of rooms of which one imports the other
 MOST_AT_ONCE = 80  # modules that `import headrace` loads
 # Limits on the lines, docstrings included, of modules together with all modules that they import outside of functions
-# and not for types alone: a maintainer of densities, samples and files, and of fits, reads as many.
+# and not for types alone: a maintainer has to read these lines for densities, samples and files, and then for fits.
 MOST_TO_READ = {"headrace._flow.flow": 8000, "headrace._flow.flows headrace.training": 17100}
 
 # The rooms that each room of the core may include.

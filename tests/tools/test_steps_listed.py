@@ -122,7 +122,7 @@ def test_every_transform_has_a_tested_kind_and_an_example():
 
 
 def parts_of(module):
-    """The transform and those inside it, or the transforms of a flow or an ensemble."""
+    """A transform with all transforms inside it, or the transforms of a flow or an ensemble."""
     if isinstance(module, hr.Ensemble):
         return [part for flow in module for part in parts_of(flow)]
     if isinstance(module, hr.Flow):

@@ -333,7 +333,7 @@ def test_the_range_of_levels_of_signals_is_that_of_all():
     quiet = 0.01 * autoregression().sample(10, steps=700, seed=2)
     inputs = Inputs(autoregression(), 700, None, None, [*quiet, *loud])
     frames = inputs.frames(320, 31)
-    assert frames.shape == (21, 320, 1)  # every second one of 2 in each quiet signal, 21 in the loud one
+    assert frames.shape == (21, 320, 1)  # every second frame: 2 in a quiet signal, 21 in the loud one
     cases.assert_same_bits(frames[:11], np.concatenate([quiet[:, :320], loud[:, :320]]))
     cases.assert_same_bits(frames[-1], loud[0, 6400:6720])
     assert len(inputs.frames(320, 41)) == 41
