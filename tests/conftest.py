@@ -82,7 +82,7 @@ def pytest_sessionfinish(session):
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
     """Store the number of tests that the workers of pytest-xdist have collected, which is the same in all."""
-    collected = getattr(node, "workeroutput", {}).get("collected", 0)  # a worker that crashed has no such number
+    collected = getattr(node, "workeroutput", {}).get("collected", 0)  # a crashed worker has not sent a number
     node.config.stash[selection.COLLECTED] = max(collected, node.config.stash.get(selection.COLLECTED, 0))
 
 

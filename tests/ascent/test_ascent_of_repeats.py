@@ -131,7 +131,7 @@ def test_a_column_without_spread_takes_no_part(name, precision, dtype, monkeypat
 
 
 def test_log_likelihoods_of_coordinates_add_up():
-    """The log-likelihoods L of the coordinates (eq. 23, docs/dual_ascent.md) add up to that of the step."""
+    """The log-likelihoods L of the coordinates (eq. 23, docs/dual_ascent.md) add up to the L of the step."""
     x = bent(500)
     model = hr.DualAscentFlow.notes(steps=3, kinks=2, dtype="float64")
     flow = model.fit(x, validation=None, progress=False)

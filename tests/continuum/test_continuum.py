@@ -84,7 +84,7 @@ def test_small_departures_from_a_normal_target_decay_at_the_eigenvalue(reach, kn
     face = mu[1:] * mu[:-1] / h**2
     diagonal = np.append(face, 0.0) + np.insert(face, 0, 0.0)
     value, vector = eigh_tridiagonal(diagonal / mu, -face / np.sqrt(mu[1:] * mu[:-1]), select="i", select_range=(1, 1))
-    # The grid's error is 1e-4 to 4e-4, and that of the known digits 1e-4 to 5e-4.
+    # The grid has an error of 1e-4 to 4e-4, and the four known digits have an error of 1e-4 to 5e-4.
     assert_allclose(value[0], known, rtol=1e-3)
     g = vector[:, 0] / np.sqrt(mu)
     times = np.array([0.0, 0.25, 0.5]) / value[0]

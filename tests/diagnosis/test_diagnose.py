@@ -268,7 +268,7 @@ def test_no_default_flow_has_a_coordinate_without_a_column(kind, rows, context, 
 
 
 def test_a_column_is_named_with_its_conditioning_columns():
-    """One flow has one order of columns, and its column 1 of three is too narrow and depends on column 0; the other has
+    """In a flow with one order of columns, column 1 of three is too narrow and depends on column 0; another flow has
     two orders."""
     flow = hr.MAF(3, transforms=1, hidden=(8,), link="none", context=1, dtype="float64", seed=3)
     x, context = rows_of(flow, 2000)

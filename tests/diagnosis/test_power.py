@@ -183,7 +183,7 @@ def test_a_classifier_recognises_rows_of_another_density(trees, monkeypatch):
 
 @pytest.mark.parametrize("tree", [False, True])
 def test_memorised_rows(tree, monkeypatch):
-    """One density is a narrow kernel at each of 100 training rows, and one is right."""
+    """A density of narrow kernels at the 100 training rows is found to memorise rows, and the right density is not."""
     if not tree:
         monkeypatch.setattr("headrace.diagnosis.classifier.find_spec", lambda name: None)
     training, x = normal_rows("memory", rows=100, features=2), normal_rows("new", rows=300, features=2)

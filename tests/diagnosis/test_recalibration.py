@@ -35,9 +35,9 @@ def miscalibration(flow, x, context=None):
 
 @pairwise(factors=[(1.5, 1.3), (0.7, 0.7)], context=[0, 2], dtype=cases.DTYPES)
 def test_a_density_too_wide_or_too_narrow_is_repaired(factors, context, dtype):
-    """The miscalibration of 4000 other rows, by ranks among 99 draws, falls to less than half of its value; that of the
-    truth is some 0.01 by chance. The log-likelihood is close to the truth's: six parameters fitted to 400 rows cost 6 /
-    800."""
+    """The miscalibration of 4000 other rows, by ranks among 99 draws, falls to less than half of its value; the truth
+    has some 0.01 by chance. The log-likelihood is close to that of the truth: six parameters fitted to 400 rows cost
+    6 / 800."""
     right = truth(dtype, context)
     given = cases.rows(ROWS + 4000, 2, dtype, "context") if context else None
     x = rows_of(right, ROWS + 4000, 1, given)

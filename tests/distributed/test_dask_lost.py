@@ -151,7 +151,7 @@ def test_a_worker_that_ends_does_not_change_the_bits(where, collective, client, 
     assert not any(left.values())
 
 
-# The counted function of each ascent, and the call at which a worker ends; the last ascent loses it in joint training.
+# The counted function of each ascent, and the call at which a worker ends, for the last ascent in joint training.
 ASCENTS = {
     "kinks": (
         lambda: hr.DualAscentFlow.notes(steps=8, seed=3),

@@ -78,7 +78,7 @@ def test_parameters_have_no_gradient_where_a_density_overflows(core, dtype):
 
 
 def check_gradients(vjp, dtype, n, row):
-    """The gradient of the row that overflows is NaN, and so is that of the weights, which is a sum over rows."""
+    """The gradient of a row that overflows is NaN, and so is the gradient of the weights, a sum over rows."""
     clean, given = batch(dtype, n, row)
     others, ones = np.arange(n) != row, np.ones(n, dtype)
     by_input, by_weights = vjp(given, ones)

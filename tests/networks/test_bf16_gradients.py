@@ -1,6 +1,6 @@
 """Derivatives of networks in bf16 are those of the rounded network, straight through its roundings, to the bit.
 
-Additive maps round only values that the reference rounds, too.
+Additive maps round only values that the reference also rounds.
 """
 
 import itertools

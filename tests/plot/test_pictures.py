@@ -16,7 +16,7 @@ import headrace as hr
 pytest.importorskip("matplotlib")
 
 SEEN = Path(__file__).parent / "pictures.npz"
-HEIGHT, WIDTH = 48, 64  # the parts of a picture, of which each is averaged
+HEIGHT, WIDTH = 48, 64  # rows and columns of parts, each of which is averaged
 TOLERANCE = 0.02  # a root mean squared difference, which allows for fonts and versions
 
 

@@ -94,7 +94,7 @@ def test_corner_of_rows_weights_and_whole_numbers():
     assert edges.tolist() == [-0.5, 0.5, 1.5, 2.5, 3.5]
     assert heights.tolist() == [0.0, 0.0, 0.0, 1.0]
     assert (figure.axes[1].collections[0].get_offsets()[:, 0] == 3).all()
-    drawn(hr.plot.corner(np.zeros((5, 3))))  # equal rows have a picture, too
+    drawn(hr.plot.corner(np.zeros((5, 3))))  # even equal rows have a picture
     with pytest.raises(ValueError, match="weights: expected None without x"):
         hr.plot.corner(normal(2), weights=weights)
     with pytest.raises(ValueError, match="at most 20, got 21; choose"):

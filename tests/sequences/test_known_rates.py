@@ -118,8 +118,8 @@ def test_a_variance_that_depends_on_the_past(dtype):
 
 
 def test_samples_are_the_process():
-    """The mean log density of samples is the negative entropy rate, and their autocovariances are those of the
-    process."""
+    """Samples have the mean log density of the process, which is the negative entropy rate, and its
+    autocovariances."""
     flow = hr.SequenceFlow([linear_network("float64")])
     x = flow.sample(50, steps=2200, seed=0)[:, 200:]
     rate = 0.5 * math.log(2.0 * math.pi * math.e * DEVIATION**2)

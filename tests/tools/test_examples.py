@@ -423,7 +423,7 @@ def test_the_exact_posterior_of_the_moons_integrates_to_one():
     exact = example.exact_log_prob(theta, x)
     assert np.isfinite(exact).all()
     radius_entropy = 0.5 * np.log(2.0 * np.pi * np.e) + np.log(0.01)
-    # The entropy in polar coordinates is that of r, that of a, the mean of log r, and that of the two signs.
+    # The entropy in polar coordinates is the sum of entropies of r, of a and of the two signs, and the mean of log r.
     entropy = radius_entropy + np.log(np.pi) + np.log(0.1) - 0.5 * 0.01 + np.log(2.0)
     assert -exact.mean() == pytest.approx(entropy, abs=5.0 * exact.std() / 4000**0.5)
 

@@ -269,7 +269,7 @@ def test_lines_of_code_are_counted_without_texts():
 
 
 def at_import(path):
-    """The statements that an import of a module runs, without those of functions."""
+    """The statements that an import of a module runs, without the statements inside functions."""
     waiting = list(ast.parse(path.read_text()).body)
     while waiting:
         node = waiting.pop()

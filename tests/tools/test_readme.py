@@ -63,8 +63,8 @@ def by_name(pages):
 
 
 def commands():
-    """The `headrace` commands of each page, in fenced and in indented blocks, because a sentence may begin with
-    `headrace`, too."""
+    """The `headrace` commands of each page, in fenced and in indented blocks; sentences, which may begin with
+    `headrace`, are left out."""
     for page in PAGES:
         fenced = "\n".join(code for language in ("sh", "console", "text") for code in blocks(page, language))
         indented = "\n".join(re.findall(r"^ {4,}.*$", page.read_text(encoding="utf-8"), flags=re.MULTILINE))

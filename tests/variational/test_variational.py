@@ -21,7 +21,7 @@ def test_one_linear_iaf_fits_a_correlated_gaussian_exactly(dtype):
     """The family contains the optimum, at which the gradients' noise vanishes: the remaining error is from rounding and
     the last steps.
 
-    A KL goes as the square of the weights' error, so that 1e-5 stands for weights within some 3e-3.
+    A KL is proportional to the square of the weights' error: a KL of 1e-5 stands for errors of some 3e-3.
     """
     flow = hr.IAF(2, transforms=1, hidden=(), dtype=dtype)
     fit = hr.fit_to_density(flow, normal(log_z=3.0), steps=2000, samples=64, learning_rate=0.02, **QUIET)
