@@ -57,7 +57,7 @@ def test_every_example_is_tested():
 
 
 def test_bounded_and_periodic(run):
-    """Bounds improve the density and keep all samples inside; a base with the tails of the data improves it further."""
+    """Bounds improve the density and keep all samples inside; a base with the tails of the data is also better."""
     status, out = run("bounded_and_periodic", "--epochs", 8, "--rows", 1500)
     assert status == 0, out
     free, beyond = re.search(r"any numbers +(-?[\d.]+) +([\d.]+) %", out).groups()
