@@ -41,7 +41,7 @@ def in_order(x, weights):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_masses_are_those_of_a_loop_over_rows(weighted):
-    """Masses are those of a loop, with positions rounded to 2^-20 of a cell, and weights to 2^-42 of all."""
+    """Masses equal those of a loop, with positions rounded to 2^-20 of a cell, and weights to 2^-42 of their sum."""
     x, weights = skewed(500)
     first, step, cells = EDGES
     below, mass = _masses(*in_order(x, weights if weighted else None), first, step, cells)

@@ -124,7 +124,7 @@ def test_held_out_rows_are_not_used_before(monkeypatch):
     fit = hr.MAF.fit
 
     def watched(self, rows, context=None, **given):
-        if "validation" in given:  # the table ignores the last fit, to all rows
+        if "validation" in given:  # the table ignores the last fit, which has all rows
             seen.extend([rows, given["validation"][0]])
         return fit(self, rows, context, **given)
 
@@ -352,7 +352,7 @@ def test_densities_that_are_equally_good():
     assert table[2].behind == pytest.approx(0.5)
     assert table[2].behind_error == pytest.approx(np.std([0.5, 0.4, 0.6, 0.5], ddof=1) / 2)
     assert "a Gaussian is as good (within the standard error, or 0.01 nats a row)" in comparison_of("NSF", as_good)
-    for step, found in ((0.009, ("Gaussian",)), (0.02, ())):  # either step is many standard errors
+    for step, found in ((0.009, ("Gaussian",)), (0.02, ())):  # both differences are many standard errors
         assert compared([Judged("Gaussian", None, best.log_prob - step, 0.0, "", 0.0), best], best, None)[1] == found
     assert "by more than the standard error" in comparison_of("NSF", ())
     assert [sorted(np.concatenate(folds(n, 5, 0)).tolist()) == list(range(n)) for n in (5, 13)] == [True, True]

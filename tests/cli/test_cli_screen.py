@@ -151,7 +151,7 @@ def test_meanings_and_defaults_are_those_of_python():
     assert "(default: 50)\nDualAscentFlow: steps without a new best on held-out rows" in fit["patience"]
     assert fit["patience"].endswith("(default: 60)")
     assert fit["rule"] == "how a kink is chosen: newton or gradient (default: newton)"
-    assert "leaky_relu" in fit["nonlinearity"]  # the table of `Planar` has this activation
+    assert "leaky_relu" in fit["nonlinearity"]  # the argument table of `Planar` lists this activation
     for kind in (offered.FLOWS | offered.SIGNALS).values():  # docstrings also explain each argument
         maker = kind.model or kind.make
         stated = meanings(maker.__doc__)

@@ -90,7 +90,7 @@ def test_the_derivative_by_the_map():
             directional = (likelihood(1e-4) - likelihood(-1e-4)) / 2e-4
             assert_allclose(
                 directional, (w * derivative[t, :, 0]).sum() * h, atol=3e-5
-            )  # the error in space was 1.1e-5
+            )  # the error of the discretisation was 1.1e-5
 
 
 def test_the_derivative_by_a_motion_of_rho():

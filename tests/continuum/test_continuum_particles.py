@@ -218,7 +218,7 @@ def test_the_functional_derivative_at_a_map_that_is_not_the_identity():
         directional = (likelihood(step) - likelihood(-step)) / (2.0 * step)
         speed = evolution.velocity(0.5, phi[:, None])[:, 0]
         nonlocal_derivative, without_jacobian = (w * jacobian * speed).sum() * h, (w * speed).sum() * h
-        assert_allclose(directional, nonlocal_derivative, atol=3e-6)  # the error in space was 1e-6
+        assert_allclose(directional, nonlocal_derivative, atol=3e-6)  # the error of the discretisation was 1e-6
         assert abs(directional - without_jacobian) > 1e-3  # without the factor J the derivative is wrong
 
 

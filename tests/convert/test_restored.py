@@ -318,7 +318,7 @@ def test_matrices_that_a_model_keeps_in_another_dtype(torch):
     linear = transforms.LULinear(3, using_cache=True)
     model = flows.Flow(linear, distributions.StandardNormal([3])).eval()
     x = torch.randn(4, 3)
-    model.log_prob(x)  # the model now keeps a matrix in float32
+    model.log_prob(x)  # the first call stores a matrix in float32 in the model
     assert_allclose(hr.accelerate(model).log_prob(x).detach(), model.log_prob(x).detach(), rtol=1e-5, atol=1e-5)
 
     class Mixed(transforms.ReversePermutation):

@@ -106,7 +106,7 @@ def test_a_likelihood_inside_of_a_sampler():
     torch.manual_seed(4)
     trainer = trained(inference.NLE(PRIOR, density_estimator="maf", show_progress_bars=False))
     posterior = trainer.build_posterior(sample_with="mcmc", mcmc_method="slice_np_vectorized")
-    posterior.set_default_x(torch.tensor([[0.3, -0.4], [0.2, -0.3]]))  # both observations have the same parameters
+    posterior.set_default_x(torch.tensor([[0.3, -0.4], [0.2, -0.3]]))  # two observations with equal θ
     fast = hr.accelerate(posterior)
     theta = simulated(20, seed=5)[0]
     assert_allclose(fast.log_prob(theta), posterior.log_prob(theta), rtol=1e-4, atol=1e-4)

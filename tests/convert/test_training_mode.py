@@ -176,7 +176,7 @@ def test_flowjax():
         convert.from_flowjax(model)
     with pytest.raises(ValueError, match=r"equinox\.nn\.inference_mode"):
         convert.from_flowjax(model, verify=False)
-    calm = equinox.nn.inference_mode(model)  # dropout is the identity in this mode
+    calm = equinox.nn.inference_mode(model)  # in inference mode dropout is the identity
     x = np.random.default_rng(0).standard_normal((20, D.features)).astype("float32")
     assert_allclose(convert.from_flowjax(calm).log_prob(x), calm.log_prob(jax.numpy.asarray(x)), rtol=1e-4, atol=1e-4)
 
@@ -210,7 +210,7 @@ def test_a_dropout_that_is_kept_is_that_of_the_library(case):
     assert abs(ours.mean() - theirs.mean()) < 5 * errors
     levels = torch.linspace(0.1, 0.9, 5).double()
     at = theirs.quantile(levels)
-    below = (ours[:, None] <= at + 1e-4).double().mean(0)  # few values differ only by rounding
+    below = (ours[:, None] <= at + 1e-4).double().mean(0)  # allows for values that differ only by rounding
     assert (below > levels - 0.02).all()
     assert ((ours[:, None] < at - 1e-4).double().mean(0) < levels + 0.02).all()
     with torch.no_grad():  # evaluation and calls without gradients omit no units

@@ -167,7 +167,7 @@ HOOKS = {  # hooks of the core, and whether conditioners or steps are added by t
     "HEADRACE_MORE_BINDINGS": {"conditioner"},
 }
 HEADINGS = {"conditioner": "### Another kind of conditioner\n", "step": "### A step of a chain\n"}
-MOST = {"conditioner": 8, "step": 7}  # a recipe may name this number of existing files
+MOST = {"conditioner": 8, "step": 7}  # the most existing files that a recipe may name
 
 
 def hooks():

@@ -401,7 +401,7 @@ def test_readers_see_the_old_or_the_new_parameters_whole(name, set_threads):
         try:
             for step in range(400):
                 flow.parameters = versions[step % 2]
-                if step % 8 == 0:  # readers sometimes finish without a writer
+                if step % 8 == 0:  # sometimes no writer disturbs the readers
                     stop.wait(0.001)
         finally:
             stop.set()

@@ -145,7 +145,7 @@ def test_a_worker_that_ends_does_not_change_the_bits(where, collective, client, 
         taken = restore(client)
     assert workers[1] not in taken, "nothing ended"
     steps = 6 * 2  # six epochs of two batches
-    assert taken[workers[0]] in (steps, steps + 1), taken  # the fit went on, and did not begin anew
+    assert taken[workers[0]] in (steps, steps + 1), taken  # the fit resumed, and did not begin anew
     assert not (tmp_path / "fit.state").exists()
     left = client.run(lambda dask_worker: [p for p in os.listdir(dask_worker.local_directory) if "headrace" in p])
     assert not any(left.values())

@@ -135,7 +135,7 @@ def test_chunks_of_many_rows_take_little_memory_and_time():
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert kept < 30 * of.count  # the limit is in bytes
+    assert kept < 30 * of.count  # at most 30 bytes a chunk
     numbers = np.array([0, 2047, 2048, of.count - 1])
     for number, chunk in zip(numbers.tolist(), of.some(numbers), strict=True):
         assert chunk.number == number

@@ -124,7 +124,7 @@ CROWDED = {
 )
 def test_memory_and_time_are_bounded_by_the_size_of_the_file(name, tmp_path):
     data = CROWDED[name]()
-    assert len(data) < 2**24  # no file is refused for its size alone
+    assert len(data) < 2**24  # the file is not refused because of its size
     (tmp_path / name).write_bytes(data)
     run = subprocess.run(
         [sys.executable, "-c", LOADER, tmp_path / name], capture_output=True, text=True, check=True, timeout=120

@@ -409,7 +409,7 @@ def test_the_bar_has_the_total_of_rows(capsys, monkeypatch):
     small().fit(hr.rows.memmap(x, buffer=500), epochs=2)
     shown = capsys.readouterr().err
     assert "/3.00k" in shown  # the bar of the first pass counts all rows
-    assert "/2.70k" in shown  # the bar of an epoch counts training rows
+    assert "/2.70k" in shown  # the bar of an epoch counts only training rows
     assert "2/2" in shown
 
 

@@ -175,7 +175,7 @@ def test_a_budget_that_is_too_small_leaves_a_flow_in_the_data_s_units(budget, ro
     flow, history = fitted(budget, rows=rows)
     assert history.stopped == "time_budget"
     assert time.steps == 0
-    assert time.spent <= (0.3 if rows == 1000 else 5 * 0.3)  # rows are judged once, or once a fold
+    assert time.spent <= (0.3 if rows == 1000 else 5 * 0.3)  # held-out rows are judged once, or once a fold
     assert flow.log_prob(gaussian(rows)).mean() > -8.0
 
 

@@ -241,7 +241,7 @@ def test_held_out_rows_choose_the_weight_decay():
         assert constant_history.weight_decay == 1.0
         assert list(constant_history.weight_decays) == [1.0]
         assert history.best_loss <= constant_history.best_loss + 0.05
-        if history.best_epoch:  # fresh weights may be the best for noise
+        if history.best_epoch:  # if rows are noise, fresh weights may be the best
             assert history.weight_decays[history.weight_decay] == min(history.weight_decays.values())
             decided = history.weight_decays[history.weight_decay]
             if isinstance(flow.transforms[0], hr.transforms.Gaussianize):  # tails are added after training

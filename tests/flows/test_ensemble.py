@@ -74,7 +74,7 @@ def test_infinities_and_nan_are_exact_and_stay_in_their_rows():
     far = lines(0.0, 0.0, 1e150)
     x = np.array([[0.0], [1e200], [np.nan], [1e150], [np.inf]])
     log_prob, spread = far.log_prob(x), far.spread(x)
-    assert log_prob[1] == -np.inf  # all members have a density of 0 there
+    assert log_prob[1] == -np.inf  # all members have a density of 0 at this row
     assert np.isnan(log_prob[[2, 4]]).all()
     assert np.isnan(spread[[2, 4]]).all()
     assert log_prob[0] == pytest.approx(np.log(2 / 3) - 0.5 * np.log(2 * np.pi), abs=1e-15)

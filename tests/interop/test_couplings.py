@@ -344,7 +344,7 @@ class TestJax:
     def test_maps_inside_of_each_other_and_scan(self, jax, coupling):
         value, params, *_ = batch((2, 3, 4), (3, 4))
         want = hr.ops.coupling(value, params)
-        inner = jax.vmap(coupling)  # maps over the second axis of the values, and the first one of the parameters
+        inner = jax.vmap(coupling)  # vmap over the second axis of the values, and the first axis of the parameters
         for call in (jax.vmap(inner, in_axes=(0, None)), jax.jit(jax.vmap(inner, in_axes=(0, None)))):
             for got, expected in zip(call(value, params), want, strict=True):
                 cases.assert_same_bits(np.asarray(got), expected)

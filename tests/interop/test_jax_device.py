@@ -438,7 +438,7 @@ def test_shapes_are_checked_in_every_call(emu):
         raw(handle, (p, x, c, none, x[0]), [(0,), (5,), (0,), (0,), (0,)], "gradient", row_scale=np.float64(1.0))
     with pytest.raises(Exception, match="gradients: expected the shapes"):
         raw(handle, (p, x, c), [(5,), (1,), (3,), (0,), (0,)], "unit")
-    with pytest.raises(Exception, match=r"Wrong|wrong|buffer|expected"):  # XLA raises the error for another dtype
+    with pytest.raises(Exception, match=r"Wrong|wrong|buffer|expected"):  # XLA itself raises an error for a wrong dtype
         raw(handle, (p.astype("float32"), x, c), [(0,), (5,)])
 
 

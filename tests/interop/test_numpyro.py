@@ -267,7 +267,7 @@ def test_variational_inference_with_a_flow_as_guide(particles):
     svi = numpyro.infer.SVI(model, guide, numpyro.optim.Adam(0.01), elbo)
     state = svi.init(KEY)
     text = str(jax.make_jaxpr(svi.update)(state))
-    assert "scan" not in text  # particles are rows of one run
+    assert "scan" not in text  # all particles are rows of a single run
     assert text.count("ffi_call[") == 2  # one call for the forward pass, and one for the backward pass
     result = svi.run(KEY, 1000, progress_bar=False)
     found = module.with_params(result.params["params"])

@@ -65,7 +65,7 @@ def test_gradients_of_groups_are_cleared_and_accumulated(clear):
     optimiser, leaves = torch.optim.SGD(groups, lr=0.1), [leaf for group in groups for leaf in group["params"]]
     expected = torch.autograd.grad(module.log_prob(x).mean(), module.vector)[0]
     for _ in range(2):
-        for count in (1.0, 2.0):  # two losses add to one gradient
+        for count in (1.0, 2.0):  # the gradients of two losses add up
             module.log_prob(x).mean().backward()
             torch.testing.assert_close(module.vector.grad, count * expected)
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1e-3)
@@ -105,7 +105,7 @@ def test_the_flows_own_optimiser_trains_a_module():
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 1.0
     np.testing.assert_array_equal(module.flow.parameters, flow.parameters)
-    assert module._entry.at(module.vector) is placed  # nothing has been compiled anew
+    assert module._entry.at(module.vector) is placed  # the program has not been compiled again
 
 
 def test_to_flow_returns_a_fitted_flow():

@@ -272,7 +272,7 @@ def test_fresh_hidden_units_bend_at_different_places():
         assert np.abs(share).max() <= 1.0
         assert abs(share.std() * np.sqrt(3.0) - 1.0) < 0.1
         assert abs(share.mean()) < 0.1
-    assert_array_equal(biases[-1], 0.0)  # the map is the identity
+    assert_array_equal(biases[-1], 0.0)  # a fresh map is the identity
 
 
 def test_seeds_choose_the_weights():

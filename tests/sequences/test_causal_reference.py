@@ -90,4 +90,4 @@ def test_directions_undo_each_other_and_log_det_is_the_jacobian(reads, map):
     jacobian = reference.jacobian(flat, z[0].reshape(-1))
     np.testing.assert_allclose(np.linalg.slogdet(jacobian)[1], log_det[0].sum(), atol=1e-6)
     steps = jacobian.reshape(5, features, 5, features)
-    assert all(np.abs(steps[t, :, t + 1 :]).max(initial=0.0) < 1e-9 for t in range(5))  # no step sees a later one
+    assert all(np.abs(steps[t, :, t + 1 :]).max(initial=0.0) < 1e-9 for t in range(5))  # no step reads later steps

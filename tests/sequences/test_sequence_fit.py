@@ -259,7 +259,7 @@ def test_long_epochs_are_judged_on_a_sample_every_few_steps(long_epochs, monkeyp
     steps = sum(history.held_out.values())
     batches = -(-sum(-(-(len(one) - history.held_out.get(i, 0)) // 30) for i, one in enumerate(x)) // 3)
     every = max(2 * batches // 20, 1)
-    assert len(losses) == 1 + 2 * -(-batches // every)  # one at the start, others within and after both epochs
+    assert len(losses) == 1 + 2 * -(-batches // every)  # judged at the start, within and after both epochs
     assert {size for size, _ in losses} == {losses[0][0]}
     assert losses[0][0] < steps
     assert history.best_loss == min(loss for _, loss in losses)

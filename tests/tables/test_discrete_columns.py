@@ -310,7 +310,7 @@ def test_a_diagnosis_looks_at_numbers_and_classes(frame, estimator):
     assert (found.kind, found.rows, found.features, found.names) == ("MixedDensity", 900, 4, ("rain", "size"))
     assert len(found.log_prob) == (frame["rain"] != 0.0).sum()
     assert found.scores.shape == (900, 5)
-    of_rain = "latent column rain (frequent or missing values)"  # the column also has a label for its values
+    of_rain = "latent column rain (frequent or missing values)"  # rain has labels in addition to values
     assert found.labels == ("latent column rain", "latent column size", *found.labels[2:4], of_rain)
     assert found.labels[2:4] == ("latent column kind", "latent column flag")
     note = "Coverage, ranks and distances are of rain and size alone, in rows that have them."

@@ -200,7 +200,7 @@ def test_missing_columns(run):
     flow, gaussian = (
         numbers(f"{name:8}  mean log density of what is missing #", out)[0] for name in ("flow", "Gaussian")
     )
-    assert -18.8 < gaussian < -18.6  # the value depends on no fit
+    assert -18.8 < gaussian < -18.6  # the Gaussian does not depend on a fit
     assert flow > gaussian + 1.5
     shares = [float(share) for share in re.findall(r"draws in (\d+\.\d)% of rows", out)]
     assert len(shares) == 4

@@ -92,7 +92,7 @@ def test_both_objectives_have_one_mean():
     )
     apart = closed - drawn
     assert abs(apart.mean()) < 4.0 * apart.std() / math.sqrt(len(apart))
-    assert closed.std() < drawn.std()  # the noise of each step's value is gone
+    assert closed.std() < drawn.std()  # the closed form averages over each step's value
 
 
 # --- gradients ------------------------------------------------------------------------------------------------------

@@ -159,7 +159,7 @@ def test_a_very_short_w(verb, scale):
     params[:3] *= scale
     subject = gradients.vector("planar", params)
     given = cases.rows(9, 3, "float64")
-    if scale:  # differences by w itself would need an equally short step
+    if scale:  # differences by a tiny w would need equally tiny steps
         library, judge = subject.library, subject.judge(subject.arrays)
         weights = gradients.cotangents(verb, 9, 3)
         got = getattr(library, verb)(given, *weights)
