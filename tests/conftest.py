@@ -99,7 +99,7 @@ def pytest_sessionstart(session):
 @pytest.hookimpl(tryfirst=True)  # this hook precedes pytest's selection by marks
 def pytest_collection_modifyitems(config, items):
     config.stash[selection.COLLECTED] = len(items)
-    if selection.no_device() and config.option.markexpr != "gpu":  # otherwise tests of devices are skipped one by one
+    if selection.no_device() and config.option.markexpr != "gpu":  # without this, each test of a device would be a skip
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("gpu")])
     if not selection.NIGHTLY:
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("nightly")])

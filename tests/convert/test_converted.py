@@ -172,8 +172,8 @@ def test_hidden_models_of_their_users(name, kind, dtype):
 def test_log_densities_to_rounding(name, kind, context):
     """Errors are at most 1e-12 and 1e-5 of 1 + |log p|, beside the loss of digits of the source.
 
-    The loss of the source is three times the difference between its float32 and float64, and in float64 the effect of a
-    row's last bits.
+    The source may lose three times the difference between its results in float32 and float64, and in float64 the effect
+    of a row's last bits.
     """
     library(name)
     if context and kind in NO_CONTEXT:

@@ -210,7 +210,7 @@ def test_a_dropout_that_is_kept_is_that_of_the_library(case):
     assert abs(ours.mean() - theirs.mean()) < 5 * errors
     levels = torch.linspace(0.1, 0.9, 5).double()
     at = theirs.quantile(levels)
-    below = (ours[:, None] <= at + 1e-4).double().mean(0)  # allows for values that differ only by rounding
+    below = (ours[:, None] <= at + 1e-4).double().mean(0)  # 1e-4 allows for rounding
     assert (below > levels - 0.02).all()
     assert ((ours[:, None] < at - 1e-4).double().mean(0) < levels + 0.02).all()
     with torch.no_grad():  # evaluation and calls without gradients omit no units

@@ -1,4 +1,4 @@
-"""Results have equal bits for any number of threads; forks are safe, and parameters are read and written at once."""
+"""Results have equal bits for any number of threads; forks are safe, and threads may read and write parameters."""
 
 import multiprocessing
 import os

@@ -48,7 +48,7 @@ def test_high_effort_is_no_worse_on_held_out_rows_than_normal_effort(seed):
 
 @pytest.mark.parametrize("which", ["student", "0: the flow's own fit"])
 def test_the_flow_is_the_one_that_history_names(which, monkeypatch):
-    """The fitted flow has the densities of the winner, which is a student or a member: all others get higher losses."""
+    """The fitted flow is the winner: the student where losses of members are raised, else the flow's own fit."""
     x, held = bent(700), bent(300, "held")
     finished = _effort.finished
 
@@ -291,7 +291,7 @@ def test_rows_of_the_student_need_little_more_memory_than_their_size(monkeypatch
 
 
 def test_moments_of_rows_take_three_parts():
-    """Moments take three arrays: the chunk before, the chunk in float64, and one for values computed from the chunk."""
+    """Moments need three arrays: the last chunk, the current one in float64, and values computed from it."""
     x = np.ones((3 * CHUNK, 20), np.float32)
     x[0] = 3.0
     rows = ArrayRows(Data(x, None, None))

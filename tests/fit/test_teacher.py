@@ -178,7 +178,7 @@ def test_losses_of_rows_left_out_include_the_slopes_of_curves():
     seen = few_rows.Seen.of(x, np.ones(400), 0, 0.0, True, (), np.float64)
     losses = seen.losses(1, 0, 1.0, full=True)
     true = -stats.lognorm(1.0).logpdf(x[out]).sum(axis=1)
-    assert np.median(np.abs(losses - true)) < 0.3  # curves of 320 rows; log slopes are 1.2 on average
+    assert np.median(np.abs(losses - true)) < 0.3  # 320 rows determine curves, with mean log slopes of 1.2
     assert np.median(np.abs(seen.slopes)) > 0.6
 
 

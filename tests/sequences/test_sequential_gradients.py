@@ -1,8 +1,8 @@
 """Gradients of the direction that computes one step after another: a student's density, a teacher's values.
 
 The sequential direction is v = m⁻¹(u; p), where m computes all steps at once. Let a and b be the cotangents of v and of
-its log-determinant, and u' and p' the resulting gradients by u and p. Then m at v with the cotangents -u' and -b has
-the gradient -a by v, and p' by p. Tests compare every gradient with this other direction, whose gradients
+its log-determinant, and u' and p' the resulting gradients by u and p. For the cotangents -u' and -b, m at v has the
+gradients -a by v, and p' by p. Tests compare every gradient with this other direction, whose gradients
 `test_sequence_gradients` compares with differences of the reference.
 """
 
