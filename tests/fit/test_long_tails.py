@@ -121,7 +121,7 @@ def test_knots_of_tails_keep_the_least_distance():
     assert sizes[0] == long_tails.KNOTS + 1
     assert sizes[0] > sizes[1] > sizes[2] > 0
     assert tail.knots(2.0, 2.5, 0.1) is None
-    assert tail.knots(1.9, 2.5, 1e9) is None  # below 2 no rows determine the curve
+    assert tail.knots(1.9, 2.5, 1e9) is None  # 1.9 is below the tail's threshold
 
 
 def test_columns_without_long_tails_stay_straight_beside_others():

@@ -58,7 +58,7 @@ def test_in_a_gap_the_density_is_small_and_not_zero(dtype):
     params = parameters([0.0, 0.0], [-500.0, 500.0], [0.0, 0.0], 1, dtype)
     z, log_det = ops.coupling(np.zeros((1, 1), dtype), params, NAME, slope=1e-6, direction="inverse")
     assert z.item() == 0.0
-    assert log_det.item() == pytest.approx(np.log(4.0) - 500.0)  # the tails' density divided by F (1 - F) = 1 / 4
+    assert log_det.item() == pytest.approx(np.log(4.0) - 500.0)  # density of the tails over F (1 - F), which is 1 / 4
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])

@@ -133,7 +133,7 @@ def test_values_and_log_determinants_are_those_of_the_map(name, scale, matmul):
     cases.assert_matches(transform.inverse(x, context), whole.inverse(x, context), x, "float32")
     z, _ = transform.inverse(x, context)
     back, log_det = transform.forward(z, context)
-    near = np.abs(back - x).max(axis=1) <= 1e-4 * (1 + np.abs(x).max(axis=1))  # far rows round differently
+    near = np.abs(back - x).max(axis=1) <= 1e-4 * (1 + np.abs(x).max(axis=1))  # other rows had other roundings
     assert near.mean() > 0.9
     want = whole.inverse(back, context)
     cases.assert_close(log_det, -want[1], magnitude=np.sqrt(dense.features))
