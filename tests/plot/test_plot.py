@@ -63,7 +63,7 @@ def test_corner(features, rows):
             assert 0.98 < share <= 1.0
             middle = 0.5 * (edges[1:] + edges[:-1])
             expected = scipy.stats.norm.pdf(middle, 2.0 * i, 1.0 + i)
-            # A count of 300 in a bin may be wrong by six deviations, and a bin is wide.
+            # The tolerance allows for six deviations of a count of 300, and for the width of a bin.
             assert np.abs(heights - expected).max() < 0.25 * expected.max()
         if i > j:
             assert np.allclose(axis.collections[0].get_offsets(), x[:, [j, i]])
@@ -142,7 +142,7 @@ def test_density_is_the_density(features):
         assert figure.axes[i].get_title("left") == "exact"
     mixture = hr.plot.density(hr.Ensemble([flow]), columns=[0], draws=20_000)
     at, value = mixture.axes[0].lines[0].get_data()
-    # A count of 600 in a bin may be wrong by four deviations, and the density is smoothed.
+    # The tolerance allows for four deviations of a count of 600, and for a smoothed density.
     assert np.allclose(value, scipy.stats.norm.pdf(at), atol=0.03)
     if features == 2:
         mesh = figure.axes[2].collections[0]

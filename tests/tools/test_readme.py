@@ -209,7 +209,7 @@ def test_the_picture_is_that_of_its_script():
     assert names["draw"]() == script.with_suffix(".svg").read_text("utf-8")
     narrow = names["draw_narrow"]()
     assert narrow == script.with_name("one_pass_narrow.svg").read_text("utf-8")
-    # On a phone of 390 pixels a picture is 350 pixels wide; indices are smaller than other text.
+    # On a phone of 390 pixels a picture is 350 pixels wide; subscripts, the smallest text, then have ten pixels.
     width = int(re.search(r'viewBox="0 0 (\d+) ', narrow)[1])
     sizes = [int(size) for size in re.findall(r'<text [^>]*font-size="(\d+)"', narrow)]
     assert min(sizes) * 350 / width >= 10
