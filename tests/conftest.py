@@ -82,7 +82,7 @@ def pytest_sessionfinish(session):
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
     """Store the number of tests that the workers of pytest-xdist have collected, which is the same in all."""
-    collected = getattr(node, "workeroutput", {}).get("collected", 0)  # a worker that crashed has no such number
+    collected = getattr(node, "workeroutput", {}).get("collected", 0)  # a crashed worker has not sent a number
     node.config.stash[selection.COLLECTED] = max(collected, node.config.stash.get(selection.COLLECTED, 0))
 
 
@@ -96,10 +96,10 @@ def pytest_sessionstart(session):
             emulation.prepare(say=lambda text: print(text, flush=True))
 
 
-@pytest.hookimpl(tryfirst=True)  # runs before pytest selects by marks
+@pytest.hookimpl(tryfirst=True)  # this hook precedes pytest's selection by marks
 def pytest_collection_modifyitems(config, items):
     config.stash[selection.COLLECTED] = len(items)
-    if selection.no_device() and config.option.markexpr != "gpu":  # otherwise these tests are skipped one by one
+    if selection.no_device() and config.option.markexpr != "gpu":  # without this, each test of a device would be a skip
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("gpu")])
     if not selection.NIGHTLY:
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("nightly")])

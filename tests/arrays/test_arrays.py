@@ -66,7 +66,7 @@ def test_nothing_is_copied(framework, kind, name, dtype):
     inner = 0
     for array in spy.seen:
         inner += array.ctypes.data not in places
-    # Only these calls allocate memory: for log densities that they sum, or for the rows' gradients of a common context.
+    # Only calls with these names allocate an array: for log densities to be summed, or gradients by a common context.
     assert inner == (name in ("nll_and_grad", "log_prob_vjp, one context", "inverse_vjp"))
     assert spy.seen
 

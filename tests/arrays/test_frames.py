@@ -162,7 +162,7 @@ def test_no_second_copy_of_a_big_endian_table():
     FLOW.log_prob(x)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 400_000 * 8 + 3 * 65_536 * 3 * 8  # the result and a few blocks
+    assert peak < 400_000 * 8 + 3 * 65_536 * 3 * 8  # memory of the result and of a few blocks
 
 
 def test_results_are_not_written_to_other_floats():

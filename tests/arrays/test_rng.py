@@ -37,7 +37,7 @@ def with_seed():
     for name, function in found.items():
         try:
             signed[name] = inspect.signature(function).parameters
-        except ValueError:  # the signature of an exception
+        except ValueError:  # exception classes have no signature
             continue
     return {name: parameters for name, parameters in signed.items() if "seed" in parameters}
 

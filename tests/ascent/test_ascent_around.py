@@ -71,7 +71,7 @@ def test_the_density_integrates_to_one_and_is_periodic():
 def test_no_row_lies_on_an_end_of_the_cut(dtype):
     """Rows on a fine grid, and rows next to the cut, have finite densities."""
     flow = hr.DualAscentFlow.notes(steps=3, periodic=PERIODS, dtype=dtype).fit(angles(300), progress=False)
-    cut = flow.transforms[-2].periodic[0][0]  # the unit is half a period, from the middle
+    cut = flow.transforms[-2].periodic[0][0]  # the cut, in half periods from the middle
     seam = np.pi * (np.mod(cut + 1.0, 2.0) - 1.0)
     near = [seam]
     for _ in range(40):
@@ -139,7 +139,8 @@ def test_rows_held_out_are_cut_where_the_others_are():
     for end in reversed(flow.transforms[-3:]):
         z, log_det = end.inverse(z)
         volume += log_det
-    assert judged == pytest.approx((flow.log_prob(held) - volume).mean(), abs=1e-9)  # the ascent judged on the line
+    # The log-likelihood of the history is that of the rows after the circle has been mapped to a line.
+    assert judged == pytest.approx((flow.log_prob(held) - volume).mean(), abs=1e-9)
 
 
 def test_a_group_cuts_where_one_process_does():

@@ -96,7 +96,7 @@ def test_a_chain_above_three_columns_has_few_bins(features, rows, bins):
     ids=str,
 )
 def test_no_lengths_are_tried(arguments):
-    """One length alone is trained for up to three features, few rows, no held-out rows, or an argument `steps`."""
+    """Only one length is trained for up to three features, few rows, no held-out rows, or an argument `steps`."""
     rest = dict(arguments)
     x = bent(rest.pop("rows", ROWS), rest.pop("features", 4))
     fit = {"validation": rest.pop("validation")} if "validation" in rest else {}

@@ -158,4 +158,4 @@ def test_a_history_has_the_densities_of_columns_without_spread(map, group, weigh
         one = np.average(flow[:0].log_prob(array), weights=weights)
         assert listed[0] == pytest.approx(one, abs=1e-6)
     away = PRECISION * np.average((judge[:, 1] - 7.0) ** 2, weights=counts if weighted else None) / 2.0
-    assert away > 0.2  # a history without the correction would err by this
+    assert away > 0.2  # the error of a history without the correction

@@ -37,7 +37,7 @@ def test_an_ascent_keeps_to_its_time():
 @pytest.mark.parametrize("map", ["kink", "spline"])
 def test_an_ascent_ends_before_a_step_that_would_exceed_its_time(map, monkeypatch):
     """Each step takes a second by a clock that only readings move; half a second more is kept for the next step."""
-    ticks = iter(np.arange(0.0, 1e4, 0.5))  # each step reads twice: for the history, and for the time that is left
+    ticks = iter(np.arange(0.0, 1e4, 0.5))  # each step reads the clock twice: for the history, and for the time left
     now = [0.0]
 
     def read():

@@ -29,7 +29,7 @@ ON_DEVICE = [
     dtype=cases.DTYPES,
 )
 def test_an_ascent_is_that_of_the_formulas(core, features, size, each, weighted, rule, precision, dtype):
-    """An ascent is that of the formulas for rows that fill some tiles, and a part of one."""
+    """A compiled ascent agrees with the formulas for rows that fill several tiles and a part of one tile."""
     check(core, features, size, each, weighted, rule, precision, dtype)
 
 
@@ -61,7 +61,7 @@ def check(core, features, size, each, weighted, rule, precision, dtype):
         assert (np.diff(likelihoods[:, 0]) >= -1e-6).all()
     if core.name == "cpu":
         found = ascent.ascent.log_likelihoods()
-        np.testing.assert_allclose(found[:, 2:], want.log_likelihoods(), **close)  # all of so few rows are checked
+        np.testing.assert_allclose(found[:, 2:], want.log_likelihoods(), **close)  # so few rows are all checked rows
         np.testing.assert_allclose(ascent.ascent.terms(), want.terms(), **close)
 
 
@@ -88,7 +88,7 @@ def test_an_ascent_can_be_read_before_it_ends(core, dtype):
 
 @every_core(product=("cpu", "emu", "gpu"))
 def test_at_the_optimum_no_row_moves(core):
-    """If all rows are 0, the slope of a kink gains nothing that rounding would not undo; values stay finite."""
+    """If all rows are 0, no kink gains more than rounding would undo, and values stay finite."""
     x = np.zeros((64, 2), "f8")
     kinks, likelihoods, values = ascent_on(core, x, None, None, x[:5], 3).run(plan_of(2, 3, 1, 2, 5))
     for found in (kinks, likelihoods[:, 0], values):

@@ -36,7 +36,7 @@ def test_directions_find_columns_that_are_not_normal():
 
 
 def test_sliced_directions_of_mirrored_rows_are_the_same():
-    """Mirrored rows have equal directions: normal quantiles, in the middle of each row's share, are symmetric."""
+    """Mirrored rows have equal directions, because normal quantiles at the middle of each row's share are symmetric."""
     g = cases.rng("mirrored")
     z = standardised(g.standard_exponential((20, 3)))
     one, other = (_directions.sliced_rotation(rows, np.random.default_rng(0)) for rows in (z, -z))
@@ -57,7 +57,7 @@ def test_sliced_blocks_find_columns_that_are_not_normal():
 
 
 def test_sliced_blocks_use_their_own_coordinates():
-    """The blocks depend on their coordinates alone, in any unit."""
+    """Each block of directions depends on its coordinates alone, and not on the unit of the rows."""
     z = skewed_half(cases.rng("own coordinates"), 12)
 
     def blocks(z, unit=1.0):
@@ -98,7 +98,7 @@ def test_rotations_in_blocks_raise_the_likelihood_of_many_features(map):
     history = model.history
     # The mean of 1200 sums of 200 terms of order one is rounded to float32; steps of splines may lower it.
     assert np.diff(history.log_likelihood).min() > (-1e-3 if map == "kink" else -np.inf)
-    # The likelihood begins with the density of standardised columns as independent normal ones.
+    # The first value of the history is the log-likelihood of standardised columns as independent normal columns.
     assert history.validation_log_likelihood[-1] > history.validation_log_likelihood[0] + 2.0
     rotations = rotations_of(flow)
     assert len(rotations) == len(flow) == 12

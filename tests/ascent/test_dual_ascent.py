@@ -49,7 +49,7 @@ def test_log_det_is_that_of_the_whole_chain(name):
 @every_model
 @pytest.mark.parametrize("precision", [1.0, 4.0])
 def test_a_slice_is_the_flow_after_its_steps(name, precision):
-    """The likelihood of a slice is in the history, for the training rows, equal to rounding in float64."""
+    """The history has the likelihood of the training rows by each slice, up to rounding in float64."""
     x = bent(300)
     model = MODELS[name](precision=precision, dtype="float64")
     if name == "refined":
@@ -267,7 +267,7 @@ def test_an_interruption_keeps_the_best_prefix(name, monkeypatch):
 
 
 def test_ctrl_c_in_an_ascent_keeps_the_best_so_far():
-    """A real interrupt in the core keeps the steps until then, and the history ends with them."""
+    """A real interrupt in the core keeps all finished steps, and the history ends with the last finished step."""
     x = bent(2000)
     model = hr.DualAscentFlow.notes(steps=100_000, patience=None, dtype="float64")
     timer = threading.Timer(0.3, _thread.interrupt_main)

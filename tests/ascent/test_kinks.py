@@ -12,7 +12,7 @@ from reference import ascent
 
 
 def test_points_in_float32_and_float64_agree():
-    """A step's map, rotation and sums are those of plain float64, in float32 within some roundings."""
+    """A step's map, rotation and sums equal those of NumPy in float64; float32 differs by some roundings."""
     g = cases.rng("points")
     x, weights = g.standard_normal((100, 3)), g.random(100)
     maps = np.stack([g.uniform(-0.9, 0.9, 3), g.standard_normal(3), g.uniform(0.01, 1, 3)], axis=1)
@@ -130,7 +130,7 @@ def test_a_normal_density_has_no_kink_to_gain():
         next = np.array([[center, epsilon**2]])
         sums = Points(x, None, np.float64).step(np.array([[0.0, 0.0, 1.0]]), 0.0, [np.eye(1)], np.zeros(1), next)
         a, b, c = cpu.choose_kinks(sums, next, precision, float(len(x)), "gradient")[0, :3]
-        assert np.abs([a - 1, b, c]).max() < 1e-4  # quantiles do not have the tails
+        assert np.abs([a - 1, b, c]).max() < 1e-4  # finitely many quantiles miss the tails
 
 
 def test_at_convergence_steins_identities_hold_for_the_rows():

@@ -41,7 +41,7 @@ def in_order(x, weights):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_masses_are_those_of_a_loop_over_rows(weighted):
-    """Masses are those of a loop, with positions rounded to 2^-20 of a cell, and weights to 2^-42 of all."""
+    """Masses equal those of a loop, with positions rounded to 2^-20 of a cell, and weights to 2^-42 of their sum."""
     x, weights = skewed(500)
     first, step, cells = EDGES
     below, mass = _masses(*in_order(x, weights if weighted else None), first, step, cells)
@@ -117,7 +117,7 @@ def test_a_device_sends_counts_and_no_rows(machine, weighted):
 
 
 def test_no_sum_overflows():
-    """A million rows that count 2^42 together, each just below the upper point of its cell, do not overflow."""
+    """Sums of a million rows, whose counts add up to 2^42, each just below the upper point of its cell, are right."""
     weights = cases.rng("overflow").uniform(0.5, 1.0, 1_000_000)
     shares = Shares.of(weights, weights.size)
     assert 2**41 <= shares.total <= 2**42 + weights.size
@@ -127,7 +127,7 @@ def test_no_sum_overflows():
 
 
 def test_a_heavy_row_does_not_change_the_others():
-    """Each other row has 1e-6 of the weight of the heavy row, and all others together have as much as the heavy row."""
+    """A heavy row has as much weight as a million others together, and all shares are right."""
     weights = np.append(np.ones(1_000_000), 1e6)
     shares = Shares.of(weights, weights.size)
     assert_allclose(shares.of_rows / shares.total, weights / weights.sum(), rtol=1e-6)

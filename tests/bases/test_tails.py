@@ -182,7 +182,7 @@ def test_one_component_is_a_normal(dtype):
     other = hr.Flow([], hr.Normal(3, loc[0], scale[0]), dtype=dtype)
     z = 2.0 * cases.rows(50, 3, dtype)
     cases.assert_close(one.log_prob(z), other.log_prob(z), magnitude=10.0)
-    cases.assert_close(one.sample(50, seed=3), other.sample(50, seed=3))  # samples come from the same normal values
+    cases.assert_close(one.sample(50, seed=3), other.sample(50, seed=3))  # both bases draw the same normal values
 
 
 # --- derivatives ----------------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def distribution(name, column, x):
     df = DF[column]
     if df == 1.0:
         return 0.5 + np.arctan(x) / np.pi
-    grid = np.linspace(-0.5 * np.pi, 0.5 * np.pi, 200_001)[1:-1]  # z = √ν tan t: the density is that of cos^(ν - 1)
+    grid = np.linspace(-0.5 * np.pi, 0.5 * np.pi, 200_001)[1:-1]  # density of t for z = √ν tan t: ∝ cos^(ν - 1)
     mass = np.cumsum(np.cos(grid) ** (df - 1.0))
     return np.interp(np.arctan(x / math.sqrt(df)), grid, mass / mass[-1])
 
@@ -306,7 +306,7 @@ def test_a_sample_begins_with_every_smaller_sample(name, dtype, core):
 
 @every_base
 def test_both_dtypes_have_the_same_sample(name):
-    """A row could have another component if its random value were at the border of two shares; no row here is."""
+    """A row could have another component if its random value were at the boundary of two shares; no row here is."""
     narrow, wide = (alone(name, dtype).sample(500, seed=2) for dtype in ("float32", "float64"))
     keep = np.abs(wide) < 1e3
     assert_allclose(narrow[keep], wide[keep], rtol=2e-4, atol=1e-5)
@@ -324,7 +324,7 @@ def test_a_device_draws_the_same(name, device, dtype):
 
 @every_base
 def test_columns_are_uncorrelated(name):
-    """Columns are compared by ranks, because some bases have no variance; those of a mixture given the component."""
+    """Columns are compared by ranks, because some bases have no variance; the mixture has two equal components."""
     if name.startswith("mixture"):
         x = hr.Flow([], hr.NormalMixture(D, 2, loc=np.zeros((2, D)), scale=1.0), dtype="float64").sample(ROWS, seed=1)
     else:
@@ -338,7 +338,7 @@ def test_columns_are_uncorrelated(name):
 
 
 def test_columns_keep_their_own_density_wherever_a_chain_has_them(core, dtype):
-    """A coupling reorders its passive coordinates first, and each still has samples by its degrees of freedom."""
+    """Each column keeps the samples of its density in the base, although a coupling puts its passive columns first."""
     for base in (hr.StudentT(D, DF, trainable=False), hr.Independent(KINDS)):
         coupling = hr.transforms.Coupling(D, [1, 4], (4,), map="additive")
         flow = hr.Flow([coupling], base, dtype=dtype)

@@ -58,7 +58,7 @@ def test_a_fit_standardises_unbounded_values():
     flow, x = fitted(), rows()
     standardize = flow.transforms[-2]
     y = reference.Support(BOUNDS).inverse(x)[0]
-    assert_allclose(standardize.mean, y.mean(axis=0), atol=0.2)  # y also has the held-out rows
+    assert_allclose(standardize.mean, y.mean(axis=0), atol=0.2)  # y includes held-out rows
     flow = hr.MAF(4, transforms=1, bounds=BOUNDS)
     flow.fit(x, validation=None, epochs=0, progress=False)
     assert_allclose(flow.transforms[-2].mean, y.mean(axis=0), rtol=1e-12)
@@ -81,7 +81,7 @@ def test_densities_integrate_to_one():
 
 
 def test_bounds_gain_beside_a_free_flow():
-    """A gamma density of shape 1 has most of its mass near 0, below which a flow without bounds has density, too."""
+    """A gamma density of shape 1 has most of its mass near 0, below which a flow without bounds also has density."""
     x = cases.rng("gamma").gamma(1.0, 2.0, (3000, 1))
     test = cases.rng("gamma", "test").gamma(1.0, 2.0, (3000, 1))
     scores = {}
@@ -179,7 +179,7 @@ def test_a_constant_column_is_shifted_off_its_support():
 
 
 def test_a_row_on_a_bound_is_refused_with_any_weight():
-    """A row on a bound is refused even if its weight is 0, as is a row that is not finite."""
+    """A row on a bound, like a row that is not finite, is refused even if its weight is 0."""
     x, weights = rows(100), np.ones(100)
     x[7, 1], weights[7] = 1.0, 0.0
     with pytest.raises(ValueError, match="in 1 of 100 rows, first in row 7, column 1"):

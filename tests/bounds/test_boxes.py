@@ -50,7 +50,7 @@ def test_both_directions_are_the_reference_s(dtype):
 
 
 def in_a_flow(as_last, dtype="float64"):
-    """A chain whose support is a part of loading and storing (`as_last`), or a step."""
+    """A chain whose support is applied when rows are loaded and stored (`as_last`), or in a separate step."""
     line = gradients.support(BOUNDS, linear=True)
     back = gradients.inverse(gradients.support([(1.5, 5.5), (-2e3, 2e3), (-3.5, 0.5), None, (-1.0, 2.0)], linear=True))
     ends = [] if as_last else [back, gradients.permutation([2, 0, 4, 1, 3])]
@@ -103,7 +103,7 @@ def test_samples_lie_inside_and_have_their_density(name, dtype, core):
     assert ((x > low) & (x < high)).all()
     again = flow.log_prob(x)
     assert np.isfinite(again).all()
-    tolerance = {"float32": 2e-2, "float64": 1e-8}[dtype]  # x from 1,000 to 1,100 has 7 digits, of which few vary
+    tolerance = {"float32": 2e-2, "float64": 1e-8}[dtype]  # of 7 digits few vary between 1,000 and 1,100
     assert_allclose(again, log_prob, rtol=0, atol=tolerance)
 
 

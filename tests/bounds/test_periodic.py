@@ -54,7 +54,7 @@ def test_columns_are_wrapped_to_a_circle(dtype, core):
 
 
 def test_just_below_a_period_is_its_end(core, dtype):
-    """Just below 0, farther in float32 than in float64, a value plus one is rounded to one, the start of a period."""
+    """Values slightly below 0 wrap to values that are rounded to 1, which is also the start of a period."""
     t = hr.transforms.Support(None, [(0.0, 1.0)])
     x = np.array([[-1e-30], [-1e-12], [np.finfo(dtype).tiny], [0.0], [-0.0], [-7.0], [1e30], [-1e30], [1e19]], dtype)
     for given in (x, x[:3]):

@@ -163,7 +163,7 @@ def test_networks_move_the_other_columns_alone_and_read_no_angle(name):
 
 @every_flow
 def test_some_columns_and_the_others_given_them(name):
-    """p(x) of the line is a separate flow, and p(θ | x) the remaining factor; a circle alone depends on the line."""
+    """Columns on a line have a marginal, and angles a conditional; an angle alone depends on columns on the line."""
     flow, x = moved(name), rows(60, "float64", "parts")
     line = flow.marginal(LINE)
     assert line.transforms[-1].bounds == ((0.0, None), None)

@@ -25,7 +25,7 @@ def inside(n, dtype, *key):
 
 
 def as_last(base="standard normal", dtype="float64"):
-    """A flow whose support, with a scale before it, is a part of loading and storing."""
+    """A flow whose scale and support are applied when rows are loaded and stored."""
     parts = [
         gradients.masked(cases.made(features=5, hidden=(9,), context=2)),
         gradients.permutation([2, 0, 4, 1, 3]),
@@ -36,7 +36,7 @@ def as_last(base="standard normal", dtype="float64"):
 
 
 def elsewhere(base="standard normal", dtype="float64"):
-    """A flow whose support is a step: an inverse support, another support, and the scale at the data end."""
+    """A flow whose supports are separate steps: an inverse support, another support, and a scale at the data end."""
     outer = [(-9.0, None), None, (-20.0, 20.0), (None, 12.0), None]
     parts = [
         gradients.masked(cases.made(features=5, hidden=(9,), context=2)),
@@ -182,7 +182,7 @@ def test_rows_outside_have_no_density(core, dtype):
 
 
 def test_a_bound_is_rounded_to_the_dtype_of_the_rows(core, dtype):
-    """The float32 nearest to 0.1 is above 0.1, and on the bound for float32 rows alone."""
+    """The float32 nearest to 0.1 is above 0.1: on the bound 0.1 in a float32 row, and inside in a float64 row."""
     flow = hr.Flow([hr.transforms.Support([(0.1, None), (None, -0.1)])], dtype=dtype)
     for n in (3, 40):
         x = np.tile(np.array([[0.5, -0.5]], np.float32), (n, 1))

@@ -72,7 +72,7 @@ def test_the_default_is_a_candidate(is_small):
 
 @pytest.mark.parametrize(("is_best", "kept"), [(False, 0.0), (True, 3.0 * run.ALL_ROWS)])
 def test_the_default_comes_first_with_most_of_the_time(monkeypatch, is_best, kept):
-    """Trials alone move the clock.
+    """Only trials advance the simulated clock.
 
     The default candidate ends early; a part of the remaining time is reserved for a fit to all rows.
     """
@@ -125,7 +125,7 @@ def test_held_out_rows_are_not_used_before(monkeypatch):
     fit = hr.MAF.fit
 
     def watched(self, rows, context=None, **given):
-        if "validation" in given:  # the table ignores the last fit, to all rows
+        if "validation" in given:  # the table ignores the last fit, which has all rows
             seen.extend([rows, given["validation"][0]])
         return fit(self, rows, context, **given)
 
@@ -136,7 +136,7 @@ def test_held_out_rows_are_not_used_before(monkeypatch):
 
 
 def test_the_best_is_fitted_to_all_rows_as_without_a_choice(monkeypatch):
-    """With time left, the flow has the bits of a fit to all rows, and the table the likelihood of the earlier fit."""
+    """If time remains, the flow has the bits of a fit to all rows, and the table has the earlier fit's likelihood."""
     small = tried.candidates(("nsf",), tried.Setting(2, 0, None, None, "float32", 2), is_small=False)[:1]
     monkeypatch.setattr(run, "candidates", lambda *given, **others: small)
     x = banana(600).astype("float32")
@@ -190,7 +190,7 @@ def test_the_better_half_goes_on(monkeypatch):
 
 
 def test_a_fit_resumes_where_it_stopped(tmp_path, monkeypatch):
-    """A second fit begins with the state of the first fit, has its losses, and more."""
+    """A second fit begins with the state of the first fit, and its history continues the losses of the first fit."""
     histories, begun, fit = [], [], hr.Flow.fit
 
     def watched(self, *given, **others):
@@ -219,7 +219,7 @@ def test_a_fit_resumes_where_it_stopped(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("slow", [1.0, 1.2])
 def test_rounds_share_the_time(monkeypatch, slow):
-    """The whole time is used, exactly if trials, which alone move the clock, take as long as they may."""
+    """Rounds use exactly the whole time if trials, which alone advance the clock, use all of the time that they get."""
     now = [100.0]
 
     class Timed(tried.Trial):
@@ -353,7 +353,7 @@ def test_densities_that_are_equally_good():
     assert table[2].behind == pytest.approx(0.5)
     assert table[2].behind_error == pytest.approx(np.std([0.5, 0.4, 0.6, 0.5], ddof=1) / 2)
     assert "a Gaussian is as good (within the standard error, or 0.01 nats a row)" in comparison_of("NSF", as_good)
-    for step, found in ((0.009, ("Gaussian",)), (0.02, ())):  # both differ by many standard errors
+    for step, found in ((0.009, ("Gaussian",)), (0.02, ())):  # both differences are many standard errors
         assert compared([Judged("Gaussian", None, best.log_prob - step, 0.0, "", 0.0), best], best, None)[1] == found
     assert "by more than the standard error" in comparison_of("NSF", ())
     assert [sorted(np.concatenate(folds(n, 5, 0)).tolist()) == list(range(n)) for n in (5, 13)] == [True, True]

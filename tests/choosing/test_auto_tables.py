@@ -30,7 +30,7 @@ def columns(rows=700, seed=0):
 
 
 def with_gaps(library):
-    """Return a table whose first three columns miss a value each, and the indices of the rows without them."""
+    """Return a table whose first three columns miss a value each, and the indices of the rows that miss a value."""
     values = {name: column.tolist() for name, column in columns().items()}
     values["count"][2] = values["yes"][5] = values["size"][7] = None
     if library == "polars":

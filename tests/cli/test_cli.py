@@ -73,7 +73,7 @@ def test_fit_is_the_fit_of_python(folder, result):
 
     assert (report["training_rows"], report["held_out_rows"], report["features"]) == (150, 50, 3)
     assert report["log_likelihood"] == pytest.approx(flow.log_prob(held_out).mean(dtype="f8"), rel=1e-12)
-    # Cross-validation mixes the identity into the correlations, with one of these shares.
+    # Cross-validation chooses one of nine shares of the identity, which is mixed into the correlations.
     centred, std = held_out - train.mean(0), train.std(0)
     found = []
     for share in (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0):

@@ -46,7 +46,7 @@ def test_bench_counts_the_arithmetic(make):
     """Operations are counted by weights: each weight counts once, and in training three times, except in the first
     layer at the data's side.
     """
-    flow = make(5, transforms=2, hidden=(16, 8))  # couplings take turns with 3 and 2 columns
+    flow = make(5, transforms=2, hidden=(16, 8))  # the two couplings differ in their numbers of columns
     layers = [[np.count_nonzero(mask) for mask in t.to_dense()[2]] for t in flow.transforms[:-1]]
     assert _bench.needed_flops(flow) == 2 * sum(map(sum, layers))
     assert _bench.needed_flops(flow, training=True) == 6 * sum(map(sum, layers)) - 2 * layers[1][0]

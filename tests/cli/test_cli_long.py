@@ -193,7 +193,7 @@ def test_a_long_table_gets_the_noise_of_one_in_memory(folder, run, result, whole
     assert (drawn[:, 3] == 2.5).all()
     result("score", "long", path, "-o", "l.npy")
     assert np.isfinite(np.load("l.npy")).all()
-    again = Path(path).with_stem("again")  # one file as both tables is refused
+    again = Path(path).with_stem("again")  # the training table must be another file
     again.write_bytes(Path(path).read_bytes())
     report = result("diagnose", "long", path, "--training", str(again), "--quiet")
     assert report["rows"] == 1000

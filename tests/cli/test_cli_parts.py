@@ -190,7 +190,7 @@ def test_a_table_that_changes_while_it_is_read_is_reported(folder, run, monkeypa
 
     def changed(file):
         marks.append(file)
-        return mark(file) + " now" * (len(marks) == 5)  # marks are taken three times first, then after each table
+        return mark(file) + " now" * (len(marks) == 5)  # three marks before all tables, then one after each
 
     monkeypatch.setattr(_parts, "mark", changed)
     code, out, err = run("score", "flow.safetensors", "data", "-o", "scores/", "--quiet")
@@ -199,7 +199,7 @@ def test_a_table_that_changes_while_it_is_read_is_reported(folder, run, monkeypa
 
 
 def test_scores_of_other_arrays_are_refused(folder, run, result):
-    """Of archives with several arrays, the folder of scores remembers the name of the scored array."""
+    """If archives have several arrays, the folder of scores stores the name of the scored array."""
     flow, x = small_flow(), table(60)
     os.mkdir("data")
     for i in range(2):

@@ -246,7 +246,7 @@ def test_a_process_that_is_interrupted(folder, result):
 
 @pytest.mark.parametrize("patience", [1, 2])
 def test_a_waiting_write_is_ended_by_one_further_interrupt(patience):
-    """A write that waits ends at the interrupt after `patience` others, because the written part is whole by then."""
+    """The first interrupt after `patience` others ends a waiting write, because by then the written part is whole."""
     with partial.Watch(patience) as watch:
         parts = watch.until(iter([np.zeros(3), np.ones(3)]))
         next(parts)

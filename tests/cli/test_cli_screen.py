@@ -86,7 +86,7 @@ def words_of_python(text, flags):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_answers_every_option(run, monkeypatch, command):
-    """The help of each option has a meaning, without words of Python."""
+    """Each option has a help text, which has no words that mean something in Python alone."""
     monkeypatch.setenv("COLUMNS", "100")
     flags = {flag for action in actions_of(command) for flag in action.option_strings}
     for action in actions_of(command):
@@ -112,8 +112,8 @@ def test_the_help_of_a_fit_is_one_screen(run, monkeypatch):
 
 
 def test_options_are_few():
-    """All commands together have 70 options at most. The three options of every command count once, and those of
-    `report`, all of them options of `fit`, count as options of `fit`.
+    """All commands together have 70 options at most. The three options that every command has count once, and `report`
+    adds none, because all its options are options of `fit`.
     """
     common = {"--json", "--threads", "--quiet"}
     flags = {
@@ -151,8 +151,8 @@ def test_meanings_and_defaults_are_those_of_python():
     assert "(default: 50)\nDualAscentFlow: steps without a new best on held-out rows" in fit["patience"]
     assert fit["patience"].endswith("(default: 60)")
     assert fit["rule"] == "how a kink is chosen: newton or gradient (default: newton)"
-    assert "leaky_relu" in fit["nonlinearity"]  # the table of `Planar` has this activation
-    for kind in (offered.FLOWS | offered.SIGNALS).values():  # docstrings explain each argument, too
+    assert "leaky_relu" in fit["nonlinearity"]  # the argument table of `Planar` lists this activation
+    for kind in (offered.FLOWS | offered.SIGNALS).values():  # docstrings also explain each argument
         maker = kind.model or kind.make
         stated = meanings(maker.__doc__)
         assert set(inspect.signature(maker).parameters) <= set(stated)
@@ -396,12 +396,12 @@ def significant(text):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_samples_and_scores_have_the_digits_of_the_flow(folder, run, result, dtype):
-    write_csv("t.csv", table() - 2.0, NAMES)  # a table of text has float64
+    write_csv("t.csv", table() - 2.0, NAMES)  # values of a CSV file are float64
     result("fit", "t.csv", "-o", "f.safetensors", "--dtype", dtype, *SHORT)
     lines = run("sample", "f.safetensors", "-n", 200, "--seed", 1)[1].splitlines()[1:]
     digits = [significant(field) for line in lines for field in line.split(",")]
     drawn = np.array([line.split(",") for line in lines], dtype)
-    assert (drawn == hr.load("f.safetensors").sample(200, seed=1)).all()  # the printed digits restore each value
+    assert (drawn == hr.load("f.safetensors").sample(200, seed=1)).all()  # printed digits determine each value exactly
     scores = run("score", "f.safetensors", "t.csv")[1].splitlines()
     most = 9 if dtype == "float32" else 17
     assert max(digits) == max(map(significant, scores)) == most

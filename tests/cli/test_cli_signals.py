@@ -413,7 +413,7 @@ def test_two_channels(folder, result):
     report = result("fit", "a.wav", "-o", "f.safetensors", *SMALL)
     assert (report["channels"], report["rate"]) == (2, 44100)
     flow = hr.load("f.safetensors")
-    report = result("score", "f.safetensors", "a.wav")  # two channels have a density: cells have no closed form
+    report = result("score", "f.safetensors", "a.wav")  # densities: cells of two channels have no closed form
     assert report["signals"][0]["log_prob"] == pytest.approx(float(flow.log_prob(x.astype("f8"))), rel=1e-6)
     assert report["bits"] == pytest.approx(-report["log_likelihood"] / np.log(2.0) / 2)
     result("sample", "f.safetensors", "--steps", 30, "--seed", 1, "-o", "s.wav")

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.programs
 
 @pytest.fixture
 def given(monkeypatch):
-    """A function that sets the contents of the standard input to those of a file."""
+    """A function that makes the contents of a file the standard input."""
 
     def give(path):
         with open(path, "rb") as file:

@@ -57,11 +57,11 @@ def test_the_exact_solution_with_a_front_in_the_plane():
 
 @pytest.mark.parametrize(("box", "cells", "rate"), [((0.0, 2.0), 128, 19.739), ([(0.0, 2.0), (0.0, 1.0)], 32, 39.478)])
 def test_periodic_waves_decay_at_their_rate(box, cells, rate):
-    """With mu = 1 / V a wave k decays at |k|^2 / V; on the grid, at the symbol, which is the sum of (2 - 2 cos kh) /
-    h^2 / V.
+    """With mu = 1 / V a wave k decays at the rate |k|^2 / V; on a grid |k|^2 becomes the sum of (2 - 2 cos kh) / h^2,
+    the symbol.
 
-    KL is quadratic in the wave, so that it decays at twice the rate. The wave is 1e-3 high: the integrator's 1e-8 a
-    step is 1e-5 of it, and the run takes some twenty steps; the largest error was 3e-4.
+    KL is quadratic in the wave, so that KL decays at twice the rate. The wave is 1e-3 high, of which the integrator's
+    error of 1e-8 a step is 1e-5; the run takes some twenty steps, and the largest error was 3e-4.
     """
     grid = Grid(box, cells, boundary="periodic")
     k, h, volume, times = 2.0 * np.pi, grid.spacing, 2.0, [0.0, 0.02, 0.04]
@@ -84,12 +84,12 @@ def test_small_departures_from_a_normal_target_decay_at_the_eigenvalue(reach, kn
     face = mu[1:] * mu[:-1] / h**2
     diagonal = np.append(face, 0.0) + np.insert(face, 0, 0.0)
     value, vector = eigh_tridiagonal(diagonal / mu, -face / np.sqrt(mu[1:] * mu[:-1]), select="i", select_range=(1, 1))
-    # The grid's error is 1e-4 to 4e-4, and that of the known digits 1e-4 to 5e-4.
+    # The grid has an error of 1e-4 to 4e-4, and the four known digits have an error of 1e-4 to 5e-4.
     assert_allclose(value[0], known, rtol=1e-3)
     g = vector[:, 0] / np.sqrt(mu)
     times = np.array([0.0, 0.25, 0.5]) / value[0]
     evolution = evolve(mu * (1.0 + 1e-3 * g / np.abs(g).max()), mu, grid, times)
-    # The square of g adds up to 1e-3 of the rate; at the first time g has not changed yet.
+    # Terms with the square of g are up to 1e-3 of the rate; at the first time g has not changed yet.
     assert_allclose(-np.diff(np.log(evolution.kl)) / np.diff(times) / 2.0, value[0], rtol=2e-3)
     assert_allclose(-evolution.kl_rate[0] / evolution.kl[0] / 2.0, value[0], rtol=2e-3)
 
@@ -98,8 +98,8 @@ def test_small_departures_from_a_normal_target_decay_at_the_eigenvalue(reach, kn
 
 
 def test_smooth_solutions_converge_with_the_square_of_the_spacing():
-    """Differences are to a grid of 800 cells: errors of rho in L1, of both divergences and of a rate fall by 4 for each
-    doubling.
+    """Errors against a grid of 800 cells, of rho in L1, of both divergences and of a rate, fall by 4 where the number
+    of cells is doubled.
     """
     runs = {n: evolve(normal(0.5, variance=0.8), normal(0.0), Grid((-4.0, 4.0), n), [0.0, 2.0]) for n in (50, 100, 800)}
     fine = runs.pop(800)
@@ -155,7 +155,7 @@ def test_equilibrium_is_kept_to_the_last_bit(scale):
         evolution = evolve(scale * mu, mu, grid, [0.0, 1.0, 100.0])
         assert_array_equal(evolution.rho, np.broadcast_to(evolution.rho[0], evolution.rho.shape))
         assert_allclose(evolution.rho[0], scale * mu, rtol=1e-15)
-        assert_allclose(evolution.kl, 0.0, atol=1e-28)  # the square of a mass's rounding error
+        assert_allclose(evolution.kl, 0.0, atol=1e-28)  # KL is of the order of a squared rounding error
         assert_array_equal(evolution.kl_rate, 0.0)
         assert_array_equal(evolution.velocity(0.5, grid.points), 0.0)
 
@@ -165,7 +165,7 @@ def test_the_scale_of_mu_does_not_matter():
     want = evolve(BIMODAL, normal(0.0), grid, [0.0, 0.5])
     for scale in (1e-200, 1e-3, 7.0, 1e200):
         got = evolve(BIMODAL, lambda x, scale=scale: scale * normal(0.0)(x), grid, [0.0, 0.5])
-        assert_allclose(got.rho, want.rho, rtol=1e-9)  # roundings differ, and therefore steps
+        assert_allclose(got.rho, want.rho, rtol=1e-9)  # other roundings lead to other steps in time
         assert_allclose(got.kl, want.kl, rtol=1e-9)
         x = np.array([[0.3], [-2.0]])
         assert_allclose(got.estimate(x), want.estimate(x), rtol=1e-7)

@@ -28,7 +28,7 @@ def skewed(points):
 
 
 def test_kl_falls_along_random_directions():
-    """The gap KL(rho_t || mu) falls for any directions; in this run KL(mu || rho_t) falls, too."""
+    """The gap KL(rho_t || mu) falls for any directions; in this run KL(mu || rho_t) also falls."""
     evolution = random_run(64)
     assert (np.diff(evolution.gap) < 0.0).all()
     assert (np.diff(evolution.kl) < 0.0).all()
@@ -54,8 +54,8 @@ def test_unit_vectors_are_angles():
 
 
 def test_evolution_along_an_axis_is_that_in_one_dimension():
-    """For a product of a density of x and a density of y, the part along the axis evolves as if it were alone, and the
-    other stays."""
+    """If a density is a product of a density of x and one of y, the factor along the axis evolves as in one dimension,
+    and the other factor does not change."""
     grid = Grid([(-5.0, 5.0), (-6.0, 6.0)], (80, 60))
     x_part, y_part = normal(0.6, variance=0.6), normal(-0.2, variance=1.5)
     times = [0.0, 0.4, 1.0]
@@ -223,7 +223,7 @@ def test_directions_that_are_no_product_are_refused():
         with pytest.raises(ValueError, match=r"directions: .* product .* \(eq. 18\), got \(0.9552, 0.296\) at index 1"):
             evolve(skewed, mu, grid, times, [0.0, 0.3005])
     correlated = lambda p: np.exp(-(p**2).sum(axis=1) / 2.0 - 0.3 * p[:, 0] * p[:, 1])  # noqa: E731
-    evolve(skewed, correlated, grid, times, [np.pi / 4.0, -np.pi / 4.0])  # the axes of this density
+    evolve(skewed, correlated, grid, times, [np.pi / 4.0, -np.pi / 4.0])  # the product axes of this density
     with pytest.raises(ValueError, match="product"):
         evolve(skewed, correlated, grid, times, [np.pi / 4.0, 0.0])
     with pytest.raises(ValueError, match="product"):

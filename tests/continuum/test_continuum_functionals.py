@@ -67,7 +67,7 @@ def test_its_rate_is_its_derivative_in_time(make, limit):
     assert_allclose(evolution.log_likelihood_rate[2], (likelihood[3] - likelihood[1]) / (2.0 * d), rtol=limit)
     x = evolution.grid.points
     square = (evolution.velocity(0.5, x) ** 2).sum() * evolution.grid.volume
-    # At centres instead of faces; the error was 8e-6.
+    # The sum is over velocities at centres of cells instead of faces; the error was 8e-6.
     assert_allclose(evolution.log_likelihood_rate[2], square, rtol=1e-4)
 
 
@@ -90,11 +90,11 @@ def test_the_derivative_by_the_map():
             directional = (likelihood(1e-4) - likelihood(-1e-4)) / 2e-4
             assert_allclose(
                 directional, (w * derivative[t, :, 0]).sum() * h, atol=3e-5
-            )  # the error in space was 1.1e-5
+            )  # the error of the discretisation was 1.1e-5
 
 
 def test_the_derivative_by_a_motion_of_rho():
-    """The local form: rho_t moved by s v has a gap that falls by s times the integral of v u, over the mass."""
+    """If rho_t is moved by s v, the gap falls by s times the integral of v u, divided by the mass."""
     evolution = line(400, (0.0, 0.3))
     grid = evolution.grid
     z, h = grid.points[:, 0], grid.spacing[0]

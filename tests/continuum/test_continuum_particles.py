@@ -149,8 +149,8 @@ def test_jacobians_are_those_of_the_map():
             up, down = evolution.carry(x + step)[0][-1], evolution.carry(x - step)[0][-1]
             columns.append((up - down) / (2.0 * d))
         want = np.linalg.slogdet(np.stack(columns, axis=-1))[1]
-        # Two runs of the integrator, at 1e-8 of the box, start 2e-4 apart; common errors cancel: the largest error was
-        # 1.4e-6.
+        # Particles start 2e-4 apart, and the integrator's errors of 1e-8 of the box, which are nearly equal, cancel in
+        # differences: the largest error was 1.4e-6.
         assert_allclose(evolution.carry(x)[1][-1], want, atol=1e-5)
 
 
@@ -218,7 +218,7 @@ def test_the_functional_derivative_at_a_map_that_is_not_the_identity():
         directional = (likelihood(step) - likelihood(-step)) / (2.0 * step)
         speed = evolution.velocity(0.5, phi[:, None])[:, 0]
         nonlocal_derivative, without_jacobian = (w * jacobian * speed).sum() * h, (w * speed).sum() * h
-        assert_allclose(directional, nonlocal_derivative, atol=3e-6)  # the error in space was 1e-6
+        assert_allclose(directional, nonlocal_derivative, atol=3e-6)  # the error of the discretisation was 1e-6
         assert abs(directional - without_jacobian) > 1e-3  # without the factor J the derivative is wrong
 
 

@@ -166,7 +166,7 @@ def test_losses_of_normflows_by_draws(torch, context, monkeypatch):
     z = model.inverse(x, *rows)
     fixed = (x, log_q)
 
-    class Drawn:  # both libraries have equal samples
+    class Drawn:  # a base that gives both libraries equal samples
         def __call__(self, n, context=None):
             return z.detach(), self.log_prob(z.detach())
 
@@ -275,7 +275,7 @@ def test_an_accelerated_model_is_an_instance_of_its_class(torch, name, tmp_path)
         return model().log_prob(x) if name == "zuko" else model.log_prob(x)
 
     others = [copy.deepcopy(fast), torch.compile(fast, backend="eager")]
-    if name != "glasflow":  # models of glasflow hold a lambda
+    if name != "glasflow":  # models of glasflow have a lambda, which pickle refuses
         torch.save(fast, tmp_path / "fast.pt")
         others += [pickle.loads(pickle.dumps(fast)), torch.load(tmp_path / "fast.pt", weights_only=False)]
     for again in others:

@@ -67,7 +67,7 @@ def of_zuko(model, x, context):
     found = model(context)
     z, log_det = found.transform.call_and_ladj(x)
     own = found.base.base_dist
-    if hasattr(own, "low"):  # headrace's uniform base has ends of 1
+    if hasattr(own, "low"):  # headrace's uniform base is on [-1, 1]
         half = 0.5 * (own.high - own.low)
         z, log_det = (z - own.mean) / half, log_det - half.log().sum(-1)
     return z, log_det, found.log_prob(x)
@@ -172,8 +172,8 @@ def test_hidden_models_of_their_users(name, kind, dtype):
 def test_log_densities_to_rounding(name, kind, context):
     """Errors are at most 1e-12 and 1e-5 of 1 + |log p|, beside the loss of digits of the source.
 
-    The loss of the source is three times the difference between its float32 and float64, and in float64 the effect of a
-    row's last bits.
+    The source may lose three times the difference between its results in float32 and float64, and in float64 the effect
+    of a row's last bits.
     """
     library(name)
     if context and kind in NO_CONTEXT:

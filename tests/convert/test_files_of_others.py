@@ -1,4 +1,4 @@
-"""Conversions of a `state_dict` alone require the settings that it lacks, and equal those of the model."""
+"""Conversions of a `state_dict` require the settings that it lacks, and give the results of conversions of models."""
 
 import numpy as np
 import pytest

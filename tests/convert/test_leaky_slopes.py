@@ -136,7 +136,7 @@ def test_slopes_are_recognised_by_values(slope):
 
 
 def test_a_layer_that_other_layers_add_keeps_its_units():
-    """A layer that another layer adds keeps one unit for each sum, and a further layer makes two units of each."""
+    """Layers that are added to each other keep their units, and an extra layer makes two units of each sum."""
     layers, own = Layers(), np.random.default_rng(0)
     first = layers.hidden(own.standard_normal((4, 2)), None)
     layers.hidden(own.standard_normal((4, 4)), None, adds=first, activation=Leaky.of(0.2))

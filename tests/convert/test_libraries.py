@@ -45,7 +45,7 @@ def test_flows_of_zuko(torch, zuko, caplog):
         assert type(zuko.flows.NAF(3)) is zuko.flows.NAF
         assert type(Mine(3)) is Mine
         for again in (copy.deepcopy(plain), copy.copy(plain), pickle.loads(pickle.dumps(plain))):
-            assert type(again) is NSF  # pickles and copies are no new models
+            assert type(again) is NSF  # copies of a plain model are not accelerated
         assert type(pickle.loads(pickle.dumps(fast))) is type(fast)
         fast.load_state_dict(plain_state)
         with pytest.raises(TypeError, match="__init__"):

@@ -62,7 +62,7 @@ def test_normflows(kind, context, first):
         pytest.skip("that library has no context there")
     if context and "Reverse" in kind:
         pytest.skip("that library has no context there")
-    seed = 17 if "Block" in kind else 16  # features are even, so that sizes do not determine the halves
+    seed = 17 if "Block" in kind else 16  # halves of four features have equal sizes
     d = Draw(seed, context)
     if "Block" in kind:
         d.features = 4

@@ -29,7 +29,7 @@ def rows_of(flow, context=None):
 
 @pytest.fixture(autouse=True)
 def rows_outside_have_a_density(monkeypatch):
-    """Rows outside of a support have a density of 0 where PyTorch's check of arguments, as here, is switched off."""
+    """Switch off PyTorch's check of arguments, so that rows outside of a support have a density of 0."""
     monkeypatch.setattr(library("torch").distributions.Distribution, "_validate_args", False)
 
 

@@ -90,7 +90,7 @@ def glasflow_plain(kind, d, **options):
 
 _TAILS = {"num_bins": 6, "tails": "linear", "tail_bound": 3.0}
 
-# PARTLY: models whose conversions only move parameters without some layer or option of docs/convert.md.
+# PARTLY: models whose conversions only move parameters if some layer or option of docs/convert.md is left out.
 PARTLY = {
     ("zuko", "MAF inverted (IAF), fixed affine maps, rotations, LU maps, permutations"): zuko_inverted,
     ("nflows", "NSF of couplings"): functools.partial(
@@ -124,8 +124,8 @@ PARTLY = {
     },
     ("sbi", "maf"): functools.partial(sbi_estimator, kind="maf", use_batch_norm=False),
 }
-# FOLDED: models that compute parameters from several others. OTHERS: models with constants, or that need a weight
-# twice.
+# FOLDED: models that compute parameters from several others. OTHERS: models with constants, and models that need a
+# weight twice.
 FOLDED = {
     "nflows": {
         "MAF with batch norm in blocks": "BatchNorm1d",
@@ -318,7 +318,7 @@ def test_matrices_that_a_model_keeps_in_another_dtype(torch):
     linear = transforms.LULinear(3, using_cache=True)
     model = flows.Flow(linear, distributions.StandardNormal([3])).eval()
     x = torch.randn(4, 3)
-    model.log_prob(x)  # the model now keeps a matrix in float32
+    model.log_prob(x)  # the first call stores a matrix in float32 in the model
     assert_allclose(hr.accelerate(model).log_prob(x).detach(), model.log_prob(x).detach(), rtol=1e-5, atol=1e-5)
 
     class Mixed(transforms.ReversePermutation):

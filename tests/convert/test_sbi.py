@@ -106,7 +106,7 @@ def test_a_likelihood_inside_of_a_sampler():
     torch.manual_seed(4)
     trainer = trained(inference.NLE(PRIOR, density_estimator="maf", show_progress_bars=False))
     posterior = trainer.build_posterior(sample_with="mcmc", mcmc_method="slice_np_vectorized")
-    posterior.set_default_x(torch.tensor([[0.3, -0.4], [0.2, -0.3]]))  # both observations have the same parameters
+    posterior.set_default_x(torch.tensor([[0.3, -0.4], [0.2, -0.3]]))  # two observations with equal θ
     fast = hr.accelerate(posterior)
     theta = simulated(20, seed=5)[0]
     assert_allclose(fast.log_prob(theta), posterior.log_prob(theta), rtol=1e-4, atol=1e-4)
@@ -243,7 +243,7 @@ def test_calibration_of_many_observations_in_batches(posterior):
     assert (drawn.abs() <= 2).all()
     assert ranks.max() <= 100
     theirs, _ = inference_run_sbc(theta, x, fast, num_posterior_samples=100, show_progress_bar=False)
-    # Samples have one distribution: each rank has an error of at most 5, and both share the part from theta.
+    # Both runs rank the same theta, among different samples of one distribution: a rank has an error of at most 5.
     assert (ranks - theirs).abs().mean() < 8
     for reduced in ("marginals", "log_prob"):
         first = ours.run_sbc(theta, x, fast, 50, reduced)[0]
@@ -254,7 +254,7 @@ def test_calibration_of_many_observations_in_batches(posterior):
 
 
 def test_each_draw_outside_of_the_prior_is_drawn_again_for_its_own_observation(posterior, monkeypatch):
-    """Samples have the values of their observation, so that one in another row, or outside of the prior, is found."""
+    """Samples equal their observation, so that a sample in a wrong row, or outside of the prior, is detected."""
     fast = hr.accelerate(posterior)
     x = simulated(6, seed=9)[1].clamp(-1.9, 1.9)
     calls = []
@@ -265,8 +265,8 @@ def test_each_draw_outside_of_the_prior_is_drawn_again_for_its_own_observation(p
         if len(calls) == 1:
             drawn[3, 1], drawn[7, 4], drawn[8, 4, 0] = 9.0, -9.0, 2.5
         elif len(calls) == 2:
-            drawn[:2, 0] = 9.0  # two new samples for the first row are outside, too
-            drawn[:, 2] = 9.0  # all new samples for the last row are outside
+            drawn[:2, 0] = 9.0  # two of the first row's new samples are outside of the prior
+            drawn[:, 2] = 9.0  # all of the last row's new samples are outside of the prior
         return drawn
 
     monkeypatch.setattr(fast.posterior_estimator, "sample", sample)
@@ -292,7 +292,7 @@ def test_each_rank_is_counted_by_hand(posterior, monkeypatch):
 
     monkeypatch.setattr(fast.posterior_estimator, "sample", sample)
     monkeypatch.setattr(fast.posterior_estimator, "log_prob", log_prob)
-    for rows in (60, 200_000):  # a call has two observations, or all
+    for rows in (60, 200_000):  # a call samples for two observations, or for all
         ranks, first = ours.run_sbc(theta, x, fast, 30, rows=rows)
         coverage, again = ours.run_sbc(theta, x, fast, 30, "log_prob", rows=rows)
         for i in range(7):

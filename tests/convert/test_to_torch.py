@@ -23,7 +23,7 @@ torch = library("torch")
 FOLDER = Path(convert.__file__).parent / "plain"
 
 VERBS = ("log_prob", "to_latent", "to_data")
-# The module and the core round alike; terms have at most this size in the examples; splines divide by sizes of bins.
+# Limits for roundings of the module and of the core, by the size of terms in the examples; splines divide by bin sizes.
 LIMITS = {"float32": 3e-5, "float64": 1e-11}
 
 

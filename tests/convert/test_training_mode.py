@@ -115,7 +115,7 @@ REFUSED = {
 def test_layers_that_training_changes_are_refused_by_name(case):
     make, function, named = REFUSED[case]
     model = make()
-    assert model.training  # every library makes models in this mode
+    assert model.training  # new models of every library are in training mode
     message = r"^model" + named + r".*; call model\.eval\(\)"
     for call in (hr.accelerate, getattr(convert, function)):
         with pytest.raises(ValueError, match=message):
@@ -136,7 +136,7 @@ def test_models_in_evaluation_mode_are_taken(case):
 
 
 def pairs(ours, theirs, x):
-    """Return both models with their arguments: estimators of sbi take a condition, too."""
+    """Return both models with their arguments, which for estimators of sbi include a condition."""
     if not hasattr(theirs, "condition_shape"):
         return (ours, (x,)), (theirs, (x,))
     condition = library("torch").zeros(len(x), *theirs.condition_shape, dtype=x.dtype)
@@ -152,7 +152,7 @@ def test_layers_that_training_does_not_change_are_taken_in_training_mode():
     frozen._transform._transforms[1].eval()
     for model in (nflows(dropout_probability=0.0), started, frozen, zuko_flow(D), zuko_dropout(0.0)):
         assert model.training
-        if not hasattr(model, "log_prob"):  # flows of zuko are called
+        if not hasattr(model, "log_prob"):  # a zuko flow returns a distribution when it is called
             hr.accelerate(model, verify=False)
             continue
         x = torch.randn(20, D.features)
@@ -176,7 +176,7 @@ def test_flowjax():
         convert.from_flowjax(model)
     with pytest.raises(ValueError, match=r"equinox\.nn\.inference_mode"):
         convert.from_flowjax(model, verify=False)
-    calm = equinox.nn.inference_mode(model)  # dropout is the identity in this mode
+    calm = equinox.nn.inference_mode(model)  # in inference mode dropout is the identity
     x = np.random.default_rng(0).standard_normal((20, D.features)).astype("float32")
     assert_allclose(convert.from_flowjax(calm).log_prob(x), calm.log_prob(jax.numpy.asarray(x)), rtol=1e-4, atol=1e-4)
 
@@ -210,7 +210,7 @@ def test_a_dropout_that_is_kept_is_that_of_the_library(case):
     assert abs(ours.mean() - theirs.mean()) < 5 * errors
     levels = torch.linspace(0.1, 0.9, 5).double()
     at = theirs.quantile(levels)
-    below = (ours[:, None] <= at + 1e-4).double().mean(0)  # few values differ only by rounding
+    below = (ours[:, None] <= at + 1e-4).double().mean(0)  # 1e-4 allows for rounding
     assert (below > levels - 0.02).all()
     assert ((ours[:, None] < at - 1e-4).double().mean(0) < levels + 0.02).all()
     with torch.no_grad():  # evaluation and calls without gradients omit no units

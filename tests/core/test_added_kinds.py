@@ -48,7 +48,7 @@ def subject_of(echoes, features, dtype="float64"):
 
 @pairwise(reads=cases.READS, dtype=cases.DTYPES, rows=[1, 7, 33])
 def test_rows_of_three_and_of_three_hundred_steps_by_the_same_network(reads, dtype, rows, emu):
-    """Both directions are right: with 300 steps a sequential run keeps a ring of steps, a parallel run all steps."""
+    """Both directions are right with 300 steps, of which a sequential run keeps a ring and a parallel run all."""
     echoes = Echoes(UNITS, reads)
     for features in (3, 1, 300):
         subject = subject_of(echoes, features, dtype)
@@ -167,7 +167,7 @@ HOOKS = {  # hooks of the core, and whether conditioners or steps are added by t
     "HEADRACE_MORE_BINDINGS": {"conditioner"},
 }
 HEADINGS = {"conditioner": "### Another kind of conditioner\n", "step": "### A step of a chain\n"}
-MOST = {"conditioner": 8, "step": 7}  # a recipe may name this number of existing files
+MOST = {"conditioner": 8, "step": 7}  # the most existing files that a recipe may name
 
 
 def hooks():

@@ -45,7 +45,7 @@ def test_one_value_that_gets_worse_is_named():
 
 
 def test_errors_are_right_beyond_float64():
-    """Errors of a fraction of a unit in the last place are seen, in float64 too, by references of 50 digits."""
+    """Even in float64, references of 50 digits show errors of a fraction of a unit in the last place."""
     (case,) = (case for case in digits.read_cases() if case.name == "tanh")
     high, low = case.want[0]
     nearest = case.errors([high])

@@ -106,7 +106,7 @@ def test_a_path_switched_off_gives_the_same_bits(name, way, dtype):
 
 @pytest.mark.parametrize("name", [*FLOWS, *ROUNDED])
 def test_one_context_for_all_rows_is_one_of_each(name):
-    """One context, folded into the first biases once, adds as much as the products of each row."""
+    """One context for all rows, which is added to the first biases once, gives the bits of repeated contexts."""
     flow, x, one = made(name), cases.rows(ROWS, 5, "float32"), cases.rows(1, CONTEXT, "float32", "context")
     each = np.repeat(one, ROWS, 0)
     for got, want in zip(calls(flow, x, one), calls(flow, x, each), strict=True):

@@ -19,7 +19,7 @@ from headrace._cli.options import OLD as OLD_OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 
-OLD_PICKLE = b"cheadrace.network\nLayer\n(I8\ntR."  # a version with this class wrote it by protocol 0
+OLD_PICKLE = b"cheadrace.network\nLayer\n(I8\ntR."  # a pickle from a version with this class
 
 
 @pytest.fixture

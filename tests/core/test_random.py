@@ -176,7 +176,7 @@ def test_columns_and_rows_and_seeds_are_uncorrelated(base):
     for values in (x, np.abs(x) - np.abs(x).mean(axis=0)):
         between_columns = values.T @ values / ROWS - np.diag((values**2).mean(axis=0))
         assert np.abs(between_columns).max() < limit
-        for lag in (1, 2, 3, 4, 8, 16, 47, 48, 96, 256):  # lags around the sizes of vectors and tiles
+        for lag in (1, 2, 3, 4, 8, 16, 47, 48, 96, 256):  # lags around sizes of vectors and tiles
             assert np.abs((values[lag:] * values[:-lag]).mean(axis=0)).max() < limit
             assert np.abs((values[lag:, 1:] * values[:-lag, :-1]).mean(axis=0)).max() < limit
     other = draw(base, seed=1)

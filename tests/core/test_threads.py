@@ -1,4 +1,4 @@
-"""Results have equal bits for any number of threads; forks are safe, and parameters are read and written at once."""
+"""Results have equal bits for any number of threads; forks are safe, and threads may read and write parameters."""
 
 import multiprocessing
 import os
@@ -401,7 +401,7 @@ def test_readers_see_the_old_or_the_new_parameters_whole(name, set_threads):
         try:
             for step in range(400):
                 flow.parameters = versions[step % 2]
-                if step % 8 == 0:  # readers sometimes finish without a writer
+                if step % 8 == 0:  # sometimes no writer disturbs the readers
                     stop.wait(0.001)
         finally:
             stop.set()

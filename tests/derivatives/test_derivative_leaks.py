@@ -59,7 +59,7 @@ def test_nothing_leaks_through_masks(reads, formula, map, dtype):
         *dense.arrays, reads=reads, formula=formula, map=map, bins=3
     )
     depends = reference.reads(dense.masks).reshape(6, -1, 6).any(axis=1)
-    reached = np.linalg.matrix_power(np.eye(6) + depends, 6) > 0  # row i has i, and all inputs of i
+    reached = np.linalg.matrix_power(np.eye(6) + depends, 6) > 0  # row i marks i and all inputs of i
     given = cases.rows(97, 6, dtype)
     for verb in gradients.TRANSFORM_VERBS:
         for i in range(6):

@@ -73,7 +73,7 @@ def test_every_scale(reads, formula, scale, slope):
     product=cores.NAMES,
 )
 def test_every_kind_of_network(core, name, reads, formula):
-    activation = "tanh" if name == "sixty-four features" else "relu"  # differences would meet some of a thousand kinks
+    activation = "tanh" if name == "sixty-four features" else "relu"  # a thousand ReLUs would spoil differences
     dense = made(**cases.NETWORKS[name])
     subject = gradients.masked(dense, activation, reads=reads, formula=formula)
     for verb in gradients.TRANSFORM_VERBS:
@@ -95,7 +95,7 @@ def test_layouts_and_orders_of_outputs(layout, map):
 @every_side
 @every_verb
 def test_every_batch_size(map, reads, formula, verb):
-    """Differences of the largest batch serve all: rows have independent gradients, and parameters have sums."""
+    """Differences of the largest batch serve all sizes: gradients of rows are independent, and are summed."""
     dense = made(map, **SMALL)
     subject = gradients.masked(dense, "silu", map=map, reads=reads, formula=formula)
     given, context = rows_of(dense, max(SIZES))
@@ -247,7 +247,7 @@ def test_flows_with_standardize_anywhere(place, verb):
     for n in (1, 9):
         context = cases.rows(n, 2, "float64", "context")
         given = cases.rows(n, 4, "float64")
-        if verb != "to_data_vjp":  # rows must have some density
+        if verb != "to_data_vjp":  # rows need a positive density
             given = subject.judge(subject.arrays).to_data(given, context)[0]
         gradients.check(subject, verb, given, context, least=10.0)
 

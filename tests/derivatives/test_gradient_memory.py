@@ -11,7 +11,7 @@ from headrace._arrays.caller import Caller
 
 @pytest.mark.parametrize("reads", cases.READS)
 def test_every_entry_of_a_gradient_is_written(reads, dtype, monkeypatch):
-    """Entries of units without a reader and of padding are written, too, for any old contents of the memory."""
+    """Even entries of padding, and of units without a reader, are written, for any old contents of the memory."""
     dense = cases.made(features=8, hidden=(24, 20), context=2, change=cases.kill_units).astype(dtype)
     library = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=2, reads=reads, activation="tanh")
     given, context = cases.rows(33, 8, dtype), cases.rows(33, 2, dtype, "context")

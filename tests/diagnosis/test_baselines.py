@@ -42,7 +42,7 @@ def test_the_gaussian_of_few_points_is_nearer_than_their_covariance():
 
 
 def test_integer_weights_are_repeated_rows():
-    """The copies are further rows of the same fold, and rows of weight 0 do not count."""
+    """Copies of a row are in the row's fold of cross-validation, and rows of weight 0 do not count."""
     points, rows, weights = correlated(100, "points"), correlated(20, "rows"), cases.rng("weights").integers(0, 3, 100)
     context = correlated(100, "context", 2), correlated(20, "context of rows", 2)
     copied = np.concatenate([weights > 0, weights > 1]).astype(float)

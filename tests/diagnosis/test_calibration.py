@@ -37,8 +37,8 @@ def right_flow(mean, std, dtype="float64"):
 
 
 LATENT = {
-    # Three of the 12 p-values are of one coordinate, and depend on each other; directions cross: Bonferroni is
-    # conservative there.
+    # Each coordinate has three of the 12 p-values, which depend on each other, and p-values of directions that are not
+    # orthogonal depend on each other: Bonferroni's correction is conservative.
     "coordinates": (lambda score, i: latent.coordinates(score, LABELS), False),
     "directions": (latent.directions, False),
     "radii": (lambda score, i: latent.radii(score), True),
@@ -79,7 +79,7 @@ BASES = {
 @pytest.mark.parametrize("name", BASES)
 @pytest.mark.parametrize("scipy", [False, True])
 def test_scores_of_bases_are_standard_normal(name, scipy, monkeypatch):
-    """Scores of rows from a base are standard normal in each coordinate, and independent except for a mixture's."""
+    """Scores of rows from a base are standard normal in each coordinate, and, except for mixtures, independent."""
     if not scipy:
         monkeypatch.setattr("headrace.diagnosis.latent.find_spec", lambda name: None)
     base = BASES[name]()
@@ -275,7 +275,7 @@ def test_bands_hold_the_whole_curve():
             for _ in range(SEEDS)
         )
         low, high = stats.binom.ppf([0.0005, 0.9995], SEEDS, 0.95)
-        assert low <= inside <= (high if rows > 100 else SEEDS)  # few rows take few values
+        assert low <= inside <= (high if rows > 100 else SEEDS)  # a curve of few rows has few levels
 
 
 def test_bands_hold_the_whole_histogram():

@@ -39,7 +39,7 @@ def test_a_posterior_of_sbi_is_diagnosed(torch, kind):
         want = estimator.log_prob(theta[None], x)[0].mean().item()
     assert found.log_prob.mean() == pytest.approx(want, rel=1e-4)
     assert found.p_value > 1e-3
-    wrong = hr.diagnose(model, theta, x.flip(0) + 2.0, progress=False)  # the data belong to other parameters
+    wrong = hr.diagnose(model, theta, x.flip(0) + 2.0, progress=False)  # x belongs to other parameters than theta
     assert wrong.log_prob.mean() < want - 0.5
     library("matplotlib")
     figure = hr.plot.corner(model, context=x[0], draws=500)

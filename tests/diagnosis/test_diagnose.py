@@ -64,7 +64,7 @@ def test_training_rows_in_another_order_are_noticed():
 
 
 def test_rows_of_few_values_may_repeat_those_of_the_fit():
-    """New rows of a small table of integers are among the training rows, some of which are equal, too."""
+    """New rows of a small table of integers equal training rows, as training rows equal each other, by chance."""
     flow = flow_of()
     rng = np.random.default_rng(0)
     x, training = (rng.integers(-1, 2, (400, flow.features)).astype(flow.dtype) for _ in range(2))
@@ -199,7 +199,7 @@ def test_simple_densities_are_judged_by_rows_outside_of_their_fit():
     assert kernels.rows == 300
     halves = hr.diagnose(flow, x)
     assert "one half of these rows" in halves.fitted_to
-    # If fitted to these rows, the Gaussian would be better.
+    # A Gaussian that is fitted to all rows has a higher likelihood than one that is fitted to half of the rows.
     assert halves.likelihoods[1].mean < gaussian_log_prob(x, x).mean()
     x[0] = 40.0  # a Gaussian of all rows would have made this row likely
     assert hr.diagnose(flow, x).likelihoods[1].mean < gaussian_log_prob(x, x).mean() - 0.5
@@ -260,7 +260,7 @@ def test_no_default_flow_has_a_coordinate_without_a_column(kind, rows, context, 
     x = np.cumsum(cases.rng("columns", rows).standard_normal((rows, 3)), axis=1)
     given = x[:, :context] + 1.0 if context else None
     flow = kind(3, context=context)
-    flow.fit(x, given, progress=False, **({} if rows == 60 else {"epochs": 1}))  # a fit to few rows ends in a rotation
+    flow.fit(x, given, progress=False, **({} if rows == 60 else {"epochs": 1}))  # a fit to few rows adds a rotation
     found = hr.diagnose(flow, 1.4 * x, given, names=["a", "b", "c"], progress=False)
     assert found.misses
     text = " ".join(f"{found.verdict} {found} {found.labels}".split())
@@ -269,7 +269,7 @@ def test_no_default_flow_has_a_coordinate_without_a_column(kind, rows, context, 
 
 
 def test_a_column_is_named_with_its_conditioning_columns():
-    """One flow has one order of columns, and its column 1 of three is too narrow and depends on column 0; the other has
+    """In a flow with one order of columns, column 1 of three is too narrow and depends on column 0; another flow has
     two orders."""
     flow = hr.MAF(3, transforms=1, hidden=(8,), link="none", context=1, dtype="float64", seed=3)
     x, context = rows_of(flow, 2000)
@@ -371,13 +371,13 @@ def test_ctrl_c_keeps_finished_tests(monkeypatch):
     assert "Interrupted: these are the tests done so far." in str(diagnosis)
     assert diagnosis.to_html()
     with monkeypatch.context() as patch:
-        patch.setattr(run, "columns_of", stop)  # interrupts between the latent rows and the names of their coordinates
+        patch.setattr(run, "columns_of", stop)  # Ctrl-C between latent rows and names of coordinates
         diagnosis = hr.diagnose(flow, x)
     assert diagnosis.interrupted
     assert diagnosis.tests == ()
     assert [one.row for one in diagnosis.worst] == [one.row for one in whole.worst]
     with monkeypatch.context() as patch:
-        patch.setattr(run, "copies", stop)  # interrupts after the last test
+        patch.setattr(run, "copies", stop)  # Ctrl-C comes after the last test
         assert len(hr.diagnose(flow, x, training=x[:50]).tests) >= len(whole.tests) - 2
     monkeypatch.setattr(run, "compare", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -575,7 +575,7 @@ def test_letters_of_pictures_have_ten_pixels_and_p_values_too_small_are_shown_so
         assert len(sizes) > 5
         assert min(sizes) * width / units >= 10.0
         inside = {float(size) for size in re.findall(r"scale\(([\d.]+)\)", svg)}
-        assert inside <= {1 / 64}  # the scale of glyphs; nothing in a text is smaller, such as an exponent
+        assert inside <= {1 / 64}  # all glyphs have one scale: no exponent is smaller
 
 
 def test_each_test_has_a_next_step_in_words_of_python_and_of_the_command_line():

@@ -80,6 +80,6 @@ def test_correlation_tails(rows):
     p = np.array([0.5, 0.05, 1e-4])
     t = stats.t.isf(p / 2.0, rows - 1)
     cosine = t / np.sqrt(rows - 1 + t * t)
-    # The error at 1e-4 of 11 rows; otherwise it is 0.002.
+    # The tolerance is the error for 11 rows and p = 1e-4; other errors are at most 0.002.
     assert_allclose(of.correlation_tails(cosine, rows), p, rtol=0.05)
     assert of.correlation_tails(1.0, rows) == 0.0

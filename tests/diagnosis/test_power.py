@@ -30,7 +30,7 @@ def test_a_right_density_passes():
 
 
 def test_a_scale_that_is_10_percent_off():
-    """The deviation of 5000 rows has a standard error of 1 %: the fault is ten of them."""
+    """The deviation of 5000 rows has a standard error of 1 %: the fault of 10 % is ten standard errors."""
     x = normal_rows("scale", 0) * [1.0, 1.0, 1.1, 1.0]
     diagnosis = hr.diagnose(standard(4), x, seed=0)
     assert by_name(diagnosis, "latent coordinates").p_value < 1e-12
@@ -39,7 +39,7 @@ def test_a_scale_that_is_10_percent_off():
 
 
 def test_a_missed_correlation_of_a_tenth():
-    """A correlation of 5000 rows has a standard error of 0.014: the fault is seven of them, less chance."""
+    """A correlation of 5000 rows has a standard error of 0.014: the fault of 0.1 is about seven standard errors."""
     x = normal_rows("correlation", 0)
     x[:, 3] = 0.1 * x[:, 1] + np.sqrt(0.99) * x[:, 3]
     found = by_name(hr.diagnose(standard(4), x, seed=0), "independence")
@@ -56,7 +56,7 @@ def test_a_shift_of_a_tenth():
 
 
 def test_a_uniform_coordinate_of_mean_0_and_deviation_1():
-    """The mean and the spread are right, and the shape is wrong."""
+    """A uniform coordinate with the mean and the spread of a normal one differs in its shape."""
     x = normal_rows("shape")
     x[:, 0] = cases.rng("uniform").uniform(-np.sqrt(3.0), np.sqrt(3.0), ROWS)
     found = by_name(hr.diagnose(standard(4), x), "latent coordinates")
@@ -163,7 +163,7 @@ def test_coverage_of_a_density_that_is_too_narrow():
     found = by_name(diagnosis, "coverage")
     assert found.p_value < 1e-6
     held = (diagnosis.regions <= 0.9).mean()
-    chi = np.square(normal_rows("narrow") * 1.1).sum(axis=1) <= 7.779  # the 90 % quantile of chi-square with 4 degrees
+    chi = np.square(normal_rows("narrow") * 1.1).sum(axis=1) <= 7.779  # the 90 % quantile of χ² with df = 4
     assert held == pytest.approx(chi.mean(), abs=0.03)
     assert f"50 % and 90 % of the rows hold {(diagnosis.regions <= 0.5).mean():.1%} and {held:.1%}" in found.sentence
 
@@ -185,7 +185,7 @@ def test_a_classifier_recognises_rows_of_another_density(trees, monkeypatch):
 
 @pytest.mark.parametrize("tree", [False, True])
 def test_memorised_rows(tree, monkeypatch):
-    """One density is a narrow kernel at each of 100 training rows, and one is right."""
+    """A density of narrow kernels at the 100 training rows is found to memorise rows, and the right density is not."""
     if not tree:
         monkeypatch.setattr("headrace.diagnosis.classifier.find_spec", lambda name: None)
     training, x = normal_rows("memory", rows=100, features=2), normal_rows("new", rows=300, features=2)

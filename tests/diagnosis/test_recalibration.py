@@ -35,9 +35,9 @@ def miscalibration(flow, x, context=None):
 
 @pairwise(factors=[(1.5, 1.3), (0.7, 0.7)], context=[0, 2], dtype=cases.DTYPES)
 def test_a_density_too_wide_or_too_narrow_is_repaired(factors, context, dtype):
-    """The miscalibration of 4000 other rows, by ranks among 99 draws, falls to less than half of its value; that of the
-    truth is some 0.01 by chance. The log-likelihood is close to the truth's: six parameters fitted to 400 rows cost 6 /
-    800."""
+    """The miscalibration of 4000 other rows, by ranks among 99 draws, falls to less than half of its value; the truth
+    has some 0.01 by chance. The log-likelihood is close to that of the truth: six parameters fitted to 400 rows cost
+    6 / 800."""
     right = truth(dtype, context)
     given = cases.rows(ROWS + 4000, 2, dtype, "context") if context else None
     x = rows_of(right, ROWS + 4000, 1, given)
@@ -58,8 +58,8 @@ def test_a_density_too_wide_or_too_narrow_is_repaired(factors, context, dtype):
 @pytest.mark.parametrize("seeds", [4, pytest.param(10, marks=pytest.mark.nightly)])
 def test_a_right_density_stays_or_loses_little(seeds):
     """Maps that are fitted to noise lose log-likelihood on rows left out, so that most are found to be worse, and are
-    rejected. The others cost six parameters fitted to 400 rows, 6 / 800, on average; the test takes the mean over all
-    seeds.
+    rejected. Maps that are kept cost six parameters fitted to 400 rows, 6 / 800, on average; the test takes the mean
+    over all seeds.
     """
     right = truth()
     x = rows_of(right, 10_000, 99)
@@ -70,8 +70,7 @@ def test_a_right_density_stays_or_loses_little(seeds):
 
 
 def test_its_density_is_exact():
-    """The density agrees with the map and the flow by themselves, in float64, and with the Jacobian of a sample's
-    path."""
+    """In float64 the density is the product of those of the map and of the flow, and both directions are inverses."""
     wrong = wider(truth("float64"), 1.6, 1.4)
     repaired = hr.recalibrate(wrong, rows_of(truth("float64"), ROWS, 1))
     x = rows_of(wrong, 50, 2)

@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bench.quality import power
 
 SEEDS, ROWS = 15, 1000
-# Limits well below the measured shares: for the scale (83.5 %), by three binomial standard errors of 15 seeds; of the
-# other misfits at most one in 200 was missed.
+# Limits well below the measured shares of found misfits: for the scale, found in 83.5 %, by three binomial standard
+# errors of 15 seeds; each other misfit was missed in at most one of 200 cases.
 LEAST = {
     "a scale that is 10 % too small": 0.55,
     "a correlation of 0.2 left out": 0.8,
@@ -25,6 +25,6 @@ LEAST = {
 def test_power(misfit):
     count = power.found(misfit, ROWS, SEEDS)
     if misfit == "none":
-        assert count <= 4  # a rate of 5 % exceeds this share once in 1000 times
+        assert count <= 4  # at a rate of 5 %, 5 or more of 15 occur once in 1000 times
     else:
         assert count >= LEAST[misfit] * SEEDS

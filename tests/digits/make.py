@@ -2,7 +2,7 @@
 
     python tests/digits/make.py
 
-needs mpmath, and nothing of headrace: formulas are written again here by the public pages. Arguments are float32
+This program needs mpmath, and nothing of headrace: its formulas are written from public pages. Arguments are float32
 values, exact in either dtype. For a function f the file has
 
     f.x        (n,) given values            f.raw      (n, k) raw parameters of the map, a column each

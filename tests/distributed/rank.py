@@ -3,7 +3,7 @@
 python rank.py DIRECTORY KIND RANK SIZE WORK
 
 WORK is "fit", for all fits, or "ascent NAME"; "ends" and "stops", with a name of STEPS, lose rank 1, which ends or
-hangs; "stuck" is "ends" where gloo does not come to an end either.
+hangs; "stuck" is like "ends", but the shutdown of gloo hangs, too.
 """
 
 import json
@@ -57,8 +57,8 @@ def bits(group, assignments):
     return found
 
 
-# The step of each kind of work, as a class and a method, and the call of that method at which a rank is lost: of
-# "refined" in the joint training.
+# For each kind of work, the step at which a rank is lost, as a class, a method and the number of a call; "refined"
+# loses the rank in the joint training.
 STEPS = {
     "fit": (_fit_run.Adam, "step", STEP),
     "notes": (Chosen, "kink", 5),
@@ -127,11 +127,11 @@ def main():
         found = {"bits": bits(group, right), "nan": nan_row(group), "repr": repr(group)}
     written = Path(directory, f"rank{group.rank}.part")
     written.write_text(json.dumps(found), encoding="utf-8")
-    written.rename(written.with_suffix(".json"))  # renamed, so that the file appears whole
+    written.rename(written.with_suffix(".json"))  # a rename makes the file appear whole
     if kind == "gloo" and how in ("fit", "ascent"):
         import torch.distributed
 
-        # Otherwise threads of the group may still run at the end of the interpreter.
+        # Without this call, threads of the group may still run when the interpreter ends.
         torch.distributed.destroy_process_group()
     if kind == "mpi" and work == "stops":
         # MPI would wait for hanging ranks, and its launcher ends all ranks as soon as one has ended.

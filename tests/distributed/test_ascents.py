@@ -103,7 +103,7 @@ def test_kinks_of_points_in_parts_are_those_of_all_together(rule, weighted, prec
     for one in (whole, parts):
         one.finish()
     error = {"float32": 1e-4, "float64": 1e-11}[dtype]
-    # Newton's step is ill-conditioned where a kink is wide: a and c may change against each other.
+    # Newton's step is ill-conditioned where a kink is wide: one of a and c may grow as the other becomes smaller.
     loose = {"float32": 5e-3, "float64": 1e-6}[dtype]
     assert_allclose(parts.kinks(), whole.kinks(), rtol=loose, atol=loose)
     assert_allclose(parts.log_likelihoods(), whole.log_likelihoods(), rtol=error)
@@ -111,7 +111,7 @@ def test_kinks_of_points_in_parts_are_those_of_all_together(rule, weighted, prec
 
 
 def test_an_error_of_the_sums_is_one_of_the_ascent():
-    """After an error of the sums the ascent has no best prefix, because its points are between two kinks."""
+    """If a sum over ranks raises an error, the ascent has no best prefix, because its points are between two kinks."""
 
     class Broken(PlainSums):
         left = 3

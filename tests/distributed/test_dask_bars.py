@@ -10,7 +10,7 @@ import pytest
 import headrace as hr
 from dask_cases import BATCH, CHUNKS, MAKE, SHARD, WAIT, context, dask, lazy, rows
 
-# Dask and its libraries warn of sockets of a killed worker, and of versions.
+# Dask and its libraries warn about sockets of killed workers, and about versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 
@@ -49,7 +49,7 @@ def short_ascent(client, **more):
 def test_a_fit_shows_its_progress_on_a_terminal(work, tty, local_cluster, client, monkeypatch):
     screen = screen_of(monkeypatch, tty)
     texts = {short_fit: ["fit: 100%", "3/3", "epoch"], short_ascent: ["ascent: 100%", "4/4", "step", "train="]}[work]
-    for cluster in (local_cluster, client):  # a cluster of threads, and one of processes
+    for cluster in (local_cluster, client):  # a cluster of threads, and a cluster of processes
         screen.truncate(0)
         work(cluster)
         shown = screen.getvalue()
@@ -93,9 +93,9 @@ def test_a_bar_starts_over_with_a_fit_that_begins_again(monkeypatch):
         one.hear({"rank": rank, "bar": bar, "made": made, "n": n, "postfix": "train=1.5", "closed": closed})
 
     hear("a", 1, 4)
-    hear("a", 1, 7)  # the latest message of a bar counts
+    hear("a", 1, 7)  # the bar shows its latest message
     one.draw()
-    hear("b", 2, 10, closed=True)  # a message of another start; the next bar begins before this one is drawn
+    hear("b", 2, 10, closed=True)  # bar 2 of rank b ends, and bar 3 begins, before bar 2 is drawn
     hear("b", 3, 2)
     one.draw()
     one.draw()
@@ -154,7 +154,7 @@ def test_messages_of_a_fit_arrive_while_another_fit_of_its_client_ends(monkeypat
     from headrace.dask import _bars as _shown
 
     class Client:
-        """A client of which the latest call counts, of subscribing or of its end, however long the call takes."""
+        """A client whose last finished call, to subscribe or to unsubscribe, decides whether it hears messages."""
 
         heard = True
 

@@ -9,7 +9,7 @@ import headrace as hr
 from dask_cases import BATCH, ROWS, SHARD, both, context, cut, distributed, lazy, rows, same, weights
 from headrace.distributed.groups import local
 
-# Dask and its libraries warn of sockets of a killed worker, and of versions.
+# Dask and its libraries warn about sockets of killed workers, and about versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 

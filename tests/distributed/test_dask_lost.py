@@ -13,7 +13,7 @@ import headrace as hr
 from dask_cases import BATCH, SHARD, WAIT, both, cut, distributed, lazy, rows, same, wait_for_both, weights
 from headrace.distributed.groups import GroupError, local
 
-# Dask and its libraries warn of sockets of a killed worker, and of versions.
+# Dask and its libraries warn about sockets of killed workers, and about versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 
@@ -145,13 +145,13 @@ def test_a_worker_that_ends_does_not_change_the_bits(where, collective, client, 
         taken = restore(client)
     assert workers[1] not in taken, "nothing ended"
     steps = 6 * 2  # six epochs of two batches
-    assert taken[workers[0]] in (steps, steps + 1), taken  # the fit went on, and did not begin anew
+    assert taken[workers[0]] in (steps, steps + 1), taken  # the fit resumed, and did not begin anew
     assert not (tmp_path / "fit.state").exists()
     left = client.run(lambda dask_worker: [p for p in os.listdir(dask_worker.local_directory) if "headrace" in p])
     assert not any(left.values())
 
 
-# The counted function of each ascent, and the call at which a worker ends: for the last one, in the joint training.
+# The counted function of each ascent, and the call at which a worker ends, for the last ascent in joint training.
 ASCENTS = {
     "kinks": (
         lambda: hr.DualAscentFlow.notes(steps=8, seed=3),

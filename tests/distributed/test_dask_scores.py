@@ -6,7 +6,7 @@ import pytest
 import headrace as hr
 from dask_cases import CHUNKS, MAKE, context, da, lazy, rows
 
-# Dask and its libraries warn of sockets of a killed worker, and of versions.
+# Dask and its libraries warn about sockets of killed workers, and about versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 

@@ -33,7 +33,7 @@ def chunks():
 
 
 def parts_of(array, *ends):
-    """Shards of an array that end at these rows, with a last shard of the rest; None for None."""
+    """The shards of an array that is cut before these rows; None for None."""
     return None if array is None else dict(enumerate(np.split(array, ends)))
 
 
@@ -238,7 +238,7 @@ def test_a_step_drops_by_the_seed_of_its_chunk(dtype):
         patch.setattr(SharedRun, "_find_gradient_in", spied)
         flow.fit({0: ranks.rows()[:64]}, group=local(), epochs=2, validation=None, batch_size=32, progress=False)
     seeds = [one[3] for one in found]
-    assert len(set(seeds)) == 4  # two chunks of two epochs; the largest entry of the first gradient is computed before
+    assert len(set(seeds)) == 4  # two chunks in each of two epochs; an extra gradient repeats the first seed
     for gradient, right, without, _ in found:
         assert_array_equal(gradient, right)
         assert (gradient != without).any()

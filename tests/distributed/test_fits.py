@@ -52,7 +52,7 @@ def test_bits_depend_on_shards():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_whole_batches_take_the_steps_of_a_plain_fit(dtype):
-    """If all rows are in one batch, no rows are chosen: differences are roundings, of sums and of standardised
+    """If all rows are in one batch, no rows are chosen, and fits differ only by roundings of sums and of standardised
     columns."""
     arguments = {"epochs": 4, "batch_size": ROWS, "validation": None, "average": None, "progress": False}
     x, w, c = ranks.rows(), ranks.weights(), ranks.context()
@@ -135,7 +135,7 @@ def test_chunks_of_many_rows_take_little_memory_and_time():
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert kept < 30 * of.count  # the limit is in bytes
+    assert kept < 30 * of.count  # at most 30 bytes a chunk
     numbers = np.array([0, 2047, 2048, of.count - 1])
     for number, chunk in zip(numbers.tolist(), of.some(numbers), strict=True):
         assert chunk.number == number
@@ -157,7 +157,7 @@ def test_ranks_with_neighbouring_shards_share_every_batch():
 
 
 def test_gradients_that_grow_too_fast_are_summed_once_more(monkeypatch):
-    """Exponents leave room for a factor of 2^7; in this test they are 9 too large for most steps."""
+    """Exponents leave room for gradients to grow by 2^7; in this test exponents are 9 too large for most steps."""
     right = fitted("MAF", "float64", local(), ALL)[0].parameters
     redone, largest, whole = [], _run.SharedRun._largest, _run.SharedRun._find_gradient_of
     monkeypatch.setattr(_run.SharedRun, "_largest", lambda *arguments: redone.append(1) or largest(*arguments))
@@ -312,7 +312,7 @@ def frames(x, names, mine):
 
 @pytest.mark.parametrize("name", ["two", "an empty one", "three"])
 def test_all_ranks_have_the_names_of_frames(name):
-    """A rank without a frame has the names of columns, too; the bits are those of a fit to arrays."""
+    """Even a rank without a frame has the names of columns; the bits are those of a fit to arrays."""
 
     def work(group, mine):
         flow = hr.MAF(3, 2, hidden=(8,))

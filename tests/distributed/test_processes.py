@@ -120,8 +120,8 @@ def is_stopped(process):
 
 @pytest.mark.parametrize(("how", "size"), [("ends", 3), ("stops", 2), ("stuck", 2)])
 def test_the_others_raise_when_a_rank_of_gloo(how, size, tmp_path):
-    """The other ranks raise within twice the timeout of 2 s, plus 1 s of grace, and then end, even if gloo's threads do
-    not."""
+    """Ranks beside a lost one raise within twice the timeout of 2 s, plus 1 s of grace, and end even if gloo's threads
+    do not."""
     others = [rank for rank in range(size) if rank != 1]
     with gloo(tmp_path, size, how) as started:
         printed = started.finish(others)
@@ -149,8 +149,8 @@ def test_the_others_raise_when_a_rank_of_gloo(how, size, tmp_path):
     ],
 )
 def test_an_ascent_that_lost_a_rank_begins_anew_with_the_same_bits(name, how, want, tmp_path):
-    """The other ranks name the lost one in time; an ascent of the remaining ranks has the bits of an undisturbed
-    one."""
+    """Errors of the remaining ranks name the lost rank in time; a new ascent of these ranks has the bits of an
+    undisturbed one."""
     with gloo(tmp_path, 3, f"{how} {name}") as started:
         printed = started.finish([0, 2])
     for one in results(tmp_path, (0, 2)):
@@ -182,7 +182,7 @@ def test_the_others_raise_when_a_rank_of_mpi_stands_still(tmp_path):
 
 
 def children(pid):
-    """The processes of ranks below a process."""
+    """The processes of ranks that a process has started, directly or through other processes."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, task.read_text().split()):

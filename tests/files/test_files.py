@@ -24,7 +24,7 @@ from headrace.sequences.sequential import Sequential
 EXAMPLES = file_cases.EXAMPLES
 every_example = pytest.mark.parametrize("name", EXAMPLES)
 OLD = sorted(pathlib.Path(__file__).parent.glob("*/*.safetensors"))
-# Each version has a file of each of its kinds; a version in development has those of the version before.
+# Each version has a file of each of its kinds; a version in development needs no files beyond the previous version's.
 IN_DEVELOPMENT = hr.__version__.endswith(".dev0")
 ASK_FOR_FILES = "tests/files lacks some of this version: run tests/files/make.py once for it"
 
@@ -41,7 +41,7 @@ def saved_and_loaded(module, folder):
 
 
 def assert_same(got, want):
-    """Check that both have one class, and the same conventions, parameters and results, bit for bit."""
+    """Check that two objects have one class, and equal conventions, parameters and results, bit for bit."""
     assert type(got) is type(want)
     assert got.dtype == want.dtype
     assert repr(got) == repr(want)
@@ -156,7 +156,7 @@ def test_results_of_a_fit_are_in_the_file_of_the_flow(tmp_path):
     x, context = file_cases.inputs_of(flow)
     before = loaded.transforms[-1].mean.copy()
     assert loaded.fit(10.0 + x, context, epochs=1, progress=False, seed=0).best_epoch is not None
-    np.testing.assert_array_equal(loaded.transforms[-1].mean, before)  # the mean stays, as in a second fit of a flow
+    np.testing.assert_array_equal(loaded.transforms[-1].mean, before)  # a second fit keeps the mean
 
 
 def test_a_loaded_flow_can_be_changed_sliced_and_converted(tmp_path):
@@ -195,7 +195,7 @@ def test_weights_that_are_not_finite_load_only_if_that_is_allowed(value, tmp_pat
 
 def test_a_trainable_base_of_any_scale_comes_back(tmp_path):
     flow = hr.Flow([], hr.Normal(3), dtype="float64")
-    flow.set_parameter("base.log_scale", np.array([-1e4, 1e-300, 1 / 3]))  # the first scale underflows to 0
+    flow.set_parameter("base.log_scale", np.array([-1e4, 1e-300, 1 / 3]))  # exp(-1e4) underflows to 0
     loaded = saved_and_loaded(flow, tmp_path)
     cases.assert_same_bits(loaded.parameters, flow.parameters)
     cases.assert_same_bits(loaded[:0].parameters, flow.parameters)
@@ -273,7 +273,7 @@ def test_a_class_of_the_caller_is_refused(tmp_path):
 
 
 def assert_results_close(got, want, dtype):
-    """Compare up to the rounding of three networks of three layers, relative to the magnitudes of summed terms."""
+    """Compare results up to the rounding of nine layers in three networks, relative to magnitudes of summed terms."""
     magnitude = max(np.square(want["z"]).max(), 1.0)
     for key, array in got.items():
         cases.assert_close(array.astype(dtype), want[key], magnitude=magnitude, depth=12)

@@ -124,14 +124,14 @@ CROWDED = {
 )
 def test_memory_and_time_are_bounded_by_the_size_of_the_file(name, tmp_path):
     data = CROWDED[name]()
-    assert len(data) < 2**24  # no file is refused for its size alone
+    assert len(data) < 2**24  # the file is not refused because of its size
     (tmp_path / name).write_bytes(data)
     run = subprocess.run(
         [sys.executable, "-c", LOADER, tmp_path / name], capture_output=True, text=True, check=True, timeout=120
     )
     _, _, grown, seconds = run.stdout.split(",")
     assert float(grown) * 2**20 < 24 * len(data) + 64 * 2**20
-    assert float(seconds) < 30  # a second on an idle machine
+    assert float(seconds) < 30  # about a second on an idle machine
 
 
 def test_files_of_the_largest_number_of_parts_are_saved_and_loaded():
@@ -177,9 +177,9 @@ assert set(ends) <= {0, 256} and len(ends) == 2, ends
 @pytest.mark.programs
 @pytest.mark.parametrize("call", ["save", "to_bytes", "load"])
 def test_too_little_memory_is_an_error_and_the_flow_still_works(call, tmp_path):
-    """The limit of memory rises from the memory in use to enough: some calls fail, and others succeed."""
+    """The limit of memory rises, from the memory in use on: calls fail until the limit is large enough."""
     command = [sys.executable, "-c", SHORT_OF_MEMORY, str(tmp_path / "flow"), call]
-    # Free memory is returned to the system at once.
+    # With these settings, free memory is returned to the system immediately.
     at_once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     run = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=240, env={**os.environ, **at_once}

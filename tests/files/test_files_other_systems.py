@@ -35,7 +35,7 @@ def is_open(path):
         try:
             if os.path.samefile(f"/proc/self/fd/{file}", path):
                 return True
-        except OSError:  # the folder's own descriptor, or one without a file
+        except OSError:  # a descriptor of the folder, or one without a file
             continue
     return False
 

@@ -83,7 +83,7 @@ how_many = pytest.mark.parametrize("most", [400, pytest.param(1500, marks=pytest
 
 
 def some(items, most, *key):
-    """A random choice of at most this number of items; a larger choice begins with the smaller ones."""
+    """A random choice of at most `most` items; a choice of more items begins with the choice of fewer."""
     items = list(items)
     return [items[i] for i in cases.rng(*key).permutation(len(items))[:most]]
 

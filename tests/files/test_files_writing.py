@@ -248,7 +248,7 @@ def test_paths_that_cannot_be_files_are_named_and_left_alone(name, error, patter
 
 
 def test_a_pipe_by_its_name_in_proc_is_refused():
-    """The name /dev/stdout is such a path behind a pipe, and the target of its link is no path."""
+    """If stdout is a pipe, the link /dev/stdout leads to a path in /proc whose target is no path to a file."""
     ends = os.pipe()
     try:
         with pytest.raises(OSError, match=r"^path: expected a regular file, got a device, socket or pipe, /proc"):

@@ -17,7 +17,7 @@ def rows(n=400, *key):
 
 
 def started(flow, x, context=None, **more):
-    """Fit no step, so that the flow has the values that a fit to all rows starts from."""
+    """Fit for no epochs, so that the flow keeps the values with which a fit to all rows starts."""
     flow.fit(x, context, validation=None, epochs=0, progress=False, **more)
     return flow
 
@@ -160,8 +160,8 @@ def test_a_fit_goes_on_from_started_act_norms():
 
 @pytest.mark.usefixtures("one_mixture")
 def test_few_rows_and_the_gaussian_that_stands_in():
-    """Cross-validation starts the ActNorms of each part by themselves; in a flow that ends as the Gaussian of its rows,
-    the ActNorms are the identity.
+    """Cross-validation sets the ActNorms for each fold by itself; in a flow that ends as the Gaussian of its rows, the
+    ActNorms are the identity.
     """
     chain = [
         hr.transforms.ActNorm(3),

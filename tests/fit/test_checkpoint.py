@@ -23,7 +23,7 @@ X = gaussian(600)
 WEIGHTS = cases.rng("checkpoint").uniform(0.5, 1.5, 600)
 CONTEXT = cases.rng("checkpoint").normal(size=(600, 2))
 
-# Fits whose state is more than steps: stages of weight decay, an end by patience, schedules, no held-out rows, dropout.
+# Fits with more state than a number of steps: stages of weight decay, patience, schedules, no held-out rows, dropout.
 FITS = {
     "staged decay": {"epochs": 14, "patience": 4, "learning_rate": 2e-2},
     "patience": {"epochs": 300, "patience": 2, "weight_decay": 0.1, "learning_rate": 5e-2},
@@ -39,7 +39,7 @@ CONDITIONAL = {"epochs": 5, "context": CONTEXT}
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """Let fits without `epochs` have 6 at most, and let fits of 100 rows try a cosine."""
+    """Let fits without `epochs` have at most 6 epochs, and let fits of 100 rows try a cosine schedule."""
     monkeypatch.setattr(_plan, "MOST_EPOCHS", 6)
     monkeypatch.setattr(_plan, "MANY_FOR_COSINE", 100)
     monkeypatch.setattr("headrace._fit.fit.STEPS", 12)  # a trial has 12 steps
@@ -147,13 +147,13 @@ def test_a_fit_of_shifts_and_scales_goes_on_as_its_trials_chose(dtype, tmp_path,
             fitted(**kept)
     kill.after(0)
     assert_same_fit(fitted(**kept), want)
-    assert kill.steps == 4  # only the last four steps are taken, and no trials
+    assert kill.steps == 4  # the resumed fit takes the last four steps, and no trials
 
 
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("steps", [1, 18, 19, 60])
 def test_an_interrupted_fit_goes_on(steps, before, dtype, tmp_path, monkeypatch):
-    """Ctrl-C writes the state at once, for any interval of checkpoints, also between a step and its count."""
+    """Ctrl-C writes the state immediately, for any interval of checkpoints, even between a step and its count."""
     kill, path = Kill(monkeypatch, KeyboardInterrupt()), tmp_path / "fit.state"
     want = fit("staged decay", dtype)
     total = kill.steps
@@ -295,7 +295,7 @@ def test_another_fit_is_refused_with_the_difference(tmp_path, monkeypatch):
         cases.assert_same_bits(flow.parameters, before)
         assert flow.transforms[-1].is_identity
     assert path.read_bytes() == held
-    fit_other(path, learning_rate=np.float64(1e-2), epochs=np.int64(5))  # equal values are the same settings
+    fit_other(path, learning_rate=np.float64(1e-2), epochs=np.int64(5))  # NumPy scalars equal plain numbers
     assert not path.exists()
 
 

@@ -27,7 +27,7 @@ def test_a_stage_without_a_gain_is_the_last():
 
 
 def paused_stages(halfway=1.5, paused=1.0):
-    """Stages of 60 epochs after ten of them: the loss is `halfway` after five epochs, and `paused` after ten."""
+    """Stages of a fit after its tenth epoch: the loss was `halfway` after five epochs, and `paused` after ten."""
     stages, history = stages_of(tries_cosine=True, patience=40), History()
     for epoch, loss in ((0, 2.0), (5, halfway), (10, paused)):
         stages.tried(epoch, loss, history)

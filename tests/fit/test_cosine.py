@@ -1,4 +1,4 @@
-"""Fits with a cosine: among the stages of Adam, or by Muon alone after short fits that choose the settings."""
+"""Fits with a cosine schedule: as a stage of Adam, or by Muon alone after short fits that choose the settings."""
 
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ from headrace._fit.trials import Choice
 
 @pytest.fixture
 def short(monkeypatch):
-    """Let fits have few epochs, and try a cosine with few rows."""
+    """Let fits have few epochs, and try a cosine schedule even with few rows."""
     monkeypatch.setattr(_plan, "MOST_EPOCHS", 20)
     monkeypatch.setattr(_plan, "MANY_FOR_COSINE", 800)
     monkeypatch.setattr("headrace._fit.fit.STEPS", 200)
@@ -29,7 +29,7 @@ def short(monkeypatch):
 
 @pytest.fixture
 def weak(short, monkeypatch):
-    """Let fits have the decay of fits with more rows."""
+    """Let fits of few rows have the weak weight decay of fits with more rows."""
     monkeypatch.setattr(_plan, "DECAY_BY_ROWS", 25.0)
 
 
@@ -51,7 +51,7 @@ def thin_ring(rows, *key):
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
-START, OWN = 6, 10  # epochs before the cosine, and of the cosine, in fits by Adam with the fixture `short`
+START, OWN = 6, 10  # epochs before and during the cosine, in fits by Adam with the fixture `short`
 ROUGH = {"learning_rate": 0.2, "average": None, "batch_size": 32}
 
 optimizers = pytest.mark.parametrize("optimizer", ["adam", "auto"])
@@ -67,9 +67,9 @@ def fits_of(rows, make, **settings):
 
 
 def test_a_cosine_is_taken_where_held_out_rows_gain(weak):
-    """The cosine ends the fit, and the flow is as good as one that was fitted for more epochs.
+    """A fit ends with its cosine, and the flow is as good as a flow that was fitted for more epochs.
 
-    The cosine gains 0.06 to 0.10 in 16 fits, of rows that differ by 1e-6 and with multiply-adds and without them; at
+    The cosine gained 0.06 to 0.10 in 16 fits, to rows changed by 1e-6, and by builds with and without multiply-adds; at
     the learning rate of ROUGH the cosine may lose.
     """
     new, settings = bent(3000, "new"), {**ROUGH, "learning_rate": 0.05}

@@ -48,7 +48,7 @@ def test_high_effort_is_no_worse_on_held_out_rows_than_normal_effort(seed):
 
 @pytest.mark.parametrize("which", ["student", "0: the flow's own fit"])
 def test_the_flow_is_the_one_that_history_names(which, monkeypatch):
-    """The flow has the densities of the winner; raised losses let the student win once, and a member once."""
+    """The fitted flow is the winner: the student where losses of members are raised, else the flow's own fit."""
     x, held = bent(700), bent(300, "held")
     finished = _effort.finished
 
@@ -276,7 +276,7 @@ def traced():
 
 
 def test_rows_of_the_student_need_little_more_memory_than_their_size(monkeypatch):
-    """Samples of the mixture are taken in parts, and the training rows are never copied to float64 as a whole."""
+    """Samples of the mixture are drawn in parts, and training rows are converted to float64 in parts."""
     monkeypatch.setattr(_effort, "SAMPLES", 80_000)
     x = cases.rng("memory").standard_normal((60_000, 40)).astype("f4")
     flows = [hr.MAF(40, transforms=1, hidden=(8,), seed=seed) for seed in (0, 1)]
@@ -291,7 +291,7 @@ def test_rows_of_the_student_need_little_more_memory_than_their_size(monkeypatch
 
 
 def test_moments_of_rows_take_three_parts():
-    """Moments take three arrays: the chunk before, the chunk in float64, and one for values computed from the chunk."""
+    """Moments need three arrays: the last chunk, the current one in float64, and values computed from it."""
     x = np.ones((3 * CHUNK, 20), np.float32)
     x[0] = 3.0
     rows = ArrayRows(Data(x, None, None))

@@ -27,7 +27,7 @@ def few(one_mixture, monkeypatch):
 @pytest.mark.costly
 @pytest.mark.parametrize("context", [0, 1])
 def test_few_rows_are_judged_by_cross_validation(context, few):
-    """Members have equal weights; with context, which no mixture of normal densities takes, all are NSFs and MAFs."""
+    """Members have equal weights; with context, which mixtures of normal densities lack, members are NSFs and MAFs."""
     x, given = bent(90), bent(90, "given")[:, :context] if context else None
     flow, plain = (flow_of(context=context) for _ in range(2))
     want = plain.fit(x, given, batch_size=64, **QUIET)
@@ -93,7 +93,7 @@ def test_a_killed_fit_of_few_rows_goes_on_to_the_same_bits(few, tmp_path, monkey
 
 @pytest.mark.costly
 def test_few_rows_gain_by_the_mixture(one_mixture, monkeypatch):
-    """High effort gains 0.1 nats on new rows of six columns of two factors, of which some are bent or skewed."""
+    """High effort gains 0.1 nats on new rows of six columns, which depend on two factors; four are bent or skewed."""
     for module, steps in ((_few_rows, "STEPS"), (_effort, "STEPS_OF_FEW")):
         monkeypatch.setattr(module, steps, 1000)
     rng = cases.rng("factors")

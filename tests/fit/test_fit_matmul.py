@@ -23,7 +23,7 @@ def made(matmul="exact", **settings):
 
 @pytest.mark.parametrize("rounded", PARTS)
 def test_steps_are_those_of_a_flow_in_bf16(rounded):
-    """Steps with `matmul` are those of a flow in bf16; the products of the flow itself judge held-out rows."""
+    """Steps of `fit(matmul=)` equal those of a flow in bf16; held-out losses are computed with the flow's `matmul`."""
     own, mixed, exact, unrounded = made(rounded), made(), made(), made(rounded)
     losses = [
         flow.fit(X, matmul=matmul, **PLAIN).train_loss

@@ -16,7 +16,7 @@ from interrupts import ctrl_c
 
 QUIET = {"progress": False}
 RUN, MARGINALS = "headrace._fit.run:ArrayRun", "headrace._fit.marginals:"
-# Moments for Ctrl-C in a default fit: a function, and the index of its argument that is the flow or has it as `flow`.
+# Moments for Ctrl-C in a default fit: a function, and the index of the argument that is the flow or has it as `flow`.
 MOMENTS = {
     "reading the rows": ("headrace._fit.source:RowSource", "moments", None),
     "choosing marginal curves": (MARGINALS, "gaussianizing", None),
@@ -107,7 +107,7 @@ def test_few_rows(moment, monkeypatch):
     """A fit of few rows is interrupted before and in cross-validation, which chooses its beginning and its epochs."""
     flow = hr.MAF(2, transforms=1, hidden=(8,))
     monkeypatch.setitem(MOMENTS, "before the beginning", ("headrace._fit.start:Start", "begin", 1))
-    if moment == "before the beginning":  # the flow itself begins, and no flow learns from samples
+    if moment == "before the beginning":  # the fit begins without a flow that learns from samples
         monkeypatch.setattr("headrace._fit.few_rows.can_mix", lambda flow, source: False)
     monkeypatch.setitem(MOMENTS, "in cross-validation", (RUN, "one_pass", None))
     assert_untouched(flow, lambda: flow.fit(rows(100), **QUIET), at(monkeypatch, moment, flow))
@@ -178,7 +178,7 @@ def test_an_error_before_there_are_better_weights(monkeypatch):
 
 @pytest.mark.parametrize("moment", ["not_worse_than_a_gaussian", "taking the Gaussian"])
 def test_better_weights_stay_when_the_last_comparison_is_interrupted(moment, monkeypatch):
-    """An interrupted comparison leaves no mixture of densities, such as trained weights behind the Gaussian's links."""
+    """After an interrupted comparison with a Gaussian, the flow has its trained weights, not the Gaussian."""
     flow, trained = hr.MAF(2, transforms=2, hidden=(16,)), []
     compare = "headrace._fit.fit:", "not_worse_than_a_gaussian"
 
@@ -260,7 +260,7 @@ def joint(x, context):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        ("headrace.variational.descent:", "judge_of"),  # called after the context is standardised
+        ("headrace.variational.descent:", "judge_of"),  # a fit standardises the context before this call
         ("headrace.variational.descent:Descent", "_judge"),
         ("headrace.variational.descent:PathStep", "__call__"),
     ],

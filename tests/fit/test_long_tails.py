@@ -76,7 +76,7 @@ def test_a_standardised_column_is_compared_with_a_normal_one(true, is_long):
 
 def test_the_shape_is_that_of_a_power_law_and_a_little_more():
     shapes = [tail_of(np.sort(drawn(stats.genpareto(0.4), 4000, i)[:, 0]), np.ones(4000)).shape for i in range(20)]
-    error = 1.4 / math.sqrt(0.04 * 4000)  # this is the standard error of the most likely shape
+    error = 1.4 / math.sqrt(0.04 * 4000)  # the standard error of a maximum-likelihood shape
     assert 0.4 < np.mean(shapes) < 0.4 + 1.5 * error
     assert np.max(shapes) <= long_tails.STEEPEST
     assert tail_of(np.sort(drawn(stats.genpareto(3.0), 4000, "steep")[:, 0]), np.ones(4000)).shape == 1.0
@@ -87,7 +87,7 @@ def test_tails_depend_on_weights_and_not_on_their_scale():
     weights = cases.rng("weights").integers(1, 4, 3000).astype(float)
     want, found = tail_of(np.repeat(x, weights.astype(int)), np.ones(int(weights.sum()))), tail_of(x, weights)
     assert found.threshold == want.threshold
-    assert found.shape == pytest.approx(want.shape, rel=0.3)  # weighted rows are fewer than repeated ones
+    assert found.shape == pytest.approx(want.shape, rel=0.3)  # a tail has fewer weighted rows than repeated rows
     scaled = tail_of(x, 1e-100 * weights)
     assert (scaled.threshold, scaled.is_clear) == (found.threshold, found.is_clear)
     assert_allclose([scaled.shape, scaled.scale], [found.shape, found.scale])
@@ -121,7 +121,7 @@ def test_knots_of_tails_keep_the_least_distance():
     assert sizes[0] == long_tails.KNOTS + 1
     assert sizes[0] > sizes[1] > sizes[2] > 0
     assert tail.knots(2.0, 2.5, 0.1) is None
-    assert tail.knots(1.9, 2.5, 1e9) is None  # rows determine the curve from 2 on
+    assert tail.knots(1.9, 2.5, 1e9) is None  # 1.9 is below the tail's threshold
 
 
 def test_columns_without_long_tails_stay_straight_beside_others():
@@ -181,7 +181,7 @@ def test_a_fit_of_heavy_tails_loses_little_far_out(group):
     flow = hr.NSF(2, transforms=2, hidden=(16,), coupling=True, seed=0)
     more = {"group": hr.distributed.local()} if group else {}
     assert flow.fit({0: x} if group else x, epochs=150, patience=None, progress=False, **more).gaussianized
-    (curve,) = (t for t in flow.transforms if isinstance(t, hr.transforms.Gaussianize))  # the latent end has no curve
+    (curve,) = (t for t in flow.transforms if isinstance(t, hr.transforms.Gaussianize))  # only the data end has a curve
     assert curve.latent.size == marginals.MOST
     new = student(20_000, freedom, "new")
     truth = stats.multivariate_t(np.zeros(2), np.eye(2), freedom).logpdf(new)
@@ -275,7 +275,7 @@ def test_heavy_tails_keep_their_curves_within_two_standard_errors(monkeypatch):
 
 
 def test_unfinished_trials_leave_columns_unchanged():
-    """Columns stay as they are if the time ends before a pass, or both trials diverge."""
+    """Columns are left unchanged if the time ends before a pass, or if both trials diverge."""
     tried, not_tried = marginals._Judged(1.0, np.ones(3)), marginals._Judged()
     share = np.full(3, 1.0 / 3.0)
     assert not marginals._stays(not_tried, not_tried, share, 2.0)

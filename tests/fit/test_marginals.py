@@ -81,7 +81,7 @@ def test_weights_count_as_rows_that_are_repeated():
     rows = cases.rng("weights").exponential(size=(2000, 1)) - 1.0
     weights = np.arange(2000) % 4
     (weighted,), (repeated,) = of_sample(Sample(rows, weights)), of_sample(Sample(np.repeat(rows, weights, 0), None))
-    inner = slice(4, -4)  # the tails have fewer weighted rows than repeated ones
+    inner = slice(4, -4)  # curves of weighted and of repeated rows differ in their tails
     x = weighted.data[0, inner]
     assert_allclose(weighted.inverse(x[:, None])[0], repeated.inverse(x[:, None])[0], atol=0.15)
 
@@ -164,7 +164,7 @@ def test_a_sample_comes_from_the_density_of_the_fit():
     flow.fit(x, progress=False, epochs=200)
     drawn, log_prob = flow.sample_and_log_prob(500, seed=1)
     assert_allclose(flow.log_prob(drawn), log_prob, atol=1e-8)
-    assert drawn.min() > -0.5  # the rows end at 0, beyond which a normal base with affine maps goes far
+    assert drawn.min() > -0.5  # rows end at 0, and samples far below 0 would show a missing curve
     assert np.abs(np.median(drawn, axis=0) - np.median(x, axis=0)).max() < 0.4
 
 
@@ -233,7 +233,7 @@ def test_bounds_and_circles():
     history = flow.fit(x, gaussianize=True, epochs=3, progress=False)
     assert history.gaussianized
     (curve,) = marginal_of(flow)
-    assert_allclose(curve.data[0], curve.latent)  # the curve of a circle is the identity
+    assert_allclose(curve.data[0], curve.latent)  # a column on a circle has the identity as its curve
     ends = flow.log_prob(np.array([[-np.pi, 1.0, 0.2], [np.pi, 1.0, 0.2], [np.pi - 1e-6, 1.0, 0.2]]))
     assert_allclose(ends, ends[0], rtol=1e-4)
     drawn = flow.sample(500, seed=0)
@@ -256,7 +256,7 @@ def test_only_some_bases_get_curves():
 
 
 def run_of(losses, passes, ran_out_at=None):
-    """A stand-in for a `Run` with `passes` passes in a trial, and with the losses of held-out rows in turn."""
+    """A stand-in for a `Run` whose trial has `passes` passes, and whose held-out losses are `losses`, one a pass."""
     run = types.SimpleNamespace(
         plan=types.SimpleNamespace(batches=-(-marginals.STEPS // passes)),
         clock=types.SimpleNamespace(ran_out=False),
@@ -275,7 +275,7 @@ def run_of(losses, passes, ran_out_at=None):
 
 
 def judged(first, second, has_tails=False, *, passes=1, ran_out_at=None, weights=None):
-    """Return whether curves stay, by the losses of held-out rows in each pass with (`first`) and without (`second`)."""
+    """Return whether curves stay, by held-out losses in each pass with curves (`first`) and without (`second`)."""
     runs = [
         run_of([np.broadcast_to(np.array(one, float), 4) for one in first], passes),
         run_of([np.broadcast_to(np.array(one, float), 4) for one in second], passes, ran_out_at),
@@ -351,7 +351,7 @@ def test_a_trial_takes_as_many_rows_as_its_steps_need():
 
 
 def test_marginals_of_the_caller_stay():
-    """Curves of the caller stay also where the Gaussian of the rows replaces the networks."""
+    """Curves from the caller stay even where the Gaussian of the rows replaces the networks."""
     x = cases.rng("own").standard_normal((2000, 2)) @ [[1.0, 0.9], [0.0, 0.4]]
     own = hr.transforms.Gaussianize(*cases.curves(2, 9))
     flow = hr.Flow(
@@ -389,7 +389,7 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bits(after, tmp_path, monkeyp
     with pytest.raises(Stopped):
         small().fit(x, **kept)
     monkeypatch.undo()
-    monkeypatch.setattr(marginals, "gain", None)  # the gain is known already
+    monkeypatch.setattr(marginals, "gain", None)  # a resumed fit does not compute the gain
     again = small()
     assert again.fit(x, **kept).gaussianized
     assert_array_equal(again.parameters, whole.parameters)
@@ -409,7 +409,7 @@ def test_a_killed_fit_without_curves_repeats_no_trial(tmp_path, monkeypatch):
         patch.setattr(Checkpoint, "epoch_ends", killed)
         with pytest.raises(Stopped):
             small().fit(skewed(900, "killed"), **kept)
-    monkeypatch.setattr(marginals, "gaussianizing", None)  # the choice is known already
+    monkeypatch.setattr(marginals, "gaussianizing", None)  # a resumed fit makes no new choice
     again = small()
     assert not again.fit(skewed(900, "killed"), **kept).gaussianized
     assert marginal_of(again) == []

@@ -1,4 +1,4 @@
-"""Muon has the steps of NumPy in float64, by blocks of masks or whole matrices; the rest has steps of Adam."""
+"""Steps of Muon, by blocks of masks or whole matrices, against NumPy in float64; other parameters follow Adam."""
 
 import copy
 
@@ -102,7 +102,7 @@ def shares(mask, dtype):
     """Bounds of the errors of the entries of a matrix, in units of its largest singular value.
 
     In float32 squares of singular values are rounded relative to the largest square. The bounds are larger for blocks
-    with tiny singular values: among random blocks, for those that are nearly square.
+    with tiny singular values, which nearly square random blocks have.
     """
     allowed = np.full(mask.shape, 1e-12 if dtype == "float64" else 1e-5)
     if dtype == "float32":
@@ -145,7 +145,7 @@ def test_updates_are_orthogonal_block_by_block(name, dtype):
         assert not update[~mask].any()
         for block in reference.staircase(mask):
             values = np.linalg.svd(update[block], compute_uv=False) / NORM
-            is_square = np.diff(update[block].shape) == 0  # the least singular value of a square may have any size
+            is_square = np.diff(update[block].shape) == 0  # the least singular value of a square block may be tiny
             assert (values < 1.21).all()
             assert (values[: -1 if is_square else None] > 0.65).all()  # Muon leaves singular values of 0.68 to 1.21
             seen += 1

@@ -1,6 +1,6 @@
 """Default fits of rows that lie close together: nearly collinear columns, columns near their context, skewed columns.
 
-A fit whose likelihoods mean little warns. Fits of arrays, of streams and of groups behave alike.
+A fit warns if its likelihoods mean little. Fits of arrays, of streams and of groups behave alike.
 """
 
 import math
@@ -68,14 +68,14 @@ def near_context(rows, eps, *key):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("eps", [1e-5, 1e-6, 0.0])
 def test_nearly_collinear_columns_keep_their_gaussian(kind, eps, dtype, short):
-    """The residual of the third column replaces it; where the residual is rounding, the Gaussian has `LEAST_ROOT` along
-    one direction.
+    """The third column is replaced by its residual; if the residual is mere rounding, the column stays, and the
+    Gaussian has the deviation `LEAST_ROOT` along one direction.
     """
     x, new = collinear(1000, eps), collinear(4000, eps, "new")
     flow = small(3, dtype=dtype)
     with pytest.warns(RuntimeWarning, match="column 2 differs from" if eps else "column 2 is a linear combination"):
         history = fit(kind, flow, x)
-    assert history.gaussian or eps  # behind residuals an untrained flow is about that Gaussian
+    assert history.gaussian or eps  # an untrained flow of residuals is nearly that Gaussian
     assert list(history.residuals) == ([2] if eps else [])
     found, least = flow.log_prob(new).mean(dtype="float64"), gaussian.LEAST_ROOT
     if not eps:
@@ -142,7 +142,7 @@ def test_default_flows_reach_linear_regression(family):
     (x, context), (new, known) = near_context(2000, 1e-3), near_context(4000, 1e-3, "new")
     flow = getattr(hr, family)(2, 1)
     flow.fit(x, context, **QUIET)
-    assert flow.log_prob(new, known).mean() > 3.9  # the true density has 4.07, fits without regression 2.2 to 3
+    assert flow.log_prob(new, known).mean() > 3.9  # 4.07 by the true density, 2.2 to 3 without regression
 
 
 def test_few_rows_begin_with_linear_regression_and_a_later_fit_keeps_it():
@@ -328,7 +328,7 @@ def test_very_skewed_columns_become_about_normal(sigma, rows):
 
 
 def test_rows_beyond_a_spike_are_not_thrown_far_out():
-    """The outermost quantile of a top-coded column with noise is in the spike, whose slope would lead to -3.6e7."""
+    """A top-coded column ends in a spike: a tail with the slope of the curve in the spike would lead to -3.6e7."""
     rng = np.random.default_rng(0)
     x = np.round(rng.gamma(2.2, 11, 3000))
     x[x > 65] = 99.999
@@ -367,7 +367,7 @@ def test_fits_of_skewed_columns_have_curves(kind, monkeypatch):
     assert history.gaussianized
     assert [type(t).__name__ for t in flow.transforms[-3:]] == ["Gaussianize", "Gaussianize", "Standardize"]
     assert len(flow._interior.links) == 3
-    # The true density has -7.0, and a fit without curves -11.
+    # The mean log density of new rows is -7.0 by the true density, and -11 by a fit without curves.
     assert flow.log_prob(lognormal(20_000, 2.5, "new")).mean() > -7.2
 
 
@@ -475,7 +475,7 @@ def test_epochs_that_end_below_a_gaussian_give_a_warning_with_both_numbers(kind,
     monkeypatch.setattr("headrace._fit.fit.MANY", 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit(kind, same, x, validation=given, epochs=1)  # with MANY = 0 no fit has a Gaussian
+        fit(kind, same, x, validation=given, epochs=1)  # with MANY = 0 no fit is compared with a Gaussian
         assert_array_equal(same.parameters, flow.parameters)
         monkeypatch.undo()
         fit(kind, flow, x, validation=given, epochs=1)
@@ -516,8 +516,8 @@ def test_the_gaussian_of_the_warning_has_contexts_weights_and_bounds():
         (2.0, None, {}),  # the flow is better than a Gaussian
         (0.0, None, {"validation": None}),
         (0.0, None, {"epochs": 0}),
-        (0.0, None, {"effort": "high"}),  # high effort chooses epochs of members
-        (0.0, "student_t", {}),  # no Gaussian is a flow over Student's t
+        (0.0, None, {"effort": "high"}),  # high effort chooses the epochs of each member
+        (0.0, "student_t", {}),  # a flow over Student's t cannot be a Gaussian
     ],
 )
 def test_fits_better_than_the_gaussian_or_without_one_do_not_warn(bend, base, settings):

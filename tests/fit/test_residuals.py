@@ -124,7 +124,7 @@ def test_in_one_order_only_earlier_columns_give_a_column_away(order):
 
 
 def test_a_fit_learns_the_remaining_dependence():
-    """Behind residuals an NSF learns the bend, by which the Gaussian of all rows loses 0.9 nats."""
+    """An NSF of residuals learns the bent column, because of which the Gaussian of all rows loses 0.9 nats."""
     x, new = rows(2000, 1e-4), rows(4000, 1e-4, "new")
     flow = hr.NSF(5)
     with pytest.warns(RuntimeWarning, match="column 2, column 4 differ from a linear combination"):
@@ -157,7 +157,7 @@ def test_both_directions_undo_each_other_and_files_keep_the_links(dtype, short):
     z, log_det = flow.to_latent(x)
     back, other = flow.to_data(z)
     eps = np.finfo(dtype).eps
-    assert_allclose(back, x, rtol=200 * eps, atol=200 * eps)  # values up to 15 are rounded, in columns of deviation 3
+    assert_allclose(back, x, rtol=200 * eps, atol=200 * eps)  # values of up to 15 are rounded
     assert_allclose(other, -log_det, rtol=2000 * eps, atol=2000 * eps)
     again = hr.from_bytes(hr.to_bytes(flow))
     assert_array_equal(again.log_prob(x[:50]), flow.log_prob(x[:50]))

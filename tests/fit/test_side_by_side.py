@@ -23,7 +23,7 @@ SHORT = QUIET | {"epochs": 3}
 
 @pytest.fixture(autouse=True)
 def _tiny_flows_side_by_side(monkeypatch):
-    """Let flows of few parameters be fitted side by side, too."""
+    """Let even flows of few parameters be fitted in several threads."""
     monkeypatch.setattr(side_by_side, "TINY", 0)
 
 
@@ -90,7 +90,7 @@ def test_members_have_the_bits_of_fits_in_turn(set_threads):
 @pytest.mark.costly
 @pytest.mark.usefixtures("one_mixture")
 def test_many_fits_have_the_bits_of_fits_in_turn(set_threads):
-    """The fits have curves, cross-validation of few rows, context, weights and bounds."""
+    """Fits in several threads have the bits of fits in turn, with curves, few rows, context, weights and bounds."""
     others, tables = many()
     settings = QUIET | {"patience": 2, "batch_size": 256}
     want = one_after_another(others, tables, **settings)
@@ -130,7 +130,7 @@ def test_a_table_is_asked_for_when_a_thread_is_free(set_threads):
     set_threads(2)
     hr.fit_many([Counted(3, transforms=1, hidden=(8,), seed=i) for i in range(6)], tables(), **SHORT)
     assert (asked, ended) == (6, 6)
-    assert max(held) <= 1  # at most one table is held beside the requested one
+    assert max(held) <= 1  # no more than one earlier table is in memory
 
 
 def test_the_last_fit_takes_the_threads_that_others_have_left(monkeypatch, set_threads):
@@ -191,7 +191,7 @@ def test_ctrl_c_keeps_members_with_better_weights(monkeypatch, set_threads):
 
     def when(run, epoch, loss):
         if epoch == 4:
-            better.wait(timeout=60)  # both members have better weights now
+            better.wait(timeout=60)  # now both members have better weights than at their start
         return epoch == 4
 
     ctrl_c(monkeypatch, _run.ArrayRun, "_finish_epoch", when)

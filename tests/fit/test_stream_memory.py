@@ -68,7 +68,7 @@ FIT = "flow.fit(hr.rows.blocks(made, buffer=50_000), epochs=1, batch_size=4096, 
 
 @pytest.mark.costly
 def test_a_fit_of_blocks_takes_the_memory_of_its_buffer():
-    """A million rows have 76 MiB, and the buffer 3.8: a fit has two buffers, a sample of the rows, and work arrays."""
+    """A million rows take 76 MiB, a buffer 3.8 MiB: a fit keeps two buffers, a sample of the rows, and work arrays."""
     assert grown(FIT, 1_000_000) < 60.0
 
 
@@ -97,7 +97,7 @@ PARQUET = (
 @pytest.mark.costly
 @pytest.mark.parametrize("way", ["command line", pytest.param("Python", marks=pytest.mark.nightly)])
 def test_a_fit_of_parquet(way, tmp_path):
-    """Two million rows have 153 MiB, in row groups of 1.9 MiB; Arrow keeps some groups, and spare memory."""
+    """Two million rows take 153 MiB, in row groups of 1.9 MiB; Arrow keeps a few groups and unused memory."""
     parquet = pytest.importorskip("pyarrow.parquet")
     import pyarrow
 

@@ -16,7 +16,7 @@ def fit(source, *, buffer=50, **settings):
 
 
 def counted(*passes):
-    """Return a function that yields the blocks of one list a call, and those of the last list in all later calls."""
+    """Return a function whose n-th call yields the blocks of the n-th list; later calls repeat the last list."""
     left = list(passes)
     return lambda: iter(left.pop(0) if len(left) > 1 else left[0])
 
@@ -173,7 +173,7 @@ def test_other_arguments_of_a_fit_of_a_stream():
     for wrong in ({"epochs": -1}, {"learning_rate": 0.0}, {"schedule": "none"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             small().fit(hr.rows.blocks(made, buffer=50), **wrong, **QUIET)
-    assert len(reads) == 3  # each fit is refused before more than a buffer is read
+    assert len(reads) == 3  # each fit is refused after at most one buffer of rows
 
 
 def test_blocks_of_torch():

@@ -110,7 +110,7 @@ def test_the_first_pass_measures_the_training_rows_and_holds_out_those_of_arrays
     if context:
         assert_array_equal(held_out.context, conditions[out])
     (some,) = found.standing().parts()
-    assert_array_equal(some.x, x[index])  # a sample has all of fewer than 65,536 rows
+    assert_array_equal(some.x, x[index])  # a sample of fewer than 65,536 rows has all rows
 
 
 def test_no_more_rows_are_held_out_than_the_buffer_holds(tmp_path):
@@ -173,7 +173,7 @@ def test_an_epoch_has_every_training_row_once_with_its_context_and_weight(source
     orders = []
     for found in batches:
         got = Block.joined([Block(batch.x, batch.context, batch.weights) for batch in found])
-        order = np.argsort(x[:, 1])[np.searchsorted(np.sort(x[:, 1]), got.x[:, 1])]  # the index of the row by its value
+        order = np.argsort(x[:, 1])[np.searchsorted(np.sort(x[:, 1]), got.x[:, 1])]  # indices of the rows by values
         assert_array_equal(np.sort(order), index)
         assert_array_equal(got.x, x[order])
         assert_array_equal(got.context, conditions[order])
@@ -185,16 +185,16 @@ def test_an_epoch_has_every_training_row_once_with_its_context_and_weight(source
 
 
 def test_rows_are_mixed_over_the_whole_buffer():
-    """Rows in order pass a buffer of 100 rows: at each half of the buffer a row stays with a probability of 1/2."""
+    """Rows pass through a buffer of 100 rows: whenever half of the buffer leaves, a row stays with probability 1/2."""
     blocks = [Block(np.arange(i, i + 10.0)[:, None]) for i in range(0, 10_000, 10)]
     out = Block.joined(list(_streams._mixed(blocks, 100, np.random.default_rng(0)))).x[:, 0]
     assert_array_equal(np.sort(out), np.arange(10_000.0))
-    stays = (np.arange(10_000) - out + 100)[100:9800]  # rows that entered the buffer after the row itself
+    stays = (np.arange(10_000) - out + 100)[100:9800]  # the rows that enter while a row stays
     assert stays.min() >= 1
     assert stays.mean() == pytest.approx(100, rel=0.05)
-    assert (stays > 200).mean() == pytest.approx(0.5**4 * 1.5, rel=0.25)  # rows leave in turns of 50
+    assert (stays > 200).mean() == pytest.approx(0.5**4 * 1.5, rel=0.25)  # rows leave by fifties
     assert len(np.unique(out[5000:5050] // 50)) >= 4
-    # Each of two neighbours comes first about as often.
+    # Of two neighbouring rows, the earlier one leaves first in about half of the orders.
     turns = 0
     for seed in range(200):
         out = Block.joined(list(_streams._mixed(blocks[:20], 100, np.random.default_rng(seed)))).x[:, 0]
@@ -239,10 +239,10 @@ def same_order(monkeypatch, x, orders):
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize(("context", "weighted"), KINDS)
 def test_steps_of_a_stream_are_those_of_arrays_in_that_order(source, dtype, context, weighted, tmp_path, monkeypatch):
-    """Losses, held-out rows included, and parameters have equal bits; weights, whose sum is rounded, change little."""
+    """Losses and parameters have equal bits without weights; with weights, whose sum is rounded, they are close."""
     x, conditions, weights = streams.rows(1500, dtype, context, weighted)
     flow = small(dtype, context=context)
-    flow.fit(x, conditions, weights=weights, epochs=1, **QUIET)  # this fit standardises: sums of a stream differ
+    flow.fit(x, conditions, weights=weights, epochs=1, **QUIET)  # standardises both flows alike
     other = copy.copy(flow)
     orders = []
     same_order(monkeypatch, x, orders)
@@ -296,8 +296,8 @@ def test_act_norms_start_from_rows_of_the_stream():
 
 
 def test_the_gaussian_start_of_a_stream_is_that_of_an_array(monkeypatch):
-    """Gaussians of a stream and of an array are of the same rows, at most 65,536, to rounding; a flow that does not
-    become better ends as its Gaussian.
+    """Gaussians of a stream and of an array are fitted to the same rows, at most 65,536, and agree up to rounding; a
+    flow that does not become better than its Gaussian ends as the Gaussian.
     """
     monkeypatch.setattr(_start, "_is_kept", lambda *_: False)
     monkeypatch.setattr(_plan, "STEPS", 10)
@@ -409,7 +409,7 @@ def test_the_bar_has_the_total_of_rows(capsys, monkeypatch):
     small().fit(hr.rows.memmap(x, buffer=500), epochs=2)
     shown = capsys.readouterr().err
     assert "/3.00k" in shown  # the bar of the first pass counts all rows
-    assert "/2.70k" in shown  # the bar of an epoch counts training rows
+    assert "/2.70k" in shown  # the bar of an epoch counts only training rows
     assert "2/2" in shown
 
 

@@ -122,7 +122,7 @@ def test_no_component_collapses_onto_a_row(components):
 
 @whole
 def test_a_flow_learns_from_samples(dtype, request):
-    if dtype == "float64":  # the case of float32, whose mixtures are in float64, chooses among all mixtures
+    if dtype == "float64":  # only the float32 case tries all mixtures, which are computed in float64 anyway
         request.getfixturevalue("one_mixture")
     x, new = ellipsoids(200), ellipsoids(4000, "new")
     flow = small(3, dtype=dtype)
@@ -172,13 +172,13 @@ def test_losses_of_rows_left_out_are_in_the_units_of_the_data():
 
 @whole
 def test_losses_of_rows_left_out_include_the_slopes_of_curves():
-    """Behind curves lognormal columns are normal; densities of the data differ by the slopes of the curves, log x."""
+    """Marginal curves make lognormal columns normal; losses of the data include the curves' log slopes, -log x."""
     x = np.exp(cases.rng("lognormal", "curves").standard_normal((400, 2)))
     out = np.arange(400) % 5 == 0
     seen = few_rows.Seen.of(x, np.ones(400), 0, 0.0, True, (), np.float64)
     losses = seen.losses(1, 0, 1.0, full=True)
     true = -stats.lognorm(1.0).logpdf(x[out]).sum(axis=1)
-    assert np.median(np.abs(losses - true)) < 0.3  # the curves are of 320 rows; the slopes are 1.2 nats on average
+    assert np.median(np.abs(losses - true)) < 0.3  # 320 rows determine curves, with mean log slopes of 1.2
     assert np.median(np.abs(seen.slopes)) > 0.6
 
 

@@ -78,7 +78,7 @@ def fitted(budget, x=None, rows=1000, **settings):
     "settings", [{"epochs": 100}, {}, {"schedule": "cosine"}, {"weight_decay": 0.1}, {"patience": None}]
 )
 def test_a_fit_ends_in_time_and_uses_most_of_it(judge, settings, monkeypatch):
-    """An epoch has ten steps; by default judgements of a Gaussian and of the flow follow the last epoch."""
+    """Epochs of ten steps end in time, although a Gaussian and the flow are by default judged after the last epoch."""
     time = Time(monkeypatch, judge=judge)
     _, history = fitted(95.0, **settings)
     assert history.stopped == "time_budget"
@@ -150,7 +150,7 @@ def test_stages_of_weight_decay_end_in_time(monkeypatch):
 def test_cross_validation_leaves_time_for_the_fit_that_follows(monkeypatch):
     """With fewer than 50 rows held out, the five fits of cross-validation and the last fit end in time."""
     time = Time(monkeypatch, judge=0.5)
-    monkeypatch.setattr(few_rows, "can_mix", lambda flow, source: False)  # the Gaussian is the only beginning
+    monkeypatch.setattr(few_rows, "can_mix", lambda flow, source: False)  # fits begin from the Gaussian
     flow, history = fitted(600.0, bent(200), batch_size=50, learning_rate=0.02, gaussianize=False)
     assert history.judged_by == "cross-validation"
     assert history.stopped == "time_budget"
@@ -175,7 +175,7 @@ def test_a_budget_that_is_too_small_leaves_a_flow_in_the_data_s_units(budget, ro
     flow, history = fitted(budget, rows=rows)
     assert history.stopped == "time_budget"
     assert time.steps == 0
-    assert time.spent <= (0.3 if rows == 1000 else 5 * 0.3)  # rows are judged once, or once a fold
+    assert time.spent <= (0.3 if rows == 1000 else 5 * 0.3)  # held-out rows are judged once, or once a fold
     assert flow.log_prob(gaussian(rows)).mean() > -8.0
 
 
@@ -205,7 +205,7 @@ def test_time_that_one_member_leaves_goes_to_the_others(monkeypatch, set_threads
 
 
 def test_a_device_waits_now_and_then(machine, monkeypatch):
-    """A device queues steps, whose time passes when the host waits for a result; the fit ends in time nevertheless."""
+    """A fit ends in time even if a device only queues steps, which take their time when the host waits for a result."""
     time, queued = Time(monkeypatch, step=0.0), []
     cupy = Library("cupy", machine)
     find, read = _run.ArrayRun._find_gradient, cupy.machine.cupy.ndarray.get
@@ -244,7 +244,7 @@ def test_short_fits_that_choose_take_half_of_the_time_and_the_cosine_ends_with_i
     assert 90 < time.spent <= 100
     assert (history.stopped, history.schedule) == ("time_budget", "cosine")
     assert history.epochs > 2
-    assert time.rates[33] < 0.1 * time.rates[0]  # the first trial is whole
+    assert time.rates[33] < 0.1 * time.rates[0]  # the rate has decayed: the first trial was not cut short
     ends = [i for i in range(1, len(time.rates)) if time.rates[i] > 2 * time.rates[i - 1]]
     assert [i for i in ends if 45 < i < 52]  # the second trial was cut short
     assert time.rates[-1] < 0.1 * max(time.rates[ends[-1] :])

@@ -73,7 +73,7 @@ def test_a_trainable_base_and_weight_decay_take_part():
     x = 3.0 + 2.0 * cases.rows(500, FEATURES, "float64")
     flow = hr.Flow([hr.transforms.MaskedAutoregressive(FEATURES, (8,), dtype="float64")], hr.Normal(FEATURES))
     flow.fit(x, epochs=40, batch_size=100, learning_rate=5e-2, **QUIET)
-    assert loss_of(flow, x) < 7.0  # a Gaussian of scale two has 6.3, the fresh flow about 20
+    assert loss_of(flow, x) < 7.0  # the loss is 6.3 for a Gaussian of scale two, about 20 for a fresh flow
     decayed, free = small("float64"), small("float64")
     decayed.fit(gaussian(500), weight_decay=10.0, **SHORT)
     free.fit(gaussian(500), weight_decay=0.0, **SHORT)
@@ -109,8 +109,8 @@ def test_different_seeds_differ():
 def test_weights_are_repeated_rows():
     """Weighted and repeated rows differ only in the order of sums where each batch has all rows.
 
-    Adam divides a gradient by its size. The gradient of the first shift is zero for standardised rows, so that Adam
-    divides rounding by rounding, and even float64 agrees to about 1e-6 only after a few steps.
+    Adam divides each gradient by a running root mean square of that gradient. For standardised rows the gradient of the
+    first shift is mere rounding, so that after a few steps even float64 results agree only to about 1e-6.
     """
     x, times = gaussian(60), cases.rng("times").integers(1, 4, 60)
     held_out = gaussian(40, "held out")
@@ -178,7 +178,7 @@ def test_without_held_out_rows_the_last_weights_are_kept():
 
 
 def test_the_text_of_a_history_has_its_attributes():
-    """Each name in the text of a history is an attribute with this value; of `seconds` the text has the last value."""
+    """The text of a history has names and values of attributes; for `seconds` the text has the last value."""
     history = overfit(gaussian(60), epochs=3)[1]
     shown = dict(re.findall(r"(\w+)=([^,)]+)", repr(history)))
     assert history.epochs == len(history.train_loss) == 3
@@ -206,7 +206,7 @@ def test_ctrl_c_keeps_the_best_weights():
         timer.join()
     assert history.stopped == "interrupted"
     assert len(history.validation_loss) >= 1
-    assert history.best_loss <= min(history.validation_loss)  # the epoch that was interrupted counts too
+    assert history.best_loss <= min(history.validation_loss)  # the interrupted epoch may be the best
     assert_allclose(loss_of(flow, held_out), history.best_loss, rtol=1e-5)
 
 
@@ -241,10 +241,10 @@ def test_held_out_rows_choose_the_weight_decay():
         assert constant_history.weight_decay == 1.0
         assert list(constant_history.weight_decays) == [1.0]
         assert history.best_loss <= constant_history.best_loss + 0.05
-        if history.best_epoch:  # fresh weights may be the best for noise
+        if history.best_epoch:  # if rows are noise, fresh weights may be the best
             assert history.weight_decays[history.weight_decay] == min(history.weight_decays.values())
             decided = history.weight_decays[history.weight_decay]
-            if isinstance(flow.transforms[0], hr.transforms.Gaussianize):  # longer tails follow the steps
+            if isinstance(flow.transforms[0], hr.transforms.Gaussianize):  # tails are added after training
                 assert_allclose(loss_of(hr.Flow(flow.transforms[1:]), held_out), decided, rtol=1e-5, atol=1e-5)
             else:
                 assert decided == history.best_loss

@@ -163,7 +163,7 @@ def test_all_forms_of_validation_rows():
     history = small("float64", context=1).fit(x, context, validation=(held_out, np.array([0.5])), **SHORT)
     assert np.isfinite(history.best_loss)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a context of one row for all is constant
+        warnings.simplefilter("ignore")  # one context for all rows is constant
         history = small("float64", context=1).fit(x, np.array([0.5]), validation=None, **SHORT)
     assert np.isfinite(history.train_loss).all()
 

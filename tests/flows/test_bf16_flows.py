@@ -39,7 +39,7 @@ def given(flow, n, *key):
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", FLOWS)
 def test_to_data_inverts_to_latent(name, matmul):
-    """The inverse differs by the precision of bf16 in the few rows where it rounds some value otherwise."""
+    """The inverse differs by the precision of bf16 in the few rows where it rounds some value differently."""
     flow = made(name, matmul)
     z, context = given(flow, 2000, name)
     x, log_det = flow.to_data(z, context)
@@ -127,7 +127,7 @@ def test_gradients_are_near_those_of_the_unrounded_network(name, matmul):
     nll, gradient = flow.nll_and_grad(x, context)
     assert abs(nll + flow.log_prob(x, context).mean(dtype=np.float64)) < 1e-4
     _, exact = flow.to("cpu").nll_and_grad(x, context)
-    precision = max(PRECISION[matmul], 2.0**-12)  # float32 has 2^-12 after some layers and many rows
+    precision = max(PRECISION[matmul], 2.0**-12)  # float32 sums of many rows have errors of 2^-12
     assert np.linalg.norm(gradient - exact) < 0.03 * precision * np.linalg.norm(exact)
     assert np.linalg.norm(gradient - exact) > 1e-6 * PRECISION[matmul] * np.linalg.norm(exact)
     log_prob, score = flow.log_prob_and_score(x, context)

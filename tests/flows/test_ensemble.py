@@ -74,7 +74,7 @@ def test_infinities_and_nan_are_exact_and_stay_in_their_rows():
     far = lines(0.0, 0.0, 1e150)
     x = np.array([[0.0], [1e200], [np.nan], [1e150], [np.inf]])
     log_prob, spread = far.log_prob(x), far.spread(x)
-    assert log_prob[1] == -np.inf  # all members have a density of 0 there
+    assert log_prob[1] == -np.inf  # all members have a density of 0 at this row
     assert np.isnan(log_prob[[2, 4]]).all()
     assert np.isnan(spread[[2, 4]]).all()
     assert log_prob[0] == pytest.approx(np.log(2 / 3) - 0.5 * np.log(2 * np.pi), abs=1e-15)
@@ -225,7 +225,7 @@ def test_members_are_fitted_as_flows_are():
 
 
 def test_drawn_rows_are_weights(dtype, set_threads):
-    """A bootstrap takes as many rows as have weight, only such rows, and others for each member and seed."""
+    """A bootstrap draws only rows of positive weight, as many as there are, and different rows by member and seed."""
     set_threads(1)  # with one thread members are fitted in turn
     x, weights = gaussian(200).astype(dtype), np.linspace(0.0, 2.0, 200).astype(dtype)
     weights[50:60] = 0.0

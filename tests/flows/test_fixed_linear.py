@@ -30,7 +30,8 @@ SHIFT = np.array([0.5, 0.0, -1.0, 2.0, 1e-3])
 @every_core(rows={"cpu": [3, 40], "device": [3, 40]}, inverted=[False, True])
 def test_both_directions_are_those_of_the_matrix(core, rows, inverted, dtype):
     t = hr.transforms.Linear.from_matrix(matrix(), SHIFT, dtype="float64", trainable=False)
-    z, eps = cases.rows(rows, N, dtype), 100 * np.finfo(dtype).eps  # sums of 5 products; entries of the inverse up to 3
+    # The tolerance allows for sums of 5 products, and for entries of the inverse matrix of up to 3.
+    z, eps = cases.rows(rows, N, dtype), 100 * np.finfo(dtype).eps
     expected = z.astype("float64") @ matrix().T + SHIFT
     x, log_det = (hr.transforms.Inverse(t).inverse if inverted else t.forward)(z)
     assert x.dtype == dtype

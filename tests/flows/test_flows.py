@@ -190,7 +190,7 @@ def test_samples_come_with_their_own_density(name, n, context, dtype):
     row_context = cases.rows(n, context, dtype, "context") if context else None
     x, log_prob = flow.sample_and_log_prob(n, row_context, seed=4)
     assert (x.shape, x.dtype) == ((n, FEATURES), np.dtype(dtype))
-    # The depth is large because the reference inverts x, and the flow's stretch multiplies rounding.
+    # The tolerance is large because the reference inverts x, and the flow's stretch multiplies rounding errors.
     check_log_prob(log_prob, mirror(flow, name).log_prob(x, row_context), dtype, depth=256)
     cases.assert_same_bits(flow.sample(n, row_context, seed=4), x)
 

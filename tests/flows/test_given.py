@@ -48,7 +48,7 @@ def mixed_chain(dtype="float64", context=0):
     return cases.randomise(flow, 0.3, "mixed")
 
 
-CHAIN = {1: [2], 2: [2, 0], 3: [0, 3, 2]}  # by their number, known columns of `mixed_chain` in some order
+CHAIN = {1: [2], 2: [2, 0], 3: [0, 3, 2]}  # known columns of `mixed_chain`, in some order, by their number
 
 
 def rows_of(flow, n=9):
@@ -142,7 +142,7 @@ LINE = np.linspace(-40.0, 40.0, 8001)
 
 @pairwise(map=MAPS, formula=["to_data", "to_latent"], reads=["data", "latent"])
 def test_a_marginal_is_the_integral_over_the_others(map, formula, reads):
-    """In two columns a sum gives the integral; the densities are smooth but for kinks at the knots of splines."""
+    """A sum over a grid gives the integral over one column; densities are smooth but for kinks at knots of splines."""
     chain = [
         hr.transforms.MaskedAutoregressive(2, (8,), map=map, formula=formula, reads=reads, seed=i, dtype="float64")
         for i in range(2)
@@ -170,7 +170,7 @@ def test_a_marginal_of_three_columns_is_a_double_integral():
 
 
 def test_a_linear_flow_s_conditional_is_the_gaussian_s():
-    """For x = L z the mean and covariance of the others are known; 40,000 samples allow five standard errors."""
+    """For x = L z the conditional mean and covariance are known; 40,000 samples agree within five standard errors."""
     flow = hr.Flow([hr.transforms.MaskedAutoregressive(3, (), map="affine", dtype="float64")])
     cases.randomise(flow, 0.5, "linear")
     name, shifts_alone = "transforms.0.layers.0.weight", np.array([[1.0], [0.0]] * 3)  # scales are constant
@@ -219,7 +219,7 @@ def check_part(transform, judge, kept, context):
 @pytest.mark.parametrize("layout", ["interleaved", "blocked"])
 @pytest.mark.parametrize("name", [name for name in cases.NETWORKS if "sixty" not in name])
 def test_part_of_any_network(name, layout):
-    """Parts are right for masks of other libraries, too: dead units, zeros, subsets that are not nested."""
+    """Parts of networks are right even for masks of other libraries: dead units, zeros, subsets that are not nested."""
     dense = cases.made(**cases.NETWORKS[name], layout=layout, outputs=("scale", "shift"), gain=0.7).astype("float64")
     settings = {"activation": "tanh", "outputs": ("scale", "shift"), "layout": layout}
     transform = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=dense.context, **settings)
@@ -487,4 +487,4 @@ def test_all_columns_in_another_order():
     flow = one_order("MAF")
     x, _ = rows_of(flow)
     np.testing.assert_allclose(flow.marginal([3, 1, 0, 2]).log_prob(x[:, [3, 1, 0, 2]]), flow.log_prob(x), atol=1e-12)
-    assert hr.MAF(4).marginal(4).log_prob(x).shape == (9,)  # all columns may have any orders
+    assert hr.MAF(4).marginal(4).log_prob(x).shape == (9,)  # all columns together have a marginal in any flow

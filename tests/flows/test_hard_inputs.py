@@ -218,7 +218,7 @@ def test_huge_inputs_and_huge_weights_do_not_overflow_a_soft_clamp(activation, r
         assert np.abs(log_det).max() <= FEATURES * np.log(1e3) * 1.0001
 
     loud = [*dense.weights[:-1], dense.weights[-1] * 1e10]
-    loud[-1][0::2] = 0  # huge weights would let shifts grow, but no scales
+    loud[-1][0::2] = 0  # no shifts: with huge weights shifts grow, and scales do not
     transform = hr.transforms.MaskedAutoregressive.from_dense(
         loud, dense.biases, dense.masks, activation=activation, reads=reads, formula=formula
     )

@@ -112,8 +112,8 @@ def test_flows_read_any_strides_and_either_precision(strides, input_dtype, name,
         for verb in (flow.to_latent, flow.to_data, lambda *inputs: (flow.log_prob(*inputs),)):
             for got, want in zip(verb(x, context), verb(plain, plain_context), strict=True):
                 assert got.dtype == np.dtype(dtype)
-                # The standardisation at the data end subtracts in the input's precision, so that one rounding may
-                # differ.
+                # Standardisation at the data end subtracts in the input's precision, before the conversion to the dtype
+                # of the flow, so that one rounding may differ.
                 cases.assert_close(got, want.astype(float), magnitude=10.0)
         cases.assert_same_bits(flow.sample(n, context, seed=1), flow.sample(n, plain_context, seed=1))
 

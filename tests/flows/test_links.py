@@ -92,7 +92,7 @@ def test_a_flow_has_its_links(name, link, dtype):
 @pytest.mark.parametrize("name", ["maf", "iaf", "nsf"])
 @every_link
 def test_orders_alternate_where_they_should(name, link):
-    """The first coordinate of an order has constant parameters: the mask has zeros in its rows."""
+    """The first coordinate of a network's order has constant parameters: the mask has only zeros in its rows."""
     flow = FLOWS[name](4, link=link)
     networks = [t for t in flow.transforms if isinstance(t, hr.transforms.MaskedAutoregressive)]
     first = []

@@ -8,7 +8,7 @@ import headrace as hr
 from cuda_twins import Twin
 
 FEATURES = 9
-# The chain multiplies by e^size, of the first value, and divides again: rows times the second overflow in between.
+# For a pair (size, factor) the chain multiplies by e^size, so that rows times factor overflow, and divides by e^size.
 SIZES = {"float32": (60.0, 1e20), "float64": (600.0, 1e100)}
 BATCHES = [(1, 0), (3, 1), (7, 6), (8, 0), (20, 7), (200, 190)]  # the number of rows, and the row that overflows
 every_batch = pytest.mark.parametrize(("n", "row"), BATCHES)
@@ -78,7 +78,7 @@ def test_parameters_have_no_gradient_where_a_density_overflows(core, dtype):
 
 
 def check_gradients(vjp, dtype, n, row):
-    """The gradient of the row that overflows is NaN, and so is that of the weights, which is a sum over rows."""
+    """The gradient of a row that overflows is NaN, and so is the gradient of the weights, a sum over rows."""
     clean, given = batch(dtype, n, row)
     others, ones = np.arange(n) != row, np.ones(n, dtype)
     by_input, by_weights = vjp(given, ones)

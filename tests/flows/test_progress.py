@@ -116,7 +116,7 @@ def shown_by(call, monkeypatch):
 
 @pytest.mark.costly
 def test_every_phase_of_a_fit_has_a_bar(monkeypatch):
-    """Bars count the columns of marginals, their trial, the epochs with the decay, and epochs of cross-validation."""
+    """Bars count columns with marginal maps, steps of a trial of these maps, epochs, and epochs of cross-validation."""
     x = np.random.default_rng(0).standard_normal((3000, 2)) ** 3
     bars = shown_by(lambda: hr.MAF(2, hidden=(8,)).fit(x, progress=True, patience=4), monkeypatch)
     assert list(bars) == ["marginals", "try marginals", "fit"]

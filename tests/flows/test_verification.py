@@ -34,7 +34,7 @@ def made(arrays, context, coupling, **more):
 
 
 def known(transform, dtype="float64", rows=20):
-    """Results that stand for another library's: those of the transform itself, loaded without a check."""
+    """Results in place of another library's: those of the transform itself, which is loaded without a check."""
     x = cases.rows(rows, FEATURES, dtype, "verify")
     given = (cases.rows(rows, CONTEXT, dtype, "verify context"),) if transform.context else ()
     return (x, *transform.inverse(x, *given), *given)
@@ -49,7 +49,7 @@ def test_right_conventions_pass(map, context, coupling, dtype):
     results = known(made(arrays, context, coupling, map=map), dtype)
     made(arrays, context, coupling, map=map, verify=results)
     rounded = [array.astype("float32") for array in results]
-    made(arrays, context, coupling, map=map, verify=rounded)  # results of a library in float32 pass
+    made(arrays, context, coupling, map=map, verify=rounded)  # float32 results of a library are accepted
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ compare(jax.jit(jax.value_and_grad(each, argnums=(0, 1)))(p, c), jax.value_and_g
 halves = jax.pmap(loss, in_axes=(None, 0, 0))(p, x.reshape(2, 3, 3), c.reshape(2, 3, 2))
 compare(halves.sum(), loss(p, x, c))
 
-# Stacked flows are split over devices by their rows, and by the flows.
+# For stacked flows, devices share the rows in one comparison, and the flows in another.
 members = [hr.MAF(3, 2, 2, (8, 8), seed=i, dtype="float64") for i in range(2)]
 for i, one in enumerate(members):
     one.parameters = 0.3 * np.random.default_rng(i).standard_normal(one.parameters.size)

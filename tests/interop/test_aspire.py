@@ -76,7 +76,7 @@ def test_flows_of_aspire_are_saved_and_loaded(tmp_path):
     with h5py.File(tmp_path / "flow.h5") as file:
         again = HeadraceFlow.load(file)
     assert_array_equal(again.log_prob(rows(20)), flow.log_prob(rows(20)))
-    for _ in range(2):  # later draws of both flows are equal, too
+    for _ in range(2):  # all draws of both flows are equal
         assert_array_equal(again.sample(10), flow.sample(10))
     assert again.fit(rows(), n_epochs=2) == flow.fit(rows(), n_epochs=2)
     assert not np.array_equal(again.sample(10), fitted().sample(10))

@@ -41,7 +41,7 @@ class TestTorch:
 
     @every_map
     @every_direction
-    @pytest.mark.parametrize(("leading", "shared"), SHAPES[:-1], ids=str)  # gradcheck takes no empty results
+    @pytest.mark.parametrize(("leading", "shared"), SHAPES[:-1], ids=str)  # gradcheck refuses empty results
     def test_gradients_match_differences(self, torch, coupling, map, direction, leading, shared):
         given = [torch.tensor(a, requires_grad=True) for a in batch(leading, shared, map)[:2]]
         call = lambda value, params: coupling(value, params, map, direction=direction)  # noqa: E731
@@ -166,7 +166,7 @@ class TestTorch:
             for got, expected in zip(found, want, strict=True):
                 assert torch.allclose(got[i], expected, rtol=1e-12, atol=1e-12)
 
-    @pytest.mark.filterwarnings("ignore")  # warnings of PyTorch's compiler about its graphs
+    @pytest.mark.filterwarnings("ignore")  # PyTorch's compiler warns about its graphs
     @pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.nightly)])
     @pytest.mark.parametrize("map", ["affine", "rq_spline_nflows"])
     def test_one_graph_of_the_compiler_has_the_same_bits(self, torch, coupling, map, backend):
@@ -187,7 +187,7 @@ class TestTorch:
                 loss, log_det, each = function(*given)
                 total = loss + log_det.sum() + each.prod()
                 found.append((loss, log_det, each, *torch.autograd.grad(total, given)))
-            # Inductor chooses the order of its sums, of tens of terms in float64; a log-determinant is none of these.
+            # Inductor may add the tens of float64 terms of a sum in any order; log-determinants come from headrace.
             tolerance = 1e-12 if backend == "inductor" else 0.0
             for result, wanted in zip(*found, strict=True):
                 torch.testing.assert_close(result, wanted, rtol=tolerance, atol=tolerance * float(wanted.abs().max()))
@@ -215,7 +215,7 @@ class TestTorch:
                 found.sum().backward()
             assert torch.equal(torch.autograd.grad(graph(value, params)[1], params, by_log_det)[0], by_log_det_alone)
 
-    @pytest.mark.filterwarnings("ignore")  # warnings of opcheck about itself
+    @pytest.mark.filterwarnings("ignore")  # opcheck warns about itself
     def test_the_operators_keep_the_rules_of_pytorch(self, torch):
         import headrace.torch  # noqa: F401
 
@@ -225,7 +225,7 @@ class TestTorch:
         given = (t.detach() for t in (value, params, *grads))
         torch.library.opcheck(torch.ops.headrace.coupling_vjp.default, (*given, *how))
 
-    @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # a warning of PyTorch at its first jvp
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch warns at its first jvp
     def test_forward_mode_and_second_derivatives_are_refused(self, torch, coupling):
         value, params, *_ = (torch.tensor(a, requires_grad=True) for a in batch((3,), (3,)))
         (gradient,) = torch.autograd.grad(coupling(value, params)[0].sum(), params, create_graph=True)
@@ -295,7 +295,7 @@ class TestJax:
     @every_direction
     @pytest.mark.parametrize("shared", [(), (7, 1), (1, 9000)], ids=str)
     def test_bits_of_many_rows_are_those_of_ops(self, jax, coupling, direction, shared, dtype):
-        """There are more rows than a block of repeated shared parameters holds."""
+        """Results of 9000 rows, which exceed a block of repeated shared parameters, have the bits of `ops`."""
         self.compare_bits(jax, coupling, direction, batch((7, 9000), shared, "rq_spline_nflows", dtype))
 
     def compare_bits(self, jax, coupling, direction, given, **keywords):
@@ -344,7 +344,7 @@ class TestJax:
     def test_maps_inside_of_each_other_and_scan(self, jax, coupling):
         value, params, *_ = batch((2, 3, 4), (3, 4))
         want = hr.ops.coupling(value, params)
-        inner = jax.vmap(coupling)  # maps over the second axis of the values, and the first one of the parameters
+        inner = jax.vmap(coupling)  # vmap over the second axis of the values, and the first axis of the parameters
         for call in (jax.vmap(inner, in_axes=(0, None)), jax.jit(jax.vmap(inner, in_axes=(0, None)))):
             for got, expected in zip(call(value, params), want, strict=True):
                 cases.assert_same_bits(np.asarray(got), expected)

@@ -83,7 +83,7 @@ def test_proposals_have_the_densities_that_they_come_with():
     proposal = equinox.tree_at(lambda p: p.model, proposal, trained)
     flow = trained.to_flow()
     assert not np.array_equal(np.asarray(trained.module.params), np.asarray(model.module.params))
-    for n in (8, 25):  # a number below a batch of the proposal, and a number above
+    for n in (8, 25):  # fewer and more samples than a batch of the proposal
         mapped = equinox.filter_jit(equinox.filter_vmap(lambda key, n=n: proposal.sample_flow(key, n)))
         drawn, log_prob = mapped(jax.random.split(jax.random.key(1), 4))
         assert drawn.shape == (4, n, 3)
@@ -141,7 +141,7 @@ def acceptance(bundle, folder):
 def test_global_proposals_are_accepted(tmp_path):
     from flowMC.resource_strategy_bundle.RQSpline_MALA import RQSpline_MALA_Bundle
 
-    def target(x, data):  # a banana in two columns, and two normal columns
+    def target(x, data):  # a density of two columns in a banana, and two normal ones
         return -0.5 * (x[0] ** 2 + (2.0 * (x[1] - 0.5 * x[0] ** 2)) ** 2 + x[2] ** 2 + (x[3] - 3.0) ** 2)
 
     sizes = {"n_local_steps": 20, "n_global_steps": 20, "n_training_loops": 5, "n_production_loops": 2, "n_epochs": 10}

@@ -40,7 +40,7 @@ def registered(module):
 def emu(monkeypatch):
     """Make structures that are created in the test compute in the emulation, on `STREAM`."""
     module = cuda_arrays.load("emu").module
-    _xla.register()  # registers the CPU's handlers, under their usual names
+    _xla.register()  # the CPU's handlers have their usual names
     registered(module)
     monkeypatch.setattr(_xla, "_on_devices", lambda: module)
     monkeypatch.setattr(_xla.Structure, "target", "headrace_emulated")
@@ -53,7 +53,7 @@ def emu(monkeypatch):
 
 @pytest.fixture(params=["emu", pytest.param("gpu", marks=pytest.mark.gpu)])
 def place(request):
-    """A function that puts arrays where headrace.jax then computes on a device."""
+    """A function that moves arrays to the memory of the device on which headrace.jax computes."""
     if request.param == "emu":
         request.getfixturevalue("emu")
         yield lambda *values: values
@@ -184,7 +184,7 @@ def test_gradients_of_values_are_those_of_the_cpu(place, monkeypatch, verb, most
 
 
 def on_cpu(flow):
-    """A structure of the flow that computes on the CPU under any fixtures."""
+    """A structure of the flow that computes on the CPU even where a fixture selects the device."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_xla.Structure, "target", "headrace")
         patch.setattr(_xla, "_on_devices", lambda: None)
@@ -247,7 +247,7 @@ def test_training_steps_are_those_of_the_cpu(place):
 def test_work_is_on_the_given_stream_without_waiting(emu):
     """Only the first call of a flow waits, because it copies the flow to the device."""
     flow = made()
-    p, x, c = map(jnp.asarray, arrays(flow, rows=40))  # for 40 rows a derivative by parameters may be kept
+    p, x, c = map(jnp.asarray, arrays(flow, rows=40))  # with 40 rows, calls may keep gradients by parameters
     calls = [
         jax.jit(lambda p, x: hj.log_prob(flow, p, x, c)),
         jax.jit(lambda p, x: hj.to_data(flow, p, x, c)),
@@ -438,7 +438,7 @@ def test_shapes_are_checked_in_every_call(emu):
         raw(handle, (p, x, c, none, x[0]), [(0,), (5,), (0,), (0,), (0,)], "gradient", row_scale=np.float64(1.0))
     with pytest.raises(Exception, match="gradients: expected the shapes"):
         raw(handle, (p, x, c), [(5,), (1,), (3,), (0,), (0,)], "unit")
-    with pytest.raises(Exception, match=r"Wrong|wrong|buffer|expected"):  # XLA raises the error for another dtype
+    with pytest.raises(Exception, match=r"Wrong|wrong|buffer|expected"):  # XLA itself raises an error for a wrong dtype
         raw(handle, (p.astype("float32"), x, c), [(0,), (5,)])
 
 

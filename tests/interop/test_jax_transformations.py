@@ -128,7 +128,7 @@ def test_gradients_of_mapped_rows_are_one_run(monkeypatch, given, most_kept):
     every = jax.grad(loss, (0, 1, 2))
     for got, want in zip(jax.jit(every)(p, x, c), jax.grad(plain, (0, 1, 2))(p, x, c), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
-    assert "scan" not in str(jax.make_jaxpr(every)(p, x, c))  # no loop over the mapped axis
+    assert "scan" not in str(jax.make_jaxpr(every)(p, x, c))  # JAX makes no loop over the mapped axis
     for argument in range(3):
         alone = jax.grad(loss, argument)
         np.testing.assert_allclose(alone(p, x, c), every(p, x, c)[argument], rtol=1e-9, atol=1e-9)

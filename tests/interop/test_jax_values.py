@@ -106,7 +106,7 @@ def test_samples_of_other_bases_follow_the_flow(name, dtype):
         ranks = np.asarray(x).argsort(axis=0).argsort(axis=0) / rows - 0.5
         between = (ranks.T @ ranks / rows)[np.triu_indices(3, 1)]
         if not chain and name == "mixture":
-            assert between[0] > 0.01  # each row belongs to one component
+            assert between[0] > 0.01  # columns depend on each other through the component of the row
         elif not chain:
             assert np.abs(between).max() < 5.0 / np.sqrt(rows) / 12.0
     if dtype == "float64":

@@ -141,7 +141,7 @@ def test_weights_are_kept_in_files(tmp_path):
     again = model(tmp_path)
     assert not np.allclose(again.log_prob(rows(5)), made.log_prob(rows(5)))
     again.load_weights(made.weights_file)
-    # Shifts and scales, which a fit has set, are in the file, too.
+    # The file of weights includes the shifts and scales that the fit has set.
     assert (again.log_prob(rows(5)) == made.log_prob(rows(5))).all()
     pickled = pickle.loads(pickle.dumps(made))
     assert pickled.weights_file == made.weights_file
@@ -157,7 +157,7 @@ def test_a_reset_begins_anew(tmp_path):
         made.reset_model(**words)
         assert not np.allclose(made.log_prob(rows(5)), trained)
         assert not torch.equal(made.model.vector, start)  # the weights are new ones, like those that nessai draws
-        assert abs(made.sample(2000).mean()) < 0.3  # the shift and the scale are reset, too
+        assert abs(made.sample(2000).mean()) < 0.3  # the shift and the scale are also reset
         made.train(rows(), max_epochs=4, plot=False)
 
 

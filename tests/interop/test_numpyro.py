@@ -267,11 +267,11 @@ def test_variational_inference_with_a_flow_as_guide(particles):
     svi = numpyro.infer.SVI(model, guide, numpyro.optim.Adam(0.01), elbo)
     state = svi.init(KEY)
     text = str(jax.make_jaxpr(svi.update)(state))
-    assert "scan" not in text  # particles are rows of one run
+    assert "scan" not in text  # all particles are rows of a single run
     assert text.count("ffi_call[") == 2  # one call for the forward pass, and one for the backward pass
     result = svi.run(KEY, 1000, progress_bar=False)
     found = module.with_params(result.params["params"])
     x, log_q = found.sample_and_log_prob(jax.random.key(1), (4000,))
     divergence = np.asarray(log_q - target.log_prob(x))
-    assert divergence.mean() < 0.1  # a new flow has 1.5; noise of gradients at a constant rate leaves 0.03 to 0.05
+    assert divergence.mean() < 0.1  # 1.5 for a new flow; gradient noise at a constant rate leaves 0.03 to 0.05
     assert abs(svi.evaluate(result.state)) < 0.5

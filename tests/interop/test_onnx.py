@@ -28,7 +28,7 @@ SEQUENTIAL = {
     "periodic-iaf": ("log_prob", "to_latent"),
     "periodic-nsf": ("to_data",),
 }
-# The tested verbs are those of flows; each transform that is an example by itself is also in the chain of another
+# Only examples that are flows have the tested verbs; each transform that is an example is also in a chain of another
 # example.
 FLOWS = {name: make for name, make in file_cases.EXAMPLES.items() if isinstance(make("float32"), hr.Flow)}
 

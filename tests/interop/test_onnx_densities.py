@@ -24,4 +24,4 @@ def test_curves_of_heavy_tails_are_as_exact_as_in_float64(law, tmp_path):
     assert flow.fit(x, epochs=2, gaussianize=True, progress=False).gaussianized
     want = flow.astype("float64").log_prob(x.astype(np.float64))
     got = Session(flow, "log_prob", tmp_path / "flow.onnx")(x)
-    assert np.abs(got - want).max() < 5e-5  # the limit is ten times the measured error, and a hundredth of float32's
+    assert np.abs(got - want).max() < 5e-5  # ten times the measured error, and a hundredth of the error in float32

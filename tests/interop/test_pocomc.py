@@ -82,7 +82,7 @@ def test_directions_are_those_of_pocomc(name):
     x = rows(20)
     u, log_det = flow.forward(x)
     normal = torch.distributions.Normal(0, 1).log_prob(u).sum(dim=1)
-    assert_allclose(flow.log_prob(x), normal + log_det, rtol=1e-5, atol=1e-4)  # the tolerance is that of float32
+    assert_allclose(flow.log_prob(x), normal + log_det, rtol=1e-5, atol=1e-4)  # a tolerance for roundings in float32
     back, undone = flow.inverse(u)
     assert_allclose(back, x, rtol=1e-4, atol=1e-4)
     assert_allclose(undone, -log_det, rtol=1e-4, atol=1e-4)
@@ -166,7 +166,7 @@ def test_fit_reads_the_arguments_as_pocomc_does():
         annealing=False,
     )
     held, none, w_held = got.arguments.pop("validation")
-    assert (len(got.x), len(held), none) == (80, 20, None)  # the share is of the rows to train with
+    assert (len(got.x), len(held), none) == (80, 20, None)  # `validation_split` is the share to train with
     assert_allclose(sorted(torch.cat([got.x, held])[:, 0]), sorted(x[:, 0]))
     assert_allclose(got.arguments.pop("weights"), got.x[:, 0].exp())
     assert_allclose(w_held, held[:, 0].exp())

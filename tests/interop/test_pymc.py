@@ -27,7 +27,7 @@ def rows(*shape, seed=1):
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-FAST = "FAST_COMPILE"  # the mode for graphs that are too small to compile
+FAST = "FAST_COMPILE"  # a mode for graphs that are too small to be worth a compiler
 
 
 @pytest.mark.parametrize("shapes", [((3,), None), ((4, 3), None), ((3,), (2,)), ((5, 4, 3), (4, 2)), ((3,), (4, 2))])

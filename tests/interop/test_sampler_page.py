@@ -32,7 +32,7 @@ def run(heading, tmp_path, monkeypatch, page="samplers.md", **names):
 
 
 def test_a_flow_is_a_prior_of_bilby(tmp_path, monkeypatch):
-    """The flow is N(0.3, 1) N(-1, 1/4), and the likelihood of the measurement N(1; a, 1/4)."""
+    """The prior of a and b is a flow, N(0.3, 1) N(-1, 1/4); the likelihood of a measurement of 1 is N(1; a, 1/4)."""
     bilby = library("bilby")
     bilby.core.utils.random.seed(7)
     names = run("bilby", tmp_path, monkeypatch)
@@ -65,7 +65,7 @@ def test_a_flow_is_a_proposal_of_eryn(tmp_path, monkeypatch):
     assert_allclose(rows.std(axis=0), [1.0, 0.5], rtol=5 / np.sqrt(len(rows) / 2))
     old = np.random.default_rng(0).standard_normal((1, 8, 1, 2))
     new, factors = move.get_proposal({"model_0": old}, None, {"model_0": np.ones((1, 8, 1), bool)})
-    log_prob = names["flow"].log_prob  # the factor of a step is a ratio of densities
+    log_prob = names["flow"].log_prob  # the acceptance of a step has a ratio of densities as a factor
     want = log_prob(old[0, :, 0]) - log_prob(new["model_0"][0, :, 0])
     assert_allclose(factors[0], want, rtol=1e-12)
     assert np.abs(want).max() > 0.1

@@ -29,16 +29,16 @@ def test_torch_gradcheck(reads):
     tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
 
     vector = torch.tensor(flow.parameters, requires_grad=True)
-    # Densities of all steps at once, and values of one step after another.
+    # The verbs compute densities of all steps at once, and values of one step after another.
     for verb in ("log_prob_steps", "log_prob", "to_data", "to_latent"):
 
         def number(vector, *given, verb=verb):
             module._parameters["vector"] = vector
             return getattr(module, verb)(*given)
 
-        # Derivatives by inputs are checked one by one, and those by thousands of parameters by one product with random
-        # vectors of norm 1, in which the error of a single derivative is a hundredth. PyTorch multiplies `atol` by the
-        # sums of these vectors, some 200. Differences have errors of a few 1e-8.
+        # Derivatives by inputs are checked one by one. Derivatives by thousands of parameters are checked together in a
+        # product with random unit vectors, which divides an error of a single derivative by about 100. PyTorch's fast
+        # mode multiplies `atol` by the sums of the random vectors, some 200. Differences have errors of a few 1e-8.
         assert torch.autograd.gradcheck(number, (vector.detach(), *tensors), atol=1e-6)
         assert torch.autograd.gradcheck(number, (vector, *tensors), atol=2e-9, rtol=1e-7, fast_mode=True)
 
@@ -67,7 +67,7 @@ def test_torch_losses_of_all_kinds():
     module = SequenceModule(flow)
     given = [torch.tensor(a) for a in (x.astype("float32"), context, covariates)]
     np.testing.assert_array_equal(module.log_prob(*given).detach().numpy(), flow.log_prob(*[t.numpy() for t in given]))
-    for weights in (torch.ones(2), torch.tensor([1.0, -2.0])):  # the gradients come from one run, and from a second one
+    for weights in (torch.ones(2), torch.tensor([1.0, -2.0])):  # equal weights need one run, others need two
         module.zero_grad()
         (module.log_prob(*given) * weights).sum().backward()
         (want,) = flow.log_prob_vjp(

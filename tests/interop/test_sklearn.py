@@ -38,7 +38,7 @@ def table(dtype="float64", rows=200):
 def not_expected(estimator):
     """Checks of scikit-learn that fail, because a row that is given twice makes other batches than a row of weight 2.
 
-    If all rows are in one batch, both ways give equal fits, which another test checks.
+    If all rows are in one batch, repeated and weighted rows give equal fits, which another test checks.
     """
     reason = "steps are taken by batches of rows: a row given twice may be in two of them, and a row of weight 2 is not"
     return {"check_sample_weight_equivalence_on_dense_data": reason}

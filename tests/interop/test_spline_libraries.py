@@ -29,7 +29,7 @@ def library(name):
 def numbers(map, low, high, seed=0):
     """Values around an interval, and raw parameters of one spline for each value."""
     generator = np.random.default_rng(seed)
-    outside = 0.0 if map == "rq_spline_circular" else 0.3 * (high - low)  # the libraries do not wrap values outside
+    outside = 0.0 if map == "rq_spline_circular" else 0.3 * (high - low)  # libraries do not wrap values around
     values = generator.uniform(low - outside, high + outside, N)
     return values, 1.5 * generator.standard_normal((N, reference.MAPS[map].count(BINS)))
 
@@ -119,7 +119,7 @@ def jax():
     ],
 )
 def test_boundary_slopes_of_distrax(jax, direction, interval, slopes, map, kept):
-    """distrax always takes K + 1 derivatives, and 0 for the derivative 1."""
+    """distrax always takes K + 1 raw derivatives, of which 0 gives the derivative 1, for any boundary slopes."""
     distrax = library("distrax")
     low, high = interval
     values, _ = numbers(map, low, high)

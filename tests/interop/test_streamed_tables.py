@@ -225,7 +225,7 @@ def test_rows_to_judge_by_and_rows_that_miss_a_number():
     good = np.delete(x, 5, axis=0)
     judges = (good[:200], hr.rows.blocks([good[:200]]))
     found = [density(discrete=[0], missing="drop", validation=v).fit(blocks(x, (99,))) for v in judges]
-    same = (98, *[99] * 20)  # the blocks without row 5; with other blocks sums would be rounded differently
+    same = (98, *[99] * 20)  # blocks without row 5, of sizes that keep the order of sums
     found.append(density(discrete=[0], validation=judges[0]).fit(blocks(good, same)))
     assert found[0].history_.best_epoch > 0
     for each in found[1:]:

@@ -330,7 +330,7 @@ def test_a_diagnosis_takes_the_estimator(monkeypatch):
     assert (weights == np.delete(np.arange(200.0), 9)).all()
     assert (np.round(rows[:, 0]) == others["count"].drop(9)).all()
     assert (found.rows, found.features, found.copies) == (199, 3, 0)
-    # The rows are recognised although their noise differs.
+    # Training rows are recognised although a diagnosis adds different noise.
     with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):
         again = hr.diagnose(density, x.copy(), training=x, names=["a", "b", "c", "d"], progress=False)
     assert (again.copies, again.of_training) == (300, True)
@@ -422,7 +422,7 @@ def test_fractional_values_have_no_probability(fitted):
     assert got[1] == -np.inf
     want = fitted.score_samples(frame(3))
     assert got[[0, 2]].tolist() == want[[0, 2]].tolist()
-    # Over whole and fractional values together, the probabilities still sum to that of all whole values.
+    # The probabilities of whole values have the same sum if rows with fractional values are scored as well.
     quarters = np.arange(-8.0, 60.0) / 4
     rows = pandas.DataFrame({"count": quarters, "yes": False, "size": 0.0, "unit": 2.5})
     whole = rows[quarters == np.trunc(quarters)]

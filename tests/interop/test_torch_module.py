@@ -144,7 +144,7 @@ def test_draws_of_other_bases_follow_the_flow(name, dtype):
     ranks = x.argsort(axis=0).argsort(axis=0) / rows - 0.5
     between = (ranks.T @ ranks / rows)[np.triu_indices(3, 1)]
     if name == "mixture":
-        assert between[0] > 0.01  # each row belongs to one component
+        assert between[0] > 0.01  # columns depend on each other through the component of the row
     else:
         assert np.abs(between).max() < 5.0 / np.sqrt(rows) / 12.0
     map = {} if name in ("student", "mixture") else {"map": "rq_spline", "bound": 1.0}
@@ -385,7 +385,7 @@ def test_operators_pass_opcheck():
     wanted = rows(9, 3, requires_grad=True), rows(9, CONTEXT, requires_grad=True), vector.clone().requires_grad_()
     torch.library.opcheck(names.log_prob.default, (*wanted, handle))
     torch.library.opcheck(names.run.default, (*wanted, handle, True, False))
-    # The rows have another dtype than the parameters, and one context is for all rows.
+    # Rows are float32 for float64 parameters, and all rows share one context.
     x, context = rows(9, 3).float(), rows(CONTEXT)
     torch.library.opcheck(names.log_prob.default, (x, context, vector, handle))
 

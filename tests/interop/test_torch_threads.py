@@ -20,7 +20,7 @@ LINE = "7f00-7f01 r-xp 00009000 fe:00 1234 "
         (["/site/scipy.libs/libgomp-9.so.1", "/site/torch/lib/libgomp.so.1"], "/site/torch/lib/libgomp.so.1"),
         (["/env/lib/libiomp5.so"], "/env/lib/libiomp5.so"),
         (["/env/lib/libomp.so"], "/env/lib/libomp.so"),
-        (["/env/lib/libgomp.so.1", "/env/lib/libiomp5.so"], None),  # the environment does not have this library
+        (["/env/lib/libgomp.so.1", "/env/lib/libiomp5.so"], None),  # two libraries, neither of them PyTorch's
         (["/env/a path/libgomp.so.1"], "/env/a path/libgomp.so.1"),
         (["/env/lib/libcompress.so", "/env/lib/libcomp.so"], None),
         ([], None),

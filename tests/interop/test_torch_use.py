@@ -65,7 +65,7 @@ def test_gradients_of_groups_are_cleared_and_accumulated(clear):
     optimiser, leaves = torch.optim.SGD(groups, lr=0.1), [leaf for group in groups for leaf in group["params"]]
     expected = torch.autograd.grad(module.log_prob(x).mean(), module.vector)[0]
     for _ in range(2):
-        for count in (1.0, 2.0):  # two losses add to one gradient
+        for count in (1.0, 2.0):  # the gradients of two losses add up
             module.log_prob(x).mean().backward()
             torch.testing.assert_close(module.vector.grad, count * expected)
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1e-3)
@@ -105,7 +105,7 @@ def test_the_flows_own_optimiser_trains_a_module():
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 1.0
     np.testing.assert_array_equal(module.flow.parameters, flow.parameters)
-    assert module._entry.at(module.vector) is placed  # nothing has been compiled anew
+    assert module._entry.at(module.vector) is placed  # the program has not been compiled again
 
 
 def test_to_flow_returns_a_fitted_flow():
@@ -201,7 +201,7 @@ def test_errors_of_moments_without_a_formula_have_an_estimate():
 
 
 def test_the_estimates_of_messages_are_right():
-    """The errors of estimates have the values of their formulas where the density is known."""
+    """The code in error messages estimates properties of a distribution, right within limits for a known density."""
     density = FlowModule(hr.Flow([hr.transforms.Standardize([1.0, 2.0], [0.5, 3.0])]))()
     torch.manual_seed(0)
     known = torch.distributions.Independent(
@@ -337,7 +337,7 @@ def test_an_ensemble_of_other_structures_is_refused(other):
 
 
 def test_an_ensemble_of_fits_on_other_rows_is_refused():
-    """Each flow is standardised by other rows, and a module has only one standardisation."""
+    """Flows that were fitted to different rows have different standardisations, and a stacked module has only one."""
     modules, x = [Scorer(fitted(seed)) for seed in range(2)], rows(10, 3)
     with pytest.raises(ValueError, match=r"standardisation .*headrace\.Ensemble"):
         stacked(modules)(x)

@@ -49,7 +49,7 @@ def loader(kind):
     """Check that workers of a loader compute the log densities of this process."""
     module = accelerated() if kind == "accelerated" else FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=0))
     x = rows(40, 3)
-    module.log_prob(x)  # starts threads before the fork
+    module.log_prob(x)  # this call starts threads before the fork
     workers = DataLoader(Scored(module, x), batch_size=10, num_workers=2, multiprocessing_context="fork", timeout=100)
     found = [torch.cat(parts) for parts in zip(*workers, strict=True)]
     assert torch.equal(found[0], x)

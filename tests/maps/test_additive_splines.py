@@ -39,7 +39,7 @@ def raw_parameters(map, n, bins, spread, dtype):
 
 
 def through(direction, map, values, raw, kernels=KERNELS, **settings):
-    """Apply to each row of values the spline of the row; return also the log-derivative of each element."""
+    """Apply the spline of each row to the row's values; return values and log-derivatives of all elements."""
     flat = np.ascontiguousarray(values, raw.dtype).reshape(-1, 1)
     params = np.ascontiguousarray(np.broadcast_to(raw[:, None], (*values.shape, raw.shape[1])))
     value, log_derivative = kernels[direction](flat, params.reshape(len(flat), 1, -1), map, **settings)
@@ -72,8 +72,8 @@ def test_hard_splines_match_the_reference(map, direction, bound, bins, min_bin, 
         values = hard_values(map, raw, direction, dtype, **settings)
         got = through(direction, map, values, raw, **settings)
         want = through(direction, map, values.astype(float), raw.astype(float), JUDGES, **settings)
-        # Positions have rounding errors of the size of the interval, and as large ones again where periods are
-        # subtracted.
+        # Rounding errors of positions are relative to the size of the interval; the subtraction of periods adds errors
+        # of equal size.
         middle, size = 0.5 * (low + high), high - low
         wide = values.astype(float)
         inside = np.clip(wide, low, high)

@@ -58,7 +58,7 @@ def test_in_a_gap_the_density_is_small_and_not_zero(dtype):
     params = parameters([0.0, 0.0], [-500.0, 500.0], [0.0, 0.0], 1, dtype)
     z, log_det = ops.coupling(np.zeros((1, 1), dtype), params, NAME, slope=1e-6, direction="inverse")
     assert z.item() == 0.0
-    assert log_det.item() == pytest.approx(np.log(4.0) - 500.0)  # tails of both components over F (1 - F) = 1 / 4
+    assert log_det.item() == pytest.approx(np.log(4.0) - 500.0)  # density of the tails over F (1 - F), which is 1 / 4
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
@@ -111,7 +111,7 @@ def test_a_flow_over_a_logistic_base_has_the_mixture_as_its_density_and_draws_fr
 
 
 def test_a_fit_finds_two_peaks():
-    """A bimodal column, which an affine map cannot bend, has 0.35 nats more by its density than by a Gaussian."""
+    """The true density of a bimodal column, which affine maps cannot learn, is 0.35 nats better than a Gaussian."""
     generator = np.random.default_rng(3)
     rows = generator.standard_normal((4000, 1)) * 0.3 + np.where(generator.random((4000, 1)) < 0.4, -1.0, 1.0)
     transform = hr.transforms.MaskedAutoregressive(1, (), map=NAME, bins=4)

@@ -54,7 +54,7 @@ def test_hard_inputs_match_the_reference(core, direction, map, scale, largest_ra
 
 @every_core(
     bins=[2, 3, 8, 11, 64], bound=[5.0, 0.5], direction=KERNELS, dtype=cases.DTYPES, product=("cpu",)
-)  # a device has shared memory with and without padding, and smaller blocks
+)  # on a device, cases cover shared memory with and without padding, and smaller blocks
 def test_hard_splines_match_the_reference(core, direction, bins, bound, dtype):
     """Elements have different scales; rows have one coordinate, so that log-derivatives are compared one by one."""
     kernel, judge = KERNELS[direction]

@@ -24,7 +24,7 @@ def raw_parameters(n, bins, spread, dtype, *key):
 
 
 def through(direction, values, raw, **settings):
-    """Apply to each row of values the spline of the row; return also the log-derivative of each element."""
+    """Apply the spline of each row to the row's values; return values and log-derivatives of all elements."""
     dtype, shape = raw.dtype, values.shape
     flat = np.ascontiguousarray(values, dtype).reshape(-1, 1)
     params = np.ascontiguousarray(np.broadcast_to(raw[:, None], (*shape, raw.shape[1]))).reshape(len(flat), 1, -1)

@@ -79,7 +79,7 @@ def test_a_row_has_the_same_bits_in_any_batch(name, reads, matmul):
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("activation", ["tanh", "silu", "softplus", "leaky_relu", "sigmoid"])
 def test_other_activations_have_the_same_bits_in_any_batch(activation, matmul):
-    """The path of few rows rounds values at once, and has the same bits; levels end inside vectors of units."""
+    """The path for few rows rounds values immediately, and gives equal bits; levels end inside vectors of units."""
     for made in (
         hr.transforms.MaskedAutoregressive(11, (45, 37), map="additive", activation=activation),
         hr.transforms.MaskedAutoregressive(5, (16, 16), map="additive", activation=activation, residual=True),
@@ -95,7 +95,8 @@ def test_other_activations_have_the_same_bits_in_any_batch(activation, matmul):
 
 @pytest.mark.parametrize("matmul", PARTS)
 def test_four_to_seven_rows_of_small_networks_take_the_path_of_eight_level_by_level(matmul):
-    """Few rows have the bits of eight, also in the log density, a sum whose order depends on the path."""
+    """Four to seven rows have the bits of eight rows, even in the log density, whose order of terms depends on the
+    path."""
     flow = cases.randomise(hr.MAF(5, hidden=(20, 18), matmul=matmul))
     value, log_prob = flow.sample_and_log_prob(8, seed=3)
     for n in (4, 5, 6, 7):
@@ -107,7 +108,7 @@ def test_four_to_seven_rows_of_small_networks_take_the_path_of_eight_level_by_le
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_few_rows_are_those_of_many_to_rounding(name, matmul):
-    """Maps may round differently in few rows, so that in some rows a value is rounded otherwise to bf16."""
+    """Maps may round differently in few rows, so that in some rows a value has another rounding to bf16."""
     transform, _, dense = network_case(name, matmul, map="affine", outputs=("shift", "scale"))
     z, context = cases.rows(200, dense.features, "float32", name), cases.rows(200, dense.context, "float32", name)
     for way in (transform.forward, transform.inverse):
@@ -132,7 +133,7 @@ def test_values_and_log_determinants_are_those_of_the_map(name, scale, matmul):
     cases.assert_matches(transform.inverse(x, context), whole.inverse(x, context), x, "float32")
     z, _ = transform.inverse(x, context)
     back, log_det = transform.forward(z, context)
-    near = np.abs(back - x).max(axis=1) <= 1e-4 * (1 + np.abs(x).max(axis=1))  # else some value is rounded differently
+    near = np.abs(back - x).max(axis=1) <= 1e-4 * (1 + np.abs(x).max(axis=1))  # other rows had other roundings
     assert near.mean() > 0.9
     want = whole.inverse(back, context)
     cases.assert_close(log_det, -want[1], magnitude=np.sqrt(dense.features))
@@ -182,7 +183,7 @@ print(hr.info()["isa"], hr.info()["bf16"], hr.info()["bf16_tiles"], sep=", ")
 def test_every_instruction_set_has_the_same_bits(tmp_path):
     """Networks have equal bits in every set, and whole flows in the widest set, for each sort of its products.
 
-    Each instruction set has one process for all modes of `matmul`, and AMX in software, too, if the build has it.
+    Each instruction set, including AMX in software if the build has it, has one process for all modes of `matmul`.
     """
     z = cases.rows(200, 32, "float32")
     z[:, 20:] = 0  # maps of zeros round nothing

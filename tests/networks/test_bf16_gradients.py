@@ -1,6 +1,6 @@
 """Derivatives of networks in bf16 are those of the rounded network, straight through its roundings, to the bit.
 
-Additive maps round only values that the reference rounds, too.
+Additive maps round only values that the reference also rounds.
 """
 
 import itertools
@@ -17,7 +17,7 @@ import reference
 from bf16_cases import COUPLINGS, NETWORKS, PARTS, coupling_case, network_case, sets_with_products, widest_set
 from pairs import pairwise
 
-ROWS = (1, 3, 31, 64, 65, 130, 300)  # pairs without a second row, tiles, sums of 128 rows, and edges
+ROWS = (1, 3, 31, 64, 65, 130, 300)  # odd numbers (an incomplete pair), tiles, sums of 128 rows, and edges
 ALL = ("inputs", "parameters")
 
 
@@ -71,7 +71,7 @@ def test_both_directions_have_the_gradients_of_the_reference(name, sequential, m
     """Gradients of the sequential direction go level by level, and units of a level end inside a pair."""
     transform, judge, dense = network_case(name, matmul)
     features, widest = dense.features, max(map(len, dense.weights))
-    slow = features >= 20 or (sequential and widest > 200)  # the reference takes seconds: fewer batches
+    slow = features >= 20 or (sequential and widest > 200)  # fewer batches, because the reference takes seconds
     for n in ROWS[1::4] if slow else ROWS:
         given = cases.rows(n, features, "float32", name, n)
         context = cases.rows(n, dense.context, "float32", name, "context")

@@ -32,7 +32,7 @@ def errors(matmul, scale=1.0, rows=400):
 
 
 def test_two_parts_keep_sixteen_bits():
-    """Each of two values loses at most 2^-18 of itself, and their product leaves out 2^-18 of it."""
+    """Values lose at most 2^-18 of their size, and products leave out a term of 2^-18 of their size."""
     found = errors("bf16x3")
     assert found.max() <= 2.0**-16
     assert np.sqrt(np.mean(np.square(found))) <= 2.0**-19
@@ -75,7 +75,7 @@ def test_numbers_beside_the_limits(matmul):
         got = transform.forward(rows)[0][:6, 2]
         assert got[0] == np.float32(2.0**-62)
         assert got[1] == 0
-        assert got[2] == np.float32(-(2.0**-40))  # the second part of the weight is below the limit
+        assert got[2] == np.float32(-(2.0**-40))  # the weight has a second part of 2^-50, below 2^-47
         assert abs(got[3] / 1e38 - 1) <= 2.0 ** (-8 * PARTS[matmul])
         assert np.isnan(got[4])  # 3.4e38 is rounded to infinity
         assert abs(got[5] - 1) <= 2.0**-24

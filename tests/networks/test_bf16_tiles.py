@@ -26,7 +26,7 @@ def test_tiles_have_the_bits_of_the_reference():
     """Tiles pass the tests of products in bf16: both directions, any batch, gradients, threads, rows that are not
     finite.
 
-    Tests that choose instruction sets themselves are left out: they would do the same for any set.
+    Tests that choose instruction sets themselves are left out, because they do not depend on the chosen set.
     """
     if IN_SOFTWARE not in sets_with_products():
         pytest.skip("this build, or this processor, has no kernels for tiles")

@@ -265,5 +265,5 @@ def test_each_direction_undoes_the_other(features, passive, context, dtype):
         returned, returned_log_det = back(value, row_context)
         stretch = np.maximum(1.0, np.abs(value).max(axis=1) / np.abs(given).max(axis=1)) * 10.0
         cases.assert_close(returned, given, magnitude=stretch)
-        # The passive coordinates come back bit for bit, and so do the parameters.
+        # Passive coordinates return bit for bit, so that both directions have equal parameters of the map.
         cases.assert_close(returned_log_det, -log_det, magnitude=np.sqrt(features))

@@ -199,7 +199,7 @@ def test_a_cycle_is_refused_naming_two_of_its_coordinates(features, cycle):
 @pytest.mark.parametrize("features", [1, 4])
 def test_a_coordinate_that_reads_itself_is_refused(features):
     dense = cases.made(features=features, hidden=(9, 8))
-    add_path(dense.masks, 3, features - 1, row=2 * features - 1)  # only its scale reads the coordinate
+    add_path(dense.masks, 3, features - 1, row=2 * features - 1)  # only the scale of this coordinate reads it
     with pytest.raises(ValueError, match=rf"\b{features - 1}\b"):
         hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays)
 
@@ -272,7 +272,7 @@ def test_fresh_hidden_units_bend_at_different_places():
         assert np.abs(share).max() <= 1.0
         assert abs(share.std() * np.sqrt(3.0) - 1.0) < 0.1
         assert abs(share.mean()) < 0.1
-    assert_array_equal(biases[-1], 0.0)  # the map is the identity
+    assert_array_equal(biases[-1], 0.0)  # a fresh map is the identity
 
 
 def test_seeds_choose_the_weights():
@@ -355,7 +355,7 @@ def test_mu_and_sigma_in_one_formula_are_minus_mu_over_sigma_and_one_over_sigma_
             formula="to_latent",
         )
         given, _ = inputs(dense, 60, dtype)
-        # The reference has the weights in float64, so that the rounding of the weights counts as well.
+        # The reference has the weights in float64, so that errors include the rounding of the weights to the dtype.
         cases.check_directions(other, judge, given, None, dtype, depth=16)
 
 
@@ -365,7 +365,7 @@ def test_later_coordinates_change_no_bit_of_earlier_ones(reads, formula, dtype):
     library, _ = pair(dense, reads=reads, formula=formula)
     depends = reference.reads(dense.masks).reshape(9, 2, 9).any(axis=1)
     given, _ = inputs(dense, 60, dtype)
-    reached = np.linalg.matrix_power(np.eye(9) + depends, 9) > 0  # row i has i, and the coordinates on which i depends
+    reached = np.linalg.matrix_power(np.eye(9) + depends, 9) > 0  # row i marks i and all coordinates that i depends on
     for direction in (library.forward, library.inverse):
         want = direction(given)[0]
         for column in range(9):

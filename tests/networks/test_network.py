@@ -135,8 +135,8 @@ def test_float32_gradients_are_those_of_float64(name, reads, verb):
 def factors(network, n, seed, stream=2):
     """Return the factor of each float64 value, for each layer, by the definition from the words of Philox.
 
-    Lines of values have the order of the core: products of 16 at a time, and then other values, where the sum stays
-    because another layer adds it.
+    Values have the line numbers of the core: a layer takes a multiple of 16 lines for sums, and as many again for
+    values if another layer adds the sums.
     """
     added = {layer.adds for layer in network if layer.adds is not None}
     line, result = 0, []

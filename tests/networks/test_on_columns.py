@@ -159,7 +159,7 @@ def test_parameters_are_those_of_the_inner_transform():
 
 
 def test_marginals():
-    """Other columns have marginals, and so have sets of columns that the inner transform makes from no others."""
+    """Marginals exist for columns outside of the inner transform, and for its columns that depend on no others."""
     own = made(hr.transforms.MaskedAutoregressive, 3, (8,), order=[1, 0, 2])("float64")
     flow = hr.Flow([hr.transforms.OnColumns(own, [4, 1, 2], 5), hr.transforms.Elementwise(5, dtype="float64")])
     x = cases.rows(40, 5, "float64", "marginals")

@@ -16,8 +16,8 @@ import headrace as hr
 pytest.importorskip("matplotlib")
 
 SEEN = Path(__file__).parent / "pictures.npz"
-HEIGHT, WIDTH = 48, 64  # the parts of a picture, of which each is averaged
-TOLERANCE = 0.02  # allowed root of the mean squared difference, of which fonts and versions cause some
+HEIGHT, WIDTH = 48, 64  # rows and columns of parts, each of which is averaged
+TOLERANCE = 0.02  # a root mean squared difference, which allows for fonts and versions
 
 
 def rows(n, seed=0):

@@ -63,7 +63,7 @@ def test_corner(features, rows):
             assert 0.98 < share <= 1.0
             middle = 0.5 * (edges[1:] + edges[:-1])
             expected = scipy.stats.norm.pdf(middle, 2.0 * i, 1.0 + i)
-            # A count of 300 in a bin may be wrong by six deviations, and a bin is wide.
+            # The tolerance allows for six deviations of a count of 300, and for the width of a bin.
             assert np.abs(heights - expected).max() < 0.25 * expected.max()
         if i > j:
             assert np.allclose(axis.collections[0].get_offsets(), x[:, [j, i]])
@@ -94,7 +94,7 @@ def test_corner_of_rows_weights_and_whole_numbers():
     assert edges.tolist() == [-0.5, 0.5, 1.5, 2.5, 3.5]
     assert heights.tolist() == [0.0, 0.0, 0.0, 1.0]
     assert (figure.axes[1].collections[0].get_offsets()[:, 0] == 3).all()
-    drawn(hr.plot.corner(np.zeros((5, 3))))  # equal rows have a picture, too
+    drawn(hr.plot.corner(np.zeros((5, 3))))  # even equal rows have a picture
     with pytest.raises(ValueError, match="weights: expected None without x"):
         hr.plot.corner(normal(2), weights=weights)
     with pytest.raises(ValueError, match="at most 20, got 21; choose"):
@@ -142,7 +142,7 @@ def test_density_is_the_density(features):
         assert figure.axes[i].get_title("left") == "exact"
     mixture = hr.plot.density(hr.Ensemble([flow]), columns=[0], draws=20_000)
     at, value = mixture.axes[0].lines[0].get_data()
-    # A count of 600 in a bin may be wrong by four deviations, and the density is smoothed.
+    # The tolerance allows for four deviations of a count of 600, and for a smoothed density.
     assert np.allclose(value, scipy.stats.norm.pdf(at), atol=0.03)
     if features == 2:
         mesh = figure.axes[2].collections[0]
@@ -227,7 +227,7 @@ def test_conditional_frames_as_an_animation(columns, tmp_path):
             "GIF",
             4,
             True,
-        )  # frames go forward, and back over the middle
+        )  # three frames forward, then the middle frame again
         frames = []
         for i in range(opened.n_frames):
             opened.seek(i)

@@ -145,7 +145,7 @@ def test_gradients_are_finite_differences(features):
     context, grad = cases.rng("context").standard_normal((2, 2)), cases.rng("grad").standard_normal((2, 60))
     wrt = ("inputs", "parameters", "context")
     found = flow.log_prob_vjp(x, grad, context, wrt=wrt)
-    # The gradient without that of the inputs needs no inverse.
+    # A gradient by parameters alone needs no gradient by inputs, and has the same bits.
     assert_array_equal(flow.log_prob_vjp(x, grad, context, wrt=("parameters",))[0], found[1])
 
     def loss(x, parameters, context):
@@ -291,7 +291,7 @@ TRIED = {"epochs": 2, "batch_size": 4, "progress": False}
 
 @pytest.fixture
 def tries(monkeypatch):
-    """Make fits of short signals try an adaptive prediction, too."""
+    """Make even fits of short signals try an adaptive prediction."""
     monkeypatch.setattr(sequence_fit, "LEAST_ADAPTIVE", 1000)
     monkeypatch.setattr(_marginals, "TRIED", 1)
 
@@ -316,7 +316,7 @@ def test_a_fit_takes_an_adaptive_prediction_where_held_out_steps_gain(tries, tmp
     flow.save(tmp_path / "flow")
     assert_array_equal(hr.load(tmp_path / "flow").sample(2, 50, seed=1), flow.sample(2, 50, seed=1))
     more = flow.fit(x, **TRIED)
-    # The second fit is judged on the steps and with the bounds of the first.
+    # A second fit keeps the held-out steps and the bounds of the first fit.
     assert more.best_loss <= history.best_loss + 1e-6
     assert flow.transforms[1].floor == prediction.floor
 
@@ -365,7 +365,7 @@ def test_batches_of_a_trial_are_hardly_filled_up(tries, monkeypatch):
         hr.WaveNet(**SMALL).fit(x, **TRIED)
     counts, filled, size = np.sum(seen, axis=0)
     assert filled > 0.6 * size
-    assert counts < 0.25 * lengths.sum()  # of some crops, in both trials
+    assert counts < 0.25 * lengths.sum()  # both trials together use only some crops
 
 
 def test_a_trial_takes_steps_of_the_whole_recording(tries, monkeypatch):
@@ -439,7 +439,7 @@ def test_a_budget_of_few_steps_has_no_trial(tries, monkeypatch):
         history = hr.WaveNet(**SMALL).fit(x, time_budget=100.0, **TRIED)
         assert history.adaptive == is_tried
         assert len(runs) == 2 * is_tried
-        assert not any(clock.is_limited for clock in runs)  # the number of steps ends a trial, and no clock
+        assert not any(clock.is_limited for clock in runs)  # a number of steps, and no clock, ends each trial
 
 
 def test_crops_have_the_gradients_of_whole_sequences():

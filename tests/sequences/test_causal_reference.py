@@ -40,7 +40,7 @@ def test_a_hand_worked_network():
     v = [1.0, -2.0, 4.0]  # step t sees t - 2 and t - 1, by the older tap and the newer one
     hidden = [0.5, 0.5 + 3 * v[0], 0.5 + 2 * v[0] + 3 * v[1], 0.5 + 2 * v[1] + 3 * v[2]]
     for t, now in enumerate(hidden):
-        old = hidden[t - 2] if t >= 2 else 0.0  # zero before the beginning, where silence would give another value
+        old = hidden[t - 2] if t >= 2 else 0.0  # before the first step hidden values are 0
         z = np.tanh(0.05 + 0.1 * old + 0.2 * now) / (1.0 + np.exp(0.2 - 0.3 * old + 0.1 * now))
         top = max(2.0 * max(0.25 + 1.5 * z, 0.0) - 0.1, 0.0)
         np.testing.assert_allclose(raw[t], [top, 1.0 - 3.0 * top], rtol=1e-14)
@@ -90,4 +90,4 @@ def test_directions_undo_each_other_and_log_det_is_the_jacobian(reads, map):
     jacobian = reference.jacobian(flat, z[0].reshape(-1))
     np.testing.assert_allclose(np.linalg.slogdet(jacobian)[1], log_det[0].sum(), atol=1e-6)
     steps = jacobian.reshape(5, features, 5, features)
-    assert all(np.abs(steps[t, :, t + 1 :]).max(initial=0.0) < 1e-9 for t in range(5))  # no step sees a later one
+    assert all(np.abs(steps[t, :, t + 1 :]).max(initial=0.0) < 1e-9 for t in range(5))  # no step reads later steps

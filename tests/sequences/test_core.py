@@ -134,7 +134,7 @@ def case(request):
 
 
 def pieces(steps, lengths):
-    """Slices that together are all steps, whose lengths repeat these."""
+    """Yield slices that together cover `steps` steps; their lengths are `lengths`, again and again."""
     begin = 0
     for length in itertools.cycle(lengths):
         if begin == steps:
@@ -454,9 +454,9 @@ PROMISES = "both_directions or plain_loops or large_dilations or streams_and_con
 @pytest.mark.parametrize("choice", ["--thin", pytest.param("-q", id="all", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("isa", cpu.isas()[:-1])
 def test_every_instruction_set_passes_these_tests(isa, choice):
-    """The tests of rounded weights run in the same process, too.
+    """Each instruction set runs this file and the tests of rounded weights in one process.
 
-    By day the best instruction set runs all cases, and at night the others do.
+    By day only the best instruction set runs all cases, and at night all other sets do.
     """
     files = __file__, Path(__file__).with_name("test_rounded_weights.py")
     command = [sys.executable, "-m", "pytest", "-q", "-x", choice, "-p", "no:cacheprovider", *files, "-k", PROMISES]

@@ -141,7 +141,7 @@ def test_inputs_of_a_chain_have_its_shapes():
                 **{"weights": weights, "inverse": True, "given": x, "context": context, "frames": frames} | change,
                 state=None,
             )
-    # A frame is needed at the state's position.
+    # Frames of covariates have to begin at the position of the stream's state.
     with pytest.raises(ValueError, match="covariates: expected a frame for every hop"):
         chain.run(weights, True, x, context, frames, state)
 

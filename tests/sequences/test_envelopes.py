@@ -68,7 +68,7 @@ def test_silence_has_a_level():
 
 
 def test_the_table_of_students():
-    """A student that is the identity makes white noise; real excitations have level 0 and distance 0."""
+    """A student that is the identity makes white noise; real excitations have level 0 and spectral distance 0."""
     options = {"map": "affine", "channels": 4, **conditioned.GIVEN}
     teacher = hr.WaveNet(layers=3, base=hr.StandardNormal(1), prediction=0, **options)
     student = hr.WaveNet(reads="latent", layers=2, transforms=1, **options)

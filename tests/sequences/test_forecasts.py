@@ -24,7 +24,7 @@ def autoregression():
 
 
 def law(last, steps):
-    """The means and deviations of the steps after a last one x: the mean 0.8^k x, and the variance σ² (1 - 0.8^2k)."""
+    """The means and deviations of steps after x: step k has the mean 0.8^k x and the variance σ² (1 - 0.8^2k)."""
     k = np.arange(1, steps + 1)[:, None]
     return MEMORY**k * last, DEVIATION * np.sqrt(1.0 - MEMORY ** (2 * k))
 
@@ -38,7 +38,7 @@ def test_an_autoregression():
     got = forecast.quantiles(LEVELS)
     assert got.shape == (4, 3, 4, 1)
     assert_allclose(got[:, :, 0], want[:, :, 0], rtol=1e-12)
-    assert_allclose(got[:, :, 1:], want[:, :, 1:], atol=0.12)  # 4 standard errors of outer quantiles of 20,000 draws
+    assert_allclose(got[:, :, 1:], want[:, :, 1:], atol=0.12)  # the limit is 4 standard errors of outer quantiles
     assert_array_equal(forecast.quantiles(0.3), got[1])
     low, high = forecast.interval(0.9)
     assert_allclose(low, forecast.quantiles(0.05))

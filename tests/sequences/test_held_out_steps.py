@@ -94,7 +94,7 @@ def test_held_out_ends_are_judged_given_their_past():
     fitted(other, kept, context, epochs=0, validation=None)
     fresh = hr.WaveNet(**SHORT, context=1, prediction=4, dtype="float64")
     fitted(fresh, x, context, epochs=0)
-    assert (fresh.parameters == other.parameters).all()  # the parameters of the prediction are equal, too
+    assert (fresh.parameters == other.parameters).all()  # even parameters of the prediction are equal
     np.testing.assert_array_equal(fresh.standardize_context, other.standardize_context)
 
 

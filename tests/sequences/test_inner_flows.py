@@ -65,8 +65,8 @@ def test_both_directions_and_densities(name, side, reads, dtype, tmp_path):
 
 
 def test_the_density_of_a_step_is_that_of_the_flow_with_the_outputs_as_context():
-    """The network's outputs are the reference's, and with these as context `Flow.log_prob` has the density of each
-    step."""
+    """The network's outputs agree with the reference, and `Flow.log_prob` of a step, with these outputs as context, is
+    the step's density."""
     flow = flow_of("maf", "context", prediction=0, companded=False)
     x, (context, _) = sequence_cases.sequences(ROWS, STEPS, 3), beside(flow)
     t = flow.transforms[0]
@@ -88,7 +88,7 @@ def test_the_density_of_a_step_is_that_of_the_flow_with_the_outputs_as_context()
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("name", ["maf", "nsf", "couplings"])
 def test_bits_do_not_depend_on_rows_parts_or_streams(name, dtype, reads):
-    """Even fewer than 8 rows have these bits, because a step's flow always runs on whole tiles."""
+    """Even fewer than 8 rows have the bits of many rows, because a step's flow always runs on whole tiles."""
     flow = flow_of(name, "context", dtype, reads)
     x, (context, _) = sequence_cases.sequences(20, STEPS, flow.features, dtype), beside(flow, 20)
     steps = flow.log_prob_steps(x, context)
@@ -180,7 +180,7 @@ def test_gradients_against_differences(name, side, dtype):
         difference = (number(h) - number(-h)) / (2 * h)
         exact = float((gradient.astype("float64") * direction).sum())
         size = np.linalg.norm(gradient.astype("float64")) * max(1.0, np.sqrt(direction.size) / 30)
-        # The errors of a central difference are its rounding over h and kinks of rectifiers, as in
+        # A central difference has errors by rounding, divided by h, and by kinks of rectifiers, as in
         # test_sequence_gradients.
         assert abs(difference - exact) <= {"float64": 3e-6, "float32": 3e-3}[dtype] * max(size, 1.0), kind
 

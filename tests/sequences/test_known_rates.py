@@ -1,7 +1,7 @@
 """Processes whose entropy rate is known: a network of the right weights has this rate, and no network has a better one.
 
 The mean log density of a long sequence is compared with that of the true conditional densities on the same sequence.
-The difference is the divergence of the two densities, which is not negative, unless the network reads the steps that it
+The true mean minus the network's mean is a divergence, which is not negative unless the network reads the steps that it
 predicts.
 """
 
@@ -91,7 +91,8 @@ def squares_network(dtype):
 def check_rate(found, true, rate, within):
     """Compare the network's log densities with the true ones, and the mean of the true ones with the negative entropy
     rate."""
-    assert abs(true.mean() + rate) < 5.0 * true.std() / math.sqrt(len(true)) * 3.0  # the steps are not independent
+    # The factor 3 allows for the dependence between steps.
+    assert abs(true.mean() + rate) < 5.0 * true.std() / math.sqrt(len(true)) * 3.0
     difference = true.mean() - found.mean()
     assert difference > -1e-4, f"{-difference:.3g} nats above the rate: the network sees what it predicts"
     assert difference < within, f"{difference:.3g} nats below the rate"
@@ -117,8 +118,8 @@ def test_a_variance_that_depends_on_the_past(dtype):
 
 
 def test_samples_are_the_process():
-    """The mean log density of samples is the negative entropy rate, and their autocovariances are those of the
-    process."""
+    """Samples have the mean log density of the process, which is the negative entropy rate, and its
+    autocovariances."""
     flow = hr.SequenceFlow([linear_network("float64")])
     x = flow.sample(50, steps=2200, seed=0)[:, 200:]
     rate = 0.5 * math.log(2.0 * math.pi * math.e * DEVIATION**2)

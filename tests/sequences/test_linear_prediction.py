@@ -118,7 +118,7 @@ def test_levinson_solves_the_normal_equations():
     toeplitz = r[np.abs(np.subtract.outer(np.arange(8), np.arange(8)))]
     np.testing.assert_allclose(t.coefficients[0], np.linalg.solve(toeplitz, r[1:]), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(r[0] * np.prod(1.0 - k**2), r[0] - t.coefficients[0] @ r[1:], rtol=1e-9)
-    assert (levinson(np.zeros(5)) == 0).all()  # the coefficients of a constant signal
+    assert (levinson(np.zeros(5)) == 0).all()  # a constant signal has zero coefficients
 
 
 def test_a_fit_begins_with_levinson_s_coefficients():

@@ -14,7 +14,7 @@ MEMORY, DEVIATION = 0.8, 2.0
 
 
 def followed(flow):
-    """The function `followed` of the page, applied to this flow."""
+    """The function `followed` that the page's code defines, for this flow."""
     code = next(
         block
         for block in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), flags=re.M | re.S)
@@ -49,7 +49,7 @@ def test_copies_of_a_stream_take_the_sum_over_missing_steps():
     assert found == pytest.approx(exact, abs=0.1)
     cases.assert_same_bits(paths[:, :20], np.repeat(x[None, :20], 4000, axis=0))
     assert np.isfinite(paths).all()
-    # Between two known steps the law is that of a bridge.
+    # A missing step between two known steps has the normal law of a bridge.
     left, right, k = float(x[39, 0]), float(x[41, 0]), 1.0 + MEMORY**2
     middle = paths[:, 40, 0]
     assert middle.mean() == pytest.approx(MEMORY * (left + right) / k, abs=0.1)

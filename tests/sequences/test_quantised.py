@@ -74,7 +74,7 @@ def test_lists_lengths_and_parts(flow):
     x = np.round(5.0 * sequence_cases.sequences(3, 40)).astype("int32")
     steps = flow.log_prob_steps(x, quantised=1)
     cases.assert_same_bits(flow.log_prob_steps([x[0], x[1, :9]], quantised=1)[1], steps[1, :9])
-    long = np.tile(x[:2], (1, 3500, 1))  # the sequences together are computed in two parts, and each by itself in one
+    long = np.tile(x[:2], (1, 3500, 1))  # two sequences are computed in two parts, one in a single part
     cases.assert_same_bits(flow.log_prob_steps(long, quantised=1)[1], flow.log_prob_steps(long[1], quantised=1))
 
 
@@ -92,7 +92,7 @@ def test_pushes_of_a_stream_have_the_bits_of_whole_sequences(flow, rows):
         assert stream.position == 60
     stream = flow.stream(rows)
     stream.push(x[:, :20], quantised=1)
-    # The steps of both pushes are the past of the pushed steps.
+    # A push sees the steps of all earlier pushes, with and without `quantised=`.
     cases.assert_same_bits(stream.push(x[:, 20:40].astype("float64")), densities[:, 20:40])
     cases.assert_same_bits(stream.push(x[:, 40:], quantised=1), want[:, 40:])
 

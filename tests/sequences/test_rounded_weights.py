@@ -1,7 +1,7 @@
 """Flows of sequences with weights in bf16: all results have the bits of a float32 flow with rounded weights.
 
-Streams read pairs of weights in bf16, and all other calls read the rounded weights in float32. The results of both are
-compared, by `==`, with those of an exact flow whose weights were rounded.
+Streams read pairs of weights in bf16, and all other calls read the rounded weights in float32. Results of streams and
+of other calls are compared, by `==`, with those of an exact flow whose weights were rounded.
 """
 
 import copy
@@ -17,7 +17,7 @@ from headrace._core import cpu
 from pairs import pairwise
 from reference.bf16 import LEAST_WEIGHT, rounded
 
-# The streams are a panel and one more; the steps are more than are computed ahead, and more than a window.
+# ROWS is one stream more than a panel; STEPS is more than a window, and more than the steps that are computed ahead.
 ROWS, STEPS = 17, 70
 
 
@@ -107,7 +107,7 @@ def test_streams_and_continuations(both, rows):
 
 @pairwise(reads=cases.READS, rows=[1, 2, 4, 7, 16, 19], kernel=[2, 3, 4], channels=[1, 2, 15, 16, 33])
 def test_the_network_has_the_same_bits_in_both_directions(reads, rows, kernel, channels):
-    """The outputs of one step after another, by pairs of bf16, equal those of the finished sequence, in float32."""
+    """Outputs step by step, from pairs of bf16 weights, equal those of the finished sequence from float32 weights."""
     dilations = [1, 2, 4, 9, 16]
     t = hr.CausalConvolution(2, channels=channels, skip=3, kernel=kernel, dilations=dilations, reads=reads)
     sequence_cases.randomise(t, "raw")
@@ -128,7 +128,7 @@ def test_the_network_has_the_same_bits_in_both_directions(reads, rows, kernel, c
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "chain"])
 def test_gradients_are_those_at_the_rounded_weights(name):
-    """The chain is left out, because neither of its directions computes all steps at once."""
+    """Gradients of the flow "chain" are not tested, because neither of its directions computes all steps at once."""
     flow = flow_of(name)
     flow, exact = flow.to("cpu", "bf16"), with_rounded_weights(flow)
     x, given = sequence_cases.sequences(3, 40, flow.features), beside(flow, 3, 40)

@@ -76,7 +76,7 @@ def test_kept_files_are_small_and_of_every_example():
 
 def test_every_kind_of_sequences_has_an_example():
     kinds = {name for name, kind in _stored.KINDS.items() if issubclass(kind, Sequential)}
-    kinds -= {"AdaptivePrediction"}  # a flow with it is sequence_cases.adaptive, because it has no parameters
+    kinds -= {"AdaptivePrediction"}  # without parameters; sequence_cases.adaptive is the example
     assert {type(example(name)).__name__ for name in NAMES} == kinds, "sequence_cases.EXAMPLES lacks a kind"
 
 

@@ -109,7 +109,7 @@ def test_a_fit_reaches_the_entropy_rate_of_an_autoregression(dtype):
     test = 7.0 + 3.0 * autoregression(20_000, "test")
     loss = -flow.log_prob(test) / len(test)
     own = RATE + np.log(3.0) + 0.5 * np.mean(cases.rng("noise", 20_000, "test").standard_normal(20_200)[200:] ** 2 - 1)
-    # Limits for a short fit; a loss below the rate would mean that the network reads the future.
+    # A loss below the entropy rate would mean that the network reads the future; a short fit comes within 0.03 nats.
     assert own - 1e-3 < loss < own + 0.03
     assert history.best_epoch > 0
     assert history.validation_loss[history.best_epoch - 1] == history.best_loss
@@ -235,7 +235,7 @@ LONG = {"epochs": 2, "crop": 30, "batch_size": 3, "average": None, "learning_rat
 
 @pytest.fixture
 def long_epochs(monkeypatch):
-    """Make epochs of small signals count as long, and their held-out steps as many."""
+    """Let epochs of small signals count as long, so that they are judged in between, on samples of held-out steps."""
     monkeypatch.setattr(sequence_fit, "WORK", 1.5e6)
     monkeypatch.setattr(sequence_fit, "EIGHTH", 1)
 
@@ -259,7 +259,7 @@ def test_long_epochs_are_judged_on_a_sample_every_few_steps(long_epochs, monkeyp
     steps = sum(history.held_out.values())
     batches = -(-sum(-(-(len(one) - history.held_out.get(i, 0)) // 30) for i, one in enumerate(x)) // 3)
     every = max(2 * batches // 20, 1)
-    assert len(losses) == 1 + 2 * -(-batches // every)  # the start, judgements within epochs, and the end of each epoch
+    assert len(losses) == 1 + 2 * -(-batches // every)  # judged at the start, within and after both epochs
     assert {size for size, _ in losses} == {losses[0][0]}
     assert losses[0][0] < steps
     assert history.best_loss == min(loss for _, loss in losses)
@@ -365,7 +365,7 @@ def test_default_numbers_of_steps_and_schedules():
 
 @pytest.mark.parametrize("is_short", [True, False])
 def test_few_steps_choose_a_weight_decay_and_keep_the_best(is_short, monkeypatch):
-    monkeypatch.setattr(plan, "LEAST_DECAY", 0.02 if is_short else 1.0)  # 1,000 over the steps of a fit with one decay
+    monkeypatch.setattr(plan, "LEAST_DECAY", 0.02 if is_short else 1.0)  # 1.0 exceeds the decay, 1000 / 2000 steps
     x, flow = autoregression(2000, "decays"), hr.WaveNet(**SHORT)
     history = fitted(flow, x, epochs=60, patience=4, learning_rate=0.02)
     assert (len(history.weight_decays) > 1) == is_short

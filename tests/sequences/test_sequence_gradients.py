@@ -32,8 +32,8 @@ MAPS = {
     "another base": {"map": "affine", "base": "trained"},
 }
 ROWS, STEP = 3, 2e-7  # companded inputs bend within thousandths
-# A central difference of step h errs by h² and by its rounding, 1e-16 / h times the sum; of thousands of values,
-# rectifiers have kinks within h of a few. In float32, sums over a thousand steps of deep products lose three to four
+# A central difference of step h errs by h² and by its rounding, 1e-16 / h times the sum; a few of thousands of inputs
+# of rectifiers lie within h of a kink. In float32, sums over a thousand steps of deep products lose three or four
 # digits.
 TOLERANCES = {"float64": 3e-6, "float32": 3e-3}
 
@@ -138,7 +138,7 @@ def test_bits_depend_on_nothing_else(dtype):
 
 
 def test_parts_of_a_long_sequence():
-    """A long sequence is computed in parts, and gradients cross the borders of parts: if the second half has no weight,
+    """A long sequence is computed in parts, and gradients pass from part to part: if the second half has no weight,
     gradients by the first values are those of the first half alone, and a sum has the terms of both halves."""
     flow = sequence_cases.wavenet("parts", layers=12, channels=48, kernel=2, dtype="float64")
     steps = 4000  # a tape of 32 MB has about 2000 steps
@@ -168,7 +168,7 @@ def test_lengths_lists_and_crops():
     for row, own, n in zip(by_x, own_x, lengths, strict=True):
         np.testing.assert_array_equal(row[:n], own)
         assert not row[n:].any()
-    # A crop with its field before it has the gradient of the crop's terms.
+    # The gradient of ten steps needs only a crop of these steps and of the field before them.
     field = flow.field
     weights = np.zeros((3, 50))
     weights[:, 40:] = 1.0

@@ -32,7 +32,7 @@ MAPS = {
 
 
 def depth_of(flow):
-    """The number of successive products and gates of a value; mixtures and splines count for more than a layer."""
+    """The number of successive products and gates in a network, plus 24 for a map, such as a mixture or a spline."""
     layers = max(sum(name.endswith("out.weight") for name in t.named_parameters()) for t in flow.transforms[:-1])
     return 3 * layers + 24
 

@@ -1,9 +1,9 @@
 """Gradients of the direction that computes one step after another: a student's density, a teacher's values.
 
-The sequential direction is v = m⁻¹(u; p), where m computes all steps at once. Its gradients are known from those of m:
-with a and b for the cotangents of v and of its log-determinant, and u', p' for the gradients by u and p, the gradients
-of m at v for the cotangents -u' and -b are -a by v, and p' by p. So every value is compared with the other direction's
-gradients, which `test_sequence_gradients` compares with differences of the reference.
+The sequential direction is v = m⁻¹(u; p), where m computes all steps at once. Let a and b be the cotangents of v and of
+its log-determinant, and u' and p' the resulting gradients by u and p. For the cotangents -u' and -b, m at v has the
+gradients -a by v, and p' by p. Tests compare every gradient with this other direction, whose gradients
+`test_sequence_gradients` compares with differences of the reference.
 """
 
 import copy
@@ -136,7 +136,7 @@ def chains():
 
 @pytest.mark.parametrize("name", ["student", "teacher", "both"])
 def test_each_value_through_chains(name):
-    """Compare with central differences by each value, in both directions, for chains of transforms of both kinds."""
+    """Gradients by each value agree with central differences in both directions, for chains of both kinds."""
     flow = calm(chains()[name])
     u, given = sequence_cases.sequences(2, 10, flow.features), beside(flow, 2, 10)
     draw = cases.rng("chain of both")
@@ -211,7 +211,7 @@ def test_bits_depend_on_nothing_else(dtype, features):
 
 @pytest.mark.costly
 def test_parts_of_a_long_sequence():
-    """A long sequence is computed in parts, and gradients cross the borders of parts."""
+    """A long sequence is computed in parts, and gradients pass from part to part."""
     flow = calm(sequence_cases.wavenet("parts", layers=12, channels=48, kernel=2, map="affine", reads="latent"))
     steps = 4000  # a tape of 32 MB has about 2000 steps
     u = sequence_cases.sequences(1, steps)

@@ -103,7 +103,7 @@ def test_latent_values_come_with_a_push():
 
 
 def test_many_streams_of_one_sample_at_a_time():
-    """A particle filter takes copies of one past, pulls one step at a time, and chooses rows again by their state."""
+    """A particle filter copies one past, pulls one step at a time, and resamples rows of the stream's state."""
     flow = sequence_cases.wavenet("particles", layers=3, prediction=0)
     stream = flow.stream()
     stream.push(sequence_cases.sequences(1, 20))

@@ -69,7 +69,7 @@ def test_a_diagnosis_and_pictures_take_the_table(fitted):
     others = frame(columns(300, seed=4))
     found = hr.diagnose(fitted.density, others, training=frame(columns()), progress=False)
     assert (found.rows, found.names, found.copies) == (300, ("count", "yes", "size"), 0)
-    # Training rows are found although their noise differs.
+    # Training rows are recognised although a diagnosis adds different noise.
     with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):
         again = hr.diagnose(fitted.density, others, training=others, names=["a", "b", "c", "d"], progress=False)
     assert again.names == ("a", "b", "c")

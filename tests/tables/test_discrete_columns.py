@@ -166,7 +166,7 @@ def test_columns_read_those_before(density):
     other[:, head.parts[1]] = 7.0
     after = head.log_probs(other, np.zeros((20, 1)))
     assert_array_equal(before[0], after[0])
-    assert_allclose(before[1], after[1], rtol=0, atol=1e-12)  # the transform adds its input, and rounds
+    assert_allclose(before[1], after[1], rtol=0, atol=1e-12)  # equal up to the rounding of the transform
     assert (before[2] != after[2]).any()
 
 
@@ -195,7 +195,7 @@ def test_samples(density):
 
 def test_files_and_pickles(density, tmp_path, monkeypatch):
     x, context = rows(30, seed=4), np.zeros((30, 1))
-    monkeypatch.setattr(density.head, "rows", 200_000)  # a flow may not have as many columns
+    monkeypatch.setattr(density.head, "rows", 200_000)  # more rows than a flow may have columns
     density.save(tmp_path / "mixed.safetensors")
     for again in (hr.load(tmp_path / "mixed.safetensors"), pickle.loads(pickle.dumps(density))):
         assert isinstance(again, MixedDensity)
@@ -305,12 +305,12 @@ def test_held_out_rows_may_have_labels(frame):
 
 
 def test_a_diagnosis_looks_at_numbers_and_classes(frame, estimator):
-    """A diagnosis of classes uses all rows, and one of the flow only complete rows; another label has density 0."""
+    """A diagnosis of classes uses all rows, a diagnosis of the flow only complete rows; new labels have density 0."""
     found = hr.diagnose(estimator, frame, progress=False)
     assert (found.kind, found.rows, found.features, found.names) == ("MixedDensity", 900, 4, ("rain", "size"))
     assert len(found.log_prob) == (frame["rain"] != 0.0).sum()
     assert found.scores.shape == (900, 5)
-    of_rain = "latent column rain (frequent or missing values)"  # the column also has a label for its values
+    of_rain = "latent column rain (frequent or missing values)"  # rain has labels in addition to values
     assert found.labels == ("latent column rain", "latent column size", *found.labels[2:4], of_rain)
     assert found.labels[2:4] == ("latent column kind", "latent column flag")
     note = "Coverage, ranks and distances are of rain and size alone, in rows that have them."
@@ -377,7 +377,7 @@ def test_a_diagnosis_passes_the_right_probabilities_and_finds_others(frame, esti
 
 
 def test_points_of_classes(density):
-    """Ends of the parts of the unit interval are sums of probabilities; a new count is above them."""
+    """Classes divide the unit interval at sums of their probabilities; the part of a new count is the last."""
     head, x = density.head, rows(40, seed=3)
     x[0, 1] = 7.0
     codes, inputs = head.opened(x)
@@ -416,7 +416,7 @@ def test_missing_values_have_a_probability(frame):
 
 
 def test_flows_without_lines_have_no_gates(frame):
-    """An affine flow moves values far out, so that a column with a frequent value is spread, as without categories."""
+    """Gates need splines that keep far values, which an affine flow lacks: a frequent value has a warning instead."""
     from headrace.sklearn import FlowDensity
 
     with pytest.warns(RuntimeWarning, match="one value is frequent in column 'rain'"):

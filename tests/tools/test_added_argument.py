@@ -22,8 +22,8 @@ USE = "__import__('builtins').toys.append({})"
 LINE = '    {0}: Annotated[int | None, argument(None, check.whole(1), option="of {0}")]\n'
 ENTRY = "        {0}: A toy.\n"
 
-# For each toy, positions in a table, as lines before which the toy's lines go, and the line in the same or another file
-# behind which a line uses the toy's value.
+# Edits of each toy, as (file, a line of this file, text): entries of tables go before the line, and the last edit,
+# which uses the toy's value, goes after the line.
 EDITS = {
     "fit": [
         ("_flow/fit_arguments.py", "    keep: bool\n", "    {0}: int | None\n"),

@@ -28,8 +28,8 @@ OF_GCC = "--gcc-install-dir=/some/gcc/12"
 
 @pytest.fixture
 def choose(tmp_path):
-    """The command of the compiler that project() gets if none is named; `programs` are all compilers that the machine
-    has."""
+    """A function that returns the compiler command that CMake's project() gets if none is named; `programs` are all
+    compilers of the machine."""
     (tmp_path / "programs").mkdir()
 
     def run(programs, *options, cxx=None):

@@ -20,8 +20,8 @@ pytestmark = [
 
 @pytest.fixture
 def machine(tmp_path):
-    """A function that makes a machine's environment from the driver's list of its cards, or from None, without
-    nvidia-smi."""
+    """A function that makes a machine's environment from the driver's list of cards, or from None if nvidia-smi
+    fails."""
 
     def make(cards, **environment):
         devices, programs = tmp_path / "dev", tmp_path / "programs"

@@ -39,7 +39,7 @@ TO_RUN = [one for one in WITH_CODE if one.values[0] != ROOT / "README.md"]  # RE
 
 
 def imported(code):
-    """The packages that a page's code imports, in functions, too."""
+    """The packages that a page's code imports, even inside functions."""
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             yield from (name.name.split(".")[0] for name in node.names)
@@ -71,7 +71,8 @@ def names_without_a_value(codes):
         yield from (n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id not in known)
 
 
-# Files whose fits have a number of epochs, which ends fits early and without the guard of a default fit.
+# Files in which fits have `epochs=`, which ends fits early, without a default fit's guard against being worse than a
+# Gaussian.
 WITH_EPOCHS = {
     "examples/diagnosis.py": "a fit of two epochs, which the diagnosis finds out",
     "examples/distillation.py": "the teachers of the tables in docs/variational.md",
@@ -93,7 +94,7 @@ def lines_with_epochs(path, text):
         ).splitlines()
     elif "examples" in path.parts:
         lines = re.sub(r'^""".*?"""$', "", text, count=1, flags=re.MULTILINE | re.DOTALL).splitlines()
-        # The option is None if it is left out.
+        # An option --epochs with this help is None unless a user gives it, so that `fit` chooses the epochs.
         if 'add_argument("--epochs", type=int, help="as `fit` chooses by default")' in text:
             lines = [
                 line for line in lines if "add_argument" not in line and not re.search(r"epochs=\w+\.epochs", line)
@@ -125,7 +126,7 @@ def test_shown_fits_with_epochs_are_found():
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("default")  # warnings are shown, as to a reader
+@pytest.mark.filterwarnings("default")  # a reader would see warnings
 @pytest.mark.parametrize("page", TO_RUN)
 def test_python_runs(page, tmp_path, monkeypatch):
     """All blocks of a page run, one after the other, in an empty folder, with nothing imported and without the
@@ -139,7 +140,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
     if missing:
         pytest.skip(f"{missing[0]} is not installed")
     if "cupy" in needed:
-        cuda_arrays.load("gpu")  # skips, with the reason, where no device exists
+        cuda_arrays.load("gpu")  # without a device, the test is skipped with the reason
     monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 200)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if Path(p or ".").resolve() not in OURS])

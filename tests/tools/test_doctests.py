@@ -26,7 +26,7 @@ class Finder(doctest.DocTestFinder):
         if not inspect.isclass(object):
             return super()._from_module(module, object)
         nodes = [node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)]
-        # Another class of this name has another docstring.
+        # The first line of its docstring identifies a class among classes of one name.
         first = inspect.cleandoc(object.__doc__ or "\n").splitlines()[:1]
         return any(
             node.name == object.__name__ and (ast.get_docstring(node) or "").splitlines()[:1] == first for node in nodes

@@ -39,7 +39,7 @@ def load(name):
 
 
 def numbers(pattern, text):
-    """The numbers of a text at the marks # of `pattern`."""
+    """The numbers in a text where `pattern` has the mark #."""
     found = re.search(re.escape(pattern).replace(r"\#", NUMBER), text)
     assert found, f"{pattern!r} is not in:\n{text}"
     return [float(group) for group in found.groups()]
@@ -57,7 +57,7 @@ def test_every_example_is_tested():
 
 
 def test_bounded_and_periodic(run):
-    """A flow with bounds is better and never beyond them; a base with the tails of the data is better, too."""
+    """Bounds improve the density and keep all samples inside; a base with the tails of the data is also better."""
     status, out = run("bounded_and_periodic", "--epochs", 8, "--rows", 1500)
     assert status == 0, out
     free, beyond = re.search(r"any numbers +(-?[\d.]+) +([\d.]+) %", out).groups()
@@ -142,7 +142,7 @@ def test_conditional_density(run, tmp_path):
     assert is_drawn(tmp_path / "density.png", out)
 
 
-@pytest.mark.nightly  # by day, a shorter run makes its picture
+@pytest.mark.nightly  # by day, another test makes the picture in a shorter run
 def test_simulation_based_inference(run):
     status, out = run("simulation_based_inference", "--epochs", 40)
     assert status == 0
@@ -200,7 +200,7 @@ def test_missing_columns(run):
     flow, gaussian = (
         numbers(f"{name:8}  mean log density of what is missing #", out)[0] for name in ("flow", "Gaussian")
     )
-    assert -18.8 < gaussian < -18.6  # the value depends on no fit
+    assert -18.8 < gaussian < -18.6  # the Gaussian does not depend on a fit
     assert flow > gaussian + 1.5
     shares = [float(share) for share in re.findall(r"draws in (\d+\.\d)% of rows", out)]
     assert len(shares) == 4
@@ -261,7 +261,7 @@ def test_the_gaussian_s_conditional_density_is_the_joint_one_s():
     np.testing.assert_allclose(example.gaussian_log_prob(train, x[:, :k], x[:, k:]), want, rtol=1e-8)
 
 
-@pytest.mark.nightly  # by day, a shorter run makes its picture
+@pytest.mark.nightly  # by day, another test makes the picture in a shorter run
 def test_dual_ascent(run, tmp_path, monkeypatch):
     """With few rows and steps, every step gains, and the splines lose less than the kinks."""
     monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 1000)
@@ -305,7 +305,7 @@ def test_the_events_are_those_of_the_telescope():
         assert events[:, 8].max() <= 90.0
 
 
-@pytest.mark.nightly  # by day, a shorter run makes its picture
+@pytest.mark.nightly  # by day, another test makes the picture in a shorter run
 def test_energies(run, tmp_path):
     """Two transforms leave most of a ring unfitted; 32 transforms come near it, and so do networks."""
     status, out = run("energies", "--steps", 800, "--energies", "U1", "--output", tmp_path / "energies.png")
@@ -350,7 +350,7 @@ def test_pictures_of_examples_that_run_at_night(run, tmp_path, monkeypatch, name
     assert is_drawn(tmp_path / "picture.png", out)
 
 
-@pytest.mark.nightly  # by day, a shorter run makes its picture
+@pytest.mark.nightly  # by day, another test makes the picture in a shorter run
 def test_distillation(run):
     """With a tenth of the steps and a small student, every transform is near its counterpart, and the flow within a
     nat."""
@@ -383,7 +383,7 @@ def test_distillation(run):
     assert numbers("KL(teacher || student) #, distilled", out)[0] > 0.0
 
 
-@pytest.mark.nightly  # by day, a shorter run makes its picture
+@pytest.mark.nightly  # by day, another test makes the picture in a shorter run
 def test_two_moons_posterior(run):
     status, out = run("two_moons_posterior", "--epochs", 20)
     assert status == 0
@@ -414,7 +414,7 @@ def test_the_exact_posterior_of_the_moons_integrates_to_one():
     ticks = (np.arange(1500) + 0.5) / 750 - 1.0
     theta = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     _, measured = example.simulate(3, rng)
-    edges = np.array([[0.3, 0.2], [-1.08, -0.13]])  # for these, some points of the half circle have no θ in the prior
+    edges = np.array([[0.3, 0.2], [-1.08, -0.13]])  # points of the half circle whose θ is outside of the prior
     for x in (*measured, *edges):
         assert np.isfinite(example.log_evidence(x[None])).all()
         total = np.exp(example.exact_log_prob(theta, x[None])).sum() / 750**2
@@ -423,7 +423,7 @@ def test_the_exact_posterior_of_the_moons_integrates_to_one():
     exact = example.exact_log_prob(theta, x)
     assert np.isfinite(exact).all()
     radius_entropy = 0.5 * np.log(2.0 * np.pi * np.e) + np.log(0.01)
-    # The entropy in polar coordinates is that of r, that of a, the mean of log r, and that of the two signs.
+    # The entropy in polar coordinates is the sum of entropies of r, of a and of the two signs, and the mean of log r.
     entropy = radius_entropy + np.log(np.pi) + np.log(0.1) - 0.5 * 0.01 + np.log(2.0)
     assert -exact.mean() == pytest.approx(entropy, abs=5.0 * exact.std() / 4000**0.5)
 

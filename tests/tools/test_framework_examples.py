@@ -38,7 +38,7 @@ def load(path):
 
 
 def numbers(pattern, text):
-    """The numbers of a text at the marks # of `pattern`."""
+    """The numbers in a text where `pattern` has the mark #."""
     found = re.search(re.escape(pattern).replace(r"\#", NUMBER), text)
     assert found, f"{pattern!r} is not in:\n{text}"
     return [float(group) for group in found.groups()]
@@ -104,7 +104,7 @@ def test_nuts_gains_by_a_transport(run):
     (gain,) = numbers("a gradient of the transported chain is worth # of the plain one", out)
     assert gain > 5.0
     mean, deviation = (float(v) for v in re.findall(r"v: mean (\S+), deviation (\S+) ", out)[1])
-    assert abs(mean) < 0.8  # five standard errors of some 350 effective draws
+    assert abs(mean) < 0.8  # the limit is five standard errors of some 350 draws
     assert abs(deviation - 3.0) < 0.6
 
 

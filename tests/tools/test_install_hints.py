@@ -92,5 +92,5 @@ def test_a_release_changes_one_constant(monkeypatch):
     assert _install.install("plot") == 'pip install "headrace[plot]"'
     assert _install.rebuild("HEADRACE_CUDA=ON") == "HEADRACE_CUDA=ON pip install --no-binary headrace headrace"
     assert not wrong('pip install "headrace[plot]"')
-    # A command from the source would be an error, so that the pages are changed, too.
+    # After a release, a command that installs from the source is an error, so that pages are updated.
     assert wrong('pip install ".[plot]"')

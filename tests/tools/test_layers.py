@@ -29,7 +29,7 @@ STOREYS = {
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }
-# Rooms of these storeys import no other room of their storey, except for the pairs that follow.
+# Rooms of these storeys import no other room of their storey, except for the pairs in `BESIDE`.
 APART = ("methods", "analysis")
 BESIDE = {("variational", "sequences"), ("choosing", "diagnosis"), ("plot", "choosing"), ("plot", "diagnosis")}
 BESIDE |= {(room, "_tables") for room in ("choosing", "diagnosis", "plot")}
@@ -37,8 +37,8 @@ BESIDE |= {(room, "_tables") for room in ("choosing", "diagnosis", "plot")}
 DOORS = {("headrace._flow.flow", "headrace.training"), ("headrace._flow.flow", "headrace.onnx")}
 MOST_ROOMS, MOST_ARROWS = 30, 150  # an arrow is a pair of rooms of which one imports the other
 MOST_AT_ONCE = 80  # modules that `import headrace` loads
-# The most lines, with docstrings, of modules and of all modules that they import outside functions and not for types
-# alone: the reading of a maintainer who starts with densities, samples and files, and goes on to fits.
+# Limits on the lines, docstrings included, of modules together with all modules that they import outside of functions
+# and not for types alone: a maintainer has to read these lines for densities, samples and files, and then for fits.
 MOST_TO_READ = {"headrace._flow.flow": 8000, "headrace._flow.flows headrace.training": 17100}
 
 # The rooms that each room of the core may include.
@@ -50,7 +50,7 @@ CPP = {
     "bindings": {"math", "steps", "core"},
     "c": {"math", "steps", "core"},
 }
-# The kernels are compiled once for every instruction set: of the core they may use only plain structs.
+# Of the core, kernels may include only plain structs, because kernels are compiled once for every instruction set.
 KERNELS_OF_CORE = {"bf16.hpp", "views.hpp", "table.hpp", "scratch.hpp", "set_name.hpp"}
 KERNELS_OF_CORE |= {"calls.hpp", "back.hpp", "sweep.hpp"}  # plain structs of sequences
 # Files that the C library and headrace.hpp share: readers of files, and the generator that chooses members of an
@@ -220,7 +220,7 @@ def test_modules_make_no_circle():
     pairs = list(imports())
     assert ("headrace._flow.flow", "headrace._flow.bases") in pairs
     assert set(pairs) >= DOORS
-    assert circle(pair for pair in pairs if pair not in DOORS) is None  # modules behind a door import flows
+    assert circle(pair for pair in pairs if pair not in DOORS) is None  # the targets of DOORS import flows again
 
 
 def test_imports_follow_the_order_of_the_storeys():
@@ -269,7 +269,7 @@ def test_lines_of_code_are_counted_without_texts():
 
 
 def at_import(path):
-    """The statements that an import of a module runs, without those of functions."""
+    """The statements that an import of a module runs, without the statements inside functions."""
     waiting = list(ast.parse(path.read_text()).body)
     while waiting:
         node = waiting.pop()
@@ -280,7 +280,7 @@ def at_import(path):
 
 
 def to_read(*names):
-    """The files of these modules and of all modules that they import at once, except for the package's `__init__`."""
+    """The files of modules and of all modules that an import of these loads, except for the package's `__init__`."""
     waiting, read, paths = [*names], set(), modules()
     while waiting:
         read.add(module := waiting.pop())

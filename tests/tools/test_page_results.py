@@ -52,7 +52,7 @@ def test_printed_text_and_every_picture_stand_below_their_block(tmp_path):
 def test_new_code_is_recognised_by_its_digest():
     text = page_results.with_results(PAGE, [{"printed": "", "pictures": []}] * 3, "")
     assert page_results.is_fresh(text)
-    assert page_results.is_fresh(text.replace("# A page", "# The page"))  # the change is not in code
+    assert page_results.is_fresh(text.replace("# A page", "# The page"))  # a page stays fresh if only its text changes
     assert not page_results.is_fresh(text.replace("first", "other"))
     assert not page_results.is_fresh(PAGE)
 

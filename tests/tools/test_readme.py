@@ -63,8 +63,8 @@ def by_name(pages):
 
 
 def commands():
-    """The `headrace` commands of each page, in fenced and in indented blocks, because a sentence may begin with
-    `headrace`, too."""
+    """The `headrace` commands of each page, in fenced and in indented blocks; sentences, which may begin with
+    `headrace`, are left out."""
     for page in PAGES:
         fenced = "\n".join(code for language in ("sh", "console", "text") for code in blocks(page, language))
         indented = "\n".join(re.findall(r"^ {4,}.*$", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
@@ -78,7 +78,7 @@ def test_the_parser_accepts_the_commands(line):
     options.parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
-@pytest.mark.filterwarnings("default")  # warnings are shown, as to a reader
+@pytest.mark.filterwarnings("default")  # a reader would see warnings
 @pytest.mark.parametrize("page", by_name(page for page in PAGES if blocks(page, "sh")))
 def test_commands_run(page, tmp_path, monkeypatch, capfd):
     """Every `headrace` command of a page runs, in order, on a small my.csv; `.ci/run` runs commands that install
@@ -100,8 +100,8 @@ def test_commands_run(page, tmp_path, monkeypatch, capfd):
 
 @pytest.mark.parametrize("job", ["main job", "tests"])
 def test_the_two_commands_can_be_read_by_machines(job):
-    """Each of the two commands is a single line between these comments, where `.ci/run` reads it, and makes a fresh
-    environment."""
+    """README has two commands that make a fresh environment, each a single line between HTML comments, where `.ci/run`
+    reads it."""
     text = README.read_text(encoding="utf-8")
     part = re.search(rf"^<!-- {job} -->\n(.*?)^<!-- end -->", text, flags=re.MULTILINE | re.DOTALL)
     lines = [line for line in part.group(1).splitlines() if line.startswith("    ")]
@@ -209,7 +209,7 @@ def test_the_picture_is_that_of_its_script():
     assert names["draw"]() == script.with_suffix(".svg").read_text("utf-8")
     narrow = names["draw_narrow"]()
     assert narrow == script.with_name("one_pass_narrow.svg").read_text("utf-8")
-    # On a phone of 390 pixels a picture is 350 pixels wide; indices are smaller than other text.
+    # On a phone of 390 pixels a picture is 350 pixels wide; subscripts, the smallest text, then have ten pixels.
     width = int(re.search(r'viewBox="0 0 (\d+) ', narrow)[1])
     sizes = [int(size) for size in re.findall(r'<text [^>]*font-size="(\d+)"', narrow)]
     assert min(sizes) * 350 / width >= 10

@@ -35,7 +35,7 @@ def test_every_combination_of_axes_that_choose_together_is_there(sizes, together
     rows = pairs.pairs_of(axes, together)
     for some in (*itertools.combinations(range(len(axes)), 2), together):
         assert {tuple(row[a] for a in some) for row in rows} == set(itertools.product(*(axes[a] for a in some)))
-    assert len(rows) <= 1.1 * len(pairs.pairs_of(axes))  # the two longest axes have as many pairs
+    assert len(rows) <= 1.1 * len(pairs.pairs_of(axes))  # the two longest axes alone need that many cases
 
 
 @pytest.mark.parametrize("together", [(), (0, 2, 3), (1, 2, 3)])
@@ -116,7 +116,7 @@ def pytester_items(tmp_path, request):
 
 @pytest.mark.parametrize("mark", ["emulated", "long", "costly", "programs"])
 def test_quick_and_the_rest_are_the_whole(mark, pytester_items):
-    """README's command and the rest, both of which `.ci/run tests` runs, are all tests together, and share none."""
+    """README's command and the remaining tests, both run by `.ci/run tests`, together have each test exactly once."""
     for item in pytester_items:
         if item.originalname == "test_few":
             item.add_marker(mark)

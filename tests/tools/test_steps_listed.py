@@ -1,7 +1,7 @@
 """Every kind of step is in every list of kinds; a kind that a list lacks fails these tests.
 
-Compilers find a kernel that is called and missing. They do not find a kind that a device takes for another, a path of
-small batches that is left out (kernels/steps-inl.hpp asks whether there is one), or a kind that no test judges.
+Compilers find a kernel that is called and missing. Compilers do not find a kind that a device mistakes for another, a
+missing path for small batches (kernels/steps-inl.hpp asks whether one exists), or a kind that no test judges.
 """
 
 import re
@@ -32,7 +32,7 @@ JUDGES = {
 }
 MADE_IN = {"marginal": "cpp/core/shared_maps.hpp"}  # kinds that a transform makes by itself
 ARRAYS_IN = {"rotation": "cuda/host/placing.cpp"}  # arrays that a device lays out differently
-COMBINED = {"Inverse", "Linear", "OnColumns"}  # transforms of several kinds, or of any kind
+COMBINED = {"Inverse", "Linear", "OnColumns"}  # transforms that make steps of several kinds, or of any kind
 
 
 def kinds_in(text):
@@ -110,7 +110,7 @@ def test_a_new_kind_is_reported_by_every_list():
         return text.replace("    X(move, MoveStep)", "    X(move, MoveStep) X(twist, TwistStep)")
 
     missed = [one for one in lacking(read) if ": twist: " in one]
-    # The new kind lacks two things in the struct's file, three in the kernels' file on the CPU, and two on a device.
+    # Three files lack several parts of the new kind: the struct's file two, the CPU's kernels three, a device's two.
     assert len(missed) == len({one.split(": twist: ")[0] for one in missed}) + 1 + 2 + 1
 
 
@@ -122,7 +122,7 @@ def test_every_transform_has_a_tested_kind_and_an_example():
 
 
 def parts_of(module):
-    """The transform and those inside it, or the transforms of a flow or an ensemble."""
+    """A transform with all transforms inside it, or the transforms of a flow or an ensemble."""
     if isinstance(module, hr.Ensemble):
         return [part for flow in module for part in parts_of(flow)]
     if isinstance(module, hr.Flow):
@@ -134,7 +134,7 @@ def parts_of(module):
 
 
 def test_every_activation_is_in_every_list():
-    """Activations are the work of a conditioner's units."""
+    """Activations are the nonlinearities of a conditioner's units."""
     assert sorted(_core.cpu.activations()) == sorted(reference.ACTIVATIONS)
     page = text_of("docs/files.md")
     assert [name for name in reference.ACTIVATIONS if f"`{name}`" not in page and f'"{name}"' not in page] == []

@@ -66,7 +66,7 @@ def drawn(rows, generator):
 
 @pytest.mark.parametrize("context", [TABLE, drawn], ids=["table", "function"])
 def test_one_flow_fits_the_posterior_of_every_context(dtype, context):
-    """The family contains every posterior, at which the gradients' noise vanishes: a KL of 1e-4 is an error of weights
+    """The flow can be every posterior, where the noise of gradients vanishes: a KL of 1e-4 stands for errors of weights
     of 1e-2.
     """
     flow = linear(dtype)
@@ -74,7 +74,7 @@ def test_one_flow_fits_the_posterior_of_every_context(dtype, context):
     assert abs(fit.final.kl) < 1e-4
     assert fit.final.samples == 65_536 - (65_536 % -256)
     assert fit.final.effective_samples > 0.999 * fit.final.samples
-    # The contexts are new ones, which the table lacks.
+    # These four contexts are not in the table.
     for row in np.random.default_rng(6).multivariate_normal(np.zeros(2), EVIDENCE, size=4):
         found = hr.free_energy(flow, joint, row, samples=2000)
         assert abs(found.free_energy + log_evidence(row)) < 1e-3
@@ -118,7 +118,7 @@ def test_estimates_are_means_over_contexts_and_not_of_pairs():
     assert abs(found.kl - 0.5 * np.square(table).mean()) < 4.0 * found.kl_error < 0.05
     assert abs(found.log_z - table.mean()) < 4.0 * found.log_z_error < 0.05
     assert abs(found.free_energy - (0.5 * np.square(table) - table).mean()) < 4.0 * found.standard_error < 0.05
-    # The deviation of -log w = c²/2 - c + c (c - x) is |c| in each context, and the table has only these three.
+    # For a context c the deviation of -log w = c²/2 - c + c (c - x) is |c|, and the table has three contexts.
     assert_allclose(found.standard_error, np.sqrt(np.square(table).mean() / 60_000), rtol=0.03)
     assert_allclose(found.effective_samples, 20_000 * np.exp(-np.square(table)).sum(), rtol=0.05)
     some = hr.free_energy(flow, density, many, samples=60_000)

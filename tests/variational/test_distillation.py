@@ -97,8 +97,8 @@ def test_the_closed_form_takes_normal_bases_and_scales_of_context():
 @pytest.mark.parametrize("context", [0, 2])
 @pytest.mark.parametrize("beta", [1.0, 0.4])
 def test_the_gradient_of_the_closed_form_is_that_of_its_value(formulas, context, beta):
-    """The gradient is compared with central differences of step 1e-6, whose errors are some 1e-9; for β < 1, with the
-    pathwise gradient.
+    """For β = 1 the gradient is compared with central differences of step 1e-6, whose errors are some 1e-9; for β < 1,
+    with the pathwise gradient.
     """
     teacher, student = teacher_of(formulas[0], context=context), student_of(formulas[1], context=context)
     row = np.array([[0.3, -0.5]]) if context else None

@@ -92,7 +92,7 @@ def test_both_objectives_have_one_mean():
     )
     apart = closed - drawn
     assert abs(apart.mean()) < 4.0 * apart.std() / math.sqrt(len(apart))
-    assert closed.std() < drawn.std()  # the noise of each step's value is gone
+    assert closed.std() < drawn.std()  # the closed form averages over each step's value
 
 
 # --- gradients ------------------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def test_samples_that_fade_in_have_the_range_of_levels_of_later_steps():
 
 
 def test_samples_with_covariates_fade_in_as_well():
-    """Their first half does not count, nor does that of the signals with the same covariates."""
+    """Ranges of levels leave out the first half of samples with covariates, and of signals with equal covariates."""
     teacher = small("fade", "data", covariates=1, hop=10)
     signals, frames = cases.rng("fade").standard_normal((3, 700, 1)), np.zeros((3, 70, 1))
     signals[:, :350] *= 1e-3
@@ -328,12 +328,12 @@ def test_samples_with_covariates_fade_in_as_well():
 
 
 def test_the_range_of_levels_of_signals_is_that_of_all():
-    """Of ten short quiet ones beside a long loud one, which random crops of the length of the short ones missed."""
+    """The range covers ten short quiet signals and a long loud one, which short random crops of all signals missed."""
     loud = autoregression().sample(1, steps=7000, seed=1)
     quiet = 0.01 * autoregression().sample(10, steps=700, seed=2)
     inputs = Inputs(autoregression(), 700, None, None, [*quiet, *loud])
     frames = inputs.frames(320, 31)
-    assert frames.shape == (21, 320, 1)  # each second of two in each quiet one, and of 21 in the loud one
+    assert frames.shape == (21, 320, 1)  # every second frame: 2 in a quiet signal, 21 in the loud one
     cases.assert_same_bits(frames[:11], np.concatenate([quiet[:, :320], loud[:, :320]]))
     cases.assert_same_bits(frames[-1], loud[0, 6400:6720])
     assert len(inputs.frames(320, 41)) == 41
@@ -381,7 +381,7 @@ def test_ctrl_c_keeps_the_best_weights(monkeypatch):
 
 
 def test_samples_that_are_not_finite_are_left_out():
-    """One of eight samples, chosen by its context, is not finite; if more of them are not, the steps end."""
+    """One of eight samples, made NaN by its context, is left out; two such samples, above a fifth, give no gradient."""
     teacher, student = small("t", "data", context=1), small("s", "latent", context=1)
     context = np.zeros((1, 1))
     inputs = Inputs(teacher, 9, context, None, None)

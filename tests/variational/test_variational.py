@@ -21,7 +21,7 @@ def test_one_linear_iaf_fits_a_correlated_gaussian_exactly(dtype):
     """The family contains the optimum, at which the gradients' noise vanishes: the remaining error is from rounding and
     the last steps.
 
-    A KL goes as the square of the weights' error, so that 1e-5 stands for weights within some 3e-3.
+    A KL is proportional to the square of the weights' error: a KL of 1e-5 stands for errors of some 3e-3.
     """
     flow = hr.IAF(2, transforms=1, hidden=(), dtype=dtype)
     fit = hr.fit_to_density(flow, normal(log_z=3.0), steps=2000, samples=64, learning_rate=0.02, **QUIET)
@@ -31,7 +31,7 @@ def test_one_linear_iaf_fits_a_correlated_gaussian_exactly(dtype):
     assert fit.final.effective_samples > 0.999 * fit.final.samples
     assert fit.history.stopped == "steps"
     x = flow.sample(200_000, seed=1).astype("float64")
-    assert_allclose(x.mean(axis=0), MEAN, atol=0.02)  # five standard errors of 200,000 samples
+    assert_allclose(x.mean(axis=0), MEAN, atol=0.02)  # the limit is five standard errors
     assert_allclose(np.cov(x.T), COVARIANCE, atol=0.04)
 
 
@@ -92,7 +92,7 @@ def test_kl_on_u1_by_importance_sampling_agrees_with_quadrature():
     grid = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     log_q, log_p = flow.log_prob(grid), density.log_density(grid) - density.log_z
     cell = (ticks[1] - ticks[0]) ** 2
-    assert abs(np.exp(log_q).sum() * cell - 1.0) < 1e-4  # the rule's error where the flow folds steeply
+    assert abs(np.exp(log_q).sum() * cell - 1.0) < 1e-4  # the quadrature's error at steep folds of the flow
     kl = (np.exp(log_q) * (log_q - log_p)).sum() * cell
     assert kl > 0.01
     assert abs(fit.final.free_energy + density.log_z - kl) < 4.0 * fit.final.standard_error
@@ -380,7 +380,7 @@ def test_samples_that_are_not_finite_are_skipped_counted_and_reported(bad, estim
 
 
 def test_skipped_samples_take_no_part_in_the_gradient():
-    """The gradient is that of the remaining samples alone."""
+    """The gradient is that of all samples that are not skipped."""
     flow = cases.randomise(BUILDERS["MAF"](dtype="float64"), 0.1)
     step = PathStep(
         flow,
@@ -415,7 +415,7 @@ def test_too_many_samples_that_are_not_finite_are_an_error_with_the_first_of_the
 
 
 def test_the_estimate_of_a_normal_by_a_normal_is_known():
-    """For N(0, 1) against N(m, 1), KL is m²/2, and the effective number of samples e^-m² of their number."""
+    """For N(0, 1) against N(m, 1), KL is m²/2, and the effective number of samples is e^-m² times their number."""
     flow, m = hr.Flow([], hr.StandardNormal(1), dtype="float64"), 0.5
     found = hr.free_energy(flow, normal([m], [[1.0]], log_z=2.0), samples=200_000, seed=3)
     assert abs(found.free_energy - (0.5 * m * m - 2.0)) < 4.0 * found.standard_error

@@ -1,8 +1,8 @@
 """Planar transforms whose parameters are large or small, and data of any scale.
 
 Results in float32 are compared with float64. Rounded inputs determine a result only up to the *inherent* error, which
-is the change of the float64 result when every input moves by half a unit in its last place. Some tens of that error are
-allowed, because only a few moves are sampled.
+is the change of the float64 result when every input moves by half a unit in its last place. Results may differ by some
+tens of the inherent error, because only a few moves are sampled.
 """
 
 import warnings
@@ -124,7 +124,7 @@ def test_float64_gradients_at_any_scale_against_differences(scale, direction):
 @pytest.mark.parametrize("size", [1e-19, 1e-22, 1e-30, 1e-38, 1e-41])
 @pytest.mark.parametrize("per_row", [False, True])
 def test_a_short_w_moves_as_its_direction_says(variant, size, per_row):
-    """The vectors w are one whose square is 0 in float32, and a subnormal one, whose rounding is the only error."""
+    """One vector w has a square of 0 in float32, and another w is subnormal, with its rounding as the only error."""
     x, params, *weights = problem(4, 1.0, 30, 30)
     params[:, :4] *= np.float32(size)
     if not per_row:
@@ -135,7 +135,7 @@ def test_a_short_w_moves_as_its_direction_says(variant, size, per_row):
         got = vector_cases.call(variant, name, x, given)
         for one, other in zip(got, want, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
-    if size >= 1e-30:  # the gradient by w is as large as 1 / w: that of a shorter w overflows
+    if size >= 1e-30:  # the gradient by w is of the size of 1 / w, and overflows for a shorter w
         backward = backward_of(variant, "inverse")
         arrays = x, params, *weights
         check_near(backward(*arrays), arrays, backward)

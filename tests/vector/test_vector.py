@@ -414,8 +414,8 @@ PLANTED = {
 def test_a_fit_recovers_a_planted_density(map):
     """A fit by likelihood, which takes inverses, makes held-out rows as likely as the flow that drew them does.
 
-    With 10000 rows the loss is some 5e-5 nats for each parameter. Because some starts lead to other optima, the best of
-    three fits in training counts.
+    With 10000 rows the loss is some 5e-5 nats for each parameter. Because some starts lead to other optima, the test
+    takes the fit with the best training loss among three.
     """
     planted = hr.Flow([vector_cases.transform(map, params) for params in PLANTED[map]])
     x, held_out = planted.sample(10_000, seed=1), planted.sample(10_000, seed=2)

@@ -159,7 +159,7 @@ def test_a_very_short_w(verb, scale):
     params[:3] *= scale
     subject = gradients.vector("planar", params)
     given = cases.rows(9, 3, "float64")
-    if scale:  # differences by w itself would need an equally short step
+    if scale:  # differences by a tiny w would need equally tiny steps
         library, judge = subject.library, subject.judge(subject.arrays)
         weights = gradients.cotangents(verb, 9, 3)
         got = getattr(library, verb)(given, *weights)
@@ -219,8 +219,8 @@ def test_at_the_center_a_radial_transform_has_a_finite_gradient(verb, per_row, d
 @every_verb
 @pytest.mark.parametrize("size", [1e6, 1e30])
 def test_rows_far_away(variant, verb, size):
-    """Far from the origin tanh is constant, a radial map the identity, and a leaky ReLU a line: gradients have the
-    errors of rows at 10."""
+    """Far from the origin tanh is constant, a radial map the identity, and a leaky ReLU a line: gradients have no
+    larger errors than those of rows at 10."""
     params = vector_cases.raw(vector_cases.VARIANTS[variant][0], 4, "float32")
     library = vector_cases.transform(variant, params)
     rows = cases.rows(30, 4, "float64")

@@ -90,8 +90,8 @@ def test_edges_of_the_parameters(variant, name, per_row, dtype):
 def test_at_the_bound_a_planar_map_agrees_with_its_determinant(along, per_row, dtype):
     """Near w.z + b = 0 the map shrinks along w by 1e-3, because nearly all of u along w is removed.
 
-    The nonlinearity tanh departs from its tangent by a third of the square of a step, and 1 - 0.999 has roundings of
-    one.
+    The nonlinearity tanh departs from its tangent by a third of the square of a step, and 1 - 0.999 has rounding errors
+    relative to 1.
     """
     params, step = _planar(along=along, b=0.0).astype(dtype), 2.0**-10
     w = params[:FEATURES].astype(float)

@@ -145,7 +145,7 @@ def test_out_receives_the_same_bits(variant, direction, shape, per_row, dtype):
     values, params, *cotangents = batch(variant, *shape, dtype, per_row=per_row)
     want = call(variant, direction, values, params)
     for result in (np.full_like(values, 7), values.copy()):
-        given = values if (result == 7).any() else result  # the output is the input
+        given = values if (result == 7).any() else result  # the second output is the input array
         out = result, np.full(shape[0], 7, dtype)
         got = call(variant, direction, given, params, out=out)
         assert got is out
