@@ -37,7 +37,7 @@ class Cells:
     """Log probabilities of cells, ln(F(x + step / 2) - F(x - step / 2)) with F the distribution function of a step.
 
     Given the past, a step's latent values z(x) increase with the step's values, and are logistic under the base:
-    F(x) = sigmoid(z(x)). The difference is taken without cancellation in either tail, in float64.
+    F(x) = sigmoid(z(x)). The difference of F is computed in float64, without cancellation in either tail.
     """
 
     def __init__(self, flow: Any, step: float, run: Run) -> None:
