@@ -26,7 +26,7 @@ from headrace.rows._files import open_table
 
 RECORD = "headrace-score.json"
 FORMAT = 1
-EDGE, SAMPLES, SAMPLE = 1 << 16, 64, 1 << 12  # bytes of a table that are compared: both ends, and SAMPLES in between
+EDGE, SAMPLES, SAMPLE = 1 << 16, 64, 1 << 12  # bytes of a file that a digest reads: both ends, and samples in between
 
 
 class Scores:
@@ -148,7 +148,7 @@ class Kept:
         self.rows = 0  # the number of stored scores
 
     def open(self) -> None:
-        """Read the record of an earlier call, if any; raises ValueError for scores of other inputs and for other files."""
+        """Read the record of an earlier call, if any; raises ValueError for other inputs and for other files."""
         if not os.path.exists(self.path):
             return
         advice = f"remove {self.path} and {self.record}, or give another output"
@@ -180,7 +180,7 @@ class Kept:
 
 
 def is_folder(path: str | None) -> bool:
-    """Whether a path ends in a separator, or is an existing folder without a table's suffix: an output for many tables."""
+    """Whether an output is a folder: a path that ends in a separator, or a folder without a table's suffix."""
     if path is None:
         return False
     return ends_in_separator(path) or (os.path.isdir(path) and Path(path).suffix.lower() not in writing.WRITTEN)
