@@ -42,7 +42,7 @@ def grid(panels: int, width: float = 3.6, height: float = 2.9, most: int = 4) ->
 
 
 def limit_ticks(axis: Axes, x: int | None = 4, y: int | None = 4, *, prune: str | None = None) -> None:
-    """Limit the number of ticks on each axis; None leaves an axis unchanged. `prune`: ends of an axis without a tick."""
+    """Limit the number of ticks on each axis; None leaves an axis unchanged. `prune`: ends without ticks."""
     for count, one in ((x, axis.xaxis), (y, axis.yaxis)):
         if count is not None:
             one.set_major_locator(MaxNLocator(count, min_n_ticks=2, prune=prune))

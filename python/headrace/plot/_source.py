@@ -96,7 +96,8 @@ def require() -> None:
 def density_of(flow: Any) -> Drawn:
     """The density of a flow, an ensemble, a fitted `FlowDensity`, a `Choice`, a table, or a file's path.
 
-    Raises: TypeError: `flow` is of another type.
+    Raises:
+        TypeError: `flow` is of another type.
     """
     if isinstance(flow, (str, os.PathLike)):
         flow = of_file(*files.contents(flow))
