@@ -23,7 +23,7 @@ Names = tuple[str, ...] | None
 
 @dataclass(frozen=True)
 class Beside:
-    """Contexts and covariates of signals, each None without any, and the names of their columns."""
+    """Contexts and covariates of signals, each None if there are none, and the names of their columns."""
 
     context: NDArray[Any] | None = None
     covariates: list[NDArray[Any]] | None = None
@@ -32,7 +32,7 @@ class Beside:
 
     @classmethod
     def of(cls, arguments: Namespace, files: Sequence[str], of: Names = None, over: Names = None) -> Beside:
-        """The contexts and covariates of the options. `of`, `over`: the names of their columns; None for all."""
+        """Contexts and covariates from the options. `of`, `over`: the names of columns to read; None for all."""
         rows, names, context, covariates = None, None, arguments.context, arguments.covariates
         if isinstance(context, str):
             rows, names = _contexts(context, files, of)

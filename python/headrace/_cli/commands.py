@@ -37,7 +37,7 @@ def _open(arguments: Namespace, path: str | None = None) -> Source:
 def _columns(
     source: Source, arguments: Namespace, *, weights: str | None = None, known: Columns | None = None
 ) -> list[list[int]]:
-    """The indices of the columns of features, context and weights. By default they are the columns with the names of
+    """The indices of the columns of features, context and weights. By default the columns are those with the names of
     the fit's columns, or all columns as features if the fit's columns or the table have no names or a name twice.
     """
     names = None if known is None or known.used_names is None else [*known.used_names, *(known.context_names or ())]

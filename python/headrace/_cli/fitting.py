@@ -197,7 +197,7 @@ def _options(arguments: Namespace, kind: Kind) -> dict[str, Any]:
 
 
 def _report(arguments: Namespace, flow: Density, ready: _Given, outcome: dict[str, Any]) -> int:
-    """Print the outcome of a fit beside a Gaussian, and return the exit code."""
+    """Print the outcome of a fit, with the likelihood of a Gaussian, and return the exit code."""
     judged = ready.some if ready.held_out is None else ready.held_out
     reached = _mean(judged, flow.log_prob(judged.x, judged.context))
     gaussian = _gaussian(flow, ready.some, judged)
@@ -330,7 +330,7 @@ def _treatment(arguments: Namespace, source: Source, columns: list[list[int]]) -
 
 
 def _takes_classes(arguments: Namespace, kind: Kind) -> bool:
-    """Whether columns may have a probability for each value; options that ask for it in vain end with an error."""
+    """Whether columns may have a probability for each value; exits with an error if an option requires this in vain."""
     fits = {"--keep": arguments.auto or arguments.keep is None, f"--flow {arguments.flow}": not kind.model}
     asked = {"categories": arguments.categories not in (None, "none"), "missing": arguments.missing == "model"}
     option = next((option for option, does in fits.items() if not does), None)

@@ -169,7 +169,7 @@ def placeholder_of(name: str) -> str:
 
 
 def help_of(name: str) -> str:
-    """The defaults of an argument, and its meaning for the fit and for each flow, once for equal meanings."""
+    """The meaning of an argument for the fit and for each flow, where meanings differ, and the defaults."""
     each = takers().get(name, {})
     texts = _grouped({flow: argument.help for flow, argument in each.items()})
     defaults = _grouped({flow: shown for flow, argument in each.items() if (shown := _shown(argument.default))})

@@ -94,7 +94,7 @@ def parser() -> Parser:
     sub.add_argument("script", metavar="SCRIPT", help="a file of Python")
     _add(sub, "arguments", "ARGUMENTS", "of the script; options of run stand before it", nargs=argparse.REMAINDER)
     for sub in subparsers.choices.values():
-        _add_common(sub, lambda default: argparse.SUPPRESS)  # keeps values of options before the command
+        _add_common(sub, lambda default: argparse.SUPPRESS)  # keeps the values of options before the command
     return whole
 
 

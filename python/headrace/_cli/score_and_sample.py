@@ -47,7 +47,7 @@ def score(arguments: Namespace) -> int:
     if arguments.output:
         return _score_to_file(arguments, made, files)
     with Watch(patience=1) as watch:
-        # Without a bar if scores are printed on a terminal, where the bar would appear between them.
+        # There is no bar if scores are printed on a terminal, because the bar would appear between them.
         with_bar = not arguments.quiet and (arguments.json or not sys.stdout.isatty())
         for part in made.watched(made.counted(watch.until(made.densities())), 0, with_bar):
             if not arguments.json:

@@ -108,7 +108,7 @@ def signal_of(path: str, flow: Any, notes: dict[str, str]) -> Signal:
 
 
 def bits_of(log_prob: float, features: int) -> float:
-    """The bits that an ideal coder needs for each value, from the log probability of a step in nats."""
+    """The bits that an ideal coder needs for each value, from the log density of a step in nats."""
     return -log_prob / math.log(2.0) / features
 
 

@@ -46,8 +46,8 @@ TORCH = "a normal, uniform or Student's t distribution, or a mixture of diagonal
 def of_torch(made: Any, place: Place, *, is_trained: bool) -> BaseAndMaps:
     """The base and maps for a distribution of rows from `torch.distributions` or zuko.
 
-    `made` is an `Independent` of a Normal, Uniform or StudentT, or of a subclass, a MultivariateNormal, or a Mixture of
-    zuko.
+    `made` is a MultivariateNormal, a Mixture of zuko, or an `Independent` of a Normal, Uniform or StudentT or a
+    subclass.
     """
     package, kind = class_of(made)
     if (package, kind) == ("torch", "MultivariateNormal") and made.loc.ndim == 1:

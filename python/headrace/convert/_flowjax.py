@@ -1,4 +1,4 @@
-"""Flows of flowjax, whose bijections map latent rows to data, but the other way in its ready-made flows."""
+"""Flows of flowjax, whose bijections map latent rows to data, and are inverted in its ready-made flows."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from headrace.convert._parts import OTHER_FLOW, Place, class_of, numbers
 from headrace.convert._simple import affine
 from headrace.transforms import Inverse, OnColumns, Support, Transform
 
-# Maps of all real numbers onto a support: a factor of x, and the bounds; tanh(x) = 2 / (1 + exp(-2 x)) - 1.
+# Maps of all real numbers onto a support: the factor of x and the bounds, because tanh(x) = 2 / (1 + exp(-2 x)) - 1.
 _ONTO: dict[str, tuple[float, tuple[float, float | None]]] = {
     "Sigmoid": (1.0, (0.0, 1.0)),
     "Exp": (1.0, (0.0, None)),
@@ -130,7 +130,7 @@ def stages(columns: list[Column], place: Place) -> list[Transform]:
 
 
 def _folded(column: Column) -> Column:
-    """Merge fixed linear maps into the support before each: a support at the data end preserves all digits of rows."""
+    """Merge each fixed linear map into the support before it, because a support at the data end keeps all digits."""
     steps: Column = []
     for step in column:
         last = steps[-1] if steps else None

@@ -1,4 +1,4 @@
-"""Flows from the arrays of a flow of flowjax, without flowjax, in the order of leaves as in files of equinox.
+"""Flows from the arrays of a flow of flowjax, without flowjax: leaves in the order of equinox' files.
 
 Order and shapes of arrays identify the ready-made flow, and the number of outputs identifies flowjax' version: splines
 of flowjax 14 to 17 have 3 knots + 2 parameters, those of flowjax 18 and newer 3 knots + 4.

@@ -163,7 +163,7 @@ def _act_norm(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _matrix(t: Any, place: Place, features: int) -> list[Transform]:
-    """A linear map whose matrix has the images of unit vectors by the part's formula without a shift, to all digits."""
+    """A linear map with the matrix that the part's formula, without its shift, computes from unit vectors."""
     if hasattr(t, "matrix"):  # the part is from a state_dict
         return [linear(place, t.matrix, numbers(t.bias))]
     import torch
@@ -233,7 +233,7 @@ def coupling_network(net: Any, place: Place, passive: int) -> Layers:
         return residual_network(net, place)
     if class_of(net) == ("sbi", "ContextSplineMap"):
         return plain_network(net.spline_predictor, place.at("spline_predictor"), passive)
-    if class_of(net) in (("nflows", "MLP"), ("torch", "Linear")):  # neither takes a context, which couplings pass
+    if class_of(net) in (("nflows", "MLP"), ("torch", "Linear")):  # neither takes the context that couplings pass
         raise place.unknown(net, "a network that takes (inputs, context)", _NET_INSTEAD)
     if (modules := modules_of(net, passive)) is not None:
         return plain_network(modules, place, passive)

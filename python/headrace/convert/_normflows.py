@@ -259,7 +259,7 @@ def _beside(nets: dict[str, Layers], place: Place, active: int) -> Layers:
 
 
 def _diagonal(weights: list[Numbers], biases: list[Numbers], is_first: bool) -> tuple[Numbers, Numbers, Numbers]:
-    """One layer of each network, joined to one layer; only the networks' first layers read the same inputs."""
+    """One layer made of a layer of each network; only the networks' first layers read the same inputs."""
     if is_first:
         weight = np.vstack(weights)
         return weight, np.concatenate(biases), np.ones_like(weight)

@@ -85,7 +85,7 @@ class Place:
     """The path of a part in a model, and the direction in which a call of the part maps rows.
 
     `way` is "to_latent" for a part that maps data to latent rows, as in zuko and nflows, and "to_data" for a part that
-    maps latent rows to data, as in normflows and flowjax. Inside an inverse the two are exchanged.
+    maps latent rows to data, as in normflows and flowjax. Inside an inverse, "to_latent" and "to_data" are exchanged.
     """
 
     path: str
@@ -320,7 +320,7 @@ class Layers:
         return index
 
     def drop(self, dropout: Any) -> None:
-        """Set the dropout of the last layer if `keeping_dropout` marked the module, and each unit is a single one."""
+        """Set the dropout of the last layer if `keeping_dropout` marked the module and no `Leaky` doubled the units."""
         if self._below is None and hasattr(dropout, "_kept"):
             dropout._kept()
             self.layers[-1] = replace(self.layers[-1], dropout=float(dropout.p))

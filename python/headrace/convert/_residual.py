@@ -43,7 +43,7 @@ class _Block:
     first: _Linear
     second: _Linear
     activation: str
-    norms: tuple[tuple[Numbers, Numbers], ...]  # for no batch norm or for two, a factor and a shift each
+    norms: tuple[tuple[Numbers, Numbers], ...]  # a factor and a shift for each batch norm: two or none
     dropout: Any = None
 
 
@@ -104,7 +104,7 @@ def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _
     if folds and not gated:
         last = _folded(first, blocks, last)
     for block in blocks:
-        if isinstance(block.activation, Leaky) and not block.norms:  # a Leaky needs two units each, and sums one
+        if isinstance(block.activation, Leaky) and not block.norms:  # a Leaky doubles units, and sums need single ones
             block.norms = ((np.ones_like(first.bias), np.zeros_like(first.bias)),)
     activations = [*("identity" if block.norms else block.activation for block in blocks), "identity"]
     skip = layers.hidden(first.weight, first.bias, first.mask, activation=activations[0], join=first.join)
@@ -121,7 +121,7 @@ def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _
 def _folded(first: _Linear, blocks: list[_Block], last: _Linear) -> _Linear:
     """Fold the first batch norm of each block: σ(k h + c) = k σ(h + c / k), and the skip has the values h + c / k.
 
-    Shifts move into the biases of layers whose outputs are added, and factors into the weights of layers behind.
+    Shifts move into the biases of layers whose outputs are added, and factors into the weights of the next layers.
     """
     carried = np.zeros(len(first.bias))
 
@@ -221,8 +221,8 @@ def modules_of(net: Any, inputs: int) -> Any:
 def _wrapped(net: Any, inputs: int) -> Any:
     """The modules of a plain network inside a module of the caller's class; or None.
 
-    The outer module must hold one plain network and no other parameters. Random rows show whether it only passes
-    inputs, followed by the context if the network reads more columns, to the plain network.
+    The outer module must hold one plain network and no other parameters. Random rows show whether the outer module only
+    passes inputs, followed by the context if there is one, to the network.
     """
     if not callable(getattr(net, "children", None)) or [*net.parameters(recurse=False), *net.buffers(recurse=False)]:
         return None

@@ -212,7 +212,7 @@ class _Maker:
         return [transform if header["formula"] == "to_latent" else transform.inv]
 
     def _without_coordinates(self, header: Header, arrays: Arrays, place: str, univariate: Any, shapes: Any) -> Any:
-        """The transform for a network that reads no coordinate, but the context or nothing."""
+        """The transform for a network that reads no coordinate: only the context, or nothing."""
         import torch
 
         n = header["features"]
@@ -248,7 +248,7 @@ class _Maker:
     def _hyper(
         self, header: Header, arrays: Arrays, place: str, order: Any, active: int, masked: bool, drop: int = 0
     ) -> Any:
-        """The network with columns and rows in zuko's order, without `drop` first columns, which no output reads."""
+        """The network with columns and rows in zuko's order, without the first `drop` columns, which are not read."""
         import torch
         from zuko.nn import Residual
 

@@ -106,7 +106,7 @@ def verify_made(
 
 
 def compare(flow: Flow, x: Numbers, want: Numbers, context: Numbers | None, limits: Numbers) -> None:
-    """Compare a flow's log densities with known values; limits are relative for magnitudes above 1.
+    """Compare a flow's log densities with known values; `limits` are relative for magnitudes above 1.
 
     Raises:
         ValueError: some log densities differ by more than `limits`, or most are not finite in the flow or in `want`.

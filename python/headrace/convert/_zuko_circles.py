@@ -1,8 +1,8 @@
 """Circular flows of zuko (NCSF): shifts by half a period and splines, with networks that read angles.
 
 A transform maps each angle x to f(s(x)), where s(x) = x ± π within [-π, π), and f is a spline of [-π, π] onto itself.
-The network reads x and not s(x), and no linear layer converts x to s(x). Because of this, each level of coordinates
-becomes a separate coupling, which does not shift the coordinates that the network reads.
+The network reads x and not s(x), and no linear layer converts x to s(x). Each level of coordinates becomes a separate
+coupling, which does not shift the coordinates that the network reads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CIRCULAR = "CircularRQSTransform"  # the name of zuko's function
 
 
 def on_circles(chain: list[Transform], features: int) -> list[Transform]:
-    """A chain of transforms of [-1, 1) between maps from zuko's latent angles and to periodic columns."""
+    """Transforms of [-1, 1) as transforms of angles: a scale before the chain, and periodic columns behind it."""
     ends = [(-math.pi, math.pi)] * features
     return [Standardize(np.zeros(features), np.full(features, 1.0 / math.pi)), *chain, Support(None, ends)]
 

@@ -34,7 +34,7 @@ def oddest(uniform: Floats) -> NDArray[np.int64]:
 
 @functools.lru_cache(maxsize=64)
 def curve_band(rows: int, curves: int = 1) -> Floats:
-    """Half the width, at 0, 1/100, ..., 1, of a band that contains all of `curves` independent curves with 95 %."""
+    """Half the width, at 0, 1/100, ..., 1, of a band that contains `curves` independent curves, 95 % of the time."""
     at = np.arange(1, POINTS) / POINTS
     unit = np.sqrt(at * (1.0 - at) / rows)
     drawn = np.random.default_rng(_KEY).multinomial(rows, np.full(POINTS, 1.0 / POINTS), _SIMULATED)
@@ -45,9 +45,10 @@ def curve_band(rows: int, curves: int = 1) -> Floats:
 
 @functools.lru_cache(maxsize=64)
 def histogram_band(rows: int, bins: int, histograms: int = 1) -> tuple[int, int]:
-    """The least and the largest count of a band that contains all bins, of equal width, of all histograms with 95 %.
+    """The least and the largest count of a band that contains all bins of all histograms, 95 % of the time.
 
-    Histograms may depend on each other, like histograms of columns, because of Bonferroni's correction.
+    Bins have equal width. Because of Bonferroni's correction, histograms may depend on each other, as those of columns
+    do.
     """
     simulated = min(max(_SIMULATED, 200 * histograms), _MOST_SIMULATED)
     drawn = np.random.default_rng(_KEY).multinomial(rows, np.full(bins, 1.0 / bins), simulated)

@@ -47,7 +47,7 @@ def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Find
         densities = flow.log_prob(x, context)
         less[begin : begin + step] = (densities < log_prob[part]).sum(axis=0)
         equal[begin : begin + step] = (densities == log_prob[part]).sum(axis=0)
-    # Equal log densities are ordered at random, and each rank becomes a uniform value in 1 / (DRAWS + 1) of [0, 1].
+    # Equal log densities are ordered at random, and a rank becomes a uniform value in an interval of 1 / (DRAWS + 1).
     rank = (less + rng.random(index.size) * (equal + 1.0)) / (DRAWS + 1.0)
     region = 1.0 - rank
     return Finding("coverage", *_of_regions("regions of highest density", region, rank)), region
@@ -56,8 +56,8 @@ def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Find
 def calibration(flow: Any, rows: Looked, seed: int) -> tuple[list[Finding], Floats, Floats]:
     """Two tests, and for at most `MOST_ROWS` rows the ranks, as shares, of columns and of the distance to a point.
 
-    Ranks of columns have the shape (rows, features), and of distances (rows,). Each rank becomes a uniform value in 1 /
-    (DRAWS + 1) of [0, 1].
+    Ranks of columns have the shape (rows, features), and of distances (rows,). Each rank becomes a uniform value in an
+    interval of length 1 / (DRAWS + 1).
     """
     assert rows.context is not None
     rng = stream(seed, 9)

@@ -29,7 +29,7 @@ _TILE = 1 << 22  # the most distances that are computed at a time
 
 
 def nearer(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float]:
-    """The test of memorised rows, and the share of pairs in which the draw is nearer to a training row than the row.
+    """The test of memorised rows, and the share of pairs where the draw is nearer to a training row than the row is.
 
     Under the right density draws and held-out rows are independent of training rows, so that either is nearer with a
     probability of exactly one half. Distances are in standard deviations of the training rows, context included.

@@ -37,12 +37,12 @@ class Looked:
         return np.sort(key.choice(self.index, most, replace=False))
 
     def context_of(self, index: NDArray[np.int64]) -> NDArray[Any] | None:
-        """The context of the rows at these indices."""
+        """The context of the rows with the indices `index`."""
         return None if self.context is None else self.context[index]
 
 
 def stream(seed: int, purpose: int) -> np.random.Generator:
-    """A generator for one purpose, so that a test does not depend on whether another test ran."""
+    """A random generator for one `purpose`, so that a test does not depend on whether another test ran."""
     return np.random.default_rng([seed, 0x64696167, purpose])
 
 

@@ -190,7 +190,7 @@ def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Find
 
 
 def correlations(score: Floats, labels: list[str]) -> tuple[Finding, Floats]:
-    """The test whether coordinates depend on each other, by correlations of values and of sizes; and those of values.
+    """A test of dependence between coordinates, by correlations of values and sizes, and the correlations of values.
 
     Sizes are converted to standard normal values, so that the distribution of each correlation is exactly known. The
     correlations of values have the shape (features, features).

@@ -37,7 +37,8 @@ def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood]
     """Likelihoods of the flow, a Gaussian and, for few features, kernels; and a text about the rows for these two.
 
     The simple densities are fitted to the training rows. Without training rows, the Gaussian is fitted to each half of
-    x and scores the other half, and kernels at one half score the other. The Gaussian's mean is linear in the context.
+    x and scores the other half, and kernels at the rows of one half score the other half. The Gaussian's mean is linear
+    in the context.
     """
     likelihoods = [Likelihood("flow", *weighted_mean(log_prob, rows.weights), len(log_prob))]
     half = stream(seed, 1).permutation(len(rows.x)) % 2 == 0

@@ -43,8 +43,7 @@ def recalibrate(
     seed: int = 0,
     rng: Rng = None,
 ) -> Flow:
-    """A flow with the given transforms and further maps of latent coordinates, fitted to held-out rows, that
-    recalibrate it.
+    """A recalibrated flow: the given transforms, and further maps of latent coordinates, fitted to held-out rows.
 
     Each latent coordinate is mapped by a spline of four bins and a scale, after a rotation if coordinates are clearly
     correlated. The maps are kept unless five-fold cross-validation shows a loss of log-likelihood above its standard

@@ -39,7 +39,7 @@ from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.sequences import diagnose_sequences
 from headrace.diagnosis.sizes import COLUMN, NAMED, Size, columns_of, listed, missing_nats
 
-WORST = 10  # the rows in a record, those of the lowest log densities
+WORST = 10  # the number of rows of lowest log density in a record
 DRAWN = 5000  # the most draws whose log densities a picture shows
 LOOKED = ("scores", "regions", "column_ranks", "point_ranks", "drawn", "held", "samples", "least_right")  # for pictures
 

@@ -115,7 +115,7 @@ def _mark(values: Any) -> str:
 
 
 def _finish(axis: Any, across: str, up: str, stopped: str, curves: Sequence[Any]) -> None:
-    """Label the axes, and set limits by all losses but the first, which may be huge."""
+    """Label the axes, and set limits by all losses but the first ones, which may be huge."""
     from headrace.plot._figure import limit_ticks
 
     values = np.concatenate([curve[int(FIRST * len(curve)) :] for curve in curves])

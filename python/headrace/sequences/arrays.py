@@ -21,7 +21,7 @@ class Sequences:
     """The sequences of a call, each of shape (steps, features); given as one array, `array` is (rows, steps, features).
 
     Args:
-        caller: The caller of the call.
+        caller: The `Caller` that opens the call's arrays.
         name: The name of the argument.
         value: An array (rows, steps, features), (steps, features) or of more leading dimensions, or a list of arrays
             (steps, features), of any lengths.
@@ -122,7 +122,7 @@ class Covariates:
 
     Args:
         flow: The flow, of which `covariates`, `hop` and `dtype` are read.
-        caller: The caller of the call.
+        caller: The `Caller` that opens the call's arrays.
         value: An array (rows, frames, columns), or (frames, columns) for all sequences, or a list of arrays.
         batch: The leading dimensions of the sequences.
     """

@@ -181,7 +181,7 @@ def quantiles_of_base(flow: Any) -> Quantiles | None:
 
 @public("headrace.sequences")
 class Forecast:
-    """The distribution of each step after a prefix, in NumPy, as returned by `Continuation.forecast`.
+    """The distribution of each step after a prefix, in NumPy arrays, as returned by `Continuation.forecast`.
 
     The distribution is represented by sampled paths. The **first** step is exact for flows of one value per step on
     `Logistic` or `StandardNormal` without an inner flow, such as a default `WaveNet`: such a step increases with its

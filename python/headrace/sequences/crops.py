@@ -106,8 +106,8 @@ class OpenSequences:
     def split(self, share: Any, rng: np.random.Generator) -> tuple[list[Stretch], list[Stretch]]:
         """Stretches to train on, and stretches to hold out: whole sequences, or else the end of each sequence.
 
-        Random whole sequences, at most half of all, are held out if they can have between `share` and twice `share` of
-        all steps.
+        Random whole sequences, at most half of all, are held out if their steps can be between `share` and twice
+        `share` of all steps.
         """
         stretches = self.whole()
         total = sum(part.steps for part in stretches)
@@ -181,7 +181,7 @@ class OpenSequences:
         return moments.found()
 
     def moments_of_context(self, stretches: Sequence[Stretch]) -> tuple[Array, Array, Array]:
-        """Moments of the context's columns over sequences."""
+        """Mean, standard deviation and half the range of the context's columns over sequences."""
         assert self.context is not None
         moments, index = Moments(), [part.sequence for part in stretches]
         moments.add(self.context[index].astype(np.float64), self.weights[index])
@@ -239,7 +239,7 @@ class OpenSequences:
         return frames[first // self.hop : (stretch.end - 1) // self.hop + 2]
 
     def fingerprint(self) -> dict[str, str]:
-        """The fingerprints of x, context, covariates and weights, by name."""
+        """Texts that identify x, context, covariates and weights, by name."""
         kinds: dict[str, list[Array]] = {
             "x": self.arrays,
             "context": [] if self.context is None else [self.context],
@@ -359,5 +359,5 @@ class HeldSequences:
         return [scores[part.begin - start :] for (part, start), scores in zip(self._pairs, scored, strict=True)]
 
     def fingerprint(self) -> dict[str, str]:
-        """The fingerprint of the given sequences."""
+        """Texts that identify the held-out sequences, by name; see `OpenSequences.fingerprint`."""
         return self._given.fingerprint()

@@ -253,7 +253,7 @@ class SequenceFit(Fit):
         network, *following = flow._chain
         is_one = flow.features == 1 and [type(t) for t in following] == [LinearPrediction, Standardize]
         is_plain = is_one and flow.transforms[1].is_identity and not network.covariates
-        is_plain = is_plain and network._settings.map == "logistic_mixture"  # others may be needed in closed form
+        is_plain = is_plain and network._settings.map == "logistic_mixture"  # a user has chosen any other map
         is_free = flow._chooses_prediction and self.crop is None and self.source.size >= LEAST_ADAPTIVE
         return bool(is_plain and is_free and self._may_try(_marginals.TRIED))
 
@@ -353,7 +353,7 @@ class CropRun(Run):
             self.bar.trained(loss / self.share)
 
     def _before(self, batch: int) -> None:
-        """See `Run`: judge the weights before a batch if a judgement is due. A fit that resumes there judges again."""
+        """See `Run`: judge the weights before a batch if a judgement is due. A fit that resumes judges again."""
         after = self.clock.left() >= 2.0 * (self.judge_seconds or 0.0)
         if self.bar is None or not self.every or not batch or batch % self.every or not after:
             return

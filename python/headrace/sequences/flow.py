@@ -181,14 +181,14 @@ class SequenceFlow(Chained, SequenceDerivatives):
                 effect.
             quantised: The step of a grid that x lies on, 1 for integers: the result is then the exact log
                 **probability** of the cells from x - step/2 to x + step/2. Only flows of one `CausalConvolution` that
-                reads data, on the base `Logistic`, such as a default `WaveNet`, have such probabilities.
+                reads data, on the base `Logistic`, such as a default `WaveNet`, take `quantised`.
             parameters: A vector, shape (n,), that replaces the flow's `parameters` for this call alone.
 
         Returns:
             The log densities, shape (rows,), or () for one sequence, in the framework of the given arrays.
 
         Raises:
-            TypeError: not float32 or float64 arrays of one framework on the CPU; or integers without `quantised`.
+            TypeError: arrays are not float32 or float64, or integers with `quantised`, of one framework on the device.
             ValueError: a wrong shape, a sequence without steps, values that are not finite, too few frames.
 
         >>> import numpy as np, headrace as hr
@@ -393,7 +393,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
             The history: losses and times of epochs, the best epoch, and why the fit ended.
 
         Raises:
-            TypeError: not float32 or float64 arrays of one framework on the CPU; or integers without `quantised`.
+            TypeError: arrays are not float32 or float64, or integers with `quantised`, of one framework on the CPU.
             ValueError: a wrong shape, a sequence without steps, values that are not finite (the sequence and the
                 step), too few frames, a group, a checkpoint of another fit, or a crop shorter than a sequence of a flow
                 whose networks read latent values.

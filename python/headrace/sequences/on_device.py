@@ -87,7 +87,7 @@ class StepLinkOnDevice:
             transform = transform._on(device)
         else:
             transform = transform._remade(np.zeros(size_of(transform), dtype), dtype, device)
-        transform._program_and_dtype(dtype)  # takes memory on the device now, so that no call fails for it later
+        transform._program_and_dtype(dtype)  # takes memory now, so that no later call fails for lack of it
         self._transform = transform
 
     def run(self, parameters: CuPyArray, inverse: bool, given: CuPyArray, *beside: CuPyArray | None) -> Pair:
@@ -134,7 +134,7 @@ class ProgramOnDevice:
     ) -> None:
         """The arguments are those of `SequenceProgram`, with `base` and `links` on the device."""
         self.device, self.features, self._links, self._base, self.dtype = device, base.features, links, base, dtype
-        _ = base._program  # compiled now, so that no call fails for lack of memory later
+        _ = base._program  # compiled now, so that no later call fails for lack of memory
         self._of_base, *self._own = slices(*(sum(block.size for block in part) for part in blocks))
         self.n_weights: int = self._own[-1].stop
         self._scale = None if scale is None else (device.cupy.asarray(scale[0]), device.cupy.asarray(scale[1]))

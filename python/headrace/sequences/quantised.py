@@ -22,7 +22,7 @@ ENDS = -np.inf, np.inf
 
 
 def has_cells(flow: Any) -> bool:
-    """Whether cells have a probability in closed form under a flow."""
+    """Whether cells of a grid have a probability in closed form under a flow."""
     first, *following = flow._chain
     return (
         isinstance(first, CausalConvolution)
@@ -55,7 +55,7 @@ class Cells:
         self._of_value, self._has_level = first._settings.of_value, first._settings.level
 
     def check(self, x: Array) -> None:
-        """Raise ValueError for values whose cells are narrower than float64's steps."""
+        """Raise ValueError for values whose cells are narrower than the spacing of float64."""
         values = np.asarray(x, np.float64)
         if (narrow := values + self._half <= values - self._half).any():
             raise ValueError(f"quantised: expected a wider step at {values[narrow][0]:g}, got {2.0 * self._half:g}")

@@ -34,7 +34,7 @@ class Sequential(Parametrised):
         return self._hop
 
     def to(self, device: str, matmul: str = "exact") -> Any:
-        """A copy on another device. A `SequenceFlow` is copied with its transforms, and then takes arrays on that
+        """A copy on another device. A `SequenceFlow` is copied with its transforms, and then takes arrays on the new
         device (docs/gpu.md).
 
         Args:
@@ -46,7 +46,7 @@ class Sequential(Parametrised):
         Raises:
             CudaUnavailable: there is no such device, or CuPy is not installed; the message gives the reason.
             ValueError: unknown products, "bf16" for float64 or on a device, a transform alone on a device, or a flow
-                without kernels there: a spline or an inner flow as the map of a `CausalConvolution`.
+                without kernels on the device: one with a spline or an inner flow as the map of a `CausalConvolution`.
         """
         if device == "cpu":
             return self._on(None, matmul)

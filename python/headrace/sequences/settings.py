@@ -94,16 +94,16 @@ class CausalSettings(MapSettings):
         reads: The side that the networks read, "data" or "latent".
         inner: A flow of the values of a step, whose context columns are outputs of the network, such as
             ``hr.NSF(features, context=16)``. The inner flow must be on `StandardNormal`, because the `SequenceFlow` has
-            the base of a step, and have the dtype `dtype`. The inner flow's parameters are copied. With `inner`, no
-            setting of a map is allowed.
+            the base of a step, and must have the dtype `dtype`. The inner flow's parameters are copied. With `inner`,
+            no setting of a map is allowed.
         context: The number of context columns, with one row for a whole sequence.
         covariates: The number of columns that are known over time, also ahead, such as the hour of the day.
         hop: Steps from one frame of the covariates to the next; covariates between frames are interpolated.
         companded: Whether the network also reads each value as asinh(512 v) / asinh(512), which resolves levels that
             lie decades apart.
         level: Whether the network also outputs a level c of each value, the logarithm of its scale from -13 to 2, with
-            x = e^c · map(z). Parameters of the map are then in units of e^c, and can stay unchanged where a signal
-            becomes quiet.
+            x = e^c · map(z). With a level, parameters of the map are in units of e^c, and can stay unchanged where a
+            signal becomes quiet.
         sizes: Whether the network, without covariates, also reads logarithms of three running sizes of each value, from
             the `AdaptivePrediction` that must follow the convolution at the data side.
     """

@@ -63,24 +63,23 @@ class WaveNet(SequenceFlow):
             `dilations` has.
         dilations: Steps between two taps, one for each layer.
         inner: The flow of a step's values given the past: "nsf" or "maf", of two transforms and with as many context
-            columns as the network has skip units, or any other flow with context (see `CausalConvolution`), of
-            which each convolution has a copy. The default is "nsf" for several features, and None for one. If any
-            setting of the map is given, each value has that map, and values of one step are independent given the past.
+            columns as the network has skip units, or any other flow with context (see `CausalConvolution`), of which
+            each convolution has a copy; by default "nsf" for several features. If any setting of the map is given, each
+            value has that map, and values of one step are independent given the past.
         transforms: The number of convolutions; by default 1, and 3 with ``reads="latent"``.
-        prediction: The number of earlier steps in the linear prediction at the data end; 0 for none. The default is 32,
-            and 0 with ``reads="latent"`` or `adaptive`. `fit` starts with the best linear prediction of the training
-            steps.
+        prediction: The number of earlier steps in the linear prediction at the data end, 0 for none; by default 32, but
+            0 with ``reads="latent"`` or `adaptive`. `fit` starts with the best linear prediction of the training steps.
         adaptive: Whether an `AdaptivePrediction` is at the data end in place of the linear prediction; the network then
-            reads running sizes. If False, `fit` may choose the `AdaptivePrediction`.
+            reads running sizes. With ``adaptive=False``, `fit` may choose the `AdaptivePrediction`.
         companded: Whether the networks also read each value as asinh(512 v) / asinh(512), which resolves levels that
-            lie decades apart. The default is True, but False with ``reads="latent"`` or `adaptive`.
-        level: Whether the networks also output a level of each value, the log of its scale; see `CausalConvolution`.
-            The default is True, but False with an inner flow or ``reads="latent"``.
+            lie decades apart; by default true, but false with ``reads="latent"`` or `adaptive`.
+        level: Whether the networks also output a level of each value, the log of its scale (see `CausalConvolution`);
+            by default true, but false with an inner flow or ``reads="latent"``.
         standardize: ``(mean, std)`` of the data, each of shape (features,) or a single value; the identity by default.
         bounds: For each feature ``(low, high)``, with None for an end without a bound, or None: a
             `headrace.transforms.Support` at the data end. With bounds, `standardize` is for the values mapped to the
-            real line. Bounds of counts are half a step outside: ``(-0.5, None)``. A step on a bound or beyond has the
-            log density NaN.
+            real line. Bounds of counts should be half a step outside of the counts: ``(-0.5, None)``. A step on a bound
+            or beyond has the log density NaN.
         standardize_context: ``(mean, std)`` of the context, each of shape (context,): the networks read
             (context - mean) / std.
         base: The base of one step; by default `Logistic` with a logistic mixture, which then is the density, and

@@ -7,8 +7,8 @@ The module computes the formulas of docs/files.md by PyTorch's operators: autogr
 support it. A direction that computes one coordinate after another runs the network once for each coordinate. Names in
 the module's `state_dict` are the names of tensors in a file.
 
-The formulas for a file are in `transforms.py`, which needs no library, and from which headrace also makes graphs of
-ONNX.
+The formulas of all transforms are in `transforms.py`, which needs no library, and from which headrace also makes graphs
+of ONNX.
 """
 
 from __future__ import annotations

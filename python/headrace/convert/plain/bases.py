@@ -1,4 +1,4 @@
-"""Log densities at the latent end."""
+"""Log densities of bases, at the latent end of a flow."""
 
 from __future__ import annotations
 
