@@ -107,7 +107,7 @@ def _frames(place: str, files: Sequence[str]) -> list[str]:
 
 
 def _values(source: Source, names: Names, left_out: int | None = None) -> tuple[NDArray[Any], Names]:
-    """The values and the names of the columns `names`, or if None of all columns but `left_out`."""
+    """Values and names of the columns `names`; if `names` is None, of all columns but `left_out`."""
     columns = [i for i in range(source.n_columns) if i != left_out]
     if names is not None:
         columns = [find(source, "--context" if left_out is not None else "--covariates", name) for name in names]

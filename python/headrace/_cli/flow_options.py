@@ -114,7 +114,7 @@ class Kind:
         return of_fit | self.settings
 
     def read(self, flow: str, options: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-        """The values of options and of ``--set`` by name.
+        """The checked values of arguments, by name, from options and from ``--set``.
 
         Raises:
             TypeError, ValueError: an unknown argument, or a refused value; the message begins with the option.

@@ -19,7 +19,7 @@ from headrace.convert._verify import LIMIT, rows_of
 
 _PROBES = 3
 _NEAR = 1e-9  # the tolerance of ratios of changes; ratios of different parameters differ far more
-_SAME = 1e-6  # the tolerance of values of one parameter that a flow has twice, and of log densities
+_SAME = 1e-6  # the tolerance of log densities, and of values in the flow that are one parameter of the model
 _INSTEAD = "keep the flow (Flow.save), or headrace.convert.to_torch of it"
 
 

@@ -350,7 +350,7 @@ class Layers:
         self.biases[-1] = factors * self.biases[-1]
 
     def spread_outputs(self, rows: Sequence[int], shift: Numbers, coordinates: int) -> None:
-        """Replace each coordinate's outputs by those with the indices `rows`, where -1 means zero, plus a shift."""
+        """Replace each coordinate's outputs by the outputs `rows`, where -1 means zero, and add a shift."""
         n = len(self.biases[-1]) // coordinates
         chosen = np.concatenate([np.array(rows) + i * n for i in range(coordinates)])
         is_there = np.tile(np.array(rows) >= 0, coordinates)

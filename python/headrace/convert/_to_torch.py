@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def to_torch(flow: Flow, *, verify: bool = True) -> PlainFlow:
     """A flow as a module of PyTorch operators, with the same density and the same parameters.
 
-    The module has `log_prob` (which a call of it computes), `to_latent`, `to_data` and `sample`, on any device that
-    PyTorch has, with PyTorch's autograd, `torch.compile` and `torch.export`. The module's code is
+    The module has `log_prob` (which a call of the module computes), `to_latent`, `to_data` and `sample`, on any device
+    that PyTorch has, with PyTorch's autograd, `torch.compile` and `torch.export`. The module's code is
     ``headrace.convert.plain``, which imports only PyTorch: a copy of this folder opens files of `Flow.save` on systems
     without headrace. All transforms, maps and bases convert. The module is as fast as PyTorch: a direction that
     computes one coordinate after another runs the network once for each coordinate.

@@ -112,7 +112,7 @@ def _of_columns(places: Floats, names: tuple[str, ...]) -> Finding:
 
 
 def _of_regions(what: str, claimed: Floats, rest: Floats) -> tuple[float, int, str]:
-    """The p-value, count and sentence of a test whether `claimed`, the probabilities of rows' regions, are uniform.
+    """The p-value, count and sentence of a test that `claimed`, the probabilities of rows' regions, are uniform.
 
     `rest`: 1 - `claimed`.
     """

@@ -82,7 +82,7 @@ class Classes:
         return Likelihood("probabilities", mean, error, len(self.log_prob), np.nan, np.nan)
 
     def test(self) -> Finding:
-        """The test whether each discrete value has the expected share of rows, by Bernstein's inequality for counts."""
+        """A test of whether discrete values have the expected shares of rows, by Bernstein's inequality."""
         least = int(np.argmin([p.min() for p, _ in self.shares]))
         p, sentence = self.shares[least]
         looked = sum(share.size for share, _ in self.shares)

@@ -110,7 +110,7 @@ def coordinate_tails(score: Floats) -> Floats:
 
 
 def coordinates(score: Floats, labels: list[str]) -> Finding:
-    """The test whether each coordinate is standard normal, by mean, spread, and Anderson-Darling statistic."""
+    """A test of whether each coordinate is standard normal, by mean, spread, and Anderson-Darling statistic."""
     p = coordinate_tails(score)
     worst = int(p.min(axis=0).argmin())
     sentence = f"{labels[worst]} has {_moments(score[:, worst])}"
@@ -164,7 +164,7 @@ def directions(score: Floats, seed: int) -> Finding:
 
 
 def radii(score: Floats) -> Finding:
-    """The test whether the squared distances from the middle are chi-square distributed."""
+    """A test of whether the squared distances from the middle are chi-square distributed."""
     square, features = np.square(score).sum(axis=1), score.shape[1]
     upper = of.chi_square_tail(square, features)[:, None]
     p = of.anderson_darling_tail(of.anderson_darling(1.0 - upper, upper), len(score))
@@ -175,7 +175,7 @@ def radii(score: Floats) -> Finding:
 
 
 def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Finding:
-    """The test whether the largest absolute score is too large or too small."""
+    """A test of whether the largest absolute score is too large or too small."""
     row, column = np.unravel_index(int(np.abs(score).argmax()), score.shape)
     value = float(score[row, column])
     beyond = float(2.0 * of.normal_tail(abs(value)))
@@ -224,7 +224,7 @@ def dependence_on_context(
     names: Sequence[str] | None = None,
     chosen: NDArray[np.bool_] | None = None,
 ) -> Finding:
-    """The test whether latent values or their sizes depend on the context, by correlations with ranks of columns.
+    """A test of whether latent values or their sizes depend on the context, by correlations with ranks of columns.
 
     `chosen`: a mask of the coordinates to compare with each column of the context; all by default.
     """

@@ -34,7 +34,7 @@ class Likelihood:
 
 
 def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood], str]:
-    """Likelihoods of the flow, a Gaussian and, for few features, kernels; and a text about the rows for these two.
+    """Likelihoods of the flow, a Gaussian and, for few features, kernels; and a text that names the fitted rows.
 
     The simple densities are fitted to the training rows. Without training rows, the Gaussian is fitted to each half of
     x and scores the other half, and kernels at the rows of one half score the other half. The Gaussian's mean is linear

@@ -302,7 +302,7 @@ class _Look:
         return Finding("rows without a density", 0.0, 1, sentence)
 
     def _draw(self) -> None:
-        """Sample rows with the contexts of held-out rows, and keep both, with the samples' log densities."""
+        """Sample rows with the contexts of held-out rows; keep these rows, the samples, and their log densities."""
         rng = stream(self.seed, 8)
         index = self.rows.some(DRAWN, rng)
         context = self.rows.context_of(index)

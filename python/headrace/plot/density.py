@@ -167,7 +167,7 @@ def _grid(ends: Sequence[tuple[float, float]]) -> tuple[tuple[Floats, ...], NDAr
 
 
 def _slice(source: Drawn, columns: tuple[int, ...], ends: Any, context: Any, at: Floats, zoom: bool) -> Panel:
-    """The density given all other columns. `zoom`: whether the ends of axes are adjusted to this density."""
+    """The density given all other columns, fixed by `at`. `zoom`: whether axes are fitted to this density."""
     for look in range(LOOKS if zoom else 1):
         edges, grid, shape = _grid(ends)
         rows = np.tile(at, (len(grid), 1))

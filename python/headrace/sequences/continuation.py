@@ -32,8 +32,8 @@ _TOGETHER = 48  # the number of sequences computed at a time; more if a prefix h
 class Continuation:
     """The exact density of the steps after a prefix, as returned by `SequenceFlow.given`.
 
-    A continuation keeps the parameters that the flow had when it was created. The prefix is evaluated once, so that
-    calls of a continuation compute only the steps after the prefix.
+    A continuation keeps the parameters that the flow had when the continuation was created. The prefix is evaluated
+    once, so that calls of a continuation compute only the steps after the prefix.
     """
 
     def __init__(self, run: Run, quantiles: Quantiles | None = None) -> None:
@@ -70,9 +70,8 @@ class Continuation:
             steps: The number of steps of each draw.
             seed: As in `SequenceFlow.sample`: draw i of prefix j has the random values of sequence i * rows + j at the
                 steps after the prefix. If prefixes are the first steps of ``flow.sample(rows, steps=t, seed=s)``, draw
-                0 with the seed s is therefore the rest of that sample: bit for bit for one convolution, and up to
-                rounding for several convolutions or a `Standardize`, because the prefix passes them in the inverse
-                direction.
+                0 with the seed s is the rest of that sample: bit for bit for one convolution, and up to rounding for
+                several convolutions or a `Standardize`, because the prefix passes them in the inverse direction.
 
         Returns:
             The draws, shape ``(*n, *shape, steps, features)``, in the framework of the prefix.

@@ -258,7 +258,7 @@ class SequenceFit(Fit):
         return bool(is_plain and is_free and self._may_try(_marginals.TRIED))
 
     def _try_adaptive(self, starts: dict[int, Any], context: Pair | None) -> None:
-        """Put an adaptive prediction into `starts` if it gains on held-out steps in short fits of both kinds."""
+        """Put an adaptive prediction into `starts` if it gains on held-out steps in short fits with and without it."""
         network, gains = self.flow._chain[0], self.kept.known("adaptive")
         chain = [network._with_sizes(self.seed), AdaptivePrediction(1), starts[2]]
         other = dict(enumerate(chain))

@@ -188,7 +188,8 @@ class SequenceFlow(Chained, SequenceDerivatives):
             The log densities, shape (rows,), or () for one sequence, in the framework of the given arrays.
 
         Raises:
-            TypeError: arrays are not float32 or float64, or integers with `quantised`, of one framework on the device.
+            TypeError: arrays are of several frameworks, on another device, or of a dtype other than float32, float64
+                and, with `quantised`, integers.
             ValueError: a wrong shape, a sequence without steps, values that are not finite, too few frames.
 
         >>> import numpy as np, headrace as hr
@@ -393,7 +394,8 @@ class SequenceFlow(Chained, SequenceDerivatives):
             The history: losses and times of epochs, the best epoch, and why the fit ended.
 
         Raises:
-            TypeError: arrays are not float32 or float64, or integers with `quantised`, of one framework on the CPU.
+            TypeError: arrays are of several frameworks, not on the CPU, or of a dtype other than float32, float64 and,
+                with `quantised`, integers.
             ValueError: a wrong shape, a sequence without steps, values that are not finite (the sequence and the
                 step), too few frames, a group, a checkpoint of another fit, or a crop shorter than a sequence of a flow
                 whose networks read latent values.

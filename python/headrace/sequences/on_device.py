@@ -118,9 +118,9 @@ LinkOnDevice = CausalLinkOnDevice | PredictionLinkOnDevice | StepLinkOnDevice
 class ProgramOnDevice:
     """A chain on a device, whose calls queue work on CuPy's current stream.
 
-    Changes of parameters replace the vector and never write to it. A CUDA stream that reads the vector waits for the
-    stream that wrote it, and the vector is kept until the reading stream's work is done, because CuPy reuses memory in
-    the order of one stream.
+    A change of parameters replaces their vector, and never writes to it. A CUDA stream that reads the vector waits for
+    the stream that wrote it, and the vector is kept until the reading stream's work is done, because CuPy reuses memory
+    in the order of one stream.
     """
 
     def __init__(

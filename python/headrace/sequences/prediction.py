@@ -148,8 +148,8 @@ _SCALE, _LONGEST = 40, 320  # steps of the scale and of the longest running size
 
 @storable
 class AdaptivePrediction(OverTime):
-    """A transform of sequences: data are a prediction from earlier steps, by a filter computed from these, plus a
-    scaled residual.
+    """A transform of sequences: data are a prediction from earlier steps, by a filter computed from earlier steps, plus
+    a scaled residual.
 
     x[t] = Σᵢ a[i] x[t − i] + s[t] z[t], each feature separately. Every `every` steps, the coefficients a are computed
     again (Levinson 1947) from the autocorrelation of the last `window` steps, so that a follows a changing spectrum.
@@ -170,7 +170,7 @@ class AdaptivePrediction(OverTime):
         ceiling: The largest running size.
         start: The size of each residual before the first step.
         damping: A factor d above 0 and up to 1: a[i] is multiplied by d^i. With ``damping=1``, resonances of samples
-            become sharper at each computation of coefficients, and samples too loud.
+            become sharper at each computation of coefficients, and samples become too loud.
 
     Raises:
         ValueError: an option is out of its range.

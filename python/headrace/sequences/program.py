@@ -57,7 +57,7 @@ class Weights(NamedTuple):
 class SequenceProgram:
     """A chain with one vector of parameters: those of the base, then those of each transform, from latent to data.
 
-    Changes of parameters replace the vector and never write to it, so that a running call keeps its parameters.
+    A change of parameters replaces their vector, and never writes to it, so that a running call keeps its parameters.
     """
 
     def __init__(

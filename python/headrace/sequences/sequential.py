@@ -61,7 +61,7 @@ class Sequential(Parametrised):
 
 
 class OverTime(Sequential):
-    """A transform that reads earlier steps, a link of the chain of a `SequenceFlow`, whose program computes it."""
+    """A transform that reads earlier steps, and which only a `SequenceFlow` with the transform in its chain computes."""
 
     is_network = False  # whether the transform is a network, with context, covariates and a precision of products
 
