@@ -28,7 +28,7 @@ READERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "os.PathLike[str]": ("FILE", "a file", str),
     "str": ("NAME", "a name", str),
 }
-"""The placeholder of each type's values, their description, and the reader of a text; "str" takes any text."""
+"""For each type, a placeholder and a description of its values, and a reader of texts; "str" takes any text."""
 
 
 @dataclass(frozen=True)

@@ -35,13 +35,13 @@ class Classes:
     rows: Looked
     """Rows as numbers, with the context of the density."""
     exists: NDArray[np.bool_]
-    """The rows in which all numbers exist; all rows, if no column has any."""
+    """The rows in which all numbers exist; all rows if no column has numbers."""
     log_prob: Floats
     """Log probabilities of the classes of each row."""
     scores: Floats
     """The scores of classes, shape (rows, discrete columns); not finite for a row of probability 0."""
     names: tuple[str, ...]
-    """The names of the discrete columns, some of which have numbers, too."""
+    """The names of the discrete columns, some of which are also numeric."""
     shares: tuple[tuple[Floats, str], ...]
     """For each discrete column, p-values of its values' shares of rows, and a description of the most extreme one."""
 

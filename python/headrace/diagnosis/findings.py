@@ -38,7 +38,7 @@ class Finding:
     sentence: str
     """A description of the most extreme statistic and its size."""
     adjusted: float = 1.0
-    """The p-value among all tests, by Holm's method: at most 0.05 if the test rejects the density."""
+    """The p-value corrected for the number of tests, by Holm's method: at most 0.05 if the test rejects the density."""
 
     @property
     def misses(self) -> bool:

@@ -71,8 +71,9 @@ class Record(Tested):
     """Log densities of draws, for a picture."""
     names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
-    """Names of latent coordinates: those of the columns where no transform mixes columns, or else by index, and by the
-    column that correlates most with each, if one does."""
+    """Names of latent coordinates: names of columns if no transform mixes columns, or else indices, with the columns
+    that correlate most with each coordinate.
+    """
     held: Floats | None = field(default=None, compare=False)
     """At most 5,000 of the tested rows, shape (rows, features)."""
     samples: Floats | None = field(default=None, compare=False)
@@ -85,7 +86,7 @@ class Record(Tested):
     """The sizes of the misfit, which determine the grade."""
     least_right: str = ""
     discrete: tuple[str, ...] = ()
-    """Columns of a table that have a probability for each value, or for some."""
+    """Columns of a table that have a probability for each value, or for some values."""
     has_splines: bool = False
     """Whether the flow has splines, so that advice does not name them."""
 

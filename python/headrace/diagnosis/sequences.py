@@ -51,8 +51,8 @@ class SequenceDiagnosis(Tested):
     autocorrelation: Floats = field(compare=False)
     """Autocorrelations of latent values as standard normal scores, shape (lags, features), from lag 1 on."""
     autocorrelation_of_sizes: Floats = field(compare=False)
-    """Autocorrelations of latent values' sizes as standard normal scores, in place of squares, whose products have
-    long tails.
+    """Autocorrelations of sizes of latent values, which are standard normal scores and not squares, because products of
+    squares have long tails.
     """
     integral_transform: Floats = field(compare=False)
     """Counts of the probability integral transform of each feature in cells of equal width, shape (cells, features)."""

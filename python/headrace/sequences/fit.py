@@ -327,7 +327,7 @@ class CropRun(Run):
     source: Crops
     shows_steps = True
     every = 0
-    """The number of steps between two judgements; 0 for only one at the end of an epoch."""
+    """The number of steps between two judgements; 0 for a single judgement at the end of each epoch."""
 
     def _prepare(self) -> None:
         self.library = np

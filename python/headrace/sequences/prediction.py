@@ -44,7 +44,7 @@ class LinearPrediction(OverTime):
 
     With coefficients a, x[t] = Σᵢ a[i] x[t − i] + z[t] / g, each feature separately. The coefficients are computed from
     reflection coefficients tanh(θ) by the step-up recursion (Markel, Gray 1976), so that the filter from z to x is
-    stable for any parameters θ. The gain g = Π cosh(θ) gives residuals of an autoregressive process of variance 1 the
+    stable for any parameters θ. With the gain g = Π cosh(θ), residuals of an autoregressive process of variance 1 have
     variance 1. Initial parameters are zero, which makes the transform the identity. If a `Standardize` that has not
     been set follows at the data end, `SequenceFlow.fit` begins with Levinson's solution for the training steps.
 

@@ -173,7 +173,7 @@ class Backward:
         return self._give(totals, self._given.batch)
 
     def mean(self, name: str, value: Any) -> float:
-        """The negative mean log density of steps, with the weights `value` of an argument `name`; adds gradients."""
+        """The negative mean log density of steps with weights `value`, an argument called `name`; adds gradients."""
         given = self._given
         if not given.rows:
             raise ValueError(f"{given.name}: expected at least one sequence, got none")

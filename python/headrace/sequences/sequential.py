@@ -61,7 +61,7 @@ class Sequential(Parametrised):
 
 
 class OverTime(Sequential):
-    """A transform that reads earlier steps, and which only a `SequenceFlow` with the transform in its chain computes."""
+    """A transform that reads earlier steps; only a `SequenceFlow` with the transform in the chain computes it."""
 
     is_network = False  # whether the transform is a network, with context, covariates and a precision of products
 
