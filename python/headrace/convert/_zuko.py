@@ -34,8 +34,9 @@ def from_zuko(
     Models may be MAF, NSF and NCSF (autoregressive, and coupling by ``passes=2``), NICE and RealNVP, with activations
     that headrace has, any order and adjacency, ``residual=True`` and context; with inverses of transforms (IAF); and
     with fixed affine maps, permutations, rotations and LU maps in between. Bases may be normal, uniform and Student's t
-    distributions, and a `GMM` of components without correlations. Slopes and bounds are the defaults of the installed
-    zuko: weights from zuko 1.1 to 1.4 were trained with a slope of 1e-4, which later versions do not record.
+    distributions, and a `GMM` of components without correlations. Slopes and bounds that a model does not record are
+    the defaults of the installed zuko: weights from zuko 1.1 to 1.4 were trained with a slope of 1e-4, which later
+    versions do not have.
 
     The network of an NCSF reads angles that the map shifts, so that each level of coordinates becomes a coupling: a
     pass in either direction runs a network for each level, two with ``passes=2``. Columns of the flow are periodic, and

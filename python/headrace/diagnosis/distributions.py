@@ -1,7 +1,7 @@
 """Distribution functions for p-values, implemented without SciPy.
 
 All functions work on arrays in float64, and keep their relative accuracy in the tails. SciPy's functions are not used
-even if SciPy is installed, because verdicts must not depend on installed packages.
+here even if SciPy is installed, because verdicts must not depend on installed packages.
 """
 
 from __future__ import annotations

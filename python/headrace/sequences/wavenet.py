@@ -89,8 +89,7 @@ class WaveNet(SequenceFlow):
         dtype: "float32" or "float64".
         matmul: "exact", or for float32 "bf16", which rounds the networks' weights: single streams are drawn faster
             (docs/sequences.md).
-        **keywords: The keywords of `CausalConvolution`, and settings of the map, by default a logistic mixture of 10
-            components.
+        **keywords: Keywords of `CausalConvolution`, and of the map, by default a logistic mixture of 10 components.
 
     >>> import headrace as hr
     >>> flow = hr.WaveNet()
