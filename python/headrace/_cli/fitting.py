@@ -101,7 +101,7 @@ class Apart:
 
 
 def _digits(column: NDArray[Any]) -> int:
-    """The number of digits to write: 15 if they restore all values, such as values read from text; else all."""
+    """The number of digits to write: 15 if 15 digits restore all values, such as values read from text; else all."""
     short = column.dtype == np.float64 and all(float(f"{value:.15g}") == value for value in column.tolist())
     return 15 if short else SINGLE if column.dtype == np.float32 else DOUBLE
 

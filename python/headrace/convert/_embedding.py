@@ -14,7 +14,7 @@ _NOTHING = (("builtins", "NoneType"), ("torch", "Identity"))
 
 
 class Outside:
-    """The mean and the scale that an embedding net gives a flow, or the fact that the net stays outside of the flow.
+    """An embedding net in a conversion: the net's mean and scale become part of the flow, or the net stays outside.
 
     A net that shifts and scales columns, like sbi's z-scoring, becomes part of a flow (`Flow.standardize_context`). Any
     other net raises an error unless `embedding` is "outside".

@@ -1,7 +1,8 @@
 """The inverse of conversions: parameters of a converted flow are written back to the model.
 
 A conversion copies each parameter of a model to an index of the flow's parameters, unchanged or shifted and scaled.
-Conversions of changed models show the indices, so that readers of a library's parts need no functions that write parts.
+Conversions of changed models show the index of each parameter, so that readers of a library's parts need no functions
+that write parts.
 """
 
 from __future__ import annotations

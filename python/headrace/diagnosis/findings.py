@@ -120,8 +120,7 @@ class Tested:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values: if all up to a level are rejected, any right hypothesis is rejected with at most that
-    probability.
+    """Adjusted p-values: for each α, any right hypothesis has a value up to α with a probability of at most α.
 
     Source: S. Holm, Scandinavian Journal of Statistics 6, 1979.
 

@@ -31,7 +31,7 @@ from headrace.diagnosis.sizes import Size, missing_nats
 
 LAGS, CLASSES, CELLS = 40, 5, 20
 REGRESSED = 10  # the earlier steps in a regression of a latent step
-WINDOW = 400  # the most steps over which a step's loudness is a mean
+WINDOW = 400  # the most steps around a step whose mean square is the loudness
 
 
 @public("headrace.diagnosis")
@@ -177,7 +177,7 @@ def _three_axes(x: Any) -> NDArray[Any]:
 
 
 def _autocorrelations(sequences: list[Floats]) -> tuple[Floats, NDArray[np.int64]]:
-    """Autocorrelations from lag 1 on of values with known mean 0 and variance 1, and the pairs of steps at each lag."""
+    """Autocorrelations from lag 1 on, for mean 0 and variance 1, and the number of pairs of steps at each lag."""
     most = min(LAGS, max(map(len, sequences)) - 1)
     sums, pairs = np.zeros((most, sequences[0].shape[1])), np.zeros(most, np.int64)
     for z in sequences:

@@ -68,10 +68,11 @@ class Continuation:
         Args:
             n: The number of draws for each prefix, or a shape of draws; () for one draw of each.
             steps: The number of steps of each draw.
-            seed: As in `SequenceFlow.sample`: draw i of prefix j has the random values of sequence i * rows + j at the
-                steps after the prefix. If prefixes are the first steps of ``flow.sample(rows, steps=t, seed=s)``, draw
-                0 with the seed s is the rest of that sample: bit for bit for one convolution, and up to rounding for
-                several convolutions or a `Standardize`, because the prefix passes them in the inverse direction.
+            seed: As in `SequenceFlow.sample`: for p prefixes, draw i of prefix j has the random values of sequence i *
+                p + j at the steps after the prefix. If prefixes are the first steps of ``flow.sample(rows, steps=t,
+                seed=s)``, draw 0 with the seed s is the rest of that sample: bit for bit for one convolution, and up to
+                rounding for several convolutions or a `Standardize`, because the prefix passes them in the inverse
+                direction.
 
         Returns:
             The draws, shape ``(*n, *shape, steps, features)``, in the framework of the prefix.

@@ -171,9 +171,7 @@ class OpenSequences:
                 )
 
     def moments(self, stretches: Sequence[Stretch]) -> tuple[Array, Array, Array]:
-        """Mean, standard deviation and half the range of each feature over steps, which have the weights of their
-        sequences.
-        """
+        """Mean, standard deviation and half the range of each feature over steps, weighted by weights of sequences."""
         moments = Moments()
         for part in stretches:
             values = self.unbounded(self.arrays[part.sequence][part.begin : part.end])

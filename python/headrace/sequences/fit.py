@@ -353,7 +353,7 @@ class CropRun(Run):
             self.bar.trained(loss / self.share)
 
     def _before(self, batch: int) -> None:
-        """See `Run`: judge the weights before a batch if a judgement is due. A fit that resumes judges again."""
+        """See `Run`: judge the weights before a batch if a judgement is due. A resumed fit repeats the judgement."""
         after = self.clock.left() >= 2.0 * (self.judge_seconds or 0.0)
         if self.bar is None or not self.every or not batch or batch % self.every or not after:
             return
