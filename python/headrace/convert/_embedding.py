@@ -16,8 +16,8 @@ _NOTHING = (("builtins", "NoneType"), ("torch", "Identity"))
 class Outside:
     """An embedding net in a conversion: the net's mean and scale become part of the flow, or the net stays outside.
 
-    A net that shifts and scales columns, like sbi's z-scoring, becomes part of a flow (`Flow.standardize_context`). Any
-    other net raises an error unless `embedding` is "outside".
+    A net that shifts and scales columns, like sbi's z-scoring, becomes part of a flow (`Flow.standardize_context`). A
+    net that does more raises an error unless `embedding` is "outside".
     """
 
     def __init__(self, net: Any, embedding: str, place: Place) -> None:

@@ -219,8 +219,8 @@ class AdaptivePrediction(OverTime):
 
         The ceiling is the running size of 40 steps that one step in a thousand exceeds: above it, a network has learned
         too little to bring a sampled signal back. The floor is a thousandth of the ceiling, or for values on a grid a
-        sixth of its step. The start is the mean of several values: the mean running size of all steps, and for each
-        sequence whose first steps are a piece the running size of the first 40 residuals.
+        sixth of its step. The start is the mean of several values: the mean running size of all steps, and the running
+        size of the first 40 residuals of each sequence that begins in the pieces.
         """
         settings = self._header()
         probe = type(self)(**settings | {"start": self.floor})
