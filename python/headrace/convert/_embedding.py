@@ -17,7 +17,7 @@ class Outside:
     """An embedding net in a conversion: the net's mean and scale become part of the flow, or the net stays outside.
 
     A net that shifts and scales columns, like sbi's z-scoring, becomes part of a flow (`Flow.standardize_context`). A
-    net that does more raises an error unless `embedding` is "outside".
+    net that does more than this scaling raises an error unless `embedding` is "outside".
     """
 
     def __init__(self, net: Any, embedding: str, place: Place) -> None:
