@@ -35,12 +35,12 @@ class Workload(NamedTuple):
 
 
 def multiply_add_peak(seconds: float) -> float:
-    """GFLOP/s (float32) of multiply-adds: the peak of one thread, measured for `seconds`, times the threads in use."""
+    """Peak GFLOP/s (float32) of multiply-adds: that of one thread, measured for `seconds`, times the threads in use."""
     return cpu.fma_peak(seconds) * hr.get_num_threads()
 
 
 def copy_bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
-    """GB/s of the fastest of a few copies, counting reads and writes, with as many threads as headrace uses."""
+    """The GB/s of the fastest of a few copies, as reads plus writes, with as many threads as headrace uses."""
     threads = hr.get_num_threads()
     numbers = megabytes * (1 << 20) // 8
     source = np.array_split(np.ones(numbers, np.float32), threads)
@@ -57,8 +57,9 @@ def copy_bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
 def needed_flops(flow: hr.Flow, *, training: bool = False) -> int:
     """The number of operations for one row: a multiplication and an addition for each weight.
 
-    A training step has three of both: for the value, for the gradient of the units below, except in the first layer of
-    the transform next to the data, and for the weight's gradient.
+    A training step needs three multiplications and three additions for each weight: for the layer's values, for the
+    weight's gradient, and, except in the first layer of the transform next to the data, for the gradient of the layer's
+    inputs.
     """
     masks = [t.to_dense()[2] for t in flow.transforms if hasattr(t, "to_dense")]
     layers = [[int(np.count_nonzero(mask)) for mask in of_transform] for of_transform in masks]
@@ -67,7 +68,7 @@ def needed_flops(flow: hr.Flow, *, training: bool = False) -> int:
 
 
 def _random(flow: hr.Flow) -> hr.Flow:
-    """A flow with weights that are neither the identity nor badly conditioned."""
+    """The flow with random weights, which make neither the identity nor a badly conditioned map."""
     size = flow.parameters.size
     flow.parameters = np.float32(0.05) * np.random.default_rng(0).standard_normal(size, dtype=np.float32)
     return flow
@@ -91,7 +92,7 @@ def _of_flow(name: str, flow: hr.Flow, verb: str, rows: int) -> Workload:
 
 
 def _of_map(rows: int, columns: int) -> Workload:
-    """The map of couplings without the network, on given parameters: bound by memory."""
+    """The map of couplings for parameters in memory, without a network: memory limits its speed."""
     rng = np.random.default_rng(1)
     z = rng.standard_normal((rows, columns), dtype=np.float32)
     params = rng.standard_normal((rows, columns, 2), dtype=np.float32)
@@ -102,7 +103,7 @@ def _of_map(rows: int, columns: int) -> Workload:
 
 
 def workloads() -> Iterator[Workload]:
-    """The workloads, each made when it is needed."""
+    """Yield the workloads, each created when it is needed."""
     verbs = ("log_prob", "sample")
     for name, made, calls in (
         (

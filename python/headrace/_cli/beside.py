@@ -23,7 +23,7 @@ Names = tuple[str, ...] | None
 
 @dataclass(frozen=True)
 class Beside:
-    """Contexts and covariates of signals, or None, and the names of their columns."""
+    """Contexts and covariates of signals, each None if there are none, and the names of their columns."""
 
     context: NDArray[Any] | None = None
     covariates: list[NDArray[Any]] | None = None
@@ -32,7 +32,7 @@ class Beside:
 
     @classmethod
     def of(cls, arguments: Namespace, files: Sequence[str], of: Names = None, over: Names = None) -> Beside:
-        """The tables that the options name, or a typed context. `of`, `over`: the column names of both in the fit."""
+        """Contexts and covariates from the options. `of`, `over`: the names of columns to read; None for all."""
         rows, names, context, covariates = None, None, arguments.context, arguments.covariates
         if isinstance(context, str):
             rows, names = _contexts(context, files, of)
@@ -49,7 +49,7 @@ class Beside:
 
     @classmethod
     def of_flow(cls, arguments: Namespace, files: Sequence[str], signal: Any, flow: Any) -> Beside:
-        """Contexts and covariates for a fitted flow, with the number and the names of the fit's columns."""
+        """Contexts and covariates for a fitted flow, in columns with the names and the number of the fit's columns."""
         is_given = {name: getattr(arguments, name) is not None for name in ("context", "covariates")}
         for name, is_there in is_given.items():
             if is_there and not getattr(flow, name):
@@ -63,18 +63,18 @@ class Beside:
         return beside
 
     def columns(self, option: str) -> int:
-        """The number of columns of the option's table, "context" or "covariates"; 0 without one."""
+        """The number of columns for the `option` "context" or "covariates"; 0 if the option has no value."""
         array = self.arguments(0)[option]
         return 0 if array is None else int(array.shape[-1])
 
     def arguments(self, i: int | None = None) -> dict[str, Any]:
-        """The arguments of a call with all signals, or with the signal of index `i`."""
+        """The keywords `context` and `covariates` of a call for all signals, or for the signal with the index `i`."""
         data = {"context": self.context, "covariates": self.covariates}
         return data if i is None else {name: None if rows is None else rows[i] for name, rows in data.items()}
 
 
 def _contexts(path: str, files: Sequence[str], names: Names) -> tuple[NDArray[Any], Names]:
-    """The rows of a context table for these signals, by its column of names, and the names of its columns."""
+    """The rows of a context table whose column "file" has the names of `files`, and the names of the other columns."""
     source = tables.open_table(path, dashes="--")
     place = find(source, "--context", FILE)
     index: dict[str, list[int]] = {}
@@ -92,7 +92,7 @@ def _contexts(path: str, files: Sequence[str], names: Names) -> tuple[NDArray[An
 
 
 def _frames(place: str, files: Sequence[str]) -> list[str]:
-    """The path of each signal's table: in a folder the table of the signal's name; one table for a single signal."""
+    """The path of each signal's table: in a folder the table with the signal's name, or `place` for a single signal."""
     if not os.path.isdir(place):
         if len(files) != 1:
             raise ValueError(f"--covariates: expected a folder, because there are {len(files):,} signals, got {place}")
@@ -107,14 +107,14 @@ def _frames(place: str, files: Sequence[str]) -> list[str]:
 
 
 def _values(source: Source, names: Names, left_out: int | None = None) -> tuple[NDArray[Any], Names]:
-    """The values of columns with these names, or else of all columns but `left_out`, and the columns' names."""
+    """Values and names of the columns `names`; if `names` is None, of all columns but `left_out`."""
     columns = [i for i in range(source.n_columns) if i != left_out]
     if names is not None:
         columns = [find(source, "--context" if left_out is not None else "--covariates", name) for name in names]
     try:
         values = source.read(columns)
     except ValueError as error:
-        raise ValueError(str(error).partition(";")[0]) from None  # without advice to choose columns
+        raise ValueError(str(error).partition(";")[0]) from None  # leaves out advice to choose columns
     if not (values.size and np.isfinite(values).all()):
         got = "a NaN or an infinity" if values.size else "none"
         raise ValueError(f"{source.path}: expected finite numbers, got {got}")

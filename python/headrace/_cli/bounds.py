@@ -1,4 +1,4 @@
-"""The options ``--bounds``, ``--periodic``, ``--discrete`` and ``--spread``: the columns of a table in lists."""
+"""Readers of lists of columns in the options ``--bounds``, ``--periodic``, ``--discrete`` and ``--spread``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENDS = {"--bounds": "one end or both", "--periodic": "both ends"}
 
 
 def read(source: Source, columns: Sequence[int], bounds: str | None, periodic: str | None) -> tuple[Ends, Ends]:
-    """The bounds and the periods that both options give, by indices of features."""
+    """The bounds and the periods in the options ``--bounds`` and ``--periodic``, by indices of features."""
     pairs, periods = (_pairs(*option, source, columns) for option in (("--bounds", bounds), ("--periodic", periodic)))
     for place, period in periods.items():
         if None in period or place in pairs:
@@ -27,7 +27,7 @@ def read(source: Source, columns: Sequence[int], bounds: str | None, periodic: s
 
 
 def _pairs(option: str, text: str | None, source: Source, columns: Sequence[int]) -> Ends:
-    """Features' ends from a list such as ``age=0:,share=0:1,3=:5``, by names or indices in the table."""
+    """Both ends by index of the feature, from a list such as ``age=0:,share=0:1,3=:5`` of columns' names or indices."""
     by_column: Ends = {}
     for entry in _entries(text) if text is not None else ():
         name, equals, ends = entry.rpartition("=")
@@ -47,7 +47,7 @@ def _pairs(option: str, text: str | None, source: Source, columns: Sequence[int]
 
 
 def _entries(text: str) -> list[str]:
-    """The entries between commas; names may contain commas, because an entry continues until its bounds."""
+    """The entries of a list with commas. A name may contain commas, because an entry ends only after its bounds."""
     entries: list[str] = []
     for part in text.split(","):
         if entries and ":" not in entries[-1].rpartition("=")[2]:
@@ -58,7 +58,7 @@ def _entries(text: str) -> list[str]:
 
 
 def widths(source: Source, columns: Sequence[int], spread: str | None) -> Any:
-    """The widths of noise in a list such as ``age=1,mass=0.1``, by indices of features; auto and none stay as texts."""
+    """The widths of noise by index of the feature, from a list such as ``age=1,mass=0.1``; or the text auto or none."""
     if spread is None or spread in ("auto", "none"):
         return spread or "auto"
     by_column: dict[int, float] = {}
@@ -71,7 +71,7 @@ def widths(source: Source, columns: Sequence[int], spread: str | None) -> Any:
 
 
 def places(source: Source, columns: Sequence[int], option: str, text: str) -> list[int]:
-    """The indices of the columns in `text` among the features; a column's name may contain commas."""
+    """The positions in `columns`, the features, of the columns in `text`; a column's name may contain commas."""
     is_name = source.names is not None and text in source.names
     chosen = [_columns.find(source, option, text)] if is_name else _columns.select(source, option, text)
     if unknown := [column for column in chosen if column not in columns]:

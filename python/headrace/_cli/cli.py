@@ -1,9 +1,9 @@
 """The command line: ``headrace info | fit | report | score | diagnose | sample | export | bench | demo | run``.
 
-Results go to the standard output, progress, notes and errors to the standard error. With ``--json`` the standard output
-is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, with a line about it; 2 for a
-wrong command line, or none, which prints the help; 130 after Ctrl-C, which keeps the best weights and the scores so
-far; 141 if the reader of the output has closed it.
+Results are written to the standard output; progress, notes and errors to the standard error. With ``--json`` the
+standard output is one JSON object; numbers that are not finite are null. Exit codes are 0 for success; 1 for an error,
+with a line about it; 2 for a wrong command line, and for an empty one, which prints the help; 130 after Ctrl-C, which
+keeps the best weights and the scores so far; 141 if the reader of the output has closed it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _run(words)
         sys.stdout.flush()
-    except SystemExit as stop:  # raised by argparse, which has printed the reason
+    except SystemExit as stop:  # raised by argparse after it printed the reason
         return stop.code if isinstance(stop.code, int) else USAGE
     except KeyboardInterrupt as interrupt:
         screen.tell(": ".join(["headrace: interrupted", *map(_one_line, interrupt.args)]))
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         screen.tell(f"headrace: error: {_one_line(error)}")
         try:
             sys.stdout.flush()
-        except OSError:  # usually a full disk, which the message names
+        except OSError:  # usually the disk is full, and the message says so
             _give_up_output()
         return FAILED
     return code
@@ -66,7 +66,7 @@ def _run(words: Sequence[str]) -> int:
     parser = options.parser()
     if not words:
         parser.print_help()
-        return USAGE  # not 0, because a script whose command is empty has not done its task
+        return USAGE  # not 0, because a script with an empty command line has not done its task
     arguments, extra = parser.parse_known_args(words)
     if extra:
         arguments.refuse(extra)
@@ -74,7 +74,7 @@ def _run(words: Sequence[str]) -> int:
         arguments.output = None
     if arguments.threads:
         hr.set_num_threads(arguments.threads)
-    if arguments.run is program.run:  # warnings and errors of the program stay as they are
+    if arguments.run is program.run:  # warnings and errors of the user's program stay unchanged
         return int(arguments.run(arguments))
     with _warnings_in_one_line():
         return int(arguments.run(arguments))

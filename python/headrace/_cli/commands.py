@@ -1,4 +1,4 @@
-"""Tables and densities of commands, and checks of their outputs."""
+"""Shared parts of commands: tables and densities are read, and paths of outputs checked."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def _open(arguments: Namespace, path: str | None = None) -> Source:
 def _columns(
     source: Source, arguments: Namespace, *, weights: str | None = None, known: Columns | None = None
 ) -> list[list[int]]:
-    """The columns of features, context and weights; by default those with the names of the fit's columns, or, where
-    a table has no names or one twice, all as features.
+    """The indices of the columns of features, context and weights. By default the columns are those with the names of
+    the fit's columns, or all columns as features if the fit's columns or the table have no names or a name twice.
     """
     names = None if known is None or known.used_names is None else [*known.used_names, *(known.context_names or ())]
     remembered = known if names and source.names and len({*names}) == len(names) else None
@@ -77,7 +77,7 @@ def _columns(
 
 
 def _whole(arguments: Namespace, stream: ColumnStream) -> RowBlock | None:
-    """All rows of a table, read with a bar; None if they exceed the buffer."""
+    """All rows of a table, read with a progress bar; None if the rows exceed the buffer."""
     with rows_bar(stream.rows, "read", not arguments.quiet) as stream.shown:
         whole = stream.whole()
     stream.shown = None
@@ -85,7 +85,7 @@ def _whole(arguments: Namespace, stream: ColumnStream) -> RowBlock | None:
 
 
 def _load(path: str) -> TableDensity:
-    """A density of rows, with the columns that the notes of its file have."""
+    """The density of rows in a file, with the columns that the file's notes describe."""
     return _of_rows(path, *_load_any(path))
 
 
@@ -100,7 +100,7 @@ def _of_rows(path: str, flow: Any, notes: dict[str, str]) -> TableDensity:
 
 
 def _load_any(path: str) -> tuple[Any, dict[str, str]]:
-    """The contents of a file, a flow of rows or of signals, and the notes in it."""
+    """The flow of rows or of signals in a file, and the file's notes."""
     if path == STANDARD:
         return files.contents_of_bytes(sys.stdin.buffer.read())
     if not os.path.exists(path):
@@ -114,7 +114,7 @@ def _check_output(arguments: Namespace, *inputs: str) -> None:
         return
     refuse_inputs("--output", arguments.output, [path for path in inputs if path != STANDARD])
     check_writable("--output", arguments.output)
-    with suppress(OSError):  # no such file, or the standard output is no file
+    with suppress(OSError):  # there is no such file, or the standard output is no file
         if os.path.samestat(os.stat(arguments.output), os.fstat(sys.stdout.fileno())):  # a report would overwrite it
             raise ValueError(f"--output: expected another file than the standard output, or -, got {arguments.output}")
 
@@ -122,7 +122,7 @@ def _check_output(arguments: Namespace, *inputs: str) -> None:
 def _columns_for(
     density: TableDensity, arguments: Namespace, *, data: str | None = None, weights: Any = None
 ) -> tuple[Source, list[list[int]]]:
-    """An open table, and the columns that a density takes: features, context and weights."""
+    """An open table, and the indices of its columns for a density: features, context and weights."""
     source = _open(arguments, data)
     columns = _columns(source, arguments, weights=weights, known=density.columns)
     table = density.columns.used
@@ -140,7 +140,7 @@ def _columns_for(
 def _rows_for(
     density: TableDensity, arguments: Namespace, data: str | None = None
 ) -> tuple[tuple[Any, ...], list[str] | None]:
-    """Rows of a table (x, context and weights), and the names of their features."""
+    """All rows of a table, as x, context and weights, and the names of the features."""
     source, columns = _columns_for(density, arguments, data=data, weights=arguments.weights)
     whole = _whole(arguments, ColumnStream(source, columns, sys.maxsize, source.path))
     assert whole is not None

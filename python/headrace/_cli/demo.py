@@ -1,8 +1,8 @@
 """The Hertzsprung-Russell diagram of 54,000 stars: a Gaussian, a kernel density and two flows side by side.
 
-``headrace demo`` runs it. Source of the stars: ESA, the Hipparcos-2 catalogue (van Leeuwen 2007), public domain; rows
-with parallax / error > 5 and B−V ≠ 0. The columns are the colour B−V, and Hp + 5 log10(parallax / 100 mas), the
-absolute magnitude in the Hipparcos band.
+``headrace demo`` runs this example. Source of the stars: ESA, the Hipparcos-2 catalogue (van Leeuwen 2007), public
+domain; rows with parallax / error > 5 and B−V ≠ 0. The columns are the colour B−V, and Hp + 5 log10(parallax / 100
+mas), the absolute magnitude in the Hipparcos band.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 EPOCHS = 50
 PICTURE = "hr_diagram.png"
-# The range of the picture; bright stars have small magnitudes, and are on top.
+# The ranges of the picture's axes; bright stars, which have small magnitudes, are at the top.
 COLOUR, MAGNITUDE = (-0.4, 2.0), (12.5, -4.0)
 PIXELS = 400
 DRAWN = 20_000  # stars in a panel
@@ -62,11 +62,11 @@ def load_stars() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 def compare(
     stars: NDArray[Any], held_out: NDArray[Any], *, epochs: int = EPOCHS, seed: int = 0, progress: bool = True
 ) -> tuple[list[Result], dict[str, Flow], float]:
-    """Fit all four densities to stars, and score the held-out stars.
+    """Fit four densities, a Gaussian, a kernel density and two flows, to stars, and score the held-out stars.
 
     Returns:
-        The results, the two flows by name, and the kernels' bandwidth, in units of the data's spread, which was
-        chosen only on stars to fit.
+        The results, the two flows by name, and the bandwidth of the kernels, in units of the data's spread, which was
+        chosen on the stars to fit alone.
     """
     unit = float(np.log(stars.std(axis=0, dtype=np.float64)).sum())
     results: list[Result] = []
@@ -90,7 +90,7 @@ def compare(
 
 
 def draw(path: str, stars: NDArray[Any], flows: dict[str, Flow], results: list[Result], seed: int = 0) -> None:
-    """Draw a picture of the stars, of as many samples of each flow, and of the density of the last flow."""
+    """Draw a picture of the stars, of equally many samples of each flow, and of the density of the last flow."""
     require()
     from matplotlib import rc_context
 

@@ -1,4 +1,4 @@
-"""`headrace diagnose`: tests of a density with rows, or signals, that it was not fitted to."""
+"""`headrace diagnose`: tests of a density with rows, or signals, to which the density was not fitted."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def diagnose(arguments: Namespace) -> int:
 
 
 def looked(arguments: Namespace, density: TableDensity, rows: Any, training: Any, names: Any) -> Diagnosis:
-    """The diagnosis of a density by rows of its table: x, context and weights."""
+    """The diagnosis of a density by `rows`, which are x, context and weights."""
     x, context, weights = rows
     of_context = None if density.columns.names is None else list(density.columns.context_names or ())
     keywords = {"weights": weights, "training": training, "names": names, "context_names": of_context}
@@ -85,7 +85,7 @@ def _signals(arguments: Namespace, files: Sequence[str]) -> int:
     _check(arguments, *files)
     flow, notes = _load_any(arguments.flow)
     signal = signal_of(arguments.flow, flow, notes)
-    # Latent values belong to points, and integers have cells: noise makes points of integers, as in the fit.
+    # The tests need continuous values: uniform noise of a cell is added to the integers, as in the fit.
     rng = np.random.default_rng(arguments.seed)
     values = [load(arguments, file, signal, flow).values for file in files]
     points = [signal_values + STEP * (rng.random(signal_values.shape) - 0.5) for signal_values in values]

@@ -48,13 +48,13 @@ from headrace.rows._stream import Block
 from headrace.rows._waves import SUFFIX
 
 SECONDS = 60.0  # default time of --auto
-JUDGES = 1 << 16  # most rows of a long table for a Gaussian, and for --auto
-VALIDATION = 0.1  # share of the rows that is held out
-APART = 0x61706172  # key beside the seed that chooses rows to set apart
+JUDGES = 1 << 16  # the most rows of a long table that --auto and the Gaussian use
+VALIDATION = 0.1  # the share of the rows that is held out
+APART = 0x61706172  # with the seed, the key of the rows that --held-out sets apart
 
 
 def fit(arguments: Namespace) -> int:
-    """Fit a flow to a table, print its held-out likelihood beside a Gaussian's, and save it."""
+    """Fit a flow to a table, print the held-out likelihoods of flow and Gaussian, and save the flow."""
     with _nothing_saved(arguments.output):
         fitted = _fitted(arguments)
     _save(arguments.output, fitted.flow, fitted.notes)
@@ -80,7 +80,7 @@ class _Fitted:
 
 @dataclass(frozen=True)
 class Apart:
-    """Rows, in their original form, that the fit does not use, not even for its choices, and the remaining rows."""
+    """Rows in their original form: those that the fit does not use, not even for choices, and the remaining rows."""
 
     held: Block
     rest: Block | None
@@ -91,7 +91,7 @@ class Apart:
     """Labels of features of text."""
 
     def write(self, path: str) -> None:
-        """Write the rows to a table."""
+        """Write the rows that the fit does not use to a table."""
         parts = [part if part.ndim == 2 else part[:, None] for part in self.held.arrays() if part is not None]
         names = [str(name) for part in self.columns for name in part if isinstance(name, str)]
         values = np.concatenate(parts, axis=1)
@@ -101,7 +101,7 @@ class Apart:
 
 
 def _digits(column: NDArray[Any]) -> int:
-    """The digits to write: 15 where these restore the values, as of values from a text; else all."""
+    """The number of digits to write: 15 if 15 digits restore all values, such as values read from text; else all."""
     short = column.dtype == np.float64 and all(float(f"{value:.15g}") == value for value in column.tolist())
     return 15 if short else SINGLE if column.dtype == np.float32 else DOUBLE
 
@@ -117,8 +117,8 @@ def _nothing_saved(output: str) -> Iterator[None]:
 
 
 def _fitted(arguments: Namespace) -> _Fitted:
-    """The flow for the table, the notes of its file, and a function that reports it."""
-    if arguments.auto:  # --auto chooses these options, or would not use them
+    """Fit the flow for the table; returns it with the notes of its file and a function that reports the outcome."""
+    if arguments.auto:  # these options are chosen or ignored by --auto
         refused = {"flow", "validation", "ensemble", "set", *OPTIONS} - {"time_budget", "effort"}
         refuse_options(arguments, sorted(refused), "--auto does not take it, as it tries flows of its own")
     arguments.flow = arguments.flow or DEFAULT
@@ -175,7 +175,7 @@ def _check_files(arguments: Namespace, options: dict[str, Any], inputs: Sequence
 
 
 def _save(output: str, flow: Any, notes: dict[str, str]) -> None:
-    """Write a flow and the notes to a file, or to the standard output."""
+    """Write a flow and its notes to a file, or to the standard output."""
     if output == STANDARD:
         sys.stdout.buffer.write(hr.to_bytes(flow, notes))
         sys.stdout.buffer.flush()
@@ -184,7 +184,7 @@ def _save(output: str, flow: Any, notes: dict[str, str]) -> None:
 
 
 def _options(arguments: Namespace, kind: Kind) -> dict[str, Any]:
-    """The values of the given options of flow and fit; ends with an error for an option that the flow does not take."""
+    """The values of options for flow and fit; an option that the flow does not take ends the command with an error."""
     named = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
     try:
         options = kind.read(arguments.flow, named, arguments.set)
@@ -197,7 +197,7 @@ def _options(arguments: Namespace, kind: Kind) -> dict[str, Any]:
 
 
 def _report(arguments: Namespace, flow: Density, ready: _Given, outcome: dict[str, Any]) -> int:
-    """Print the outcome of a fit beside a Gaussian, and return the exit code."""
+    """Print the outcome of a fit, with the likelihood of a Gaussian, and return the exit code."""
     judged = ready.some if ready.held_out is None else ready.held_out
     reached = _mean(judged, flow.log_prob(judged.x, judged.context))
     gaussian = _gaussian(flow, ready.some, judged)
@@ -238,7 +238,7 @@ class _Given:
     apart: Apart | None = None
 
     def to_fit(self) -> dict[str, Any]:
-        """The rows as arguments of a fit."""
+        """The rows as keywords of `fit`: x, context, weights and validation."""
         parts = self.train.arrays() if isinstance(self.train, Block) else (self.train, None, None)
         validation = None if self.held_out is None else self.held_out.arrays()
         return dict(zip(("x", "context", "weights"), parts, strict=True)) | {"validation": validation}
@@ -247,12 +247,12 @@ class _Given:
 def _given(
     arguments: Namespace, kind: Kind, source: Source, columns: list[list[int]], options: dict[str, Any]
 ) -> _Given:
-    """Checked rows to fit and to hold out; removes unused columns from `columns`, adds column ends to `options`."""
+    """Checked rows to fit and to hold out. Unused columns are removed from `columns`, and bounds added to `options`."""
     how = _treatment(arguments, source, columns)
     stream = ColumnStream(source, columns, arguments.buffer, source.path)
     source.missing = True
     whole = _whole(arguments, stream)
-    if whole is None and source.labels:  # because rows of a stream have no classes
+    if whole is None and source.labels:  # because columns of a stream cannot have classes
         columns[0] = [i for i in columns[0] if i not in source.labels] or columns[0]
         source.labels, how = {}, _treatment(arguments, source, columns)
         stream = ColumnStream(source, columns, arguments.buffer, source.path)
@@ -273,7 +273,8 @@ def _given(
         ready, apart = _set_apart(ready, source, columns, arguments.seed)
     table, rows = ready.table.used(), ready.rows
     if isinstance(rows, Block):
-        # Noise is added to all rows, so that a diagnosis with the same table adds the same to each.
+        # Noise is added before rows are held out, so that a diagnosis with the same table adds the same noise to each
+        # row.
         train, held_out = _split(_taking_part(rows), arguments.validation, arguments.seed)
         return _Given(train, held_out, train, len(train), table, apart)
     rest, held = rows.split(arguments.validation, arguments.seed)
@@ -282,7 +283,7 @@ def _given(
 
 
 def _set_apart(ready: Prepared, source: Source, columns: list[list[int]], seed: int) -> tuple[Prepared, Apart]:
-    """The rows without a random tenth, and this tenth in its original form, both without columns that are left out."""
+    """The rows without a random tenth, and the tenth in its original form, both without columns that are left out."""
     if len(ready.rows) < 2 if isinstance(ready.rows, Block) else ready.rows.count() < 2:
         raise ValueError(f"--held-out: expected at least two rows, got one in {source.path}")
     called = tuple([i if source.names is None else source.names[i] for i in part] for part in columns)
@@ -300,7 +301,7 @@ def _set_apart(ready: Prepared, source: Source, columns: list[list[int]], seed: 
 
 
 def _treatment(arguments: Namespace, source: Source, columns: list[list[int]]) -> Treatment:
-    """The treatment of the columns that the options for tables give."""
+    """The treatment of columns, from the options for tables."""
     features, discrete = columns[0], arguments.discrete
     ends, periods = bounds.read(source, features, arguments.bounds, arguments.periodic)
     chosen = {column for part in columns for column in part}
@@ -329,7 +330,7 @@ def _treatment(arguments: Namespace, source: Source, columns: list[list[int]]) -
 
 
 def _takes_classes(arguments: Namespace, kind: Kind) -> bool:
-    """Whether columns may have a probability for each value; ends with an error if options ask for it in vain."""
+    """Whether columns may have a probability for each value; exits with an error if an option requires this in vain."""
     fits = {"--keep": arguments.auto or arguments.keep is None, f"--flow {arguments.flow}": not kind.model}
     asked = {"categories": arguments.categories not in (None, "none"), "missing": arguments.missing == "model"}
     option = next((option for option, does in fits.items() if not does), None)
@@ -341,7 +342,7 @@ def _takes_classes(arguments: Namespace, kind: Kind) -> bool:
 
 
 def _check_others(source: Source, columns: list[list[int]], rows: Block) -> None:
-    """Raise ValueError for context and weights that a fit does not take, with their columns in the table."""
+    """Raise ValueError for context or weights that a fit cannot use, and name the column in the table."""
     if rows.context is not None:
         check_finite(source.path, rows.context, tuple(map(source.label, columns[1])), ON_THE_COMMAND_LINE)
     if rows.weights is not None:
@@ -349,12 +350,14 @@ def _check_others(source: Source, columns: list[list[int]], rows: Block) -> None
 
 
 def _taking_part(block: Block) -> Block:
-    """The rows without those of weight 0, if any remain."""
+    """The rows with a weight above 0, or all rows if there is none."""
     return block if block.weights is None or not block.weights.any() else block.take(block.weights > 0)
 
 
 def _split(block: Block, share: float, seed: int) -> tuple[Block, Block | None]:
-    """Rows to fit and rows held out, which are chosen before the fit, so that the Gaussian has the same rows."""
+    """Rows to fit and rows held out, chosen before the fit, so that the Gaussian is fitted to the same rows as the
+    flow.
+    """
     order = np.random.default_rng(seed).permutation(len(block))
     held = held_of("--validation", share, len(block))
     return (block.take(np.sort(order[held:])), block.take(np.sort(order[:held]))) if held else (block, None)
@@ -371,17 +374,17 @@ def _mean(rows: Block, log_prob: NDArray[Any]) -> float:
 def _gaussian(flow: Density, train: Block, judged: Block) -> float:
     """The mean log-likelihood of a Gaussian; NaN for a flow with classes, because probabilities are no densities."""
     pair = None if train.context is None or judged.context is None else (train.context, judged.context)
-    with suppress(np.linalg.LinAlgError):  # the training rows lie in a plane, so that there is no Gaussian
+    with suppress(np.linalg.LinAlgError):  # no Gaussian can be fitted to training rows in a plane
         if not isinstance(flow, hr.MixedDensity):
             return _mean(judged, gaussian_log_prob(train.x, judged.x, weights=train.weights, context=pair))
     return math.nan
 
 
-@silent(FREQUENT)  # because the table's warning names options, too
+@silent(FREQUENT)  # because the warning about the table names the options
 def _train(
     kind: Kind, arguments: Namespace, options: dict[str, Any], ready: _Given, names: Names
 ) -> tuple[Density, dict[str, Any], hr.Ensemble | None]:
-    """A flow, or an ensemble, fitted by `Flow.fit`, its entries in the report, and the flows from which it learnt."""
+    """A flow or an ensemble fitted by `Flow.fit`, entries of the report, and the flows from which the flow learnt."""
     of_fit = {name: options[name] for name in FIT if name in options} | {"progress": not arguments.quiet}
     of_fit |= {} if arguments.keep is None else {"keep": True}
     begin, columns = time.perf_counter(), [ready.table.columns[i] for i in ready.table.kept]
@@ -393,12 +396,12 @@ def _train(
     _refuse_failed(histories)
     if arguments.ensemble is None:
         outcome = _outcome(histories[0])
-        if histories[0].chosen:  # the history is of one fit among several
+        if histories[0].chosen:  # because the history has the time of only one of several fits
             outcome["seconds"] = time.perf_counter() - begin
         return flow, outcome, histories[0].members
     each = [_outcome(history) for history in histories]
     total: dict[str, Any] = {key: sum(fit[key] for fit in each) for key in ("epochs", "seconds")}
-    is_whole = len(each) == arguments.ensemble or not isinstance(fitted, list)  # one network without numeric columns
+    is_whole = len(each) == arguments.ensemble or not isinstance(fitted, list)  # one network if no column is numeric
     stopped = each[-1]["stopped"] if is_whole else "interrupted"
     total |= {"best_epoch": [fit["best_epoch"] for fit in each], "stopped": stopped}
     total["still_falls"] = any(fit["still_falls"] for fit in each)
@@ -408,7 +411,7 @@ def _train(
 def _made(
     kind: Kind, arguments: Namespace, options: dict[str, Any], names: Names, columns: list[int], contexts: int
 ) -> Any:
-    """A fresh flow, or an ensemble, of some of the remaining columns."""
+    """A fresh flow, or an ensemble of fresh flows, for the columns with the indices `columns`."""
     keywords = {name: value for name, value in options.items() if name not in (*FIT, "context")}
     for name in ("bounds", "periodic"):
         if (ends := ends_of(keywords.pop(name, None), columns)) is not None:
@@ -428,7 +431,7 @@ def _refuse_failed(histories: Sequence[hr.training.History]) -> None:
 
 
 def _searched(arguments: Namespace, options: dict[str, Any], ready: _Given, columns: Columns) -> _Fitted:
-    """The best of many flows that --auto tries within a time."""
+    """The best of the flows that --auto tries within the time budget."""
     from headrace.choosing import run
     from headrace.choosing.result import SIMPLE
     from headrace.choosing.sample import Sample
@@ -450,7 +453,7 @@ def _searched(arguments: Namespace, options: dict[str, Any], ready: _Given, colu
     )
     tried = (entry for entry in choice.table if entry.name not in SIMPLE)
     if choice.interrupted and all(math.isnan(entry.log_likelihood) for entry in tried):
-        raise KeyboardInterrupt  # a Gaussian needs no search, and must not replace a file of a flow
+        raise KeyboardInterrupt  # the result would be a Gaussian, which must not replace a flow's file
     report = {"file": arguments.output, "features": choice.flow.features, "context": choice.flow.context}
     report |= {**choice.summary(), "rows": ready.rows, "rows_looked_at": looked_at}
     blocks = choice.blocks("headrace diagnose FLOW DATA looks at it with rows that it has not seen")
@@ -461,7 +464,7 @@ def _searched(arguments: Namespace, options: dict[str, Any], ready: _Given, colu
 def _ascend(
     kind: Kind, arguments: Namespace, options: dict[str, Any], ready: _Given, names: Names
 ) -> tuple[hr.Flow, dict[str, Any], None]:
-    """A flow fitted by `DualAscentFlow.fit`, its entries in the report, and None, because it has no members."""
+    """A flow fitted by `DualAscentFlow.fit`, entries of the report, and None, because the flow has no members."""
     model: Any = kind.model and kind.model(seed=arguments.seed, dtype=arguments.dtype, **options)
     flow = model.fit(**ready.to_fit(), progress=not arguments.quiet)
     flow._interior.name(names)

@@ -1,6 +1,6 @@
-"""The flows of ``headrace fit``, and their arguments as options, from the tables of arguments.
+"""The flows of ``headrace fit``, and their arguments as options, made from the tables of arguments.
 
-``--set name=value`` takes any argument with a help in its table, and arguments of `OPTIONS` have an option as well.
+``--set name=value`` sets any argument whose table entry has a help; each argument in `OPTIONS` also has an option.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ READERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "os.PathLike[str]": ("FILE", "a file", str),
     "str": ("NAME", "a name", str),
 }
-"""The placeholder of each type's values, their description, and the reader of a text; "str" takes any text."""
+"""For each type, a placeholder and a description of its values, and a reader of texts; "str" takes any text."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Argument:
 
     @property
     def help(self) -> str:
-        """The argument's help: that of the table, or the first sentence of its meaning."""
+        """The argument's help: the text in the table, or the first sentence of the argument's `meaning`."""
         text = self.entry.metadata["option"]
         return brief(self.meaning) if text is True else str(text)
 
@@ -56,11 +56,11 @@ class Argument:
 
     @property
     def placeholder(self) -> str:
-        """The form of the argument's values."""
+        """A placeholder for the argument's value, such as N."""
         return READERS[next(part for part in self.types if part != "None")][0]
 
     def read(self, text: Any) -> Any:
-        """The value of a text, by its type, checked as in Python; other values unchanged.
+        """The value that a text stands for, by the argument's type, checked as in Python; other values unchanged.
 
         Raises:
             TypeError, ValueError: as in Python, with a message that begins with the name.
@@ -78,7 +78,7 @@ class Argument:
 
 
 def _arguments(function: Callable[..., Any], without: frozenset[str] = frozenset()) -> dict[str, Argument]:
-    """The arguments of a function that have a help in their table."""
+    """The arguments of a function, by name, whose table entries have a help."""
     table, taken, texts = table_of(function), inspect.signature(function).parameters, meanings(function.__doc__)
     return {
         name: Argument(name, table[name], type_text(argument.annotation), argument.default, texts.get(name, ""))
@@ -104,17 +104,17 @@ class Kind:
 
     @property
     def settings(self) -> dict[str, Argument]:
-        """The arguments of the constructor."""
+        """The arguments of the constructor, by name."""
         return _arguments(self.model or self.make, self.without)
 
     @property
     def takes(self) -> dict[str, Argument]:
-        """The arguments of the constructor and of the fit."""
+        """The arguments of the constructor and of `Flow.fit`, by name."""
         of_fit = {} if self.model else {name: argument for name, argument in FIT.items() if name not in self.without}
         return of_fit | self.settings
 
     def read(self, flow: str, options: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-        """The values of options and of ``--set`` by name.
+        """The checked values of arguments, by name, from options and from ``--set``.
 
         Raises:
             TypeError, ValueError: an unknown argument, or a refused value; the message begins with the option.
@@ -153,9 +153,9 @@ SIGNALS = {"WaveNet": Kind(hr.WaveNet, takes_context=False, without=frozenset(("
 # ---- help ------------------------------------------------------------------------------------------------------------
 
 
-@functools.cache  # the parser asks for it at each option
+@functools.cache  # cached because the parser needs the result for each option
 def takers() -> dict[str, dict[str, Argument]]:
-    """The flows that take each argument of a constructor."""
+    """For each argument of a constructor, the flows that take it."""
     by_name: dict[str, dict[str, Argument]] = {}
     for flow, kind in (FLOWS | SIGNALS).items():
         for name, argument in kind.settings.items():
@@ -164,12 +164,12 @@ def takers() -> dict[str, dict[str, Argument]]:
 
 
 def placeholder_of(name: str) -> str:
-    """The form of an argument's values."""
+    """A placeholder for an argument's value, such as N."""
     return (FIT.get(name) or next(iter(takers()[name].values()))).placeholder
 
 
 def help_of(name: str) -> str:
-    """The meaning of an argument for the fit and for each flow that takes it, where they differ, and the defaults."""
+    """The meaning of an argument for the fit and for each flow, where meanings differ, and the defaults."""
     each = takers().get(name, {})
     texts = _grouped({flow: argument.help for flow, argument in each.items()})
     defaults = _grouped({flow: shown for flow, argument in each.items() if (shown := _shown(argument.default))})
@@ -187,7 +187,7 @@ def help_of(name: str) -> str:
 
 
 def set_groups() -> dict[str, dict[str, str]]:
-    """The arguments that ``--set`` alone takes: the form and the help of each, by the flows that take them."""
+    """The arguments without an option, which ``--set`` takes: placeholder and help of each, grouped by flows."""
     groups: dict[str, dict[str, str]] = {}
     for name in [*FIT, *(name for name in takers() if name not in FIT)]:
         if name not in OPTIONS:
@@ -197,7 +197,7 @@ def set_groups() -> dict[str, dict[str, str]]:
 
 
 def _grouped(texts: dict[str, str]) -> dict[str, list[str]]:
-    """The names that have each text."""
+    """The names that have the same text, by text."""
     groups: dict[str, list[str]] = {}
     for name, text in texts.items():
         groups.setdefault(text, []).append(name)
@@ -205,7 +205,7 @@ def _grouped(texts: dict[str, str]) -> dict[str, list[str]]:
 
 
 def _shown(value: Any) -> str:
-    """A default as it would be typed; empty where there is none."""
+    """A default as a user would type it; an empty text for None."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value).lower()

@@ -1,7 +1,8 @@
-"""Score files in progress: statistics of scores, and the scores that Ctrl-C leaves, from which the command resumes.
+"""Unfinished files of scores, from which `headrace score` resumes after Ctrl-C, and statistics of scores.
 
-Scores of one table are kept beside their file, with a record of their inputs. Scores of many tables have a folder with
-a file for each table, which gets its name when it is complete, and a record that is written before the first file.
+Unfinished scores of one table are in a file beside the output, with a record of the inputs. Scores of many tables are
+in a folder with one file for each table, which gets its name when it is complete, and a record that is written before
+the first file.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from headrace.rows._files import open_table
 
 RECORD = "headrace-score.json"
 FORMAT = 1
-EDGE, SAMPLES, SAMPLE = 1 << 16, 64, 1 << 12  # bytes of a table that are compared: both ends, and SAMPLES in between
+EDGE, SAMPLES, SAMPLE = 1 << 16, 64, 1 << 12  # bytes of a file that a digest reads: both ends, and samples in between
 
 
 class Scores:
-    """Number, mean, spread and range of finite scores; two sets are merged as by Chan, Golub, LeVeque (1983)."""
+    """Number, mean, spread and range of finite scores, updated as in Chan, Golub, LeVeque (1983)."""
 
     def __init__(self) -> None:
         """Statistics of no rows."""
         self.rows = self.finite = 0
-        self.mean = self.squares = 0.0  # squares: of deviations from the mean
+        self.mean = self.squares = 0.0  # squares: the sum of squared deviations from the mean
         self.least, self.most = math.inf, -math.inf
 
     def add(self, log_prob: NDArray[Any]) -> None:
@@ -51,7 +52,7 @@ class Scores:
         self.least, self.most = min(self.least, float(finite.min())), max(self.most, float(finite.max()))
 
     def report(self) -> dict[str, Any]:
-        """The statistics for a JSON object; NaN for undefined ones."""
+        """The statistics for a JSON object, by name; undefined statistics are NaN."""
         n = self.finite
         error = math.sqrt(self.squares / (n - 1) / n) if n > 1 else math.nan
         stats = {"log_likelihood": self.mean, "standard_error": error, "least": self.least, "most": self.most}
@@ -62,7 +63,7 @@ class Scores:
 
 
 def _read_record(path: str, expected: str, **kinds: type) -> dict[str, Any]:
-    """The record in a file; raises ValueError for other contents. `expected`: the end of the message."""
+    """The record in a file; raises ValueError for other contents, with a message that ends with `expected`."""
     try:
         with open(path, encoding="utf-8") as file:
             there = json.load(file)
@@ -79,7 +80,7 @@ def _write_record(path: str, **entries: Any) -> None:
 
 
 def _check_same(inputs: dict[str, Any], there: dict[str, Any], where: str, advice: str) -> None:
-    """Raise ValueError if stored scores are of other inputs."""
+    """Raise ValueError if stored scores were computed from other inputs."""
     for name in {**inputs, **there}:
         if inputs.get(name) != there.get(name):
             raise ValueError(
@@ -92,22 +93,22 @@ def _check_same(inputs: dict[str, Any], there: dict[str, Any], where: str, advic
 
 
 class Watch:
-    """Iterate over parts until Ctrl-C, which drops a part that is being computed, but not one that is being written."""
+    """Iterate over parts until Ctrl-C, which stops the computation of a part, but not the writing of a part."""
 
     def __init__(self, patience: int) -> None:
-        """`patience`: the number of signals that a write survives, because it may wait for a reader."""
+        """`patience`: the number of times that Ctrl-C does not stop a write, which may wait for a reader."""
         self.stopped = self._may_raise = False
         self._left = patience
 
     def __enter__(self) -> Watch:
-        """Install a handler, in the main thread, because only the main thread receives signals."""
+        """Install a handler of Ctrl-C if this is the main thread, because only the main thread receives signals."""
         self._before: Any = None
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Restore the handler of before."""
+        """Restore the handler that `__enter__` replaced."""
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
@@ -117,7 +118,7 @@ class Watch:
             raise KeyboardInterrupt
 
     def until(self, parts: Iterator[NDArray[Any]], least: int = 0) -> Iterator[NDArray[Any]]:
-        """The parts until Ctrl-C, which raises KeyboardInterrupt if there are fewer than `least`."""
+        """Yield the parts until Ctrl-C, which raises KeyboardInterrupt if fewer than `least` parts are done."""
         done = 0
         while not self.stopped:
             try:
@@ -136,7 +137,7 @@ class Watch:
 
 
 class Kept:
-    """The scores of the first rows of a table, in a separate file, with a record of their inputs."""
+    """The scores of the first rows of a table, in a separate file, and a record of the inputs in another file."""
 
     def __init__(self, output: str, inputs: dict[str, Any]) -> None:
         """`output`: the path of the complete scores. `inputs`: everything that the scores depend on."""
@@ -147,7 +148,7 @@ class Kept:
         self.rows = 0  # the number of stored scores
 
     def open(self) -> None:
-        """Look for stored scores of an earlier call; raises ValueError for those of other inputs, and other files."""
+        """Read the record of an earlier call, if any; raises ValueError for other inputs and for other files."""
         if not os.path.exists(self.path):
             return
         advice = f"remove {self.path} and {self.record}, or give another output"
@@ -157,7 +158,7 @@ class Kept:
         self.rows = there["rows"]
 
     def parts(self, columns: int, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-        """The stored scores, in blocks; a block has shape (rows,) if there is one column."""
+        """Yield the stored scores in blocks, of shape (rows,) if there is one column, else (rows, columns)."""
         rows = 0
         for block in open_table(self.path).blocks(list(range(columns))) if self.rows else ():
             rows += len(block)
@@ -166,11 +167,11 @@ class Kept:
             raise ValueError(f"{self.path}: expected {self.rows} rows, as {self.record} says, got {rows}")
 
     def note(self, rows: int) -> None:
-        """Write the record of the stored scores."""
+        """Write the record of `rows` stored scores."""
         _write_record(self.record, rows=rows, scores=self.inputs)
 
     def remove(self) -> None:
-        """Remove the stored scores, because the output is complete."""
+        """Remove the stored scores and their record, after the output is complete."""
         for path in (self.path, self.record) if self.rows else ():
             Path(path).unlink(missing_ok=True)
 
@@ -179,7 +180,7 @@ class Kept:
 
 
 def is_folder(path: str | None) -> bool:
-    """Whether the output of scores is a folder, whose name needs a separator at its end if it has a table's suffix."""
+    """Whether an output is a folder: a path that ends in a separator, or a folder without a table's suffix."""
     if path is None:
         return False
     return ends_in_separator(path) or (os.path.isdir(path) and Path(path).suffix.lower() not in writing.WRITTEN)
@@ -189,7 +190,7 @@ class Folder:
     """A folder of scores."""
 
     def __init__(self, path: str, files: Sequence[str], form: str | None) -> None:
-        """`files`: the tables. `form`: the format of the scores; None for that of each table where it is writable."""
+        """`files`: the tables. `form`: the format of scores; None for the table's format, or csv if not writable."""
         self.path, self.names = without_separator(path), _names(files, form)
         for file, name in self.names.items():
             if os.path.realpath(file) == os.path.join(os.path.realpath(self.path), name):
@@ -217,7 +218,7 @@ class Folder:
         _write_record(path, scores=inputs, tables=tables | self.marks)
 
     def left(self) -> list[str]:
-        """The tables that have no scores yet, in order."""
+        """The tables whose scores are not written yet, in order."""
         return [file for file in self.names if not os.path.exists(self.place(file))]
 
     def place(self, file: str) -> str:
@@ -225,7 +226,7 @@ class Folder:
         return os.path.join(self.path, self.names[file])
 
     def write(self, file: str, columns: Sequence[str], parts: Iterator[NDArray[Any]]) -> None:
-        """Write the scores of a table; raises ValueError if the table has changed at the end."""
+        """Write the scores of a table; raises ValueError if the table changed while it was read."""
 
         def checked() -> Iterator[NDArray[Any]]:
             yield from parts
@@ -237,13 +238,13 @@ class Folder:
         writing.write_parts(place, columns, checked())
 
     def written(self, file: str, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-        """The stored scores of a table, in blocks."""
+        """Yield the stored scores of a table in blocks."""
         for block in open_table(self.place(file)).blocks([0]):
             yield block[:, 0].astype(dtype)
 
 
 def _names(files: Sequence[str], form: str | None) -> dict[str, str]:
-    """The path of the scores of each table, after the table's path below the common folder of all tables."""
+    """The path of each table's scores, which is the table's path relative to the common folder of all tables."""
     paths = [os.path.realpath(file) for file in files]
     if twice := next((path for path in paths if paths.count(path) > 1), None):
         raise ValueError(f"DATA: expected different tables, got {twice} twice")
@@ -261,7 +262,7 @@ def digest(content: bytes) -> str:
 
 
 def mark(file: str) -> str:
-    """A fingerprint of a table: its size, and a digest of its ends and of bytes between them."""
+    """A fingerprint of a table's file: its size, and a digest of the bytes at both ends and of samples in between."""
     with open(file, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         content = stream.read(EDGE)

@@ -1,4 +1,4 @@
-"""The commands of the command line and their options, in the order of their help."""
+"""The commands of the command line and their options, in the order in which help lists them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ OLD: dict[str, dict[str, str | dict[str, str]]] = {
 
 
 class _Include(argparse.Action):
-    """Print the folder of the header, on one line of any length, and end."""
+    """Print the folder of the C++ header on one line, however long, and exit."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         print(hr.config.include())
@@ -94,17 +94,17 @@ def parser() -> Parser:
     sub.add_argument("script", metavar="SCRIPT", help="a file of Python")
     _add(sub, "arguments", "ARGUMENTS", "of the script; options of run stand before it", nargs=argparse.REMAINDER)
     for sub in subparsers.choices.values():
-        _add_common(sub, lambda default: argparse.SUPPRESS)  # so that an option before the command keeps its value
+        _add_common(sub, lambda default: argparse.SUPPRESS)  # keeps the values of options before the command
     return whole
 
 
 def _add(to: Any, flags: str, form: str | None, help: str, **how: Any) -> None:
-    """Add an option; `form`: the placeholder of its value, if it takes one."""
+    """Add an option; `form`: the placeholder of its value; None if the option takes no value."""
     to.add_argument(*flags.split(), help=help, **how, **({} if form is None else {"metavar": form}))
 
 
 def _add_common(sub: Parser, default: Callable[[Any], Any]) -> None:
-    """Add the options of every command, which may also precede the command."""
+    """Add the options that every command has, and which may also precede the command."""
     group = sub.add_argument_group("every command")
     _add(group, "--json", None, "print one JSON object", action="store_true", default=default(False))
     _add(group, "--threads", "N", "by default all cores", type=integer(1), default=default(None))
@@ -171,7 +171,7 @@ def _add_report(command: Callable[..., Parser]) -> None:
         "written: the density, stars.safetensors; the rows that judge, stars.held_out.csv; and Python that does the "
         "same, stars.py.",
     )
-    sub.set_defaults(parsed=lambda words: parser().parse_args(words))  # parses the arguments of the report's fit
+    sub.set_defaults(parsed=lambda words: parser().parse_args(words))  # a parser for the fit that the report makes
     _add_data(sub, "a table", "", only=", ".join(report.READ))
     _add(sub, "--weights", "COLUMN", "column with weights of the rows")
     _add(sub, "-o --output", "PAGE", "as report.html", type=file([".html"]), required=True)

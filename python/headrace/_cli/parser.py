@@ -1,4 +1,4 @@
-"""A parser of command lines: errors in one line with the option that may be meant, and help of the terminal's width."""
+"""A parser of command lines: errors in one line suggest the intended option, and help is as wide as the terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace.rows._files import STANDARD, suffix_of
 
 
 class _Help(argparse.Action):
-    """Print the help and end; `const`: whether the help has every option."""
+    """Print the help and exit; `const`: whether the help lists every option."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         screen.show(parser.blocks(self.const), sys.stdout)  # type: ignore[attr-defined]
@@ -36,8 +36,8 @@ class Parser(argparse.ArgumentParser):
         self.given: list[str] = []
         self.old: Mapping[str, str | Mapping[str, str]] = {}
         """The successors of old options and of old values; a successor that ends in "=" is followed by the value."""
-        self.brief: Sequence[str] = ()  # options that --help shows, if there is --help-all
-        self.more: Mapping[str, Mapping[str, str]] = {}  # further groups of the whole help
+        self.brief: Sequence[str] = ()  # options that --help shows if the command has --help-all
+        self.more: Mapping[str, Mapping[str, str]] = {}  # further groups of options, which --help-all shows
         self.add_argument("-h", "--help", action=_Help, nargs=0, const=False, help="show this help and exit")
 
     def shorten(self, brief: Sequence[str], more: Mapping[str, Mapping[str, str]]) -> None:
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--help-all", action=_Help, nargs=0, const=True, help="show all options and exit")
 
     def format_usage(self) -> str:
-        """The usage in one line: the required arguments, and a hint at the options, which the help lists."""
+        """The usage in one line: the required arguments, and "[options]" for all others."""
         required = [action for action in self._actions if action.required and action.option_strings]
         named = [f"{action.option_strings[0]} {action.metavar}" for action in required]
         forms = {"?": "[{}]", argparse.REMAINDER: "[{}]", "+": "{}..."}
@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
         screen.show(self.blocks(True), sys.stdout if file is None else file)
 
     def blocks(self, everything: bool) -> list[Block]:
-        """The help: the usage, options in groups, and exit codes or advice; the short help has one group of options."""
+        """The help: usage, description, groups of options, and closing text; the short help has one group."""
         brief = () if everything else self.brief
         groups: dict[tuple[str, str], dict[str, str]] = {}
         for group in self._action_groups:
@@ -79,12 +79,12 @@ class Parser(argparse.ArgumentParser):
         return [*blocks, *(["", self.epilog] if self.epilog else [])]
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as argparse does, with successors of old names, each with a warning; errors name the given value."""
+        """Parse as argparse does, after old names are replaced by their successors with a warning."""
         self.given = self._renamed(list(sys.argv[1:] if args is None else args))
         return super().parse_known_args(self.given, namespace)
 
     def _renamed(self, arguments: list[str]) -> list[str]:
-        """The command line with the successors of former options and values, each with a warning."""
+        """The command line with former options and values replaced by their successors, with a warning."""
         end = arguments.index("--") if "--" in arguments else len(arguments)
         renamed, names, words = list[str](), list[str](), iter(arguments[:end])
         for word in words:
@@ -103,7 +103,7 @@ class Parser(argparse.ArgumentParser):
         return [*renamed, *arguments[end:]]
 
     def error(self, message: str) -> NoReturn:
-        """End with one line: the error, and the option that is probably meant."""
+        """Exit after one line with the error and the option that is probably meant."""
         message = next(self._unknown(), message)
         if "the following arguments are required" in message:
             message += f"; {self.prog} --help explains them"
@@ -111,13 +111,13 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(USAGE)
 
     def refuse(self, extra: Sequence[str]) -> NoReturn:
-        """End because of arguments that no command takes."""
+        """Exit with an error about arguments that no command takes."""
         if options := [word for word in extra if word.startswith("-") and word != STANDARD]:
             self.given = options
         self.error(f"expected no further argument, got {extra[0]!r}; {self.prog} --help lists what there is")
 
     def _unknown(self) -> Iterator[str]:
-        """Messages about options that the command does not have."""
+        """Yield messages about options that the command does not have."""
         known = list(self._option_string_actions)
         names = {form.lstrip("-").replace("-", "_"): form for form in known if form.startswith("--")}
         for token in self.given:
@@ -139,7 +139,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _meant(text: str, names: Sequence[str]) -> str:
-    """The end of an error, with the probably intended name, or nothing."""
+    """The end of an error message, with the probably intended name; empty without a similar name."""
     by_letters = {name.lower(): name for name in names}
     close = difflib.get_close_matches(text.lower().replace("_", "-"), by_letters, 1, 0.6)
     return f"; did you mean {by_letters[close[0]]}?" if close else ""
@@ -154,7 +154,7 @@ Reader = Callable[[str], Any]
 def _argument(
     convert: Reader, holds: Callable[[Any], bool], expected: str, more: Callable[[str], str] = lambda text: ""
 ) -> Reader:
-    """A type of argparse: conversion of a text, with checks. `more`: the end of an error."""
+    """A type for argparse that converts a text and checks the value. `more`: makes the end of an error message."""
 
     def read(text: str) -> Any:
         try:
@@ -169,7 +169,7 @@ def _argument(
 
 
 def integer(least: int, bits: int = 63) -> Reader:
-    """A reader of integers of at least `least`, and below 2^bits."""
+    """A type for argparse: integers of at least `least` and below 2^bits."""
     return _argument(int, lambda n: least <= n < 2**bits, f"an integer of at least {least} and below 2^{bits}")
 
 
@@ -200,7 +200,7 @@ _WAYS = {
 
 
 def file(suffixes: Sequence[str], reads: bool = False) -> Reader:
-    """A reader of paths; "-" only if it is in `suffixes`. `reads`: whether errors advise how to read other tables."""
+    """A type for argparse: paths with these suffixes, or "-". `reads`: whether errors help with other tables."""
     named = [suffix for suffix in suffixes if suffix != STANDARD]
     short = [suffix for suffix in named if not suffix.endswith(".gz")]
     packed = f" ({', '.join(suffix.removesuffix('.gz') for suffix in named if suffix.endswith('.gz'))} also with .gz)"
@@ -224,5 +224,5 @@ def _way_out(path: str) -> str:
 
 
 def or_folder(read: Reader, is_one: Callable[[str], bool] = os.path.isdir) -> Reader:
-    """A reader of an argument of `read`, or of a folder's path."""
+    """A type for argparse: a folder's path unchanged, or another argument as converted by `read`."""
     return lambda text: text if is_one(text) else read(text)

@@ -1,4 +1,4 @@
-"""`headrace report`: from a table to a judged density in one command, with a Python script that does the same."""
+"""`headrace report`: a density fitted to a table and judged in one command, and a Python script that does the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headrace.rows import _files as tables
 from headrace.rows._files import OF_TEXT, suffix_of
 
 READ = (*OF_TEXT, ".parquet")
-SECONDS = 30.0  # default time of the fit
+SECONDS = 30.0  # the default time of the fit
 _WRITTEN = {"page": ".html", "density": ".safetensors", "rows held out": ".held_out.csv", "script": ".py"}
 _PYTHON = '''"""The density of {name}, and its page, as `headrace report` made them: pip install ".[sklearn,plot]"."""
 
@@ -43,7 +43,7 @@ with open({page!r}, "w", encoding="utf-8") as file:
 
 
 def report(arguments: Namespace) -> int:
-    """Fit a density to a table, judge it by rows that are set apart, and write density, page, rows and a script."""
+    """Fit a density to a table, judge it by rows set apart, and write the density, a page, these rows and a script."""
     if len(arguments.data) > 1 or suffix_of(arguments.data[0]) not in READ:
         usage(arguments, f"argument DATA: expected one table ({', '.join(READ)}), got {' '.join(arguments.data)}")
     began = time.perf_counter()
@@ -71,7 +71,7 @@ def report(arguments: Namespace) -> int:
 
 
 def _fit(arguments: Namespace, written: dict[str, str]) -> tuple[Density, dict[str, str], fitting.Apart]:
-    """The flow, fitted as `headrace fit` does by default, the notes of its file, and the rows that are set apart."""
+    """A flow fitted as by `headrace fit` with its defaults, the notes of the flow's file, and the rows set apart."""
     shared = {**vars(arguments), "output": written["density"], "held_out": written["rows held out"]}
     fit = arguments.parsed(["fit", *arguments.data, "--output", written["density"]])
     fitted = fitting._fitted(Namespace(**{**vars(fit), **shared, "missing": "drop", "run": fit.run}))
@@ -80,11 +80,11 @@ def _fit(arguments: Namespace, written: dict[str, str]) -> tuple[Density, dict[s
 
 
 def _script(arguments: Namespace, density: TableDensity, apart: fitting.Apart, written: dict[str, str]) -> str:
-    """The Python script that makes the same density and page."""
+    """The text of a Python script that makes the same density and page as this command."""
     path, (features, context, weights) = arguments.data[0], apart.columns
     kind = "parquet" if suffix_of(path) == ".parquet" else "csv"
     has_kinds = any(column.kind != "float" for column in density.columns.table.columns)
-    if has_kinds:  # because only frames have kinds
+    if has_kinds:  # because only data frames have kinds of columns
         how = "" if arguments.delimiter is None else f", sep={arguments.delimiter!r}"
         how = how if kind == "csv" else ", dtype_backend='numpy_nullable'"
         reading = f"rows = pandas.read_{kind}({path!r}{how})\nx = rows[{features!r}]"

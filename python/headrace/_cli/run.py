@@ -15,7 +15,7 @@ from headrace.integrations._libraries import LOG, accelerate_libraries
 
 def run(arguments: Namespace) -> int:
     """Run a script as Python does, and report on the standard error which models are accelerated."""
-    with open(arguments.script, "rb"):  # so that an error of opening has the file's name
+    with open(arguments.script, "rb"):  # so that an error about a missing script names the file
         pass
     if not arguments.quiet:
         handler = logging.StreamHandler()

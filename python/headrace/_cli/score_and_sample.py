@@ -1,4 +1,4 @@
-"""``headrace score``, ``headrace sample`` and ``headrace export``: uses of a flow in a file."""
+"""``headrace score``, ``headrace sample`` and ``headrace export``, the commands that use a flow in a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from headrace.rows._files import STANDARD
 from headrace.rows._source import Source
 from headrace.rows._waves import SUFFIX
 
-VERBS = ("log_prob", "to_latent", "to_data")  # values of `verb` in `Flow.to_onnx`
+VERBS = ("log_prob", "to_latent", "to_data")  # the values of the argument `verb` of `Flow.to_onnx`
 
 
 def score(arguments: Namespace) -> int:
@@ -47,7 +47,7 @@ def score(arguments: Namespace) -> int:
     if arguments.output:
         return _score_to_file(arguments, made, files)
     with Watch(patience=1) as watch:
-        # On a terminal a bar would appear between the scores.
+        # There is no bar if scores are printed on a terminal, because the bar would appear between them.
         with_bar = not arguments.quiet and (arguments.json or not sys.stdout.isatty())
         for part in made.watched(made.counted(watch.until(made.densities())), 0, with_bar):
             if not arguments.json:
@@ -62,9 +62,9 @@ def score(arguments: Namespace) -> int:
 
 
 def _score_to_file(arguments: Namespace, made: _Made, files: Sequence[str]) -> int:
-    """Write scores to one file; after Ctrl-C the scores of the finished rows are kept beside it."""
+    """Write scores to one file; after Ctrl-C the scores of the finished rows are kept in another file beside it."""
     output = os.path.realpath(arguments.output) if os.path.islink(arguments.output) else arguments.output
-    content = getattr(made.source, "content", None)  # the bytes of the standard input
+    content = getattr(made.source, "content", None)  # the bytes read from the standard input, if any
     marks = [digest(content)] if isinstance(content, bytes) else [mark(file) for file in files]
     kept = Kept(output, {**_inputs(arguments, made.density), "tables": marks})
     inputs = [path for path in (arguments.flow, *files) if path != STANDARD]
@@ -80,7 +80,7 @@ def _score_to_file(arguments: Namespace, made: _Made, files: Sequence[str]) -> i
         yield from made.watched(made.densities(kept.rows), kept.rows, not arguments.quiet)
 
     def instead() -> str | None:
-        """The name of the file for the scores; if there are no new scores, the stored ones stay unchanged."""
+        """After Ctrl-C the name of the file for kept scores, else None; raises KeyboardInterrupt without new scores."""
         if watch.stopped and made.scores.rows <= kept.rows:
             raise KeyboardInterrupt
         return os.path.basename(kept.path) if watch.stopped else None
@@ -101,7 +101,7 @@ def _score_to_file(arguments: Namespace, made: _Made, files: Sequence[str]) -> i
 
 
 def _inputs(arguments: Namespace, density: TableDensity) -> dict[str, Any]:
-    """The inputs on which scores depend, other than the tables."""
+    """The inputs other than tables on which scores depend, by name."""
     table = {name: note for name, note in density.columns.notes().items() if name == "table"}
     inputs = {"flow": digest(hr.to_bytes(density.flow, table))}
     inputs |= {"--columns": str(arguments.columns), "--context": str(arguments.context)}
@@ -118,7 +118,7 @@ def _score_to_folder(arguments: Namespace, files: Sequence[str]) -> int:
     folder = Folder(arguments.output, files, arguments.format)
     density = _load(arguments.flow)
     inputs = _inputs(arguments, density)
-    _columns_for(density, arguments, data=files[0])  # options that fit no table leave no folder behind
+    _columns_for(density, arguments, data=files[0])  # raises an error for unsuitable options before the folder is made
     folder.open(inputs)
     remaining, scores = folder.left(), Scores()
     done = len(files) - len(remaining)
@@ -139,7 +139,7 @@ def _score_to_folder(arguments: Namespace, files: Sequence[str]) -> int:
 
 
 def _columns_of(density: TableDensity) -> list[str]:
-    """Names of the columns of scores; scores of an ensemble have the spread of its members as a second column."""
+    """The names of the columns of scores: for an ensemble the second column is the spread of its members."""
     return ["log_prob", *["spread"] * density.has_members]
 
 
@@ -154,7 +154,7 @@ class _Made:
     """Statistics of the log densities."""
 
     def densities(self, skipped: int = 0) -> Iterator[NDArray[Any]]:
-        """The log densities after the first `skipped` rows, which are only read."""
+        """Yield the log densities of the rows after the first `skipped` ones, which are only read."""
         flow, at = self.density.flow, 0
         for block in self.source.blocks([*self.columns[0], *self.columns[1]]):
             first, at = max(skipped - at, 0), at + len(block)
@@ -168,13 +168,13 @@ class _Made:
             yield scores[first:]
 
     def counted(self, parts: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """The parts unchanged, after adding each to the statistics."""
+        """Yield the parts unchanged, after adding each of them to the statistics."""
         for part in parts:
             self.scores.add(part if part.ndim == 1 else part[:, 0])
             yield part
 
     def watched(self, parts: Iterable[NDArray[Any]], done: int, progress: bool) -> Iterator[NDArray[Any]]:
-        """The parts unchanged, with a bar of the finished rows, which is cleared because statistics follow."""
+        """Yield the parts unchanged, with a progress bar of rows, which is cleared because statistics follow."""
         sizes = self.source.pieces()
         total = None if any(size is None for size in sizes) else sum(size for size in sizes if size is not None)
         with _progress.bar(total, "score", "row", progress, unit_scale=True, leave=False, initial=done) as shown:

@@ -1,4 +1,4 @@
-"""Output: tables, help and messages, never wider than the terminal or the environment variable COLUMNS."""
+"""Output of commands: tables, help and messages, no wider than the terminal or the environment variable COLUMNS."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def note(arguments: Namespace, text: str) -> None:
 
 
 def say(arguments: Namespace, report: dict[str, Any], blocks: Iterable[Block], apart: bool = False) -> None:
-    """Print the result, as one JSON object or as text; on the standard error if the standard output has a flow.
+    """Print the result, as a JSON object or as text; on the standard error if a flow is written to the standard output.
 
-    `apart`: whether the standard output has values without --output or --json, so that the text is a note.
+    `apart`: whether values are printed without --output or --json, so that the text becomes a note.
     """
     file = sys.stderr if getattr(arguments, "output", None) == STANDARD else sys.stdout
     if arguments.json:
@@ -63,20 +63,20 @@ def _finite_or_null(value: Any) -> Any:
 
 
 def duration(seconds: float) -> str:
-    """A duration with three significant digits, in a fitting unit."""
+    """A duration with three significant digits, in s, ms or µs."""
     if seconds < 1e-3:
         return f"{1e6 * seconds:.3g} µs"
     return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def usage(arguments: Namespace, message: str) -> NoReturn:
-    """End the command with an error about its command line."""
+    """Exit with an error about the command line."""
     arguments.usage(message)
     raise AssertionError
 
 
 def refuse_options(arguments: Namespace, names: Iterable[str], why: str) -> None:
-    """End the command with an error if its command line has one of these options."""
+    """Exit with an error if the command line has one of the options `names`."""
     for name in names:
         value = getattr(arguments, name, None)
         if not (value is None or value is False or value == []):
@@ -84,5 +84,5 @@ def refuse_options(arguments: Namespace, names: Iterable[str], why: str) -> None
 
 
 def counted(number: int, what: str) -> str:
-    """A count with its noun, such as "3 rows"."""
+    """A count with a noun, such as "3 rows"."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

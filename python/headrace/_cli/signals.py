@@ -1,4 +1,4 @@
-"""Signals on the command line: WAV files, the note of signals in a flow's file, ``fit``, ``score`` and ``sample``."""
+"""Commands with signals: WAV files, the note about signals in a flow's file, ``fit``, ``score`` and ``sample``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from headrace.sequences.fit import SequenceFit
 from headrace.sequences.quantised import has_cells
 
 STEP = 1  # spacing of integers
-STEPS_AT_ONCE = 4096  # steps of a drawn signal between two updates of the bar
+STEPS_AT_ONCE = 4096  # steps of a sampled signal between two updates of the progress bar
 OF_TABLES = (
     *("columns", "array", "delimiter", "header", "weights", "training", "buffer", "periodic"),
     *("discrete", "spread", "missing", "ensemble", "keep", "held_out", "rows", "first_row", "auto"),
@@ -39,7 +39,7 @@ OF_TABLES = (
 
 
 def found(arguments: Namespace) -> list[str] | None:
-    """The WAV files of paths, folders and patterns; None for tables. Options for other data end the command."""
+    """The WAV files in the arguments' paths, folders and patterns; None for tables. Refuses unsuitable options."""
     signals = [path for path in arguments.data if _is_signal(path)]
     if not signals:
         why = "tables do not take it, because it is of signals; leave it out"
@@ -59,7 +59,7 @@ def _is_signal(path: str) -> bool:
 
 
 def refuse_options_of_tables(arguments: Namespace) -> None:
-    """End the command with an error if it has options about rows and columns."""
+    """Exit with an error if the command line has options about rows and columns."""
     refuse_options(arguments, OF_TABLES, "signals do not take it, because it is of tables; leave it out")
 
 
@@ -68,7 +68,7 @@ def refuse_options_of_tables(arguments: Namespace) -> None:
 
 @dataclass(frozen=True)
 class Signal:
-    """The signals of a flow: a note in its file (docs/files.md)."""
+    """A note in a flow's file about the signals of the fit (docs/files.md)."""
 
     rate: int
     """Steps in a second."""
@@ -81,13 +81,13 @@ class Signal:
     covariates: Names = None
 
     def notes(self) -> dict[str, str]:
-        """The note as an entry of a file's notes."""
+        """The note in JSON, as an entry of a file's notes."""
         entries = {name: value for name, value in asdict(self).items() if value is not None}
         return {"signal": json.dumps(entries, separators=(",", ":"))}
 
     @classmethod
     def of_notes(cls, notes: dict[str, str]) -> Signal | None:
-        """The signal of a file's notes; None if the notes have no signal in this form."""
+        """The note about signals among a file's notes; None without a valid one."""
         try:
             recorded = json.loads(notes["signal"])
             names = {name: tuple(map(str, recorded[name])) for name in ("context", "covariates") if name in recorded}
@@ -98,7 +98,7 @@ class Signal:
 
 
 def signal_of(path: str, flow: Any, notes: dict[str, str]) -> Signal:
-    """The note in the file of a flow of signals; raises an error for a flow of rows, or without the note."""
+    """The note about signals in a flow's file; raises an error for a flow of rows, or if there is no note."""
     if not isinstance(flow, hr.SequenceFlow):
         raise TypeError(f"{path}: expected a flow of signals, got a {type(flow).__name__}, which takes tables")
     signal = Signal.of_notes(notes)
@@ -108,7 +108,7 @@ def signal_of(path: str, flow: Any, notes: dict[str, str]) -> Signal:
 
 
 def bits_of(log_prob: float, features: int) -> float:
-    """The bits that a coder needs for a value, from the log density of a step in nats."""
+    """The bits that an ideal coder needs for each value, from the log density of a step in nats."""
     return -log_prob / math.log(2.0) / features
 
 
@@ -150,14 +150,14 @@ def _fit(arguments: Namespace, files: Sequence[str]) -> int:
 
 
 def _bounds(text: str, wave: Wave) -> list[Any]:
-    """The ends of each channel, None for none, from a list such as ``0=-0.5:,1=:99.5`` by indices of channels."""
+    """The bounds of each channel, or None, from a list such as ``0=-0.5:,1=:99.5`` with indices of channels."""
     table: Any = SimpleNamespace(path=wave.path, names=None, n_columns=wave.channels, label="channel {}".format)
     ends, _ = bounds.read(table, range(wave.channels), text, None)
     return [ends.get(i) for i in range(wave.channels)]
 
 
 def _foreseen(flow: Any, values: Sequence[Any], near: Beside, keywords: dict[str, Any]) -> str:
-    """A message about the longest duration of the fit."""
+    """A message about the longest time that the fit may take."""
     fit = SequenceFit(flow, hr.training.History(), Arguments(**keywords), None, STEP)
     plan, seconds = fit.foreseen(values, **near.arguments())
     most = plan.epochs * plan.batches * seconds
@@ -187,7 +187,7 @@ def _report(arguments: Namespace, flow: Any, signals: Sequence[Wave], history: h
 
 
 def score(arguments: Namespace, files: Sequence[str], to_folder: bool) -> int:
-    """Write the log density of each signal, or with --steps of each step."""
+    """Write the log density of each signal, or with --steps that of each step."""
     if to_folder and not arguments.steps:
         usage(arguments, "argument --output: with a folder give --steps as well, or the name of a file for one table")
     if arguments.steps and len(files) > 1 and not to_folder:
@@ -197,7 +197,7 @@ def score(arguments: Namespace, files: Sequence[str], to_folder: bool) -> int:
     near = Beside.of_flow(arguments, files, signal, flow)
     folder = Folder(arguments.output, files, arguments.format) if to_folder else None
     if folder is not None:
-        load(arguments, files[0], signal, flow)  # an unsuitable file leaves no folder behind
+        load(arguments, files[0], signal, flow)  # raises an error for an unsuitable file before the folder is made
         inputs = {"flow": digest(hr.to_bytes(flow, signal.notes()))}
         paths = {f"--{name}": getattr(arguments, name) for name in ("context", "covariates")}
         folder.open(inputs | {name: path for name, path in paths.items() if path is not None})
@@ -209,7 +209,7 @@ def score(arguments: Namespace, files: Sequence[str], to_folder: bool) -> int:
             values = load(arguments, file, signal, flow).values
             if has_cells(flow):
                 log_prob = flow.log_prob_steps(values, **near.arguments(i), quantised=STEP)
-            else:  # log densities of points, because probabilities of integers have no closed form
+            else:  # log densities of values, because probabilities of integers have no closed form
                 log_prob = flow.log_prob_steps(values.astype(np.float64), **near.arguments(i))
             if folder is not None:
                 folder.write(file, ["log_prob"], iter([log_prob]))
@@ -223,7 +223,7 @@ def score(arguments: Namespace, files: Sequence[str], to_folder: bool) -> int:
 
 
 def load(arguments: Namespace, file: str, signal: Signal, flow: Any) -> Wave:
-    """The signal in a file, which must have the flow's rate and channels."""
+    """The signal in a WAV file; raises an error for another rate or number of channels than the flow's."""
     loaded = waves.read(file)
     waves.check_like(loaded, signal.rate, flow.features, arguments.flow)
     return loaded
@@ -248,7 +248,7 @@ def _print_scores(arguments: Namespace, signal: Signal, flow: Any, scored: Seque
 
 
 def sample(arguments: Namespace, flow: Any, notes: dict[str, str]) -> int:
-    """Draw a signal, or the steps that follow another, and write it as a WAV file."""
+    """Draw a signal, or steps that continue a given signal, and write it as a WAV file."""
     signal = signal_of(arguments.flow, flow, notes)
     refuse_options_of_tables(arguments)
     steps = _steps_to_draw(arguments, signal)

@@ -1,4 +1,4 @@
-"""Tables written as .npy, .csv or .parquet, whole or part by part."""
+"""Functions that write tables as .npy, .csv or .parquet, at once or part by part."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace._base.output import replacing, spreadsheet_cell
 from headrace._tables.density import TableDensity, called
 from headrace.rows._arrow import load_pyarrow
 
-SINGLE, DOUBLE = 9, 17  # digits that restore any float32, and any float64
+SINGLE, DOUBLE = 9, 17  # significant digits that restore any float32, and any float64
 WRITTEN = (".npy", ".csv", ".parquet")
 
 
@@ -44,12 +44,12 @@ def write_parts(
     kinds: Sequence[str] | None = None,
     digits: Sequence[int | None] | None = None,
 ) -> None:
-    """Write a table, (rows, columns) or (rows,), part by part, in the memory of one part; parts have one dtype.
+    """Write a table, (rows, columns) or (rows,), part by part, in memory for one part; all parts have the same dtype.
 
-    Text has enough digits to restore each value, or the column's `digits`, and names that do no harm in a terminal
-    or a spreadsheet. An .npy file has the array, without the names. In .parquet, columns whose `kinds` are "integer" or
-    "boolean" have such types. Columns of text have the kind "category", and `digits` None. Without a path the
-    table goes to the standard output, as .csv. `instead`: as in `replacing`.
+    In .csv, values have enough digits to be restored, or the column's `digits`, and names and texts are escaped so that
+    they do no harm in a terminal or a spreadsheet. An .npy file has the array, without the names. In .parquet, columns
+    whose `kinds` are "integer" or "boolean" have these types. Columns of text have the kind "category" and the `digits`
+    None. Without a path the table is written to the standard output, as .csv. `instead`: as in `replacing`.
     """
     if path is None:
         _write_text(sys.stdout, parts, names, digits)
@@ -69,7 +69,7 @@ def write_parts(
 
 
 def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
-    """Write an array in parts; the header leaves room for the number of rows, which is known at the end."""
+    """Write an array in parts; the header, which has room for any number of rows, is written again at the end."""
 
     def write_header(like: NDArray[Any], rows: int) -> int:
         described = {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False}
@@ -89,7 +89,7 @@ def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
 def _write_parquet(path: str, stream: IO[bytes], names: Any, parts: Iterable[NDArray[Any]], kinds: Any) -> None:
     tables = (_arrow_table(path, part, names, kinds) for part in parts)
     first = next(tables)
-    # Values that hardly repeat use no dictionary, because look-ups would take longer than compression.
+    # Columns have no dictionary, because their values hardly repeat, and look-ups would take longer than compression.
     with load_pyarrow().parquet.ParquetWriter(stream, first.schema, use_dictionary=False) as writer:
         for table in chain([first], tables):
             writer.write_table(table)
@@ -106,7 +106,7 @@ def _arrow_table(path: str, values: NDArray[Any], names: Sequence[str] | None, k
 
 
 def _typed(column: NDArray[Any], kind: str) -> NDArray[Any]:
-    """Convert whole numbers and truth values to integers and booleans; a column with other values stays unchanged."""
+    """A column of the kind "integer" or "boolean" as int64 or bool; unchanged if it has other values."""
     if kind == "category":
         return column
     column = column.astype(np.float64) if column.dtype == object else column
@@ -134,7 +134,7 @@ def _write_text(
 
 
 def labelled(values: NDArray[Any], labels: Mapping[int, Sequence[str]]) -> NDArray[Any]:
-    """Rows with labels in place of codes in some columns."""
+    """Rows in which `labels`, by column, replace integer codes."""
     if labels:
         values = values.astype(object)
     for i, texts in labels.items():
@@ -143,17 +143,17 @@ def labelled(values: NDArray[Any], labels: Mapping[int, Sequence[str]]) -> NDArr
 
 
 def quoted(cell: str) -> str:
-    """A cell of text, in quotes where that is necessary."""
+    """A cell of a .csv file, in quotes if necessary."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow([cell])
     return line.getvalue()
 
 
 def digits_of_samples(density: TableDensity) -> list[int | None]:
-    """Significant digits of each used column of the table; whole numbers and constants have all digits.
+    """The significant digits of samples of each used column; None for text, and all digits for integers and constants.
 
     A float32 flow computes standardised columns to nine digits. A column whose mean is many standard deviations from
-    zero, such as a time, has that many more digits before the decimals.
+    zero, such as a time, needs more digits, by the decimal logarithm of this ratio.
     """
     table, flow, kept = density.columns.used, density.flow, density.columns.used.kept
     numbers = flow.flow if isinstance(flow, hr.MixedDensity) else flow
@@ -168,7 +168,7 @@ def digits_of_samples(density: TableDensity) -> list[int | None]:
 
 
 def _digits_of(flow: hr.Flow) -> list[int]:
-    """Significant digits of each of a flow's columns."""
+    """The significant digits of samples of each column of a flow."""
     standardize, support = flow._interior.standardize, flow._interior.support
     if flow.dtype == np.float64 or standardize is None:
         return [DOUBLE] * flow.features

@@ -5,10 +5,11 @@
     flow = convert.from_sbi(posterior)  # a headrace.Flow
     samples = flow.sample(10_000, context=observation)
 
-Each function recognises the parts of a model by their classes, or by a library's class above these if no formula is
-overridden, and reads settings from attributes. Nothing is guessed, and unknown parts raise an error with their name;
-`register` takes functions that read parts of other classes. The flow's log densities of some rows are then compared
-with the model's. A library is imported only for a model of it. `to_torch` and `to_zuko` convert back.
+Each function recognises the parts of a model by their classes, or by a base class from a library if no formula is
+overridden, and reads settings from attributes. Nothing is guessed, and an unknown part raises an error with its name;
+`register` takes functions that read parts of other classes. Log densities of the converted flow are compared with the
+model's for some rows. Another library is imported only to convert its models. `to_torch` and `to_zuko` convert flows of
+headrace.
 """
 
 from headrace.convert._flowjax import from_flowjax

@@ -1,4 +1,4 @@
-"""Base densities of other libraries as bases of headrace, with the maps between a base and the transforms."""
+"""Base densities of other libraries as bases of headrace, each with maps that precede the transforms."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from headrace._flow.transforms.transform import Transform
 from headrace.convert._parts import OTHER_BASE, Numbers, Place, class_of, numbers
 from headrace.convert._simple import affine, linear, normal
 
-BaseAndMaps = tuple[Base, list[Transform]]  # the maps are in order from the base to the data
+BaseAndMaps = tuple[Base, list[Transform]]  # maps in latent → data order
 
 
 def box(place: Place, low: Numbers, high: Numbers) -> BaseAndMaps:
-    """A uniform base between fixed ends of each column."""
+    """A uniform base, and a map of each column to the interval from `low` to `high`, if necessary."""
     if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
         raise ValueError(f"{place.path}: expected finite lower ends below finite upper ends, got others")
     base = Uniform(low.size)
@@ -25,7 +25,7 @@ def box(place: Place, low: Numbers, high: Numbers) -> BaseAndMaps:
 
 
 def student(place: Place, df: Numbers, loc: Numbers, scale: Numbers, *, is_trained: bool) -> BaseAndMaps:
-    """A base of Student's t distribution with a location and a scale."""
+    """A base of Student's t distribution, and an affine map for location and scale, if necessary."""
     base = StudentT(df.size, df, trainable=is_trained)
     if not is_trained and not loc.any() and (scale == 1).all():
         return base, []
@@ -33,7 +33,7 @@ def student(place: Place, df: Numbers, loc: Numbers, scale: Numbers, *, is_train
 
 
 def mixture(logits: Numbers, loc: Numbers, scale: Numbers, *, is_trained: bool) -> BaseAndMaps:
-    """A base that is a mixture of normal densities, with weights softmax(`logits` (K,)); `loc`, `scale`: (K, D)."""
+    """A mixture of normal densities as base, with weights softmax(`logits`), (K,); `loc`, `scale`: (K, D)."""
     weights = np.exp(logits - logits.max())
     scale = np.broadcast_to(scale, loc.shape)
     components, features = loc.shape
@@ -44,10 +44,10 @@ TORCH = "a normal, uniform or Student's t distribution, or a mixture of diagonal
 
 
 def of_torch(made: Any, place: Place, *, is_trained: bool) -> BaseAndMaps:
-    """The base for a distribution of `torch.distributions` or zuko over rows.
+    """The base and maps for a distribution of rows from `torch.distributions` or zuko.
 
-    `made` is an `Independent` of a Normal, Uniform or StudentT, or of a subclass, a MultivariateNormal, or a Mixture of
-    zuko.
+    `made` is a MultivariateNormal, a Mixture of zuko, or an `Independent` of a Normal, Uniform or StudentT or a
+    subclass.
     """
     package, kind = class_of(made)
     if (package, kind) == ("torch", "MultivariateNormal") and made.loc.ndim == 1:

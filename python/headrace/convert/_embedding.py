@@ -1,4 +1,4 @@
-"""Embedding nets, which a model applies to its context before the flow: part of the converted flow, or left outside."""
+"""Embedding nets, which a model applies to the context: part of the converted flow, or left outside of it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NOTHING = (("builtins", "NoneType"), ("torch", "Identity"))
 
 
 class Outside:
-    """The part of an embedding net that becomes part of a flow, and whether the net stays outside.
+    """An embedding net in a conversion: the net's mean and scale become part of the flow, or the net stays outside.
 
-    A net that shifts and scales columns, like sbi's z-scoring, becomes part of a flow (`Flow.standardize_context`); any
-    other net raises an error, unless the caller asks for the flow without its net.
+    A net that shifts and scales columns, like sbi's z-scoring, becomes part of a flow (`Flow.standardize_context`). A
+    net that does more than this scaling raises an error unless `embedding` is "outside".
     """
 
     def __init__(self, net: Any, embedding: str, place: Place) -> None:
@@ -40,7 +40,7 @@ class Outside:
             )
 
     def standardize(self, contexts: Sequence[int]) -> tuple[Numbers, Numbers] | None:
-        """The scale of the context for a flow; `contexts` are the numbers of context columns of its transforms."""
+        """Mean and standard deviation of a context; `contexts`: the number of context columns of each transform."""
         columns = max(contexts, default=0)
         if self.scale is None or not columns:
             return None

@@ -1,4 +1,4 @@
-"""Flows of flowjax, whose bijections map latent rows to data, unless inverted as in flowjax' ready-made flows."""
+"""Flows of flowjax, whose bijections map latent rows to data, and are inverted in its ready-made flows."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
     """A trained flow of flowjax as a `headrace.Flow` with the same density, in the same dtype.
 
     Parts may be `masked_autoregressive_flow` and `coupling_flow` with affine or rational-quadratic splines, a condition
-    or none, inverted or not; affine and triangular maps, permutations, `Chain`, `Scan` and `Invert`; `Sigmoid`, `Exp`
-    and `Tanh`, also of single columns by `Stack` and `Concatenate`, which become a `Support`. The base may be another
-    flow.
+    or none, inverted or not; affine and triangular maps, permutations, `Chain`, `Scan` and `Invert`; and `Sigmoid`,
+    `Exp` and `Tanh`, also for single columns by `Stack` and `Concatenate`, which become a `Support`. The base
+    distribution may be another flow.
 
     Args:
         model: A `flowjax.distributions.Transformed`; or the arrays of a `masked_autoregressive_flow` or a
             `coupling_flow` without the model: the path of a file of `equinox.tree_serialise_leaves`, or a list of
             arrays in the order of the model's leaves.
-            Models of flowjax 18 or newer convert, and arrays of 14 to 17 with affine transformers.
-        verify: Whether to compare log densities of some rows with the model's. Arrays have no density: give ``(x,
-            log_prob)`` or ``(x, log_prob, context)``, computed by flowjax, or False.
+            Models of flowjax 18 or newer convert, and arrays of flowjax 14 to 17 with affine transformers.
+        verify: Whether to compare log densities of some rows with the model's. For arrays alone, ``(x, log_prob)`` or
+            ``(x, log_prob, context)`` computed by flowjax, or False.
         **not_recorded: For arrays alone, the arguments that made the model: `activation`, `transformer` ("affine", the
             arguments of the `RationalQuadraticSpline` as a dict, or the bijection) and `invert`.
 
     Raises:
-        TypeError: the model is no such flow, or has parameters of several dtypes.
+        TypeError: `model` is not a flow of flowjax, or has parameters of several dtypes.
         NotImplementedError: a part has no counterpart in headrace; the message has its class and path.
-        ValueError: log densities differ by more than rounding; or a layer is in
-            training mode and computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
+        ValueError: log densities differ by more than rounding; or a layer is in training mode and computes other values
+            in evaluation mode (batch norm, dropout, an act norm that is not initialised).
     """
     place = Place("model", "to_data")
     if is_arrays(model):
@@ -86,7 +86,7 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
 
 
 def _call(function: Any, x: Numbers) -> Any:
-    """Call a function of JAX in float64; of a module with a copy for each unit, the first copy."""
+    """Call a function of JAX in float64; if a module has a copy for each unit, call the first copy."""
     import equinox
     import jax
     import jax.numpy as jnp
@@ -102,7 +102,7 @@ def _call(function: Any, x: Numbers) -> Any:
 
 
 def _base(base: Any, place: Place) -> BaseAndMaps:
-    """The base and maps of a distribution, which may transform another one, like most of flowjax' and like flows."""
+    """The base and maps of a distribution, which may be a transformed distribution, as most in flowjax are."""
     package, kind = class_of(base)
     if package != "flowjax":
         raise place.unknown(base, _BASES)
@@ -158,7 +158,7 @@ def _triangular(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _network(mlp: Any, place: Place, inputs: int) -> Layers:
-    """The layers of an MLP whose weights `jnp.where` masks, or of one without masks."""
+    """The layers of an MLP, whose weights may be masked by `jnp.where`."""
     import jax.numpy as jnp
     import paramax
 
@@ -210,7 +210,7 @@ def _head(made: Any, place: Place) -> Head:
 
 
 def _settings_of(layers: Layers, constructor: Any, place: Place, active: int) -> dict[str, Any]:
-    """The settings of the map; flowjax' offsets of outputs are added to the last layer's biases."""
+    """The settings of the map. The offsets that flowjax adds to outputs are added to the last layer's biases."""
     count = len(layers.biases[-1]) // active
     import jax.numpy as jnp
 

@@ -12,7 +12,7 @@ from headrace.convert._parts import OTHER_FLOW, Place, class_of, numbers
 from headrace.convert._simple import affine
 from headrace.transforms import Inverse, OnColumns, Support, Transform
 
-# maps of all real numbers onto a support; a factor precedes tanh(x) = 2 / (1 + exp(-2 x)) - 1
+# Maps of all real numbers onto a support: the factor of x and the bounds, because tanh(x) = 2 / (1 + exp(-2 x)) - 1.
 _ONTO: dict[str, tuple[float, tuple[float, float | None]]] = {
     "Sigmoid": (1.0, (0.0, 1.0)),
     "Exp": (1.0, (0.0, None)),
@@ -51,12 +51,12 @@ Column = list["_Line | _Onto"]
 
 
 def _rank(step: _Line | _Onto) -> int:
-    """The order of steps: linear maps come first, so that maps onto supports of several columns are one transform."""
+    """A step's order: linear maps are first, so that maps of several columns onto supports become one transform."""
     return int(step.is_trained) if isinstance(step, _Line) else 2 + int(step.is_inverted)
 
 
 def paramax_unwrap(tree: Any) -> Any:
-    """A bijection with the values of its parameters in place of their parametrisations."""
+    """A bijection in which values replace parametrised parameters."""
     import paramax
 
     return paramax.unwrap(tree)
@@ -69,7 +69,7 @@ def is_frozen(t: Any) -> bool:
 
 
 def columns_of(t: Any, place: Place, n: int) -> list[Column]:
-    """The steps of each of n columns, from latent to data."""
+    """The steps of each of the n columns of a bijection, from latent to data."""
     kind = class_of(t)[1]
     if kind == "Identity":
         return [[] for _ in range(n)]
@@ -116,7 +116,7 @@ def _lines(t: Any, place: Place, n: int, *, is_trained: bool) -> list[Column]:
 
 
 def stages(columns: list[Column], place: Place) -> list[Transform]:
-    """Transforms of all columns: linear maps of some columns, then maps onto supports of some columns, and so on."""
+    """Transforms of all columns, which are linear maps of some columns and maps of some columns onto supports."""
     remaining, chain = [_folded(column) for column in columns], []
     place = Place(place.path, "to_data")
     while any(remaining):
@@ -130,7 +130,7 @@ def stages(columns: list[Column], place: Place) -> list[Transform]:
 
 
 def _folded(column: Column) -> Column:
-    """Merge fixed linear maps into the support before them: a support at the data end keeps all digits of rows."""
+    """Merge each fixed linear map into the support before it, because a support at the data end keeps all digits."""
     steps: Column = []
     for step in column:
         last = steps[-1] if steps else None
@@ -149,9 +149,9 @@ def _folded(column: Column) -> Column:
 
 
 def _line_stage(lines: dict[int, _Line], features: int, place: Place) -> Transform:
-    """The transform of linear maps of some columns; all of these or none are trained."""
+    """A transform with linear maps of some columns, of which all or none are trained."""
     is_trained = next(iter(lines.values())).is_trained
-    only = [*lines] if is_trained else [*range(features)]  # fixed maps may include unchanged columns
+    only = [*lines] if is_trained else [*range(features)]  # a fixed transform may have columns that do not change
     each = [lines.get(c, _Line(1.0, 0.0)) for c in only]
     scale, shift = np.array([line.scale for line in each]), np.array([line.shift for line in each])
     made = affine(place, scale, shift, is_trained=is_trained)
@@ -159,6 +159,6 @@ def _line_stage(lines: dict[int, _Line], features: int, place: Place) -> Transfo
 
 
 def _support_stage(ends: dict[int, _Onto], features: int) -> Transform:
-    """The transform of maps onto supports, which all have one direction."""
+    """A transform with maps of columns onto supports, which all have the same direction."""
     support = Support([ends[c].bounds if c in ends else None for c in range(features)])
     return Inverse(support) if next(iter(ends.values())).is_inverted else support

@@ -1,7 +1,7 @@
-"""Flows from the arrays of a flow of flowjax, without flowjax; the order is that of leaves, as in equinox' files.
+"""Flows from the arrays of a flow of flowjax, without flowjax: leaves in the order of equinox' files.
 
-The order and the shapes identify the ready-made flow, and the number of outputs its version: splines of flowjax 14 to
-17 have 3 knots + 2 parameters, those of flowjax 18 and newer 3 knots + 4.
+Order and shapes of arrays identify the ready-made flow, and the number of outputs identifies flowjax' version: splines
+of flowjax 14 to 17 have 3 knots + 2 parameters, those of flowjax 18 and newer 3 knots + 4.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def leaves_of(model: Any) -> Arrays:
 
 
 def flow_of(leaves: Arrays, settings: Mapping[str, Any], place: Place, bijection: Reader, call: Any) -> Flow:
-    """The flow, in float64; `bijection` reads a transformer of flowjax, `call` calls a function of JAX."""
+    """The flow in float64. `bijection`: a reader of transformers of flowjax; `call`: calls a function of JAX."""
     unrecorded = UnrecordedSettings(settings, NOT_RECORDED)
     transformer, activation, invert = (unrecorded.take(name) for name in ("transformer", "activation", "invert"))
     activation = activation_of(place.at("activation"), activation, call)
@@ -108,14 +108,14 @@ def flow_of(leaves: Arrays, settings: Mapping[str, Any], place: Place, bijection
 
 
 def _halve(layers: Layers, knots: int, active: int) -> None:
-    """Turn outputs of K widths and heights into those of K + 1 bins, with half of the first bin at each end."""
+    """Convert outputs for K widths and heights to K + 1 bins, where each end gets half of the first bin."""
     half, k = [-math.log(2.0), *[0.0] * (knots - 1), -math.log(2.0)], knots
     rows = [*range(k), 0, *range(k, 2 * k), k, *range(2 * k, 3 * k + 2)]
     layers.spread_outputs(rows, np.array([*half, *half, *[0.0] * (k + 2)]), active)
 
 
 def _head(transformer: Any, outputs: int, place: Place, bijection: Reader) -> Head | None:
-    """The map of a transformer, if it has `outputs` outputs for a coordinate; else None."""
+    """Settings and offsets of a transformer's map if it has `outputs` parameters for a coordinate; else None."""
     if isinstance(transformer, str):
         check.choice("transformer", transformer, ("affine",))
         options = {"map": "affine", "scale": "softplus", "slope": 1e-2}, np.array([0.0, softplus_inverse(1.0 - 1e-2)])
@@ -134,7 +134,7 @@ def _head(transformer: Any, outputs: int, place: Place, bijection: Reader) -> He
 
 
 def _spline(keywords: Mapping[str, Any], outputs: int) -> Head:
-    """The spline with these arguments of flowjax, where only knots and the interval have no default."""
+    """The spline with the arguments `keywords` of flowjax, where only knots and interval have no default."""
     if unknown := set(keywords) - set(_SPLINE):
         raise TypeError(f"transformer: expected only {', '.join(_SPLINE)}, got {sorted(unknown)[0]!r}")
     if missing := [name for name in _SPLINE[:2] if name not in keywords]:

@@ -20,24 +20,25 @@ NOT_RECORDED = {
     "bound": "flowtorch has bound=3.0",
     "order": "flowtorch has order='linear', of which headrace has no spline; order='quadratic' is converted",
 }
-_LOG_SCALES = (-5.0, 3.0)  # limits of an affine layer's log scales
-_LEAST = 1e-3  # least size of bins and derivatives, which is not an option
+_LOG_SCALES = (-5.0, 3.0)  # the limits of an affine layer's log scales
+_LEAST = 1e-3  # the least size of bins and derivatives, which flowtorch fixes
 
 
 def from_flowtorch(model: Mapping[str, Any], *, verify: Any = True, **not_recorded: Any) -> Flow:
     """A trained flow of flowtorch 0.8 as a `headrace.Flow` with the same density, in the same dtype.
 
     Parts may be `AffineAutoregressive` with its default limits of scales, and `SplineAutoregressive` of quadratic
-    order, alone or composed, with `DenseAutoregressive` networks. The base is a standard normal density, which a
-    `state_dict` does not record.
+    order, alone or composed, with `DenseAutoregressive` networks. The base is assumed to be standard normal, because a
+    `state_dict` does not record it.
 
     Args:
         model: The `state_dict` of a `flowtorch.distributions.Flow` or of its bijector.
         verify: ``(x, log_prob)``, computed by flowtorch, or False.
-        **not_recorded: `activation` of the networks, and `bound` and `order` of splines.
+        **not_recorded: Settings that a `state_dict` lacks: `activation` of networks, and `bound` and `order` of
+            splines.
 
     Raises:
-        TypeError: the model is no such `state_dict`, or has parameters of several dtypes.
+        TypeError: `model` is not a `state_dict`, or has parameters of several dtypes.
         NotImplementedError: a part has no counterpart in headrace; the message has its path.
         ValueError: log densities differ by more than rounding, or a setting is missing.
     """
@@ -81,7 +82,7 @@ def _layer(part: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place
         got = f"{order!r} with {count} outputs a feature"
         raise NotImplementedError(f"{place.path}: expected a spline of order 'quadratic', of 3 K - 1, got {got}")
     bins, bound = (count + 1) // 3, float(unrecorded.take("bound"))
-    # Derivatives are 1 - least at both ends, where other libraries have 1.
+    # In flowtorch derivatives at both ends are 1 - _LEAST, and not 1 as in other libraries.
     ends = np.zeros(count + 2)
     ends[[2 * bins, -1]] = softplus_inverse(1.0 - 2 * _LEAST)
     layers.spread_outputs([*range(2 * bins), -1, *range(2 * bins, count), -1], ends, features)
@@ -90,7 +91,7 @@ def _layer(part: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place
 
 
 def _cut_off(layers: Layers) -> None:
-    """Apply the limits of log scales, unless a bounded hidden layer keeps log scales within them."""
+    """Apply the limits of log scales, unless a bounded hidden layer already keeps log scales within the limits."""
     low, high = _LOG_SCALES
     raw, bias, is_scale = layers.weights[-1], layers.biases[-1], np.arange(len(layers.biases[-1])) % 2 == 1
     is_bounded = layers.layers and layers.layers[-1].activation in ("tanh", "sigmoid")

@@ -1,8 +1,8 @@
 """The inverse of conversions: parameters of a converted flow are written back to the model.
 
-A conversion copies each parameter of a model to an index in a flow, unchanged or shifted and scaled. The indices are
-found from conversions of changed models, so that readers of a library's parts need no functions that write
-parts.
+A conversion copies each parameter of a model to an index of the flow's parameters, unchanged or shifted and scaled.
+Conversions of changed models show the index of each parameter, so that readers of a library's parts need no functions
+that write parts.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from headrace.convert._parts import Numbers
 from headrace.convert._verify import LIMIT, rows_of
 
 _PROBES = 3
-_NEAR = 1e-9  # tolerance of ratios of changes, which differ far more between parameters
-_SAME = 1e-6  # tolerance of a model's value that a flow repeats, and of log densities
+_NEAR = 1e-9  # the tolerance of ratios of changes; ratios of different parameters differ far more
+_SAME = 1e-6  # the tolerance of log densities, and of values in the flow that are one parameter of the model
 _INSTEAD = "keep the flow (Flow.save), or headrace.convert.to_torch of it"
 
 
@@ -28,8 +28,8 @@ def write_back(model: Any, convert: Callable[..., Flow], flow: Flow) -> None:
     """Set the parameters of a model of PyTorch to those of a flow that was converted from the model and then trained.
 
     Raises:
-        NotImplementedError: parameters of the flow have no counterpart in the model, as those of folded layers.
-        ValueError: training has changed differently values that are one parameter of the model, or the density
+        NotImplementedError: parameters of the flow have no counterpart in the model, for example of folded layers.
+        ValueError: training changed values that are one parameter of the model to different values, or the density
             differs.
     """
     import torch
@@ -67,7 +67,7 @@ def write_back(model: Any, convert: Callable[..., Flow], flow: Flow) -> None:
         where = f"where {type(model).__name__} has one parameter and the flow several"
         raise ValueError(f"model: expected equal values {where}, got some that training moved apart; {_INSTEAD}")
     made = filled(values)
-    convert(wide)  # compares the flow with the changed model
+    convert(wide)  # compares the density of the converted flow with that of the changed model
     x, context = rows_of(made)
     want = np.asarray(flow.astype("float64").log_prob(x, context))
     got = np.asarray(made.log_prob(x, context))
@@ -82,7 +82,7 @@ def write_back(model: Any, convert: Callable[..., Flow], flow: Flow) -> None:
 
 
 def _sources(theirs: Numbers, ours: Numbers) -> NDArray[np.intp]:
-    """For each value of the flow, the index of the parameter whose changes are proportional to the value's, or -1."""
+    """For each parameter of the flow, the index of the model's parameter that determines it, or -1."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios, wanted = theirs[1:] / theirs[0], ours[1:] / ours[0]
     order = np.argsort(ratios[0], kind="stable")
@@ -97,7 +97,7 @@ def _sources(theirs: Numbers, ours: Numbers) -> NDArray[np.intp]:
 
 
 def _folded(model: Any, named: dict[str, Any], begins: NDArray[np.int64], source: NDArray[np.intp]) -> Exception:
-    """The error that names layers of which no parameter is among the values of the flow."""
+    """An error that names the layers of the model without a parameter in the flow."""
     counts = np.diff(np.searchsorted(np.sort(source), begins))
     parts = {}
     for name, count in zip(named, counts, strict=True):

@@ -1,4 +1,4 @@
-"""Flows of glasflow, which wraps nflows' transforms, from a copy in glasflow or from nflows."""
+"""Flows of glasflow, which wraps transforms of nflows or of a copy of nflows inside glasflow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headrace.convert._parts import Place
 from headrace.convert._state_dicts import finished_file, is_file, without_files
 from headrace.convert._torch import finished, opened, tensors_of
 
-# Settings that a state_dict does not record: those of nflows, and the scale's formula in both affine transforms.
+# Settings that a state_dict does not record: the settings of nflows, and the formula of affine scales.
 NOT_RECORDED = {
     **_nflows_files.NOT_RECORDED,
     "activation": "glasflow has ReLU by default: activation='relu'",
@@ -27,24 +27,24 @@ SCALES = ("softplus", "nflows", "nflows_general", "wide", "log1", "log2", "log3"
 def from_glasflow(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow:
     """A trained flow of glasflow as a `headrace.Flow` with the same density, in the same dtype.
 
-    Models may be RealNVP, CouplingNSF and masked autoregressive flows, with networks of `from_nflows`, and with scales
-    that are cut off at 3 ("nflows_general", the default of RealNVP), or "log1", "log2" and so on. A resampled latent
-    density has no counterpart.
+    Models may be RealNVP, CouplingNSF and masked autoregressive flows, with the networks that `from_nflows` converts,
+    and also with scales that are cut off at 3 ("nflows_general", the default of RealNVP) or named "log1", "log2" and so
+    on. A model with a resampled latent density does not convert.
 
     Args:
         model: A `glasflow.flows.Flow`, or its `state_dict`.
-        verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: give ``(x,
-            log_prob)`` or ``(x, log_prob, context)``, computed by glasflow, or False.
-        **not_recorded: For a `state_dict` alone, settings of the model that it does not record: `activation`, `bound`
+        verify: Whether to compare log densities of some rows with the model's. For a `state_dict`, ``(x, log_prob)`` or
+            ``(x, log_prob, context)`` computed by glasflow, or False.
+        **not_recorded: Settings that a `state_dict` does not record, for a `state_dict` alone: `activation`, `bound`
             (tail_bound), `min_bin`, `slope` (min_derivative), `eps` (LULinear, SVDLinear), `batch_norm_eps`, and
-            `scale_activation`: a function, or "nflows_general", "wide", "nflows", "log1", "log2", "log3", or
-            "softplus" for None.
+            `scale_activation`: a function, or "nflows_general", "wide", "nflows", "log1", "log2", "log3", or "softplus"
+            for None.
 
     Raises:
-        TypeError: the model is no such flow, or has parameters of several dtypes.
+        TypeError: `model` is not a flow of glasflow, or has parameters of several dtypes.
         NotImplementedError: a part has no counterpart in headrace; the message has its class and path.
-        ValueError: log densities differ by more than rounding; or a layer is in
-            training mode and computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
+        ValueError: log densities differ by more than rounding; or a layer is in training mode and computes other values
+            in evaluation mode (batch norm, dropout, an act norm that is not initialised).
     """
     place = Place("model", "to_latent")
     nothing = Outside(None, "inside", place)
@@ -60,7 +60,7 @@ def from_glasflow(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flo
 
 
 def _scale(name: str) -> Callable[[Any], Any]:
-    """The function of a scale with this name in glasflow."""
+    """The function of a scale that has the name `name` in glasflow."""
     import torch
     from torch.nn import functional
 

@@ -31,23 +31,24 @@ def from_nflows(model: Any, *, embedding: str = "inside", verify: Any = True, **
 
     Parts may be affine and rational-quadratic autoregressive and coupling transforms with MADE, ResidualNet or MLP;
     permutations, LU, QR, SVD and naive linear maps, batch and activation normalisation as in evaluation; inverses of
-    all of these. Bases: `StandardNormal`, `DiagonalNormal`, and `ConditionalDiagonalNormal` with an encoder of plain
-    layers, which becomes a transform.
+    all of these. Bases may be `StandardNormal`, `DiagonalNormal`, and `ConditionalDiagonalNormal` with an encoder of
+    plain layers, which becomes a transform.
 
     Args:
         model: A `nflows.flows.Flow`, or its `state_dict`.
-        embedding: "inside": the context is the model's input, so that its embedding net may do no more than shift
-            and scale; "outside": the context is the output of the embedding net, which the caller applies.
-        verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: give ``(x,
-            log_prob)`` or ``(x, log_prob, context)``, computed by nflows, or False.
-        **not_recorded: For a `state_dict` alone, settings of the model that it does not record: `activation`, `bound`
+        embedding: "inside" if the flow's context is the model's context, so that the embedding net may only shift and
+            scale; "outside" if the flow's context is the output of the embedding net, which the caller applies.
+        verify: Whether to compare log densities of some rows with the model's. For a `state_dict`, ``(x, log_prob)`` or
+            ``(x, log_prob, context)`` computed by nflows, or False.
+        **not_recorded: Settings that a `state_dict` does not record, for a `state_dict` alone: `activation`, `bound`
             (tail_bound), `min_bin`, `slope` (min_derivative), `scale_activation`, `eps` (LULinear), `batch_norm_eps`.
 
     Raises:
-        TypeError: the model is no such flow, or has parameters of several dtypes.
+        TypeError: `model` is not a flow of nflows, or has parameters of several dtypes.
         NotImplementedError: a part has no counterpart in headrace; the message has its class and path.
         ValueError: an embedding net cannot be inside; log densities differ by more than rounding; or a layer is in
-            training mode and computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
+            training mode and computes other values in evaluation mode (batch norm, dropout, an act norm that is not
+            initialised).
     """
     place = Place("model", "to_latent")
     if is_file(model):
@@ -62,8 +63,8 @@ def from_nflows(model: Any, *, embedding: str = "inside", verify: Any = True, **
 
 
 def density_of(model: Any, outside: Outside) -> Callable[[Any, Any], Any]:
-    """A function of rows and contexts to log densities; contexts are embedded before if the embedding net is not in the
-    flow.
+    """The model as a function from rows and contexts to log densities; if the embedding net stays outside of the flow,
+    contexts are outputs of the net.
     """
 
     def log_prob(x: Any, context: Any) -> Any:
@@ -76,7 +77,7 @@ def density_of(model: Any, outside: Outside) -> Callable[[Any, Any], Any]:
 
 
 def flow_of(model: Any, place: Place, outside: Outside) -> Flow:
-    """The flow in float64, before it is compared with the model."""
+    """The converted flow in float64, not yet compared with the model."""
     base, maps = _base(model._distribution, place.at("_distribution"))
     chain = [*maps, *_chain(model._transform, place.at("_transform"), base.features)]
     return Flow(chain, base, standardize_context=outside.standardize([t.context for t in chain]))
@@ -100,7 +101,7 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
 
 
 def _conditional_normal(base: Any, place: Place) -> BaseAndMaps:
-    """The result of `conditional_normal` for an encoder of some layers, or for none, which is nflows' default."""
+    """The base and maps of a `ConditionalDiagonalNormal`, with an encoder of plain layers, or without an encoder."""
     n, net, encoder = int(base._shape[0]), base._context_encoder, place.at("_context_encoder")
     if (modules := modules_of(net, 0)) is not None:
         layers = plain_network(modules, encoder, 0)
@@ -115,7 +116,7 @@ def _conditional_normal(base: Any, place: Place) -> BaseAndMaps:
 
 
 def conditional_normal(layers: Layers, place: Place, n: int) -> BaseAndMaps:
-    """A normal base with means and log deviations by a network of the context: a coupling that reads no coordinate."""
+    """A normal base, and a coupling that reads only the context, for means and log deviations from a network."""
     to_data = Place(place.path, "to_data")
     step = layers.coupling(to_data, n, [], map="affine", scale="exp", layout="blocked")
     return normal(np.zeros(n), np.ones(n), is_trained=False), [step]
@@ -127,7 +128,7 @@ def _gives_back(function: Any, columns: int) -> bool:
     rows = torch.from_numpy(np.random.default_rng(23).standard_normal((8, columns)))
     try:
         return bool(torch.equal(function(rows), rows))
-    except Exception:  # the caller's code has an error: the function is a different one
+    except Exception:  # an error of the caller's code shows that the function is not the identity
         return False
 
 
@@ -162,8 +163,8 @@ def _act_norm(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _matrix(t: Any, place: Place, features: int) -> list[Transform]:
-    """A linear map with the matrix that its formula without a shift makes of unit vectors, without further rounding."""
-    if hasattr(t, "matrix"):  # the object is from a file
+    """A linear map with the matrix that the part's formula, without its shift, computes from unit vectors."""
+    if hasattr(t, "matrix"):  # the part is from a state_dict
         return [linear(place, t.matrix, numbers(t.bias))]
     import torch
 
@@ -217,7 +218,7 @@ def spline(t: Any, place: Place) -> dict[str, Any]:
 
 
 def _divide(layers: Layers, net: Any, settings: dict[str, Any]) -> None:
-    """Divide raw widths and heights by the root of the number of hidden features, if the network has this attribute."""
+    """Divide raw widths and heights by the square root of `hidden_features`, if the network has this attribute."""
     units = getattr(net, "hidden_features", None)
     if units is not None:
         n = 3 * settings["bins"] - 1
@@ -232,7 +233,7 @@ def coupling_network(net: Any, place: Place, passive: int) -> Layers:
         return residual_network(net, place)
     if class_of(net) == ("sbi", "ContextSplineMap"):
         return plain_network(net.spline_predictor, place.at("spline_predictor"), passive)
-    if class_of(net) in (("nflows", "MLP"), ("torch", "Linear")):  # couplings pass a context, which these do not take
+    if class_of(net) in (("nflows", "MLP"), ("torch", "Linear")):  # neither takes the context that couplings pass
         raise place.unknown(net, "a network that takes (inputs, context)", _NET_INSTEAD)
     if (modules := modules_of(net, passive)) is not None:
         return plain_network(modules, place, passive)
@@ -240,7 +241,7 @@ def coupling_network(net: Any, place: Place, passive: int) -> Layers:
 
 
 def sides(t: Any, place: Place) -> tuple[list[int], list[int]]:
-    """The coordinates that pass unchanged, and the coordinates that change."""
+    """The coordinates that pass a coupling unchanged, and the coordinates that it changes."""
     passive, active = ([int(i) for i in numbers(a)] for a in (t.identity_features, t.transform_features))
     if not active:
         raise place.differs("transform_features", "at least one", active)
@@ -248,7 +249,7 @@ def sides(t: Any, place: Place) -> tuple[list[int], list[int]]:
 
 
 def _kept(t: Any, place: Place, features: int, passive: list[int]) -> list[Transform]:
-    """The spline, if there is one, of the coordinates that the coupling's network reads."""
+    """The spline of the coordinates that the coupling's network reads; an empty list without such a spline."""
     inner = t.unconditional_transform
     if inner is None or not passive:
         return []

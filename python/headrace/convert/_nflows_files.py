@@ -1,4 +1,4 @@
-"""Objects for the converter of nflows, made from a `state_dict` of nflows or of its copy in glasflow."""
+"""Objects in place of nflows' modules, made from a `state_dict` of nflows or glasflow, for `_nflows.py`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ NOT_RECORDED = {
     "batch_norm_eps": "nflows has 1e-5 for its BatchNorm between transforms",
 }
 
-BLOCK_EPS = 1e-3  # eps of batch norms in blocks, which nflows fixes
+BLOCK_EPS = 1e-3  # the eps of batch norms in blocks, which nflows fixes
 MAF_EPS = 1e-3  # the least scale of an autoregressive transform, which nflows fixes
 
 
 def stand_of(
     state: Node, settings: Node, place: Place, known: Mapping[str, str] = NOT_RECORDED, library: str = "nflows"
 ) -> Stand:
-    """The object for a flow; `known`: defaults, as hints, of the settings that a `state_dict` does not record."""
+    """A `Stand` for a flow; `known`: hints about defaults of settings that a `state_dict` does not record."""
     unrecorded, tree = UnrecordedSettings(settings, known, library), tree_of(state)
     if "_transform" not in tree or not set(tree) <= {"_transform", "_distribution", "_embedding_net"}:
         raise TypeError(f"model: expected a state_dict of a flow of nflows or glasflow, got one with {sorted(tree)}")
@@ -48,7 +48,7 @@ def stand_of(
 
 
 def _features(node: Node) -> int:
-    """The number of features, from the first part that determines it; 0 if none does."""
+    """The number of features, from the first part that determines this number; 0 without such a part."""
     if "autoregressive_net" in node:
         return int(node["autoregressive_net"]["initial_layer"]["weight"].shape[1])
     if "transform_net" in node:
@@ -80,7 +80,7 @@ def _inverse(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
 
 
 def spline(count: int, unrecorded: UnrecordedSettings, place: Place) -> dict[str, Any]:
-    """The attributes of a spline's transform with `count` outputs for each feature."""
+    """The attributes of a transform with splines whose network has `count` outputs for each feature."""
     bins, rest = divmod(count + 1, 3)
     if rest or bins < 2:
         raise place.refused(f"3 K - 1 outputs a feature, as linear tails have, got {count}")
@@ -90,7 +90,7 @@ def spline(count: int, unrecorded: UnrecordedSettings, place: Place) -> dict[str
 
 
 def made(node: Node, unrecorded: UnrecordedSettings, place: Place) -> tuple[Stand, int]:
-    """The object for a MADE, and the number of its outputs for each feature."""
+    """A `Stand` for a MADE, and the number of the MADE's outputs for each feature."""
     features = int(node["initial_layer"]["weight"].shape[1])
     return _network("MADE", node, unrecorded, place), _outputs(node, features, place)
 
@@ -106,7 +106,7 @@ def _outputs(net: Node, features: int, place: Place) -> int:
 def _masked(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     net, count = made(node["autoregressive_net"], unrecorded, place.at("autoregressive_net"))
     if count == 2:
-        # nflows has one formula of the scale; its copy in glasflow has an argument for the formula.
+        # In nflows the formula of the scale is fixed; in glasflow's copy of nflows it is an argument.
         scale = {"scale_activation": unrecorded.take("scale_activation")} if unrecorded.library == "glasflow" else {}
         return Stand("nflows", "MaskedAffineAutoregressiveTransform", autoregressive_net=net, _epsilon=MAF_EPS, **scale)
     name = "MaskedPiecewiseRationalQuadraticAutoregressiveTransform"
@@ -114,7 +114,7 @@ def _masked(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
 
 
 def coupling(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
-    """The object for a coupling with a ResidualNet."""
+    """A `Stand` for a coupling with a ResidualNet."""
     net, sides = node["transform_net"], {name: node[name] for name in ("identity_features", "transform_features")}
     if "initial_layer" not in net:
         raise NotImplementedError(f"{place.path}.transform_net: expected a ResidualNet, got one with {sorted(net)}")
@@ -136,7 +136,7 @@ def coupling(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
 
 
 def _network(name: str, node: Node, unrecorded: UnrecordedSettings, place: Place, **sizes: int | None) -> Stand:
-    """The object for a MADE or a ResidualNet."""
+    """A `Stand` for a MADE or a ResidualNet."""
     activation = unrecorded.take("activation")
     blocks = [_block(part, activation, place) for part in listed(node.get("blocks", {}), place.at("blocks"))]
     ends = {end: linear("nflows", node[end]) for end in ("initial_layer", "final_layer")}

@@ -1,4 +1,4 @@
-"""Flows of normflows, whose calls map latent rows to data, apart from some wrappers that invert a transform."""
+"""Flows of normflows, whose calls map latent rows to data, except in wrappers that invert a transform."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Fl
     """A trained flow of normflows as a `headrace.Flow` with the same density, in the same dtype.
 
     Parts may be affine and rational-quadratic autoregressive and coupling flows, masked affine flows (RealNVP, NICE),
-    permutations, LU and other linear maps, activation normalisation; `Reverse` of all of these. A
-    `MaskedAffineAutoregressive` of normflows is an IAF: it reads the latent side. Bases: `DiagGaussian`, `Uniform`,
-    `GaussianMixture` and `ConditionalDiagGaussian`. If rows are compared, any other base with a `context_encoder` and
-    the formula of `ConditionalDiagGaussian` converts, too.
+    permutations, LU and other linear maps, and activation normalisation; and `Reverse` of all of these. A
+    `MaskedAffineAutoregressive` of normflows reads the latent side, like an IAF. Bases may be `DiagGaussian`,
+    `Uniform`, `GaussianMixture` and `ConditionalDiagGaussian`, and with `verify` any base that has a `context_encoder`
+    and the formula of `ConditionalDiagGaussian`.
 
     Args:
         model: A `normflows.NormalizingFlow` or `ConditionalNormalizingFlow`, or its `state_dict`.
-        verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: give ``(x,
-            log_prob)`` or ``(x, log_prob, context)``, computed by normflows, or False.
-        **not_recorded: For a `state_dict` alone, settings of the model that it does not record: `activation`, `bound`
+        verify: Whether to compare log densities of some rows with the model's. For a `state_dict`, ``(x, log_prob)`` or
+            ``(x, log_prob, context)`` computed by normflows, or False.
+        **not_recorded: Settings that a `state_dict` does not record, for a `state_dict` alone: `activation`, `bound`
             (tail_bound), `scale_map` and `split_mode` of `AffineCouplingBlock`. A last flow without tensors (`Permute`
-            by "swap") and a function of an MLP's outputs leave no trace in it, but a comparison of rows detects them.
+            by "swap") and a function of an MLP's outputs are not in a `state_dict`, but `verify` detects them.
 
     Raises:
-        TypeError: the model is no such flow, or has parameters of several dtypes.
+        TypeError: `model` is not a flow of normflows, or has parameters of several dtypes.
         NotImplementedError: a part has no counterpart in headrace; the message has its class and path.
-        ValueError: an activation normalisation has seen no rows; log densities differ by more than rounding; or a
-            layer is in training mode and computes otherwise in evaluation (batch norm, dropout).
+        ValueError: an activation normalisation has seen no rows; log densities differ by more than rounding; or a layer
+            is in training mode and computes other values in evaluation mode (batch norm, dropout).
     """
     place = Place("model", "to_data")
     if is_file(model):
@@ -79,7 +79,7 @@ def flow_of(model: Any, place: Place, is_compared: bool = False) -> Flow:
 def _base(base: Any, place: Place, is_compared: bool) -> BaseAndMaps:
     kind = class_of(base)
     if is_compared and hasattr(base, "context_encoder") and np.ndim(getattr(base, "shape", 0)) == 1:
-        kind = ("normflows", "ConditionalDiagGaussian")  # a base of any class: the comparison judges its formula
+        kind = ("normflows", "ConditionalDiagGaussian")  # a base of any class, whose formula `verify` judges
     if kind == ("normflows", "GaussianMixture"):
         is_trained = any(p.requires_grad for p in base.parameters())
         loc, log_scale, logits = (numbers(a)[0] for a in (base.loc, base.log_scale, base.weight_scores))
@@ -100,7 +100,7 @@ def _base(base: Any, place: Place, is_compared: bool) -> BaseAndMaps:
 
 
 def _tensors(model: Any) -> list[Any]:
-    """Tensors of a model; beside a GaussianMixture, which is float64, those of the flows alone, if there are any."""
+    """The tensors that determine a model's dtype, without those of a GaussianMixture, which are always float64."""
     if class_of(model.q0) == ("normflows", "GaussianMixture") and (tensors := tensors_of(model.flows)):
         return tensors
     return tensors_of(model)
@@ -142,13 +142,13 @@ def _constant(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _invertible(t: Any, place: Place, features: int) -> list[Transform]:
-    """The linear map of a matrix W, by which the inverse multiplies rows from the right."""
+    """The linear map of a part whose inverse multiplies rows from the right by a matrix W."""
     matrix = numbers(t._assemble_W() if t.use_lu else t.W).T
     return [linear(place.turned(), matrix, np.zeros(features))]
 
 
 def _lu(t: Any, place: Place, features: int) -> list[Transform]:
-    """The transforms of a permutation followed, from data to latent, by the matrix L U."""
+    """The transforms of a part that, from data to latent, permutes and then multiplies by the matrix L U."""
     place = place.turned()
     parts = [[permutation(place, t.permutation._permutation)]]
     parts.append([linear(place, numbers(t.linear.weight()), numbers(t.linear.bias))])
@@ -210,7 +210,7 @@ def _block(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _masked_flow(t: Any, place: Place, features: int) -> list[Transform]:
-    """b z + (1 - b) (z exp(s(b z)) + t(b z)): the two networks s and t become one with blocks."""
+    """The coupling b z + (1 - b) (z exp(s(b z)) + t(b z)), whose networks s and t become one network of blocks."""
     kept = numbers(t.b).ravel()
     if not np.isin(kept, (0.0, 1.0)).all():
         raise place.differs("b", "a mask of 0 and 1", kept.tolist())
@@ -259,7 +259,7 @@ def _beside(nets: dict[str, Layers], place: Place, active: int) -> Layers:
 
 
 def _diagonal(weights: list[Numbers], biases: list[Numbers], is_first: bool) -> tuple[Numbers, Numbers, Numbers]:
-    """The layers of several networks as one layer; the networks' first layers read the same inputs."""
+    """One layer made of a layer of each network; only the networks' first layers read the same inputs."""
     if is_first:
         weight = np.vstack(weights)
         return weight, np.concatenate(biases), np.ones_like(weight)
@@ -280,7 +280,7 @@ def _planar(t: Any, place: Place, features: int) -> list[Transform]:
     along = float(w @ u)
     moved = u + (np.logaddexp(0.0, along) - 1.0 - along) * w / (w @ w)
     slope = None
-    if t.act == "leaky_relu":  # normflows' inverse computes with (slope - 1) + 1 in float32, for any dtype of the model
+    if t.act == "leaky_relu":  # normflows' inverse has (slope - 1) + 1 in float32, whatever the model's dtype
         slope = float(np.float32(t.h.negative_slope - 1.0) + np.float32(1.0))
     return [planar(place, w, moved, float(numbers(t.b).item()), slope)]
 

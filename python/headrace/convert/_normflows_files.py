@@ -1,4 +1,4 @@
-"""Objects for the converter of normflows, made from a `state_dict` of normflows."""
+"""Objects in place of normflows' modules, made from a `state_dict` of normflows, for `_normflows.py`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOT_RECORDED = {
     "split_mode": "normflows has split_mode='channel' for AffineCouplingBlock",
 }
 
-# Settings that are fixed in normflows' layers.
+# Settings that the layers of normflows fix.
 _FIXED = {"min_bin": 1e-3, "slope": 1e-3, "eps": 1e-3}
 
 
@@ -94,7 +94,7 @@ def _coupled_spline(node: Node, unrecorded: UnrecordedSettings, place: Place, fe
 
 
 def _net(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
-    """The object for an MLP or a sequence of layers; a missing part behind a linear layer is an activation."""
+    """A `Stand` for an MLP or a sequence of layers; an index without tensors after a linear layer is an activation."""
     inner, place = (node["net"], place.at("net")) if "net" in node else (node, place)
     if not all(name.isdigit() and isinstance(part, dict) and "weight" in part for name, part in inner.items()):
         raise NotImplementedError(f"{place.path}: expected linear layers alone, got {sorted(inner)}")
@@ -103,7 +103,7 @@ def _net(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
         if str(i) in inner:
             modules.append(linear("torch", inner[str(i)]))
         elif isinstance(modules[-1], Stand):
-            modules.append(unrecorded.take("activation"))  # a dropout, which does nothing, may follow
+            modules.append(unrecorded.take("activation"))  # a second missing part may be a dropout, which does nothing
     sequence = Stand("torch", "Sequential", modules)
     return Stand("normflows", "MLP", net=sequence) if "net" in node else sequence
 
@@ -134,7 +134,8 @@ def _masked_flow(node: Node, unrecorded: UnrecordedSettings, place: Place, featu
     return Stand("normflows", "MaskedAffineFlow", b=node["b"], **nets)
 
 
-# Names that a kind of flow must have, and further names that it may have, because kinds share some names.
+# For each kind of flow, the names of tensors and parts that it must have, and those that it may have, because kinds
+# share some names.
 _KINDS: list[tuple[set[str], set[str], Callable[[Node, UnrecordedSettings, Place, int], Stand]]] = [
     ({"_flows"}, set(), _composite),
     ({"flow"}, set(), _reverse),

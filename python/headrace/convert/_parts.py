@@ -1,4 +1,4 @@
-"""Parts that models of all libraries have: arrays, activations, layers of a network, and paths."""
+"""Shared parts of conversions from all libraries: arrays, activations, layers of networks, and paths of parts."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from headrace.transforms import Coupling, Inverse, MaskedAutoregressive, Transfo
 
 Numbers = NDArray[np.float64]
 
-# Advice where a model cannot be converted.
+# Texts of advice if a model cannot be converted.
 OTHER_BASE = "train a flow of headrace on one of its bases (headrace._flow.bases, headrace._flow.tails)"
 OTHER_FLOW = "train a flow of headrace in its place, such as hr.NSF"
 CIRCULAR_FLOW = "train hr.NSF with periodic=[(low, high), ...], whose splines are continuous around each circle"
 
 
 LIBRARIES = {"zuko", "nflows", "glasflow", "normflows", "flowjax", "sbi", "torch", "equinox", "paramax", "headrace"}
-# Methods of a subclass that do not change a formula, in addition to those that Python calls itself, such as `__init__`.
+# Methods that a subclass may override without a change of formulas, in addition to special ones such as `__init__`.
 _WITHOUT_A_FORMULA = frozenset(("extra_repr", "train", "eval", "to", "state_dict", "load_state_dict", "_abc_impl"))
 
 
 def _overridden(kind: type, base: type) -> str:
-    """The name of the first formula of a class that a subclass replaces; "" if the subclass replaces none."""
+    """The first method name of `base` that a subclass `kind` overrides, if this may change a formula; else ""."""
     classes = kind.__mro__[: kind.__mro__.index(base)]
     names = (name for base_class in classes for name in vars(base_class) if hasattr(base, name))
     return next((n for n in names if n == "__call__" or not (n in _WITHOUT_A_FORMULA or n.startswith("__"))), "")
 
 
 def _library_class(kind: type) -> type:
-    """The nearest class of a library above a class, or the class itself."""
+    """The nearest base class of `kind` that a known library defines, or `kind` itself."""
     return next((base for base in kind.__mro__ if base.__module__.split(".")[0] in LIBRARIES), kind)
 
 
@@ -46,14 +46,14 @@ def _named(kind: type) -> tuple[str, str]:
 def class_of(thing: Any) -> tuple[str, str]:
     """The package and the name of an object's class, found without importing the package.
 
-    A subclass that changes no formula counts as the nearest class of a library.
+    For a subclass that changes no formula, the result is the nearest base class from a library.
     """
     kind, base = type(thing), _library_class(type(thing))
     return getattr(thing, "_stands_for", _named(kind if _overridden(kind, base) else base))
 
 
 Reader = Callable[[Any, int], Sequence[Transform]]
-READERS: dict[type, Reader] = {}  # readers that callers have registered
+READERS: dict[type, Reader] = {}  # functions that callers have registered by class
 
 
 def register(kind: type, reader: Reader) -> None:
@@ -61,12 +61,12 @@ def register(kind: type, reader: Reader) -> None:
 
     Args:
         kind: A class of transforms, of the caller or of a library.
-        reader: A function of ``(part, features)`` to the transforms, from latent to data, of a flow of that part, in
-            the direction of the part's library: zuko's, nflows' and glasflow's parts are called with data,
-            normflows' and flowjax' with latent values.
+        reader: A function of ``(part, features)`` that returns transforms in latent → data order, for a part that is
+            called as in its library: with data in zuko, nflows and glasflow, with latent values in normflows and
+            flowjax.
 
     Raises:
-        TypeError: `kind` is no class, or `reader` no function.
+        TypeError: `kind` is not a class, or `reader` is not a function.
 
     >>> import numpy as np, headrace as hr
     >>> class Doubled:  # its forward, as of nflows, halves the data
@@ -82,27 +82,27 @@ def register(kind: type, reader: Reader) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """The path of a part in a model, and the direction of its call.
+    """The path of a part in a model, and the direction in which a call of the part maps rows.
 
-    `way` is "to_latent" for a part that maps data to latent rows, like zuko's and nflows', and "to_data" for one from
-    latent rows to data, like normflows' and flowjax'; an inverse swaps both.
+    `way` is "to_latent" for a part that maps data to latent rows, as in zuko and nflows, and "to_data" for a part that
+    maps latent rows to data, as in normflows and flowjax. Inside an inverse, "to_latent" and "to_data" are exchanged.
     """
 
     path: str
     way: str
-    is_turned: bool = False  # inside an odd number of inverses
+    is_turned: bool = False  # whether the part is inside an odd number of inverses
 
     def at(self, name: str | int) -> Place:
-        """The place of a part of this part, with the same direction."""
+        """The `Place` of the attribute or the item `name` of this part, with the same direction."""
         return replace(self, path=f"{self.path}[{name}]" if isinstance(name, int) else f"{self.path}.{name}")
 
     def turned(self) -> Place:
-        """The place of the same part, called in the other direction."""
+        """The `Place` of this part if an inverse calls it in the opposite direction."""
         way = "to_data" if self.way == "to_latent" else "to_latent"
         return Place(self.path, way, not self.is_turned)
 
     def registered(self, thing: Any, features: int) -> list[Transform] | None:
-        """The transforms of a part that a registered function reads, from latent to data; None for other parts."""
+        """The transforms, from latent to data, of a part with a registered reader; None for other parts."""
         reader = next((READERS[kind] for kind in type(thing).__mro__ if kind in READERS), None)
         if reader is None:
             return None
@@ -131,7 +131,7 @@ class Place:
 
     @property
     def reads(self) -> str:
-        """The side that the network of a called transform reads."""
+        """The side, "data" or "latent", that a network reads if it reads the input of its transform's call."""
         return "data" if self.way == "to_latent" else "latent"
 
     def unknown(self, thing: Any, expected: str, instead: str = "") -> NotImplementedError:
@@ -141,7 +141,7 @@ class Place:
         changed = _overridden(type(thing), base)
         if changed and base.__module__ != "torch.nn.modules.module":
             name += f", a {base.__qualname__} with a {changed} of its own"
-            if instead == OTHER_FLOW:  # for transforms alone, because bases and networks have no readers
+            if instead == OTHER_FLOW:  # only for transforms, because bases and networks have no readers
                 instead = f"headrace.convert.register takes a function that reads it; {instead}"
         hint = f"; {instead}" if instead else ""
         return NotImplementedError(f"{self.path}: expected {expected}, got {package}'s {name}{hint}")
@@ -157,7 +157,7 @@ class Place:
 
 
 def numbers(tensor: Any) -> Numbers:
-    """A tensor of PyTorch, or an array, in float64, which holds every smaller float exactly."""
+    """A tensor of PyTorch, or an array, as a NumPy array of float64, which represents shorter floats exactly."""
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu().double().numpy()
     return np.array(tensor, np.float64)
@@ -226,24 +226,23 @@ def call_in_torch(function: Any, x: Numbers) -> Any:
 
 
 class Leaky(str):
-    """A leaky ReLU with another slope than headrace's: x -> relu(x) - slope relu(-x), with two units of `Layers` for
-    each.
+    """A leaky ReLU with another slope than headrace's, which two units of `Layers` compute: relu(x) - slope relu(-x).
 
-    The text is no activation's name, so that code that takes it for a name fails.
+    The text of this object is not the name of an activation, so that code that uses it as a name fails.
     """
 
     slope: float
 
     @classmethod
     def of(cls, slope: float) -> Leaky:
-        """A leaky ReLU with this slope below zero."""
+        """A leaky ReLU with the slope `slope` for negative values."""
         leaky = cls(f"a leaky_relu of slope {slope:g}")
         leaky.slope = slope
         return leaky
 
 
 def activation_of(place: Place, function: Any, call: Callable[[Any, Numbers], Any] = call_in_torch) -> str:
-    """The name of an activation, which is recognised by its values, for modules and functions alike."""
+    """The name of an activation, a module or a function, which is recognised by its values."""
     if isinstance(function, Leaky):
         return function
     if isinstance(function, str):
@@ -256,7 +255,7 @@ def activation_of(place: Place, function: Any, call: Callable[[Any, Numbers], An
             return name
     slope = float(values[0] / GRID[0])
     if np.allclose(values, np.where(GRID > 0, GRID, slope * GRID), rtol=1e-6, atol=1e-6):
-        return Leaky.of(round(slope, 7))  # further digits are rounding of float32
+        return Leaky.of(round(slope, 7))  # further digits are rounding errors of float32
     raise place.refused(f"one of {tuple(ACTIVATIONS)}, got {function!r}, which is none; train with one of these")
 
 
@@ -265,7 +264,7 @@ def activation_of(place: Place, function: Any, call: Callable[[Any, Numbers], An
 
 @dataclass(frozen=True)
 class Join:
-    """A product of the context that joins a layer: see `headrace.Layer`."""
+    """A linear layer of the context whose outputs join a hidden layer; see `headrace.Layer`."""
 
     how: str
     weight: Numbers
@@ -273,12 +272,12 @@ class Join:
     activation: str | None = None
 
     def scaled(self, factor: Numbers) -> Join:
-        """The join times factors of the units, for a join that is added without an activation."""
+        """A copy with outputs multiplied by `factor`, for a join that is added without an activation."""
         return Join(self.how, factor[:, None] * self.weight, factor * self.bias, self.activation)
 
 
 class Layers:
-    """Layers of a network, collected from the first to the last; columns of the first are inputs, then context."""
+    """The layers of a network, added from first to last; the first layer reads inputs, followed by the context."""
 
     def __init__(self, context: int = 0) -> None:
         self.context = context
@@ -287,7 +286,7 @@ class Layers:
         self.masks: list[NDArray[np.bool_]] = []
         self.layers: list[Layer] = []
         self.joins: list[Join] = []
-        self._below: float | None = None  # the slope of the last layer's leaky ReLUs, of two units each
+        self._below: float | None = None  # the slope of the last layer's leaky ReLUs, which have two units each
 
     def _add(self, weight: Numbers, bias: Numbers | None, mask: Any) -> None:
         counts = np.ones(weight.shape, bool) if mask is None else numbers(mask) != 0
@@ -309,7 +308,7 @@ class Layers:
         join: Join | None = None,
         dropout: Any = None,
     ) -> int:
-        """Add a hidden layer, and return its index; `dropout`: the module behind its activation."""
+        """Add a hidden layer, and return the index; `dropout`: the module that follows the layer's activation."""
         self._add(weight, bias, mask)
         more = (None, None) if join is None else (join.how, join.activation)
         self.layers.append(Layer(len(weight), "identity", adds, *more))
@@ -321,7 +320,7 @@ class Layers:
         return index
 
     def drop(self, dropout: Any) -> None:
-        """Give the last layer the share of a dropout that `keeping_dropout` marked, unless two units stand for one."""
+        """Set the dropout of the last layer if `keeping_dropout` marked the module and no `Leaky` doubled the units."""
         if self._below is None and hasattr(dropout, "_kept"):
             dropout._kept()
             self.layers[-1] = replace(self.layers[-1], dropout=float(dropout.p))
@@ -332,7 +331,7 @@ class Layers:
         if not isinstance(activation, Leaky):
             self.layers[-1] = Layer(last.units, activation, last.adds, last.context, last.context_activation)
             return
-        if last.adds is not None or last.context is not None:  # because sums need single units
+        if last.adds is not None or last.context is not None:  # because layers with sums need single units
             self._add(np.eye(last.units), None, np.eye(last.units))
             self.layers.append(last)
         self.weights[-1] = np.concatenate([self.weights[-1], -self.weights[-1]])
@@ -346,12 +345,12 @@ class Layers:
         self._add(weight, bias, mask)
 
     def scale_outputs(self, factors: Numbers) -> None:
-        """Multiply the outputs by factors."""
+        """Multiply the network's outputs by `factors`, (outputs,)."""
         self.weights[-1] = factors[:, None] * self.weights[-1]
         self.biases[-1] = factors * self.biases[-1]
 
     def spread_outputs(self, rows: Sequence[int], shift: Numbers, coordinates: int) -> None:
-        """Replace each coordinate's outputs by those of the indices `rows`, or zero for -1, plus a shift."""
+        """Replace each coordinate's outputs by the outputs `rows`, where -1 means zero, and add a shift."""
         n = len(self.biases[-1]) // coordinates
         chosen = np.concatenate([np.array(rows) + i * n for i in range(coordinates)])
         is_there = np.tile(np.array(rows) >= 0, coordinates)
@@ -360,7 +359,7 @@ class Layers:
         self.biases[-1] = np.where(is_there, self.biases[-1][chosen], 0.0) + np.tile(shift, coordinates)
 
     def widen(self) -> None:
-        """Add zero columns for a context that only joins read, and not the first layer."""
+        """Add zero columns to the first layer for a context that only joins read."""
         if self.context:
             more = np.zeros((len(self.weights[0]), self.context))
             self.weights[0] = np.hstack([self.weights[0], more])
@@ -378,11 +377,11 @@ class Layers:
         }
 
     def autoregressive(self, place: Place, **settings: Any) -> Transform:
-        """The masked transform whose network has the layers, in the direction of `place`."""
-        options = {"formula": place.way, **settings}  # a map of zuko may have the inverse formula
+        """The masked autoregressive transform with these layers as its network, in the direction of `place`."""
+        options = {"formula": place.way, **settings}  # a map of zuko may set the inverse formula
         return MaskedAutoregressive.from_dense(**self._dense(), reads=place.reads, **options)
 
     def coupling(self, place: Place, features: int, passive: Any, **settings: Any) -> Transform:
-        """The coupling whose network has the layers, in the direction of `place`."""
+        """The coupling with these layers as its network, in the direction of `place`."""
         sides: dict[str, Any] = {"features": features, "passive": [int(i) for i in passive]}
         return Coupling.from_dense(**self._dense(), **sides, **{"formula": place.way, **settings})

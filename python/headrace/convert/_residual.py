@@ -1,6 +1,6 @@
-"""Networks of nflows and its relatives: masked or not, of plain layers or of blocks with skips.
+"""Networks of nflows, normflows and glasflow: masked or not, of plain layers or of residual blocks.
 
-normflows and glasflow have copies of nflows' networks, which read the context differently.
+normflows and glasflow have copies of nflows' networks; the copies read the context in another way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from headrace.convert._parts import Join, Layers, Leaky, Numbers, Place, activation_of, class_of, numbers
 
-# Activations that commute with positive factors: relu(k v) = k relu(v).
+# Activations that commute with positive factors, such as relu(k v) = k relu(v).
 _HOMOGENEOUS = ("relu", "leaky_relu", "identity")
 
 
@@ -26,12 +26,12 @@ class _Linear:
     join: Join | None = None
 
     def rescaled(self, factor: Numbers, shift: Numbers) -> _Linear:
-        """This layer followed by a batch norm with a factor and a shift."""
+        """One layer that computes this layer followed by a batch norm with a factor and a shift."""
         join = None if self.join is None else self.join.scaled(factor)
         return _Linear(factor[:, None] * self.weight, factor * self.bias + shift, self.mask, join)
 
     def reading(self, factor: Numbers, shift: Numbers) -> _Linear:
-        """This layer as a reader of a batch norm's outputs."""
+        """One layer that computes a batch norm, with a factor and a shift, followed by this layer."""
         counts = self.weight if self.mask is None else self.weight * (numbers(self.mask) != 0)
         return _Linear(self.weight * factor, self.bias + counts @ shift, self.mask, self.join)
 
@@ -43,7 +43,7 @@ class _Block:
     first: _Linear
     second: _Linear
     activation: str
-    norms: tuple[tuple[Numbers, Numbers], ...]  # no batch norms or two, each a factor and a shift
+    norms: tuple[tuple[Numbers, Numbers], ...]  # a factor and a shift for each batch norm: two or none
     dropout: Any = None
 
 
@@ -63,7 +63,7 @@ def _joined(how: str, module: Any, place: Place, activation: str | None = None) 
 
 
 def _norm(module: Any, place: Place) -> tuple[Numbers, Numbers]:
-    """The factor and the shift of each unit by a batch norm in evaluation."""
+    """The factor and the shift of each unit that a batch norm applies in evaluation mode."""
     if class_of(module) != ("torch", "BatchNorm1d"):
         raise place.unknown(module, "torch's BatchNorm1d")
     if module.running_mean is None:
@@ -94,7 +94,7 @@ def _blocks_of(net: Any, place: Place, gate: bool) -> list[_Block]:
 
 
 def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _Linear) -> None:
-    """Add a linear layer, blocks, and a linear layer to `layers`."""
+    """Add a linear layer, residual blocks, and a last linear layer to `layers`."""
     for block in blocks:
         if block.norms:
             block.first = block.first.rescaled(*block.norms[1])
@@ -104,12 +104,12 @@ def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _
     if folds and not gated:
         last = _folded(first, blocks, last)
     for block in blocks:
-        if isinstance(block.activation, Leaky) and not block.norms:  # because it has two units each, and sums one
+        if isinstance(block.activation, Leaky) and not block.norms:  # a Leaky doubles units, and sums need single ones
             block.norms = ((np.ones_like(first.bias), np.zeros_like(first.bias)),)
     activations = [*("identity" if block.norms else block.activation for block in blocks), "identity"]
     skip = layers.hidden(first.weight, first.bias, first.mask, activation=activations[0], join=first.join)
     for block, activation in zip(blocks, activations[1:], strict=True):
-        if block.norms:  # the skip needs the sum without normalisation
+        if block.norms:  # because the skip adds sums without normalisation
             factor, shift = block.norms[0]
             layers.hidden(np.diag(factor), shift, np.eye(len(factor)), activation=block.activation)
         one, two = block.first, block.second
@@ -119,9 +119,9 @@ def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _
 
 
 def _folded(first: _Linear, blocks: list[_Block], last: _Linear) -> _Linear:
-    """Fold batch norms at the entries of blocks: σ(k h + c) = k σ(h + c / k), and the skip carries h + c / k.
+    """Fold the first batch norm of each block: σ(k h + c) = k σ(h + c / k), and the skip has the values h + c / k.
 
-    Shifts move into the biases of the added layers, factors into the weights of the next layers.
+    Shifts move into the biases of layers whose outputs are added, and factors into the weights of the next layers.
     """
     carried = np.zeros(len(first.bias))
 
@@ -142,7 +142,7 @@ def _folded(first: _Linear, blocks: list[_Block], last: _Linear) -> _Linear:
 
 
 def masked_network(net: Any, place: Place, context_activation: bool) -> Layers:
-    """The layers of a MADE, of nflows, which applies the activation to the context, or of normflows."""
+    """The layers of a MADE; `context_activation`: whether it applies the activation to the context, as in nflows."""
     if class_of(net)[1] != "MADE":
         raise place.unknown(net, "a MADE")
     if class_of(getattr(net, "preprocessing", None)) not in (("builtins", "NoneType"), ("torch", "Identity")):
@@ -167,7 +167,7 @@ def masked_network(net: Any, place: Place, context_activation: bool) -> Layers:
 
 
 def _plain_blocks(layers: Layers, net: Any, place: Place, first: _Linear, is_activated: bool) -> None:
-    """Add the first layer and feed-forward blocks; in nflows the first layer has the activation, too."""
+    """Add the first layer and feed-forward blocks; in nflows the first layer also has the activation."""
     activation = activation_of(place.at("activation"), net.activation) if is_activated else "identity"
     layers.hidden(first.weight, first.bias, first.mask, activation=activation, join=first.join)
     for i, block in enumerate(net.blocks):
@@ -181,7 +181,7 @@ def _plain_blocks(layers: Layers, net: Any, place: Place, first: _Linear, is_act
 
 
 def residual_network(net: Any, place: Place) -> Layers:
-    """The layers of a ResidualNet, which reads inputs and context side by side, and has gates by the context."""
+    """The layers of a ResidualNet: the first reads inputs and context, and blocks have gates by the context."""
     if class_of(getattr(net, "preprocessing", None)) != ("builtins", "NoneType"):
         raise place.at("preprocessing").unknown(net.preprocessing, "no preprocessing")
     layers = Layers(int(net.context_features or 0))
@@ -192,8 +192,8 @@ def residual_network(net: Any, place: Place) -> Layers:
 
 
 def plain_network(modules: Any, place: Place, inputs: int) -> Layers:
-    """The layers of a plain network: linear layers, of which each but the last is followed by an activation."""
-    modules = [*modules]  # the container of a file has no indices
+    """The layers of a plain network: linear layers, with an activation after each but the last."""
+    modules = [*modules]  # a list, because the container from a state_dict has no indices
     kept = [(i, m) for i, m in enumerate(modules) if class_of(m) not in (("torch", "Dropout"), ("torch", "Identity"))]
     if not kept or class_of(kept[-1][1])[1] != "Linear":
         i, module = kept[-1] if kept else (0, None)
@@ -214,15 +214,15 @@ def plain_network(modules: Any, place: Place, inputs: int) -> Layers:
 
 
 def modules_of(net: Any, inputs: int) -> Any:
-    """The layers of a plain network, perhaps inside a module of the caller's class that does nothing else; or None."""
+    """The modules of a plain network, also inside a module of the caller's class that does nothing else; or None."""
     return _plain_modules(net) or _wrapped(net, inputs)
 
 
 def _wrapped(net: Any, inputs: int) -> Any:
-    """The layers inside a module of the caller's class.
+    """The modules of a plain network inside a module of the caller's class; or None.
 
-    The module must hold one plain network and no other parameters. Values show whether it only passes on its inputs, if
-    there are any, followed by the context, if the inner network is wide enough.
+    The outer module must hold one plain network and no other parameters. Random rows show whether the outer module only
+    passes inputs, followed by the context if there is one, to the network.
     """
     if not callable(getattr(net, "children", None)) or [*net.parameters(recurse=False), *net.buffers(recurse=False)]:
         return None
@@ -238,13 +238,13 @@ def _wrapped(net: Any, inputs: int) -> Any:
     try:
         with torch.no_grad():
             same = torch.equal(net(*parts), children[0](rows))
-    except Exception:  # the caller's code has an error: the network is a different one
+    except Exception:  # an error of the caller's code shows that the module does more
         return None
     return modules if same else None
 
 
 def _plain_modules(net: Any) -> Any:
-    """The layers of a linear layer, a Sequential, or nflows' MLP without an activation at its end; or None."""
+    """The modules of a Linear, a Sequential, or an MLP of nflows without a last activation; None for others."""
     if class_of(net) == ("torch", "Linear"):
         return [net]
     if class_of(net) == ("torch", "Sequential"):

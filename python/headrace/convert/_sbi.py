@@ -1,4 +1,4 @@
-"""Density estimators of sbi, which are flows of nflows or zuko with an embedding net."""
+"""Density estimators of sbi, each a flow of nflows or zuko with an embedding net."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from headrace.convert._torch import finished, opened, tensors_of
 
 
 def estimator_of(model: Any) -> Any:
-    """The density estimator of a posterior; a model without such an attribute is returned itself."""
+    """The density estimator of a posterior; any other model is returned unchanged."""
     return getattr(model, "posterior_estimator", model)
 
 
 def from_sbi(model: Any, *, embedding: str = "inside", verify: bool = True) -> Flow:
     """A trained estimator of sbi as a `headrace.Flow` with the same density, in the same dtype.
 
-    Models may be `maf`, `maf_rqs`, `nsf`, `zuko_maf`, `zuko_nsf`, `zuko_nice` and zuko's unconditional ones, with
-    z-scoring of parameters and data. A posterior's flow has the density of its network: sbi's other steps (no mass
-    outside of the prior, and a corrected density) need the prior; see `headrace.accelerate`.
+    Models may be `maf`, `maf_rqs`, `nsf`, `zuko_maf`, `zuko_nsf`, `zuko_nice` and zuko's unconditional estimators, with
+    z-scoring of parameters and data. The flow of a posterior has the density of the network alone: the truncation to
+    the prior, and the correction of the density for it, need the prior; see `headrace.accelerate`.
 
     Args:
-        model: A density estimator with "nflows" or "zuko" behind it, or a `DirectPosterior`.
-        embedding: "inside": the context is the data that sbi takes, so that the embedding net may do no more than
-            z-scoring; "outside": the context is the output of `model.embedding_net`, which the caller applies.
+        model: A density estimator of sbi made by nflows or zuko, or a `DirectPosterior`.
+        embedding: "inside" if the flow's context is the data that sbi takes, so that the embedding net may only be
+            z-scoring; "outside" if the flow's context is the output of `model.embedding_net`, which the caller applies.
         verify: Whether to compare log densities of some rows with the model's.
 
     Raises:
-        TypeError: the model is no such estimator, or has parameters of several dtypes.
+        TypeError: `model` is not an estimator of sbi, or has parameters of several dtypes.
         NotImplementedError: a part has no counterpart in headrace; the message has its class and path.
         ValueError: an embedding net cannot be inside; log densities differ by more than rounding; or a layer is in
-            training mode and computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
+            training mode and computes other values in evaluation mode (batch norm, dropout, an act norm that is not
+            initialised).
     """
     place = Place("model" if estimator_of(model) is model else "model.posterior_estimator", "to_latent")
     model = estimator_of(model)

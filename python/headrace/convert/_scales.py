@@ -1,4 +1,4 @@
-"""Functions from a raw parameter to a scale, which are recognised by their values."""
+"""Functions that compute a scale from a raw parameter, recognised by their values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headrace.convert._parts import ACTIVATIONS, GRID, Layers, Numbers, Place, call_in_torch, values_of
 
-LEAST_SLOPE = 1e-30  # in place of 0, which is not allowed; scales of trained models are far larger
+LEAST_SLOPE = 1e-30  # replaces 0, which a map refuses; scales of trained models are far larger
 
 Bend = Callable[[Layers, NDArray[np.bool_]], None]
 """A function that adds layers, for a scale's formula, to a network whose outputs are raw scales where a mask is set."""
@@ -27,7 +27,7 @@ SHAPES: dict[str, Callable[[Numbers], Numbers]] = {
 def scale_of(
     place: Place, function: Any, call: Callable[[Any, Numbers], Any] = call_in_torch
 ) -> tuple[dict[str, Any], Bend | None]:
-    """The settings of an affine map for a scale function, and a `Bend` for further layers, or None."""
+    """The settings of an affine map for a scale function, and a `Bend` if it needs further layers, or None."""
     values = values_of(place, function, call)
     if (bounded := _bounded(values)) is not None:
         return {"scale": "exp"}, partial(_saturate, *bounded)
@@ -37,7 +37,7 @@ def scale_of(
         slope = float(values[0] - standard[0])
         if not -1e-7 <= slope < 1.0 or (name == "exp" and abs(slope) > 1e-7):
             continue
-        slope = max(round(slope, 9), LEAST_SLOPE)  # further digits are rounding of float32
+        slope = max(round(slope, 9), LEAST_SLOPE)  # further digits are rounding errors of float32
         settings = {"scale": name} if name == "exp" else {"scale": name, "slope": slope}
         if np.allclose(values, standard + slope, rtol=1e-6, atol=1e-6):
             return settings, None
@@ -48,7 +48,7 @@ def scale_of(
 
 
 def _bounded(values: Numbers) -> tuple[float, float] | None:
-    """c and k if the values on the grid are exp(c tanh(k a)), such as exp(2 c (sigmoid(a) - 1/2)) with k = 1/2."""
+    """c and k if `values` on GRID are exp(c tanh(k a)), such as exp(2 c (sigmoid(a) - 1/2)) with k = 1/2; else None."""
     if not (values > 0).all():
         return None
     logs = np.log(values)
@@ -58,15 +58,16 @@ def _bounded(values: Numbers) -> tuple[float, float] | None:
         return None
     factor = math.copysign(most, logs[near])
     rate = 2.0 * math.atanh(logs[near] / factor)
-    rate = round(rate, 6)  # further digits are rounding of float32
+    rate = round(rate, 6)  # further digits are rounding errors of float32
     return (factor, rate) if np.allclose(logs, factor * np.tanh(rate * GRID), rtol=1e-6, atol=1e-6) else None
 
 
 def _saturate(factor: float, rate: float, layers: Layers, is_scale: NDArray[np.bool_]) -> None:
-    """Compute log scales c tanh(k a) from raw scales a by two more layers; the second adds the sums of the first.
+    """Compute log scales c tanh(k a) from raw scales a by two further layers, the second of which adds the sums of the
+    first.
 
-    Each layer has blocks for shifts, raw scales and results, because an added sum has no activation: shifts
-    pass as sums, and results are added to zeros.
+    Both layers have blocks of units for shifts, raw scales and results. Sums that a layer adds have no activation, so
+    that shifts pass unchanged, and results are added to zeros.
     """
     weight, bias, mask = layers.weights.pop(), layers.biases.pop(), layers.masks.pop()
     shift, raw = np.flatnonzero(~is_scale), np.flatnonzero(is_scale)
@@ -85,7 +86,7 @@ def _saturate(factor: float, rate: float, layers: Layers, is_scale: NDArray[np.b
 
 
 def _cut_off(most: float, slope: float, layers: Layers, is_scale: NDArray[np.bool_]) -> None:
-    """Cut raw scales off where their softplus reaches `most`, because min(u, v) = v - relu(v - u)."""
+    """Limit raw scales to the value at which the scale is `most`, by min(u, v) = v - relu(v - u)."""
     end = math.log(math.expm1(most - slope))
     by_relus([(-1.0, end, -1.0)], end, layers, is_scale)
 
@@ -95,7 +96,7 @@ def by_relus(
 ) -> None:
     """Replace raw scales a by start + the sum of c relu(f a + b) over units (f, b, c), by one more layer.
 
-    Shifts pass the layer as s = relu(s) - relu(-s), to the last bit.
+    Shifts pass the layer as s = relu(s) - relu(-s), which is exact.
     """
     weight, bias, mask = layers.weights.pop(), layers.biases.pop(), layers.masks.pop()
     shift, raw = np.flatnonzero(~is_scale), np.flatnonzero(is_scale)

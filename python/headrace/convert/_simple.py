@@ -1,4 +1,4 @@
-"""Transforms without a network, from attributes of other libraries' transforms."""
+"""Transforms without a network, made from attributes of other libraries' transforms."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def linear(place: Place, matrix: Numbers, shift: Numbers) -> Transform:
     return transform if place.way == "to_data" else Inverse(transform)
 
 
-_LEAST = 1e-3  # least 1 + w'û in `headrace.transforms.Planar`: 1e-3 + softplus(a + c), which is 1 at a = 0
+_LEAST = 1e-3  # the least 1 + w'û of `headrace.transforms.Planar`, which is 1e-3 + softplus(a + c), and 1 at a = 0
 
 
 def planar(place: Place, w: Numbers, moved: Numbers, b: float, slope: float | None) -> Transform:
     """The planar map of a part whose call returns ``y = x + moved * h(w @ x + b)``, h = tanh or a leaky ReLU.
 
-    `headrace.transforms.Planar` computes û from u; this function chooses u so that û is `moved`.
+    `headrace.transforms.Planar` computes û from u; `planar` chooses u so that û is `moved`.
     """
     along = float(w @ moved)
     if not (w.any() and 1.0 + along > _LEAST):
@@ -65,7 +65,7 @@ def softplus_inverse(y: float) -> float:
 
 
 def table(place: Place, features: int, active: Any, raw: Numbers, **settings: Any) -> Transform:
-    """A map of the coordinates `active` with constant parameters ``raw``, (active, values); others pass bit for bit."""
+    """A map of the coordinates `active` with constant parameters `raw`, (active, values); all others pass unchanged."""
     chosen = [int(i) for i in active]
     passive = [i for i in range(features) if i not in chosen]
     layers = Layers()
@@ -75,7 +75,7 @@ def table(place: Place, features: int, active: Any, raw: Numbers, **settings: An
 
 
 def normal(loc: Numbers, scale: Numbers, *, is_trained: bool) -> Base:
-    """The normal base with this mean and standard deviation."""
+    """The normal base with the mean `loc` and the standard deviation `scale`."""
     if not is_trained and not loc.any() and (scale == 1).all():
         return StandardNormal(loc.size)
     return Normal(loc.size, loc, scale, trainable=is_trained)

@@ -1,7 +1,7 @@
-"""Conversion of a `state_dict` without its model: objects that represent a model's parts, with additional settings.
+"""Conversion of a `state_dict` without a model: objects represent the model's parts, with settings from the caller.
 
-A file has weights, masks and orders, but no activations, slopes, bounds and the like. The caller gives these settings,
-and there are no assumptions about them. A file has no density to compare with.
+A `state_dict` has weights, masks and orders, but neither settings, such as activations, slopes and bounds, nor a
+density to compare with. Settings are never assumed: the caller must give them.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ class Stand:
         return iter(self._parts)
 
     def __call__(self) -> Any:
-        """The distribution or transform of an object that makes one."""
+        """The first part: the distribution or transform that a lazy object makes."""
         return self._parts[0]
 
     def parameters(self) -> list[Any]:
-        """No parameters, because a file does not record which parameters were trained."""
+        """An empty list, because a `state_dict` does not record which parameters were trained."""
         return []
 
 
 class UnrecordedSettings:
-    """Settings from the caller that a file does not record; a missing setting raises an error that asks for it."""
+    """The caller's values of settings that a `state_dict` does not record; use of a missing setting raises an error."""
 
     def __init__(self, settings: Mapping[str, Any], known: Mapping[str, str], library: str = "") -> None:
-        """`known`: hints on the library's defaults, by name; `library`: its name, if several libraries share parts."""
+        """`known`: hints about defaults, by name; `library`: the library's name, if several libraries share parts."""
         self.library = library
         self._given, self._known = {name: value for name, value in settings.items() if value is not None}, known
         if extra := set(self._given) - set(known):
@@ -62,14 +62,14 @@ class UnrecordedSettings:
             raise TypeError(f"{sorted(extra)[0]}: expected only {names} beside a state_dict")
 
     def take(self, name: str) -> Any:
-        """The setting of this name; raises ValueError if the caller does not give it."""
+        """The setting `name`; raises ValueError if the caller gave no value."""
         if name not in self._given:
             raise ValueError(f"{name}: expected a value, because a state_dict does not record it; {self._known[name]}")
         return self._given[name]
 
 
 def without_files(settings: Mapping[str, Any]) -> None:
-    """Raise TypeError for settings that a model, unlike a file, has itself."""
+    """Raise TypeError for settings that a model, unlike a `state_dict`, has itself."""
     if names := sorted(name for name, value in settings.items() if value is not None):
         raise TypeError(f"{names[0]}: expected none beside a model, which has it; it is for a state_dict")
 
@@ -91,7 +91,7 @@ def tree_of(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def listed(node: Node, place: Place) -> list[Any]:
-    """The parts of a list of modules, each of which has tensors."""
+    """The parts of a list of modules, in order; raises an error if a part has no tensors."""
     missing = sorted(set(map(str, range(len(node)))) - set(node))
     if missing:
         raise place.at(int(missing[0])).refused("a part with tensors, got one without, which no state_dict describes")
@@ -99,14 +99,14 @@ def listed(node: Node, place: Place) -> list[Any]:
 
 
 def linear(package: str, node: Node) -> Stand:
-    """The object for a linear layer, masked or not."""
+    """A `Stand` for a linear layer, masked or not."""
     name = "MaskedLinear" if "mask" in node else "Linear"
     masked = {"mask": node["mask"]} if "mask" in node else {}
     return Stand(package, name, weight=node["weight"], bias=node.get("bias"), **masked)
 
 
 def finished_file(place: Place, state: Mapping[str, Any], verify: Any, make: Callable[[], Flow]) -> Flow:
-    """The flow in the file's dtype, compared with the log densities in `verify`."""
+    """The flow in the dtype of the `state_dict`, after a comparison with the log densities in `verify`."""
     if verify is True:
         expected = "(x, log_prob), or (x, log_prob, context), rows and what the library has made of them, or False"
         raise ValueError(f"verify: a state_dict has no density to compare with: give {expected}")

@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 def to_torch(flow: Flow, *, verify: bool = True) -> PlainFlow:
     """A flow as a module of PyTorch operators, with the same density and the same parameters.
 
-    The module has `log_prob` (also its call), `to_latent`, `to_data` and `sample`, on any device that PyTorch has,
-    with PyTorch's autograd, `torch.compile` and `torch.export`. The module's code is ``headrace.convert.plain``, which
-    imports only PyTorch: without headrace, a copy of this folder opens the files of `Flow.save`. All transforms, maps
-    and bases convert. The speed is PyTorch's: a direction that computes one coordinate after another runs the network
-    once for each coordinate.
+    The module has `log_prob` (which a call of the module computes), `to_latent`, `to_data` and `sample`, on any device
+    that PyTorch has, with PyTorch's autograd, `torch.compile` and `torch.export`. The module's code is
+    ``headrace.convert.plain``, which imports only PyTorch: a copy of this folder opens files of `Flow.save` on systems
+    without headrace. All transforms, maps and bases convert. The module is as fast as PyTorch: a direction that
+    computes one coordinate after another runs the network once for each coordinate.
 
     Args:
-        flow: Any flow, but no `Ensemble`.
+        flow: Any `Flow`, but no `Ensemble`.
         verify: Whether to compare log densities and samples of some rows with the flow's.
 
     Returns:
         A `headrace.convert.plain.PlainFlow` in the flow's dtype, on the CPU.
 
     Raises:
-        TypeError: `flow` is no flow, or has a part of a class that files do not support.
+        TypeError: `flow` is not a `Flow`, or has a part of a class that files do not support.
         ValueError: densities or rows differ by more than rounding, or the flow has products in bf16.
     """
     import torch

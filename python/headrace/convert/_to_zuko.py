@@ -30,27 +30,27 @@ ACTIVATIONS = {
 }  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {
     "gelu_tanh": {"approximate": "tanh"},
-    "softplus": {"threshold": 40.0},  # PyTorch's default, linear beyond 20, has an error of 2e-9
+    "softplus": {"threshold": 40.0},  # the default, linear beyond 20, has an error of 2e-9
 }
 
 
 def to_zuko(flow: Flow, *, verify: bool = True) -> Any:
     """A flow as a `zuko.lazy.Flow` with the same density, in the same dtype.
 
-    Parts may be MAF, IAF, NSF, RealNVP and chains of their transforms with the maps "affine" (with scale "soft_clamp"),
-    "additive" and "rq_spline", networks of plain layers and residual blocks as in zuko; `Elementwise`,
-    `Permutation`, `Standardize`, `Gaussianize`, `ActNorm`, `Linear`, `Rotation` and inverses; normal and uniform bases.
-    A standardised context becomes part of the first layers; means and standard deviations of the data become tensors in
-    the flow's dtype, so that float32 rows far from zero lose digits. A pickle of the model needs only zuko and PyTorch,
-    but a pickle of a `MAF` or an `IAF`, which have the inverse of zuko's formula, or of a `Gaussianize` needs
-    headrace, too.
+    Flows may be MAF, IAF, NSF, RealNVP and chains of their transforms, with the maps "affine" (with scale
+    "soft_clamp"), "additive" and "rq_spline" and with networks of plain layers or of residual blocks as in zuko; also
+    `Elementwise`, `Permutation`, `Standardize`, `Gaussianize`, `ActNorm`, `Linear`, `Rotation` and inverses; normal and
+    uniform bases. A standardised context becomes part of the first layers; means and standard deviations of the data
+    become tensors in the flow's dtype, so that float32 rows far from zero lose digits. A pickle of the model needs only
+    zuko and PyTorch, but a pickle of a `MAF` or an `IAF`, which have the inverse of zuko's formula, or of a
+    `Gaussianize` also needs headrace.
 
     Args:
         flow: Any flow, but no `Ensemble`.
         verify: Whether to compare log densities of some rows with the flow's.
 
     Raises:
-        TypeError: `flow` is no flow, or has a part of a class that files do not support.
+        TypeError: `flow` is not a `Flow`, or has a part of a class that files do not support.
         NotImplementedError: zuko lacks a part; the message has its path, and `to_torch` converts all parts.
         ValueError: densities differ by more than rounding.
     """
@@ -105,13 +105,13 @@ def _base(header: Header, arrays: Arrays) -> Any:
 
 
 class _Maker:
-    """Lazy transforms of zuko, in the order of calls from data to latent."""
+    """A maker of lazy transforms of zuko, in data → latent order."""
 
     def __init__(self, context: int, scale: tuple[Numbers, Numbers] | None) -> None:
         self.context, self.scale = context, scale
 
     def chain(self, header: Header, arrays: Arrays, place: str, flipped: bool) -> list[Any]:
-        """The list of zuko's transforms for one transform of headrace."""
+        """The transforms of zuko, in data → latent order, for one transform of headrace."""
         kind = header["kind"]
         if kind == "Inverse":
             return self.chain(header["transform"], arrays, place, not flipped)
@@ -152,7 +152,7 @@ class _Maker:
         return self._affine(arrays["shift"], np.exp(arrays["log_scale"]), True)
 
     def _linear(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
-        """The transform x = signs · y[order] + shift, y = L E U z; zuko has L E as one triangle, and U as the other."""
+        """The transform x = signs · y[order] + shift, y = L E U z; zuko has L E and U as two triangles of a matrix."""
         unit, order = np.eye(header["features"]), list(header["order"])
         lower = (np.tril(arrays["lower"], -1) + unit) * np.exp(arrays["log_diagonal"].astype(np.float64))
         both = lower + np.triu(arrays["upper"], 1)
@@ -179,7 +179,7 @@ class _Maker:
         return [*self._standardize(header, arrays, place), marginal]
 
     def _of_context(self, n: int, univariate: Any, shapes: Any, constants: Any, hyper: Any) -> Any:
-        """Maps with constant parameters, or with parameters from a network that reads only the context."""
+        """A transform of maps with constant parameters, or with parameters from a network of the context."""
         import torch
         from zuko.flows import ElementWiseTransform
 
@@ -212,7 +212,7 @@ class _Maker:
         return [transform if header["formula"] == "to_latent" else transform.inv]
 
     def _without_coordinates(self, header: Header, arrays: Arrays, place: str, univariate: Any, shapes: Any) -> Any:
-        """The transform of a network that reads no coordinate: the context alone, or nothing."""
+        """The transform for a network that reads no coordinate: only the context, or nothing."""
         import torch
 
         n = header["features"]
@@ -228,7 +228,7 @@ class _Maker:
         from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 
         n = header["features"]
-        call = "to_latent" if header["reads"] == "data" else "to_data"  # the call in which a network reads its input
+        call = "to_latent" if header["reads"] == "data" else "to_data"  # the direction whose input the network reads
         univariate, shapes = _univariate(header, place, inverted=header["formula"] != call)
         transform: Any
         if n == 1:
@@ -248,7 +248,7 @@ class _Maker:
     def _hyper(
         self, header: Header, arrays: Arrays, place: str, order: Any, active: int, masked: bool, drop: int = 0
     ) -> Any:
-        """The layers in zuko's order of columns and rows, without the first `drop` columns, which no output reads."""
+        """The network with columns and rows in zuko's order, without the first `drop` columns, which are not read."""
         import torch
         from zuko.nn import Residual
 
@@ -335,10 +335,10 @@ def _univariate(header: Header, place: str, inverted: bool = False) -> tuple[Any
 
 @dataclass(frozen=True)
 class Inverted:
-    """A constructor of the inverse of a univariate transform of zuko, for which zuko has no name."""
+    """A constructor of the inverse of a univariate transform of zuko, because zuko has no such constructor."""
 
     univariate: Any
 
     def __call__(self, *raw: Any) -> Any:
-        """The inverse of the transform with given parameters."""
+        """The inverse of the univariate transform with the parameters `raw`."""
         return self.univariate(*raw).inv

@@ -1,4 +1,4 @@
-"""Modules of PyTorch as sources of conversions, which compare densities in float64 and leave the modules unchanged."""
+"""Modules of PyTorch as sources of conversions, which use copies in float64 and leave the modules unchanged."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from headrace.convert._verify import verify
 
 
 def opened(model: Any, expected: str = "", *attributes: str) -> Any:
-    """A copy of a module on the CPU, in evaluation mode and in float64, which represents the module's values exactly.
+    """A copy of a module on the CPU, in evaluation mode and in float64, which represents the values exactly.
 
-    An error is raised if a model's density differs in its present mode, or if it lacks an expected attribute. Embedding
-    nets keep their mode.
+    Raises an error if a layer outside of embedding nets is in training mode with a different density, or if the module
+    lacks one of `attributes`.
     """
     import torch
 
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model: expected a module of PyTorch, got {check.kind_of(model)}")
     refuse_training(_layers(model))
-    for layer in model.modules():  # caches of nflows' linear maps, which cannot be copied
+    for layer in model.modules():  # removes caches of nflows' linear maps, which cannot be copied
         if hasattr(layer, "cache") and hasattr(layer.cache, "invalidate"):
             layer.cache.invalidate()
     try:
@@ -38,24 +38,24 @@ def opened(model: Any, expected: str = "", *attributes: str) -> Any:
 
 
 def _layers(model: Any) -> list[tuple[str, Any]]:
-    """The layers of a module with their paths, without those of its embedding net."""
+    """The layers of a module with their paths, without the layers of an embedding net."""
     nets: list[Any] = [getattr(model, attribute, None) for attribute in ("_embedding_net", "embedding_net")]
     outside = {layer for net in nets if hasattr(net, "modules") for layer in net.modules()}
     return [(path and f".{path}", layer) for path, layer in model.named_modules() if layer not in outside]
 
 
 def keeping_dropout(convert: Callable[..., Flow], model: Any, **options: Any) -> Flow:
-    """A conversion in which each hidden layer of the flow has the `dropout` of the model's layer.
+    """Convert a model to a flow whose hidden layers have the dropout of the model's layers.
 
     Raises:
-        NotImplementedError: a dropout that is not behind the activation of a hidden layer.
+        NotImplementedError: a dropout of the model does not follow the activation of a hidden layer.
     """
     model = copy.deepcopy(model)
     unread: dict[str, Any] = {}
     for path, layer in _layers(model):
         if changed_by_training(layer) == "dropout":
             unread[path] = layer
-            layer._kept = partial(unread.pop, path, None)  # copies of the layer share the function
+            layer._kept = partial(unread.pop, path, None)  # an attribute that copies of the layer share
             layer.eval()
     flow = convert(model, **options)
     for path, layer in unread.items():
@@ -67,14 +67,14 @@ def keeping_dropout(convert: Callable[..., Flow], model: Any, **options: Any) ->
 
 
 def tensors_of(model: Any) -> list[Any]:
-    """Parameters of a model; of a model without any, the floating tensors of its `state_dict`."""
+    """The parameters of a model, or if there are none the floating tensors of the model's `state_dict`."""
     return [*model.parameters()] or [t for t in model.state_dict().values() if t.is_floating_point()]
 
 
 def finished(
     place: Place, tensors: Sequence[Any], make: Callable[[], Flow], log_prob: Callable[[Any, Any], Any] | None
 ) -> Flow:
-    """The flow in the dtype of the source's tensors, made and compared with the source's density in float64."""
+    """The flow in the dtype of `tensors`, made and compared with the densities `log_prob` in float64."""
     import torch
 
     flow = make()

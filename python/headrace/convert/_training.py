@@ -1,4 +1,4 @@
-"""Models in training mode with layers that depend on the mode: a conversion would change their density."""
+"""Refusal of models with layers in training mode whose density differs in evaluation mode."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 
 def refuse_training(layers: Iterable[tuple[str, Any]]) -> None:
-    """Raise ValueError for batch norm, dropout and act norms without a start in training mode, with the layer's path.
+    """Raise ValueError for batch norm, dropout and uninitialised act norms in training mode, with the layer's path.
 
     Args:
         layers: Pairs of a path and a layer, of PyTorch or equinox; no package is imported.
 
     Raises:
-        ValueError: a layer in training mode computes otherwise in evaluation.
+        ValueError: a layer in training mode computes other values in evaluation mode.
     """
     for place, layer in layers:
         trains = getattr(layer, "training", not getattr(layer, "inference", True))
@@ -26,7 +26,7 @@ def refuse_training(layers: Iterable[tuple[str, Any]]) -> None:
 
 
 def changed_by_training(layer: Any) -> str:
-    """The description of a layer that computes differently in training mode; empty for any other layer."""
+    """The description of a layer that computes other values in training mode; empty for any other layer."""
     kinds = [kind.__name__ for kind in type(layer).__mro__]
     if any("Dropout" in kind for kind in kinds):
         return "dropout" if layer.p > 0 else ""

@@ -1,4 +1,4 @@
-"""Verification of a converted flow against its source: densities of rows, compared in float64."""
+"""Verification of a converted flow: log densities of rows are compared with those of the source, in float64."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from headrace.convert._parts import Numbers
 
 ROWS = 128
 
-# Libraries' formulas in float64 lose digits where a bin is steep, but differ by below 1e-9. A slope of 1e-4 in place
-# of 1e-3 shows as more than 1e-5 in models that are not trained.
+# In float64 the formulas of libraries lose digits where a bin is steep, but differ by less than 1e-9. In models that
+# are not trained, a slope of 1e-4 in place of 1e-3 changes log densities by more than 1e-5.
 LIMIT = 1e-7
 
-# If a row's density changes much with the row's rounding (tiny scales in a long chain), both
-# computations lose as much; changes by NUDGE measure the loss in the source. The allowed difference is TIMES as
-# large.
+# If a row's log density changes much with the row's rounding (tiny scales in a long chain), both flow and source lose
+# digits. The change of the source's log densities if rows change by NUDGE, relatively, measures the loss; TIMES this
+# change is allowed.
 NUDGE, TIMES = 4 * float(np.finfo(np.float64).eps), 100.0
 
 
 def rows_of(flow: Flow) -> tuple[Numbers, Numbers | None]:
-    """Rows near to and far from the mass of a flow, and a context for each row."""
+    """Rows near to and far from the bulk of a flow's density, and a context for each row."""
     generator = np.random.default_rng(20)
     context: Numbers | None = None
     farther = np.where(np.arange(ROWS) % 4 == 3, 3.0, 1.0)[:, None]  # every second far row, and its context, is farther
@@ -41,17 +41,17 @@ def rows_of(flow: Flow) -> tuple[Numbers, Numbers | None]:
     x[far] = center + 1.25 * (high - low) * farther[far] * generator.standard_normal((int(far.sum()), flow.features))
     support = flow._interior.support
     for column, period in enumerate(() if support is None else support.periodic):
-        if period is not None:  # because libraries take one period of an angle
+        if period is not None:  # because libraries define the density on one period of an angle
             x[:, column] = period[0] + np.mod(x[:, column] - period[0], period[1] - period[0])
     return x, context
 
 
 def verify(flow: Flow, source: Callable[[Numbers, Numbers | None], Numbers]) -> None:
-    """Compare the log densities of a flow with those of its source.
+    """Compare the log densities of a converted flow with those of the source.
 
     Args:
         flow: A flow in float64.
-        source: A function of ``(x, context)`` that returns log densities of the other library.
+        source: A function of ``(x, context)`` that returns log densities computed by the other library.
 
     Raises:
         ValueError: some log densities differ by more than rounding, or most are not finite in the flow or the source.
@@ -62,7 +62,7 @@ def verify(flow: Flow, source: Callable[[Numbers, Numbers | None], Numbers]) -> 
 
 
 def _limits(source: Callable[[Numbers, Numbers | None], Numbers], x: Numbers, context: Any, want: Numbers) -> Numbers:
-    """The tolerance of each row's log density for rounding, where values are finite."""
+    """The tolerance for rounding of each row's log density, relative for magnitudes above 1."""
     changes = np.zeros(ROWS)
     with np.errstate(invalid="ignore"):
         for signs in np.random.default_rng(21).choice([-1.0, 1.0], (4, *x.shape)):
@@ -77,7 +77,7 @@ def verify_made(
     log_prob: Callable[[Numbers, Numbers | None], Numbers],
     to_data: Callable[[Numbers, Numbers | None], Numbers] | None = None,
 ) -> None:
-    """Compare the export of a flow with the flow, in float64.
+    """Compare an exported flow with the flow, in float64.
 
     Args:
         flow: The flow, in any dtype.
@@ -100,16 +100,16 @@ def verify_made(
         ours, theirs = np.asarray(flow.to_data(z, context)[0]), to_data(z, context)
         known = np.isfinite(ours).all(axis=1)
         errors = (np.abs(theirs - ours) / (1.0 + np.abs(ours)))[known]
-        if not (np.median(errors, axis=0) <= LIMIT).all():  # a few rows lose digits in steep regions, on both sides
+        if not (np.median(errors, axis=0) <= LIMIT).all():  # a few rows lose digits in steep regions
             wanted = f"the flow's rows of data to {LIMIT:g}, but they differ by up to {errors.max():.3g}"
             raise ValueError(f"verify: expected {wanted}: {difference}")
 
 
 def compare(flow: Flow, x: Numbers, want: Numbers, context: Numbers | None, limits: Numbers) -> None:
-    """Compare a flow's log densities with known values; limits are relative for magnitudes above 1.
+    """Compare a flow's log densities with known values; `limits` are relative for magnitudes above 1.
 
     Raises:
-        ValueError: some log densities differ by more than their limit, or most are not finite on one side.
+        ValueError: some log densities differ by more than `limits`, or most are not finite in the flow or in `want`.
     """
     if want.shape != x.shape[:1]:
         raise ValueError(f"verify: expected {len(x)} log densities, one for each row, got shape {want.shape}")

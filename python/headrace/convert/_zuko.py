@@ -31,28 +31,29 @@ def from_zuko(
 ) -> Flow:
     """A trained flow of zuko (1.0 or newer) as a `headrace.Flow` with the same density, in the same dtype.
 
-    Models may be MAF, NSF and NCSF (autoregressive, and coupling by ``passes=2``), NICE and RealNVP, with headrace's
-    activations, any order and adjacency, ``residual=True``, context; inverses of transforms (IAF); fixed affine maps,
-    permutations, rotations and LU maps between them. Bases: normal, uniform and Student's t distributions, and a `GMM`
-    of components without correlations. Slopes and bounds are those of the installed zuko: weights that
-    were trained with zuko 1.1 to 1.4 had a slope of 1e-4, which later versions do not record.
+    Models may be MAF, NSF and NCSF (autoregressive, and coupling by ``passes=2``), NICE and RealNVP, with activations
+    that headrace has, any order and adjacency, ``residual=True`` and context; with inverses of transforms (IAF); and
+    with fixed affine maps, permutations, rotations and LU maps in between. Bases may be normal, uniform and Student's t
+    distributions, and a `GMM` of components without correlations. Slopes and bounds that a model does not record are
+    the defaults of the installed zuko: weights from zuko 1.1 to 1.4 were trained with a slope of 1e-4, which later
+    versions do not have.
 
-    A network of an NCSF reads the angles that its map shifts, so that each level of coordinates becomes a coupling: a
-    pass costs as many networks as there are levels, two with ``passes=2``, in either direction. Columns are periodic;
-    zuko's densities of angles outside of [-π, π) are different.
+    The network of an NCSF reads angles that the map shifts, so that each level of coordinates becomes a coupling: a
+    pass in either direction runs a network for each level, two with ``passes=2``. Columns of the flow are periodic, and
+    thus densities of angles outside of [-π, π) differ from zuko's.
 
     Args:
         model: A `zuko.flows.Flow`, or the `state_dict` of a MAF, NSF, NICE or RealNVP.
-        verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: give ``(x,
-            log_prob)`` or ``(x, log_prob, context)``, computed by zuko, or False.
-        activation, slope, bound: For a `state_dict` alone, which does not record these settings: give them if the model
-            has any. An activation is a name of headrace, a module or a function.
+        verify: Whether to compare log densities of some rows with the model's. For a `state_dict`, ``(x, log_prob)`` or
+            ``(x, log_prob, context)`` computed by zuko, or False.
+        activation, slope, bound: Settings of the model that a `state_dict` does not record, for a `state_dict` alone.
+            The activation is a name in headrace, a module or a function.
 
     Raises:
-        TypeError: the model is no such flow, or has parameters of several dtypes.
+        TypeError: `model` is not a flow of zuko, or has parameters of several dtypes.
         NotImplementedError: a part has no counterpart in headrace; the message has its class and path.
-        ValueError: log densities differ by more than rounding; or a layer is in
-            training mode and computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
+        ValueError: log densities differ by more than rounding; or a layer is in training mode and computes other values
+            in evaluation mode (batch norm, dropout, an act norm that is not initialised).
     """
     place = Place("model", "to_latent")
     settings = {"activation": activation, "slope": slope, "bound": bound}
@@ -69,7 +70,7 @@ def from_zuko(
 
 
 def flow_of(model: Any, place: Place) -> Flow:
-    """The flow in float64, before it is compared with the model."""
+    """The converted flow in float64, not yet compared with the model."""
     base, maps = _base(model.base, place.at("base"))
     chain = _chain(model.transform, place.at("transform"), base.features)
     circles = {_function_of(leaf)[0] == CIRCULAR for leaf in _leaves(model.transform)}
@@ -79,7 +80,7 @@ def flow_of(model: Any, place: Place) -> Flow:
 
 
 def _leaves(t: Any) -> Iterator[Any]:
-    """The single transforms of a composition."""
+    """Yield the transforms inside of compositions and inverses."""
     kind = class_of(t)[1]
     parts = t.transforms if kind == "LazyComposedTransform" else [t.transform] if kind == "LazyInverse" else None
     if parts is None:
@@ -128,7 +129,7 @@ def _coupling(t: Any, place: Place, features: int, settings: dict[str, Any]) -> 
 
 
 def _elementwise(t: Any, place: Place, features: int, settings: dict[str, Any]) -> Transform:
-    """An elementwise transform, which is also zuko's form of autoregressive and coupling transforms of one feature."""
+    """An elementwise transform, which zuko also uses for autoregressive and coupling transforms of one feature."""
     if hasattr(t, "hyper"):
         return network_of(t.hyper, place.at("hyper"), 0).coupling(place, features, [], **settings)
     raw = np.concatenate([numbers(part).reshape(features, -1) for part in t.phi], axis=1)
@@ -143,7 +144,7 @@ WITH_A_MAP = {
 
 
 def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transform]:
-    """The transforms of a transform of torch.distributions or zuko without a network."""
+    """The transforms for a transform of torch.distributions or zuko that has no network."""
     import torch
 
     if (chain := place.registered(t, features)) is not None:
@@ -157,7 +158,7 @@ def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transf
     if (package, kind) == ("zuko", "PermutationTransform"):
         return [permutation(place, t.order)]
     if (package, kind) in (("zuko", "RotationTransform"), ("zuko", "LULinearTransform")):
-        matrix = numbers(t(torch.eye(features, dtype=torch.float64))).T  # rows are images of unit vectors
+        matrix = numbers(t(torch.eye(features, dtype=torch.float64))).T  # the rows of t(eye) are images of unit vectors
         return [linear(place, matrix, np.zeros(features))]
     if (package, kind) == ("headrace", "Marginal"):  # from to_zuko
         curves = Gaussianize.of_file(t.header["bound"], {name: numbers(tensor) for name, tensor in t.params.items()})

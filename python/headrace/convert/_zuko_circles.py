@@ -1,8 +1,8 @@
-"""Circular flows of zuko (NCSF): shifts by half a period and splines, with networks that read the angles themselves.
+"""Circular flows of zuko (NCSF): shifts by half a period and splines, with networks that read angles.
 
 A transform maps each angle x to f(s(x)), where s(x) = x ± π within [-π, π), and f is a spline of [-π, π] onto itself.
-The network reads x and not s(x), and no linear layer converts x to s(x). Each level of coordinates is
-therefore a separate coupling, in which the coordinates that the network reads are not shifted.
+The network reads x and not s(x), and no linear layer converts x to s(x). Each level of coordinates becomes a separate
+coupling, which does not shift the coordinates that the network reads.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from headrace.convert._simple import table
 from headrace.convert._zuko_networks import network_of
 from headrace.transforms import Standardize, Support, Transform
 
-CIRCULAR = "CircularRQSTransform"  # the name of a function of zuko
+CIRCULAR = "CircularRQSTransform"  # the name of zuko's function
 
 
 def on_circles(chain: list[Transform], features: int) -> list[Transform]:
-    """Transforms of [-1, 1) extended to angles, from zuko's latent rows to periodic columns of data."""
+    """Transforms of [-1, 1) as transforms of angles: a scale before the chain, and periodic columns behind it."""
     ends = [(-math.pi, math.pi)] * features
     return [Standardize(np.zeros(features), np.full(features, 1.0 / math.pi)), *chain, Support(None, ends)]
 
 
 def circular(t: Any, place: Place, features: int, *, bins: int, slope: float) -> list[Transform]:
-    """The transforms of a circular transform, for angles in units of π, from latent to data."""
+    """The transforms for a circular transform of zuko, from latent to data, for angles in units of π."""
     if place.way == "to_data":
         raise place.unknown(t, "a circular transform that is not inverted", "invert the flow that is trained instead")
     settings = {"map": "rq_spline", "bins": bins, "slope": slope, "bound": 1.0}
-    if not hasattr(t, "hyper"):  # a transform of one feature, without context
+    if not hasattr(t, "hyper"):  # the transform has one feature and no context
         raw = np.concatenate([numbers(part).reshape(features, -1) for part in t.phi], axis=1)
         every = list(range(features))
         return [table(place, features, every, raw, **settings), *_half_a_period(features, every)]
@@ -52,7 +52,7 @@ def _half_a_period(features: int, active: list[int]) -> list[Transform]:
 
 
 def _levels(t: Any, place: Place, features: int, count: int) -> Iterator[tuple[list[int], list[int], Layers]]:
-    """Passive and active coordinates of each level, from the first on, with the level's part of the network.
+    """Yield passive and active coordinates of each level, from the first level on, and the level's part of the network.
 
     `count`: the number of outputs for a coordinate.
     """
@@ -62,7 +62,7 @@ def _levels(t: Any, place: Place, features: int, count: int) -> Iterator[tuple[l
         active = np.setdiff1d(np.arange(features), passive)
         yield passive.tolist(), active.tolist(), network_of(t.hyper, inner, passive.size)
         return
-    is_masked = hasattr(t, "passes")  # for one feature, a network reads the context alone
+    is_masked = hasattr(t, "passes")  # without passes, the network of one feature reads only the context
     level = np.zeros(features, np.int64)
     if is_masked:
         level = _level_of(network_of(t.hyper, inner, features), features, count)
@@ -79,7 +79,7 @@ def _levels(t: Any, place: Place, features: int, count: int) -> Iterator[tuple[l
 
 
 def _level_of(layers: Layers, features: int, count: int) -> NDArray[np.int64]:
-    """The level of each coordinate: one above the highest level on which its outputs depend, by the masks."""
+    """Levels of coordinates, from masks: one above the highest level that a coordinate's outputs read, or 0."""
     reach: list[Any] = []
     for mask, layer in zip(layers.masks, [*layers.layers, None], strict=True):
         seen = mask.astype(float) @ reach[-1] if reach else mask[:, :features].astype(float)

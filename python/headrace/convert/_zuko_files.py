@@ -1,4 +1,4 @@
-"""Objects for the converter of zuko, made from a `state_dict` of zuko."""
+"""Objects in place of zuko's modules, made from a `state_dict` of zuko, for `_zuko.py`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def stand_of(state: Mapping[str, Any], settings: Mapping[str, Any], place: Place
 
 def _transform(node: Any, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
     names = set(node) if isinstance(node, dict) else set()
-    if names == {"order", "hyper"} or names == {"hyper"}:  # a transform from an adjacency matrix has no order
+    if names == {"order", "hyper"} or names == {"hyper"}:  # a transform made from an adjacency matrix has no order
         hyper = _hyper(node["hyper"], unrecorded, place.at("hyper"))
         if not hasattr(hyper[0], "mask"):
             raise NotImplementedError(f"{place.path}: expected masks, got none, as of a transform of one feature")
@@ -55,7 +55,7 @@ def _transform(node: Any, unrecorded: UnrecordedSettings, place: Place, features
 
 
 def _settings(rows: int, active: int, unrecorded: UnrecordedSettings, place: Place) -> dict[str, Any]:
-    """The settings of a map, which the number of its parameters determines."""
+    """The settings of a map, which is recognised by the number of parameters."""
     count, rest = divmod(rows, active)
     if rest or (count > 2 and (count + 1) % 3) or count < 1:
         raise place.at("hyper").refused(f"1, 2 or 3 K - 1 outputs a feature, got {rows / active:g}")
@@ -68,7 +68,7 @@ def _settings(rows: int, active: int, unrecorded: UnrecordedSettings, place: Pla
 
 
 def _hyper(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> list[Any]:
-    """The linear layers and blocks of a network; a missing part is an activation between two layers."""
+    """The linear layers and blocks of a network; an index without tensors is an activation between two layers."""
     indices = sorted(int(name) for name in node)
     modules: list[Any] = []
     for i in range(indices[-1] + 1):

@@ -30,7 +30,7 @@ class Marginal(Transform):  # type: ignore[misc]
         self.params = {"width": width, "height": height, "derivative": derivative}
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and log-determinants together, because zuko calls this method."""
+        """Latent rows and log-determinants in one call; zuko requires this method."""
         z, log = apply_map(Operators(x.dtype), self.header, self.params, x, False)
         return z, log.sum(-1)
 

@@ -1,4 +1,4 @@
-"""Diagnosis of a fitted density: tests of latent rows and of draws, with texts and pictures, and a repair."""
+"""Diagnosis of a fitted density: tests of latent rows and of draws, reports with pictures, and recalibration."""
 
 from headrace.diagnosis.recalibration import recalibrate
 from headrace.diagnosis.result import Diagnosis

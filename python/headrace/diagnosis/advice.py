@@ -1,4 +1,4 @@
-"""Advice for the next step after a test against a density, in words of Python or of the command line."""
+"""Advice for a next step after a test rejects a density, with names of Python or of the command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 
 class Advice(NamedTuple):
-    """A next step. In a part like <bounds=|--bounds>, the first text is for Python, the second for the command line."""
+    """A next step. In parts of texts such as <bounds=|--bounds>, the first name is for Python, the second for the
+    command line.
+    """
 
     step: str
     look: str = ""
@@ -16,7 +18,7 @@ class Advice(NamedTuple):
     """Whether to advise splines in place of affine maps, for a flow without splines."""
 
     def text(self, command_line: bool, splines: bool = True, pictures: bool = True) -> str:
-        """The text of the advice. `splines`, `pictures`: whether the text may name either."""
+        """The text of the advice. `splines`, `pictures`: whether the text may mention each of these."""
         first = "fit splines (<an NSF|--flow NSF>) in place of affine maps, or " if self.has_splines and splines else ""
         parts = (f"{first}{self.step}", self.look if pictures else "")
         chosen = (re.sub(r"<([^|>]*)\|([^|>]*)>", r"\2" if command_line else r"\1", part) for part in parts)
@@ -60,7 +62,7 @@ _NEXT = {
 
 
 def advice_for(test: str) -> Advice:
-    """The advice for a density that fails the test of this name.
+    """The advice for a density that fails the test with the name `test`.
 
     >>> advice_for("memorised rows").text(command_line=False)
     'fit with fewer epochs (patience=), a higher weight decay or a smaller network'

@@ -1,4 +1,4 @@
-"""The arguments of `headrace.diagnose` other than flow and rows; the function's docstring has their meanings."""
+"""The arguments of `headrace.diagnose` other than flow and rows; the docstring of `diagnose` has their meanings."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict

@@ -8,7 +8,8 @@ each of them in the same way has a uniform rank, exactly.
 - Distances to a random point (TARP), which detect errors that regions of highest density miss: a density that ignores
   its context has right regions on average. P. Lemos and others, *Sampling-based accuracy testing of posterior
   estimators for general inference*, ICML 2023.
-- Log densities: the rank among those of draws is the share of the region of highest density that a row is in. For
+- Log densities: the rank of a row's log density among log densities of draws gives the share of the smallest region of
+highest density that contains the row. For
   conditional densities J. Hermans and others, *A trust crisis in simulation-based inference?*, Transactions on Machine
   Learning Research, 2022.
 """
@@ -26,13 +27,13 @@ from headrace.diagnosis.findings import Finding, least_of
 from headrace.diagnosis.judged_rows import Looked, stream
 
 DRAWS, MOST_ROWS = 99, 2000
-BLOCK = 1 << 20  # values that are drawn at a time
+BLOCK = 1 << 20  # the most values that are drawn at a time
 
 
 def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Finding, Floats]:
-    """The test of ranks, and for each of at most `MOST_ROWS` rows its smallest region of highest density.
+    """The test of coverage, and for each of at most `MOST_ROWS` rows the smallest region of highest density around it.
 
-    A region is given by its share of the density, a value between 0 and 1 that is uniform under the right density.
+    A region is described by its probability, a value between 0 and 1 that is uniform under the right density.
     """
     rng = stream(seed, 5)
     index = rows.some(MOST_ROWS, rng)
@@ -41,21 +42,22 @@ def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Find
     for begin in range(0, index.size, step):
         part = index[begin : begin + step]
         context = rows.context_of(part)
-        draws = (DRAWS, part.size) if context is None else (DRAWS,)  # for each row of the context
+        draws = (DRAWS, part.size) if context is None else (DRAWS,)  # DRAWS for each row of the context
         x = flow.sample(draws, context, seed=rng, dtype="float64")
         densities = flow.log_prob(x, context)
         less[begin : begin + step] = (densities < log_prob[part]).sum(axis=0)
         equal[begin : begin + step] = (densities == log_prob[part]).sum(axis=0)
-    # Equal values are ordered at random, and a rank becomes a uniform value in its part of the unit interval.
+    # Equal log densities are ordered at random, and a rank becomes a uniform value in an interval of 1 / (DRAWS + 1).
     rank = (less + rng.random(index.size) * (equal + 1.0)) / (DRAWS + 1.0)
     region = 1.0 - rank
     return Finding("coverage", *_of_regions("regions of highest density", region, rank)), region
 
 
 def calibration(flow: Any, rows: Looked, seed: int) -> tuple[list[Finding], Floats, Floats]:
-    """Two tests, and for at most `MOST_ROWS` rows the ranks, as shares, of each column and of the distance to a point.
+    """Two tests, and for at most `MOST_ROWS` rows the ranks, as shares, of columns and of the distance to a point.
 
-    The ranks' shapes are (rows, features) and (rows,). Ranks become uniform values in their part of the unit interval.
+    Ranks of columns have the shape (rows, features), and of distances (rows,). Each rank becomes a uniform value in an
+    interval of length 1 / (DRAWS + 1).
     """
     assert rows.context is not None
     rng = stream(seed, 9)
@@ -75,10 +77,10 @@ def calibration(flow: Any, rows: Looked, seed: int) -> tuple[list[Finding], Floa
 
 
 def _points(context: NDArray[Any], features: int, rng: np.random.Generator) -> Floats:
-    """A point for each row, in standard deviations of its draws: a random function of the context.
+    """A point for each row, in standard deviations of the row's draws: a random function of the context.
 
-    A point may depend on the context and not on the row. The points have to depend on the context, or a density that
-    ignores its context would pass.
+    A point must not depend on the row, and must depend on the context, or a density that ignores its context would
+    pass.
     """
     ranks = np.argsort(np.argsort(context, axis=0, kind="stable"), axis=0) / max(len(context) - 1, 1) - 0.5
     turn = rng.standard_normal((context.shape[1], features)) / np.sqrt(context.shape[1])
@@ -86,16 +88,16 @@ def _points(context: NDArray[Any], features: int, rng: np.random.Generator) -> F
 
 
 def _distances(every: Floats, points: Floats) -> Floats:
-    """Squared distances of a row and its draws, shape (1 + draws, rows, features), to the row's point.
+    """Squared distances of rows and their draws `every`, (1 + draws, rows, features), to each row's point.
 
-    Each column is scaled by a row and its draws together, so that these stay exchangeable.
+    Each column is standardised by a row and its draws together, so that the row and the draws stay exchangeable.
     """
     middle, spread = every.mean(axis=0), every.std(axis=0)
     return np.asarray(np.square((every - middle) / np.where(spread > 0, spread, 1.0) - points).sum(axis=2))
 
 
 def _rank(every: Floats, rng: np.random.Generator) -> Floats:
-    """The rank of the first value among all, divided by their number; equal values are ordered at random."""
+    """The rank of the first value among all values, as a share of them; equal values are ordered at random."""
     less, equal = (every[1:] < every[0]).sum(axis=0), (every[1:] == every[0]).sum(axis=0)
     return np.asarray((less + rng.random(less.shape) * (equal + 1.0)) / len(every))
 
@@ -110,7 +112,7 @@ def _of_columns(places: Floats, names: tuple[str, ...]) -> Finding:
 
 
 def _of_regions(what: str, claimed: Floats, rest: Floats) -> tuple[float, int, str]:
-    """The p-value, count and sentence of a test whether the shares that rows' smallest regions claim are uniform.
+    """The p-value, count and sentence of a test that `claimed`, the probabilities of rows' regions, are uniform.
 
     `rest`: 1 - `claimed`.
     """

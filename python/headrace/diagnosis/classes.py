@@ -1,7 +1,8 @@
 """Discrete columns in a diagnosis: classes as further latent coordinates, and rows as inputs of a classifier.
 
-A uniform value within the part of the unit interval of a row's class, given the earlier columns,
-is uniform in the unit interval under the right density. The score of the value is one more latent coordinate.
+The probabilities of classes, given the earlier columns, divide the unit interval. A uniform value within the part of a
+row's class is uniform in the unit interval under the right density, and the score of the value is one more latent
+coordinate.
 
 Source: P. K. Dunn, G. K. Smyth, *Randomized quantile residuals*, Journal of Computational and Graphical Statistics 5,
 1996.
@@ -34,13 +35,13 @@ class Classes:
     rows: Looked
     """Rows as numbers, with the context of the density."""
     exists: NDArray[np.bool_]
-    """The rows in which all numbers exist; all rows, if no column has any."""
+    """The rows in which all numbers exist; all rows if no column has numbers."""
     log_prob: Floats
     """Log probabilities of the classes of each row."""
     scores: Floats
     """The scores of classes, shape (rows, discrete columns); not finite for a row of probability 0."""
     names: tuple[str, ...]
-    """The names of the discrete columns, some of which have numbers, too."""
+    """The names of the discrete columns, some of which are also numeric."""
     shares: tuple[tuple[Floats, str], ...]
     """For each discrete column, p-values of its values' shares of rows, and a description of the most extreme one."""
 
@@ -54,7 +55,7 @@ class Classes:
         labels: Sequence[Sequence[str]],
         seed: int,
     ) -> Classes:
-        """`rows`: x, context and weights; `labels`: the labels of each column's codes, none for a column of numbers."""
+        """`rows`: x, context and weights; `labels`: labels of each column's codes, empty for a column of numbers."""
         x, context, weights = rows
         head, numbers = density.head, density.as_numbers(x)
         looked = opened(numbers.shape[1], density.context, numbers, context, weights, None, None, seed, context_names)
@@ -72,7 +73,7 @@ class Classes:
         return cls(density, looked, exists, log_prob, scores, called, tuple(shares))
 
     def sample(self, n: int, context: Any, *, seed: Any, dtype: Any) -> Floats:
-        """Draws of all columns, as numbers."""
+        """Draws of all columns, as numbers that a classifier can take."""
         return self.density.as_numbers(self.density.sample(n, context, seed=seed, dtype=dtype))
 
     def likelihood(self) -> Likelihood:
@@ -81,20 +82,21 @@ class Classes:
         return Likelihood("probabilities", mean, error, len(self.log_prob), np.nan, np.nan)
 
     def test(self) -> Finding:
-        """The test whether each value has its expected share of rows, by Bernstein's inequality for the counts."""
+        """A test of whether discrete values have the expected shares of rows, by Bernstein's inequality."""
         least = int(np.argmin([p.min() for p, _ in self.shares]))
         p, sentence = self.shares[least]
         looked = sum(share.size for share, _ in self.shares)
         return Finding(SHARES, least_of(float(p.min()), looked), looked, sentence)
 
     def beside(self, scores: Floats, good: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
-        """For all rows, the scores of numbers followed by those of classes, and a mask of the rows that have a density.
+        """For all rows, scores of numeric columns followed by scores of classes, and a mask of the rows with a density.
 
-        A row with missing numbers gets random scores for its numbers, which are right under any density.
+        A row with missing numbers gets standard normal draws as scores of numeric columns, which are right under any
+        density.
 
         Args:
-            scores: Scores of the rows in which all numbers exist.
-            good: A mask of those rows that have a density.
+            scores: Scores of numeric columns for the rows in which all numbers exist.
+            good: A mask of the rows among these that have a density.
         """
         every = stream(0, 12).standard_normal((len(self.exists), scores.shape[1]))
         every[self.exists] = scores
@@ -103,9 +105,11 @@ class Classes:
         return np.concatenate([every, self.scores], axis=1), has_density
 
     def conditions(self, features: int) -> tuple[NDArray[Any], NDArray[np.bool_], tuple[str, ...]]:
-        """The context and discrete values of each row, a mask of the coordinates to compare with each, and names.
+        """Conditions, the context and discrete values of each row; a mask of the coordinates to test against each; and
+        names.
 
-        `features`: the number of coordinates of numbers, which precede those of classes and depend on all conditions.
+        `features`: the number of numeric coordinates, which precede coordinates of classes and are tested against all
+        conditions.
         """
         head, context = self.density.head, self.rows.context
         values = self.rows.x[:, len(self.density.continuous) :]
@@ -119,7 +123,7 @@ class Classes:
 def _shares(
     column: Discrete, codes: NDArray[np.intp], expected: Floats, name: str, labels: Sequence[str]
 ) -> tuple[Floats, str]:
-    """The p-value of each class's number of rows, and a description of the column by the class with the least p-value.
+    """The p-value of the number of rows of each class, and a text about the class with the least p-value.
 
     `expected`: the probabilities of the classes in each row.
     """

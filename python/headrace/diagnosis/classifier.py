@@ -1,12 +1,12 @@
 """Tests whether a classifier can tell rows from draws.
 
-The classifier learns from one half of the pairs of a row and a draw, and then names the row of each other pair.
-Under the right density the answers of any classifier are right with a probability of exactly one half. (Over several
-folds the answers would depend on each other, because classifiers of different folds err in the same direction.)
+A classifier is trained on one half of the pairs of a row and a draw, and then names the row in each pair of the other
+half. Under the right density any classifier's answers are right with a probability of exactly one half. (In
+cross-validation, answers would depend on each other, because classifiers of different folds err in the same direction.)
 
 Source: D. Lopez-Paz, M. Oquab, *Revisiting classifier two-sample tests*, ICLR 2017.
 
-A second test compares the distances of draws and of held-out rows to training rows, which reveal a density that
+A second test compares the distances of draws and of held-out rows to training rows, and detects a density that
 memorises rows.
 """
 
@@ -25,14 +25,14 @@ from headrace.diagnosis.findings import Finding
 from headrace.diagnosis.judged_rows import Looked, stream
 
 COMPARED, MOST_POINTS = 5000, 50_000
-_TILE = 1 << 22  # distances that are computed at a time
+_TILE = 1 << 22  # the most distances that are computed at a time
 
 
 def nearer(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float]:
-    """The test of memorised rows, and the share of pairs in which the draw is nearer to a training row than the row.
+    """The test of memorised rows, and the share of pairs where the draw is nearer to a training row than the row is.
 
-    Draws and rows are independent of training rows under the right density, so that each is nearer with a probability
-    of exactly one half. Distances are in standard deviations of the training rows, context included.
+    Under the right density draws and held-out rows are independent of training rows, so that either is nearer with a
+    probability of exactly one half. Distances are in standard deviations of the training rows, context included.
     """
     assert rows.training is not None
     rng = stream(seed, 7)
@@ -55,9 +55,9 @@ def nearer(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float]:
 
 
 def copies(rows: Looked) -> tuple[int, bool]:
-    """The number of rows of x that equal training rows, and whether it is too large for rows that are new.
+    """The number of rows of x that equal training rows, and whether this number is too large for new rows.
 
-    New rows have as many copies as training rows among themselves, for example in columns with few different
+    New rows equal training rows as often as training rows equal each other, for example in columns with few different
     values.
     """
     if rows.training is None:
@@ -72,7 +72,7 @@ def copies(rows: Looked) -> tuple[int, bool]:
 
 
 def is_training(x: Any, context: Any, training: Any) -> bool:
-    """Whether training rows are the same tables as x and its context, in the same order."""
+    """Whether `training` has the same rows and contexts, in the same order, as x and `context`."""
     parts = training if isinstance(training, tuple) else (training,)
     return training is not None and all(map(_same, (x, context), (*parts, None)))
 
@@ -94,7 +94,7 @@ def joined(x: NDArray[Any], context: NDArray[Any] | None) -> Floats:
 
 
 def _distances(points: Floats, rows: Floats) -> Floats:
-    """The distance of each row to the nearest point, by SciPy's tree if it is installed and useful, else directly."""
+    """The distance of each row to the nearest point, by SciPy's tree if installed and for at most 16 columns."""
     if points.shape[1] <= 16 and find_spec("scipy") is not None:
         from scipy.spatial import cKDTree
 
@@ -110,12 +110,12 @@ def _distances(points: Floats, rows: Floats) -> Floats:
 
 
 LEAST_ROWS, MOST_ROWS = 40, 10_000
-_MOST_TERMS, _MOST_BENT = 600, 10  # in the logistic model: most terms, and most features for products with squares
+_MOST_TERMS, _MOST_BENT = 600, 10  # the most terms of a logistic model, and the most features with cubic terms
 _RIDGE, _STEPS = 1.0, 12
 
 
 def two_samples(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float, int]:
-    """The test of a classifier, the share of pairs in which it recognises the row, and the number of these pairs."""
+    """The test of a classifier, the share of pairs in which the classifier knows the row, and the number of pairs."""
     rng = stream(seed, 6)
     index = rng.permutation(rows.some(MOST_ROWS, rng))
     context = rows.context_of(index)
@@ -139,20 +139,20 @@ def two_samples(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float, int
 
 
 def _boosted(learnt: Floats, truth: Floats, shown: Floats, seed: int) -> Floats:
-    """The log odds that a shown row is no draw, by gradient boosted trees."""
+    """The log odds that each row of `shown` is no draw, by gradient boosted trees."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # which scikit-learn needs
 
     model = HistGradientBoostingClassifier(max_iter=50, max_leaf_nodes=15, early_stopping=False, random_state=seed)
-    # Threads gain nothing for some thousand rows, and wait for each other for minutes where other processes occupy the
-    # cores.
+    # For some thousand rows, several threads are no faster, and wait for each other for minutes if other processes use
+    # the cores.
     with threadpool_limits(1, user_api="openmp"):
         odds: Floats = model.fit(learnt, truth).decision_function(shown)
     return odds
 
 
 def _logistic(learnt: Floats, truth: Floats, shown: Floats) -> Floats:
-    """The log odds that a shown row is no draw, by a logistic model of `_terms`: Newton's method with a small ridge."""
+    """The log odds that each row of `shown` is no draw, by a logistic model of `_terms` with a small ridge."""
     table, asked = _terms(learnt), _terms(shown)
     slopes = np.zeros(table.shape[1])
     ridge = np.full(slopes.size, _RIDGE)
@@ -167,8 +167,8 @@ def _logistic(learnt: Floats, truth: Floats, shown: Floats) -> Floats:
 
 
 def _terms(x: Floats) -> Floats:
-    """Columns, squares, products and products with squares as terms of a model; fewer terms for many features."""
-    near = np.clip(x, -6.0, 6.0)  # because a single far row would decide
+    """Terms of the model: columns, squares, products of two columns, and of a square and a column for few features."""
+    near = np.clip(x, -6.0, 6.0)  # because a single far row would determine the model
     features = near.shape[1]
     parts = [np.ones((len(near), 1)), near, np.square(near)]
     if features * (features - 1) // 2 + 2 * features < _MOST_TERMS:

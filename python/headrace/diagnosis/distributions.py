@@ -1,8 +1,7 @@
-"""The distributions that give p-values, without SciPy.
+"""Distribution functions for p-values, implemented without SciPy.
 
-All functions work on arrays in float64, and keep their relative accuracy in the tails. SciPy's functions
-would not replace them: SciPy is optional, so that these functions would have to stay, and verdicts must not depend on
-installed packages.
+All functions work on arrays in float64, and keep their relative accuracy in the tails. SciPy's functions are not used
+here even if SciPy is installed, because verdicts must not depend on installed packages.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def normal_tail(z: Any) -> Floats:
 
 
 def normal_quantile(probability: Any) -> Floats:
-    """The quantile of the standard normal distribution at a probability, of which 0 counts as 1e-300.
+    """The quantile of the standard normal distribution at a probability; a probability of 0 is replaced by 1e-300.
 
     >>> normal_quantile([0.5, 0.975]).round(3).tolist()
     [0.0, 1.96]
@@ -91,11 +90,12 @@ def anderson_darling(lower: Floats, upper: Floats) -> Floats:
 def anderson_darling_tail(square: Any, rows: int) -> Floats:
     """P(A² > square) for `rows` uniform values, without estimated parameters.
 
-    The distribution is that of infinitely many rows, which is right to some 2 % of 0.05 for 8 rows, and to 15 % for
-    two rows; one row is exact.
+    The limit for infinitely many rows is used: at 0.05 the relative error is some 2 % for 8 rows, and 15 % for two
+    rows; the result for one row is exact.
 
-    A² of infinitely many rows is the sum of squared normal variables over j (j + 1). Smirnov's formula integrates over
-    every second interval between the values j (j + 1), and the product in it is -cos(π s) / (π u), u = s² - 1/4.
+    For infinitely many rows, A² is the sum over j of squared normal variables divided by j (j + 1). Smirnov's formula
+    integrates over every second interval between the values j (j + 1), and its infinite product is -cos(π s) / (π u)
+    with u = s² - 1/4.
 
     Source: T. W. Anderson, D. A. Darling, Annals of Mathematical Statistics 23, 1952, for the sum; N. V. Smirnov,
     Matematicheskii Sbornik 2, 1937, for the formula.
@@ -116,7 +116,9 @@ _LEAST_SQUARE = 0.1  # P(A² > 0.1) is 1 - 1e-5
 
 
 def _smirnov() -> tuple[Floats, Floats]:
-    """Nodes u and factors of the sum for Smirnov's integral; s = 2k + sin(t) / 2 removes the roots at its ends."""
+    """Nodes u and factors of the sum for Smirnov's integral; s = 2k + sin(t) / 2 removes the square roots at the ends
+    of intervals.
+    """
     intervals = np.arange(1, 13)
     nodes, weights = np.polynomial.legendre.leggauss(40)
     angle = 0.5 * math.pi * nodes
@@ -133,7 +135,7 @@ _U, _FACTOR = _smirnov()
 
 
 def binomial_tail(successes: int, trials: int) -> float:
-    """P(B ≥ successes) for tosses of a fair coin.
+    """P(B ≥ successes) for the number B of heads in `trials` tosses of a fair coin.
 
     >>> round(binomial_tail(3, 3), 12), binomial_tail(0, 5)
     (0.125, 1.0)
@@ -149,8 +151,8 @@ def binomial_tail(successes: int, trials: int) -> float:
 def correlation_tails(correlation: Any, rows: int) -> Floats:
     """P(|R| > |correlation|) where R is the cosine between a row of normal values and an independent vector.
 
-    R² is beta distributed and R √ν / √(1 - R²), ν = rows - 1, is Student's t: here by Wallace's approximation of that,
-    which is right to 1 % of p for ν ≥ 10 and p > 1e-3, and too large beyond.
+    R² is beta distributed, and R √ν / √(1 - R²) with ν = rows - 1 is Student's t. The result is Wallace's approximation
+    for t, which is right to 1 % of p for ν ≥ 10 and p > 1e-3, and too large beyond these limits.
 
     Source: D. L. Wallace, Annals of Mathematical Statistics 30, 1959.
 

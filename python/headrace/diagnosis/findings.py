@@ -1,4 +1,4 @@
-"""Findings of a diagnosis: a single test, and several tests together."""
+"""Results of a diagnosis: the finding of one test, and the verdict of several tests together."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Finding:
     sentence: str
     """A description of the most extreme statistic and its size."""
     adjusted: float = 1.0
-    """The p-value among all tests, by Holm's method: at most 0.05 if the test rejects the density."""
+    """The p-value corrected for the number of tests, by Holm's method: at most 0.05 if the test rejects the density."""
 
     @property
     def misses(self) -> bool:
-        """Whether the test rejects the density at the 5 % level, among all tests."""
+        """Whether the test rejects the density at the 5 % level, corrected for the number of tests."""
         return self.adjusted <= LEVEL
 
 
@@ -64,7 +64,7 @@ class Tested:
 
     @property
     def p_value(self) -> float:
-        """The p-value of all tests together, by Bonferroni's correction of the smallest; 1 without tests."""
+        """The p-value of all tests together: the smallest p-value with Bonferroni's correction; 1 without tests."""
         return min((test.adjusted for test in self.tests), default=1.0)
 
     @property
@@ -120,7 +120,7 @@ class Tested:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values: rejecting those up to a level rejects any right hypothesis with at most that probability.
+    """Adjusted p-values: for each α, any right hypothesis has a value up to α with a probability of at most α.
 
     Source: S. Holm, Scandinavian Journal of Statistics 6, 1979.
 
@@ -136,7 +136,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def least_of(least: float, looked: int) -> float:
-    """The p-value of the smallest of `looked` p-values, which may depend on each other (Bonferroni)."""
+    """The p-value of `least`, the smallest of `looked` p-values, which may depend on each other (Bonferroni)."""
     return min(1.0, least * looked)
 
 
@@ -157,5 +157,5 @@ def number(value: float) -> str:
 
 
 def with_error(error: float) -> str:
-    """The error of a mean in words; empty for one row, or for an infinite mean."""
+    """The error of a mean as a text such as " ± 0.0100"; empty for NaN, the error for one row or an infinite mean."""
     return "" if math.isnan(error) else f" ± {error:.4f}"

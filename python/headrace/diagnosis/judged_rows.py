@@ -1,4 +1,4 @@
-"""Rows for a diagnosis: checked, and resampled to follow the weighted density."""
+"""Rows for a diagnosis, checked, and resampled if they have weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headrace._fit.given_rows import Data, open_rows
 
 @dataclass(frozen=True)
 class Looked:
-    """Held-out rows, with their context and other arrays, as NumPy arrays."""
+    """Held-out rows, with context, weights, training rows and names, as NumPy arrays."""
 
     x: NDArray[Any]
     context: NDArray[Any] | None
@@ -37,12 +37,12 @@ class Looked:
         return np.sort(key.choice(self.index, most, replace=False))
 
     def context_of(self, index: NDArray[np.int64]) -> NDArray[Any] | None:
-        """The context of the rows at these indices."""
+        """The context of the rows with the indices `index`."""
         return None if self.context is None else self.context[index]
 
 
 def stream(seed: int, purpose: int) -> np.random.Generator:
-    """A generator for one purpose, so that a test does not depend on whether another test ran."""
+    """A random generator for one `purpose`, so that a test does not depend on whether another test ran."""
     return np.random.default_rng([seed, 0x64696167, purpose])
 
 
@@ -57,10 +57,10 @@ def opened(
     seed: int,
     context_names: Sequence[str] | None = None,
 ) -> Looked:
-    """The checked rows, with the other arguments.
+    """The checked rows and the other arguments of `diagnose`.
 
-    Rows with weights are kept with a probability of weight / largest weight. The rows kept are independent rows of the
-    weighted density, for which every p-value is right.
+    A row with a weight is kept for tests with the probability weight / largest weight. Rows that are kept are
+    independent rows of the weighted density, so that every p-value is right.
     """
     rows = open_rows("", features, contexts, Caller(), x, context, weights)
     index = np.arange(len(rows.x), dtype=np.int64)
@@ -85,7 +85,7 @@ def opened(
 
 
 def _of_each(rows: Data) -> NDArray[Any] | None:
-    """The context of each row, also if the caller gave one for all rows."""
+    """The context of each row; a context that the caller gave for all rows is repeated."""
     context: NDArray[Any] | None = rows.context
     if context is None or len(context) == len(rows.x):
         return context

@@ -1,8 +1,8 @@
 """Tests of latent rows: under the right density they are independent rows of the base.
 
-The tests use scores: standard normal quantiles of the values' probabilities in the base's distribution. Scores of a
-conditional flow are the probability integral transforms of each coordinate given earlier ones and the context. No
-parameter is estimated from the rows, so that all p-values are of completely known distributions.
+The tests use scores: standard normal quantiles of the base's distribution function at latent values. Scores of a
+conditional flow are those of each coordinate's probability integral transform given earlier coordinates and the
+context. No parameter is estimated from the rows, so that the distribution of each statistic is completely known.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from headrace.diagnosis.judged_rows import stream
 
 Tails = tuple[Floats, Floats]  # the probabilities below and above a value, each without cancellation
 
-_BASES = {"normal": StandardNormal, "logistic": Logistic, "uniform": Uniform}  # of the columns of an `Independent`
-_DRAWS, _MOST_DRAWN = 200_000, 20_000_000  # least rows, and most values, for a base that is known only by draws
+_BASES = {"normal": StandardNormal, "logistic": Logistic, "uniform": Uniform}  # densities in an `Independent`
+_DRAWS, _MOST_DRAWN = 200_000, 20_000_000  # the fewest rows, and the most values, of draws for a base without a formula
 
 
 def scores(base: Base, z: NDArray[Any], seed: int) -> Floats:
@@ -57,7 +57,7 @@ def scores(base: Base, z: NDArray[Any], seed: int) -> Floats:
 
 
 def quantile(lower: Floats, upper: Floats) -> Floats:
-    """The score with these tail probabilities, from the smaller one."""
+    """The scores with the given tail probabilities, computed from the smaller tail."""
     return np.where(lower < upper, of.normal_quantile(lower), -of.normal_quantile(upper))
 
 
@@ -71,7 +71,7 @@ def _uniform(value: Floats) -> Tails:
 
 
 def _mixture(base: NormalMixture, value: Floats) -> Tails:
-    """Tail probabilities of each coordinate given earlier ones, which set component weights (Rosenblatt's transform).
+    """Tail probabilities of each coordinate given earlier coordinates (Rosenblatt's transform).
 
     Source: M. Rosenblatt, Annals of Mathematical Statistics 23, 1952.
     """
@@ -88,7 +88,7 @@ def _mixture(base: NormalMixture, value: Floats) -> Tails:
 
 
 def _drawn(base: Base, value: Floats, seed: int) -> Tails:
-    """Tail probabilities by ranks among many draws of a base of independent coordinates, column by column."""
+    """Tail probabilities as ranks among many draws of a base with independent coordinates, column by column."""
     features = value.shape[1]
     rows = max(min(max(_DRAWS, 20 * len(value)), _MOST_DRAWN // features), 1000)
     draws = np.sort(np.asarray(Flow([], base, dtype="float64").sample(rows, seed=stream(seed, 3))), axis=0)
@@ -101,7 +101,7 @@ DIRECTIONS = 32
 
 
 def coordinate_tails(score: Floats) -> Floats:
-    """P-values of each coordinate by its mean, its spread, and Anderson and Darling's test, shape (3, features)."""
+    """P-values of each coordinate's mean, spread, and Anderson-Darling statistic, shape (3, features)."""
     rows = len(score)
     lower, upper = of.normal_tail(-score), of.normal_tail(score)
     means, squares = score.sum(axis=0), np.square(score).sum(axis=0)
@@ -110,7 +110,7 @@ def coordinate_tails(score: Floats) -> Floats:
 
 
 def coordinates(score: Floats, labels: list[str]) -> Finding:
-    """The test whether each coordinate is standard normal, by mean, spread, and Anderson and Darling's test."""
+    """A test of whether each coordinate is standard normal, by mean, spread, and Anderson-Darling statistic."""
     p = coordinate_tails(score)
     worst = int(p.min(axis=0).argmin())
     sentence = f"{labels[worst]} has {_moments(score[:, worst])}"
@@ -118,9 +118,9 @@ def coordinates(score: Floats, labels: list[str]) -> Finding:
 
 
 def least_right(score: Floats, called: Sequence[str], classes: Sequence[tuple[Any, str]] = ()) -> str:
-    """A text that names the coordinate with the largest misfit, and the error of its middle, spread or shape.
+    """A text about the coordinate with the largest misfit, and the error in location, spread or shape.
 
-    `classes`: p-values and a description of each of the last coordinates, if these are discrete columns.
+    `classes`: for each discrete column, which are the last coordinates, p-values and a description.
     """
     p = coordinate_tails(score)
     which, worst = (int(i) for i in np.unravel_index(int(p.argmin()), p.shape))
@@ -141,7 +141,7 @@ def least_right(score: Floats, called: Sequence[str], classes: Sequence[tuple[An
 
 
 def _moments(values: Floats) -> str:
-    """A text with the moments of values and their expected moments."""
+    """A text with the moments of values and the expected moments."""
     mean, spread = float(values.mean()), float(values.std())
     text = f"mean {mean:.3f} and standard deviation {spread:.3f} where 0 and 1 are expected"
     n = len(values)
@@ -164,7 +164,7 @@ def directions(score: Floats, seed: int) -> Finding:
 
 
 def radii(score: Floats) -> Finding:
-    """The test whether the squared distances from the middle are chi-square distributed."""
+    """A test of whether the squared distances from the middle are chi-square distributed."""
     square, features = np.square(score).sum(axis=1), score.shape[1]
     upper = of.chi_square_tail(square, features)[:, None]
     p = of.anderson_darling_tail(of.anderson_darling(1.0 - upper, upper), len(score))
@@ -175,11 +175,11 @@ def radii(score: Floats) -> Finding:
 
 
 def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Finding:
-    """The test whether the largest absolute score is too large or too small."""
+    """A test of whether the largest absolute score is too large or too small."""
     row, column = np.unravel_index(int(np.abs(score).argmax()), score.shape)
     value = float(score[row, column])
     beyond = float(2.0 * of.normal_tail(abs(value)))
-    above = -math.expm1(score.size * math.log1p(-min(beyond, 1.0 - 1e-16)))  # the chance of a score farther out
+    above = -math.expm1(score.size * math.log1p(-min(beyond, 1.0 - 1e-16)))  # the probability of a score farther out
     p = min(1.0, 2.0 * min(above, 1.0 - above))
     beyond_of = [-math.expm1(math.log(share) / score.size) for share in (0.025, 0.975)]
     low, high = (float(-of.normal_quantile(share / 2.0)) for share in beyond_of)
@@ -190,10 +190,10 @@ def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Find
 
 
 def correlations(score: Floats, labels: list[str]) -> tuple[Finding, Floats]:
-    """The test whether coordinates depend on each other, by correlations of values and of sizes, and the former.
+    """A test of dependence between coordinates, by correlations of values and sizes, and the correlations of values.
 
-    Sizes are converted to standard normal values, so that the correlation of each pair of columns has an exactly known
-    distribution. The correlations of values have the shape (features, features).
+    Sizes are converted to standard normal values, so that the distribution of each correlation is exactly known. The
+    correlations of values have the shape (features, features).
     """
     rows, features = score.shape
     size = sizes(score)
@@ -224,9 +224,9 @@ def dependence_on_context(
     names: Sequence[str] | None = None,
     chosen: NDArray[np.bool_] | None = None,
 ) -> Finding:
-    """The test whether latent values or their sizes depend on the context, by correlations with ranks of its columns.
+    """A test of whether latent values or their sizes depend on the context, by correlations with ranks of columns.
 
-    `chosen`: the coordinates that are compared with each column of the context, all by default.
+    `chosen`: a mask of the coordinates to compare with each column of the context; all by default.
     """
     rows = len(score)
     size = sizes(score)

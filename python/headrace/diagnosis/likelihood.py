@@ -1,4 +1,4 @@
-"""The likelihood of held-out rows, and for comparison under simple densities that are fitted without the judged row."""
+"""The likelihood of held-out rows under the flow, and under simple densities that are fitted to other rows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.starts.kernels import KernelDensity
 from headrace.diagnosis.judged_rows import Looked, stream
 
-MOST_FEATURES = 4  # the most features for kernels: with more, no bandwidth is good
-MOST_POINTS, MOST_JUDGED = 10_000, 2000  # the most kernels, and the most rows they judge
+MOST_FEATURES = 4  # the most features for kernels: for more, no bandwidth is good
+MOST_POINTS, MOST_JUDGED = 10_000, 2000  # the most kernels, and the most rows that a kernel density scores
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Likelihood:
 
 
 def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood], str]:
-    """Likelihoods of the flow, a Gaussian and, for few features, kernels; and a text about the rows of simple fits.
+    """Likelihoods of the flow, a Gaussian and, for few features, kernels; and a text that names the fitted rows.
 
-    The simple densities are fitted to the training rows or, if these are not given, to both halves of x in turn:
-    each row is judged by the Gaussian of the half that does not contain the row. The Gaussian's mean is linear in a
-    context.
+    The simple densities are fitted to the training rows. Without training rows, the Gaussian is fitted to each half of
+    x and scores the other half, and kernels at the rows of one half score the other half. The Gaussian's mean is linear
+    in the context.
     """
     likelihoods = [Likelihood("flow", *weighted_mean(log_prob, rows.weights), len(log_prob))]
     half = stream(seed, 1).permutation(len(rows.x)) % 2 == 0
@@ -48,7 +48,7 @@ def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood]
     try:
         for learnt, judged in parts:
             gaussian[judged] = _gaussian(rows, learnt, judged)
-    except np.linalg.LinAlgError:  # because rows lie in a plane, or are too few
+    except np.linalg.LinAlgError:  # because the rows lie in a plane, or are too few
         gaussian = np.full(0, math.nan)
     if gaussian.size and np.isfinite(gaussian).all():
         likelihoods.append(_beside("Gaussian", gaussian, log_prob, np.arange(len(rows.x)), rows))

@@ -47,7 +47,7 @@ th { font-weight: 600; } td.n { white-space: nowrap; font-variant-numeric: tabul
 
 
 def page(diagnosis: Record, data: str | None = None, script: str = "") -> str:
-    """The page as HTML. `data` names the rows; `script` is Python code that makes the flow and the diagnosis."""
+    """The page as HTML. `data`: a name of the rows; `script`: Python code that makes the flow and the diagnosis."""
     context = f", {diagnosis.context} of context" if diagnosis.context else ""
     title = f"{diagnosis.kind}, {diagnosis.features} features{context}, {diagnosis.rows:,} rows held out"
     kind = "verdict misses" if diagnosis.misses and diagnosis.grade != GRADES[0][0] else "verdict"
@@ -107,7 +107,7 @@ def _text(text: str) -> str:
 
 
 def _p(p_value: float) -> str:
-    """A p-value without "p =", because the head of the table names it."""
+    """A p-value as text without "p =", because the table's head names the column."""
     return p_text(p_value).removeprefix("p ").removeprefix("= ")
 
 
@@ -118,7 +118,7 @@ def _provenance(diagnosis: Record, data: str | None) -> str:
 
 
 def _columns(diagnosis: Record) -> list[str]:
-    """A section with histograms of held-out rows and draws for each column; empty if there are no draws."""
+    """A section with histograms of held-out rows and draws for columns; empty without draws or matplotlib."""
     if not can_draw() or diagnosis.samples is None or not len(diagnosis.samples):
         return []
     svgs, left_out = vector_columns(diagnosis)
@@ -128,7 +128,7 @@ def _columns(diagnosis: Record) -> list[str]:
 
 
 def _separate(svgs: Sequence[str], prefix: str) -> list[str]:
-    """SVG elements whose ids are made distinct for one page."""
+    """SVG elements in which all ids get a prefix, so that they are distinct on a page."""
     elements = []
     for i, svg in enumerate(svgs):
         text = re.sub(r'\bid="', f'id="{prefix}{i}-', svg)
@@ -138,7 +138,7 @@ def _separate(svgs: Sequence[str], prefix: str) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[int] = ()) -> str:
-    """A table without line breaks in numbers, and with a colour for marked rows; on a phone each row is a list."""
+    """A table in HTML without line breaks in numbers, with coloured rows; on a phone each row becomes a list."""
     lines = ["".join(f"<th>{_text(cell)}</th>" for cell in head)]
     for i, row in enumerate(rows):
         cells = ""

@@ -1,4 +1,4 @@
-"""Pictures of a diagnosis, by matplotlib: six panels, in colours that the colour-blind can distinguish."""
+"""Pictures of a diagnosis, by matplotlib: six panels in colours that colour-blind readers can distinguish."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from headrace.diagnosis.record import Record
 
 MOST_CURVES = 60  # the most curves of coordinates in a panel
-MOST_COLUMNS = 12  # columns that a page shows, those in which rows and draws differ most
+MOST_COLUMNS = 12  # the most columns that a page shows: those in which rows and draws differ most
 SMALL = 9  # font size of legends, in points: at least 10 px on a page with three panels in a row
 _TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.03}
-BINS, COARSE_BINS, COARSE_BELOW = 20, 10, 200  # bins of histograms, and of histograms of few rows
+BINS, COARSE_BINS, COARSE_BELOW = 20, 10, 200  # bins of histograms, and of those of fewer rows than COARSE_BELOW
 
 
 @contextmanager
 def figure_of(path: str, height: float) -> Iterator[Any]:
-    """A figure 11 inches wide, which is saved at the end of the block."""
+    """A context with a figure 11 inches wide, which is saved to a file at the end of the block."""
     if not can_draw():
         raise ImportError(NO_MATPLOTLIB)
     import matplotlib as mpl
@@ -57,7 +57,7 @@ def draw(diagnosis: Record, path: str) -> None:
 
 
 def vector_panels(diagnosis: Record) -> list[str]:
-    """An SVG element for each panel, for a page."""
+    """An SVG element for each panel, to put into a page."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -71,7 +71,7 @@ def vector_panels(diagnosis: Record) -> list[str]:
 
 
 def vector_columns(diagnosis: Record) -> tuple[list[str], int]:
-    """SVG histograms of held-out rows and draws for columns, and the number of columns that are left out."""
+    """SVG histograms of held-out rows and draws for at most `MOST_COLUMNS` columns, and the number of other columns."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -98,7 +98,7 @@ def vector_columns(diagnosis: Record) -> tuple[list[str], int]:
 
 
 def _most_different(held: NDArray[Any], samples: NDArray[Any]) -> NDArray[np.int64]:
-    """The indices of columns, by Kolmogorov and Smirnov's distance between rows and draws, the largest first."""
+    """The indices of columns, ordered by the Kolmogorov-Smirnov distance of rows and draws, the largest first."""
     away = []
     for a, b in zip(np.sort(held, axis=0).T, np.sort(samples, axis=0).T, strict=True):
         at = np.concatenate([a, b])
@@ -131,7 +131,7 @@ def _band(axis: Axes, width: NDArray[Any], label: str) -> NDArray[Any]:
 
 
 def _uniform(axis: Axes, diagnosis: Record, title: str) -> NDArray[Any] | None:
-    """Probability integral transforms of latent rows; without latent rows the panel gets a text."""
+    """Probability integral transforms of latent rows, or None; without latent rows the panel gets a text."""
     if diagnosis.scores is None or not len(diagnosis.scores):
         _empty(axis, title, "a mixture has no latent rows" if diagnosis.kind == "Ensemble" else "no latent rows")
         return None
@@ -139,7 +139,7 @@ def _uniform(axis: Axes, diagnosis: Record, title: str) -> NDArray[Any] | None:
 
 
 def _ranks(axis: Axes, diagnosis: Record) -> None:
-    """Draw the difference of each latent coordinate's distribution from the base's."""
+    """Draw the distribution function of each latent coordinate minus that of the base."""
     title = "Latent rows: observed minus expected"
     if (uniform := _uniform(axis, diagnosis, title)) is None:
         return
@@ -157,8 +157,8 @@ def _ranks(axis: Axes, diagnosis: Record) -> None:
 
 
 def _coordinate(diagnosis: Record, i: int) -> str:
-    """The name of a latent coordinate in a legend, after its column or the column that is most correlated with
-    the coordinate.
+    """The name of a latent coordinate in a legend, made from the column of the coordinate or the most correlated
+    column.
     """
     label = diagnosis.labels[i] if i < len(diagnosis.labels) else ""
     if label.startswith(COLUMN):
@@ -176,7 +176,7 @@ def _transforms(axis: Axes, diagnosis: Record) -> None:
 
 
 def _calibration(axis: Axes, diagnosis: Record) -> None:
-    """Draw histograms of the ranks of columns among draws or, without context, of log densities among draws."""
+    """Draw histograms of ranks among draws: of columns or, without context, of log densities."""
     if diagnosis.column_ranks is not None and len(diagnosis.column_ranks):
         _histograms(axis, diagnosis.column_ranks, _columns_of(diagnosis))
         axis.set(title="Columns among draws, in bins", xlabel="rank among draws with the same context")
@@ -201,7 +201,7 @@ def _short(name: str) -> str:
 
 
 def _histograms(axis: Axes, uniform: NDArray[Any], names: list[str]) -> None:
-    """Draw a histogram for each column with a band around all bins of all columns, and colour the most extreme ones."""
+    """Draw a histogram for each column and a band for all bins of all columns; colours show extreme columns."""
     rows, count = uniform.shape
     bins = BINS if rows >= COARSE_BELOW else COARSE_BINS
     edges = np.linspace(0.0, 1.0, bins + 1)
@@ -222,7 +222,7 @@ def _histograms(axis: Axes, uniform: NDArray[Any], names: list[str]) -> None:
 
 
 def _coverage(axis: Axes, diagnosis: Record) -> None:
-    """Draw the coverage of regions of highest density."""
+    """Draw the coverage of regions of highest density and, with context, of balls around random points."""
     curves = 1 if diagnosis.point_ranks is None else 2
     title = "Coverage of regions of highest density" if curves == 1 else "Coverage of regions"
     if diagnosis.regions is None or not len(diagnosis.regions):
@@ -248,7 +248,7 @@ def _legend(axis: Axes) -> None:
 
 
 def _log_densities(axis: Axes, diagnosis: Record) -> None:
-    """Draw log densities of rows held out, and of draws."""
+    """Draw histograms of the log densities of held-out rows and of draws."""
     title = "Log densities of rows and of draws"
     held = diagnosis.log_prob[np.isfinite(diagnosis.log_prob)]
     drawn = None if diagnosis.drawn is None else diagnosis.drawn[np.isfinite(diagnosis.drawn)]
@@ -266,7 +266,7 @@ def _log_densities(axis: Axes, diagnosis: Record) -> None:
 
 
 def _p_values(axis: Axes, diagnosis: Record) -> None:
-    """Draw all p-values, with the threshold of 5 %."""
+    """Draw the adjusted p-values of all tests, with the threshold of 5 %."""
     title = "Tests, by Holm's method"
     if not diagnosis.tests:
         _empty(axis, title, "nothing was tested")
@@ -281,7 +281,7 @@ def _p_values(axis: Axes, diagnosis: Record) -> None:
     axis.axvline(LEVEL, color=INK, linewidth=0.9, linestyle=":")
     axis.text(0.85 * LEVEL, -0.5, "5 %", ha="right", va="bottom", fontsize=SMALL, color=INK)
     axis.set_xscale("log")
-    axis.set_xticks([1e-6, 1e-4, 1e-2, 1.0], ["1e-6", "1e-4", "0.01", "1"])  # exponents are too small on a page
+    axis.set_xticks([1e-6, 1e-4, 1e-2, 1.0], ["1e-6", "1e-4", "0.01", "1"])  # exponents would be too small on a page
     axis.set(title=title, xlim=(least / 1.6, 1.5), ylim=(-0.6, len(tests) - 0.4))
     axis.set_xlabel("p-value")
     axis.set_yticks(range(len(tests)), [test.name for test in tests])
@@ -306,7 +306,7 @@ def draw_sequences(diagnosis: Any, path: str) -> None:
 
 
 def _shares(axis: Axes, counts: NDArray[np.float64]) -> None:
-    """Draw the shares of latent steps in cells of equal probability."""
+    """Draw the shares of latent steps in cells of equal probability, for each feature."""
     cells = len(counts)
     total = counts.sum(axis=0)
     width = SPREAD * np.sqrt((1.0 - 1.0 / cells) / (cells * total.min()))
@@ -319,7 +319,7 @@ def _shares(axis: Axes, counts: NDArray[np.float64]) -> None:
 
 
 def _lags(axis: Axes, values: NDArray[np.float64], pairs: NDArray[np.int64], title: str) -> None:
-    """Draw correlations by lag, with the band of independent steps."""
+    """Draw correlations by lag, with a band that contains 95 % of those of independent steps."""
     lags = np.arange(1, len(values) + 1)
     width = SPREAD / np.sqrt(np.maximum(pairs, 1))
     axis.fill_between(lags, -width, width, color=BAND, linewidth=0)

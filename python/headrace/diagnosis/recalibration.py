@@ -1,9 +1,9 @@
-"""A repair of calibration at the latent end of a fitted flow, by rows that the fit has not seen.
+"""Recalibration of a fitted flow by maps at the latent end, fitted to rows that the first fit has not seen.
 
-The latent rows of the right density are independent and standard normal. If they are not, as often after a fit to few
-simulations, a monotone map of each latent coordinate to a normal distribution corrects a part of it, without a change
-of the learnt density. For scalar predictions: V. Kuleshov and others, *Accurate uncertainties for deep learning using
-calibrated regression*, ICML 2018.
+The latent rows of the right density are independent and standard normal. If latent rows are not, as often after a fit
+to few simulations, a monotone map of each latent coordinate to a normal distribution corrects part of the error,
+without a change of the fitted transforms. For scalar predictions: V. Kuleshov and others, *Accurate uncertainties for
+deep learning using calibrated regression*, ICML 2018.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def recalibrate(
     seed: int = 0,
     rng: Rng = None,
 ) -> Flow:
-    """The given flow behind a map of its latent coordinates, fitted to held-out rows, that corrects its miscalibration.
+    """A recalibrated flow: the given transforms, and further maps of latent coordinates, fitted to held-out rows.
 
-    Each latent coordinate of the held-out rows gets a spline of four bins and a scale; if coordinates are clearly
-    correlated, behind a rotation. The maps are kept unless five-fold cross-validation finds a loss of
-    log-likelihood above its standard error. The map is the same for each context: it corrects densities that are too
-    wide or too narrow throughout, but not for some contexts alone.
+    Each latent coordinate is mapped by a spline of four bins and a scale, after a rotation if coordinates are clearly
+    correlated. The maps are kept unless five-fold cross-validation shows a loss of log-likelihood above its standard
+    error. Because the maps are the same for all contexts, they correct densities that are too wide or too narrow
+    throughout, but not for some contexts alone.
 
     Args:
-        flow: A flow on the CPU with the base `StandardNormal`, which stays unchanged.
+        flow: A flow on the CPU with the base `StandardNormal`; it is not changed.
         held_out: At least 50 rows that the fit has not seen, shape (rows, features).
         context: Context of the rows, shape (rows, context), as in `Flow.log_prob`.
         weights: Weights of the rows, at least 0, shape (rows,).
@@ -59,12 +59,12 @@ def recalibrate(
         rng: A generator instead of `seed`; see `Flow.sample`.
 
     Returns:
-        A `Flow` of a spline, a scale and the transforms of the given flow, which can be saved; or the given
-        flow itself, if the map is clearly worse.
+        A `Flow` of the maps and the transforms of the given flow, which can be saved; or the given flow itself, if the
+        maps are clearly worse.
 
     Raises:
-        TypeError, ValueError: As in `Flow.log_prob`; or another base, too few rows, or rows that have no finite
-            latent row.
+        TypeError, ValueError: As in `Flow.log_prob`; or another base, too few rows, or rows whose latent values are not
+            finite.
 
     >>> import numpy as np, headrace as hr
     >>> wide = hr.Flow([hr.transforms.Standardize([0.0, 0.0], [2.0, 1.5])])
@@ -98,19 +98,19 @@ def recalibrate(
 
 
 class _FitOfMap(Fit):
-    """A fit that keeps the base, because `recalibrate` keeps only transforms: a mixture as the base would be lost."""
+    """A fit without mixtures as the base, because `recalibrate` keeps only transforms of the fitted map."""
 
     mixes = False
 
 
-@silent(FREQUENT)  # because `recalibrate` has already warned of the rows
+@silent(FREQUENT)  # because `recalibrate` has already warned about the rows
 def _fitted(z: Floats, weights: Floats | None, seed: int) -> Flow:
     """The correcting map, as a flow whose data are the latent rows z."""
     n = z.shape[1]
     nothing = Standardize(np.zeros(n), np.ones(n))
     flow = Flow([Elementwise(n, map="rq_spline", bins=BINS, dtype="float64"), nothing])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # latent rows are not the caller's
+        warnings.simplefilter("ignore", RuntimeWarning)  # because warnings would be about latent rows
         arguments = Arguments(weights=weights, seed=seed, gaussianize=False, progress=False)
         fit = _FitOfMap(flow, History(), arguments)
         fit.open(z, None)
@@ -119,7 +119,7 @@ def _fitted(z: Floats, weights: Floats | None, seed: int) -> Flow:
 
 
 def gains(z: Floats, weights: Floats | None, seed: int) -> Floats:
-    """The gain of each row's log density by a map that is fitted to the other folds."""
+    """The gain of each latent row's log density by a map that was fitted to the other folds."""
     gained = np.empty(len(z))
     fold = np.random.default_rng([seed, 0x7265636C]).permutation(len(z)) % FOLDS
     for k in range(FOLDS):

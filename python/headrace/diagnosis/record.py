@@ -1,4 +1,4 @@
-"""The record of a diagnosis: its values, and a text that fits one screen."""
+"""The record of a diagnosis: results, and a text that fits one screen."""
 
 from __future__ import annotations
 
@@ -71,8 +71,9 @@ class Record(Tested):
     """Log densities of draws, for a picture."""
     names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
-    """Names of latent coordinates: those of the columns where no transform mixes columns, or else by index, and by the
-    column that correlates most with each, if one does."""
+    """Names of latent coordinates: names of columns if no transform mixes columns, or else indices, with the columns
+    that correlate most with each coordinate.
+    """
     held: Floats | None = field(default=None, compare=False)
     """At most 5,000 of the tested rows, shape (rows, features)."""
     samples: Floats | None = field(default=None, compare=False)
@@ -85,20 +86,20 @@ class Record(Tested):
     """The sizes of the misfit, which determine the grade."""
     least_right: str = ""
     discrete: tuple[str, ...] = ()
-    """Columns of a table that have a probability for each value, or for some."""
+    """Columns of a table that have a probability for each value, or for some values."""
     has_splines: bool = False
     """Whether the flow has splines, so that advice does not name them."""
 
     @property
     def sentences(self) -> list[str]:
-        """The sentences of the verdict; the last one has the p-value."""
+        """The sentences of the verdict, the last of which has the p-value."""
         if self.tests and self.of_training:
             known = f"{self.copies:,} of {_counted(self.rows, 'row')}"
             return [f"Nothing can be said of new rows: {known} were trained on."]
         return super().sentences
 
     def rank_histogram(self, coordinate: int, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
-        """The counts of a latent coordinate's probability integral transforms in bins of equal width, and their band.
+        """Counts of a latent coordinate's probability integral transform in bins of equal width, and a band for them.
 
         Under the right density all bins lie within the band, ends included, with a probability of at least 95 %.
 
@@ -110,9 +111,9 @@ class Record(Tested):
         return _histogram(normal_tail(-self.scores[:, coordinate]), bins)
 
     def column_histogram(self, column: int | str, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
-        """The counts of a column's ranks among draws with the same context in bins of equal width, and their band.
+        """Counts of a column's ranks among draws with the same context in bins of equal width, and a band for them.
 
-        The histogram is that of simulation-based calibration. The column is given by its index or its name.
+        The histogram is that of simulation-based calibration. `column` is the index or the name of a column.
 
         Raises:
             ValueError: the density has no context, or there is no such column.
@@ -156,7 +157,7 @@ class Record(Tested):
         return [*blocks, "", "rows that fit worst", *(Item(self._worst(row)) for row in self.worst[:3])]
 
     def next_step(self, finding: Finding, on_a_page: bool = False, splines: bool = True) -> str:
-        """Advice about a finding; `on_a_page`: whether pictures are beside it; `splines`: whether to name splines."""
+        """Advice about a finding; `on_a_page`: whether for a page with pictures; `splines`: whether to name splines."""
         advice, splines = advice_for(finding.name), splines and not self.has_splines
         return advice.text(self.on_the_command_line, splines=splines, pictures=not on_a_page)
 
@@ -185,7 +186,7 @@ class Record(Tested):
     @staticmethod
     def _likelihood(peer: Likelihood) -> tuple[str, str, str]:
         comparison, more = "", "more" if not peer.gain < 0 else "less"
-        if peer.name != "flow" and not np.isnan(peer.gain):  # NaN: both densities are 0 at some row
+        if peer.name != "flow" and not np.isnan(peer.gain):  # NaN if both densities are 0 at a row
             comparison = f"the flow has {abs(peer.gain):.4f}{with_error(peer.gain_error)} {more} on {peer.rows:,} rows"
         return peer.name, f"{peer.mean:.4f}{with_error(peer.error)}", comparison
 

@@ -12,7 +12,7 @@ from headrace.diagnosis.record import Record
 
 @public("headrace.diagnosis")
 class Diagnosis(Record):
-    """The result of `headrace.diagnose`, to be printed.
+    """The result of `headrace.diagnose`, whose text `print` shows.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.Flow([hr.transforms.Standardize([0.0, 0.0], [1.0, 1.0])])
@@ -24,7 +24,7 @@ class Diagnosis(Record):
     """
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw all panels to a file that matplotlib can write, such as diagnosis.png.
+        """Draw all panels to a file in a format of matplotlib, such as diagnosis.png.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -36,6 +36,6 @@ class Diagnosis(Record):
         """The diagnosis as a self-contained page, with pictures if matplotlib is installed.
 
         Args:
-            data: A name of the rows, such as that of their file, for the head of the page.
+            data: A name of the rows for the head of the page, such as the name of their file.
         """
         return page(self, data)

@@ -39,8 +39,8 @@ from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.sequences import diagnose_sequences
 from headrace.diagnosis.sizes import COLUMN, NAMED, Size, columns_of, listed, missing_nats
 
-WORST = 10  # rows of the lowest log densities in a record
-DRAWN = 5000  # log densities of draws that a picture shows
+WORST = 10  # the number of rows of lowest log density in a record
+DRAWN = 5000  # the most draws whose log densities a picture shows
 LOOKED = ("scores", "regions", "column_ranks", "point_ranks", "drawn", "held", "samples", "least_right")  # for pictures
 
 
@@ -48,7 +48,7 @@ class Fitted(Protocol):
     """A fitted density of tables: a `FlowDensity`, a result of `auto`, or a density from a file."""
 
     def as_table(self) -> TableDensity:
-        """The density of the table that the fit has seen."""
+        """The density of a table with the columns of the fit."""
 
 
 @moved_where(is_of_sequences, diagnose_sequences, "progress")
@@ -59,32 +59,33 @@ def diagnose(
     """Test a fitted density with rows that it has not seen.
 
     Rows of x become latent rows, which are independent rows of the base if the density is right. Draws are compared
-    with x by their log densities, by a classifier and, with training rows, by distances. Each test has the p-value of a
-    completely known distribution, and Holm's method judges all tests together at 5 %. With very many rows
-    every fit is rejected, so that the sizes of misfits matter more than p-values.
+    with x by their log densities, by a classifier and, with training rows, by distances. Each test has a p-value from a
+    completely known distribution, and Holm's method judges all tests together at 5 %. With very many rows every fit is
+    rejected, so that the sizes of misfits matter more than p-values.
 
     Args:
-        flow: A flow on any device, which is tested on the CPU. An `Ensemble` has no latent rows, and no tests of these.
-            Or a fitted `FlowDensity`, a result of `auto`, or the density of a table that `load` gives: rows are then
-            treated as in its fit, and whole numbers get noise. Or a posterior or an estimator of sbi, of which the
-            network's density is tested, or a result of `accelerate`: x are then parameters, and the context is data.
-        x: Held-out rows, shape (rows, features), which the fit, with its choice of an epoch, has not seen.
+        flow: A flow on any device, which is tested on the CPU. An `Ensemble` has no latent rows, and is not tested by
+            them. For a fitted `FlowDensity`, a result of `auto`, or the density of a table from `load`, rows are
+            treated as in the fit, and integers get noise. For a posterior or an estimator of sbi, whose network is
+            tested, and for a result of `accelerate`, x are parameters, and the context is data.
+        x: Held-out rows, shape (rows, features), which neither the fit nor its choice of an epoch used.
         context: Context of the rows, shape (rows, context), as in `Flow.log_prob`.
-        weights: Weights of the rows, shape (rows,). Tests keep rows with a probability of weight / largest weight, and
-            then hold as without weights; the mean log-likelihood is the weighted mean over all rows.
-        training: The training rows, or ``(x, context)``, for comparisons and for a test of memorised rows. A
-            warning reports if more than half of x are training rows.
-        names, context_names: Names of the columns of x and of the context, for texts; by default those of frames, or
-            those of the flow.
+        weights: Weights of the rows, shape (rows,). Tests use rows that are kept with the probability weight / largest
+            weight; the mean log-likelihood is the weighted mean over all rows.
+        training: The training rows, or ``(x, context)``, for comparisons and for a test of memorised rows. If more than
+            half of x are training rows, a warning says so.
+        names, context_names: Names of the columns of x and of the context, for texts; by default the names of data
+            frames, or those of the flow.
         seed: The seed of all draws.
         rng: A generator instead of `seed`; see `Flow.sample`.
         progress: Whether to show a bar of the finished tests on the standard error.
 
     Returns:
-        A `Diagnosis`, to be printed; after Ctrl-C, of the tests done so far, once there is a likelihood.
+        A `Diagnosis`, whose text `print` shows; after Ctrl-C with the tests done so far.
 
     Raises:
-        TypeError, ValueError: As in `Flow.log_prob`; or rows are not finite, and the message has their number.
+        TypeError, ValueError: As in `Flow.log_prob`; or rows are not finite, and the message has the number of these
+            rows.
 
     >>> import numpy as np, headrace as hr
     >>> x = np.random.default_rng(0).normal(0.0, [1.0, 1.2], (3000, 2))
@@ -100,10 +101,10 @@ def diagnose(
     classes: Classes | None = None
     density: Any
     density, context = clients.opened(flow, context)
-    if hasattr(density, "as_table"):  # a FlowDensity, a Choice, or a file's density of a table
+    if hasattr(density, "as_table"):  # a FlowDensity, a Choice, or the density of a table from a file
         if context_names is None and (context_columns := getattr(context, "columns", None)) is not None:  # of a frame
             context_names = [str(name) for name in context_columns]
-        again = is_training(x, context, training)  # before whole numbers get noise, which differs in each call
+        again = is_training(x, context, training)  # before integers get noise, which differs in each call
         table = density.as_table()
         x, context, weights, training, names = table.to_look_at(x, context, weights, training, names)
         density, used = table.flow, table.columns.used
@@ -182,7 +183,7 @@ def _made(rows: Looked, seed: int) -> tuple[tuple[str, str], ...]:
 
 @dataclass
 class _Look:
-    """A running diagnosis: its tests so far, with the values that they computed."""
+    """A running diagnosis: the tests done so far, with the values that these tests computed."""
 
     flow: Any
     rows: Looked
@@ -193,7 +194,7 @@ class _Look:
     regions: Floats | None = None
     column_ranks: Floats | None = None
     point_ranks: Floats | None = None
-    scores: Floats | None = None  # scores of the rows of `rows.index`
+    scores: Floats | None = None  # scores of the rows with the indices `rows.index`
     all_scores: Floats | None = None
     drawn: Floats | None = None
     labels: list[str] = field(default_factory=list)
@@ -210,7 +211,7 @@ class _Look:
             shown.update(min(1, shown.total - shown.n))
 
     def expected(self) -> int:
-        """The number of tests to run, if no row has a density of 0."""
+        """The number of tests that will run if no row has a density of 0."""
         rows, classes = self.rows, self.classes
         every, discrete = (rows, 0) if classes is None else (classes.rows, len(classes.names))
         count = int(every.index.size >= LEAST_ROWS)
@@ -247,8 +248,8 @@ class _Look:
             yield finding
 
     def _of_numbers(self) -> tuple[Floats, NDArray[np.bool_], list[str]]:
-        """Scores of the flow's rows, a mask of rows with a density, and descriptions of the scores' columns; for an
-        ensemble, without latent rows, no columns.
+        """Scores of the flow's rows, a mask of rows with a density, and descriptions of the scores' columns. An
+        ensemble has no latent rows, and thus no columns of scores.
         """
         if not isinstance(self.flow, Flow):
             return np.empty((len(self.log_prob), 0)), np.isfinite(self.log_prob), []
@@ -261,7 +262,7 @@ class _Look:
         else:
             self.labels = [COLUMN + self.rows.names[i] for i, _ in places]
             called = [f"column {self.rows.names[i]}" + (f" given {rest}" if rest else "") for i, rest in places]
-        self.all_scores = every  # set together with labels, because Ctrl-C may come
+        self.all_scores = every  # set together with labels, because Ctrl-C may follow
         return every, good, called
 
     def _latent(self) -> Iterator[Finding]:
@@ -301,7 +302,7 @@ class _Look:
         return Finding("rows without a density", 0.0, 1, sentence)
 
     def _draw(self) -> None:
-        """Draw rows with the contexts of held-out rows, and keep both with the draws' log densities for pictures."""
+        """Sample rows with the contexts of held-out rows; keep these rows, the samples, and their log densities."""
         rng = stream(self.seed, 8)
         index = self.rows.some(DRAWN, rng)
         context = self.rows.context_of(index)
@@ -310,7 +311,7 @@ class _Look:
         self.held, self.samples = (np.asarray(part, np.float64) for part in (self.rows.x[index], x))
 
     def worst(self) -> tuple[Worst, ...]:
-        """The rows of the lowest log densities, with the farthest latent coordinate of each."""
+        """The rows of the lowest log densities, each with the latent coordinate farthest from the middle."""
         order = np.argsort(np.where(np.isnan(self.log_prob), -np.inf, self.log_prob), kind="stable")[:WORST]
         worst = []
         for row in order.tolist():
@@ -324,7 +325,7 @@ class _Look:
 
 
 def _labels(score: Floats, x: NDArray[Any], names: tuple[str, ...]) -> list[str]:
-    """Names of latent coordinates that mix columns: the index, and the columns that correlate most with each."""
+    """Names of latent coordinates that mix columns: index, and the columns that correlate most with the coordinate."""
     numbers = [f"latent coordinate {i}" for i in range(score.shape[1])]
     if len(score) < 10 or score.shape[1] == 1:
         return numbers

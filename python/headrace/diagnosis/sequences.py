@@ -1,7 +1,8 @@
 """Tests of a density of sequences, whose latent steps have to be independent draws of the base.
 
-Autocorrelations of latent values show what a network has not learned of the past's effect on values, autocorrelations
-of their sizes that on levels; their distribution shows whether the shape of a step's density is right.
+Autocorrelations of latent values show effects of the past on values that a network has not learnt, and autocorrelations
+of absolute latent values show effects of the past on levels. The distribution of latent values shows whether the shape
+of a step's density is right.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from headrace.diagnosis.picture import draw_sequences
 from headrace.diagnosis.sizes import Size, missing_nats
 
 LAGS, CLASSES, CELLS = 40, 5, 20
-REGRESSED = 10  # earlier steps that may still predict a step
-WINDOW = 400  # the most steps with a common loudness
+REGRESSED = 10  # the earlier steps in a regression of a latent step
+WINDOW = 400  # the most steps around a step whose mean square is the loudness
 
 
 @public("headrace.diagnosis")
 @dataclass(frozen=True, repr=False)
 class SequenceDiagnosis(Tested):
-    """The result of `headrace.diagnose_sequences`, to be printed."""
+    """The result of `headrace.diagnose_sequences`, whose text `print` shows."""
 
     kind: str
     """The flow's class."""
@@ -50,8 +51,8 @@ class SequenceDiagnosis(Tested):
     autocorrelation: Floats = field(compare=False)
     """Autocorrelations of latent values as standard normal scores, shape (lags, features), from lag 1 on."""
     autocorrelation_of_sizes: Floats = field(compare=False)
-    """Autocorrelations of latent values' sizes as standard normal scores, in place of squares, whose products have
-    long tails.
+    """Autocorrelations of sizes of latent values, which are standard normal scores and not squares, because products of
+    squares have long tails.
     """
     integral_transform: Floats = field(compare=False)
     """Counts of the probability integral transform of each feature in cells of equal width, shape (cells, features)."""
@@ -73,7 +74,7 @@ class SequenceDiagnosis(Tested):
         return {**super().summary(), **results, "loudness": [list(pair) for pair in self.loudness]}
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw distribution, autocorrelations and loudness to a file that matplotlib can write, such as signal.png.
+        """Draw distribution, autocorrelations and loudness to a file in a format of matplotlib, such as signal.png.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -107,22 +108,22 @@ def diagnose_sequences(
 ) -> SequenceDiagnosis:
     """Test a fitted density of sequences with sequences that it has not seen.
 
-    Latent steps have to be independent draws of the base: tests of their distribution, autocorrelations and those of
-    sizes are judged together by Holm's method at 5 %.
+    Under the right density, latent steps are independent draws of the base: their distribution, autocorrelations and
+    autocorrelations of absolute values are tested, and judged together by Holm's method at 5 %.
 
     Args:
         flow: A `SequenceFlow`, on any device, which is tested on the CPU.
-        x: Sequences held out, as in `SequenceFlow.log_prob`.
+        x: Held-out sequences, as in `SequenceFlow.log_prob`.
         context: As in `SequenceFlow.log_prob`.
         covariates: As in `SequenceFlow.log_prob`.
         seed: The seed of all draws.
         rng: A generator instead of `seed`; see `Flow.sample`.
 
     Returns:
-        A `SequenceDiagnosis`, to be printed, which also has the nats of a step by loudness.
+        A `SequenceDiagnosis`, whose text `print` shows, also with the mean log density of steps by loudness.
 
     Raises:
-        TypeError, ValueError: As in `SequenceFlow.log_prob`; or x has integers, which have no density.
+        TypeError, ValueError: As in `SequenceFlow.log_prob`; or x has integers, for which a density is not defined.
     """
     flow, seed = flow if flow.device == "cpu" else flow.to("cpu"), check.integer("seed", seed)
     arrays = [np.asarray(array) for array in (x if isinstance(x, (list, tuple)) else _three_axes(x))]
@@ -176,7 +177,7 @@ def _three_axes(x: Any) -> NDArray[Any]:
 
 
 def _autocorrelations(sequences: list[Floats]) -> tuple[Floats, NDArray[np.int64]]:
-    """Autocorrelations at lags from 1 on, with mean 0 and variance 1, and the number of pairs of steps at each lag."""
+    """Autocorrelations from lag 1 on, for mean 0 and variance 1, and the number of pairs of steps at each lag."""
     most = min(LAGS, max(map(len, sequences)) - 1)
     sums, pairs = np.zeros((most, sequences[0].shape[1])), np.zeros(most, np.int64)
     for z in sequences:
@@ -187,7 +188,7 @@ def _autocorrelations(sequences: list[Floats]) -> tuple[Floats, NDArray[np.int64
 
 
 def gain_of_the_past(sequences: list[Floats]) -> tuple[float, float]:
-    """The mean gain of a regression of each value on earlier ones, fitted to the first half, and its standard error."""
+    """The mean gain in nats of a regression on earlier values, fitted to the first half, and the standard error."""
     long = [z for z in sequences if len(z) > REGRESSED]
     if sum(len(z) - REGRESSED for z in long) < 10 * REGRESSED:
         return math.nan, math.nan
@@ -232,7 +233,7 @@ def _cells(score: Floats) -> Floats:
 
 
 def _by_loudness(arrays: list[NDArray[Any]], log_prob: Floats) -> tuple[tuple[float, float, float], ...]:
-    """Classes of equally many steps, by the root of the mean square over the steps around each."""
+    """Classes of equally many steps by loudness, the root of the mean square over the steps around a step."""
     joined = np.concatenate(arrays).astype(np.float64)
     mean, std = joined.mean(axis=0), np.maximum(joined.std(axis=0), of.TINY)
     loud = []

@@ -1,4 +1,4 @@
-"""The size of a misfit: how well a classifier tells rows from draws, the missing nats, and the column at fault.
+"""Sizes of a misfit: how well a classifier tells rows from draws, missing nats, and columns of latent coordinates.
 
 P-values shrink with the number of rows; sizes do not. The grade depends on sizes alone.
 """
@@ -19,13 +19,13 @@ from headrace.diagnosis.likelihood import Likelihood
 from headrace.diagnosis.recalibration import LEAST_ROWS, gains
 
 MOST_ROWS = 4000  # the most rows for the map that shows missing nats
-FARTHEST = 38.0  # the score of a probability of 1e-315
-PROBED, NAMED = 16, 3  # rows to find a coordinate's columns; most columns in a sentence
+FARTHEST = 38.0  # the largest score: its tail probability is 1e-315
+PROBED, NAMED = 16, 3  # rows by which a coordinate's columns are found; the most columns in a sentence
 
-COLUMN = "latent column "  # the label of a latent coordinate that is a column begins with this
+COLUMN = "latent column "  # labels of latent coordinates that belong to one column begin with this text
 
-# Grades, best first, with the largest sizes of each: the share of pairs that the classifier recognises, nats, and rows
-# without a density. These limits were chosen by `python -m bench.diagnosis.grades`.
+# Grades, best first, each with the largest sizes: the share of pairs in which the classifier knows the row, missing
+# nats, and the share of rows without a density. The limits were chosen by `python -m bench.diagnosis.grades`.
 GRADES = (("very good", 0.55, 0.02, 0.0), ("usable", 0.65, 0.1, 0.01))
 WORST = "wrong"
 
@@ -39,7 +39,8 @@ class Size:
     pairs: int = 0
     nats: float = math.nan
     """The gain of corrected latent coordinates (`headrace.recalibrate`) on rows that the correction has not seen, or
-    that of a simple density: a lower limit of the missing nats."""
+    the gain of a simple density: a lower limit of the missing nats.
+    """
     nats_error: float = math.nan
     nowhere: float = 0.0
     """The share of rows without a density."""
@@ -47,7 +48,7 @@ class Size:
 
     @property
     def grade(self) -> str:
-        """ "very good", "usable" or "wrong", by sizes less a standard error; "" if no size was measured."""
+        """ "very good", "usable" or "wrong", by each size minus one standard error; "" if no size was measured."""
         if math.isnan(self.known) and math.isnan(self.nats) and not self.nowhere:
             return ""
         known = self.known - (0.5 / math.sqrt(self.pairs) if self.pairs else 0.0)
@@ -72,7 +73,7 @@ class Size:
         return ", ".join(parts)
 
     def beside(self, likelihoods: Sequence[Likelihood]) -> Size:
-        """These sizes with the nats by which a simple density exceeds the flow, if that is more than `nats`."""
+        """A copy in which `nats` is the gain of a simple density over the flow, if this gain is larger."""
         more = [(-density.gain, density.gain_error) for density in likelihoods[1:] if math.isfinite(density.gain)]
         nats, error = max(more, default=(math.nan, math.nan))
         known = 0.0 if math.isnan(self.nats) else self.nats
@@ -80,7 +81,7 @@ class Size:
 
 
 def missing_nats(score: Floats, seed: int) -> tuple[float, float]:
-    """The mean gain of corrected scores on rows that the correction has not seen, and its error; NaN for few rows."""
+    """The mean gain by a correction of scores, on rows that it was not fitted to, and the error; NaN for few rows."""
     if len(score) < LEAST_ROWS:
         return math.nan, math.nan
     if len(score) > MOST_ROWS:
@@ -92,8 +93,8 @@ def missing_nats(score: Floats, seed: int) -> tuple[float, float]:
 def columns_of(flow: Any, x: Any, context: Any, names: Sequence[str]) -> list[tuple[int, str]] | None:
     """For each latent coordinate, the index of its column, and the names of the columns that are its conditions.
 
-    The result is None if a transform mixes columns, such as a rotation. A column is a condition if it changes the
-    coordinate of one of a few rows.
+    The result is None if a transform mixes columns, such as a rotation. A column is a condition of a coordinate if, in
+    any of a few rows, a change of the column changes the coordinate.
     """
     features = flow.features
     try:
@@ -106,7 +107,7 @@ def columns_of(flow: Any, x: Any, context: Any, names: Sequence[str]) -> list[tu
     before, depends = np.asarray(flow.to_latent(rows, of_rows)[0]), np.zeros((features, features), bool)
     for j in range(features):
         moved = rows.copy()
-        moved[:, j] = np.roll(moved[:, j], 1)  # the value stays between the bounds of the column
+        moved[:, j] = np.roll(moved[:, j], 1)  # another row's value, which lies between the bounds of the column
         depends[:, j] = (np.asarray(flow.to_latent(moved, of_rows)[0]) != before).any(axis=0)
     return [(column[i], _given(i, column[i], depends[i], names, flow.context)) for i in range(features)]
 

@@ -1,7 +1,8 @@
 """Pictures of densities, rows, signals and fits, by matplotlib: ``pip install ".[plot]"``.
 
-Each function returns a matplotlib ``Figure`` that ``pyplot`` does not manage: save it by ``figure.savefig("a.png")``,
-or let a notebook show it. No window is opened, and the state of ``pyplot`` does not change.
+Each function returns a matplotlib ``Figure`` that ``pyplot`` does not manage: save the figure by
+``figure.savefig("a.png")``, or let a notebook show the figure. No window is opened, and the state of ``pyplot`` does
+not change.
 """
 
 from headrace.plot.conditional import conditional

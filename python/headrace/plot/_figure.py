@@ -1,4 +1,4 @@
-"""The figures into which all pictures are drawn; no other module imports matplotlib when it is imported."""
+"""The figures into which all pictures are drawn. Other modules import matplotlib only inside functions."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Picture(Figure):
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Inside the block, the project's style replaces the user's style of matplotlib."""
+    """A context inside which the style of headrace replaces the user's style of matplotlib."""
     with style.context(["default", STYLE]):
         yield
 
 
 def grid(panels: int, width: float = 3.6, height: float = 2.9, most: int = 4) -> tuple[Picture, list[Axes]]:
-    """A figure of panels in rows of at most `most`, and the list of its panels."""
+    """A figure with `panels` panels, at most `most` in a row, and the list of the panels."""
     columns = min(panels, most)
     rows = -(-panels // columns)
     figure = Picture(figsize=(max(width * columns, 4.0), height * rows), layout="constrained")
@@ -42,7 +42,7 @@ def grid(panels: int, width: float = 3.6, height: float = 2.9, most: int = 4) ->
 
 
 def limit_ticks(axis: Axes, x: int | None = 4, y: int | None = 4, *, prune: str | None = None) -> None:
-    """Limit the number of ticks on each axis; None leaves an axis unchanged. `prune` removes ticks at the ends."""
+    """Limit the number of ticks on each axis; None leaves an axis unchanged. `prune`: ends without ticks."""
     for count, one in ((x, axis.xaxis), (y, axis.yaxis)):
         if count is not None:
             one.set_major_locator(MaxNLocator(count, min_n_ticks=2, prune=prune))

@@ -1,4 +1,4 @@
-"""Data of pictures: ranges of columns, histograms, smoothed densities, and the levels that enclose a share."""
+"""Computations for pictures: ranges of columns, histograms, smoothed densities, and levels of contours."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from headrace._base.types import Floats
 
-BEYOND = 0.4  # the margin at either end, as a share of the range of 99 % of the values
-MOST_WHOLE = 40  # the most different integers that have a bin each
+BEYOND = 0.4  # the most room beyond the central 99 % of values, at each end, as a share of their range
+MOST_WHOLE = 40  # the most integers for which a histogram has a bin for each
 
 
 def _present(parts: Sequence[NDArray[Any] | None]) -> list[NDArray[Any]]:
-    """The parts that have values, without missing values."""
+    """Each part without missing values, if any values remain."""
     return [values for part in parts if part is not None and (values := part[~np.isnan(part)]).size]
 
 
 def range_of(*parts: NDArray[Any] | None) -> tuple[float, float]:
-    """The ends of an axis that contains all values except extreme ones."""
+    """The ends of an axis that shows the values of all parts except extreme values."""
     given = _present(parts)
     if not given:
         return -1.0, 1.0
@@ -45,7 +45,7 @@ def unit_interval(low: Any, high: Any) -> tuple[float, float]:
 
 
 def edges_of(ends: tuple[float, float], bins: int, *parts: NDArray[Any] | None) -> Floats:
-    """The edges of equal bins; if the first part has only a few different integers, each is the middle of a bin."""
+    """The edges of equal bins; if the first part has only integers in a short range, each is the middle of a bin."""
     first = next(iter(_present(parts)), None)
     if first is not None and (np.trunc(first) == first).all():
         low, high = np.floor(max(ends[0], float(first.min()))), np.ceil(min(ends[1], float(first.max())))
@@ -55,15 +55,15 @@ def edges_of(ends: tuple[float, float], bins: int, *parts: NDArray[Any] | None) 
 
 
 def histogram(values: NDArray[Any], edges: Floats, weights: NDArray[Any] | None = None) -> Floats:
-    """A density: in each bin the share of all values, including those beyond the edges, over the bin's width."""
+    """The density in each bin: the bin's share of all values, also of those beyond the edges, divided by its width."""
     counts = np.histogram(values, edges, weights=weights)[0].astype(np.float64)
     total = float(len(values)) if weights is None else float(weights.sum())
     return np.asarray(counts / (total * np.diff(edges)))
 
 
 def smoothed(table: Floats, deviation: float) -> Floats:
-    """A table blurred by a normal kernel, whose deviation is in bins; values are mirrored at the edges, so that the
-    mass stays the same.
+    """A table smoothed by a normal kernel with a standard deviation in bins; values are mirrored at the edges, so that
+    the total does not change.
     """
     reach = max(int(np.ceil(4 * deviation)), 1)
     kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / deviation))
@@ -82,7 +82,7 @@ def plane(a: NDArray[Any], b: NDArray[Any], edges: tuple[Floats, Floats], deviat
 
 
 def levels_of(density: Floats, shares: Sequence[float]) -> list[float]:
-    """The densities above which given shares of the mass lie, ascending and all different.
+    """The densities above which the given shares of the total mass lie, ascending and without repetitions.
 
     Args:
         density: An array of any shape; values that are not finite count as 0.

@@ -1,4 +1,4 @@
-"""Sources of pictures: a density in any public form, rows, and the names of columns."""
+"""Arguments of pictures, opened: a density in any public form, rows, and names of columns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Rows = NDArray[Any]
 
 @dataclass(frozen=True)
 class Drawn:
-    """A density that is drawn, on the CPU."""
+    """A density for a picture, on the CPU, with its columns."""
 
     flow: Any
     """The flow or the ensemble of the density."""
@@ -37,12 +37,12 @@ class Drawn:
     """The kinds and names of the columns of the density's rows."""
 
     def rows(self, x: Any, contexts: int = 0, context: Any = None) -> PlottedRows:
-        """Rows, checked, in the columns of the density, with noise of the kind that the fit added."""
+        """Checked rows in the columns of the density, with the same kind of noise as in the fit."""
         found = self.given(x, contexts, context)
         return PlottedRows(self.columns.used.spread(found.x, _table.LOOK), found.context, found.weights)
 
     def given(self, x: Any, contexts: int = 0, context: Any = None, weights: Any = None) -> PlottedRows:
-        """Rows as given, checked; rows with missing values are left out if the fit left them out.
+        """Checked rows without added noise; rows with missing values are left out if the fit left such rows out.
 
         The columns of a frame are put in the order of the fit.
         """
@@ -58,7 +58,7 @@ class Drawn:
         return replace(found, x=np.where(gaps, np.nan, found.x))
 
     def sample(self, n: int, context: Rows | None, seed: int) -> Rows:
-        """Draws in the data's units, float64, without rows that are not finite; modelled missing values stay NaN."""
+        """Draws in the data's units, float64, without rows that are not finite; modelled missing values are NaN."""
         x: Rows = np.asarray(self.flow.sample(n, context, seed=seed, dtype="float64"))
         x = x[(np.isfinite(x) | (np.isnan(x) & (self.columns.table.missing == "model"))).all(axis=1)]
         if not len(x):
@@ -68,14 +68,14 @@ class Drawn:
 
 @dataclass(frozen=True)
 class PlottedRows:
-    """Rows with their context and weights: all finite, or NaN for values that the density models as missing."""
+    """Rows with context and weights. Values are finite, or NaN where the density models missing values."""
 
     x: Rows
     context: Rows | None = None
     weights: NDArray[np.float64] | None = None
 
     def some(self, most: int, seed: int) -> Rows:
-        """At most `most` rows; if there are weights, drawn with probabilities proportional to the weights."""
+        """At most `most` rows; rows with weights are drawn with probabilities proportional to the weights."""
         if len(self.x) <= most and self.weights is None:
             return self.x
         share = None if self.weights is None else self.weights / self.weights.sum()
@@ -94,10 +94,10 @@ def require() -> None:
 
 
 def density_of(flow: Any) -> Drawn:
-    """The density of a flow, an ensemble, a fitted `FlowDensity`, a `Choice`, a table, or of the path of a file of one.
+    """The density of a flow, an ensemble, a fitted `FlowDensity`, a `Choice`, a table, or a file's path.
 
     Raises:
-        TypeError: the argument is none of these.
+        TypeError: `flow` is of another type.
     """
     if isinstance(flow, (str, os.PathLike)):
         flow = of_file(*files.contents(flow))
@@ -148,7 +148,7 @@ def row_of(context: Any, contexts: int) -> Rows | None:
 
 
 def names_of(features: int, given: Sequence[str] | None, x: Any, known: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Names of columns: the given names, or those of the frame x, of the density, or made from indices."""
+    """Names of columns: `given`, or else the names in the frame x, those of the density, or names made from indices."""
     if given is not None:
         return check.texts("names", given, features)
     if (labels := frames.names_of(x, features)) is not None:
@@ -157,14 +157,14 @@ def names_of(features: int, given: Sequence[str] | None, x: Any, known: tuple[st
 
 
 def in_order(x: Any, known: tuple[str, ...] | None) -> Any:
-    """Rows whose columns are in the known order if x is a frame with the same columns in another order."""
+    """x with its columns in the order `known` if x is a frame with the same columns in another order."""
     if known is not None and is_frame(x) and _is_other_order(getattr(x, "columns", ()), known):
         return x[list(known)]
     return x
 
 
 def _is_other_order(columns: Any, known: tuple[str, ...] | None) -> bool:
-    """Whether a frame has the columns of the fit in another order."""
+    """Whether `columns` of a frame are the columns of the fit in another order."""
     names = [name for name in columns if isinstance(name, str)]
     return known is not None and names != list(known) and sorted(names) == sorted(known)
 

@@ -1,4 +1,4 @@
-"""Pictures of a density while one column of its context changes: a frame for each value."""
+"""Pictures of a conditional density for several values of one column of the context: a panel for each value."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ def conditional(
     rng: Rng = None,
     path: str | os.PathLike[str] | None = None,
 ) -> Figure:
-    """Draw how a density changes with its context: a frame for each value of one column, all with the same axes.
+    """Draw how a density changes with its context: a panel for each value of one column, all with the same axes.
 
     Args:
-        flow: A flow, an ensemble, a fitted `FlowDensity`, or the path of a file; its density must take a context.
-        context: Rows of context, shape (rows, context): the other columns are held at their medians, and values go from
-            the 5 % to the 95 % quantile. Or one row, shape (context,), together with `values` as a sequence.
+        flow: A conditional density: a flow, an ensemble, a fitted `FlowDensity`, or the path of a file.
+        context: Rows of context, shape (rows, context): `column` goes from its 5 % to its 95 % quantile, and other
+            columns have their medians. Or one row, shape (context,), together with `values` as a sequence.
         column: The column of the context that changes, by number or name.
-        values: The number of frames, or a sequence of the column's values.
+        values: The number of panels, or a sequence of the column's values.
         columns: One or two columns of the density, by number or name; by default the first two.
-        names, context_names: The names of the density's columns and of its context's; by default those that a
-            `FlowDensity` or a file has.
-        draws: The number of draws for each frame, for marginals without a formula and for the ends of axes.
+        names, context_names: The names of the density's columns and of the context's columns; by default those of the
+            `FlowDensity` or file.
+        draws: The number of draws for each panel, for marginals without a formula and for the ends of axes.
         seed: The seed of the draws.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
-        path: The path of a .gif file: the frames are also written there as an animation, forth and back.
+        path: The path of a .gif file, to which the panels are also written as an animation, forth and back.
 
     Returns:
-        A matplotlib ``Figure``, with a frame for each value.
+        A matplotlib ``Figure``, with a panel for each value.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -96,7 +96,7 @@ def conditional(
 
 
 def _sweep(context: Any, contexts: int, swept: int, values: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The row of context that is held, and the values of the column that changes."""
+    """A row with the values of columns that do not change, and the values of the column that changes."""
     table = np.asarray(context, np.float64)
     table = table[None] if table.ndim < 2 else table
     if table.ndim != 2 or table.shape[1] != contexts or not len(table) or not np.isfinite(table).all():
@@ -117,7 +117,7 @@ def _sweep(context: Any, contexts: int, swept: int, values: Any) -> tuple[NDArra
 
 
 def _short(value: float) -> str:
-    """The value with three digits, without an exponent below a million.
+    """A value with three digits, or as an integer from 1000 to below a million.
 
     >>> _short(-5034.2), _short(0.01234), _short(2.5e9)
     ('-5034', '0.0123', '2.5e+09')
@@ -148,7 +148,7 @@ def _draw(panels: list[Panel], names: tuple[str, ...], titles: list[str]) -> Fig
 
 
 def _animate(panels: list[Panel], names: tuple[str, ...], titles: list[str], path: str) -> None:
-    """Write an animation of the panels, forth and back, with the same axes and heights."""
+    """Write an animation of the panels, forth and back, in which all panels have the same axes and colours."""
     from matplotlib.animation import FuncAnimation, PillowWriter
 
     from headrace.plot import _figure
@@ -162,7 +162,7 @@ def _animate(panels: list[Panel], names: tuple[str, ...], titles: list[str], pat
         def draw(i: int) -> tuple[()]:
             axis.clear()
             shown = draw_panel(axis, panels[i], names, highest=highest)
-            if shown is not None and not bars:  # one bar for all: colours have one meaning
+            if shown is not None and not bars:  # one colour bar, because all panels have the same colours
                 bars.append(name_colours(figure, shown, axis))
             axis.set_title(titles[i], fontsize=10)
             return ()

@@ -1,4 +1,4 @@
-"""Pictures of rows beside samples of a density, two columns at a time."""
+"""Corner plots: rows and samples of a density, in panels of two columns."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_COLUMNS = 20
-MARKS_BELOW = 25  # the number of rows below which each row is a separate mark, without counts
-SHARES = (0.5, 0.9)  # the shares of the samples inside contours
+MARKS_BELOW = 25  # fewer rows than this are drawn as separate marks, and not counted in bins
+SHARES = (0.5, 0.9)  # the shares of samples that contours contain
 
 
 @takes_rng
@@ -49,25 +49,24 @@ def corner(
     Contours contain 50 % and 90 % of the samples. Axes have the data's units.
 
     Args:
-        flow: A flow, an ensemble, a fitted `FlowDensity`, the path of a file, a posterior of sbi, whose network
-            draws, or a result of `accelerate`. Or rows instead of draws, shape (rows, features): contours are then
-            those of these rows.
+        flow: A flow, an ensemble, a fitted `FlowDensity`, the path of a file, a posterior of sbi, whose network draws,
+            or a result of `accelerate`. Or rows, shape (rows, features), which replace the draws.
         x: Rows to compare with, shape (rows, features), or None.
-        context: For a conditional density: shape (context,) for all draws, or with x, or for draws only, (rows,
-            context): a random row for each draw.
-        weights: Shape (rows,): the weights of x. Points are drawn with these probabilities.
+        context: For a conditional density: one row, shape (context,), for all draws, or rows, (rows, context), of x or
+            for draws alone: each draw has the context of a random row.
+        weights: The weights of x, shape (rows,). Points are chosen with probabilities proportional to the weights.
         columns: The columns to draw, by number or name, at most 20; by default all.
-        names: The names of all columns; by default those of the frame x, or those that a `FlowDensity` or a file has.
+        names: The names of all columns; by default those of the frame x, or of the `FlowDensity` or file.
         draws: The number of draws.
-        points: The most rows that are shown as points.
+        points: The largest number of rows that are shown as points.
         labels: The names of x and of the draws in the legend.
-        titles: Whether each marginal has a title with the median of the draws and the distances from it to the
-            quantiles of 84.1 % and 15.9 %, where the smaller distance has two digits.
+        titles: Whether each marginal has a title: the median of the draws, and its distances to the quantiles of 84.1 %
+            and 15.9 %, so that the smaller distance has two digits.
         truths: Values of all columns, shape (features,), or a dict by name, drawn as lines. None or NaN for a column
-            without one.
+            without a value.
         range: The ends of axes: the share of draws and of rows within each axis, such as 0.99, or a pair
             ``(low, high)`` for each column, or a dict of pairs by name. None for a column with automatic ends.
-        fig: An empty matplotlib ``Figure`` to draw into, which keeps its size. By default a new figure.
+        fig: An empty matplotlib ``Figure`` to draw into, which keeps its size; by default a new figure.
         seed: The seed of the draws and of the choice of points.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
 
@@ -102,7 +101,7 @@ def corner(
 
 @dataclass(frozen=True)
 class Frame:
-    """For each column of the picture its name, the ends of its axis and its true value; whether there are titles."""
+    """The name, the ends of the axis and the true value of each column of the picture; and whether there are titles."""
 
     names: list[str]
     ends: list[tuple[float, float]]
@@ -142,7 +141,7 @@ def _truths(truths: Any, names: tuple[str, ...], chosen: list[int]) -> list[floa
 def _ends(
     wanted: Any, names: tuple[str, ...], chosen: list[int], drawn: NDArray[Any], rows: NDArray[Any] | None
 ) -> list[tuple[float, float]]:
-    """The ends of each axis: as given, or around a share of all values, or around nearly all values."""
+    """The ends of each axis: those in `wanted`, or around a central share of all values, or around nearly all."""
     share = None
     entries: list[Any] = [None] * len(names)
     if isinstance(wanted, (int, float, np.floating)):
@@ -173,7 +172,7 @@ def _pair_of_ends(argument: str, value: Any) -> tuple[float, float]:
 
 
 def _empty_figure(fig: Any) -> Figure | None:
-    """The figure of the caller, which must be empty; None without one."""
+    """The caller's figure, which must be empty, or None."""
     if fig is None:
         return None
     from matplotlib.figure import FigureBase
@@ -189,7 +188,7 @@ def _empty_figure(fig: Any) -> Figure | None:
 def _both(
     flow: Any, x: Any, context: Any, weights: Any, n: int, seed: int
 ) -> tuple[NDArray[Any], _source.PlottedRows | None, tuple[str, ...] | None]:
-    """Draws (or the rows that replace them), rows to compare with, and the names of columns if known."""
+    """Draws or the rows that replace draws, rows to compare with or None, and the names of columns if known."""
     if not (isinstance(flow, (str, bytes)) or hasattr(flow, "__fspath__")) and _is_rows(flow):
         if context is not None:
             raise ValueError("context: expected None, because no density is given, got an array")
@@ -245,7 +244,7 @@ def _draw(
     with _figure.styled():
         title = 0.25 if frame.titles else 0.0
         left, right, low, high = 0.9, 0.15, 0.8, title + (0.15 if n > 2 else 0.45)  # the margins, in inches
-        # The margins are computed here, because matplotlib's layout of fifty panels takes seconds.
+        # Margins are set without matplotlib's layout engine, which takes seconds for fifty panels.
         figure = own or _figure.Picture(figsize=(side * n + left + right, side * n + low + high))
         across, down = figure.bbox.width / figure.dpi, figure.bbox.height / figure.dpi
         gap = 0.1 if not frame.titles else 0.1 + 0.25 / side
@@ -321,7 +320,7 @@ def _mark(axis: Any, across: float | None, up: float | None) -> None:
 
 
 def summary(values: NDArray[Any]) -> str:
-    """A median with the distances to the quantiles that contain 68.3 % of a normal density, in TeX notation.
+    """The median and its distances to the 15.9 % and 84.1 % quantiles, in TeX notation.
 
     >>> import numpy as np
     >>> summary(np.linspace(10.0, 20.0, 1001))
@@ -343,7 +342,7 @@ def summary(values: NDArray[Any]) -> str:
 
 
 def _label(axis: Any, i: int, j: int, names: list[str]) -> None:
-    """Label the axes at the left and at the bottom of the picture, which alone have names and ticks."""
+    """Label the axes of a panel: only panels at the left and at the bottom have names and tick labels."""
     from headrace.plot._figure import limit_ticks
 
     n = len(names)

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-LINE, PLANE = 400, 120  # the points along an axis, of a curve and of a plane
+LINE, PLANE = 400, 120  # the cells along an axis of a curve, and along each axis of a plane
 MOST_PANELS = 24
-DECADES = 4.0  # the decades of a density that colours show
+DECADES = 4.0  # the decades of density that colours show
 SHARES = (0.5, 0.9)
-POINTS = 500  # the most rows that are shown in a plane
-LOOKS = 6  # the most evaluations of a slice, each with better ends of its axes
-SEEN = 1e-3  # the share of a slice's highest density below which values are invisible
+POINTS = 500  # the most rows that a plane shows
+LOOKS = 6  # the most evaluations of a slice, which improve the ends of axes
+SEEN = 1e-3  # lower values than this share of a slice's highest density count as invisible
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Panel:
 
     @property
     def middles(self) -> tuple[Floats, ...]:
-        """The middles of the cells, for each column."""
+        """The middles of the cells along each column's axis."""
         return tuple(0.5 * (edge[1:] + edge[:-1]) for edge in self.edges)
 
 
@@ -66,8 +66,8 @@ def density(
 ) -> Figure:
     """Draw densities of single columns and of pairs of columns: marginals, or slices through a row.
 
-    A marginal is exact if it is known: of all columns, or of columns that depend on no others (`Flow.marginal`).
-    Any other marginal is a smoothed density of draws; its title shows this.
+    The marginal of all columns, or of columns that depend on no others (`Flow.marginal`), is exact. Any other marginal
+    is a smoothed density of draws, as its panel's title shows.
 
     Args:
         flow: A flow, an ensemble, a fitted `FlowDensity`, or the path of a file.
@@ -75,8 +75,8 @@ def density(
         context: For a conditional density: one row, shape (context,).
         columns: A list of panels, each a column or a pair of columns, by number or name: ``[0, "mass", ("mass",
             "age")]``. By default each column, and for two columns also the pair.
-        at: A row, shape (features,): all columns that a panel lacks have this row's values, and the conditional density
-            is drawn, on axes that end where this density does. None for marginals.
+        at: A row, shape (features,): each panel shows the conditional density of its columns if all other columns have
+            this row's values, on axes around this density. None for marginals.
         names: As in `corner`.
         draws: The number of draws, for marginals without a formula and for the ends of axes.
         seed: The seed of the draws.
@@ -140,7 +140,7 @@ def panel(
     table: PlottedRows | None = None,
     ends: Sequence[tuple[float, float]] | None = None,
 ) -> Panel:
-    """The density of some columns, on a grid around the draws, or between `ends`."""
+    """The density of one or two columns, on a grid around the draws, or between `ends`."""
     found = ends
     if found is None:
         others = [None if table is None else table.x[:, i] for i in columns]
@@ -159,7 +159,7 @@ def panel(
 
 
 def _grid(ends: Sequence[tuple[float, float]]) -> tuple[tuple[Floats, ...], NDArray[np.float64], tuple[int, ...]]:
-    """The edges of cells, their middles as rows, and the shape of a density of the cells."""
+    """The edges of cells, the middles of cells as rows, and the shape of an array with a value for each cell."""
     edges = tuple(np.linspace(*end, (LINE if len(ends) == 1 else PLANE) + 1) for end in ends)
     middles = [0.5 * (edge[1:] + edge[:-1]) for edge in edges]
     grid = np.stack(np.meshgrid(*middles), axis=-1).reshape(-1, len(edges))
@@ -167,7 +167,7 @@ def _grid(ends: Sequence[tuple[float, float]]) -> tuple[tuple[Floats, ...], NDAr
 
 
 def _slice(source: Drawn, columns: tuple[int, ...], ends: Any, context: Any, at: Floats, zoom: bool) -> Panel:
-    """The density conditional on all other columns. `zoom`: axes end where it does, and not where the marginal does."""
+    """The density given all other columns, fixed by `at`. `zoom`: whether axes are fitted to this density."""
     for look in range(LOOKS if zoom else 1):
         edges, grid, shape = _grid(ends)
         rows = np.tile(at, (len(grid), 1))
@@ -181,7 +181,7 @@ def _slice(source: Drawn, columns: tuple[int, ...], ends: Any, context: Any, at:
 
 
 def _closer(edges: Floats, value: Floats) -> tuple[float, float] | None:
-    """Better ends of an axis, or None: closer to a curve that covers few cells, farther from a curve that is cut."""
+    """Better ends of an axis, or None: closer ends if a curve covers few cells, wider ones if a curve is cut."""
     seen = np.flatnonzero(value > SEEN * value.max())
     if not seen.size:
         return None
@@ -197,17 +197,17 @@ def _closer(edges: Floats, value: Floats) -> tuple[float, float] | None:
 
 
 def _marginal(flow: Any, columns: tuple[int, ...]) -> Any:
-    """A flow of these columns only; None if it cannot be derived."""
+    """The marginal flow of the columns `columns`; None if there is no exact one."""
     if len(columns) == flow.features:
-        return flow if isinstance(flow, (Flow, Ensemble)) else None  # probabilities of labels are no density
+        return flow if isinstance(flow, (Flow, Ensemble)) else None  # probabilities of labels are not a density
     try:
         return flow.marginal(columns) if isinstance(flow, Flow) else None
-    except ValueError:  # the columns depend on other columns
+    except ValueError:  # because the columns depend on other columns
         return None
 
 
 def _conditional(log_prob: NDArray[Any], shape: tuple[int, ...], edges: tuple[Floats, ...]) -> Floats:
-    """A slice of a joint density, normalised to the conditional density of its columns."""
+    """A slice of a joint density, normalised to a conditional density on the grid."""
     joint = np.asarray(log_prob, np.float64).reshape(shape)
     joint = np.where(np.isnan(joint), -np.inf, joint)
     if not joint.max() > -np.inf:
@@ -218,7 +218,7 @@ def _conditional(log_prob: NDArray[Any], shape: tuple[int, ...], edges: tuple[Fl
 
 
 def _drawn(drawn: NDArray[Any], edges: tuple[Floats, ...]) -> tuple[tuple[Floats, ...], Floats]:
-    """A density of draws in cells, whose size suits the number of draws, smoothed by about one cell."""
+    """A density of draws in cells, smoothed by about one cell; the number of draws determines the size of cells."""
     columns = drawn.shape[1]
     cells = int(np.clip(len(drawn) ** (1 / 3) * 3, 20, 120 if columns == 1 else 64))
     coarse = tuple(np.linspace(edge[0], edge[-1], cells + 1) for edge in edges)
@@ -247,7 +247,7 @@ def _draw(panels: list[Panel], names: tuple[str, ...], table: PlottedRows | None
 def draw_panel(
     axis: Any, one: Panel, names: tuple[str, ...], table: PlottedRows | None = None, highest: float = 0.0
 ) -> Any:
-    """Draw a density; return its colours if it has two columns. `highest`: of all panels in one scale, or 0."""
+    """Draw a panel, and return the mesh of two columns. `highest`: the top of a common scale of densities, or 0."""
     if len(one.columns) == 2:
         return _draw_plane(axis, one, names, float(np.log10(highest)) if highest > 0 else None)
     _draw_curve(axis, one, names, table, 1.06 * highest if highest > 0 else None)
@@ -255,7 +255,7 @@ def draw_panel(
 
 
 def name_colours(figure: Any, shown: Any, axes: Any) -> Any:
-    """Draw a bar of the colours beside the axes."""
+    """Draw a colour bar beside the axes."""
     return figure.colorbar(shown, ax=axes, label="log$_{10}$ density", extend="min", pad=0.02)
 
 
@@ -277,7 +277,7 @@ def _draw_curve(axis: Any, one: Panel, names: tuple[str, ...], table: PlottedRow
 
 
 def _draw_plane(axis: Any, one: Panel, names: tuple[str, ...], top: float | None) -> Any:
-    """Draw a density of two columns in colours, with contours that contain half and nine tenths of its mass."""
+    """Draw a density of two columns in colours, with contours that contain half and nine tenths of the mass."""
     from headrace.plot._figure import limit_ticks
 
     with np.errstate(divide="ignore"):

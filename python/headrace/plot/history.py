@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 24  # the most panels
-FIRST = 0.1  # the share of a fit's first losses that may lie above the picture
+FIRST = 0.1  # this share of losses, the first ones, does not determine the limits of the axis
 
 
 def history(fit: Any, across: str = "epochs") -> Figure:
-    """Draw the losses of a fit, the epoch or step that was kept, and the reason of its end.
+    """Draw the losses of a fit, the epoch or step that was kept, and why the fit ended.
 
     Args:
         fit: A `History`, a list of histories (of an ensemble), a fitted `FlowDensity`, an `AscentHistory`, a
             `DualAscentFlow` after its fit, a `StepHistory`, a `DensityFit` or a `Distillation`.
-        across: "epochs", for epochs or steps; "cpu_seconds": the CPU seconds of the process since the fit began, by
-            which fits with different settings can be compared. Only a `History` has these.
+        across: "epochs", for epochs or steps; or "cpu_seconds", for the CPU seconds of the process since the fit began,
+            by which fits with different settings can be compared. Only a `History` has CPU seconds.
 
     Returns:
         A matplotlib ``Figure``, with a panel for each fit.
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError, ValueError: an argument is none of these.
+        TypeError, ValueError: an argument has another type or value.
 
     >>> import numpy as np, headrace as hr
     >>> fit = hr.MAF(2).fit(np.random.default_rng(0).standard_normal((600, 2)), progress=False)
@@ -60,7 +60,7 @@ def history(fit: Any, across: str = "epochs") -> Figure:
 
 
 def _opened(fit: Any) -> list[Any]:
-    """The histories of a fit, of a fitted object, or of a list of these."""
+    """The histories in a history, a fitted object, or a list of histories."""
     found = fit
     for name in ("history_", "history"):
         if not isinstance(found, tuple(_DRAWN)) and hasattr(found, name):
@@ -78,7 +78,7 @@ def _opened(fit: Any) -> list[Any]:
 def _epochs(axis: Any, one: History, seconds: Sequence[float] | None = None) -> None:
     train, held = np.array(one.train_loss), np.array(one.validation_loss)
     at = np.arange(1, max(len(train), len(held)) + 1) if seconds is None else np.array(seconds)
-    train, held = train[: len(at)], held[: len(at)]  # cross-validation may judge more epochs than the fit
+    train, held = train[: len(at)], held[: len(at)]  # cross-validation may judge more epochs than the fit has
     axis.plot(at[: len(train)], train, _mark(train), color=GREY, linewidth=1.2, label="training rows, running")
     axis.plot(at[: len(held)], held, _mark(held), color=BLUE, linewidth=1.6, label=one.judged_by)
     if 0 < one.best_epoch <= len(held):
@@ -115,7 +115,7 @@ def _mark(values: Any) -> str:
 
 
 def _finish(axis: Any, across: str, up: str, stopped: str, curves: Sequence[Any]) -> None:
-    """Label the axes, and set limits that the first losses, which may be huge, do not determine."""
+    """Label the axes, and set limits by all losses but the first ones, which may be huge."""
     from headrace.plot._figure import limit_ticks
 
     values = np.concatenate([curve[int(FIRST * len(curve)) :] for curve in curves])

@@ -1,4 +1,4 @@
-"""Pictures of rows in latent space, where they should be normal and independent."""
+"""Pictures of latent rows, whose coordinates should be normal and independent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headrace.plot._source import columns_of, density_of, require
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN = 5  # the coordinates shown by default, those farthest from normal
+SHOWN = 5  # the number of coordinates shown by default: those farthest from normal
 MOST_SHOWN = 12
 SHARES = (0.5, 0.9, 0.99)
 POINTS = 3000
@@ -28,16 +28,17 @@ POINTS = 3000
 
 @takes_rng
 def latent(flow: Any, x: Any, context: Any = None, *, columns: Any = None, seed: int = 0, rng: Rng = None) -> Figure:
-    """Draw rows in latent space, two coordinates at a time, beside the standard normal density that they should follow.
+    """Draw latent rows, two coordinates at a time, beside the standard normal density that the rows should follow.
 
-    Circles contain 50, 90 and 99 % of a normal density. Latent values of another base are mapped to normal values of
-    the same probability.
+    Circles contain 50, 90 and 99 % of a normal density. Latent values under a base that is not normal are mapped to
+    normal values with the same probability.
 
     Args:
         flow: A flow, a fitted `FlowDensity`, or the path of a file; an ensemble has no latent rows.
-        x: Shape (rows, features); rows that the fit has not seen are best.
+        x: Rows, shape (rows, features), preferably rows that the fit has not seen.
         context: As in `Flow.log_prob`.
-        columns: The latent coordinates to draw, by number; by default the five farthest from normal, in their order.
+        columns: The latent coordinates to draw, by number; by default the five farthest from normal, in ascending
+            order.
         seed: The seed of the choice of points.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
 

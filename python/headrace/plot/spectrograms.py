@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 24  # the most panels
-RANGE = 80.0  # the decibels from the loudest cell of all panels to the darkest colour
+RANGE = 80.0  # the loudest cell of all panels is this many decibels above the darkest colour
 
 
 def spectrograms(signals: Mapping[str, Any], *, rate: float = 1.0, window: int = 256) -> Figure:
@@ -27,15 +27,15 @@ def spectrograms(signals: Mapping[str, Any], *, rate: float = 1.0, window: int =
 
     Args:
         signals: A dict of signals by title, each of shape (steps,) or (steps, 1), at least as long as a window.
-        rate: The steps a second, for axes in seconds and Hz; 1 for axes in steps and periods a step.
-        window: The steps of a window, at least 4.
+        rate: The number of steps per second, for axes in seconds and Hz; 1 for axes in steps and periods per step.
+        window: The number of steps in a window, at least 4.
 
     Returns:
         A matplotlib ``Figure``, with a panel for each signal.
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError: `signals` is no mapping, or a signal has no numbers.
+        TypeError: `signals` is not a mapping, or a signal is not an array of numbers.
         ValueError: there are no signals or too many, or a signal has another shape, values that are not finite, or
             fewer steps than a window.
 
@@ -66,7 +66,7 @@ def spectrograms(signals: Mapping[str, Any], *, rate: float = 1.0, window: int =
 
 
 def _opened(signals: Any, size: int) -> dict[str, NDArray[Any]]:
-    """The signals by title, checked, each of shape (steps,)."""
+    """The checked signals by title, each of shape (steps,) and float64."""
     if not isinstance(signals, Mapping):
         raise TypeError(f"signals: expected a mapping from titles to signals, got {check.kind_of(signals)}")
     if not 0 < len(signals) <= MOST:
@@ -96,7 +96,7 @@ def _power(signal: NDArray[Any], size: int) -> NDArray[Any]:
 
 
 def _decibels(power: NDArray[Any], most: float) -> NDArray[Any]:
-    """The power relative to `most`, in decibels, at least -`RANGE`; if all signals are silent, -`RANGE`."""
+    """The power relative to `most`, in decibels, limited to -`RANGE` from below; -`RANGE` if all signals are silent."""
     least = 10.0 ** (-RANGE / 10.0)
     relative = power / most if most > 0.0 else np.zeros_like(power)
     return np.asarray(10.0 * np.log10(np.maximum(relative, least)))

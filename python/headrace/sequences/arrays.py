@@ -18,10 +18,10 @@ from headrace._core import cpu
 
 
 class Sequences:
-    """The sequences of a call, each (steps, features); an array of them is `array`, (rows, steps, features).
+    """The sequences of a call, each of shape (steps, features); given as one array, `array` is (rows, steps, features).
 
     Args:
-        caller: The caller of the call.
+        caller: The `Caller` that opens the call's arrays.
         name: The name of the argument.
         value: An array (rows, steps, features), (steps, features) or of more leading dimensions, or a list of arrays
             (steps, features), of any lengths.
@@ -80,7 +80,7 @@ class Sequences:
 
     @property
     def arrays(self) -> list[Array]:
-        """The sequences as arrays (steps, features), without steps that do not count."""
+        """The sequences as arrays of shape (steps, features), without the steps beyond `lengths`."""
         if self.is_list:
             return list(self._arrays)
         return [array[:n] for array, n in zip(self.array, self.lengths.tolist(), strict=True)]
@@ -98,30 +98,31 @@ class Sequences:
     # ---- results -----------------------------------------------------------------------------------------------------
 
     def like(self, dtype: np.dtype[Any], *columns: int) -> Any:
-        """Memory for results of each step, in the shape of the sequences; results after a sequence's end become 0."""
+        """Memory for results of all steps, shaped like the sequences; results beyond a sequence's length become 0."""
         empty = self._caller.empty
         if self.is_list:
             return [empty((n, *columns), dtype) for n in self.lengths.tolist()]
         return empty((*self.batch, self.steps, *columns), dtype)
 
     def give(self, results: Any) -> Any:
-        """Convert results in memory of `like` for the caller."""
+        """Convert results, which are in memory of `like`, to arrays for the caller."""
         return [self._caller.give(array) for array in results] if self.is_list else self._caller.give(results)
 
 
 def given_as(caller: Any, values: Any, shape: tuple[int, ...] | None = None, dtype: Any = None) -> Any:
-    """Values of the core for the caller, in memory of the caller's framework."""
+    """A copy of the core's `values`, as an array of the caller's framework."""
     result = caller.empty(values.shape if shape is None else shape, values.dtype if dtype is None else dtype)
     result[...] = values.reshape(result.shape)
     return caller.give(result)
 
 
 class Covariates:
-    """Covariates over time: `arrays` has the frames, one every `hop` steps, of each sequence or of all sequences.
+    """Covariates over time: `arrays` has an array of frames for each sequence, or one for all; frames are `hop` steps
+    apart.
 
     Args:
-        flow: The flow, with the number of covariates, 0 for none, the steps of a frame, and the dtype.
-        caller: The caller of the call.
+        flow: The flow, of which `covariates`, `hop` and `dtype` are read.
+        caller: The `Caller` that opens the call's arrays.
         value: An array (rows, frames, columns), or (frames, columns) for all sequences, or a list of arrays.
         batch: The leading dimensions of the sequences.
     """
@@ -154,7 +155,7 @@ class Covariates:
         with caller.queue():
             stacked = array.reshape(math.prod(array.shape[:-2]), *array.shape[-2:])
             if caller.device is not None:
-                self._on_device, stacked = stacked, stacked[:1]  # because all sequences have as many frames
+                self._on_device, stacked = stacked, stacked[:1]  # all sequences of an array have equally many frames
             else:
                 self._finite("covariates", array)
             self.arrays = list(stacked)
@@ -171,7 +172,7 @@ class Covariates:
             self.check(np.full(self._rows, steps, np.intp))
 
     def check(self, lengths: NDArray[np.intp]) -> None:
-        """Raise ValueError if there are too few frames for sequences of these lengths."""
+        """Raise ValueError if there are too few frames for sequences of `lengths` steps."""
         for i, frames in enumerate(self.arrays):
             steps = int(lengths.max(initial=0) if len(self.arrays) == 1 else lengths[i])
             if len(frames) < (least := -(-steps // self._hop)):
@@ -182,13 +183,13 @@ class Covariates:
                 )
 
     def of_program(self) -> Any:
-        """The frames of each sequence, or of all sequences, as a list, or on a device as an array."""
+        """The frames for calls of the program: a list of arrays, or on a device one array; None without covariates."""
         if self._on_device is not None:
             return self._on_device
         return [np.ascontiguousarray(array, self._dtype) for array in self.arrays] if self._columns else None
 
     def stacked(self) -> Array | None:
-        """The frames of each sequence, (rows, frames, columns), with the last frame of a short sequence repeated."""
+        """The frames of all sequences, (rows, frames, columns), filled up with last frames; None without covariates."""
         if not self._columns:
             return None
         arrays = self.arrays * (self._rows if len(self.arrays) == 1 else 1)

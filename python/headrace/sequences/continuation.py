@@ -25,19 +25,19 @@ from headrace.sequences.sequential import OverTime
 
 Quantiles = Callable[[Floats], Floats]
 
-_TOGETHER = 48  # sequences that take steps together; more if a prefix has more rows
+_TOGETHER = 48  # the number of sequences computed at a time; more if a prefix has more rows
 
 
 @public("headrace.sequences")
 class Continuation:
     """The exact density of the steps after a prefix, as returned by `SequenceFlow.given`.
 
-    A continuation keeps the flow's parameters of its creation. The prefix is run once, so that calls compute only
-    their own steps.
+    A continuation keeps the parameters that the flow had when the continuation was created. The prefix is evaluated
+    once, so that calls of a continuation compute only the steps after the prefix.
     """
 
     def __init__(self, run: Run, quantiles: Quantiles | None = None) -> None:
-        """`run`: the run of the prefix. `quantiles`: those of a latent step, if they determine those of a step."""
+        """`run`: the `Run` of the prefix. `quantiles`: the result of `quantiles_of_base` for the flow."""
         prefix, self._quantiles = run.given, quantiles
         self._run, self._features = run, prefix.features
         self._rows, self._position = prefix.rows, prefix.steps
@@ -68,10 +68,11 @@ class Continuation:
         Args:
             n: The number of draws for each prefix, or a shape of draws; () for one draw of each.
             steps: The number of steps of each draw.
-            seed: As in `SequenceFlow.sample`: draw i of all prefixes has the random values of the next sequences, at
-                the steps after the prefix. The values of ``flow.sample(rows, steps=t, seed=s)`` thus return where the
-                prefix is the sample's beginning: bit for bit for one convolution, and up to rounding for several or a
-                `Standardize`, which the prefix passes in the other direction.
+            seed: As in `SequenceFlow.sample`: for p prefixes, draw i of prefix j has the random values of sequence i *
+                p + j at the steps after the prefix. If prefixes are the first steps of ``flow.sample(rows, steps=t,
+                seed=s)``, draw 0 with the seed s is the rest of that sample: bit for bit for one convolution, and up to
+                rounding for several convolutions or a `Standardize`, because the prefix passes them in the inverse
+                direction.
 
         Returns:
             The draws, shape ``(*n, *shape, steps, features)``, in the framework of the prefix.
@@ -98,7 +99,7 @@ class Continuation:
         """Log density of each step after the prefix.
 
         Args:
-            x: Steps after the prefix, shape ``(*n, *shape, steps, features)`` as from `sample`.
+            x: Steps after the prefix, shape ``(*n, *shape, steps, features)`` like results of `sample`.
 
         Returns:
             The log densities, shape ``(*n, *shape, steps)``.
@@ -112,12 +113,12 @@ class Continuation:
     def forecast(
         self, steps: int, draws: int = 1000, seed: int | np.random.Generator | None = None, *, rng: Rng = None
     ) -> Forecast:
-        """The distribution of each step after the prefix, with quantiles, intervals and scores.
+        """The distribution of each step after the prefix, as a `Forecast` with quantiles, intervals and scores.
 
         Args:
             steps: The number of steps.
-            draws: The number of sampled paths that represent the steps beyond the first.
-            seed: As in `sample`, from which the paths are.
+            draws: The number of sampled paths, which represent the distribution.
+            seed: As in `sample`, which draws the paths.
         """
         paths = self.sample(check.integer("draws", draws, least=1), steps, seed)
         return Forecast(np.asarray(paths), None if self._quantiles is None else self._next)
@@ -156,7 +157,7 @@ class Continuation:
         self._run.covariates.check_steps(self._position + steps)
 
     def _together(self, draws: int) -> Iterator[tuple[slice, Any]]:
-        """The draws that are computed together, as a slice of rows, and a stream of their prefixes."""
+        """Yield draws to compute at a time, as a slice of rows, with a stream of copies of the prefixes."""
         size = max(1, _TOGETHER // max(self._rows, 1))
         for first in range(0, draws, size):
             last = min(first + size, draws)
@@ -164,7 +165,7 @@ class Continuation:
 
 
 def quantiles_of_base(flow: Any) -> Quantiles | None:
-    """The quantile function of a latent step if a step is an increasing function of its latent step; else None."""
+    """The base's quantile function, if known and if a step is an increasing function of its latent step; or None."""
     rises = flow.features == 1 and all(
         isinstance(t, (OverTime, Standardize, Support))
         and (not isinstance(t, Support) or not circles_of(t))
@@ -180,15 +181,15 @@ def quantiles_of_base(flow: Any) -> Quantiles | None:
 
 @public("headrace.sequences")
 class Forecast:
-    """The distribution of each step after a prefix, in NumPy, as returned by `Continuation.forecast`.
+    """The distribution of each step after a prefix, in NumPy arrays, as returned by `Continuation.forecast`.
 
-    Sampled paths represent the distribution. The **first** step is exact for flows of one value a step, on `Logistic`
-    or `StandardNormal`, and no inner flow, like `WaveNet`: a step then rises with its latent value, and so do its
-    quantiles.
+    The distribution is represented by sampled paths. The **first** step is exact for flows of one value per step on
+    `Logistic` or `StandardNormal` without an inner flow, such as a default `WaveNet`: such a step increases with its
+    latent value, so that quantiles of the base become quantiles of the step.
     """
 
     def __init__(self, draws: Array, first: Quantiles | None) -> None:
-        """`first`: a function of levels, the exact quantiles of the first step, ``(levels, *shape, features)``."""
+        """`first`: maps levels to exact quantiles of the first step, ``(levels, *shape, features)``; or None."""
         self.draws: Floats = draws
         """The sampled paths, each with all steps, shape ``(draws, *shape, steps, features)``."""
         self._first = first
@@ -219,7 +220,7 @@ class Forecast:
         return np.asarray(quantiles)
 
     def interval(self, share: float = 0.9) -> tuple[Floats, Floats]:
-        """The two ends of the middle `share` of each value's distribution, ``(*shape, steps, features)`` each.
+        """The ends of each value's central interval of probability `share`, two arrays ``(*shape, steps, features)``.
 
         Args:
             share: A probability between 0 and 1.
@@ -231,8 +232,9 @@ class Forecast:
     def crps(self, x: Array) -> Floats:
         """The continuous ranked probability score of each observed value, in the value's units: lower is better.
 
-        The score is ∫ (F(v) − 1{x ≤ v})² dv, the absolute error for a forecast without spread (Gneiting, Raftery 2007),
-        without bias from draws; an exact first step is represented by as many quantiles.
+        The score is ∫ (F(v) − 1{x ≤ v})² dv for the forecast's distribution function F (Gneiting, Raftery 2007), the
+        absolute error if the forecast has no spread. The estimate from draws has no bias; for an exact first step,
+        quantiles replace the draws.
 
         Args:
             x: The observed steps, NaN for missing ones, shape ``(*shape, steps, features)``.

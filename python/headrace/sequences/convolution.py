@@ -57,15 +57,16 @@ class CausalConvolution(OverTime):
 
     The network is that of WaveNet (van den Oord et al. 2016): layers of dilated convolutions over time, each with a
     gate tanh(a) · sigmoid(b), residual sums and skip sums. With ``reads="data"`` the network reads x: log densities of
-    all steps are computed at once, samples step by step. With ``reads="latent"`` (Parallel WaveNet's student; van den
-    Oord et al. 2017) the network reads z, and samples are computed at once. **Both directions compute the same bits
-    from the same values**, in any pieces, batches and threads. Before the first step all layers have values of zero.
+    all steps are computed at once, and samples step by step. With ``reads="latent"`` (Parallel WaveNet's student; van
+    den Oord et al. 2017) the network reads z, and samples are computed at once. **Both directions compute the same bits
+    from the same values**, for any division into pieces and batches and any number of threads. The values of all layers
+    before the first step are zero.
 
-    With `inner`, the values of a step depend on each other too: outputs of the network are the context of a flow
+    With `inner`, the values of one step also depend on each other: outputs of the network are the context of a flow
     over the values of a step. Without `inner`, each value has a map with separate parameters.
 
-    Weights are named as in ``torch.nn.Conv1d``, (outputs, inputs, taps), the oldest tap first; those of the inner
-    flow begin with ``inner.``.
+    Weights are named as in ``torch.nn.Conv1d``, (outputs, inputs, taps), the oldest tap first; names of the inner
+    flow's weights begin with ``inner.``.
 
     Args:
         **keywords: The keywords of `Convolution`.
@@ -123,9 +124,9 @@ class CausalConvolution(OverTime):
         self._structure = settings.structure()
 
     def _fresh(self, seeds: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Random weights that preserve the variance of values, with outputs close to the map's identity.
+        """Random weights that preserve the variance of values, and with which the map is close to the identity.
 
-        Residual sums grow by a fixed total, for any number of layers.
+        The variance of residual sums grows by the same total for any number of layers.
         """
         rng = np.random.default_rng(list(seeds))
         layers = len(self._settings.dilations)
@@ -136,7 +137,7 @@ class CausalConvolution(OverTime):
                 continue
             gain = {"head.0.weight": np.sqrt(2.0), "head.1.weight": _HEAD_GAIN}.get(name, 1.0)
             if name.endswith("out.weight"):
-                gain = 2.0 / np.sqrt(layers)  # because a gated unit has about half of its input's deviation
+                gain = 2.0 / np.sqrt(layers)  # because a gated unit has about half of its input's standard deviation
             deviation = gain / np.sqrt(np.prod(shape[1:]))
             arrays[name] = (deviation * rng.standard_normal(shape)).astype(dtype)
         if self._settings.inner is None:
@@ -144,7 +145,9 @@ class CausalConvolution(OverTime):
         return _CausalBlock(self._structure).pack_named(arrays)
 
     def _identity(self) -> NDArray[np.float64]:
-        """The initial raw parameters; those of a mixture's components are spread, so that they do not stay equal."""
+        """The initial raw parameters of a value; the means of a mixture are spread, because equal components stay
+        equal.
+        """
         values = np.array(self._settings.identity)
         if self._settings.map == "logistic_mixture":
             n = self._settings.bins
@@ -183,7 +186,7 @@ class CausalConvolution(OverTime):
         return self._settings.reads
 
     def _with_sizes(self, seed: int) -> Self:
-        """A fresh transform that reads running sizes in place of companded values."""
+        """A copy with fresh weights, whose network reads running sizes in place of companded values."""
         other = type(self).__new__(type(self))
         other._set(replace(self._settings, sizes=True, companded=False), self._dtype)
         other._take_parameters(other._fresh([seed, 1], self._dtype))

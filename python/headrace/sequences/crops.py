@@ -1,7 +1,7 @@
 """Sequences of a fit: crops to train on, and held-out steps.
 
-Crops are no `RowSource` (`headrace._fit.source`), because they are no independent rows of a table: they overlap in
-earlier steps, and moments are those of all steps.
+`Crops` is no `RowSource` (`headrace._fit.source`), because crops are no independent rows of a table: crops share
+earlier steps, and moments are computed from all steps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from headrace.sequences.arrays import Covariates
 
 
-_LONGEST = 2**18  # steps of a sum of products in one piece
+_LONGEST = 2**18  # the most steps of which products are summed at a time
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Stretch:
 
 
 def spread(stretches: Sequence[Stretch], piece: int, every: int) -> list[Stretch]:
-    """Each `every`-th piece of `piece` steps or fewer, in order; whole stretches where that is each one."""
+    """Every `every`-th piece of at most `piece` steps, in order; the stretches as they are if `every` is 1 or less."""
     if every <= 1:
         return list(stretches)
     borders = [(one, begin) for one in stretches for begin in range(one.begin, one.end, piece)]
@@ -67,8 +67,9 @@ class OpenSequences:
         context: Context rows, (sequences, columns), or (1, columns) for all sequences; None for none.
         covariates: The frames of each sequence, or of all sequences.
         weights: Weights of the sequences, shape (sequences,); all 1 by default.
-        hop: The number of steps of a frame.
-        quantised: The step of the grid of all values, each of which gets noise of its cell; None for values off a grid.
+        hop: The number of steps from one frame to the next.
+        quantised: The step of the grid that values lie on, whose cells give the width of the added noise; None without
+            a grid.
         dtype: The dtype of the flow.
         support: The bounds of the flow; None without bounds.
     """
@@ -91,7 +92,7 @@ class OpenSequences:
         # Steps become float32 only after they are standardised, so that steps far from zero stay precise.
         self.width = np.result_type(np.float32, dtype, *{array.dtype for array in arrays})
         self.hop = hop if self.covariates else 1
-        self.every = 1  # crops begin at multiples of this: steps between solutions of an adaptive prediction
+        self.every = 1  # crops begin at multiples of `every`, the steps between solutions of an adaptive prediction
 
     @property
     def lengths(self) -> list[int]:
@@ -99,14 +100,14 @@ class OpenSequences:
         return [len(array) for array in self.arrays]
 
     def whole(self) -> list[Stretch]:
-        """All steps of the sequences that have a weight."""
+        """A stretch of all steps for each sequence with a positive weight."""
         return [Stretch(i, 0, n) for i, n in enumerate(self.lengths) if self.weights[i] > 0]
 
     def split(self, share: Any, rng: np.random.Generator) -> tuple[list[Stretch], list[Stretch]]:
-        """Steps to train on, and steps to hold out: whole sequences, or else the end of each sequence.
+        """Stretches to train on, and stretches to hold out: whole sequences, or else the end of each sequence.
 
-        Whole sequences are held out, at random and at most half of them, if these have `share` of the steps and at
-        most twice that.
+        Random whole sequences, at most half of all, are held out if their steps can be between `share` and twice
+        `share` of all steps.
         """
         stretches = self.whole()
         total = sum(part.steps for part in stretches)
@@ -129,11 +130,11 @@ class OpenSequences:
         return kept, [Stretch(part.sequence, border, part.end) for part, border in borders if border < part.end]
 
     def limit(self, of: str) -> None:
-        """Limit the few values of a feature that are far from all others, such as clicks, to the outermost others,
-        with a warning.
+        """Clip the few values of a feature that are far from all others, such as clicks, to the outermost of the
+        others, with a warning.
 
-        Far values as inputs of networks would hide the differences of the others, and in held-out steps they would
-        decide alone.
+        Far values would hide differences between the other values from networks, and would dominate the loss of
+        held-out steps.
         """
         stretches = self.whole()
         ends = np.cumsum([part.steps for part in stretches])
@@ -170,7 +171,7 @@ class OpenSequences:
                 )
 
     def moments(self, stretches: Sequence[Stretch]) -> tuple[Array, Array, Array]:
-        """Mean, deviation and half the range of the features over steps; weights are those of sequences."""
+        """Mean, standard deviation and half the range of each feature over steps, weighted by weights of sequences."""
         moments = Moments()
         for part in stretches:
             values = self.unbounded(self.arrays[part.sequence][part.begin : part.end])
@@ -178,15 +179,15 @@ class OpenSequences:
         return moments.found()
 
     def moments_of_context(self, stretches: Sequence[Stretch]) -> tuple[Array, Array, Array]:
-        """Moments of the context's columns over sequences."""
+        """Mean, standard deviation and half the range of the context's columns over sequences."""
         assert self.context is not None
         moments, index = Moments(), [part.sequence for part in stretches]
         moments.add(self.context[index].astype(np.float64), self.weights[index])
         return moments.found()
 
     def autocorrelation(self, stretches: Sequence[Stretch], most: int, mean: Array, std: Array) -> Array:
-        """Autocorrelation of standardised features, at lags 0 to `most`, shape (most + 1, features), with the noise of
-        cells.
+        """Sums of products of standardised features at lags 0 to `most`, shape (most + 1, features); lag 0 includes the
+        variance of the noise of cells.
         """
         sums = np.zeros((most + 1, len(mean)))
         for part in stretches:
@@ -204,7 +205,7 @@ class OpenSequences:
         return sums
 
     def steps(self, begin: int, end: int, sequence: int, noise: np.random.Generator | None) -> Array:
-        """Steps of a sequence, with noise of their grid cells if `noise` is a generator."""
+        """Steps `begin` to before `end` of a sequence, plus uniform noise of grid cells if `noise` is a generator."""
         values = self.arrays[sequence][begin:end].astype(self.width)
         if self.quantised is not None and noise is not None:
             values += self.quantised * (noise.random(values.shape) - 0.5)
@@ -213,13 +214,13 @@ class OpenSequences:
         return values
 
     def unbounded(self, values: Array) -> Array:
-        """Values in float64, mapped from their bounds to the real line."""
+        """Values in float64, mapped from the interval between their bounds to the real line."""
         wide = values.astype(np.float64)
         return wide if self.support is None else np.asarray(self.support.inverse(wide)[0])
 
     def start_of(self, stretch: Stretch, before: int | None) -> int:
-        """The first step, at the beginning of a frame, that densities of a stretch need; `before`: None for all earlier
-        steps.
+        """The first step that densities of a stretch need, at the beginning of a frame; `before`: the number of earlier
+        steps on which a density depends, None for all.
         """
         begin = 0 if before is None else max(stretch.begin - before, 0)
         return begin - begin % math.lcm(self.hop, self.every)
@@ -231,12 +232,12 @@ class OpenSequences:
         return self.context[[stretch.sequence for stretch in stretches]]
 
     def frames_of(self, stretch: Stretch, first: int) -> Array:
-        """The frames of a stretch's steps from `first` on, and the next frame, for interpolation."""
+        """The frames from step `first` to the end of a stretch, and the next frame, for interpolation."""
         frames = self.covariates[0 if len(self.covariates) == 1 else stretch.sequence]
         return frames[first // self.hop : (stretch.end - 1) // self.hop + 2]
 
     def fingerprint(self) -> dict[str, str]:
-        """The fingerprints of x, context, covariates and weights, by name."""
+        """Texts that identify x, context, covariates and weights, by name."""
         kinds: dict[str, list[Array]] = {
             "x": self.arrays,
             "context": [] if self.context is None else [self.context],
@@ -259,8 +260,8 @@ def _text_of(arrays: list[Array]) -> str:
 class Crops:
     """Steps to train on, in crops of at most `crop` steps; an epoch has each step once.
 
-    A crop is preceded by the steps on which its densities depend, which do not count. The crop's gradient is
-    therefore exactly that of the same steps in the whole sequence, and all steps count equally in an epoch.
+    Each crop is preceded by the earlier steps on which its densities depend, with weight zero. The gradient of a crop
+    is exactly the gradient of the same steps in the whole sequence, and all steps count equally in an epoch.
 
     Args:
         given: The sequences.
@@ -275,7 +276,7 @@ class Crops:
         self.count = sum(-(-part.steps // crop) for part in stretches)
 
     def epoch(self, key: int, batches: int) -> Iterator[list[Stretch]]:
-        """All crops in a new order, as `batches` batches. Borders between the crops of a sequence move each time."""
+        """Yield all crops in random order, in `batches` batches. Each epoch divides sequences at other steps."""
         rng = np.random.default_rng([key, 0])
         crops: list[Stretch] = []
         for part in self.stretches:
@@ -288,7 +289,7 @@ class Crops:
             yield [crops[i] for i in order[begin:end]]
 
     def batch(self, crops: Sequence[Stretch], noise: np.random.Generator) -> Batch:
-        """The arguments of a training step. Short crops are filled up behind their end, where weights are zero."""
+        """The arguments of `nll_and_grad` for crops. Short crops are filled up with steps of weight zero."""
         given = self.given
         starts = [given.start_of(crop, self.before) for crop in crops]
         longest = max(crop.end - start for crop, start in zip(crops, starts, strict=True))
@@ -310,7 +311,7 @@ class Crops:
 
 
 class HeldSequences:
-    """Steps to judge by, each given all earlier steps."""
+    """Held-out steps, whose densities given earlier steps judge a fit."""
 
     copied = True
 
@@ -324,7 +325,8 @@ class HeldSequences:
         self._covariates = [sequences.frames_of(*pair) for pair in self._pairs] if sequences.covariates else None
 
     def sample(self, crop: int, most: int) -> HeldSequences:
-        """Pieces of at most `crop` steps, about `most` steps together, spread evenly over all; all if these are few.
+        """Held-out pieces of at most `crop` steps, spread evenly, about `most` steps in total; all if there are no
+        more.
 
         If a density depends on all earlier steps, sequences stay whole.
         """
@@ -355,5 +357,5 @@ class HeldSequences:
         return [scores[part.begin - start :] for (part, start), scores in zip(self._pairs, scored, strict=True)]
 
     def fingerprint(self) -> dict[str, str]:
-        """The fingerprint of the given sequences."""
+        """Texts that identify the held-out sequences, by name; see `OpenSequences.fingerprint`."""
         return self._given.fingerprint()

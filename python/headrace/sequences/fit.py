@@ -38,25 +38,27 @@ if TYPE_CHECKING:
     from headrace._flow.program.evaluation import Pair
     from headrace.sequences.internals import SequenceInterior
 
-# A crop is preceded by a fourth of its steps, so that four fifths of the work counts; short series get 64 crops, but
-# of at least half a field. A step of the optimiser takes some 2^14 steps of sequences, like recipes for audio.
+# A crop has four times the steps of the receptive field before it, so that four fifths of the computed steps count;
+# short series are divided into 64 crops, but of at least half a field. A batch has about 2^14 steps of sequences, as in
+# recipes for audio.
 FIELDS, LEAST_FIELDS, CROPS, LEAST_CROP = 4.0, 0.5, 64, 32
 STEPS_OF_A_BATCH, LEAST_BATCH = 2**14, 4
-_TRIAL, _SHORT = 64, 16  # steps of the optimiser, in trials of a base and of a prediction
-LEAST_TAILS = 1280  # least steps of a fit for a trial of a base, which takes a tenth of them at most
-LEAST_ADAPTIVE = 50_000  # least training steps for a trial of an adaptive prediction
-FRONT, JUDGING = 0.25, 2**15  # largest share of a budget for such a trial, and steps that judge it
-_BOUNDING, _PIECE = 2**18, 2**13  # most steps that set the bounds of an adaptive prediction, and steps of a piece
-# Within an epoch of more multiply-adds than WORK, some ten seconds of a core, held-out steps judge after each WORK or
-# 20th of all steps, or a sample of them if they are more than an EIGHTH of the steps trained on in between. Thus a
-# judgement takes a 25th of the time. A gradient costs as much as GRADIENT densities.
+_TRIAL, _SHORT = 64, 16  # steps of the optimiser in each trial of a base, and in each trial of a prediction
+LEAST_TAILS = 1280  # the fewest steps of a fit that tries another base: two trials take at most a tenth of a fit
+LEAST_ADAPTIVE = 50_000  # the fewest training steps for a trial of an adaptive prediction
+FRONT, JUDGING = 0.25, 2**15  # the largest share of the time for a trial of a prediction, and the steps that judge it
+_BOUNDING, _PIECE = 2**18, 2**13  # the most steps that set bounds of an adaptive prediction, and the steps of a piece
+# If an epoch takes more multiply-adds than WORK, some ten seconds of a core, held-out steps judge the weights after
+# each WORK, or after each 20th of a fit if that is earlier. If held-out steps are more than an EIGHTH of the steps
+# trained on in between, a sample of them judges. A judgement takes at most a 25th of the time, because a gradient costs
+# as much as GRADIENT densities.
 WORK, JUDGEMENTS, EIGHTH, GRADIENT = 4e11, 20, 8, 3
 
 
 class SequenceFit(Fit):
     """A fit of a flow of sequences."""
 
-    flow: Any  # with an interior of sequences
+    flow: Any  # a flow whose `_interior` is a `SequenceInterior`
     source: Any
     judge: Any
 
@@ -90,7 +92,7 @@ class SequenceFit(Fit):
         self._cut(self.flow._interior)
 
     def _cut(self, interior: SequenceInterior) -> None:
-        """Cut training steps into crops, and prepare held-out steps, for the field of a flow."""
+        """Cut training steps into crops, and prepare held-out steps, with the earlier steps that a flow needs."""
         stretches, judges, out = self.parts
         longest, every = max(self.given.lengths), interior.every
         before = interior.check_field(self.crop, longest)
@@ -135,7 +137,7 @@ class SequenceFit(Fit):
         return round(max(min(FIELDS * before, max(LEAST_FIELDS * before, total / CROPS)), LEAST_CROP))
 
     def planned(self) -> Plan:
-        """See `Fit`; a batch consists of crops, and weight decay depends on the number of steps."""
+        """See `Fit.planned`; batches consist of crops, and weight decay depends on the number of training steps."""
         source, checked = self.source, self.arguments.checked()
         usual = max(min(STEPS_OF_A_BATCH // source.crop, source.count // CROPS), LEAST_BATCH)
         size = usual if checked.batch_size is None else checked.batch_size
@@ -171,7 +173,7 @@ class SequenceFit(Fit):
             warn_of_no_gain(history)
 
     def foreseen(self, x: Any, context: Any = None, covariates: Any = None) -> tuple[Plan, float]:
-        """The plan of a fit to sequences, and the seconds of a step on this machine."""
+        """The plan of a fit to sequences, and the seconds of a step of the optimiser on this machine."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # because the fit itself warns
             self.open(x, context, covariates)
@@ -179,7 +181,7 @@ class SequenceFit(Fit):
         return plan, self._seconds_of_step(plan.batches)
 
     def _seconds_of_step(self, batches: int) -> float:
-        """The seconds of a step on this machine, from the second of two steps."""
+        """The seconds that a batch's gradient takes on this machine, measured by the second of two runs."""
         batch = self.source.batch(next(self.source.epoch(0, batches)), np.random.default_rng(0))
         batch = batch._replace(x=batch.x / max(float(np.abs(batch.x).max()), 1.0))
         begins = []
@@ -198,7 +200,9 @@ class SequenceFit(Fit):
         return max(min(int(WORK / each), plan.epochs * plan.batches // JUDGEMENTS, plan.batches), 1)
 
     def _start(self) -> None:
-        """Standardise features and context by the training steps, unless an earlier fit has done so."""
+        """Standardise features and context by the training steps unless an earlier fit did, and choose prediction and
+        base.
+        """
         interior, stretches = self.flow._interior, self.source.stretches
         starts: dict[int, Any] = {}
         context = None
@@ -226,13 +230,13 @@ class SequenceFit(Fit):
         return is_judged and plan.gaussianize is None and plan.epochs * plan.batches >= steps
 
     def _tries_tails(self) -> bool:
-        """Whether a trial may give steps heavy tails, which splines of an inner flow lack."""
+        """Whether a trial may replace the base by one with heavy tails, which splines of an inner flow lack."""
         has_inner = any(t._settings.inner is not None for t in self.flow._chain if isinstance(t, CausalConvolution))
         is_bell = type(self.flow.base) is StandardNormal and self.source.before is not None
         return has_inner and is_bell and self._may_try(LEAST_TAILS)
 
     def _try_tails(self) -> None:
-        """Replace the base by `StudentT` unless held-out steps clearly lose, after short fits with both."""
+        """Replace the base by `StudentT` unless short fits with both bases show a clear loss on held-out steps."""
         flow, clock, is_heavy = self.flow, self.clock.share(TRYING), self.kept.known("heavy_tails")
         base = StudentT(flow.features)
         if is_heavy is None:
@@ -249,19 +253,19 @@ class SequenceFit(Fit):
         network, *following = flow._chain
         is_one = flow.features == 1 and [type(t) for t in following] == [LinearPrediction, Standardize]
         is_plain = is_one and flow.transforms[1].is_identity and not network.covariates
-        is_plain = is_plain and network._settings.map == "logistic_mixture"  # others may be for a closed form
+        is_plain = is_plain and network._settings.map == "logistic_mixture"  # a user has chosen any other map
         is_free = flow._chooses_prediction and self.crop is None and self.source.size >= LEAST_ADAPTIVE
         return bool(is_plain and is_free and self._may_try(_marginals.TRIED))
 
     def _try_adaptive(self, starts: dict[int, Any], context: Pair | None) -> None:
-        """Put an adaptive prediction into `starts` if held-out steps gain, after short fits with both predictions."""
+        """Put an adaptive prediction into `starts` if it gains on held-out steps in short fits with and without it."""
         network, gains = self.flow._chain[0], self.kept.known("adaptive")
         chain = [network._with_sizes(self.seed), AdaptivePrediction(1), starts[2]]
         other = dict(enumerate(chain))
         self._start_adaptive(other, chain)
         tried = copy.copy(self.flow)
         tried._interior.set_starts(other, context)
-        self._cut(tried._interior)  # so that the same steps judge both
+        self._cut(tried._interior)  # so that the same steps judge both predictions
         whole, self.checked = self.checked, self.planned()
         least = self._seconds_of_step(self.checked.batches) * 2 * _SHORT / FRONT if self.clock.is_limited else 0.0
         if gains is None and self.clock.left() >= least:
@@ -279,13 +283,15 @@ class SequenceFit(Fit):
     def _trial_run_of(
         self, starts: dict[int, Any], context: Pair | None, clock: Clock, steps: int = _TRIAL, base: Base | None = None
     ) -> CropRun:
-        """A short run of a copy, with other starts or another base, on crops that are spread over all."""
+        """A short run of a copy of the flow, with other starts or another base, on crops spread over all training
+        steps.
+        """
         tried, share, source = copy.copy(self.flow), min(steps / self.checked.batches, 1.0), self.source
         tried._interior.set_starts(starts, context, base)
         some = spread(source.stretches, source.crop, round(1.0 / share))
         crops = Crops(self.given, some, source.crop, source.before)
         plan = replace(self.checked, batches=min(math.ceil(share * self.checked.batches), crops.count))
-        if plan.optimizer != "adam":  # so that the optimiser does not decide
+        if plan.optimizer != "adam":  # so that the optimiser does not decide the trial
             plan = replace(plan, optimizer="adam", learning_rate=default_rate(tried))
         state = copy.deepcopy(self.rng), self.caller, History(), clock
         return CropRun(tried, crops, RunArguments(self.judge, plan, *state))
@@ -321,7 +327,7 @@ class CropRun(Run):
     source: Crops
     shows_steps = True
     every = 0
-    """The number of steps between two judgements; 0 for only one at the end of an epoch."""
+    """The number of steps between two judgements; 0 for a single judgement at the end of each epoch."""
 
     def _prepare(self) -> None:
         self.library = np
@@ -347,7 +353,7 @@ class CropRun(Run):
             self.bar.trained(loss / self.share)
 
     def _before(self, batch: int) -> None:
-        """See `Run`: judge the weights before this batch, if that is due. A fit that resumes here judges again."""
+        """See `Run`: judge the weights before a batch if a judgement is due. A resumed fit repeats the judgement."""
         after = self.clock.left() >= 2.0 * (self.judge_seconds or 0.0)
         if self.bar is None or not self.every or not batch or batch % self.every or not after:
             return

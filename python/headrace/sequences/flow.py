@@ -45,10 +45,10 @@ class SequenceFlow(Chained, SequenceDerivatives):
     which read the past, and any transform of rows without context, such as `Standardize` and `Linear`, which is applied
     to each step.
 
-    Sequences are an array (rows, steps, features), or (steps, features) for one; those of different lengths are a list
-    of arrays. A context is one row for a whole sequence, shape (rows, context), or (context,) for all. Covariates are
-    known over time, also ahead: shape (rows, frames, covariates), or (frames, covariates) for all, a frame for each
-    `hop` steps and as many frames as the steps need.
+    Sequences are an array (rows, steps, features), or (steps, features) for one; sequences of different lengths are a
+    list of arrays. A context is one row for a whole sequence, shape (rows, context), or (context,) for all sequences.
+    Covariates are known over time, also ahead: shape (rows, frames, covariates), or (frames, covariates) for all
+    sequences, with a frame for each `hop` steps and as many frames as the steps need.
 
     Args:
         transforms: The transforms in latent → data order, with at least one `CausalConvolution`.
@@ -119,7 +119,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
     def _from_file(cls, stored: Stored) -> Self:
         """See `headrace._base.stored`."""
         features = stored.size("features", least=1)
-        self = cls.__new__(cls)  # a file has the chain, which the arguments of a named flow only chose
+        self = cls.__new__(cls)  # a file has the chain itself, and not the arguments of a ready-made flow
         chain = stored.children("transforms", (OverTime, Transform))
         base = stored.child("base", Base, "base.")
         scale = stored.scale("standardize_context") if stored.has("standardize_context") else None
@@ -177,17 +177,19 @@ class SequenceFlow(Chained, SequenceDerivatives):
                 lengths; float32 or float64, with `quantised` also integers.
             context: The context of each sequence, shape (rows, context), or (context,) for all sequences.
             covariates: Covariates, shape (rows, frames, covariates), or (frames, covariates) for all, or a list.
-            lengths: The number of steps that count in each sequence of an array, shape (rows,); others may be anything.
-            quantised: The step of a grid that x lies on, 1 for integers: the result is then the log **probability** of
-                the cells, x - step/2 to x + step/2, exactly. For flows of one `CausalConvolution` that reads data, on
-                the base `Logistic`, such as a default `WaveNet`.
+            lengths: The number of steps that count in each sequence of an array, shape (rows,); later steps have no
+                effect.
+            quantised: The step of a grid that x lies on, 1 for integers: the result is then the exact log
+                **probability** of the cells from x - step/2 to x + step/2. Only flows of one `CausalConvolution` that
+                reads data, on the base `Logistic`, such as a default `WaveNet`, take `quantised`.
             parameters: A vector, shape (n,), that replaces the flow's `parameters` for this call alone.
 
         Returns:
             The log densities, shape (rows,), or () for one sequence, in the framework of the given arrays.
 
         Raises:
-            TypeError: not float32 or float64 arrays of one framework on the CPU; or integers without `quantised`.
+            TypeError: arrays are of several frameworks, on another device, or of a dtype other than float32, float64
+                and, with `quantised`, integers.
             ValueError: a wrong shape, a sequence without steps, values that are not finite, too few frames.
 
         >>> import numpy as np, headrace as hr
@@ -228,10 +230,10 @@ class SequenceFlow(Chained, SequenceDerivatives):
         *,
         parameters: Array | None = None,
     ) -> tuple[Any, Array]:
-        """The map from data to latent: ``(z, log_det)``, z in the shape of x, log_det (rows,), log \\|det dz/dx\\|.
+        """The map from data to latent: ``(z, log_det)``, z shaped like x and log_det = log \\|det dz/dx\\|, (rows,).
 
-        If a flow fits its data, the values of z are independent draws of the base: autocorrelations of z show where it
-        does not.
+        If a flow fits its data, the values of z are independent draws of the base: autocorrelations of z show where the
+        flow does not fit.
         """
         return Run.opened(self, "x", x, context, covariates, parameters).both(True)
 
@@ -243,7 +245,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         *,
         parameters: Array | None = None,
     ) -> tuple[Any, Array]:
-        """The map from latent to data: ``(x, log_det)``, x in the shape of z, log_det (rows,), log \\|det dx/dz\\|."""
+        """The map from latent to data: ``(x, log_det)``, x shaped like z and log_det = log \\|det dx/dz\\|, (rows,)."""
         return Run.opened(self, "z", z, context, covariates, parameters).both(False)
 
     @takes_rng
@@ -263,9 +265,8 @@ class SequenceFlow(Chained, SequenceDerivatives):
             n: The number of sequences.
             steps: The number of steps of each sequence.
             context, covariates: As in `log_prob`, for n sequences.
-            seed: As in `Flow.sample`. A value depends on the seed, the index of the sequence and the steps up to it
-                alone: ``sample(n, steps=t, seed=s)[:k, :m]`` equals ``sample(k, steps=m, seed=s)``, bit for bit, and
-                streams pull the same.
+            seed: As in `Flow.sample`. Values do not depend on `n` and `steps`: ``sample(n, steps=t, seed=s)[:k, :m]``
+                equals ``sample(k, steps=m, seed=s)``, bit for bit, and `Stream.pull` draws the same values.
 
         Returns:
             The sequences, in the framework of the context or the covariates; without these, in NumPy.
@@ -286,14 +287,15 @@ class SequenceFlow(Chained, SequenceDerivatives):
     # ---- continuations -----------------------------------------------------------------------------------------------
 
     def given(self, prefix: Array, context: Array | None = None, covariates: Array | None = None) -> Continuation:
-        """The exact density of the steps after a prefix, to draw from and to evaluate.
+        """The exact density of the steps after a prefix, as a `Continuation` that evaluates and draws them.
 
         Args:
-            prefix: The steps that precede, shape (rows, steps, features) or (steps, features).
-            context, covariates: As in `log_prob`; covariates are those of the prefix **and of the steps after it**.
+            prefix: The earlier steps, shape (rows, steps, features) or (steps, features).
+            context, covariates: As in `log_prob`; covariates have the frames of the prefix **and of the steps after
+                it**.
 
         Returns:
-            A `Continuation`. Later changes of the flow do not affect it.
+            A `Continuation`. Later changes of the flow do not affect the `Continuation`.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.WaveNet(layers=4, channels=8)
@@ -321,7 +323,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
             rows: The number of sequences that proceed together, step by step.
             context: As in `log_prob`.
             covariates: Frames from the first step on, as many as are known; `Stream.extend` adds further frames.
-            state: A result of `Stream.state` to continue from, without any other argument.
+            state: A result of `Stream.state` to continue from; no other argument may be given with a state.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.WaveNet(layers=4, channels=8)
@@ -358,39 +360,42 @@ class SequenceFlow(Chained, SequenceDerivatives):
     ) -> History:
         """Maximise the likelihood of sequences, and keep the weights that are best on sequences held out.
 
-        The optimiser takes steps on crops: an epoch has each step of the sequences once, in crops in a new order. Crops
-        are preceded by `field` further steps, which do not count. Gradients are therefore those of a crop's steps
-        in the whole sequence. Losses are in nats a step.
+        The optimiser takes steps on crops: an epoch uses each step of the sequences once, in crops in a new order. Each
+        crop is preceded by `field` further steps of weight zero, so that gradients are those of the crop's steps in the
+        whole sequence. Losses are in nats per step.
 
         A `Standardize` at the flow's data end that is still the identity is set from the training steps, and context
-        columns are standardised. In such a first fit a `StandardNormal` below an inner flow becomes a `StudentT` unless
-        held-out steps lose in a short trial or `gaussianize` is False. Likewise the linear prediction of a
-        `WaveNet` of one feature becomes an `AdaptivePrediction`, with another network, if there are 50,000 steps
-        to train on and held-out steps gain (`History.adaptive`): the flow then has other parameters. Few values
-        far from all others, such as clicks, are replaced by the outermost other values, with a warning.
+        columns are standardised. In the first fit of a flow with an inner flow, a base `StandardNormal` is replaced by
+        `StudentT` unless a short trial shows a loss on held-out steps or `gaussianize` is False. The first fit also
+        replaces the linear prediction of a `WaveNet` of one feature by an `AdaptivePrediction`, with another network
+        and thus other parameters, if there are 50,000 training steps and a short trial gains on held-out steps
+        (`History.adaptive`). A few values that lie far from all others, such as clicks, are replaced by the outermost
+        other values, with a warning.
 
-        As in `Flow.fit`, a seed gives the same bits for any number of threads, a later fit is never worse on held-out
-        steps than it began, and Ctrl-C keeps the best weights so far.
+        As in `Flow.fit`, a seed gives the same bits for any number of threads, a later fit never ends with a worse loss
+        on held-out steps than it began with, and Ctrl-C keeps the best weights so far.
 
         Args:
             x: Sequences as in `log_prob`: shape (rows, steps, features) or (steps, features), or a list of arrays of
                 different lengths, float32 or float64; with `quantised` also integers.
             context: The context of each sequence, shape (rows, context), or (context,) for all sequences.
             covariates: As in `log_prob`.
-            crop: The most steps of a crop; by default four times the field, in short series less. Flows whose networks
-                read latent values take whole sequences.
-            quantised: The step of a grid that x lies on, 1 for integers: each value gets uniform noise of its cell,
-                anew in each epoch, because a density on a grid has no upper limit.
-            **arguments: As in `Flow.fit`, where a row is a sequence: `weights` are of sequences, `batch_size` counts
-                crops, by default of 16,384 steps in all, and `validation` as a share holds out that share of steps, at
-                most twice as many: whole sequences if some fit, or else **the end of each**, given the steps before
-                (`History.held_out`); other values are sequences, or ``(x, context, covariates, weights)``.
+            crop: The largest number of steps in a crop; by default four times `field`, less for short series, and whole
+                sequences for networks that read latent values.
+            quantised: The step of a grid that x lies on, 1 for integers: each epoch adds new uniform noise of a cell to
+                each value, because the density of values on a grid has no upper limit.
+            **arguments: The arguments of `Flow.fit`, for which a row is a sequence. `weights` are weights of sequences,
+                and `batch_size` is a number of crops, by default with about 16,384 steps in all. `validation` is
+                sequences, ``(x, context, covariates, weights)``, or a share of all steps to hold out: whole sequences
+                with at most twice that share if some fit, or else **the end of each** sequence, given its earlier steps
+                (`History.held_out`).
 
         Returns:
-            The history: losses and times of epochs, the best epoch, and the reason of the end.
+            The history: losses and times of epochs, the best epoch, and why the fit ended.
 
         Raises:
-            TypeError: not float32 or float64 arrays of one framework on the CPU; or integers without `quantised`.
+            TypeError: arrays are of several frameworks, not on the CPU, or of a dtype other than float32, float64 and,
+                with `quantised`, integers.
             ValueError: a wrong shape, a sequence without steps, values that are not finite (the sequence and the
                 step), too few frames, a group, a checkpoint of another fit, or a crop shorter than a sequence of a flow
                 whose networks read latent values.
@@ -412,12 +417,12 @@ class SequenceFlow(Chained, SequenceDerivatives):
             fit.open(x, context, covariates)
             return fit
 
-        of_sequences: Any = self  # with an interior of sequences
+        of_sequences: Any = self  # a flow whose `_interior` is a `SequenceInterior`
         return finished(of_sequences, history, opened)
 
     @property
     def _interior(self) -> SequenceInterior:
-        """The flow's private parts, in their present state."""
+        """The private parts of the flow that a fit uses, with the current parameters."""
         return SequenceInterior(self)
 
     def _scored(self, quantised: Any, x: Any, *arguments: Any) -> Any:
@@ -444,7 +449,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
 
 
 def _link_of(t: Transform, dtype: np.dtype[Any]) -> Link:
-    """The link of a transform of rows, which is applied to each step with parameters from each call."""
+    """A transform of rows as a link of the chain, which is applied to each step with the parameters of each call."""
     if t.dtype is not None:
         return "steps", t._remade(np.zeros(size_of(t), dtype), dtype, None)._program, None
     other = np.dtype(np.float64 if dtype == np.float32 else np.float32)
@@ -452,7 +457,7 @@ def _link_of(t: Transform, dtype: np.dtype[Any]) -> Link:
 
 
 def _checked(transforms: Any) -> tuple[Any, ...]:
-    """The chain, checked for transforms that sequences support."""
+    """The transforms as a tuple; raises an error for transforms that a `SequenceFlow` does not support."""
     if not np.iterable(transforms):
         raise TypeError(f"transforms: expected a sequence of transforms, got {check.kind_of(transforms)}")
     chain = tuple(transforms)
@@ -477,7 +482,7 @@ def _is_network(t: Any) -> bool:
 
 
 def _one(what: str, values: Any, default: Any, advice: str = "") -> Any:
-    """The common value among values other than 0 and "", or the default; raises ValueError for several."""
+    """The only value among `values` other than 0 and "", or the default; raises ValueError for several values."""
     distinct = sorted({value for value in values if value})
     if len(distinct) > 1:
         raise ValueError(f"transforms: expected one {what}, got {distinct}{advice}")

@@ -21,26 +21,25 @@ if TYPE_CHECKING:
 _KINDS = ("inputs", "parameters", "context", "covariates")
 Gradients = tuple[Any, ...]
 Given = Array | Sequence[Array]
-MOST_OF_MATRIX = 2**15  # rows or columns of a matrix for Muon
+MOST_OF_MATRIX = 2**15  # matrices for Muon have fewer rows and fewer columns
 
 
 class SequenceDerivatives(Sequential):
     """The derivatives of a `SequenceFlow`.
 
-    If a `CausalConvolution` computes all steps at once, from data to latent if it reads data, from latent to data if it
-    reads latent values, gradients are computed in windows of steps. In the other direction steps are computed one
-    after another, and gradients from the last step to the first.
+    In the direction in which a `CausalConvolution` computes all steps at once, data to latent if it reads data and
+    latent to data if it reads latent values, gradients are computed in windows of steps. In the sequential direction,
+    steps are computed one after another, and gradients from the last step to the first.
     """
 
     _run_of: Callable[..., Run]
     _refuse_device: Callable[[str], None]
 
     def _optimiser(self, *options: float, momentum: float | None = None) -> VectorAdam:
-        """The optimiser in NumPy for `Adam`, or with a momentum for `Muon`; the matrices of networks
-        decay.
+        """The optimiser in NumPy: Muon with a `momentum`, else Adam; weight decay is for matrices of networks.
 
-        The matrix of a convolution has a row for each unit, and a column for each input and tap. Steps of an inner flow
-        are those of Adam.
+        For Muon, the matrix of a convolution has a row for each unit, and a column for each input and tap. The
+        parameters of an inner flow are updated by Adam.
         """
         self._refuse_device("flow")
         decays, blocks = np.zeros(self._program.n_weights, bool), [block for _, block in self._blocks()]
@@ -73,18 +72,19 @@ class SequenceDerivatives(Sequential):
     ) -> Gradients:
         """Vector-Jacobian product of `log_prob`: gradients of a scalar from its gradient with respect to log densities.
 
-        Only the result's memory grows with the number of sequences: a sequence is computed part by part, with
-        layers' values stored at the borders of the parts. Gradients have the same bits for any number of
-        threads, and gradients of a sequence's values have the same bits alone and among others.
+        Apart from the results, memory does not grow with the number of sequences: each sequence is computed in parts,
+        and values of layers are stored only at the end of each part. Gradients have the same bits for any number of
+        threads, and the gradient of a sequence's values has the same bits whatever the other sequences are.
 
         Args:
             x, context, covariates, lengths, parameters: As in `log_prob`.
-            grad_log_prob: The gradient with respect to log densities, shape (rows,), or of steps, (rows, steps):
-                zero for steps that are only the past of others.
+            grad_log_prob: The gradient with respect to log densities of sequences, shape (rows,), or of steps, (rows,
+                steps), with zero for steps that are only the past of others.
             wrt: The gradients to return, in this order: "inputs", in the shape of x; "parameters", (n,) as in
-                `parameters`; "context" and "covariates", in their shapes. An array shared by sequences gets their sum.
-            values: Whether to return ``(log_prob, gradients)`` from a single run; for a `grad_log_prob` of steps,
-                `log_prob` is that of steps, too.
+                `parameters`; "context" and "covariates", in their shapes. The gradient of an array that sequences share
+                is the sum over them.
+            values: Whether to return ``(log_prob, gradients)`` from a single run; `log_prob` has the shape of
+                `grad_log_prob`.
 
         Returns:
             A tuple of arrays, in the dtype of the flow.
@@ -138,14 +138,14 @@ class SequenceDerivatives(Sequential):
         wrt: Sequence[str] = ("parameters",),
         parameters: Array | None = None,
     ) -> tuple[Any, ...]:
-        """The mean negative log-likelihood **of a step** in nats, and its gradient, shape (n,), as in `parameters`.
+        """The mean negative log-likelihood **of a step** in nats, and its gradient with respect to `parameters`, (n,).
 
-        A step's density depends on at most `field` earlier steps. Crops of long sequences, preceded by that many
-        steps of weight zero, therefore have the terms, and the gradients, of the whole sequences.
+        A step's density depends on at most `field` earlier steps. Crops of long sequences, preceded by `field` steps of
+        weight zero, have the same terms and gradients as in the whole sequences.
 
         Args:
             x, context, covariates, lengths, parameters: As in `log_prob`; at least one sequence.
-            weights: Weights of at least 0 in the mean, shape (rows,), or (rows, steps) for single steps.
+            weights: Weights of the mean, at least 0, shape (rows,) for sequences, or (rows, steps) for steps.
             wrt: The gradients to return after the mean, in this order; see `log_prob_vjp`.
 
         >>> import numpy as np, headrace as hr
@@ -202,6 +202,6 @@ class SequenceDerivatives(Sequential):
         return back.of_sides("grad_x", grad_x, grad_log_det)
 
     def _back(self, wrt: Any, inverse: bool, *arguments: Any) -> Backward:
-        """The gradients of a call with these arguments of `Run.opened`."""
+        """A `Backward`, which computes the gradients `wrt`, for a call with the given `arguments` of `Run.opened`."""
         kinds = kinds_of(wrt, _KINDS)
         return Backward(self._run_of(*arguments), kinds, inverse)

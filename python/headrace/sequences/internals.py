@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class SequenceInterior(Restorable):
-    """The counterpart of `headrace._flow.internals.Interior` of flows of rows, with the parts that a fit uses."""
+    """The private parts of a `SequenceFlow` that a fit uses, like `headrace._flow.internals.Interior` of a `Flow`."""
 
     on_device = False
     drops = False
-    bends = False  # because only fits of rows try runs with a cosine
+    bends = False  # because only fits of rows try the cosine schedule
 
     @property
     def parts(self) -> list[slice]:
@@ -45,13 +45,13 @@ class SequenceInterior(Restorable):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the transform at `end` is a `Standardize` that nothing has set."""
+        """Whether the transform with the index `end` is a `Standardize` that is still the identity."""
         last = self.chain[self.end]
         return isinstance(last, Standardize) and last.is_identity
 
     @property
     def every(self) -> int:
-        """The number of steps from one solution of the flow's adaptive predictions to the next."""
+        """The least number of steps that is a multiple of `every` of each adaptive prediction; 1 without any."""
         return math.lcm(*(getattr(t, "every", 1) for t in self.chain))
 
     @property
@@ -61,7 +61,7 @@ class SequenceInterior(Restorable):
         return max((max(settings.channels, settings.skip) for settings in networks), default=0)
 
     def products(self, matmul: Any) -> str:
-        """The products of a fit's steps, which are those of the flow."""
+        """The precision of products in a fit, which is that of the flow; raises ValueError for another `matmul`."""
         matmul_of_flow: str = self._flow.matmul
         if matmul not in (None, matmul_of_flow):
             raise ValueError(
@@ -76,7 +76,8 @@ class SequenceInterior(Restorable):
     def set_starts(self, starts: dict[int, Any], context: Pair | None, base: Base | None = None) -> None:
         """Replace transforms by others with different parameters, and standardise the context.
 
-        `starts`: the new transforms by their indices in the chain. A `base` replaces the flow's, with its parameters.
+        `starts`: the new transforms by their indices in the chain. A `base` replaces the flow's base, with initial
+        parameters.
         """
         flow, vector = self._flow, self.vector()
         parts = [vector[: flow._base_size()] if base is None else base._initial(flow.dtype)]
@@ -90,10 +91,10 @@ class SequenceInterior(Restorable):
         flow._take_parameters(np.concatenate([part.astype(flow.dtype) for part in parts]), **structure)
 
     def check_field(self, crop: int | None, longest: int) -> int | None:
-        """The number of steps before a crop on which its densities depend; None if only whole sequences are exact.
+        """The number of steps before a crop on which the crop's densities depend; None if these depend on all steps.
 
         Raises:
-            ValueError: networks read latent values, which depend on all earlier steps, and crops are too short.
+            ValueError: networks read latent values, which depend on all earlier steps, and `crop` is below `longest`.
         """
         reads = [t.reads for t in self.chain if getattr(t, "reads", "data") != "data"]
         if not reads:

@@ -29,10 +29,10 @@ Pair = tuple[CuPyArray, CuPyArray]
 
 
 class CausalLinkOnDevice:
-    """The link of a causal convolution whose outputs are the parameters of each value's map."""
+    """A causal convolution, without an inner flow, as a link of a chain on a device."""
 
     def __init__(self, settings: CausalSettings, device: Device, dtype: np.dtype[Any]) -> None:
-        """Copy sizes to the device, and wait; raise ValueError for an inner flow, or for a map without a kernel."""
+        """Copy the network's sizes to the device; raise ValueError for an inner flow or a map without a kernel."""
         self._device, self._dtype = device, dtype
         if settings.inner is not None:
             raise ValueError(f"inner: expected None for sequences on a device, got {settings.inner!r}; call .to('cpu')")
@@ -45,7 +45,7 @@ class CausalLinkOnDevice:
     def run(self, parameters: CuPyArray, inverse: bool, steps: CuPyArray, *beside: CuPyArray | None) -> Pair:
         """The transformed steps (rows, steps, features), and their log-derivatives (rows, steps).
 
-        `inverse`: from data to latent. `beside`: context and covariates.
+        `inverse`: whether to map data to latent. `beside`: context and covariates.
         """
         device, cupy = self._device, self._device.cupy
         queued = OnStream(device, self.core, device.current_stream())
@@ -60,10 +60,10 @@ class CausalLinkOnDevice:
 
 
 class PredictionLinkOnDevice:
-    """The link of a linear prediction: residuals of x with a gain, and x from residuals, by a filter on the device."""
+    """A linear prediction as a link of a chain on a device: a filter from x to scaled residuals, and back."""
 
     def __init__(self, features: int, order: int, device: Device, dtype: np.dtype[Any]) -> None:
-        """A prediction of `features` columns, each from `order` earlier steps."""
+        """A link for `features` columns, each predicted from `order` earlier steps."""
         self._device, self._dtype, self._shape = device, dtype, (features, order)
 
     def run(self, parameters: CuPyArray, inverse: bool, given: CuPyArray, *beside: CuPyArray | None) -> Pair:
@@ -79,15 +79,15 @@ class PredictionLinkOnDevice:
 
 
 class StepLinkOnDevice:
-    """The link of a transform of rows, which is applied to each step separately."""
+    """A transform of rows as a link of a chain on a device, applied to each step separately."""
 
     def __init__(self, transform: Transform, device: Device, dtype: np.dtype[Any]) -> None:
-        """A link without context; each call passes its parameters."""
+        """A link of a transform without context; `run` takes the parameters."""
         if transform.dtype is None:
             transform = transform._on(device)
         else:
             transform = transform._remade(np.zeros(size_of(transform), dtype), dtype, device)
-        transform._program_and_dtype(dtype)  # allocates memory on the device here, where a failure is expected
+        transform._program_and_dtype(dtype)  # takes memory now, so that no later call fails for lack of it
         self._transform = transform
 
     def run(self, parameters: CuPyArray, inverse: bool, given: CuPyArray, *beside: CuPyArray | None) -> Pair:
@@ -103,7 +103,7 @@ def _in_order(array: CuPyArray, device: Device, dtype: np.dtype[Any]) -> CuPyArr
 
 
 def _at_least_a_tile(rows: CuPyArray) -> CuPyArray:
-    """The rows, followed by copies of the first row if rows are few, so that bits do not depend on their number."""
+    """The rows, filled up to `LEAST_ROWS` with the first row, so that bits do not depend on the number of rows."""
     if not 0 < len(rows) < LEAST_ROWS:
         return rows
     tile = _arrays.library(rows).empty((LEAST_ROWS, rows.shape[1]), rows.dtype)
@@ -118,8 +118,9 @@ LinkOnDevice = CausalLinkOnDevice | PredictionLinkOnDevice | StepLinkOnDevice
 class ProgramOnDevice:
     """A chain on a device, whose calls queue work on CuPy's current stream.
 
-    The vector of parameters is never changed but replaced. A stream other than the writer's waits for the writer, and
-    the vector is kept until the work of such a stream is done, because CuPy reuses memory in the order of one stream.
+    A change of parameters replaces their vector, and never writes to it. A CUDA stream that reads the vector waits for
+    the stream that wrote it, and the vector is kept until the reading stream's work is done, because CuPy reuses memory
+    in the order of one stream.
     """
 
     def __init__(
@@ -131,18 +132,18 @@ class ProgramOnDevice:
         base: Flow,
         scale: tuple[NDArray[Any], NDArray[Any]] | None,
     ) -> None:
-        """As in `SequenceProgram`, with `base` and the transforms of links on the device."""
+        """The arguments are those of `SequenceProgram`, with `base` and `links` on the device."""
         self.device, self.features, self._links, self._base, self.dtype = device, base.features, links, base, dtype
-        _ = base._program  # compiled now, because a lack of memory is expected here
+        _ = base._program  # compiled now, so that no later call fails for lack of memory
         self._of_base, *self._own = slices(*(sum(block.size for block in part) for part in blocks))
         self.n_weights: int = self._own[-1].stop
         self._scale = None if scale is None else (device.cupy.asarray(scale[0]), device.cupy.asarray(scale[1]))
         ones = packed([block for of_link in blocks for block in of_link], np.ones(self.n_weights), dtype)
         self._is_weight = device.cupy.asarray(ones != 0)
         self._take(np.zeros(self.n_weights, dtype))
-        device.current_stream().synchronize()  # so that copies exist on every stream
+        device.current_stream().synchronize()  # so that every stream can read the copies
 
-    # ---- calls, none of which waits
+    # ---- calls, which queue work without waiting for it
 
     def score(
         self,
@@ -173,7 +174,7 @@ class ProgramOnDevice:
         x[...] = self.run(run.vector, False, self.noise(run.vector, key, *x.shape[:2]), *run.inputs())[0]
 
     def standardised(self, context: CuPyArray | None) -> CuPyArray | None:
-        """The context that networks read."""
+        """The context as networks read it: standardised if the program has a `scale`."""
         if context is None or self._scale is None:
             return context
         mean, std = self._scale
@@ -184,7 +185,7 @@ class ProgramOnDevice:
     def run(
         self, vector: CuPyArray, inverse: bool, steps: CuPyArray, context: CuPyArray | None, frames: CuPyArray | None
     ) -> Pair:
-        """A block of steps on the other side of the chain, and the log-derivative of each step."""
+        """A block of steps mapped through the chain, and the log-derivative of each step."""
         value, log_det = steps, self.device.cupy.zeros(steps.shape[:2], self.dtype)
         order = range(len(self._links))
         for i in reversed(order) if inverse else order:
@@ -199,7 +200,7 @@ class ProgramOnDevice:
         return log_prob[: len(steps)].reshape(z.shape[:2])
 
     def noise(self, vector: CuPyArray, seed: int, rows: int, steps: int) -> CuPyArray:
-        """The first latent steps of the first samples of a seed, (rows, steps, features)."""
+        """Latent steps drawn from the base with a seed, (rows, steps, features), independent of `rows` and `steps`."""
         blocks, features = -(-steps // NOISE_STEPS), self.features
         drawn = self.device.cupy.empty((rows, blocks * NOISE_STEPS, features), self.dtype)
         for block in range(blocks):
@@ -221,11 +222,11 @@ class ProgramOnDevice:
         self._current = vector, self.device.current_stream()
 
     def read_by_calls(self, parameters: CuPyArray) -> CuPyArray:
-        """The parameters in the form that calls read: unchanged."""
+        """The parameters in the form that calls read, which on a device is the vector itself."""
         return parameters
 
     def vector_of(self, caller: DeviceCaller) -> CuPyArray:
-        """The current parameters, for a call."""
+        """The current parameters, readable on the stream of the caller."""
         return self._vector_on(caller.stream)
 
     def _vector_on(self, stream: Any) -> CuPyArray:
@@ -248,12 +249,12 @@ class ProgramOnDevice:
             return vector.get()
 
     def set_host_weights(self, values: NDArray[Any]) -> None:
-        """Copy parameters from the host, with zero for entries that are no weights."""
+        """Replace the parameters by a copy of a vector on the host."""
         with self.device.on(self.device.current_stream()):
             self.device.retried(lambda: self._take(np.ascontiguousarray(values, self.dtype)))
 
     def queued_on(self, stream: Any) -> SimpleNamespace:
-        """An object whose `set_weights` replaces the parameters by work on this stream."""
+        """An object whose method `set_weights` replaces the parameters by work on `stream`."""
         return SimpleNamespace(set_weights=partial(self._set_on, stream))
 
     def _set_on(self, stream: Any, values: CuPyArray) -> None:

@@ -1,4 +1,4 @@
-"""Linear predictions over time as transforms of a sequence: with fixed coefficients, and with those of the past."""
+"""Linear predictions over time as transforms of a sequence, with fixed or with adaptive coefficients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headrace.sequences.program import Filter, Link
 from headrace.sequences.sequential import OverTime
 from headrace.sequences.settings import MOST_STEPS, MOST_UNITS, RUNNING
 
-_MOST = 1.0 - 1e-7  # the largest size of a reflection coefficient
+_MOST = 1.0 - 1e-7  # the largest absolute value of a reflection coefficient
 
 
 class _Reflections:
@@ -44,15 +44,15 @@ class LinearPrediction(OverTime):
 
     With coefficients a, x[t] = Σᵢ a[i] x[t − i] + z[t] / g, each feature separately. The coefficients are computed from
     reflection coefficients tanh(θ) by the step-up recursion (Markel, Gray 1976), so that the filter from z to x is
-    stable for any parameters θ, and g = Π cosh(θ), with which the residual of an autoregressive process of variance 1
-    has variance 1. Initial parameters are zero, for the identity. If a `Standardize` that has not been set
-    follows at the data end, `SequenceFlow.fit` begins with Levinson's solution for the training steps.
+    stable for any parameters θ. With the gain g = Π cosh(θ), residuals of an autoregressive process of variance 1 have
+    variance 1. Initial parameters are zero, which makes the transform the identity. If a `Standardize` that has not
+    been set follows at the data end, `SequenceFlow.fit` begins with Levinson's solution for the training steps.
 
     Before the first step x is zero. Named parameters: "reflection", θ, shape (features, order).
 
     Args:
         features: The number of values in each step.
-        order: The number of earlier steps that take part.
+        order: The number of earlier steps that predict a step.
         dtype: "float32" or "float64".
 
     Raises:
@@ -85,7 +85,7 @@ class LinearPrediction(OverTime):
 
     @property
     def order(self) -> int:
-        """The number of earlier steps that take part."""
+        """The number of earlier steps that predict a step."""
         return self._order
 
     @property
@@ -95,7 +95,7 @@ class LinearPrediction(OverTime):
 
     @property
     def coefficients(self) -> Floats:
-        """The coefficients a, shape (features, order), that of the latest earlier step first."""
+        """The coefficients a, shape (features, order), the coefficient of the latest earlier step first."""
         return Filter(self._vector(), self._features, self._order).coefficients
 
     @property
@@ -148,29 +148,29 @@ _SCALE, _LONGEST = 40, 320  # steps of the scale and of the longest running size
 
 @storable
 class AdaptivePrediction(OverTime):
-    """A transform of sequences: data are a prediction from earlier steps, by a filter computed from these, plus a
-    scaled residual.
+    """A transform of sequences: data are a prediction from earlier steps, by a filter computed from earlier steps, plus
+    a scaled residual.
 
-    x[t] = Σᵢ a[i] x[t − i] + s[t] z[t], each feature separately. Each `every` steps from the first one, the
-    coefficients a are solved again (Levinson 1947) from the autocorrelation of the `window` steps before, so that they
-    follow a spectrum that changes; s[t] is the mean size of the last 40 residuals before t, from `floor` to `ceiling`.
-    The a and s are functions of the past alone, without parameters. A `CausalConvolution` with ``sizes=True`` at its
-    latent side reads logarithms of three running sizes, of 8, 40 and 320 steps.
+    x[t] = Σᵢ a[i] x[t − i] + s[t] z[t], each feature separately. Every `every` steps, the coefficients a are computed
+    again (Levinson 1947) from the autocorrelation of the last `window` steps, so that a follows a changing spectrum.
+    The scale s[t] is the mean absolute value of the 40 residuals before t, limited to `floor` and `ceiling`. Both a and
+    s are functions of the past alone, without trained parameters. A `CausalConvolution` with ``sizes=True`` at the
+    latent side reads the logarithms of three running sizes, mean absolute residuals of 8, 40 and 320 steps.
 
     Before the first step x is zero, and the sizes of residuals are `start`. From data to latent all gradients are
-    supported, also through the solutions; from latent to data no gradient is supported.
+    supported, also through the coefficients; from latent to data no gradient is supported.
 
     Args:
         features: The number of values in each step.
-        order: The number of earlier steps that take part in a prediction.
+        order: The number of earlier steps that predict a step.
         window: The number of earlier steps that determine the coefficients.
-        every: The number of steps from one solution to the next.
-        floor: The least running size, in units of x. Its square is added to the variance of each step of the
-            window, so that rounding and silence have a solution.
+        every: The number of steps after which the coefficients are computed again.
+        floor: The least running size, in units of x. The square of `floor` is added to the variance of each step of the
+            window, so that coefficients exist for silence and for rounding noise.
         ceiling: The largest running size.
         start: The size of each residual before the first step.
-        damping: A factor above 0 and up to 1, whose power i multiplies a[i]. With 1, resonances of samples sharpen from
-            solution to solution, and signals become too loud.
+        damping: A factor d above 0 and up to 1: a[i] is multiplied by d^i. With ``damping=1``, resonances of samples
+            become sharper at each computation of coefficients, and samples become too loud.
 
     Raises:
         ValueError: an option is out of its range.
@@ -210,17 +210,17 @@ class AdaptivePrediction(OverTime):
 
     @property
     def is_identity(self) -> bool:
-        """Whether bounds and start have their defaults, which `SequenceFlow.fit` replaces."""
+        """Whether `floor`, `ceiling` and `start` have their defaults, which `SequenceFlow.fit` replaces."""
         return (self.floor, self.ceiling, self.start) == (1e-3, 10.0, 1.0)
 
     def bounded(self, values: list[Array], before: list[int], step: float | None) -> Self:
-        """This transform with bounds and start for pieces of standardised sequences, (steps, features) each, after the
-        first `before` steps of each, on a grid or without.
+        """A copy with `floor`, `ceiling` and `start` for pieces of standardised sequences, (steps, features) each. The
+        first `before` steps of a piece are only past; `step` is the step of the grid of values, or None.
 
         The ceiling is the running size of 40 steps that one step in a thousand exceeds: above it, a network has learned
-        too little to bring a drawn signal back. The floor is a thousandth of the ceiling, or the size of rounding
-        noise. The start is the mean of the mean size of all steps and, for each sequence, the size of its first 40
-        residuals.
+        too little to bring a sampled signal back. The floor is a thousandth of the ceiling, or for values on a grid a
+        sixth of its step. The start is the mean of several values: the mean running size of all steps, and the running
+        size of the first 40 residuals of each sequence that begins in the pieces.
         """
         settings = self._header()
         probe = type(self)(**settings | {"start": self.floor})

@@ -17,7 +17,7 @@ from headrace._flow.program.module import Block
 if TYPE_CHECKING:
     from headrace.sequences.runs import Run
 
-# Noise is drawn for blocks of this many steps: cpp/core/sequences/chain.hpp.
+# Noise is drawn for blocks of NOISE_STEPS steps: cpp/core/sequences/chain.hpp.
 NOISE_STEPS, MOST_SAMPLES = 64, 2**31
 MOST_DRAWN_STEPS = 2**32
 
@@ -39,11 +39,11 @@ class Filter:
 
     @property
     def coefficients(self) -> Floats:
-        """Coefficients of earlier steps, that of the latest step first, (features, order)."""
+        """Coefficients of earlier steps, (features, order), the coefficient of the latest step first."""
         return cpu.step_up(self.k)
 
     def of_core(self) -> tuple[Floats, Floats, float]:
-        """Reflection coefficients, gains and the sum of their logarithms."""
+        """The filter in the core's form: reflection coefficients, gains, and the sum of the gains' logarithms."""
         return self.k, np.exp(self.log_gain), float(self.log_gain.sum())
 
 
@@ -57,7 +57,7 @@ class Weights(NamedTuple):
 class SequenceProgram:
     """A chain with one vector of parameters: those of the base, then those of each transform, from latent to data.
 
-    The vector is replaced and never changed, so that a call keeps the weights of its start.
+    A change of parameters replaces their vector, and never writes to it, so that a running call keeps its parameters.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class SequenceProgram:
         return self.core.state(rows)
 
     def stream(self, vector: Weights, state: Any, context: Array | None, frames: Array | None) -> Any:
-        """The core's stream of a state, with context and covariates of each sequence."""
+        """A stream of the core that continues from `state`, with context and covariates of each sequence."""
         stream = self._stream(self.core, vector.core, state, self.standardised(context))
         if frames is not None:
             stream.set_frames(frames)
@@ -131,7 +131,7 @@ class SequenceProgram:
         self.core.scores(run.vector.core, inverse, given, *inputs, scorer=run.cells, **results)
 
     def sums(self, rows: int) -> Array:
-        """Memory for sums over the steps of sequences."""
+        """Zeros, (rows,), to which sums over the steps of each sequence are added."""
         return np.zeros(rows)
 
     def draw(self, run: Run, key: int, x: Array) -> None:
@@ -139,7 +139,7 @@ class SequenceProgram:
         self.core.sample(run.vector.core, key, *run.inputs(), x)
 
     def standardised(self, context: Array | None) -> Array | None:
-        """The context that networks read, in the dtype of the flow."""
+        """The context as networks read it, in the dtype of the flow: standardised if the program has a `scale`."""
         if context is not None and self.scale is not None:
             mean, std = self.scale
             context = (context.astype(np.float64) - mean) / std
@@ -160,5 +160,5 @@ def size_of(transform: Any) -> int:
 
 
 def slices(*sizes: int, first: int = 0) -> list[slice]:
-    """The slices of a vector for consecutive parts of these sizes."""
+    """The slices of a vector for consecutive parts of the given sizes."""
     return [slice(*ends) for ends in pairwise(accumulate(sizes, initial=first))]

@@ -22,7 +22,7 @@ ENDS = -np.inf, np.inf
 
 
 def has_cells(flow: Any) -> bool:
-    """Whether cells have a probability in closed form under a flow."""
+    """Whether cells of a grid have a probability in closed form under a flow."""
     first, *following = flow._chain
     return (
         isinstance(first, CausalConvolution)
@@ -37,7 +37,7 @@ class Cells:
     """Log probabilities of cells, ln(F(x + step / 2) - F(x - step / 2)) with F the distribution function of a step.
 
     Given the past, a step's latent values z(x) increase with the step's values, and are logistic under the base:
-    F(x) = sigmoid(z(x)). The difference is taken without cancellation in either tail, in float64.
+    F(x) = sigmoid(z(x)). The difference of F is computed in float64, without cancellation in either tail.
     """
 
     def __init__(self, flow: Any, step: float, run: Run) -> None:
@@ -55,7 +55,7 @@ class Cells:
         self._of_value, self._has_level = first._settings.of_value, first._settings.level
 
     def check(self, x: Array) -> None:
-        """Raise ValueError for values whose cells are narrower than float64's steps."""
+        """Raise ValueError for values whose cells are narrower than the spacing of float64."""
         values = np.asarray(x, np.float64)
         if (narrow := values + self._half <= values - self._half).any():
             raise ValueError(f"quantised: expected a wider step at {values[narrow][0]:g}, got {2.0 * self._half:g}")

@@ -20,8 +20,8 @@ class Run:
     """One checked call: sequences, context, covariates, and the parameters at its start."""
 
     given: Sequences  # the sequences, if the call has some
-    shapes: dict[str, Any]  # original shapes of context and covariates of such a call; None for lists
-    cells: Any = None  # a `Cells`, which scores steps instead of their density
+    shapes: dict[str, Any]  # shapes of the caller's context and covariates; None for lists
+    cells: Any = None  # a `Cells`, whose log probabilities replace log densities of steps
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Run:
         *,
         integers: bool = False,
     ) -> Run:
-        """The checked arguments of a call of a flow, of which the first, `value`, is called `name`."""
+        """A run with the checked arguments of a call of a flow; `name` is the name of the argument `value`."""
         caller, program, where = flow._caller(), flow._program, flow.device
         is_list = isinstance(value, (list, tuple))
         if caller.device is not None and (is_list or lengths is not None):
@@ -102,7 +102,7 @@ class Run:
         return self.given.give(result)
 
     def both(self, inverse: bool) -> tuple[Any, Any]:
-        """The transformed sequences and log-determinants for the caller; `inverse`: from data to latent."""
+        """The transformed sequences and log-determinants for the caller; `inverse`: whether data become latent."""
         given = self.given
         with self.caller.queue():
             values = given.like(self.dtype, given.features)
@@ -173,7 +173,7 @@ class Backward:
         return self._give(totals, self._given.batch)
 
     def mean(self, name: str, value: Any) -> float:
-        """The negative mean log density of steps with weights `value`, an argument `name`; also adds its gradients."""
+        """The negative mean log density of steps with weights `value`, an argument called `name`; adds gradients."""
         given = self._given
         if not given.rows:
             raise ValueError(f"{given.name}: expected at least one sequence, got none")
@@ -215,9 +215,9 @@ class Backward:
         return self._give(np.asarray(gradient), shape)
 
     def add(self, is_density: bool, by: Cotangents, values: Sequences | None = None, **results: Any) -> float:
-        """Add the gradients from cotangents of log densities, or of log-derivatives and of values.
+        """Add gradients for cotangents `by` of log densities or log-determinants, and `values` of transformed steps.
 
-        Returns the sum of log densities times their cotangents, unless they are among the `results`.
+        Returns the sum of log densities times cotangents, unless `results` has memory for the log densities.
         """
         run, given, gradients = self.run, self._given, self._found
         keywords: dict[str, Any] = {"by_values": None if values is None else values.core}
@@ -238,7 +238,7 @@ class Backward:
         )
 
     def _by_log_prob(self, name: str, value: Any) -> Cotangents:
-        """Cotangents of log densities of sequences or of steps, from `value`; None: ones for sequences."""
+        """The cotangents `value`, of log densities of sequences or of steps, by name; ones for sequences if None."""
         given = self._given
         if value is None:
             return {"by_rows": np.ones(given.rows)}

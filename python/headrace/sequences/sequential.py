@@ -1,4 +1,4 @@
-"""The base of modules over time: sizes beyond those of rows, and devices."""
+"""The base classes of modules over time, with covariates and devices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headrace.sequences.program import Link, SequenceProgram
 
 
 class Sequential(Parametrised):
-    """A module on sequences, with sizes that modules on rows lack, and with a device."""
+    """A module on sequences: with `covariates` and `hop`, which modules on rows lack, and with a device."""
 
     _moves = False  # whether the module may be on a device
 
@@ -25,7 +25,7 @@ class Sequential(Parametrised):
 
     @property
     def covariates(self) -> int:
-        """The number of columns that are known over time, 0 for none."""
+        """The number of covariates, columns that are known over time; 0 for none."""
         return self._covariates
 
     @property
@@ -34,25 +34,26 @@ class Sequential(Parametrised):
         return self._hop
 
     def to(self, device: str, matmul: str = "exact") -> Any:
-        """A copy on another device: a `SequenceFlow` there takes arrays on that device (docs/gpu.md), with its
-        transforms.
+        """A copy on another device. A `SequenceFlow` is copied with its transforms, and then takes arrays on the new
+        device (docs/gpu.md).
 
         Args:
             device: "cpu", or for a flow a CUDA device such as "cuda:0", or "cuda" for CuPy's current device.
             matmul: "exact", or on the CPU for float32 "bf16": with the weights of causal networks rounded to 8
-                significant bits (docs/sequences.md). Rounding belongs to the density, and files keep it.
+                significant bits (docs/sequences.md). Rounding is part of the density, and files store whether weights
+                are rounded.
 
         Raises:
             CudaUnavailable: there is no such device, or CuPy is not installed; the message gives the reason.
             ValueError: unknown products, "bf16" for float64 or on a device, a transform alone on a device, or a flow
-                without kernels there: a spline or an inner flow as the map of a `CausalConvolution`.
+                without kernels on the device: one with a spline or an inner flow as the map of a `CausalConvolution`.
         """
         if device == "cpu":
             return self._on(None, matmul)
         if not self._moves:
             raise ValueError(f"device: expected 'cpu', because transforms move with their flow, got {device!r}")
         other = self._on(device_named(device, check.choice("matmul", matmul, ("exact",))))
-        _ = other._program  # raises an error for flows without kernels, and takes memory
+        _ = other._program  # compiled now: raises an error for flows without kernels, and takes memory
         return other
 
     def _place(self, device: Device | None, products: str = "exact") -> None:
@@ -60,9 +61,9 @@ class Sequential(Parametrised):
 
 
 class OverTime(Sequential):
-    """A transform that reads the past: a link of a `SequenceFlow`, which computes it."""
+    """A transform that reads earlier steps; only a `SequenceFlow` with the transform in the chain computes it."""
 
-    is_network = False  # whether the transform has context, covariates and products
+    is_network = False  # whether the transform is a network, with context, covariates and a precision of products
 
     @property
     @abc.abstractmethod
@@ -71,10 +72,10 @@ class OverTime(Sequential):
 
     @abc.abstractmethod
     def _link(self, dtype: np.dtype[Any], products: str) -> Link:
-        """The link of a chain for this transform; `products`: the link's, which may differ from the flow's."""
+        """The transform in the core's form, as a link of a chain; `products`: the precision of its products."""
 
     def _link_on(self, device: Device, dtype: np.dtype[Any]) -> Any:
-        """The link for this transform on a device."""
+        """The transform as a link of a chain on a device."""
         raise ValueError(f"transforms: expected transforms with kernels on a device, got {self!r}; call .to('cpu')")
 
     def _compile(self, dtype: np.dtype[Any]) -> Program:

@@ -20,7 +20,7 @@ LEVELS = (-13.0, 2.0)  # the clamp of levels: cpp/steps/causal.hpp
 
 MOST_TAPS, MOST_UNITS, MOST_LAYERS, MOST_STEPS = 32, 2**13, 2**10, 2**24
 
-_LONGEST = 128  # length of a cycle of doubled dilations (van den Oord et al. 2016 have 512)
+_LONGEST = 128  # the last dilation of a cycle of doubled dilations (512 in van den Oord et al. 2016)
 
 
 def doubling(layers: int) -> tuple[int, ...]:
@@ -93,18 +93,19 @@ class CausalSettings(MapSettings):
         dilations: Steps between two taps, one for each layer; by default 16 layers, 1, 2, 4, ..., 128 and again.
         reads: The side that the networks read, "data" or "latent".
         inner: A flow of the values of a step, whose context columns are outputs of the network, such as
-            ``hr.NSF(features, context=16)``. The flow's base is `StandardNormal`, because a step's base is that of the
-            `SequenceFlow`; its dtype is `dtype`. The parameters are copied. A map then has no settings.
+            ``hr.NSF(features, context=16)``. The inner flow must be on `StandardNormal`, because the `SequenceFlow` has
+            the base of a step, and must have the dtype `dtype`. The inner flow's parameters are copied. With `inner`,
+            no setting of a map is allowed.
         context: The number of context columns, with one row for a whole sequence.
         covariates: The number of columns that are known over time, also ahead, such as the hour of the day.
         hop: Steps from one frame of the covariates to the next; covariates between frames are interpolated.
         companded: Whether the network also reads each value as asinh(512 v) / asinh(512), which resolves levels that
             lie decades apart.
         level: Whether the network also outputs a level c of each value, the logarithm of its scale from -13 to 2, with
-            x = e^c · map(z). The other parameters are therefore in units of e^c, and can stay unchanged where a
+            x = e^c · map(z). With a level, parameters of the map are in units of e^c, and can stay unchanged where a
             signal becomes quiet.
         sizes: Whether the network, without covariates, also reads logarithms of three running sizes of each value, from
-            the `AdaptivePrediction` that follows it at its data side.
+            the `AdaptivePrediction` that must follow the convolution at the data side.
     """
 
     channels: int = setting(32, _size("channels", MOST_UNITS), option="units of each layer")
@@ -119,7 +120,7 @@ class CausalSettings(MapSettings):
     level: bool = _truth("level")
     sizes: bool = setting(False, lambda settings, value: _sizes(settings, value), optional=True)
     reads: str = setting("data", lambda settings, value: check.choice("reads", value, ("data", "latent")))
-    # A flow without parameters, or None; see `header`.
+    # The inner flow without parameters, or None, which `header` describes.
     inner: Any = setting(None, _inner, stored=False)  # a Flow or None after the check
 
     @property
@@ -167,7 +168,7 @@ class CausalSettings(MapSettings):
         return named
 
     def __repr__(self) -> str:
-        """The keywords that have an effect."""
+        """The keywords that have an effect on the network."""
         more = f", context={self.context}" if self.context else ""
         if self.covariates:
             more += f", covariates={self.covariates}, hop={self.hop}"

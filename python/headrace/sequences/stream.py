@@ -21,13 +21,13 @@ from headrace.sequences.runs import Run, tiled
 class Stream:
     """Sequences that proceed together, step by step, as returned by `SequenceFlow.stream`.
 
-    `push` takes steps and returns log densities, `pull` draws steps, and both become the past of later steps. The bits
-    are those of `SequenceFlow.log_prob_steps` and of `SequenceFlow.sample`, for calls of any lengths. A stream
-    keeps the flow's parameters of its creation, and its memory does not grow.
+    `push` takes steps and returns log densities, `pull` draws steps, and all these steps become the past of later
+    steps. Results have the bits of `SequenceFlow.log_prob_steps` and of `SequenceFlow.sample`, for calls of any
+    lengths. A stream keeps the parameters that the flow had when the stream was created, and its memory does not grow.
     """
 
     def __init__(self, flow: Any, run: Run, state: Any = None) -> None:
-        """`run`: a run of sequences before their first step, or with a `state`."""
+        """`run`: the `Run` of the sequences. `state`: the core's state to continue from; None before the first step."""
         (self._rows,) = run.batch
         self._flow, self._run = flow, run
         # The array raises MemoryError at once if the state would not fit.
@@ -56,7 +56,7 @@ class Stream:
             x: Any number of steps, shape (rows, steps, features), float32 or float64, with `quantised` also integers.
             latent: Whether to return the latent values, too.
             quantised: The step of a grid that x lies on, for log probabilities of cells in place of densities; see
-                `SequenceFlow.log_prob`. Cells have no latent values.
+                `SequenceFlow.log_prob`. Cells have no latent values, so that `latent` must be False.
 
         Returns:
             Log densities, (rows, steps), in the framework of x; with `latent` a tuple of these and z in the shape of x.
@@ -112,10 +112,10 @@ class Stream:
         return np.asarray(self._core.pull(total, key, 0))
 
     def extend(self, covariates: Array) -> None:
-        """Append frames to the known ones; shape (rows, frames, columns), or (frames, columns) for all sequences.
+        """Append frames to the known covariates; shape (rows, frames, columns), or (frames, columns) for all sequences.
 
-        Covariates between two frames are interpolated, and constant after the last. With a `hop` above 1 a step thus
-        has the bits of the whole sequence only if the next frame is known, too.
+        Covariates between two frames are interpolated, and constant after the last frame. With a `hop` above 1, a step
+        has the same bits as in the whole sequence only if the next frame is known.
         """
         frames = Covariates(self._flow, Caller(), covariates, self._run.batch).stacked()
         if frames is None or self._frames is None:
@@ -140,7 +140,7 @@ class Stream:
         return Stream(self._flow, run, self._core.copies(count).state)
 
     def _run_of(self, rows: int, context: Array | None, frames: Array | None) -> Run:
-        """A run of other sequences with the same parameters."""
+        """A run of `rows` sequences with the parameters of this stream."""
         run = self._run
         return Run(
             run.program, run.caller, (rows,), context, Covariates(self._flow, Caller(), frames, (rows,)), run.vector

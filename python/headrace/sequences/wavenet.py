@@ -51,34 +51,35 @@ class WaveNetKeywords(OverTime, MapShape, total=False):
 class WaveNet(SequenceFlow):
     """A flow of `CausalConvolution` and `LinearPrediction`, with a `Standardize` at the data end.
 
-    With ``reads="data"`` (van den Oord et al. 2016) one convolution models the residual of a linear prediction, at two
-    scales: densities of all steps at once, samples step by step. With ``reads="latent"`` (van
-    den Oord et al. 2017, Ping et al. 2019) there are three: samples of all steps at once, densities step by
-    step. By default the distribution of a step of one value is a mixture of 10 logistic ones (Salimans et al. 2017),
-    and that of a step of several values a neural spline flow, whose context the network computes from the past
-    (Rasul et al. 2021).
+    With ``reads="data"`` (van den Oord et al. 2016) one convolution, which reads values at two scales, models the
+    residual of a linear prediction: densities of all steps are computed at once, samples step by step. With
+    ``reads="latent"`` (van den Oord et al. 2017, Ping et al. 2019) there are three convolutions: samples of all steps
+    are computed at once, densities step by step. By default the distribution of a step of one value is a mixture of 10
+    logistic distributions (Salimans et al. 2017), and that of a step of several values a neural spline flow, whose
+    context the network computes from the past (Rasul et al. 2021).
 
     Args:
         layers: Layers of each convolution, with dilations 1, 2, 4, ..., 128 and again; by default 16, or as many as
             `dilations` has.
         dilations: Steps between two taps, one for each layer.
         inner: The flow of a step's values given the past: "nsf" or "maf", of two transforms and with as many context
-            columns as the network has skip units, or any other flow with context (see `CausalConvolution`), of
-            which each convolution has a copy. By default "nsf" for several features. If any setting of the map is
-            given, each value has that map, and values of one step are independent given the past.
+            columns as the network has skip units, or any other flow with context (see `CausalConvolution`), of which
+            each convolution has a copy; by default "nsf" for several features. If any setting of the map is given, each
+            value has that map, and values of one step are independent given the past.
         transforms: The number of convolutions; by default 1, and 3 with ``reads="latent"``.
-        prediction: Earlier steps in the linear prediction of a step at the data end; 0 for none. By
-            default 32 steps, with ``reads="latent"`` none. `fit` starts with the best prediction of the training steps.
+        prediction: The number of earlier steps in the linear prediction at the data end, 0 for none; by default 32, but
+            0 with ``reads="latent"`` or `adaptive`. `fit` starts with the best linear prediction of the training steps.
         adaptive: Whether an `AdaptivePrediction` is at the data end in place of the linear prediction; the network then
-            reads running sizes. By default `fit` decides.
+            reads running sizes. With ``adaptive=False``, `fit` may choose the `AdaptivePrediction`.
         companded: Whether the networks also read each value as asinh(512 v) / asinh(512), which resolves levels that
-            lie decades apart. By default true, but false with ``reads="latent"`` or `adaptive`.
-        level: Whether the networks also output a level of each value, the log of its scale; see `CausalConvolution`.
-            By default true, but false with an inner flow or ``reads="latent"``.
+            lie decades apart; by default true, but false with ``reads="latent"`` or `adaptive`.
+        level: Whether the networks also output a level of each value, the log of its scale (see `CausalConvolution`);
+            by default true, but false with an inner flow or ``reads="latent"``.
         standardize: ``(mean, std)`` of the data, each of shape (features,) or a single value; the identity by default.
         bounds: For each feature ``(low, high)``, with None for an end without a bound, or None: a
-            `headrace.transforms.Support` at the data end. `standardize` is then for unbounded values. For counts the
-            bounds are half a step out: ``(-0.5, None)``. A step on a bound or beyond has the log density NaN.
+            `headrace.transforms.Support` at the data end. With bounds, `standardize` is for the values mapped to the
+            real line. Bounds of counts should be half a step outside of the counts: ``(-0.5, None)``. A step on a bound
+            or beyond has the log density NaN.
         standardize_context: ``(mean, std)`` of the context, each of shape (context,): the networks read
             (context - mean) / std.
         base: The base of one step; by default `Logistic` with a logistic mixture, which then is the density, and
@@ -88,7 +89,7 @@ class WaveNet(SequenceFlow):
         dtype: "float32" or "float64".
         matmul: "exact", or for float32 "bf16", which rounds the networks' weights: single streams are drawn faster
             (docs/sequences.md).
-        **keywords: Those of the convolutions, and settings of the map; by default a logistic mixture of 10 components.
+        **keywords: Keywords of `CausalConvolution`, and of the map, by default a logistic mixture of 10 components.
 
     >>> import headrace as hr
     >>> flow = hr.WaveNet()

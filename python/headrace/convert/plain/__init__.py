@@ -4,10 +4,11 @@
     log_prob = flow(x)
 
 The module computes the formulas of docs/files.md by PyTorch's operators: autograd, `torch.export` and `torch.compile`
-support it. A direction that computes one coordinate after another runs the network once for each. Names in a
-`state_dict` are those of the tensors in a file.
+support it. A direction that computes one coordinate after another runs the network once for each coordinate. Names in
+the module's `state_dict` are the names of tensors in a file.
 
-The meaning of a file is in `transforms.py`, which needs no library: graphs of ONNX are made by it too, without PyTorch.
+The formulas of all transforms are in `transforms.py`, which needs no library, and from which headrace also makes graphs
+of ONNX.
 """
 
 from __future__ import annotations

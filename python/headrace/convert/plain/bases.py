@@ -1,4 +1,4 @@
-"""Log densities at the latent end."""
+"""Log densities of bases, at the latent end of a flow."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def log_prob(o: Any, header: Mapping[str, Any], tensors: Mapping[str, Any], z: A
     if kind == "Normal":
         u, log_det = o.affine(z, *o.location(header, tensors, z), False)
         if header["trainable"]:
-            u = u + (u - u)  # a step like the others: overflow gives NaN
+            u = u + (u - u)  # NaN for an overflow, as in other steps
         return o.sum(COLUMNS["normal"](o, u)) + log_det
     return o.sum(COLUMNS[NAMES[kind]](o, z))
 
 
 def _student(o: Any, df: Any, constant: Any, z: Any) -> Any:
-    """Student's t in float64: log(1 + z²/ν) is multiplied by (ν + 1)/2, which may be large."""
-    a = o.wide(abs(z) * (1.0 / o.sqrt(df)))  # rows that overflow are infinitely unlikely
+    """The log density of Student's t; in float64, because the factor (ν + 1)/2 of log(1 + z²/ν) may be large."""
+    a = o.wide(abs(z) * (1.0 / o.sqrt(df)))  # rows that overflow have the log density -inf
     near = o.lowest(a, 1e8)
     logs = o.where(a > 1e8, 2.0 * o.highest(a, 1.0).log(), o.log1p(near * near))
     return o.narrow(o.sum(constant - 0.5 * (df + 1.0) * logs), z)

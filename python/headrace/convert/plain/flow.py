@@ -22,7 +22,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 def load(path: str | os.PathLike[str]) -> PlainFlow:
-    """The flow of a file that `headrace.Flow.save` wrote; needs the package safetensors."""
+    """Load a flow from a file of `headrace.Flow.save`; requires the package safetensors."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
@@ -31,7 +31,7 @@ def load(path: str | os.PathLike[str]) -> PlainFlow:
 
 
 class _Part(nn.Module):
-    """A file's transform or base: its header, and tensors in modules by the parts of their names."""
+    """A transform or base from a file: the header, and tensors in modules by the parts of tensors' names."""
 
     def __init__(self, header: Header, tensors: Tensors) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class _Part(nn.Module):
                 module.register_parameter(leaf, nn.Parameter(tensor))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The current tensors by their names in the file."""
+        """The current tensors, by the names that they have in the file."""
         parts: dict[str, Any] = {}
         for name in self._names:
             parts[name] = self
@@ -61,7 +61,7 @@ class _Part(nn.Module):
 
 
 class _Transform(_Part):
-    """One transform; its call with ``to_data`` is from latent to data."""
+    """One transform; a call with ``to_data=True`` maps latent to data."""
 
     def __init__(self, header: Header, tensors: Tensors) -> None:
         inner = transforms.inner_of(header)[0]
@@ -77,7 +77,7 @@ class _Transform(_Part):
 
 
 class _Base(_Part):
-    """The density at the latent end."""
+    """The base density, at the latent end of a flow."""
 
     def __init__(self, header: Header, tensors: Tensors) -> None:
         if header["kind"] not in bases.KINDS:
@@ -111,8 +111,8 @@ class _Base(_Part):
 class PlainFlow(nn.Module):
     """A flow, from its file.
 
-    Rows have any leading dimensions, which a context's are broadcast against. A row with a NaN or an infinity gives
-    NaN, and one on a bound of its support or beyond a log density of -inf.
+    Rows have any leading dimensions, and leading dimensions of a context are broadcast against these. A row with a NaN
+    or an infinity gives NaN; a row on a bound of the support or beyond has a log density of -inf.
 
     Args:
         header: The JSON object under the key "headrace" of the file's metadata.
@@ -130,7 +130,7 @@ class PlainFlow(nn.Module):
         self.features, self.context_features = int(header["features"]), int(header["context"])
         self.standardize_context = header["standardize_context"]
         dtype = {"float32": torch.float32, "float64": torch.float64}[header["dtype"]]
-        self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)  # a tensor of the rows' device
+        self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)  # has the dtype and device of rows
         self.base = _Base(header["base"], transforms.below(tensors, "base."))
         parts = [(part, transforms.below(tensors, f"transforms.{i}.")) for i, part in enumerate(header["transforms"])]
         self.transforms = nn.ModuleList(_Transform(*part) for part in parts)
@@ -180,7 +180,7 @@ class PlainFlow(nn.Module):
         columns = None if context is None else context.shape[-1]
         if columns != (self.context_features or None):
             raise ValueError(f"context: expected {self.context_features or None} columns, got {columns}")
-        bad = (value - value).sum(-1).to(dtype)  # NaN in rows that are not finite, else 0
+        bad = (value - value).sum(-1).to(dtype)  # NaN for rows that are not finite, else 0
         if context is not None:
             batch = torch.broadcast_shapes(value.shape[:-1], context.shape[:-1])
             bad = bad + (context - context).sum(-1).to(dtype)
@@ -196,7 +196,7 @@ class PlainFlow(nn.Module):
         return value.to(dtype) + bad[..., None], log_det + bad
 
     def _outside(self, x: Tensor) -> Tensor | None:
-        """A mask of rows with a value on a bound or beyond; None without bounds at the data's side."""
+        """A mask of rows with a value on a bound or beyond it; None for a flow without bounds at the data end."""
         if self.support is None:
             return None
         header, columns = self.support

@@ -30,12 +30,12 @@ MAPS = ("affine", "additive", "dual_ascent", *SPLINES)
 
 
 def is_spline(header: Header) -> bool:
-    """Whether each parameter of its map is several values."""
+    """Whether the map of a transform is a spline, whose parameters have several values for each coordinate."""
     return header["map"] in SPLINES
 
 
 def sizes_of(header: Header) -> dict[str, int]:
-    """Values of each name of a map's parameters, in the order of the last layer's rows."""
+    """The number of values of each named parameter of a map, in the order of the last layer's rows."""
     if header["map"] not in MAPS:
         raise ValueError(f"map: expected one of {', '.join(MAPS)}, got {header['map']!r}")
     bins, sizes = header["bins"], dict.fromkeys(header.get("outputs", ()), 1)
@@ -46,7 +46,7 @@ def sizes_of(header: Header) -> dict[str, int]:
 
 
 def apply_map(o: Any, header: Header, params: Params, value: Any, inverse: bool) -> Pair:
-    """The map that a header names, and the log of its derivative, in the direction that runs."""
+    """Values mapped by a header's map, in the direction that `inverse` chooses, and the log of the derivative."""
     name = header["map"]
     if name == "affine":
         log_scale = _LOG_SCALES[header["scale"]](o, params["scale"], header["slope"])
@@ -70,12 +70,12 @@ def _bent_line(o: Any, slope: float, params: Params, value: Any, inverse: bool) 
         w = value - center
         r = o.hypot(epsilon + w * 0.0, w)
         a = log_a.exp()
-        # Halves leave a sum of two values near the largest one room.
+        # Halves are added, because the sum of two values near the largest float could overflow.
         return (r * (gamma * 0.5) + value * 0.5) * (a + a) + shift, log_a + (gamma * (w / r) + 1.0).log()
     t = (value - shift) * (-log_a).exp() - center
     rest, bent, near = (1.0 - gamma) * (gamma + 1.0), abs(gamma) * epsilon, t * 0.5
     root = o.hypot(epsilon * rest.sqrt() + t * 0.0, t)
-    cancels = gamma * t > 0.0  # where t - gamma root cancels: (t² - (gamma epsilon)²) / (t + gamma root) instead
+    cancels = gamma * t > 0.0  # where t - gamma root cancels, it is (t² - (gamma epsilon)²) / (t + gamma root)
     below = o.where(cancels, gamma * 0.5 * root + near, 1.0)
     w = o.where(cancels, (t - bent) * ((bent * 0.5 + near) / below), (t - gamma * root) / rest)
     q = w / o.hypot(epsilon + w * 0.0, w)

@@ -1,4 +1,4 @@
-"""Networks: products with masks, sums that are added later, and contexts that join."""
+"""Networks: masked linear layers, skip connections, and contexts that join layers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .splines import SPLINES, unit_of
 
 Header = Mapping[str, Any]
 Tensors = Mapping[str, Any]
-Rows = tuple[list[int], list[float]]  # indices, where -1 means a row of zeros, and a factor for each
+Rows = tuple[list[int], list[float]]  # indices of rows, where -1 means a row of zeros, and a factor for each row
 
 
 def n_layers(tensors: Tensors) -> int:
-    """Hidden layers and the last one."""
+    """The number of layers, of which all but the last are hidden."""
     count = 0
     while f"layers.{count}.weight" in tensors:
         count += 1
@@ -35,7 +35,7 @@ def _product(o: Any, tensors: Tensors, name: str, value: Any, rows: Rows | None 
 
 
 def network(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, rows: Rows | None = None) -> Any:
-    """Outputs; `value` are all columns that the first layer reads, `rows` those of the last layer that are wanted."""
+    """A network's outputs. `value`: the columns that the first layer reads; `rows`: rows of the last layer."""
     sums: list[Any] = []
     for i, layer in enumerate(hidden_of(header, tensors)):
         total = _product(o, tensors, f"layers.{i}", value)
@@ -51,7 +51,7 @@ def network(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, 
 
 
 def by_coordinate(o: Any, header: Header, out: Any, active: int) -> dict[str, Any]:
-    """Outputs (..., rows) as a value (..., active, size) for each name of a parameter."""
+    """Outputs, (..., rows), as an array (..., active, size) for each named parameter of a map."""
     sizes = sizes_of(header)
     if header["layout"] == "interleaved":
         parts = o.split(o.reshaped(out, active, sum(sizes.values())), [*sizes.values()])
@@ -62,7 +62,7 @@ def by_coordinate(o: Any, header: Header, out: Any, active: int) -> dict[str, An
 
 
 def rows_of(header: Header, active: int) -> dict[str, list[list[int]]]:
-    """For each name of a parameter and each coordinate the last layer's rows."""
+    """The rows of the last layer for each named parameter and each coordinate."""
     sizes = sizes_of(header)
     total, start, rows = sum(sizes.values()), 0, {}
     for name, size in sizes.items():
@@ -87,7 +87,7 @@ def knot_rows(header: Header, active: int) -> Rows:
 
 
 def reads_of(eye: Any, header: Header, tensors: Tensors) -> list[set[int]]:
-    """For each coordinate the columns of the first layer that its parameters depend on, by the masks."""
+    """For each coordinate the columns of the first layer on which the map's parameters depend, from masks."""
     hidden, seen = hidden_of(header, tensors), eye(tensors["layers.0.weight"].shape[1]) > 0
     reached: list[Any] = []
     for i in range(n_layers(tensors)):
@@ -102,7 +102,7 @@ def reads_of(eye: Any, header: Header, tensors: Tensors) -> list[set[int]]:
 
 
 def levels_of(eye: Any, header: Header, tensors: Tensors) -> list[int]:
-    """The number of passes after which each coordinate is final: 1 if it depends on no other."""
+    """The number of passes after which each coordinate is final: 1 for a coordinate that depends on no other."""
     n, reads = header["features"], reads_of(eye, header, tensors)
     levels = [1] * n
     for _ in range(n):

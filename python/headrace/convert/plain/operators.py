@@ -1,4 +1,4 @@
-"""The operators of PyTorch for `transforms.run`."""
+"""The operators by which `transforms.run` computes with PyTorch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 def _softplus(x: Tensor) -> Tensor:
-    """log(1 + e^x); PyTorch's own is straight beyond 20, where 2e-9 are missing."""
+    """log(1 + e^x); PyTorch's default is linear beyond 20, with an error of 2e-9."""
     return functional.softplus(x, threshold=40.0)
 
 
@@ -35,11 +35,11 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Operators:
-    """Operators on tensors of any leading dimensions; `dtype` is the flow's, which not all values have."""
+    """Operators on tensors with any leading dimensions; `dtype` is the flow's, though some values are float64."""
 
     library: Any = torch
     differentiates = True
-    is_fixed = False  # whether tensors of a file are constants, from which others may be computed in advance
+    is_fixed = False  # whether tensors of a file are constants, so that results of them may be computed in advance
     softplus = staticmethod(_softplus)
     sigmoid, tanh, round, floor = map(staticmethod, (torch.sigmoid, torch.tanh, torch.round, torch.floor))
     exp, log, log1p, expm1 = map(staticmethod, (torch.exp, torch.log, torch.log1p, torch.expm1))
@@ -48,25 +48,25 @@ class Operators:
     wide, fixed = staticmethod(Tensor.double), staticmethod(Tensor.detach)  # in float64; without a derivative
 
     def __init__(self, dtype: torch.dtype, levels: Sequence[int] | None = None) -> None:
-        """`levels`: of the coordinates of a masked transform."""
+        """`levels`: the levels of coordinates of a masked transform."""
         self.dtype, self._levels = dtype, levels
 
     # ---- dtypes and constants ------------------------------------------------------------------------------------
 
     def narrow(self, x: Tensor, like: Tensor | None) -> Tensor:
-        """A value in the dtype of another one, or of the flow."""
+        """x in the dtype of `like`, or of the flow if `like` is None."""
         return x.to(self.dtype if like is None else like.dtype)
 
     def param(self, x: Tensor, like: Tensor) -> Tensor:
-        """A tensor of the file in the dtype of a value."""
+        """A tensor of the file in the dtype of `like`."""
         return x.to(like.dtype)
 
     def wide_constant(self, numbers: Any, like: Tensor) -> Tensor:
-        """A constant in float64, for a module of any dtype."""
+        """Numbers as a float64 tensor, whatever the dtype of the module."""
         return torch.tensor(numbers, dtype=torch.float64, device=like.device)
 
     def rounded(self, numbers: Any, like: Tensor) -> Tensor:
-        """A value rounded to the dtype of another one."""
+        """Numbers as a tensor, rounded to the dtype of `like`."""
         return self.wide_constant(numbers, like).to(like.dtype)
 
     def flags(self, which: Sequence[bool], like: Tensor) -> Tensor:
@@ -74,19 +74,19 @@ class Operators:
         return torch.tensor(which, device=like.device)
 
     def log_of_numbers(self, numbers: Sequence[float]) -> float:
-        """The sum of the logarithms of numbers."""
+        """The sum of the logarithms of `numbers`."""
         return math.fsum(map(math.log, numbers))
 
     def tiny(self, like: Tensor) -> float:
-        """The least normal number of a value's dtype."""
+        """The least positive normal float in the dtype of `like`."""
         return float(torch.finfo(like.dtype).tiny)
 
     def epsilon(self, like: Tensor) -> float:
-        """The distance from 1 to the next number."""
+        """The distance from 1 to the next float in the dtype of `like`."""
         return float(torch.finfo(like.dtype).eps)
 
     def spoiled(self, log: Tensor, header: Header, params: Tensors) -> Tensor:
-        """NaN where a parameter is NaN; a tensor that is computed from all parameters is NaN already."""
+        """`log`, with NaN where a parameter is NaN: nothing to do, because `log` is computed from all parameters."""
         return log
 
     # ---- choices and sums over the last axis ------------------------------------------------------------------------
@@ -95,14 +95,14 @@ class Operators:
         """Between two bounds."""
         return x.clamp(low, high)
 
-    within = clip  # used where the result for NaN is not read
+    within = clip  # for values whose result is not read if they are NaN
 
     def kept_within(self, x: Tensor, low: float, high: float) -> Tensor:
-        """x between low and high, as by `within`, with the derivative 1."""
+        """x limited to `low` and `high`, as by `within`, but with the derivative 1."""
         return x + (x.clamp(low, high) - x).detach()
 
     def zero_unless(self, condition: Tensor, x: Tensor) -> Tensor:
-        """Zero where a condition does not hold; NaN may remain."""
+        """x, or zero where `condition` is false; NaN may remain there."""
         return torch.where(condition, x, 0.0)
 
     def highest(self, x: Tensor, other: Any) -> Tensor:
@@ -122,11 +122,11 @@ class Operators:
         return x.any(-1)
 
     def largest(self, x: Tensor) -> Tensor:
-        """The largest element along the last axis, which is kept."""
+        """The largest element along the last axis, which remains with length 1."""
         return x.amax(-1, keepdim=True)
 
     def norm(self, x: Tensor) -> Tensor:
-        """The length of the last axis, which stays."""
+        """The Euclidean norm over the last axis, which remains with length 1."""
         return torch.linalg.vector_norm(x, dim=-1, keepdim=True)
 
     def softmax(self, x: Tensor) -> Tensor:
@@ -138,15 +138,15 @@ class Operators:
         return x.logsumexp(-1)
 
     def sums_below(self, x: Tensor) -> Tensor:
-        """Along the last axis the sum of all before each."""
+        """For each element along the last axis the sum of all elements before it."""
         return functional.pad(x.cumsum(-1)[..., :-1], (1, 0))
 
     def last_not_above(self, edges: Tensor, target: Tensor, bins: int) -> Tensor:
-        """The bin that begins last at or below a target, for `pick`."""
+        """The index, for `pick`, of the last bin whose lower edge is at or below `target`."""
         return (target[..., None] >= edges).sum(-1, keepdim=True).clamp(1, bins) - 1
 
     def pick(self, table: Tensor, here: Tensor) -> tuple[Tensor, ...]:
-        """The values of that bin in each row of a table."""
+        """The values of the bin `here` in each row of a table."""
         rows, bins = table.shape[-2:]
         index = here[..., None, :].expand(*here.shape[:-1], rows, 1)
         return table.expand(*here.shape[:-1], rows, bins).gather(-1, index)[..., 0].unbind(-1)
@@ -154,21 +154,21 @@ class Operators:
     # ---- rows of a table: the axis before the last -------------------------------------------------------------------
 
     def lifted(self, x: Tensor) -> Tensor:
-        """Values in the shape that `pick` gives."""
+        """Values in the shape of results of `pick`."""
         return x
 
-    lowered = lifted  # values in their original shape
+    lowered = lifted  # the inverse of `lifted`
 
     def stacked(self, rows: Sequence[Tensor]) -> Tensor:
         """A table of rows."""
         return torch.stack(list(rows), -2)
 
     def beside(self, tables: Sequence[Tensor]) -> Tensor:
-        """The rows of several tables."""
+        """One table with the rows of several tables."""
         return torch.cat(list(tables), -2)
 
     def halves(self, table: Tensor) -> tuple[Tensor, Tensor]:
-        """The first and the other half of the rows."""
+        """The first half and the second half of a table's rows."""
         first, second = table.chunk(2, -2)
         return first, second
 
@@ -179,49 +179,49 @@ class Operators:
     # ---- columns -----------------------------------------------------------------------------------------------------
 
     def columns(self, x: Tensor, which: Sequence[int]) -> Tensor:
-        """Selected columns of the last axis, in this order."""
+        """Columns of the last axis in the order of `which`."""
         return x[..., list(which)]
 
     def part(self, x: Tensor, begin: int, end: int) -> Tensor:
-        """Neighbours of the last axis."""
+        """The columns from `begin` to before `end` of the last axis."""
         return x[..., begin:end]
 
     def without_last(self, x: Tensor) -> Tensor:
-        """The value without its last axis of one element."""
+        """x without the last axis, which has one element."""
         return x[..., 0]
 
     def split(self, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """The parts of the last axis."""
+        """Parts of x along the last axis, of the given sizes."""
         return list(x.split(list(sizes), -1))
 
     def joined(self, parts: Sequence[Tensor]) -> Tensor:
-        """Concatenate along the last axis; other axes are repeated where one part has fewer of them."""
-        # Checked first, because the next call takes 0.1 ms.
+        """Concatenate along the last axis; other axes are broadcast."""
+        # Shapes are compared first, because `broadcast_shapes` takes 0.1 ms.
         if any(part.shape[:-1] != parts[0].shape[:-1] for part in parts):
             batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
             parts = [part.expand(*batch, part.shape[-1]) for part in parts]
         return torch.cat(list(parts), -1)
 
     def reshaped(self, x: Tensor, *shape: int) -> Tensor:
-        """The last axis as several axes."""
+        """x with the last axis divided into axes of the sizes `shape`."""
         return x.reshape(*x.shape[:-1], *shape)
 
     def rows_of_components(self, x: Tensor) -> Tensor:
-        """Rows with an axis for components before the last one."""
+        """Rows with a new axis, for components of a mixture, before the last axis."""
         return x[..., None, :]
 
     def settled(self, levels: Sequence[int], level: int, new: Tensor, old: Tensor) -> Tensor:
-        """The new values of coordinates of one level, and the old values of the other coordinates."""
+        """`new` for coordinates of the level `level`, and `old` for all other coordinates."""
         return torch.where(torch.tensor([each == level for each in levels], device=new.device), new, old)
 
     # ---- products ----------------------------------------------------------------------------------------------------
 
     def activation(self, name: str, x: Tensor) -> Tensor:
-        """A function of hidden units, by its name."""
+        """The activation with the name `name`, applied to x."""
         return _ACTIVATIONS[name](x)
 
     def dense(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """The product with a matrix (out, in), and a bias."""
+        """The product of x with a matrix `weight`, (out, in), plus a bias."""
         return functional.linear(x, weight, bias)
 
     def affine(self, x: Tensor, shift: Tensor, log_scale: Tensor, to_data: bool) -> Pair:
@@ -231,7 +231,7 @@ class Operators:
         return (x - shift) * (-log_scale).exp(), -log_scale.sum()
 
     def rotated(self, x: Tensor, blocks: Tensor, sizes: Sequence[int], to_data: bool) -> Tensor:
-        """The product with a matrix of blocks, or its transpose."""
+        """The product with a matrix of diagonal blocks or, to latent, with the transpose."""
         parts = blocks.split([n * n for n in sizes])
         matrix = torch.block_diag(*(part.reshape(n, n) for part, n in zip(parts, sizes, strict=True))).to(x.dtype)
         return functional.linear(x, matrix if to_data else matrix.T)
@@ -254,7 +254,7 @@ class Operators:
         return rows.T.reshape(x.shape), -log_det
 
     def levels(self, header: Header, tensors: Tensors) -> Sequence[int]:
-        """The levels of a masked transform's coordinates."""
+        """The level of each coordinate of a masked transform."""
         assert self._levels is not None
         return self._levels
 
@@ -270,7 +270,7 @@ class Operators:
         """Degrees of freedom ν, and log Γ((ν + 1)/2) − log Γ(ν/2) − log(ν π)/2, in float64."""
         df = tensors["log_df"].double().exp() if header["trainable"] else self.wide_constant(header["df"], like)
         x = 0.5 * df
-        t = 1.0 / x.clamp(min=30.0)  # lgamma(x + ½) - lgamma(x) - ½ log x, whose terms would cancel for large x
+        t = 1.0 / x.clamp(min=30.0)  # a series for large x, where terms of lgamma(x + ½) - lgamma(x) - ½ log x cancel
         series = t * (-1 / 8 + t * t * (1 / 192 + t * t * (-1 / 640 + t * t * (17 / 14336))))
         near = x.clamp(max=30.0)
         exact = torch.lgamma(near + 0.5) - torch.lgamma(near) - 0.5 * near.log()

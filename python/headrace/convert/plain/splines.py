@@ -1,4 +1,4 @@
-"""Monotone rational-quadratic splines; within a bin values are in the bin's units, sums of positive terms."""
+"""Monotone rational-quadratic splines, computed in units of a bin by sums of positive terms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Pair = tuple[Any, Any]
 
 
 class Kind(NamedTuple):
-    """A kind of spline: derivatives at the ends, the map outside, and whether bins have a least size."""
+    """A kind of spline: derivatives at both ends, the map outside, and whether bins have a least size."""
 
     ends: str
     tails: str
@@ -34,7 +34,7 @@ def soft_clamp(raw: Any, slope: float) -> Any:
 
 
 def spline(o: Any, header: Mapping[str, Any], params: Mapping[str, Any], side: Any, inverse: bool) -> Pair:
-    """The spline that a header names, and the log of its derivative, in the direction that runs.
+    """Values mapped by a header's spline, in the direction that `inverse` chooses, and the log of the derivative.
 
     `params` are width, height and derivative, or "knots": the four rows of all bins, from `knots_of`.
     """
@@ -60,7 +60,7 @@ def spline(o: Any, header: Mapping[str, Any], params: Mapping[str, Any], side: A
     else:
         t = o.within((clipped - left_width) / width, 0.0, 1.0)
         r = 1.0 - t
-    if kind.tails == "linear":  # a straight tail has the derivative at the very end
+    if kind.tails == "linear":  # a linear tail has the derivative at the end of the interval
         for at_end, ends in ((value >= high, (1.0, 0.0)), (value <= low, (0.0, 1.0))):
             t, r = (o.where(at_end, end, was) for end, was in zip(ends, (t, r), strict=True))
     u, v = d0 * r + t, d1 * t + r
@@ -69,7 +69,7 @@ def spline(o: Any, header: Mapping[str, Any], params: Mapping[str, Any], side: A
     slope = (r * u + t * v) / d / d * steep
     part = left_width + width * t if inverse else left_height + height * (risen / d)
     result, log_slope = part * span + low, slope.log()
-    # Rounding must not lead out of the interval, where a uniform base has no density.
+    # Results stay inside the interval despite rounding, because a uniform base has no density outside.
     result = o.kept_within(result, low, high)
     if kind.tails == "linear":
         result = result + (beyond / slope if inverse else beyond * slope)
@@ -82,7 +82,7 @@ def spline(o: Any, header: Mapping[str, Any], params: Mapping[str, Any], side: A
 
 
 def unit_of(header: Mapping[str, Any]) -> tuple[float, ...]:
-    """Factors of the four rows of knots, with which their soft clamp is x / (1 + |x|)."""
+    """Factors for the four rows of `knots_of`, with which the soft clamp of each row is x / (1 + |x|)."""
     if header["map"] != "rq_spline":
         return (1.0,) * 4
     unit = 1.0 / math.log(1.0 / header["slope"])
@@ -94,7 +94,7 @@ def knots_of(o: Any, header: Mapping[str, Any], params: Mapping[str, Any]) -> An
     width, raw, ends = params["width"], params["derivative"], SPLINES[header["map"]].ends
     bins = header["bins"]
     if ends == "one":
-        none = o.part(width, 0, 1) * 0.0  # any value: the derivative is 1
+        none = o.part(width, 0, 1) * 0.0  # any finite value, because the derivative at an end is 1
         lower, upper = o.joined([none, raw]), o.joined([raw, none])
     elif ends in ("free", "halved"):
         lower, upper = o.part(raw, 0, bins), o.part(raw, 1, bins + 1)
@@ -105,7 +105,7 @@ def knots_of(o: Any, header: Mapping[str, Any], params: Mapping[str, Any]) -> An
 
 
 def _shares_and_derivatives(o: Any, header: Mapping[str, Any], knots: Any) -> Pair:
-    """Two pairs of rows: widths and heights of the bins in the interval, and derivatives at both knots."""
+    """Widths and heights of bins as shares of the interval, two rows, and derivatives at both knots, two rows."""
     kind, bins = SPLINES[header["map"]], header["bins"]
     if not kind.has_least:
         sizes, raw = o.halves(o.softsign(knots) * o.rounded([[1.0 / unit] for unit in unit_of(header)], knots))
@@ -123,7 +123,7 @@ def _shares_and_derivatives(o: Any, header: Mapping[str, Any], knots: Any) -> Pa
 
 
 def _solved(o: Any, eta: Any, d0: Any, d1: Any) -> Pair:
-    """The position in the bin at which the spline has risen by eta, and the rest of the bin: without cancellation."""
+    """The position t in a bin at which the spline has risen by the share eta, and 1 - t, both without cancellation."""
     rest = 1.0 - eta
     q = d0 * rest - d1 * eta
     root = abs(q) + o.hypot(2.0 * o.highest(eta * rest, o.tiny(eta)).sqrt(), q)

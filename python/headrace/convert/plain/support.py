@@ -1,4 +1,4 @@
-"""Columns with bounds and periods, in float64: near a bound only the distance to it counts."""
+"""Maps of columns with bounds and periods, in float64, in which values near a bound keep the distance to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAMES = {(False, False): "any", (True, False): "lower", (False, True): "upper",
 
 
 def _columns(header: Header) -> tuple[list[str], list[tuple[float, float]]]:
-    """The kind of each column, and both its ends; 0 for missing ends."""
+    """The kind and both ends of each column; a missing end is 0."""
     kinds, bounds = [], []
     for pair, period in zip(header["bounds"], header.get("periodic") or [None] * header["features"], strict=True):
         low, high = period or pair or (None, None)
@@ -29,13 +29,13 @@ def has_ends(header: Header) -> bool:
 
 
 def to_support(o: Any, header: Header, value: Any, to_data: bool) -> Pair:
-    """Unbounded rows of float64 onto the support, or back: NaN beyond a bound, an infinity on it.
+    """Map unbounded rows of float64 onto the support, or back, which gives NaN beyond a bound and an infinity on it.
 
-    The values, and the logarithms of the derivatives, for the columns that have any.
+    Returns the values, and the logarithms of derivatives for columns with a bound or a period.
     """
     (kinds, bounds), rules = _columns(header), _TO_DATA if to_data else _TO_LATENT
     parts, logs, order = [], [], []
-    for kind in dict.fromkeys(kinds):  # columns of one kind together, then all in their order again
+    for kind in dict.fromkeys(kinds):  # columns of one kind are mapped together
         columns = [c for c, kind_of in enumerate(kinds) if kind_of == kind]
         order += columns
         part = o.columns(value, columns)
@@ -48,7 +48,7 @@ def to_support(o: Any, header: Header, value: Any, to_data: bool) -> Pair:
 
 
 def _ends(o: Any, header: Header, with_low: Sequence[str], with_high: Sequence[str], like: Any) -> Pair:
-    """Both ends of each column in the rows' dtype, infinite for missing ends."""
+    """Both ends of each column in the dtype of `like`; missing ends are infinite."""
     kinds, bounds = _columns(header)
     low = [ends[0] if kind in with_low else -math.inf for kind, ends in zip(kinds, bounds, strict=True)]
     high = [ends[1] if kind in with_high else math.inf for kind, ends in zip(kinds, bounds, strict=True)]
@@ -56,15 +56,15 @@ def _ends(o: Any, header: Header, with_low: Sequence[str], with_high: Sequence[s
 
 
 def is_outside(o: Any, header: Header, rows: Any) -> Any:
-    """Rows with a value on a bound or beyond, with bounds rounded to the rows' dtype."""
+    """A mask of rows with a value on a bound or beyond it, after bounds are rounded to the dtype of rows."""
     low, high = _ends(o, header, ("lower", "interval", "linear"), ("upper", "interval", "linear"), rows)
     return o.any((rows <= low) | (rows >= high))
 
 
 def inside(o: Any, header: Header, rows: Any) -> Any:
-    """Rows with values rounded to a bound or beyond moved to the nearest value inside; a circle includes its low end.
+    """Rows in which values on a bound or beyond it become the nearest value inside; a circle includes its low end.
 
-    If no value lies inside, it is the one nearest to the middle.
+    If no float is inside the bounds, values become the float nearest to the middle.
     """
     both, xp = ("interval", "linear", "circle"), o.library
     low, high = _ends(o, header, ("lower", *both), ("upper", *both), rows)
@@ -79,12 +79,12 @@ def inside(o: Any, header: Header, rows: Any) -> Any:
     return o.clip(rows, xp.where(empty, middle, least), xp.where(empty, middle, most))
 
 
-# ---- unbounded to bounded: each rises --------------------------------------------------------------------------------
+# ---- unbounded to bounded, by increasing functions ------------------------------------------------------------------
 
 
 def _onto_interval(o: Any, y: Any, low: Any, high: Any) -> Pair:
     e, width = (-abs(y)).exp(), high - low
-    near = width * (e / (1.0 + e))  # the distance to the nearer bound
+    near = width * (e / (1.0 + e))  # the distance of x from the nearer bound
     return o.where(y < 0.0, low + near, high - near), o.log(width) - abs(y) - 2.0 * o.log1p(e)
 
 
@@ -133,6 +133,6 @@ _TO_LATENT: dict[str, Callable[..., Pair]] = {
 
 
 def _turns(o: Any, t: Any) -> Any:
-    """Into [0, 1); a small negative value has rounded to 1, which is 0 on a circle."""
+    """t modulo 1, in [0, 1): a small negative t rounds to 1, which becomes 0."""
     part = t - o.fixed(o.floor(t))
     return o.where(part < 1.0, part, part - o.fixed(part))

@@ -1,7 +1,7 @@
-"""Each transform, from the header and the tensors of its file: the only definition of the meaning of a file.
+"""The formula of each transform, from the header and the tensors of a file, for arrays of any library.
 
-No code here depends on a library. `o` has the operators of a library, on its arrays: those of PyTorch are in
-`operators.py`, those of a graph of ONNX in `headrace.onnx.operators`.
+The argument `o` has the operators of an array library, on which no code here depends. The operators of PyTorch are
+in `operators.py`, and those of graphs of ONNX in `headrace.onnx.operators`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from .vectors import planar, radial
 
 Header = Mapping[str, Any]
 Tensors = Mapping[str, Any]
-Pair = tuple[Any, Any]  # rows, and the logarithm of the determinant: one of each row, or the same of all
+Pair = tuple[Any, Any]  # rows, and the log-determinant of each row, or one for all rows
 
 
 def below(tensors: Tensors, prefix: str) -> dict[str, Any]:
-    """The tensors whose names start with a prefix, by the remainders of their names."""
+    """The tensors whose names start with a prefix, by names without the prefix."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def inner_of(header: Header, *around: str) -> tuple[Header, bool]:
-    """The innermost transform inside of wrappers of these kinds, or of all kinds, and whether it is inverted."""
+    """The transform inside of wrappers, all or only those of the kinds `around`, and whether it is inverted."""
     is_flipped = False
     while header["kind"] in (around or ("Inverse", "OnColumns")):
         is_flipped, header = is_flipped != (header["kind"] == "Inverse"), header["transform"]
@@ -33,7 +33,7 @@ def inner_of(header: Header, *around: str) -> tuple[Header, bool]:
 
 
 def run(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
-    """One direction of a transform; rows may be float64 for any dtype of the flow."""
+    """Apply a transform in one direction; rows may be float64 whatever the dtype of the flow."""
     kind = header["kind"]
     if kind == "Inverse":
         return run(o, header["transform"], tensors, value, context, not to_data)
@@ -49,9 +49,9 @@ def run(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_d
 
 
 def support_at_end(chain: Sequence[Header], *, passes_permutations: bool) -> tuple[Header, list[int]] | None:
-    """The `Support` that rows pass first, and the indices of its columns.
+    """The `Support` that data pass first, and the indices of data's columns for it; None without one.
 
-    Transforms without effect before it are skipped, and permutations with `passes_permutations`.
+    Transforms without effect at the data end are skipped, and with `passes_permutations` also permutations.
     """
     columns: list[int] | None = None
     for part in reversed(chain):
@@ -82,7 +82,7 @@ def _is_identity(header: Header) -> bool:
 
 
 def standardized(o: Any, mean: Any, std: Any, value: Any, to_data: bool) -> Any:
-    """In float64, so that data far from zero keep all digits of their own dtype."""
+    """Standardise values, or the inverse, in float64, so that data far from zero keep all digits of their dtype."""
     wide = o.wide(value)
     mean, std = o.wide_constant(mean, wide), o.wide_constant(std, wide)
     return wide * std + mean if to_data else (wide - mean) / std
@@ -127,7 +127,7 @@ def _mapped(o: Any, header: Header, params: Tensors, value: Any, to_data: bool) 
 
 
 def _gaussianize(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
-    """A fixed spline of each coordinate, and a shift and a scale at the data's side, in float64 as in the core."""
+    """A fixed spline of each coordinate, then a shift and a scale at the data end, in float64 as in the core."""
     steps = [_elementwise, _standardize]
     total: Any = 0.0
     for step in steps if to_data else steps[::-1]:
@@ -157,7 +157,7 @@ def _masked(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, 
     if (header["reads"] == "data") != to_data:
         return mapped(value, value)
     built, levels = value * 0.0, o.levels(header, tensors)
-    for level in range(1, max(levels) + 1):  # coordinates that are not final yet stay 0
+    for level in range(1, max(levels) + 1):  # coordinates of higher levels are still 0
         moved, log = mapped(built, value)
         built = o.settled(levels, level, moved, built)
     return built, log
@@ -188,4 +188,4 @@ KINDS: dict[str, Callable[..., Pair]] = {
     "Planar": _vector,
     "Radial": _vector,
 }
-_WIDE = ("Permutation", "Standardize", "Support", "Gaussianize")  # rows in float64 for any dtype of the flow
+_WIDE = ("Permutation", "Standardize", "Support", "Gaussianize")  # rows may be float64 whatever the flow's dtype

@@ -11,7 +11,8 @@ from .maps import positive
 Header = Mapping[str, Any]
 Pair = tuple[Any, Any]
 
-# Steps of Halley's method for the planar inverse. Five were enough in float32 for s from 1e-3 to 1e4 and y up to 1e4.
+# The steps of Halley's method for the planar inverse. Five steps were enough in float32 for s from 1e-3 to 1e4 and y up
+# to 1e4.
 ROUNDS = 8
 
 
@@ -34,7 +35,7 @@ def planar(o: Any, header: Header, params: Sequence[Any], value: Any, inverse: b
 
 
 def _ready(o: Any, w: Any, u: Any) -> Pair:
-    """û and s = 1 + w·û; w is divided by its largest magnitude, so that squares do not overflow, and w = 0 keeps u."""
+    """û and s = 1 + w·û. Squares do not overflow, because w is divided by its largest magnitude; for w = 0 û is u."""
     tiny = o.tiny(w)
     largest = o.largest(abs(w))
     scaled = w / o.where(largest > 0.0, largest, 1.0)
@@ -42,7 +43,7 @@ def _ready(o: Any, w: Any, u: Any) -> Pair:
     along = o.sum(scaled * u, keep=True)
     x = along * largest
     s = positive(o, x)
-    start = -math.expm1(-0.999)  # the slope of `positive` at 0, where positive(x) - 1 would cancel
+    start = -math.expm1(-0.999)  # the derivative of `positive` at 0, near which positive(x) - 1 would cancel
     is_near, is_there = abs(x) < 0.5, abs(x) > tiny
     excess = o.where(is_near, o.log1p(start * o.expm1(o.where(is_near, x, 0.0))), s - 1.0)
     gain = o.where(is_there, excess / o.where(is_there, x, 1.0), start)
@@ -52,13 +53,13 @@ def _ready(o: Any, w: Any, u: Any) -> Pair:
 
 
 def _tanh_bend(o: Any, v: Any) -> Pair:
-    """tanh, and its slope 4 e / (1 + e)² with e = e^-2|v|."""
+    """tanh v, and its derivative 4 e / (1 + e)² with e = e^-2|v|."""
     e = (abs(v) * -2.0).exp()
     return o.tanh(v), 4.0 * e / ((e + 1.0) * (e + 1.0))
 
 
 def _solved_bend(o: Any, y: Any, s: Any) -> Any:
-    """v with v + (s - 1) tanh v = y, by Halley's method between bounds, like the core's (cpp/math/vector_maps/)."""
+    """The solution v of v + (s - 1) tanh v = y, by Halley's method between bounds, as in cpp/math/vector_maps/."""
     target, excess = abs(o.fixed(y)), o.fixed(s) - 1.0
     by_slope, by_limit, grows = target / (excess + 1.0), target - excess, excess >= 0.0
     low = o.where(grows, o.highest(by_slope, by_limit), target)
@@ -77,7 +78,7 @@ def _solved_bend(o: Any, y: Any, s: Any) -> Any:
     v = o.where(y < 0.0, -v, v)
     if not o.differentiates:
         return v
-    h, h_slope = _tanh_bend(o, v)  # a step of Newton's, which carries the derivatives by y and s
+    h, h_slope = _tanh_bend(o, v)  # a Newton step, which has the derivatives by y and s
     return v - (v + (s - 1.0) * h - y) / (excess * h_slope + 1.0)
 
 
@@ -87,7 +88,7 @@ def radial(o: Any, header: Header, params: Sequence[Any], value: Any, inverse: b
     alpha, end = positive(o, raw_alpha), positive(o, raw_end)
     offset = value - center
     r = o.norm(offset)
-    if inverse:  # r (end + r) / (alpha + r) is the distance of x
+    if inverse:  # solves for r, where r (end + r) / (alpha + r) is the distance of x from the center
         b = r - end
         root = (b * b + alpha * r * 4.0).sqrt()
         is_far = b > 0.0
