@@ -46,7 +46,7 @@ html_theme_options = {"sidebar_hide_name": False, "navigation_with_keys": True}
 
 
 def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Turn a docstring into reStructuredText: escape the bars of |det|, and drop "See the class.", which Sphinx repeats."""
+    """Turn a docstring into reStructuredText: escape the bars of |det|, and drop "See the class." beside a class."""
     if lines[:1] == ["See the class."]:
         lines.clear()
     for i, line in enumerate(lines):
