@@ -62,7 +62,7 @@ def signature(app: Sphinx, what: str, name: str, obj: Any, options: Any, shown: 
 
 
 def setup(app: Sphinx) -> None:
-    """Examples and the code of pages are not run here: their results stand in the repository."""
+    """Connect the handlers; examples and the code of pages are not run, because the repository has their results."""
     app.connect("builder-inited", lambda app: make_api.make(Path(app.srcdir)))
     app.connect("source-read", make_api.add_tables)
     app.connect("autodoc-process-docstring", docstring)
