@@ -129,7 +129,7 @@ KEY = f"rows: hidden units; columns: {name(1)} to {name(COORDINATES)}"
 
 
 def draw() -> str:
-    """The whole picture, side by side."""
+    """Draw the whole picture, with the libraries side by side."""
     picture = Picture(1010, 592, TITLE)
     left, right, first, second = 150, 690, 92, 342
     picture.text(left, 36, "other libraries", size=18, style=BOLD)
