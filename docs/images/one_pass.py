@@ -49,7 +49,7 @@ class Picture:
         self.lines.append(f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="#d0d0d0"/>')
 
     def matrix(self, x: float, y: float, color_of: Callable[[int, int], str | None]) -> int:
-        """The layer's weights, coloured by degree and column (None: nothing is multiplied); returns the number of coloured cells."""
+        """Draw the layer's weights, coloured by degree and column (None: no product); return the number of products."""
         count = 0
         for row, degree in enumerate(DEGREES):
             for column in range(1, COORDINATES + 1):
