@@ -3,9 +3,9 @@
     python docs/page_results.py                   # pages whose code changed since
     python docs/page_results.py quickstart        # these; --all for all
 
-The blocks of a page are run one after the other by a Python of their own, as a reader would copy them. Printed text
-and each new matplotlib figure stand in the page itself, between two comments, so that a code host shows them, too, and
-the documentation is built without any run. Numbers differ by processor in their last digits. A test fails where the
+The blocks of a page are run one after the other by a Python process of their own, as a reader would copy them. Printed
+text and each new matplotlib figure stand in the page itself, between two comments, so that a code host shows them, too,
+and the documentation is built without any run. Numbers differ by processor in their last digits. A test fails where the
 code of a page is newer than its results.
 """
 
@@ -72,7 +72,7 @@ def execute(page: Path, folder: Path) -> None:
     from make_gallery import shrink
     from matplotlib.figure import Figure
 
-    made: list[Figure] = []  # kept here, because a page gives the same name to several
+    made: list[Figure] = []  # a list, because a page gives the same name to several figures
     begin = Figure.__init__
 
     def noted(self: Figure, *arguments: Any, **keywords: Any) -> None:
