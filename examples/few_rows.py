@@ -9,8 +9,8 @@ mean log-likelihood of new rows, in nats: medians of several tables.
 
     python examples/few_rows.py [--tables 3] [--rows 30 100 300 1000] [--output few_rows.png]
 
-`--output` draws the losses, and needs matplotlib. The exit status is 0 if for the fewest rows of each density the
-choices of `fit` gain, and if with most of the bent rows its flow is better than the Gaussian.
+`--output` draws the losses, and needs matplotlib. The exit status is 0 if the choices of `fit` gain with the fewest
+rows of each density, and if its flow is better than the Gaussian with the most rows of the bent density.
 """
 
 from __future__ import annotations
