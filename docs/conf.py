@@ -46,7 +46,7 @@ html_theme_options = {"sidebar_hide_name": False, "navigation_with_keys": True}
 
 
 def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Make a docstring reStructuredText: |det| is no substitution there; "See the class." stands there already."""
+    """Turn a docstring into reStructuredText: escape the bars of |det|, and drop "See the class." beside a class."""
     if lines[:1] == ["See the class."]:
         lines.clear()
     for i, line in enumerate(lines):
@@ -62,7 +62,7 @@ def signature(app: Sphinx, what: str, name: str, obj: Any, options: Any, shown: 
 
 
 def setup(app: Sphinx) -> None:
-    """Examples and the code of pages are not run here: their results stand in the repository."""
+    """Connect the handlers; examples and the code of pages are not run, because the repository has their results."""
     app.connect("builder-inited", lambda app: make_api.make(Path(app.srcdir)))
     app.connect("source-read", make_api.add_tables)
     app.connect("autodoc-process-docstring", docstring)

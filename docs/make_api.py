@@ -44,7 +44,7 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """As code has it: ``hr.NSF``, or the module's name where it is imported by itself."""
+        """The name as code has it: ``hr.NSF``, or the module's name where it is imported by itself."""
         own = ("headrace.torch", "headrace.jax", "headrace.sklearn", "headrace.convert", "headrace.integrations")
         return self.name if self.name.startswith(own) else re.sub(r"^headrace\b", "hr", self.name)
 

@@ -3,9 +3,9 @@
     python docs/page_results.py                   # pages whose code changed since
     python docs/page_results.py quickstart        # these; --all for all
 
-The blocks of a page are run one after the other by a Python of their own, as a reader would copy them. Printed text
-and each new matplotlib figure stand in the page itself, between two comments, so that a code host shows them, too, and
-the documentation is built without any run. Numbers differ by processor in their last digits. A test fails where the
+The blocks of a page are run one after the other by a Python process of their own, as a reader would copy them. Printed
+text and each new matplotlib figure stand in the page itself, between two comments, so that a code host shows them, too,
+and the documentation is built without any run. Numbers differ by processor in their last digits. A test fails where the
 code of a page is newer than its results.
 """
 
@@ -72,7 +72,7 @@ def execute(page: Path, folder: Path) -> None:
     from make_gallery import shrink
     from matplotlib.figure import Figure
 
-    made: list[Figure] = []  # kept here, because a page gives the same name to several
+    made: list[Figure] = []  # a list, because a page gives the same name to several figures
     begin = Figure.__init__
 
     def noted(self: Figure, *arguments: Any, **keywords: Any) -> None:
@@ -106,7 +106,7 @@ def execute(page: Path, folder: Path) -> None:
 
 
 def results_of(page: Path, folder: Path) -> list[dict[str, Any]]:
-    """What each block of a page prints and draws, by a new Python; pictures lie in the folder then."""
+    """Run a page in a new Python, and return what each block prints and draws; pictures are in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     script = str(Path(__file__).resolve())
@@ -121,12 +121,12 @@ def results_of(page: Path, folder: Path) -> list[dict[str, Any]]:
 
 
 def without_results(text: str) -> str:
-    """A page as its author wrote it."""
+    """A page without results, as its author wrote it."""
     return DIGEST.sub("", RESULT.sub("", text))
 
 
 def with_results(text: str, results: list[dict[str, Any]], pictures: str) -> str:
-    """A page with results below its blocks, instead of those that it has.
+    """A page with new results below its blocks, in place of old ones.
 
     Args:
         text: Of the page.

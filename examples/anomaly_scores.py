@@ -27,7 +27,7 @@ import headrace as hr
 
 DATA = Path(__file__).parent / "data" / "magic.npz"
 HELD_OUT = 2000  # gammas to score
-KEPT = 0.9  # the share of these gammas that is kept
+KEPT = 0.9  # the share of held-out gammas that is kept
 
 
 def load_events() -> tuple[NDArray[Any], NDArray[Any]]:

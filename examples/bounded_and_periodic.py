@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 
-ENOUGH = 0.01  # nats a row that each of both comparisons must gain; a default fit represents marginals well by itself
+ENOUGH = 0.01  # the least gain of either comparison, in nats a row; a default fit represents marginals well by itself
 
 
 def weather(rows: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 Rows come from a known density: a ring with a gap. Five flows are fitted to the same few rows from different seeds, as
 one `Ensemble`. The example prints the mean log-likelihood of new rows, of the mixture and of its members, and the
 spread, which is the standard deviation of the members' log densities: for new rows, and for points far from all rows.
-At these points the log densities are wrong by many nats, and a large spread shows this without the truth.
+Far from all rows the log densities are wrong by many nats, and a large spread shows this without the truth.
 
     python examples/ensemble_spread.py [--rows 500] [--members 5] [--epochs N] [--output ensemble_spread.png]
 

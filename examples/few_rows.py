@@ -1,16 +1,16 @@
 """Few rows: a flow of thirty rows, or of three hundred, with and without the care that `fit` takes.
 
-A flow has thousands of weights. Trained for long on few rows, it memorises the rows, and gives new rows a density that
-is lower by whole nats. Without `epochs`, `fit` chooses the length of training by rows held out, and keeps the Gaussian
-of the rows where no flow is better. The true densities are known: a normal density, for which a Gaussian is the best
-model, and a bent one. For each number of rows the example compares three fits: the Gaussian, a flow trained for 200
-epochs whatever the rows, and a flow with the choices of `fit`. The example prints the loss of each fit in the mean
-log-likelihood of new rows, in nats: medians of several tables.
+A flow has thousands of weights. Trained for long on few rows, a flow memorises the rows, and gives new rows a density
+that is lower by whole nats. Without `epochs`, `fit` chooses the length of training by rows held out, and keeps the
+Gaussian of the rows where no flow is better. The true densities are known: a normal density, for which a Gaussian is
+the best model, and a bent one. For each number of rows the example compares three fits: the Gaussian, a flow trained
+for 200 epochs whatever the rows, and a flow with the choices of `fit`. The example prints the loss of each fit in the
+mean log-likelihood of new rows, in nats: medians of several tables.
 
     python examples/few_rows.py [--tables 3] [--rows 30 100 300 1000] [--output few_rows.png]
 
-`--output` draws the losses, and needs matplotlib. The exit status is 0 if for the fewest rows of each density the
-choices of `fit` gain, and if with most of the bent rows its flow is better than the Gaussian.
+`--output` draws the losses, and needs matplotlib. The exit status is 0 if the choices of `fit` gain with the fewest
+rows of each density, and if its flow is better than the Gaussian with the most rows of the bent density.
 """
 
 from __future__ import annotations

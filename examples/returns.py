@@ -33,7 +33,7 @@ DAYS = 4000  # days to fit
 
 
 def flow_of(returns: NDArray[Any], days: int, seed: int, **settings: Any) -> NDArray[Any]:
-    """Log densities of the days after the first `days`, by a flow that is fitted to these."""
+    """Log densities of the days after the first `days`, by a flow that is fitted to the days before."""
     flow = hr.WaveNet(layers=6, channels=8, prediction=4, bins=3, seed=seed)
     flow.fit(returns[:days, None], seed=seed, progress=False, **settings)
     return np.asarray(flow.log_prob_steps(returns[:, None])[days:], np.float64)

@@ -1,10 +1,10 @@
 """Modes that lie apart: a flow over a normal base leaves bridges between them, one over a mixture does not.
 
-A flow is continuous, and so is its inverse: it cannot tear one clump of latent rows into three. Instead it stretches
-thin bridges between the clumps of data, in which the true density has no rows. A mixture as base, with a component near
-each mode (found by k-means here), makes bridges unnecessary. The rows come from three bent clumps, whose density is
-known. The example prints the mean log-likelihood of new rows, in nats, and the share of samples between the clumps,
-farther than five deviations from each.
+A flow is continuous, and so is its inverse: it cannot tear one clump of latent rows into three. Instead the flow
+stretches thin bridges between the clumps of data, in which the true density has no rows. A mixture as base, with a
+component near each mode (found by k-means here), makes bridges unnecessary. The rows come from three bent clumps, whose
+density is known. The example prints the mean log-likelihood of new rows, in nats, and the share of samples between the
+clumps, farther than five deviations from each.
 
     python examples/separate_modes.py [--rows 3000] [--epochs N] [--seed 0] [--output separate_modes.png]
 

@@ -141,7 +141,7 @@ def train(model: Autoencoder, steps: int, rows: int, seed: int) -> float:
 
 
 def draw(path: Path, models: dict[str, Autoencoder], x: Tensor, seen: Tensor) -> None:
-    """Draw a line of pictures for each model: exact posteriors of its decoder, and samples from those of its
+    """Draw a row of pictures for each model: exact posteriors of its decoder, and samples from those of its
     encoder."""
     from matplotlib.figure import Figure
 

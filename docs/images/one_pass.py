@@ -2,7 +2,7 @@
 
     python docs/images/one_pass.py [one_pass.svg]
 
-Beside it lies one_pass_narrow.svg, the same for narrow screens.
+The script also writes one_pass_narrow.svg, for narrow screens.
 
 The picture is the first layer of a small masked network: 5 coordinates, and 3 hidden units of each degree from 1 to 4.
 Rows are units, columns are coordinates; a unit of degree d sees the first d of them. The numbers in the captions are
@@ -49,7 +49,7 @@ class Picture:
         self.lines.append(f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="#d0d0d0"/>')
 
     def matrix(self, x: float, y: float, color_of: Callable[[int, int], str | None]) -> int:
-        """The layer's weights, coloured by degree and column (None: nothing is multiplied); gives how many."""
+        """Draw the layer's weights, coloured by degree and column (None: no product); return the number of products."""
         count = 0
         for row, degree in enumerate(DEGREES):
             for column in range(1, COORDINATES + 1):
@@ -108,7 +108,7 @@ def staircase_density(picture: Picture, x: float, y: float) -> None:
 
 
 def staircase_sampling(picture: Picture, x: float, y: float) -> None:
-    """The same pass, degree by degree."""
+    """A pass over the weights that exist, degree by degree."""
     steps = picture.matrix(x, y, lambda d, c: STEPS[d - 1] if exists(d, c) else None)
     for degree, color in enumerate(STEPS, start=1):
         line = y + (degree - 0.5) * UNITS * CELL + 4
@@ -129,7 +129,7 @@ KEY = f"rows: hidden units; columns: {name(1)} to {name(COORDINATES)}"
 
 
 def draw() -> str:
-    """The whole picture, side by side."""
+    """Draw the whole picture, with the libraries side by side."""
     picture = Picture(1010, 592, TITLE)
     left, right, first, second = 150, 690, 92, 342
     picture.text(left, 36, "other libraries", size=18, style=BOLD)
@@ -151,7 +151,7 @@ def draw() -> str:
 
 
 def draw_narrow() -> str:
-    """The same for a phone: one library below the other, no text below 10 pixels where the page has 350."""
+    """The picture for a phone: one library below the other, no text below 10 pixels where the page has 350."""
     picture = Picture(450, 1208, TITLE)
     left, row = 14, HEIGHT + 60
     for top, title, lines, density, sampling in (

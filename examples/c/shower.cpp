@@ -19,7 +19,7 @@
 namespace {
 
 // Keeps particles until the end of the event, because showers of many particles at once take a fraction of the time
-// of single ones. A shower has equal bits in every batch, which its index in the endless sample of the seed determines.
+// of single ones. The bits of a shower depend on its index in the endless sample of the seed, not on the batch.
 class FastShowers {
   public:
     FastShowers(const char* path, std::uint64_t seed, double least_energy)
