@@ -68,5 +68,5 @@ class Chained(Parametrised):
 
     @property
     def standardize_context(self) -> Pair | None:
-        """``(mean, std)`` of the context's columns, shape (context,) each, as set or as measured by `fit`; or None."""
+        """``(mean, std)`` by which context columns are standardised, shape (context,) each, or None; `fit` sets it."""
         return self._standardize_context

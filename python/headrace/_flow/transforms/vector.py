@@ -19,7 +19,7 @@ from headrace._flow.transforms.transform import OfBlock
 
 
 class _Vector(OfBlock):
-    """The base of planar and radial transforms, with their own parameters or those of a network of the context."""
+    """The base class of planar and radial transforms, whose parameters are trained, or outputs of a context network."""
 
     _map: str
     _OWN: tuple[str, ...] = ()  # attributes that only this class writes to files
@@ -79,17 +79,17 @@ class _Vector(OfBlock):
 class Planar(_Vector):
     """Planar transform (Rezende, Mohamed 2015; eq. 28-29 of the notes): x = z + û h(wᵀz + b).
 
-    û is u, moved along w so that 1 + wᵀû is positive(wᵀu), where positive(a) = 1e-3 + softplus(a + 0.5397...) is 1 at
-    0: all parameters have an inverse, and u = 0 is the identity (unlike in the paper, where 1 + wᵀû is
-    softplus(wᵀu)). With h = tanh the inverse is the root of one scalar equation, found to its last digits; log_det is
-    log(1 + h'(wᵀz + b) wᵀû).
+    The vector û is u, moved along w so that 1 + wᵀû = positive(wᵀu), where positive(a) = 1e-3 + softplus(a + 0.5397...)
+    is 1 at 0: the transform has an inverse for all parameters, and u = 0 is the identity (unlike in the paper, where 1
+    + wᵀû is softplus(wᵀu)). With h = tanh the inverse is the root of one scalar equation, computed to its last digits;
+    log_det is log(1 + h'(wᵀz + b) wᵀû).
 
     Args:
         features: The number of coordinates D.
         **keywords: The keywords of `PlanarVector`.
 
-    Without a context the parameters are "w" (D,), "u" (D,) and "b" (1,); with a context, they are the network's outputs
-    in this order.
+    Without a context the parameters are "w" (D,), "u" (D,) and "b" (1,); with a context, a network's outputs are w, u
+    and b, in this order.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.transforms.Planar(2, seed=1, dtype="float64")
