@@ -1,7 +1,7 @@
-"""Errors for arrays of a wrong type, dtype, shape, layout or device; the only copy of their texts.
+"""Errors for arrays of a wrong type, dtype, shape, layout or device, with all texts of such errors.
 
-Each function returns the error, which the caller raises. Errors have the argument's name, the expected and the given
-array and, where a call converts the given array, that call.
+Each function of this module returns an error, which its caller raises. Messages have the argument's name, the expected
+and the given array and, if a call can convert the given array, this call.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 
 
 def argument_of(name: str) -> str:
-    """The argument's name in an array's name in messages, such as x in "x in the block from row 0 on"."""
+    """The argument's name at the start of an array's name, such as x of "x in the block from row 0 on"."""
     return name.partition(" in the ")[0]
 
 
 def type_of(value: Any) -> str:
-    """The name of an array's type."""
+    """The name of an array's type with its module."""
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
@@ -24,7 +24,7 @@ def type_of(value: Any) -> str:
 
 
 def wrong_kind(name: str, expected: str, got: str, advice: str = "") -> TypeError:
-    """The error for an object that is no array, or not one of the expected library."""
+    """The error for an object that is no array, or no array of the expected library."""
     return TypeError(f"{name}: expected {expected}, got {got}{advice and f'; {advice}'}")
 
 
@@ -92,7 +92,7 @@ def context_shape(columns: int, batch: Iterable[int] | None = None) -> str:
 
 
 def takes_no_context(name: str = "context", got: str = "an array") -> ValueError:
-    """The error for a context in a call that takes none."""
+    """The error for a context in a call that takes no context."""
     return ValueError(f"{name}: expected None, because this takes no context, got {got}")
 
 
@@ -110,7 +110,7 @@ def not_aligned(name: str) -> ValueError:
 
 
 def not_on_cpu(name: str, what: str, device: Any, call: str, no_cuda: str | None) -> TypeError:
-    """The error for an array on a device where the CPU computes; `no_cuda`: why this machine has no CUDA, or None."""
+    """The error for an array on a device if the CPU computes; `no_cuda`: why this machine has no CUDA, or None."""
     advice = f"nor can it elsewhere ({no_cuda})" if no_cuda else "or call .to('cuda') of the flow or transform"
     expected, got = "an array in the CPU's memory", f"{what} on {device}"
     return wrong_kind(name, expected, got, f"this is computed on the CPU: {call}; {advice}")

@@ -15,8 +15,8 @@ from headrace._base.public import public
 class Group(Protocol):
     """A group of ranks 0 to size - 1, which call the same methods in the same order.
 
-    Sums are of 64-bit integers, whose order does not change a result. Any object with these attributes is a group;
-    `local`, `from_torch` and `from_mpi` make groups.
+    Sums are sums of 64-bit integers, which do not depend on the order of the ranks. Any object with these attributes is
+    a group; `local`, `from_torch` and `from_mpi` make groups.
     """
 
     @property
@@ -28,7 +28,7 @@ class Group(Protocol):
         """The number of ranks."""
 
     def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The sum over all ranks, returned on each rank. `part` is C-contiguous and may be overwritten.
+        """The entries' sums over all ranks, returned on each rank. `part` is C-contiguous and may be overwritten.
 
         Raises:
             GroupError: a rank did not answer in time.

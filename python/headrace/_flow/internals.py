@@ -88,7 +88,7 @@ class Interior(Restorable):
 
     @property
     def links(self) -> tuple[Transform, ...]:
-        """The transforms that a fit sets at the data end: `standardize`, and before it residual columns and curves."""
+        """The transforms at the data end that a fit sets: curves, residual columns, and at last `standardize`."""
         first = self._end - 1
         while first > 1 and isinstance(linear := self.chain[first - 1], Linear) and not linear.trainable:
             first -= 2  # a fixed Linear, and the Standardize before it, of the residual columns

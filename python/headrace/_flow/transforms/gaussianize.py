@@ -85,7 +85,7 @@ class Gaussianize(Fixed):
         self._take((float(low), float(high)), Standardize(self.data[:, 0] - std * low, std), raw)
 
     def _take(self, ends: tuple[float, float], scale: Standardize, raw: dict[str, Floats]) -> None:
-        """Store a spline between the ends, by raw parameters of shape (features, values), and the map before it."""
+        """Store a spline between `ends`, by raw parameters of shape (features, values), and its affine map to data."""
         self._scale, self._raw = scale, raw
         self._settings = Settings(
             features=scale.features,

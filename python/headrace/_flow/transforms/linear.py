@@ -59,7 +59,7 @@ class _Diagonal(BiasTable):
 
 
 class _Last(_Triangle):
-    """The factor next to the signed permutation, together with the shift after both, which is its bias reordered."""
+    """The factor L next to the signed permutation P, with the shift after P, which is L's bias in P's order."""
 
     def __init__(self, features: int, order: Sequence[int], signs: Sequence[int]) -> None:
         super().__init__("lower", features, range(features), ())
@@ -356,7 +356,7 @@ def _regular(name: str, value: Any, dtype: np.dtype[Any]) -> Matrix:
 
 
 def _eliminated(matrix: Matrix) -> tuple[NDArray[np.intp], Matrix]:
-    """``(rows, factors)`` of matrix[rows] = L V, where L is below the diagonal of `factors`, and V on and above it."""
+    """``(rows, factors)`` of matrix[rows] = L V: L is below the diagonal of `factors`, V on and above the diagonal."""
     a, n = matrix.copy(), len(matrix)
     rows = np.arange(n)
     for k in range(n):

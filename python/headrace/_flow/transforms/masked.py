@@ -60,7 +60,7 @@ class _Masked(OfBlock):
     def _cut(
         self, inputs: Sequence[int], outputs: Sequence[int], part: Restriction
     ) -> tuple[Settings, Dense, Staircase | None]:
-        """Settings, layers and structure of the kept part; `inputs` and `outputs` are coordinates of the whole."""
+        """The settings, layers and structure of a part; `inputs` and `outputs`: coordinates of the whole transform."""
         groups = MAPS[self._settings.map].groups(self._settings.bins)
         sizes = [groups[name] for name in self._settings.outputs]
         dense = Dense(*self.to_dense(), self._network.described, *self.context_to_dense())

@@ -26,7 +26,7 @@ class Mixed(ValueError):
 
 
 class Reads(Exception):
-    """The error with the indices of an output of a network and of an input that it needs but that is not kept."""
+    """The error with the indices of a kept output of a network and of a removed input that the output needs."""
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""Planar and radial transforms, which move all coordinates along one direction; invertible for all parameters."""
+"""Planar and radial transforms, which move rows along one direction, and are invertible for all parameters."""
 
 from __future__ import annotations
 
