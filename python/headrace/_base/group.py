@@ -35,7 +35,7 @@ class Group(Protocol):
         """
 
     def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
-        """The largest value over all ranks, entry by entry, returned on each rank; int64 or float64, without NaN."""
+        """The largest values over all ranks, by entry, returned on each rank; `part`: int64 or float64, without NaN."""
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
         """The array of the rank `root`, returned on each rank; all ranks pass an array of one shape and dtype."""

@@ -60,7 +60,7 @@ class Grid:
         return [max(map(len, texts)) for texts in zip(*every, strict=True)]
 
     def widths(self, columns: int) -> list[int] | None:
-        """The width of each column in a terminal of `columns` characters; None if they do not fit beside each other."""
+        """The width of each column in a terminal of `columns` characters; None if they do not fit."""
         widths = self.natural()
         room = columns - len(self.indent) - GAP * (len(widths) - 1)
         least = {i: min(widths[i], max(LEAST, min(widths[i] // 4, MANY), self._longest_word(i))) for i in self.wraps}
@@ -98,7 +98,7 @@ class Grid:
         return rows
 
     def _listed(self, columns: int) -> list[str]:
-        """The rows as lists: the first text of a row, and below it its other texts after the names of their columns."""
+        """The lines of rows as lists: a row's first text, and below its other texts after their columns' names."""
         lines = []
         for row in self.rows:
             lines += wrapped(row[0], self.indent, self.indent + "  ", columns)

@@ -216,7 +216,7 @@ class Stored:
         return self._child(key, self.take(key), family, prefix)
 
     def children(self, key: str, family: Family) -> list[Any]:
-        """The objects of a list of headers; the names of each object's arrays begin with the key and its index."""
+        """The objects of a key's list of headers; names of an object's arrays begin with the key and an index."""
         return [self._child(f"{key}[{i}]", header, family, f"{key}.{i}.") for i, header in enumerate(self.items(key))]
 
     def _child(self, place: str, header: Any, family: Family, prefix: str) -> Any:
@@ -241,7 +241,7 @@ class Stored:
         return array
 
     def layers(self, columns: int, rows: int, *, masked: bool = True) -> Layers:
-        """``(weights, biases, masks)`` of a network of `columns` inputs and `rows` outputs; masks may be []."""
+        """``(weights, biases, masks)`` of a network of `columns` inputs and `rows` outputs; masks are optional."""
         weights: list[NDArray[Any]] = []
         biases: list[NDArray[Any]] = []
         masks: list[NDArray[np.bool_]] = []

@@ -36,7 +36,7 @@ def warn(message: str, kind: type[Warning] = RuntimeWarning) -> None:
 
 @contextmanager
 def kept_in(messages: list[str]) -> Iterator[None]:
-    """Inside the block, collect this thread's warnings in a list: the stack of a worker has no line of the user."""
+    """Inside the block, collect this thread's warnings in a list, because a worker's stack has no line of the user."""
     before = _kept.set(messages)
     try:
         yield

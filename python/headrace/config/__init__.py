@@ -17,12 +17,12 @@ __all__ = ["get_num_threads", "include", "info", "set_num_threads", "threads"]
 
 
 def set_num_threads(n: int) -> None:
-    """Use n threads in each later call, the calling thread included; results do not depend on the number.
+    """Use n threads, including the calling thread, in each later call; results do not depend on n.
 
-    At import the number is that of HEADRACE_NUM_THREADS in the environment; without it OMP_NUM_THREADS or
-    MKL_NUM_THREADS, the first of them that is set; without these the number of cores that this process may use, by its
-    affinity and its control groups. Threads that are no longer needed end. If threadpoolctl is installed, it reads and
-    sets the number, too.
+    At import the number is that of the environment variable HEADRACE_NUM_THREADS; if unset, OMP_NUM_THREADS or
+    MKL_NUM_THREADS, the first of the two that is set; if all are unset, the number of cores that this process may use,
+    by its affinity and its control groups. Surplus threads end. If threadpoolctl is installed, its functions also read
+    and set the number.
 
     Args:
         n: The number of threads, 1 to 4096.
