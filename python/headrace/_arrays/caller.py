@@ -1,8 +1,7 @@
 """Arrays of arguments and results on the CPU; the counterpart for CUDA devices is `device_caller`.
 
 A call opens all its arguments through one `Caller`, as NumPy views of the same memory, and returns results in the
-framework of the arguments. This module imports no framework, because a program that has a tensor has already imported
-torch.
+framework of the arguments. Frameworks are not imported: a program that has a tensor has already imported torch.
 
 Flows and transforms take float32 or float64 arrays of any strides without a copy; integers, truth values and
 lists are converted to float64. Functions of `headrace.ops` and arguments `out` do not convert arrays.
@@ -190,8 +189,7 @@ _NAMED = {"numpy": NUMPY, "torch": TORCH, "jax": JAX}
 class Caller:
     """The arrays of one call, which all have one framework, including the results."""
 
-    # Class attributes have the values until an array is opened, because setting attributes may take a microsecond a
-    # call.
+    # Values until an array is opened, in the class because setting attributes may take a microsecond a call.
     _framework: Any = NUMPY
     _name = ""  # the name of the argument that determined the framework
     _first: Any = None
@@ -428,7 +426,7 @@ def _not_on_cpu(name: str, what: str, device: Any, call: str) -> TypeError:
 
 
 def _same(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
-    """Whether two arrays are one, which a kernel may overwrite: it reads all rows of a tile before it writes any."""
+    """Whether two arrays share all elements: kernels may overwrite inputs, because they read tiles before writing."""
     return (
         b is not None
         and _bounds(a)[0] == _bounds(b)[0]
@@ -552,7 +550,7 @@ def row_weights(
 
 
 def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
-    """The weighted sum in float64, without a dot product, whose order depends on BLAS threads; on a device it waits."""
+    """The weighted sum in float64, without BLAS, whose order of terms depends on threads; device calls wait."""
     if weights is None:
         return float(values.sum(dtype=np.float64))
     return float((values.astype(np.float64, copy=False) * weights).sum())

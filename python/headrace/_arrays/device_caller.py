@@ -46,7 +46,7 @@ class _CuPy:
         return self.device.current_stream()
 
     def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
-        """A CuPy view, ordered after the producer's work, and whether to hold `value` until this call's is done."""
+        """A CuPy view, ordered after the producer's work, and whether to hold it until this call's work is done."""
         cupy = self.device.cupy
         if isinstance(value, cupy.ndarray):
             if value.data.device_id != self.device.index:
@@ -59,7 +59,7 @@ class _CuPy:
             return self._by_interface(name, value, stream), True
 
     def _by_interface(self, name: str, value: Any, stream: Stream) -> Any:
-        """A view by version 2 or 3 of CUDA's array interface; the stream waits for the work on the array's stream."""
+        """A CuPy view by CUDA's array interface, version 2 or 3; the stream waits for work on the array's stream."""
         description = value.__cuda_array_interface__
         address, shape, dtype = description["data"][0], description["shape"], np.dtype(description["typestr"])
         if description.get("mask") is not None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from headrace._base.array_errors import argument_of
 
-Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # label, dtype, function from a dtype to the values
+Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # the label, the dtype, and a function to read values
 
 MOST_LABELS = 128  # the largest number of labels of a column that is coded
 

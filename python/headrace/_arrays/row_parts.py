@@ -1,4 +1,4 @@
-"""Held-out rows of a table and the remaining rows: their numbers, their indices, and their order of reading."""
+"""Held-out and training rows of a table: the number of held-out rows, row indices, and the order of reading."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RowPart:
     """
 
     def __init__(self, rows: int, held: int = 0, key: int = 0, *, out: bool = False, kept: Any = None) -> None:
-        """`out`: whether this is the held-out part. `kept`: the indices of rows that take part; None for all."""
+        """`out`: whether the part has the held-out rows; `kept`: the indices of rows to divide; None for all rows."""
         self.rows, self.held, self.key, self.out, self.kept = rows, held, key, out, kept
         self.size = held if out else rows - held
 

@@ -1,4 +1,4 @@
-"""The default ascent: after each turn a spline for every coordinate, which makes the coordinate's marginal normal."""
+"""The default ascent: each step is a turn, then a spline for every coordinate, which makes its marginal normal."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SplineAscent(Ascent):
         return self.steps[:count]
 
     def checks(self) -> tuple[list[Judged], Any, Any]:
-        """Log-likelihoods after each step, of all rows; see `Ascent`."""
+        """The log-likelihoods of all rows after each step; see `Ascent`."""
         return self.judged, None, None
 
     def _begin(self) -> None:
@@ -71,13 +71,13 @@ class SplineAscent(Ascent):
         return [self._active(z) for z, _, _ in self.parties[0]]
 
     def _curves(self, bandwidth: float) -> list[Score | None]:
-        """For each column the map of its marginal to N(0, 1), or None."""
+        """The map of each column's marginal to N(0, 1), or None for a column without a map."""
         parts, unit = self._places(), self.rows.unit
         columns = [[part[:, k].astype(np.float64) / unit for part in parts] for k in range(self.n)]
         return normal_scores(columns, self.counts, self.shares, bandwidth, self.rows.source)
 
     def _of_columns(self, z: Floats) -> NDArray[Any]:
-        """An array of all columns in the flow's dtype: columns without spread are 0."""
+        """The rows with all columns in the flow's dtype; columns whose values do not vary are 0."""
         if self.n == self.features:
             return z.astype(self.settings.dtype)
         every: NDArray[Any] = self.library.zeros((len(z), self.features), self.settings.dtype)
@@ -164,13 +164,13 @@ def kink_parameters(score: Score) -> tuple[float, float, float, float, float]:
 def spline_parameters(score: Score | None, bins: int, bound: float, slope: float) -> Floats:
     """The raw parameters of an `rq_spline` with knots on a curve, the identity beyond ±bound: shape (3 bins - 1,).
 
-    A knot is moved where the spline's limits on widths, heights and slopes do not allow it.
+    A knot is moved if it exceeds the spline's limits on widths, heights and slopes.
     """
     raw = np.zeros(3 * bins - 1)
     if score is None:
         return raw
     inner = score.knots(bins - 1)
-    gap = 1e-3 * bound * np.arange(1, bins)  # keeps knots apart, and inside the bound
+    gap = 1e-3 * bound * np.arange(1, bins)  # keeps knots apart and inside of the bound
     x = np.minimum(np.maximum(inner.x, -bound + gap), bound - gap[::-1])
     y = np.minimum(np.maximum(inner.y, -bound + gap), bound - gap[::-1])
     limit = np.log(1.0 / slope)
