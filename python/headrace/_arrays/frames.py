@@ -162,7 +162,7 @@ TEXTS = ("str", "utf8", "large_string", "categor", "enum", "dictionary")  # begi
 
 
 def kinds_of(x: Any) -> list[str] | None:
-    """"integer", "boolean" or "float" for each column of an array or frame; None for floats only and other objects."""
+    """The kind of each column, "integer", "boolean" or "float"; None if all are "float", and for other objects."""
     dtypes: Any = getattr(x, "dtypes", None)
     if isinstance(x, class_of("polars", "DataFrame")):
         kinds = ["integer" if t.is_integer() else "boolean" if str(t) == "Boolean" else "float" for t in dtypes]

@@ -1,4 +1,4 @@
-"""A running dual ascent: steps that carry rows to the base, their history, and the resulting flow."""
+"""A running dual ascent: steps that move rows towards the base, their history, and the resulting flow."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Ascent(abc.ABC):
     # ---- the run
 
     def go(self, progress: bool, clock: Clock) -> AscentFlow:
-        """Take all steps that patience and the clock allow, and return the best prefix, also after an error."""
+        """Take all steps that patience and the clock allow; return the flow of the best prefix, also after Ctrl-C."""
         s, history, begin = self.settings, self.history, time.perf_counter()
         bar = _progress.bar(self.n_steps, "ascent", "step", progress)
         last = begin
@@ -167,7 +167,7 @@ class Ascent(abc.ABC):
         return self.flow(len(self.history.log_likelihood) - 1 if self.is_resolved else None)
 
     def _agreed(self, flow: AscentFlow) -> AscentFlow:
-        """The flow up to the best step before which the mean log-densities agree with the ascent's own sums."""
+        """The flow of the best prefix whose mean log-densities agree with the ascent's own measurement."""
         history, best = self.history, self.history.best_step
         checks, training, held_out = self.checks()
         if best >= len(checks):
@@ -272,5 +272,5 @@ class Ascent(abc.ABC):
 
 
 def kink_map(lines: list[Floats], dtype: Any) -> Elementwise:
-    """Lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²), as a transform; `lines`: a, b, γ, center, ε."""
+    """A transform by lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²); `lines`: a, b, γ, center, ε."""
     return Elementwise._of_lines(*lines, slope=SLOPE, dtype=dtype)

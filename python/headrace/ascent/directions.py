@@ -43,7 +43,7 @@ class Turn:
 
 
 def random_turn(sizes: list[int], rng: np.random.Generator) -> Turn:
-    """Blocks of these sizes, drawn uniformly from all orthogonal matrices; several follow a random permutation."""
+    """A turn by uniformly distributed orthogonal blocks of these sizes; several blocks follow a permutation."""
     order = _order(sizes, rng)
     return Turn([random_rotation(size, rng) for size in sizes], order)
 

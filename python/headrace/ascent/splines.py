@@ -124,7 +124,7 @@ class SplineAscent(Ascent):
         )
 
     def _first_maps(self, curves: list[Any]) -> list[Transform]:
-        """Full marginal maps: a kinked line with the straight ends of the curve, then a spline for the remainder."""
+        """The maps of the first step: a kinked line with a curve's straight ends, then a spline for the remainder."""
         kinks: list[tuple[float, ...]] = []
         rest: list[Score | None] = []
         for curve in curves:
@@ -145,7 +145,7 @@ class SplineAscent(Ascent):
 
 
 def kink_parameters(score: Score) -> tuple[float, float, float, float, float]:
-    """The parameters ``(a, b, γ, center, ε)`` of a line with a kink through both ends of a curve, near the curve."""
+    """The parameters ``(a, b, γ, center, ε)`` of a kinked line that passes both ends of a curve and stays near it."""
     points = score.knots(KNOTS)
     x, y = points.x, points.y
     inner = (x > x[0]) & (x < x[-1])
