@@ -80,7 +80,7 @@ class U1(Energy):
     def _terms(self, z1: Floats, z2: Floats) -> tuple[Floats, Floats, Floats]:
         radius = np.hypot(z1, z2)
         off = (radius - 2.0) / 0.4
-        # The derivative of |z| is undefined at the origin; 0 is its mean over directions.
+        # The derivative of |z| is undefined at the origin; 0 is the mean of the derivatives over all directions.
         safe = np.where(radius == 0.0, 1.0, radius)
         heaps, by_heaps = _heaps(((z1 - 2.0) / 0.6, 1.0 / 0.6), ((z1 + 2.0) / 0.6, 1.0 / 0.6))
         return -0.5 * off * off + heaps, by_heaps - off / 0.4 * (z1 / safe), -off / 0.4 * (z2 / safe)

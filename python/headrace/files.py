@@ -54,7 +54,7 @@ def save(module: Filed, path: str | os.PathLike[str], notes: Mapping[str, str] |
 
 
 def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any:
-    """Read a flow or a transform that `save` wrote, in its original class.
+    """Read a flow or a transform that `save` wrote, as an object of its original class.
 
     With the same instruction set, results have the same bits as before `save`. The time and memory of `load` grow with
     the file's size, for any sizes that the file's header claims.
@@ -178,7 +178,7 @@ def contents_of_bytes(data: bytes, *, allow_non_finite: bool = False) -> tuple[A
 
 def unpickled(data: bytes, device: str, matmul: str) -> Any:
     """The object of a pickle, from the result of `to_bytes`, on its former device, or on the CPU if that is missing."""
-    module = from_bytes(data, allow_non_finite=True)  # a pickle is a copy: parameters may have any values
+    module = from_bytes(data, allow_non_finite=True)  # a pickle is a copy, whose parameters may be infinite or NaN
     if device == "cpu":
         return module
     try:

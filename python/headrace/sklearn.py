@@ -288,7 +288,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
                 included again by `sample`.
             y: Ignored.
             sample_weight: Shape (rows,): weights of the rows in the likelihood, not negative. A weight of 2 has the
-                effect of repeating a row, but not the same bits, because batches then differ.
+                effect of a repeated row, but results have other bits, because batches differ.
             context: Shape (rows, columns), or (rows,) for one column: the conditions of the density. With a context,
                 all other methods need a context, too. In a grid search, scikit-learn passes the context by its metadata
                 routing.
@@ -345,7 +345,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         self._frame = library_of(X)
         X, self._labels = (X, {}) if self.categories is None else frames.coded(X)
         X, texts = frames.without_text(X)
-        if self._frame != "pandas":  # pandas columns of objects may hold numbers
+        if self._frame != "pandas":  # columns of objects in pandas may contain numbers
             frames.check_numbers("X", X)  # NumPy would read dates of polars as numbers of days
         kinds = frames.kinds_of(frames.inferred(X))
         try:
@@ -375,7 +375,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
     @silent(FREQUENT)  # the treatment of columns has its own warning
     def _fit_flow(self, ready: Prepared) -> None:
-        """Fit a new flow, or an ensemble."""
+        """Fit a new flow, or a new ensemble, to prepared rows."""
         how, seed = self._inner("fit"), self._seed
         bootstrap, self.table_ = how.pop("bootstrap"), ready.table
         how["validation"] = self._held_out(how["validation"])
@@ -464,7 +464,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return self.score_samples(X, context) - self.offset_
 
     def predict(self, X: Any, *, context: Any = None) -> NDArray[np.int64]:
-        """1 for rows like the training rows, -1 for outliers and for rows without a density, shape (rows,).
+        """An array (rows,): 1 for rows like the training rows, -1 for outliers and for rows without a density.
 
         A row with missing values has no density if ``missing="drop"``; if ``missing="refuse"``, such a row is an error.
         """

@@ -212,9 +212,8 @@ class Caller:
     def open(self, name: str, value: Any, raw: bool = False, whole: bool = False) -> NDArray[Any]:
         """`value` as a NumPy array on the same memory, checked to be float32 or float64.
 
-        Floats of another byte order or width are converted. With `whole`, for data, integers and truth values are
-        also allowed, and lists and numbers become arrays without a framework. With `raw`, arrays keep their byte order
-        and width.
+        Floats of another byte order or width are converted. With `whole`, which data have, integers and truth values
+        are also allowed, and lists and numbers become NumPy arrays. With `raw`, arrays keep their byte order and width.
         """
         if type(value) is np.ndarray:
             framework, array = NUMPY, value
@@ -308,14 +307,14 @@ class Caller:
             raise TypeError(f"{name}: expected a NumPy array or a PyTorch tensor to write into, got {kind}")
 
     def give(self, array: NDArray[Any]) -> Any:
-        """A result for the caller: the array `out` itself if the caller passed it."""
+        """A result in the caller's framework: the array `out` if the caller passed `out`."""
         if self._out is not None:
             self._framework.written(self._out)
             return self._out
         return array if self._framework is NUMPY else self._framework.give(array, self._first)
 
     def give_pair(self, first: NDArray[Any], second: NDArray[Any]) -> tuple[Any, Any]:
-        """Two results for the caller: the tuple `out` itself if the caller passed it."""
+        """Two results in the caller's framework: the tuple `out` if the caller passed `out`."""
         out: tuple[Any, Any] | None = self._out
         if out is not None:
             for array in out:
@@ -338,7 +337,7 @@ class Caller:
         return what
 
     def queue(self) -> AbstractContextManager[None]:
-        """A context manager inside which NumPy's functions on opened arrays run in order with the core's calls."""
+        """A context manager in which functions on opened arrays run in order with the core's calls."""
         return nullcontext()
 
 
@@ -474,7 +473,7 @@ def native(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(native_dtype(array.dtype), copy=False)
 
 
-# ---- checked arrays; without a caller, results cannot be returned ----------------------------------------------------
+# ---- checked arrays ----------------------------------------------------
 
 
 def matrix(name: str, value: Any, columns: int, caller: Caller | None = None, *, whole: bool = False) -> Matrix:

@@ -225,7 +225,7 @@ class DeviceCaller(Caller):
     def open(self, name: str, value: Any, raw: bool = False, whole: bool = False) -> Any:
         """`value` as a CuPy view of the same memory, checked to be float32 or float64 on this device.
 
-        With `whole`, for data, integers and truth values are converted on the device.
+        With `whole`, which data have, integers and truth values are also allowed, and converted on the device.
         """
         framework = self._framework_for(name, value)
         self._name = self._name or name
@@ -295,7 +295,7 @@ class DeviceCaller(Caller):
             raise TypeError(f"{name}: expected a CuPy array or a PyTorch tensor to write into, got {kind}")
 
     def give(self, array: Any) -> Any:
-        """A result for the caller: the array `out` itself if the caller passed it."""
+        """A result in the caller's framework: the array `out` if the caller passed `out`."""
         assert self._framework is not None
         if self._out is not None:
             return super().give(array)
@@ -308,7 +308,7 @@ class DeviceCaller(Caller):
 
     @contextmanager
     def queue(self) -> Iterator[None]:
-        """A context manager inside which CuPy's work is queued on this call's stream."""
+        """A context manager in which CuPy queues its work on this call's stream."""
         self._begin(self._cupy)
         with self.device.on(self.stream):
             yield
@@ -349,12 +349,12 @@ def check_on_host(name: str, value: Any) -> None:
 
 
 def _index_of(value: Any) -> int:
-    """The index of an array's device."""
+    """The index of the CUDA device with an array's memory."""
     if isinstance(value, _arrays.class_of("torch", "Tensor")):
         return int(value.device.index)
     if hasattr(type(value), "__dlpack_device__"):
         return int(value.__dlpack_device__()[1])
-    import cupy  # CuPy is installed, because `caller_of` has checked that
+    import cupy  # `caller_of` has checked that CuPy is installed
 
     address = value.__cuda_array_interface__["data"][0]
     return int(cupy.cuda.runtime.pointerGetAttributes(address).device if address else cupy.cuda.runtime.getDevice())

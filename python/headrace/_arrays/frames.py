@@ -1,7 +1,7 @@
 """Tables of pandas, polars and Arrow, whose columns have dtypes, and other objects that NumPy can convert.
 
-A frame is read in place if its library keeps it as one block of one float dtype; otherwise its columns are copied to
-one array. Integers and truth values become floats, and missing values NaN.
+A frame that its library stores as one block of one float dtype is read without a copy; columns of other frames are
+copied to one array. Integers and truth values become floats, and missing values NaN.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def read(name: str, value: Any) -> NDArray[Any]:
     if not is_frame(value):
         try:
             return np.asarray(value)
-        except Exception as error:  # the error comes from code of another library
+        except Exception as error:  # other libraries may raise any error
             raise TypeError(
                 f"{name}: expected an array that NumPy can read, got {type(value).__module__}."
                 f"{type(value).__qualname__} ({error})"
@@ -210,7 +210,7 @@ def _columns(value: Any) -> list[Column]:
     if _is_of(value, "pandas"):
         if value.ndim == 1:
             return [(value.name, value.dtype, partial(_of_pandas, value, None))]
-        typed = zip(value.columns, value.dtypes, strict=True)  # extracting a column takes longer than reading its dtype
+        typed = zip(value.columns, value.dtypes, strict=True)  # reading dtypes is faster than extracting columns
         return [(label, dtype, partial(_of_pandas, value, i)) for i, (label, dtype) in enumerate(typed)]
     if _is_of(value, "polars"):
         columns = [value] if _is_column(value) else value.get_columns()

@@ -12,7 +12,7 @@ import numpy as np
 from headrace._arrays import frames
 from headrace._base import arguments as check
 
-NOTE = "columns"  # the key in a file's metadata
+NOTE = "columns"  # the key of the names in a file's metadata
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Names:
         """Refuse a frame, the argument `name`, whose column names differ from the known names or have another order.
 
         Raises:
-            ValueError: a frame's names differ.
+            ValueError: the frame's names differ from the known names, or have another order.
         """
         known = {"x": self.features, "context": self.context}.get(name.removeprefix("validation "))
         if known is not None and (labels := frames.labels_of(value)) is not None:

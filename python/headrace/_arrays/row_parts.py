@@ -18,7 +18,7 @@ POOL, BLOCK = 1 << 18, 1 << 10  # above POOL rows: blocks are shuffled, then row
 
 
 class RowPart:
-    """The training or the validation rows of a table, in ascending order, by a formula instead of an array of indices.
+    """The training or the validation rows of a table, in ascending order; a formula replaces arrays of indices.
 
     One row of each of `held` equal strata of `rows` rows is held out, at a position that a hash of the stratum's index
     decides; the remaining rows are for training.
@@ -81,7 +81,7 @@ class RowPart:
 
 
 def _hash(number: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    """The hash of each number by the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
     number = (number ^ (number >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     number = (number ^ (number >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return number ^ (number >> np.uint64(31))

@@ -1,6 +1,6 @@
 """Shapes of a call's arrays, which have any leading dimensions, and a context that is broadcast against the rows.
 
-The core takes matrices of rows. This module converts arrays with any leading dimensions to matrices, and gives results
+The core takes rows as matrices. This module converts arrays with any leading dimensions to matrices, and gives results
 and gradients the leading dimensions back. Only arrays that broadcasting repeats in more than one dimension are copied.
 """
 

@@ -43,5 +43,5 @@ class PlainSums:
         return float(self.sum(parts, 0.0))
 
     def maximum(self, array: Any) -> Any:
-        """The array itself, because there is one process; see `Sums`."""
+        """The argument `array`, because the fit has one process; see `Sums`."""
         return array

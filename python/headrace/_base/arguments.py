@@ -22,7 +22,7 @@ def kind_of(value: Any) -> str:
 
 
 def whole(least: int = 0, most: int | None = None) -> Check:
-    """A check of integers within limits, for a table of arguments.
+    """A check for a table of arguments: the value must be an integer within limits.
 
     >>> whole(1)("steps", 3)
     3
@@ -31,12 +31,12 @@ def whole(least: int = 0, most: int | None = None) -> Check:
 
 
 def real(least: float = -np.inf, *, above: float | None = None, below: float = np.inf) -> Check:
-    """A check of real numbers within limits, for a table of arguments."""
+    """A check for a table of arguments: the value must be a real number within limits."""
     return lambda name, value: number(name, value, least=least, above=above, below=below)
 
 
 def one_of(*names: str) -> Check:
-    """A check that a value is one of these strings, for a table of arguments."""
+    """A check for a table of arguments: the value must be one of the strings `names`."""
     return lambda name, value: choice(name, value, names)
 
 
@@ -75,7 +75,7 @@ def index(name: str, value: Any, length: int) -> int:
 
 
 def integer(name: str, value: Any, *, least: int = 0, most: int | None = None, expected: str = "an integer") -> int:
-    """An int of at least `least`; NumPy integers are accepted, bools and floats are not."""
+    """The value as an int from `least` to `most`; NumPy integers are accepted, but no bools and floats."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -153,7 +153,7 @@ def number(name: str, value: Any, *, above: float | None = None, least: float = 
 
 
 def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
-    """The dtype float32 or float64, from any spelling of it."""
+    """The dtype float32 or float64, from any object that NumPy accepts as this dtype."""
     try:
         dtype = np.dtype(value)
     except TypeError:

@@ -29,7 +29,7 @@ def wrong_kind(name: str, expected: str, got: str, advice: str = "") -> TypeErro
 
 
 def wrong_framework(name: str, expected: str, first: str, got: str, call: str) -> TypeError:
-    """The error for an array of another framework than the `first` argument of the call."""
+    """The error for an array whose framework differs from that of the call's argument `first`."""
     return wrong_kind(name, f"{expected}, as for {first}", got, f"call {call}")
 
 
@@ -40,7 +40,7 @@ def unreadable(name: str, reader: str, value: Any, error: Exception, advice: str
 
 
 def wrong_dtype(name: str, dtype: Any, call: str = "", expected: str = "dtype float32 or float64") -> TypeError:
-    """The error for values of a wrong dtype; `call` is the conversion, with {} for the argument."""
+    """The error for values of a wrong dtype; `call` converts the argument, whose place is {}."""
     own, text = argument_of(name), str(dtype)
     if text.startswith(("<U", "<S", "|S")):
         return wrong_kind(name, expected, text, "text has to become numbers first")
@@ -51,7 +51,7 @@ def wrong_dtype(name: str, dtype: Any, call: str = "", expected: str = "dtype fl
 
 
 def too_wide_for_jax(name: str, of: str) -> str:
-    """The message for float64 where JAX has 32 bits; `of` names the object with that dtype."""
+    """The message for float64 if JAX is limited to 32 bits; `of` names the object whose dtype is float64."""
     return (
         f"{name}: expected a dtype that JAX can hold, got float64 while jax_enable_x64 is off; call "
         f"jax.config.update('jax_enable_x64', True), or .astype('float32') of the {of}"
@@ -122,7 +122,7 @@ def wrong_device(name: str, what: str, device: Any, call: str) -> TypeError:
 
 
 def on_another_device(name: str, index: int, device: Any, call: str) -> TypeError:
-    """The error for an array on the CUDA device of this index while another device computes."""
+    """The error for an array on the CUDA device `index` if another CUDA device computes."""
     other = f"cuda:{index}"
     return wrong_kind(
         name, f"an array on {device}", f"one on {other}", f"call {call}, or .to({other!r}) of the flow or transform"

@@ -1,4 +1,4 @@
-"""Models of sbi and of `headrace.torch` that contain a flow; this module imports neither library itself."""
+"""Models of sbi and of `headrace.torch` that contain a flow; this module imports neither sbi nor PyTorch."""
 
 from __future__ import annotations
 

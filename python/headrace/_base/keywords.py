@@ -59,7 +59,7 @@ def type_text(annotation: Any) -> str:
 
 
 def checked(name: str, entry: Field[Any], annotation: Any, value: Any) -> Any:
-    """The value of an argument after its check."""
+    """The value of an argument of a table after the argument's check."""
     check = entry.metadata.get("checked")
     is_none = value is None and type_text(annotation).endswith("None")
     return value if check is None or is_none else check(name, value)
@@ -87,7 +87,7 @@ def takes(settings: type, /, *tables: type, **defaults: Any) -> Callable[[F], F]
         settings: The `TypedDict` of the settings, which may itself be a table.
         *tables: Tables with the keywords' defaults and meanings; the first table that has a keyword counts. Tables may
             also have arguments that are not keywords.
-        **defaults: Defaults of the function that differ from those of the tables.
+        **defaults: Defaults of the function that differ from the tables' defaults.
     """
     every = (settings, *tables)
     table = {name: entry for each in reversed(every) for name, entry in table_of(each).items()}

@@ -97,7 +97,7 @@ def warn_of(old: str, new: str, keywords: Mapping[str, Any] | None = None) -> No
 
 
 def find_moved_modules() -> None:
-    """Make modules importable under their former names from now on."""
+    """Make moved modules importable under their former names."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 

@@ -24,7 +24,7 @@ _PATIENCE = 2.0  # the seconds to wait while another process reads a file that i
 
 
 def ends_in_separator(path: str) -> bool:
-    """Whether a path has the form of a folder: it ends in a slash, or on Windows in a slash or a backslash."""
+    """Whether a path has the form of a folder: its end is a slash, or on Windows a slash or a backslash."""
     return path.endswith((os.sep, os.altsep or os.sep))
 
 
@@ -54,7 +54,7 @@ class Temporary:
         raise NotImplementedError
 
     def remove(self) -> None:
-        """Close the file, and remove it if it still has its temporary name."""
+        """Close the file, and remove the file if `replace` has not renamed it."""
         raise NotImplementedError
 
 
@@ -97,7 +97,7 @@ class _Beside(Temporary):
             try:
                 os.replace(self.name, target)
                 break
-            except PermissionError as error:  # for example because another process reads the old file
+            except PermissionError as error:  # raised, for example, while another process reads the target
                 if time.monotonic() >= end:
                     raise PermissionError(f"path: expected a file that no process has open, got {target}") from error
                 time.sleep(0.02)
@@ -134,7 +134,7 @@ def remove_abandoned(start: str) -> None:
 
     if fcntl is None:
         for name in glob(f"{escape(start)}*{_LOCK_ENDING}"):
-            with suppress(OSError):  # a process has the lock file open
+            with suppress(OSError):  # an open lock file is not removed
                 os.unlink(name)
     for name in glob(f"{escape(start)}*{_ENDING}"):
         with suppress(OSError):  # another process has or removed the file

@@ -1,4 +1,4 @@
-"""The argument ``rng`` beside ``seed``, by SPEC 7 of Scientific Python: integers, sequences, NumPy generators."""
+"""The argument ``rng`` beside ``seed``, by SPEC 7 of Scientific Python: an integer, a sequence or a NumPy generator."""
 
 from __future__ import annotations
 

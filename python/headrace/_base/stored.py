@@ -1,6 +1,6 @@
 """The form of an object in a file: a header of JSON types, and arrays by name.
 
-A class can be stored if it has the decorator `storable` and two methods:
+Files can store objects of a class that has the decorator `storable` and two methods:
 
 - ``_header(self)``: all settings that the named parameters do not contain, in JSON types; floats keep their exact
 values.
@@ -102,10 +102,10 @@ class Filed(Protocol):
         """Write the object to a file."""
 
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
-        """Arrays by name that a file keeps beside the parameters."""
+        """Arrays by name that a file stores beside the parameters."""
 
     def _notes(self) -> dict[str, str]:
-        """Texts by name that a file keeps in its metadata."""
+        """Texts by name that a file stores in its metadata."""
 
 
 def is_filed(cls: type) -> bool:
@@ -212,7 +212,7 @@ class Stored:
         return own
 
     def child(self, key: str, family: Family, prefix: str = "") -> Any:
-        """The object whose header is the value of a key; `prefix` extends the names of its arrays."""
+        """The object whose header is the value of a key; `prefix` extends the prefix of the object's arrays."""
         return self._child(key, self.take(key), family, prefix)
 
     def children(self, key: str, family: Family) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Types in the annotations of many modules."""
+"""Types that annotations of many modules use."""
 
 from __future__ import annotations
 

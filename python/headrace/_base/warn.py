@@ -46,7 +46,7 @@ def kept_in(messages: list[str]) -> Iterator[None]:
 
 @contextmanager
 def silent(beginning: str) -> Iterator[None]:
-    """Inside the block, suppress warnings whose message starts with `beginning`."""
+    """A context manager that suppresses warnings whose message starts with `beginning`."""
     before = _silent.set((*_silent.get(), beginning))
     try:
         yield

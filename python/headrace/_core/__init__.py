@@ -16,7 +16,7 @@ from headrace._core import threads as _threads
 _threads.begin()
 
 cuda: Any = None
-_missing = ""  # the reason why there is no `cuda`
+_missing = ""  # the reason why `cuda` is None
 try:
     import headrace._cuda
 except ModuleNotFoundError:

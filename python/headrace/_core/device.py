@@ -1,7 +1,7 @@
 """A CUDA device: its streams, its memory as CuPy arrays, and the calls of the compiled module `_cuda`.
 
-CuPy is to a device what NumPy is to the CPU: every array of headrace on a device is a CuPy array, often a view of
-another library's memory. CuPy is imported when a device is first requested.
+Every array of headrace on a device is a CuPy array, often a view of another library's memory. CuPy is imported when a
+device is first requested.
 
 The objects of this module have the interfaces of `_cpu`, with CuPy arrays in place of NumPy's; calls queue their work
 on a stream, and do not wait for its end unless a docstring states that.
@@ -49,7 +49,7 @@ def cuda() -> Any:
 
 
 def device_named(name: Any, matmul: Any = "exact") -> Device | None:
-    """The device of a name like "cuda:1"; None for "cpu". The name "cuda" stands for CuPy's current device.
+    """The `Device` for a name like "cuda:1"; None for "cpu". The name "cuda" stands for CuPy's current device.
 
     `matmul`: the products of networks, as in `Parametrised.to`.
 
@@ -154,7 +154,7 @@ class Device:
         return self.cupy.cuda.get_current_stream(self.index)
 
     def stream_at(self, address: int) -> Stream:
-        """A stream of another library by the address of its cudaStream_t."""
+        """A CuPy stream for another library's stream, from the address of its cudaStream_t."""
         if not hasattr(self.cupy.cuda.Stream, "from_external"):  # CuPy before 14 lacks this
             return self.cupy.cuda.ExternalStream(address, self.index)
         # `ExternalStream` assumes that the stream is on the current device. Before pyproject.toml allows a later CuPy,
@@ -164,7 +164,7 @@ class Device:
 
     @contextmanager
     def on(self, stream: Stream) -> Iterator[None]:
-        """Inside the block, the device is current, and CuPy queues its work on the stream."""
+        """A context manager in which this device is current, and CuPy queues its work on the stream."""
         with self.cupy.cuda.Device(self.index), stream:
             yield
 
@@ -212,7 +212,7 @@ class Device:
     # ---- memory
 
     def retried(self, work: Callable[[], Any]) -> Any:
-        """The result of `work`, which is called once more, after `give_back`, if memory ran out."""
+        """The result of `work()`, which is called again after `give_back` if device memory was insufficient."""
         try:
             return work()
         except MemoryError:
@@ -276,7 +276,7 @@ class OnStream:
 
 
 class Kernels(OnStream):
-    """The functions of `_cuda`, and its classes whose constructors take arrays, with the device as an argument."""
+    """The functions of `_cuda`, and classes of `_cuda` with arrays as arguments, called with the device's index."""
 
     def __init__(self, device: Device, stream: Stream) -> None:
         """Prepare the functions of `_cuda` for a stream of the device."""
@@ -287,8 +287,8 @@ class Kernels(OnStream):
 class Program:
     """A compiled chain of transforms with its weights on a device.
 
-    `OnStream` runs the program and sets its weights. Calls may be queued on several streams: a stream that reads the
-    weights waits for the stream that wrote the weights, and conversely.
+    An `OnStream` of the program runs it and sets its weights. Calls may be queued on several streams: a stream that
+    reads the weights waits for the stream that wrote the weights, and conversely.
     """
 
     def __init__(self, device: Device, dtype: np.dtype[Any], *arguments: Any) -> None:
@@ -317,7 +317,7 @@ class Program:
 
 
 class Adam:
-    """The optimiser of a program on a device; `OnStream` takes its steps.
+    """The optimiser of a program on a device; an `OnStream` of the optimiser takes steps.
 
     A step takes a float64 as a further argument, which receives the gradient's norm; if the norm is not finite, the
     step has no other effect.
@@ -334,7 +334,7 @@ class Adam:
         return program.device.copied(self.core.average, (program.n_weights,), program.dtype)
 
     def memory(self) -> Any:
-        """The optimiser's memory as on the CPU, in arrays on the host; the call waits for all queued work."""
+        """The optimiser's moments and counts, as arrays on the host; the call waits for all queued work."""
         return self.core.memory()
 
     def set_memory(self, *memory: Any) -> None:
@@ -375,8 +375,8 @@ class Points:
 def ascent(points: Points, anchors: Points, held_out: Points | None, *rules: Any) -> OnStream:
     """An ascent by kinks whose loop runs on the device, on the stream of its points; see `_points.Chosen`.
 
-    Its methods have the arguments of the CPU's ascent, and only methods that read results wait; log-likelihoods have
-    only the first two of the CPU's values.
+    Methods of the ascent have the arguments of `_cpu`'s ascents, and only methods that read results wait;
+    `log_likelihoods` has only the first two of the CPU's columns.
     """
     kind = "AscentF32" if points.dtype == np.float32 else "AscentF64"
     make = getattr(OnStream(points.device, _core.cuda, points.stream), kind)

@@ -22,7 +22,7 @@ FARTHEST = 1e30  # the largest absolute value of an interval's end
 MIN_BIN = 1e-3
 MOST_BINS = max(one.max_bins for one in _LISTED.values())
 
-# Raw values at which a map is the identity, by their names in cpp/math/maps/options.hpp.
+# Raw values at which a map is the identity, by the kinds' names in cpp/math/maps/options.hpp.
 _IDENTITIES: dict[str, Callable[[float], float]] = {
     "zero": lambda slope: 0.0,
     "softplus": lambda slope: float(np.log(np.expm1(1 - slope))),
@@ -58,7 +58,7 @@ def _shown(name: str, each: int, more: int) -> str:
 
 
 def maps_of(core: Any) -> dict[str, Map]:
-    """The maps of a core by name, in the order of its list."""
+    """The maps of a compiled module by name, in the order of the module's list."""
     variants: dict[str, dict[str, Any]] = {}
     for described in core.maps():
         variants.setdefault(described.name, {})[described.scale] = described
@@ -145,7 +145,7 @@ def slope_of(map: str, value: Any) -> float:
 
 
 def has_min_bin(map: str) -> bool:
-    """Whether the bins of a map have a least size; such a map can also have any interval."""
+    """Whether the bins of a map have a least size; such a map can also have an asymmetric interval."""
     return _LISTED[map].least_bin > 0
 
 
@@ -177,5 +177,5 @@ def bound_of(map: str, value: Any) -> float | tuple[float, float]:
 
 
 def meanings() -> str:
-    """A text about all maps for the help: names, parameters and meanings."""
+    """The help's text about all maps, with names, parameters and meanings."""
     return "; ".join(f'"{name}" ({map.shown()}): {map.meaning}' for name, map in MAPS.items())

@@ -1,4 +1,4 @@
-"""The only list of a masked transform's settings apart from masks, each with its type, default, check and meaning.
+"""The single list of a masked transform's settings, apart from masks, each with its type, default, check and meaning.
 
 A new setting needs a key of a `TypedDict`, which static checkers read, and a field of a dataclass, which checks its
 value; a setting of the core also needs a line of the table in cpp/bindings/structure.cpp and of `MaskedOptions` in
@@ -118,7 +118,7 @@ def setting(
 
     A check can use the checked values of earlier fields. With `core`, `MaskedOptions` of a core has the setting under
     the field's name. With `optional`, for settings newer than the file format, a file has the setting only if it
-    differs from the default. A setting without `stored` is in no file. `option`: see
+    differs from the default. Without `stored`, files do not contain the setting. `option`: see
     `headrace._base.keywords.argument`.
     """
     metadata = {"checked": checked, "meaning": meaning, "core": core, "optional": optional, "stored": stored}
@@ -259,8 +259,8 @@ class NetworkSettings(_Columns):
     """Settings of a network, whatever its outputs are.
 
     Args:
-        activation: Of hidden units: "relu", "tanh", "elu", "silu", "gelu" (the exact one), "gelu_tanh" (by tanh),
-            "softplus", "leaky_relu" (0.01 x below 0), "sigmoid" or None for none.
+        activation: The activation of hidden units: "relu", "tanh", "elu", "silu", "gelu" (the exact one), "gelu_tanh"
+            (by tanh), "softplus", "leaky_relu" (0.01 x below 0), "sigmoid" or None for none.
     """
 
     activation: str | None = setting(

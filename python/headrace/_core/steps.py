@@ -6,7 +6,7 @@ from typing import Any
 
 
 class StepSpec:
-    """A step: the name of its class in a compiled module, and the arguments of this class by keyword.
+    """A step of a program: the name of its class in a compiled module, and the arguments of that class by keyword.
 
     A field may be a description of an object for which each module has its own class; its method `made_for` makes the
     object.

@@ -71,7 +71,7 @@ def _quota(group: str, is_first_version: bool) -> float | None:
         else:
             quota, period = "".join(_lines(group, "cpu.max")).split()
     except OSError:
-        return None  # the outermost group has no such file
+        return None  # the outermost control group has no file of limits
     return None if quota in ("max", "-1") else int(quota) / int(period)
 
 

@@ -24,7 +24,7 @@ class Base(abc.ABC):
     """A density of independent coordinates that can be evaluated and sampled."""
 
     name: str  # the core's name of the standard density that the base transforms
-    moves_noise = True  # whether samples are functions of noise and of any parameters of the base
+    moves_noise = True  # whether a sample is a function of noise and of the base's parameters
     trainable = False  # whether the base has trained parameters
     _start: dict[str, NDArray[Any]]  # the initial parameters, by name
 
@@ -33,7 +33,7 @@ class Base(abc.ABC):
         self.features = check.integer("features", features, least=1)
 
     def _steps(self) -> list[StepSpec]:
-        """The steps from the standard density to this density."""
+        """The steps that map the standard density to the density of the base."""
         return []
 
     def _standard(self) -> tuple[str, list[StepSpec]]:
@@ -41,7 +41,7 @@ class Base(abc.ABC):
         return self.name, []
 
     def _check(self, dtype: np.dtype[Any]) -> None:  # noqa: B027  # most bases accept any parameters
-        """Refuse parameters that flows of this dtype cannot use."""
+        """Raise ValueError if flows of this dtype cannot use the base's parameters."""
 
     def _block(self) -> Block:
         """The layout of the parameters of a trainable base."""
@@ -64,7 +64,7 @@ class Base(abc.ABC):
         raise ValueError(f"columns: expected a flow on a base that can be parted, got one on {type(self).__name__}")
 
     def _header(self) -> dict[str, Any]:
-        """The settings in JSON types; see `headrace._base.stored`."""
+        """The base's settings in JSON types; see `headrace._base.stored`."""
         return {"features": self.features}
 
     @classmethod
@@ -89,7 +89,7 @@ class StandardNormal(Base):
 
 @storable
 class Logistic(Base):
-    """Independent standard logistic coordinates, density e^-z / (1 + e^-z)^2: tails heavier than a normal's."""
+    """Independent standard logistic coordinates, density e^-z / (1 + e^-z)^2, with tails heavier than normal ones."""
 
     name = "logistic"
 
@@ -99,7 +99,7 @@ class Logistic(Base):
 
 @storable
 class Normal(Base):
-    """Independent normal coordinates with their own mean and standard deviation.
+    """Independent normal coordinates, each with a mean and a standard deviation.
 
     Args:
         features: The number of coordinates.

@@ -52,7 +52,7 @@ def onto_itself(base: Any, link: Any, conditioner: Mapping[str, Any]) -> Any:
 
 
 def support_of_box(bounds: Bounds | None, features: int, periodic: Periods | None) -> Support:
-    """The support of a flow over the uniform base, for which each column needs two bounds or a period."""
+    """The support of a flow over the uniform base; each column must have two bounds or a period."""
     support = support_or_none(bounds, features, periodic, linear=True)
     if support is None:
         raise ValueError(f"bounds: expected (low, high) for each column beside base={UNIFORM!r}, got {bounds!r}")

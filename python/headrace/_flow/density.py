@@ -57,8 +57,9 @@ class Density(RowModule):
         Args:
             x: Shape (rows, features), float32 or float64, any strides; (features,) for one row, or any leading
                 dimensions.
-            context: Shape (rows, context), or (context,) for all rows (repeating the row may change the rounding);
-                (rows,) for a single column. The context's leading dimensions are broadcast against those of x.
+            context: Shape (rows, context), or (context,) for all rows (results may differ by rounding from those of
+                repeated rows); (rows,) for a single column. The context's leading dimensions are broadcast against
+                those of x.
             parameters: Shape (n,): a vector that replaces the flow's own `parameters` in this call only; entries that
                 are no weights (padding, masked entries) count as zero.
             out: Shape (rows,) in the flow's dtype: an array without overlap that receives the result and is returned.
@@ -68,8 +69,8 @@ class Density(RowModule):
             or an infinity has the result NaN, and does not affect other rows.
 
         Raises:
-            TypeError: an argument is not float32 or float64, or not of the framework and device of the call
-                (docs/arrays.md).
+            TypeError: an argument is not float32 or float64, not of the first array's framework, or not on the flow's
+                device (docs/arrays.md).
             ValueError: a shape is wrong, a required context is missing, or the flow takes no context.
 
         >>> import numpy as np, headrace as hr
@@ -229,8 +230,8 @@ class Density(RowModule):
             x, context, parameters: As in `log_prob`.
             grad_log_prob: The scalar's gradient by the log densities, in their shape.
             wrt: Names of the gradients to return, in the order of the result: "inputs", in the shape of x; "parameters"
-                (n,), as in `parameters`; "context", in the context's shape. A broadcast array's gradient is the sum
-                over its uses.
+                (n,), as in `parameters`; "context", in the context's shape. The gradient of a broadcast array is the
+                sum over its repetitions.
             values: Whether to return ``(log_prob, gradients)`` from one run.
 
         Returns:
@@ -275,9 +276,9 @@ class Density(RowModule):
     ) -> tuple[Any, ...]:
         """The mean negative log-likelihood in nats, and its gradient by the parameters, shape (n,).
 
-        Memory beyond the arguments does not grow with the rows, except for one value a row. The gradient has the same
-        bits for any number of threads. A row with a NaN or an infinity makes the mean and the gradient NaN. On a CUDA
-        device the call returns only after the mean has been computed.
+        Apart from the arguments, the call needs memory for only one value for each row. The gradient has the same bits
+        for any number of threads. A row with a NaN or an infinity makes the mean and the gradient NaN. On a CUDA device
+        the call returns only after the mean has been computed.
 
         Args:
             x, context, parameters: As in `log_prob`; at least one row.

@@ -125,8 +125,8 @@ class Arguments:
         seed: The seed of the choice of held-out rows and of the order of rows.
         progress: Whether to show a bar on the standard error.
         checkpoint: A file for the state of the fit. If the file exists, the same call with a flow made in the
-            same way continues from its state, to the same bits as without interruption; the state of another fit is
-            refused. The file is removed when the fit ends, except after Ctrl-C (docs/training.md).
+            same way continues from this state, and ends with the same bits as an uninterrupted fit; the state of
+            another fit is refused. The file is removed when the fit ends, except after Ctrl-C (docs/training.md).
         checkpoint_every: Seconds between two writes of the checkpoint, or "epoch", or for example "10 epochs". The
             checkpoint is also written after Ctrl-C.
         group: The processes that fit together (`headrace.distributed`). With a group, x, context, weights and

@@ -44,7 +44,7 @@ class Conditional:
     """The density of the unknown columns for each row of known columns, as returned by `Flow.given`.
 
     The density is exact: the known columns determine their latent coordinates, and all other coordinates are free. A
-    `Conditional` keeps the flow's parameters from the time when it was made.
+    `Conditional` keeps the parameters that the flow had when `Flow.given` was called.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Conditional:
 
     @property
     def known(self) -> tuple[int, ...]:
-        """The known columns, in the order of the call that made this density."""
+        """The known columns, in the order of the argument `columns` of `Flow.given`."""
         return tuple(self._known)
 
     @property
@@ -183,8 +183,8 @@ class Conditional:
 class Flow(Chained, Density):
     """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the notes).
 
-    The whole chain is one program: a tile of rows passes through all transforms while it is in cache. The program is
-    compiled on first use. The flow copies the parameters of its transforms; `transforms` returns the transforms with
+    The whole chain is one program: a tile of rows passes through all transforms while the tile is in cache. The program
+    is compiled on first use. The flow copies the parameters of its transforms; `transforms` returns the transforms with
     the current values.
 
     Args:
@@ -271,7 +271,7 @@ class Flow(Chained, Density):
         return Interior(self)
 
     def _header(self) -> dict[str, Any]:
-        """The settings in JSON types; see `headrace._base.stored`."""
+        """The flow's settings in JSON types; see `headrace._base.stored`."""
         return {
             "features": self._features,
             "context": self._context,
@@ -326,7 +326,7 @@ class Flow(Chained, Density):
         self._place(self._device, self._products)
 
     def _place(self, device: Device | None, products: str = "exact") -> None:
-        """Set the device; on the CPU, calls then check the column names of frames. See `Parametrised`."""
+        """Set the device; calls on the CPU also check the column names of frames. See `Parametrised`."""
         super()._place(device, products)
         if device is None and (self._called.features or self._called.context):
             self._caller = named(self._called)
@@ -396,7 +396,7 @@ class Flow(Chained, Density):
         """Write one method of the flow as an ONNX graph (opset 17), for runtimes of many languages and devices.
 
         Inputs are float32: "x" (rows, features), or "z" for "to_data", and "context" (rows, context) if the flow
-        takes a context. Outputs are "log_prob", or "z" or "x" and "log_det", in the shapes of the method.
+        takes a context. Outputs are "log_prob", or "z" or "x" and "log_det", with the shapes that the method returns.
 
         Args:
             path: The path of the file, such as flow.onnx.
@@ -440,7 +440,7 @@ class Flow(Chained, Density):
         return self._made_of(chain, self.base._part(latent)), latent
 
     def _made_of(self, chain: Sequence[Transform], base: Base) -> Flow:
-        """A flow of these transforms and this base, with this flow's dtype, device and scale of the context."""
+        """A flow of the transforms `chain` and of `base`, with this flow's dtype, device and scale of the context."""
         scale = self._standardize_context if any(t.context for t in chain) else None
         return self._placed_here(Flow(chain, base, dtype=self._dtype, standardize_context=scale))
 
@@ -478,7 +478,7 @@ class Flow(Chained, Density):
             raise ValueError(f"x: expected fewer than {self._features} columns, got {len(known)}")
         marginal, latent = self._marginal(known)
         base = self.base
-        standard = type(base) in (StandardNormal, Logistic)  # whether the base's noise is the latent row itself
+        standard = type(base) in (StandardNormal, Logistic)  # whether the base's noise equals the latent rows
         whole = copy.copy(self)
         chain = whole if standard else self._made_of(self._transforms_on(None), StandardNormal(self._features))
         return Conditional(whole, chain, self._made_of([], base), marginal, latent, known, x, context)
@@ -497,8 +497,8 @@ class Flow(Chained, Density):
         A `Standardize` at the flow's data end is set from the training rows if it still is the identity. The training
         rows also set the standardisation of context columns and initialise each `ActNorm`. A later fit keeps all these
         settings. The same seed gives the same bits for any number of threads. Ctrl-C ends the fit and keeps the best
-        weights so far. If no weights are better than those before the call, KeyboardInterrupt is raised instead, and
-        the flow stays unchanged.
+        weights so far. If no weights are better than the weights before the call, KeyboardInterrupt is raised instead,
+        and the flow stays unchanged.
 
         Without `epochs`, cross-validation is used if fewer than 50 rows are held out. A flow that is not clearly better
         on held-out rows than the Gaussian of the training rows becomes that Gaussian, correlations included; with a
@@ -506,10 +506,10 @@ class Flow(Chained, Density):
         with a warning if held-out rows prefer the Gaussian.
 
         Args:
-            x: Shape (rows, features), float32 or float64, any strides; at most 65,536 rows are copied at a
-                time (except for a pandas frame that pandas keeps in several blocks). The array may be a mapped file. Or
-                x is a stream of rows that do not fit in memory, with its own context and weights: from `headrace.rows`,
-                a data set of pyarrow, or a Dask array or frame (docs/scale.md).
+            x: Shape (rows, features), float32 or float64, any strides; at most 65,536 rows are copied at a time (but a
+                pandas frame of several blocks is copied whole). The array may be a memory-mapped file. Or x is a stream
+                of rows that do not fit in memory, with its own context and weights: from `headrace.rows`, a data set of
+                pyarrow, or a Dask array or frame (docs/scale.md).
             context: Shape (rows, context), or (context,) for all rows.
             rng: A generator or seed in place of `seed`; see `Flow.sample`.
             **arguments: The fields of `headrace._flow.fit_arguments.Arguments`.
@@ -519,7 +519,8 @@ class Flow(Chained, Density):
             fit ended.
 
         Raises:
-            TypeError: the arrays are not float32 or float64 of one framework, where the fit computes (docs/arrays.md).
+            TypeError: the arrays are not float32 or float64, not of one framework, or not on the flow's device
+                (docs/arrays.md).
             ValueError: a shape is wrong, rows have a NaN or an infinity or lie on a bound or beyond (the message has
                 the number of such rows and the first index), or the checkpoint is of another fit; with a group, also
                 errors of another rank, shards on no rank or on several, and ranks with different arguments.

@@ -68,10 +68,10 @@ class Named(TypedDict, total=False):
             `RealNVP` and `NSF` consist of splines that map [-1, 1] onto itself (`rq_spline_free`), and a linear map
             from [-1, 1] to the bounds, of which each column needs two.
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None; or a dict of the columns
-            with bounds, by index or name; None for no bounds at all. See `Support`: no sample lies outside, a row on a
-            bound or beyond has a `log_prob` of -inf, and `fit` refuses such rows. Over any base except "uniform" the
-            density falls to 0 at a bound, so that importance sampling of a function without zeros at the bound is
-            biased low: use ``base="uniform"`` for such a function.
+            with bounds, by index or name; None for no bounds at all. See `Support`: no sample is outside of the bounds,
+            a row on a bound or beyond has a `log_prob` of -inf, and `fit` refuses such rows. Over any base except
+            "uniform" the density falls to 0 at a bound, so that importance sampling of a function without zeros at the
+            bound is biased low: use ``base="uniform"`` for such a function.
         periodic: For each column the ends ``(low, high)`` of one period, or None; or a dict like that of `bounds`. The
             density is continuous around periodic columns. The flow's own transforms apply to all other columns. As many
             shifts and circular splines as there are transforms (at most five in `PlanarFlow` and `RadialFlow`) map the

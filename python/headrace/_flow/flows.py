@@ -49,7 +49,7 @@ class CircleSettings:
 
     transforms: Any  # the number of transforms
     seed: Any
-    sizes: Mapping[str, Any]  # the settings context, hidden and dtype
+    sizes: Mapping[str, Any]  # the settings `context`, `hidden` and `dtype`
     conditioner: Mapping[str, Any]
 
 
@@ -122,7 +122,7 @@ DEFAULT = "nsf"  # the name of the flow that is fitted to a table by default
 
 
 class _Named(Flow):
-    """A flow of equal transforms, with circle couplings for periodic columns, `Standardize`, and `Support`."""
+    """A flow of alike transforms, then circle couplings for periodic columns, `Standardize`, and `Support`."""
 
     def _make(
         self, made: Callable[[int], list[Transform]], features: int | Iterable[str], named: Any, circles: CircleSettings
@@ -139,7 +139,7 @@ class _Named(Flow):
         ends: list[Transform] = [] if over_a_box else [Standardize(np.zeros(features), np.ones(features))]
         if support is not None:
             ends.append(support)
-        if isinstance(density, Base) and density.features != features:  # Flow refuses objects of other types
+        if isinstance(density, Base) and density.features != features:  # `Flow.__init__` refuses objects of other types
             raise ValueError(f"base: expected {features} features, as the flow has, got {density.features}")
         if around:
             line = [c for c in range(features) if c not in around]
@@ -178,7 +178,7 @@ def _bounded(hidden: Any, conditioner: Affine) -> Affine:
 
 
 class _Networks(_Named):
-    """The common base of flows of networks: MAF, IAF, RealNVP and NSF."""
+    """The common base class of flows of networks: MAF, IAF, RealNVP and NSF."""
 
     def _of(self, kind: Callable[..., Transform], sizes: tuple[Any, Any, Any, Any], keywords: Any, **more: Any) -> None:
         features, context, transforms, hidden = sizes
@@ -203,8 +203,8 @@ class _Networks(_Named):
 class MAF(_Networks):
     """Masked autoregressive flow (Papamakarios, Pavlakou, Murray 2017): x_i = μ(x_<i) + σ(x_<i) z_i, eq. 37-38.
 
-    The order of the coordinates alternates between ascending and descending, unless `link` changes that. Density and
-    sampling each cost one pass of the networks.
+    The order of the coordinates alternates between ascending and descending, unless `link` sets other orders. Density
+    and sampling each cost one pass of the networks.
 
     Args:
         **keywords: The keywords of `AffineFlow`.
@@ -311,7 +311,7 @@ class NSF(_Networks):
 
 
 class _Vectors(_Named):
-    """The common base of flows of planar and of radial transforms."""
+    """The common base class of flows of planar and of radial transforms."""
 
     def _of(self, kind: Callable[..., Transform], sizes: tuple[Any, Any, Any, Any], keywords: Any, **more: Any) -> None:
         features, context, transforms, hidden = sizes

@@ -32,7 +32,7 @@ class Restorable:
     """The private interface of a flow of rows or of sequences, with the state that a failed fit restores."""
 
     def __init__(self, flow: Any) -> None:
-        """`flow`: a `headrace._flow.flow.Flow` or a `SequenceFlow`, whose modules import this one."""
+        """`flow`: a `headrace._flow.flow.Flow` or a `SequenceFlow`, whose modules import this module."""
         self._flow = flow
         self.chain: tuple[Any, ...] = flow._chain  # the structure of the transforms, without parameters
         self.caller: Callable[[], Caller] = flow._caller  # makes a `Caller` that opens arrays for the flow's device
@@ -53,7 +53,7 @@ class Restorable:
 
     @contextmanager
     def restored(self, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """If the block raises, Ctrl-C included, restore the state that the flow had before the block.
+        """A context manager that restores the flow's state if its block raises, also after Ctrl-C.
 
         `unless`: returns whether the flow has a state that is kept although the block raises.
         """
@@ -118,7 +118,7 @@ class Interior(Restorable):
 
     @property
     def order(self) -> tuple[int, ...] | None:
-        """The columns 0, 1, ..., if the first n depend on no later ones for each n (`Flow.given`); otherwise None."""
+        """The columns 0, 1, ..., if for each n the first n columns depend on no later columns; otherwise None."""
         transforms, features = self._flow._transforms_on(None), self._flow.features
         try:
             for n in range(1, features):

@@ -20,7 +20,7 @@ def link_before(
 ) -> tuple[list[Transform], bool]:
     """The transforms before a network, and whether the network's order of the coordinates is descending.
 
-    No transform precedes the first network, and its order is ascending.
+    No transform precedes the first network, whose order is ascending.
 
     Args:
         network: The index of the network in the flow, from 0.

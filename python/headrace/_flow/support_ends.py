@@ -20,7 +20,7 @@ from headrace._flow.transforms.support import Support, circles_of
 from headrace._flow.transforms.transform import Transform
 
 Ends = tuple[float, float]
-Columns = list["Ends | None"]  # None: the ends depend on other columns, or are unknown
+Columns = list["Ends | None"]  # None for ends that depend on other columns or are unknown
 
 LINE: Ends = (-math.inf, math.inf)
 

@@ -97,7 +97,7 @@ COLUMNS = ("normal", "logistic", "uniform")
 
 @storable
 class Independent(_Stepped):
-    """Independent coordinates, each with its own standard density.
+    """Independent coordinates, each with one of three standard densities.
 
     Args:
         densities: For each coordinate "normal", "logistic", or "uniform" (on [-1, 1]).

@@ -60,7 +60,7 @@ class Fitted:
 
 
 def best_fit(settings: Any, rows: StandardisedRows, rng: np.random.Generator, clock: Clock, progress: bool) -> Fitted:
-    """The competing fit with the least loss on held-out rows. Ctrl-C keeps the best fit so far.
+    """The competing fit with the least loss on held-out rows. After Ctrl-C the result is the best fit so far.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed before the first step was complete.
@@ -99,7 +99,7 @@ class _Fits:
     progress: bool
 
     def ascent(self, rng: np.random.Generator, refine: bool, steps: int, clock: Clock) -> Fitted:
-        """The best prefix of an ascent. `refine`: whether a joint training follows, which determines the bins."""
+        """The best prefix of a new ascent. `refine`: whether a joint training follows, which sets the bins."""
         s, rows = self.settings, self.rows
         bins = (self._refined_bins() if refine else BINS) if s.bins is None else s.bins
         arguments = (s, rows, rng, steps, 0 if refine else s.copies or 0)
@@ -125,7 +125,7 @@ class _Fits:
         """Train the steps of an ascent jointly; the result replaces the fit's flow if the loss on held-out rows
         decreases.
 
-        `growing` holds the last arguments of `_refined`.
+        `growing` contains the last arguments of `_refined`.
         """
         history, flow = fitted.history, None
         try:

@@ -136,7 +136,7 @@ class KinkAscent(Ascent):
         return self._turn(self._places(), rng, moved)
 
     def _places(self) -> list[Any]:
-        """The values of the points, part by part."""
+        """The current values of the training points, one array for each part."""
         return [points.values() for points in self.points]
 
     def _anchors(self) -> Floats:
@@ -144,7 +144,7 @@ class KinkAscent(Ascent):
         count, parts = self.count, [z for z, _ in self.own]
         if self.rows.group is not None:
             return self.rows.source.picked(self.rng.choice(count, min(ANCHORS, count), replace=False), parts)
-        return parts[0][self.library.asarray(self.rng.permutation(count)[:ANCHORS])]  # indexed on the points' device
+        return parts[0][self.library.asarray(self.rng.permutation(count)[:ANCHORS])]  # an index on the points' device
 
     def _centers(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
         """The centers of the next kinks: about half are values of anchor rows, and the rest are drawn from the base.

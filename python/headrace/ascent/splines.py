@@ -23,7 +23,7 @@ KNOTS = 40  # the number of knots of the function to which a kinked line is fitt
 
 
 class SplineAscent(Ascent):
-    """An ascent whose steps are marginal maps to the normal density."""
+    """An ascent whose steps map marginals to the normal density by splines."""
 
     def __init__(self, *arguments: Any, bins: int) -> None:
         self.default_directions = "sliced" if len(arguments[1].active) > 2 else "random"
@@ -67,7 +67,7 @@ class SplineAscent(Ascent):
         self.parties = [[(self._of_columns(z), zeros(len(z)), weights) for z, weights in of] for of in parties]
 
     def _places(self) -> list[NDArray[Any]]:
-        """The values of the training rows in columns with a spread, part by part."""
+        """The training rows' current values in columns whose values vary, one array for each part."""
         return [self._active(z) for z, _, _ in self.parties[0]]
 
     def _curves(self, bandwidth: float) -> list[Score | None]:

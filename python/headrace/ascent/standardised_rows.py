@@ -158,7 +158,7 @@ class StandardisedRows:
         return np.random.default_rng([self.seed, *what, *(() if self.group is None else (shard.number,))])
 
     def _find_repeated(self) -> None:
-        """Find the columns with a spread, and spread the repeated values of these columns."""
+        """Find the columns whose values vary, and add noise to repeated values of these columns."""
         n = len(self.mean)
         ends = np.full((2, n), -np.inf)
         for z, _ in self.own:
@@ -190,13 +190,13 @@ class StandardisedRows:
             )
 
     def given(self) -> list[NDArray[Any]]:
-        """The training rows in the data's units, part by part, with repeated values spread."""
+        """The training rows in the data's units, after noise on repeated values, one array for each part."""
         if self.group is None and not self.spread.any():
             return [data.x for data in self.source.blocks()]
         return [z * _arrays.library(z).asarray(self.std) + _arrays.library(z).asarray(self.mean) for z, _ in self.own]
 
     def held_out(self) -> list[NDArray[Any]]:
-        """The held-out rows as the caller passed them, part by part; [] without held-out rows."""
+        """The held-out rows as the caller passed them, one array for each part; [] without held-out rows."""
         return [] if self.judge is None else [data.x for data in self.judge.blocks()]
 
     def to_refine(self, copies: int, jitter: float, rng: np.random.Generator) -> tuple[Any, Any, Any]:

@@ -41,7 +41,7 @@ def get_num_threads() -> int:
 
 @contextmanager
 def threads(n: int) -> Iterator[None]:
-    """Inside the block, calls from this thread use n threads; other threads keep their number.
+    """A context manager in which calls from this thread use n threads; calls from other threads keep their number.
 
     Args:
         n: The number of threads, 1 to 4096.
@@ -84,7 +84,7 @@ def info() -> dict[str, Any]:
     calls of fewer than 8 rows use them, or "emulated" if float32 computes the same bits; "bf16_tiles" is the
     instruction set of the products of ``matmul="bf16_tiles"``, the fastest set on this machine; all sets compute the
     same bits. "v4_amx" needs the system's permission, which the first flow that uses AMX requests. "cuda" has the
-    devices and the architectures of the CUDA module, or the reason why it cannot be used. "commit" is the commit of a
+    devices and the architectures of the CUDA module, or the reason why CUDA cannot be used. "commit" is the commit of a
     build from a clone, with "-dirty" if files had changed since, and otherwise "".
 
     >>> import headrace as hr

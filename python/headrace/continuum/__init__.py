@@ -119,7 +119,7 @@ def _ratio(source: Density, target: Density) -> tuple[Floats, Floats]:
 
 def _directed(source: Density, target: Density, grid: Grid, times: Floats, vectors: Floats) -> Evolution:
     def densities(points: Floats) -> tuple[Floats, Floats]:
-        """The densities of rho after all stages so far, and of the target on any scale."""
+        """The density of rho after all stages so far, and the density of the target on any scale, at points."""
         rho, mu = _directions.log_density(source, stages, points), target.log_at(points)
         return np.exp(rho), np.exp(mu if target.values is not None else mu - target.log.max())
 

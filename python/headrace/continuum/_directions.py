@@ -5,10 +5,10 @@ u = -mu_s d(rho_s / mu_s)/ds is the velocity (eq. 10) of the one-dimensional flo
 of a density of s and a density of the coordinate across, this motion is the steepest ascent of the likelihood among all
 motions along theta that depend only on s.
 
-Each direction is therefore a one-dimensional evolution, whose map moves s and leaves the coordinate across unchanged.
-The density at any time is the initial density at the image of a point under the inverse maps, times their derivatives:
-for any number of directions, this density is positive, keeps its mass to the error of a sum over cells, and is never
-averaged on a grid.
+The motion in each direction is therefore a one-dimensional evolution, whose map moves s and leaves the coordinate
+across unchanged. The density at any time is the initial density at the image of a point under the inverse maps, times
+their derivatives: for any number of directions, this density is positive, keeps its mass to the error of a sum over
+cells, and is never averaged on a grid.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Stage:
         return points + shift[:, None] * self.frame.theta, np.log1p(slope)
 
     def velocity(self, t: float, points: Floats) -> Floats:
-        """The velocity at a time, for points (rows, 2)."""
+        """The velocity of points (rows, 2) at the time t."""
         s = self.frame.coordinate(points)
         low, high = self.frame.along.box[0]
         inside = (s >= low) & (s <= high)
@@ -117,7 +117,7 @@ class Stages:
         self._times, self._stages = times, stages
 
     def velocity(self, t: float, points: Floats) -> Floats:
-        """The velocity at a time, for points; at a time when directions change, the velocity of the later direction."""
+        """The velocity of points at the time t; when directions change, the velocity of the later direction."""
         k = min(int(np.searchsorted(self._times, t, side="right")) - 1, len(self._stages) - 1)
         return self._stages[k].velocity(t, points)
 

@@ -89,7 +89,7 @@ class Motion:
     """The ratio f = rho / mu at all times from the first to the last, and the velocity field that follows from f."""
 
     def __init__(self, grid: Grid, scheme: Scheme, f: Floats, times: Floats) -> None:
-        """Integrate from `f` (grid.cells) at times[0] to times[-1]."""
+        """Integrate f from times[0], where f has the shape `grid.cells`, to times[-1]."""
         self._grid, self._scheme, self._times = grid, scheme, times
         # The table of differences of BDF begins with uninitialised memory. The integrator does not use these values,
         # but one subtraction reads them, and would warn if they are not finite.
@@ -112,12 +112,12 @@ class Motion:
         self.f = np.maximum(result.y.T, self._least)
 
     def field(self, t: float) -> VelocityField:
-        """The velocity field at a time."""
+        """The velocity field at the time t."""
         f = np.maximum(self._solution(t), self._least)
         return VelocityField(self._grid, self._scheme.velocities(f))
 
     def velocity(self, t: float, points: Floats) -> Floats:
-        """The velocity at a time, for points of the box."""
+        """The velocity, at the time t, of points of the box."""
         return self.field(t)(points)
 
     def carry(self, points: Floats) -> tuple[Floats, Floats]:
@@ -157,11 +157,11 @@ class VelocityField:
         self._parts = [_part(grid, velocity, axis) for axis, velocity in enumerate(velocities)]
 
     def __call__(self, points: Floats) -> Floats:
-        """The velocities at points of the box, shape (rows, dimensions)."""
+        """The velocities at points of the box, arrays of shape (rows, dimensions)."""
         return np.stack([part(points) for part in self._parts], axis=1)
 
     def divergence(self, points: Floats) -> Floats:
-        """The divergence at points, shape (rows,)."""
+        """The divergence of the velocity at points, shape (rows,)."""
         return np.sum([part.derivative(points, axis) for axis, part in enumerate(self._parts)], axis=0)
 
 

@@ -20,7 +20,7 @@ class Mover(Protocol):
     """A motion of particles: by the full velocity field, or in one direction after another."""
 
     def velocity(self, t: float, points: Floats) -> Floats:
-        """The velocity at a time, for points of the box."""
+        """The velocity, at the time t, of points of the box."""
 
     def carry(self, points: Floats) -> tuple[Floats, Floats]:
         """Positions (times, rows, d) of points that start at the first time, and log-Jacobians (times, rows)."""
@@ -55,7 +55,7 @@ class Evolution:
         mover: Mover,
         marginals: tuple[Evolution, ...] = (),
     ) -> None:
-        """Compute the divergences; `evolve` calls this."""
+        """Compute the divergences; only `evolve` calls the constructor."""
         self.grid, self.times, self.rho, self.mu = grid, times, rho, mu
         self.kl, self.gap = _divergences(rho.reshape(len(times), -1), mu.ravel())
         self.kl_rate, self.gap_rate = kl_rate, gap_rate
@@ -69,7 +69,7 @@ class Evolution:
             array.flags.writeable = False
 
     def velocity(self, t: float, z: Any) -> Floats:
-        """The velocity u = -mu grad(rho / mu) (eq. 10) at a time, shape (rows, d).
+        """The velocity u = -mu grad(rho / mu) (eq. 10) of points at the time t, shape (rows, d).
 
         Args:
             t: A time from the first of `times` to the last.
@@ -124,7 +124,7 @@ class Evolution:
         """L[phi_t] = integral of rho(x) log rho~_t(x) dx (eq. 6), a sum over the grid's cells, shape (times,).
 
         In this formula rho is the density at the first time, of any mass; cells where rho is 0 are skipped. L increases
-        to the integral of rho log rho; the difference at a time is `gap` times the mass.
+        to the integral of rho log rho, from which it differs at each time by `gap` times the mass.
         """
         rho = self.rho[0].ravel()
         held = rho > 0.0

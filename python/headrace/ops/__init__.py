@@ -70,7 +70,7 @@ def coupling(
 
     Raises:
         TypeError: the arrays are not of one framework and device, or not of one dtype, float32 or float64.
-        ValueError: a shape is wrong, an array is not C-contiguous, or `out` overlaps an input in another way.
+        ValueError: a shape is wrong, an array is not C-contiguous, or `out` overlaps an input other than as `value`.
 
     >>> import numpy as np, headrace as hr
     >>> x, log_det = hr.ops.coupling(np.ones((2, 3), "f4"), np.zeros((2, 3, 2), "f4"))
@@ -106,8 +106,8 @@ def coupling_vjp(
         out: A pair ``(grad_input, grad_params)`` of arrays that receive the result, without overlap.
 
     Returns:
-        ``(grad_input, grad_params)``, in the shapes of `value` and `params`. The gradient by parameters that rows share
-        is the sum over these rows, in float64 and in a fixed order.
+        ``(grad_input, grad_params)``, in the shapes of `value` and `params`. The gradient by parameters that several
+        rows share is the sum over the rows, in float64 and in a fixed order.
 
     >>> import numpy as np, headrace as hr
     >>> ones, params = np.ones((1, 1)), np.zeros((1, 1, 2))

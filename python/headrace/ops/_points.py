@@ -16,7 +16,7 @@ from headrace._core import device as _device
 
 
 class Points:
-    """Rows between data and latent, with their log-Jacobians, which start at 0.
+    """Rows that steps move from data to latent, with their log-Jacobians, which are 0 before the first step.
 
     A step maps each coordinate by x + g sqrt(e2 + (x - x0)²), then all coordinates by a linear map, and computes sums
     for the choice of the next step, in one pass over the rows. The sums are float64, and have the same bits for any

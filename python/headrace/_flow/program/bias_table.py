@@ -24,7 +24,7 @@ def unread(settings: Settings, **options: Any) -> MaskedNetwork:
 
 
 class BiasTable:
-    """The biases of a network as a table: a row for each coordinate, or a single row, and columns that have names."""
+    """The biases of a network as a table with named columns, and with a row for each coordinate or a single row."""
 
     def __init__(self, network: MaskedNetwork, shapes: Mapping[str, tuple[int, ...]], rows: int) -> None:
         """`shapes`: the shape of each named array, which consists of its columns of the table, row by row."""
@@ -43,7 +43,7 @@ class BiasTable:
         return self.network.size
 
     def step(self, inverted: bool = False) -> StepSpec:
-        """The step of the network; see `MaskedNetwork.step`."""
+        """The step of a program for the network; see `MaskedNetwork.step`."""
         return self.network.step(inverted)
 
     def named(self, packed: NDArray[Any]) -> Named:

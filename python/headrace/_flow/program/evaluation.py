@@ -103,7 +103,7 @@ class RowModule(Parametrised):
         return self._program, self._dtype
 
     def _opened(self, name: str, value: Any, context: Any, parameters: Any, raw: bool = False) -> Opened:
-        """The arguments that all methods share, checked: rows, context, and a vector that replaces the parameters."""
+        """The checked arguments that all methods share: rows, context, and a vector that replaces the parameters."""
         caller = self._caller()
         rows = opened(caller, name, value, context, self._features, self._context, raw)
         assert rows.array is not None
@@ -228,7 +228,7 @@ class RowModule(Parametrised):
             grad_log_det: The gradient of the same scalar by log_det, in the shape of log_det, or None for zero.
             wrt: Names of the gradients to return, in the order of the result: "inputs", in the shape of z; "parameters"
                 (n,), as in `parameters`; "context", in the context's shape. The gradient of a broadcast array is the
-                sum over its uses.
+                sum over its repetitions.
             values: Whether to return ``((x, log_det), gradients)`` from one run.
 
         Returns:
@@ -316,7 +316,7 @@ class RowModule(Parametrised):
         given = (rows.array, None, rows.context)  # without an index, all rows are used
         by = (cotangents.value, cotangents.row, cotangents.row_scale)
         results = (flat(value, n, self._features), flat(log_det, n), flat(log_prob, n))
-        # These arguments are positional, in the core's order: keywords would take 1 us more, a tenth of a call with one
+        # The arguments of `gradient` are positional, because keywords would take 1 us more, a tenth of a call with one
         # row.
         queued, asked = caller.queued(program), (vector, dropout)
         queued.gradient(inverse, cotangents.of_log_prob, *given, *by, *results, *core.values(), *asked)

@@ -26,7 +26,7 @@ _changes = threading.RLock()
 
 
 def _unheld() -> None:
-    """Make a new lock in a forked child, where the thread that held the old one does not exist."""
+    """Make a new lock in a forked child, where the thread that held the old lock does not exist."""
     global _changes
     _changes = threading.RLock()
 
@@ -80,7 +80,7 @@ class Parametrised(abc.ABC):
     _caller: Callable[[], Caller] = Caller
 
     def __init__(self, features: int, context: int, dtype: np.dtype[Any] | None) -> None:
-        """Store the sizes; a subclass then calls `_take_parameters`."""
+        """Store the sizes and the dtype; the subclass calls `_take_parameters` afterwards."""
         self._features = features
         self._context = context
         self._dtype = dtype
@@ -109,7 +109,7 @@ class Parametrised(abc.ABC):
         return {}
 
     def _notes(self) -> dict[str, str]:
-        """Texts by name that a file keeps in its metadata."""
+        """Texts by name that a file stores in its metadata."""
         return {}
 
     def _with_notes(self, notes: Mapping[str, Any]) -> Self:
@@ -117,7 +117,7 @@ class Parametrised(abc.ABC):
         return self
 
     def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
-        """Store parameters from the host, for a program that is compiled on its next use.
+        """Store parameters from the host; without `program`, the next use compiles a program.
 
         Args:
             parameters: The vector of parameters, with zeros in padding and masked entries, as `Block.pack_named`
@@ -276,7 +276,7 @@ class Parametrised(abc.ABC):
                 are split in two, as accurate as float32. All settings but "exact" require float32 (docs/gpu.md).
 
         Raises:
-            CudaUnavailable: there is no such device, or CuPy is not installed; the message has the reason.
+            CudaUnavailable: the device does not exist, or CuPy is not installed; the message has the reason.
             ValueError: "tf32" or "3xtf32" on the CPU, "bf16" on a device, or any setting but "exact" for float64.
         """
         place = _device.device_named(device, matmul)
@@ -298,7 +298,7 @@ class Parametrised(abc.ABC):
         """A copy of the trainable parameters as one vector, shape (n,); an assignment copies, too. On a device, a CuPy
         array.
 
-        The vector also has padding and a few masked entries, which are zero and stay zero for any assigned values.
+        The vector also contains padding and a few masked entries, which stay zero for any assigned values.
         """
         return self._vector() if self._device is None else self._program.weights()
 
@@ -328,7 +328,7 @@ class Parametrised(abc.ABC):
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the parameters by name, in the user's order of units; masked weights are zero.
 
-        The arrays are NumPy's, even if the parameters are on a device.
+        The arrays are NumPy arrays, even if the parameters are on a device.
         """
         vector, named, start = self._vector(), {}, 0
         for prefix, block in self._blocks():
@@ -341,7 +341,7 @@ class Parametrised(abc.ABC):
         """Copy a dense CPU array into the parameter of this name in `named_parameters`; masked weights stay zero.
 
         Raises:
-            KeyError: there is no parameter of this name.
+            KeyError: the object has no parameter of this name.
             TypeError: the value is no CPU array of float32 or float64.
             ValueError: the array's shape differs from the parameter's.
         """

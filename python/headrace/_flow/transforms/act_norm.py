@@ -21,8 +21,8 @@ class ActNorm(OfBlock):
     The transform equals `Elementwise` with ``map="affine", scale="exp"``, and is the identity when new. Before the
     first step `Flow.fit` sets each `ActNorm` of a flow, from the data end to the latent end, so that its inverse maps
     training rows to mean 0 and standard deviation 1. The training then changes its parameters like all others. A later
-    fit starts from the trained parameters. `Flow.fit` does not set an `ActNorm` that is no longer the identity, or is
-    inside an `Inverse`.
+    fit starts from the trained parameters. `Flow.fit` does not set an `ActNorm` that is no longer the identity, or that
+    is inside of an `Inverse`.
 
     Args:
         features: The number of coordinates D.
@@ -55,7 +55,7 @@ class ActNorm(OfBlock):
         return self._started
 
     def _waits(self) -> bool:
-        """Whether the next fit has to set the transform."""
+        """Whether the next fit sets the transform from its rows."""
         return not self._started and not any(value.any() for value in self.named_parameters().values())
 
     def _started_at(self, mean: Any, std: Any) -> Self:

@@ -1,4 +1,4 @@
-"""Transforms that contain another transform and share its parameters: the base of `OnColumns` and `Inverse`."""
+"""Transforms that contain another transform and its parameters: the base class of `OnColumns`, and `Inverse`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def checked(transform: Any) -> Transform:
 
 
 def inner_of(transform: Transform) -> Transform:
-    """The innermost transform inside of all wrappers."""
+    """The transform inside of all transforms `Around` it."""
     while isinstance(transform, Around):
         transform = transform._transform
     return transform
@@ -87,7 +87,7 @@ class Inverse(Around):
         return self._transform._steps(not inverted)
 
     def _blocks(self) -> list[tuple[str, Block]]:
-        return self._transform._blocks()[::-1]  # in the order of the steps
+        return self._transform._blocks()[::-1]  # in the order of the inverse's steps
 
     def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
         part, others = self.transform._restricted(kept, not inverted)

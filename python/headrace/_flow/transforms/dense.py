@@ -1,4 +1,4 @@
-"""Dense layers from arrays or from a file, checked before a masked transform takes them."""
+"""Checks of dense layers, from arrays or from a file, for masked transforms."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def stored_dense(stored: Stored, settings: Settings, reads: int, active: int) ->
 
 
 def stored_staircase(stored: Stored, settings: Settings, dense: Dense) -> Staircase | None:
-    """The levels and degrees in a file; None if the file omits them, because they follow from the masks."""
+    """The levels and degrees in a file; None if the file omits levels and degrees, because masks determine them."""
     levels, degrees = stored.take("levels"), stored.take("degrees")
     if levels is None and degrees is None:
         check_derivable(dense.masks, settings)
@@ -134,7 +134,7 @@ def stored_staircase(stored: Stored, settings: Settings, dense: Dense) -> Stairc
 
 
 def check_derivable(masks: Sequence[NDArray[np.bool_]], settings: Settings) -> None:
-    """Refuse masks if deriving their structure takes far more memory than the masks themselves.
+    """Refuse masks if the derivation of levels and degrees would need far more memory than the masks.
 
     The core stores one bit for each unit and each coordinate that it may read, and a list of all dependences for each
     coordinate.

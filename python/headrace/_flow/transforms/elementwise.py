@@ -18,7 +18,7 @@ from headrace._core.settings import Map, Settings
 from headrace._flow.program.bias_table import BiasTable, unread
 from headrace._flow.transforms.transform import OfBlock, Transform
 
-LEAST_POSITIVE = 1e-3  # the least result of the core's function `positive`
+LEAST_POSITIVE = 1e-3  # the infimum of the core's function `positive`
 
 
 def _numbers(values: NDArray[np.float64]) -> str:
@@ -33,7 +33,7 @@ class Elementwise(OfBlock):
     Args:
         features: The number of coordinates D.
         dtype: "float32" or "float64".
-        **settings: Settings of the map, the keywords of `Map`.
+        **settings: Settings of the map, as keywords of `Map`.
 
     The parameters are the map's raw parameters by name, each of shape (D, values of that name); a new map is the
     identity. "dual_ascent" has "stretch", "shift", "bend", "center" and "width": a x + b + a γ sqrt(ε² + (x -

@@ -30,11 +30,11 @@ _KEYS = ("map", "scale", "slope", "bins", "bound", "min_bin", "formula")
 class Gaussianize(Fixed):
     """A map of each column by an increasing curve through given points, without trainable parameters.
 
-    The inverse (data to latent) goes through the points (data, latent) with the given slopes: between two points it is
-    a rational quadratic function (Gregory and Delbourgo 1982, as in Durkan et al. 2019, eq. 4), and beyond the
-    outermost points a straight line. With points at quantiles of a column and of N(0, 1), the column's latent
-    distribution is about normal: marginal Gaussianization (Chen and Gopinath 2000). `Flow.fit` puts a `Gaussianize`
-    before `Standardize` if the loss on held-out rows improves.
+    The curve from data to latent (`inverse`) passes the points (data, latent) with the slopes `slopes`: between two
+    points the curve is a rational quadratic function (Gregory and Delbourgo 1982, as in Durkan et al. 2019, eq. 4), and
+    beyond the outermost points a straight line. With points at quantiles of a column and of N(0, 1), the column's
+    latent distribution is about normal: marginal Gaussianization (Chen and Gopinath 2000). `Flow.fit` puts a
+    `Gaussianize` before `Standardize` if the loss on held-out rows improves.
 
     Args:
         data: Shape (features, knots), ascending in each row, with 3 to 65 knots.
@@ -80,7 +80,7 @@ class Gaussianize(Fixed):
         raw = {
             "width": width,
             "height": np.tile(height, (len(self.data), 1)),
-            "derivative": slope + np.log(-np.expm1(-slope)),  # softplus maps this to the slope
+            "derivative": slope + np.log(-np.expm1(-slope)),  # softplus of this value is the slope
         }
         self._take((float(low), float(high)), Standardize(self.data[:, 0] - std * low, std), raw)
 
@@ -121,7 +121,7 @@ class Gaussianize(Fixed):
 
     @classmethod
     def _of(cls, ends: tuple[float, float], scale: Standardize, raw: dict[str, Floats]) -> Self:
-        """A transform from the arguments of `_take`; its knots are computed from the raw parameters."""
+        """A transform from the arguments of `_take`; the knots are computed from the raw parameters."""
         self = cls.__new__(cls)
         low, high = ends
         bins = raw["width"].shape[1]

@@ -49,7 +49,7 @@ class _Triangle:
 
 
 class _Diagonal(BiasTable):
-    """The positive diagonal factor: the raw scales of a network without inputs, whose shifts stay zero."""
+    """The positive diagonal factor D: the raw scales of a network without inputs, whose shifts stay zero."""
 
     def named(self, packed: NDArray[Any]) -> Named:
         return {"log_diagonal": super().named(packed)["log_diagonal"]}
@@ -88,8 +88,8 @@ class Linear(Transform):
 
     Args:
         features: The number of coordinates D; at most 8192.
-        order: The permutation of P: x[i] = signs[i] · y[order[i]] + shift[i] with y = L D U z. A permutation of 0, ...,
-            D - 1, or "random", drawn by the seed; by default ascending.
+        order: The permutation of P: x[i] = signs[i] · y[order[i]] + shift[i] with y = L D U z. The order is a
+            permutation of 0, ..., D - 1, or "random", which draws one by the seed; by default ascending.
         seed: The seed of a random order.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
@@ -153,7 +153,7 @@ class Linear(Transform):
             return
         upper = _Triangle("upper", n, range(n - 1, -1, -1), range(n))
         diagonal = _Diagonal.of_lines(n, "", "log_diagonal", unbiased=list(range(0, 2 * n, 2)))
-        self._factors = (upper, diagonal, _Last(n, order, signs))  # in the order in which the factors act on z
+        self._factors = (upper, diagonal, _Last(n, order, signs))  # the factors in the order in which they act on z
         self._take_parameters(np.concatenate([factor.pack_named(named) for factor in self._factors]))
 
     @classmethod

@@ -26,7 +26,7 @@ from headrace._flow.transforms.verification import verify_inverse
 
 
 class _Masked(OfBlock):
-    """The common base of transforms whose parameters a masked network computes."""
+    """The common base class of transforms whose parameters a masked network computes."""
 
     def __init__(
         self, settings: Settings, masked: MaskedNetwork, dtype: np.dtype[Any], parameters: NDArray[Any]
@@ -77,7 +77,8 @@ class _Masked(OfBlock):
         return self._network.described or Network.plain(self._network.core.hidden, self._settings.activation)
 
     def to_dense(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]:
-        """``(weights, biases, masks)``, each with one array a layer, for `from_dense`; masked weights are zero.
+        """``(weights, biases, masks)``, lists with one array for each layer, as for `from_dense`; masked weights are
+        zero.
 
         For layers that a context joins, see `context_to_dense`; for the settings of layers, see `network`.
         """
@@ -318,7 +319,7 @@ class Coupling(_Masked):
 
     def _header(self) -> dict[str, Any]:
         header = super()._header()
-        del header["reads"]  # the conditioner reads the same values on both sides
+        del header["reads"]  # both sides have the same values of the passive coordinates
         return {**header, "passive": list(self._passive)}
 
     @classmethod
@@ -424,7 +425,7 @@ def _hidden_layers(hidden: Any, conditioner: Mapping[str, Any]) -> tuple[Network
 
 
 def _with_activation(network: Network | None, conditioner: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with the activation that all layers of a network share, or "relu" if they share none."""
+    """The settings with the activation that all layers of a network share, or "relu" without a common one."""
     return dict(conditioner) if network is None else {**conditioner, "activation": network.common_activation or "relu"}
 
 
@@ -439,7 +440,7 @@ def _options(
 def _network(
     settings: Settings, reads: Sequence[int], active: Sequence[int], staircase: Staircase, described: Network | None
 ) -> MaskedNetwork:
-    """The network whose masks let a unit read everything at or below its degree."""
+    """The network with masks by which a unit reads all units and inputs of at most its degree."""
     options = _options(settings, reads, active, described)
     return MaskedNetwork(options, staircase, _output_rows(settings, len(active)))
 

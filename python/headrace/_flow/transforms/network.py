@@ -30,7 +30,7 @@ class Layer:
             layers have the same width, and no other layer adds the same earlier layer. None: no layer is added.
         context: How a product of the context alone, with its own weights and biases, joins this layer's product before
             another layer is added: "add" adds ``context_activation`` of the context's product, "gate" multiplies by
-            the same value. None: no context.
+            the same value. None: the context is not used.
         context_activation: By default the identity for "add", and "sigmoid" for "gate".
         dropout: The share of the layer's values that `Flow.fit` omits at random in each step, for each row; the
             remaining values are divided by the kept share (Srivastava and others 2014). The share is

@@ -1,4 +1,4 @@
-"""The density of some coordinates of a chain, if these depend on no other coordinates.
+"""The density of some coordinates of a chain, if no transform computes them from other coordinates.
 
 Each transform implements `Transform._restricted`, which returns its part on the kept coordinates; this module computes
 the part of a masked network and of a chain.

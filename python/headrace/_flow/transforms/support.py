@@ -29,8 +29,8 @@ class Support(Fixed):
 
     Args:
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None for no bounds.
-        periodic: For each column ``(low, high)``, one period of it, or None; None for no periodic columns. A periodic
-            column must have no bounds.
+        periodic: For each column the ends ``(low, high)`` of one period, or None; None for no periodic columns. A
+            periodic column must have no bounds.
         linear: Whether columns ``(low, high)`` have a linear map from [-1, 1] in place of the logistic function.
             With transforms of [-1, 1] onto itself and a `Uniform` base, a density need not vanish at the bounds.
 

@@ -1,7 +1,7 @@
-"""The base of all transforms: evaluation in both directions, and derivatives.
+"""The base class of all transforms: evaluation in both directions, and derivatives.
 
-Both directions return ``(value, log_det)``, where `log_det` has shape (rows,) and is the log of the absolute Jacobian
-determinant of the direction that was called.
+`forward` and `inverse` return ``(value, log_det)``, where `log_det` has shape (rows,) and is the log of the absolute
+Jacobian determinant of the direction that was called.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Transform(RowModule):
     """The base class of all transforms, which map rows in two directions."""
 
     def __init__(self, features: int, context: int, dtype: np.dtype[Any] | None) -> None:
-        """Store the sizes; a subclass then calls `_take_parameters`."""
+        """Store the sizes and the dtype; the subclass calls `_take_parameters` afterwards."""
         super().__init__(features, context, dtype)
         self._programs: dict[np.dtype[Any], Program] = {}
 
@@ -52,8 +52,8 @@ class Transform(RowModule):
             an infinity has the result NaN, and does not affect other rows.
 
         Raises:
-            TypeError: an argument is not float32 or float64, or not of the framework and device of the call
-                (docs/arrays.md).
+            TypeError: an argument is not float32 or float64, not of the first array's framework, or not on the
+                transform's device (docs/arrays.md).
             ValueError: a shape is wrong, a required context is missing, the transform takes no context, or `out`
                 overlaps an input other than as z itself.
 

@@ -22,7 +22,7 @@ class _Vector(OfBlock):
     """The base class of planar and radial transforms, whose parameters are trained, or outputs of a context network."""
 
     _map: str
-    _OWN: tuple[str, ...] = ()  # attributes that only this class writes to files
+    _OWN: tuple[str, ...] = ()  # attributes of the subclass that files store
 
     def __init__(self, features: Any, variant: str, slope: float, keywords: Any) -> None:
         given = taken_from(Vector, keywords)
@@ -40,7 +40,7 @@ class _Vector(OfBlock):
         self._block = network if columns else BiasTable(network, shapes, 1)
         key = check.seeds(given.seed)
         fresh = VECTOR_MAPS[self._map].fresh(n, np.random.default_rng(list(key)))
-        begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # keeps long chains near the identity
+        begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # for long chains near the identity
         self._take_parameters(begin)
 
     def _hidden(self) -> list[int]:
@@ -115,15 +115,15 @@ class Planar(_Vector):
 class Radial(_Vector):
     """Radial transform (Rezende, Mohamed 2015; eq. 30-31 of the notes): x = z + β (z - center) / (α + |z - center|).
 
-    α = positive(alpha) and α + β = positive(beta), with positive as in `Planar`: both are above 1e-3, all
-    parameters have an inverse, in closed form, and alpha = beta is the identity.
+    The values α = positive(alpha) and α + β = positive(beta), with positive as in `Planar`, are above 1e-3: the
+    transform has an inverse in closed form for all parameters, and alpha = beta is the identity.
 
     Args:
         features: The number of coordinates D.
         **keywords: The keywords of `Vector`.
 
     Without a context the parameters are "center" (D,), "alpha" (1,) and "beta" (1,), the last two of any sign; with a
-    context, they are the network's outputs in this order.
+    context, a network's outputs are center, alpha and beta, in this order.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.transforms.Radial(3, seed=1, dtype="float64")
