@@ -1,7 +1,7 @@
 """Training: `Flow.fit`, its defaults, and the history that it returns.
 
 The defaults come from a search over learning rates, batch sizes, epochs, schedules and weight decays on real tables of
-1000 to 1,000,000 rows; docs/notes/training.md lists these tables and the results.
+1000 to 1,000,000 rows; docs/notes/training.md has the search and its results.
 """
 
 from __future__ import annotations

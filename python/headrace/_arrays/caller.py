@@ -189,7 +189,7 @@ _NAMED = {"numpy": NUMPY, "torch": TORCH, "jax": JAX}
 class Caller:
     """The arrays of one call, which all have one framework, including the results."""
 
-    # Values until an array is opened, in the class because setting attributes may take a microsecond a call.
+    # Class attributes are the values before an array is opened, because setting attributes takes time in each call.
     _framework: Any = NUMPY
     _name = ""  # the name of the argument that determined the framework
     _first: Any = None
@@ -549,7 +549,7 @@ def row_weights(
 
 
 def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
-    """The weighted sum in float64, without BLAS, whose order of terms depends on threads; device calls wait."""
+    """The weighted sum in float64, without BLAS, whose order of terms depends on threads; on a device it waits."""
     if weights is None:
         return float(values.sum(dtype=np.float64))
     return float((values.astype(np.float64, copy=False) * weights).sum())

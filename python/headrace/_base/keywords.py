@@ -71,7 +71,7 @@ def checked_fields(self: Any) -> dict[str, Any]:
 
 
 def taken_from(table: type, keywords: Any) -> Any:
-    """The checked values, or defaults, of a `TypedDict`'s arguments as attributes; `keywords` loses the arguments."""
+    """The checked values, or defaults, of a `TypedDict`'s arguments as attributes, removed from `keywords`."""
     return SimpleNamespace(
         **{
             name: checked(name, entry, table.__annotations__[name], keywords.pop(name, entry.default))

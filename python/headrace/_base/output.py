@@ -64,7 +64,7 @@ def check_writable(argument: str, path: str) -> None:
 
 
 def check_regular(name: str, argument: str = "path") -> os.stat_result:
-    """The status of a regular file; folders, devices, sockets and pipes raise, because reading them may never end."""
+    """The status of a regular file; folders, devices, sockets and pipes are refused: their reading may not end."""
     if os.path.isdir(name) or _platform.ends_in_separator(name):
         raise IsADirectoryError(f"{argument}: expected a file, got the folder {name}")
     status = os.stat(name)

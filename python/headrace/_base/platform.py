@@ -119,7 +119,7 @@ class _Beside(Temporary):
 
 def new_temporary(start: str, mode: int | None) -> Temporary:
     """A temporary file whose name begins with `start`. `mode`: its permissions; None for the default."""
-    import secrets  # imported here, because only writing needs it
+    import secrets  # imported here because only writing of files needs it
 
     while True:
         made = (_Beside if fcntl is None else _Flocked)(f"{start}{secrets.token_hex(8)}{_ENDING}", mode)
@@ -130,7 +130,7 @@ def new_temporary(start: str, mode: int | None) -> Temporary:
 
 def remove_abandoned(start: str) -> None:
     """Remove temporary files whose names begin with `start`, unless a live process writes them."""
-    from glob import escape, glob  # imported here, because only writing needs it
+    from glob import escape, glob  # imported here because only writing of files needs it
 
     if fcntl is None:
         for name in glob(f"{escape(start)}*{_LOCK_ENDING}"):

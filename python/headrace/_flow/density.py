@@ -154,8 +154,8 @@ class Density(RowModule):
                 which supplies one (SPEC 7 of Scientific Python).
             first_row: The index k of the first row, from 0 to 2^63 - 1 - n, in the endless sample of the seed:
                 ``sample(n, seed=s, first_row=k)`` has the bits of ``sample(m, seed=s)[k : k + n]`` for any m of at
-                least 8, and costs n rows (docs/scale.md). `context` has only the n rows from k on. If n is a shape, k
-                counts rows in the order of the result.
+                least 8, and costs n rows (docs/scale.md). With `first_row`, `context` has only the n rows from k on. If
+                n is a shape, k counts rows in the order of the result.
             parameters: As in `log_prob`.
             noise: Values that replace random draws, in the shape of the result: independent **standard normal** values
                 for the bases `StandardNormal` and `Normal` (which applies its mean and standard deviation to the
@@ -276,9 +276,9 @@ class Density(RowModule):
     ) -> tuple[Any, ...]:
         """The mean negative log-likelihood in nats, and its gradient by the parameters, shape (n,).
 
-        Apart from the arguments, the call needs memory for only one value for each row. The gradient has the same bits
-        for any number of threads. A row with a NaN or an infinity makes the mean and the gradient NaN. On a CUDA device
-        the call returns only after the mean has been computed.
+        Beyond the arguments, memory grows with the number of rows by only one value for each row. The gradient has the
+        same bits for any number of threads. A row with a NaN or an infinity makes the mean and the gradient NaN. On a
+        CUDA device the call returns only after the mean has been computed.
 
         Args:
             x, context, parameters: As in `log_prob`; at least one row.

@@ -470,7 +470,7 @@ class Flow(Chained, Density):
         (7, 2)
         """
         if columns is None:
-            caller = self._caller() if self._device is not None else Caller()  # does not check names of columns
+            caller = self._caller() if self._device is not None else Caller()  # `Caller` checks no column names
             shape = caller.open("x", x, whole=True).shape
             columns = range(shape[-1] if shape else 0)
         known = columns_of(columns, self._features)

@@ -3,8 +3,8 @@
 The last transform of a flow with bounds or periodic columns is a `Support`.
 
 A flow with periodic columns θ has the density p(x, θ) = p(x) p(θ | x), where p(θ | x) is continuous around each circle.
-The flow's own transforms act on the columns x that are not periodic. From latent to data, these are followed by shifts
-and circular splines of the periodic columns, whose parameters networks compute from x and the context.
+The flow's own transforms act on the columns x that are not periodic. From latent to data, shifts and circular splines
+of the periodic columns follow, whose parameters networks compute from x and the context.
 """
 
 from __future__ import annotations

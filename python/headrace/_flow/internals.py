@@ -72,7 +72,7 @@ class Restorable:
 
 
 class Interior(Restorable):
-    """The private interface of a flow of rows, with the chain and the base that the flow had when this was made."""
+    """The private interface of a flow of rows, with its chain and base at the time of `Flow._interior`."""
 
     def __init__(self, flow: Any) -> None:
         """`flow`: a `headrace._flow.flow.Flow`."""

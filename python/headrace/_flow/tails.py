@@ -15,7 +15,7 @@ from headrace._base.types import Self
 from headrace._core.steps import StepSpec
 from headrace._flow.bases import Base
 
-_PADDING = 16  # the core's vector of parameters has a multiple of so many values
+_PADDING = 16  # the core pads the vector of parameters to a multiple of this size
 MOST_COMPONENTS = 4096
 
 

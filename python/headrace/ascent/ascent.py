@@ -35,7 +35,7 @@ BLOCK = 32  # the size of each dense block of a rotation that has blocks
 DENSE_BELOW = 128  # the number of features below which random rotations are dense
 SLOPE = 1e-3  # the slope setting of an ascent's maps
 SLOWER = 1.5  # the factor by which a step may take longer than the step before it
-AGREES = {"float32": 1e-2, "float64": 1e-5}  # the largest allowed difference of history and flow, over max(1, |nats|)
+AGREES = {"float32": 1e-2, "float64": 1e-5}  # the largest difference of history and flow, in units of max(1, |nats|)
 
 
 class Ascent(abc.ABC):

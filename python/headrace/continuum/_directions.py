@@ -25,8 +25,8 @@ from headrace.continuum._densities import Density
 from headrace.continuum.evolution import Evolution
 from headrace.continuum.grid import Grid
 
-_MIXED = 1e-3  # the largest mixed derivative of log mu, relative to the largest second derivative, that is 0
-_NODES = 4  # the nodes of a direction's map in each cell, because later results depend on nodes
+_MIXED = 1e-3  # a mixed derivative of log mu up to this share of the largest second derivative counts as 0
+_NODES = 4  # the number of nodes of a direction's map in each cell, on which later results depend
 _EDGE = 1e-3  # the largest allowed density at walls, relative to the maximum, for oblique directions
 
 

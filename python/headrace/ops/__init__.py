@@ -149,8 +149,8 @@ def vector_map(
 
     Raises:
         TypeError: the arrays are not of one framework and device, or not of one dtype, float32 or float64.
-        ValueError: a shape is wrong, there are no features, an array is not C-contiguous, or `out` overlaps an input in
-            another way.
+        ValueError: a shape is wrong, there are no features, an array is not C-contiguous, or `out` overlaps an input
+            other than as `value`.
 
     >>> import numpy as np, headrace as hr
     >>> x, log_det = hr.ops.vector_map(np.zeros((1, 2)), np.array([1.0, 0.0, 0.0, 3.0, 1e3]), "planar")

@@ -216,7 +216,7 @@ class Parametrised(abc.ABC):
         return self.__copy__()
 
     def __reduce__(self) -> Any:
-        """Pickle the bytes of a file (docs/files.md): no code of Headrace is in it, and parameters keep their bits."""
+        """Pickle the bytes of a file (docs/files.md): without code of headrace, and with all bits of parameters."""
         return files.unpickled, (files.to_bytes(self), self.device, self.matmul)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -40,7 +40,7 @@ class _Vector(OfBlock):
         self._block = network if columns else BiasTable(network, shapes, 1)
         key = check.seeds(given.seed)
         fresh = VECTOR_MAPS[self._map].fresh(n, np.random.default_rng(list(key)))
-        begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # for long chains near the identity
+        begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # small values keep chains near the identity
         self._take_parameters(begin)
 
     def _hidden(self) -> list[int]:
