@@ -187,7 +187,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         categories: The columns with a probability for each value, from a network before the flow: "auto", columns of
             text, categories and truth values, integers of up to 128 values if held-out rows prefer probabilities to
             noise, and values that a twentieth of the rows share, with a density of all other values; None for no
-            columns, which leaves out text; or a list of columns, by number or name. Streams have no such columns.
+            columns, which leaves out text; or a list of columns, by number or name. Streams have no columns with
+            probabilities.
         contamination: The share of the training rows that `predict` counts as outliers, above 0 and at most 0.5.
         dtype: "float32" (faster), "float64" or None.
         random_state: The source of fresh weights, of held-out rows and of the order of rows: an int, a

@@ -86,8 +86,8 @@ def by_column(name: str, value: Any, features: int, names: Sequence[str] | None,
 def is_spike(counts: NDArray[Any]) -> bool:
     """Whether one value is frequent and other values hardly repeat, as in a column of zeros and continuous values.
 
-    `counts`: the count of each different value. In such a column, noise as wide as the smallest gap would leave a spike
-    at the frequent value.
+    `counts`: the count of each different value. Noise as wide as the smallest gap between values would leave a spike at
+    a frequent value.
     """
     remaining, most = np.delete(counts, counts.argmax()), counts.max()
     is_frequent = most >= max(SPIKE * counts.sum(), LEAST_EQUAL)

@@ -281,7 +281,7 @@ class DeviceCaller(Caller):
 
     def queued(self, what: Any) -> Any:
         """A program, or another object of `_cuda`, bound to this call's stream."""
-        if hasattr(what, "queued_on"):  # objects of classes of this package
+        if hasattr(what, "queued_on"):  # objects of this package have this method
             return what.queued_on(self.stream)
         return OnStream(self.device, what.core, self.stream)
 
@@ -317,7 +317,7 @@ class DeviceCaller(Caller):
 def caller_of(first: Any) -> Caller:
     """A `Caller` or `DeviceCaller` for a call without a flow or transform, on the device of its first array."""
     if type(first) is np.ndarray or not _is_on_device(first) or _core.cuda_unavailable():
-        return Caller()  # its error explains why an array on a device cannot be opened
+        return Caller()  # a `Caller` explains why it cannot open arrays on a device
     return DeviceCaller(device_at(_index_of(first)))
 
 

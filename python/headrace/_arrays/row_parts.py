@@ -13,8 +13,8 @@ from headrace._base import arguments as check
 Index = NDArray[np.int64]
 
 CHUNK = 1 << 16  # the rows that are copied at a time in a pass over all rows
-MOMENT_ROWS, MOMENT_BLOCK = 1 << 20, 256  # moments of more rows are those of a sample of blocks
-POOL, BLOCK = 1 << 18, 1 << 10  # above POOL rows: blocks are shuffled, then rows in pools
+MOMENT_ROWS, MOMENT_BLOCK = 1 << 20, 256  # moments of more rows are computed from sampled blocks
+POOL, BLOCK = 1 << 18, 1 << 10  # more than POOL rows are shuffled by blocks, then in pools
 
 
 class RowPart:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 # The argument of pip is the clone's folder. After a release on a package index, the argument is the package's name, as
-# in the pages (tests/tools/test_install_hints.py). Before a release, the package of that name could be another
-# project's.
+# in the pages (tests/tools/test_install_hints.py). Before a release, a package called headrace on an index could be
+# another project's.
 PROJECT = "."
 
 

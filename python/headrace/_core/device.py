@@ -38,7 +38,7 @@ MATMULS = {"cpu": ("exact", *BF16_KINDS), "cuda": ("exact", "tf32", "3xtf32")}
 CACHES: list[Callable[[], None]] = []
 """Functions that free device memory which other libraries keep for reuse; `_arrays` registers them."""
 
-ONCE = ("kink", "finish")  # calls that must not be repeated after a lack of memory
+ONCE = ("kink", "finish")  # calls that must not be repeated if device memory runs out
 
 _PER_THREAD = 2  # CUDA's handle of each thread's own default stream
 
@@ -259,7 +259,7 @@ class OnStream:
         self._where = {"stream": stream.ptr}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """The function of this name, which is called again after a lack of memory, unless `ONCE` has its name."""
+        """The function of this name, called again if device memory runs out, unless `ONCE` has the name."""
         function, device = getattr(self._core, name), self._device
 
         def call(*arguments: Any, **named: Any) -> Any:

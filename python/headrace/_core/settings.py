@@ -259,7 +259,7 @@ class NetworkSettings(_Columns):
     """Settings of a network, whatever its outputs are.
 
     Args:
-        activation: The activation of hidden units: "relu", "tanh", "elu", "silu", "gelu" (the exact one), "gelu_tanh"
+        activation: Of hidden units: "relu", "tanh", "elu", "silu", "gelu" (the exact one), "gelu_tanh"
             (by tanh), "softplus", "leaky_relu" (0.01 x below 0), "sigmoid" or None for none.
     """
 

@@ -26,7 +26,7 @@ def first_number(environment: Any) -> int:
             raise ImportError(f"HEADRACE_NUM_THREADS: expected a number from 1 to {MOST}, got {text!r}")
         return int(text)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        outermost = environment.get(name, "").split(",")[0].strip()  # OpenMP's list has one for each level of nesting
+        outermost = environment.get(name, "").split(",")[0].strip()  # OpenMP's list has a number for each level
         if outermost.isascii() and outermost.isdecimal() and int(outermost[:9]) >= 1:
             return min(int(outermost[:9]), MOST)
     return cores()

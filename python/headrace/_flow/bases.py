@@ -145,7 +145,7 @@ class Normal(Base):
             return cls(features, stored.numbers("loc"), stored.numbers("scale"), trainable=False)
         start = {name: stored.array(name, (features,)) for name in ("loc", "log_scale")}
         self = cls(features)
-        self._start = start  # the file's values, even such as `loc` and `scale` would refuse
+        self._start = start  # keeps the file's values, which `loc` and `scale` may refuse
         return self
 
 

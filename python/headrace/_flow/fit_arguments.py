@@ -88,11 +88,11 @@ class Arguments:
         validation: The share of rows to hold out, or rows of the caller: ``x_val`` or ``(x_val, context_val,
             weights_val)``; None holds out no rows, and the fit keeps the last weights (their running mean). At most as
             many rows of a stream are held out as the stream's buffer has.
-        epochs: The largest number of passes over the training rows; by default the passes of 20,000 steps, 10 to 300,
-            and twice as many if held-out rows choose the weight decay.
+        epochs: The most passes over the training rows; by default the number for 20,000 steps, from 10 to 300, and
+            twice that number if held-out rows choose the weight decay.
         batch_size: The number of rows in each step; by default a 64th of the training rows, 32 to 512.
-        learning_rate: The rate at the start; by default the smaller of 5e-3 and 1.28 / (units of the widest hidden
-            layer).
+        learning_rate: The rate at the start; by default 5e-3, or 1.28 / (units of the widest hidden layer) if this
+            quotient is less.
         schedule: "constant", "cosine" (down to 0 over all epochs) or "plateau" (halved whenever a third of `patience`
             passes without a new best loss on held-out rows, or on training rows if no rows are held out). "auto":
             "constant"; flows of networks (if Adam fits them, only with splines) are also fitted with "cosine", and

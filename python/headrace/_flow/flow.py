@@ -495,10 +495,10 @@ class Flow(Chained, Density):
         beginning.
 
         A `Standardize` at the flow's data end is set from the training rows if it still is the identity. The training
-        rows also set the standardisation of context columns and initialise each `ActNorm`. A later fit keeps all these
-        settings. The same seed gives the same bits for any number of threads. Ctrl-C ends the fit and keeps the best
-        weights so far. If no weights are better than the weights before the call, KeyboardInterrupt is raised instead,
-        and the flow stays unchanged.
+        rows also set the standardisation of context columns and initialise each `ActNorm`. A later fit sets none of
+        these transforms again. The same seed gives the same bits for any number of threads. Ctrl-C ends the fit and
+        keeps the best weights so far. If no weights are better than the weights before the call, KeyboardInterrupt is
+        raised instead, and the flow stays unchanged.
 
         Without `epochs`, cross-validation is used if fewer than 50 rows are held out. A flow that is not clearly better
         on held-out rows than the Gaussian of the training rows becomes that Gaussian, correlations included; with a

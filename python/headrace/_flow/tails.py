@@ -180,7 +180,7 @@ class StudentT(_Stepped):
             return cls(features, df, trainable=False)
         start = {"log_df": stored.array("log_df", (features,))}
         self = cls(features)
-        self._start = start  # the file's values, even such as `df` would refuse
+        self._start = start  # keeps the file's values, which `df` may refuse
         return self
 
 

@@ -149,8 +149,8 @@ class KinkAscent(Ascent):
     def _centers(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
         """The centers of the next kinks: about half are values of anchor rows, and the rest are drawn from the base.
 
-        The first array has indices of anchor rows, or -1 for a center from the base; the second has values drawn from
-        the base.
+        The result is the index of an anchor row for each coordinate, or -1 for a center from the base, and the values
+        drawn from the base.
         """
         rows = rng.integers(min(ANCHORS, self.count), size=(self.n,))
         drawn = rng.standard_normal((self.n,)) * self.rows.unit

@@ -1,8 +1,8 @@
 """The training and held-out rows of a dual ascent, standardised, and with noise on repeated values.
 
 In a group the rows are checked on all ranks together. Rotations mix all columns and so cannot preserve circles: a
-periodic column is cut where its rows are rarest, and mapped to the line. The density of such a column is the density of
-an interval whose ends are the two sides of the cut.
+periodic column is cut where its rows are rarest, and mapped to the line. The density of a periodic column is then that
+of an interval, whose ends are the two sides of the cut.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class Stage:
 def _shift(nodes: Floats, values: Floats, slopes: Floats) -> CubicHermiteSpline:
     """A spline of the displacement of an increasing map, exactly 0 where the map is the identity.
 
-    The spline is of fourth order, because slopes are known; slopes are limited at fronts, where the cubic would fold.
+    The spline is of fourth order, because the map's slopes are known; slopes are limited where a cubic would fold.
     """
     secants = np.diff(values) / np.diff(nodes)
     # A cubic is increasing if its slopes at both ends are below three times the secant.

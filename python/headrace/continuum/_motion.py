@@ -91,8 +91,8 @@ class Motion:
     def __init__(self, grid: Grid, scheme: Scheme, f: Floats, times: Floats) -> None:
         """Integrate f from times[0], where f has the shape `grid.cells`, to times[-1]."""
         self._grid, self._scheme, self._times = grid, scheme, times
-        # The table of differences of BDF begins with uninitialised memory. The integrator does not use these values,
-        # but one subtraction reads them, and would warn if they are not finite.
+        # The table of differences of BDF begins with uninitialised memory. The integrator does not use the
+        # uninitialised values, but one subtraction reads them, and would warn of infinities and NaN.
         with np.errstate(invalid="ignore"):
             result = solve_ivp(
                 lambda _, y: scheme.rate(y),

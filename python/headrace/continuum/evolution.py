@@ -123,8 +123,8 @@ class Evolution:
     def log_likelihood(self) -> Floats:
         """L[phi_t] = integral of rho(x) log rho~_t(x) dx (eq. 6), a sum over the grid's cells, shape (times,).
 
-        In this formula rho is the density at the first time, of any mass; cells where rho is 0 are skipped. L increases
-        to the integral of rho log rho, from which it differs at each time by `gap` times the mass.
+        The rho in L is the density at the first time, of any mass; cells where rho is 0 are skipped. L increases to the
+        integral of rho log rho, from which it differs at each time by `gap` times the mass.
         """
         rho = self.rho[0].ravel()
         held = rho > 0.0

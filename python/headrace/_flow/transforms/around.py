@@ -87,7 +87,7 @@ class Inverse(Around):
         return self._transform._steps(not inverted)
 
     def _blocks(self) -> list[tuple[str, Block]]:
-        return self._transform._blocks()[::-1]  # in the order of the inverse's steps
+        return self._transform._blocks()[::-1]  # the blocks in the order of the inverse's steps
 
     def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
         part, others = self.transform._restricted(kept, not inverted)

@@ -31,7 +31,7 @@ class Fixed(Transform):
 class Permutation(Fixed):
     """A transform that reorders coordinates: forward computes ``x[:, i] = z[:, order[i]]``; log_det is 0.
 
-    A permutation inside of a flow takes no time, because the compiled chain only has other indices.
+    A permutation inside of a flow takes no time, because it only changes indices in the compiled chain.
 
     >>> import numpy as np, headrace as hr
     >>> hr.transforms.Permutation([2, 0, 1]).forward(np.array([[10.0, 11.0, 12.0]]))[0].tolist()

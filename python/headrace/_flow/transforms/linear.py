@@ -81,10 +81,10 @@ class Linear(Transform):
     """x = P L D U z + shift: a linear map of all coordinates, trained between networks, or fixed.
 
     L is lower triangular and U upper triangular, both with ones on their diagonals, and D is diagonal and positive, so
-    that every choice of parameters has an inverse (Kingma, Dhariwal 2018). P is fixed, changes the order of the
-    coordinates, and may change signs, which some matrices need. A new map only reorders coordinates. Both directions
-    apply one factor after another, with D² multiply-adds a row, and need no inverse matrix; log_det is the sum of the
-    logarithms of D's diagonal.
+    that every choice of parameters has an inverse (Kingma, Dhariwal 2018). The factor P is fixed: it changes the order
+    of the coordinates, and may change signs, which some matrices need. A new `Linear` only reorders coordinates. Both
+    directions apply one factor after another, with D² multiply-adds a row, and need no inverse matrix; log_det is the
+    sum of the logarithms of D's diagonal.
 
     Args:
         features: The number of coordinates D; at most 8192.
@@ -93,8 +93,9 @@ class Linear(Transform):
         seed: The seed of a random order.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
-        trainable: Whether the factors and the shift are parameters. If they are not, results have the dtype of the
-            argument, as for a `Rotation`, each factor is applied as one float64 matrix, and L and U are inverted once.
+        trainable: Whether the factors and the shift are parameters. If the factors are not trainable, results have the
+            dtype of the argument, as for a `Rotation`, each factor is applied as one float64 matrix, and L and U are
+            inverted once.
 
     The parameters are "upper" (D, D), U above its diagonal; "log_diagonal" (D,), the logarithms of D's diagonal;
     "lower" (D, D), L below its diagonal; and "shift" (D,). All other entries of the matrices stay zero, even if values
@@ -280,7 +281,7 @@ class Linear(Transform):
     def _shear(cls, matrix: Matrix, shift: Any = 0.0) -> Linear:
         """The fixed map of a matrix with a diagonal of ones in which no coordinate is both changed and read.
 
-        For such a matrix (1 + L) (1 + U) = 1 + L + U for any order of the coordinates, and the inverse is 1 - L - U.
+        If no coordinate is both changed and read, (1 + L) (1 + U) = 1 + L + U, whose inverse is 1 - L - U.
         """
         n = len(matrix)
         named = {"upper": np.triu(matrix, 1), "lower": np.tril(matrix, -1), "log_diagonal": np.zeros(n)}

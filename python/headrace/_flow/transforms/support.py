@@ -47,9 +47,10 @@ class Support(Fixed):
     flow, from the original rows, so that float64 rows close to a bound keep their distance to the bound.
 
     **No result lies on a bound or beyond**, in the dtype of the rows: a value that rounds to a bound becomes
-    the nearest value inside, with the log_det of the value before rounding. (If the dtype has no value inside, the
-    result is the value nearest to the middle.) A row on a bound or beyond has no latent value: its result is NaN, and
-    if the transform is a flow's last one, `log_prob` is -inf. A row that overflows is NaN, as in all transforms.
+    the nearest value inside, with the log_det of the value before rounding. (If the dtype has no value between the
+    bounds, the result is the value nearest to their middle.) A row on a bound or beyond has no latent value: its result
+    is NaN, and if the transform is a flow's last one, `log_prob` is -inf. A row that overflows is NaN, as in all
+    transforms.
 
     Raises:
         TypeError: `bounds` or `periodic` is no sequence of pairs and None, or `linear` is no bool.
