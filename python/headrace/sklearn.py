@@ -517,7 +517,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             self.table_ = _tables.Table((_tables.Column(),) * self.n_features_in_)
 
     def _opened(self, X: Any) -> NDArray[Any]:
-        """The columns in use, from rows with all columns or, like samples, with only these columns."""
+        """The table's columns in use of X, which has all columns or, like samples, only the columns in use."""
         finite: Any = True if self.missing == "refuse" else "allow-nan"
         X = frames.without_text(frames.coded(X, self.as_table().columns.labels)[0], self._called() or ())[0]
         how: dict[str, Any] = {"dtype": [np.float64, np.float32], "ensure_all_finite": finite}

@@ -212,8 +212,8 @@ class Caller:
     def open(self, name: str, value: Any, raw: bool = False, whole: bool = False) -> NDArray[Any]:
         """`value` as a NumPy array on the same memory, checked to be float32 or float64.
 
-        Floats of another byte order or width are converted. With `whole`, which data have, integers and truth values
-        are also allowed, and lists and numbers become NumPy arrays. With `raw`, arrays keep their byte order and width.
+        Floats of another byte order or width are converted. With `whole` (for data), integers and truth values are also
+        allowed, and lists and numbers become NumPy arrays. With `raw`, arrays keep their byte order and width.
         """
         if type(value) is np.ndarray:
             framework, array = NUMPY, value

@@ -225,7 +225,7 @@ class DeviceCaller(Caller):
     def open(self, name: str, value: Any, raw: bool = False, whole: bool = False) -> Any:
         """`value` as a CuPy view of the same memory, checked to be float32 or float64 on this device.
 
-        With `whole`, which data have, integers and truth values are also allowed, and converted on the device.
+        With `whole` (for data), integers and truth values are also allowed, and converted on the device.
         """
         framework = self._framework_for(name, value)
         self._name = self._name or name

@@ -85,8 +85,8 @@ def takes(settings: type, /, *tables: type, **defaults: Any) -> Callable[[F], F]
 
     Args:
         settings: The `TypedDict` of the settings, which may itself be a table.
-        *tables: Tables with the keywords' defaults and meanings; the first table that has a keyword counts. Tables may
-            also have arguments that are not keywords.
+        *tables: Tables with the keywords' defaults and meanings; the first table with a keyword has priority. Tables
+            may also have arguments that are not keywords.
         **defaults: Defaults of the function that differ from the tables' defaults.
     """
     every = (settings, *tables)

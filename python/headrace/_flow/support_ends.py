@@ -89,7 +89,7 @@ def _onto(t: Support, ends: Columns) -> Columns:
 
 
 def _end(before: float, after: float, limit: float) -> float:
-    """The limit if the end was infinite before, or equals the limit up to rounding; otherwise the end after."""
+    """A column's end: `limit` if `before` is infinite or `after` equals `limit` up to rounding, otherwise `after`."""
     return limit if math.isinf(before) or math.isclose(after, limit, rel_tol=1e-12, abs_tol=1e-300) else after
 
 

@@ -293,7 +293,7 @@ def jittered(
 
 
 BINS, WINDOW = 256, 16  # the bins of a circle, and the number of bins that one moving average sums
-OVERLAP = {4: 2.0**-16, 8: 2.0**-36}  # the overlap of both ends, in radii, by the dtype's size in bytes
+OVERLAP = {4: 2.0**-16, 8: 2.0**-36}  # the overlap of a cut's two ends, in radii, by the dtype's bytes
 
 
 def counted(support: Support, x: NDArray[np.floating]) -> NDArray[np.int64]:

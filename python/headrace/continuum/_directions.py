@@ -41,7 +41,7 @@ class Frame:
 
     @classmethod
     def of(cls, grid: Grid, theta: Floats) -> Frame:
-        """The frame of a direction, as wide as the ellipse in the box; the frame of an axis has the box's limits."""
+        """The frame of a direction, as wide as the box's inscribed ellipse; an axis' frame has the box's limits."""
         half = (grid.box[:, 1] - grid.box[:, 0]) / 2.0
         normal = np.array([-theta[1], theta[0]])
         reach, cells = [float(np.hypot(*(half * v))) for v in (theta, normal)], max(grid.cells)

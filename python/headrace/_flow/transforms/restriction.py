@@ -78,7 +78,7 @@ def chain_of(transforms: Sequence[Any], columns: Sequence[int]) -> tuple[list[An
 
 
 def output_places(active: int, sizes: Sequence[int], layout: str) -> list[NDArray[np.intp]]:
-    """The indices of output rows in this layout, an array (active, values of a name) for each name of parameters."""
+    """The indices of output rows in a layout: for each name of parameters an array (active, values of the name)."""
     total, start, places = sum(sizes), 0, []
     for size in sizes:
         inside = np.arange(size)
@@ -120,7 +120,7 @@ def cut(
     keep: list[Any] = [np.concatenate([np.asarray(part.inputs, np.intp), reads + np.arange(context)])]
     for i, seen in enumerate(sees[:-1]):
         added = adds[i]
-        units = keep[added + 1] if added is not None else np.flatnonzero(~seen)  # an added layer has the same units
+        units = keep[added + 1] if added is not None else np.flatnonzero(~seen)  # an added layer has equal units
         keep.append(units if units.size else np.zeros(1, np.intp))  # a layer needs a unit, even if no unit reads it
     keep.append(rows)
 

@@ -136,7 +136,7 @@ class Support(Fixed):
         return f"Support({list(self.bounds)}{more}{', linear=True' if self.linear else ''})"
 
 
-NUMBERS = 1000  # ends with fewer values of a dtype between them are coarse
+NUMBERS = 1000  # fewer values of a dtype between two ends are too coarse
 
 _KINDS = {(False, False): "any", (True, False): "lower", (False, True): "upper", (True, True): "interval"}
 
