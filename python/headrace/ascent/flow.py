@@ -30,7 +30,7 @@ class AscentHistory:
     """Log-likelihoods of the training rows as fitted: of the standardised data, then after each step."""
     validation_log_likelihood: list[float] = field(default_factory=list)
     """Log-likelihoods of the held-out rows; empty without held-out rows."""
-    coordinates: list[NDArray[np.float64]] = field(default_factory=list, compare=False)  # `==` of arrays is no bool
+    coordinates: list[NDArray[np.float64]] = field(default_factory=list, compare=False)  # `==` of arrays is an array
     """L of eq. 23 for each coordinate under each step's map, shape (features,): the mean over training rows of log φ'
     − λ φ²/2, and ½ log(λ/2π), in the latent side's units; NaN in columns without spread. Coordinates of kinks on the
     CPU; an empty list otherwise."""
