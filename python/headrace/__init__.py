@@ -1,6 +1,6 @@
-"""headrace: normalising flows at one network pass in both directions.
+"""headrace: normalising flows whose densities and samples each cost one pass of the networks.
 
-Flows and their parts are imported at once; every other module is imported on first use.
+This package imports flows and their parts at once, and every other module on first use.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -143,7 +143,7 @@ _INSTEAD = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import modules, and names of modules, on first use."""
+    """A module of this package, or an object of such a module, imported on first use."""
     import importlib
 
     if name in _MODULES.split() or f"headrace.{name}" in PUBLIC:

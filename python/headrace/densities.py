@@ -1,5 +1,5 @@
-"""Densities to which flows can be fitted: the four energies of Rezende, Mohamed 2015, with the logarithms of their
-integrals.
+"""Densities to which flows can be fitted: the four energies of Rezende, Mohamed 2015, with the logarithms of the
+densities' integrals.
 
 Each density is a function for `headrace.fit_to_density`: a call with rows returns log densities and their gradients.
 """
@@ -75,12 +75,12 @@ class U1(Energy):
     """A ring of radius 2 with two heaps: ½((|z| - 2) / 0.4)² - ln(e^-½((z1 - 2) / 0.6)² + e^-½((z1 + 2) / 0.6)²)."""
 
     name = "U1"
-    log_z = 1.8775016261097077  # by quadrature in polar coordinates, which a test repeats
+    log_z = 1.8775016261097077  # computed by quadrature in polar coordinates, which a test repeats
 
     def _terms(self, z1: Floats, z2: Floats) -> tuple[Floats, Floats, Floats]:
         radius = np.hypot(z1, z2)
         off = (radius - 2.0) / 0.4
-        # The derivative of |z| is undefined at the origin; 0 is its mean over directions.
+        # The derivative of |z| is undefined at the origin; 0 is the mean of the derivatives over all directions.
         safe = np.where(radius == 0.0, 1.0, radius)
         heaps, by_heaps = _heaps(((z1 - 2.0) / 0.6, 1.0 / 0.6), ((z1 + 2.0) / 0.6, 1.0 / 0.6))
         return -0.5 * off * off + heaps, by_heaps - off / 0.4 * (z1 / safe), -off / 0.4 * (z2 / safe)
@@ -89,7 +89,7 @@ class U1(Energy):
 class _Confined(Energy):
     """An energy of z2 given z1, to which a term adds tails along z1: C(z1) = ½(max(|z1| - 4, 0) / EDGE)²."""
 
-    _width: float  # for any z1, the integral over z2 is this times √2π
+    _width: float  # the integral over z2, for any z1, divided by √2π
 
     def __init__(self) -> None:
         """Compute log_z; the integral over z2 is the same for every z1."""
@@ -102,11 +102,11 @@ class _Confined(Energy):
 
     @abc.abstractmethod
     def _across(self, z1: Floats, z2: Floats) -> tuple[Floats, Floats, Floats]:
-        """The terms of `_terms` without the confinement C."""
+        """The log density without the confinement C, and its derivatives by both coordinates."""
 
 
 class U2(_Confined):
-    """A wave: ½((z2 - w1) / 0.4)² + C, w1 = sin(2π z1 / 4); C = ½(max(|z1| - 4, 0) / 0.5)² makes it integrable."""
+    """A wave: ½((z2 - w1) / 0.4)² + C, w1 = sin(2π z1 / 4); C = ½(max(|z1| - 4, 0) / 0.5)² makes e^-U integrable."""
 
     name = "U2"
     _width = 0.4
@@ -118,7 +118,7 @@ class U2(_Confined):
 
 
 class _Two(_Confined):
-    """Two waves, the second shifted down by a function of z1."""
+    """An energy with two waves, of which the second is shifted down by a function of z1."""
 
     _widths: tuple[float, float]
 
@@ -177,8 +177,8 @@ def _wave(z1: Floats) -> Pair:
 
 
 def _heaps(first: tuple[Floats, Any], second: tuple[Floats, Any]) -> Pair:
-    """ln(e^-½a² + e^-½b²) and its derivative, from (a, da) and (b, db)."""
+    """The logarithm ln(e^-½a² + e^-½b²) and its derivative, from (a, da) and (b, db)."""
     (a, slope_a), (b, slope_b) = first, second
-    share = 0.5 * (1.0 + np.tanh(0.25 * (b * b - a * a)))  # the share of the first term
+    share = 0.5 * (1.0 + np.tanh(0.25 * (b * b - a * a)))  # the share of e^-½a² in the sum
     value = np.logaddexp(-0.5 * a * a, -0.5 * b * b)
     return value, -share * a * slope_a - (1.0 - share) * b * slope_b

@@ -1,7 +1,8 @@
 """Files: safetensors with a JSON header that states every convention (docs/files.md).
 
-A file is not trusted. The safetensors header is checked before any further bytes are read, so that its sizes are those
-of the file, and every size in headrace's header is compared with the tensors before memory of that size is allocated.
+A file is not trusted. The safetensors header is checked before any further bytes are read, so that the sizes in it
+agree with the file's size, and every size in headrace's header is compared with the tensors before memory of that size
+is allocated.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from headrace._base.stored import Filed, Stored, header_of, is_filed
 from headrace._core import CudaUnavailable, cpu
 from headrace._core.device import BF16_KINDS
 
-# The format's number increases when the meaning of existing keys changes; older readers refuse new classes and keys
-# anyway. Format 2 has a checksum. Format 3 allows tensors of three axes, as for sequences; other files remain of format
-# 2.
+# The format's number increases when the meaning of existing keys changes; older versions refuse new classes and keys in
+# any case. Format 2 has a checksum. Format 3 allows tensors of three axes, which sequences need; files without such
+# tensors have format 2.
 FORMAT = 3
 _MOST_AXES = {1: 2, 2: 2, 3: 3}
 
@@ -41,11 +42,11 @@ _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f
 
 @public()
 class FileFormatError(ValueError):
-    """A file is broken, not from headrace, or from a newer version; the message has the file's name and the reason."""
+    """The error for a file that is broken, not headrace's, or of a newer version; the message has the reason."""
 
 
 def save(module: Filed, path: str | os.PathLike[str], notes: Mapping[str, str] | None = None) -> None:
-    """Write the file of `Flow.save` or `Transform.save`; `notes` are texts for its metadata, see `read_notes`."""
+    """Write the file of `Flow.save` or `Transform.save`; `notes` are texts for its metadata (`read_notes`)."""
     name = _path(path)
     parts = _parts(module, notes)
     with replacing(name) as stream:
@@ -53,12 +54,12 @@ def save(module: Filed, path: str | os.PathLike[str], notes: Mapping[str, str] |
 
 
 def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any:
-    """Read a flow or a transform that `save` wrote, in its original class.
+    """Read a flow or a transform that `save` wrote, as an object of its original class.
 
-    With one instruction set, results have the same bits as before. Time and memory grow with the file's size, for any
-    sizes that its header claims.
+    With the same instruction set, results have the same bits as before `save`. The time and memory of `load` grow with
+    the file's size, for any sizes that the file's header claims.
 
-    If the class is known, its own `load`, such as `Flow.load`, checks it, and type checkers know the result's type.
+    A class's own `load`, such as `Flow.load`, checks that the result has this class, and type checkers infer the class.
 
     Args:
         path: The path of the file.
@@ -67,8 +68,8 @@ def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any
     Raises:
         TypeError: `path` is no path.
         OSError: the file does not exist, or is a folder.
-        FileFormatError: the file is truncated or damaged, is no safetensors file or not from headrace, was written by a
-            newer version, contradicts itself, or has parameters that are not finite.
+        FileFormatError: the file is truncated or damaged, is no safetensors file or no file of headrace, was written by
+            a newer version, contradicts itself, or has parameters that are not finite.
 
     >>> import os, tempfile, headrace as hr
     >>> flow = hr.MAF(3, seed=1)
@@ -83,7 +84,7 @@ def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any
 
 
 def contents(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> tuple[Any, dict[str, str]]:
-    """The results of `load` and of `read_notes`, from one pass over the file."""
+    """The results of `load` and of `read_notes` as a pair, from one pass over the file."""
     name = _path(path)
     if not os.path.exists(name):
         raise FileNotFoundError(f"path: expected an existing file, got {name}")
@@ -93,7 +94,7 @@ def contents(path: str | os.PathLike[str], *, allow_non_finite: bool = False) ->
 
 
 def load_as(cls: type[_Object], path: str | os.PathLike[str], allow_non_finite: bool, made: Any = None) -> _Object:
-    """The object of a file, checked to be of a class; `made` makes it from the file's object and notes."""
+    """The object of a file, which must be of the class `cls`; `made` makes it from the file's object and notes."""
     thing, notes = contents(path, allow_non_finite=allow_non_finite)
     thing = thing if made is None else made(thing, notes)
     if not isinstance(thing, cls):
@@ -103,7 +104,7 @@ def load_as(cls: type[_Object], path: str | os.PathLike[str], allow_non_finite: 
 
 
 def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The texts by name in a file's metadata, from the argument `notes` of `save` or from other programs.
+    """The texts, by name, in a file's metadata, which the argument `notes` of `save` or other programs have added.
 
     Raises:
         FileFormatError: the file is no safetensors file, or a text has changed since `save` wrote it.
@@ -114,7 +115,7 @@ def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def notes_of_bytes(data: bytes) -> dict[str, str]:
-    """The texts by name in the result of `to_bytes`."""
+    """The texts, by name, in the metadata of a file's bytes, as `to_bytes` returns them."""
     return _notes(io.BytesIO(data), len(data), "data")
 
 
@@ -135,17 +136,17 @@ def _texts(metadata: dict[str, Any]) -> dict[str, str]:
 
 
 def to_bytes(module: Filed, notes: Mapping[str, str] | None = None) -> bytes:
-    """A flow or a transform as the bytes of the file that its `save` writes, to store or send.
+    """The bytes of the file that `save` of a flow or a transform writes, to store or send.
 
     The bytes contain no code, and equal flows have equal bytes. The device is not stored.
 
     Args:
         module: The flow or the transform.
-        notes: Texts to keep in the file's metadata; see `read_notes`.
+        notes: Texts for the file's metadata; see `read_notes`.
 
     Raises:
-        TypeError: the object is no flow or transform, or a part is of a class that files do not support, such as a
-            subclass from outside this package.
+        TypeError: the object is no flow or transform, or files do not support a part's class, such as a subclass from
+            outside this package.
         ValueError: the object is too large for a file; see `Flow.save`.
 
     >>> import headrace as hr
@@ -158,17 +159,17 @@ def to_bytes(module: Filed, notes: Mapping[str, str] | None = None) -> bytes:
 
 
 def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Any:
-    """The flow or transform from the result of `to_bytes` or the contents of a file, checked like a file by `load`.
+    """The flow or transform in the result of `to_bytes` or in the contents of a file, after the checks of `load`.
 
     Raises:
-        TypeError: `data` is no bytes.
+        TypeError: `data` is no bytes object.
         FileFormatError: the data is invalid, as in `load`.
     """
     return contents_of_bytes(data, allow_non_finite=allow_non_finite)[0]
 
 
 def contents_of_bytes(data: bytes, *, allow_non_finite: bool = False) -> tuple[Any, dict[str, str]]:
-    """The results of `from_bytes` and of `notes_of_bytes`, from one pass over the bytes."""
+    """The results of `from_bytes` and of `notes_of_bytes` as a pair, from one pass over the bytes."""
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"data: expected bytes, got {check.kind_of(data)}")
     held = bytes(data)
@@ -176,8 +177,8 @@ def contents_of_bytes(data: bytes, *, allow_non_finite: bool = False) -> tuple[A
 
 
 def unpickled(data: bytes, device: str, matmul: str) -> Any:
-    """The module of a pickle, from bytes of `to_bytes`, on its former device, or on the CPU if that is missing."""
-    module = from_bytes(data, allow_non_finite=True)  # a pickle is a copy: parameters may have any values
+    """The object of a pickle, from the result of `to_bytes`, on its former device, or on the CPU if that is missing."""
+    module = from_bytes(data, allow_non_finite=True)  # a pickle is a copy, whose parameters may be infinite or NaN
     if device == "cpu":
         return module
     try:
@@ -205,7 +206,7 @@ def _path(path: Any) -> str:
 
 
 def checksums(module: Filed) -> tuple[str, str]:
-    """The checksums of a module's structure and of its arrays."""
+    """The two checksums of a flow or transform, of the structure and of the arrays."""
     text = json.dumps(header_of(module), allow_nan=False, separators=(",", ":"))
     return _checksum(text, {}), _checksum("", _held(module))
 
@@ -216,10 +217,10 @@ def _held(module: Filed) -> dict[str, NDArray[Any]]:
 
 
 def structure_checksum(flow: Filed) -> str:
-    """The checksum of a density without its parameters, their dtype and the name of the density's class."""
+    """The checksum of a density's structure, apart from the parameters, the dtype and the name of the class."""
     header = {**header_of(flow), "kind": None, "matmul": flow.matmul}
     fixed = {name: np.ascontiguousarray(array) for name, array in flow._fixed_arrays().items()}
-    import hashlib  # imported here, because only checkpoints need it
+    import hashlib  # imported here because only checkpoints need hashlib
 
     text = json.dumps(header, separators=(",", ":")) + _checksum("", fixed)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
@@ -234,10 +235,10 @@ def save_state(path: str, key: str, state: Mapping[str, Any], arrays: Mapping[st
 
 
 def load_state(path: str, key: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The object and the arrays of a file that `save_state` wrote.
+    """The JSON object and the arrays of a file that `save_state` wrote.
 
     Raises:
-        FileFormatError: the file is damaged, or has no such key.
+        FileFormatError: the file is damaged, or lacks the key.
     """
     check_regular(path)
     with open(path, "rb") as stream:
@@ -259,7 +260,7 @@ def load_state(path: str, key: str) -> tuple[dict[str, Any], dict[str, NDArray[A
 def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     """The bytes of a file as buffers, of which only the first is a copy.
 
-    The file is not made by the safetensors library, because that ends the process if memory runs out.
+    The safetensors library is not used, because it ends the process if memory runs out.
     """
     kind = type(module).__name__
     dtype = None if module.dtype is None else module.dtype.name
@@ -267,10 +268,10 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     axes = max((array.ndim for array in arrays.values()), default=0)
     number = next(number for number in range(2, FORMAT + 1) if axes <= _MOST_AXES[number])
     header = {"format": number, "version": cpu.__version__, "dtype": dtype, **header_of(module)}
-    if module.matmul in BF16_KINDS:  # the products belong to the density; a device's settings are in no file
+    if module.matmul in BF16_KINDS:  # bf16 is a part of the density; other settings are not stored
         header["matmul"] = module.matmul
     text = json.dumps(header, allow_nan=False, separators=(",", ":"))
-    notes = {**(notes or {}), **module._notes(), **(notes or {})}  # in the given order, and with the given values
+    notes = {**(notes or {}), **module._notes(), **(notes or {})}  # the argument's notes come first, and have priority
     metadata = {**notes, _KEY: text, _CHECKSUM: _checksum(text, arrays)}
     if notes:
         sums = {name: _checksum(note, {}) for name, note in notes.items()}
@@ -288,7 +289,7 @@ def _container(metadata: Mapping[str, str], arrays: Mapping[str, NDArray[Any]], 
     """The bytes of a safetensors file in pieces, and the number of bytes."""
     names = {dtype: name for name, dtype in _DTYPES.items()}
     entries: dict[str, Any] = {"__metadata__": metadata}
-    ordered = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # this order aligns all arrays
+    ordered = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # in this order all arrays are aligned
     end = 0
     for name in ordered:
         array, begin = arrays[name], end
@@ -329,7 +330,7 @@ def _check_notes(metadata: dict[str, Any]) -> None:
 
 
 def _most_objects(size: int) -> int:
-    """The most transforms and other parts in a file of `size` bytes; each takes a few kilobytes when loaded."""
+    """The largest number of transforms and parts in a file of `size` bytes; a loaded part takes a few kilobytes."""
     return 4096 + size // 512
 
 
@@ -340,7 +341,7 @@ def _read(stream: BinaryIO, size: int, name: str, allow_non_finite: bool) -> tup
     try:
         module, metadata = _build(stream, size)
     except (TypeError, ValueError) as error:
-        raise FileFormatError(f"{name}: {printable(str(error)[:1000])}") from error  # the error may quote the file
+        raise FileFormatError(f"{name}: {printable(str(error)[:1000])}") from error  # the message may quote the file
     odd = [key for key, array in module.named_parameters().items() if not np.isfinite(array).all()]
     if odd and not allow_non_finite:
         more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
@@ -455,7 +456,7 @@ def _check_tensors(entries: dict[str, Any], available: int, most_axes: int = 2) 
 
 
 def _arrays(stream: BinaryIO, entries: dict[str, Any], size: int) -> dict[str, NDArray[Any]]:
-    """The tensors by name, from one read: the checked bytes are those in use, even if the file changes meanwhile."""
+    """The tensors by name, from a single read: even if the file changes meanwhile, the checked bytes are used."""
     data = stream.read(size)
     if len(data) != size:
         raise ValueError(f"truncated: expected {size} bytes of tensors, got {len(data)}")
@@ -473,16 +474,16 @@ def _are_sizes(value: Any) -> bool:
 
 
 def _listed(header: dict[str, Any]) -> str:
-    """The keys of a header as a text for a message: the first few, each shortened."""
+    """The keys of a header as a text for a message, which has only the first few keys, each shortened."""
     keys = [repr(key[:40]) for key in list(header)[:8]]
     return ", ".join(keys) + (", ..." if len(header) > 8 else "") if keys else "none"
 
 
 def _parse(text: str, name: str, most_objects: int) -> Any:
-    """An object from JSON without dangerous or ambiguous constructs: deep nesting, endless numbers, NaN, duplicate
+    """The value of a JSON text; dangerous or ambiguous constructs raise: deep nesting, endless numbers, NaN, duplicate
     keys.
 
-    Lists and objects take up to 25 times their text in memory, so that the text's length limits their number.
+    Lists and objects take up to 25 times their text in memory, so that their number is limited by the text's length.
     """
     depth, objects, lists = _brackets(text)
     if depth > _MOST_DEPTH:
@@ -512,7 +513,7 @@ def _parse(text: str, name: str, most_objects: int) -> Any:
 
 
 def _brackets(text: str) -> tuple[int, int, int]:
-    """The depth of brackets in JSON, and the numbers of objects and lists; exact up to the first error of syntax."""
+    """The depth of brackets in a JSON text, and the numbers of objects and lists, exact up to a syntax error."""
     outside = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
     codes = np.frombuffer(outside.encode("utf-8", "replace"), np.uint8)
     objects, lists = codes == ord("{"), codes == ord("[")

@@ -48,8 +48,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 FLOWS = {"maf": MAF, "iaf": IAF, "realnvp": RealNVP, "nsf": NSF, "planar": PlanarFlow, "radial": RadialFlow}
 
 
-# Parameters that depend on the data or on other parameters of the estimator; all others come from the flows and
-# from `Flow.fit`.
+# Parameters of flows and fits that the data or other parameters of the estimator determine; all others are parameters
+# of the estimator.
 _BY_DATA = {"self", "features", "context", "x", "weights"}
 _OF_ITS_OWN = {"seed", "dtype", "progress"}
 
@@ -60,19 +60,19 @@ def _parameters(function: Any) -> dict[str, inspect.Parameter]:
 
 
 _MADE_WITH = {name: _parameters(make) for name, make in FLOWS.items()}
-# Parameters that flows and fits share, such as `matmul`, are set on the flow, whose value a fit uses.
+# Parameters that both flows and fits have, such as `matmul`, are set on the flow, and the fit uses the flow's value.
 _FITTED_WITH = {name: p for name, p in _parameters(Flow.fit).items() if not any(name in m for m in _MADE_WITH.values())}
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _BOOTSTRAP = inspect.Parameter("bootstrap", _KEYWORD, default=False)
 _BY_FLOW = [*dict.fromkeys(name for each in _MADE_WITH.values() for name in each)]
-# Rarely used settings of flows, which are in a separate object.
+# Rarely used settings of flows, which `FlowSettings` contains.
 _RARE = ("last_activation", "dropout", "scale", "slope", "link", "matmul", "nonlinearity", "negative_slope")
 
 
 def _init(parameters: list[inspect.Parameter]) -> Any:
-    """A constructor that stores its arguments, as scikit-learn requires, and refuses other keywords."""
+    """A constructor that stores these parameters, as scikit-learn requires, and refuses other keywords."""
 
     def __init__(self: Any, **given: Any) -> None:
         refuse_others(type(self).__name__, given, [one.name for one in parameters])
@@ -88,7 +88,7 @@ class FitSettings(BaseEstimator):  # type: ignore[misc]
     """Settings of the fit of a `FlowDensity`: the keywords of `Flow.fit` with the same defaults, and `bootstrap` of
     `Ensemble.fit`.
 
-    A grid search sets them as ``fit__learning_rate`` and so on.
+    A grid search sets these settings by names like ``fit__learning_rate``.
 
     >>> from headrace.sklearn import FitSettings, FlowDensity
     >>> FlowDensity(fit=FitSettings(patience=5)).set_params(fit__learning_rate=1e-3).get_params()["fit__patience"]
@@ -109,7 +109,7 @@ _OLD = {name: nested for nested, kind in _NESTED.items() for name in kind._get_p
 
 
 def _signature() -> inspect.Signature:
-    """The parameters of `FlowDensity`: those of all flows, and its own."""
+    """The signature of `FlowDensity`: the parameters of all flows, and the parameters of `own`."""
 
     def own(
         self: Any,
@@ -135,7 +135,7 @@ def _signature() -> inspect.Signature:
 
 
 class _Beside:
-    """A method with the name of a parameter, which each instance stores."""
+    """A descriptor for a method and a parameter of the same name, whose value each instance stores."""
 
     def __init__(self, function: Any) -> None:
         self._function, self.__doc__ = function, function.__doc__
@@ -154,8 +154,8 @@ def _beside_its_parameter(function: F) -> F:
 class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[misc]
     """A normalising flow as an estimator: of densities, like `sklearn.neighbors.KernelDensity`, and of outliers.
 
-    Results are float32 if the training data are, and float64 otherwise, unless `dtype` is set; data of
-    both dtypes are read without conversion. An estimator can be pickled, like its flow.
+    Results are float32 if the training data are float32, and otherwise float64, unless `dtype` is set; data of both
+    dtypes are read without conversion. An estimator can be pickled, like its flow.
 
     Args:
         flow: "nsf", "maf", "iaf", "realnvp", "planar" or "radial".
@@ -165,28 +165,30 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             are trained), "uniform" (with two `bounds` for each column; see `MAF`), or a `Base` with the
             number of features of the data; None for the flow's own default.
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None; or a dict of the columns
-            with bounds, by number or name; see `MAF`. Rows on a bound or beyond are refused by `fit`, and have a log
-            density of -inf.
-        periodic: For each column ``(low, high)``, one period of it, or None, or such a dict; see `MAF`.
+            with bounds, by number or name; see `MAF`. `fit` refuses rows on a bound or beyond, whose log density is
+            -inf.
+        periodic: For each column the ends ``(low, high)`` of one period, or None; or a dict like that of `bounds`; see
+            `MAF`.
         settings: Further settings of flows, a `FlowSettings`; None for the defaults.
         fit: A `FitSettings` with the keywords of `Flow.fit`; None for the defaults. With ``effort="high"`` a flow that
-            takes `residual` has residual blocks unless `residual` is set. With a checkpoint `random_state` must be an
-            int, and no ensemble can be fitted.
+            takes `residual` has residual blocks unless `residual` is set. With a checkpoint, `random_state` must be an
+            int, and `ensemble` None.
         ensemble: The number of flows to fit, each with its own seed; their mixture is the density (see `Ensemble`).
             None: a single flow.
-        discrete: The columns of integers or truth values: they are spread by noise over the gap to the next
-            value before a fit, draws are rounded, and their part of a log density is a log probability
-            (docs/tables.md). "auto": columns of frames with such dtypes, and arrays of integers; None for no
-            columns; or a list of columns, by number or name.
-        spread: Uniform noise for columns of other values that repeat: "auto", as wide as the smallest gap
-            between two values of such a column; "none"; a width for all such columns; or a dict of widths by number or
-            name.
-        missing: "refuse" rows with NaN, with the counts of each column; "drop" them in `fit`, and return NaN for them
-            elsewhere; or "model" them: a missing value has a probability, and present values have a density.
+        discrete: The columns of integers or truth values: before a fit, noise spreads their values over the gap to the
+            next value; samples are rounded, and the columns' part of a log density is a log probability
+            (docs/tables.md). "auto": columns of frames with dtypes of integers or truth values, and all columns of
+            integer arrays; None for no columns; or a list of columns, by number or name.
+        spread: Uniform noise for columns of other repeating values: "auto", as wide as the smallest gap between two
+            values of such a column; "none"; a width for all such columns; or a dict of widths by number or name.
+        missing: "refuse" rows with NaN, with the counts of each column; "drop" such rows in `fit`, and return NaN for
+            them in other methods; or "model" missing values, which then have a probability, whereas present values have
+            a density.
         categories: The columns with a probability for each value, from a network before the flow: "auto", columns of
             text, categories and truth values, integers of up to 128 values if held-out rows prefer probabilities to
             noise, and values that a twentieth of the rows share, with a density of all other values; None for no
-            columns, which leaves out text; or a list of columns, by number or name. Columns of streams have none.
+            columns, which leaves out text; or a list of columns, by number or name. Streams have no columns with
+            probabilities.
         contamination: The share of the training rows that `predict` counts as outliers, above 0 and at most 0.5.
         dtype: "float32" (faster), "float64" or None.
         random_state: The source of fresh weights, of held-out rows and of the order of rows: an int, a
@@ -195,7 +197,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
     Attributes:
         flow_: The fitted `Flow`, or `Ensemble`.
-        history_: The `History` of the fit, or a list with one for each member.
+        history_: The `History` of the fit, or a list with a `History` for each member.
         offset_: The log density below which a row is an outlier.
         n_context_: The number of context columns.
         table_: The treatment of each column, for printing. Columns of text, indices and identifiers are left out;
@@ -227,7 +229,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     __init__.__signature__ = _signature  # type: ignore[attr-defined]  # read by get_params, clone and help
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters by name; `deep`: also those of the settings, as ``fit__epochs``."""
+        """The parameters by name; `deep`: whether to add the parameters of `fit` and `settings`, as ``fit__epochs``."""
         found = {name: vars(self)[name] for name in self._get_param_names()}
         for nested, kind in _NESTED.items() if deep else ():
             inner = (found[nested] if isinstance(found[nested], kind) else kind()).get_params()
@@ -235,13 +237,13 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return found
 
     def set_params(self, **parameters: Any) -> FlowDensity:
-        """Set parameters by name; those of the settings as ``fit__epochs``."""
+        """Set parameters by name; parameters of `fit` and `settings` have names like ``fit__epochs``."""
         parameters = self._renamed(parameters)
         for nested, kind in _NESTED.items():
             inner = {name: parameters.pop(name) for name in [*parameters] if name.startswith(f"{nested}__")}
             if nested in parameters:
                 setattr(self, nested, parameters.pop(nested))
-            if inner:  # in new settings, because other estimators may share the object
+            if inner:  # set in a copy, because other estimators may share the object
                 own = clone(vars(self)[nested] or kind())
                 values = {name.partition("__")[2]: value for name, value in inner.items()}
                 setattr(self, nested, own.set_params(**values))
@@ -249,7 +251,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return self
 
     def _renamed(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Parameters by their current names; former names work until version 0.7."""
+        """The parameters by their current names; former names work until version 0.7."""
         parameters = renamed_keywords("FlowDensity", parameters, _OLD)
         old = {name: parameters[name] for name in parameters if name in _OLD or name == "jitter"}
         if not old:
@@ -280,21 +282,22 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         """Fit a new flow to rows.
 
         Args:
-            X: Shape (rows, features), or a stream with its own context and weights (`headrace.rows`), of which as
-                many rows as its buffer has determine the outliers. Columns of text, and columns that count the rows
-                or have a different integer in each row, are left out, with a warning, unless `discrete`, `spread`,
+            X: Shape (rows, features), or a stream with its own context and weights (`headrace.rows`); of a stream, as
+                many rows as its buffer has determine the outliers. Columns of text, and columns that count the rows or
+                have a different integer in each row, are left out, with a warning, unless `discrete`, `spread`,
                 `bounds` or `periodic` names them. A column with one value in all rows is left out of the flow, and
                 included again by `sample`.
             y: Ignored.
             sample_weight: Shape (rows,): weights of the rows in the likelihood, not negative. A weight of 2 has the
-                effect of repeating a row, but not the same bits, because batches then differ.
-            context: Shape (rows, columns), or (rows,) for one column: the conditions of the density. All other
-                methods then need a context, too. In a grid search scikit-learn passes it by its metadata routing.
+                effect of a repeated row, but results have other bits, because batches differ.
+            context: Shape (rows, columns), or (rows,) for one column: the conditions of the density. With a context,
+                all other methods need a context, too. In a grid search, scikit-learn passes the context by its metadata
+                routing.
 
         Raises:
-            ValueError: rows, weights or context have a NaN, an infinity or a wrong shape, a weight is below 0, or a
-                parameter is not one of the flow.
-            KeyboardInterrupt: Ctrl-C came before the flow had better weights than fresh ones. After this or any other
+            ValueError: rows, weights or context have a NaN, an infinity or a wrong shape, a weight is below 0, or the
+                flow does not have a parameter.
+            KeyboardInterrupt: Ctrl-C was pressed before the flow had better weights than its initial weights. After any
                 error the estimator is as before the call.
         """
         before = dict(self.__dict__)
@@ -319,7 +322,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         texts: tuple[str, ...] = ()
         rows: Block | Stream
         if (stream := stream_of(X, context, sample_weight)) is not None:
-            self.__dict__.pop("feature_names_in_", None)  # later rows may have no names
+            self.__dict__.pop("feature_names_in_", None)  # rows in later calls may have no names
             rows = stream.of_table()
             whole = (Present(rows) if self.missing == "drop" else rows).whole()
             first = next(iter(rows), None) if whole is None else whole
@@ -332,7 +335,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         ready = prepared(rows, kinds, self._treatment(texts), self.progress)
         self._fit_flow(ready)
         some = ready.given.some() if isinstance(ready.given, Stream) else ready.given
-        if some.weights is not None and some.weights.any():  # rows that take part in the fit
+        if some.weights is not None and some.weights.any():  # only rows that affect the fit
             some = some.take(some.weights > 0.0)
         scores = self.as_table().scores(some.x[:, self.table_.places], some.context, x_name="X", alone=True)
         self.offset_ = _quantile(scores, some.weights, share)
@@ -343,13 +346,13 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         self._frame = library_of(X)
         X, self._labels = (X, {}) if self.categories is None else frames.coded(X)
         X, texts = frames.without_text(X)
-        if self._frame != "pandas":  # pandas columns of objects may hold numbers
-            frames.check_numbers("X", X)  # dates of polars would be read as numbers of days
+        if self._frame != "pandas":  # columns of objects in pandas may contain numbers
+            frames.check_numbers("X", X)  # NumPy would read dates of polars as numbers of days
         kinds = frames.kinds_of(frames.inferred(X))
         try:
             X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
         except (TypeError, ValueError):
-            frames.check_numbers("X", X)  # its error has the name of the column that is not numeric
+            frames.check_numbers("X", X)  # raises an error with the name of a column that is not numeric
             raise
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=X.dtype)
         if weights is not None and (weights < 0.0).any():
@@ -371,9 +374,9 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         labels = [f"column {name!r}" for name in texts]
         return Treatment(**how, names=self._called(), seed=self._seed, texts=labels, x_name="X")
 
-    @silent(FREQUENT)  # the table has its own warning
+    @silent(FREQUENT)  # the treatment of columns has its own warning
     def _fit_flow(self, ready: Prepared) -> None:
-        """Fit a new flow, or an ensemble."""
+        """Fit a new flow, or a new ensemble, to prepared rows."""
         how, seed = self._inner("fit"), self._seed
         bootstrap, self.table_ = how.pop("bootstrap"), ready.table
         how["validation"] = self._held_out(how["validation"])
@@ -397,7 +400,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         self.flow_, self.n_context_ = flow, flow.context
 
     def _held_out(self, validation: Any) -> Any:
-        """Validation rows in the form of the rows to fit; a share, None and rows without treatment are unchanged."""
+        """Validation rows after the treatment of columns; a share, None and untreated rows are returned unchanged."""
         parts = validation if isinstance(validation, tuple) else (validation,)
         if 1 <= len(parts) <= 3 and (stream := stream_of(*parts)) is not None:
             validation = parts = arrays_of(stream.of_table())
@@ -408,12 +411,12 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return columns.used.to_look_at(*rows, names=columns.used_names, x_name="validation")
 
     def as_table(self) -> TableDensity:
-        """The density of the original table in the form of files: `save` writes it, and `headrace.load` reads it."""
+        """The density of the original table, which its `save` writes to a file and `headrace.load` reads."""
         check_is_fitted(self, "flow_")
         return TableDensity(self.flow_, self._columns(self.flow_.dtype.name))
 
     def _columns(self, dtype: str = "float64") -> Columns:
-        """The kinds and names of the columns, with this dtype for results."""
+        """The kinds and names of the columns, and the dtype of results."""
         names = None if (called := self._called()) is None else tuple(called)
         return Columns(self.table_, names, self._contexts, dtype, self._frame, names)
 
@@ -423,10 +426,11 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return None if names is None else list(names)
 
     def score_samples(self, X: Any, context: Any = None) -> NDArray[Any]:
-        """The log density of each row in nats, shape (rows,), float64: the same for a row alone and among other rows.
+        """The log density of each row in nats, shape (rows,), float64, which does not depend on the other rows.
 
-        For integers it is a log probability (`discrete`). A row whose value in a constant column differs
-        has -inf, with a warning; a row with missing values has NaN if ``missing="drop"``.
+        For columns of integers a log probability takes the place of the log density (`discrete`). The result of a row
+        with another value in a constant column is -inf, with a warning; with ``missing="drop"`` the result of a row
+        with missing values is NaN.
 
         Args:
             X: Shape (rows, features).
@@ -461,14 +465,14 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return self.score_samples(X, context) - self.offset_
 
     def predict(self, X: Any, *, context: Any = None) -> NDArray[np.int64]:
-        """1 for rows like the training rows, -1 for outliers and for rows without a density, shape (rows,).
+        """An array (rows,): 1 for rows like the training rows, -1 for outliers and for rows without a density.
 
-        Rows without a density have missing values (with ``missing="drop"``; otherwise they are refused).
+        A row with missing values has no density if ``missing="drop"``; if ``missing="refuse"``, such a row is an error.
         """
         return np.where(self.decision_function(X, context=context) >= 0.0, 1, -1)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None, *, context: Any = None) -> Any:
-        """Fit to rows, and predict for the same rows."""
+        """Fit to rows, and return `predict` of the same rows."""
         return self.fit(X, y, sample_weight, context=context).predict(X, context=context)
 
     @closed
@@ -500,7 +504,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return self.as_table().sample(n, self._context(context, n), seed=seed, as_frame=as_frame)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore an estimator; one of an earlier version gets settings objects, and a table without treatment."""
+        """Restore an estimator from a pickle, with settings objects and a table if its version had none."""
         old = {name: p.default for name, p in self._signature.parameters.items() if p.default is not p.empty}
         state = {**old, "_labels": {}, "_frame": None, "_names": None, "_contexts": None, **state}
         for nested, kind in _NESTED.items():
@@ -513,7 +517,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             self.table_ = _tables.Table((_tables.Column(),) * self.n_features_in_)
 
     def _opened(self, X: Any) -> NDArray[Any]:
-        """The columns in use, of rows to score or of samples."""
+        """The table's columns in use of X, which has all columns or, like samples, only the columns in use."""
         finite: Any = True if self.missing == "refuse" else "allow-nan"
         X = frames.without_text(frames.coded(X, self.as_table().columns.labels)[0], self._called() or ())[0]
         how: dict[str, Any] = {"dtype": [np.float64, np.float32], "ensure_all_finite": finite}
@@ -524,7 +528,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return rows if len(places) == rows.shape[1] else rows[:, places]
 
     def _fresh(self, dtype: Any, ready: Prepared | None, columns: list[int], context: int, seed: int) -> Flow:
-        """A new flow of some of the remaining columns."""
+        """A new flow with the estimator's settings for some of the table's columns."""
         name = check.choice("flow", self.flow, tuple(FLOWS))
         takes = _MADE_WITH[name]
         rare = self._inner("settings")
@@ -568,7 +572,7 @@ def _two_dimensional(context: Any, dtype: Any) -> NDArray[Any]:
 
 
 def _quantile(values: NDArray[Any], weights: NDArray[Any] | None, share: float) -> float:
-    """The value below which this share of the rows' weights lies; without weights, of the rows."""
+    """The value below which the rows have this share of the sum of weights, or without weights of the rows."""
     if weights is None:
         return float(np.quantile(values, share))
     order = np.argsort(values)

@@ -1,7 +1,7 @@
 """Training: `Flow.fit`, its defaults, and the history that it returns.
 
 The defaults come from a search over learning rates, batch sizes, epochs, schedules and weight decays on real tables of
-1000 to 1,000,000 rows; docs/notes/training.md lists them and the results.
+1000 to 1,000,000 rows; docs/notes/training.md has the search and its results.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Adam", "History", "Muon"]
 
 
 def fit(flow: Flow, x: Any, context: Any, arguments: Arguments) -> History:
-    """Fit a flow; see `Flow.fit`. The flow does not change before all arguments are checked."""
+    """Fit a flow; see `Flow.fit`. The flow stays unchanged until all arguments are checked."""
     if arguments.effort != "normal" or arguments.keep:
         checked = arguments.checked()
         effort = importlib.import_module(EFFORTS["high"])

@@ -36,7 +36,7 @@ EDITS = {
         ("_fit/plan.py", "        a = arguments.checked()\n", "a.{0}"),
     ],
     "flow": [
-        ("_flow/flow_arguments.py", "        seed: Of the fresh weights.\n", ENTRY),
+        ("_flow/flow_arguments.py", "        seed: The seed of the fresh weights.\n", ENTRY),
         ("_flow/flow_arguments.py", "    seed: Annotated[int, ", LINE),
         ("_flow/flows.py", "        features, names = named_features(features)\n", "named.{0}"),
     ],
@@ -66,7 +66,7 @@ EDITS = {
         ("choosing/run.py", "    args = taken_from(OfSearch, keywords)\n", "args.{0}"),
     ],
     "ascent": [
-        ("ascent/dual_ascent.py", "        seed: Of all that is drawn.\n", ENTRY),
+        ("ascent/dual_ascent.py", "        seed: The seed of all random draws of a fit.\n", ENTRY),
         (
             "ascent/dual_ascent.py",
             "    seed: int = argument(",

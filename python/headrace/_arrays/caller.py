@@ -1,10 +1,10 @@
-"""Arrays of arguments and results on the CPU; `device_caller` has the counterpart for CUDA devices.
+"""Arrays of arguments and results on the CPU; the counterpart for CUDA devices is `device_caller`.
 
 A call opens all its arguments through one `Caller`, as NumPy views of the same memory, and returns results in the
-framework of the arguments. No framework is imported here: a program that holds a tensor has imported torch.
+framework of the arguments. Frameworks are not imported: a program that has a tensor has already imported torch.
 
 Flows and transforms take float32 or float64 arrays of any strides without a copy; integers, truth values and
-lists are converted to float64. The functional kernels of `headrace.ops` and every `out=` accept no conversion.
+lists are converted to float64. Functions of `headrace.ops` and arguments `out` do not convert arrays.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _VJPS = (
 
 
 class _NumPy:
-    """NumPy arrays, and objects read as such: frames, and other libraries' CPU memory by DLPack or `__array__`."""
+    """NumPy arrays, and objects that NumPy reads: frames, and other libraries' CPU memory by DLPack or `__array__`."""
 
     kind = "a NumPy array"
     make, floats = "np.asarray({})", "{}.astype('float64')"
     immutable = False
-    empty: Callable[..., NDArray[Any]] = staticmethod(np.empty)  # (shape, dtype): memory for a result
+    empty: Callable[..., NDArray[Any]] = staticmethod(np.empty)  # returns memory for a result of a shape and dtype
 
     def view(self, name: str, value: Any) -> NDArray[Any]:
         """A NumPy view of an array's memory, or an error that names the function to call."""
@@ -62,14 +62,14 @@ class _NumPy:
         return _exchanged(name, value) if exchanged else _frames.read(name, value)
 
     def check_like(self, value: Any) -> None:
-        """Refuse an array `like` of which results cannot be returned; any NumPy array is accepted."""
+        """Refuse an array `like` beside which results cannot be returned; any NumPy array is accepted."""
 
     def give(self, array: NDArray[Any], like: Any) -> Any:
         """A result as an array of this framework on the same memory, on the device of `like`."""
         return array
 
     def written(self, value: Any) -> None:
-        """Note that an array of the caller was written to; NumPy needs no note."""
+        """Notify the framework of a write to the caller's array; NumPy needs no notice."""
 
 
 _WHOLE_OF_TORCH = ("torch.int", "torch.uint", "torch.bool")
@@ -87,12 +87,12 @@ class _Torch(_NumPy):
             raise _not_on_cpu(name, "a tensor", value.device, f"{name}.cpu()")
         try:
             array: NDArray[Any] = (value.detach() if value.requires_grad else value).numpy()
-        except (RuntimeError, TypeError) as error:  # under vmap, and for fake and nested tensors
+        except (RuntimeError, TypeError) as error:  # raised under vmap, and for fake and nested tensors
             raise self.unreadable(name, value, error) from None
         return array
 
     def check(self, name: str, value: Any) -> None:
-        """Refuse tensors that are not dense arrays in memory, on any device."""
+        """Refuse tensors, on any device, that require a gradient or are not dense arrays in memory."""
         torch = sys.modules["torch"]
         if value.requires_grad and torch.is_grad_enabled():
             raise TypeError(
@@ -126,7 +126,7 @@ class _Torch(_NumPy):
         return sys.modules["torch"].from_numpy(array)
 
     def written(self, value: Any) -> None:
-        if not value.is_inference():  # autograd then refuses to use values that it kept of the tensor
+        if not value.is_inference():  # the new version makes autograd refuse values saved before
             sys.modules["torch"].autograd.graph.increment_version(value)
 
 
@@ -149,7 +149,7 @@ class _Jax(_NumPy):
             raise TypeError(f"{name}: expected a JAX array that NumPy can read ({error})") from None
 
     def check(self, name: str, value: Any) -> None:
-        """Refuse tracers and deleted arrays, which have no values, on any device."""
+        """Refuse tracers and deleted arrays, which have no values."""
         jax = sys.modules["jax"]
         if isinstance(value, jax.core.Tracer):
             raise TypeError(
@@ -170,7 +170,7 @@ class _Jax(_NumPy):
             raise TypeError(errors.too_wide_for_jax("results", "flow or transform"))
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Memory that JAX can take over without a copy, which needs addresses that are multiples of 64."""
+        """Memory that JAX can take over without a copy, because its address is a multiple of 64."""
         self.check_width(dtype)
         size = math.prod(shape) * dtype.itemsize
         memory = np.empty(size + 63, np.uint8)
@@ -187,20 +187,20 @@ _NAMED = {"numpy": NUMPY, "torch": TORCH, "jax": JAX}
 
 
 class Caller:
-    """The arrays of one call, all of one framework, which the results have, too."""
+    """The arrays of one call, which all have one framework, including the results."""
 
-    # Defaults until an array is opened; class attributes, because setting attributes may take a microsecond a call.
+    # Class attributes are the values before an array is opened, because setting attributes takes time in each call.
     _framework: Any = NUMPY
     _name = ""  # the name of the argument that determined the framework
     _first: Any = None
     _out: Any = None
-    foreign = False  # whether an opened array was left in another byte order or width
+    foreign = False  # whether an opened array still has another byte order or width
     device: Any = None  # the `_device.Device` that computes; None for the CPU
     core: Any = cpu  # the compiled module
     names: Names | None = None  # the column names that frames must have
 
     def answer_like(self, like: Any) -> None:
-        """Return results in the framework of `like`, an array or a framework's name; all arrays must be of it, too."""
+        """Set the framework of results and of all arrays to that of `like`, an array or a framework's name."""
         if (name := name_of(like)) is not None:
             self._framework = _NAMED[check.choice("like", name, tuple(_NAMED))]
             importlib.import_module(name)
@@ -212,8 +212,8 @@ class Caller:
     def open(self, name: str, value: Any, raw: bool = False, whole: bool = False) -> NDArray[Any]:
         """`value` as a NumPy array on the same memory, checked to be float32 or float64.
 
-        Floats of another byte order or width are converted. With `whole`, for data, integers and truth values are
-        also allowed, and lists and numbers become arrays without a framework. With `raw` arrays keep their dtype.
+        Floats of another byte order or width are converted. With `whole` (for data), integers and truth values are also
+        allowed, and lists and numbers become NumPy arrays. With `raw`, arrays keep their byte order and width.
         """
         if type(value) is np.ndarray:
             framework, array = NUMPY, value
@@ -249,7 +249,7 @@ class Caller:
     def output(
         self, out: Any, dtype: np.dtype[Any], shape: tuple[int, ...], inputs: tuple[NDArray[Any] | None, ...]
     ) -> NDArray[Any]:
-        """Memory for a result: new, or that of `out`, which must not overlap with an input."""
+        """The memory for a result: new memory, or `out`, which must not overlap with an input."""
         if out is None:
             return self.empty(shape, dtype)
         array = self._writable("out", out, shape, dtype)
@@ -287,7 +287,7 @@ class Caller:
         if self._is_immutable(name, value):
             raise TypeError(f"{name}: expected None, as JAX arrays cannot be written to, got {errors.type_of(value)}")
         foreign = self.foreign
-        # With a conversion, the copy would be written to instead of the argument.
+        # The array is opened without a conversion, because results must be written to the argument and not to a copy.
         array = self.open(name, value, True)
         self.foreign = foreign
         self._check_own(name, value)
@@ -301,20 +301,20 @@ class Caller:
         return self._framework.immutable or framework.immutable
 
     def _check_own(self, name: str, value: Any) -> None:
-        """Refuse to write to an object whose memory is only read, such as a frame."""
+        """Refuse an object for results that headrace can only read, such as a frame."""
         if framework_of(name, value) is NUMPY and not isinstance(value, np.ndarray):
             kind = errors.type_of(value)
             raise TypeError(f"{name}: expected a NumPy array or a PyTorch tensor to write into, got {kind}")
 
     def give(self, array: NDArray[Any]) -> Any:
-        """A result for the caller: the array `out` itself if the caller passed it."""
+        """A result in the caller's framework: the array `out` if the caller passed `out`."""
         if self._out is not None:
             self._framework.written(self._out)
             return self._out
         return array if self._framework is NUMPY else self._framework.give(array, self._first)
 
     def give_pair(self, first: NDArray[Any], second: NDArray[Any]) -> tuple[Any, Any]:
-        """Two results for the caller: the tuple `out` itself if the caller passed it."""
+        """Two results in the caller's framework: the tuple `out` if the caller passed `out`."""
         out: tuple[Any, Any] | None = self._out
         if out is not None:
             for array in out:
@@ -329,20 +329,20 @@ class Caller:
         return np.empty(shape, dtype)
 
     def weighted_sum(self, values: NDArray[Any], weights: NDArray[Any] | None) -> float:
-        """The weighted sum of values; see `weighted_sum`."""
+        """The weighted sum of values, in float64; see the function `weighted_sum`."""
         return weighted_sum(values, weights)
 
     def queued(self, what: Any) -> Any:
-        """The object of the core itself, ready to be called; on a device, bound to this call's stream."""
+        """An object of the core for calls of its methods; a `DeviceCaller` binds the object to the call's stream."""
         return what
 
     def queue(self) -> AbstractContextManager[None]:
-        """A context manager inside which NumPy's functions on opened arrays run in order with the core's calls."""
+        """A context manager in which functions on opened arrays run in order with the core's calls."""
         return nullcontext()
 
 
 def named(names: Names) -> type[Caller]:
-    """A class of callers for a flow with column names; a separate class makes callers as fast as others."""
+    """A class of callers for a flow with column names; as a class attribute, the names cost no time in a call."""
     return type("NamedCaller", (Caller,), {"names": names})
 
 
@@ -350,7 +350,7 @@ def named(names: Names) -> type[Caller]:
 
 
 def name_of(framework: Any) -> str | None:
-    """The framework's name, from a text or a module; None for anything else."""
+    """The name of a framework given by name or as a module; None for other objects."""
     if isinstance(framework, types.ModuleType):
         return framework.__name__.partition(".")[0]
     return framework if isinstance(framework, str) else None
@@ -391,7 +391,7 @@ def framework_or_none(value: Any) -> _NumPy | None:
 
 
 def is_array(value: Any) -> bool:
-    """Whether an object is of a type that can be opened as rows: an array, a frame or a list."""
+    """Whether the type of an object can be opened as rows: an array, a frame or a list."""
     return isinstance(value, (list, tuple)) or framework_or_none(value) is not None
 
 
@@ -405,7 +405,7 @@ def is_whole(value: Any) -> bool:
 
 
 def _exchanged(name: str, value: Any) -> NDArray[Any]:
-    """A NumPy view of another library's object in the CPU's memory; memory of a device is not touched."""
+    """A NumPy view of another library's object in the CPU's memory; objects on a device are refused."""
     call = f"copy it there, as by cupy.asnumpy({name})"
     if not hasattr(type(value), "__dlpack_device__"):
         raise _not_on_cpu(name, errors.type_of(value), "a CUDA device", call)
@@ -425,7 +425,7 @@ def _not_on_cpu(name: str, what: str, device: Any, call: str) -> TypeError:
 
 
 def _same(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
-    """Whether two arrays are one, which a kernel may overwrite: it reads all rows of a tile before it writes any."""
+    """Whether two arrays share all elements: kernels may overwrite inputs, because they read tiles before writing."""
     return (
         b is not None
         and _bounds(a)[0] == _bounds(b)[0]
@@ -439,7 +439,7 @@ def _overlap(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
     if b is None or not a.size or not b.size:
         return False
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return np.may_share_memory(a, b)  # this compares the same bounds
+        return np.may_share_memory(a, b)  # NumPy compares the bounds
     (begin, end), (other_begin, other_end) = _bounds(a), _bounds(b)
     return begin < other_end and other_begin < end
 
@@ -469,15 +469,15 @@ def native_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def native(array: NDArray[Any]) -> NDArray[Any]:
-    """`array` itself, or a copy in `native_dtype`."""
+    """`array` itself, or a copy if the dtype is not that of `native_dtype`."""
     return array.astype(native_dtype(array.dtype), copy=False)
 
 
-# ---- checked arrays; without a caller, results cannot be returned ----------------------------------------------------
+# ---- checked arrays ----------------------------------------------------
 
 
 def matrix(name: str, value: Any, columns: int, caller: Caller | None = None, *, whole: bool = False) -> Matrix:
-    """`value` as an array, checked to be (rows, columns) of float32 or float64; see `Caller.open`."""
+    """`value` as an array of shape (rows, columns), which must be float32 or float64; see `Caller.open`."""
     array = (caller or Caller()).open(name, value, whole=whole)
     if array.ndim != 2 or array.shape[1] != columns:
         raise errors.wrong_shape(name, f"(rows, {columns})", array.shape)
@@ -487,7 +487,7 @@ def matrix(name: str, value: Any, columns: int, caller: Caller | None = None, *,
 def shaped(
     name: str, value: Any, shape: tuple[int, ...], caller: Caller | None = None, *, whole: bool = False
 ) -> NDArray[Any]:
-    """`value` as an array, checked to be float32 or float64 of this shape; see `Caller.open`."""
+    """`value` as an array of this shape, which must be float32 or float64; see `Caller.open`."""
     array = (caller or Caller()).open(name, value, whole=whole)
     if array.shape != shape:
         raise errors.wrong_shape(name, shape, array.shape)
@@ -497,7 +497,7 @@ def shaped(
 def context_rows(
     value: Any, rows: int, columns: int, name: str = "context", caller: Caller | None = None
 ) -> Matrix | None:
-    """Context as (rows, columns), or (1, columns) for all rows; None if the flow takes no context."""
+    """The context as an array (rows, columns), or (1, columns) for all rows; None if the flow takes no context."""
     if columns == 0:
         if value is not None:
             raise errors.takes_no_context(name)
@@ -524,10 +524,10 @@ def row_weights(
     any_sum: bool = False,
     whole: bool = True,
 ) -> tuple[NDArray[Any] | None, float]:
-    """Weights of rows and their sum, checked to be finite, not negative and not all zero; None stands for weights of 1.
+    """The checked weights of rows, finite, not negative and not all zero, and their sum; None stands for weights of 1.
 
-    The weights have the given shape, by default one axis. On a device the call waits for the sum. With `any_sum` the
-    sum may have any size, because the caller scales the weights.
+    The weights must have the shape `shape`, by default (rows,). On a device the call waits for the sum. With `any_sum`
+    the sum may be arbitrarily large or small, because the caller scales the weights.
     """
     if value is None:
         return None, float(rows)
@@ -542,21 +542,21 @@ def row_weights(
             total = float(array.sum(dtype=np.float64))
     if rows and not total > 0:
         raise ValueError(f"{name}: expected at least one number above 0, got none")
-    # Products with the weights, and quotients by their sum, must be finite.
+    # This range keeps products with weights, and quotients by the sum of weights, finite.
     if rows and not any_sum and not 1e-300 < total < 1e300:
         raise ValueError(f"{name}: expected a sum between 1e-300 and 1e300, got {total:g}")
     return array, total
 
 
 def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
-    """The weighted sum in float64, without a dot product, whose order depends on BLAS threads; on a device it waits."""
+    """The weighted sum in float64, without BLAS, whose order of terms depends on threads; on a device it waits."""
     if weights is None:
         return float(values.sum(dtype=np.float64))
     return float((values.astype(np.float64, copy=False) * weights).sum())
 
 
 def ready(array: NDArray[Any], dtype: np.dtype[Any], caller: Caller | None = None) -> NDArray[Any]:
-    """`array` as the core takes vectors: in C order, aligned and of this dtype; a copy if it is not so already."""
+    """The array in the form of the core's vectors, in C order, aligned and of this dtype; a copy only if needed."""
     if isinstance(array, np.ndarray):
         return np.require(array, dtype, ("C", "A"))
     with (caller or Caller()).queue():
@@ -569,7 +569,7 @@ def library(array: NDArray[Any]) -> Any:
 
 
 def on_host(array: NDArray[Any]) -> NDArray[Any]:
-    """An array's values in NumPy's memory; for an array on a device a copy, for which the call waits."""
+    """An array's values as a NumPy array; an array on a device is copied, and the call waits for the copy."""
     return array if isinstance(array, np.ndarray) else array.get()
 
 
@@ -579,7 +579,7 @@ def strict(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], 
 
 
 def strict_input(name: str, value: Any, ndim: int, caller: Caller) -> NDArray[Any]:
-    """`value` as an array, checked to be C-contiguous float32 or float64 with `ndim` dimensions."""
+    """`value` as an array, which must be C-contiguous, float32 or float64, and have `ndim` dimensions."""
     array = caller.open(name, value)
     if array.ndim != ndim:
         raise ValueError(f"{name}: expected {ndim} dimensions, got shape {array.shape}")
@@ -587,7 +587,7 @@ def strict_input(name: str, value: Any, ndim: int, caller: Caller) -> NDArray[An
 
 
 def exact(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """`array`, checked to have this shape and dtype and to be C-contiguous."""
+    """The array itself, which must have this shape and dtype and be C-contiguous."""
     if array.dtype != dtype:
         raise errors.wrong_dtype(name, array.dtype, expected=f"dtype {dtype}")
     if array.shape != shape:

@@ -1,4 +1,4 @@
-"""Columns of a table: their labels in messages, choices by name or index, and columns with one frequent value."""
+"""Columns of a table: labels in messages, choices by name or index, and the detection of one frequent value."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from headrace._base import arguments as check
 
-SPIKE = 0.05  # the share of rows with one value from which the value is frequent
-# The least number of equal rows. In tables of 20 to 100 normal values, rounded by a tenth to a two-hundredth of their
-# deviation, at most 0.1 % have 5 equal values by chance, and 2.4 % have 3; if a tenth of the values is equal, 38 % of
-# the tables of 40 rows and 98 % of those of 100 rows have 5 equal values.
+SPIKE = 0.05  # a value is frequent if at least this share of rows has it
+# The least number of rows with a frequent value. Of tables of 20 to 100 normal values, rounded to multiples of a tenth
+# to a two-hundredth of their deviation, at most 0.1 % have 5 equal values by chance, and 2.4 % have 3; if a tenth of
+# the values is equal, 38 % of the tables of 40 rows and 98 % of the tables of 100 rows have 5 equal values.
 LEAST_EQUAL = 5
 
 
@@ -38,7 +38,7 @@ def ranges(columns: Sequence[int]) -> str:
 
 
 def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, table_name: str = "x") -> list[int]:
-    """The indices of columns that are chosen by index or name.
+    """The indices of columns that `columns` chooses by index or name.
 
     Args:
         name: The argument's name in messages.
@@ -67,7 +67,7 @@ def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, 
 
 
 def by_column(name: str, value: Any, features: int, names: Sequence[str] | None, table_name: str = "x") -> Any:
-    """A list of one entry for each column, from a dict by index or name, None if missing; other values unchanged.
+    """A dict of entries by index or name as a list with an entry, or None, for each column; other values unchanged.
 
     >>> by_column("bounds", {"b": (0, None), 0: (1, 2)}, 3, ["a", "b", "c"])
     [(1, 2), (0, None), None]
@@ -86,7 +86,8 @@ def by_column(name: str, value: Any, features: int, names: Sequence[str] | None,
 def is_spike(counts: NDArray[Any]) -> bool:
     """Whether one value is frequent and other values hardly repeat, as in a column of zeros and continuous values.
 
-    `counts`: the count of each different value. With noise as wide as the smallest gap, a frequent value stays a spike.
+    `counts`: the count of each different value. Noise as wide as the smallest gap between values would leave a spike at
+    a frequent value.
     """
     remaining, most = np.delete(counts, counts.argmax()), counts.max()
     is_frequent = most >= max(SPIKE * counts.sum(), LEAST_EQUAL)
@@ -94,8 +95,8 @@ def is_spike(counts: NDArray[Any]) -> bool:
 
 
 def spike(column: NDArray[Any], label: str) -> str | None:
-    """A description of a column's one frequent value, such as the zeros of rainfall on most days; None if there is no
-    such value or other values repeat.
+    """A description of a column's one frequent value, such as the zeros of rainfall on most days; None if no value is
+    frequent or other values repeat.
     """
     values, counts = np.unique(column, return_counts=True)
     if not is_spike(counts):

@@ -1,4 +1,4 @@
-"""Arrays of arguments and results on a CUDA device; `caller` has the counterpart for the CPU.
+"""Arrays of arguments and results on a CUDA device; the counterpart for the CPU is `caller`.
 
 A call opens all its arguments through one `DeviceCaller`, as CuPy views of the same memory, queues its work on the
 caller's current stream, and returns its results in the framework of the arguments.
@@ -22,11 +22,11 @@ from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._core.device import CACHES, Device, Kernels, OnStream, Stream, device_at
 
-_CUDA, _MANAGED = 2, 13  # kinds of devices in DLPack
+_CUDA, _MANAGED = 2, 13  # DLPack's numbers of device types
 
 
 class _CuPy:
-    """CuPy arrays, and objects read as such: other libraries' memory by DLPack or CUDA's array interface."""
+    """CuPy arrays, and objects that CuPy reads: other libraries' memory by DLPack or CUDA's array interface."""
 
     kind = "a CuPy array"
     floats = "{}.astype('float64')"
@@ -42,11 +42,11 @@ class _CuPy:
         return f"inside of `with cupy.cuda.Device({self.device.index})`: {call}" if self.device.index else call
 
     def stream(self) -> Stream:
-        """The stream on which the framework of the caller queues work."""
+        """The stream on which the framework currently queues work."""
         return self.device.current_stream()
 
     def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
-        """A CuPy view, ordered after the producer's work, and whether to hold `value` until this call's is done."""
+        """A CuPy view, ordered after the producer's work, and whether to hold it until this call's work is done."""
         cupy = self.device.cupy
         if isinstance(value, cupy.ndarray):
             if value.data.device_id != self.device.index:
@@ -59,7 +59,7 @@ class _CuPy:
             return self._by_interface(name, value, stream), True
 
     def _by_interface(self, name: str, value: Any, stream: Stream) -> Any:
-        """A view by version 2 or 3 of CUDA's array interface; the stream waits for the work on the array's stream."""
+        """A CuPy view by CUDA's array interface, version 2 or 3; the stream waits for work on the array's stream."""
         description = value.__cuda_array_interface__
         address, shape, dtype = description["data"][0], description["shape"], np.dtype(description["typestr"])
         if description.get("mask") is not None:
@@ -81,20 +81,20 @@ class _CuPy:
         return self.device.view(address, shape, dtype, strides, value)
 
     def check_place(self, name: str, value: Any) -> None:
-        """Refuse an array `like` on another device; CuPy returns any result here."""
+        """Refuse an array `like` on another device; CuPy accepts any array."""
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], stream: Stream) -> tuple[Any, Any]:
-        """Memory for a result: a CuPy array, and the same memory as an object for the caller."""
+        """Memory for a result: a CuPy array, and an object of the caller's framework on the same memory."""
         with self.device.on(stream):
             array = self.device.cupy.empty(shape, dtype)
         return array, array
 
     def give(self, array: Any, stream: Stream) -> Any:
-        """A result for the caller, from memory of `empty`."""
+        """The object of the caller's framework for a result in memory from `empty`."""
         return array
 
     def written(self, value: Any) -> None:
-        """Note that an array of the caller was written to; CuPy needs no note."""
+        """Notify the framework of a write to the caller's array; CuPy needs no notice."""
 
 
 class _Torch(_CuPy):
@@ -123,9 +123,9 @@ class _Torch(_CuPy):
         self.check_place(name, value)
         try:
             view = self._view(value)
-        except (RuntimeError, TypeError) as error:  # under vmap, and for fake and nested tensors
+        except (RuntimeError, TypeError) as error:  # raised under vmap, and for fake and nested tensors
             raise _arrays.TORCH.unreadable(name, value, error) from None
-        # The memory of a tensor from another stream must not be used again before this call's work is done.
+        # PyTorch must not reuse the memory of a tensor from another stream before this call's work is done.
         value.record_stream(torch.cuda.current_stream(self.device.index))
         return view, False
 
@@ -195,15 +195,15 @@ class DeviceCaller(Caller):
     def __init__(self, device: Device) -> None:
         """Prepare a call on a device; the first array determines the framework."""
         self.device = device
-        self.stream: Stream = None  # the framework's stream, once the framework is known
+        self.stream: Stream = None  # the framework's stream; None until an array is opened
         self._cupy = _CuPy(device)
-        self._framework: _CuPy | None = None  # the framework of the call, once it is known
-        self._made: dict[int, tuple[Any, Any]] = {}  # by the id of a view: view and object for the caller
+        self._framework: _CuPy | None = None  # the call's framework; None until an array is opened
+        self._made: dict[int, tuple[Any, Any]] = {}  # view and result, by the view's id
         self._held: list[Any] = []
         device.let_go()
 
     def _begin(self, framework: _CuPy) -> _CuPy:
-        """Set the framework of this call and its stream, unless an earlier array has."""
+        """Set the call's framework and stream, unless an earlier array has set them; return the call's framework."""
         if self._framework is None:
             self._framework = framework
             self.stream = framework.stream()
@@ -211,7 +211,7 @@ class DeviceCaller(Caller):
         return self._framework
 
     def answer_like(self, like: Any) -> None:
-        """Return results in the framework of `like`, an array or a framework's name; all arrays must be of it, too."""
+        """Set the framework of results and of all arrays to that of `like`, an array or a framework's name."""
         if (name := _arrays.name_of(like)) is not None:
             kinds: dict[str, type[_CuPy]] = {"cupy": _CuPy, "torch": _Torch, "jax": _Jax}
             framework = kinds[check.choice("like", name, tuple(kinds))](self.device)
@@ -225,7 +225,7 @@ class DeviceCaller(Caller):
     def open(self, name: str, value: Any, raw: bool = False, whole: bool = False) -> Any:
         """`value` as a CuPy view of the same memory, checked to be float32 or float64 on this device.
 
-        With `whole`, for data, integers and truth values are converted on the device.
+        With `whole` (for data), integers and truth values are also allowed, and converted on the device.
         """
         framework = self._framework_for(name, value)
         self._name = self._name or name
@@ -280,8 +280,8 @@ class DeviceCaller(Caller):
             return _arrays.weighted_sum(values, weights)
 
     def queued(self, what: Any) -> Any:
-        """A program or another object of `_cuda` that is called on this call's stream."""
-        if hasattr(what, "queued_on"):  # the object is of a class of this package
+        """A program, or another object of `_cuda`, bound to this call's stream."""
+        if hasattr(what, "queued_on"):  # objects of this package have this method
             return what.queued_on(self.stream)
         return OnStream(self.device, what.core, self.stream)
 
@@ -295,29 +295,29 @@ class DeviceCaller(Caller):
             raise TypeError(f"{name}: expected a CuPy array or a PyTorch tensor to write into, got {kind}")
 
     def give(self, array: Any) -> Any:
-        """A result for the caller: the array `out` itself if the caller passed it."""
+        """A result in the caller's framework: the array `out` if the caller passed `out`."""
         assert self._framework is not None
         if self._out is not None:
             return super().give(array)
         return self._framework.give(self._made.pop(id(array))[1], self.stream)
 
     def __del__(self) -> None:
-        """Hold arrays of foreign memory until the call's work is done, however the call ended."""
+        """Hold arrays in memory of other libraries until the call's queued work is done, also after an error."""
         if self._held:
             self.device.keep(self.stream, self._held)
 
     @contextmanager
     def queue(self) -> Iterator[None]:
-        """A context manager inside which CuPy's work is queued on this call's stream."""
+        """A context manager in which CuPy queues its work on this call's stream."""
         self._begin(self._cupy)
         with self.device.on(self.stream):
             yield
 
 
 def caller_of(first: Any) -> Caller:
-    """The caller of a call without a flow or transform, for the device of the first array."""
+    """A `Caller` or `DeviceCaller` for a call without a flow or transform, on the device of its first array."""
     if type(first) is np.ndarray or not _is_on_device(first) or _core.cuda_unavailable():
-        return Caller()  # the error of this caller explains why an array on a device cannot be opened
+        return Caller()  # a `Caller` explains why it cannot open arrays on a device
     return DeviceCaller(device_at(_index_of(first)))
 
 
@@ -330,7 +330,7 @@ def _is_on_device(value: Any) -> bool:
         return bool(value.device.type == "cuda")
     if framework is _arrays.JAX:
         if isinstance(value, sys.modules["jax"].core.Tracer) or value.is_deleted():
-            return False  # a tracer is on no device, and opening it is an error
+            return False  # a tracer is on no device, and its opening raises
         return any(device.platform in ("gpu", "cuda") for device in value.devices())
     if hasattr(type(value), "__dlpack_device__"):
         return int(value.__dlpack_device__()[0]) in (_CUDA, _MANAGED)
@@ -338,7 +338,7 @@ def _is_on_device(value: Any) -> bool:
 
 
 def check_on_host(name: str, value: Any) -> None:
-    """Refuse an array on a device if one of the CPU is required, whatever the flow's device."""
+    """Refuse an array on a CUDA device if an argument must be on the CPU, whatever the flow's device is."""
     if _is_on_device(value):
         copy = {_arrays.TORCH: f"{name}.cpu()", _arrays.JAX: f"jax.device_put({name}, jax.devices('cpu')[0])"}
         call = copy.get(_arrays.framework_of(name, value), f"cupy.asnumpy({name})")
@@ -349,12 +349,12 @@ def check_on_host(name: str, value: Any) -> None:
 
 
 def _index_of(value: Any) -> int:
-    """The index of an array's device."""
+    """The index of the CUDA device with an array's memory."""
     if isinstance(value, _arrays.class_of("torch", "Tensor")):
         return int(value.device.index)
     if hasattr(type(value), "__dlpack_device__"):
         return int(value.__dlpack_device__()[1])
-    import cupy  # CuPy is installed, because `caller_of` has checked that
+    import cupy  # `caller_of` has checked that CuPy is installed
 
     address = value.__cuda_array_interface__["data"][0]
     return int(cupy.cuda.runtime.pointerGetAttributes(address).device if address else cupy.cuda.runtime.getDevice())
@@ -369,6 +369,6 @@ def _exchanged(name: str, value: Any, device: Device) -> Any:
         array = device.cupy.from_dlpack(value)
     except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise errors.unreadable(name, "CuPy", value, error) from None
-    if array.data.device_id != device.index:  # this is possible for managed memory
+    if array.data.device_id != device.index:  # possible for managed memory
         raise errors.on_another_device(name, array.data.device_id, device, f"copy {name} there")
     return array

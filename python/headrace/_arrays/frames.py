@@ -1,7 +1,7 @@
-"""Tables with a dtype for each column (pandas, polars, Arrow), and other objects that NumPy can convert.
+"""Tables of pandas, polars and Arrow, whose columns have dtypes, and other objects that NumPy can convert.
 
-A frame is read in place if its library keeps it as one block of one float dtype; otherwise its columns are copied to
-one array. Integers and truth values become floats, and missing values NaN.
+A frame that its library stores as one block of one float dtype is read without a copy; columns of other frames are
+copied to one array. Integers and truth values become floats, and missing values NaN.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from headrace._base.array_errors import argument_of
 
-Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # label, dtype, function from a dtype to the values
+Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # the label, the dtype, and a function to read values
 
-MOST_LABELS = 128  # the most labels of a column
+MOST_LABELS = 128  # the largest number of labels of a column that is coded
 
 _FRAMES = {"pandas": ("DataFrame", "Series"), "polars": ("DataFrame", "Series")}
 _ARROW = ("Table", "RecordBatch", "ChunkedArray", "Array")
@@ -41,11 +41,11 @@ def is_readable(value: Any) -> bool:
 
 
 def read(name: str, value: Any) -> NDArray[Any]:
-    """The values of a frame as floats, or of another object as NumPy reads it."""
+    """The values of a frame as an array of floats, or another object's values in NumPy's conversion."""
     if not is_frame(value):
         try:
             return np.asarray(value)
-        except Exception as error:  # the error comes from code of another library
+        except Exception as error:  # other libraries may raise any error
             raise TypeError(
                 f"{name}: expected an array that NumPy can read, got {type(value).__module__}."
                 f"{type(value).__qualname__} ({error})"
@@ -66,7 +66,7 @@ def read_list(name: str, value: Any) -> NDArray[np.float64]:
     """A float64 array from a number, a list of numbers, or a list of lists or arrays of numbers.
 
     Raises:
-        TypeError: the list has anything but real numbers, or lists of different lengths.
+        TypeError: the list contains anything but real numbers, or lists of different lengths.
     """
     try:
         array = np.asarray(value)
@@ -78,7 +78,7 @@ def read_list(name: str, value: Any) -> NDArray[np.float64]:
 
 
 def check_numbers(name: str, x: Any) -> None:
-    """Refuse a frame with a column that is not numeric, by the column's name, and a lazy frame of polars."""
+    """Refuse a frame with a column that is not numeric, and a lazy frame of polars."""
     if isinstance(x, class_of("polars", "LazyFrame")):
         raise TypeError(f"{name}: expected rows, got a polars.LazyFrame; call {name}.collect()")
     if is_frame(x):
@@ -86,7 +86,7 @@ def check_numbers(name: str, x: Any) -> None:
 
 
 def _checked(name: str, value: Any) -> tuple[list[Column], list[np.dtype[Any]]]:
-    """The columns of a frame, checked, and the float dtype in which each is read."""
+    """The columns of a frame, which must be numeric, and the float dtype for each column."""
     columns = _columns(value)
     if any(isinstance(its_dtype, np.dtype) and its_dtype.kind == "O" for _, its_dtype, _ in columns):
         columns = _columns(inferred(value))
@@ -107,9 +107,9 @@ def _checked(name: str, value: Any) -> tuple[list[Column], list[np.dtype[Any]]]:
 
 
 def without_text(x: Any, known: Collection[str] = ()) -> tuple[Any, tuple[str, ...]]:
-    """A frame without its columns of text and categories, and the names of these columns; other objects unchanged.
+    """A frame without its columns of text and categories, and their names; other objects are unchanged, without names.
 
-    `known`: the names of columns that stay in any case.
+    `known`: the names of columns that always stay.
     """
     if not is_frame(x) or _is_column(x):
         return x, ()
@@ -126,12 +126,13 @@ def without_text(x: Any, known: Collection[str] = ()) -> tuple[Any, tuple[str, .
 def coded(
     x: Any, known: Mapping[str, Sequence[str]] | None = None, most: int = MOST_LABELS
 ) -> tuple[Any, dict[str, tuple[str, ...]]]:
-    """A pandas or polars frame with codes for text and categories, NaN for missing values, and the labels by column.
+    """A pandas or polars frame with codes in place of text, NaN in place of missing text, and the labels by column.
 
     Args:
         x: A frame; other objects are returned unchanged.
-        known: The labels of each column, where other texts have the code -1; None to take the labels of the frame.
-        most: A column with more labels, or with a different label in each row, stays text.
+        known: The labels of each column, whose other texts have the code -1; None to use all texts in the frame as
+            labels.
+        most: A column with more labels than this, or with a different label in each row, stays text.
     """
     labels_by_column: dict[str, tuple[str, ...]] = {}
     if not any(isinstance(x, class_of(library, "DataFrame")) for library in ("pandas", "polars")):
@@ -152,7 +153,7 @@ def coded(
 
 
 def codes_of(texts: Iterable[str], labels: Sequence[str]) -> NDArray[np.float64]:
-    """The codes of texts: the index of each in `labels`, or -1 for an unknown text."""
+    """The codes of texts: the index of each text in `labels`, or -1 for an unknown text."""
     place = {text: float(i) for i, text in enumerate(labels)}
     return np.array([place.get(value, -1.0) for value in texts])
 
@@ -161,7 +162,7 @@ TEXTS = ("str", "utf8", "large_string", "categor", "enum", "dictionary")  # begi
 
 
 def kinds_of(x: Any) -> list[str] | None:
-    """The kinds of the columns of an array or a pandas or polars frame; None for floats only, and for other objects."""
+    """The kind of each column, "integer", "boolean" or "float"; None if all are "float", and for other objects."""
     dtypes: Any = getattr(x, "dtypes", None)
     if isinstance(x, class_of("polars", "DataFrame")):
         kinds = ["integer" if t.is_integer() else "boolean" if str(t) == "Boolean" else "float" for t in dtypes]
@@ -170,7 +171,7 @@ def kinds_of(x: Any) -> list[str] | None:
     else:
         try:
             array: Any = np.asarray(x) if hasattr(x, "__array__") or isinstance(x, (list, tuple)) else np.empty(0)
-        except (TypeError, ValueError, RuntimeError):  # objects of unknown types are refused by other checks
+        except (TypeError, ValueError, RuntimeError):  # other checks refuse objects of unknown types
             return None
         if array.ndim != 2:
             return None
@@ -183,7 +184,7 @@ def _kind(code: str) -> str:
 
 
 def names_of(x: Any, features: int) -> list[str] | None:
-    """The column names of a frame with this number of columns; None for an object without names."""
+    """The column names of a frame with `features` columns; None for other objects."""
     labels = labels_of(x)
     return list(labels) if labels is not None and len(labels) == features else None
 
@@ -209,7 +210,7 @@ def _columns(value: Any) -> list[Column]:
     if _is_of(value, "pandas"):
         if value.ndim == 1:
             return [(value.name, value.dtype, partial(_of_pandas, value, None))]
-        typed = zip(value.columns, value.dtypes, strict=True)  # extracting a column takes longer than reading its dtype
+        typed = zip(value.columns, value.dtypes, strict=True)  # reading dtypes is faster than extracting columns
         return [(label, dtype, partial(_of_pandas, value, i)) for i, (label, dtype) in enumerate(typed)]
     if _is_of(value, "polars"):
         columns = [value] if _is_column(value) else value.get_columns()
@@ -270,7 +271,7 @@ def inferred(value: Any) -> Any:
 
 
 def _conversion(name: str, value: Any, dtype: Any) -> str:
-    """The advice in an error message for a column of this type: how to convert the column to numbers, or to drop it."""
+    """The advice in an error message: how to convert a column of this type to numbers, or to drop the column."""
     text = str(dtype).lower()
     if any(kind in text for kind in ("str", "utf8", "categor", "enum", "dictionary", "binary")):
         return "drop this column or encode its categories as context, or "

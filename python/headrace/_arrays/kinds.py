@@ -1,4 +1,4 @@
-"""Array types in signatures, where results have the type of the arguments."""
+"""Types of arrays in signatures, by which static checkers infer the type of results from the arguments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AnyArray(Protocol):
 
 
 class AnyFrame(Protocol):
-    """A table of pandas, polars or PyArrow; results for it are NumPy arrays."""
+    """A table of pandas, polars or PyArrow; results for a table are NumPy arrays."""
 
     @property
     def columns(self) -> Any:

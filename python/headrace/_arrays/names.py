@@ -1,4 +1,4 @@
-"""Names of a flow's columns: those of the frames of its fit, which its file keeps and later frames must match."""
+"""Names of a flow's columns: the names in the frames of its fit, which later frames must match and files store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from headrace._arrays import frames
 from headrace._base import arguments as check
 
-NOTE = "columns"  # the key in a file's metadata
+NOTE = "columns"  # the key of the names in a file's metadata
 
 
 @dataclass(frozen=True)
@@ -29,25 +29,25 @@ class Names:
         return cls(*(None if names is None else tuple(names) for names in labels))
 
     def or_those_of(self, other: Names) -> Names:
-        """These names, or the names of `other` where these are unknown."""
+        """The names of this object, or the names of `other` where these are unknown."""
         return Names(self.features or other.features, self.context or other.context)
 
     def of_columns(self, columns: Iterable[int]) -> Names:
-        """The names of some columns by index, and all names of the context."""
+        """The names of the columns at some indices, and all names of the context."""
         return replace(self, features=self.features and tuple(self.features[i] for i in columns))
 
     def check(self, name: str, value: Any) -> None:
-        """Refuse a frame with other column names, or the same names in another order, for the argument of this name.
+        """Refuse a frame, the argument `name`, whose column names differ from the known names or have another order.
 
         Raises:
-            ValueError: a frame's names differ.
+            ValueError: the frame's names differ from the known names, or have another order.
         """
         known = {"x": self.features, "context": self.context}.get(name.removeprefix("validation "))
         if known is not None and (labels := frames.labels_of(value)) is not None:
             refuse_others(name, labels, known)
 
     def notes(self) -> dict[str, str]:
-        """The entry in a file's metadata; {} if all names are unknown."""
+        """The entry of the names in a file's metadata; {} if all names are unknown."""
         if not (self.features or self.context):
             return {}
         features, context = (None if names is None else list(names) for names in (self.features, self.context))
@@ -55,7 +55,7 @@ class Names:
 
     @classmethod
     def of_notes(cls, notes: Mapping[str, Any], features: int, contexts: int) -> Names:
-        """The names in the metadata of a flow with these numbers of columns; None if they are missing or do not fit."""
+        """The names in a file's metadata for these numbers of columns; unknown if they are missing or do not fit."""
         try:
             entry = json.loads(notes.get(NOTE, "null"))
             lists = entry["features"], entry["context"]
@@ -85,7 +85,7 @@ def refuse_others(argument: str, labels: Sequence[str], known: Sequence[str]) ->
 
 
 def named_features(features: Any) -> tuple[int, Names]:
-    """The number of columns and the names of columns, from either."""
+    """The number and the names of columns, from an argument that is either; a number has no names."""
     if isinstance(features, (str, bytes)) or not np.iterable(features):
         return check.integer("features", features, least=1), Names()
     labels = list(features)
@@ -107,5 +107,5 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def are_names(names: Any, count: int) -> bool:
-    """Whether an entry of a file is a list of this number of names."""
+    """Whether an entry of a file is a list of `count` strings."""
     return isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)

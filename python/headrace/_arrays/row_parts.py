@@ -1,4 +1,4 @@
-"""Held-out rows of a table and the remaining rows: their numbers, their indices, and their order of reading."""
+"""Held-out and training rows of a table: the number of held-out rows, row indices, and the order of reading."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from headrace._base import arguments as check
 
 Index = NDArray[np.int64]
 
-CHUNK = 1 << 16  # the rows at a time in a pass over all rows that needs a copy
-MOMENT_ROWS, MOMENT_BLOCK = 1 << 20, 256  # moments of more rows are those of a sample, in blocks over the whole table
-POOL, BLOCK = 1 << 18, 1 << 10  # above POOL rows, blocks are shuffled, and then rows within pools of POOL rows
+CHUNK = 1 << 16  # the rows that are copied at a time in a pass over all rows
+MOMENT_ROWS, MOMENT_BLOCK = 1 << 20, 256  # moments of more rows are computed from sampled blocks
+POOL, BLOCK = 1 << 18, 1 << 10  # more than POOL rows are shuffled by blocks, then in pools
 
 
 class RowPart:
-    """The training or the validation rows of a table, in ascending order, by a formula instead of an array of indices.
+    """The training or the validation rows of a table, in ascending order; a formula replaces arrays of indices.
 
     One row of each of `held` equal strata of `rows` rows is held out, at a position that a hash of the stratum's index
     decides; the remaining rows are for training.
     """
 
     def __init__(self, rows: int, held: int = 0, key: int = 0, *, out: bool = False, kept: Any = None) -> None:
-        """`out`: whether this is the held-out part. `kept`: the indices of rows that take part; None for all."""
+        """`out`: whether the part has the held-out rows; `kept`: the indices of rows to divide; None for all rows."""
         self.rows, self.held, self.key, self.out, self.kept = rows, held, key, out, kept
         self.size = held if out else rows - held
 
     def whole(self) -> RowPart:
-        """A part with the held-out rows and the remaining ones together."""
+        """A part that contains the held-out and the training rows."""
         return RowPart(self.rows, kept=self.kept)
 
     def at(self, places: Index) -> Index:
@@ -47,15 +47,15 @@ class RowPart:
         return chosen if self.kept is None else self.kept[chosen].astype(np.int64)
 
     def all(self) -> Index:
-        """The table's row indices of the whole part."""
+        """The table's row indices of all rows of the part."""
         return self.at(np.arange(self.size, dtype=np.int64))
 
     def chunks(self, rows: int = CHUNK) -> Iterator[Index]:
-        """The row indices of the part in chunks."""
+        """The table's row indices of the part, in chunks of `rows` rows."""
         return (self.at(np.arange(i, min(i + rows, self.size), dtype=np.int64)) for i in range(0, self.size, rows))
 
     def spread(self) -> Iterator[Index]:
-        """The row indices of the part in chunks; of a large part, a sample of blocks that are spread over it."""
+        """The row indices of the part in chunks; a large part is sampled by blocks that are spread over its rows."""
         if self.size <= MOMENT_ROWS:
             yield from self.chunks()
             return
@@ -81,7 +81,7 @@ class RowPart:
 
 
 def _hash(number: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    """The hash of each number by the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
     number = (number ^ (number >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     number = (number ^ (number >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return number ^ (number >> np.uint64(31))
@@ -95,6 +95,6 @@ def held_of(name: str, share: Any, rows: int, most: int | None = None) -> int:
 
 
 def names_of(x: Any, features: int) -> tuple[str, ...]:
-    """The names in messages of a table's or an array's columns."""
+    """The labels in messages of the columns of a table or an array."""
     names = tuple(f"column {name!r}" for name in getattr(x, "columns", ()))
     return names if len(names) == features else tuple(f"column {i}" for i in range(features))

@@ -1,7 +1,7 @@
-"""Shapes of a call: any leading dimensions, and a context that is broadcast against the rows.
+"""Shapes of a call's arrays, which have any leading dimensions, and a context that is broadcast against the rows.
 
-The core takes matrices of rows. Arrays with any leading dimensions become matrices here, and results and gradients get
-the leading dimensions back. Only arrays that broadcasting repeats in more than one dimension are copied.
+The core takes rows as matrices. This module converts arrays with any leading dimensions to matrices, and gives results
+and gradients the leading dimensions back. Only arrays that broadcasting repeats in more than one dimension are copied.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from headrace._base import array_errors as errors
 
 Shape = tuple[int, ...]
 
-_MOST_NUMBERS = 2**59  # the most float64 values in one array, because bytes are counted in signed 64-bit integers
+_MOST_NUMBERS = 2**59  # the most float64 values in an array whose bytes a signed 64-bit integer can count
 
 
 class Rows:
-    """The input of one call: rows and their context in the core's form, and their original shapes."""
+    """The input of one call: rows and context as matrices for the core, and the original shapes of both."""
 
     __slots__ = ("array", "batch", "context", "context_given", "context_shape", "rows", "shape")
 
@@ -36,17 +36,17 @@ class Rows:
         context_shape: Shape = (),
         context_given: Shape = (),
     ) -> None:
-        self.array = array  # (rows, features), or None for a sample
+        self.array = array  # the rows, shape (rows, features); None for a sample
         self.rows = rows
         self.batch = batch  # the shape of a result that has one value for each row
-        self.shape = shape  # the original shape of the array
-        self.context = context  # (rows, columns), or (1, columns) for all rows
-        self.context_shape = context_shape  # the original shape with the columns as its last axis
-        self.context_given = context_given  # the original shape, without the axis of columns if the caller left it out
+        self.shape = shape  # the original shape of the array of rows
+        self.context = context  # the context, shape (rows, columns), or (1, columns) for all rows
+        self.context_shape = context_shape  # the context's original shape, with columns as the last axis
+        self.context_given = context_given  # the context's shape in the caller's array
 
 
 def opened(caller: Caller, name: str, value: Any, context: Any, features: int, columns: int, raw: bool = False) -> Rows:
-    """The rows and the context of a call, checked; `raw` leaves floats in another byte order or width unconverted."""
+    """The checked rows and context of a call; with `raw`, rows keep their byte order and width."""
     array: Any = caller.open(name, value, raw, True)
     shape = array.shape
     if not shape or shape[-1] != features:
@@ -96,14 +96,14 @@ def drawn(caller: Caller, n: Any, context: Any, features: int, columns: int) -> 
 
 
 def flat(array: Any, rows: int, columns: int | None = None) -> Any:
-    """A contiguous result in the core's form: a view with one axis of rows; None stays None."""
+    """A view of a contiguous result with a single axis of rows; None stays None."""
     if array is None or array.ndim == (1 if columns is None else 2):
         return array
     return array.reshape(rows) if columns is None else array.reshape(rows, columns)
 
 
 def summed(array: NDArray[Any], batch: Shape, shape: Shape) -> NDArray[Any]:
-    """Sums in float64 over the axes along which an array of shape `shape` was repeated to (*batch, columns)."""
+    """The sums, in float64, over the axes along which an array of shape `shape` was repeated to (*batch, columns)."""
     array = array.reshape(*batch, shape[-1])
     added = len(batch) + 1 - len(shape)
     axes = [*range(added), *(added + i for i, n in enumerate(shape[:-1]) if n != batch[added + i])]
@@ -112,14 +112,14 @@ def summed(array: NDArray[Any], batch: Shape, shape: Shape) -> NDArray[Any]:
 
 
 def _context(caller: Caller, value: Any, columns: int, batch: Shape | None = None) -> tuple[Any, Shape]:
-    """The context with an axis for its columns, and its original shape."""
+    """The checked context with columns as its last axis, and the shape of the caller's array."""
     if columns == 0:
         raise errors.takes_no_context()
     if value is None:
         raise errors.wrong_shape("context", errors.context_shape(columns, batch), "None")
     array: Any = caller.open("context", value, whole=True)
     shape = array.shape
-    if columns == 1 and not shape:  # a scalar is one value for all rows
+    if columns == 1 and not shape:  # a scalar is the context of all rows
         array = array.reshape(1)
     elif columns == 1 and len(shape) == 1 and shape != (1,):
         array = array[:, None]
@@ -146,5 +146,5 @@ def _context_matrix(caller: Caller, array: Any, batch: Shape) -> Any:
         return array
     if math.prod(shape[:-1]) == 1:
         with caller.queue():
-            return array.reshape(1, array.shape[-1])  # one row for all rows of the call
+            return array.reshape(1, array.shape[-1])  # one context for all rows
     return _matrix(caller, array, batch)

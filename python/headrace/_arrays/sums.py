@@ -1,4 +1,4 @@
-"""Sums over the parts of a table, and over all processes that hold parts."""
+"""Sums over the parts of a table and over all processes that have parts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Sums(Protocol):
     """The library of the arrays: NumPy, or CuPy for rows on a device."""
 
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
-        """The sum of arrays of the shape of `zero`, over all parts and all processes."""
+        """The sum of all parts, arrays in the shape of `zero`, over all processes."""
 
     def total(self, parts: Iterable[float]) -> float:
-        """The sum of scalars over all parts of all processes."""
+        """The sum of all parts, which are scalars, over all processes."""
 
     def maximum(self, array: Any) -> Any:
-        """The largest values over all processes, entry by entry."""
+        """The largest value of each entry of `array` over all processes."""
 
 
 class PlainSums:
@@ -30,7 +30,7 @@ class PlainSums:
     library: Any = np
 
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
-        """The sum in the order of the parts; Python's `sum` rounds differently in different versions. See
+        """The sum in the order of the parts, by `+`, because Python's `sum` rounds differently in some versions; see
         `Sums`.
         """
         total = zero
@@ -43,5 +43,5 @@ class PlainSums:
         return float(self.sum(parts, 0.0))
 
     def maximum(self, array: Any) -> Any:
-        """The array itself, because there is one process; see `Sums`."""
+        """The argument `array`, because the fit has one process; see `Sums`."""
         return array

@@ -1,1 +1,1 @@
-"""The lowest layer, which imports no other part of headrace: checks, errors, warnings, texts, progress bars, files."""
+"""The lowest layer of headrace, which imports no other layer: checks, errors, warnings, texts, progress bars, files."""

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from headrace._base import array_errors as errors
 from headrace._base.types import Floats
 
-Check = Callable[[str, Any], Any]  # name, value -> the value to use
+Check = Callable[[str, Any], Any]  # a function of an argument's name and value, which returns the value to use
 
 
 def kind_of(value: Any) -> str:
@@ -22,7 +22,7 @@ def kind_of(value: Any) -> str:
 
 
 def whole(least: int = 0, most: int | None = None) -> Check:
-    """A check of integers within limits, for a table of arguments.
+    """A check for a table of arguments: the value must be an integer within limits.
 
     >>> whole(1)("steps", 3)
     3
@@ -31,17 +31,17 @@ def whole(least: int = 0, most: int | None = None) -> Check:
 
 
 def real(least: float = -np.inf, *, above: float | None = None, below: float = np.inf) -> Check:
-    """A check of real numbers within limits, for a table of arguments."""
+    """A check for a table of arguments: the value must be a real number within limits."""
     return lambda name, value: number(name, value, least=least, above=above, below=below)
 
 
 def one_of(*names: str) -> Check:
-    """A check that a value is one of these strings, for a table of arguments."""
+    """A check for a table of arguments: the value must be one of the strings `names`."""
     return lambda name, value: choice(name, value, names)
 
 
 def seed(value: Any) -> int:
-    """The key of random numbers: an int, or 64 bits drawn from a NumPy generator, or for None from the system."""
+    """The key of random numbers: the int itself, or 64 bits from a NumPy generator, or for None from the system."""
     if value is None:
         return int.from_bytes(os.urandom(8), "little")
     if isinstance(value, np.random.Generator):
@@ -50,24 +50,24 @@ def seed(value: Any) -> int:
 
 
 def seeds(value: Any) -> tuple[int, ...]:
-    """Seeds of fresh weights as a tuple, from an int or from several."""
+    """The seeds of initial weights as a tuple, from one int or several ints."""
     return integers("seed", value if np.iterable(value) else (value,))
 
 
 def first_row(value: Any, rows: int) -> int | None:
-    """The checked index in an endless sample of the first of `rows` rows; None stands for no endless sample."""
+    """The checked index, in an endless sample, of the first of `rows` rows; None if the sample is not endless."""
     return None if value is None else integer("first_row", value, most=2**63 - 1 - rows)
 
 
 def truth(name: str, value: Any) -> bool:
-    """The value as a bool; 0 and 1 are a TypeError."""
+    """The value as a bool; any other value, also 0 or 1, raises TypeError."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
     return bool(value)
 
 
 def index(name: str, value: Any, length: int) -> int:
-    """A checked index, negative from the end; beyond both ends an IndexError, like that of lists."""
+    """The checked index of a sequence, negative from its end; an index beyond either end raises IndexError."""
     position = integer(name, value, least=-(2**63))
     if not -length <= position < length:
         raise IndexError(f"{name}: expected -{length} to {length - 1}, got {position}")
@@ -75,7 +75,7 @@ def index(name: str, value: Any, length: int) -> int:
 
 
 def integer(name: str, value: Any, *, least: int = 0, most: int | None = None, expected: str = "an integer") -> int:
-    """An int of at least `least`; NumPy integers are accepted, bools and floats are not."""
+    """The value as an int from `least` to `most`; NumPy integers are accepted, but no bools and floats."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -89,7 +89,7 @@ def integer(name: str, value: Any, *, least: int = 0, most: int | None = None, e
 
 
 def integers(name: str, values: Any, *, least: int = 0, most: int | None = None) -> tuple[int, ...]:
-    """A tuple of ints, from any sequence of integers within the limits."""
+    """The checked tuple of ints of a sequence of integers within the limits."""
     if isinstance(values, (str, bytes)) or not np.iterable(values):
         hint = f"; for one give ({values},)" if type(values) is int else ""
         raise TypeError(f"{name}: expected a sequence of integers, got {type(values).__name__} {values!r}{hint}")
@@ -97,7 +97,7 @@ def integers(name: str, values: Any, *, least: int = 0, most: int | None = None)
 
 
 def texts(name: str, values: Any, size: int) -> tuple[str, ...]:
-    """A sequence of strings, checked for its length."""
+    """The checked tuple of `size` strings."""
     if isinstance(values, str) or not np.iterable(values) or not all(isinstance(value, str) for value in values):
         raise TypeError(f"{name}: expected a sequence of {size} texts, got {kind_of(values)}")
     as_tuple = tuple(values)
@@ -112,7 +112,7 @@ def length(name: str, values: Sequence[Any], size: int) -> None:
 
 
 def permutation(name: str, values: Any, features: int | None = None) -> tuple[int, ...]:
-    """A tuple that holds each of 0, ..., n - 1 once; n is `features` unless that is None."""
+    """The checked tuple of each of 0, ..., n - 1 once; n is `features`, or by default the number of values."""
     order = integers(name, values)
     n = len(order) if features is None else features
     if n == 0 or sorted(order) != list(range(n)):
@@ -129,7 +129,7 @@ def coordinates(name: str, values: Any, features: int) -> tuple[int, ...]:
 
 
 def choice(name: str, value: Any, options: Collection[str]) -> str:
-    """A string, checked to be one of `options`."""
+    """The value, which must be one of the strings in `options`."""
     if not isinstance(value, str) or value not in options:
         named = value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__)
         near = [option for option in options if option.replace("_", "") == named.lower().replace("_", "")]
@@ -139,7 +139,7 @@ def choice(name: str, value: Any, options: Collection[str]) -> str:
 
 
 def number(name: str, value: Any, *, above: float | None = None, least: float = -np.inf, below: float) -> float:
-    """A float between two limits; `above` and `below` are excluded, `least` is not."""
+    """The value as a float between two limits; the limits `above` and `below` are excluded, `least` is allowed."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -153,7 +153,7 @@ def number(name: str, value: Any, *, above: float | None = None, least: float = 
 
 
 def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
-    """The dtype float32 or float64, from any spelling of it."""
+    """The dtype float32 or float64, from any object that NumPy accepts as this dtype."""
     try:
         dtype = np.dtype(value)
     except TypeError:
@@ -164,7 +164,7 @@ def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
 
 
 def real_array(name: str, value: Any, expected: str = "an array of numbers", got: str = "") -> NDArray[Any]:
-    """An array of real numbers, of any shape; other values are a TypeError with `got` for the value in its message."""
+    """An array of real numbers, of any shape; other values raise TypeError, with the text `got` for the value."""
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "fiu":
@@ -175,13 +175,13 @@ def real_array(name: str, value: Any, expected: str = "an array of numbers", got
 
 
 def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -> Floats:
-    """A finite, read-only float64 copy of a one-dimensional array; a scalar is repeated where the size is known."""
+    """A finite, read-only float64 copy of a one-dimensional array; a scalar is repeated `size` times."""
     array = np.array(real_array(name, value, "a one-dimensional array of numbers"), dtype=np.float64)
     if array.ndim == 0 and size is not None:
         array = np.full(size, float(array))
     if array.ndim != 1 or array.size == 0 or (size is not None and array.size != size):
         raise errors.wrong_shape(name, f"({'features' if size is None else size},)", array.shape)
-    least = np.finfo(np.float64).tiny if positive else -np.inf  # a subnormal number has no finite reciprocal
+    least = np.finfo(np.float64).tiny if positive else -np.inf  # the reciprocal of a subnormal number is infinite
     bad = np.flatnonzero(~np.isfinite(array) | (array < least))
     if bad.size:
         kind = f"finite numbers of at least {least:.3g}" if positive else "finite numbers"
@@ -191,7 +191,7 @@ def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -
 
 
 def mean_and_std(name: str, value: Any, columns: int) -> tuple[Floats, Floats]:
-    """The means and standard deviations of columns, checked: vectors of length `columns`."""
+    """The checked means and standard deviations of columns, as vectors of length `columns`."""
     if not isinstance(value, tuple) or len(value) != 2:
         raise TypeError(f"{name}: expected a tuple (mean, std), got {kind_of(value)}")
     if columns == 0:
@@ -200,7 +200,7 @@ def mean_and_std(name: str, value: Any, columns: int) -> tuple[Floats, Floats]:
 
 
 def framework(name: str, version: str, least: tuple[int, int]) -> None:
-    """Refuse a framework older than the versions that headrace supports, before an obscure later error."""
+    """Refuse a framework that is too old for headrace, which would cause an obscure error later."""
     numbers = version.split("+")[0].split(".")
     if tuple(int("".join(filter(str.isdigit, part)) or 0) for part in numbers[:2]) < least:
         wanted = ".".join(map(str, least))

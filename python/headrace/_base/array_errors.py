@@ -1,7 +1,7 @@
-"""Errors for arrays of a wrong type, dtype, shape, layout or device; the only copy of their texts.
+"""Errors for arrays of a wrong type, dtype, shape, layout or device, with all texts of such errors.
 
-Each function returns the error, which the caller raises. Errors have the argument's name, the expected and the given
-array and, where a call converts the given array, that call.
+Each function of this module returns an error, which its caller raises. Messages have the argument's name, the expected
+and the given array and, if a call can convert the given array, this call.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 
 
 def argument_of(name: str) -> str:
-    """The argument's name in an array's name in messages, such as x in "x in the block from row 0 on"."""
+    """The argument's name at the start of an array's name, such as x of "x in the block from row 0 on"."""
     return name.partition(" in the ")[0]
 
 
 def type_of(value: Any) -> str:
-    """The name of an array's type."""
+    """The name of an array's type with its module."""
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
@@ -24,12 +24,12 @@ def type_of(value: Any) -> str:
 
 
 def wrong_kind(name: str, expected: str, got: str, advice: str = "") -> TypeError:
-    """The error for an object that is no array, or not one of the expected library."""
+    """The error for an object that is no array, or no array of the expected library."""
     return TypeError(f"{name}: expected {expected}, got {got}{advice and f'; {advice}'}")
 
 
 def wrong_framework(name: str, expected: str, first: str, got: str, call: str) -> TypeError:
-    """The error for an array of another framework than the `first` argument of the call."""
+    """The error for an array whose framework differs from that of the call's argument `first`."""
     return wrong_kind(name, f"{expected}, as for {first}", got, f"call {call}")
 
 
@@ -40,7 +40,7 @@ def unreadable(name: str, reader: str, value: Any, error: Exception, advice: str
 
 
 def wrong_dtype(name: str, dtype: Any, call: str = "", expected: str = "dtype float32 or float64") -> TypeError:
-    """The error for values of a wrong dtype; `call` is the conversion, with {} for the argument."""
+    """The error for values of a wrong dtype; `call` converts the argument, whose place is {}."""
     own, text = argument_of(name), str(dtype)
     if text.startswith(("<U", "<S", "|S")):
         return wrong_kind(name, expected, text, "text has to become numbers first")
@@ -51,7 +51,7 @@ def wrong_dtype(name: str, dtype: Any, call: str = "", expected: str = "dtype fl
 
 
 def too_wide_for_jax(name: str, of: str) -> str:
-    """The message for float64 where JAX has 32 bits; `of` names the object with that dtype."""
+    """The message for float64 if JAX is limited to 32 bits; `of` names the object whose dtype is float64."""
     return (
         f"{name}: expected a dtype that JAX can hold, got float64 while jax_enable_x64 is off; call "
         f"jax.config.update('jax_enable_x64', True), or .astype('float32') of the {of}"
@@ -92,7 +92,7 @@ def context_shape(columns: int, batch: Iterable[int] | None = None) -> str:
 
 
 def takes_no_context(name: str = "context", got: str = "an array") -> ValueError:
-    """The error for a context in a call that takes none."""
+    """The error for a context in a call that takes no context."""
     return ValueError(f"{name}: expected None, because this takes no context, got {got}")
 
 
@@ -110,7 +110,7 @@ def not_aligned(name: str) -> ValueError:
 
 
 def not_on_cpu(name: str, what: str, device: Any, call: str, no_cuda: str | None) -> TypeError:
-    """The error for an array on a device where the CPU computes; `no_cuda`: why this machine has no CUDA, or None."""
+    """The error for an array on a device if the CPU computes; `no_cuda`: why this machine has no CUDA, or None."""
     advice = f"nor can it elsewhere ({no_cuda})" if no_cuda else "or call .to('cuda') of the flow or transform"
     expected, got = "an array in the CPU's memory", f"{what} on {device}"
     return wrong_kind(name, expected, got, f"this is computed on the CPU: {call}; {advice}")
@@ -122,7 +122,7 @@ def wrong_device(name: str, what: str, device: Any, call: str) -> TypeError:
 
 
 def on_another_device(name: str, index: int, device: Any, call: str) -> TypeError:
-    """The error for an array on the CUDA device of this index while another device computes."""
+    """The error for an array on the CUDA device `index` if another CUDA device computes."""
     other = f"cuda:{index}"
     return wrong_kind(
         name, f"an array on {device}", f"one on {other}", f"call {call}, or .to({other!r}) of the flow or transform"

@@ -1,4 +1,4 @@
-"""Models of sbi and of `headrace.torch` that contain a flow; this module imports neither library itself."""
+"""Models of sbi and of `headrace.torch` that contain a flow; this module imports neither sbi nor PyTorch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def opened(model: Any, context: Any) -> tuple[Any, Any]:
-    """The flow of a model, and the context in the flow's form; other objects are returned unchanged."""
+    """The flow in a model of sbi or `headrace.torch`, and its context for that flow; other arguments are unchanged."""
     kinds = type(model).__mro__
     is_of_sbi = any(kind.__module__.split(".")[0] == "sbi" for kind in kinds)
     is_module = any(kind.__module__ in ("headrace.torch.module", "headrace.torch.faces") for kind in kinds)

@@ -15,8 +15,8 @@ from headrace._base.public import public
 class Group(Protocol):
     """A group of ranks 0 to size - 1, which call the same methods in the same order.
 
-    Sums are of 64-bit integers, whose order does not change a result. Any object with these attributes is a group;
-    `local`, `from_torch` and `from_mpi` make groups.
+    Ranks add 64-bit integers, whose sums do not depend on the order of the ranks. Any object with these attributes is a
+    group; `local`, `from_torch` and `from_mpi` make groups.
     """
 
     @property
@@ -28,14 +28,14 @@ class Group(Protocol):
         """The number of ranks."""
 
     def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The sum over all ranks, returned on each rank. `part` is C-contiguous and may be overwritten.
+        """The entries' sums over all ranks, returned on each rank. `part` is C-contiguous and may be overwritten.
 
         Raises:
             GroupError: a rank did not answer in time.
         """
 
     def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
-        """The largest value over all ranks, entry by entry, returned on each rank; int64 or float64, without NaN."""
+        """The largest values over all ranks, by entry, returned on each rank; `part`: int64 or float64, without NaN."""
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
         """The array of the rank `root`, returned on each rank; all ranks pass an array of one shape and dtype."""

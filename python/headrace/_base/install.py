@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-# The argument of pip: the clone. A release on a package index replaces it by the name there, as in the pages
-# (tests/tools/test_install_hints.py). Until then the name is unclaimed, and another project's package could have it.
+# The argument of pip is the clone's folder. After a release on a package index, the argument is the package's name, as
+# in the pages (tests/tools/test_install_hints.py). Before a release, a package called headrace on an index could be
+# another project's.
 PROJECT = "."
 
 
 def install(extra: str) -> str:
-    """The command that installs headrace with an extra.
+    """The command that installs headrace with an extra of pip.
 
     >>> install("plot")
     'pip install ".[plot]" in the clone of headrace'

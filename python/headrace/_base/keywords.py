@@ -1,8 +1,8 @@
-"""Tables of arguments, and decorators of functions and constructors that take the arguments as keywords.
+"""Tables of arguments, and decorators for functions and constructors that take a table's arguments as keywords.
 
 A table is a `TypedDict` whose keys are ``Annotated[type, argument(default, check)]``, or a dataclass whose fields are
-``name: type = argument(default, check)``: it has each argument's type, default, check and option, and its meaning in
-the "Args" of the table's docstring. Signatures, help and the command line are made from tables.
+``name: type = argument(default, check)``: a table has each argument's type, default, check and option, and, in the
+"Args" of its docstring, the meaning. Signatures, help and the command line are made from tables.
 """
 
 from __future__ import annotations
@@ -32,16 +32,18 @@ def argument(
     """An argument of a table.
 
     Args:
-        default: Its default.
-        checked: The check of the argument's name and value; None among its types is not checked.
-        of_plan: Whether the argument affects how steps of a fit are taken, and so distinguishes fits in a checkpoint.
-        option: The argument's help on the command line; True: the first sentence of its meaning; False: no option.
+        default: The argument's default.
+        checked: A function of the argument's name and value that returns the checked value; an optional None is not
+            checked.
+        of_plan: Whether the argument affects the steps of a fit, so that a checkpoint is only valid for an equal value.
+        option: The help of the argument's command-line option; True: the first sentence of the meaning; False: no
+            option.
     """
     return field(default=default, metadata={"checked": checked, "of_plan": of_plan, "option": option})
 
 
 def table_of(thing: Any) -> dict[str, Field[Any]]:
-    """The arguments of a table, or of a function that takes tables, by name."""
+    """The arguments, by name, of a table or of a function that takes tables."""
     if is_dataclass(thing):
         return {entry.name: entry for entry in fields(thing)}
     if hasattr(thing, "_table"):
@@ -50,26 +52,26 @@ def table_of(thing: Any) -> dict[str, Field[Any]]:
 
 
 def type_text(annotation: Any) -> str:
-    """The text of a type in the signatures."""
+    """The text of a type in signatures."""
     annotation = getattr(annotation, "__origin__", annotation) if hasattr(annotation, "__metadata__") else annotation
     text = getattr(annotation, "__forward_arg__", annotation)
     return text.__name__ if type(text) is type else str(text).removeprefix("typing.")
 
 
 def checked(name: str, entry: Field[Any], annotation: Any, value: Any) -> Any:
-    """The value of an argument after its check."""
+    """The value of an argument of a table after the argument's check."""
     check = entry.metadata.get("checked")
     is_none = value is None and type_text(annotation).endswith("None")
     return value if check is None or is_none else check(name, value)
 
 
 def checked_fields(self: Any) -> dict[str, Any]:
-    """The values of the arguments of an instance of a table (a dataclass), after their checks."""
+    """The checked values, by name, of the arguments of an instance of a dataclass table."""
     return {e.name: checked(e.name, e, e.type, getattr(self, e.name)) for e in fields(self) if e.metadata}
 
 
 def taken_from(table: type, keywords: Any) -> Any:
-    """The arguments of a `TypedDict`, removed from a dict of keywords, as attributes: checked values or defaults."""
+    """The checked values, or defaults, of a `TypedDict`'s arguments as attributes, removed from `keywords`."""
     return SimpleNamespace(
         **{
             name: checked(name, entry, table.__annotations__[name], keywords.pop(name, entry.default))
@@ -83,9 +85,9 @@ def takes(settings: type, /, *tables: type, **defaults: Any) -> Callable[[F], F]
 
     Args:
         settings: The `TypedDict` of the settings, which may itself be a table.
-        *tables: Tables with the keywords' defaults and meanings; the first table that has a keyword counts. Tables
-            may have other parameters of the function, too.
-        **defaults: Defaults of the function that differ from those of the tables.
+        *tables: Tables with the keywords' defaults and meanings; the first table with a keyword has priority. Tables
+            may also have arguments that are not keywords.
+        **defaults: Defaults of the function that differ from the tables' defaults.
     """
     every = (settings, *tables)
     table = {name: entry for each in reversed(every) for name, entry in table_of(each).items()}
@@ -114,7 +116,7 @@ def takes(settings: type, /, *tables: type, **defaults: Any) -> Callable[[F], F]
                 refuse_others(owner, keywords, expected)
             return function(*values, **defaults | keywords)
 
-        del called.__wrapped__  # Sphinx would read defaults from the source of the wrapped function, and find too few
+        del called.__wrapped__  # Sphinx would take defaults from the wrapped function
         called.__signature__ = signature  # type: ignore[attr-defined]
         called._table, called._tables = table, every  # type: ignore[attr-defined]
         called.__doc__ = _explained(function.__doc__, called)
@@ -134,10 +136,10 @@ def parameters_of(settings: type, defaults: Mapping[str, Any]) -> list[inspect.P
 
 
 def refuse_others(owner: str, keywords: Collection[str], expected: Collection[str]) -> None:
-    """Refuse keywords that are not among the expected ones of a class or function.
+    """Refuse keywords that a class or function does not take.
 
     Raises:
-        TypeError: a keyword is unknown; the message has the owner, all its keywords, and the probably intended one.
+        TypeError: a keyword is unknown; the message has all keywords of the owner, and the probably intended keyword.
     """
     for name in keywords:
         if name not in expected:
@@ -146,9 +148,9 @@ def refuse_others(owner: str, keywords: Collection[str], expected: Collection[st
 
 
 def closed(function: F, table: type | None = None, defaults: Mapping[str, Any] | None = None) -> F:
-    """Leave ``**others``, which a function passes to `refuse`, out of its signature; add the keywords of a table.
+    """Replace ``**others``, which a function passes to `refuse`, in its signature by the keywords of a table.
 
-    The function is not wrapped, unlike by `takes`, because a call with a few values takes microseconds.
+    Unlike `takes`, this decorator does not wrap the function, because a call with few rows takes microseconds.
     """
     original = inspect.signature(function)
     named = [p for p in original.parameters.values() if p.kind is not p.VAR_KEYWORD]
@@ -209,7 +211,7 @@ ATTRIBUTES = {
 
 
 def suggestion(name: str, expected: Collection[str]) -> str:
-    """The end of an error about an unknown keyword: the probably intended keyword, or nothing.
+    """The end of a message about an unknown keyword: the probably intended keyword, or an empty text.
 
     >>> suggestion("num_bins", ["bins", "bound"]), suggestion("transform", ["transforms"]), suggestion("x", ["seed"])
     ('; did you mean bins?', '; did you mean transforms?', '')
@@ -221,8 +223,8 @@ def suggestion(name: str, expected: Collection[str]) -> str:
 
 
 def meant(name: str, expected: Collection[str]) -> str | None:
-    """The probably intended keyword; None if none is similar."""
-    import difflib  # imported here, because only an error needs it
+    """The probably intended keyword for `name`; None if no expected keyword is similar."""
+    import difflib  # imported here because only errors need difflib
 
     elsewhere = _ELSEWHERE.get(name)
     if elsewhere in expected:
@@ -231,7 +233,7 @@ def meant(name: str, expected: Collection[str]) -> str | None:
 
 
 def documented(cls: type[T]) -> type[T]:
-    """A class whose docstring explains the arguments of its constructor, in place of the line ``**settings``."""
+    """The class with its constructor's arguments explained in the docstring, in place of the line ``**settings``."""
     cls._table = cls.__init__._table  # type: ignore[attr-defined]
     cls.__doc__ = _explained(cls.__doc__, cls.__init__)
     return cls
@@ -239,7 +241,7 @@ def documented(cls: type[T]) -> type[T]:
 
 @functools.cache
 def meanings(text: str | None) -> dict[str, str]:
-    """The entries under "Args" of a docstring, each in one line; {} if Python runs without docstrings."""
+    """The entries under "Args" of a docstring by argument, in one line each; {} if Python runs without docstrings."""
     by_name: dict[str, str] = {}
     names: list[str] = []
     for line in inspect.cleandoc(text or "").partition("Args:\n")[2].splitlines():
@@ -255,7 +257,7 @@ def meanings(text: str | None) -> dict[str, str]:
 
 
 def brief(meaning: str) -> str:
-    """The first sentence of a meaning for the command line: without None, code marks and quotes.
+    """The first sentence of a meaning, for the command line, without None, code marks and quotes.
 
     >>> brief('Of eq. 25, "one" or "two"; None for no limit. By default 1.')
     'of eq. 25, one or two'
@@ -265,7 +267,7 @@ def brief(meaning: str) -> str:
 
 
 def _explained(text: str | None, function: Any) -> str | None:
-    """The docstring with the meanings of missing arguments in place of the line that begins with two stars."""
+    """The docstring with the meanings of missing arguments in place of the line that begins with ``**``."""
     if text is None:  # python -OO
         return None
     stated = meanings(text)

@@ -8,18 +8,18 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-WIDEST = 110  # the characters of a paragraph's line; longer lines are hard to read
-LEAST, MANY = 12, 30  # the characters of a wrapping column: the least, and enough for long texts
+WIDEST = 110  # the most characters of a paragraph's line; longer lines are hard to read
+LEAST, MANY = 12, 30  # limits of a wrapping column's least width in characters
 GAP = 2  # spaces between two columns
 
 
 def width() -> int:
-    """The terminal's width in columns, or the environment's COLUMNS; 80 where neither is known."""
+    """The width in characters: the environment's COLUMNS, or the terminal's width, or 80 if both are unknown."""
     return shutil.get_terminal_size().columns
 
 
 def wrapped(text: str, first: str = "", rest: str = "", columns: int | None = None) -> list[str]:
-    """Lines of limited length; "p = 0.1" and "5 %" stay together.
+    """The lines of a text, at most `columns` characters wide; no line breaks within "p = 0.1" or "5 %".
 
     >>> wrapped("a long text at p = 0.1", columns=15)
     ['a long text at', 'p = 0.1']
@@ -43,7 +43,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of texts. If the terminal is narrower, texts in wrapping columns wrap, or rows become lists."""
+    """A table of texts. In a narrow terminal, texts in wrapping columns wrap, or rows become lists."""
 
     head: Sequence[str]
     """Names of the columns; empty for a table without a header."""
@@ -60,7 +60,7 @@ class Grid:
         return [max(map(len, texts)) for texts in zip(*every, strict=True)]
 
     def widths(self, columns: int) -> list[int] | None:
-        """The width of each column in a terminal of `columns` characters; None if they do not fit beside each other."""
+        """The width of each column in a terminal of `columns` characters; None if they do not fit."""
         widths = self.natural()
         room = columns - len(self.indent) - GAP * (len(widths) - 1)
         least = {i: min(widths[i], max(LEAST, min(widths[i] // 4, MANY), self._longest_word(i))) for i in self.wraps}
@@ -98,7 +98,7 @@ class Grid:
         return rows
 
     def _listed(self, columns: int) -> list[str]:
-        """The rows as lists: the first text of a row, and below it its other texts after the names of their columns."""
+        """The lines of rows as lists: a row's first text, and below its other texts after their columns' names."""
         lines = []
         for row in self.rows:
             lines += wrapped(row[0], self.indent, self.indent + "  ", columns)
@@ -114,7 +114,7 @@ Block = str | Item | Grid
 
 
 def lines_of(blocks: Iterable[Block]) -> list[str]:
-    """The lines of paragraphs and tables as plain text."""
+    """The lines of blocks, which are paragraphs and tables, as plain text."""
     lines: list[str] = []
     for block in blocks:
         if isinstance(block, Grid):

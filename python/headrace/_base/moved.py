@@ -1,4 +1,4 @@
-"""Modules and arguments with former names, which still work for one version, with a warning."""
+"""Former names of modules and arguments, which still work for one version, with a warning."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def _successor(name: str) -> str | None:
 
 
 class _Finder:
-    """An import finder for moved modules by their old names; it precedes the finder that would import a file twice."""
+    """An import finder for old names of moved modules; Python's own finder would import a moved file twice."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         return ModuleSpec(name, self) if _successor(name) else None  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Return None, for which Python makes an empty module; `exec_module` replaces that."""
+        """Return None, so that Python makes an empty module, which `exec_module` replaces."""
 
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
@@ -81,7 +81,7 @@ class _Finder:
 
 
 def renamed(old: str, new: str, **keywords: Any) -> Any:
-    """A method under the old name, which calls the method `new` with these keywords and warns."""
+    """A method for the name `old`, which calls the method `new` with further keywords, and warns."""
 
     def called(self: Any, *values: Any, **more: Any) -> Any:
         warn_of(f"{type(self).__name__}.{old}", new, keywords)
@@ -91,19 +91,19 @@ def renamed(old: str, new: str, **keywords: Any) -> Any:
 
 
 def warn_of(old: str, new: str, keywords: Mapping[str, Any] | None = None) -> None:
-    """Warn the caller of the calling function that the name `old` is replaced by `new`, with these keywords."""
+    """Warn the user that `new`, called with the keywords, replaces the name `old`."""
     call = f"{new}({', '.join(['...', *(f'{name}={v!r}' for name, v in keywords.items())])})" if keywords else new
     warn(f"{old}: use {call}; the old name ends with {ENDS}", DeprecationWarning)
 
 
 def find_moved_modules() -> None:
-    """Make modules importable under their former names from now on."""
+    """Make moved modules importable under their former names."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 def renamed_keywords(owner: str, keywords: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """Keywords with the former names replaced and a warning for each; `known`: the names that are valid now."""
+    """The keywords with former names replaced, and a warning for each; `known`: the present names."""
     old = [name for name in keywords if name not in known and ARGUMENTS.get(name) in known]
     for name in old:
         if (now := ARGUMENTS[name]) in keywords:
@@ -113,7 +113,7 @@ def renamed_keywords(owner: str, keywords: dict[str, Any], known: Collection[str
 
 
 def moved_where(is_old: Callable[[Any], bool], successor: Callable[..., Any], *without: str) -> Callable[[F], F]:
-    """Redirect calls with an argument that `is_old` accepts to `successor`, less some keywords, and warn."""
+    """Redirect calls with an argument that `is_old` accepts to `successor`, without some keywords, and warn."""
 
     def marked(function: F) -> F:
         @functools.wraps(function)

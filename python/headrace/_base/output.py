@@ -1,7 +1,7 @@
 """Atomic writing of files, and removal of control characters from text.
 
-A save that fails or is killed leaves the old file. A killed save also leaves a temporary file, which the next save to
-the same path removes unless the process that writes it still runs.
+If a save fails or is killed, the old file stays unchanged. A killed save also leaves a temporary file, which the next
+save to the same path removes unless the process that writes the temporary file still runs.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ NO_ROOM = {
     errno.ENOSPC,
     errno.EFBIG,
     getattr(errno, "EDQUOT", errno.ENOSPC),
-}  # errors of a full disk, for which the system's error has no file name
+}  # errors of a full disk, which the system raises without a file name
 
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of control and direction characters
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of invisible characters
 
 
 @contextmanager
 def replacing(path: str, instead: Callable[[], str | None] | None = None) -> Iterator[BinaryIO]:
-    """A stream of bytes that become the file when the block ends, and are discarded if the block raises.
+    """A context manager of a stream, whose bytes become the file at the block's end, or are lost if the block raises.
 
-    If the path is a symbolic link, its target is replaced. The permissions are those of the old file, or the usual ones
-    of a new file. `instead` is called at the end and may return another name for the file, in the same folder.
+    If the path is a symbolic link, the link's target is replaced. The file has the permissions of the old file, or the
+    usual permissions of a new file. `instead` is called at the end and may return another name for the file, in the
+    same folder.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -45,7 +46,7 @@ def replacing(path: str, instead: Callable[[], str | None] | None = None) -> Ite
             os.fsync(stream.fileno())
             other = None if instead is None else instead()
             temporary.replace(target if other is None else os.path.join(os.path.dirname(target), other))
-    except BaseException as error:  # Ctrl-C, too, removes the temporary file
+    except BaseException as error:  # Ctrl-C also removes the temporary file
         temporary.remove()
         if isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None:
             error.filename = path
@@ -56,14 +57,14 @@ def check_writable(argument: str, path: str) -> None:
     """Raise the errors of `replacing` before any work: a temporary file is made beside the path, and removed.
 
     Raises:
-        OSError, ValueError: `replacing` would raise them; the message has the argument's name.
+        OSError, ValueError: `replacing` would raise the same error; the message has the argument's name.
     """
     _, temporary = _begin(argument, path)
     temporary.remove()
 
 
 def check_regular(name: str, argument: str = "path") -> os.stat_result:
-    """The status of a regular file. Folders, devices, sockets and pipes are an error: reading one may never end."""
+    """The status of a regular file; folders, devices, sockets and pipes are refused: their reading may not end."""
     if os.path.isdir(name) or _platform.ends_in_separator(name):
         raise IsADirectoryError(f"{argument}: expected a file, got the folder {name}")
     status = os.stat(name)
@@ -73,7 +74,7 @@ def check_regular(name: str, argument: str = "path") -> os.stat_result:
 
 
 def refuse_inputs(option: str, output: str, inputs: Sequence[str]) -> None:
-    """Refuse an output that is one of the inputs, by any name or link.
+    """Refuse an output that is the same file as an input, under any name or link.
 
     Raises:
         ValueError: the output is the same file as an input.
@@ -84,7 +85,7 @@ def refuse_inputs(option: str, output: str, inputs: Sequence[str]) -> None:
 
 
 def printable(text: str) -> str:
-    """The text with a question mark for each invisible character, such as those that control a terminal.
+    """The text with a question mark in place of each invisible character, such as a terminal's control characters.
 
     >>> printable("\\x1b[31mred")
     '?[31mred'
@@ -93,7 +94,7 @@ def printable(text: str) -> str:
 
 
 def spreadsheet_cell(text: str) -> str:
-    """The text as a cell of a .csv file: printable, and after an apostrophe if a spreadsheet would compute it.
+    """The printable text for a cell of a .csv file, after an apostrophe if a spreadsheet would take it for a formula.
 
     >>> spreadsheet_cell("=1+1")
     "'=1+1"
@@ -103,8 +104,8 @@ def spreadsheet_cell(text: str) -> str:
 
 
 def _begin(argument: str, path: str) -> tuple[str, _platform.Temporary]:
-    """The path of the file with links followed, and the temporary file beside it."""
-    import hashlib  # imported here, because only writing needs it
+    """The path after its links are resolved, and a new temporary file in the same folder."""
+    import hashlib  # imported here because only writing needs hashlib
 
     mode = None
     try:
@@ -114,11 +115,11 @@ def _begin(argument: str, path: str) -> tuple[str, _platform.Temporary]:
         folder, name = os.path.split(target)
         if not os.path.isdir(folder):
             raise FileNotFoundError(f"{argument}: expected an existing folder, got {folder} (for {path})")
-        # A file name may have all the bytes that a system allows; a temporary name has a digest of it, which is short.
+        # A file name may be as long as the system allows, so that a temporary name has a short digest of the file name.
         start = os.path.join(folder, f".headrace-{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}-")
         _platform.remove_abandoned(start)
         return target, _platform.new_temporary(start, mode)
-    except OSError as error:  # the system's error, which may name the temporary file
+    except OSError as error:  # the system's message may name the temporary file
         if error.errno is None:
             raise
         raise type(error)(f"{argument}: expected a file that can be written, got {path}: {error.strerror}") from None

@@ -1,8 +1,8 @@
-"""Differences between operating systems: no other module depends on the operating system.
+"""Differences between operating systems; no other module depends on the operating system.
 
-On POSIX systems an open file can be replaced and removed, on Windows neither. On POSIX the lock of a file
-ends with the file's last name; on Windows the lock is a second file beside it, which cannot be removed while a process
-has that second file open.
+On POSIX systems an open file can be replaced and removed; on Windows, an open file can be neither replaced nor removed.
+A lock on POSIX is a lock of the temporary file itself; a lock on Windows is a second file, which cannot be removed
+while a process has it open.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PATIENCE = 2.0  # the seconds to wait while another process reads a file that i
 
 
 def ends_in_separator(path: str) -> bool:
-    """Whether a path has the form of a folder: it ends in a slash, or on Windows in a slash or a backslash."""
+    """Whether a path has the form of a folder: its end is a slash, or on Windows a slash or a backslash."""
     return path.endswith((os.sep, os.altsep or os.sep))
 
 
@@ -40,7 +40,7 @@ def give_memory_back() -> None:
 
 
 class Temporary:
-    """A new file with a stream for writing, which no process takes for abandoned while this process lives."""
+    """A new file with a stream for writing; no other process removes the file as abandoned while this process lives."""
 
     def __init__(self, name: str, mode: int | None) -> None:
         self.name = name
@@ -50,16 +50,16 @@ class Temporary:
             os.fchmod(file, mode)
 
     def replace(self, target: str) -> None:
-        """Rename the temporary file, replacing any file of that name."""
+        """Rename the temporary file to `target`, replacing any file of this name."""
         raise NotImplementedError
 
     def remove(self) -> None:
-        """Close the file, and remove it if it still has its temporary name."""
+        """Close the file, and remove the file if `replace` has not renamed it."""
         raise NotImplementedError
 
 
 class _Flocked(Temporary):
-    """A temporary file with a lock while its stream is open: the system releases the lock when a process ends."""
+    """A temporary file that is locked while its stream is open; the system releases the lock when the process ends."""
 
     def __init__(self, name: str, mode: int | None) -> None:
         super().__init__(name, mode)
@@ -79,7 +79,7 @@ class _Flocked(Temporary):
 
 
 class _Beside(Temporary):
-    """A temporary file in use while an open lock file of the same name, with another ending, exists beside it."""
+    """A temporary file that counts as in use while an open lock file, of the same name with another ending, exists."""
 
     def __init__(self, name: str, mode: int | None) -> None:
         self._lock = os.open(_lock_of(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -97,7 +97,7 @@ class _Beside(Temporary):
             try:
                 os.replace(self.name, target)
                 break
-            except PermissionError as error:  # for example because another process reads the old file
+            except PermissionError as error:  # raised, for example, while another process reads the target
                 if time.monotonic() >= end:
                     raise PermissionError(f"path: expected a file that no process has open, got {target}") from error
                 time.sleep(0.02)
@@ -113,31 +113,31 @@ class _Beside(Temporary):
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-            with suppress(OSError):  # another process may see the file as abandoned at once
+            with suppress(OSError):  # another process may already remove the lock file
                 os.unlink(_lock_of(self.name))
 
 
 def new_temporary(start: str, mode: int | None) -> Temporary:
-    """A temporary file whose name begins with `start`. `mode`: its permissions; None for those of any new file."""
-    import secrets  # imported here, because only writing needs it
+    """A temporary file whose name begins with `start`. `mode`: its permissions; None for the default."""
+    import secrets  # imported here because only writing of files needs it
 
     while True:
         made = (_Beside if fcntl is None else _Flocked)(f"{start}{secrets.token_hex(8)}{_ENDING}", mode)
-        if os.path.exists(made.name):  # no process took the file for abandoned before it was locked
+        if os.path.exists(made.name):  # no process removed the file before it was locked
             return made
         made.remove()
 
 
 def remove_abandoned(start: str) -> None:
-    """Remove temporary files whose names begin with `start` and that no live process writes."""
-    from glob import escape, glob  # imported here, because only writing needs it
+    """Remove temporary files whose names begin with `start`, unless a live process writes them."""
+    from glob import escape, glob  # imported here because only writing of files needs it
 
     if fcntl is None:
         for name in glob(f"{escape(start)}*{_LOCK_ENDING}"):
-            with suppress(OSError):  # a process has the lock file open
+            with suppress(OSError):  # an open lock file is not removed
                 os.unlink(name)
     for name in glob(f"{escape(start)}*{_ENDING}"):
-        with suppress(OSError):  # the file belongs to another process, or is gone
+        with suppress(OSError):  # another process has or removed the file
             if fcntl is None:
                 if not os.path.exists(_lock_of(name)):
                     os.unlink(name)
@@ -165,7 +165,7 @@ def _lock_of(name: str) -> str:
 
 def why_no_core(error: ImportError) -> str:
     """An explanation of why the compiled core cannot be loaded, for the person who installed it."""
-    import importlib.machinery  # imported here, because a successful import does not need these modules
+    import importlib.machinery  # imported here because only failures need these modules
     import platform
     import sysconfig
     from pathlib import Path

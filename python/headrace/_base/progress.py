@@ -1,4 +1,4 @@
-"""The progress bar of a long call on the standard error, with the share done, the speed and the remaining time."""
+"""Progress bars of long calls, on the standard error, with the finished share, the speed and the remaining time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 SECONDS = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s{postfix}"  # the format of a bar of elapsed time
-EVERY = 0.25  # the least seconds between two messages of a bar that another process shows
+EVERY = 0.25  # the least seconds between two messages of a bar in another process
 
 Receiver = Callable[[dict[str, Any]], None]
 _receiver: ContextVar[Receiver | None] = ContextVar("receiver", default=None)
@@ -27,7 +27,7 @@ def watched() -> bool:
 
 
 def bar(total: float | None, what: str, unit: str, progress: bool, **others: Any) -> Any:
-    """A progress bar of tqdm, which shows nothing if it is switched off or the standard error is no terminal.
+    """A progress bar of tqdm, which is hidden without `progress`, or if the standard error is no terminal or notebook.
 
     The bar is a context manager that closes the bar at its end.
     """
@@ -44,7 +44,7 @@ def seconds_bar(total: float, what: str, progress: bool) -> Any:
 
 
 def each(items: Collection[T], what: str, unit: str, progress: bool) -> Iterator[T]:
-    """The items in order; a bar counts the finished ones and is cleared at the end."""
+    """The items in order; a bar counts the finished items and is cleared at the end."""
     with bar(len(items), what, unit, progress, leave=False) as shown:
         for item in items:
             yield item
@@ -53,7 +53,7 @@ def each(items: Collection[T], what: str, unit: str, progress: bool) -> Iterator
 
 @contextmanager
 def sent_to(receive: Receiver | None) -> Iterator[None]:
-    """Inside the block, bars of this thread are sent as messages to `receive`, which shows them; None: shown by tqdm.
+    """Inside the block, send bars of this thread as messages to `receive`, which shows bars; None: tqdm shows bars.
 
     A message has ``bar``, the bar's index, ``made``, the arguments of `tqdm`, ``n``, the amount done, ``postfix``, the
     text at the bar's end, and ``closed``.
@@ -103,7 +103,7 @@ class _Sent:
             self.refresh()
 
     def set_postfix(self, entries: dict[str, Any], refresh: bool = True) -> None:
-        """Set the text at the bar's end, from names and their texts."""
+        """Set the text at the bar's end to pairs of names and texts."""
         self.set_postfix_str(", ".join(f"{name}={text}" for name, text in entries.items()), refresh)
 
     def set_postfix_str(self, text: str, refresh: bool = True) -> None:
@@ -118,7 +118,7 @@ class _Sent:
         self._receive(dict(self._state))
 
     def close(self) -> None:
-        """Send the closed state, unless the bar was closed before."""
+        """Send the closed state, unless the bar is already closed."""
         if not self._state["closed"]:
             self._state["closed"] = True
             self.refresh()

@@ -1,4 +1,4 @@
-"""The public module of a class, which its repr, help, pickles and the pages show instead of a private folder."""
+"""The public module of a class, which repr, help, pickles and the pages show instead of its private module."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _Class = TypeVar("_Class", bound=type)
 
 
 def public(module: str = "headrace") -> Callable[[_Class], _Class]:
-    """A decorator that shows a class as part of a public module, from which the class can be imported."""
+    """A decorator that sets a class's module to the public module from which the class can be imported."""
 
     def shown(cls: _Class) -> _Class:
         cls.__module__ = module

@@ -1,4 +1,4 @@
-"""The argument ``rng`` beside ``seed``, by SPEC 7 of Scientific Python: integers, sequences, NumPy generators."""
+"""The argument ``rng`` beside ``seed``, by SPEC 7 of Scientific Python: an integer, a sequence or a NumPy generator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headrace._base import arguments as check
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# A string, because `import numpy` does not import `numpy.random`, which would add a tenth to the time of the import.
+# The type is a string, because `import numpy` does not import `numpy.random`, which would take a tenth more time.
 Rng: TypeAlias = "int | Sequence[int] | np.random.SeedSequence | np.random.BitGenerator | np.random.Generator | None"
 
 EXPECTED = "an integer, a sequence of integers, a SeedSequence, a BitGenerator or a Generator of NumPy"
@@ -21,7 +21,7 @@ EXPECTED = "an integer, a sequence of integers, a SeedSequence, a BitGenerator o
 def seed_of(rng: Any, bits: int) -> int:
     """The seed for `rng`: the integer itself, or an integer of `bits` bits drawn from a generator or sequence.
 
-    Drawing changes the state of a generator; the same sequence or SeedSequence always has the same seed.
+    A draw changes a generator's state; an equal sequence or SeedSequence always gives an equal seed.
     """
     if isinstance(rng, np.random.BitGenerator):
         rng = np.random.Generator(rng)
@@ -35,7 +35,7 @@ def seed_of(rng: Any, bits: int) -> int:
 
 
 def seeded(owner: str, keywords: dict[str, Any], bits: int) -> dict[str, Any]:
-    """The keywords of a call, with ``rng`` replaced by the seed that it determines."""
+    """The keywords of a call, where the seed that ``rng`` determines replaces ``rng``."""
     rng = keywords.pop("rng", None)
     if rng is None:
         return keywords
@@ -45,7 +45,7 @@ def seeded(owner: str, keywords: dict[str, Any], bits: int) -> dict[str, Any]:
 
 
 def takes_rng(function: F) -> F:
-    """Let a function that has ``seed`` and ``rng`` receive the seed only."""
+    """A decorator that replaces the argument ``rng`` of a call by ``seed`` before the function receives it."""
 
     @functools.wraps(function)
     def called(*given: Any, **keywords: Any) -> Any:

@@ -1,12 +1,13 @@
 """The form of an object in a file: a header of JSON types, and arrays by name.
 
-A class can be stored if it has the decorator `storable` and two methods:
+Files can store objects of a class that has the decorator `storable` and two methods:
 
-- ``_header(self)``: all settings that the named parameters do not contain, in JSON types; floats are kept exactly.
-- ``_from_file(cls, stored)``: the object of a `Stored`, the inverse of ``_header``. **A size in a header is a claim**:
-  it is compared with the arrays of the file before anything of that size is made.
+- ``_header(self)``: all settings that the named parameters do not contain, in JSON types; floats keep their exact
+values.
+- ``_from_file(cls, stored)``: the object that a `Stored` describes, the inverse of ``_header``. **A size in a header is
+a claim**: the size is compared with the arrays of the file before anything of that size is made.
 
-Masks and matrices that are no parameters are arrays of the file, too (`Module._fixed_arrays`).
+A file also has arrays of masks and matrices that are no parameters (`Parametrised._fixed_arrays`).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ LATER = {
 }
 """The modules of the classes that `import headrace` does not import; each is imported when a file has such a class."""
 
-MOST_FEATURES = 2**17  # the most coordinates or context columns, because work may grow with their square
+MOST_FEATURES = 2**17  # the largest number of coordinates or context columns; work may grow with its square
 
 Layers = tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]
 
@@ -47,7 +48,7 @@ _Class = TypeVar("_Class", bound=type)
 
 
 def storable(cls: _Class) -> _Class:
-    """Register a class for files; the class becomes public, too."""
+    """Register a class for files, and make the class public."""
     KINDS[cls.__name__] = cls
     folder = next((name for name in ("transforms", "ascent") if f".{name}." in cls.__module__), None)
     return public(f"headrace.{folder}" if folder else "headrace")(cls)
@@ -68,7 +69,7 @@ def header_of(thing: Any) -> dict[str, Any]:
     """The header of a transform, base or flow.
 
     Raises:
-        TypeError: the object is of a class that files do not support, such as a subclass from outside this package.
+        TypeError: files do not support the object's class, such as a subclass from outside this package.
         ValueError: the object has too many features for a file.
     """
     kind = type(thing).__name__
@@ -80,7 +81,7 @@ def header_of(thing: Any) -> dict[str, Any]:
 
 
 class Filed(Protocol):
-    """Objects that can be saved in a file alone: flows, transforms, ensembles."""
+    """Objects that can be saved as a file of their own, such as flows, transforms and ensembles."""
 
     @property
     def features(self) -> int:
@@ -101,19 +102,19 @@ class Filed(Protocol):
         """Write the object to a file."""
 
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
-        """Arrays by name that a file keeps beside the parameters."""
+        """Arrays by name that a file stores beside the parameters."""
 
     def _notes(self) -> dict[str, str]:
-        """Texts by name that a file keeps in its metadata."""
+        """Texts by name that a file stores in its metadata."""
 
 
 def is_filed(cls: type) -> bool:
-    """Whether objects of the class can be saved in a file alone, which their `save` writes."""
+    """Whether the class has a method `save`, which writes an object to a file of its own."""
     return hasattr(cls, "save")
 
 
 class Stored:
-    """The contents of a file for one object. Each item is read once; an unread item is an error.
+    """The contents of a file for one object. Each item is read once; an item that is never read is an error.
 
     Args:
         header: The object's header, in JSON types.
@@ -133,7 +134,7 @@ class Stored:
         self.dtype = dtype
 
     def build(self, family: Family) -> Any:
-        """The object, whose class must belong to `family`; an unread key of its header is an error."""
+        """The object, whose class must belong to `family`; a key of the header that is not read is an error."""
         of = (lambda cls: issubclass(cls, family)) if isinstance(family, (type, tuple)) else family
         kind = self.take("kind")
         if isinstance(kind, str) and kind in LATER:
@@ -145,7 +146,7 @@ class Stored:
         return thing
 
     def close(self) -> None:
-        """Refuse unread keys, because they may change the meaning of keys that were read."""
+        """Refuse keys that were not read, because they may change the meaning of other keys."""
         if self._header:
             raise ValueError(f"expected no key {min(self._header)!r}")
 
@@ -154,7 +155,7 @@ class Stored:
         return key in self._header
 
     def take(self, key: str) -> Any:
-        """The value of a key, which counts as read."""
+        """The value of a key, which then counts as read."""
         if key not in self._header:
             raise ValueError(f"expected the key {key!r}, got {', '.join(map(repr, self._header)) or 'none'}")
         return self._header.pop(key)
@@ -178,7 +179,7 @@ class Stored:
         return value
 
     def numbers(self, key: str) -> list[Any]:
-        """A list of numbers, or of lists of numbers; bools are refused, though they are integers in Python."""
+        """The value of a key as a list of numbers, or of lists of numbers; bools are refused."""
         values = self.items(key)
         if any(isinstance(x, bool) for value in values for x in (value if isinstance(value, list) else [value])):
             raise TypeError(f"{key}: expected numbers, got a truth value")
@@ -191,7 +192,7 @@ class Stored:
         return Stored(value, self._arrays, self.dtype, self._prefix)
 
     def parts(self, key: str) -> Iterator[Stored]:
-        """The objects of a list, each with its own keys."""
+        """The objects of a key's list, each with its own keys."""
         for i, value in enumerate(self.items(key)):
             part = self.part(f"{key}[{i}]", value)
             yield part
@@ -202,7 +203,7 @@ class Stored:
         return check.number(key, self.take(key), above=-math.inf, below=math.inf)
 
     def scale(self, key: str) -> tuple[list[Any], list[Any]] | None:
-        """The means and standard deviations of columns, or None."""
+        """The value of a key as means and standard deviations of columns, or None."""
         if (value := self.take(key)) is None:
             return None
         part = self.part(key, value)
@@ -211,11 +212,11 @@ class Stored:
         return own
 
     def child(self, key: str, family: Family, prefix: str = "") -> Any:
-        """The object whose header is the value of a key; `prefix` extends the names of its arrays."""
+        """The object whose header is the value of a key; `prefix` extends the prefix of the object's arrays."""
         return self._child(key, self.take(key), family, prefix)
 
     def children(self, key: str, family: Family) -> list[Any]:
-        """The objects of a list of headers; the names of each object's arrays begin with the key and its index."""
+        """The objects of a key's list of headers; names of an object's arrays begin with the key and an index."""
         return [self._child(f"{key}[{i}]", header, family, f"{key}.{i}.") for i, header in enumerate(self.items(key))]
 
     def _child(self, place: str, header: Any, family: Family, prefix: str) -> Any:
@@ -240,7 +241,7 @@ class Stored:
         return array
 
     def layers(self, columns: int, rows: int, *, masked: bool = True) -> Layers:
-        """``(weights, biases, masks)`` of a network of `columns` inputs and `rows` outputs; masks may be []."""
+        """``(weights, biases, masks)`` of a network of `columns` inputs and `rows` outputs; masks are optional."""
         weights: list[NDArray[Any]] = []
         biases: list[NDArray[Any]] = []
         masks: list[NDArray[np.bool_]] = []

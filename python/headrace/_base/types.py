@@ -1,4 +1,4 @@
-"""Types in the annotations of many modules."""
+"""Types that annotations of many modules use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:  # typing_extensions is needed by type checkers only, and is no requirement
+if TYPE_CHECKING:  # only type checkers need typing_extensions, which is no requirement
     from typing_extensions import Self, Unpack
 else:
     Self = Unpack = Any

@@ -1,4 +1,4 @@
-"""Warnings that refer to the user's line that called this package, from any depth of calls."""
+"""Warnings with the line of the user's code that called this package, from any depth of calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
-# Files whose frames are not the user's: this package, and contextlib, which calls functions that `silent` decorates.
+# Frames of these files are not the user's: this package, and contextlib, which calls functions that `silent` decorates.
 _HERE = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))), contextlib.__file__)
 _kept: ContextVar[list[str] | None] = ContextVar("kept", default=None)
 _silent: ContextVar[tuple[str, ...]] = ContextVar("silent", default=())
@@ -22,7 +22,7 @@ FREQUENT = "x: one value is frequent"
 
 
 def warn(message: str, kind: type[Warning] = RuntimeWarning) -> None:
-    """Issue a warning for the line of the user that called this package."""
+    """Issue a warning with the line of the user's code that called this package."""
     if message.startswith(_silent.get()):
         return
     if (kept := _kept.get()) is not None:
@@ -36,7 +36,7 @@ def warn(message: str, kind: type[Warning] = RuntimeWarning) -> None:
 
 @contextmanager
 def kept_in(messages: list[str]) -> Iterator[None]:
-    """Inside the block, collect this thread's warnings in a list: the stack of a worker has no line of the user."""
+    """Inside the block, collect this thread's warnings in a list, because a worker's stack has no line of the user."""
     before = _kept.set(messages)
     try:
         yield
@@ -46,7 +46,7 @@ def kept_in(messages: list[str]) -> Iterator[None]:
 
 @contextmanager
 def silent(beginning: str) -> Iterator[None]:
-    """Inside the block, suppress warnings whose message starts with `beginning`."""
+    """A context manager that suppresses warnings whose message starts with `beginning`."""
     before = _silent.set((*_silent.get(), beginning))
     try:
         yield

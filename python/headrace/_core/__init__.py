@@ -1,4 +1,4 @@
-"""The compiled cores: always `_cpu`, and `_cuda` if it was built, or the reason why it cannot be used."""
+"""The compiled cores: `_cpu`, and `_cuda` if this module was built, or the reason why `_cuda` cannot be used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace._core import threads as _threads
 _threads.begin()
 
 cuda: Any = None
-_missing = ""  # the reason why there is no `cuda`
+_missing = ""  # the reason why `cuda` is None
 try:
     import headrace._cuda
 except ModuleNotFoundError:
@@ -26,16 +26,16 @@ except ImportError as error:
 else:
     cuda = headrace._cuda
 
-LEAST_ROWS = 8  # fewer rows take another path through the core, which may differ in the last digits
+LEAST_ROWS = 8  # fewer rows take another path in the core, and may differ in the last digits
 
 __all__ = ["LEAST_ROWS", "CudaUnavailable", "cpu", "cuda", "cuda_unavailable"]
 
 
 @public()
 class CudaUnavailable(RuntimeError):
-    """The error of work on a CUDA device that cannot be used; the message has the reason."""
+    """The error if a CUDA device is requested that cannot be used; the message has the reason."""
 
 
 def cuda_unavailable() -> str:
-    """The reason why this installation cannot use any CUDA device; "" if it can."""
+    """The reason why this installation cannot use any CUDA device; "" if a device can be used."""
     return _missing if cuda is None else str(cuda.reason())

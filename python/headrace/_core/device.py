@@ -1,10 +1,10 @@
 """A CUDA device: its streams, its memory as CuPy arrays, and the calls of the compiled module `_cuda`.
 
-CuPy is to a device what NumPy is to the CPU: every array of headrace on a device is a CuPy array, often a view of
-another library's memory. CuPy is imported when a device is first requested.
+Every array of headrace on a device is a CuPy array, often a view of another library's memory. CuPy is imported when a
+device is first requested.
 
-The objects of this module are those of `_cpu`, with CuPy arrays in place of NumPy's; their work is queued on a stream,
-and no call waits for it unless the call's docstring states that.
+The objects of this module have the interfaces of `_cpu`, with CuPy arrays in place of NumPy's; calls queue their work
+on a stream, and do not wait for its end unless a docstring states that.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MATMULS = {"cpu": ("exact", *BF16_KINDS), "cuda": ("exact", "tf32", "3xtf32")}
 CACHES: list[Callable[[], None]] = []
 """Functions that free device memory which other libraries keep for reuse; `_arrays` registers them."""
 
-ONCE = ("kink", "finish")  # calls that must not be repeated after memory ran out
+ONCE = ("kink", "finish")  # calls that must not be repeated if device memory runs out
 
 _PER_THREAD = 2  # CUDA's handle of each thread's own default stream
 
@@ -49,12 +49,12 @@ def cuda() -> Any:
 
 
 def device_named(name: Any, matmul: Any = "exact") -> Device | None:
-    """The device of a name like "cuda:1"; None for "cpu". "cuda" is CuPy's current device.
+    """The `Device` for a name like "cuda:1"; None for "cpu". The name "cuda" stands for CuPy's current device.
 
-    `matmul`: as in `Device`, and for the CPU as in `Parametrised.to`.
+    `matmul`: the products of networks, as in `Parametrised.to`.
 
     Raises:
-        CudaUnavailable: there is no such device, or no CuPy; the message has the reason.
+        CudaUnavailable: the device does not exist, or CuPy is missing; the message has the reason.
     """
     kind, colon, digits = name.partition(":") if isinstance(name, str) else ("", "", "")
     if kind == "cpu" and not colon:
@@ -74,7 +74,7 @@ def matmul_on_cpu(matmul: Any) -> str:
     """The checked setting for products of networks on the CPU.
 
     Raises:
-        ValueError: there is no such setting.
+        ValueError: the CPU has no setting of this name.
     """
     if matmul in MATMULS["cpu"]:
         return str(matmul)
@@ -84,7 +84,7 @@ def matmul_on_cpu(matmul: Any) -> str:
 
 @cache
 def device_at(index: int) -> Device:
-    """The device of this index, one object for all calls.
+    """The `Device` of an index: the same object for all calls with this index.
 
     Raises:
         CudaUnavailable: the device cannot be used; the message has the reason.
@@ -126,10 +126,10 @@ class _Handle:
 
 
 class Device:
-    """One CUDA device, and how it computes products of networks: "exact", or by tensor cores "tf32" or "3xtf32"."""
+    """A CUDA device with a setting for products of networks: "exact", or by tensor cores "tf32" or "3xtf32"."""
 
     def __init__(self, index: int, cupy: Any) -> None:
-        """Prepare a device; `device_at` returns the one of an index."""
+        """Prepare a device; callers use `device_at`, which makes one object for each index."""
         self.index, self.cupy, self.matmul = index, cupy, "exact"
         self._others: dict[str, Device] = {"exact": self}
         self._kept: deque[tuple[Any, Any]] = deque()
@@ -140,7 +140,7 @@ class Device:
         return f"cuda:{self.index}"
 
     def computing(self, matmul: str) -> Device:
-        """The device with these products, one object for each setting; all share the objects that `keep` holds."""
+        """The device with this setting of products, one object for each setting; all share the references of `keep`."""
         with self._lock:
             if matmul not in self._others:
                 self._others[matmul] = other = copy.copy(self)
@@ -150,29 +150,29 @@ class Device:
     # ---- streams
 
     def current_stream(self) -> Stream:
-        """CuPy's current stream on the device, in this thread."""
+        """CuPy's current stream of this thread on the device."""
         return self.cupy.cuda.get_current_stream(self.index)
 
     def stream_at(self, address: int) -> Stream:
-        """A stream of another library by the address of its cudaStream_t."""
+        """A CuPy stream for another library's stream, from the address of its cudaStream_t."""
         if not hasattr(self.cupy.cuda.Stream, "from_external"):  # CuPy before 14 lacks this
             return self.cupy.cuda.ExternalStream(address, self.index)
         # `ExternalStream` assumes that the stream is on the current device. Before pyproject.toml allows a later CuPy,
-        # test with it whether the stream survives this object, which depends on the version.
+        # a test must show that its stream survives the `_Handle`, which depends on CuPy's version.
         with self.cupy.cuda.Device(self.index):
             return self.cupy.cuda.Stream.from_external(_Handle(address))
 
     @contextmanager
     def on(self, stream: Stream) -> Iterator[None]:
-        """Inside the block, the device is current, and CuPy queues its work on the stream."""
+        """A context manager in which this device is current, and CuPy queues its work on the stream."""
         with self.cupy.cuda.Device(self.index), stream:
             yield
 
     def order(self, first: Stream, then: Stream) -> None:
         """Let later work on `then` wait, on the device, for the work that is queued on `first` so far.
 
-        The address of a thread's own default stream stands for the calling thread's: that of another thread cannot be
-        determined here.
+        The address of a per-thread default stream stands for the calling thread's stream: another thread's stream
+        cannot be determined.
         """
         if first.ptr == then.ptr != _PER_THREAD:
             return
@@ -182,7 +182,7 @@ class Device:
             then.wait_event(event)
 
     def keep(self, stream: Stream, things: list[Any]) -> None:
-        """Keep references to objects until the work that is queued on the stream so far is done.
+        """Keep references to `things` until the work that is now queued on the stream is done.
 
         Without references, a library may reuse the memory of an object on its own streams. References
         of finished work are dropped at the next call.
@@ -194,10 +194,10 @@ class Device:
         self._kept.append((event, things))
 
     def let_go(self) -> None:
-        """Drop the references of `keep` after finished work; references of later work wait for the next call.
+        """Drop references of `keep` whose work is done; all other references stay until a later call.
 
-        A call never waits for the lock, because its own thread may hold it: any line here may run the garbage
-        collector, and with it the end of a call that uses `keep`. Objects are freed without the lock, because that may
+        The method never waits for the lock, because its own thread may hold the lock: any line may run the garbage
+        collector, and a finaliser may call `keep`. Objects are freed after the lock is released, because freeing may
         run any code.
         """
         done = []
@@ -212,7 +212,7 @@ class Device:
     # ---- memory
 
     def retried(self, work: Callable[[], Any]) -> Any:
-        """The result of `work`, which is called once more, after `give_back`, if memory ran out."""
+        """The result of `work()`, which is called again after `give_back` if device memory was insufficient."""
         try:
             return work()
         except MemoryError:
@@ -236,7 +236,7 @@ class Device:
         return self.cupy.ndarray(tuple(shape), dtype, cuda.MemoryPointer(memory, 0), strides=tuple(strides))
 
     def copied(self, copy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> CuPyArray:
-        """An array of this shape that a method of `_cuda` fills on CuPy's current stream."""
+        """A new array that `copy`, a method of `_cuda`, fills on CuPy's current stream."""
         stream = self.current_stream()
         with self.on(stream):
             out = self.retried(lambda: self.cupy.empty(shape, dtype))
@@ -244,14 +244,14 @@ class Device:
         return out
 
     def as_argument(self, argument: Any) -> Any:
-        """An array as `_cuda` takes it (address, shape, strides, dtype); other arguments are returned unchanged."""
+        """For a CuPy array the tuple (address, shape, strides, dtype) for `_cuda`; other arguments unchanged."""
         if not isinstance(argument, self.cupy.ndarray):
             return argument
         return argument.data.ptr, argument.shape, argument.strides, argument.dtype.name
 
 
 class OnStream:
-    """The functions of an object of `_cuda` with the signatures of `_cpu`, on CuPy arrays, queued on one stream."""
+    """The methods of an object of `_cuda`, which take CuPy arrays like the methods of `_cpu`, queued on one stream."""
 
     def __init__(self, device: Device, core: Any, stream: Stream) -> None:
         """Prepare an object of `_cuda` for a stream of the device."""
@@ -259,7 +259,7 @@ class OnStream:
         self._where = {"stream": stream.ptr}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """The function of this name; if memory runs out it is called again, except for functions in `ONCE`."""
+        """The function of this name, called again if device memory runs out, unless `ONCE` has the name."""
         function, device = getattr(self._core, name), self._device
 
         def call(*arguments: Any, **named: Any) -> Any:
@@ -276,7 +276,7 @@ class OnStream:
 
 
 class Kernels(OnStream):
-    """The functions of `_cuda`, and its classes whose constructors take arrays, with the device as an argument."""
+    """The functions of `_cuda`, and classes of `_cuda` with arrays as arguments, called with the device's index."""
 
     def __init__(self, device: Device, stream: Stream) -> None:
         """Prepare the functions of `_cuda` for a stream of the device."""
@@ -287,12 +287,12 @@ class Kernels(OnStream):
 class Program:
     """A compiled chain of transforms with its weights on a device.
 
-    `OnStream` runs the program and sets its weights. Calls may be queued on several streams: a stream that reads the
-    weights waits for the stream that wrote them, and conversely.
+    An `OnStream` of the program runs it and sets its weights. Calls may be queued on several streams: a stream that
+    reads the weights waits for the stream that wrote the weights, and conversely.
     """
 
     def __init__(self, device: Device, dtype: np.dtype[Any], *arguments: Any) -> None:
-        """`arguments`: as for the programs of `_cpu`."""
+        """`arguments`: the arguments of the programs of `_cpu`."""
         kind = _core.cuda.ProgramF32 if dtype == np.float32 else _core.cuda.ProgramF64
         self.device, self.dtype = device, dtype
         matmul = device.matmul if dtype == np.float32 else "exact"
@@ -317,14 +317,14 @@ class Program:
 
 
 class Adam:
-    """The optimiser of a program on a device; `OnStream` takes its steps.
+    """The optimiser of a program on a device; an `OnStream` of the optimiser takes steps.
 
-    A step takes one more float64 than on the CPU, which receives the gradient's norm; if the norm is not finite,
-    nothing else changes.
+    A step takes a float64 as a further argument, which receives the gradient's norm; if the norm is not finite, the
+    step has no other effect.
     """
 
     def __init__(self, program: Program, *arguments: float) -> None:
-        """`arguments`: as for the optimisers of `_cpu`."""
+        """`arguments`: the arguments of the optimisers of `_cpu`."""
         kind = _core.cuda.AdamF32 if program.dtype == np.float32 else _core.cuda.AdamF64
         self.program, self.core = program, program.device.retried(lambda: kind(program.core, *arguments))
 
@@ -334,7 +334,7 @@ class Adam:
         return program.device.copied(self.core.average, (program.n_weights,), program.dtype)
 
     def memory(self) -> Any:
-        """The optimiser's memory as on the CPU, in arrays on the host; the call waits for all queued work."""
+        """The optimiser's moments and counts, as arrays on the host; the call waits for all queued work."""
         return self.core.memory()
 
     def set_memory(self, *memory: Any) -> None:
@@ -343,10 +343,10 @@ class Adam:
 
 
 class Points:
-    """The points of a dual ascent on a device, on CuPy's current stream at the time of construction."""
+    """The points of a dual ascent on a device; all work is queued on CuPy's current stream at construction."""
 
     def __init__(self, x: CuPyArray, weights: CuPyArray | None, dtype: np.dtype[Any]) -> None:
-        """Arguments as on the CPU, with CuPy arrays."""
+        """The arguments of the points of `_cpu`, with CuPy arrays."""
         self.device = device_at(x.data.device_id)
         self.shape, self.dtype = x.shape, dtype
         self.total = float(len(x)) if weights is None else float(weights.sum(dtype=np.float64))
@@ -356,7 +356,7 @@ class Points:
         self.queued = OnStream(self.device, self.core, self.stream)
 
     def step(self, *arguments: Any) -> NDArray[np.float64] | None:
-        """A step as on the CPU, with arguments on the host; the call waits for the sums, if there are any."""
+        """A step with the arguments of `_cpu`'s points, on the host; a call that returns sums waits for the device."""
         return self.queued.step(*arguments)
 
     def values(self) -> CuPyArray:
@@ -364,7 +364,7 @@ class Points:
         return self.device.copied(self.core.values, self.shape, self.dtype)
 
     def squares(self) -> CuPyArray:
-        """The squared distances from 0, as on the CPU but on the device."""
+        """The squared distances of the points from 0, on the device."""
         return self.device.copied(self.core.squares, self.shape[:1], np.dtype(np.float64))
 
     def log_jacobian(self) -> CuPyArray:
@@ -373,10 +373,10 @@ class Points:
 
 
 def ascent(points: Points, anchors: Points, held_out: Points | None, *rules: Any) -> OnStream:
-    """An ascent by kinks that stays on the device, on the stream of its points; see `_points.Chosen`.
+    """An ascent by kinks whose loop runs on the device, on the stream of its points; see `_points.Chosen`.
 
-    Calls have the same arguments as on the CPU, and only calls that read results wait; log-likelihoods are the first
-    two values of those on the CPU.
+    Methods of the ascent have the arguments of `_cpu`'s ascents, and only methods that read results wait;
+    `log_likelihoods` has only the first two of the CPU's columns.
     """
     kind = "AscentF32" if points.dtype == np.float32 else "AscentF64"
     make = getattr(OnStream(points.device, _core.cuda, points.stream), kind)
@@ -392,7 +392,7 @@ def refuse_wide(dtype: Any, matmul: str, call: str) -> None:
 
 
 def names() -> list[str]:
-    """The names of the devices in order, with their compute capability or the reason why they cannot be used."""
+    """The names of the devices by index, each with its compute capability or the reason why it cannot be used."""
     cuda = _core.cuda
     return [
         f"(not usable: {reason})"

@@ -1,4 +1,4 @@
-"""The core's maps in Python: parameters in the core's order, those of the identity, and checks of settings."""
+"""The core's maps in Python: parameters in the core's order, the identity's parameters, and checks of settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FARTHEST = 1e30  # the largest absolute value of an interval's end
 MIN_BIN = 1e-3
 MOST_BINS = max(one.max_bins for one in _LISTED.values())
 
-# Raw values at which a map is the identity, by their names in cpp/math/maps/options.hpp.
+# Raw values at which a map is the identity, by the kinds' names in cpp/math/maps/options.hpp.
 _IDENTITIES: dict[str, Callable[[float], float]] = {
     "zero": lambda slope: 0.0,
     "softplus": lambda slope: float(np.log(np.expm1(1 - slope))),
@@ -32,7 +32,7 @@ _IDENTITIES: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """A map: functions for the numbers of a coordinate's parameters by name, and for the parameters of the identity."""
+    """A map: functions for the counts of a coordinate's parameters by name, and for the parameters of the identity."""
 
     groups: Callable[[int], dict[str, int]]
     identity: Callable[[Any], tuple[float, ...]]
@@ -49,7 +49,7 @@ class Map:
 
 
 def _shown(name: str, each: int, more: int) -> str:
-    """A text for a parameter of `each` K + `more` values; the command line has the same help."""
+    """The help's text for a parameter that has `each` · K + `more` values, such as "K + 1 derivative"."""
     name = name.replace("_", " ")
     if not each:
         return name if more == 1 else f"{more} {name}"
@@ -58,7 +58,7 @@ def _shown(name: str, each: int, more: int) -> str:
 
 
 def maps_of(core: Any) -> dict[str, Map]:
-    """The maps of a core by name, in the order of its list."""
+    """The maps of a compiled module by name, in the order of the module's list."""
     variants: dict[str, dict[str, Any]] = {}
     for described in core.maps():
         variants.setdefault(described.name, {})[described.scale] = described
@@ -66,7 +66,7 @@ def maps_of(core: Any) -> dict[str, Map]:
 
 
 def _made(of_scales: dict[str, Any]) -> Map:
-    """A map from the core's descriptions of it, one for each scale."""
+    """A map from the core's descriptions of the map, one description for each scale."""
     first = next(iter(of_scales.values()))
 
     @lru_cache(maxsize=256)
@@ -85,7 +85,7 @@ MAPS: dict[str, Map] = maps_of(cpu)
 
 @dataclass(frozen=True, eq=False)
 class VectorMap:
-    """A map of all coordinates: functions of the number of coordinates for its raw parameters, and fresh ones."""
+    """A map of all coordinates: functions of their number for counts of raw parameters, and for initial parameters."""
 
     groups: Callable[[int], dict[str, int]]
     fresh: Callable[[int, np.random.Generator], NDArray[Any]]
@@ -97,13 +97,13 @@ class VectorMap:
 
 
 def _fresh_planar(features: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Fresh parameters with random directions, so that the map is almost the identity."""
+    """Initial parameters with random directions and small shifts, so that the map is almost the identity."""
     w, u = rng.standard_normal((2, features)) / np.sqrt(features)
     return np.concatenate([w, 1e-2 * u, rng.standard_normal(1)])
 
 
 def _fresh_radial(features: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Fresh parameters with centers among the latent rows, so that the map is almost the identity."""
+    """Initial parameters with centers among latent rows and a small β, so that the map is almost the identity."""
     return np.concatenate([rng.standard_normal(features), 1e-2 * rng.standard_normal(2)])
 
 
@@ -116,7 +116,7 @@ VECTOR_MAPS: dict[str, VectorMap] = {
 
 
 def has_bins(map: str) -> bool:
-    """Whether a map has bins, whose number then determines the number of its parameters."""
+    """Whether a map has bins, on whose number the number of its parameters depends."""
     return _LISTED[map].max_bins > 0
 
 
@@ -126,7 +126,7 @@ def has_scale(map: str) -> bool:
 
 
 def bins_of(map: str, value: Any) -> int:
-    """A number of bins, checked for a map; maps without bins ignore it."""
+    """The checked number of bins for a map; maps without bins ignore the number."""
     return check.integer("bins", value, least=LEAST_BINS, most=_LISTED[map].max_bins or MOST_BINS)
 
 
@@ -138,26 +138,26 @@ def bins_with(map: str, n_params: int) -> tuple[int, ...]:
 
 
 def slope_of(map: str, value: Any) -> float:
-    """The setting `slope`, checked for a map."""
+    """The checked setting `slope` for a map."""
     if least := _LISTED[map].least_slope:
         return check.number("slope", value, least=least, below=1.0)
     return check.number("slope", value, above=0.0, below=1.0)
 
 
 def has_min_bin(map: str) -> bool:
-    """Whether the bins of a map have a least size; such a map can also have any interval."""
+    """Whether the bins of a map have a least size; such a map can also have an asymmetric interval."""
     return _LISTED[map].least_bin > 0
 
 
 def min_bin_of(map: str, value: Any, bins: int) -> float:
-    """The least share of a bin, checked for a map and its number of bins; maps without bins ignore it."""
+    """The checked least share of a bin, for a map and its number of bins; maps without least shares ignore it."""
     if has_min_bin(map):
         return check.number("min_bin", value, least=_LISTED[map].least_bin, below=1.0 / bins)
     return check.number("min_bin", value, above=0.0, below=1.0)
 
 
 def interval_of(map: str, bound: Any) -> tuple[float, float]:
-    """The interval of the setting `bound`, checked for a map: [-bound, bound], or the two given ends."""
+    """The checked interval that `bound` sets for a map: [-bound, bound] for a number, or the two ends."""
     if not isinstance(bound, (tuple, list)):
         high = check.number("bound", bound, above=0.0, below=FARTHEST)
         return -high, high
@@ -171,11 +171,11 @@ def interval_of(map: str, bound: Any) -> tuple[float, float]:
 
 
 def bound_of(map: str, value: Any) -> float | tuple[float, float]:
-    """The setting `bound`, checked for a map: one number if the interval is symmetric."""
+    """The checked setting `bound` for a map: one number if the interval is symmetric, otherwise its two ends."""
     low, high = interval_of(map, value)
     return high if low == -high else (low, high)
 
 
 def meanings() -> str:
-    """A text about all maps for the help: names, parameters and meanings."""
+    """The help's text about all maps, with names, parameters and meanings."""
     return "; ".join(f'"{name}" ({map.shown()}): {map.meaning}' for name, map in MAPS.items())

@@ -1,8 +1,9 @@
-"""The only list of a masked transform's settings apart from masks, each with its type, default, check and meaning.
+"""The single list of a masked transform's settings, apart from masks, each with its type, default, check and meaning.
 
-A new setting is a key of a `TypedDict`, which static checkers read, and a field of a dataclass, which checks it; if
-the core takes the setting, too, it is a line of the table in cpp/bindings/structure.cpp and of `MaskedOptions` in
-core.pyi. Constructors that take the `TypedDict` then have it, with its signature and help (`headrace._base.keywords`).
+A new setting needs a key of a `TypedDict`, which static checkers read, and a field of a dataclass, which checks its
+value; a setting of the core also needs a line of the table in cpp/bindings/structure.cpp and of `MaskedOptions` in
+core.pyi. Constructors that take the `TypedDict` then have the setting in their signature and help
+(`headrace._base.keywords`).
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from headrace._core import cpu, maps
 
 ACTIVATIONS = tuple(cpu.activations())
 
-MOST_COLUMNS = 2**24  # far beyond any use, and far from overflow in the core
+MOST_COLUMNS = 2**24  # more than any use needs, and far from overflow in the core
 
 
 # ---- keywords of the constructors -----------------------------------------------------------------------------------
 
 
 class NetworkKeywords(TypedDict, total=False):
-    """Keywords of every network, for any use of its outputs."""
+    """Keywords of every network, whatever its outputs are."""
 
     activation: str | None
 
@@ -53,7 +54,7 @@ class MapShape(_Scale, total=False):
 
 
 class Map(MapShape, total=False):
-    """Settings of a map whose parameters no network computes."""
+    """Settings of a map whose parameters are the same for all rows."""
 
     formula: str
 
@@ -79,11 +80,11 @@ class _Reads(TypedDict, total=False):
 
 
 class Conditioner(_Masked, _Blocks, total=False):
-    """Keywords of couplings with fresh weights."""
+    """Keywords of couplings with random initial weights."""
 
 
 class Autoregressive(Conditioner, _Reads, total=False):
-    """Keywords of autoregressive transforms with fresh weights."""
+    """Keywords of autoregressive transforms with random initial weights."""
 
 
 class _Rows(TypedDict, total=False):
@@ -92,11 +93,11 @@ class _Rows(TypedDict, total=False):
 
 
 class DenseConditioner(_Masked, _Rows, total=False):
-    """Keywords of couplings with given weights."""
+    """Keywords of couplings with weights from arrays (`from_dense`)."""
 
 
 class DenseAutoregressive(DenseConditioner, _Reads, total=False):
-    """Keywords of autoregressive transforms with given weights."""
+    """Keywords of autoregressive transforms with weights from arrays (`from_dense`)."""
 
 
 # ---- the settings with checks ---------------------------------------------------------------------------------------
@@ -112,13 +113,13 @@ def setting(
     stored: bool = True,
     option: str | bool = "",
 ) -> Any:
-    """A field: its default, its check `checked(settings, value)`, and its meaning, unless the docstring has the
-    meaning.
+    """A setting as a dataclass field: its default, its check `checked(settings, value)`, and its meaning, unless the
+    class docstring has the meaning.
 
-    Earlier fields are checked before. With `core`, `MaskedOptions` of a core has the setting, under this name. With
-    `optional`, a file has it only if it differs from the default: for settings newer than the format. A setting
-    without `stored` is in no file.
-    `option`: see `headrace._base.keywords.argument`.
+    A check can use the checked values of earlier fields. With `core`, `MaskedOptions` of a core has the setting under
+    the field's name. With `optional`, for settings newer than the file format, a file has the setting only if it
+    differs from the default. Without `stored`, files do not contain the setting. `option`: see
+    `headrace._base.keywords.argument`.
     """
     metadata = {"checked": checked, "meaning": meaning, "core": core, "optional": optional, "stored": stored}
     return field(default=default, metadata={**metadata, "option": option})
@@ -136,14 +137,14 @@ def _checked_outputs(settings: Any, value: Any) -> tuple[str, ...]:
     return chosen
 
 
-# Classes without comparisons, here and in other modules: these are never used, and take half a millisecond a class.
+# eq=False, here and in other modules: comparisons are never used, and generating them takes half a millisecond a class.
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class _Columns:
     features: int
     context: int = 0
 
     def __post_init__(self) -> None:
-        """Check all settings; errors have the argument's name."""
+        """Check all settings; an error names the argument."""
         for name, least in (("features", 1), ("context", 0)):
             self._set(name, check.integer(name, getattr(self, name), least=least, most=MOST_COLUMNS))
         for entry in self._own():
@@ -154,12 +155,12 @@ class _Columns:
 
     @classmethod
     def _own(cls) -> list[Field[Any]]:
-        """All settings except the numbers of columns."""
+        """The fields of all settings except `features` and `context`."""
         return [entry for entry in fields(cls) if entry.metadata]
 
     @classmethod
     def _stored(cls) -> list[Field[Any]]:
-        """The settings that are stored in files."""
+        """The fields of the settings that are stored in files."""
         return [entry for entry in cls._own() if entry.metadata["stored"]]
 
     def header(self) -> dict[str, Any]:
@@ -173,35 +174,35 @@ class _Columns:
 
     @classmethod
     def stored(cls, stored: Stored, without: Sequence[str] = ()) -> dict[str, Any]:
-        """The values in a header of all settings except the numbers of columns and the names in `without`."""
+        """A header's values by name, of all settings except `features`, `context` and the names in `without`."""
         names = [entry.name for entry in cls._stored() if not entry.metadata["optional"] or stored.has(entry.name)]
         return {name: stored.take(name) for name in names if name not in without}
 
     @classmethod
     def from_file(cls, stored: Stored, **fixed: Any) -> Self:
-        """Settings from a header; settings in `fixed` are not read from it."""
+        """Settings from a file's header; settings in `fixed` have those values instead."""
         sizes = {"features": stored.size("features", least=1), "context": stored.size("context")}
         return cls(**sizes, **cls.stored(stored, tuple(fixed)), **fixed)
 
     def core_options(self) -> dict[str, Any]:
-        """The settings that `MaskedOptions` of a core takes under the same names."""
+        """The settings by name that `MaskedOptions` of a core takes."""
         options = {entry.name: getattr(self, entry.name) for entry in self._own() if entry.metadata["core"]}
         return {"features": self.features, "context": self.context, **options}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class MapSettings(_Columns):
-    """Settings of a map, for any source of its parameters.
+    """Settings of a map, with or without a network that computes its parameters.
 
     Args:
         scale: How the raw output a becomes a scale: "soft_clamp" (log scale = a / (1 + |a| / log(1 / slope))), "exp"
             (e^a), "softplus" (softplus(a) + slope) or "sigmoid" (sigmoid(a + 2) + slope).
         slope: A limit of slopes: for an affine map see `scale`; for a spline the largest ratio of two bins is 1 /
             slope, and derivatives at knots lie between slope and 1 / slope; for splines with least sizes of bins
-            (`min_bin`) it is the least derivative.
+            (`min_bin`) `slope` is the least derivative.
         bins: Bins of a spline, 2 to 64.
-        bound: The interval of a spline is [-bound, bound]; or its ends, ``(low, high)``, of a spline with least sizes
-            of bins.
+        bound: The interval of a spline, [-bound, bound], or, for splines with least sizes of bins, its ends ``(low,
+            high)``.
         min_bin: The least width and height of a bin as a share of the interval, below 1 / bins; "rq_spline" ignores it.
     """
 
@@ -243,7 +244,7 @@ class MapSettings(_Columns):
         return {entry.name: getattr(self, entry.name) for entry in MapSettings._own()}
 
     def _map_keywords(self) -> str:
-        """The keywords that have an effect, as a text for a repr."""
+        """The text for a repr of the map's keywords that have an effect."""
         more = f", scale={self.scale!r}" if maps.has_scale(self.map) else ""
         if maps.has_bins(self.map):
             low, high = maps.interval_of(self.map, self.bound)
@@ -255,11 +256,11 @@ class MapSettings(_Columns):
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class NetworkSettings(_Columns):
-    """Settings of a network, for any use of its outputs.
+    """Settings of a network, whatever its outputs are.
 
     Args:
-        activation: Of hidden units: "relu", "tanh", "elu", "silu", "gelu" (the exact one), "gelu_tanh" (by tanh),
-            "softplus", "leaky_relu" (0.01 x below 0), "sigmoid" or None for none.
+        activation: Of hidden units: "relu", "tanh", "elu", "silu", "gelu" (the exact one), "gelu_tanh"
+            (by tanh), "softplus", "leaky_relu" (0.01 x below 0), "sigmoid" or None for none.
     """
 
     activation: str | None = setting(
@@ -270,7 +271,7 @@ class NetworkSettings(_Columns):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Settings(NetworkSettings, MapSettings):  # this order of bases puts the map's settings first in files
+class Settings(NetworkSettings, MapSettings):  # with this order of bases, files have the map's settings first
     """The checked settings of a masked transform, apart from its masks.
 
     Args:
@@ -281,8 +282,8 @@ class Settings(NetworkSettings, MapSettings):  # this order of bases puts the ma
         layout: "interleaved": the last layer's rows are coordinate by coordinate; "blocked": all rows of the
             first name, coordinate by coordinate, then those of the second, and so on.
         last_activation: Of the last hidden layer, with `residual` of the last block: one of the same names, "identity"
-            for none. By default "tanh" in the flows of affine maps, MAF, IAF and RealNVP, because that bounds a
-            network's outputs for a row far from all others, and elsewhere the activation of the other layers.
+            for none. By default "tanh" in the flows of affine maps, MAF, IAF and RealNVP, because tanh bounds a
+            network's outputs for a row far from all others, and in other flows the activation of the other layers.
         residual: Whether each entry of `hidden` is a residual block of two layers after a first layer
             (`headrace.Network.residual`), instead of one layer.
         dropout: The share of hidden values, with `residual` of values between the two layers of a block, that
@@ -335,5 +336,5 @@ class Settings(NetworkSettings, MapSettings):  # this order of bases puts the ma
         }
 
     def __repr__(self) -> str:
-        """The keywords that have an effect."""
+        """The map's keywords that have an effect, and the activation."""
         return f"{self._map_keywords()}, activation={self.activation!r}"

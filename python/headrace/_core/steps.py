@@ -6,13 +6,14 @@ from typing import Any
 
 
 class StepSpec:
-    """A step: the name of its class in a compiled module, and the arguments of this class by keyword.
+    """A step of a program: the name of its class in a compiled module, and the arguments of that class by keyword.
 
-    A field may be an object of which each module has its own class; such an object has a method `made_for`.
+    A field may be a description of an object for which each module has its own class; its method `made_for` makes the
+    object.
     """
 
     def __init__(self, kind: str, **fields: Any) -> None:
-        """`kind`: the name of the class in the module."""
+        """`kind`: the name of the step's class in the compiled modules."""
         self.kind = kind
         self.fields = fields
 

@@ -16,12 +16,12 @@ from headrace._core.steps import StepSpec
 
 Arrays = list[NDArray[Any]]
 
-BLOCK_GAIN = 0.5  # a factor of fresh weights at the end of a residual block, in place of sqrt(2)
+BLOCK_GAIN = 0.5  # the gain of initial weights at the end of a residual block, in place of sqrt(2)
 
 
 @dataclass(frozen=True, eq=False)
 class Staircase:
-    """The structure from which masks are made: the level of each coordinate, and the degree of each hidden unit."""
+    """The structure that determines masks: the level of each coordinate, and the degree of each hidden unit."""
 
     levels: Sequence[int]
     degrees: Sequence[Sequence[int]]
@@ -45,7 +45,7 @@ def _check_size(options: dict[str, Any], structure: Staircase) -> None:
 
 
 def refuse_beyond_memory(names: str, weights: int, of: str = "") -> None:
-    """Refuse a number of weights that cannot fit in memory: the system would end the process without an error."""
+    """Refuse weights that cannot fit in memory, because the system would end the process without an error."""
     needed = np.dtype(np.float32).itemsize * weights
     if needed > (most := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
         raise ValueError(
@@ -55,9 +55,9 @@ def refuse_beyond_memory(names: str, weights: int, of: str = "") -> None:
 
 
 class MaskedNetwork:
-    """The structure of one masked transform; `rows` has for each of the user's output rows its index in the core."""
+    """The structure of one masked transform; `rows` is the index in the core of each of the user's output rows."""
 
-    is_network = True  # matrices of networks have weight decay
+    is_network = True  # the optimiser applies weight decay to matrices of networks
 
     def __init__(
         self,
@@ -67,13 +67,13 @@ class MaskedNetwork:
     ) -> None:
         """Make the structure from levels and degrees, or from masks.
 
-        `options` are arguments of the core's `MaskedOptions`, and ``network``, a `headrace.Network`, or None if layers
-        are all alike; `rows[i]` is the core's row for the user's row i, None if the orders are equal.
+        `options` are arguments of the core's `MaskedOptions`, and ``network``, a `headrace.Network`, or None if all
+        layers are alike; `rows[i]` is the core's output row for the user's output row i; None if the orders are equal.
 
-        In the core, layers that read only the context come before all others, and have no masks.
+        The core's list of layers begins with the layers that read only the context, which have no masks.
         """
         self.options = options
-        self.described: Any = options.get("network")  # a `headrace.Network`, which files have in the header
+        self.described: Any = options.get("network")  # a `headrace.Network`, which headers of files contain
         self.joined = () if self.described is None else self.described.joined
         self.staircase = structure if isinstance(structure, Staircase) else None
         if self.staircase is not None:
@@ -83,9 +83,9 @@ class MaskedNetwork:
         self._back = None if rows is None else np.argsort(rows)
 
     def among(self, columns: Sequence[int], features: int) -> MaskedNetwork:
-        """The network for some columns of a wider row: the columns that it reads and moves have other indices.
+        """The network for wider rows: coordinate i of the network is the column `columns[i]` of `features` columns.
 
-        Levels, degrees and the layout of weights stay, because columns that no transform changes have the level 1.
+        Levels, degrees and the layout of weights stay unchanged; all other columns have the level 1.
         """
         sides = {side: [columns[c] for c in self.options.get(side, [])] for side in ("reads", "active")}
         structure: Staircase | Sequence[NDArray[np.bool_]] = self.core.masks()
@@ -97,7 +97,7 @@ class MaskedNetwork:
         return MaskedNetwork({**self.options, **sides, "features": features}, structure, self.rows)
 
     def made_for(self, core: Any) -> Any:
-        """The structure as an object of a compiled module, each of which has its own class with the same layout."""
+        """The structure as an object of a compiled module's class; all modules have the same layout of weights."""
         if isinstance(self.core, core.MaskedTransform):
             return self.core
         return _made(core, self.options, self.staircase or self.core.masks())
@@ -122,7 +122,7 @@ class MaskedNetwork:
         return self._to_user(self.core.masks())
 
     def pack(self, weights: Arrays, biases: Arrays) -> NDArray[Any]:
-        """The packed vector of dense layers, which the kernels read; masked weights are dropped."""
+        """The packed vector for the kernels, from dense layers without their masked weights."""
         pairs = zip(self._to_core(weights), self._to_core(biases), strict=True)
         return self.core.pack([np.require(array, requirements=("C", "A")) for pair in pairs for array in pair])
 
@@ -132,7 +132,7 @@ class MaskedNetwork:
         return self._to_user(tensors[::2]), self._to_user(tensors[1::2])
 
     def names(self) -> list[str]:
-        """The names of the tensors in the core's order: for each layer the weights and the biases."""
+        """The names of the tensors in the core's order: each layer's weights, then its biases."""
         return [name for name, _ in self.core.tensors]
 
     def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -148,11 +148,11 @@ class MaskedNetwork:
     def initial(
         self, seed: Sequence[int], dtype: np.dtype[Any], identity: tuple[float, ...], *, biases_of: float = 1.0
     ) -> NDArray[Any]:
-        """Fresh weights: He's variance for the unmasked inputs of a unit, and outputs close to the map's identity.
+        """Random initial weights, with He's variance for the unmasked inputs, and outputs close to the map's identity.
 
         Hidden units have uniform biases, within `biases_of` over the square root of their number of inputs, so that not
-        all bend at the mean of the rows (docs/notes/training.md). Products added to another layer's sums are small, so
-        that the sums do not grow from block to block.
+        all units bend at the mean of the rows (docs/notes/training.md). Products added to another layer's sums are
+        small, so that the sums do not grow from block to block.
         """
         rng = np.random.default_rng(list(seed))
         masks = self.masks()
@@ -166,7 +166,7 @@ class MaskedNetwork:
             fan_in = np.maximum(mask.sum(axis=1, keepdims=True), 1)
             weights.append((rng.standard_normal(mask.shape) * (gain / np.sqrt(fan_in)) * mask).astype(dtype))
             biases.append(np.zeros(mask.shape[0], dtype))
-        for bias, mask in zip(biases[len(context) : -1], masks, strict=False):  # drawn last: weights are those of 0.4.0
+        for bias, mask in zip(biases[len(context) : -1], masks, strict=False):  # drawn last, for weights as in 0.4.0
             bias[:] = biases_of * rng.uniform(-1.0, 1.0, bias.size) / np.sqrt(np.maximum(mask.sum(axis=1), 1))
         biases[-1][:] = np.tile(identity, masks[-1].shape[0] // len(identity))
         return self.pack(weights, biases)

@@ -11,14 +11,14 @@ MOST = 4096
 
 
 def begin() -> None:
-    """Set the number of threads, and register it with threadpoolctl."""
+    """Set the number of threads, and register the thread pool with threadpoolctl."""
     cpu.set_num_threads(first_number(os.environ))
     _register()
 
 
 def first_number(environment: Any) -> int:
-    """The value of HEADRACE_NUM_THREADS; without it OMP_NUM_THREADS or MKL_NUM_THREADS, which launchers of several
-    processes set; without these the number of cores.
+    """The number of threads: HEADRACE_NUM_THREADS; if unset, OMP_NUM_THREADS or MKL_NUM_THREADS, which launchers of
+    several processes set; if all are unset, the number of cores.
     """
     text = environment.get("HEADRACE_NUM_THREADS", "")
     if text:
@@ -26,19 +26,19 @@ def first_number(environment: Any) -> int:
             raise ImportError(f"HEADRACE_NUM_THREADS: expected a number from 1 to {MOST}, got {text!r}")
         return int(text)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        outermost = environment.get(name, "").split(",")[0].strip()  # OpenMP's has one for each level of nesting
+        outermost = environment.get(name, "").split(",")[0].strip()  # OpenMP's list has a number for each level
         if outermost.isascii() and outermost.isdecimal() and int(outermost[:9]) >= 1:
             return min(int(outermost[:9]), MOST)
     return cores()
 
 
 def cores(root: str = "/") -> int:
-    """The number of cores that this process may use: by its affinity, and at most what its control groups grant."""
+    """The number of cores that this process may use by its affinity, and at most the limit of its control groups."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         granted = min(_quotas(root), default=float(count))
     except (OSError, ValueError):
-        granted = float(count)  # there are no groups, or they have an unexpected format
+        granted = float(count)  # control groups are missing or have an unexpected format
     return max(1, min(count, -int(-granted // 1), MOST))
 
 
@@ -50,8 +50,8 @@ def _quotas(root: str) -> Any:
         if controllers and "cpu" not in controllers.split(","):
             continue
         for mount in mounts:
-            # A line has ID, parent, device, root, mount point, options, then tags up to a dash, and the type of the
-            # file system.
+            # A line of mountinfo has an ID, parent, device, root, mount point, options, tags up to a dash, and the file
+            # system's type.
             kind, options = mount[mount.index("-") + 1], mount[-1].split(",")
             if kind != ("cgroup" if controllers else "cgroup2") or (controllers and "cpu" not in options):
                 continue
@@ -71,7 +71,7 @@ def _quota(group: str, is_first_version: bool) -> float | None:
         else:
             quota, period = "".join(_lines(group, "cpu.max")).split()
     except OSError:
-        return None  # the outermost group has no such file
+        return None  # the outermost control group has no file of limits
     return None if quota in ("max", "-1") else int(quota) / int(period)
 
 
@@ -81,19 +81,19 @@ def _lines(*path: str) -> list[str]:
 
 
 def _has_library() -> bool:
-    """Whether the core is in a library beside the module, to which C programs link, too."""
+    """Whether the core is in the shared library beside the module, to which C programs also link."""
     return any(name.startswith("libheadrace.") for name in os.listdir(os.path.dirname(cpu.__file__)))
 
 
 def _register() -> None:
-    """Register with threadpoolctl if it is installed: joblib and others use it. Importing it takes 4 ms."""
+    """Register the thread pool with threadpoolctl, which joblib uses, if it is installed; its import takes 4 ms."""
     try:
         import threadpoolctl  # type: ignore[import-untyped]
     except ImportError:
         return
 
     class Controller(threadpoolctl.LibController):  # type: ignore[misc]
-        """The thread pool of this library for threadpoolctl."""
+        """headrace's thread pool in the form that threadpoolctl registers."""
 
         user_api = "headrace"
         internal_api = "headrace"

@@ -24,24 +24,24 @@ class Base(abc.ABC):
     """A density of independent coordinates that can be evaluated and sampled."""
 
     name: str  # the core's name of the standard density that the base transforms
-    moves_noise = True  # whether samples are functions of noise and of any parameters of the base
+    moves_noise = True  # whether a sample is a function of noise and of the base's parameters
     trainable = False  # whether the base has trained parameters
-    _start: dict[str, NDArray[Any]]  # the parameters as given, by name
+    _start: dict[str, NDArray[Any]]  # the initial parameters, by name
 
     def __init__(self, features: int) -> None:
         """`features`: the number of coordinates."""
         self.features = check.integer("features", features, least=1)
 
     def _steps(self) -> list[StepSpec]:
-        """The steps from the standard density to this density."""
+        """The steps that map the standard density to the density of the base."""
         return []
 
     def _standard(self) -> tuple[str, list[StepSpec]]:
-        """The core's name of the density of the noise, and the steps from that density to the standard density."""
+        """The name of the noise's density in the core, and the steps that map noise to the standard density."""
         return self.name, []
 
     def _check(self, dtype: np.dtype[Any]) -> None:  # noqa: B027  # most bases accept any parameters
-        """Refuse parameters that flows of this dtype cannot use."""
+        """Raise ValueError if flows of this dtype cannot use the base's parameters."""
 
     def _block(self) -> Block:
         """The layout of the parameters of a trainable base."""
@@ -56,20 +56,20 @@ class Base(abc.ABC):
         return self._block().pack_named({name: array.astype(dtype) for name, array in self._start.items()})
 
     def _with_parameters(self, packed: NDArray[Any]) -> Base:
-        """The base with these parameters in place of its own."""
+        """The base with the parameter vector `packed`; the base itself if no parameter is trained."""
         return self
 
     def _part(self, kept: Sequence[int]) -> Base:
-        """The density of some coordinates in this order; an error if it depends on the other coordinates."""
+        """The base of the coordinates `kept`, in this order; ValueError if the base cannot be parted."""
         raise ValueError(f"columns: expected a flow on a base that can be parted, got one on {type(self).__name__}")
 
     def _header(self) -> dict[str, Any]:
-        """The settings in JSON types; see `headrace._base.stored`."""
+        """The base's settings in JSON types; see `headrace._base.stored`."""
         return {"features": self.features}
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
-        """The base of a file's header; see `headrace._base.stored`."""
+        """The base that a file's header describes; see `headrace._base.stored`."""
         return cls(stored.size("features", least=1))
 
     def __repr__(self) -> str:
@@ -89,7 +89,7 @@ class StandardNormal(Base):
 
 @storable
 class Logistic(Base):
-    """Independent standard logistic coordinates, density e^-z / (1 + e^-z)^2: tails heavier than a normal's."""
+    """Independent standard logistic coordinates, density e^-z / (1 + e^-z)^2, with tails heavier than normal ones."""
 
     name = "logistic"
 
@@ -99,7 +99,7 @@ class Logistic(Base):
 
 @storable
 class Normal(Base):
-    """Independent normal coordinates with their own mean and standard deviation.
+    """Independent normal coordinates, each with a mean and a standard deviation.
 
     Args:
         features: The number of coordinates.
@@ -145,11 +145,11 @@ class Normal(Base):
             return cls(features, stored.numbers("loc"), stored.numbers("scale"), trainable=False)
         start = {name: stored.array(name, (features,)) for name in ("loc", "log_scale")}
         self = cls(features)
-        self._start = start  # bit for bit, including values that `loc` and `scale` would refuse
+        self._start = start  # keeps the file's values, which `loc` and `scale` may refuse
         return self
 
 
 @functools.lru_cache(maxsize=8)
 def _lines(features: int) -> BiasTable:
-    """The layout of a normal density's parameters; bases share it, because it is costly and contains no values."""
+    """The layout of a normal density's parameters, cached for several bases because its construction is costly."""
     return BiasTable.of_lines(features, "loc", "log_scale")

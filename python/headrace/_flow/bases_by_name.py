@@ -1,7 +1,8 @@
 """Bases that are chosen by name in constructors of flows, in scikit-learn's estimator and on the command line.
 
-Over the uniform base, flows consist of splines of [-1, 1] onto itself, and linear maps from there to the bounds. Over
-any other base a bounded density vanishes at its bounds, where importance weights then have no variance.
+Over the uniform base, a flow consists of splines that map [-1, 1] onto itself, and of a linear map from [-1, 1] to the
+bounds. Over any other base, a bounded density vanishes at its bounds, and importance weights may have an infinite
+variance.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def is_uniform(base: Any) -> bool:
     """Whether `base` is the name "uniform".
 
     Raises:
-        ValueError: no base has the name.
+        ValueError: `base` is a string that names no base.
     """
     if isinstance(base, str) and base not in NAMES:
         raise ValueError(f"base: expected a base density or one of {', '.join(map(repr, NAMES))}, got {base!r}")
@@ -31,7 +32,7 @@ def is_uniform(base: Any) -> bool:
 
 
 def named_base(base: Any, features: int) -> Any:
-    """The base of a name, with this number of features; "uniform" and other objects are returned unchanged."""
+    """The base with this name and number of features; "uniform" and other objects are returned unchanged."""
     return _OF_A_LINE[base](features) if isinstance(base, str) and base in _OF_A_LINE else base
 
 
@@ -39,7 +40,7 @@ _SPLINE: Mapping[str, Any] = {"map": "rq_spline_free", "bound": 1.0, "formula": 
 
 
 def onto_itself(base: Any, link: Any, conditioner: Mapping[str, Any]) -> Any:
-    """Settings of a flow's transforms: unchanged, or for the uniform base those of splines of [-1, 1] onto itself."""
+    """The settings of a flow's transforms; over the uniform base, splines that map [-1, 1] onto itself are added."""
     if not is_uniform(base):
         return conditioner
     if link == "linear":
@@ -51,7 +52,7 @@ def onto_itself(base: Any, link: Any, conditioner: Mapping[str, Any]) -> Any:
 
 
 def support_of_box(bounds: Bounds | None, features: int, periodic: Periods | None) -> Support:
-    """The support of a flow over the uniform base, for which each column needs two bounds or a period."""
+    """The support of a flow over the uniform base; each column must have two bounds or a period."""
     support = support_or_none(bounds, features, periodic, linear=True)
     if support is None:
         raise ValueError(f"bounds: expected (low, high) for each column beside base={UNIFORM!r}, got {bounds!r}")

@@ -15,7 +15,7 @@ from headrace._flow.program.module import Block, Parametrised, Program
 
 
 def check_base(base: Any, chain: Sequence[Any]) -> None:
-    """Refuse an object that is no base, or a base whose number of features differs from the transforms'."""
+    """Refuse an object that is no base, or a base and transforms with different numbers of features."""
     if not isinstance(base, Base):
         raise TypeError(f"base: expected a base density, got {check.kind_of(base)}")
     for i, t in enumerate(chain):
@@ -24,7 +24,7 @@ def check_base(base: Any, chain: Sequence[Any]) -> None:
 
 
 class Chained(Parametrised):
-    """The common base of flows of rows and flows of sequences."""
+    """The common base class of flows of rows and flows of sequences."""
 
     _dtype: np.dtype[Any]
     _base: Base
@@ -68,5 +68,5 @@ class Chained(Parametrised):
 
     @property
     def standardize_context(self) -> Pair | None:
-        """``(mean, std)`` of the context's columns, shape (context,) each, as set or as measured by `fit`; or None."""
+        """``(mean, std)`` by which context columns are standardised, shape (context,) each, or None; `fit` sets it."""
         return self._standardize_context

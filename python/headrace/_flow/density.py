@@ -1,4 +1,4 @@
-"""The public methods of a density of rows: log densities, latent rows, data rows, draws, and derivatives."""
+"""The public methods of a density of rows: log densities, latent rows, data rows, samples, and derivatives."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Seed: TypeAlias = "int | np.random.Generator | None"
 
 
 class Given(TypedDict, total=False):
-    """Keywords of each call, in addition to its rows."""
+    """Keywords that `log_prob`, `to_latent`, `to_data` and `sample` share."""
 
     parameters: Array | None
     out: Any
 
 
 class Draws(Given, total=False):
-    """Keywords of `Density.sample`, where results are of the context's framework."""
+    """Keywords of `Density.sample` and `sample_and_log_prob`, apart from `like`."""
 
     rng: Rng
     first_row: int | None
@@ -57,19 +57,20 @@ class Density(RowModule):
         Args:
             x: Shape (rows, features), float32 or float64, any strides; (features,) for one row, or any leading
                 dimensions.
-            context: Shape (rows, context), or (context,) for all rows (repeating the row may change the rounding);
-                (rows,) for a single column. Leading dimensions are broadcast against those of x.
+            context: Shape (rows, context), or (context,) for all rows (results may differ by rounding from those of
+                repeated rows); (rows,) for a single column. The context's leading dimensions are broadcast against
+                those of x.
             parameters: Shape (n,): a vector that replaces the flow's own `parameters` in this call only; entries that
                 are no weights (padding, masked entries) count as zero.
             out: Shape (rows,) in the flow's dtype: an array without overlap that receives the result and is returned.
 
         Returns:
-            Shape (rows,), or the leading dimensions, in the framework of the arguments. A row with a NaN or an
-            infinity has the result NaN, and does not affect other rows.
+            An array of shape (rows,), or of x's leading dimensions, in the framework of the arguments. A row with a NaN
+            or an infinity has the result NaN, and does not affect other rows.
 
         Raises:
-            TypeError: an argument is not float32 or float64, or not of the framework and device of the call
-                (docs/arrays.md).
+            TypeError: an argument is not float32 or float64, not of the first array's framework, or not on the flow's
+                device (docs/arrays.md).
             ValueError: a shape is wrong, a required context is missing, or the flow takes no context.
 
         >>> import numpy as np, headrace as hr
@@ -93,7 +94,7 @@ class Density(RowModule):
     ) -> Pair:
         """Transform data to latent: ``(z, log_det)``, (rows, features) and (rows,), log_det = log \\|det dz/dx\\|.
 
-        Other leading dimensions are those of x, broadcast against the context's, as in `log_prob`. `out` is a pair
+        The results have the leading dimensions of x, broadcast against the context's, as in `log_prob`. `out` is a pair
         ``(z, log_det)`` of arrays in the flow's dtype that receive the result and are returned; z may be x itself.
         """
         return self._both(True, x, context, parameters, out)
@@ -109,7 +110,7 @@ class Density(RowModule):
     ) -> Pair:
         """Transform latent to data: ``(x, log_det)``, (rows, features) and (rows,), log_det = log \\|det dx/dz\\|.
 
-        Other leading dimensions are those of z, broadcast against the context's, as in `log_prob`. `out` is a pair
+        The results have the leading dimensions of z, broadcast against the context's, as in `log_prob`. `out` is a pair
         ``(x, log_det)`` of arrays in the flow's dtype that receive the result and are returned; x may be z itself.
         """
         return self._both(False, z, context, parameters, out)
@@ -140,26 +141,27 @@ class Density(RowModule):
         """Draw n rows, shape (n, features), in the framework of the context; by default NumPy, or CuPy on a device.
 
         Args:
-            n: The number of rows, or a shape: this many draws **for each row of the context**. The result's shape is n,
-                then the leading dimensions of the context, then (features,), as in torch.distributions. ``()`` is one
-                draw for each row.
-            context: With a number of rows, shape (n, context), or (context,) for all rows.
-            seed: 0 to 2^64 - 1; None draws a seed, and a `numpy.random.Generator` supplies one. A value depends only on
-                the seed, the row and the column, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)`` for any
-                number of threads (for k < 8 up to rounding, because few rows take another path).
+            n: The number of rows; or the shape of the draws **for each row of the context**. With a shape n, the
+                result's shape is n, then the leading dimensions of the context, then (features,), as in
+                torch.distributions. ``n=()`` makes one draw for each row.
+            context: If n is a number, shape (n, context), or (context,) for all rows.
+            seed: 0 to 2^64 - 1; None for a random seed; or a `numpy.random.Generator`, which supplies a seed. A sampled
+                value depends only on the seed, the row and the column, so that ``sample(n, seed=s)[:k]`` equals
+                ``sample(k, seed=s)`` for any number of threads (for k < 8 up to rounding, because another kernel
+                computes so few rows).
             rng: Instead of `seed`: an integer, which is the seed; a sequence of integers or a
                 `numpy.random.SeedSequence`, which determines a seed; or a `numpy.random.Generator` or `BitGenerator`,
                 which supplies one (SPEC 7 of Scientific Python).
             first_row: The index k of the first row, from 0 to 2^63 - 1 - n, in the endless sample of the seed:
                 ``sample(n, seed=s, first_row=k)`` has the bits of ``sample(m, seed=s)[k : k + n]`` for any m of at
-                least 8, and costs n rows (docs/scale.md). The context belongs to these n rows. If n is a shape, rows
-                are counted in the order of the result.
+                least 8, and costs n rows (docs/scale.md). With `first_row`, `context` has only the n rows from k on. If
+                n is a shape, k counts rows in the order of the result.
             parameters: As in `log_prob`.
-            noise: Values that replace random draws, in the shape of the result: rows of independent **standard
-                normal** values for the bases `StandardNormal` and `Normal`, which applies its mean and standard
-                deviation to them, of standard logistic values for `Logistic`, and of the base itself for others.
-            dtype: "float64", or by default the flow's dtype. Draws of a float32 flow are scaled to
-                the data's units in float64, which data far from zero, such as time stamps, need.
+            noise: Values that replace random draws, in the shape of the result: independent **standard normal** values
+                for the bases `StandardNormal` and `Normal` (which applies its mean and standard deviation to the
+                noise), standard logistic values for `Logistic`, and values of the base itself for all other bases.
+            dtype: "float64", or by default the flow's dtype. With "float64", samples of a float32 flow are scaled to
+                the data's units in float64, which data far from zero need, such as time stamps.
             like: An array, or the name of a framework ("numpy", "torch", "jax"; "cupy" on a device) for the result.
             out: An array in the shape and dtype of the result, without overlap, that receives the result and is
                 returned.
@@ -187,9 +189,10 @@ class Density(RowModule):
         like: Any = None,
         **how: Unpack[Draws],
     ) -> Pair:
-        """``(sample(n), their log_prob)`` in one run; see `sample`. `out` is a pair of arrays.
+        """``(x, log_prob)``: n sampled rows and their log densities from one run; see `sample`.
 
-        The log densities are in the flow's dtype, for any dtype of the rows.
+        The log densities are in the flow's dtype, for any dtype of the rows. `out` is a pair of arrays for x and
+        log_prob.
         """
         return self._sample(self.sample_and_log_prob, True, n, context, seed, like, **how)
 
@@ -198,7 +201,7 @@ class Density(RowModule):
     def log_prob_and_score(self, x: Array, context: Array | None = None, *, parameters: Array | None = None) -> Pair:
         """``(log_prob, score)``, shapes (rows,) and (rows, features): the log density and its gradient by x.
 
-        With other leading dimensions, and if x is broadcast against the context, each log density has its own score.
+        If x is broadcast against the context, the score has one row for each log density.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.Flow([hr.transforms.Standardize([0.0], [2.0])], dtype="float64")
@@ -221,17 +224,18 @@ class Density(RowModule):
         parameters: Array | None = None,
         values: bool = False,
     ) -> Gradients:
-        """The vector-Jacobian product of `log_prob`: gradients of a scalar from its gradient by the log densities.
+        """The vector-Jacobian product of `log_prob`: gradients of a scalar, from the gradient by the log densities.
 
         Args:
             x, context, parameters: As in `log_prob`.
-            grad_log_prob: Shape (rows,), or the shape of the log densities.
-            wrt: The gradients to return, in this order: "inputs", in the shape of x; "parameters" (n,), as in
-                `parameters`; "context", in the context's shape. A broadcast array's gradient is the sum over its uses.
+            grad_log_prob: The scalar's gradient by the log densities, in their shape.
+            wrt: Names of the gradients to return, in the order of the result: "inputs", in the shape of x; "parameters"
+                (n,), as in `parameters`; "context", in the context's shape. The gradient of a broadcast array is the
+                sum over its repetitions.
             values: Whether to return ``(log_prob, gradients)`` from one run.
 
         Returns:
-            A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and the gradient by the
+            A tuple of arrays. A NaN or an infinity in a row makes the gradient by this row NaN, and the gradient by the
             parameters.
 
         >>> import numpy as np, headrace as hr
@@ -270,19 +274,19 @@ class Density(RowModule):
         parameters: Array | None = None,
         dropout: int | None = None,
     ) -> tuple[Any, ...]:
-        """The mean negative log-likelihood in nats, and its gradient, shape (n,), as in `parameters`.
+        """The mean negative log-likelihood in nats, and its gradient by the parameters, shape (n,).
 
-        Memory beyond the arguments does not grow with the rows, except for one value a row. The gradient has the same
-        bits for any number of threads. A row with a NaN or an infinity makes both results NaN. On a device the call
-        waits for the mean.
+        Beyond the arguments, memory grows with the number of rows by only one value for each row. The gradient has the
+        same bits for any number of threads. A row with a NaN or an infinity makes the mean and the gradient NaN. On a
+        CUDA device the call returns only after the mean has been computed.
 
         Args:
             x, context, parameters: As in `log_prob`; at least one row.
             weights: Shape (rows,), or the shape of the log densities: weights of the rows in the mean, not negative; by
                 default all 1.
-            wrt: The gradients to return after the mean, in this order; see `log_prob_vjp`.
-            dropout: The seed of the units that layers with `dropout` omit, 0 to 2^64 - 1, different for each step;
-                the choice depends only on the seed, the row and the unit. None: no unit is omitted.
+            wrt: Names of the gradients to return after the mean; see `log_prob_vjp`.
+            dropout: The seed of the units that layers with `dropout` omit, 0 to 2^64 - 1, different for each step; the
+                choice of units depends only on the seed, the row and the unit. None: no unit is omitted.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.MAF(2, context=3)

@@ -1,8 +1,8 @@
 """The arguments of `Flow.fit`, each with its type, default, check and meaning.
 
-A new argument is a key of `FitKeywords`, which static checkers read, and a field of `Arguments` with its entry in that
-docstring. `Flow.fit`, ensembles, streams, groups, Dask, `headrace.sklearn` and, with an `option`, the command line then
-have the argument and its help.
+A new argument needs a key in `FitKeywords`, which static checkers read, a field in `Arguments`, and an entry in the
+docstring of `Arguments`. `Flow.fit`, ensembles, streams, groups, Dask, `headrace.sklearn` and, for a field with an
+`option`, the command line have the same arguments and the same help.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EFFORTS = {"normal": "headrace._fit.fit", "high": "headrace._fit.high_effort"}
 
 
 def _cosine(done: float) -> float:
-    """A factor that decreases from 1 to nearly 0."""
+    """The cosine schedule's factor of the learning rate, which decreases from 1 to 0.001."""
     return max(0.5 * (1.0 + math.cos(math.pi * done)), 1e-3)
 
 
@@ -86,54 +86,57 @@ class Arguments:
     Args:
         weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
         validation: The share of rows to hold out, or rows of the caller: ``x_val`` or ``(x_val, context_val,
-            weights_val)``; None holds out none, and then the last weights (their running mean) are kept. Of a stream at
-            most as many rows are held out as its buffer has.
-        epochs: Passes over the training rows, at most; by default as many as make 20,000 steps, 10 to 300, and twice as
-            many if held-out rows choose the weight decay.
-        batch_size: The number of rows of a step; by default a 64th of the rows, 32 to 512.
-        learning_rate: The rate at the start; by default 5e-3, or 1.28 over the units of the widest hidden layer if
-            less.
-        schedule: "constant", "cosine" (down to 0 over all epochs) or "plateau" (halved whenever a third of
-            `patience` passes without a new best on held-out rows, or in training without held-out rows). "auto":
-            constant; flows of networks (fitted by Adam, with splines) are fitted with a cosine, too, and held-out rows
-            choose, if 8,000 to 50,000 rows are left for training and `epochs`, `weight_decay` and `patience` have their
-            defaults.
-        optimizer: "adam" or, on the CPU, "muon"; see `headrace.Adam` and `headrace.Muon`. "auto": Adam, but Muon for
-            the cosine that `schedule="auto"` tries in flows of rows.
-        weight_decay: The decay of the networks' matrices; see `headrace.Adam`. "auto": held-out rows choose, from 1000
-            over the rows, at most 1, down to a 125th of that; None: the first of these values.
+            weights_val)``; None holds out no rows, and the fit keeps the last weights (their running mean). At most as
+            many rows of a stream are held out as the stream's buffer has.
+        epochs: The most passes over the training rows; by default the number for 20,000 steps, from 10 to 300, and
+            twice that number if held-out rows choose the weight decay.
+        batch_size: The number of rows in each step; by default a 64th of the training rows, 32 to 512.
+        learning_rate: The rate at the start; by default 5e-3, or 1.28 / (units of the widest hidden layer) if this
+            quotient is less.
+        schedule: "constant", "cosine" (down to 0 over all epochs) or "plateau" (halved whenever a third of `patience`
+            passes without a new best loss on held-out rows, or on training rows if no rows are held out). "auto":
+            "constant"; flows of networks (if Adam fits them, only with splines) are also fitted with "cosine", and
+            held-out rows choose between the fits, if 8,000 to 50,000 rows are left for training and `epochs`,
+            `weight_decay` and `patience` have their defaults.
+        optimizer: "adam" or, on the CPU, "muon"; see `headrace.Adam` and `headrace.Muon`. "auto": Adam, except that
+            `schedule="auto"` tries its cosine with Muon in flows of rows.
+        weight_decay: The decay of the networks' matrices; see `headrace.Adam`. "auto": held-out rows choose a decay
+            from the smaller of 1 and 1000 / (training rows) down to a 125th of this largest value; None: the largest
+            value.
         clip: The largest norm of a gradient; None for no limit.
-        average: Decay of a running mean of the weights, which is tried on held-out rows and kept; None for the
+        average: The decay of a running mean of the weights, which held-out rows judge and the fit keeps; None for the
             weights themselves.
-        patience: Epochs without a new best on held-out rows after which the fit ends (half as many if it continues
-            with less weight decay instead); None for no such end.
-        time_budget: Seconds that the whole fit may take: it ends before a step that would exceed them, and keeps the
-            best weights as always (`History.stopped` is "time_budget"; ``schedule="cosine"`` reaches its end with the
-            time). The number of steps depends on the machine, so that two such fits may differ. With
-            ``effort="high"`` the time is for everything: as many flows are fitted as it allows; None: four flows, for
-            as long as they need.
+        patience: Epochs without a new best on held-out rows after which the fit ends (half as many before the fit
+            continues with less weight decay instead); None for no limit.
+        time_budget: Seconds that the whole fit may take: the fit ends before a step that would exceed the budget, and
+            keeps the best weights as always (`History.stopped` is "time_budget"; ``schedule="cosine"`` is shortened to
+            end with the budget). The number of steps depends on the machine, so that two fits with a time budget may
+            differ. With ``effort="high"`` as many flows are fitted as the budget for all of them allows; None: four
+            flows, without a limit.
         matmul: How steps compute products of networks: "exact", on the CPU "bf16", "bf16_tiles", ..., on a device
-            "tf32" or "3xtf32"; by default as the flow does, see `to`. Held-out rows use the flow's (docs/bf16.md).
-        gaussianize: Whether the first fit also sets a `Gaussianize` before the `Standardize` at the data end: it makes
-            a column about normal if rows gain by that in cross-validation. "auto": unless held-out rows lose by
-            it, by more than a standard error (with heavy tails, two), in trials of 400 steps with and without it, in
-            fits of at least 4000 steps; if fewer than 50 rows are held out, cross-validation decides, without `epochs`.
-            Never over a base with edges, several modes or its own tails. True is an error if none can be set, or no
-            column gains.
+            "tf32" or "3xtf32"; by default the flow's own setting, see `to`. Losses of held-out rows are computed with
+            the flow's setting (docs/bf16.md).
+        gaussianize: Whether the first fit also sets a `Gaussianize` before the `Standardize` at the data end: this
+            transform makes a column about normal if cross-validation finds a gain. "auto": in fits of at least 4000
+            steps, unless the loss on held-out rows rises by more than a standard error (with heavy tails, two) in
+            trials of 400 steps with and without the transform; if fewer than 50 rows are held out, cross-validation
+            decides, without `epochs`. A base with edges, several modes or its own tails excludes a `Gaussianize`. True
+            is an error if no `Gaussianize` can be set, or no column gains.
         seed: The seed of the choice of held-out rows and of the order of rows.
         progress: Whether to show a bar on the standard error.
         checkpoint: A file for the state of the fit. If the file exists, the same call with a flow made in the
-            same way continues from its state, to the same bits as without interruption; the state of another fit is
-            refused. The file is removed when the fit ends, except after Ctrl-C (docs/training.md).
-        checkpoint_every: Seconds between two writes of the checkpoint, or "epoch", or for example "10 epochs". After
-            Ctrl-C it is written, too.
-        group: The processes that fit together (`headrace.distributed`). Then x, context, weights and validation rows
-            are dicts of the shards that this rank holds, ``{number: array}``; all ranks end with the same flow, which
-            has the same bits for any number of ranks (docs/scale.md). None: this process alone.
-        effort: "high", for about ten times as long: several flows are fitted to the same rows, this one among them, and
-            then this flow is fitted to samples of their mixture and to the rows. It ends as the best on held-out rows
-            of the flows that have its structure; with few rows by cross-validation (docs/training.md).
-        keep: Of effort="high": whether `History.members` keeps the fitted flows, as a `headrace.Ensemble`.
+            same way continues from this state, and ends with the same bits as an uninterrupted fit; the state of
+            another fit is refused. The file is removed when the fit ends, except after Ctrl-C (docs/training.md).
+        checkpoint_every: Seconds between two writes of the checkpoint, or "epoch", or for example "10 epochs". The
+            checkpoint is also written after Ctrl-C.
+        group: The processes that fit together (`headrace.distributed`). With a group, x, context, weights and
+            validation rows are dicts of the shards that this rank holds, ``{number: array}``; all ranks end with the
+            same flow, which has the same bits for any number of ranks (docs/scale.md). None: this process alone.
+        effort: "normal"; or "high", which takes about ten times as long: several flows, including this flow, are fitted
+            to the same rows, and then this flow is fitted to samples of their mixture and to the rows. Of the flows
+            with its structure, this flow becomes the best on held-out rows, or with few rows by cross-validation
+            (docs/training.md).
+        keep: Of effort="high": whether `History.members` is a `headrace.Ensemble` of the fitted flows.
     """
 
     weights: Array | None = argument()
@@ -174,9 +177,9 @@ class Arguments:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """The arguments that affect how steps are taken, by name."""
+        """The arguments that affect the steps of a fit, by name."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["of_plan"]}
 
     def checked(self) -> Self:
-        """The arguments after their checks; an error has the argument's name, the expected and the given value."""
+        """The arguments after their checks; an error names the argument, the expected and the given value."""
         return replace(self, **checked_fields(self))

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
 @public()
 class Conditional:
-    """The density of the unknown columns for each row of known columns; `Flow.given` makes it.
+    """The density of the unknown columns for each row of known columns, as returned by `Flow.given`.
 
     The density is exact: the known columns determine their latent coordinates, and all other coordinates are free. A
-    `Conditional` keeps the flow's parameters from the time when it was made.
+    `Conditional` keeps the parameters that the flow had when `Flow.given` was called.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class Conditional:
         x: Any,
         context: Any,
     ) -> None:
-        """`flow`: the whole flow; `chain`: that on a standard base; `base`: its base; `marginal`: the known columns.
+        """`flow`: the whole flow; `chain`: its transforms over a standard base; `base`: a flow of its base alone.
 
-        `latent` has the latent coordinates that belong to the known columns.
+        `marginal`: the flow of the known columns; `latent`: the latent coordinates of these columns.
         """
         caller = flow._caller()
         caller.names = flow._names.of_columns(known)
@@ -80,12 +80,12 @@ class Conditional:
 
     @property
     def known(self) -> tuple[int, ...]:
-        """The known columns, in the order of the call that made this density."""
+        """The known columns, in the order of the argument `columns` of `Flow.given`."""
         return tuple(self._known)
 
     @property
     def columns(self) -> tuple[int, ...]:
-        """The unknown columns in ascending order, which is their order in rows."""
+        """The unknown columns in ascending order, which is their order in samples and in the rows of `log_prob`."""
         return tuple(self._rest)
 
     @property
@@ -95,7 +95,7 @@ class Conditional:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The leading dimensions of the known columns: () for one row, (rows,) for several."""
+        """The leading dimensions of the array of known columns: () for one row, (rows,) for several."""
         return self._batch
 
     def __repr__(self) -> str:
@@ -107,11 +107,12 @@ class Conditional:
 
         Args:
             rest: Shape (..., features), whose leading dimensions are broadcast against `shape`: with one known row, any
-                number of rows; with several known rows, one row for each, or several for each, (draws, rows, features).
+                number of rows; with several known rows, one row for each, (rows, features), or several for each,
+                (draws, rows, features).
 
         Returns:
-            An array with the leading dimensions, in the flow's dtype. NaN if the known columns have density 0 or are
-            not finite.
+            An array with the broadcast leading dimensions, in the flow's dtype. A value is NaN if the known columns of
+            its row have density 0 or are not finite.
 
         Raises:
             TypeError, ValueError: an argument is not as expected, as in `Flow.log_prob`.
@@ -146,9 +147,9 @@ class Conditional:
         """Draw the unknown columns.
 
         Args:
-            n: The number of draws for each known row, or a shape of draws; () for one draw each.
-            seed: As in `Flow.sample`: draw i of all rows uses the noise of row i of a sample. Draws of
-                ``flow.sample(rows, seed=s)`` are therefore reproduced, up to rounding, if the known columns are theirs.
+            n: The number of draws for each known row, or a shape of draws; () for one draw for each known row.
+            seed: As in `Flow.sample`: with one known row, draw i uses the noise of row i of ``flow.sample(n, seed=s)``,
+                whose rows are therefore reproduced, up to rounding, from their known columns.
             dtype: As in `Flow.sample`.
 
         Returns:
@@ -182,18 +183,18 @@ class Conditional:
 class Flow(Chained, Density):
     """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the notes).
 
-    The whole chain is one program: a tile of rows passes through all transforms while it is in cache. The program is
-    compiled on first use. The flow copies the parameters of its transforms; `transforms` returns the transforms with
+    The whole chain is one program: a tile of rows passes through all transforms while the tile is in cache. The program
+    is compiled on first use. The flow copies the parameters of its transforms; `transforms` returns the transforms with
     the current values.
 
     Args:
-        transforms: The transforms in latent → data order; all with parameters must have one dtype.
+        transforms: The transforms in latent → data order; all transforms with parameters must have one dtype.
         base: The base; by default `StandardNormal`.
-        dtype: "float32" or "float64"; by default that of the transforms.
+        dtype: "float32" or "float64"; by default the transforms' dtype.
         standardize_context: ``(mean, std)``, shape (context,) each, by which the networks' context is
             standardised, (context - mean) / std; `fit` sets it.
         matmul: How products of networks are computed on the CPU, "exact", "bf16", "bf16_tiles", ...; see
-            `to`. By default as for the transforms.
+            `to`. By default the transforms' own setting.
 
     >>> import numpy as np, headrace as hr
     >>> chain = [hr.transforms.Permutation([1, 0]), hr.transforms.Standardize([5.0, 0.0], [1.0, 2.0])]
@@ -204,10 +205,10 @@ class Flow(Chained, Density):
 
     _called = Names()  # the names of the columns of x and of the context
 
-    if not TYPE_CHECKING:  # type checkers then report missing attributes
+    if not TYPE_CHECKING:  # type checkers do not see this method, so that they report missing attributes
 
         def __getattr__(self, name: str) -> Any:
-            """Raise AttributeError; for a name of other libraries, the message has headrace's method."""
+            """Raise AttributeError; for a method's name in another library, the message names headrace's method."""
             instead = f"; call {ATTRIBUTES[name]}" if name in ATTRIBUTES else ""
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{instead}")
 
@@ -264,13 +265,13 @@ class Flow(Chained, Density):
 
     @property
     def _interior(self) -> Interior:
-        """The private interface of the flow for fits, beyond its public methods."""
+        """The flow's private interface, which fits use beside its public methods."""
         from headrace._flow.internals import Interior
 
         return Interior(self)
 
     def _header(self) -> dict[str, Any]:
-        """The settings in JSON types; see `headrace._base.stored`."""
+        """The flow's settings in JSON types; see `headrace._base.stored`."""
         return {
             "features": self._features,
             "context": self._context,
@@ -281,10 +282,10 @@ class Flow(Chained, Density):
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
-        """The flow of a file's header; see `headrace._base.stored`."""
+        """The flow that a file's header describes; see `headrace._base.stored`."""
         features, context = stored.size("features", least=1), stored.size("context")
         scale = stored.scale("standardize_context")
-        self = cls.__new__(cls)  # a named flow is defined by its chain: its own arguments only chose the chain
+        self = cls.__new__(cls)  # a file has a named flow's chain, not its arguments
         chain, base = stored.children("transforms", Transform), stored.child("base", Base, "base.")
         Flow.__init__(self, chain, base, dtype=stored.dtype, standardize_context=scale)
         if (self._features, self._context) != (features, context):
@@ -296,9 +297,10 @@ class Flow(Chained, Density):
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:
-        """The names of the columns, from the frame of the fit or from the argument `features`; None if there are none.
+        """The names of the columns, from the frame of the fit or from the argument `features`; None without names.
 
-        Later frames need the same columns in the same order; arrays have no names and are not checked.
+        Frames in later calls need the same columns in the same order; arrays have no names, and their order is not
+        checked.
         """
         return self._names.features
 
@@ -324,7 +326,7 @@ class Flow(Chained, Density):
         self._place(self._device, self._products)
 
     def _place(self, device: Device | None, products: str = "exact") -> None:
-        """Set the device; on the CPU, calls then check the column names of frames. See `Parametrised`."""
+        """Set the device; calls on the CPU also check the column names of frames. See `Parametrised`."""
         super()._place(device, products)
         if device is None and (self._called.features or self._called.context):
             self._caller = named(self._called)
@@ -372,7 +374,7 @@ class Flow(Chained, Density):
             return self.transforms[check.index("index", index, len(self))]
         if index.start not in (None, 0) or index.step not in (None, 1):
             raise TypeError(f"index: expected a slice flow[:t], or an int for one transform, got {index!r}")
-        chain = self._transforms_on(None)[index]  # on the CPU, where no call waits; the result is moved once
+        chain = self._transforms_on(None)[index]  # on the CPU; the new flow is moved to the device once
         scale = self._standardize_context if any(t.context for t in chain) else None
         flow = Flow(chain, self._base, dtype=self._dtype, standardize_context=scale)
         vector, size = flow._vector(), self._base_size()
@@ -394,7 +396,7 @@ class Flow(Chained, Density):
         """Write one method of the flow as an ONNX graph (opset 17), for runtimes of many languages and devices.
 
         Inputs are float32: "x" (rows, features), or "z" for "to_data", and "context" (rows, context) if the flow
-        takes a context. Outputs are "log_prob", or "z" or "x" and "log_det", in the shapes of the method.
+        takes a context. Outputs are "log_prob", or "z" or "x" and "log_det", with the shapes that the method returns.
 
         Args:
             path: The path of the file, such as flow.onnx.
@@ -403,7 +405,8 @@ class Flow(Chained, Density):
         Raises:
             ImportError: onnx is not installed: ``pip install ".[onnx]"``.
             TypeError: `path` is no path.
-            ValueError: `verb` is no such method, or it computes coordinates one after another, as "to_data" of a `MAF`.
+            ValueError: `verb` is no such method, or the method computes coordinates one after another, like "to_data"
+                of a `MAF`.
         """
         from headrace import onnx
 
@@ -412,14 +415,15 @@ class Flow(Chained, Density):
     # ---- marginal and conditional densities -------------------------------------------------------------------------
 
     def marginal(self, columns: int | Sequence[int]) -> Flow:
-        """The exact density of some columns only, as a flow, if these depend on no other columns in the chain.
+        """The exact marginal density of some columns, as a flow, if these columns depend on no others in the chain.
 
         Args:
-            columns: The number of the first columns to keep, or the columns in the order of the result. In a flow of
-                one order, such as ``MAF(..., link="none")``, the first k columns depend on no later ones, for any k.
+            columns: The number of the first columns to keep, or the columns in the order of the result. In a flow whose
+                networks share one order of columns, such as ``MAF(..., link="none")``, the first k columns depend on no
+                later columns, for any k.
 
         Raises:
-            ValueError: the columns depend on other columns; the message has the transform's name.
+            ValueError: the columns depend on other columns; the message names the transform that mixes the columns.
 
         >>> import numpy as np, headrace as hr
         >>> hr.MAF(4, link="none").marginal(2).log_prob(np.zeros((3, 2))).shape
@@ -436,12 +440,12 @@ class Flow(Chained, Density):
         return self._made_of(chain, self.base._part(latent)), latent
 
     def _made_of(self, chain: Sequence[Transform], base: Base) -> Flow:
-        """A flow of these transforms and this base, with this flow's dtype, device and scale of the context."""
+        """A flow of the transforms `chain` and of `base`, with this flow's dtype, device and scale of the context."""
         scale = self._standardize_context if any(t.context for t in chain) else None
         return self._placed_here(Flow(chain, base, dtype=self._dtype, standardize_context=scale))
 
     def given(self, x: Array, context: Array | None = None, *, columns: Sequence[int] | None = None) -> Conditional:
-        """The exact density of the other columns if some columns are known, to draw from and to evaluate.
+        """The exact conditional density of the other columns if some columns are known, for samples and log densities.
 
         The result needs no search: log p(other | known) = log p(all) - log p(known), and a draw costs one
         run of the network.
@@ -452,7 +456,7 @@ class Flow(Chained, Density):
             columns: The columns of x; by default the first k. These columns must not depend on other columns; see
                 `marginal`.
 
-        Returns: A `Conditional`, whose `columns` are the unknown ones, ascending. It ignores later changes of the flow.
+        Returns: A `Conditional` of the unknown columns in ascending order, with the flow's present parameters.
 
         Raises:
             TypeError, ValueError: an argument is not as expected, as in `log_prob` and `marginal`.
@@ -466,7 +470,7 @@ class Flow(Chained, Density):
         (7, 2)
         """
         if columns is None:
-            caller = self._caller() if self._device is not None else Caller()  # it checks no names of columns
+            caller = self._caller() if self._device is not None else Caller()  # `Caller` checks no column names
             shape = caller.open("x", x, whole=True).shape
             columns = range(shape[-1] if shape else 0)
         known = columns_of(columns, self._features)
@@ -474,7 +478,7 @@ class Flow(Chained, Density):
             raise ValueError(f"x: expected fewer than {self._features} columns, got {len(known)}")
         marginal, latent = self._marginal(known)
         base = self.base
-        standard = type(base) in (StandardNormal, Logistic)  # whether the base's noise is the latent row itself
+        standard = type(base) in (StandardNormal, Logistic)  # whether the base's noise equals the latent rows
         whole = copy.copy(self)
         chain = whole if standard else self._made_of(self._transforms_on(None), StandardNormal(self._features))
         return Conditional(whole, chain, self._made_of([], base), marginal, latent, known, x, context)
@@ -487,38 +491,41 @@ class Flow(Chained, Density):
     ) -> History:
         """Maximise the likelihood of rows, and keep the weights that are best on held-out rows.
 
-        The initial weights are judged, too, so that a second fit never ends with worse weights than at its beginning.
+        Held-out rows also judge the initial weights, so that a second fit never ends with worse weights than at its
+        beginning.
 
-        A `Standardize` at the flow's data end is set from the training rows if it still is the identity. Context
-        columns are standardised likewise, and each `ActNorm` is initialised from the training rows. A later fit keeps
-        these settings. The same seed gives the same bits for any number of threads. Ctrl-C ends the fit and keeps the
-        best weights so far. If no weights are better than those before the call, KeyboardInterrupt is raised instead,
-        and the flow stays unchanged.
+        A `Standardize` at the flow's data end is set from the training rows if it still is the identity. The training
+        rows also set the standardisation of context columns and initialise each `ActNorm`. A later fit sets none of
+        these transforms again. The same seed gives the same bits for any number of threads. Ctrl-C ends the fit and
+        keeps the best weights so far. If no weights are better than the weights before the call, KeyboardInterrupt is
+        raised instead, and the flow stays unchanged.
 
-        Without `epochs`, cross-validation is used if fewer than 50 rows are held out. A flow that is not clearly
-        better on held-out rows than the Gaussian of the training rows becomes that Gaussian, correlations
-        included, and with context a mean that is linear in it (docs/training.md). With `epochs` the fitted flow is
-        kept, with a warning if held-out rows prefer the Gaussian.
+        Without `epochs`, cross-validation is used if fewer than 50 rows are held out. A flow that is not clearly better
+        on held-out rows than the Gaussian of the training rows becomes that Gaussian, correlations included; with a
+        context, the Gaussian's mean is linear in the context (docs/training.md). With `epochs` the fitted flow is kept,
+        with a warning if held-out rows prefer the Gaussian.
 
         Args:
-            x: Shape (rows, features), float32 or float64, any strides; at most 65,536 rows are copied at a
-                time (except for a pandas frame that pandas keeps in several blocks). The array may be a mapped file. Or
-                a stream of rows that do not fit in memory, with its own context and weights: from `headrace.rows`, a
-                data set of pyarrow, or a Dask array or frame (docs/scale.md).
+            x: Shape (rows, features), float32 or float64, any strides; at most 65,536 rows are copied at a time (but a
+                pandas frame of several blocks is copied whole). The array may be a memory-mapped file. Or x is a stream
+                of rows that do not fit in memory, with its own context and weights: from `headrace.rows`, a data set of
+                pyarrow, or a Dask array or frame (docs/scale.md).
             context: Shape (rows, context), or (context,) for all rows.
             rng: A generator or seed in place of `seed`; see `Flow.sample`.
-            **arguments: As `headrace._flow.fit_arguments` has them.
+            **arguments: The fields of `headrace._flow.fit_arguments.Arguments`.
 
         Returns:
-            A `History`: losses and times of the epochs, the best epoch, the chosen weight decay, and why it ended.
+            A `History`: losses and times of the epochs, the best epoch, the chosen weight decay, and the reason why the
+            fit ended.
 
         Raises:
-            TypeError: the arrays are not float32 or float64 of one framework, where the fit computes (docs/arrays.md).
+            TypeError: the arrays are not float32 or float64, not of one framework, or not on the flow's device
+                (docs/arrays.md).
             ValueError: a shape is wrong, rows have a NaN or an infinity or lie on a bound or beyond (the message has
-                their number and the first index), or the checkpoint is of another fit; with a group, also errors of
-                another rank, shards on no rank or on several, and ranks with different arguments.
+                the number of such rows and the first index), or the checkpoint is of another fit; with a group, also
+                errors of another rank, shards on no rank or on several, and ranks with different arguments.
             OSError: the checkpoint cannot be written.
-            KeyboardInterrupt: Ctrl-C came before there were better weights.
+            KeyboardInterrupt: Ctrl-C was pressed before any weights were better than the initial weights.
             headrace.distributed.GroupError: a rank did not answer in time.
 
         >>> import numpy as np, headrace as hr
@@ -534,7 +541,7 @@ class Flow(Chained, Density):
 
 
 def _repeated(lines: list[str]) -> list[str]:
-    """Lines in order; repeats of a line, or of two alternating lines, are written once with their count.
+    """The lines in order, where repeats of a line, or of two alternating lines, appear once with their count.
 
     >>> _repeated(["a", "b", "a", "b", "c", "c", "d"])
     ['2 x (', '  a', '  b', ')', '2 x c', 'd']

@@ -1,7 +1,7 @@
 """The arguments of the named flows, each with its type, default, option and meaning.
 
-Each flow takes the keywords of one of the last four classes, and `Sizes`, which have a position. A type that is more
-than a name is written as text, because help shows it.
+Each flow takes the arguments of `Sizes` by position, and the keywords of one of the last four classes. A type that is
+more than a name is written as a string, which help shows unchanged.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,11 +26,11 @@ def _units(name: str, value: Any) -> Any:
 
 
 def _base(name: str, value: Any) -> Any:
-    return (is_uniform(value), value)[1]  # this refuses unknown names of bases
+    return (is_uniform(value), value)[1]  # `is_uniform` refuses unknown names of bases
 
 
 class Sizes(TypedDict):
-    """Arguments of flows that have a position; positions and some defaults differ between flows.
+    """Arguments that flows take by position; positions and some defaults differ between flows.
 
     Args:
         features: Number of columns, or their names, such as ``list(frame)``: later frames need these columns in
@@ -47,13 +47,13 @@ class Sizes(TypedDict):
 
 
 class Linked(TypedDict, total=False):
-    """The argument of flows of several networks.
+    """The keyword `link` of flows of several networks.
 
     Args:
         link: The transforms between two networks: "reverse", no transform, because orders alternate; "linear", a
             trained linear map, which begins as the identity (`Linear`); "random", a permutation drawn by the seed
-            (`Permutation`), instead of alternating orders; "none", no transform, and no alternating orders. In
-            couplings even and odd coordinates alternate for any value; "reverse" and "none" are equivalent there.
+            (`Permutation`), instead of alternating orders; "none", no transform, and no alternating orders. In flows of
+            couplings, even and odd coordinates alternate for any `link`, so that "reverse" and "none" are equivalent.
     """
 
     link: Annotated[str, argument("reverse", option=f"what lies between two networks: {', '.join(LINKS)}")]
@@ -64,21 +64,21 @@ class Named(TypedDict, total=False):
 
     Args:
         base: "standard_normal" (by default), "normal" (location and scale are trained), "logistic", "student_t" (heavy
-            tails; degrees of freedom are trained), "uniform", or a `headrace.Base`. "uniform", of `MAF`, `IAF`,
-            `RealNVP` and `NSF`, has splines of [-1, 1] onto itself for all transforms (`rq_spline_free`) and a linear
-            map from there to the bounds, of which each column needs two.
+            tails; degrees of freedom are trained), "uniform", or a `headrace.Base`. With "uniform", `MAF`, `IAF`,
+            `RealNVP` and `NSF` consist of splines that map [-1, 1] onto itself (`rq_spline_free`), and a linear map
+            from [-1, 1] to the bounds, of which each column needs two.
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None; or a dict of the columns
-            with bounds, by index or name; None for no bounds at all. See `Support`: no sample lies outside, a row on a
-            bound or beyond has a `log_prob` of -inf, and `fit` refuses such rows. Over any base except "uniform" the
-            density falls to 0 at a bound, so that importance sampling of a function that does not is biased low: use
-            ``base="uniform"`` for it.
-        periodic: For each column ``(low, high)``, one period of it, or None, or a dict like that of `bounds`: columns
-            around which the density is continuous. The flow's own transforms apply to the other columns. Conditional on
-            these and the context, the periodic columns pass as many shifts and circular splines as there are transforms
-            (at most five in `PlanarFlow` and `RadialFlow`), with networks of the same `hidden` (docs/conventions.md).
-            The base of periodic columns is uniform. Dependences between these columns are left to shears of the
-            circles.
-        seed: Of the fresh weights.
+            with bounds, by index or name; None for no bounds at all. See `Support`: no sample is outside of the bounds,
+            a row on a bound or beyond has a `log_prob` of -inf, and `fit` refuses such rows. Over any base except
+            "uniform" the density falls to 0 at a bound, so that importance sampling of a function without zeros at the
+            bound is biased low: use ``base="uniform"`` for such a function.
+        periodic: For each column the ends ``(low, high)`` of one period, or None; or a dict like that of `bounds`. The
+            density is continuous around periodic columns. The flow's own transforms apply to all other columns. As many
+            shifts and circular splines as there are transforms (at most five in `PlanarFlow` and `RadialFlow`) map the
+            periodic columns, conditional on the other columns and the context, with networks of the same `hidden`
+            (docs/conventions.md). The base of periodic columns is uniform. Shears of the circles let periodic columns
+            depend on each other.
+        seed: The seed of the fresh weights.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
         matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6";
@@ -104,7 +104,8 @@ class SplineFlow(Spline, Linked, Named, total=False):
     """Keywords of flows of splines.
 
     Args:
-        coupling: Whether even and odd coordinates take turns, instead of each coordinate depending on all before it.
+        coupling: Whether transforms are couplings, where even and odd coordinates take turns, instead of
+            autoregressive.
     """
 
     coupling: Annotated[bool, argument(False, option="each half of the columns given the other, in turns")]

@@ -1,10 +1,10 @@
-"""Named flows. Each has a `Standardize` at its data end, which is the identity until a fit sets it.
+"""Named flows. Each flow has a `Standardize` at its data end, which is the identity until a fit sets it.
 
-If there are bounds, the last transform is a `Support`.
+The last transform of a flow with bounds or periodic columns is a `Support`.
 
-With periodic columns θ, p(x, θ) = p(x) p(θ | x), where p(θ | x) is continuous around each circle. The flow has the
-columns x that are not periodic. After the `Support`, at the data end, the periodic columns pass shifts and
-circular splines, whose parameters networks compute from x and the context.
+A flow with periodic columns θ has the density p(x, θ) = p(x) p(θ | x), where p(θ | x) is continuous around each circle.
+The flow's own transforms act on the columns x that are not periodic. From latent to data, shifts and circular splines
+of the periodic columns follow, whose parameters networks compute from x and the context.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from headrace._flow.transforms.support import Support, circles_of, support_or_no
 from headrace._flow.transforms.transform import Transform
 from headrace._flow.transforms.vector import Planar, Radial
 
-MOST_CIRCLES = 5  # the most circle couplings of flows of many small transforms
+MOST_CIRCLES = 5  # the largest number of circle couplings in a PlanarFlow or RadialFlow
 
-_OWN = ("activation", "last_activation", "residual", "dropout", "bins")  # settings with the same meaning on a circle
+_OWN = ("activation", "last_activation", "residual", "dropout", "bins")  # settings also used on circles
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +49,12 @@ class CircleSettings:
 
     transforms: Any  # the number of transforms
     seed: Any
-    sizes: Mapping[str, Any]  # the settings context, hidden and dtype
+    sizes: Mapping[str, Any]  # the settings `context`, `hidden` and `dtype`
     conditioner: Mapping[str, Any]
 
 
 def wrapped(features: int, circles: Sequence[int]) -> Transform:
-    """A map that wraps the values of circles into [-1, 1), which is one period from the data's side."""
+    """A map that wraps the values of circles into [-1, 1), the latent interval of one period."""
     return Support([None] * features, [(-1.0, 1.0) if c in circles else None for c in range(features)])
 
 
@@ -62,8 +62,8 @@ def circle_couplings(features: int, circles: Sequence[int], settings: CircleSett
     """Couplings on [-1, 1) for the columns of `circles`, from latent to data, with networks that read the other
     columns.
 
-    No network reads a circle's own value, which jumps at the ends of a period. Dependences between circles are left
-    to shears between the couplings.
+    No network reads the value of a circle, which jumps at the ends of a period. Shears between the couplings make
+    circles depend on each other.
     """
     line = [c for c in range(features) if c not in circles]
     key, count = check.integer("seed", settings.seed), check.integer("transforms", settings.transforms, least=1)
@@ -81,12 +81,13 @@ def circle_couplings(features: int, circles: Sequence[int], settings: CircleSett
 
 
 def _shear(features: int, circles: Sequence[int], number: int) -> list[Transform]:
-    """A linear map of circles by a matrix of integers, whose inverse has integers, too.
+    """A linear map of circles by a matrix of integers with an inverse of integers.
 
-    The map takes a row, and the row shifted by a period, to the same row, and preserves volumes: it is continuous
-    around all circles, and a uniform density stays uniform. It adds to each circle the value of another circle; the
-    next shear subtracts it, and in between splines have bent both: together they shift a circle by any function of
-    another. The next two shears have the opposite order.
+    The shear maps a row, and the row shifted by a period, to the same point of the circles, and preserves volumes: the
+    map is continuous around all circles, and a uniform density stays uniform. A shear with even `number` adds to each
+    circle the value of the preceding circle, and the next shear is the inverse; splines between the two bend both
+    circles, so that together the two shears shift a circle by a function of the preceding one. Every second pair of
+    shears has the circles in reversed order.
     """
     n = len(circles)
     matrix: NDArray[np.float64] = np.eye(n) + np.eye(n, k=-1)
@@ -97,7 +98,7 @@ def _shear(features: int, circles: Sequence[int], number: int) -> list[Transform
     std = np.ones(features)
     std[list(circles)] = scale
     return [
-        wrapped(features, circles),  # keeps the entries from growing from shear to shear
+        wrapped(features, circles),  # wraps values, which would grow from shear to shear
         OnColumns(Rotation(right), circles, features),
         Standardize(np.zeros(features), std),
         OnColumns(Rotation(left), circles, features),
@@ -105,7 +106,7 @@ def _shear(features: int, circles: Sequence[int], number: int) -> list[Transform
 
 
 def base_of_circles(base: Base | None, features: int, circles: Sequence[int]) -> Base:
-    """The given base, checked to be uniform exactly on the circles, or the default one."""
+    """The checked base, which must be uniform exactly on the circles; by default normal on all other columns."""
     want = ["uniform" if c in circles else "normal" for c in range(features)]
     if base is None:
         return Independent(want)
@@ -117,16 +118,16 @@ def base_of_circles(base: Base | None, features: int, circles: Sequence[int]) ->
     return base
 
 
-DEFAULT = "nsf"  # the flow that is fitted to a table if no other is named
+DEFAULT = "nsf"  # the name of the flow that is fitted to a table by default
 
 
 class _Named(Flow):
-    """A flow of equal transforms, with circle couplings for periodic columns, `Standardize`, and `Support`."""
+    """A flow of alike transforms, then circle couplings for periodic columns, `Standardize`, and `Support`."""
 
     def _make(
         self, made: Callable[[int], list[Transform]], features: int | Iterable[str], named: Any, circles: CircleSettings
     ) -> None:
-        """Make the chain; `made` takes the number of columns that are not periodic, and returns their transforms."""
+        """Make the chain; `made` returns the transforms of a number of columns, those that are not periodic."""
         features, names = named_features(features)
         low_high, periods = (
             by_column(name, getattr(named, name), features, names.features, "features")
@@ -138,11 +139,11 @@ class _Named(Flow):
         ends: list[Transform] = [] if over_a_box else [Standardize(np.zeros(features), np.ones(features))]
         if support is not None:
             ends.append(support)
-        if isinstance(density, Base) and density.features != features:  # Flow refuses objects of other types
+        if isinstance(density, Base) and density.features != features:  # `Flow.__init__` refuses objects of other types
             raise ValueError(f"base: expected {features} features, as the flow has, got {density.features}")
         if around:
             line = [c for c in range(features) if c not in around]
-            own = made(max(len(line), 1))  # called also without such columns, because the call checks the arguments
+            own = made(max(len(line), 1))  # called without such columns, too, to check the arguments
             moved: list[Transform] = [OnColumns(t, line, features) for t in own if line]
             chain = [wrapped(features, around), *moved, *circle_couplings(features, around, circles)]
         else:
@@ -167,17 +168,17 @@ def _coupling(features: int, i: int, descending: bool, **settings: Any) -> Trans
     return Coupling(features, range(i % 2, features, 2) if features > 1 else (), **settings)
 
 
-BOUNDED = "tanh"  # the activation of the last hidden layer of affine flows (docs/notes/training.md)
+BOUNDED = "tanh"  # the last hidden layer's activation in affine flows (docs/notes/training.md)
 
 
 def _bounded(hidden: Any, conditioner: Affine) -> Affine:
-    """Settings with a bounded last hidden layer by default, whose outputs stay bounded for extreme rows."""
+    """The settings, with a bounded last hidden layer by default, so that extreme rows have bounded outputs."""
     is_set = isinstance(hidden, Network) or conditioner.get("last_activation") is not None
     return conditioner if is_set else {**conditioner, "last_activation": BOUNDED}
 
 
 class _Networks(_Named):
-    """The common base of flows of networks: MAF, IAF, RealNVP and NSF."""
+    """The common base class of flows of networks: MAF, IAF, RealNVP and NSF."""
 
     def _of(self, kind: Callable[..., Transform], sizes: tuple[Any, Any, Any, Any], keywords: Any, **more: Any) -> None:
         features, context, transforms, hidden = sizes
@@ -202,8 +203,8 @@ class _Networks(_Named):
 class MAF(_Networks):
     """Masked autoregressive flow (Papamakarios, Pavlakou, Murray 2017): x_i = μ(x_<i) + σ(x_<i) z_i, eq. 37-38.
 
-    The order of the coordinates alternates between ascending and descending, unless `link` changes that. Density and
-    sampling each cost one pass of the networks.
+    The order of the coordinates alternates between ascending and descending, unless `link` sets other orders. Density
+    and sampling each cost one pass of the networks.
 
     Args:
         **keywords: The keywords of `AffineFlow`.
@@ -282,9 +283,9 @@ class RealNVP(_Networks):
 class NSF(_Networks):
     """Neural spline flow (Durkan, Bekasov, Murray, Papamakarios 2019): the maps of the coordinates are splines.
 
-    A monotone rational-quadratic spline maps each coordinate from data to latent, so that a density needs no square
-    root. The flow is autoregressive like a `MAF` (density and sampling each cost one pass), or has couplings like
-    `RealNVP`. Splines act within [-bound, bound] of the standardised data and are the identity outside.
+    A monotone rational-quadratic spline maps each coordinate from data to latent, so that evaluating a density needs no
+    square root. The flow is autoregressive like a `MAF` (density and sampling each cost one pass), or has couplings
+    like `RealNVP`. Splines act within [-bound, bound] of the standardised data and are the identity outside.
 
     Args:
         **keywords: The keywords of `SplineFlow`.
@@ -310,7 +311,7 @@ class NSF(_Networks):
 
 
 class _Vectors(_Named):
-    """The common base of flows of planar and of radial transforms."""
+    """The common base class of flows of planar and of radial transforms."""
 
     def _of(self, kind: Callable[..., Transform], sizes: tuple[Any, Any, Any, Any], keywords: Any, **more: Any) -> None:
         features, context, transforms, hidden = sizes

@@ -29,13 +29,13 @@ STRUCTURE = ("_chain", "_standardize_context", "_base")
 
 
 class Restorable:
-    """The private parts of a flow of rows or of sequences, which a failed fit restores."""
+    """The private interface of a flow of rows or of sequences, with the state that a failed fit restores."""
 
     def __init__(self, flow: Any) -> None:
-        """`flow`: a `headrace._flow.flow.Flow` or a `SequenceFlow`, whose modules import this one."""
+        """`flow`: a `headrace._flow.flow.Flow` or a `SequenceFlow`, whose modules import this module."""
         self._flow = flow
         self.chain: tuple[Any, ...] = flow._chain  # the structure of the transforms, without parameters
-        self.caller: Callable[[], Caller] = flow._caller  # makes callers that open arrays where the flow computes
+        self.caller: Callable[[], Caller] = flow._caller  # makes a `Caller` that opens arrays for the flow's device
         self.vector: Callable[[], NDArray[Any]] = flow._vector  # returns a copy of the parameters on the host
 
     @property
@@ -45,17 +45,17 @@ class Restorable:
 
     @property
     def names(self) -> Names:
-        """The names of the columns; none for sequences, whose features have no names."""
+        """The names of the columns, which are empty for flows of sequences."""
         return Names()
 
     def name(self, names: Names) -> None:
-        """Set the names of the columns; sequences ignore them."""
+        """Set the names of the columns; flows of sequences ignore names."""
 
     @contextmanager
     def restored(self, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """If the block raises, Ctrl-C included, restore the state that the flow had before the block.
+        """A context manager that restores the flow's state if its block raises, also after Ctrl-C.
 
-        `unless`: returns whether the flow has a state to keep in that case.
+        `unless`: returns whether the flow has a state that is kept although the block raises.
         """
         flow = self._flow
         structure = {name: getattr(flow, name) for name in STRUCTURE}
@@ -72,7 +72,7 @@ class Restorable:
 
 
 class Interior(Restorable):
-    """The private parts of a flow of rows, in the state in which `Flow._interior` was read."""
+    """The private interface of a flow of rows, with its chain and base at the time of `Flow._interior`."""
 
     def __init__(self, flow: Any) -> None:
         """`flow`: a `headrace._flow.flow.Flow`."""
@@ -82,25 +82,25 @@ class Interior(Restorable):
 
     @property
     def standardize(self) -> Standardize | None:
-        """The `Standardize` at the data end, or before the `Support` there; None without one."""
+        """The `Standardize` at the data end, or next to a `Support` at the data end; None without a `Standardize`."""
         last = self.chain[self._end - 1] if self._end else None
         return last if isinstance(last, Standardize) else None
 
     @property
     def links(self) -> tuple[Transform, ...]:
-        """The transforms that a fit sets at the data end: `standardize`, and before it residual columns and curves."""
+        """The transforms at the data end that a fit sets: curves, residual columns, and at last `standardize`."""
         first = self._end - 1
         while first > 1 and isinstance(linear := self.chain[first - 1], Linear) and not linear.trainable:
-            first -= 2  # the Standardize of the residual columns belongs to them
+            first -= 2  # a fixed Linear, and the Standardize before it, of the residual columns
         while first > 0 and isinstance(self.chain[first - 1], Gaussianize):
             first -= 1
         return self.chain[max(first, 0) : self._end] if self.standardize is not None else ()
 
     @property
     def is_over_a_bell(self) -> bool:
-        """Whether the base has one mode and equal columns, like normal rows.
+        """Whether the base has one mode and identically distributed columns, like the normal distribution.
 
-        With periodic columns, which have a uniform base, the property refers to the remaining columns.
+        Of a flow with periodic columns, whose base is uniform, only the remaining columns count.
         """
         last = self.chain[-1] if self.chain else None
         if isinstance(self.base, Independent) and isinstance(last, Support):
@@ -111,14 +111,14 @@ class Interior(Restorable):
 
     @property
     def support(self) -> Support | None:
-        """The `Support` at the data end, where the flow computes; None without one."""
+        """The `Support` at the data end, on the flow's device; None without a `Support`."""
         if self._end == len(self.chain):
             return None
         return self._flow.transforms[-1]
 
     @property
     def order(self) -> tuple[int, ...] | None:
-        """The columns 0, 1, ..., if the first n depend on no later ones for each n (`Flow.given`); otherwise None."""
+        """The columns 0, 1, ..., if for each n the first n columns depend on no later columns; otherwise None."""
         transforms, features = self._flow._transforms_on(None), self._flow.features
         try:
             for n in range(1, features):
@@ -129,13 +129,13 @@ class Interior(Restorable):
 
     @property
     def _end(self) -> int:
-        """The number of transforms before the `Support`, or of all transforms without one."""
+        """The number of transforms before the `Support`; the number of all transforms without a `Support`."""
         n = len(self.chain)
         return n - 1 if n and isinstance(self.chain[-1], Support) else n
 
     @property
     def is_fresh(self) -> bool:
-        """Whether there is a `Standardize` at the data end that no fit has set."""
+        """Whether the flow has a `Standardize` at the data end that no fit has set."""
         last = self.standardize
         return last is not None and last.is_identity
 
@@ -165,7 +165,7 @@ class Interior(Restorable):
         self._flow._names = names
 
     def products(self, matmul: Any) -> str:
-        """The checked setting of products of networks in the steps of a fit: the argument, or by default the flow's."""
+        """The checked setting of products of networks in the steps of a fit: `matmul`, or by default the flow's."""
         flow = self._flow
         if matmul is None:
             return flow.matmul
@@ -174,7 +174,7 @@ class Interior(Restorable):
         return found
 
     def stepping(self, matmul: str) -> tuple[Program, Callable[[], Any]]:
-        """The program that computes gradients of steps, and a function that returns its parameters before each step."""
+        """The program for gradients of steps, and a function to call before each step, which returns its parameters."""
         program = self.program
         if matmul == self._flow.matmul:
             return program, lambda: None
@@ -194,11 +194,11 @@ class Interior(Restorable):
         replaced: int = 1,
         base: Base | None = None,
     ) -> None:
-        """Set the standardisation of data (links for `standardize`) or of context, and `parameters` if given.
+        """Set the standardisation of data (`links`) or of the context, and `parameters` if given.
 
-        Links replace `standardize` and transforms before it, `replaced` transforms in all. The links may have
-        parameters, which follow those of the flow; the replaced transforms must have none. A `base` replaces the
-        flow's; neither base may have parameters.
+        The links replace `standardize` and transforms before it, `replaced` transforms in all. Parameters of links
+        follow the flow's parameters in the vector; the replaced transforms must have no parameters. A `base` replaces
+        the flow's base; neither base may have parameters.
         """
         structure: dict[str, Any] = {}
         if parameters is None:
@@ -214,16 +214,16 @@ class Interior(Restorable):
         self._flow._take_parameters(parameters, **structure)
 
     def precede(self, links: tuple[Transform, ...]) -> None:
-        """Put transforms without parameters at the latent end."""
+        """Add transforms without parameters at the latent end of the chain."""
         self._flow._take_parameters(self.vector(), _chain=(*(link._bare() for link in links), *self.chain))
 
     def become(self, other: Any) -> None:
-        """Take over the results of a fit of a copy: structure, standardisation and parameters."""
+        """Take over the structure, the standardisation and the parameters of another flow, such as a fitted copy."""
         structure = {name: getattr(other, name) for name in STRUCTURE}
         self._flow._take_parameters(other._vector(), **structure)
 
     def start(self, started: Mapping[int, Transform]) -> None:
-        """Replace transforms of the chain, by index, by others of the same class and size with their own parameters."""
+        """Replace transforms of the chain, by index, by transforms of equal class and size, with their parameters."""
         flow = self._flow
         vector = self.vector()[: flow._base_size()]
         parts = [started.get(i, t)._vector() for i, t in enumerate(flow._transforms_on(None))]

@@ -1,4 +1,4 @@
-"""Transforms between two networks of a named flow, which make every coordinate depend on every other."""
+"""Transforms between two networks of a named flow, so that every coordinate can depend on every other."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def link_before(
 ) -> tuple[list[Transform], bool]:
     """The transforms before a network, and whether the network's order of the coordinates is descending.
 
-    No transform precedes the first network, and its order is ascending.
+    No transform precedes the first network, whose order is ascending.
 
     Args:
         network: The index of the network in the flow, from 0.
-        link: "reverse": orders alternate, without transforms; "linear": orders alternate, with a `Linear` in between;
-            "random": all orders are ascending, with a random `Permutation` in between; "none": all are ascending,
-            without one.
+        link: "reverse": orders alternate, without transforms; "linear": orders alternate, with a `Linear` before each
+            later network; "random": all orders are ascending, with a random `Permutation` before each later network;
+            "none": all orders are ascending, without transforms.
         features: The number of coordinates.
         seed: The seed of the flow; random permutations differ between networks.
         dtype: The dtype of trained links.

@@ -1,4 +1,4 @@
-"""The interval of each column's data under a flow, computed from the base through all transforms: the support."""
+"""The support of a flow: the interval of each column's data, computed from the base through all transforms."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headrace._flow.transforms.support import Support, circles_of
 from headrace._flow.transforms.transform import Transform
 
 Ends = tuple[float, float]
-Columns = list["Ends | None"]  # None: the ends depend on other columns, or are unknown
+Columns = list["Ends | None"]  # None for ends that depend on other columns or are unknown
 
 LINE: Ends = (-math.inf, math.inf)
 
@@ -32,7 +32,7 @@ def periodic_of(flow: Flow) -> frozenset[int]:
 
 
 def ends_of(flow: Flow) -> Columns:
-    """The interval of each column's data under a flow, or None."""
+    """The interval of each column's data under a flow; None for a column without a known interval."""
     ends = _of_base(flow.base)
     support = flow._interior.support
     if support is None and all(pair == LINE for pair in ends):
@@ -50,7 +50,7 @@ def _of_base(base: Base) -> Columns:
 
 
 def _through(t: Transform, ends: Columns) -> Columns:
-    """The intervals after a transform; each transform but `Support` maps all real rows onto themselves."""
+    """The columns' intervals after a transform; transforms except `Support` map all real rows onto all real rows."""
     if isinstance(t, Support):
         return _onto(t, ends)
     if all(pair == LINE for pair in ends):
@@ -69,7 +69,7 @@ def _through(t: Transform, ends: Columns) -> Columns:
 
 
 def _moved(t: Transform, ends: Columns) -> Columns:
-    """The intervals after an increasing function of each column alone."""
+    """The columns' intervals after a transform that is an increasing function of each column alone."""
     sides = np.array([LINE if pair is None else pair for pair in ends]).T
     found = t.forward(np.where(np.isfinite(sides), sides, 0.0))[0]
     low, high = np.where(np.isfinite(sides), found, sides).tolist()
@@ -77,7 +77,7 @@ def _moved(t: Transform, ends: Columns) -> Columns:
 
 
 def _onto(t: Support, ends: Columns) -> Columns:
-    """The intervals after a `Support`, where the interval of a periodic column is its period."""
+    """The columns' intervals after a `Support`; the interval of a periodic column is its period."""
     moved, limits = _moved(t, ends), list(zip(*t._ends(), strict=True))
     found: Columns = []
     for before, after, period, (low, high) in zip(ends, moved, t.periodic, limits, strict=True):
@@ -89,12 +89,12 @@ def _onto(t: Support, ends: Columns) -> Columns:
 
 
 def _end(before: float, after: float, limit: float) -> float:
-    """The limit, for an end at infinity or an end that was rounded to the nearest value inside; otherwise the end."""
+    """A column's end: `limit` if `before` is infinite or `after` equals `limit` up to rounding, otherwise `after`."""
     return limit if math.isinf(before) or math.isclose(after, limit, rel_tol=1e-12, abs_tol=1e-300) else after
 
 
 def _kept(t: Coupling | MaskedAutoregressive, column: int, ends: Ends | None) -> Ends | None:
-    """A column's interval after functions that depend on other columns: the real line and a spline's interval stay."""
+    """A column's interval after a masked transform, which keeps the real line and the interval of its splines."""
     if ends == LINE or (isinstance(t, Coupling) and column in t._passive):
         return ends
     settings = t._settings

@@ -1,4 +1,4 @@
-"""Base densities with tails that are not normal, without tails, or with several modes."""
+"""Base densities with heavy tails, without tails, or with several modes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from headrace._base.types import Self
 from headrace._core.steps import StepSpec
 from headrace._flow.bases import Base
 
-_PADDING = 16  # the number of values in the core's vector of parameters is a multiple of this one
+_PADDING = 16  # the core pads the vector of parameters to a multiple of this size
 MOST_COMPONENTS = 4096
 
 
 class _Numbers:
-    """The raw parameters of a base, one named array after another in the vector."""
+    """The layout of a base's raw parameters: one named array after another in the vector."""
 
     def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
         self.shapes = shapes
@@ -44,12 +44,12 @@ class _Stepped(Base):
     """A base that the core evaluates as a step with raw parameters, which may be trained."""
 
     name = "density"
-    _columns: list[str]  # the core's names of the columns' densities; empty if a row has one joint density
+    _columns: list[str]  # the core's names of the columns' densities; empty for a joint density of all columns
     _components = 0
 
     @property
     def moves_noise(self) -> bool:  # type: ignore[override]
-        """Whether parameters only move noise: trained parameters of this base determine how values are drawn."""
+        """Whether samples are functions of noise: trained parameters would determine how values are drawn."""
         return not self.trainable
 
     def _block(self) -> _Numbers:
@@ -71,9 +71,9 @@ class _Stepped(Base):
 
 @storable
 class Uniform(_Stepped):
-    """Independent coordinates, uniform on [-1, 1]: for maps of this interval onto itself, like splines of ``bound=1``.
+    """Independent coordinates, uniform on [-1, 1], for maps of [-1, 1] onto itself, like splines of ``bound=1``.
 
-    A row with a coordinate outside has a log density of -inf.
+    A row with a coordinate outside of [-1, 1] has a log density of -inf.
 
     Args:
         features: The number of coordinates.
@@ -97,7 +97,7 @@ COLUMNS = ("normal", "logistic", "uniform")
 
 @storable
 class Independent(_Stepped):
-    """Independent coordinates, each with its own standard density.
+    """Independent coordinates, each with one of three standard densities.
 
     Args:
         densities: For each coordinate "normal", "logistic", or "uniform" (on [-1, 1]).
@@ -137,12 +137,12 @@ class StudentT(_Stepped):
 
     Args:
         features: The number of coordinates.
-        df: Degrees of freedom, a number or an array (features,): positive. 1 is the Cauchy distribution, and towards
-            infinity it becomes the normal one.
+        df: Degrees of freedom, a number or an array (features,): positive. 1 gives the Cauchy distribution, and the
+            limit of infinite df is the normal distribution.
         trainable: Whether log df is a parameter of the flow ("base.log_df").
 
-    Samples are drawn by Bailey's polar method (1994). For df below 0.3 some of them are beyond float32, and
-    such rows are NaN.
+    Samples are drawn by Bailey's polar method (1994). For df below 0.3 some samples are beyond float32, and their rows
+    are NaN.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.Flow([], hr.StudentT(1, df=1.0), dtype="float64")
@@ -180,7 +180,7 @@ class StudentT(_Stepped):
             return cls(features, df, trainable=False)
         start = {"log_df": stored.array("log_df", (features,))}
         self = cls(features)
-        self._start = start  # bit for bit, including values that `df` would refuse
+        self._start = start  # keeps the file's values, which `df` may refuse
         return self
 
 
@@ -194,10 +194,10 @@ class NormalMixture(_Stepped):
         loc: The means, shape (components, features); by default drawn from a standard normal density.
         scale: The standard deviations, a number or an array (components, features); positive.
         weights: The shares of the components, shape (components,), not negative, scaled to a sum of 1; by default
-            equal. A component of share 0 has no rows, and gets none by training.
+            equal. A component of share 0 has no rows, and training leaves its share at 0.
         trainable: Whether shares, means and deviations are parameters of the flow: "base.logits" (K,), the shares by a
             softmax, "base.loc" and "base.log_scale" (K, D).
-        seed: The seed of random means.
+        seed: The seed of means that are drawn at random.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
 
     >>> import numpy as np, headrace as hr

@@ -1,4 +1,4 @@
-"""A running dual ascent: steps that carry rows to the base, their history, and the resulting flow."""
+"""A running dual ascent: steps that move rows towards the base, their history, and the resulting flow."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.standardised_rows import Parts, StandardisedRows, jittered
 
 Judged = tuple[float, float | None]
-"""The mean log-likelihoods of the training rows and of the held-out rows, the latter None without held-out rows."""
+"""The mean log-likelihoods of training rows and of held-out rows; the second is None without held-out rows."""
 
 # The defaults of docs/notes/dual_ascent.md.
 BLOCK = 32  # the size of each dense block of a rotation that has blocks
 DENSE_BELOW = 128  # the number of features below which random rotations are dense
 SLOPE = 1e-3  # the slope setting of an ascent's maps
 SLOWER = 1.5  # the factor by which a step may take longer than the step before it
-AGREES = {"float32": 1e-2, "float64": 1e-5}  # the greatest difference of history and flow, in max(1, |nats|)
+AGREES = {"float32": 1e-2, "float64": 1e-5}  # the largest difference of history and flow, in units of max(1, |nats|)
 
 
 class Ascent(abc.ABC):
-    """A running ascent: the rows to fit and the held-out rows, as far as the steps have moved them.
+    """A running ascent: the training rows and the held-out rows, at their positions after the steps so far.
 
-    Columns without spread take no part: `n` is the number of columns that have a spread.
+    Columns whose values do not vary are left out: `n` is the number of the other columns, those with a spread.
     """
 
     default_directions: str
@@ -69,10 +69,10 @@ class Ascent(abc.ABC):
             self.count *= copies
         weights = [of_rows for _, of_rows in self.own]
         self.shares, self.counts = Shares.over(weights, self.count, rows.source)
-        self.effective_rows = self.shares.rows / max(self.copies, 1)  # copies add no effective rows
+        self.effective_rows = self.shares.rows / max(self.copies, 1)  # noisy copies are no effective rows
 
     def _active(self, z: NDArray[Any]) -> NDArray[Any]:
-        """The columns of `z` that have a spread."""
+        """The columns of `z` whose values vary in the training rows."""
         return z if self.n == self.features else z[:, self.library.asarray(self.rows.active)]
 
     def _sum(self, of_parts: list[float]) -> float:
@@ -84,7 +84,7 @@ class Ascent(abc.ABC):
         return self._sum([float(len(z)) if weights is None else float(weights.sum()) for z, weights in parts])
 
     def _flat(self, parts: Parts) -> float:
-        """The contribution of columns without spread to the mean log-likelihood."""
+        """The contribution to the mean log-likelihood of columns whose values do not vary."""
         if self.n == self.features:
             return 0.0
         rest = self.library.asarray(np.setdiff1d(np.arange(self.features), self.rows.active))
@@ -106,17 +106,18 @@ class Ascent(abc.ABC):
     def checks(self) -> tuple[list[Judged], Any, Any]:
         """The log-likelihoods of some rows before the first step and after each step, and the indices of these rows.
 
-        The indices are those of training rows, then of held-out rows, for each part; None stands for all rows.
+        The indices are two lists with an array for each part, of training rows and of held-out rows; None stands for
+        all rows.
         """
 
     def coordinates(self, count: int) -> list[Floats]:
-        """The log-likelihood of each coordinate (L of eq. 23) after each of the first `count` steps; [] if unknown."""
+        """The log-likelihood L of eq. 23 of each coordinate, for each of the first `count` steps; [] if unknown."""
         return []
 
     # ---- the run
 
     def go(self, progress: bool, clock: Clock) -> AscentFlow:
-        """Take all steps that patience and the clock allow, and return the best prefix, also after an error."""
+        """Take all steps that patience and the clock allow; return the flow of the best prefix, also after Ctrl-C."""
         s, history, begin = self.settings, self.history, time.perf_counter()
         bar = _progress.bar(self.n_steps, "ascent", "step", progress)
         last = begin
@@ -153,7 +154,7 @@ class Ascent(abc.ABC):
         return self._agreed(self.flow())
 
     def flow(self, count: int | None = None) -> AscentFlow:
-        """The flow of the first `count` steps, by default of the steps up to the best one."""
+        """The flow of the first `count` steps, by default of the steps up to the best step."""
         s = self.settings
         base: Base = StandardNormal(self.features)
         if s.precision != 1.0:
@@ -162,11 +163,11 @@ class Ascent(abc.ABC):
         return AscentFlow(steps, Standardize(self.rows.mean, self.rows.std), base, dtype=s.dtype)
 
     def whole(self) -> AscentFlow:
-        """The flow of all steps taken, where a joint training starts: that also trains the steps after the best one."""
+        """The flow of all steps taken, from which a joint training starts, including the steps after the best step."""
         return self.flow(len(self.history.log_likelihood) - 1 if self.is_resolved else None)
 
     def _agreed(self, flow: AscentFlow) -> AscentFlow:
-        """The longest prefix whose mean log-density of the rows agrees with the ascent's own measurement."""
+        """The flow of the best prefix whose mean log-densities agree with the ascent's own measurement."""
         history, best = self.history, self.history.best_step
         checks, training, held_out = self.checks()
         if best >= len(checks):
@@ -184,7 +185,7 @@ class Ascent(abc.ABC):
 
         if agrees(best):
             return flow
-        low, high = 0, best  # a prefix of 0 steps agrees, one of `high` steps does not
+        low, high = 0, best  # a prefix of 0 steps agrees, a prefix of `high` does not
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if agrees(middle) else (low, middle)
@@ -223,15 +224,15 @@ class Ascent(abc.ABC):
     # ---- the parts of a step
 
     def _judged(self, means: tuple[float, float]) -> Judged:
-        """Log-likelihoods from means over rows of log-Jacobian - λ |z|² / 2, for training rows and held-out rows."""
+        """The log-likelihoods of training and held-out rows, from the means of log-Jacobian - λ |z|² / 2 over rows."""
         training, held_out = (mean + flat + float(self.constant) for mean, flat in zip(means, self.flat, strict=True))
         return training, None if self.rows.judge is None else held_out
 
     def _turn(self, parts: list[Any], rng: np.random.Generator, moved: Any = None) -> _directions.Turn:
-        """The next turn; sliced directions depend on the points in `parts`, after `moved` has mapped a sample of them.
+        """The next turn; sliced directions depend on a sample of the points in `parts`, which `moved` maps first.
 
-        In a group all ranks take the turn of the first rank, because the linear algebra of another machine may round
-        otherwise.
+        In a group all ranks take the turn of the first rank, because linear algebra on other machines may round
+        differently.
         """
         source, unit = self.rows.source, math.sqrt(self.settings.precision)
         if self.directions == "random":
@@ -245,7 +246,7 @@ class Ascent(abc.ABC):
         return replace(turn, blocks=[source.broadcast(block) for block in turn.blocks])
 
     def _turn_transforms(self, turn: _directions.Turn) -> list[Transform]:
-        """The transforms of a turn that acts on the columns with a spread only."""
+        """The transforms of a turn of the columns whose values vary; all other columns stay unchanged."""
         if self.n == self.features:
             return turn.transforms()
         matrix, active, start = np.eye(self.features), self.rows.active, 0
@@ -257,12 +258,12 @@ class Ascent(abc.ABC):
         return [Rotation(matrix.T)]
 
     def _lines(self, *lines: Any) -> list[Floats]:
-        """Parameters of lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²), one line for each column."""
+        """The parameters, for all columns, of lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²)."""
         identity = (1.0, 0.0, 0.0, 0.0, 1.0)
         return [self._of_all(values, rest) for values, rest in zip(lines, identity, strict=True)]
 
     def _of_all(self, values: Any, rest: float) -> Floats:
-        """An array of shape (features,): `values` in columns that have a spread, and `rest` in all others."""
+        """An array of shape (features,): `values` in the columns whose values vary, and `rest` in all others."""
         if self.n == self.features:
             return np.asarray(values, np.float64)
         of_all = np.full(self.features, rest)
@@ -271,5 +272,5 @@ class Ascent(abc.ABC):
 
 
 def kink_map(lines: list[Floats], dtype: Any) -> Elementwise:
-    """Lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²), as a transform; `lines`: a, b, γ, center, ε."""
+    """A transform by lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²); `lines`: a, b, γ, center, ε."""
     return Elementwise._of_lines(*lines, slope=SLOPE, dtype=dtype)

@@ -24,7 +24,7 @@ from headrace.ascent.splines import SplineAscent
 from headrace.ascent.standardised_rows import StandardisedRows
 
 # Defaults from docs/dual_ascent.md.
-STEPS = {"spline": 600, "kink": 2000}  # the most steps of an ascent without a joint training
+STEPS = {"spline": 600, "kink": 2000}  # the largest number of steps of an ascent without a joint training
 BINS = 40  # the bins of the splines of an ascent without a joint training
 
 # Shares of a time budget, by phase of the fit.
@@ -38,10 +38,10 @@ MANY_COLUMNS_BINS = 4  # the bins of a spline above three dimensions
 SMALL_TABLE_BINS = 3  # the bins above three dimensions with fewer than COMPETES_BELOW training rows
 REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # the number of updates of the optimiser, and its learning rate
 MOST_BATCH = 256
-COPIES = 16  # the noisy copies of each row in up to three dimensions
-MOST_COPIED = 150_000  # the most rows, copies included
+COPIES = 16  # the number of noisy copies of each row in up to three dimensions
+MOST_COPIED = 150_000  # the largest number of rows, including copies
 LENGTHS = (16, 32, 48)  # the numbers of steps that compete above three dimensions
-CLEARLY = 1.0  # the gain, in its standard errors, from which a longer chain counts as better
+CLEARLY = 1.0  # a longer chain is better if it gains more than this number of standard errors
 
 
 @dataclass
@@ -55,15 +55,15 @@ class Fitted:
 
     @property
     def is_over(self) -> bool:
-        """Whether no further fit can follow, because Ctrl-C came or no column has a spread."""
+        """Whether no further fit can follow, because Ctrl-C was pressed or the values of no column vary."""
         return self.history.stopped in ("interrupted", "constant")
 
 
 def best_fit(settings: Any, rows: StandardisedRows, rng: np.random.Generator, clock: Clock, progress: bool) -> Fitted:
-    """The competing fit with the least loss on held-out rows. Ctrl-C keeps the best fit so far.
+    """The competing fit with the least loss on held-out rows. After Ctrl-C the result is the best fit so far.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C came before the first step was complete.
+        KeyboardInterrupt: Ctrl-C was pressed before the first step was complete.
     """
     is_small = rows.count < COMPETES_BELOW
     refine = not is_small or rows.judge is not None if settings.refine is None else settings.refine
@@ -81,7 +81,7 @@ def best_fit(settings: Any, rows: StandardisedRows, rng: np.random.Generator, cl
 
 
 def _lengths(settings: Any, rows: StandardisedRows) -> tuple[int, ...]:
-    """The lengths, in steps, of the chains that are trained jointly; several lengths compete."""
+    """The lengths, in steps, of the jointly trained chains, which compete if there are several."""
     features = len(rows.mean)
     if settings.steps is not None:
         return (settings.steps,)
@@ -92,14 +92,14 @@ def _lengths(settings: Any, rows: StandardisedRows) -> tuple[int, ...]:
 
 @dataclass
 class _Fits:
-    """Fits of one set of rows, which compete."""
+    """Competing fits of the same rows."""
 
     settings: Any
     rows: StandardisedRows
     progress: bool
 
     def ascent(self, rng: np.random.Generator, refine: bool, steps: int, clock: Clock) -> Fitted:
-        """The best prefix of an ascent. `refine`: whether a joint training follows, which determines the bins."""
+        """The best prefix of a new ascent. `refine`: whether a joint training follows, which sets the bins."""
         s, rows = self.settings, self.rows
         bins = (self._refined_bins() if refine else BINS) if s.bins is None else s.bins
         arguments = (s, rows, rng, steps, 0 if refine else s.copies or 0)
@@ -125,7 +125,7 @@ class _Fits:
         """Train the steps of an ascent jointly; the result replaces the fit's flow if the loss on held-out rows
         decreases.
 
-        `growing` holds the last arguments of `_refined`.
+        `growing` contains the last arguments of `_refined`.
         """
         history, flow = fitted.history, None
         try:
@@ -136,12 +136,12 @@ class _Fits:
                 fitted.flow, history.best_step, history.refined = flow, len(flow), True
             if refinement.stopped == "interrupted":
                 history.stopped = "interrupted"
-        except KeyboardInterrupt:  # the flow is complete even if Ctrl-C came outside of the fit
+        except KeyboardInterrupt:  # the flow is complete even if Ctrl-C came after its fit
             history.stopped = "interrupted"
         return flow
 
     def better_alone(self, fitted: Fitted, rng: np.random.Generator, clock: Clock) -> Fitted:
-        """The given fit, or an ascent without a joint training if its loss on held-out rows is less."""
+        """The fit `fitted`, or an ascent without a joint training if the ascent's loss on held-out rows is less."""
         refinement = fitted.history.refinement
         try:
             rival = self.ascent(rng, False, self.settings.steps or STEPS[self.settings.map], clock)
@@ -157,10 +157,10 @@ class _Fits:
         return fitted
 
     def of_best_length(self, lengths: Sequence[int], rng: np.random.Generator, clock: Clock) -> Fitted:
-        """The fit whose length is the best; a longer chain is tried while the last one gained clearly.
+        """The fit of the best length; the next longer chain is tried as long as the preceding length gained clearly.
 
-        Each chain begins with the trained steps of the chain before it, so that all together take as many updates as
-        one.
+        Each chain begins with the trained steps of the chain before it, so that all chains together take as many
+        updates as a single chain.
         """
         best, chain = self.ascent(rng, True, lengths[-1], clock.share(ASCENDING)), list[list[Transform]]()
         tried: dict[int, float] = {}
@@ -206,10 +206,11 @@ class _Fits:
         end: int | None = None,
         parts: int = 1,
     ) -> tuple[AscentFlow, History]:
-        """Train all steps jointly; linear maps that start as the identity stand in for turns of the rotations.
+        """Train all steps jointly; added linear maps, which start as the identity, have the effect of further
+        rotations.
 
-        `begun`: trained steps that replace the first steps; `end`: the number of steps; `parts`: by which the updates
-            are divided.
+        `begun`: trained steps that replace the first steps; `end`: the number of steps; `parts`: the divisor of the
+        number of updates.
         """
         s, rows, n = self.settings, self.rows, flow.features
         steps = [*begun, *(_with_shears(step, n, s.dtype) for step in flow._by_step()[len(begun) : end])]
@@ -241,7 +242,7 @@ class _Fits:
 
 
 def _fit_quietly(flow: AscentFlow, x: Any, **settings: Any) -> History:
-    """Fit; in a group without the warning about small batches, because callers cannot change the batch of this fit."""
+    """Fit a flow; in a group without the warning about small batches, because callers cannot set the batch size."""
     if settings["group"] is None:
         return flow.fit(x, **settings)
     with warnings.catch_warnings():
@@ -256,7 +257,7 @@ def _with_shears(step: list[Transform], features: int, dtype: np.dtype[Any]) -> 
 
 
 def _shears(features: int, dtype: np.dtype[Any]) -> list[Transform]:
-    """Linear maps with triangular matrices of unit diagonal, one upper and one lower, which start as the identity."""
+    """Two linear maps by triangular matrices of unit diagonal, one upper and one lower, which start as the identity."""
     if features == 1:
         return []
     orders = (range(features), range(features - 1, -1, -1))

@@ -1,4 +1,4 @@
-"""Orthogonal matrices: the rows of each are the directions of one step."""
+"""Orthogonal matrices, whose rows are the directions of one step of an ascent."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from headrace._flow.transforms.fixed import Permutation
 from headrace._flow.transforms.rotation import Rotation, _haar
 from headrace._flow.transforms.transform import Transform
 
-ROWS = 4000  # the most points that determine the directions
+ROWS = 4000  # the largest number of points that determine directions
 STEPS = 10
 
 
 @dataclass(frozen=True)
 class Turn:
-    """z = Q x[order], where Q is the matrix with these blocks on its diagonal; without an order z = Q x."""
+    """The map z = Q x[order], where Q is the matrix with `blocks` on its diagonal; without an order z = Q x."""
 
     blocks: list[NDArray[np.float64]]
     order: list[int] | None = None
 
     @staticmethod
     def none(sizes: list[int]) -> Turn:
-        """The identity, in blocks of these sizes."""
+        """The turn that is the identity, in blocks of these sizes."""
         return Turn([np.eye(size) for size in sizes])
 
     def places(self) -> list[int]:
-        """The order of the coordinates, which is 0, 1, ... where the turn has none."""
+        """The order of the coordinates; 0, 1, ... for a turn without an order."""
         return list(range(sum(map(len, self.blocks)))) if self.order is None else self.order
 
     def transforms(self) -> list[Transform]:
@@ -43,7 +43,7 @@ class Turn:
 
 
 def random_turn(sizes: list[int], rng: np.random.Generator) -> Turn:
-    """Blocks of these sizes, drawn uniformly from all orthogonal matrices; several follow a random permutation."""
+    """A turn by uniformly distributed orthogonal blocks of these sizes; several blocks follow a permutation."""
     order = _order(sizes, rng)
     return Turn([random_rotation(size, rng) for size in sizes], order)
 
@@ -60,10 +60,10 @@ def sliced_turn(
 
     Args:
         count: The number of points.
-        pick: A function that returns the points of given indices, on the host.
+        pick: A function that returns the points at some indices, on the host.
         sizes: The sizes of the blocks.
         rng: The generator of all draws.
-        unit: The factor by which points are multiplied to have mean 0 and variance 1, about.
+        unit: The factor that scales the points to a variance of about 1.
         moved: A map of the points before the turn; None for no map.
     """
     order = _order(sizes, rng)
@@ -79,15 +79,16 @@ def _order(sizes: list[int], rng: np.random.Generator) -> list[int] | None:
 
 
 def random_rotation(features: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """An orthogonal matrix of shape (features, features), drawn uniformly."""
+    """A random orthogonal matrix of shape (features, features), uniformly distributed."""
     return _haar(features, rng)
 
 
 def sliced_rotation(z: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """A rotation to directions of points far from normal, by the sliced Wasserstein distance (Dai, Seljak 2021).
+    """A rotation to directions along which points are far from normal in sliced Wasserstein distance (Dai, Seljak
+    2021).
 
-    A few steps of gradient ascent on the orthogonal matrices, from a random start. The objective is the squared
-    distance between sorted projections and normal quantiles, summed over the rows of the matrix.
+    The method is a few steps of gradient ascent on the orthogonal matrices, from a random start. The objective is the
+    squared distance between sorted projections and normal quantiles, summed over the rows of the matrix.
 
     Args:
         z: Shape (rows, n), near mean 0 and variance 1; some thousand rows are enough.
@@ -108,7 +109,7 @@ def sliced_rotation(z: NDArray[np.float64], rng: np.random.Generator) -> NDArray
     size = 0.5
     for _ in range(STEPS):
         turn = gradient @ u.T
-        turn = turn - turn.T  # the skew part of the gradient keeps the matrix orthogonal
+        turn = turn - turn.T  # steps along the skew part keep the matrix orthogonal
         norm = float(np.linalg.norm(turn, 2))
         if not norm > 1e-12:
             break

@@ -38,7 +38,7 @@ from headrace.ascent.standardised_rows import StandardisedRows, counted, cut_ope
 from headrace.rows._as_stream import arrays_of, stream_of
 
 # Defaults from docs/dual_ascent.md.
-RATE = 0.3  # the share of the full marginal map that a step takes, except the first step
+RATE = 0.3  # the share of the full marginal map that each step after the first applies
 NEIGHBOURS = 800.0
 PATIENCE = 60
 JITTER = 0.03
@@ -49,49 +49,49 @@ JITTER = 0.03
 class DualAscentFlow:
     """Density estimation by dual ascent of the log-likelihood (Tabak, Vanden-Eijnden 2010; section 2 of the notes).
 
-    The data are standardised. Each step then rotates the points by an orthogonal matrix and maps each coordinate
-    separately, so that the log-likelihood L of eq. 23 grows. Held-out rows decide when to stop, and the best prefix is
-    kept.
-    **The defaults are better by measurement than the algorithm of the notes** (docs/dual_ascent.md): a step maps
-    coordinates by splines that make their marginals normal, first along the data's own axes; a short chain of steps
-    is then trained jointly by `Flow.fit`. `DualAscentFlow.notes` is the algorithm of the notes.
+    The data are standardised. Each step of the ascent rotates the points by an orthogonal matrix and maps each
+    coordinate separately, so that the log-likelihood L of eq. 23 grows. Held-out rows decide when the ascent stops, and
+    the flow keeps the best prefix of its steps. **The defaults are better by measurement than the algorithm of the
+    notes** (docs/dual_ascent.md): a step maps coordinates by splines that make their marginals normal, first along the
+    data's own axes; a short chain of steps is then trained jointly by `Flow.fit`. `DualAscentFlow.notes` returns the
+    settings of the notes.
 
     Args:
         precision: The precision λ of the normal density N(0, 1/λ) to which the data are mapped; 1e-6 to 1e6.
-        steps: The most steps; by default 600 ("spline") or 2000 ("kink"). With a joint training: 48 up to three
-            features, and otherwise 16, or from 5000 training rows on 16, 32 or 48, whichever has the least loss on
-            held-out rows (`history.lengths` has the losses).
+        steps: The largest number of steps; by default 600 ("spline") or 2000 ("kink"). With a joint training: 48 up to
+            three features, and otherwise 16, or from 5000 training rows on 16, 32 or 48, whichever has the least loss
+            on held-out rows (`history.lengths` has the losses).
         map: "spline": marginal maps from kernel densities; "kink": lines with a smooth kink (eq. 25).
         rule: The choice of a kink. "newton": Newton's step of the concave parametrisation, shortened where a lower
-            bound of L requires it, so that no step decreases L; "gradient": along the gradient (eq. 24), as far as
-            the same lower bound grows.
+            bound of L requires it, so that no step decreases L; "gradient": a step along the gradient (eq. 24), as far
+            as the same lower bound grows.
         kinks: The number of kinks of each coordinate in one step, applied one after another.
         neighbours: The number of rows within a kink's width under a normal density (n_p).
         directions: "random": orthogonal matrices drawn uniformly; "sliced": directions along which marginals are far
             from normal. By default "sliced" for splines in more than two dimensions. The first splines act along the
             data's axes.
-        rotations: "dense": any orthogonal matrix; "blocks": one with dense blocks of 32 rows on its diagonal, after a
-            random permutation of the coordinates, so that a step costs a row 32 n multiply-adds instead of n². By
-            default "blocks" for random directions of at least 128 features.
-        bandwidth: The width of the kernel densities, in units of 1.06 rows^-0.2; by default 2 from five features on,
-            else 1.
+        rotations: "dense": any orthogonal matrix; "blocks": an orthogonal matrix with dense blocks of 32 rows on its
+            diagonal, after a random permutation of the coordinates, so that a step costs a row 32 n multiply-adds
+            instead of n². By default "blocks" for random directions of at least 128 features.
+        bandwidth: The width of the kernel densities, in units of 1.06 rows^-0.2; by default 2 for five or more
+            features, otherwise 1.
         rate: The share of the full marginal map that a spline takes, 0 to 1; the first step takes the full map.
         bins: Bins of a spline, 3 to 64; by default 40, and with a joint training 8, or above three features 4 (3 with
             fewer than 5000 training rows).
         copies: The number of noisy copies of each training row; 0 for the rows themselves. By default 16
             for the joint training in up to three dimensions (fewer from 10,000 rows on), otherwise 0.
         jitter: The standard deviation of the noise of `copies`, in units of the columns' standard deviations.
-        refine: Whether to train the steps jointly after the ascent, which itself then takes rows without noise. By
-            default splines are trained so; with fewer than 5000 training rows a longer ascent of finer splines competes
-            on the held-out rows, and without held-out rows such an ascent replaces the joint training.
-        patience: Steps without a new best on held-out rows after which the ascent ends; None for no such end.
+        refine: Whether to train the steps jointly after the ascent, which then takes the rows without noise. By default
+            the steps of splines are trained jointly; with fewer than 5000 training rows a longer ascent of finer
+            splines competes on the held-out rows, and without held-out rows such an ascent replaces the joint training.
+        patience: Steps without a new best on held-out rows after which the ascent ends; None for no limit.
         bounds: The bounds of the columns, as in `MAF`: the ascent first maps the rows to unbounded values.
-        periodic: For each column ``(low, high)``, one period of it, or None. Because rotations mix all columns, a
-            circle is cut where its rows are rarest and mapped to the line between the two ends of the cut. All
-            dependence is therefore kept, and the density is normalised around the circle, but **it need not be
-            continuous at the cut**, where there are few rows. The named flows, as `MAF`, have densities that are
+        periodic: For each column the ends ``(low, high)`` of one period, or None. Because rotations mix all columns, a
+            circle is cut where its rows are rarest and mapped to the line between the two ends of the cut. Dependences
+            on periodic columns are therefore kept, and the density is normalised around the circle, but **need not be
+            continuous at the cut**, where there are few rows. The named flows, such as `MAF`, have densities that are
             continuous everywhere.
-        seed: Of all that is drawn.
+        seed: The seed of all random draws of a fit.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
 
@@ -138,7 +138,7 @@ class DualAscentFlow:
 
     @classmethod
     def notes(cls, precision: float = 1.0, steps: int | None = None, **changes: Any) -> Self:
-        """The algorithm of the notes (2.5): random rotations, and one kink for each coordinate and step.
+        """Settings for the algorithm of the notes (2.5): random rotations, and one kink for each coordinate and step.
 
         >>> import headrace as hr
         >>> hr.DualAscentFlow.notes(rule="gradient").map
@@ -162,13 +162,13 @@ class DualAscentFlow:
         The result is a prefix of the ascent, or the flow with the parameters of the joint training.
 
         Args:
-            x: Shape (rows, features), float32 or float64, any strides. Or a stream (`headrace.rows`): an ascent keeps
-                its rows in memory, so that a sample of the buffer's size represents longer streams, drawn
-                evenly, with a warning.
+            x: Shape (rows, features), float32 or float64, any strides. Or x is a stream (`headrace.rows`): an ascent
+                keeps its rows in memory, so that an even sample of the buffer's size represents a longer stream, with a
+                warning.
             context: Only None, because an ascent takes no context.
             weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
             validation: The share of rows to hold out, or rows of the caller: ``x_val`` or ``(x_val, None,
-                weights_val)``; None holds out no rows, and then all steps are kept.
+                weights_val)``; None holds out no rows, and the flow then keeps all steps.
             time_budget: Seconds for the whole fit, approximately: an ascent ends before a step that would exceed its
                 share (a fifth if a joint training follows), and the joint training ends within the rest. Two fits with
                 a time budget may differ.
@@ -179,8 +179,8 @@ class DualAscentFlow:
         Raises:
             TypeError: the arrays are not float32 or float64 of one framework, where the fit computes (docs/arrays.md).
             ValueError: an array has a wrong shape, there is a context, or rows have a NaN or an infinity, or lie on a
-                bound or beyond (the message has their number and the first index).
-            KeyboardInterrupt: Ctrl-C came before the first step that is kept; `history` is then as before the call.
+                bound or beyond (the message has the number of such rows and the first index).
+            KeyboardInterrupt: Ctrl-C was pressed before the first step that is kept; `history` then stays unchanged.
             headrace.distributed.GroupError: a rank of the group did not answer in time.
         """
         clock = Clock(time_budget)
@@ -200,11 +200,12 @@ class DualAscentFlow:
         Args:
             x: As in `fit`.
             members: The number of flows, at least 1; member i has the seed ``seed + i``.
-            time_budget: Seconds for all members together, about.
+            time_budget: Seconds for all members together, approximately.
             **arguments: Further arguments of `fit`.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C came before the first member was complete; later, Ctrl-C ends with fewer members.
+            KeyboardInterrupt: Ctrl-C was pressed before the first member was complete; a later Ctrl-C ends the fit with
+                fewer members.
 
         >>> import numpy as np, headrace as hr
         >>> x = np.random.default_rng(0).standard_normal((1000, 2))
@@ -274,7 +275,7 @@ class DualAscentFlow:
         return flow
 
     def support(self, features: int, names: Sequence[str] | None) -> Support | None:
-        """The support for this number of columns, with these names if known; None without bounds and periods."""
+        """The `Support` for `features` columns, with their names if known; None without bounds and periods."""
         own = (("bounds", self.bounds), ("periodic", self.periodic))
         bounds, periodic = (by_column(name, value, features, names) for name, value in own)
         return support_or_none(bounds, features, periodic)
@@ -295,7 +296,7 @@ class DualAscentFlow:
 
 
 def _checked(bounds: Any, periodic: Any) -> tuple[Any, Any]:
-    """Bounds and periods, checked; dicts are returned unchanged, because only the rows have the names of columns."""
+    """The checked bounds and periods; dicts stay unchanged, because only a fit's rows have the names of columns."""
     if isinstance(bounds, Mapping) or isinstance(periodic, Mapping):
         for name, value in (("bounds", bounds), ("periodic", periodic)):
             pairs = list(value.values()) if isinstance(value, Mapping) else value

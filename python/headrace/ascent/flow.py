@@ -1,4 +1,4 @@
-"""The flow that results from a dual ascent, whose index counts steps from the data's side, and its history."""
+"""The flow of a dual ascent, which is indexed by steps from the data's side, and the history of an ascent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class AscentHistory:
     """Log-likelihoods of the training rows as fitted: of the standardised data, then after each step."""
     validation_log_likelihood: list[float] = field(default_factory=list)
     """Log-likelihoods of the held-out rows; empty without held-out rows."""
-    coordinates: list[NDArray[np.float64]] = field(default_factory=list, compare=False)  # == of arrays is an array
+    coordinates: list[NDArray[np.float64]] = field(default_factory=list, compare=False)  # `==` of arrays is an array
     """L of eq. 23 for each coordinate under each step's map, shape (features,): the mean over training rows of log φ'
     − λ φ²/2, and ½ log(λ/2π), in the latent side's units; NaN in columns without spread. Coordinates of kinks on the
     CPU; an empty list otherwise."""
@@ -50,7 +50,7 @@ class AscentHistory:
     if its loss on held-out rows is less."""
 
     def __repr__(self) -> str:
-        """The numbers of steps, the best log-likelihood, the reason of the end and the joint training."""
+        """The number of steps, the best step and log-likelihood, the reason of the end, and the joint training."""
         judged = self.validation_log_likelihood or self.log_likelihood
         best = f"{judged[self.best_step]:.4f}" if judged else "none"
         return (
@@ -64,16 +64,16 @@ class AscentFlow(Flow):
     """The flow of ascent steps that `DualAscentFlow.fit` returns.
 
     ``flow[:t]`` is the density ρ̃_t after t steps **from the data's side** (eq. 3-5): the standardised data pass
-    the first t steps, and the base is the density of the results. A plain `Flow` counts from the latent side.
-    ``len(flow)`` is the number of steps; `transforms` has the transforms of all steps, from latent to data as in every
-    flow.
+    the first t steps, and the base is the density of the results. The index of a plain `Flow` counts transforms from
+    the latent side. ``len(flow)`` is the number of steps; `transforms` has the transforms of all steps, from latent to
+    data like in every flow.
 
     Args:
         steps: The transforms of each step, in latent → data order; the first step is next to the data.
         standardize: The standardisation before the first step.
         base: The base; by default `StandardNormal`.
-        support: The support, the last on the data's side, where columns have bounds or are periodic: a `Support`, or
-            several from latent to data.
+        support: The `Support` at the data end for bounded or periodic columns, or several, from latent to data; by
+            default none.
         dtype: "float32" or "float64".
     """
 

@@ -1,4 +1,4 @@
-"""The ascent of the notes: after each rotation a line with a kink for every coordinate (eq. 25), chosen in one pass."""
+"""The ascent of the notes: each step is a rotation, then a line with a kink for every coordinate (eq. 25)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class KinkAscent(Ascent):
     """An ascent with the steps of the notes.
 
     A kink is chosen in the pass that takes rows through the preceding kink and sums the gain of that kink: gains are
-    therefore known one kink late. On a device they are read every `STRIDE` steps. The random values of queued steps
+    therefore known one kink late. On a device, gains are read every `STRIDE` steps. The random values of queued steps
     come from a copy of the generator, so that steps that are queued but never taken do not change the state of the
     fit's generator.
     """
@@ -44,7 +44,7 @@ class KinkAscent(Ascent):
         none = _directions.Turn.none([min(size, self.n - start) for start in range(0, self.n, size)])
         ahead, read = copy.deepcopy(self.rng), 0
         states = [ahead.bit_generator.state]
-        for step in range(1, self.n_steps + 2):  # one step more: each kink measures the gain of earlier kinks
+        for step in range(1, self.n_steps + 2):  # one step more, to measure the last gain
             if step <= self.n_steps:
                 self.turns.append(self._next_turn(ahead))
                 for turn in [self.turns[-1], *[none] * (s.kinks - 1)]:
@@ -60,13 +60,13 @@ class KinkAscent(Ascent):
                     read += 1
 
     def _begin(self) -> Chosen:
-        """Put all points at the start of the ascent."""
+        """Make the points at the start of the ascent; return the object that chooses kinks."""
         s, rows = self.settings, self.rows
         self.points, self.held_out = (
             [Points(z, weights, s.dtype, keeps_log_jacobian=False) for z, weights in of]
             for of in (self.own, self.others)
         )
-        # Of many shards the first few represent all.
+        # Checked rows of the first few shards represent the rows of all shards.
         self.is_checked, self.others_checked = (
             [] if of is None else [shard.number < CHECKED_SHARDS for shard in of.shards]
             for of in (rows.source, rows.judge)
@@ -101,7 +101,7 @@ class KinkAscent(Ascent):
         if self.chosen is None:
             return [], None, None
         means = self.chosen.log_likelihoods()[:: self.settings.kinks].tolist()
-        if self.rows.device is not None:  # on a device, a pass over all rows is as fast as one over a choice of rows
+        if self.rows.device is not None:  # on a device, a pass over all rows is as fast as over a few
             return [self._judged((row[0], row[1])) for row in means], None, None
         checked = [(self.points, self.is_checked), (self.held_out, self.others_checked)]
         training, held_out = (
@@ -127,7 +127,7 @@ class KinkAscent(Ascent):
         kinks = self.chosen.kinks()
 
         def moved(z: Floats) -> Floats:
-            """The values of points after the last kinks, which the stored points have not passed yet."""
+            """The points z after the last chosen kinks, which the stored points have not passed yet."""
             if not len(kinks):
                 return z
             a, b, c, center, square = kinks[-1].T
@@ -136,7 +136,7 @@ class KinkAscent(Ascent):
         return self._turn(self._places(), rng, moved)
 
     def _places(self) -> list[Any]:
-        """The values of the points, part by part."""
+        """The current values of the training points, one array for each part."""
         return [points.values() for points in self.points]
 
     def _anchors(self) -> Floats:
@@ -144,13 +144,13 @@ class KinkAscent(Ascent):
         count, parts = self.count, [z for z, _ in self.own]
         if self.rows.group is not None:
             return self.rows.source.picked(self.rng.choice(count, min(ANCHORS, count), replace=False), parts)
-        return parts[0][self.library.asarray(self.rng.permutation(count)[:ANCHORS])]  # indexed on the points' device
+        return parts[0][self.library.asarray(self.rng.permutation(count)[:ANCHORS])]  # an index on the points' device
 
     def _centers(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
-        """The centers of the next kinks: about half are values of anchor rows, the others are drawn from the base.
+        """The centers of the next kinks: about half are values of anchor rows, and the rest are drawn from the base.
 
-        The first array has the index of the anchor row, or -1 for a center from the base; the second has the drawn
-        values.
+        The result is the index of an anchor row for each coordinate, or -1 for a center from the base, and the values
+        drawn from the base.
         """
         rows = rng.integers(min(ANCHORS, self.count), size=(self.n,))
         drawn = rng.standard_normal((self.n,)) * self.rows.unit

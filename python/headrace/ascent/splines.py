@@ -1,4 +1,4 @@
-"""The default ascent: after each turn a spline for every coordinate, which makes the coordinate's marginal normal."""
+"""The default ascent: each step is a turn, then a spline for every coordinate, which makes its marginal normal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KNOTS = 40  # the number of knots of the function to which a kinked line is fitt
 
 
 class SplineAscent(Ascent):
-    """An ascent whose steps are marginal maps to the normal density."""
+    """An ascent whose steps map marginals to the normal density by splines."""
 
     def __init__(self, *arguments: Any, bins: int) -> None:
         self.default_directions = "sliced" if len(arguments[1].active) > 2 else "random"
@@ -57,7 +57,7 @@ class SplineAscent(Ascent):
         return self.steps[:count]
 
     def checks(self) -> tuple[list[Judged], Any, Any]:
-        """Log-likelihoods after each step, of all rows; see `Ascent`."""
+        """The log-likelihoods of all rows after each step; see `Ascent`."""
         return self.judged, None, None
 
     def _begin(self) -> None:
@@ -67,17 +67,17 @@ class SplineAscent(Ascent):
         self.parties = [[(self._of_columns(z), zeros(len(z)), weights) for z, weights in of] for of in parties]
 
     def _places(self) -> list[NDArray[Any]]:
-        """The values of the training rows in columns with a spread, part by part."""
+        """The training rows' current values in columns whose values vary, one array for each part."""
         return [self._active(z) for z, _, _ in self.parties[0]]
 
     def _curves(self, bandwidth: float) -> list[Score | None]:
-        """For each column the map of its marginal to N(0, 1), or None."""
+        """The map of each column's marginal to N(0, 1), or None for a column without a map."""
         parts, unit = self._places(), self.rows.unit
         columns = [[part[:, k].astype(np.float64) / unit for part in parts] for k in range(self.n)]
         return normal_scores(columns, self.counts, self.shares, bandwidth, self.rows.source)
 
     def _of_columns(self, z: Floats) -> NDArray[Any]:
-        """An array of all columns in the flow's dtype: columns without spread are 0."""
+        """The rows with all columns in the flow's dtype; columns whose values do not vary are 0."""
         if self.n == self.features:
             return z.astype(self.settings.dtype)
         every: NDArray[Any] = self.library.zeros((len(z), self.features), self.settings.dtype)
@@ -124,7 +124,7 @@ class SplineAscent(Ascent):
         )
 
     def _first_maps(self, curves: list[Any]) -> list[Transform]:
-        """Full marginal maps: a kinked line with the straight ends of the curve, then a spline for the remainder."""
+        """The maps of the first step: a kinked line with a curve's straight ends, then a spline for the remainder."""
         kinks: list[tuple[float, ...]] = []
         rest: list[Score | None] = []
         for curve in curves:
@@ -145,7 +145,7 @@ class SplineAscent(Ascent):
 
 
 def kink_parameters(score: Score) -> tuple[float, float, float, float, float]:
-    """The parameters ``(a, b, γ, center, ε)`` of a line with a kink through both ends of a curve, near the curve."""
+    """The parameters ``(a, b, γ, center, ε)`` of a kinked line that passes both ends of a curve and stays near it."""
     points = score.knots(KNOTS)
     x, y = points.x, points.y
     inner = (x > x[0]) & (x < x[-1])
@@ -164,13 +164,13 @@ def kink_parameters(score: Score) -> tuple[float, float, float, float, float]:
 def spline_parameters(score: Score | None, bins: int, bound: float, slope: float) -> Floats:
     """The raw parameters of an `rq_spline` with knots on a curve, the identity beyond ±bound: shape (3 bins - 1,).
 
-    A knot is moved where the spline's limits on widths, heights and slopes do not allow it.
+    A knot is moved if it exceeds the spline's limits on widths, heights and slopes.
     """
     raw = np.zeros(3 * bins - 1)
     if score is None:
         return raw
     inner = score.knots(bins - 1)
-    gap = 1e-3 * bound * np.arange(1, bins)  # keeps knots apart, and inside the bound
+    gap = 1e-3 * bound * np.arange(1, bins)  # keeps knots apart and inside of the bound
     x = np.minimum(np.maximum(inner.x, -bound + gap), bound - gap[::-1])
     y = np.minimum(np.maximum(inner.y, -bound + gap), bound - gap[::-1])
     limit = np.log(1.0 / slope)

@@ -1,8 +1,8 @@
-"""The rows of a dual ascent, for training and held out, standardised, with repeated values spread.
+"""The training and held-out rows of a dual ascent, standardised, and with noise on repeated values.
 
 In a group the rows are checked on all ranks together. Rotations mix all columns and so cannot preserve circles: a
-periodic column is cut where its rows are rarest, and mapped to the line. Its density is then that of an interval whose
-ends are the two sides of the cut.
+periodic column is cut where its rows are rarest, and mapped to the line. The density of a periodic column is then that
+of an interval, whose ends are the two sides of the cut.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ Parts = list[tuple[Any, Any]]
 
 # The defaults of docs/notes/dual_ascent.md.
 LOOKED_AT = 16_384  # the number of rows that are searched for repeated values
-REPEATED = 0.01  # the share of rows with another row's value from which a column counts as repeating
+REPEATED = 0.01  # a column repeats if more than this share of its values equals other values
 LEAST_SPREAD = 1e-3  # the least width, in standard deviations, over which repeated values are spread
-FLAT = 1e-100  # the range, in standard deviations, up to which a column counts as without spread
+FLAT = 1e-100  # a column with at most this range, in standard deviations, has no spread
 
-_SPREAD_SEED = 0x5EED  # the seed of draws that no other draw depends on
-_COPIES, _NOISE = 0xC09E, 0x2015  # keys that separate the copies and the noise from other draws of the same seed
+_SPREAD_SEED = 0x5EED  # the seed of the noise on repeated values
+_COPIES, _NOISE = 0xC09E, 0x2015  # keys that distinguish the draws of copies and of noise by the same seed
 
 
 class StandardisedRows:
@@ -95,7 +95,7 @@ class StandardisedRows:
         dtype: Any = np.float64,
         device: Any = None,
     ) -> None:
-        """Warn of columns without spread and of columns with repeated values, by name; `device`: as in a `Caller`."""
+        """Standardise the rows, and spread repeated values with a warning; `device`: the device as in a `Caller`."""
         root = math.sqrt(precision)
         self.source, self.judge, self.seed, self.dtype, self.device = source, judge, seed, np.dtype(dtype), device
         self.unit = 1.0 / root
@@ -146,7 +146,7 @@ class StandardisedRows:
         return self.source.size
 
     def _taken(self, source: RowSource) -> Parts:
-        """Standardised rows with weights that are scaled so that the largest is about 1, which any dtype holds."""
+        """Standardised rows, and weights scaled to a largest weight of about 1, which no dtype overflows."""
         blocks = list(source.blocks())
         known = [float(w.max()) for data in blocks if (w := data.weights) is not None and len(w)]
         largest = float(source.maximum(np.array([max(known, default=0.0)]))[0])
@@ -154,11 +154,11 @@ class StandardisedRows:
         return [(self.standardised(data.x), weight) for data, weight in zip(blocks, weights, strict=True)]
 
     def _rng(self, what: tuple[int, ...], shard: Shard) -> np.random.Generator:
-        """The generator for the rows of a shard; in a group each shard has a different one."""
+        """The random generator for the rows of a shard; in a group each shard has its own generator."""
         return np.random.default_rng([self.seed, *what, *(() if self.group is None else (shard.number,))])
 
     def _find_repeated(self) -> None:
-        """Find the columns with a spread, and spread the repeated values of these columns."""
+        """Find the columns whose values vary, and add noise to repeated values of these columns."""
         n = len(self.mean)
         ends = np.full((2, n), -np.inf)
         for z, _ in self.own:
@@ -190,20 +190,20 @@ class StandardisedRows:
             )
 
     def given(self) -> list[NDArray[Any]]:
-        """The training rows in the data's units, part by part, with repeated values spread."""
+        """The training rows in the data's units, after noise on repeated values, one array for each part."""
         if self.group is None and not self.spread.any():
             return [data.x for data in self.source.blocks()]
         return [z * _arrays.library(z).asarray(self.std) + _arrays.library(z).asarray(self.mean) for z, _ in self.own]
 
     def held_out(self) -> list[NDArray[Any]]:
-        """The held-out rows as the caller passed them, part by part; [] without held-out rows."""
+        """The held-out rows as the caller passed them, one array for each part; [] without held-out rows."""
         return [] if self.judge is None else [data.x for data in self.judge.blocks()]
 
     def to_refine(self, copies: int, jitter: float, rng: np.random.Generator) -> tuple[Any, Any, Any]:
-        """The arguments of a joint training: rows, with `copies` noisy copies of each, weights, and the held-out rows.
+        """The arguments of a joint training: the rows or their noisy copies, the weights, and the held-out rows.
 
-        Columns without spread become normal noise of a given variance, because no network can learn a spike. In a group
-        each shard has its own draws.
+        A column whose values do not vary becomes normal noise, because no network can learn a spike. In a group each
+        shard has its own random generator.
         """
         flat = np.setdiff1d(np.arange(len(self.mean)), self.active)
         rows = []
@@ -246,8 +246,8 @@ class StandardisedRows:
 def off_support(
     ends: Sequence[Support], x: NDArray[Any], validation: Any, caller: Caller, names: tuple[str, ...]
 ) -> tuple[NDArray[Any], Any]:
-    """Training rows and held-out rows as unbounded values, float64; invalid rows pass, because later checks refuse
-    invalid rows with an error.
+    """The unbounded values, in float64, of training rows and of held-out rows; invalid rows stay unchanged, because
+    later checks refuse them with an error.
 
     `ends`: the supports from latent to data, as in `AscentFlow`.
     """
@@ -286,14 +286,14 @@ def _spread(x: Floats) -> float:
 def jittered(
     x: NDArray[Any], weights: NDArray[Any] | None, copies: int, spread: Any, rng: np.random.Generator
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """The rows `copies` times, with independent noise for each copy, and their weights."""
+    """The rows repeated `copies` times, with independent noise for each copy, and the repeated weights."""
     many = np.tile(x, (copies, 1))
     many += _arrays.library(x).asarray((spread * rng.standard_normal(many.shape)).astype(x.dtype))
     return many, None if weights is None else np.tile(weights, copies)
 
 
 BINS, WINDOW = 256, 16  # the bins of a circle, and the number of bins that one moving average sums
-OVERLAP = {4: 2.0**-16, 8: 2.0**-36}  # the overlap of both ends, in radii, by the dtype's size in bytes
+OVERLAP = {4: 2.0**-16, 8: 2.0**-36}  # the overlap of a cut's two ends, in radii, by the dtype's bytes
 
 
 def counted(support: Support, x: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -311,7 +311,7 @@ def counted(support: Support, x: NDArray[np.floating]) -> NDArray[np.int64]:
 def cut_open(support: Support, counts: NDArray[np.int64], dtype: np.dtype[np.floating]) -> tuple[Support, ...]:
     """The map of unbounded values to a support with circles, from latent to data; `counts` is the result of `counted`.
 
-    The two ends overlap by less than the density can resolve in the dtype, so that no row lies on an end.
+    The two ends of a cut overlap by less than the dtype can resolve, so that no row lies on an end.
     """
     if not any(support.periodic):
         return (support,)

@@ -17,12 +17,12 @@ __all__ = ["get_num_threads", "include", "info", "set_num_threads", "threads"]
 
 
 def set_num_threads(n: int) -> None:
-    """Use n threads in each later call, the calling thread included; results do not depend on the number.
+    """Use n threads, including the calling thread, in each later call; results do not depend on n.
 
-    At import the number is that of HEADRACE_NUM_THREADS in the environment; without it OMP_NUM_THREADS or
-    MKL_NUM_THREADS, the first of them that is set; without these the number of cores that this process may use, by its
-    affinity and its control groups. Threads that are no longer needed end. If threadpoolctl is installed, it reads and
-    sets the number, too.
+    At import the number is that of the environment variable HEADRACE_NUM_THREADS; if unset, OMP_NUM_THREADS or
+    MKL_NUM_THREADS, the first of the two that is set; if all are unset, the number of cores that this process may use,
+    by its affinity and its control groups. Surplus threads end. If threadpoolctl is installed, its functions also read
+    and set the number.
 
     Args:
         n: The number of threads, 1 to 4096.
@@ -41,7 +41,7 @@ def get_num_threads() -> int:
 
 @contextmanager
 def threads(n: int) -> Iterator[None]:
-    """Inside the block, calls from this thread use n threads; other threads keep their number.
+    """A context manager in which calls from this thread use n threads; calls from other threads keep their number.
 
     Args:
         n: The number of threads, 1 to 4096.
@@ -63,11 +63,10 @@ def threads(n: int) -> Iterator[None]:
 
 
 def include() -> str:
-    """The folder of ``headrace.hpp`` and ``headrace.h``, for the option ``-I`` of a compiler: headrace's files without
-    Python.
+    """The folder of ``headrace.hpp`` and ``headrace.h``, for the option ``-I`` of a compiler of C or C++.
 
-    ``headrace.hpp`` is a single header without dependencies; ``headrace.h`` is the header of the library, whose flags
-    ``python -m headrace.config`` prints.
+    ``headrace.hpp`` is a single header without dependencies; ``headrace.h`` is the header of the C library, whose
+    compiler flags ``python -m headrace.config`` prints.
 
     >>> import os, headrace.config
     >>> "headrace.hpp" in os.listdir(headrace.config.include())
@@ -77,17 +76,16 @@ def include() -> str:
 
 
 def info() -> dict[str, Any]:
-    """Version, instruction set in use (`HEADRACE_ISA` forces one), usable sets, threads, and CUDA or why it is missing.
+    """The version, the instruction set in use (`HEADRACE_ISA` sets it), usable sets, threads, and CUDA's availability.
 
     "isa_not_built" is "v3" or "v4" if this processor has that set and the build lacks it, which makes calls slower;
-    otherwise it is empty. A build from source has kernels for the machine that compiled it; ``HEADRACE_SETS=ALL pip
-    install .`` has all.
-    "bf16" is whether the instruction set has products in bf16 ("native"), has them only for calls of fewer than 8 rows
-    ("native for few rows"), or uses float32 ("emulated"), with the same bits; "bf16_tiles" is the instruction
-    set of the products of ``matmul="bf16_tiles"``, the fastest one here, with the same bits again. "v4_amx" needs the
-    system's permission, which the first such flow requests. "cuda" has the devices and the architectures of the CUDA
-    module, or the reason why it cannot be used. "commit" is that of a build from a clone, with "-dirty" if files had
-    changed since the commit, and otherwise empty.
+    otherwise "". A build from source has kernels for the compiling machine; ``HEADRACE_SETS=ALL pip install .`` builds
+    kernels for all sets. "bf16" is "native" if the instruction set has products in bf16, "native for few rows" if only
+    calls of fewer than 8 rows use them, or "emulated" if float32 computes the same bits; "bf16_tiles" is the
+    instruction set of the products of ``matmul="bf16_tiles"``, the fastest set on this machine; all sets compute the
+    same bits. "v4_amx" needs the system's permission, which the first flow that uses AMX requests. "cuda" has the
+    devices and the architectures of the CUDA module, or the reason why CUDA cannot be used. "commit" is the commit of a
+    build from a clone, with "-dirty" if files had changed since, and otherwise "".
 
     >>> import headrace as hr
     >>> sorted(hr.info())
@@ -107,7 +105,7 @@ def info() -> dict[str, Any]:
     }
 
 
-# The value of "bf16" by the suffix of the instruction set.
+# The value of "bf16" in `info`, by the suffix of the instruction set.
 _BF16 = {"bf16": "native", "bf16_few": "native for few rows", "amx": "native"}
 
 
@@ -121,5 +119,5 @@ def _cuda() -> str:
 
 
 def _version(number: int) -> str:
-    """The version in CUDA's number: 13000 is 13.0."""
+    """The text of a version from CUDA's number: 13.0 from 13000."""
     return f"{number // 1000}.{number % 1000 // 10}"

@@ -12,11 +12,10 @@ from headrace.config import include
 
 
 def library_folder() -> Path:
-    """The folder of libheadrace, which is that of the compiled module; an editable installation has Python files
-    elsewhere.
+    """The folder of libheadrace and of the compiled module; an editable installation has Python files elsewhere.
 
     Raises:
-        FileNotFoundError: the build has no such library, as on systems other than Linux.
+        FileNotFoundError: the build has no libheadrace, for example on systems other than Linux.
     """
     folder = Path(cpu.__file__).parent
     if not any(folder.glob("libheadrace.*")):
@@ -42,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the values of the options, on one line."""
+    """Print the values of the given options on one line; return the exit status."""
     parser = _parser()
     given = parser.parse_args(arguments)
     if not any(vars(given).values()):

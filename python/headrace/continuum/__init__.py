@@ -1,8 +1,8 @@
-"""The flow of a density to a target in continuous time: the equation that dual ascent discretises.
+"""The flow of a density to a target in continuous time, by the equation that dual ascent discretises.
 
 A density rho moves with the velocity u = -mu grad(rho / mu) (eq. 10), the steepest ascent of the likelihood, and so
 drho/dt = div(mu^2 grad((rho / mu)^2 / 2)) (eq. 13), in one or two dimensions and for any positive target mu.
-`docs/continuum.md` has the equations, the scheme and its errors. Needs SciPy: pip install ".[continuum]".
+`docs/continuum.md` has the equations, the scheme and its errors. The module needs SciPy: pip install ".[continuum]".
 
 >>> import headrace as hr
 >>> import numpy as np
@@ -40,7 +40,7 @@ from headrace.continuum.grid import Grid
 
 __all__ = ["Evolution", "Grid", "evolve"]
 
-_LARGEST_RATIO = 1e150  # the square of f does not overflow below this value
+_LARGEST_RATIO = 1e150  # below this ratio f of rho and mu, f² does not overflow
 
 
 def evolve(rho: Any, mu: Any, grid: Grid, times: Any, directions: Any = None) -> Evolution:
@@ -48,15 +48,16 @@ def evolve(rho: Any, mu: Any, grid: Grid, times: Any, directions: Any = None) ->
 
     Args:
         rho: The density at the first time, not negative, of any mass: an array of shape `grid.cells`; a function of
-            points (rows, d) that returns densities (rows,); or an object whose `log_prob` returns their logarithms,
-            such as a `Flow`.
-        mu: The target, in one of the same forms; positive, and of any scale. If it underflows, it needs a `log_prob`.
+            points (rows, d) that returns densities (rows,); or an object whose `log_prob` returns log densities, such
+            as a `Flow`.
+        mu: The target, in one of the forms of `rho`; positive, and of any scale. A target that underflows needs a
+            `log_prob`.
         grid: A `Grid` of one or two dimensions.
-        times: At least two times, increasing. `rho` is the density at the first.
+        times: At least two times, increasing; `rho` is the density at the first time.
         directions: None, or for each step from one time to the next the only direction in which rho moves: angles,
-            shape (times - 1,), or unit vectors, shape (times - 1, 2). The velocity is that of rho's marginal in the
-            direction. Needs two dimensions, walls, and a mu that is a product in each direction (eq. 18). Densities
-            from functions are then also evaluated at points outside the box.
+            shape (times - 1,), or unit vectors, shape (times - 1, 2). The velocity is the velocity of rho's marginal in
+            this direction. Directions need two dimensions, walls, and a mu that is a product in each direction (eq.
+            18). With directions, functions rho and mu are also evaluated at points outside of the box.
 
     Returns:
         The `Evolution` of the density.
@@ -106,7 +107,7 @@ def _ratio(source: Density, target: Density) -> tuple[Floats, Floats]:
         if source.values is None or target.values is None:
             largest = target.log.max()
             return np.exp(target.log - largest), np.exp(source.log - (target.log - largest))
-        # The scale is a power of two, which rounds nothing: the ratio of equal densities is the same value everywhere.
+        # The scale is a power of two, so that nothing is rounded: equal densities have the same ratio everywhere.
         mu = np.ldexp(target.values, -np.frexp(target.values.max())[1])
         with np.errstate(divide="ignore", invalid="ignore"):
             f = source.values / mu
@@ -118,7 +119,7 @@ def _ratio(source: Density, target: Density) -> tuple[Floats, Floats]:
 
 def _directed(source: Density, target: Density, grid: Grid, times: Floats, vectors: Floats) -> Evolution:
     def densities(points: Floats) -> tuple[Floats, Floats]:
-        """The densities of rho after all stages so far, and of the target on any scale."""
+        """The density of rho after all stages so far, and the density of the target on any scale, at points."""
         rho, mu = _directions.log_density(source, stages, points), target.log_at(points)
         return np.exp(rho), np.exp(mu if target.values is not None else mu - target.log.max())
 
@@ -127,7 +128,8 @@ def _directed(source: Density, target: Density, grid: Grid, times: Floats, vecto
     history = [rho]
     for k, theta in enumerate(vectors):
         frame = _directions.Frame.of(grid, theta)
-        # The same sums over points across for both densities: equal densities have equal marginals, to the last bit.
+        # Both densities are summed over the same points across, so that equal densities have equal marginals, bit by
+        # bit.
         shape, width = (frame.along.cells[0], -1), frame.across.volume
         rho_s, mu_s = (part.reshape(shape).sum(axis=1) * width for part in densities(frame.points()))
         marginal = evolve(rho_s, mu_s, frame.along, times[k : k + 2])

@@ -14,7 +14,7 @@ from headrace.continuum.grid import Grid, Interpolant, wrapped
 
 
 class Density:
-    """A density at the centres of a grid's cells and between them, whose scale and range do not matter.
+    """A density of any scale and range, at the centres of a grid's cells and at other points.
 
     Attributes:
         values: The density at the centres, shape `grid.cells`; None if only its logarithm was given.
@@ -22,7 +22,7 @@ class Density:
     """
 
     def __init__(self, name: str, given: Any, grid: Grid, *, zeros: bool) -> None:
-        """`zeros`: whether the density may be 0."""
+        """`given`: an array, a function or an object with `log_prob`; `zeros`: whether the density may be 0."""
         self._name, self._grid, self._zeros = name, grid, zeros
         self._function: Callable[[Floats], Any] | None = None
         self._gives_log = callable(getattr(given, "log_prob", None))
@@ -86,7 +86,7 @@ class Density:
 
 
 def _continued(nodes: Floats, values: Floats, axis: int) -> tuple[Floats, Floats]:
-    """Values with one more node at each end, on the parabola through the last three, so that splines reach walls."""
+    """Values with another node at each end, on the parabola through three nodes, so that splines reach walls."""
     h = nodes[1] - nodes[0]
     a, b, c, z, y, x = (values.take([i], axis) for i in (0, 1, 2, -1, -2, -3))
     ends = 3.0 * a - 3.0 * b + c, 3.0 * z - 3.0 * y + x

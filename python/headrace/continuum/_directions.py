@@ -2,13 +2,13 @@
 
 Along a unit vector theta a point moves by u(s) theta, where s is the point's coordinate in that direction and
 u = -mu_s d(rho_s / mu_s)/ds is the velocity (eq. 10) of the one-dimensional flow of rho's marginal. If mu is a product
-of a density of s and a density of the coordinate across, this is the steepest ascent of the likelihood among all
+of a density of s and a density of the coordinate across, this motion is the steepest ascent of the likelihood among all
 motions along theta that depend only on s.
 
-Each direction is therefore a one-dimensional evolution, whose map moves s and leaves the coordinate across unchanged.
-The density at any time is the initial density at the image of a point under the inverse maps, times their derivatives:
-it is positive, keeps its mass to the error of a sum over cells, and is never averaged on a grid, for any number of
-directions.
+The motion in each direction is therefore a one-dimensional evolution, whose map moves s and leaves the coordinate
+across unchanged. The density at any time is the initial density at the image of a point under the inverse maps, times
+their derivatives: for any number of directions, this density is positive, keeps its mass to the error of a sum over
+cells, and is never averaged on a grid.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from headrace.continuum._densities import Density
 from headrace.continuum.evolution import Evolution
 from headrace.continuum.grid import Grid
 
-_MIXED = 1e-3  # largest mixed derivative of log mu, relative to its largest second derivative, that counts as 0
-_NODES = 4  # the nodes of a direction's map in each cell; many, because they are cheap and later results depend on them
-_EDGE = 1e-3  # the largest density at walls, relative to the maximum, for a direction that is no axis
+_MIXED = 1e-3  # a mixed derivative of log mu up to this share of the largest second derivative counts as 0
+_NODES = 4  # the number of nodes of a direction's map in each cell, on which later results depend
+_EDGE = 1e-3  # the largest allowed density at walls, relative to the maximum, for oblique directions
 
 
 @dataclass
 class Frame:
-    """Coordinates along a direction and across it, from the middle of the box, and a grid for each coordinate."""
+    """Coordinates along and across a direction, which are 0 in the box's middle, and a grid for each coordinate."""
 
     theta: Floats
     middle: Floats
@@ -41,7 +41,7 @@ class Frame:
 
     @classmethod
     def of(cls, grid: Grid, theta: Floats) -> Frame:
-        """The frame of a direction, as wide as the ellipse in the box: along an axis it has the box's limits."""
+        """The frame of a direction, as wide as the box's inscribed ellipse; an axis' frame has the box's limits."""
         half = (grid.box[:, 1] - grid.box[:, 0]) / 2.0
         normal = np.array([-theta[1], theta[0]])
         reach, cells = [float(np.hypot(*(half * v))) for v in (theta, normal)], max(grid.cells)
@@ -52,17 +52,17 @@ class Frame:
         return (points - self.middle) @ self.theta
 
     def points(self) -> Floats:
-        """The points of all pairs of both grids' centres; the coordinate across varies fastest."""
+        """The points at all pairs of the two grids' centres; the coordinate across varies fastest."""
         s, p = np.meshgrid(self.along.axes[0], self.across.axes[0], indexing="ij")
         normal = np.array([-self.theta[1], self.theta[0]])
         return self.middle + s.reshape(-1, 1) * self.theta + p.reshape(-1, 1) * normal
 
 
 class Stage:
-    """One direction for one interval of time: the marginal's evolution, and its map forward and back in time."""
+    """The motion in one direction for an interval of time: the marginal's evolution, and its map both ways in time."""
 
     def __init__(self, frame: Frame, evolution: Evolution) -> None:
-        """`evolution`: that of the marginal on `frame.along`, at the two ends of the interval."""
+        """`evolution`: the marginal's evolution on `frame.along`, with both ends of the interval as times."""
         self.frame, self.evolution = frame, evolution
         low, high = frame.along.box[0]
         nodes = np.linspace(low, high, _NODES * frame.along.cells[0] + 1)
@@ -74,22 +74,22 @@ class Stage:
         self._back = _shift(moved, nodes, 1.0 / slopes)
 
     def forward(self, points: Floats) -> tuple[Floats, Floats]:
-        """The positions of points at the end of the interval, and the log-Jacobian."""
+        """The positions, at the end of the interval, of points at the beginning, and the log-Jacobian."""
         return self._moved(points, self._to)
 
     def inverse(self, points: Floats) -> tuple[Floats, Floats]:
-        """The positions at the beginning of points at the end of the interval, and the log-Jacobian of this inverse."""
+        """The positions, at the beginning of the interval, of points at the end, and the inverse's log-Jacobian."""
         return self._moved(points, self._back)
 
     def _moved(self, points: Floats, spline: Any) -> tuple[Floats, Floats]:
         s = self.frame.coordinate(points)
-        # There is no motion beyond the frame, because the walls of the marginal's flow do not move.
+        # Points beyond the frame do not move, because the walls of the marginal's flow do not move.
         inside = np.abs(s) <= self.frame.along.box[0, 1]
         shift, slope = (np.where(inside, spline(s, nu=k), 0.0) for k in (0, 1))
         return points + shift[:, None] * self.frame.theta, np.log1p(slope)
 
     def velocity(self, t: float, points: Floats) -> Floats:
-        """The velocity at a time, for points (rows, 2)."""
+        """The velocity of points (rows, 2) at the time t."""
         s = self.frame.coordinate(points)
         low, high = self.frame.along.box[0]
         inside = (s >= low) & (s <= high)
@@ -99,9 +99,9 @@ class Stage:
 
 
 def _shift(nodes: Floats, values: Floats, slopes: Floats) -> CubicHermiteSpline:
-    """The displacement of an increasing map, which is 0 to the last bit where the map is the identity.
+    """A spline of the displacement of an increasing map, exactly 0 where the map is the identity.
 
-    The spline is of fourth order, because slopes are known; they are limited at fronts, where the cubic would fold.
+    The spline is of fourth order, because the map's slopes are known; slopes are limited where a cubic would fold.
     """
     secants = np.diff(values) / np.diff(nodes)
     # A cubic is increasing if its slopes at both ends are below three times the secant.
@@ -110,14 +110,14 @@ def _shift(nodes: Floats, values: Floats, slopes: Floats) -> CubicHermiteSpline:
 
 
 class Stages:
-    """The motion in one direction after another, each between two consecutive times."""
+    """The motion in one direction after another, with one direction between two consecutive times."""
 
     def __init__(self, times: Floats, stages: list[Stage]) -> None:
         """`stages`: one stage between each pair of consecutive times."""
         self._times, self._stages = times, stages
 
     def velocity(self, t: float, points: Floats) -> Floats:
-        """The velocity at a time, for points; at a time when directions change, the velocity of the later direction."""
+        """The velocity of points at the time t; when directions change, the velocity of the later direction."""
         k = min(int(np.searchsorted(self._times, t, side="right")) - 1, len(self._stages) - 1)
         return self._stages[k].velocity(t, points)
 
@@ -132,7 +132,7 @@ class Stages:
 
 
 def log_density(rho: Density, stages: list[Stage], points: Floats) -> Floats:
-    """The logarithm at points of rho after these stages."""
+    """The logarithm, at points, of the density that rho has after these stages."""
     total = np.zeros(len(points))
     for stage in reversed(stages):
         points, log_jacobian = stage.inverse(points)
@@ -141,10 +141,11 @@ def log_density(rho: Density, stages: list[Stage], points: Floats) -> Floats:
 
 
 def rates(grid: Grid, rho: Floats, mu: Floats, stages: list[Stage]) -> tuple[Floats, Floats]:
-    """d/dt of KL(mu || rho) and KL(rho || mu) at all times, in the direction that begins there, at the end in the last.
+    """d/dt of KL(mu || rho) and of KL(rho || mu) at all times, for the direction that begins then, or for the last one.
 
     The first rate is the integral of mu u theta.grad(log(rho / mu)), by differences of logarithms at the cells'
-    centres. The rate may be positive: u follows the mean of rho / mu across theta, and not the mean of its logarithm.
+    centres. The first rate may be positive: u follows the mean of rho / mu across theta, and not the mean of its
+    logarithm.
     """
     forward, backward = [], []
     for k, density in enumerate(rho):
@@ -175,12 +176,12 @@ def unit_vectors(directions: Any, count: int) -> Floats:
     if bad.size:
         raise ValueError(f"directions: expected unit vectors, got one of length {length[bad[0]]:g} at index {bad[0]}")
     vectors /= length[:, None]
-    vectors[np.abs(vectors) < 1e-12] = 0.0  # the cosine of a right angle is not exactly 0
+    vectors[np.abs(vectors) < 1e-12] = 0.0  # NumPy's cosine of a right angle is not exactly 0
     return vectors
 
 
 def check_product(grid: Grid, mu: Density, rho: Density, vectors: Floats) -> None:
-    """Refuse directions in which mu is no product, and densities that do not vanish at walls that a direction meets."""
+    """Refuse directions in which mu is no product, and oblique directions for densities that do not vanish at walls."""
     log = mu.log
     (hx, hy), inner = grid.spacing, (slice(1, -1), slice(1, -1))
     xx = (log[2:, 1:-1] - 2.0 * log[inner] + log[:-2, 1:-1]) / hx**2

@@ -6,7 +6,7 @@ the face, mu_i df_i/dt = -(differences of F) / h can be divided by mu_i without 
 
     df_i/dt = sum over neighbours j of mu_j (f_j^2 - f_i^2) / (2 h^2).
 
-A cell where mu underflows to 0 is therefore harmless, and constant f is kept to the last bit.
+A cell where mu underflows to 0 is therefore harmless, and a constant f stays the same to the last bit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Scheme:
     """Rates of change, velocities on faces and entropies for one grid and one target."""
 
     def __init__(self, grid: Grid, mu: Floats) -> None:
-        """`mu`: the target at the cells' centres, shape `grid.cells`, with the mass of rho: f then has the mean 1."""
+        """`mu`: the target at the cells' centres, shape `grid.cells`, with rho's mass, so that f has the mean 1."""
         self._grid, self._mu = grid, mu.ravel()
         index = np.arange(mu.size).reshape(grid.cells)
         periodic = grid.boundary == "periodic"
@@ -48,19 +48,19 @@ class Scheme:
         self._face_mu = np.sqrt(self._mu[self._left]) * np.sqrt(self._mu[self._right])
 
     def rate(self, f: Floats) -> Floats:
-        """The rate df/dt, flat like f."""
+        """The rate df/dt as a flat array, like f."""
         return np.asarray(self._divergence @ (self._difference @ (f * f)))
 
     def jacobian(self, f: Floats) -> sparse.csc_array:
-        """The derivative of `rate`: a constant matrix whose columns are multiplied by f."""
+        """The derivative of `rate` by f: a constant matrix whose columns are multiplied by f."""
         matrix = self._laplacian.copy()
         matrix.data *= np.repeat(f, np.diff(matrix.indptr))
         return matrix
 
     def velocities(self, f: Floats) -> list[Floats]:
-        """The velocity u = -mu grad(f) on the faces across each axis, without those at walls.
+        """The velocity u = -mu grad(f) on the faces across each axis, except faces at walls.
 
-        F equals rho u on each face, if rho there is the face's mu times the mean of both f.
+        The flow F through a face equals rho u, if rho on the face is the face's mu times the mean of both cells' f.
         """
         speed = -self._face_mu * np.asarray(self._difference @ f) / self._h
         parts = np.split(speed, np.cumsum([np.prod(shape) for shape in self._face_shapes])[:-1])
@@ -75,24 +75,24 @@ class Scheme:
         left, right = f[self._left], f[self._right]
         squared = (self._face_mu * (right - left) / self._h) ** 2
         moves = squared > 0.0
-        # If either density is 0, the sum is infinite, like the integral of the equation.
+        # If f is 0 on one side of a face, the sum is infinite, like the integral of the equation.
         with np.errstate(divide="ignore", over="ignore"):
             weight = 0.5 / left[moves] + 0.5 / right[moves]
         return -float(np.sum(squared[moves] * weight)) * self._grid.volume
 
 
-_RELATIVE = 1e-8  # the tolerance of a step in f and in positions: far below the error in space of grids in memory
-_FLOOR = 1e-4  # in units of the mean of f; below, the tolerance is absolute: fronts into empty regions cost steps
+_RELATIVE = 1e-8  # the tolerance of a step in f and in positions, far below the error in space
+_FLOOR = 1e-4  # below this f, in units of its mean, the tolerance is absolute, to save steps at fronts
 
 
 class Motion:
-    """The ratio f = rho / mu at all times from the first to the last, and the velocity field that follows from it."""
+    """The ratio f = rho / mu at all times from the first to the last, and the velocity field that follows from f."""
 
     def __init__(self, grid: Grid, scheme: Scheme, f: Floats, times: Floats) -> None:
-        """Integrate from `f` (grid.cells) at times[0] to times[-1]."""
+        """Integrate f from times[0], where f has the shape `grid.cells`, to times[-1]."""
         self._grid, self._scheme, self._times = grid, scheme, times
-        # The table of differences of BDF begins with uninitialised memory. Its values are not used, but one subtraction
-        # reads them, and warns if they are not finite.
+        # The table of differences of BDF begins with uninitialised memory. The integrator does not use the
+        # uninitialised values, but one subtraction reads them, and would warn of infinities and NaN.
         with np.errstate(invalid="ignore"):
             result = solve_ivp(
                 lambda _, y: scheme.rate(y),
@@ -107,17 +107,17 @@ class Motion:
             )
         _finished(result, "the equation")
         self._solution = result.sol
-        # The scheme never lowers the least value of f, and the integrator only by its tolerance.
+        # The scheme never lowers the least value of f, and the integrator lowers it only by its tolerance.
         self._least = float(f.min())
         self.f = np.maximum(result.y.T, self._least)
 
     def field(self, t: float) -> VelocityField:
-        """The velocity field at a time."""
+        """The velocity field at the time t."""
         f = np.maximum(self._solution(t), self._least)
         return VelocityField(self._grid, self._scheme.velocities(f))
 
     def velocity(self, t: float, points: Floats) -> Floats:
-        """The velocity at a time, for points of the box."""
+        """The velocity, at the time t, of points of the box."""
         return self.field(t)(points)
 
     def carry(self, points: Floats) -> tuple[Floats, Floats]:
@@ -150,23 +150,23 @@ def _finished(result: Any, what: str) -> None:
 
 
 class VelocityField:
-    """Cubic splines through the scheme's velocities on faces; the component across a wall is 0 there."""
+    """Cubic splines through the scheme's velocities on faces; on a wall, the component across the wall is 0."""
 
     def __init__(self, grid: Grid, velocities: list[Floats]) -> None:
         """`velocities`: the result of `Scheme.velocities`."""
         self._parts = [_part(grid, velocity, axis) for axis, velocity in enumerate(velocities)]
 
     def __call__(self, points: Floats) -> Floats:
-        """The velocities at points of the box, shape (rows, dimensions)."""
+        """The velocities at points of the box, arrays of shape (rows, dimensions)."""
         return np.stack([part(points) for part in self._parts], axis=1)
 
     def divergence(self, points: Floats) -> Floats:
-        """The divergence at points, shape (rows,)."""
+        """The divergence of the velocity at points, shape (rows,)."""
         return np.sum([part.derivative(points, axis) for axis, part in enumerate(self._parts)], axis=0)
 
 
 def _part(grid: Grid, values: Floats, across: int) -> Interpolant:
-    """One component, from values on the faces across one axis, which are at the centres along the other axis."""
+    """A spline of one component, from values on the faces across an axis, at the centres along the other axis."""
     nodes = []
     for axis in range(grid.dimensions):
         low, high = grid.box[axis]
@@ -176,7 +176,7 @@ def _part(grid: Grid, values: Floats, across: int) -> Interpolant:
         elif axis == across:
             at = grid.edges[axis]
             values = np.pad(values, [(1, 1) if k == axis else (0, 0) for k in range(grid.dimensions)])
-        else:  # along a wall the velocity need not vanish: the last two centres continue it
+        else:  # velocities along a wall are extrapolated from two centres
             at = np.concatenate([[low], grid.axes[axis], [high]])
             first, second, late, last = (values.take([i], axis) for i in (0, 1, -2, -1))
             values = np.concatenate([1.5 * first - 0.5 * second, values, 1.5 * last - 0.5 * late], axis)

@@ -17,10 +17,10 @@ from headrace.continuum.grid import Grid
 
 
 class Mover(Protocol):
-    """Motions of particles: by the full velocity field, or in one direction after another."""
+    """A motion of particles: by the full velocity field, or in one direction after another."""
 
     def velocity(self, t: float, points: Floats) -> Floats:
-        """The velocity at a time, for points of the box."""
+        """The velocity, at the time t, of points of the box."""
 
     def carry(self, points: Floats) -> tuple[Floats, Floats]:
         """Positions (times, rows, d) of points that start at the first time, and log-Jacobians (times, rows)."""
@@ -28,18 +28,19 @@ class Mover(Protocol):
 
 @public("headrace.continuum")
 class Evolution:
-    """A density that moves to a target; `evolve` makes it. All values are float64.
+    """A density that moves to a target, as returned by `evolve`. All values are float64.
 
     Attributes:
         grid: The grid of the densities.
         times: Shape (times,).
-        rho: The density at given times, shape (times,) and the grid's cells.
+        rho: The density at `times`; the shape is (times,) followed by `grid.cells`.
         mu: The target, scaled to the mass of rho, shape grid.cells.
-        kl: KL(mu || rho_t) of both as probability densities, shape (times,); infinite if rho is 0 in a cell of mu.
+        kl: KL(mu || rho_t) of mu and rho as probability densities, shape (times,); infinite if rho is 0 where mu is
+            not.
         kl_rate: The derivative of `kl` in time, the right-hand side of eq. 14.
         gap: KL(rho_t || mu): the mean log-likelihood by which the estimate rho~_t is below its limit, shape (times,).
         gap_rate: The derivative of `gap` in time: minus the integral of |u|^2 (eq. 11), divided by the mass.
-        marginals: For each direction the evolution of rho's marginal between two times; empty without directions.
+        marginals: The evolution of rho's marginal between two times for each direction; empty without directions.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Evolution:
         mover: Mover,
         marginals: tuple[Evolution, ...] = (),
     ) -> None:
-        """Compute the divergences; `evolve` calls this."""
+        """Compute the divergences; only `evolve` calls the constructor."""
         self.grid, self.times, self.rho, self.mu = grid, times, rho, mu
         self.kl, self.gap = _divergences(rho.reshape(len(times), -1), mu.ravel())
         self.kl_rate, self.gap_rate = kl_rate, gap_rate
@@ -62,13 +63,13 @@ class Evolution:
         self._target, self._mover = target, mover
         with np.errstate(divide="ignore"):
             relative = np.log(mu.ravel()) - target.log.ravel()
-        # Any cell determines the scale of the target; the largest cell has not underflown.
+        # Any cell determines the scale of the target; in the largest cell, mu has not underflowed.
         self._log_scale = float(relative[np.argmax(mu)])
         for array in (self.times, self.rho, self.mu, self.kl, self.gap, self.kl_rate, self.gap_rate):
             array.flags.writeable = False
 
     def velocity(self, t: float, z: Any) -> Floats:
-        """The velocity u = -mu grad(rho / mu) (eq. 10) at a time, shape (rows, d).
+        """The velocity u = -mu grad(rho / mu) (eq. 10) of points at the time t, shape (rows, d).
 
         Args:
             t: A time from the first of `times` to the last.
@@ -88,8 +89,9 @@ class Evolution:
         """Move points with the velocity from the first time on: the map phi_t of the notes.
 
         Returns:
-            Positions, shape (times, rows, d), and log-Jacobians, shape (times, rows). All positions are in the box:
-            where directions lead past a corner, the nearest point in it. A row that is not finite has the result NaN.
+            Positions, shape (times, rows, d), and log-Jacobians, shape (times, rows). All positions are in the box: a
+            point that directions move past a corner stays at the nearest point of the box. A row that is not finite has
+            the result NaN.
 
         Args:
             x: Points of the box, shape (rows, d).
@@ -121,8 +123,8 @@ class Evolution:
     def log_likelihood(self) -> Floats:
         """L[phi_t] = integral of rho(x) log rho~_t(x) dx (eq. 6), a sum over the grid's cells, shape (times,).
 
-        rho is the density at the first time, of any mass; cells where rho is 0 are skipped. L increases to the integral
-        of rho log rho; the difference at a time is `gap` times the mass.
+        The rho in L is the density at the first time, of any mass; cells where rho is 0 are skipped. L increases to the
+        integral of rho log rho, from which it differs at each time by `gap` times the mass.
         """
         rho = self.rho[0].ravel()
         held = rho > 0.0
@@ -133,9 +135,9 @@ class Evolution:
     def log_likelihood_derivative(self, x: Any) -> Floats:
         """The functional derivative of L by phi_t (eq. 7): J(x) u(phi_t(x)), shape (times, rows, d).
 
-        If phi_t becomes phi_t + s w, then dL/ds at s = 0 is the integral over x of w(x) times this derivative. As a
-        function of z, with phi_t followed by id + s v, dL/ds is the integral of v(z) u(z) over z, so that the
-        derivative by z is `velocity` itself.
+        If phi_t becomes phi_t + s w, then dL/ds at s = 0 is the integral over x of w(x) times this derivative. If the
+        map id + s v follows phi_t, dL/ds is the integral of v(z) u(z) over z, so that the derivative in terms of z is
+        `velocity` itself.
 
         Args:
             x: Points of the box, shape (rows, d), float32 or float64; a point with a NaN has the result NaN.
@@ -163,7 +165,7 @@ class Evolution:
         return points, known
 
     def __repr__(self) -> str:
-        """The grid, the times, and the divergence at both ends."""
+        """The grid, the times, and `kl` at the first and the last time."""
         span = f"times {self.times[0]:g} to {self.times[-1]:g} ({len(self.times)})"
         return f"Evolution({self.grid!r}, {span}, kl {self.kl[0]:.4g} to {self.kl[-1]:.4g})"
 

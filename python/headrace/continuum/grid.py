@@ -1,4 +1,4 @@
-"""Grids of equal cells on an interval or a rectangle, and cubic splines through values on them."""
+"""Grids of equal cells on an interval or a rectangle, and cubic splines through values on a grid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headrace._base import arguments as check
 from headrace._base.public import public
 from headrace._base.types import Floats
 
-_LEAST_CELLS = 4  # a cubic spline through cell centres needs this number
+_LEAST_CELLS = 4  # the number of cell centres that a cubic spline needs
 _WIDTHS = 1e-50, 1e50  # limits of a box's width, within which areas and squares of the spacing do not overflow
 
 
@@ -27,7 +27,7 @@ class Grid:
         boundary: "wall" or "periodic".
         spacing: The width of a cell along each axis, shape (dimensions,).
         axes: The centres of the cells along each axis.
-        edges: The faces of the cells along each axis, both ends of the box included.
+        edges: The faces of the cells along each axis, including both ends of the box.
         points: The centres of all cells, shape (cells, dimensions); the last axis varies fastest.
 
     >>> import headrace as hr
@@ -43,7 +43,7 @@ class Grid:
         Args:
             box: The limits (low, high), or a pair of limits for a rectangle.
             cells: The number of cells along an axis, at least 4: one number for all axes, or one for each.
-            boundary: "wall", through which nothing flows, or "periodic"; the same for all axes.
+            boundary: "wall", through which nothing flows, or "periodic"; all axes have the same kind.
         """
         self.box = _limits(box)
         self.dimensions = len(self.box)
@@ -89,17 +89,17 @@ def _limits(box: Any) -> NDArray[np.float64]:
     if not np.isfinite(limits).all() or not (limits[:, 0] < limits[:, 1]).all():
         raise ValueError(f"box: expected finite limits with low below high, got {limits.tolist()}")
     least, most = _WIDTHS
-    half = limits[:, 1] / 2.0 - limits[:, 0] / 2.0  # the difference of the limits may overflow
+    half = limits[:, 1] / 2.0 - limits[:, 0] / 2.0  # low and high are halved because high - low may overflow
     if not ((half >= least / 2.0) & (half <= most / 2.0)).all():
         raise ValueError(f"box: expected limits from {least:g} to {most:g} apart, got {limits.tolist()}")
     return limits
 
 
-_WRAPPED = 8  # in cells: the influence of values beyond a spline's end decreases by a factor of 3.7 a cell
+_WRAPPED = 8  # the repeated cells: a value's influence on a spline decreases by a factor of 3.7 a cell
 
 
 class Interpolant:
-    """A cubic spline in one or two dimensions; beyond its last nodes it continues along the tangent."""
+    """A cubic spline in one or two dimensions; beyond the last nodes, its tangent continues the spline."""
 
     def __init__(self, nodes: tuple[Floats, ...], values: Floats) -> None:
         """`nodes`: an ascending array for each axis; `values`: a value at each combination of nodes."""

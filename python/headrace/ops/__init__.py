@@ -1,9 +1,9 @@
 """The maps of couplings and of planar and radial transforms as functions, for parameters from the caller's network.
 
-A coupling maps each element separately, a planar or radial map all coordinates of a row together (docs/ops.md).
+A coupling maps each element separately; a planar or radial map maps all coordinates of a row together (docs/ops.md).
 
 Arguments must be C-contiguous arrays of one framework and one dtype, float32 or float64, and are not copied, except for
-a coupling's parameters that rows share. The device of the first array computes: the CPU or a CUDA device.
+a coupling's parameters that rows share. The device of the first array, the CPU or a CUDA device, computes the result.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def coupling(
     out: tuple[A, A] | None = None,
     **settings: Unpack[Keywords],
 ) -> tuple[A, A]:
-    """Apply one map to every element.
+    """Apply one map to every element, with parameters from the caller.
 
     Args:
         value: Shape (..., active): z of the direction "forward", x of "inverse".
@@ -65,12 +65,12 @@ def coupling(
         out: A pair ``(value, log_det)`` of arrays that receive the result; the value may be the argument itself.
 
     Returns:
-        ``(value, log_det)`` of the other side, shapes (..., active) and (...): log_det = Σ log |dx/dz| of a row, or for
-        "inverse" Σ log |dz/dx|.
+        ``(value, log_det)``: the mapped values, shape (..., active), and the log-determinants, shape (...): log_det = Σ
+        log |dx/dz| of a row, or for "inverse" Σ log |dz/dx|.
 
     Raises:
         TypeError: the arrays are not of one framework and device, or not of one dtype, float32 or float64.
-        ValueError: a shape is wrong, an array is not C-contiguous, or `out` overlaps an input in another way.
+        ValueError: a shape is wrong, an array is not C-contiguous, or `out` overlaps an input other than as `value`.
 
     >>> import numpy as np, headrace as hr
     >>> x, log_det = hr.ops.coupling(np.ones((2, 3), "f4"), np.zeros((2, 3, 2), "f4"))
@@ -106,8 +106,8 @@ def coupling_vjp(
         out: A pair ``(grad_input, grad_params)`` of arrays that receive the result, without overlap.
 
     Returns:
-        ``(grad_input, grad_params)``, in the shapes of `value` and `params`. The gradient by parameters that rows share
-        is the sum over these rows, in float64 and in a fixed order.
+        ``(grad_input, grad_params)``, in the shapes of `value` and `params`. The gradient by parameters that several
+        rows share is the sum over the rows, in float64 and in a fixed order.
 
     >>> import numpy as np, headrace as hr
     >>> ones, params = np.ones((1, 1)), np.zeros((1, 1, 2))
@@ -130,13 +130,13 @@ def vector_map(
     negative_slope: float = _SLOPE,
     out: tuple[A, A] | None = None,
 ) -> tuple[A, A]:
-    """Apply one map to all coordinates of a row together.
+    """Apply one map to all coordinates of a row together, with parameters from the caller.
 
     Args:
         value: Shape (rows, features): z of the direction "forward", x of "inverse".
         params: Raw parameters, as a network returns them, one after another: w, u and b of "planar", 2 features + 1
             values; center, alpha and beta of "radial", features + 2 values. Shape (n,) for all rows, or (rows, n).
-            A row's own parameters are prepared in the dtype of the rows, shared ones in float64.
+            Parameters (rows, n) are prepared in the dtype of the rows, and parameters (n,) in float64.
         map: "planar", x = z + û h(wᵀz + b) with û as in `headrace.transforms.Planar`; or "radial", x = z +
             β (z - center) / (α + |z - center|) with α and β as in `headrace.transforms.Radial`.
         direction: "forward", latent to data, or "inverse".
@@ -145,12 +145,12 @@ def vector_map(
         out: A pair ``(value, log_det)`` of arrays that receive the result; the value may be the argument itself.
 
     Returns:
-        ``(value, log_det)`` of the other side, shapes (rows, features) and (rows,).
+        ``(value, log_det)``: the mapped rows, shape (rows, features), and the log-determinants, shape (rows,).
 
     Raises:
         TypeError: the arrays are not of one framework and device, or not of one dtype, float32 or float64.
-        ValueError: a shape is wrong, there are no features, an array is not C-contiguous, or `out` overlaps an input in
-            another way.
+        ValueError: a shape is wrong, there are no features, an array is not C-contiguous, or `out` overlaps an input
+            other than as `value`.
 
     >>> import numpy as np, headrace as hr
     >>> x, log_det = hr.ops.vector_map(np.zeros((1, 2)), np.array([1.0, 0.0, 0.0, 3.0, 1e3]), "planar")
@@ -226,27 +226,27 @@ def dual_ascent_step(
 ) -> tuple[A, A, A | None]:
     """Take one step of dual ascent, and compute the sums that determine the next step, in one pass over the rows.
 
-    The map is that of eq. 25 in the form whose log-likelihood is concave: each coordinate is mapped to z + bend
-    sqrt(square + (z - center)²); the straight line of the map is a part of the affine map that follows
+    The step applies the map of eq. 25 in the form whose log-likelihood is concave: each coordinate is mapped to z +
+    bend sqrt(square + (z - center)²); the straight line of eq. 25 is a part of the affine map that follows
     (docs/dual_ascent.md).
 
     Args:
         z: Shape (rows, n), any strides.
         maps: Shape (n, 3): bend, center and square of each coordinate; \\|bend\\| at most 0.999, square positive.
-        matrix: Shape (n, n): the result y is then mapped to matrix @ y[order] + shift. Or a list of square arrays with
-            n rows in all: the blocks on the diagonal of a matrix that is 0 elsewhere, which cost a row one multiply-add
-            for each entry.
+        matrix: Shape (n, n): the result y of `maps` is then mapped to matrix @ y[order] + shift. Or a list of square
+            arrays with n rows in all: the blocks on the diagonal of a matrix that is 0 elsewhere, which cost a row one
+            multiply-add for each entry.
         shift: Shape (n,).
         next: Shape (n, 2): center and square of the next maps; None for no sums.
         order: A permutation of 0, ..., n - 1; by default ascending.
-        log_scale: The value of log \\|det matrix\\|, which is not computed.
+        log_scale: The value of log \\|det matrix\\|, which the function does not compute.
         weights: Shape (rows,): each row's weight in the sums, finite and not negative; 1 by default.
 
     Returns:
         ``(moved, log_det, sums)``: shapes (rows, n) and (rows,), and (n, 6) in float64, or None: for each coordinate of
         the moved rows, weighted sums of z, z², r, z r, q and 1 / r², with r = sqrt(square + (z - center)²)
-        and q = (z - center) / r. The result has the same bits for any number of threads. On a device, `maps`, `matrix`,
-        `shift`, `next` and the sums are copied through the host, and the call waits.
+        and q = (z - center) / r. All results have the same bits for any number of threads. On a device, `maps`,
+        `matrix`, `shift`, `next` and the sums are copied through the host, and the call waits.
 
     Raises:
         TypeError: an argument is not an array of float32 or float64.
@@ -283,7 +283,7 @@ def dual_ascent_step(
 
 
 def _blocks(caller: Caller, matrix: Any, n: int) -> list[NDArray[np.float64]]:
-    """The float64 blocks on the diagonal of a matrix of n rows."""
+    """The checked float64 blocks on the diagonal of a matrix of n rows."""
     if not isinstance(matrix, (list, tuple)):
         return [_finite(caller, "matrix", matrix, (n, n))]
     blocks = []
@@ -299,7 +299,7 @@ def _blocks(caller: Caller, matrix: Any, n: int) -> list[NDArray[np.float64]]:
 
 
 def _finite(caller: Caller, name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A finite array of this shape, in float64 on the host."""
+    """The values of a finite array of this shape, as a float64 array on the host."""
     opened = _arrays.shaped(name, value, shape, caller)
     with caller.queue():
         array = _arrays.on_host(opened)
@@ -316,7 +316,7 @@ def _given(caller: Caller, array: NDArray[Any], dtype: np.dtype[Any]) -> Array:
 
 
 def _vector_settings(map: Any, variant: Any, slope: Any) -> tuple[str, str, float]:
-    """The map, its variant and the slope below zero, checked and in the core's form."""
+    """The checked names of the map and of its variant, and the slope of leaky_relu below zero."""
     variants = VECTOR_MAPS[check.choice("map", map, VECTOR_MAPS)].variants
     if variant is None:
         variant = variants[0]
@@ -328,7 +328,7 @@ def _vector_settings(map: Any, variant: Any, slope: Any) -> tuple[str, str, floa
 
 
 def _rows(caller: Caller, map: str, value: Any, params: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The rows and their parameters, checked: one vector for all rows, or one for each."""
+    """The checked rows and parameters, where parameters are one vector for all rows or one for each row."""
     array = _arrays.strict_input("value", value, 2, caller)
     rows, features = array.shape
     if features == 0:
@@ -341,7 +341,7 @@ def _rows(caller: Caller, map: str, value: Any, params: Any) -> tuple[NDArray[An
 
 
 def __getattr__(name: str) -> Any:
-    """A function of one map and direction under its former name, such as `planar_inverse` or `coupling_backward`."""
+    """A function for a former name of one map and direction, such as `planar_inverse` or `coupling_backward`."""
     map, _, verb = name.partition("_")
     if map not in ("coupling", *VECTOR_MAPS) or verb not in ("forward", "inverse", "backward"):
         raise AttributeError(f"module 'headrace.ops' has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """The couplings of `headrace.ops`: arrays with any leading dimensions become matrices for calls of the core.
 
-The core takes values (rows, active) with parameters (rows, active, n_params). Values are reshaped in their memory;
-parameters that several rows share are repeated for the core, and their gradients are summed.
+The core takes values (rows, active) with parameters (rows, active, n_params). Values are reshaped without copies;
+parameters that several rows share are repeated for the core, and gradients by them are summed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DIRECTIONS = ("forward", "inverse")
 
 
 class Keywords(TypedDict, total=False):
-    """Keywords of the couplings of every framework, in addition to the map's name; `MapSettings` has their defaults."""
+    """Keywords of couplings in every framework, besides the map's name; `MapSettings` has the defaults."""
 
     scale: str
     slope: float
@@ -52,7 +52,7 @@ def takes_settings(function: F) -> F:
 
 
 def settings_of(map: Any, given: Keywords) -> Any:
-    """The settings of a call; an unknown keyword is refused by name."""
+    """The settings of a call; an unknown keyword raises an error with its name."""
     if not given.keys() <= _DEFAULTS.keys():
         refuse_others("a coupling", given, Settings._fields)
     return Settings(map, **given)
@@ -64,7 +64,7 @@ def is_inverse(direction: Any) -> bool:
 
 
 def arguments(settings: Any, name: str, value: Shape, params: Shape) -> tuple[tuple[Any, ...], dict[str, float]]:
-    """The core's positional and named arguments for settings, checked against the shapes of values and parameters."""
+    """The core's positional and named arguments for settings, after checks with the shapes of values and parameters."""
     map, scale, slope, bound, bins, min_bin = settings
     check.choice("map", map, MAPS)
     check.choice("scale", scale, SCALES)
@@ -81,17 +81,17 @@ def arguments(settings: Any, name: str, value: Shape, params: Shape) -> tuple[tu
 
 
 def _bins(map: str, bins: Any, params: Shape) -> int:
-    """The number of bins, by default the one with this number of parameters; any number for a map without bins."""
+    """The number of bins, by default the number that `params` fits; an arbitrary number for a map without bins."""
     if bins is not None:
         return bins_of(map, bins)
     fitting = bins_with(map, params[-1]) if len(params) >= 2 else ()
     if len(fitting) > 1:
         raise ValueError(f"bins: expected one of {fitting}, which have as many params, got None")
-    return fitting[0] if fitting else LEAST_BINS  # any number of bins, if an error message needs one
+    return fitting[0] if fitting else LEAST_BINS  # an arbitrary number, from which an error message follows
 
 
 def _is_shared(shape: Shape, full: Shape) -> bool:
-    """Whether leading dimensions of the parameters are broadcast against those of the values."""
+    """Whether leading dimensions of parameters broadcast to the leading dimensions of values."""
     if len(shape) < 2 or shape[-2:] != full[-2:]:
         return False
     try:
@@ -101,7 +101,7 @@ def _is_shared(shape: Shape, full: Shape) -> bool:
 
 
 class _Elements:
-    """The arrays of one call, and the core's arguments before and after them."""
+    """The arrays of one call, and the core's other arguments: `before` by position, `named` by name."""
 
     __slots__ = ("batch", "before", "caller", "full", "named", "params", "shared", "value")
 
@@ -119,7 +119,7 @@ class _Elements:
         )
 
     def flat(self, *arrays: Any) -> tuple[Any, ...]:
-        """Values in the shape of the call, or one value a row, in the core's form."""
+        """The arrays as matrices (rows, active), or as vectors (rows,) if they have one value for each row."""
         batch = self.batch
         if len(batch) == 1:
             return arrays
@@ -127,7 +127,7 @@ class _Elements:
         return tuple(a.reshape(rows, active) if a.ndim > len(batch) else a.reshape(rows) for a in arrays)
 
     def each(self) -> Any:
-        """The parameters of each row in the core's form: repeated if rows share them."""
+        """The parameters of each row, (rows, active, n_params), repeated if rows share parameters."""
         if not self.shared:
             return self.params.reshape(self.full) if self.params.ndim != 3 else self.params
         repeated = self.caller.scratch((*self.batch, *self.full[1:]), self.value.dtype)
@@ -137,7 +137,7 @@ class _Elements:
 
 
 def run(name: str, value: Any, params: Any, settings: Any, out: Any = None, *, inverse: bool) -> Pair:
-    """The values of the other side, and log-determinants; `name`: of the first argument, for errors."""
+    """The mapped values and the log-determinants; `name`: the first argument's name in error messages."""
     elements = _Elements(name, value, params, settings)
     caller, array = elements.caller, elements.value
     inputs = array, elements.params
@@ -150,7 +150,7 @@ def run(name: str, value: Any, params: Any, settings: Any, out: Any = None, *, i
 def pull(
     value: Any, params: Any, grad_value: Any, grad_log_det: Any, settings: Any, out: Any = None, *, inverse: bool
 ) -> Pair:
-    """The gradients by values and parameters; those by shared parameters are sums over the rows that share them."""
+    """The gradients by values and by parameters; gradients by shared parameters are sums over rows."""
     elements = _Elements("value", value, params, settings)
     caller, array = elements.caller, elements.value
     by_value = _arrays.strict("grad_value", grad_value, array.shape, array.dtype, caller)

@@ -16,19 +16,19 @@ from headrace._core import device as _device
 
 
 class Points:
-    """Rows between data and latent, with their log-Jacobians, which start at 0.
+    """Rows that steps move from data to latent, with their log-Jacobians, which are 0 before the first step.
 
     A step maps each coordinate by x + g sqrt(e2 + (x - x0)²), then all coordinates by a linear map, and computes sums
-    for the choice of the next step, in one pass over the rows. Sums are added in float64, and have the same bits for
-    any number of threads. On a CUDA device work is queued on CuPy's current stream, and calls wait only for the sums of
+    for the choice of the next step, in one pass over the rows. The sums are float64, and have the same bits for any
+    number of threads. On a CUDA device the work is queued on CuPy's current stream, and calls wait only for the sums of
     a step; `_device.ascent` moves points without waiting.
 
     Args:
-        x: Shape (rows, n), float32 or float64: the start of the points; copied.
+        x: Shape (rows, n), float32 or float64: the rows at the start, which are copied.
         weights: Shape (rows,): the weight of each row in the sums; 1 by default.
         dtype: The dtype of the points, float32 or float64.
-        keeps_log_jacobian: Whether each row's log-Jacobian is kept. Without it a step on the CPU writes less memory,
-            and `Chosen` has the sums of the log-Jacobians.
+        keeps_log_jacobian: Whether each row's log-Jacobian is kept. If it is not, a step on the CPU writes less memory,
+            and only `Chosen` has sums of log-Jacobians.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Points:
         *,
         keeps_log_jacobian: bool = True,
     ) -> None:
-        """Copy the points; `compiled` is an object of `_cpu` or `_device`."""
+        """Copy the rows; the attribute `compiled` is an object of `_cpu` or `_device`."""
         self.dtype = kind = np.dtype(dtype)
         counts = None if weights is None else _arrays.ready(weights, kind)
         if isinstance(x, np.ndarray):
@@ -63,11 +63,11 @@ class Points:
             maps: Shape (n, 3): g, x0 and e2 of each coordinate; \\|g\\| at most 0.999, e2 > 0. Where g is 0, the map is
                 the identity.
             log_scale: The value of log \\|det matrix\\|.
-            blocks: Square matrices on the diagonal of the matrix, which is 0 elsewhere; a single one is the whole
+            blocks: Square matrices on the diagonal of the matrix, which is 0 elsewhere; a single block is the whole
                 matrix.
             bias: Shape (n,).
             next: Shape (n, 2): x0 and e2 of the next step; None for no sums.
-            order: A permutation of the coordinates; None for the ascending one.
+            order: A permutation of the coordinates; None for the ascending order.
 
         Returns:
             An array (n, 6): for each coordinate after the step, the weighted sums of x, x², r, x r, q and 1 / r², with
@@ -78,7 +78,7 @@ class Points:
         return self.compiled.step(maps, log_scale, numbers, bias, next, sizes, places)
 
     def checked_rows(self) -> NDArray[np.int64]:
-        """The indices of some evenly spread rows, for which `Chosen` has a separate log-likelihood; on the CPU."""
+        """The indices of some evenly spread rows, whose log-likelihood `Chosen` has separately; on the CPU only."""
         return self.compiled.checked_rows()
 
     def values(self) -> NDArray[Any]:
@@ -97,15 +97,15 @@ class Points:
 class Chosen:
     """Kinks that the core chooses while points move, each in the pass that takes all rows through the preceding kink.
 
-    On a device only calls that read results wait.
+    On a device, only methods of `Chosen` that return results wait.
 
     Args:
         points: The points that determine the kinks, with their weights, part by part; on a device a single part.
         anchors: Points in float64 at which centers may lie.
-        held_out: Points that only move along, part by part; may be empty.
-        sums: A function that adds the sums of the parts, and those of other processes.
+        held_out: Points that the kinks move but that do not determine kinks, part by part; may be empty.
+        sums: The object that adds the sums of all parts and of all processes.
         precision: The precision λ of the base.
-        neighbours: The number of rows within a kink's width, over twice the number of rows.
+        neighbours: The number of rows within a kink's width, divided by twice the number of rows.
         rule: "newton" or "gradient".
         most: The largest number of kinks of a coordinate.
         checked: For the parts of `points` and of `held_out`, whether their checked rows count; by default all do.
@@ -139,7 +139,8 @@ class Chosen:
         self.compiled = kind(own, anchors.compiled, others, *rules, *checks, total)
 
     def kink(self, blocks: Sequence[Floats], order: Sequence[int], rows: list[int], drawn: list[float]) -> None:
-        """Move all points by the last chosen kinks, turn them to ``blocks x[order]``, and choose the next kinks.
+        """Move all points by the last chosen kinks, map the results x to ``blocks x[order]``, and choose the next
+        kinks.
 
         The kink of coordinate k has its center at row rows[k] of the anchors, or at drawn[k] if rows[k] is -1.
         """
@@ -155,14 +156,13 @@ class Chosen:
         return self.compiled.kinks()
 
     def log_likelihoods(self) -> Floats:
-        """Log-likelihoods before each kink, and after the last one of a finished ascent, up to constants of units and
-        base.
+        """Log-likelihoods before each kink, and at the end of a finished ascent, up to constants of units and base.
 
-        The array has shape (count, 4): for points, held-out points (NaN without any), and the checked rows of both; on
-        a device it has shape (count, 2).
+        The array has shape (count, 4): for points, held-out points (NaN if there are none), and the checked rows of
+        both; on a device the shape is (count, 2).
         """
         return self.compiled.log_likelihoods()
 
     def terms(self) -> Floats:
-        """The means of log φ' and φ² of each kink that the rows have passed, shape (kinks, n, 2); on the CPU."""
+        """The means over rows of log φ' and φ² for each kink φ so far, shape (kinks, n, 2); on the CPU only."""
         return self.compiled.terms()

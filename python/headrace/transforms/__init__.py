@@ -1,4 +1,4 @@
-"""Transforms, the parts of a `headrace.Flow`, which map rows from latent to data and back."""
+"""Transforms, which are the parts of a `headrace.Flow` and map rows from latent to data and back."""
 
 from headrace._flow.transforms.act_norm import ActNorm
 from headrace._flow.transforms.around import Inverse

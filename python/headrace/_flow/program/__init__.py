@@ -1,1 +1,1 @@
-"""The base classes of transforms and flows: parameters, a compiled program, and its calls."""
+"""The base classes of transforms and flows: parameters, a compiled program, and the program's calls."""

@@ -18,32 +18,32 @@ Named = dict[str, NDArray[Any]]
 
 
 def unread(settings: Settings, **options: Any) -> MaskedNetwork:
-    """A network without inputs that moves all coordinates."""
+    """A network without inputs whose outputs are parameters for all coordinates."""
     n = settings.features
     return MaskedNetwork({**settings.options([], range(n)), **options}, Staircase([1] * n, []))
 
 
 class BiasTable:
-    """The biases of a network as a table: a row for each coordinate, or a single row, and columns that have names."""
+    """The biases of a network as a table with named columns, and with a row for each coordinate or a single row."""
 
     def __init__(self, network: MaskedNetwork, shapes: Mapping[str, tuple[int, ...]], rows: int) -> None:
-        """`shapes`: the shape of each named array, which has its values from each row of the table in turn."""
+        """`shapes`: the shape of each named array, which consists of its columns of the table, row by row."""
         self.network, self.shapes, self.rows = network, shapes, rows
         self._ends = list(accumulate(math.prod(shape) // rows for shape in shapes.values()))[:-1]
 
     @classmethod
     def of_lines(cls, features: int, shift: str, log_scale: str, **options: Any) -> BiasTable:
-        """A table of two values for each coordinate, with these names: the shift and log scale of an affine map."""
+        """A table of an affine map's shift and log scale for each coordinate; the arguments are their names."""
         settings = Settings(features=features, map="affine", scale="exp", reads="latent")
         return cls(unread(settings, **options), dict.fromkeys((shift, log_scale), (features,)), features)
 
     @property
     def size(self) -> int:
-        """The number of values in the parameter vector; see `Block`."""
+        """The number of values in the vector of the biases; see `Block`."""
         return self.network.size
 
     def step(self, inverted: bool = False) -> StepSpec:
-        """The step of the network; see `MaskedNetwork.step`."""
+        """The step of a program for the network; see `MaskedNetwork.step`."""
         return self.network.step(inverted)
 
     def named(self, packed: NDArray[Any]) -> Named:
@@ -57,5 +57,5 @@ class BiasTable:
         return self.packed(np.concatenate([named[name].reshape(self.rows, -1) for name in self.shapes], axis=1))
 
     def packed(self, table: NDArray[Any]) -> NDArray[Any]:
-        """The parameter vector of a table, or of a table's rows one after another."""
+        """The parameter vector of a table of biases, which may be flat."""
         return self.network.pack([np.empty((table.size, 0), table.dtype)], [table.reshape(-1)])

@@ -1,4 +1,4 @@
-"""Evaluation of flows and transforms: opening of arguments, calls of the core, and results for the caller."""
+"""Evaluation of flows and transforms: checks of arguments, calls of the core, and results in the caller's framework."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from headrace._flow.program.module import Parametrised, Program
 
 Pair = tuple[Array, Array]
 Gradients = tuple[Array, ...]
-Opened = tuple[Caller, Rows, Program, "np.dtype[Any]", "NDArray[Any] | None"]  # the dtype is that of the results
+Opened = tuple[Caller, Rows, Program, "np.dtype[Any]", "NDArray[Any] | None"]  # the dtype of the results
 
 WRT = ("inputs", "parameters")
 
-_BLOCK = 1 << 16  # rows that are converted at a time, from another byte order or width
+_BLOCK = 1 << 16  # rows that are converted at a time from another byte order or dtype
 
 
 @dataclass(frozen=True, eq=False)
 class Cotangents:
-    """Gradients of a scalar by the results of a run; None stands for zero, or for one in each row."""
+    """Gradients of a scalar by the results of a run; None in `value` is zero, and None in `row` is one in each row."""
 
     value: NDArray[Any] | None = None  # the gradient by the values
     row: NDArray[Any] | None = None  # the gradient by the log-determinants, or by the log-densities
@@ -41,7 +41,7 @@ class Cotangents:
 
     @classmethod
     def of_pair(cls, names: tuple[str, str], value: Any, row: Any, rows: Rows, features: int, caller: Caller) -> Any:
-        """Cotangents of values and their log-determinants, checked; None stands for zero."""
+        """The checked cotangents of values and of log-determinants, where None is zero."""
         if value is not None:
             value = _arrays.shaped(names[0], value, (*rows.batch, features), caller)
             value = value.reshape(rows.rows, features)
@@ -51,7 +51,7 @@ class Cotangents:
 
     @staticmethod
     def of_rows(name: str, value: Any, rows: Rows, caller: Caller) -> NDArray[Any]:
-        """A cotangent with one value for each row, checked."""
+        """The checked cotangent with one value for each row."""
         return _arrays.shaped(name, value, rows.batch, caller).reshape(rows.rows)
 
 
@@ -65,7 +65,7 @@ def kinds_of(wrt: Any, options: tuple[str, ...] = ("inputs", "parameters", "cont
 
 
 class RowModule(Parametrised):
-    """The base of transforms and flows of rows: a list of steps, which rows pass in either direction."""
+    """The base class of transforms and flows of rows: a list of steps that rows pass in either direction."""
 
     @abc.abstractmethod
     def _steps(self, inverted: bool = False) -> list[StepSpec]:
@@ -89,7 +89,7 @@ class RowModule(Parametrised):
         return (cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64)(*arguments)
 
     def _made_for(self, core: Any) -> tuple[int, int, str, list[Any], int, list[float], list[float]]:
-        """The arguments of a program, made by a compiled module."""
+        """The arguments of a program's constructor, with steps of the compiled module `core`."""
         steps, base, base_steps = self._steps(), "", 0
         if (of_base := self._base_steps()) is not None:
             base, first = of_base
@@ -98,12 +98,12 @@ class RowModule(Parametrised):
         return self._features, self._context, base, made, base_steps, *self._context_scale()
 
     def _program_and_dtype(self, dtype: np.dtype[Any]) -> tuple[Program, np.dtype[Any]]:
-        """The program for rows of a dtype, and the dtype of its results."""
+        """The program for rows of this dtype, and the dtype of the program's results."""
         assert self._dtype is not None
         return self._program, self._dtype
 
     def _opened(self, name: str, value: Any, context: Any, parameters: Any, raw: bool = False) -> Opened:
-        """The arguments that all methods share, checked: rows, context, and a vector that replaces the parameters."""
+        """The checked arguments that all methods share: rows, context, and a vector that replaces the parameters."""
         caller = self._caller()
         rows = opened(caller, name, value, context, self._features, self._context, raw)
         assert rows.array is not None
@@ -112,7 +112,7 @@ class RowModule(Parametrised):
         return caller, rows, program, dtype, vector
 
     def _own_parameters(self, value: Any, program: Program, dtype: np.dtype[Any], caller: Caller) -> NDArray[Any]:
-        """A vector that replaces the parameters, checked and in the core's form."""
+        """The checked vector that replaces the parameters, contiguous and in the dtype of the program."""
         array = _arrays.shaped("parameters", value, (program.n_weights,), caller)
         return _arrays.ready(array, dtype, caller)
 
@@ -127,7 +127,7 @@ class RowModule(Parametrised):
     ) -> None:
         """Run the core once, or block by block if rows have to be converted.
 
-        Every method of a program takes the input, results, context and parameters, in this order: keywords would take
+        The method `verb` of a program takes the input, results, context and parameters by position: keywords would take
         0.3 us more, a fifteenth of a call with one row.
         """
         n, context = rows.rows, rows.context
@@ -148,7 +148,7 @@ class RowModule(Parametrised):
             )
 
     def _both(self, inverse: bool, values: Any, context: Any, parameters: Any, out: Any) -> Pair:
-        """The values and log-determinants of a direction, whose argument is x for the inverse, and otherwise z."""
+        """The values and log-determinants of one direction: the inverse of x, or the forward map of z."""
         name = "x" if inverse else "z"
         caller, rows, program, dtype, vector = self._opened(name, values, context, parameters, True)
         array = rows.array
@@ -175,7 +175,7 @@ class RowModule(Parametrised):
         out: Any = None,
         **unknown: Any,
     ) -> Any:
-        """Draws of a program with a base, and their log densities on request; see `Flow.sample`."""
+        """Samples from a program with a base, and on request their log densities; see `Flow.sample`."""
         if unknown:
             refuse(verb, unknown)
         caller, width = self._caller(), self._features
@@ -225,13 +225,14 @@ class RowModule(Parametrised):
         Args:
             z, context, parameters: The arguments of `to_data` or `forward`.
             grad_x: The gradient of a scalar by x, in the shape of x, or None for zero.
-            grad_log_det: The gradient of the same scalar by log_det, in its shape, or None for zero.
-            wrt: The gradients to return, in this order: "inputs", in the shape of z; "parameters" (n,), as in
-                `parameters`; "context", in its shape. The gradient of a broadcast array is the sum over its uses.
+            grad_log_det: The gradient of the same scalar by log_det, in the shape of log_det, or None for zero.
+            wrt: Names of the gradients to return, in the order of the result: "inputs", in the shape of z; "parameters"
+                (n,), as in `parameters`; "context", in the context's shape. The gradient of a broadcast array is the
+                sum over its repetitions.
             values: Whether to return ``((x, log_det), gradients)`` from one run.
 
         Returns:
-            A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and the gradient by the
+            A tuple of arrays. A NaN or an infinity in a row makes the gradient by this row NaN, and the gradient by the
             parameters.
 
         >>> import numpy as np, headrace as hr
@@ -301,7 +302,7 @@ class RowModule(Parametrised):
             raise ValueError("wrt: expected no 'context', because this takes no context, got 'context'")
         n, batch = rows.rows, rows.batch
         shapes = {"inputs": rows.shape, "context": rows.context_shape}
-        made_in = {**shapes, "context": rows.context_given}  # the shapes of the gradients for the caller
+        made_in = {**shapes, "context": rows.context_given}  # the shapes of the gradients that are returned
         made: dict[str, Any] = {}
         core: dict[str, Any] = dict.fromkeys(("inputs", "context", "parameters"))
         for kind in kinds:
@@ -315,7 +316,7 @@ class RowModule(Parametrised):
         given = (rows.array, None, rows.context)  # without an index, all rows are used
         by = (cotangents.value, cotangents.row, cotangents.row_scale)
         results = (flat(value, n, self._features), flat(log_det, n), flat(log_prob, n))
-        # These arguments are positional, in the core's order: keywords would take 1 us more, a tenth of a call with one
+        # The arguments of `gradient` are positional, because keywords would take 1 us more, a tenth of a call with one
         # row.
         queued, asked = caller.queued(program), (vector, dropout)
         queued.gradient(inverse, cotangents.of_log_prob, *given, *by, *results, *core.values(), *asked)
@@ -329,7 +330,7 @@ class RowModule(Parametrised):
 
 
 def _blocks(rows: int) -> Iterator[slice]:
-    """Slices of about as many rows as are converted at a time; no slice is so short that another kernel computes it."""
+    """Slices of about `_BLOCK` of n rows; no slice is so short that another kernel would compute it."""
     count = max(1, round(rows / _BLOCK))
     edges = [rows * i // count for i in range(count + 1)]
     for begin, end in pairwise(edges):

@@ -26,7 +26,7 @@ _changes = threading.RLock()
 
 
 def _unheld() -> None:
-    """Make a new lock in a forked child, where the thread that held the old one does not exist."""
+    """Make a new lock in a forked child, where the thread that held the old lock does not exist."""
     global _changes
     _changes = threading.RLock()
 
@@ -43,7 +43,7 @@ class _OnFirstUse:
     """The attribute `Parametrised._program`: the first read compiles the program and stores it as a plain attribute."""
 
     def __get__(self, module: Any, owner: Any = None) -> Program:
-        with _changes:  # if several threads read the attribute at once, one of them compiles
+        with _changes:  # of several threads that read the attribute at once, one compiles
             attributes = module.__dict__
             if "_program" not in attributes:
                 attributes["_program"] = module._compile_waiting()
@@ -56,32 +56,31 @@ class Block(Protocol):
 
     @property
     def size(self) -> int:
-        """The number of values in the vector."""
+        """The number of values in the slice."""
 
     def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """The dense arrays of a slice of the vector, by name."""
 
     def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        """The slice of the vector from named arrays: the inverse of `named`."""
+        """The slice of the vector that consists of named arrays: the inverse of `named`."""
 
 
 class Parametrised(abc.ABC):
-    """The base of objects with parameters, computations and a file: transforms and flows, of rows or of sequences.
+    """The base class of transforms and flows, of rows or of sequences: objects with parameters, a program and a file.
 
-    Parameters are one vector. The program is compiled on first use; the vector waits until then, and afterwards is a
-    part of the program. Reading parameters copies them, and so does assignment; other threads that are evaluating
-    use either the old or the new values. Threads that set different parameters by name do not undo each other's
-    assignments.
+    The program is compiled on first use, and then stores the vector of parameters, which is `_waiting` until then.
+    Reading and assigning `parameters` copy the values; threads that evaluate meanwhile use either the old or the new
+    values. Threads that set different parameters by name do not undo each other's assignments.
     """
 
     _program: Program = _OnFirstUse()
-    _waiting: NDArray[Any] | None = None  # on the host; None once the program has the parameters
+    _waiting: NDArray[Any] | None = None  # parameters on the host; None once the program has them
     _device: Device | None = None  # the device that computes; None for the CPU
     _products: str = "exact"  # how the CPU computes products of networks
     _caller: Callable[[], Caller] = Caller
 
     def __init__(self, features: int, context: int, dtype: np.dtype[Any] | None) -> None:
-        """Store the sizes; a subclass then calls `_take_parameters`."""
+        """Store the sizes and the dtype; the subclass calls `_take_parameters` afterwards."""
         self._features = features
         self._context = context
         self._dtype = dtype
@@ -98,7 +97,7 @@ class Parametrised(abc.ABC):
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """The dtype of parameters and results; None without parameters, where results have that of the arguments."""
+        """The dtype of parameters and results; None without parameters: results have the arguments' dtype."""
         return self._dtype
 
     @abc.abstractmethod
@@ -106,23 +105,24 @@ class Parametrised(abc.ABC):
         """The name prefixes and blocks of the parameters, in the order of the vector."""
 
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
-        """Arrays by name that a file keeps beside the named parameters: masks of dense weights, matrices."""
+        """Arrays by name that a file stores beside the named parameters, such as masks of dense weights."""
         return {}
 
     def _notes(self) -> dict[str, str]:
-        """Texts by name that a file keeps in its metadata."""
+        """Texts by name that a file stores in its metadata."""
         return {}
 
     def _with_notes(self, notes: Mapping[str, Any]) -> Self:
-        """The object with the information of `_notes`; texts of a file may be missing or invalid."""
+        """The object with the information of a file's `notes`, texts that may be missing or invalid."""
         return self
 
     def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
-        """Store parameters from the host, for a program that is compiled on its next use.
+        """Store parameters from the host; without `program`, the next use compiles a program.
 
         Args:
-            parameters: The vector, which is zero in padding and masked entries, as `Block.pack_named` makes it.
-            program: A compiled program of this structure, to be used again.
+            parameters: The vector of parameters, with zeros in padding and masked entries, as `Block.pack_named`
+                returns it.
+            program: A compiled program of this structure, which is used again.
             structure: Attributes that are set at the same time.
         """
         with _changes:
@@ -134,7 +134,7 @@ class Parametrised(abc.ABC):
                 self._program, self._waiting = program, None
 
     def _owned(self, parameters: NDArray[Any]) -> NDArray[Any]:
-        """A contiguous copy in the dtype of the program, because a view would keep the whole array alive."""
+        """A contiguous array in the dtype of the program, and no view, which would keep a whole array alive."""
         array = np.require(parameters, self._dtype or np.dtype(np.float32), ("C", "A"))
         return array if array.base is None else array.copy()
 
@@ -147,7 +147,7 @@ class Parametrised(abc.ABC):
                 self._waiting = self._owned(parameters)
 
     def _compile_waiting(self) -> Program:
-        """The compiled program with the parameters that wait for it."""
+        """A compiled program with the parameters of `_waiting`."""
         assert self._dtype is not None
         assert self._waiting is not None, "a structure without parameters computes nothing"
         program = self._compile(self._dtype)
@@ -184,7 +184,7 @@ class Parametrised(abc.ABC):
         return self._program.weights() if self._device is None else self._program.host_weights()
 
     def _place(self, device: Device | None, products: str = "exact") -> None:
-        """Set the device; programs are compiled again. `products` are those of the CPU."""
+        """Set the device, and the products of networks on the CPU."""
         matmul, name = (products, "'cpu'") if device is None else (device.matmul, repr(device))
         _device.refuse_wide(self._dtype, matmul, f".astype('float32'), or .to({name})")
         self._device = device
@@ -194,7 +194,7 @@ class Parametrised(abc.ABC):
     def _remade(
         self, parameters: NDArray[Any], dtype: np.dtype[Any] | None, device: Device | None, products: str = "exact"
     ) -> Self:
-        """A module of this structure with these parameters, given on the host."""
+        """An object of this structure with parameters from the host."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._dtype = dtype
@@ -216,18 +216,18 @@ class Parametrised(abc.ABC):
         return self.__copy__()
 
     def __reduce__(self) -> Any:
-        """Pickle the bytes of a file (docs/files.md): no code of Headrace is in it, and parameters keep their bits."""
+        """Pickle the bytes of a file (docs/files.md): without code of headrace, and with all bits of parameters."""
         return files.unpickled, (files.to_bytes(self), self.device, self.matmul)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the object to a safetensors file with all conventions in its header (docs/files.md); see
         `headrace.load`.
 
-        An interrupted or failed save leaves an older file unchanged, and never a part of a new file.
+        An interrupted or failed save leaves an older file unchanged, and no part of a new file.
 
         Raises:
-            TypeError: `path` is no path, or a part is of a class without a form in files, such as a subclass from
-                outside of this package.
+            TypeError: `path` is no path, or a part has a class that files cannot store, such as a subclass from outside
+                of this package.
             OSError: the folder does not exist, the path is a folder, or the file cannot be written.
             ValueError: the object is too large for a file: above 2^17 features or 16 MiB of header, or masks whose
                 structure takes far more memory to derive than the masks themselves take.
@@ -236,7 +236,7 @@ class Parametrised(abc.ABC):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Self:
-        """Read a file that `save` wrote, if it has an object of this class; see `headrace.load`.
+        """Read an object of this class from a file that `save` wrote; see `headrace.load`.
 
         Raises:
             TypeError, OSError: as in `headrace.load`.
@@ -268,36 +268,37 @@ class Parametrised(abc.ABC):
             device: "cpu", "cuda:0", or "cuda" for CuPy's current device.
             matmul: How products of networks are computed. "exact": in `dtype`. "bf16": on the CPU, with inputs,
                 units and weights of networks rounded to 8 significant bits, and sums in float32 (docs/bf16.md).
-                "bf16x3" and "bf16x6": the same, but each value is a sum of two or three values of 8 bits, which takes 3
-                or 6 products and keeps 16 bits, or float32's. "bf16_tiles", "bf16x3_tiles" and "bf16x6_tiles": with
-                sums in the order of AMX, Intel's matrix tiles. These settings belong to the density and are kept in
-                files. "tf32": on the tensor cores of a CUDA device, with inputs, units, their gradients and weights
-                rounded to 11 significant bits. "3xtf32": on the tensor cores, too, by three products of values split in
-                two, as accurate as float32. All settings but "exact" require float32 (docs/gpu.md).
+                "bf16x3" and "bf16x6": like "bf16", but each value is a sum of two or three values of 8 bits, which
+                takes 3 or 6 products and keeps 16 bits, or float32's. "bf16_tiles", "bf16x3_tiles" and "bf16x6_tiles":
+                with sums in the order of AMX, Intel's matrix tiles. The bf16 settings belong to the density and are
+                stored in files. "tf32": on the tensor cores of a CUDA device, with inputs, units, their gradients and
+                weights rounded to 11 significant bits. "3xtf32": on the tensor cores, by three products of values that
+                are split in two, as accurate as float32. All settings but "exact" require float32 (docs/gpu.md).
 
         Raises:
-            CudaUnavailable: there is no such device, or CuPy is not installed; the message has the reason.
-            ValueError: "tf32" or "3xtf32" on the CPU, "bf16" on a device, or any of these for float64.
+            CudaUnavailable: the device does not exist, or CuPy is not installed; the message has the reason.
+            ValueError: "tf32" or "3xtf32" on the CPU, "bf16" on a device, or any setting but "exact" for float64.
         """
         place = _device.device_named(device, matmul)
         other = self._on(place, matmul if place is None else "exact")
         if place is not None:
-            _ = other._program  # allocates memory on the device here, where a failure is expected
+            _ = other._program  # compiles, so that a lack of device memory raises here
         return other
 
     def _on(self, device: Device | None, products: str = "exact") -> Self:
         return self._remade(self._vector(), self._dtype, device, products)
 
     def _placed_here(self, other: P) -> P:
-        """The other object on this object's device and with its products, from one on the CPU with exact products."""
+        """The object `other`, which is on the CPU with exact products, moved to this object's device and products."""
         is_here = self._device is None and self._products == "exact"
         return other if is_here else other._on(self._device, self._products)
 
     @property
     def parameters(self) -> Array:
-        """A copy of the trainable parameters as one vector, shape (n,); assigning copies in. On a device, a CuPy array.
+        """A copy of the trainable parameters as one vector, shape (n,); an assignment copies, too. On a device, a CuPy
+        array.
 
-        The vector also has padding and a few masked entries, which are zero and stay zero for any assigned values.
+        The vector also contains padding and a few masked entries, which stay zero for any assigned values.
         """
         return self._vector() if self._device is None else self._program.weights()
 
@@ -311,7 +312,7 @@ class Parametrised(abc.ABC):
 
     @property
     def n_parameters(self) -> int:
-        """The number of trained parameters: the entries of `named_parameters` without masked ones and padding.
+        """The number of trained parameters: the entries of `named_parameters` without masked entries and padding.
 
         >>> import headrace as hr
         >>> hr.transforms.Planar(3).n_parameters
@@ -327,7 +328,7 @@ class Parametrised(abc.ABC):
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the parameters by name, in the user's order of units; masked weights are zero.
 
-        The arrays are NumPy's, even if the parameters are on a device.
+        The arrays are NumPy arrays, even if the parameters are on a device.
         """
         vector, named, start = self._vector(), {}, 0
         for prefix, block in self._blocks():
@@ -340,7 +341,7 @@ class Parametrised(abc.ABC):
         """Copy a dense CPU array into the parameter of this name in `named_parameters`; masked weights stay zero.
 
         Raises:
-            KeyError: there is no parameter of this name.
+            KeyError: the object has no parameter of this name.
             TypeError: the value is no CPU array of float32 or float64.
             ValueError: the array's shape differs from the parameter's.
         """

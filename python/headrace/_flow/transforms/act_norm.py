@@ -18,11 +18,11 @@ from headrace._flow.transforms.transform import OfBlock, Transform
 class ActNorm(OfBlock):
     """x = shift + e^log_scale · z for each coordinate, initialised by the rows of a fit (Kingma, Dhariwal 2018).
 
-    The transform equals `Elementwise` with ``map="affine", scale="exp"``, and is the identity while fresh. Before the
-    first step `Flow.fit` sets each `ActNorm` of a flow, beginning at the data's side, so that training rows leave it
-    towards the latent side with mean 0 and standard deviation 1. Then its parameters are trained like all others. A
-    later fit starts from the trained parameters. `Flow.fit` does not set an `ActNorm` that is no longer the identity,
-    or is inside an `Inverse`.
+    The transform equals `Elementwise` with ``map="affine", scale="exp"``, and is the identity when new. Before the
+    first step `Flow.fit` sets each `ActNorm` of a flow, from the data end to the latent end, so that its inverse maps
+    training rows to mean 0 and standard deviation 1. The training then changes its parameters like all others. A later
+    fit starts from the trained parameters. `Flow.fit` does not set an `ActNorm` that is no longer the identity, or that
+    is inside of an `Inverse`.
 
     Args:
         features: The number of coordinates D.
@@ -51,11 +51,11 @@ class ActNorm(OfBlock):
 
     @property
     def is_started(self) -> bool:
-        """Whether a fit has set the transform from its rows; later fits then do not."""
+        """Whether a fit has set the transform from its rows, so that later fits do not."""
         return self._started
 
     def _waits(self) -> bool:
-        """Whether the next fit has to set the transform."""
+        """Whether the next fit sets the transform from its rows."""
         return not self._started and not any(value.any() for value in self.named_parameters().values())
 
     def _started_at(self, mean: Any, std: Any) -> Self:

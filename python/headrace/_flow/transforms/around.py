@@ -1,4 +1,4 @@
-"""Transforms that contain another transform and share its parameters: the base of `OnColumns` and `Inverse`."""
+"""Transforms that contain another transform and its parameters: the base class of `OnColumns`, and `Inverse`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from headrace._flow.transforms.transform import Transform
 
 
 class Around(Transform):
-    """A transform that contains another one, whose parameters are copied. Subclasses define steps and blocks."""
+    """A transform that contains a copy of another transform; subclasses define its steps and blocks."""
 
     def __init__(self, transform: Transform, features: int) -> None:
-        """Wrap a transform, which must be checked before."""
+        """Wrap a copy of `transform`, whose type `checked` has checked."""
         super().__init__(features, transform.context, transform.dtype)
         self._transform = transform._bare()
         self._place(transform._device, transform._products)
@@ -37,7 +37,7 @@ class Around(Transform):
         return own._remade(vector, self._dtype, self._device, self._products)
 
     def _arranged(self, vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
-        """The parameters of the inner or the outer transform, by its blocks, in the order of the other one."""
+        """The vector of the contained transform in the order of this one, or conversely; `blocks` are the vector's."""
         return vector
 
     def _map_of_network(self) -> str | None:
@@ -54,14 +54,14 @@ class Around(Transform):
 
 
 def checked(transform: Any) -> Transform:
-    """The transform itself; a TypeError for any other object."""
+    """The argument, if it is a transform; other objects raise a TypeError."""
     if not isinstance(transform, Transform):
         raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
     return transform
 
 
 def inner_of(transform: Transform) -> Transform:
-    """The innermost transform inside of all wrappers."""
+    """The transform inside of all transforms `Around` it."""
     while isinstance(transform, Around):
         transform = transform._transform
     return transform
@@ -69,7 +69,7 @@ def inner_of(transform: Transform) -> Transform:
 
 @storable
 class Inverse(Around):
-    """A transform whose forward is another one's inverse, and conversely; the parameters are copied.
+    """The inverse of another transform, whose `forward` becomes `inverse` and conversely; parameters are copied.
 
     >>> import numpy as np, headrace as hr
     >>> hr.transforms.Inverse(hr.transforms.Standardize([1.0], [2.0])).forward(np.array([[5.0]]))[0].tolist()
@@ -87,7 +87,7 @@ class Inverse(Around):
         return self._transform._steps(not inverted)
 
     def _blocks(self) -> list[tuple[str, Block]]:
-        return self._transform._blocks()[::-1]  # in the order of the steps
+        return self._transform._blocks()[::-1]  # the blocks in the order of the inverse's steps
 
     def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
         part, others = self.transform._restricted(kept, not inverted)
@@ -106,6 +106,6 @@ class Inverse(Around):
 
 
 def _turned(vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
-    """The parameters of these blocks in reversed order, so that those of the last block come first."""
+    """The parameter vector with its blocks in reversed order."""
     ends = np.cumsum([block.size for _, block in blocks])
     return np.concatenate(np.split(vector, ends)[-2::-1]) if blocks else vector

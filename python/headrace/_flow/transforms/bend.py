@@ -31,8 +31,8 @@ class Vector(NetworkKeywords, total=False):
     """Keywords of a radial transform.
 
     Args:
-        context: The number of context columns; with a context, a network that reads it computes the parameters.
-        hidden: The units of each hidden layer of this network, which exists only with a context.
+        context: The number of context columns; a network that reads these columns, if any, computes the parameters.
+        hidden: The units of each hidden layer of the network that reads the context.
         seed: The seed of the fresh parameters.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".

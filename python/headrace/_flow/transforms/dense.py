@@ -1,4 +1,4 @@
-"""Dense layers from arrays or from a file, checked before a masked transform takes them."""
+"""Checks of dense layers, from arrays or from a file, for masked transforms."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace._flow.transforms.network import Network
 
 @dataclass(eq=False)
 class Dense:
-    """The checked layers of `from_dense`; layers that read only the context are separate."""
+    """The checked layers of `from_dense`; layers that read only the context have separate lists."""
 
     weights: list[NDArray[Any]]
     biases: list[NDArray[Any]]
@@ -40,7 +40,7 @@ def checked_dense(
     context_biases: Any,
     conditioner: Mapping[str, Any],
 ) -> Dense:
-    """The arguments of `from_dense`, checked; errors have the argument's name."""
+    """The checked arguments of `from_dense`; an error names the wrong argument."""
     dense = _checked_layers(weights, biases, masks)
     if network is not None:
         if not isinstance(network, Network):
@@ -68,7 +68,7 @@ def checked_dense(
 
 
 def _opened(name: str, array: Any) -> Any:
-    """An array of any library; tensors that require gradients are read without them."""
+    """A NumPy view of an array of any library; tensors that require gradients are detached."""
     return Caller().open(name, array.detach() if getattr(array, "requires_grad", False) else array)
 
 
@@ -117,7 +117,7 @@ def stored_dense(stored: Stored, settings: Settings, reads: int, active: int) ->
 
 
 def stored_staircase(stored: Stored, settings: Settings, dense: Dense) -> Staircase | None:
-    """The levels and degrees in a file; None if the file omits them, because they follow from the masks."""
+    """The levels and degrees in a file; None if the file omits levels and degrees, because masks determine them."""
     levels, degrees = stored.take("levels"), stored.take("degrees")
     if levels is None and degrees is None:
         check_derivable(dense.masks, settings)
@@ -134,9 +134,10 @@ def stored_staircase(stored: Stored, settings: Settings, dense: Dense) -> Stairc
 
 
 def check_derivable(masks: Sequence[NDArray[np.bool_]], settings: Settings) -> None:
-    """Refuse masks if deriving their structure takes far more memory than the masks themselves.
+    """Refuse masks if the derivation of levels and degrees would need far more memory than the masks.
 
-    The core stores for each unit its inputs, one bit for each coordinate, and for each coordinate all its dependences.
+    The core stores one bit for each unit and each coordinate that it may read, and a list of all dependences for each
+    coordinate.
     """
     reads, active = masks[0].shape[1] - settings.context, masks[-1].shape[0] // settings.n_params
     needed = sum(len(mask) for mask in masks) * reads // 8 + 8 * reads * active

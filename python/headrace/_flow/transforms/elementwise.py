@@ -18,7 +18,7 @@ from headrace._core.settings import Map, Settings
 from headrace._flow.program.bias_table import BiasTable, unread
 from headrace._flow.transforms.transform import OfBlock, Transform
 
-LEAST_POSITIVE = 1e-3  # the least result of the core's function `positive`
+LEAST_POSITIVE = 1e-3  # the infimum of the core's function `positive`
 
 
 def _numbers(values: NDArray[np.float64]) -> str:
@@ -33,12 +33,12 @@ class Elementwise(OfBlock):
     Args:
         features: The number of coordinates D.
         dtype: "float32" or "float64".
-        **settings: Settings of the map, the keywords of `Map`.
+        **settings: Settings of the map, as keywords of `Map`.
 
-    The parameters are the map's raw ones by name, each of shape (D, values of that name); fresh ones are the identity.
-    "dual_ascent" has "stretch", "shift", "bend", "center" and "width": a x + b + a γ sqrt(ε² + (x - center)²), where
-    log a is the softly clamped stretch, b the shift, γ = (1 - slope) bend / sqrt(1 + bend²), and ε = positive(width),
-    as in `Planar`.
+    The parameters are the map's raw parameters by name, each of shape (D, values of that name); a new map is the
+    identity. "dual_ascent" has "stretch", "shift", "bend", "center" and "width": a x + b + a γ sqrt(ε² + (x -
+    center)²), where log a is the softly clamped stretch, b the shift, γ = (1 - slope) bend / sqrt(1 + bend²), and ε =
+    positive(width), as in `Planar`.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.transforms.Elementwise(2, map="dual_ascent", dtype="float64")
@@ -75,7 +75,7 @@ class Elementwise(OfBlock):
 
     @classmethod
     def _of(cls, raw: dict[str, NDArray[Any]], *, dtype: Any, **settings: Unpack[Map]) -> Self:
-        """A transform with raw parameters, each of shape (features, values of that name); by default to latent."""
+        """A transform with raw parameters of shape (features, values of a name); by default from data to latent."""
         described: Map = {"formula": "to_latent", **settings}
         self = cls.__new__(cls)
         parameters = {name: values.astype(dtype) for name, values in raw.items()}
@@ -86,7 +86,7 @@ class Elementwise(OfBlock):
     def _of_lines(
         cls, a: Any, b: Any, gamma: Any, center: Any, epsilon: Any, *, slope: float, dtype: Any, **more: Any
     ) -> Self:
-        """Lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²), one for each coordinate."""
+        """A line with a smooth kink for each coordinate: a x + b + a γ sqrt(ε² + (x - center)²)."""
         limit = math.log(1.0 / slope)
         log_a, share = np.log(a), gamma / (1.0 - slope)
         above = epsilon - LEAST_POSITIVE
@@ -113,7 +113,7 @@ class Elementwise(OfBlock):
         slope: float = 1e-3,
         dtype: DTypeLike = "float64",
     ) -> Self:
-        """The map of eq. 25 of the notes in the notes' parameters, one value for each coordinate:
+        """The map of eq. 25 of the notes with the notes' parameters, one value for each coordinate:
 
             φ(x) = (1 - σ) x + φ₀ + γ sqrt(ε² + ((1 - σ) x - x₀)²).
 
@@ -121,7 +121,7 @@ class Elementwise(OfBlock):
             sigma: σ, the stretch; 1 - σ must be between `slope` and 1 / `slope`.
             phi0: φ₀, the shift.
             gamma: γ, the change of slope at x₀; \\|γ\\| must be below 1 - `slope`, so that φ increases.
-            x0: x₀, the place of the bend.
+            x0: x₀, the position of the bend.
             epsilon: ε, the length of the bend; ε / (1 - σ) must be above 0.001.
             formula: "to_latent" for z = φ(x), "to_data" for x = φ(z).
             slope: See `MaskedAutoregressive`.

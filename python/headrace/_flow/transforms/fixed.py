@@ -16,7 +16,7 @@ from headrace._flow.transforms.transform import Transform
 
 
 class Fixed(Transform):
-    """A transform without parameters: results have the dtype of the argument, and each dtype has a program."""
+    """A transform without parameters: results have the dtype of the argument, and each dtype has its own program."""
 
     def __init__(self, features: int) -> None:
         """`features`: the number of coordinates."""
@@ -31,7 +31,7 @@ class Fixed(Transform):
 class Permutation(Fixed):
     """A transform that reorders coordinates: forward computes ``x[:, i] = z[:, order[i]]``; log_det is 0.
 
-    Inside a flow a permutation takes no time, because only indices change.
+    A permutation inside of a flow takes no time, because it only changes indices in the compiled chain.
 
     >>> import numpy as np, headrace as hr
     >>> hr.transforms.Permutation([2, 0, 1]).forward(np.array([[10.0, 11.0, 12.0]]))[0].tolist()
@@ -51,7 +51,7 @@ class Permutation(Fixed):
         return None, tuple(order[i] for i in kept)
 
     def _sources(self, inverted: bool) -> list[int]:
-        """For each coordinate of the result the index of its source."""
+        """The index of the source coordinate for each coordinate of the result."""
         return np.argsort(self.order).tolist() if inverted else list(self.order)
 
     def _header(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class Standardize(Fixed):
 
     @property
     def is_identity(self) -> bool:
-        """Whether the transform is the identity, in which case `Flow.fit` sets it at the data end of a flow."""
+        """Whether the transform is the identity; `Flow.fit` sets an identity at the data end of a flow."""
         return not self.mean.any() and bool((self.std == 1).all())
 
     def _steps(self, inverted: bool = False) -> list[StepSpec]:

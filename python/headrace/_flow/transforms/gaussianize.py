@@ -1,4 +1,4 @@
-"""Fixed marginal splines, which map each column to a normal distribution before the rest of a flow."""
+"""Fixed marginal splines, whose inverse maps each data column to an approximately normal distribution."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from headrace._flow.transforms.elementwise import Elementwise
 from headrace._flow.transforms.fixed import Fixed, Standardize
 from headrace._flow.transforms.transform import Transform
 
-LEAST = 1e-6  # the least distance of knots as a share of their range, and the least slope in units of the ranges
+LEAST = 1e-6  # the least distance of knots as a share of their range, and the least slope in units of ranges
 MOST_KNOTS = 65
 
-# The settings of the spline in a file, with the names of `Elementwise`.
+# The settings of the spline that a file stores, under the names that `Elementwise` has.
 _KEYS = ("map", "scale", "slope", "bins", "bound", "min_bin", "formula")
 
 
 @storable
 class Gaussianize(Fixed):
-    """A map of each column to latent by an increasing curve through given points, which is not trainable.
+    """A map of each column by an increasing curve through given points, without trainable parameters.
 
-    The inverse (data to latent) goes through the points (data, latent) with the given slopes: between two points it is
-    a rational quadratic function (Gregory and Delbourgo 1982, as in Durkan et al. 2019, eq. 4), and beyond the
-    outermost points a straight line. Points at quantiles of a column and of N(0, 1) make its distribution about normal:
-    marginal Gaussianization (Chen and Gopinath 2000). `Flow.fit` puts a `Gaussianize` before `Standardize` if held-out
-    rows gain.
+    The curve from data to latent (`inverse`) passes the points (data, latent) with the slopes `slopes`: between two
+    points the curve is a rational quadratic function (Gregory and Delbourgo 1982, as in Durkan et al. 2019, eq. 4), and
+    beyond the outermost points a straight line. With points at quantiles of a column and of N(0, 1), the column's
+    latent distribution is about normal: marginal Gaussianization (Chen and Gopinath 2000). `Flow.fit` puts a
+    `Gaussianize` before `Standardize` if the loss on held-out rows improves.
 
     Args:
         data: Shape (features, knots), ascending in each row, with 3 to 65 knots.
@@ -42,7 +42,7 @@ class Gaussianize(Fixed):
         slopes: Shape (features, knots), positive: d latent / d data at the knots.
 
     Raises:
-        ValueError: shapes are wrong; knots do not ascend, or two are closer than 2e-6 of their range; or slopes
+        ValueError: shapes are wrong; knots do not ascend, or two knots are closer than 2e-6 of their range; or slopes
             are not positive.
 
     >>> import numpy as np, headrace as hr
@@ -80,12 +80,12 @@ class Gaussianize(Fixed):
         raw = {
             "width": width,
             "height": np.tile(height, (len(self.data), 1)),
-            "derivative": slope + np.log(-np.expm1(-slope)),  # softplus maps this to the slope
+            "derivative": slope + np.log(-np.expm1(-slope)),  # softplus of this value is the slope
         }
         self._take((float(low), float(high)), Standardize(self.data[:, 0] - std * low, std), raw)
 
     def _take(self, ends: tuple[float, float], scale: Standardize, raw: dict[str, Floats]) -> None:
-        """Store a spline between the ends, by raw parameters of shape (features, values), and the map before it."""
+        """Store a spline between `ends`, by raw parameters of shape (features, values), and its affine map to data."""
         self._scale, self._raw = scale, raw
         self._settings = Settings(
             features=scale.features,
@@ -121,7 +121,7 @@ class Gaussianize(Fixed):
 
     @classmethod
     def _of(cls, ends: tuple[float, float], scale: Standardize, raw: dict[str, Floats]) -> Self:
-        """A transform from the arguments of `_take`; its knots are computed from the raw parameters."""
+        """A transform from the arguments of `_take`; the knots are computed from the raw parameters."""
         self = cls.__new__(cls)
         low, high = ends
         bins = raw["width"].shape[1]
@@ -149,7 +149,7 @@ class Gaussianize(Fixed):
 
     @classmethod
     def of_file(cls, bound: Any, raw: dict[str, Floats]) -> Self:
-        """A transform from a file's raw parameters, without a map before the spline."""
+        """A transform from a file's raw parameters, whose affine map from the spline to data is the identity."""
         n = len(raw["width"])
         return cls._of(interval_of("rq_spline_free", bound), Standardize(np.zeros(n), np.ones(n)), raw)
 

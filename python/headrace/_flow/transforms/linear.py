@@ -27,7 +27,7 @@ class _Triangle:
     """A unit triangular factor: the weights of a network without hidden layers, whose bias is fixed at zero."""
 
     def __init__(self, name: str, features: int, order: Sequence[int], unbiased: Sequence[int]) -> None:
-        """`order`: the coordinates from first to last; each reads the coordinates before it."""
+        """`order`: the coordinates from first to last; each coordinate reads the coordinates before it."""
         settings = Settings(features=features, map="additive", scale="exp", reads="latent")
         options = {**settings.options(range(features), range(features)), "unbiased": list(unbiased)}
         levels = [0] * features
@@ -49,7 +49,7 @@ class _Triangle:
 
 
 class _Diagonal(BiasTable):
-    """The positive diagonal factor: the raw scales of a network without inputs, whose shifts stay zero."""
+    """The positive diagonal factor D: the raw scales of a network without inputs, whose shifts stay zero."""
 
     def named(self, packed: NDArray[Any]) -> Named:
         return {"log_diagonal": super().named(packed)["log_diagonal"]}
@@ -59,7 +59,7 @@ class _Diagonal(BiasTable):
 
 
 class _Last(_Triangle):
-    """The factor next to the signed permutation, together with the shift after both, which is its bias reordered."""
+    """The factor L next to the signed permutation P, with the shift after P, which is L's bias in P's order."""
 
     def __init__(self, features: int, order: Sequence[int], signs: Sequence[int]) -> None:
         super().__init__("lower", features, range(features), ())
@@ -81,23 +81,25 @@ class Linear(Transform):
     """x = P L D U z + shift: a linear map of all coordinates, trained between networks, or fixed.
 
     L is lower triangular and U upper triangular, both with ones on their diagonals, and D is diagonal and positive, so
-    that every choice of parameters has an inverse (Kingma, Dhariwal 2018). P is fixed: it changes the order of the
-    coordinates, and may change signs, which some matrices need. A fresh map only reorders coordinates. Both directions
-    apply one factor after another, with D² multiply-adds a row, and no inverse matrix; log_det is the sum of the
-    logarithms of D's diagonal.
+    that every choice of parameters has an inverse (Kingma, Dhariwal 2018). The factor P is fixed: it changes the order
+    of the coordinates, and may change signs, which some matrices need. A new `Linear` only reorders coordinates. Both
+    directions apply one factor after another, with D² multiply-adds a row, and need no inverse matrix; log_det is the
+    sum of the logarithms of D's diagonal.
 
     Args:
         features: The number of coordinates D; at most 8192.
-        order: The permutation of P: x[i] = signs[i] · y[order[i]] + shift[i] with y = L D U z. A permutation of 0, ...,
-            D - 1, or "random", drawn by the seed; by default ascending.
+        order: The permutation of P: x[i] = signs[i] · y[order[i]] + shift[i] with y = L D U z. The order is a
+            permutation of 0, ..., D - 1, or "random", which draws one by the seed; by default ascending.
         seed: The seed of a random order.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
-        trainable: Whether the factors and the shift are parameters. If not, results have the dtype of the argument, as
-            for a `Rotation`, and each factor is applied as one float64 matrix; L and U are then inverted once.
+        trainable: Whether the factors and the shift are parameters. If the factors are not trainable, results have the
+            dtype of the argument, as for a `Rotation`, each factor is applied as one float64 matrix, and L and U are
+            inverted once.
 
     The parameters are "upper" (D, D), U above its diagonal; "log_diagonal" (D,), the logarithms of D's diagonal;
-    "lower" (D, D), L below its diagonal; and "shift" (D,). The matrices' other entries stay zero, even if assigned.
+    "lower" (D, D), L below its diagonal; and "shift" (D,). All other entries of the matrices stay zero, even if values
+    are assigned to them.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.transforms.Linear.from_matrix([[0.0, 2.0], [1.0, 0.5]], dtype="float64")
@@ -152,7 +154,7 @@ class Linear(Transform):
             return
         upper = _Triangle("upper", n, range(n - 1, -1, -1), range(n))
         diagonal = _Diagonal.of_lines(n, "", "log_diagonal", unbiased=list(range(0, 2 * n, 2)))
-        self._factors = (upper, diagonal, _Last(n, order, signs))  # in the order in which the factors act on z
+        self._factors = (upper, diagonal, _Last(n, order, signs))  # the factors in the order in which they act on z
         self._take_parameters(np.concatenate([factor.pack_named(named) for factor in self._factors]))
 
     @classmethod
@@ -168,7 +170,7 @@ class Linear(Transform):
             trainable: Whether the factors are parameters.
 
         Raises:
-            TypeError: an argument has no numbers.
+            TypeError: an argument is no array of numbers.
             ValueError: the matrix is not square or not finite, its condition number is beyond the resolution of the
                 dtype, or its factors are beyond the range of the dtype.
 
@@ -184,7 +186,8 @@ class Linear(Transform):
         rows, packed = _eliminated(regular)
         diagonal = np.diagonal(packed).copy()
         flips = np.where(diagonal < 0, -1, 1)
-        # In A[rows] = L (S D) U the signs S move through L: L S = S (S L S), and S joins the permutation.
+        # The signs S in A[rows] = L (S D) U are moved to the left of L by L S = S (S L S), and become a part of the
+        # permutation.
         order = np.argsort(rows)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # overflow is refused below
             named = {
@@ -228,7 +231,7 @@ class Linear(Transform):
         if not self.trainable:
             steps = self._fixed_steps(inverted)
         back = [int(i) for i in np.argsort(self.order)]
-        if -1 in self.signs:  # signs of coordinates before the permutation, as blocks of one value
+        if -1 in self.signs:  # signs of coordinates before the permutation, as 1 x 1 blocks
             signs = np.array([self.signs[i] for i in back], np.float64)
             steps.append(StepSpec("RotationStep", inverted=inverted, matrix=signs, blocks=[1] * n))
         if self.order != tuple(range(n)):
@@ -246,7 +249,7 @@ class Linear(Transform):
             if not factor.any():
                 continue
             if name == "log_diagonal":
-                # `math.exp` is the C library's function, which the other readers of files use, too.
+                # `math.exp` is the C library's function, which the readers of files in C and C++ also use.
                 steps.append(_scaled(np.zeros(n), np.array([math.exp(value) for value in factor]), inverted))
                 continue
             matrix = identity + factor
@@ -259,7 +262,7 @@ class Linear(Transform):
         return {} if self.trainable else self._fixed
 
     def _part(self, kept: tuple[int, ...]) -> Transform | None:
-        """The kept part of a fixed map that does not reorder coordinates, if kept ones depend on kept ones only."""
+        """The part of a fixed map without reordering for the `kept` coordinates, if these depend on no others."""
         if self.trainable or self.order != tuple(range(self._features)):
             return super()._part(kept)
         matrix, shift = self.to_matrix()
@@ -278,7 +281,7 @@ class Linear(Transform):
     def _shear(cls, matrix: Matrix, shift: Any = 0.0) -> Linear:
         """The fixed map of a matrix with a diagonal of ones in which no coordinate is both changed and read.
 
-        Then (1 + L) (1 + U) = 1 + L + U for any order of the coordinates, and the inverse is 1 - L - U.
+        If no coordinate is both changed and read, (1 + L) (1 + U) = 1 + L + U, whose inverse is 1 - L - U.
         """
         n = len(matrix)
         named = {"upper": np.triu(matrix, 1), "lower": np.tril(matrix, -1), "log_diagonal": np.zeros(n)}
@@ -336,7 +339,7 @@ def _inverse_of_unit(matrix: Matrix, *, is_lower: bool) -> Matrix:
     for i in range(n) if is_lower else range(n - 1, -1, -1):
         for k in range(i) if is_lower else range(i + 1, n):
             if matrix[i, k]:
-                inverse[i] -= matrix[i, k] * inverse[k]  # row after row, as in cpp/c/lowered_file.cpp
+                inverse[i] -= matrix[i, k] * inverse[k]  # in the order of cpp/c/lowered_file.cpp
     return inverse
 
 
@@ -354,7 +357,7 @@ def _regular(name: str, value: Any, dtype: np.dtype[Any]) -> Matrix:
 
 
 def _eliminated(matrix: Matrix) -> tuple[NDArray[np.intp], Matrix]:
-    """``(rows, factors)`` of matrix[rows] = L V, where L is below the diagonal of `factors`, and V on and above it."""
+    """``(rows, factors)`` of matrix[rows] = L V: L is below the diagonal of `factors`, V on and above the diagonal."""
     a, n = matrix.copy(), len(matrix)
     rows = np.arange(n)
     for k in range(n):

@@ -26,7 +26,7 @@ from headrace._flow.transforms.verification import verify_inverse
 
 
 class _Masked(OfBlock):
-    """The common base of transforms whose parameters a masked network computes."""
+    """The common base class of transforms whose parameters a masked network computes."""
 
     def __init__(
         self, settings: Settings, masked: MaskedNetwork, dtype: np.dtype[Any], parameters: NDArray[Any]
@@ -60,7 +60,7 @@ class _Masked(OfBlock):
     def _cut(
         self, inputs: Sequence[int], outputs: Sequence[int], part: Restriction
     ) -> tuple[Settings, Dense, Staircase | None]:
-        """Settings, layers and structure of the kept part; `inputs` and `outputs` are coordinates of the whole."""
+        """The settings, layers and structure of a part; `inputs` and `outputs`: coordinates of the whole transform."""
         groups = MAPS[self._settings.map].groups(self._settings.bins)
         sizes = [groups[name] for name in self._settings.outputs]
         dense = Dense(*self.to_dense(), self._network.described, *self.context_to_dense())
@@ -77,7 +77,8 @@ class _Masked(OfBlock):
         return self._network.described or Network.plain(self._network.core.hidden, self._settings.activation)
 
     def to_dense(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]:
-        """``(weights, biases, masks)``, each with one array a layer, for `from_dense`; masked weights are zero.
+        """``(weights, biases, masks)``, lists with one array for each layer, as for `from_dense`; masked weights are
+        zero.
 
         For layers that a context joins, see `context_to_dense`; for the settings of layers, see `network`.
         """
@@ -103,8 +104,9 @@ class MaskedAutoregressive(_Masked):
 
     With ``reads="data"`` (MAF; Papamakarios, Pavlakou, Murray 2017; eq. 37-38 of the notes) the conditioner reads x,
     with ``reads="latent"`` (IAF; Kingma et al. 2016; eq. 39-41) it reads z. With ``formula="to_data"`` the map is
-    x = shift + scale · z, with ``"to_latent"`` it is z = shift + scale · x. **Both directions cost one pass of the
-    network**: hidden units are sorted by the last coordinate that they depend on, each computed once, when possible.
+    x = shift + scale · z, with ``formula="to_latent"`` the map is z = shift + scale · x. **Both directions cost one
+    pass of the network**: hidden units are sorted by the last coordinate on which they depend, and each unit is
+    computed once, after that coordinate.
 
     Args:
         features: The number of coordinates D.
@@ -163,17 +165,17 @@ class MaskedAutoregressive(_Masked):
     ) -> Self:
         """A transform with the exact weights of any masked autoregressive network.
 
-        All masks are allowed in which no coordinate depends on itself: levels and degrees are derived from the
-        inputs that reach each unit. Zeros of a mask stay zero.
+        Any masks with which no coordinate depends on itself are allowed: levels and degrees are derived from the inputs
+        that reach each unit. Weights at zeros of a mask stay zero.
 
         Args:
             weights: One array a layer, (out, in), all float32 or all float64; tensors that require gradients are
                 copied without gradients. The first layer's columns are the features, then the context.
             biases: One array a layer, (out,).
-            masks: One array a layer, in the shape of its weight; non-zero where the weight counts.
-            network: The hidden layers, if their settings differ; `network` then has the activations.
-            context_weights, context_biases: For the layers of the network that a context joins, in their order: arrays
-                (units, context) and (units,).
+            masks: One array a layer, in the shape of the layer's weights; non-zero where a weight counts.
+            network: The hidden layers, if their settings differ; the activations are then those of `network`.
+            context_weights, context_biases: Arrays (units, context) and (units,) for the layers of `network` that a
+                context joins, in the order of the layers.
             context: See the class.
             verify: Results of the other library to compare with: ``(x, z, log_det)``, or with a context ``(x, z,
                 log_det, context)``: some rows of data (rows, features), the latent values of these rows for this
@@ -185,7 +187,7 @@ class MaskedAutoregressive(_Masked):
         Raises:
             TypeError: weights, biases or `verify` have another type.
             ValueError: shapes do not fit; masks have a cycle (the message has two of its coordinates); or results
-                differ from those in `verify` by more than rounding (the message has the difference).
+                differ from the arrays in `verify` by more than rounding (the message has the difference).
         """
         dense = checked_dense(weights, biases, masks, network, context_weights, context_biases, conditioner)
         context = check.integer("context", context)
@@ -228,12 +230,12 @@ class MaskedAutoregressive(_Masked):
 class Coupling(_Masked):
     """A coupling transform (RealNVP; Dinh, Sohl-Dickstein, Bengio 2017; eq. 35-36 of the notes).
 
-    The conditioner reads the passive coordinates, which are the same bits on both sides, and computes the map's
-    parameters for all other coordinates; both directions are parallel.
+    The conditioner reads the passive coordinates, which have the same bits on both sides, and computes the parameters
+    of maps of all other coordinates; both directions are parallel.
 
     Args:
         features: The number of coordinates.
-        passive: The coordinates that the conditioner reads; if empty, it reads only the context.
+        passive: The coordinates that the conditioner reads; if empty, the conditioner reads only the context.
         hidden, context, seed, dtype: See `MaskedAutoregressive`.
         **conditioner: Settings of the map and of the network, the keywords of `Conditioner`.
 
@@ -290,14 +292,14 @@ class Coupling(_Masked):
     ) -> Self:
         """A transform with the exact weights of a coupling network; see `MaskedAutoregressive.from_dense`.
 
-        The first layer's columns are the passive coordinates in the given order, then the context; the last layer's
-        rows belong to the other coordinates in ascending order. Two separate networks for shift and scale (eq. 35) are
-        one network with block-diagonal masks and ``layout="blocked"``.
+        The first layer's columns are the passive coordinates in the order of `passive`, then the context; the last
+        layer's rows belong to the other coordinates in ascending order. Two separate networks for shift and scale (eq.
+        35) are one network with block-diagonal masks and ``layout="blocked"``.
 
         Args:
-            weights, biases, masks, network, context_weights, context_biases, context, verify: As there; without masks
-                every weight counts.
-            features, passive: See the class.
+            weights, biases, masks, network, context_weights, context_biases, context, verify: As in
+                `MaskedAutoregressive.from_dense`; without masks every weight counts.
+            features, passive: As in `Coupling`.
             **conditioner: Settings of the map and of the network, the keywords of `DenseConditioner`.
         """
         if masks is None:
@@ -317,7 +319,7 @@ class Coupling(_Masked):
 
     def _header(self) -> dict[str, Any]:
         header = super()._header()
-        del header["reads"]  # the conditioner reads the same values on both sides
+        del header["reads"]  # both sides have the same values of the passive coordinates
         return {**header, "passive": list(self._passive)}
 
     @classmethod
@@ -374,7 +376,7 @@ def _fresh(
 ) -> None:
     """Initialise a new transform with random weights.
 
-    Degrees are spread evenly over those that an output can read: 1 to D - 1, and also 0 with a context.
+    Hidden units have degrees that are spread evenly over 1 to D - 1, or with a context over 0 to D - 1.
     """
     every, last = range(len(levels)), max(levels)
     first = 0 if settings.context or last == 1 else 1
@@ -394,11 +396,11 @@ def _sides(passive: Any, features: int) -> tuple[tuple[int, ...], tuple[int, ...
 
 
 def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
-    """For each of the user's output rows the index in the core's order, coordinate by coordinate; None if equal."""
+    """The index in the core's order, coordinate by coordinate, of each of the user's output rows; None if equal."""
     groups = MAPS[settings.map].groups(settings.bins)
     start = dict(zip(groups, np.cumsum([0, *groups.values()])[:-1], strict=True))
     first = np.arange(active)[:, None] * settings.n_params
-    # For each name an array of shape (coordinate, parameter).
+    # `blocks` has an array of shape (coordinate, parameter) for each name of parameters.
     blocks = [first + start[name] + np.arange(groups[name]) for name in settings.outputs]
     flat = joined(blocks, settings.layout)
     return None if (flat == np.arange(flat.size)).all() else flat.astype(np.intp)
@@ -423,14 +425,14 @@ def _hidden_layers(hidden: Any, conditioner: Mapping[str, Any]) -> tuple[Network
 
 
 def _with_activation(network: Network | None, conditioner: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with the activation that all layers of a network share, or "relu" if they share none."""
+    """The settings with the activation that all layers of a network share, or "relu" without a common one."""
     return dict(conditioner) if network is None else {**conditioner, "activation": network.common_activation or "relu"}
 
 
 def _options(
     settings: Settings, reads: Sequence[int], active: Sequence[int], described: Network | None
 ) -> dict[str, Any]:
-    """Options of the core; if all layers are alike, these have only an activation, as in files of older versions."""
+    """Options of the core; equal layers are described by their activation alone, as in files of older versions."""
     is_plain = described is None or described.common_activation is not None
     return settings.options(reads, active) | ({} if is_plain else {"network": described})
 
@@ -438,7 +440,7 @@ def _options(
 def _network(
     settings: Settings, reads: Sequence[int], active: Sequence[int], staircase: Staircase, described: Network | None
 ) -> MaskedNetwork:
-    """The network whose masks let a unit read everything at or below its degree."""
+    """The network with masks by which a unit reads all units and inputs of at most its degree."""
     options = _options(settings, reads, active, described)
     return MaskedNetwork(options, staircase, _output_rows(settings, len(active)))
 
@@ -446,7 +448,7 @@ def _network(
 def _fitting(
     settings: Settings, dense: Dense, reads: Sequence[int], active: Sequence[int], staircase: Staircase | None
 ) -> Staircase | None:
-    """The staircase, if its masks are these masks; otherwise None, so that the masks are kept."""
+    """The staircase if its masks equal those of `dense`; otherwise None, so that files keep the masks."""
     if staircase is None:
         return None
     made = _network(settings, reads, active, staircase, dense.network).masks()
@@ -461,7 +463,7 @@ def _from_dense(
     active: Sequence[int],
     staircase: Staircase | None = None,
 ) -> None:
-    """Initialise a transform with dense layers; its structure comes from a staircase that fits, or from masks."""
+    """Initialise a transform with dense layers; the structure is that of `staircase`, or without it that of masks."""
     at, each, outputs = len(dense.weights) - 1, settings.n_params, dense.weights[-1].shape[0]
     if outputs != len(active) * each:
         expected = f"{len(active) * each} rows, {each} for each of {len(active)} coordinates"

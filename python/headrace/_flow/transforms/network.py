@@ -21,21 +21,20 @@ def checked_activation(name: str, value: Any) -> str:
 @public()
 @dataclass(frozen=True, repr=False)
 class Layer:
-    """A hidden layer: value = activation(sum), sum = (W · value below + b), joined by the context, + another layer's
-    sum.
+    """A hidden layer: activation(sum), where sum = W · values below + b, joined by the context, + another layer's sum.
 
     Attributes:
         units: The number of units.
         activation: A name as in `MaskedAutoregressive`; None for the identity.
         adds: The index, from 0, of the earlier hidden layer whose sums are added to this layer's, unit by unit: both
-            have the same width, and no other layer adds that one. None for no such layer.
-        context: How a product of the context alone, with its own weights and biases, joins this layer's product
-            before another layer is added: "add" adds ``context_activation`` of it, "gate" multiplies by that. None: no
-            context.
+            layers have the same width, and no other layer adds the same earlier layer. None: no layer is added.
+        context: How a product of the context alone, with its own weights and biases, joins this layer's product before
+            another layer is added: "add" adds ``context_activation`` of the context's product, "gate" multiplies by
+            the same value. None: the context is not used.
         context_activation: By default the identity for "add", and "sigmoid" for "gate".
         dropout: The share of the layer's values that `Flow.fit` omits at random in each step, for each row; the
-            remaining values are divided by the kept share (Srivastava and others 2014). `accelerate(dropout="keep")`
-            uses it, too.
+            remaining values are divided by the kept share (Srivastava and others 2014). The share is
+            also used by `accelerate(dropout="keep")`.
     """
 
     units: int
@@ -56,7 +55,7 @@ class Layer:
         return f"Layer({self.units}, {self.activation!r}{more})"
 
     def __post_init__(self) -> None:
-        """Check all fields; errors have the field's name."""
+        """Check all fields; an error names the wrong field."""
 
         def keep(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)  # sets a field of a frozen dataclass
@@ -80,9 +79,9 @@ class Layer:
 class Network:
     """Hidden layers of a network, from the first to the last, without the output layer.
 
-    `MaskedAutoregressive`, `Coupling` and the named flows take a `Network` in place of the widths of ``hidden``;
-    ``from_dense`` takes one as ``network``. Both directions cost one pass for any connections: a unit's degree bounds
-    its inputs and its summands.
+    `MaskedAutoregressive`, `Coupling` and the named flows take a `Network` in place of widths as ``hidden``;
+    ``from_dense`` takes a `Network` as ``network``. Both directions cost one pass for any connections, because a unit's
+    degree also bounds the degrees of units that are added to it.
 
     Args:
         layers: The `Layer` objects.
@@ -151,7 +150,7 @@ class Network:
         context_activation: str | None = None,
         dropout: float = 0.0,
     ) -> Network:
-        """A layer, then a residual block for each entry of ``hidden``; a change of width adds a layer in between.
+        """A first layer, then a residual block for each entry of ``hidden``; a layer precedes each change of width.
 
         Args:
             hidden: The units of each block.
@@ -180,7 +179,7 @@ class Network:
 
     @property
     def common_activation(self) -> str | None:
-        """The activation of all layers, if they share one and set nothing else but their widths; otherwise None."""
+        """The activation of all layers, if these differ only in width and have no other settings; otherwise None."""
         first = self.layers[0].activation if self.layers else "relu"
         is_plain = all(layer == Layer(layer.units, first) for layer in self.layers)
         return first if is_plain else None
@@ -191,7 +190,7 @@ class Network:
         return tuple(i for i, layer in enumerate(self.layers) if layer.context is not None)
 
     def header(self) -> list[dict[str, Any]]:
-        """The network in JSON types, without fields that are None and dropouts of 0."""
+        """The network in JSON types, without fields that are None and without dropouts of 0."""
         return [
             {key: value for key, value in asdict(layer).items() if value is not None and (key, value) != ("dropout", 0)}
             for layer in self.layers
@@ -199,7 +198,7 @@ class Network:
 
     @classmethod
     def from_header(cls, rows: Any) -> Network:
-        """The network from the header of a file."""
+        """The network that a file's header describes."""
         if not isinstance(rows, list):
             raise TypeError(f"network: expected a list, got {check.kind_of(rows)}")
         known = {one.name for one in fields(Layer)}
@@ -211,7 +210,7 @@ class Network:
         return cls(layers)
 
     def core_layers(self, core: Any) -> list[Any]:
-        """The argument ``hidden`` of `MaskedOptions` of a compiled module."""
+        """The hidden layers as the argument ``hidden`` of `MaskedOptions` of a compiled module."""
         return [
             core.HiddenOptions(
                 layer.activation,

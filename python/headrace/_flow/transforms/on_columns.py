@@ -24,12 +24,13 @@ from headrace._flow.transforms.transform import Transform
 
 @storable
 class OnColumns(Around):
-    """A transform of some coordinates, which leaves all others unchanged to the bit. Its parameters are copied.
+    """A transform of some coordinates, which keeps the bits of all other coordinates. Its parameters are copied.
 
     Args:
-        transform: Any transform except `Standardize`, `Support` and `Gaussianize`, which have options for single
-            columns, and a `Linear` that is not trainable.
-        columns: The coordinates that the transform moves, in its own order: different coordinates, as many as it has.
+        transform: Any transform except `Standardize`, `Support` and `Gaussianize`, which have settings for each column,
+            and except a `Linear` that is not trainable.
+        columns: The coordinates of the row that become coordinates 0, 1, ... of the transform: all different, one for
+            each.
         features: The number of all coordinates.
 
     >>> import numpy as np, headrace as hr
@@ -58,7 +59,7 @@ class OnColumns(Around):
         return [widened for step in self._transform._steps(inverted) for widened in self._among_all(step)]
 
     def _among_all(self, step: StepSpec) -> list[StepSpec]:
-        """A step of the transform with indices among all columns, as one step or several."""
+        """The steps among all columns that are equivalent to a step of the transform."""
         n, columns, fields = self._features, self.columns, step.fields
         if step.kind == "PermutationStep":
             order = [*range(n)]
@@ -68,7 +69,7 @@ class OnColumns(Around):
         if step.kind == "NetworkStep":
             return [StepSpec(step.kind, **{**fields, "transform": self._network(fields["transform"])})]
         assert step.kind == "RotationStep"
-        # A rotation has its blocks on the diagonal, so that its columns come first while it acts.
+        # A rotation's matrix is block diagonal, so that permutations move its columns to the front and back.
         first = [*columns, *(c for c in range(n) if c not in set(columns))]
         rest = n - len(columns)
         matrix, blocks = np.concatenate([fields["matrix"], np.ones(rest)]), [*fields["blocks"], *[1] * rest]
@@ -77,7 +78,7 @@ class OnColumns(Around):
         return [StepSpec("PermutationStep", order=first), turn, StepSpec("PermutationStep", order=back)]
 
     def _network(self, network: MaskedNetwork) -> MaskedNetwork:
-        """A copy of a network that reads and moves these columns, with the same layout of weights."""
+        """A copy of a network with the same layout of weights, which reads and moves `columns` among all columns."""
         if id(network) not in self._networks_here:
             self._networks_here[id(network)] = network, network.among(self.columns, self._features)
         return self._networks_here[id(network)][1]

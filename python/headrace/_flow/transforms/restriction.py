@@ -1,7 +1,7 @@
-"""The density of some coordinates of a chain, if these depend on no other coordinates.
+"""The density of some coordinates of a chain, if no transform computes them from other coordinates.
 
-Each transform implements `Transform._restricted`, its part on the kept coordinates; this module has the parts of a
-masked network and of a chain.
+Each transform implements `Transform._restricted`, which returns its part on the kept coordinates; this module computes
+the part of a masked network and of a chain.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Flags = NDArray[np.bool_]
 
 
 class Mixed(ValueError):
-    """The error if kept coordinates depend on others, with the reason: "makes coordinate 0 from coordinate 2"."""
+    """The error if kept coordinates depend on others, with a reason such as "makes coordinate 0 from coordinate 2"."""
 
 
 class Reads(Exception):
-    """The error with the indices of an output of a network and of an input that it needs but that is not kept."""
+    """The error with the indices of a kept output of a network and of a removed input that the output needs."""
 
 
 @dataclass(eq=False)
@@ -35,11 +35,11 @@ class Restriction:
 
     coordinates: Sequence[int]  # coordinates of the transform
     inputs: Sequence[int]  # columns of the first layer, without the context
-    outputs: Sequence[int]  # mapped coordinates, as indices among all mapped ones
+    outputs: Sequence[int]  # mapped coordinates, by their indices among all mapped coordinates
 
 
 def columns_of(columns: Any, features: int) -> tuple[int, ...]:
-    """A tuple of different columns, at least one; an int n stands for the first n columns."""
+    """A checked tuple of different columns, at least one; an int n stands for the first n columns."""
     if not np.iterable(columns):
         return tuple(range(check.integer("columns", columns, least=1, most=features)))
     chosen = check.coordinates("columns", columns, features)
@@ -49,11 +49,11 @@ def columns_of(columns: Any, features: int) -> tuple[int, ...]:
 
 
 def chain_of(transforms: Sequence[Any], columns: Sequence[int]) -> tuple[list[Any], tuple[int, ...]]:
-    """The transforms of some columns of the data only, from latent to data, and the latent coordinates of these
+    """The chain restricted to some columns of the data, from latent to data, and the latent coordinates of these
     columns.
 
     Raises:
-        ValueError: a transform computes one of the columns from another column; the message has the transform's name.
+        ValueError: a transform computes one of the columns from another column; the message names the transform.
     """
     kept, chain = tuple(columns), list[Any]()
     for i in range(len(transforms) - 1, -1, -1):
@@ -78,7 +78,7 @@ def chain_of(transforms: Sequence[Any], columns: Sequence[int]) -> tuple[list[An
 
 
 def output_places(active: int, sizes: Sequence[int], layout: str) -> list[NDArray[np.intp]]:
-    """For each name of a map's parameters the indices of output rows (active, values of that name), for this layout."""
+    """The indices of output rows in a layout: for each name of parameters an array (active, values of the name)."""
     total, start, places = sum(sizes), 0, []
     for size in sizes:
         inside = np.arange(size)
@@ -91,7 +91,7 @@ def output_places(active: int, sizes: Sequence[int], layout: str) -> list[NDArra
 
 
 def joined(blocks: Sequence[NDArray[np.intp]], layout: str) -> NDArray[np.intp]:
-    """The rows of a last layer in its order, from those of each parameter, shape (coordinates, values of a name)."""
+    """The indices of a last layer's rows in its order; `blocks`: those of each parameter, (coordinates, values)."""
     if layout == "interleaved":
         return np.concatenate(blocks, axis=1).ravel()
     return np.concatenate([*map(np.ravel, blocks)])
@@ -102,7 +102,7 @@ def cut(
 ) -> tuple[Dense, Staircase | None]:
     """The layers of a network for the kept coordinates, without units that only other coordinates need.
 
-    Units that depend on other coordinates are removed, and an error is raised if a kept unit reads one of these.
+    Units that depend on other coordinates are removed, and an error is raised if a kept output reads a removed unit.
     """
     masks, network = dense.masks, dense.network
     reads = masks[0].shape[1] - context
@@ -120,8 +120,8 @@ def cut(
     keep: list[Any] = [np.concatenate([np.asarray(part.inputs, np.intp), reads + np.arange(context)])]
     for i, seen in enumerate(sees[:-1]):
         added = adds[i]
-        units = keep[added + 1] if added is not None else np.flatnonzero(~seen)  # added layers are as wide
-        keep.append(units if units.size else np.zeros(1, np.intp))  # a layer needs at least one unit, even if unread
+        units = keep[added + 1] if added is not None else np.flatnonzero(~seen)  # an added layer has equal units
+        keep.append(units if units.size else np.zeros(1, np.intp))  # a layer needs a unit, even if no unit reads it
     keep.append(rows)
 
     def layer(i: int, array: Any) -> Any:
@@ -140,7 +140,7 @@ def cut(
 
 
 def _seen(masks: Sequence[Flags], first: Flags, adds: Sequence[int | None]) -> list[Flags]:
-    """For each layer and for the outputs, which units depend on any of some inputs."""
+    """For each layer and for the outputs: whether each unit depends on any of the inputs that `first` marks."""
     sees: list[Flags] = []
     below = first
     for i, mask in enumerate(masks):
@@ -160,7 +160,7 @@ def _refuse(
     outside: Flags,
     context: int,
 ) -> None:
-    """Raise an error with a kept coordinate and the coordinate on which it depends."""
+    """Raise `Reads` with a kept output and a removed input on which that output depends."""
     output = next(o for o in part.outputs if any(sees[-1][place[o]].any() for place in places))
     rows = np.concatenate([place[output] for place in places])
     for column in np.flatnonzero(outside):

@@ -16,7 +16,7 @@ from headrace._base.types import Self
 from headrace._core.steps import StepSpec
 from headrace._flow.transforms.fixed import Fixed
 
-MOST_FEATURES = 2**13  # the matrix for more features takes half a gigabyte
+MOST_FEATURES = 2**13  # a matrix of this size takes half a gigabyte
 
 Matrix = NDArray[np.float64]
 
@@ -27,8 +27,8 @@ class Rotation(Fixed):
 
     The matrix is kept in float64 and is not trainable.
 
-    A block diagonal rotation (`from_blocks`) costs one multiply-add a row for each entry of its blocks. A
-    `Permutation` between two such rotations lets all coordinates mix.
+    A block diagonal rotation (`from_blocks`) costs one multiply-add a row for each entry of its blocks. A `Permutation`
+    between two block diagonal rotations lets all coordinates mix.
 
     Args:
         matrix: Shape (features, features), with QᵀQ the identity within 1e-6; at most 8192 features.
@@ -49,7 +49,7 @@ class Rotation(Fixed):
         """A rotation with a block diagonal matrix.
 
         Args:
-            blocks: Orthogonal matrices of any sizes, for the first coordinates up to the last.
+            blocks: Orthogonal matrices of any sizes, in the order of the coordinates.
 
         >>> import numpy as np, headrace as hr
         >>> t = hr.transforms.Rotation.from_blocks([[[0.0, -1.0], [1.0, 0.0]], [[1.0]]])
@@ -69,13 +69,13 @@ class Rotation(Fixed):
     @classmethod
     @takes_rng
     def random(cls, features: int, seed: Any = None, *, rng: Rng = None, block: int | None = None) -> Self:
-        """A rotation drawn uniformly from all orthogonal matrices (Haar's measure).
+        """A rotation by a random orthogonal matrix, uniformly distributed (Haar's measure).
 
         Args:
             features: The number of rows of the matrix.
             seed: The seed of the draw: an argument of `numpy.random.default_rng`.
-            block: The rows of each block of a block diagonal matrix, where the last block may have fewer; None for one
-                block.
+            block: The number of rows of each block of a block diagonal matrix, where the last block may have fewer;
+                None for one block.
 
         >>> import headrace as hr
         >>> hr.transforms.Rotation.random(3, seed=0).features
@@ -145,7 +145,7 @@ def matrix_of(numbers: NDArray[Any], sizes: Sequence[int]) -> Matrix:
 
 def _haar(n: int, rng: np.random.Generator) -> Matrix:
     q, r = np.linalg.qr(rng.standard_normal((n, n)))
-    return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)  # unique, with a positive diagonal in the QR decomposition
+    return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)  # Q is unique if R's diagonal is positive
 
 
 def square(name: str, value: Any) -> Matrix:
@@ -161,7 +161,7 @@ def square(name: str, value: Any) -> Matrix:
 def _orthogonal(name: str, value: Any) -> Matrix:
     """A read-only float64 copy of a matrix, checked to be orthogonal."""
     matrix = square(name, value)
-    with np.errstate(over="ignore", invalid="ignore"):  # an infinite or NaN error is too large
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite and NaN errors are refused
         error = np.abs(matrix.T @ matrix - np.eye(len(matrix))).max()
     if not error <= 1e-6:  # this also refuses NaN
         raise ValueError(f"{name}: expected an orthogonal matrix, got one with QᵀQ off the identity by {error:.3g}")

@@ -24,31 +24,33 @@ ColumnPeriods = Periods | Mapping[str, "tuple[float, float]"] | Mapping[int, Any
 
 @storable
 class Support(Fixed):
-    """A map of unbounded values to the support of each column: forward goes to the support, inverse comes from it.
+    """A map of unbounded values to the support of each column: forward maps to the support, and inverse maps from the
+    support.
 
     Args:
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None for no bounds.
-        periodic: For each column ``(low, high)``, one period of it, or None; None for no periodic columns. A periodic
-            column must have no bounds.
+        periodic: For each column the ends ``(low, high)`` of one period, or None; None for no periodic columns. A
+            periodic column must have no bounds.
         linear: Whether columns ``(low, high)`` have a linear map from [-1, 1] in place of the logistic function.
-            With transforms of that interval onto itself and a `Uniform` base, a density need not vanish at the bounds.
+            With transforms of [-1, 1] onto itself and a `Uniform` base, a density need not vanish at the bounds.
 
     An unbounded value y becomes x = low + e^y for ``(low, None)``, high - e^-y for ``(None, high)``, and low + (high -
-    low) / (1 + e^-y) for ``(low, high)``. With `linear` the last map is low + (high - low) (1 + y) / 2, and y beyond
-    [-1, 1] becomes the nearest number inside the bounds.
+    low) / (1 + e^-y) for ``(low, high)``. With `linear` the map to ``(low, high)`` is low + (high - low) (1 + y) / 2,
+    and y beyond [-1, 1] becomes the nearest number inside the bounds.
 
     A periodic column is wrapped into [low, high), which is mapped to [-1, 1): inverse has the same result for x and for
-    x plus any number of periods, up to rounding, and forward wraps values outside of [-1, 1) likewise.
+    x plus any number of periods, up to rounding, and forward also wraps values outside of [-1, 1).
 
-    All these maps increase. An interval has the logistic function, because its inverse and derivatives are elementary
-    functions and so are exact near both ends, unlike those of a normal distribution function. The transform
-    has no parameters. At the data end of a flow it is computed in float64 for any dtype of the flow, from the original
-    rows, so that float64 rows close to a bound keep their distance to it.
+    All these maps increase. The map to an interval is the logistic function, because the logistic function's inverse
+    and derivatives are elementary, and exact near both ends, unlike those of a normal distribution function. The
+    transform has no parameters. At the data end of a flow the transform is computed in float64 for any dtype of the
+    flow, from the original rows, so that float64 rows close to a bound keep their distance to the bound.
 
     **No result lies on a bound or beyond**, in the dtype of the rows: a value that rounds to a bound becomes
-    the nearest value inside, with the log_det of the value before rounding. (If no value of the dtype lies inside, the
-    result is the one nearest to the middle.) A row on a bound or beyond has no latent value: its result is NaN, and
-    if the transform is a flow's last one, `log_prob` is -inf. A row that overflows is NaN, as everywhere.
+    the nearest value inside, with the log_det of the value before rounding. (If the dtype has no value between the
+    bounds, the result is the value nearest to their middle.) A row on a bound or beyond has no latent value: its result
+    is NaN, and if the transform is a flow's last one, `log_prob` is -inf. A row that overflows is NaN, as in all
+    transforms.
 
     Raises:
         TypeError: `bounds` or `periodic` is no sequence of pairs and None, or `linear` is no bool.
@@ -94,22 +96,22 @@ class Support(Fixed):
         return Support([self.bounds[c] for c in kept], [self.periodic[c] for c in kept], linear=self.linear)
 
     def _ends(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The lower and the upper bounds of the columns; infinite for a missing bound."""
+        """The lower and the upper bounds of the columns; a missing bound is infinite."""
         ends = [pair or (None, None) for pair in self.bounds]
         low = np.array([-math.inf if low is None else low for low, _ in ends])
         high = np.array([math.inf if high is None else high for _, high in ends])
         return low, high
 
     def _inside(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Values inside the bounds: those on a bound or beyond become the nearest value inside."""
+        """The values, where a value on a bound or beyond is replaced by the nearest value inside."""
         low, high = (end.astype(values.dtype) for end in self._ends())
         return np.clip(values, np.nextafter(low, high), np.nextafter(high, low))
 
     def _coarse(self, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
-        """Whether a column has fewer than `NUMBERS` values of the dtype between its ends."""
+        """For each column, whether fewer than `NUMBERS` values of the dtype lie between its two ends."""
         both = np.array([kind in ("interval", "linear", "circle") for kind in self._kinds])
         low, high = np.where(both, self._low, 0.0), np.where(both, self._high, 1.0)
-        with np.errstate(over="ignore"):  # beyond the dtype's range a step is NaN
+        with np.errstate(over="ignore"):  # steps beyond the dtype's range are NaN
             step = np.spacing(np.maximum(np.abs(low), np.abs(high)).astype(dtype)).astype(np.float64)
         return both & ~(high - low >= NUMBERS * step) & np.isfinite(step)
 
@@ -134,7 +136,7 @@ class Support(Fixed):
         return f"Support({list(self.bounds)}{more}{', linear=True' if self.linear else ''})"
 
 
-NUMBERS = 1000  # the least number of values of a dtype between two ends
+NUMBERS = 1000  # fewer values of a dtype between two ends are too coarse
 
 _KINDS = {(False, False): "any", (True, False): "lower", (False, True): "upper", (True, True): "interval"}
 
@@ -166,7 +168,7 @@ def _checked(name: str, bounds: Any) -> tuple[Pair | None, ...]:
 
 
 def _checked_periods(periodic: Any, bounds: tuple[Pair | None, ...]) -> tuple[tuple[float, float] | None, ...]:
-    """The periods as floats, one for each column, checked."""
+    """The checked periods as floats, one for each column."""
     if periodic is None:
         return (None,) * len(bounds)
     pairs = _checked("periodic", periodic)
@@ -197,14 +199,14 @@ def _end(name: str, value: Any) -> float:
 
 
 def circles_of(support: Support | None) -> list[int]:
-    """The indices of the periodic columns."""
+    """The indices of a `Support`'s periodic columns."""
     return [] if support is None else [c for c, period in enumerate(support.periodic) if period is not None]
 
 
 def support_or_none(
     bounds: Bounds | None, features: int, periodic: Periods | None = None, *, linear: bool = False
 ) -> Support | None:
-    """The `Support` for a flow's bounds and periods; None without any."""
+    """The `Support` for a flow's bounds and periods; None without bounds and periods."""
     if bounds is None and periodic is None:
         return None
     for name, given in (("bounds", bounds), ("periodic", periodic)):

@@ -1,7 +1,7 @@
-"""The base of all transforms: evaluation in both directions, and derivatives.
+"""The base class of all transforms: evaluation in both directions, and derivatives.
 
-Both directions return ``(value, log_det)``, where `log_det` has shape (rows,) and is the log of the absolute Jacobian
-determinant of the direction that was called.
+`forward` and `inverse` return ``(value, log_det)``, where `log_det` has shape (rows,) and is the log of the absolute
+Jacobian determinant of the direction that was called.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Transform(RowModule):
     """The base class of all transforms, which map rows in two directions."""
 
     def __init__(self, features: int, context: int, dtype: np.dtype[Any] | None) -> None:
-        """Store the sizes; a subclass then calls `_take_parameters`."""
+        """Store the sizes and the dtype; the subclass calls `_take_parameters` afterwards."""
         super().__init__(features, context, dtype)
         self._programs: dict[np.dtype[Any], Program] = {}
 
@@ -41,7 +41,7 @@ class Transform(RowModule):
 
         Args:
             z: Shape (rows, features), float32 or float64, any strides; (features,) for one row, or any leading
-                dimensions, which `log_det` then has, too.
+                dimensions, which are also those of `log_det`.
             context: Shape (rows, context), or (context,) for all rows; any leading dimensions that broadcast.
             parameters: Shape (n,): a vector that replaces the transform's `parameters` in this call only.
             out: A pair ``(x, log_det)`` of arrays that receive the result and are returned, in the transform's dtype; x
@@ -52,10 +52,10 @@ class Transform(RowModule):
             an infinity has the result NaN, and does not affect other rows.
 
         Raises:
-            TypeError: an argument is not float32 or float64, or not of the framework and device of the call
-                (docs/arrays.md).
+            TypeError: an argument is not float32 or float64, not of the first array's framework, or not on the
+                transform's device (docs/arrays.md).
             ValueError: a shape is wrong, a required context is missing, the transform takes no context, or `out`
-                overlaps an input in another way.
+                overlaps an input other than as z itself.
 
         >>> import numpy as np, headrace as hr
         >>> x, log_det = np.array([[1.0, 2.0]]), np.empty(1)
@@ -83,9 +83,9 @@ class Transform(RowModule):
         return self._program_for(native), native
 
     def _program_for(self, dtype: np.dtype[Any]) -> Program:
-        """The program for a dtype of a transform that has no dtype itself; it is compiled once."""
+        """The program, compiled once, for one dtype of rows, of a transform without a dtype of its own."""
         if dtype not in self._programs:
-            with _module._changes:  # if several threads need the program at once, one of them compiles
+            with _module._changes:  # of several threads that need the program, one compiles
                 if dtype not in self._programs:
                     self._programs[dtype] = self._compile(dtype)
         return self._programs[dtype]
@@ -97,11 +97,11 @@ class Transform(RowModule):
         return super()._compile_waiting() if self._dtype is not None else self._program_for(np.dtype(np.float32))
 
     def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
-        """The transform of some coordinates only, if these depend on no others; see `restriction`.
+        """The restriction of the transform to some coordinates, if these depend on no others; see `restriction`.
 
         Args:
-            kept: Coordinates of x in the order of the result; with `inverted`, of z.
-            inverted: Whether `kept` has coordinates of z.
+            kept: The coordinates of x to keep, or with `inverted` of z, in the order of the result.
+            inverted: Whether `kept` contains coordinates of z.
 
         Returns: The part, or None for the identity, and the coordinates of z (with `inverted`, of x) that belong to
             `kept`.
@@ -114,7 +114,7 @@ class Transform(RowModule):
         return self._part(kept), kept
 
     def _part(self, kept: tuple[int, ...]) -> Transform | None:
-        """The part of `_restricted` for coordinates that keep their indices; None for the identity."""
+        """The part for `_restricted`, if x and z have the same kept coordinates; None for the identity."""
         raise Mixed("makes each coordinate from all others")
 
     def _networks(self) -> tuple[Network, ...]:
@@ -131,7 +131,7 @@ class Transform(RowModule):
 
 
 class OfBlock(Transform):
-    """A transform with a single step, whose parameters are those of one block."""
+    """A transform with a single step and a single block of parameters."""
 
     _block: Any
 

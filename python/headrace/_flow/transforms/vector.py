@@ -1,4 +1,4 @@
-"""Planar and radial transforms, which move all coordinates along one direction; invertible for all parameters."""
+"""Planar and radial transforms, which move rows along one direction, and are invertible for all parameters."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from headrace._flow.transforms.transform import OfBlock
 
 
 class _Vector(OfBlock):
-    """The base of planar and radial transforms, with their own parameters or those of a network of the context."""
+    """The base class of planar and radial transforms, whose parameters are trained, or outputs of a context network."""
 
     _map: str
-    _OWN: tuple[str, ...] = ()  # attributes that only this class writes to files
+    _OWN: tuple[str, ...] = ()  # attributes of the subclass that files store
 
     def __init__(self, features: Any, variant: str, slope: float, keywords: Any) -> None:
         given = taken_from(Vector, keywords)
@@ -40,7 +40,7 @@ class _Vector(OfBlock):
         self._block = network if columns else BiasTable(network, shapes, 1)
         key = check.seeds(given.seed)
         fresh = VECTOR_MAPS[self._map].fresh(n, np.random.default_rng(list(key)))
-        begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # keeps long chains near the identity
+        begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # small values keep chains near the identity
         self._take_parameters(begin)
 
     def _hidden(self) -> list[int]:
@@ -79,17 +79,17 @@ class _Vector(OfBlock):
 class Planar(_Vector):
     """Planar transform (Rezende, Mohamed 2015; eq. 28-29 of the notes): x = z + û h(wᵀz + b).
 
-    û is u, moved along w so that 1 + wᵀû is positive(wᵀu), where positive(a) = 1e-3 + softplus(a + 0.5397...) is 1 at
-    0: all parameters have an inverse, and u = 0 is the identity (unlike in the paper, where 1 + wᵀû is
-    softplus(wᵀu)). With h = tanh the inverse is the root of one scalar equation, found to its last digits; log_det is
-    log(1 + h'(wᵀz + b) wᵀû).
+    The vector û is u, moved along w so that 1 + wᵀû = positive(wᵀu), where positive(a) = 1e-3 + softplus(a + 0.5397...)
+    is 1 at 0: the transform has an inverse for all parameters, and u = 0 is the identity (unlike in the paper, where 1
+    + wᵀû is softplus(wᵀu)). With h = tanh the inverse is the root of one scalar equation, computed to its last digits;
+    log_det is log(1 + h'(wᵀz + b) wᵀû).
 
     Args:
         features: The number of coordinates D.
         **keywords: The keywords of `PlanarVector`.
 
-    Without a context the parameters are "w" (D,), "u" (D,) and "b" (1,); with a context, they are the network's outputs
-    in this order.
+    Without a context the parameters are "w" (D,), "u" (D,) and "b" (1,); with a context, a network's outputs are w, u
+    and b, in this order.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.transforms.Planar(2, seed=1, dtype="float64")
@@ -115,15 +115,15 @@ class Planar(_Vector):
 class Radial(_Vector):
     """Radial transform (Rezende, Mohamed 2015; eq. 30-31 of the notes): x = z + β (z - center) / (α + |z - center|).
 
-    α = positive(alpha) and α + β = positive(beta), with positive as in `Planar`: both are above 1e-3, all
-    parameters have an inverse, in closed form, and alpha = beta is the identity.
+    The values α = positive(alpha) and α + β = positive(beta), with positive as in `Planar`, are above 1e-3: the
+    transform has an inverse in closed form for all parameters, and alpha = beta is the identity.
 
     Args:
         features: The number of coordinates D.
         **keywords: The keywords of `Vector`.
 
     Without a context the parameters are "center" (D,), "alpha" (1,) and "beta" (1,), the last two of any sign; with a
-    context, they are the network's outputs in this order.
+    context, a network's outputs are center, alpha and beta, in this order.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.transforms.Radial(3, seed=1, dtype="float64")

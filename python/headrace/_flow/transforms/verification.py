@@ -1,4 +1,4 @@
-"""Comparison of a transform that has another library's weights with that library's results."""
+"""Comparison of a transform's results with the results of the library from which its weights come."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def verify_inverse(transform: Transform, known: Any) -> None:
     """Compare a transform's inverse with known results; see `MaskedAutoregressive.from_dense`.
 
     Raises:
-        ValueError: values are not finite, or z or log_det differ by more than rounding: half of the digits of
-            the coarser dtype, relative to values above 1.
+        ValueError: values are not finite, or z or log_det differ by more than rounding, which is half of the coarser
+            dtype's digits, relative to values above 1.
     """
     if not isinstance(known, (tuple, list)) or len(known) != 3 + bool(transform.context):
         given = f"{len(known)} values" if isinstance(known, (tuple, list)) else type(known).__name__
