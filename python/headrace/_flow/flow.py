@@ -148,8 +148,8 @@ class Conditional:
 
         Args:
             n: The number of draws for each known row, or a shape of draws; () for one draw for each known row.
-            seed: As in `Flow.sample`: with one known row, draw i uses the noise of row i of ``flow.sample(n, seed=s)``,
-                whose rows are therefore reproduced, up to rounding, from their known columns.
+            seed: As in `Flow.sample`: of R known rows, draw i of row r uses the noise of row i * R + r of
+                ``flow.sample(n * R, seed=s)``, which is therefore reproduced, up to rounding, from its known columns.
             dtype: As in `Flow.sample`.
 
         Returns:
