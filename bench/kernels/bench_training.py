@@ -44,7 +44,7 @@ def random_direction(size: int) -> np.ndarray:
 def beside(
     benchmark: Any, call: Callable[[], Any], base: Callable[[], Any], floor: float, seconds: float = 0.3
 ) -> None:
-    """Record the ratio of a call's time over that of `base`, both in turn, and over that of the products it needs."""
+    """Record the ratio of a call's time to `base`'s, measured in turn, and `floor`, the ratio of needed products."""
     if benchmark.stats is None:  # --benchmark-disable
         return
     times: tuple[list[float], list[float]] = ([], [])

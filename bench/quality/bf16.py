@@ -2,9 +2,9 @@
 
 ``--matmul bf16x3`` or ``bf16x6`` represents values by two or three parts instead of one.
 
-Speed: in one process, blocks of calls of each in turn, in reverse order every second round; the ratio float32 over bf16
-of the medians, and the smallest and largest ratio of a round, for each number of ``--rows``: bf16 may be slower than
-float32 for some of these numbers. Set HEADRACE_ISA to compare the emulation.
+Speed: in one process, blocks of calls of each are timed in turn, in reverse order every second round. The output has
+the ratio float32 over bf16 of the medians, and the smallest and largest ratio of a round, for each number of
+``--rows``: bf16 may be slower than float32 for some of these numbers. Set HEADRACE_ISA to compare the emulation.
 
 Train: the ratios for steps of a fit, with the gradient of a batch and Adam.
 
