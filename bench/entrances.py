@@ -7,8 +7,8 @@ Results are written to ``bench/results/entrances_*.json``, which keeps earlier r
 printed in the form of README and of the first page of the documentation: a test compares the pages with the file.
 
 The table is MAGIC, with 10 columns: default fits to four fifths of its rows are judged on a tenth that no choice sees,
-in units of the fitted part's standard deviations. The simulator is two moons, with 5000 simulations. The model is a MAF
-of zuko.
+in units of the fitted part's standard deviations. The simulator is that of the two moons, with 5000 simulations. The
+model is a MAF of zuko.
 """
 
 from __future__ import annotations

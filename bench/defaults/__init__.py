@@ -10,10 +10,11 @@ setting, both in turn in one process. The fastest setting depends on the kind of
 - **given**: float64 rows in Fortran's order, lists, frames, and a result in given memory, beside
   float32 rows in C's order.
 - **threads**: the threads that a process begins with beside one thread.
-- **setting**: an object of the defaults beside one of the fastest map or product; a fit of defaults beside its fastest.
+- **setting**: an object with default settings beside one with the fastest map or product; a default fit beside the
+  fastest fit.
 - **verb**: samples beside the density of as many rows, because both are one pass through the networks.
-- **make**: an object made by its constructor, loaded or saved, beside the same one from or to bytes in memory; one
-  converted to float64 beside one of float32.
+- **make**: an object made by its constructor, loaded or saved, beside the same object from or to bytes in memory; an
+  object converted to float64 beside one of float32.
 - **command**: a command with text as input and output beside the same command with .npy, and with a default voice
   beside an affine one.
 - **process**: a new process beside one that imports less.

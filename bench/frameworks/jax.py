@@ -190,7 +190,8 @@ def neutra(rounds: int = 9) -> None:
 
 
 def svi(features: Sequence[int], particles: Sequence[int], rounds: int = 9) -> None:
-    """Print times of an update of numpyro's SVI, whose guide of a Gaussian is three inverse autoregressive flows."""
+    """Print times of an update of numpyro's SVI, whose guide for a Gaussian model is three inverse autoregressive
+    flows."""
     import numpyro
     from numpyro import distributions as dist
     from numpyro.infer import SVI, Trace_ELBO

@@ -57,8 +57,8 @@ def test_step_of_a_fit_with_many_features(timed, rng, block):
 def test_flow_of_many_steps(timed, benchmark, rng, features, verb):
     """Time 1000 maps and rotations on 100,000 rows: tiles stay in cache, so that memory is moved once.
 
-    The benchmark records the ratio to the time of 1000 passes over memory at the measured bandwidth, each with a read
-    and a write.
+    The benchmark records the ratio of the flow's time to that of 1000 passes over memory at the measured bandwidth,
+    each with a read and a write.
     """
     rows, steps = 100_000, 1000
     flow = ascent_chain(features, steps)

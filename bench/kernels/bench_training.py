@@ -59,7 +59,7 @@ def beside(
 
 
 def check_gradient(flow: hr.Flow, family: str, hidden: tuple[int, ...], x: np.ndarray) -> None:
-    """Compare the gradient of a few rows with double precision, and the latter with finite differences of the
+    """Compare the gradient of a few rows with that in double precision, and the latter with finite differences of the
     density."""
     rows = x[:CHECKED]
     exact = random_flow(family, x.shape[1], hidden, "float64", like=flow)

@@ -70,7 +70,7 @@ def arguments() -> argparse.Namespace:
 
 
 def models(matmul: str, beside: str) -> Iterator[tuple[str, hr.Flow, hr.Flow, NDArray[Any]]]:
-    """The models: a name, a flow with the products `beside`, the flow with those of `matmul`, and rows."""
+    """The models: a name, a flow with the products that `beside` names, the flow with those of `matmul`, and rows."""
     rng = np.random.default_rng(0)
     for name, make in MODELS.items():
         exact = make()
@@ -84,7 +84,7 @@ def models(matmul: str, beside: str) -> Iterator[tuple[str, hr.Flow, hr.Flow, ND
 
 
 def cases(matmul: str, beside: str, sizes: Sequence[int]) -> Iterator[tuple[str, Call, Call]]:
-    """The cases: a name, a call with the products `beside`, and the call with those of `matmul`."""
+    """The cases: a name, a call with the products that `beside` names, and the call with those of `matmul`."""
     for name, exact, fast, x in models(matmul, beside):
         for rows in sizes:
             part = x[:rows]
@@ -101,7 +101,7 @@ def step_of(flow: hr.Flow, x: NDArray[Any]) -> Call:
 
 
 def steps(matmul: str, beside: str) -> Iterator[tuple[str, Call, Call]]:
-    """The steps: a name, a step with the products `beside`, and the step with those of `matmul`."""
+    """The steps: a name, a step with the products that `beside` names, and the step with those of `matmul`."""
     for name, exact, fast, x in models(matmul, beside):
         for rows in (1000, 128):
             yield f"{name} step of {rows}", step_of(exact, x[:rows]), step_of(fast, x[:rows])

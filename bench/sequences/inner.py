@@ -16,8 +16,8 @@ class Apart:
     """The network of a flow of sequences, and its inner flow, as separate calls.
 
     Args:
-        flow: Of one convolution with an inner flow that reads data, in float32.
-        rows, steps: Of the sequences.
+        flow: A flow of one convolution with an inner flow that reads data, in float32.
+        rows, steps: The number of sequences, and of their steps.
     """
 
     def __init__(self, flow: hr.SequenceFlow, rows: int, steps: int) -> None:

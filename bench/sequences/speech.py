@@ -6,8 +6,8 @@
 
 The data are 25 minutes of one voice, 8000 samples of 16 bit a second, of Debian's package asterisk-core-sounds-en-wav
 (CC BY-SA 3.0, Allison Smith), which `apt-get download` fetches and `dpkg` unpacks into the folder; with a temporary
-folder no data remain. Files are split by the checksum of their name: a tenth each to judge by while fitting, and to
-report. `--wav FOLDER` takes files of another voice, or of music, in the form of asterisk-core-sounds-fr-wav or
+folder no data remain. Files are split by the checksum of their name: a tenth each is for validation while fitting, and
+for the report. `--wav FOLDER` takes files of another voice, or of music, in the form of asterisk-core-sounds-fr-wav or
 asterisk-moh-opsound-wav. With `--joined` these files are one signal: the first 80 % are to train on, of which the fit
 holds out the end, and the 500,000 samples after them to report.
 

@@ -41,7 +41,7 @@ def shards(array: Any, group: Group, rows: int = ROWS) -> dict[int, Any]:
     rows.
 
     The table is cut into shards of ``rows`` rows, and each rank has adjacent shards. A fit's bits depend on the
-    shards, and not on which rank holds each. Ranks may also read their own shards from anywhere, and pass a dict of
+    shards, and not on the ranks that hold them. Ranks may also read their own shards from anywhere, and pass a dict of
     them to `fit`: each shard on one rank, numbered from 0 without gaps, with any number of rows.
 
     Args:
@@ -347,7 +347,7 @@ def _of_shards(name: str, value: Any, known: tuple[str, ...] | None) -> tuple[st
 
 
 def _of_all(group: Group, name: str, mine: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """The column names on the first rank that has names, checked on the other ranks, or None."""
+    """The column names on the first rank that has any, compared with those of other ranks; None without names."""
     holders = np.zeros(group.size, np.int64)
     holders[group.rank] = mine is not None
     holders = group.sum(holders)

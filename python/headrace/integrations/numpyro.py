@@ -110,7 +110,8 @@ class FlowDistribution(Distribution):
 
         Args:
             value: Shape (..., features), broadcast against the context.
-            intermediates: The second result of `sample_with_intermediates` for these draws, which is then returned.
+            intermediates: The second result of `sample_with_intermediates` for these draws, whose log densities are
+                then returned.
         """
         if intermediates:
             return intermediates[0]

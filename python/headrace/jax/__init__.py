@@ -247,8 +247,8 @@ class FlowModule:
 def freeze(flow: Flow | FlowModule) -> FlowModule:
     """A module whose parameters are constants of the structure, with no leaf, no gradient, and no copy in a call.
 
-    Freezing is for final flows, such as a prior or a transport map for a sampler. Each call of `freeze` makes a new
-    structure, for which JAX compiles again.
+    Only final flows should be frozen, such as a prior or a transport map for a sampler. Each call of `freeze` makes a
+    new structure, for which JAX compiles again.
     """
     if isinstance(flow, FlowModule):
         flow = flow.to_flow()
@@ -287,11 +287,11 @@ class _Rows:
         return call(*(varying(a, axes) for a in arrays))
 
     def numbers(self, row: Any) -> Any:
-        """A result of one value for each row, in the shape of the rows."""
+        """One value for each row, in the shape of the rows' leading dimensions."""
         return row.reshape(self.batch)
 
     def vectors(self, value: Any) -> Any:
-        """A result of the features of each row, in the shape of the rows."""
+        """The features of each row, in the shape of the rows."""
         return value.reshape(*self.batch, self.structure.features)
 
 

@@ -93,7 +93,7 @@ class Value:
         self.graph, self.name, self.dtype = graph, name, dtype
 
     def apply(self, operator: str, *others: Any, **attributes: Any) -> Value:
-        """The result of an operator with one result on this value and others."""
+        """The only result of an operator on this value and others."""
         return self.graph.node(operator, self, *(self._like(other) for other in others), **attributes)[0]
 
     def _like(self, other: Value | Number) -> Value:

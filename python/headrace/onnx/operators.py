@@ -65,7 +65,7 @@ class Operators:
     exp, log, sqrt = map(_now_or_later, (np.exp, np.log, np.sqrt))
 
     def __init__(self, graph: Graph, verb: str, place: str = "") -> None:
-        """`verb` and `place`, of a transform, are for error messages."""
+        """`verb` and a transform's `place` are for error messages."""
         self.graph, self.verb, self.place = graph, verb, place
 
     # ---- functions of each element -------------------------------------------------------------------------------

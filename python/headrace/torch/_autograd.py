@@ -165,8 +165,8 @@ class _LogProb(torch.autograd.Function):
 class _LogProbInOneRun(torch.autograd.Function):
     """Log densities, and the gradients of their sum, which are those of most losses up to a factor.
 
-    Gradients by rows are products with the rows' factors, for any factors. The parameters' gradient is a sum
-    over rows: factors that differ between rows need a second run, and the entry records that.
+    Gradients by rows are multiplied by the rows' factors, which may differ. The parameters' gradient is a sum over
+    rows: factors that differ between rows need a second run, and the entry records that.
     """
 
     @staticmethod

@@ -157,7 +157,7 @@ def vjp(
 ) -> list[Tensor]:
     """Gradients by the inputs, from gradients by the resulting rows and by their log-determinants or log densities.
 
-    `log_prob` receives the log densities. `dropout` is a seed, as in `Flow.nll_and_grad`.
+    The log densities are written to `log_prob`. `dropout` is a seed, as in `Flow.nll_and_grad`.
     """
     program, opened = _placed(handle, parameters)
     context, rows = _as_rows(context), value.shape[0]

@@ -257,7 +257,7 @@ def _aligned(n: int, value: Tensor, params: Tensor, in_dims: Any) -> Tensor:
 
 # ---- derivatives of the operators themselves -------------------------------------------------------------------------
 
-# An exported graph calls the operators without the functions above.
+# Exported graphs call the operators without the autograd functions of this module.
 
 
 def _setup_of_operator(ctx: Any, inputs: Any, output: Any) -> None:

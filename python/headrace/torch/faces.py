@@ -123,7 +123,7 @@ class ZukoFace(Replacing, FlowModule):
         return _ZukoDistribution(self, c)
 
     def transform(self, c: Tensor | None = None) -> Any:
-        """The transform from data to latent for the context; zuko's attribute is called in the same way."""
+        """The transform from data to latent for the context; the attribute is called, as in zuko."""
         return self(c).transform
 
     def base(self, c: Tensor | None = None) -> Any:

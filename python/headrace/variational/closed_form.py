@@ -112,7 +112,7 @@ class _Conditional:
         self.reads_context = s.context > 0
 
     def assign(self, packed: NDArray[Any]) -> None:
-        """Replace the weights by new ones, in the layout of the transform."""
+        """Replace the weights by packed weights in the layout of the transform's parameters."""
         self.network.parameters = self.network._network.core.pack(self.core.unpack(packed))
 
     def forth(self, h: Floats, context: Floats | None) -> tuple[Floats, Floats]:

@@ -122,8 +122,8 @@ def distill(
             bases, and only affine or additive autoregressive transforms, with one order of coordinates; the student's
             read latent values, and the teacher's read data. "auto": "closed_form" if the flows allow it, otherwise
             "pathwise".
-        temperature: The student learns the teacher with its base samples' deviations from the mean times this factor:
-            below 1, samples nearer to the mode.
+        temperature: The student learns the teacher's density for base samples whose deviations from their mean are
+            multiplied by this factor: below 1, samples are nearer to the mode.
         steps: The steps of the whole student, by default 12,000 after steps of single transforms, else 16,000; 5000 in
             closed form.
         samples: The samples of each step, by default 128.
@@ -138,7 +138,7 @@ def distill(
     Raises:
         TypeError, ValueError: an argument is not as expected; the student has samples beyond the teacher's bounds; the
             flows have no closed form and the estimator is "closed_form".
-        KeyboardInterrupt: Ctrl-C came before the student had better weights; the student is then as before the call.
+        KeyboardInterrupt: Ctrl-C came before the student had better weights; the student is then unchanged.
 
     >>> import headrace as hr
     >>> teacher, student = hr.MAF(3, transforms=1, hidden=(8,), seed=1), hr.IAF(3, transforms=1, hidden=(8,))

@@ -134,7 +134,7 @@ def fit_to_density(
 
     Raises:
         TypeError, ValueError: an argument, or a result of `log_density`, is not as expected.
-        KeyboardInterrupt: Ctrl-C came before there were better weights; the flow is then as before the call.
+        KeyboardInterrupt: Ctrl-C came before there were better weights; the flow is then unchanged.
         ImportError: `gradient` names a framework that is not installed.
 
     >>> import headrace as hr

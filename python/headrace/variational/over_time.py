@@ -234,7 +234,7 @@ def distill_sequences(
     Raises:
         TypeError, ValueError: an argument is not as expected, or the flows have no closed form and the estimator is
             "closed_form".
-        KeyboardInterrupt: Ctrl-C came before the student had better weights; the student is then as before the call.
+        KeyboardInterrupt: Ctrl-C came before the student had better weights; the student is then unchanged.
 
     >>> import headrace as hr
     >>> teacher, student = (hr.WaveNet(layers=2, channels=4, map="affine", reads=side) for side in ("data", "latent"))
