@@ -66,7 +66,8 @@ def peak() -> float:
 def timed(benchmark: Any, peak: float, bandwidth: float) -> Callable[..., Any]:
     """Benchmark a call; record its rates beside those of the machine; return its result.
 
-    `flops` and `nbytes` are the least operations and bytes that the call needs. In double precision the peak is half.
+    `flops` and `nbytes` are the least operations and bytes that the call needs. In double precision the peak is half of
+    that in float32.
     """
 
     def run(call: Callable[[], Any], flops: int = 0, nbytes: int = 0, dtype: str = "float32") -> Any:

@@ -3,12 +3,12 @@
     python -m bench.entrances [--only table|simulator|model] [--data FOLDER]
 
 Run the program in an environment that has headrace, zuko and sbi; it uses one thread and measures processor seconds.
-Results are written to ``bench/results/entrances_*.json``, where those of an earlier run for other entrances stay, and
-are printed as README and the first page of the documentation show them: a test compares the pages with the file.
+Results are written to ``bench/results/entrances_*.json``, which keeps earlier results of other entrances, and are
+printed in the form of README and of the first page of the documentation: a test compares the pages with the file.
 
 The table is MAGIC, with 10 columns: default fits to four fifths of its rows are judged on a tenth that no choice sees,
-in units of the fitted part's standard deviations. The simulator is two moons, with 5000 simulations. The model is a MAF
-of zuko.
+in units of the fitted part's standard deviations. The simulator is that of the two moons, with 5000 simulations. The
+model is a MAF of zuko.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def resident() -> tuple[int, int]:
 
 def forget_peak() -> None:
     """Reset the peak to the present use, where the system can."""
-    with contextlib.suppress(OSError):  # otherwise the earlier peak counts, which can only make the result worse
+    with contextlib.suppress(OSError):  # otherwise the earlier peak counts, and the result may be too high
         Path("/proc/self/clear_refs").write_text("5")
 
 

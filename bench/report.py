@@ -81,7 +81,7 @@ def duration(seconds: float) -> str:
 
 
 def number(value: float | None, form: str) -> str:
-    """A value in a format, or ``-`` for None and NaN."""
+    """A value as text in a format, or ``-`` for None and NaN."""
     return "-" if value is None or math.isnan(value) else format(value, form)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 VECTORS = ("planar", "radial")
-KERNELS = ("coupling_map", "dual_ascent", "ascent", "wavenet")  # families that only headrace has
+KERNELS = ("coupling_map", "dual_ascent", "ascent", "wavenet")  # families of which only headrace has models
 FAMILIES = ("maf", "maf_residual", "iaf", "realnvp", "nsf", "nsf_coupling", *VECTORS, *KERNELS)
 VERBS = ("log_prob", "sample", "train", "forward", "inverse", "fit_to_normal", "step", "fit")
 COUPLINGS = ("realnvp", "nsf_coupling")
@@ -236,8 +236,8 @@ def wavenet_weights(layers: int, channels: int = 32, outputs: int = 31) -> int:
     return layers * each - channels**2 + 2 * 2 * channels + channels**2 + channels * outputs
 
 
-# Operations for a coordinate: product and addition of the sum, and of the move; a radial transform subtracts its center
-# before each.
+# Operations for a coordinate: a product and an addition for the sum and for the move; a radial transform also subtracts
+# its center before each.
 VECTOR_FLOPS = {"planar": 4, "radial": 6}
 
 # Vector operations of one transform for a row that belong to no coordinate, counted in planar.hpp and radial.hpp of
@@ -307,10 +307,11 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
 )
 
-# The largest ratio of sampling, random numbers included, over density evaluation of the same flow.
+# The largest ratio of the time of sampling, random numbers included, to that of the density of the same flow.
 SEQUENTIAL_LIMIT = 1.15
 
-# The inverse of a planar transform is the root of an equation; that of a radial one takes one more square root.
+# The inverse of a planar transform is the root of an equation; the inverse of a radial transform takes one more square
+# root.
 VECTOR_LIMITS = {"planar": 4.0, "radial": 2.0}
 
 RATIOS: tuple[Ratio, ...] = (

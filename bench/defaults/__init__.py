@@ -4,16 +4,18 @@ A call in the form of its docstring's example has a ratio: its processor time ov
 setting, both in turn in one process. The fastest setting depends on the kind of the table's row:
 
 - **lanes**: n rows, for n = 1, 7, 17 and 100, beside the next multiple of 16 rows, which fills the vectors of every
-  instruction set. The ratio is one of whole calls, so that a part of a vector may take three times a whole one.
-- **many**: one row of 1,000 beside one of 112. A step of a stream that comes alone beside one of 96 in one call.
+  instruction set. Ratios are those of whole calls, so that a partly filled vector may take three times as long as a
+  full one.
+- **many**: one row of 1,000 beside one of 112. A step of a stream in a call of one step beside a step in a call of 96.
 - **given**: float64 rows in Fortran's order, lists, frames, and a result in given memory, beside
   float32 rows in C's order.
 - **threads**: the threads that a process begins with beside one thread.
-- **setting**: an object of the defaults beside one of the fastest map or product; a fit of defaults beside its fastest.
-- **verb**: draws beside the density of as many rows, because both are one pass through the networks.
-- **make**: an object made by its constructor, loaded or saved, beside the same one from or to bytes in memory; one
-  converted to float64 beside one of float32.
-- **command**: a verb of the command line with text in and out beside the same one with .npy, and of a default voice
+- **setting**: an object with default settings beside one with the fastest map or product; a default fit beside the
+  fastest fit.
+- **verb**: samples beside the density of as many rows, because both are one pass through the networks.
+- **make**: an object made by its constructor, loaded or saved, beside the same object from or to bytes in memory; an
+  object converted to float64 beside one of float32.
+- **command**: a command with text as input and output beside the same command with .npy, and with a default voice
   beside an affine one.
 - **process**: a new process beside one that imports less.
 

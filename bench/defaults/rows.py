@@ -31,7 +31,7 @@ def rows(*shape: int) -> NDArray[np.float32]:
 def process(*arguments: str) -> None:
     """Run Python in another process, which has the same packages."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # packages are compiled in byte code where they are installed, too
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages are also compiled to byte code
     subprocess.run([sys.executable, *arguments], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
@@ -50,7 +50,7 @@ _SOIL = {name: (_of_every_magnitude(16, 2), _of_every_magnitude(16, 2, count)) f
 
 
 class Rows:
-    """The times of the table's rows; objects are made once for successive rows with the same construction."""
+    """The times of the table's rows; successive rows with the same construction share their objects."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)

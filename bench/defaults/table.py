@@ -269,7 +269,7 @@ def of_signals() -> Iterator[Row]:
 
 
 def of_runs() -> Iterator[Row]:
-    """Table rows of fits and other calls of many passes; each is beside float32 rows and one thread."""
+    """Table rows of fits and other calls of many passes, compared with float32 rows and one thread."""
     of_rows = "; x, fast = np.asfortranarray(rows(600, 3), float), rows(600, 3)"
     few = "one, other = hr.MAF(3, transforms=1), hr.IAF(3, transforms=1)"
     energy = "energy = hr.densities.U2(); flow = hr.NSF(2)"

@@ -5,9 +5,9 @@
 Densities are exact, of four independent normal columns. Rows differ from the density in one respect of known size, and
 the nats that the density lacks are known: -ln(1 - r²) / 2 of a correlation r, (s² - 1) / 2 - ln s of a spread s, m² / 2
 of a shift m. A density should be "very good" where a spread is within 10 %, a shift within a fifth of a deviation and a
-correlation that is left out at most 0.2; "usable" with a spread within 30 %, a shift within 0.45 deviations and such a
-correlation of at most 0.4; "wrong" beyond. The limits were chosen on the rows of the default key; other keys give rows
-that were not used for the choice.
+correlation that is left out is at most 0.2; "usable" with a spread within 30 %, a shift within 0.45 deviations and a
+correlation of at most 0.4 left out; "wrong" beyond. The limits were chosen on the rows of the default key;
+other keys give rows that were not used for the choice.
 """
 
 from __future__ import annotations

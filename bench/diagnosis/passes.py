@@ -3,8 +3,8 @@
     python -m bench.diagnosis.passes [--first K] [--tables N] [--rows N] [--judged N] [--flow NSF]
 
 Table k has 2 + k mod 5 columns. Each column is a smooth function of the columns before it, plus noise whose scale is
-another such function: normal, logistic, skew, of two modes, or Student's with 8 degrees of freedom. The density is
-known, so that the nats that a fit lacks are printed beside those that `headrace.diagnose` finds.
+another smooth function of these columns: normal, logistic, skew, of two modes, or Student's with 8 degrees of freedom.
+The density is known, so that the nats that a fit lacks are printed beside those that `headrace.diagnose` finds.
 """
 
 from __future__ import annotations

@@ -67,12 +67,12 @@ def two_moons_runs(quick: bool, seed: int) -> Runs:
 
 
 def slcp_runs(quick: bool, seed: int) -> Runs:
-    yield from _sbi(slcp(), -0.3 if quick else 0.5, quick, seed)  # few simulations teach little of this posterior
+    yield from _sbi(slcp(), -0.3 if quick else 0.5, quick, seed)  # this posterior needs many simulations
 
 
 @contextlib.contextmanager
 def elsewhere() -> Iterator[None]:
-    """A block in an empty folder, because sbi writes logs in the current one."""
+    """A block in an empty folder, because sbi writes logs in the current folder."""
     before = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -83,7 +83,7 @@ def elsewhere() -> Iterator[None]:
 
 
 def _sbi(problem: Simulator, least: float, quick: bool, seed: int) -> Runs:
-    """Training, 10,000 draws for one observation, and ranks of 200 others, which are uniform if the posterior is right.
+    """Training, 10,000 draws for one observation, and ranks of 200 more, uniform if the posterior is right.
 
     The held-out log density has to be above the prior's by `least` nats; a flow of headrace may not be worse than sbi's
     by more than half a nat.
@@ -170,9 +170,9 @@ def _wrong(above: float, beside: float, half: float, away: float, spread: float)
 
 
 def numpyro_runs(quick: bool, seed: int) -> Runs:
-    """A posterior by NUTS whose prior is a flow of flowjax, or that flow converted.
+    """A posterior by NUTS whose prior is a flow of flowjax, or the converted flow.
 
-    Moments of both runs are compared with those by importance weights, from draws of the converted prior.
+    Moments of both runs are compared with estimates by importance weights, from draws of the converted prior.
     """
     import jax
     import numpyro

@@ -168,7 +168,7 @@ def aspire_runs(quick: bool, seed: int) -> Runs:
     inside = -problem.dimensions * np.log(2 * problem.bound)
 
     class Ours(Aspire):  # type: ignore[misc]
-        """A run of aspire with a flow of headrace, which is given as a class and not found by name."""
+        """A run of aspire with a flow of headrace, which is passed as a class and not by its name."""
 
         def init_flow(self) -> None:
             self._flow = HeadraceFlow(
@@ -256,7 +256,7 @@ def flowmc_runs(quick: bool, seed: int) -> Runs:
         try:
             seconds, one = timed(whole)
         finally:
-            jax.config.update("jax_compilation_cache_dir", before)  # the sampler has set its own folder, which is gone
+            jax.config.update("jax_compilation_cache_dir", before)  # the sampler set a folder that was removed
         x = np.asarray(one.resources["positions_production"].data).reshape(-1, n)
         accepted = [_accepted(one, f"{kind}_accs_production") for kind in ("global", "local")]
         mean, std = float(x[:, 0].mean()), float(x[:, 0].std())

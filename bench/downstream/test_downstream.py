@@ -1,7 +1,7 @@
 """Short runs in other programs: each run finds the known values, and wrong results are reported.
 
-The gate runs one sampler and one posterior with headrace's flows; at night all programs run, with their own flows, too.
-Tests of the single calls of integrations are in tests/interop.
+The tests of a change run one sampler and one posterior with headrace's flows; at night all programs also run with their
+own flows. tests/interop has tests of single calls of the integrations.
 """
 
 from __future__ import annotations

@@ -75,7 +75,8 @@ def normflows_cases(torch: Any) -> Iterator[Case]:
 
 
 def telescope(torch: Any) -> Case:
-    """The form of a gamma-ray telescope's response: splines with a base whose mean and scale a network computes."""
+    """A model in the form of a gamma-ray telescope's response: splines with a base whose mean and scale a network
+    computes."""
     import normflows as nf
 
     n = 4

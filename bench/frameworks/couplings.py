@@ -1,4 +1,4 @@
-"""A training step of an affine coupling flow of PyTorch whose maps are `headrace.torch.coupling`, beside PyTorch's own.
+"""A training step of an affine coupling flow of PyTorch by `headrace.torch.coupling`, beside one by PyTorch alone.
 
     python -m bench.frameworks.couplings
 

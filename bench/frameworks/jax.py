@@ -1,4 +1,4 @@
-"""headrace.jax in compiled JAX code, beside flowjax where it is installed: one thread, float32, least of many calls.
+"""headrace.jax in compiled JAX code, beside flowjax where it is installed, by the least of many calls on one thread.
 
     python -m bench.frameworks.jax calls     # one call: log densities, scores, training steps, samples
     python -m bench.frameworks.jax neutra    # Hamiltonian Monte Carlo through a flow (NeuTra)
@@ -95,7 +95,7 @@ def theirs() -> dict[str, tuple[Timed, tuple[Any, ...]]]:
 
 
 def plain(x: Any, c: Any) -> dict[str, Timed]:
-    """The same calls of NumPy, to measure the cost of a call through JAX above them."""
+    """The calls of headrace with NumPy arrays, to measure the additional cost of calls through JAX."""
     flow, x, c = hr.MAF(FEATURES, context=CONTEXT, last_activation="relu"), np.asarray(x), np.asarray(c)
     weight = np.full(len(x), -1.0 / len(x), np.float32)
     return {
@@ -166,7 +166,7 @@ def sampler(transport: Timed, steps: int, size: float = 0.1) -> Timed:
 
 
 def neutra(rounds: int = 9) -> None:
-    """Print the processor time of a step of all chains, interleaved, and the ratio of flowjax's time."""
+    """Print the processor times of a step of all chains, interleaved, and the ratio of flowjax's time to headrace's."""
     transports = {"headrace": (hj.freeze(hr.MAF(FEATURES, last_activation="relu")).to_data, 20)}
     if (flow := peer(None)) is not None:
         import paramax
@@ -190,7 +190,8 @@ def neutra(rounds: int = 9) -> None:
 
 
 def svi(features: Sequence[int], particles: Sequence[int], rounds: int = 9) -> None:
-    """Print times of an update of numpyro's SVI, whose guide of a Gaussian is three inverse autoregressive flows."""
+    """Print times of an update of numpyro's SVI, whose guide for a Gaussian model is three inverse autoregressive
+    flows."""
     import numpyro
     from numpyro import distributions as dist
     from numpyro.infer import SVI, Trace_ELBO
@@ -287,7 +288,7 @@ def stack(sizes: Sequence[tuple[int, int]]) -> None:
                 start = time.process_time()
                 jax.block_until_ready(compiled(x))
                 found.append(time.process_time() - start)
-                start = time.process_time()  # the time of many calls, because the clock of a running thread lags
+                start = time.process_time()  # many calls, because the clock of a running thread lags
                 for _ in range(30):
                     jax.block_until_ready(compiled(x))
                 found.append((time.process_time() - start) / 30)

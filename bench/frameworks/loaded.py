@@ -1,4 +1,4 @@
-"""Models of nflows, loaded natively, beside themselves: ``python -m bench.frameworks.loaded [--threads 2]``.
+"""Models of nflows as flows of headrace, beside the originals: ``python -m bench.frameworks.loaded [--threads 2]``.
 
 Run the program in an environment that has headrace, nflows and torch. Each model gets random weights, is converted by
 ``from_dense``, compared on 1000 rows, and timed in one process, by calls of each in turn. The models are the residual
@@ -36,7 +36,7 @@ def layers_of(network: Any) -> list[Any]:
 
 
 def masked(transform: Any) -> hr.transforms.Transform:
-    """A masked affine transform of headrace with the residual network of one of nflows."""
+    """A masked affine transform of headrace with the residual network of a transform of nflows."""
     layers = layers_of(transform.autoregressive_net)
     weights, biases, masks = ([numbers(getattr(one, name)) for one in layers] for name in ("weight", "bias", "mask"))
     blocks = hr.Network.residual([len(biases[0])] * len(transform.autoregressive_net.blocks))
@@ -122,7 +122,7 @@ def nsf(features: int, context: int, hidden: int = 50, transforms: int = 5) -> t
         )
         chain.append(theirs.LULinear(features, identity_init=False))
     flow = flows.Flow(theirs.CompositeTransform(chain), distributions.StandardNormal([features])).eval()
-    with torch.no_grad():  # nflows starts the last layer of a block near zero
+    with torch.no_grad():  # nflows makes the last layer of a block nearly zero
         for t in chain[::2]:
             for block in t.transform_net.blocks:
                 block.linear_layers[1].weight.normal_(0.0, 0.1)
@@ -131,7 +131,7 @@ def nsf(features: int, context: int, hidden: int = 50, transforms: int = 5) -> t
 
 
 def in_turn(theirs: Callable[[], Any], ours: Callable[[], Any], rounds: int, seconds: float) -> tuple[float, float]:
-    """The median seconds of a call of each."""
+    """The median seconds of a call of each function."""
     times: tuple[list[float], list[float]] = ([], [])
     for i in range(rounds):
         for k in ((0, 1), (1, 0))[i % 2]:

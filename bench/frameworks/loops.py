@@ -9,8 +9,8 @@
 | small | a MAF of 10 features, 5 x [50, 50], 100 rows: the same, eager and compiled |
 | draws, IAF and MAF | 1000 reparametrised draws of 64 features, 5 x [256, 256], log densities and the gradient |
 
-In each round every library makes steps of a case for the same time; every second round has the reverse order. Ratios
-are over headrace in the same framework, of the medians, with those of single rounds as a band.
+In each round every library takes steps of a case for equal times; every second round has the reverse order. Ratios are
+those of the median times over headrace's in the same framework, with the range of single rounds.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ SMALL = {"posterior": Sizes(5, (16, 16), 50), "small": Sizes(4, (8, 8), 20), "dr
 
 
 def set_threads(threads: int) -> None:
-    """Set the same number of threads for all libraries. XLA reads its number once, before JAX computes."""
+    """Set the same number of threads for all libraries. XLA reads its number of threads once, before JAX computes."""
     os.environ["XLA_FLAGS"] = (
         f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"
     )

@@ -2,9 +2,8 @@
 
     python -m bench.frameworks.programs [--rounds 3] [--only pocomc]
 
-Programs run in turn, each in a new process, on one thread. Their processor seconds are counted from the end of the
-imports to the end of the program, the acceleration with its checks included. The output has medians, and what each
-program prints.
+Programs run in turn, each in a new process, on one thread. Processor seconds are counted from the end of a program's
+imports to its end, the acceleration with its checks included. The output has medians, and what each program prints.
 """
 
 from __future__ import annotations

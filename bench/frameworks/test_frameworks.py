@@ -1,4 +1,4 @@
-"""The timed calls of `bench.frameworks` are right: all libraries and ways give equal values, and losses fall."""
+"""The timed calls of `bench.frameworks` are right: all libraries and calls give equal values, and losses fall."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CASES = loops.cases(loops.SMALL, compiled=False)
 @pytest.mark.parametrize(
     ("case", "library"),
     [
-        # The time of flowjax's loop, and of the densities below, is nearly all that of compiling.
+        # The loop of flowjax is tested at night, because nearly all of its time is that of compiling.
         pytest.param(c, name, marks=[pytest.mark.nightly] if name == "flowjax" else [])
         for c, makers in CASES.items()
         for name in makers
@@ -41,7 +41,7 @@ def test_libraries_take_turns():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("rows", [1, 100])
 def test_calls_run(rows):
-    """The calls run in a short form; the benchmark itself compares densities."""
+    """Few repeats of each call run; the benchmark itself compares densities."""
     pytest.importorskip("torch", reason="torch is not installed")
     from bench.frameworks import __main__ as frameworks
 

@@ -38,7 +38,7 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonal steps for whole matrices, as they are stored, with masked entries; Adam for all other parameters."""
+    """Orthogonal steps for whole matrices, masked entries included; Adam for all other parameters."""
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})

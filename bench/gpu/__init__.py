@@ -1,1 +1,1 @@
-"""Everything that a CUDA card is needed for: `python -m bench.gpu`."""
+"""All work that needs a CUDA card: `python -m bench.gpu`."""

@@ -1,10 +1,10 @@
-"""Everything that a CUDA card is needed for, in at most three commands of ten minutes: ``python -m bench.gpu``.
+"""All work that needs a CUDA card, in at most three commands of ten minutes: ``python -m bench.gpu``.
 
 The command goes through its steps in this order: build (``--build``), the card's properties, the card's rates, every
 workload beside these rates and beside other libraries on the card, the GPU tests, and compute-sanitizer on some of
-these. The command ends before ten minutes are over. **Given again, it goes on where the last one ended**, however that
-was, and three of them do all steps. The report is written anew after each step and each workload, so that a step that
-fails, hangs or is cut off loses only its own result; a step that was cut off twice is left out.
+these tests. The command ends before ten minutes are over. **A repeated command continues the report of the last one**,
+however that one ended, and three commands run all steps. The report is written anew after each step and each workload,
+so that a step that fails, hangs or is cut off loses only its own result; a step that was cut off twice is left out.
 
 The exit status is 0 if all steps ran without failure, 1 without a device, 2 if a step failed, 3 if some steps remain.
 
@@ -39,9 +39,9 @@ STEPS = ("floors", "workloads", "tests", "sanitizer")
 CALLS = 3  # the number of commands for all steps together
 
 BUDGET = 570.0  # seconds of one command
-HELLO = 90.0  # seconds for a worker to start
+HELLO = 90.0  # the seconds in which a worker has to start
 REQUESTS = {"zuko_compiled": 200.0}  # seconds for a request to a worker that may have to compile
-REQUEST = 60.0  # seconds for all other requests; the time left is a limit, too
+REQUEST = 60.0  # seconds for all other requests, and at most the time that is left
 LEAST = 5.0  # the seconds that must be left for a workload to begin
 MOST_FAILURES = 3  # failures of a library before it is given up
 MOST_TRIES = 2  # attempts at a step or a workload during which the command was cut off
@@ -142,7 +142,7 @@ class Run:
         self.results["calls"].append(0.0)
 
     def note(self, name: str, step: dict[str, Any]) -> None:
-        """Store the outcome of a step, and print it."""
+        """Store and print the outcome of a step."""
         self.results["steps"][name] = step
         print(step_line(name, step), *(f"    {line}" for line in step.get("tail", ())), sep="\n", file=sys.stderr)
         self.write()
@@ -345,7 +345,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the parts that the command line names."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # processes that this command started end with it
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the command ends the processes that it started
     return Run(arguments(argv)).go()
 
 

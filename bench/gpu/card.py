@@ -21,7 +21,8 @@ from typing import Any
 
 from bench.peers.devices import Stopwatch, arrays, cupy_stopwatch, dry_stopwatch, torch_stopwatch
 
-# The bytes of arrays to copy, and the size of square matrices: a device shows its rate only in a large problem.
+# The bytes of arrays to copy, and the size of square matrices: a device reaches its highest rate only in a large
+# problem.
 COPY_BYTES, MATRIX = 1 << 30, 8192
 DRY_COPY_BYTES, DRY_MATRIX = 1 << 20, 64
 REPEATS, WARM_UP = 20, 3
@@ -93,7 +94,7 @@ def smi() -> dict[str, str]:
 def floors(device: str) -> dict[str, Any]:
     """The rates: ``copy`` in bytes a second, read and written, and ``products`` in operations a second."""
     found = {"tf32": os.environ.get("CUPY_TF32") == "1", "copy": copy_rate(device), **products_rate(device)}
-    return {**found, "smi": smi()}  # with the clocks after this work
+    return {**found, "smi": smi()}  # nvidia-smi has the clocks after this work
 
 
 def copy_rate(device: str) -> float:

@@ -12,7 +12,7 @@ LIBRARIES = (*OWN, "zuko", "zuko_compiled", "nflows", "normflows", "flowjax")
 
 @dataclass(frozen=True)
 class Case:
-    """A workload and its aims: a factor over the best peer, and a share of the copy rate; None means no aim."""
+    """A workload and its aims: a factor over the best peer's speed, and a share of the copy rate; None means no aim."""
 
     workload: Workload
     ratio: float | None = None
@@ -31,13 +31,13 @@ class Case:
         return tuple(name for name in LIBRARIES if name not in left_out)
 
 
-MANY = 1 << 22  # rows whose 16 features, 256 MB, exceed every cache
+MANY = 1 << 22  # rows of 16 features, 256 MB, which exceed every cache
 
 MAF = replace(MAF_64, rows=100_000)
 COUPLING_MAP = Workload("coupling_map", 8, (), 1, "forward", MANY)
 ASCENT = Workload("ascent", 10, (), 1, "step", 10_000_000)
 WAVENET = Workload("wavenet", 16_000, (), 16, "log_prob", 64)  # a million steps
-# Two fits whose times differ by 100 steps.
+# Two fits, whose times differ by the time of 100 steps.
 FITS = tuple(replace(ASCENT, verb="fit", transforms=steps) for steps in (20, 120))
 
 # Chains that should reach the copy rate are short enough for it: in longer chains the arithmetic takes longer than the
@@ -54,7 +54,7 @@ CASES: tuple[Case, ...] = (
     Case(ASCENT, share=1 / 1.5),
     *(Case(fit) for fit in FITS),
     Case(WAVENET),
-    Case(replace(WAVENET, verb="sample", features=1000, rows=1024)),  # a panel of streams for each multiprocessor
+    Case(replace(WAVENET, verb="sample", features=1000, rows=1024)),  # enough streams for all multiprocessors
     *(Case(replace(model, verb="train", rows=rows)) for model in (MAF_43, REALNVP_64) for rows in (1000, 100_000)),
     *(Case(replace(REALNVP_64, verb=verb, rows=100_000)) for verb in ("log_prob", "sample")),
     *(Case(replace(model, rows=1)) for model in (MAF_64, replace(MAF_64, verb="sample"), REALNVP_64)),

@@ -16,7 +16,7 @@ from bench.workloads import Workload
 
 
 def floor_of(workload: Workload, floors: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The least seconds by arithmetic and by memory, and the larger of both; None where the rates are not known."""
+    """The least seconds by arithmetic and by memory, and the larger of both; None if the card's rates are not known."""
     if not floors.get("copy") or not floors.get("products"):
         return None
     arithmetic, memory = workload.operations / floors["products"], workload.nbytes / floors["copy"]
@@ -37,7 +37,7 @@ def device_seconds(blocks: Sequence[Mapping[str, Any]]) -> float | None:
 def row_of(case: Case, result: Mapping[str, Any], floors: Mapping[str, Any]) -> dict[str, Any]:
     """One row of the report.
 
-    Ratios compare the time on the host, which every library has; shares are of the device's time.
+    Ratios compare times on the host, which every library has; shares are those of a floor in the device's time.
     """
     workload, cells = case.workload, result["cells"]
     row: dict[str, Any] = {
@@ -76,7 +76,7 @@ def is_met(case: Case, row: Mapping[str, Any]) -> bool | None:
 
 
 def fit_row(rows: Sequence[Mapping[str, Any]], fits: Sequence[Workload], floors: Mapping[str, Any]) -> dict | None:
-    """The row of one step of a fit, from the times of a short and a long one; None where one is missing."""
+    """The row of one step of a fit, from the times of a short and a long fit; None where a time is missing."""
     found = {row["name"]: row["cells"].get(OURS) for row in rows}
     short, long = (found.get(fit.name) for fit in fits)
     if short is None or long is None or short["foreseen"] or long["foreseen"]:

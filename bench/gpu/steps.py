@@ -130,7 +130,7 @@ def tests_step(device: str, threads: int, limit: float) -> dict[str, Any]:
 
 
 def summary_line(text: str) -> str:
-    """The last line of pytest with its counts; or pytest's lines about single tests if it has not come to an end."""
+    """The last line of pytest with its counts, or a count of the outcomes of single tests if pytest did not end."""
     outcome = re.compile(r"\d+ (passed|failed|skipped|errors?|deselected)\b.* in ")
     lines = [line for line in text.splitlines() if outcome.search(line)]
     if lines:

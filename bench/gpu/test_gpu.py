@@ -66,8 +66,7 @@ def dry(folder: Path, *more: str) -> tuple[int, dict, str]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run of all steps, with a compute-sanitizer of which one tool finds no error, one finds an error, one hangs, one
-    dies."""
+    """A run of all steps, with a fake compute-sanitizer, whose tools find no error, find an error, hang, or die."""
     folder = tmp_path_factory.mktemp("whole")
     say = 'echo "========= ERROR SUMMARY: $1 errors"'
     text = f"""case "$2" in
@@ -133,7 +132,7 @@ def test_every_workload_is_measured_beside_its_floor(whole):
 
 
 class FakeEvent:
-    """An event of the simulated device (fake_cuda.py): a wait for the event waits for the device's default stream."""
+    """An event of the simulated device (fake_cuda.py), whose wait waits for the device's default stream."""
 
     def __init__(self, machine: object) -> None:
         self.machine = machine

@@ -1,4 +1,4 @@
-"""Commands that go on where the last one ended, in any state in which it was cut off."""
+"""Commands that continue the report of a command that was cut off, in any state."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_a_report_is_replaced_as_a_whole(tmp_path, monkeypatch):
 
 
 def test_a_terminated_command_ends_its_processes(tmp_path):
-    """A limit from outside sends SIGTERM; the report is written by then, and the next command can continue."""
+    """An external time limit sends SIGTERM; the report has then been written, and the next command can continue it."""
     text = f"echo $$ > {tmp_path}/child; exec sleep 600"
     program(tmp_path / "compute-sanitizer", text)
     command = [sys.executable, "-m", "bench.gpu", "--dry-run", "--output", str(tmp_path / "report"), *MORE[2:]]

@@ -17,7 +17,7 @@ class Speed:
     """Times in seconds; each step also computes the rows held out."""
 
     step: float  # the median between two steps of `DualAscentFlow.notes().fit`
-    whole: float  # the fit's time over its steps, with opening, standardising, the flow and its check
+    whole: float  # the whole fit's time over the number of its steps
     plain: float  # the median of a step of the NumPy loop
 
 

@@ -15,7 +15,7 @@ def soft_clamped(raw: np.ndarray) -> np.ndarray:
     return raw / (1 + np.abs(raw) / np.log(1e3))
 
 
-# The rows of the last size are in main memory, and those of the first one in the cache of one core.
+# The rows of the last size are in main memory, and the rows of the first size in the cache of one core.
 @pytest.mark.parametrize(("rows", "active"), [(1000, 32), (100_000, 1), (100_000, 32), (1_000_000, 8)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("verb", ["forward", "inverse"])

@@ -19,7 +19,7 @@ from headrace.ops._points import Points
 @pytest.mark.parametrize("features", [2, 10, 50])
 @pytest.mark.parametrize("rows", [100_000, 1_000_000])
 def test_step_of_a_fit(timed, benchmark, rng, rows, features):
-    """Time a step with the sums for the next step; record the ratio of the NumPy loop's time."""
+    """Time a step with the sums for the next step; record the time of the NumPy loop over that of the step."""
     if rows * features > 20_000_000 and benchmark.disabled:
         pytest.skip("a million rows of 50 features take 2 GB in the NumPy loop")
     x = rng.standard_normal((rows, features)).astype(np.float32)
@@ -57,8 +57,8 @@ def test_step_of_a_fit_with_many_features(timed, rng, block):
 def test_flow_of_many_steps(timed, benchmark, rng, features, verb):
     """Time 1000 maps and rotations on 100,000 rows: tiles stay in cache, so that memory is moved once.
 
-    The benchmark records the ratio of the time for 1000 passes over memory at the measured bandwidth, with a read and a
-    write each.
+    The benchmark records the ratio of the flow's time to that of 1000 passes over memory at the measured bandwidth,
+    each with a read and a write.
     """
     rows, steps = 100_000, 1000
     flow = ascent_chain(features, steps)

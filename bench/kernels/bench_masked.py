@@ -1,4 +1,4 @@
-"""Masked autoregressive transforms: both directions of every shape, in the widths of a batch that matter."""
+"""Masked autoregressive transforms: both directions of every shape, for several numbers of rows."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def test_base_sample(timed, base, rows):
 
 @pytest.mark.parametrize("rows", [100, 100_000])
 def test_numpy_normal(timed, rng, rows):
-    """Time NumPy's generator for as many values, on one thread, for comparison."""
+    """Time NumPy's generator on one thread, for comparison with `test_base_sample`."""
     sample = timed(lambda: rng.standard_normal((rows, 16), dtype=np.float32), nbytes=rows * 16 * 4)
     assert np.isfinite(sample).all()
 

@@ -44,7 +44,7 @@ def random_direction(size: int) -> np.ndarray:
 def beside(
     benchmark: Any, call: Callable[[], Any], base: Callable[[], Any], floor: float, seconds: float = 0.3
 ) -> None:
-    """Record the ratio of a call's time over that of `base`, both in turn, and over that of the products it needs."""
+    """Record the ratio of a call's time to `base`'s, measured in turn, and `floor`, the ratio of needed products."""
     if benchmark.stats is None:  # --benchmark-disable
         return
     times: tuple[list[float], list[float]] = ([], [])
@@ -59,7 +59,7 @@ def beside(
 
 
 def check_gradient(flow: hr.Flow, family: str, hidden: tuple[int, ...], x: np.ndarray) -> None:
-    """Compare the gradient of a few rows with double precision, and the latter with finite differences of the
+    """Compare the gradient of a few rows with that in double precision, and the latter with finite differences of the
     density."""
     rows = x[:CHECKED]
     exact = random_flow(family, x.shape[1], hidden, "float64", like=flow)

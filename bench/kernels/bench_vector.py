@@ -15,12 +15,12 @@ FLOWS = {"planar": hr.PlanarFlow, "radial": hr.RadialFlow}
 def operations(family: str, rows: int, features: int, transforms: int) -> int:
     """The operations of one direction; a vector operation counts as two, like a multiply-add of the same duration.
 
-    A planar inverse needs tanh at least once a row, as its forward direction does, and is judged by the same count.
+    A planar inverse needs tanh at least once a row, like the forward direction, and has the same count.
     """
     return rows * transforms * (VECTOR_FLOPS[family] * features + 2 * VECTOR_OPERATIONS[family])
 
 
-# The rows of the last size are in main memory, and those of the first one in the cache of one core.
+# The rows of the last size are in main memory, and the rows of the first size in the cache of one core.
 @pytest.mark.parametrize(("rows", "features"), [(1, 16), (1000, 16), (100_000, 2), (100_000, 16)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("verb", ["forward", "inverse"])

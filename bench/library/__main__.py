@@ -1,9 +1,9 @@
 """The C library and ``headrace.hpp`` beside the module: ``python -m bench.library``; ``--quick`` only tries the
 program.
 
-Blocks of calls of each of the three come in turn, in one thread of one process, and their processor time counts; the
-ratios are medians over the rounds. A second table has steps of one stream of network A of `bench.sequences`, which is
-the only table with ``--streams``. The program needs a C++ compiler and a build with libheadrace.
+Blocks of calls of the library, the header and the module are timed in turn, by the processor time of one thread; ratios
+are medians over the rounds. A second table has steps of one stream of network A of `bench.sequences`, which is the only
+table with ``--streams``. The program needs a C++ compiler and a build with libheadrace.
 """
 
 from __future__ import annotations

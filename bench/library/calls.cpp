@@ -43,7 +43,7 @@ void close_header(void* flow) {
     delete static_cast<headrace::Flow<float>*>(flow);
 }
 
-// One stream of sequences; x has the steps of a push, whose log densities out receives, or receives those of a pull.
+// One stream of sequences: a push reads the steps x and writes their log densities to out; a pull writes steps to x.
 void* open_stream_library(const char* path) {
     headrace_flow* flow = nullptr;
     headrace_stream* stream = nullptr;

@@ -1,9 +1,9 @@
 """Showers of a calorimeter by the C library, in the sizes of CaloFlow's teachers: ``python -m bench.library.showers``.
 
 The flows are autoregressive splines with random weights: 8 transforms of 8 bins, a hidden layer of 378 units for the
-368 voxels of photons, of 533 for the 533 of pions, 6 values of context. Times are processor seconds of one thread for a
-shower, alone and in a batch, with weights in float32 and in bf16. ``--quick`` takes a smaller flow, and only tries the
-program.
+368 voxels of photons, or of 533 units for the 533 voxels of pions, and 6 values of context. Times are processor seconds
+of one thread for a shower, alone and in a batch, with weights in float32 and in bf16. ``--quick`` takes a smaller flow,
+and only tries the program.
 """
 
 from __future__ import annotations

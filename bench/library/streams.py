@@ -53,7 +53,7 @@ class Core:
 
 
 def check(sides: dict[str, Call], verb: str) -> None:
-    """Check that the library's results have the bits of the module's, and that the header's are close."""
+    """Check that the library's results have the bits of the module's, and that the header's results are close."""
     found: dict[str, np.ndarray] = {}
     for side in ("module", "library", "header"):
         x = np.sin(np.arange(20, dtype=np.float32))[:, None]

@@ -32,7 +32,7 @@ try:
 except ImportError:
     torch = None
 MOST, TEST = 2500, 1000
-MOST_OF_GP = 1000  # rows of the Gaussian process, whose time grows with their cube
+MOST_OF_GP = 1000  # the most rows of the Gaussian process, because its time grows with their cube
 WIDTHS = np.geomspace(0.03, 1.0, 12)  # widths of kernels on scaled residuals
 NORMALS, PATIENCE, EPOCHS, BATCH = 8, 30, 400, 128  # settings of the mixture density network
 # For tables with names: the response, whether its logarithm is taken, and columns that are left out.
@@ -44,7 +44,8 @@ COLUMNS = {
 }
 GRADES = {"cut": ("Fair", "Good", "Very Good", "Premium", "Ideal"), "color": "DEFGHIJ"}
 GRADES["clarity"] = ("I1", "SI2", "SI1", "VS2", "VS1", "VVS2", "VVS1", "IF")
-# The grid of the responses of such files, which get noise of that width: otherwise repeated values would decide.
+# The grid of the responses of wines, which get noise of this width: otherwise repeated values would dominate the
+# scores.
 GRID = 0.1
 
 

@@ -7,8 +7,8 @@ Each adapter module `adapters/<library>.py` has
   that it has no such device);
 - ``build(workload, device, **options) -> Model``: raises `UnsupportedError` for what the library cannot build with
   equal sizes;
-- ``stopwatch(device) -> Stopwatch | None``, unless all its calls wait for their results: where it does not wait, the
-  watch does.
+- ``stopwatch(device) -> Stopwatch | None``, unless all calls of the library wait for their results: the stopwatch waits
+  for calls that do not.
 
 A device is one of `devices.DEVICES`.
 
@@ -23,7 +23,7 @@ from typing import Any
 
 
 class UnsupportedError(Exception):
-    """The error that a library has no such model, or none with equal layer sizes."""
+    """The library has no model of a workload's family, or none with equal layer sizes."""
 
 
 def equal_width(hidden: Sequence[int]) -> int:
@@ -47,9 +47,9 @@ def _not_there(_rows: Any) -> Any:
 
 @dataclass
 class Model:
-    """A built model as plain calls, named like the verbs, with rows or their number (sample) as argument.
+    """A model as plain calls, named like the verbs; `sample` takes the number of rows, and other calls take rows.
 
-    Each call returns when its result is complete; on a device, where the adapter has a stopwatch, when its work is
+    Each call returns when its result is complete; on a device, if the adapter has a stopwatch, when the call's work is
     queued.
     """
 
@@ -65,4 +65,4 @@ class Model:
     fit_to_normal: Callable[[Any], Any] = _not_there  # one step of Adam on latent rows; returns the loss before it
     # One step of a dual ascent on the model's rows; returns the sums of the step.
     step: Callable[[Any], Any] = _not_there
-    fit: Callable[[Any], Any] = _not_there  # a whole dual ascent of the rows -> its log-likelihood
+    fit: Callable[[Any], Any] = _not_there  # a whole dual ascent on the model's rows -> the log-likelihood

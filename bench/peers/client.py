@@ -53,8 +53,8 @@ def environment(threads: int, extra: Mapping[str, str] | None = None, device: st
     else:
         env["JAX_PLATFORMS"] = "cpu"
         env["CUDA_VISIBLE_DEVICES"] = ""
-    # No pool of compiler processes runs beside measurements on the host; on a device the first call would otherwise
-    # take minutes.
+    # On the host, no pool of compiler processes runs during measurements; on a device, the first call would take
+    # minutes without a pool.
     env["TORCHINDUCTOR_COMPILE_THREADS"] = count if device == "cuda" else "1"
     return {**env, **MALLOC, **(extra or {})}
 
@@ -116,7 +116,7 @@ class Worker:
         return reply
 
     def timed(self, verb: str, seconds: float, calls: int | None = None, retries: int = 2) -> dict:
-        """One timed block, or the least disturbed of a few blocks if other processes were busy meanwhile."""
+        """One timed block, or the least disturbed of a few blocks if other processes were busy during the blocks."""
         spare = (os.cpu_count() or 1) - self.threads
         best = None
         for _ in range(1 + retries):

@@ -1,6 +1,6 @@
 """Devices of models, and their clocks: the CPU, a CUDA device, or the CPU in place of a device.
 
-The device "dry" tries runs for a device on a machine without one: it has NumPy's arrays, and the host's clock in place
+The device "dry" is for trial runs on a machine without a device: it has NumPy's arrays, and the host's clock in place
 of a device's events.
 """
 

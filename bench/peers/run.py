@@ -126,13 +126,13 @@ def measure_ratio(ratio: Ratio, worker: Worker, plan: TimingPlan) -> dict:
 
 
 def ratios_by_round(over: Sequence[float], under: Sequence[float]) -> list[float]:
-    """The ratios of two libraries' rounds; where one has fewer rounds, its last one is used again."""
+    """The ratios of two libraries' rounds; where one library has fewer rounds, its last round is used again."""
     count = max(len(over), len(under))
     return [over[min(i, len(over) - 1)] / under[min(i, len(under) - 1)] for i in range(count)]
 
 
 def comparison(cells: dict[str, Cell]) -> dict:
-    """The best peer, the ratio of its time over headrace's, and that of single rounds; None where unknown."""
+    """The best peer, the ratio of its time over headrace's, and the ratios of single rounds; None where unknown."""
     found: dict = {"best_peer": None, "ratio": None, "band": None}
     peers = {library: cell for library, cell in cells.items() if library not in (*OWN, *IN_BF16)}
     if peers:
@@ -263,7 +263,7 @@ def start(
 ) -> tuple[Worker | None, dict]:
     """Start a library's worker; return the worker, None if the library is absent, and facts about the library.
 
-    Workers of headrace have this interpreter; a worker with this interpreter has its import path, too.
+    Workers of headrace run in the runner's interpreter; all workers in this interpreter also have its import path.
     """
     python = sys.executable if library in OWN or library.startswith("headrace_bf16") else peer_python
     path = {name: os.environ[name] for name in ("PYTHONPATH",) if python == sys.executable and name in os.environ}

@@ -1,4 +1,4 @@
-"""Peers in bf16: the calls that are built, the rounding of their factors, and ratios, which do not count them."""
+"""Models with bf16 products: their calls, the rounding of their factors, and ratios, which leave these out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def build(monkeypatch):
 
 @pytest.mark.parametrize("matmul", ["bf16", "bf16_tiles"])
 def test_densities_and_steps_of_headrace_are_rounded(build, matmul):
-    """The densities have the bits of a flow with the setting, for which the orders of sums differ."""
+    """The densities have the bits of a flow with the same `matmul`, which differ between the settings."""
     flow = headrace.network_flow(LOG_PROB).to("cpu", matmul)
     model, step = (build(f"headrace_{matmul}", workload) for workload in (LOG_PROB, STEP))
     np.testing.assert_array_equal(model.log_prob(ROWS), flow.log_prob(ROWS))

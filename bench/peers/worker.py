@@ -1,7 +1,8 @@
 """A process that builds the models of one library and times their calls on request.
 
 Run as ``python -m bench.peers.worker LIBRARY THREADS DEVICE``; requests and replies are JSON objects, one a line, on
-the standard streams. Whatever a library prints goes to the standard error. The process ends when its input ends.
+the standard streams. Whatever a library prints goes to the standard error. The process ends when its standard input
+ends.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from bench.peers.devices import Stopwatch
 from bench.workloads import KERNELS, Workload
 
 BATCHES = 64  # different batches that the steps of an optimiser take in turn
-# The least number of batches, where all batches would have more values than the limit.
+# The least number of batches, even if these have more values than the limit for all batches.
 LEAST_BATCHES, BATCH_NUMBERS = 2, 1 << 25
 STEPS = ("train", "fit_to_normal")
 FREE = (*STEPS, "step", "fit")  # calls whose results need not be float32
@@ -117,7 +118,7 @@ class Service:
         return {"gflops": measure(request["seconds"])}
 
     def _set_argument(self, verb: str) -> Any:
-        """Make the arguments of calls, which take them in turn; return the first one."""
+        """Make the arguments that calls take in turn; return the first one."""
         rows, features = self.workload.rows, self.workload.features
         arguments: list[Any] = [rows]
         if verb != "sample":
@@ -218,7 +219,7 @@ def main() -> None:
     """Answer requests until the input ends."""
     library, threads, device = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     replies = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # text that a library prints must not end up between the replies
+    os.dup2(2, 1)  # text that a library prints must not get between the replies
     service = Service(library, threads, device)
     verbs = {"hello": service.hello, "prepare": service.prepare, "time": service.time, "peak": service.peak}
     for line in sys.stdin:

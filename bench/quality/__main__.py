@@ -217,7 +217,7 @@ def magic_equal_lines(results: dict) -> list[str]:
 
 
 def magic_defaults_lines(results: dict) -> list[str]:
-    """A row for each setting, and the best of zuko's by validation beside headrace."""
+    """A row for each setting, and the best setting of zuko by validation beside headrace."""
     fits = results["fits"]
     groups: dict[tuple[str, str, str], Group] = {}
     for fit in fits:

@@ -2,9 +2,9 @@
 
 ``--matmul bf16x3`` or ``bf16x6`` represents values by two or three parts instead of one.
 
-Speed: in one process, blocks of calls of each in turn, in reverse order every second round; the ratio float32 over bf16
-of the medians, and the smallest and largest ratio of a round, for each number of ``--rows``: bf16 may be slower than
-float32 for some of these numbers. Set HEADRACE_ISA to compare the emulation.
+Speed: in one process, blocks of calls of each are timed in turn, in reverse order every second round. The output has
+the ratio float32 over bf16 of the medians, and the smallest and largest ratio of a round, for each number of
+``--rows``: bf16 may be slower than float32 for some of these numbers. Set HEADRACE_ISA to compare the emulation.
 
 Train: the ratios for steps of a fit, with the gradient of a batch and Adam.
 
@@ -70,7 +70,7 @@ def arguments() -> argparse.Namespace:
 
 
 def models(matmul: str, beside: str) -> Iterator[tuple[str, hr.Flow, hr.Flow, NDArray[Any]]]:
-    """The models: a name, a flow with the products `beside`, the flow with those of `matmul`, and rows."""
+    """The models: a name, a flow with the products that `beside` names, the flow with those of `matmul`, and rows."""
     rng = np.random.default_rng(0)
     for name, make in MODELS.items():
         exact = make()
@@ -84,7 +84,7 @@ def models(matmul: str, beside: str) -> Iterator[tuple[str, hr.Flow, hr.Flow, ND
 
 
 def cases(matmul: str, beside: str, sizes: Sequence[int]) -> Iterator[tuple[str, Call, Call]]:
-    """The cases: a name, a call with the products `beside`, and the call with those of `matmul`."""
+    """The cases: a name, a call with the products that `beside` names, and the call with those of `matmul`."""
     for name, exact, fast, x in models(matmul, beside):
         for rows in sizes:
             part = x[:rows]
@@ -101,7 +101,7 @@ def step_of(flow: hr.Flow, x: NDArray[Any]) -> Call:
 
 
 def steps(matmul: str, beside: str) -> Iterator[tuple[str, Call, Call]]:
-    """The steps: a name, a step with the products `beside`, and the step with those of `matmul`."""
+    """The steps: a name, a step with the products that `beside` names, and the step with those of `matmul`."""
     for name, exact, fast, x in models(matmul, beside):
         for rows in (1000, 128):
             yield f"{name} step of {rows}", step_of(exact, x[:rows]), step_of(fast, x[:rows])

@@ -35,8 +35,7 @@ class Parts:
 
     @property
     def offset(self) -> float:
-        """The value that, added to a log density of the rows in their units, makes it one in units of the training
-        part's deviations."""
+        """The value to add to log densities, to change units from the rows' to the training part's deviations."""
         return float(np.log(self.train.std(0)).sum())
 
     def standardised(self) -> Parts:

@@ -4,8 +4,9 @@
 
 A MAF with the defaults is fitted to a table, or to its first columns, and an IAF of five transforms learns from the
 MAF. The program prints KL(student || teacher) in nats and processor seconds, also with other steps, samples and first
-steps where the command names them. The defaults were chosen on MAGIC and on a table that is not here, samples on nine
-columns of Hipparcos-2 and eleven of white wines. Each seed leaves out another tenth of the rows.
+steps where the command names them. The defaults were chosen on MAGIC and on a table that is not in the repository, and
+the number of samples on nine columns of Hipparcos-2 and eleven of white wines. Each seed leaves out another tenth of
+the rows.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NAMES = ("steps", "samples", "first_steps")
 
 
 def load(name: str, seed: int, folder: Path) -> np.ndarray:
-    """A table without a tenth of its rows, which the seed chooses; MAGIC's have the shape (17118, 10)."""
+    """A table without a tenth of its rows, which the seed chooses; the rows of MAGIC have the shape (17118, 10)."""
     if name == "magic":
         with np.load(DATA) as file:
             rows = np.concatenate([file["gamma"], file["hadron"]], axis=1).T

@@ -54,7 +54,7 @@ class Known:
 
 
 def moons(u: Floats) -> Floats:
-    """Points of two half circles, one within reach of the other."""
+    """Points of two interlocking half circles."""
     upper, t = u < 0.5, np.pi * (2.0 * u % 1.0)
     x, y = np.cos(t), np.sin(t)
     return np.where(upper[:, None], np.stack([x, y], 1), np.stack([1.0 - x, 0.5 - y], 1))
@@ -113,8 +113,7 @@ def four_gaussians(features: int) -> Mixture:
 
 
 def three_gaussians(features: int) -> Mixture:
-    """Three Gaussians at such distances, with covariances of twice as many rows as columns, so that no direction is
-    very narrow."""
+    """Three Gaussians with covariances of twice as many rows as columns, so that no direction is very narrow."""
     rng = np.random.default_rng([features, 8])
     means, rows = 1.5 * rng.standard_normal((3, features)), rng.standard_normal((3, 2 * features, features))
     return Mixture(means, np.linalg.cholesky(np.einsum("kni,knj->kij", rows, rows) / (2 * features)))
@@ -254,7 +253,7 @@ METHODS: dict[str, Callable[[Task, int], float]] = {
     "refined, 1 step first": ascent(refine=True, steps=1),
     "refined, 24 steps": ascent(refine=True, steps=24),
     "refined, 8 bins": ascent(refine=True, bins=8),
-    "refined, 16 steps, 8 bins": ascent(refine=True, steps=16, bins=8),  # the defaults of 0.5.0 above three columns
+    "refined, 16 steps, 8 bins": ascent(refine=True, steps=16, bins=8),  # defaults of 0.5.0, from 4 columns on
     "refined, random": ascent(refine=True, directions="random"),
     "NSF": flow_of(lambda features, seed: hr.NSF(features, seed=seed)),
 }

@@ -102,7 +102,7 @@ def fit_headrace(job: Job) -> dict:
         "validation": offset - history.best_loss,
         **usage,
         "epochs": len(history.train_loss),
-        "best_epoch": history.best_epoch - 1,  # counted from 0, as in all stored results
+        "best_epoch": history.best_epoch - 1,  # stored results count epochs from 0
         "stopped": history.stopped,
         "cut": history.stopped == "interrupted",
     }
@@ -176,7 +176,7 @@ def stopwatch() -> Callable[[], dict]:
 
 
 def scores(log_prob: NDArray[Any], offset: float = 0.0) -> dict:
-    """The mean, its standard error over the rows, the least value and the largest."""
+    """The mean, its standard error over the rows, the least and the largest value."""
     values = log_prob.astype(np.float64) + offset
     return {
         "log_likelihood": float(values.mean()),

@@ -68,7 +68,7 @@ MISFITS: dict[str, Misfit] = {
 
 
 def density(contexts: int) -> hr.Flow:
-    """A flow of independent normal columns, whatever the context is."""
+    """A flow of independent normal columns, for any context."""
     if not contexts:
         return hr.Flow([hr.transforms.Standardize(np.zeros(FEATURES), np.ones(FEATURES))], dtype="float64")
     flow = hr.RealNVP(FEATURES, context=contexts, transforms=1, hidden=(4,), dtype="float64")
@@ -91,7 +91,7 @@ def found(misfit: str, rows: int, seeds: int) -> int:
 
 
 def cell(count: int, seeds: int) -> str:
-    """A share with its standard error; for none or all, the bound beyond which this would happen once in 20 times."""
+    """A share with its standard error; for a share of 0 or 1, the bound at which it has a probability of 1/20."""
     share = count / seeds
     if count in (0, seeds):
         bound = 1.0 - LEVEL ** (1.0 / seeds)

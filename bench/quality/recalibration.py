@@ -3,7 +3,7 @@
     python -m bench.quality.recalibration [--seeds 10] [--simulations 1000] [--held-out 200]
 
 Flows are fitted to simulations of `examples/two_moons_posterior.py` and `examples/simulation_based_inference.py`,
-except for some held-out ones, by which the flows are recalibrated. The program prints, before and after, the
+except for some held-out simulations, by which the flows are recalibrated. The program prints, before and after, the
 miscalibration, which is the mean over levels 0.1 to 0.9 of |share of rows in the regions of highest density - level|,
 and the mean log density of 3000 new pairs in nats. The share of a level has a standard error of up to 0.009, so that
 the truth has a miscalibration of some 0.006.

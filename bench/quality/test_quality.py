@@ -32,7 +32,7 @@ def fits(folder, what, library):
 
 @pytest.fixture(scope="module")
 def first_fit():
-    """A place for the result of the process of zuko's first fit."""
+    """A dict in which the test stores the result of the process of zuko's first fit."""
     return {}
 
 

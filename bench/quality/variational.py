@@ -1,8 +1,8 @@
 """Divergences of `fit_to_density`: ``python -m bench.quality.variational [--what REGEX] [--fits REGEX] [--seeds 1]``.
 
 The program fits flows to the four energies, and to six coordinates, with the defaults and with one argument changed at
-a time, and prints KL(flow ‖ density) in nats, which is known because the integrals are. The defaults were chosen on the
-four energies.
+a time, and prints KL(flow ‖ density) in nats, which is known because the densities' integrals are known. The defaults
+were chosen on the four energies.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main() -> int:
     parser.add_argument("--fits", default=".", help='columns that match, as "U1 RealNVP"')
     parser.add_argument("--seeds", type=int, default=1, help="so many, from 1 on")
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore", RuntimeWarning)  # the table shows which fits diverged
+    warnings.simplefilter("ignore", RuntimeWarning)  # the table marks fits that diverged
     every_fit = {f"{density().name} {name}": (density, build) for density in DENSITIES for name, build in FLOWS.items()}
     columns = {label: fit for label, fit in every_fit.items() if re.search(arguments.fits, label)}
     print(f"| changed | {' | '.join(columns)} | median | worst | CPU seconds |")

@@ -5,15 +5,16 @@
 Without arguments all parts run. Ranks are processes of gloo on this machine (PyTorch), one thread each. Times are
 medians over steps, of runs that take turns; run the program on a quiet machine with as many cores as ranks and threads.
 
-- overhead: MAF 43, 512 rows a step: ``fit(x)`` and ``fit(x, group=local())``, and the same with 1024.
-- ranks: MAF 43 of 5 x [512, 512], 1024 rows a step: one process of two threads, and two ranks of one.
-- ascent: `DualAscentFlow.notes` on 10,000,000 x 10 rows: the same two, and a plain fit of two threads.
+- overhead: MAF 43, 512 rows a step: ``fit(x)`` beside ``fit(x, group=local())``, also with 1024 rows a step.
+- ranks: MAF 43 of 5 x [512, 512], 1024 rows a step: one process of two threads beside two ranks of one thread.
+- ascent: `DualAscentFlow.notes` on 10,000,000 x 10 rows: one process of two threads, two ranks of one thread, and a
+  plain fit of two threads.
 - bytes: integers that a rank gives to ``sum`` in a step, beside 8 bytes a weight and 72 more integers.
-- parts: what a step and a start are made of, in milliseconds, as JSON: what ``bench/scale/model.py --measured`` takes.
-  Each is the shortest of some calls, of the threads that headrace has (``HEADRACE_NUM_THREADS``). Of one thread it is
-  the processor's time, which others on the machine lengthen least.
+- parts: the milliseconds of the parts of a step and of a start, as JSON for ``bench/scale/model.py --measured``. Each
+  time is the shortest of some calls, with all of headrace's threads (``HEADRACE_NUM_THREADS``). With one thread it is
+  processor time, which other programs lengthen least.
 - dask, with ``--dask`` alone: two workers of a `LocalCluster`, one thread each, that sum by gloo and by Dask's own
-  connections: a sum of so many integers, and a step of MAF 43 beside that of one worker.
+  connections: a sum as large as that of a step, and a step of MAF 43 beside a step of one worker.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def table(rows: int, features: int) -> Any:
 
 
 def step_ms(hidden: tuple[int, ...], batch: int, group: Any, epochs: int = 3) -> float:
-    """The milliseconds of a step: the median over epochs, without the first, which also warms up."""
+    """The milliseconds of a step: the median over epochs, without the first epoch, which also warms up."""
     flow = hr.MAF(FEATURES, transforms=5, hidden=hidden)
     x: Any = table(ROWS, FEATURES)
     if group is not None:
@@ -160,7 +161,7 @@ def bytes_a_step() -> None:
 
 
 def shortest_ms(call: Callable[[], Any], repeats: int) -> float:
-    """The milliseconds of the fastest of some calls, after one that is not counted."""
+    """The milliseconds of the fastest of some calls, after a call that is not counted."""
     call()
     now, found = time.process_time if hr.get_num_threads() == 1 else time.perf_counter, []
     for _ in range(repeats):
@@ -171,8 +172,7 @@ def shortest_ms(call: Callable[[], Any], repeats: int) -> float:
 
 
 def parts_of_steps(hidden: tuple[int, ...], repeats: int) -> dict[str, Any]:
-    """The milliseconds for a chunk of rows: its gradient, adding to a sum and reading it, a step of Adam, and
-    densities."""
+    """The milliseconds for a chunk of rows: the gradient, adding that to a sum, reading the sum, Adam, densities."""
     flow, x = hr.MAF(FEATURES, transforms=5, hidden=hidden), table(CHUNK_ROWS, FEATURES)
     program, adam = flow._interior.program, hr.Adam(flow, average=0.999, clip=5.0)
     gradient, log_prob = np.empty(program.n_weights, np.float32), np.empty(CHUNK_ROWS, np.float32)

@@ -66,7 +66,7 @@ class Assumed:
     epochs: int = 10  # the default of `fit` where an epoch has more than 2000 steps
     # The assumptions about a worker.
     cores: int = 8
-    # The speed of all cores in gradients and densities, as a share of that number times one thread's speed.
+    # The speed of all cores in gradients and densities, as a share of the number of cores times one thread's speed.
     efficiency: float = 0.75
     python: float = 0.1  # ms of Python code in a step beside the measured parts
     list_us: float = 0.1  # microseconds of Python code for each chunk of the table, when the fit begins
@@ -78,9 +78,9 @@ class Assumed:
     ring: int = 1  # 1: a ring, as in gloo; 0: halving and doubling, as in MPI for long sums
     # The assumptions about stragglers.
     jitter: float = 0.05  # the standard deviation of the logarithm of a worker's time in a step
-    pauses: float = 0.05  # pauses a second and worker, in which the system does something else
+    pauses: float = 0.05  # pauses a second and worker, in which the system runs something else
     pause: float = 20.0  # ms, the mean of exponentially distributed pauses
-    slow: float = 1.0  # the factor by which one of the workers is always slower
+    slow: float = 1.0  # the factor by which one worker is always slower
     # The assumptions about starts and failures.
     storage: float = 0.5  # GB a second and worker, when rows are read for the first time; later they are in memory
     launch: float = 180.0  # seconds from the end of a job to the first line of the next

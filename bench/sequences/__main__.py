@@ -19,11 +19,11 @@
 | default | `hr.WaveNet()` as it is: one stream, 48 streams, a density and pushes, beside `hr.WaveNet(map="affine")` |
 
 Network A has 16 layers of 32 channels and kernel 2; B has 30 layers of 64 channels and kernel 3, and so has each layer
-of the student; all have one value a step and an affine map. PyTorch keeps the layers' past between steps, eager and
-compiled. All results are compared before calls are timed. PyTorch computes all steps at once by products of matrices or
-by convolutions, of which the faster one on this machine takes part. Rates are steps for each second of the processor,
-not of the clock, so that a busy machine changes them little; tables have the rounds' medians, with the least and the
-largest ratio of a round.
+of the student; all have one value a step and an affine map. PyTorch, eager and compiled, keeps the layers' past between
+steps. All results are compared before calls are timed. PyTorch computes all steps at once by products of matrices or by
+convolutions: the faster kind on this machine takes part. Rates are steps for each second of the processor, not of the
+clock, so that a busy machine changes them little; tables have the rounds' medians, with the least and the largest ratio
+of a round.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def multiply_adds(t: hr.CausalConvolution) -> int:
 
 
 def named(rows: int) -> str:
-    """The number of sequences, for the name of a case."""
+    """The number of sequences as text, for the name of a case."""
     return "one sequence" if rows == 1 else f"{rows} sequences"
 
 
@@ -456,8 +456,7 @@ def memory_of_a_long_signal(steps: int) -> float:
 
 
 def parts_of_b(rounds: int = 7) -> list[str]:
-    """The time of a density of B, in two parts: one that grows with the weights, by other kernels, and a constant
-    one."""
+    """The time of a density of B by other kernel sizes: a part that grows with the weights, and a constant part."""
     x = np.random.default_rng(0).standard_normal((1, TORCH_STEPS, 1)).astype(np.float32)
     networks = [
         made(network_b(30) | {"kernel": kernel, "dilations": A["dilations"] + A["dilations"][:14]})

@@ -20,8 +20,7 @@ MEMORIES = (4, 24, 160, 1600)  # the lengths of running means of residuals, in s
 
 
 def adaptive_prediction(train: Sequence[NDArray[Any]], test: Sequence[Floats]) -> Floats:
-    """The log densities of all test samples, in units of a step; a sixth of the training files determines the
-    residual's law."""
+    """The log densities of all test samples, in units of a step; a sixth of the training files is fitted."""
     rng = np.random.default_rng(1)
     some = [residuals(x + rng.random(len(x)) - 0.5) for x in train[::6]]
     own = [residuals(x) for x in test]
@@ -42,7 +41,7 @@ def residuals(x: Floats) -> Floats:
         some = starts[i : i + 4096]
         spectrum = np.fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[some] * window, 1024)
         r = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, 1024)[:, : ORDER + 1]
-        r[:, 0] = r[:, 0] * (1 + 1e-5) + WINDOW / 40.0  # the variance of the samples' rounding, and a limit for silence
+        r[:, 0] = r[:, 0] * (1 + 1e-5) + WINDOW / 40.0  # the variance of rounding, which limits that of silence
         a = np.linalg.solve(r[:, lags], r[:, 1:, None])[..., 0]
         for j in range(HOP):
             inside = some + j < n

@@ -7,9 +7,9 @@
 //     density T         log densities of one long sequence: lanes are positions
 //     outputs T FILE    writes the parameters of T positions of `density`'s sequence to a file, for a comparison
 //
-// WEIGHTS begins with int32: channels, kernel, layers, dilations; then float32 tensors in the order of the list of
-// names (docs/files.md). Skip sums are as wide as channels, values and parameters are those of an affine map of one
-// value.
+// The file WEIGHTS has int32 values (channels, kernel, layers, dilations), and then float32 tensors in the order of the
+// list of names (docs/files.md). Skip sums are as wide as channels; values and parameters are those of an affine map of
+// one value.
 #include <time.h>
 
 #include <cmath>
@@ -86,7 +86,7 @@ struct Pair {  // the weights of an even input and of the next one, in the halve
 
 struct Layer {
     int dilation;
-    Memory gate, gate_bias, out, out_bias;  // [tap][channel][units]: a line for each input
+    Memory gate, gate_bias, out, out_bias;  // [tap][channel][units]: a line of units for each input
     Memory gate_pairs, out_pairs;           // weights as Pair
 };
 
@@ -119,7 +119,8 @@ Memory pairs(const float* w, int inputs, int stride) {
     return made;
 }
 
-// Reads the weights. Residual and skip units are one product; the last layer has only skip units, and zeros for others.
+// Reads the weights. Residual and skip units are one product; the last layer has only skip units, and zeros for
+// residual units.
 Network read(FILE* file) {
     int32_t sizes[3];
     if (fread(sizes, 4, 3, file) != 3) exit(2);
@@ -256,7 +257,7 @@ class Stream {
         ++step_;
     }
 
-    // Sums biases and old taps; for several steps at once in layers whose taps are old enough.
+    // Sums biases and old taps, for several steps at once in layers whose dilation is large enough.
     void start(size_t l, V* sum) {
         const Layer& layer = n_.layers[l];
         const int64_t slots = int64_t(K - 1) * layer.dilation;
@@ -288,7 +289,7 @@ class Stream {
             for (int j = 0; j < 4; ++j) store(known_[l] + (s + q) * 2 * R + lanes * (v + j), sum[q][j]);
     }
 
-    // Adds two inputs for four steps and four vectors.
+    // Adds the products of two inputs for four steps and four vectors.
     static void several_inputs(V (&sum)[4][4], const float* w, const float* const* x, int i) {
         for (int odd = 0; odd < 2; ++odd, w += 2 * R)
             for (int j = 0; j < 4; ++j) {
@@ -336,7 +337,7 @@ void product(const float* bias, const float* w, int stride, const float* const* 
         for (int j = 0; j < vectors; ++j) after(u, j, sum[u][j]);
 }
 
-// One layer for 3 vectors of lanes: `x` has its taps, `h` and `skip` lines of `row`.
+// One layer for 3 vectors of lanes: `x` points to its taps; lines of `h` and `skip` are `row` values apart.
 template <int R, int K>
 void layer_of(const Layer& layer, const float* const* x, size_t from_row, float* h, float* skip, size_t row) {
     constexpr int width = lanes * vectors;
@@ -427,7 +428,7 @@ class Windows {
         for (const Layer& l : n.layers) lines_.emplace_back(size_t(R) * row(l));
     }
 
-    // The sum of log densities; x has K zeros before it, and values for whole windows. raw is [position][2], or null.
+    // The sum of log densities; K zeros precede x, which has values for whole windows. raw is [position][2], or null.
     double density(const float* x, int steps, float* raw) {
         for (size_t l = 0; l < lines_.size(); ++l) memset(lines_[l], 0, 4 * R * row(n_.layers[l]));
         double sum = 0;

@@ -37,7 +37,7 @@ class Hand:
         self._process = subprocess.Popen([str(program), str(path)], stdin=pipe, stdout=pipe, text=True)
 
     def seconds(self, verb: str, steps: int, file: Path | None = None) -> tuple[int, float, float]:
-        """The number of steps (whole windows), the processor seconds, and a value to check."""
+        """The number of computed steps (whole windows), the processor seconds, and a result to check."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{verb} {steps}{'' if file is None else f' {file}'}\n")

@@ -1,4 +1,4 @@
-"""A flow over the values of a step, whose context the network computes, beside network and flow run apart."""
+"""A flow over the values of a step, whose context the network computes, beside separate calls of network and flow."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Apart:
     """The network of a flow of sequences, and its inner flow, as separate calls.
 
     Args:
-        flow: Of one convolution with an inner flow that reads data, in float32.
-        rows, steps: Of the sequences.
+        flow: A flow of one convolution with an inner flow that reads data, in float32.
+        rows, steps: The number of sequences, and of their steps.
     """
 
     def __init__(self, flow: hr.SequenceFlow, rows: int, steps: int) -> None:
@@ -53,8 +53,7 @@ class Apart:
         return lambda: self._flow.log_prob(self._x), apart
 
     def sampling(self) -> tuple[Call, Call]:
-        """The calls for sampling step after step: together, and with the network's outputs of a step passed to the flow
-        apart."""
+        """Calls for sampling step after step: one call for network and flow, and a call for each."""
         contexts = np.ascontiguousarray(self._raw.swapaxes(0, 1))
         latent, data = (np.ascontiguousarray(a.swapaxes(0, 1)) for a in (self._z, self._x))
         one = np.empty((self._rows, 1, self._inner.context), np.float32)

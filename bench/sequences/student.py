@@ -1,4 +1,4 @@
-"""The divergence of a student of sequences from a teacher whose law is known.
+"""The divergence of a student of sequences from a teacher whose distribution is known.
 
     OMP_NUM_THREADS=1 python -m bench.sequences.student --steps 500
 

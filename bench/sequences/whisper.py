@@ -3,15 +3,15 @@
     OMP_NUM_THREADS=1 python -m bench.sequences.whisper --minutes 1 --steps 300
 
 The teacher is a `WaveNet` with normal distributions, fitted to the voice of `bench.sequences.speech` for `--minutes`
-minutes of the processor. Two students with equal initial weights learn from it without any conditioning, in as many
-steps: by the divergence alone, and with the spectra of the training files, with `--classes 4` also by the spectra of
-four classes of frames, from the quietest to the loudest, in place of one mean. Each line of the output has KL in nats a
-sample, the distance of spectra, the power over that of real signals in decibels, and the teacher's log density of
-samples less that of real signals, in nats a sample. The line below has the range of levels of frames, in decibels, and
-the strength of the pitch, for samples of the student and of the teacher without their first steps, and for all real
-signals. The last lines have both values for stationary noise with the signals' spectrum, whose other figures are good,
-and for one long sample of each. `--picture` draws spectrograms of the long samples. Where the package cannot be
-fetched, a simulated process replaces the voice.
+minutes of the processor. Two students with equal initial weights learn from the teacher without conditioning, in
+equally many steps: by the divergence alone, and with the spectra of the training files. With `--classes 4` a third
+student learns with the spectra of four classes of frames, from the quietest to the loudest, in place of one mean. Each
+line of the output has KL in nats a sample, the distance of spectra, the power over that of real signals in decibels,
+and the teacher's log density of samples less that of real signals, in nats a sample. The next line has the range of
+levels of frames, in decibels, and the strength of the pitch, for samples of the student and of the teacher without
+their first steps, and for all real signals. The last lines have range and strength for stationary noise with the
+signals' spectrum, which is good in the other values, and for one long sample of each student. `--picture` draws
+spectrograms of the long samples. If the package of the voice cannot be fetched, a simulated process replaces the voice.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     long = [x for x in parts["train"] if len(x) >= LENGTH]
     signals = [(x + rng.random(len(x)) - 0.5)[:, None].astype(np.float32) for x in long]
     options: dict[str, Any] = {"steps": given.steps, "samples": SAMPLES, "length": LENGTH, "progress": False}
-    # A weight of nearly zero, so that the report has all values.
+    # The weight of spectra is nearly zero, and not 0, so that the report has all values.
     kinds: list[tuple[str, dict[str, Any]]] = [
         ("the divergence alone", {"power": 1e-9, "first_steps": 0}),
         ("with spectra", {"power": given.power}),

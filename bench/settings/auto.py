@@ -46,7 +46,7 @@ def reached(density: hr.Flow, parts: Parts) -> float:
 
 
 def summary(gains: list[float]) -> str:
-    """The mean gain of the search, and whether it is no loss."""
+    """The mean gain of the search, and a word for whether the search is worse than the default."""
     mean = statistics.mean(gains)
     if len(gains) < 2:
         return f"{mean:+.3f}"

@@ -80,7 +80,7 @@ def cut(table: Floats, rows: int, seed: int) -> tuple[Floats, Floats]:
 
 
 def made(sampled: Callable[[int, np.random.Generator], Floats], rows: int, seed: int) -> tuple[Floats, Floats]:
-    """Rows of a known density to fit, and new ones."""
+    """Rows of a known density to fit, and new rows of this density."""
     rng = np.random.default_rng([3, seed])
     return sampled(rows, rng), sampled(NEW, rng)
 
@@ -112,15 +112,14 @@ TABLES: dict[str, dict[str, Table]] = {
 
 
 def cancer(seed: int) -> tuple[Floats, Floats]:
-    """Four fifths of the breast cancer table, without noise, and the rest."""
+    """Four fifths of the rows of the breast cancer table, without noise, and the other rows."""
     from sklearn import datasets as tables
 
     return cut(np.array(tables.load_breast_cancer().data, np.float64), 455, seed)
 
 
 def given_away(x: Floats, limit: float = 1e-3) -> list[int]:
-    """The columns with the least 1 - R² given the remaining ones, taken one after another, while it is below a
-    limit."""
+    """Columns to leave out, each with the least 1 - R² given all remaining columns, while that is below a limit."""
     left, taken = list(range(x.shape[1])), list[int]()
     while True:
         unexplained = 1.0 / np.diagonal(np.linalg.inv(np.corrcoef(x[:, left], rowvar=False)))

@@ -102,7 +102,7 @@ def lognormal_rows(rows: int, width: float, features: int, rng: np.random.Genera
 
 
 def known(options: argparse.Namespace) -> None:
-    """Fit rows of a density that is known, as the module's docstring describes."""
+    """Fit rows of a known density; the module's docstring describes the results."""
     n = options.features
 
     def rows(count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:

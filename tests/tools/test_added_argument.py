@@ -51,7 +51,7 @@ EDITS = {
         ("variational/distill.py", "    args = taken_from(Distilled, keywords)\n", "args.{0}"),
     ],
     "pupil": [
-        ("variational/over_time.py", "        power: The weight of their relative", ENTRY),
+        ("variational/over_time.py", "        power: The weight of the relative", ENTRY),
         ("variational/arguments.py", "    power: Annotated[float | None, ", LINE),
         ("variational/over_time.py", "    arguments = taken_from(DistilledOverTime, keywords)\n", "arguments.{0}"),
     ],

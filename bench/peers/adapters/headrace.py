@@ -63,7 +63,7 @@ def network_flow(workload: Workload) -> Any:
         options.update(coupling=workload.family in COUPLINGS, bins=BINS, bound=BOUND)
         flow = hr.NSF(workload.features, **options)
     else:
-        options["last_activation"] = "relu"  # the activation that the other libraries have
+        options["last_activation"] = "relu"  # as in the other libraries
         if workload.family == "maf_residual":
             options.update(residual=True, last_activation="identity")
         family = {"iaf": hr.IAF, "realnvp": hr.RealNVP}.get(workload.family, hr.MAF)
@@ -128,7 +128,7 @@ def _wavenet(workload: Workload, device: str) -> Model:
 
 
 def _ascent(workload: Workload, device: str) -> Model:
-    """A step of the points, repeated on the same points; or a fit by the notes, kinks along random rotations."""
+    """The model of a dual ascent: a step of `Points`, or a fit of `DualAscentFlow.notes`."""
     import numpy as np
 
     import headrace as hr

@@ -41,9 +41,7 @@ def model(
     passes: int,
     **options: Any,
 ) -> Model:
-    """The model of a module that is on its device: to be trained, or in evaluation mode and called without recording
-    gradients.
-    """
+    """The model of a module on its device, which is trained, or called in evaluation mode without gradients."""
     import torch
 
     if workload.verb == "train":

@@ -1,4 +1,4 @@
-"""zuko: lazy flows on torch; eager, or with `log_prob` compiled, under autocast to bfloat16 with steps compiled too."""
+"""zuko: lazy flows on torch, eager or with compiled `log_prob`; under autocast to bfloat16, steps are compiled, too."""
 
 from __future__ import annotations
 

@@ -5,9 +5,10 @@
 
 The voice and its split are those of `bench.sequences.speech`. Each ten milliseconds have a frame: the level and the
 reflection coefficients of a linear prediction, and the pitch (`envelope`). Frames are covariates of both networks, and
-the frames' filter turns a signal into its excitation, of which the networks are densities. The map is known from the
-frames and invertible, so that divergences are those of signals. The teacher is fitted for `--minutes` minutes of the
-processor, and `hr.distill_sequences` makes a student with the spectra of the training files in `--steps` steps.
+the frames' filter turns a signal into its excitation, of which the networks are densities. The filter is known from the
+frames and invertible, so that divergences of excitations are those of signals. The teacher is fitted for `--minutes`
+minutes of the processor, and `hr.distill_sequences` makes a student with the spectra of the training files in `--steps`
+steps.
 
 Whole held-out files are sampled, each given its own frames, by the student, by the teacher, and from white noise
 through the frames' filter. Columns of the table:
@@ -20,7 +21,7 @@ through the frames' filter. Columns of the table:
 | nats | the teacher's log density of a sample of x / 32768 |
 | period | mean strength of the pitch in frames where that of the real signal is above 0.6 |
 
-Where the package cannot be fetched, a simulated process replaces the voice.
+If the package of the voice cannot be fetched, a simulated process replaces the voice.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ def white(one: Spoken, i: int) -> tuple[NDArray[Any], float]:
 def fitted(parts: dict[str, list[Spoken]], seconds: float, **options: Any) -> tuple[hr.WaveNet, hr.training.History]:
     """The teacher, fitted for this many seconds of the processor, and its history."""
     teacher = hr.WaveNet(map="affine", base=hr.StandardNormal(1), prediction=0, **GIVEN, **options)
-    clock.now = time.process_time  # the clock of budgets and schedules
+    clock.now = time.process_time  # the clock that budgets and schedules read
     train, valid = parts["train"], parts["valid"]
     history = teacher.fit(
         [one.e for one in train],

@@ -4,7 +4,7 @@ A frame has the reflection coefficients and the residual's level of a linear pre
 frame, and the pitch and its strength. Between frames the reflections and the logarithm of the level are interpolated,
 so that the filter is stable at each step. Given the frames, the signal x and its excitation e determine each other step
 by step, e_t = (x_t - Σ a_i(t) x_{t-i}) / level(t): a triangular map whose log-derivative is -log level(t). A divergence
-of two densities of excitations is therefore that of the two densities of signals.
+of two densities of excitations is therefore equal to that of the two densities of signals.
 """
 
 from __future__ import annotations
@@ -17,17 +17,15 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-HOP, ORDER, WINDOW = 80, 12, 240  # in samples at 8 kHz: 10 ms, the order, and 30 ms
-PITCH_WINDOW, SHORTEST, LONGEST = 480, 20, 140  # the window, and the range of periods in steps, which is 57 to 400 Hz
+HOP, ORDER, WINDOW = 80, 12, 240  # in samples at 8 kHz: 10 ms for HOP and 30 ms for WINDOW
+PITCH_WINDOW, SHORTEST, LONGEST = 480, 20, 140  # in steps; periods of 20 to 140 steps are 57 to 400 Hz
 COLUMNS = ORDER + 3
 NEARLY = 0.85
 NOISE = 1.0 / 12.0  # the variance of rounding, in steps of the integers
 
 
 def frames(x: NDArray[Any]) -> Floats:
-    """The frames of integers with noise of their cells, shape (frames, columns): log level, reflections, strength, log
-    period.
-    """
+    """The frames of integers plus noise, shape (frames, columns): log level, reflections, strength, log period."""
     n = len(x) // HOP + 1
     r = _autocorrelation(x, n, WINDOW, ORDER)
     r[:, 0] = r[:, 0] * (1.0 + 1e-5) + NOISE
@@ -36,7 +34,7 @@ def frames(x: NDArray[Any]) -> Floats:
     hann = np.hanning(PITCH_WINDOW)
     lags = np.correlate(hann, hann, "full")[PITCH_WINDOW - 1 :][: LONGEST + 1]
     periodic = (wide / lags)[:, SHORTEST:] / (wide[:, :1] / lags[0] + NOISE)
-    # The shortest of the nearly best periods is chosen, because twice a period is a period, too.
+    # The shortest of the nearly best periods is chosen, because twice a period is also a period.
     best = periodic.max(axis=1)
     inner = periodic[:, 1:-1]
     peaks = (inner >= periodic[:, :-2]) & (inner >= periodic[:, 2:]) & (inner >= NEARLY * best[:, None])

@@ -1,7 +1,7 @@
 """Fits, scores and samples for Dask collections: each worker of a cluster is a rank and holds its part of the rows.
 
-Needs Dask and distributed, ``pip install ".[dask]"``, on the client and on all workers. docs/scale.md explains
-the use, also with SLURM, MPI, PyTorch, Ray and Spark.
+The package needs Dask and distributed, ``pip install ".[dask]"``, on the client and on all workers. docs/scale.md
+explains the use, also with SLURM, MPI, PyTorch, Ray and Spark.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def fit(
 ) -> History:
     """`Flow.fit` on a cluster: the flow is fitted in place, with the same bits as ``flow.fit(rows, group=local())``.
 
-    These bits depend on neither the workers, their number or order, nor partitions, nor lost workers: a *shard* has
-    ``rows`` adjacent rows of the whole table. Partitions are computed and stay on the workers; each worker that holds
-    shards is a rank.
+    The bits of a fit do not depend on the workers, on their number or order, on partitions or on lost workers: a
+    *shard* has ``rows`` adjacent rows of the whole table. Partitions are computed and stay on the workers; each worker
+    that holds shards is a rank.
 
     **If a worker ends**, the fit continues on the remaining workers from the last state, which each worker stores in
     its scratch space every `checkpoint_every` seconds. Dask computes the lost rows again.
@@ -123,7 +123,8 @@ def fit_ascent(
 ) -> AscentFlow:
     """`DualAscentFlow.fit` on a cluster, with the same bits as ``model.fit(rows, group=local())``; see `fit`.
 
-    A step sends only a few sums, for which Dask's own connections suffice. If a worker ends, the ascent starts again.
+    A step of the ascent sends only a few sums, for which Dask's own connections suffice. If a worker ends, the ascent
+    starts again from the first step.
 
     Args:
         model: The settings of the ascent; its attribute `history` is set.
@@ -146,7 +147,7 @@ def fit_ascent(
 
 
 def _check_options(options: dict[str, Any], of: Any) -> None:
-    """Refuse here the arguments that a worker would refuse."""
+    """Refuse, before any rank starts, the arguments that a worker would refuse."""
     for name in ("group", "time_budget"):
         if options.get(name) is not None:
             raise ValueError(f"{name}: expected None, because the workers are the group, got {options[name]!r}")
@@ -178,7 +179,7 @@ def _launch_of(
 def _shards(
     client: Any, x: Any, context: Any, weights: Any, columns: Any, validation: Any, rows: Any
 ) -> tuple[list[Any], list[Any] | None, Any]:
-    """The shards to fit, the shards to judge by, and the share to hold out instead of the latter."""
+    """The shards to fit, the validation shards or None, and the share of rows to hold out or None."""
     size = check.integer("rows", rows, least=1)
     shards = shards_of(client, "", x, context, weights, columns, size)
     if validation is None or isinstance(validation, (int, float)):
@@ -188,6 +189,6 @@ def _shards(
         raise TypeError(f"validation: expected a share, x, or a tuple (x, context, weights), got {len(given)} of them")
     own: Any = (*given, None, None)[:3]
     names = {"context": own[1], "weights": own[2]}
-    if len(given) == 1:  # a frame of validation rows has columns of the same names
+    if len(given) == 1:  # a frame of validation rows has the same columns
         names = {"context": None if has_rows(context) else context, "weights": None if has_rows(weights) else weights}
     return shards, shards_of(client, "validation ", own[0], names["context"], names["weights"], columns, size), None

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from headrace._base import progress as _progress
 
-TOPIC = "headrace-progress"  # the topic of workers' events at the scheduler, which keeps a few of each topic
+TOPIC = "headrace-progress"  # the topic of workers' events; the scheduler keeps a few events of each topic
 
 _clients: WeakKeyDictionary[Any, dict[str, Shown]] = WeakKeyDictionary()
 _lock = threading.Lock()  # locks _clients and its values

@@ -1,4 +1,4 @@
-"""The start of ranks on the workers of a cluster, where their rows are, and their restart after a worker was lost."""
+"""The start of ranks on the workers of a cluster that hold rows, and restarts after a worker was lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOOK = 0.5  # the seconds between two checks of the workers
 
 @dataclass(frozen=True)
 class Launch:
-    """The settings by which ranks are started."""
+    """The settings for the start of ranks."""
 
     client: Any
     collective: str
@@ -67,13 +67,13 @@ def _forget(launch: Launch, state: str) -> None:
 def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judge: list[Any] | None, bar: Shown) -> Any:
     client = launch.client
     held = _holders(client, shards)
-    workers = sorted(held, key=lambda address: min(held[address]))  # in the table's order, roughly
+    workers = sorted(held, key=lambda address: min(held[address]))  # roughly in the order of their rows
     judged = None if judge is None else _holders(client, judge, workers)
     known = client.run(_rank.facts, workers=workers, on_error="return")
     facts = [known.get(address) for address in workers]
     if wrong := [one for one in facts if not isinstance(one, _rank.Facts)]:
         if isinstance(wrong[0], Exception) and not isinstance(wrong[0], OSError):
-            raise wrong[0]  # headrace is missing on a worker, or has another version
+            raise wrong[0]  # the worker has no headrace, or another version
         raise _Lost("group: a worker was lost before the start")
     offices, collective = [one.office for one in facts], _collective(launch.collective, facts, workers)
     job = _rank.Job(uuid.uuid4().hex, workers, offices, collective, launch.timeout, state, bar.name)
@@ -96,7 +96,7 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
     try:
         return _watched(launch, job, futures, bar)
     except BaseException as error:
-        if not isinstance(error, Exception):  # after any other error, the ranks have ended before it is raised
+        if not isinstance(error, Exception):  # any other error is raised after the ranks have ended
             _end(client, job, f"the launcher was stopped by {type(error).__name__}")
         with suppress(Exception):
             client.cancel(futures, force=True)
@@ -193,5 +193,5 @@ def _give_up(launch: Launch, job: _rank.Job, futures: list[Any], gone: set[str])
 def _end(client: Any, job: _rank.Job, why: str) -> None:
     """Make ranks that wait for another rank raise an error."""
     with suppress(Exception):  # the cluster may be gone
-        there = set(client.nthreads()) & set(job.workers)  # a call to an ended worker would be waited for
+        there = set(client.nthreads()) & set(job.workers)  # `run` would wait for ended workers
         client.run(_rank.end, job.name, why, workers=sorted(there), on_error="ignore")

@@ -32,7 +32,8 @@ def log_prob(flow: Any, x: Any, context: Any = None, *, columns: Any = None, pro
             columns.
         columns: For a frame, the names of the features; by default all columns that are not context.
         progress: Whether to compute now, on the current client's cluster or in this process, with a bar of the
-            completed rows on the standard error, if that is a terminal. The result then has its blocks in memory.
+            completed rows on the standard error, if that is a terminal. A result with progress
+            has its blocks in memory.
 
     Returns:
         A Dask array, shape (rows,), in the chunks of x; for a frame a column with the frame's index.
@@ -71,7 +72,7 @@ def sample(
     The array has the bits of ``flow.sample(n, seed=seed, first_row=0)`` for any chunks; each chunk is drawn separately.
 
     Args:
-        flow: A flow, or another object with such a `sample` that can be pickled.
+        flow: A flow, or another object with the same method `sample` that can be pickled.
         n: The number of rows.
         seed: The seed, 0 to 2^64 - 1.
         context: A Dask or NumPy array, shape (n, context), or (context,) for all rows.
@@ -83,7 +84,7 @@ def sample(
     from dask import array
 
     kind = np.dtype(flow.dtype if dtype is None else dtype)
-    index = array.arange(count, chunks=size, dtype=np.int64)[:, None]  # each block's first row: its start
+    index = array.arange(count, chunks=size, dtype=np.int64)[:, None]  # a block starts at the index of its first draw
     how = {"chunks": (index.chunks[0], (flow.features,)), "dtype": kind, "meta": np.empty((0, 0), kind)}
     return _by_blocks(_drawn, flow, index, context, seed=number, kind=None if dtype is None else kind.name, **how)
 
@@ -123,7 +124,7 @@ def _rows_of(name: str, context: Any, x: Any, contexts: int) -> Any:
 
 
 def _scores(x: Any, rows: Any = None, *, flow: Any, shared: Any, alone: bool) -> Any:
-    """The log densities of a block; `alone`: whether all rows together take the core's path for a few rows."""
+    """The log densities of a block; `alone`: whether the whole collection has fewer rows than `LEAST_ROWS`."""
     is_short = 0 < len(x) < LEAST_ROWS and not alone
     if not is_short:
         return flow.log_prob(x, shared if rows is None else rows)

@@ -50,7 +50,7 @@ class Job:
     name: str
     workers: list[str]
     offices: list[str]
-    collective: str  # "gloo", "gloo if it works" or "dask"
+    collective: str  # how ranks exchange arrays: "gloo", "gloo if it works" or "dask"
     timeout: float
     state: str  # the name of the checkpoint files of workers; "" for no checkpoints
     shows: str  # the name of the fit in its progress messages; "" without a bar
@@ -62,7 +62,7 @@ def facts(dask_worker: Any) -> Facts:
 
 
 def end(name: str, why: str, dask_worker: Any) -> None:
-    """End a group on this worker, because the launcher has found that a rank is gone."""
+    """End a group on this worker, because the launcher has detected that a rank ended."""
     Office.of(dask_worker).end_here(name, why)
 
 
@@ -84,7 +84,7 @@ def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: d
     if office.id != job.offices[number]:
         raise GroupError(f"group: rank {number}'s worker was started anew")
     base = None
-    secede()  # a fit that waits for other ranks must not block tasks that they need
+    secede()  # a fit that waits for ranks must not block other tasks
     try:
         base = DaskGroup(worker, job.workers, job.name, job.timeout, start=float("inf"))
         with hr.threads(worker.state.nthreads), _group_of(base, job) as (inner, messages):
@@ -109,7 +109,7 @@ def _show(worker: Any, job: Job, message: dict[str, Any]) -> None:
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Clear the frames of an error's traceback: Dask keeps the error, and frames keep rows, connections and ports."""
+    """Clear the frames of an error's traceback, which Dask stores: they would keep rows, connections and ports."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
@@ -139,7 +139,7 @@ def _fit(
 
 
 def _columns(shards: dict[int, Any]) -> tuple[Any, ...]:
-    """The dicts of x, of context and of weights, each shard number → array; None for a dict without arrays."""
+    """Dicts of shard number → array for x, context and weights; None in place of a dict without arrays."""
     found: list[Any] = [{number: shard[i] for number, shard in shards.items()} for i in range(3)]
     return tuple(None if i and all(one is None for one in of.values()) else of for i, of in enumerate(found))
 
@@ -167,7 +167,7 @@ class _Wanted(Ranks):
 
 @contextmanager
 def _group_of(base: DaskGroup, job: Job) -> Iterator[tuple[Group, list[str]]]:
-    """A group of gloo ranks if all workers can start gloo, otherwise of Dask ranks; and warnings."""
+    """A group of gloo ranks if all workers can start gloo, otherwise of Dask ranks, and a list of warnings."""
     if job.collective == "dask" or base.size == 1:
         yield base, []
         return
@@ -194,7 +194,7 @@ class _Gloo:
         self._store: Any = None
 
     def start(self) -> None:
-        """Start gloo on all ranks or on none; if on none, `problem` is the reason."""
+        """Start gloo on all ranks, or on no rank, with the reason in `problem`."""
         port = np.zeros(1, np.int64)
         self._on_all(lambda: self._open(port))
         if self.problem:

@@ -1,7 +1,7 @@
 """Dask collections as shards: blocks of a fixed number of adjacent rows, from any partitions.
 
-Partitions may have any sizes, some of them 0, and the sizes of a frame's are unknown. A shard's rows follow from its
-index alone, so that a fit's bits depend on the rows, and on neither partitions nor workers.
+Partitions may have any numbers of rows, even 0, which are unknown for partitions of a frame. A shard's rows follow from
+its index alone, so that a fit's bits depend on the rows, and on neither partitions nor workers.
 """
 
 from __future__ import annotations
@@ -104,9 +104,10 @@ def shards_of(
 
 
 def _places(client: Any, shards: list[Pieces]) -> list[str]:
-    """A worker for each shard: the one with most of its rows, within each worker's share by threads.
+    """For each shard the worker with most of its rows, unless the worker then has too many shards for its threads.
 
-    Dask computes a small table on one worker. Moving rows costs one copy, while every epoch reads them.
+    Shards of a small table, which Dask computes on one worker, are moved to all workers: rows are copied once, but read
+    in every epoch.
     """
     from distributed import wait
 
@@ -115,7 +116,7 @@ def _places(client: Any, shards: list[Pieces]) -> list[str]:
     who, threads = client.who_has(parts), client.nthreads()
     total = sum(threads.values())
     room = {address: len(shards) * n // total for address, n in threads.items()}
-    left, more = len(shards) - sum(room.values()), set(room)  # the workers that may take one more shard
+    left, more = len(shards) - sum(room.values()), set(room)  # shards left by rounding, and workers that may take one
 
     def takes(address: str) -> bool:
         nonlocal left
@@ -171,7 +172,7 @@ def _parts(client: Any, collection: Any) -> _Parts:
 
 
 def _cut(prefix: str, *pieces: Pieces | None) -> tuple[Any, ...]:
-    """One shard: x, context and weights; each is a view of a partition that contains all its rows, or a copy."""
+    """One shard: x, context and weights; each array is a view of one partition, or a copy from several partitions."""
     named = zip(("x", "context", "weights"), pieces, strict=True)
     return tuple(None if of is None else _joined(f"{prefix}{name}", of) for name, of in named)
 

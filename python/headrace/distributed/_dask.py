@@ -20,32 +20,32 @@ from headrace._base import arguments as check
 from headrace._base.group import Group
 from headrace.distributed.groups import GroupError, Ranks, who_is_silent
 
-LARGE = 1 << 16  # the bytes above which each of more than two ranks sums a part
+LARGE = 1 << 16  # from this many bytes on, each of more than two ranks sums a part of the array
 GRACE = 5.0  # the seconds to wait for a report of another rank's progress
 _LOOK = 0.25  # the seconds between two checks that the result is still wanted
-_AGAIN = 0.05  # the seconds between two tries at the start
+_AGAIN = 0.05  # the seconds between two tries to reach an office
 _BACK = 1 << 20  # the index of a message to a rank beyond the largest power of two
-_KEPT = 256  # the most groups that an office remembers
+_KEPT = 256  # the most groups whose progress an office keeps
 _NAME = "headrace"
 
 Arrays = dict[int, NDArray[Any]]
 
 
 def from_dask(workers: Sequence[str], name: str, *, timeout: float = 60.0, start: float = 300.0) -> Group:
-    """A group of workers of a Dask cluster; call this in a task on each of them at the same time.
+    """A group of workers of a Dask cluster; call this in a task on each worker at the same time.
 
-    Values are sent from worker to worker like Dask's own data, with its encryption, and need no further port; this
-    takes longer than with gloo or MPI. `headrace.dask` makes such groups.
+    Values are sent from worker to worker over Dask's connections, with Dask's encryption and without a further port;
+    gloo and MPI are faster. `headrace.dask` makes such groups.
 
     Args:
-        workers: The workers' addresses in the order of the ranks, the same list on all of them.
+        workers: The workers' addresses in the order of the ranks, the same list on all workers.
         name: The group's name, the same on all ranks, and different for each group.
-        timeout: The seconds that one rank may let the others wait. At most 5 seconds later the others raise
+        timeout: The seconds that one rank may let the others wait. At most 5 seconds after this time the others raise
             `GroupError`, with the ranks that do not answer.
         start: The seconds until all tasks must have started.
 
     Raises:
-        RuntimeError: this is not called in a task of Dask.
+        RuntimeError: the caller is not a task of Dask.
         GroupError: some ranks did not start in time.
     """
     try:
@@ -75,14 +75,14 @@ def stop_if_unwanted(worker: Any, key: Any) -> None:
 
 
 class Office:
-    """The mailbox of a worker's ranks: its event loop stores messages, and tasks take them."""
+    """The mailbox of a worker's ranks: the worker's event loop stores messages, and tasks take them out."""
 
     def __init__(self, worker: Any) -> None:
         """Open the office of a worker; `Office.of` finds an open one."""
-        self.id = uuid.uuid4().hex  # the id of this process, because another one may have its address
+        self.id = uuid.uuid4().hex  # identifies this process, because other processes may use its address
         self.changed = threading.Condition()
-        self.messages: dict[tuple[str, int, int, int], Any] = {}  # keys: group, verb, message's index, sender
-        self.begun: dict[str, int] = {}  # for each group the number of verbs that this rank has begun
+        self.messages: dict[tuple[str, int, int, int], Any] = {}  # keys: group, call's index, message's index, sender
+        self.begun: dict[str, int] = {}  # for each group the number of calls that this rank has begun
         self.broken: dict[str, str] = {}  # for each ended group the reason
         worker.handlers |= {f"{_NAME}_{op}": getattr(self, op) for op in ("put", "asked", "end")}
         worker.extensions[_NAME] = self
@@ -102,12 +102,12 @@ class Office:
             return self.broken.get(group, "")
 
     async def asked(self, group: str) -> int:
-        """The number of verbs that this rank has begun in a group."""
+        """The number of collective calls that this rank has begun in a group."""
         with self.changed:
             return self.begun.get(group, 0)
 
     async def end(self, group: str, why: str) -> None:
-        """End a group here, because another rank has ended it."""
+        """End a group on this worker, because another rank has ended the group."""
         self.end_here(group, why)
 
     def end_here(self, group: str, why: str) -> None:
@@ -136,7 +136,7 @@ class DaskGroup(Ranks):
         self.rank, self.size = workers.index(worker.address), len(workers)
         self._worker, self._workers, self._name, self._timeout = worker, workers, name, timeout
         self._office = Office.of(worker)
-        self._key = worker.active_threads.get(threading.get_ident())  # None if this is not called in a task
+        self._key = worker.active_threads.get(threading.get_ident())  # None if the caller is not a task
         self._verb, self._until = 0, 0.0
         self._begin(start)
         self._doubled(np.zeros(1, np.int64), np.add)
@@ -195,7 +195,7 @@ class DaskGroup(Ranks):
         return work(part.reshape(-1), np.add if operation == "SUM" else np.maximum).reshape(part.shape)
 
     def _doubled(self, flat: NDArray[Any], operation: Callable[..., Any]) -> NDArray[Any]:
-        """Sum by pairs of ranks, pairs of pairs, and so on; ranks beyond a power of two take part through another."""
+        """Combine arrays of pairs of ranks, pairs of pairs, and so on; ranks beyond a power of two use another rank."""
         rank, whole = self.rank, 1 << (self.size.bit_length() - 1)
         if rank >= whole:
             self._exchanged({rank - whole: flat}, [], 0, flat)
@@ -229,7 +229,7 @@ class DaskGroup(Ranks):
     # ---- messages ----------------------------------------------------------------------------------------------------
 
     def _begin(self, seconds: float) -> None:
-        """Begin the next verb, which has this number of seconds."""
+        """Begin the next collective call, with this number of seconds until a timeout."""
         stop_if_unwanted(self._worker, self._key)
         self._verb += 1
         self._until = time.monotonic() + seconds
@@ -314,7 +314,7 @@ class DaskGroup(Ranks):
                 raise GroupError(f"group: {error}") from error
 
     def _who(self) -> str:
-        """The message about ranks that do not answer: workers report their ranks' progress, even of blocked ranks."""
+        """The message about ranks that do not answer, after the workers have reported their ranks' progress."""
         peers = [rank for rank in range(self.size) if rank != self.rank]
 
         async def ask(other: int) -> int:

@@ -15,7 +15,7 @@ from headrace._base.group import Group
 from headrace.distributed import groups as _groups
 from headrace.distributed.groups import GroupError
 
-_SPIN, _NAP = 1e-3, 5e-5  # seconds of waiting at full speed, and of each nap after that
+_SPIN, _NAP = 1e-3, 5e-5  # seconds of polling without pauses, and of each pause after that
 
 
 def from_mpi(comm: Any, *, timeout: float = 60.0) -> Group:
@@ -25,9 +25,9 @@ def from_mpi(comm: Any, *, timeout: float = 60.0) -> Group:
 
     Args:
         comm: An ``mpi4py.MPI.Comm``.
-        timeout: The seconds that one rank may let the others wait. At most twice as many and 5 seconds later the others
-            raise `GroupError`, with the ranks that do not answer. (MPI handles a rank that ends: by default it ends the
-            whole job by default.)
+        timeout: The seconds that one rank may let the others wait. At most twice this time plus 5 seconds later the
+            others raise `GroupError`, with the ranks that do not answer. (If a rank ends, MPI acts instead: by default
+            it ends the whole job.)
     """
     seconds = check.number("timeout", timeout, above=0.0, below=math.inf)
     if not hasattr(comm, "Iallreduce"):
@@ -56,7 +56,7 @@ class _Mpi(_groups.Ranks):
         return self._done(part, lambda array: self._comm.Iallreduce(self._mpi.IN_PLACE, array, own))
 
     def _done(self, part: NDArray[Any], call: Callable[[NDArray[Any]], Any]) -> NDArray[Any]:
-        if self._broken:  # a rank that answers late would match the next call with the failed one
+        if self._broken:  # late answers to the failed call would be taken for answers to the next one
             raise GroupError(self._broken)
         array = np.require(part, requirements=("C", "W"))
         request, begin = call(array), time.monotonic()

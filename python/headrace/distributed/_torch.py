@@ -30,8 +30,8 @@ def from_torch(process_group: Any = None, *, timeout: float = 60.0) -> Group:
 
     Args:
         process_group: A result of ``torch.distributed.new_group``; None for all ranks.
-        timeout: The seconds that one rank may let the others wait. At most twice as many and 5 seconds later the others
-            raise `GroupError`, with the ranks that do not answer.
+        timeout: The seconds that one rank may let the others wait. At most twice this time plus 5 seconds later the
+            others raise `GroupError`, with the ranks that do not answer.
 
     Raises:
         RuntimeError: torch.distributed has no process group yet.
@@ -54,7 +54,7 @@ class _Torch(_groups.Ranks):
         self._distributed, self._timeout, self._ranks = distributed, timeout, members
         self.size = len(self._ranks)
         self.rank = self._ranks.index(distributed.get_rank())
-        local = {"use_local_synchronization": True}  # the other ranks of the job then need not make the call
+        local = {"use_local_synchronization": True}  # other ranks of the job need not call `new_group`
         made = [
             distributed.new_group(self._ranks, timedelta(seconds=t), "gloo", **local)
             for t in (timeout, timeout + _groups.GRACE)
@@ -72,7 +72,7 @@ class _Torch(_groups.Ranks):
         self._group = self._watch = None
 
     def _leave(self) -> None:
-        """Destroy the groups, which are useless after an error, before the end of the interpreter would do so.
+        """Destroy the groups, which are useless after an error, before the interpreter ends and would destroy them.
 
         Gloo joins its threads when a group is deleted. A thread that does not end, such as that of a lost rank, would
         keep the process from ending: the thread that destroys the groups is joined for a limited time only.
@@ -82,7 +82,7 @@ class _Torch(_groups.Ranks):
 
         def give_back() -> None:
             while groups:
-                with suppress(Exception):  # all groups may have been destroyed in the meantime
+                with suppress(Exception):  # PyTorch may have destroyed all groups already
                     self._distributed.destroy_process_group(groups.pop())
 
         thread = threading.Thread(target=give_back, name="headrace leaves gloo", daemon=True)
@@ -100,13 +100,13 @@ class _Torch(_groups.Ranks):
         array = np.require(part, requirements=("C", "W", "A"))
         if not array.size:
             return array
-        if self._group is None:  # None would mean all ranks for PyTorch
+        if self._group is None:  # PyTorch takes None for the group of all ranks
             raise GroupError(self._ended)
         try:
             call(torch.from_numpy(array))
         except RuntimeError as error:  # for example DistBackendError
             self._ended = f"{self._who()}; PyTorch says: {error}"
-            traceback.clear_frames(error.__traceback__)  # frames of PyTorch hold the group
+            traceback.clear_frames(error.__traceback__)  # frames of PyTorch's calls refer to the group
             self._leave()
             raise GroupError(self._ended) from error
         return array
@@ -115,7 +115,7 @@ class _Torch(_groups.Ranks):
         """The message about ranks that do not answer: after a failure every rank sends a value to all others, and
         waits.
 
-        No rank leaves before the answering ranks have received its value, which gloo may only have queued.
+        Each rank waits until the answering ranks have received its value, because gloo at first only queues values.
         """
         import torch
 

@@ -1,7 +1,7 @@
 """Sums of floats by integers, independent of the order of the terms.
 
 Single values are summed exactly: each is an integer times 2^-1074, written in 32-bit digits, of which an int64 can sum
-2^30 without a carry. Gradients have one scale for all entries instead, so that each entry is one int64.
+2^30 without a carry. All entries of a gradient have one scale, so that each entry is one int64.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from headrace._base.types import Floats
 Integers = NDArray[np.int64]
 
 _LOWEST = -1074  # the exponent of the last bit of a float64
-_WORDS = (1024 - _LOWEST) // 32 + 3  # the digits of a value, and those that carries may reach
+_WORDS = (1024 - _LOWEST) // 32 + 3  # the number of digits of a value, with digits for carries
 _NAN, _INF, _MINUS_INF = _WORDS, _WORDS + 1, _WORDS + 2  # the indices of the counts of NaN, infinity and minus infinity
 DIGITS = _WORDS + 3
 
@@ -46,7 +46,7 @@ def digits_of(values: Any) -> Integers:
 
 
 def _add_digits(total: Integers, value: float) -> None:
-    """Add the digits of one value to those of a sum, shape (DIGITS,), as `digits_of` does but without its arrays."""
+    """Add the digits of one value to those of a sum, shape (DIGITS,), without the arrays that `digits_of` makes."""
     if not math.isfinite(value):
         total[_NAN if math.isnan(value) else _INF if value > 0 else _MINUS_INF] += 1
         return
@@ -82,9 +82,9 @@ def exact_sum(group: Group, values: Any) -> Floats:
 class FixedSum:
     """A sum of gradients as int64, with the sum of losses and the number of gradients that were too large.
 
-    A gradient times 2^exponent is rounded to integers below 2^51 by a constant that leaves no room for a fraction. The
-    exponent leaves room for gradients 2^7 times those of the preceding step, so that 2^-44 of the largest entry is
-    kept.
+    A gradient times 2^exponent is rounded to integers below 2^51 by adding a constant, beside which a float64 has no
+    fraction. The exponent leaves room for gradients 2^7 times those of the preceding step, so that 2^-44 of the largest
+    entry is kept.
     """
 
     _LIMIT = 2.0**51
@@ -108,7 +108,7 @@ class FixedSum:
     def clear(self) -> None:
         """Set the sum to zero."""
         self.parts[self.size :] = 0
-        self._is_empty = True  # the first gradient overwrites the array
+        self._is_empty = True  # the first gradient overwrites `parts`
 
     def add(self, gradient: NDArray[Any], exponent: int) -> None:
         """Add a gradient; a gradient that is too large or not finite is counted."""
@@ -162,7 +162,7 @@ class FixedSum:
     def exponent_after(self, gradient: NDArray[Any], exponent: int) -> int:
         """The exponent for the next step, from the largest entry of the sum; `gradient`: the result of `read`."""
         largest = max(float(gradient.max(initial=0.0)), -float(gradient.min(initial=0.0)))
-        if math.frexp(largest)[0] == 0.5 or not 1e-30 < largest < 1e30:  # maybe rounded to another power
+        if math.frexp(largest)[0] == 0.5 or not 1e-30 < largest < 1e30:  # rounding may have changed the power of 2
             entries = self.parts[: self.size]
             whole = max(int(entries.max(initial=0)), -int(entries.min(initial=0)))
             if not whole:

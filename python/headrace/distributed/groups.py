@@ -97,7 +97,7 @@ def local() -> Group:
 
 
 _KINDS = {kind.__name__: kind for kind in (TypeError, ValueError, OSError, FileFormatError, KeyError, MemoryError)}
-_OTHER = RuntimeError  # the exception on other ranks for an error of any other type
+_OTHER = RuntimeError  # the exception on other ranks for an error of no type in _KINDS
 
 
 def broadcast_bytes(group: Group, data: bytes, root: int = 0) -> bytes:

@@ -1,7 +1,8 @@
 """`Flow.fit` with a group: the sums of a step, the order of rows, and the losses of held-out rows over all ranks.
 
-Every rank computes the whole fit, except for the gradients of chunks and the densities of rows on other ranks. These
-are exchanged as integers (`headrace.distributed.exact`), so that results do not depend on the number of ranks.
+Every rank computes the whole fit, except for the gradients of chunks and the densities of rows on other ranks.
+Gradients and densities are exchanged as integers (`headrace.distributed.exact`), so that results do not depend on the
+number of ranks.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from headrace.distributed.groups import broadcast_bytes, same_everywhere, togeth
 from headrace.distributed.shards import ShardedRows, opened, shared_names, split
 
 CHUNK_ROWS = 512  # the most rows that the core sums in one call
-_STATE = "state"  # the key of the state among its arrays, none of which has this name
-_ORDER, _BATCHES, _DROPOUT = 0x0DE2, 0xBA7C, 0xD209  # keys that separate these draws from other draws of the same seed
+_STATE = "state"  # the key of the encoded state in the dict of its arrays
+_ORDER, _BATCHES, _DROPOUT = 0x0DE2, 0xBA7C, 0xD209  # keys of generators, for separate draws of one seed
 
 
 class Chunk(NamedTuple):
@@ -71,11 +72,9 @@ class Chunks:
         return [Chunk(*of) for of in zip(*(one.tolist() for one in found), strict=True)]
 
     def epoch(self, epoch: int) -> Iterator[list[Chunk]]:
-        """Batches of one chunk from each stretch of the table; ranks that hold different stretches then share the
-        work.
-        """
+        """Batches of one chunk from each stretch of the table, so that ranks of different stretches share work."""
         count, strata = self.count, min(self.of_a_batch, self.count)
-        drawn = np.full((-(-count // strata), strata), -1)  # a column for each stretch, some with one chunk less
+        drawn = np.full((-(-count // strata), strata), -1)  # a column for each stretch, filled up with -1
         for j in range(strata):
             begin, end = count * j // strata, count * (j + 1) // strata
             rng = np.random.default_rng([self.table.seed, _BATCHES, epoch, j])
@@ -111,10 +110,10 @@ class SharedRun(Run):
     def _begin_stage(self) -> None:
         super()._begin_stage()
         self.taken = 0  # the steps that this optimiser has taken
-        self.exponents: dict[int, int] = {}  # by step: of the next one and, during a step, of the one after
+        self.exponents: dict[int, int] = {}  # by step, for the next two steps at most
 
     def also_kept(self, clock: int) -> dict[str, Any]:
-        """The exponent of the next step, for the state; see `Run`."""
+        """The exponent of the next step, as a part of the stored state; see `Run`."""
         return {"exponent": self.exponents[clock]} if clock in self.exponents else {}
 
     def restored(self, kept: dict[str, Any], clock: int) -> None:
@@ -124,7 +123,7 @@ class SharedRun(Run):
 
     def _keep_if_best(self, epoch: int) -> float:
         if self.history.stopped == "interrupted" and self.held_out is not None:
-            return math.nan  # the other ranks may be in any other call
+            return math.nan  # other ranks may be in another collective call
         return super()._keep_if_best(epoch)
 
     def batches(self) -> Iterator[list[Chunk]]:
@@ -206,7 +205,7 @@ class OwnFile(os.PathLike[str]):
 
 
 class SharedCheckpoint(Checkpoint):
-    """A checkpoint in one file, which rank 0 reads and writes, or in one for each rank; the newest is read."""
+    """A checkpoint in one file, which rank 0 reads and writes, or in a file for each rank; the newest file is read."""
 
     def __init__(self, path: Any, every: Any, group: Group) -> None:
         """Prepare a checkpoint in a group; see `Checkpoint`."""

@@ -1,4 +1,4 @@
-"""Rows in shards: the part of a table on each rank, checked together with all other parts, and names of columns."""
+"""Rows in shards: each rank holds a part of a table, and all ranks check rows and names of columns together."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from headrace.distributed.groups import broadcast_bytes, gathered, same_everywhe
 
 ROWS = 1 << 16  # the rows of a shard, by default
 MOST_SHARDS = 1 << 24
-STANDING = 1 << 14  # the most rows in the memory of each rank that represent the whole table
-JUDGED = 8  # one of this number of rows judges a trial
-_HELD_OUT = 0x4E1D  # a key that separates these draws from other draws of the same seed
+STANDING = 1 << 14  # the most rows that each rank keeps as a sample of the whole table
+JUDGED = 8  # one row in this many is held out to judge a trial
+_HELD_OUT = 0x4E1D  # a key of generators, for separate draws of held-out rows
 
 Integers = NDArray[np.int64]
 
@@ -41,12 +41,12 @@ def shards(array: Any, group: Group, rows: int = ROWS) -> dict[int, Any]:
     rows.
 
     The table is cut into shards of ``rows`` rows, and each rank has adjacent shards. A fit's bits depend on the
-    shards, and not on which rank holds each. Ranks may also read their own shards from anywhere, and pass a dict of
+    shards, and not on the ranks that hold them. Ranks may also read their own shards from anywhere, and pass a dict of
     them to `fit`: each shard on one rank, numbered from 0 without gaps, with any number of rows.
 
     Args:
         array: Shape (rows, ...); the shards are views of it.
-        group: A result of `headrace.distributed.local` or another such function.
+        group: A result of `headrace.distributed.local` or of another function that makes groups.
         rows: The rows of a shard; the last shard may have fewer.
 
     >>> import numpy as np, headrace as hr
@@ -78,7 +78,7 @@ class ShardedRows(RowSource):
     def __init__(
         self, group: Group, shards: list[Shard], sizes: Integers, taken: Integers, seed: int, kind: Kind
     ) -> None:
-        """`shards`: of this rank, ascending. `sizes`: the rows of each shard; `taken`: its rows in the part."""
+        """`shards`: this rank's, ascending. `sizes`: each shard's rows; `taken`: each shard's rows in the part."""
         self.group, self.shards, self.sizes, self.taken, self.seed, self.kind = group, shards, sizes, taken, seed, kind
         self.size, self.rows, self.is_first = int(taken.sum()), int(sizes.sum()), group.rank == 0
         self.names, self.support = kind.names, kind.support
@@ -126,7 +126,7 @@ class ShardedRows(RowSource):
         return list(self.parts())
 
     def standing(self) -> ArrayRows:
-        """A sample of all ranks' rows: each adds its own to zeros, as integers that keep every bit; see `RowSource`."""
+        """A sample of all ranks' rows, bit for bit: a sum of integers, of which one is not 0; see `RowSource`."""
         n, contexts, most = self.kind.features, self.kind.contexts, min(self.size, STANDING)
         sample = np.zeros((most, n + contexts + 1))
         shares = [self.share_of(shard, most) for shard in self.shards]
@@ -140,7 +140,7 @@ class ShardedRows(RowSource):
         return ArrayRows(Data(x, context if contexts else None, weights, (), self.support))
 
     def trial(self, standing: ArrayRows, judge: RowSource, most: int, seed: int) -> tuple[ArrayRows, RowSource]:
-        """The rows of a trial, both from `standing`, because no rank has all rows for judging; see `RowSource`."""
+        """A trial's rows for training and for judging, from `standing`, which all ranks have; see `RowSource`."""
         key = int(np.random.default_rng(seed).integers(1 << 63))
         train, rest = (RowPart(standing.size, standing.size // JUDGED, key, out=out) for out in (False, True))
         return standing.of(train), standing.of(rest)
@@ -276,7 +276,7 @@ def _sizes(group: Group, name: str, mine: dict[int, int]) -> Integers:
 
 
 def _check_finite(group: Group, name: str, arrays: list[tuple[int, Any]], rows: int) -> None:
-    """Refuse NaN and infinity, counted over all ranks; the message has their number and the first index."""
+    """Refuse NaN and infinity, counted over all ranks; the message has the number of such rows and the first index."""
     count, first = 0, -rows
     for begin, array in arrays:
         bad, at = (0, 0) if array is None else _rows.bad_rows(array)
@@ -336,7 +336,7 @@ def shared_names(group: Group, x: Any, context: Any, known: Names) -> Names:
 
 
 def _of_shards(name: str, value: Any, known: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """The column names in the shards of this rank, or None."""
+    """The column names of this rank's shards, or None if no shard has names."""
     first = None
     shards = value if isinstance(value, Mapping) else {0: value}
     for number in sorted(shards):
@@ -347,7 +347,7 @@ def _of_shards(name: str, value: Any, known: tuple[str, ...] | None) -> tuple[st
 
 
 def _of_all(group: Group, name: str, mine: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """The column names on the first rank that has names, checked on the other ranks, or None."""
+    """The column names on the first rank that has any, compared with those of other ranks; None without names."""
     holders = np.zeros(group.size, np.int64)
     holders[group.rank] = mine is not None
     holders = group.sum(holders)

@@ -17,16 +17,16 @@ LIBRARIES = frozenset(("zuko", "nflows", "glasflow", "normflows", "nessai"))
 def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> Any:
     """The model, computed by headrace: densities, samples and gradients take one network pass in both directions.
 
-    The result has the methods of the model, so that code around it runs unchanged: a flow of zuko takes
-    a context and returns a distribution; flows of nflows, glasflow, nessai and normflows have `sample`, `log_prob`
-    and their other methods; a density estimator of sbi stays an estimator, and a posterior of sbi samples, evaluates,
-    finds its mode and takes many observations as before. A builder, such as ``sbi.neural_nets.posterior_nn("nsf")``,
-    becomes a builder of estimators that sbi's trainers train on headrace's core. Embedding nets stay in PyTorch. Of any
-    other module of PyTorch the result is a copy in which each flow is accelerated. `model` is unchanged.
-    The result loads states that the model saved; `headrace.restore` returns the model with the current weights.
-    The result may be trained further: its parameters are one vector (`headrace.torch.FlowModule`), its batch norms are
-    fixed. A model in training mode with batch norm, dropout or an act norm that no rows have started is refused: its
-    density is different in evaluation mode, which headrace computes. Call ``model.eval()`` first.
+    The result has the methods of the model, so that code that uses the model runs unchanged: a flow of zuko takes a
+    context and returns a distribution; flows of nflows, glasflow, nessai and normflows have `sample`, `log_prob` and
+    their other methods; a density estimator of sbi stays an estimator, and a posterior of sbi samples, evaluates, finds
+    its mode and takes many observations as before. A builder, such as ``sbi.neural_nets.posterior_nn("nsf")``, becomes
+    a builder of estimators that sbi's trainers train on headrace's core. Embedding nets stay in PyTorch. For any other
+    module of PyTorch the result is a copy of the module in which each flow is accelerated. `model` is unchanged. The
+    result loads states that the model saved; `headrace.restore` returns the model with the current weights. The result
+    may be trained further: its parameters are one vector (`headrace.torch.FlowModule`), its batch norms are fixed. A
+    model in training mode with batch norm, dropout or an uninitialised act norm is refused: headrace computes the
+    density of evaluation mode, which differs. Call ``model.eval()`` first.
 
     Args:
         model: A flow of zuko, nflows, normflows, glasflow or nessai; an estimator, a posterior or a builder of sbi; a
@@ -38,8 +38,8 @@ def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> A
 
     Raises:
         TypeError: `model` is none of the models above.
-        NotImplementedError, ValueError: see `headrace.convert`; a model in training mode has a layer as above; a
-            dropout to keep does not follow the activation of a hidden layer.
+        NotImplementedError, ValueError: see `headrace.convert`; a model in training mode has a layer whose evaluation
+            mode differs; with "keep", a dropout does not follow the activation of a hidden layer.
     """
     keeps = check.choice("dropout", dropout, ("refuse", "keep")) == "keep"
     packages = _packages(model)
@@ -127,8 +127,8 @@ def restore(accelerated: Any) -> Any:
     """The original of an accelerated model, in its own library, with the current weights.
 
     The state of the result can be loaded without headrace. Each parameter of the flow must be a parameter of the
-    model, possibly shifted and scaled. Training may have changed nothing else: a flow whose standardisation
-    `Flow.fit` has changed corresponds to no such model.
+    model, possibly shifted and scaled. Training may have changed only parameters: a flow whose standardisation
+    `Flow.fit` has changed corresponds to no model of the library.
 
     Args:
         accelerated: The result of `headrace.accelerate`; of a module or a posterior of sbi with accelerated parts, the
@@ -138,7 +138,7 @@ def restore(accelerated: Any) -> Any:
         TypeError: the argument is no result of `headrace.accelerate`, and has none among its parts.
         NotImplementedError: a layer has merged parameters, such as batch norms and LU maps; the message has its class
             and its path.
-        ValueError: the flow computes a density that the model cannot.
+        ValueError: the model cannot have the flow's density.
     """
     is_module = hasattr(accelerated, "named_modules")
     parts = [*_outermost(accelerated, _is_face).values()] if is_module else _estimators(accelerated)

@@ -29,17 +29,17 @@ CLASSES = {
 
 
 def accelerate_libraries(*names: str) -> Acceleration:
-    """From now on replace each flow that these libraries make by the result of `headrace.accelerate`, where possible.
+    """From now on replace each flow that the named libraries make by the result of `headrace.accelerate`, if possible.
 
     Classes do not change: earlier imports, `isinstance`, subclasses and pickles stay valid. Fresh weights are
     those that the library draws, and later random values do not change. A flow stays as it is if headrace refuses
-    it, if its class is not the library's own, if it comes from a pickle or a copy, or if another of these
-    libraries makes it, which uses its parts. The logger "headrace.libraries" has one line for each kind of model:
-    accelerated, or the reason why not. A flow is made from a copy of its parts: an optimiser must take
-    ``flow.parameters()`` and not the parameters of a transform that was made before.
+    it, if its class is not the library's own, if it comes from a pickle or a copy, or if another of the libraries makes
+    it in order to use its parts. The logger "headrace.libraries" has one line for each kind of model: accelerated, or
+    the reason why not. A flow is made from a copy of its parts: an optimiser must take ``flow.parameters()`` and not
+    the parameters of a transform that was made before.
 
-    Libraries are patched when they are imported, so that this call imports none. ``python -m headrace run script.py``
-    does the same for an unchanged program.
+    Libraries are patched when the program imports them, and not imported by this call. ``python -m headrace run
+    script.py`` accelerates the libraries' flows in an unchanged program.
 
     Args:
         *names: Names among "zuko", "nflows", "normflows" and "sbi"; without names, all installed ones.
@@ -86,7 +86,7 @@ class Acceleration(MetaPathFinder):
     def _patch(self, module: ModuleType) -> None:
         for name in self._waiting.pop(module.__name__):
             kind = getattr(module, name)
-            # After a class had its own `__new__`, deleting that does not restore the one of `object`.
+            # A class whose own `__new__` was deleted does not get `object.__new__` back, so that `_plain` replaces it.
             self._patched.append((kind, vars(kind).get("__new__", staticmethod(_plain))))
             kind.__new__ = staticmethod(functools.partial(_made, kind.__module__.split(".")[0]))
 
@@ -131,8 +131,8 @@ def _plain(kind: Any, *arguments: Any, **settings: Any) -> Any:
 def _made(library: str, kind: Any, *arguments: Any, **settings: Any) -> Any:
     """A model, accelerated if possible: the result has another type, so that Python does not call `__init__` again.
 
-    Calls without arguments come from pickles and copies, and calls from libraries use a flow's parts: both stay
-    unaccelerated.
+    Calls without arguments come from pickles and copies, and calls from libraries use a flow's parts: models of such
+    calls stay unaccelerated.
     """
     model = object.__new__(kind)
     caller = str(sys._getframe(1).f_globals.get("__name__")).split(".")[0]

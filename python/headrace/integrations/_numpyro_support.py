@@ -20,8 +20,9 @@ def rectangle(low: Sequence[float], high: Sequence[float]) -> Any:
 
 
 class _Rectangle(constraints.Constraint):
-    """Vectors whose columns lie between bounds. These are Python floats, because the constraint is static in compiled
-    code.
+    """Vectors whose columns lie between bounds.
+
+    Bounds are Python floats, because the constraint is static in compiled code.
     """
 
     is_discrete = False
@@ -76,7 +77,7 @@ class _OntoRectangle(Transform):
 
     def __call__(self, x: Any) -> Any:
         """Map real vectors to vectors between the bounds."""
-        # In columns without an exponential, exp could overflow and make gradients NaN.
+        # x is 0 in columns without an exponential, because an overflow there would make gradients NaN.
         e = jnp.exp(jnp.where(self._kinds[1] | self._kinds[2], x, 0.0))
         inside = self._from + (self._to - self._from) * jax.nn.sigmoid(x)
         return jnp.select(self._kinds, [inside, self._from + e, self._to - e], x)

@@ -40,8 +40,7 @@ Pair = tuple[Any, Any]
 
 
 class HeadraceFlow(AspireFlow):
-    """A flow with the methods that aspire calls; rows are NumPy arrays, and results belong to the namespace `xp` if
-    given.
+    """A flow with the methods that aspire calls; rows are NumPy arrays, and results belong to the array namespace `xp`.
 
     Args:
         dims: The number of features.
@@ -99,13 +98,13 @@ class HeadraceFlow(AspireFlow):
     ) -> FlowHistory:
         """Fit the transform of the data, and train the flow with `headrace.Flow.fit`.
 
-        All epochs are run, and the best one on held-out rows is kept, as in aspire.
+        All epochs are run, and the weights of the best epoch on held-out rows are kept, as in aspire.
 
         Args:
             x: Shape (rows, dims).
             n_epochs, lr, batch_size, validation_fraction, clip_grad: See aspire.
             lr_annealing: Whether the learning rate decreases by a cosine.
-            **fit: Arguments of `headrace.Flow.fit` that override these: ``weight_decay="auto"``, ``patience=20``.
+            **fit: Arguments of `headrace.Flow.fit` that override those of aspire, such as ``patience=20``.
 
         Returns:
             A history with the losses of the epochs.

@@ -5,7 +5,7 @@
 
     bundle = use(RQSpline_MALA_Bundle(...), headrace.NSF(features, coupling=True, activation="tanh"), shrink=0.1)
 
-flowMC trains the flow in its own loop, with its optimiser.
+flowMC trains the flow in its own loop, with flowMC's optimiser.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 
     sampler = FlowSampler(model, flow_proposal_class=FlowProposal)  # all other arguments as in nessai
 
-`flow_config` describes the flow and headrace trains it with `training_config`; checkpoints, weight files and
-resumed runs are nessai's.
+`flow_config` describes the flow, and headrace trains the flow with `training_config`; nessai itself writes checkpoints
+and weight files, and resumes runs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _DECAY = 0.01  # the weight decay of PyTorch's AdamW, the default without `optim
 class NessaiFlow(FlowModule, BaseFlow):
     """A flow with the methods that nessai calls; ``flow_config={"flow": NessaiFlow, ...}`` makes it.
 
-    nessai's own loop, too, can train the module, for example in its importance nested sampler.
+    nessai's own loop can also train the module, for example in its importance nested sampler.
 
     Args:
         n_inputs: The number of features.

@@ -5,7 +5,7 @@ from headrace.integrations.numpyro import FlowDistribution
 prior = FlowDistribution(headrace.jax.freeze(flow))  # made once, outside of the model
 x = numpyro.sample("x", prior)
 
-and `FlowTransform` is a bijector of numpyro.
+The class `FlowTransform` is a bijector of numpyro.
 """
 
 from __future__ import annotations
@@ -53,15 +53,16 @@ def _module_and_context(module: FlowModule | Flow, context: Any) -> tuple[FlowMo
 class FlowDistribution(Distribution):
     """The density of a flow, conditional on one context or on many.
 
-    The support consists of the vectors of real numbers, or of those between the flow's bounds. If bounds depend on
-    other columns, the support is all real vectors, too, and log densities out of bounds are -inf.
+    The support consists of all vectors of real numbers, or of the vectors between the flow's bounds. If bounds depend
+    on other columns, the support also has vectors out of bounds, whose log densities are -inf.
 
-    The distribution is a pytree whose leaves are the context and, unless the module is frozen, its parameters. It can
-    therefore be made outside of a model or inside, be an argument of compiled functions, and be trained.
+    The distribution is a pytree whose leaves are the context and, unless the module is frozen, the module's parameters.
+    The distribution can therefore be made outside or inside of a model, be an argument of compiled functions, and be
+    trained.
 
     Args:
-        module: A `headrace.jax.FlowModule`, which `headrace.jax.freeze` makes of a final flow: no gradient by its
-            parameters is then computed. A `headrace.Flow` is converted to a `FlowModule`.
+        module: A `headrace.jax.FlowModule`, or the result of `headrace.jax.freeze` for a final flow, whose parameters
+            then have no gradients. A `headrace.Flow` is converted to a `FlowModule`.
         context: Shape (..., context) if the flow reads a context; its leading dimensions are the `batch_shape`.
         validate_args: See numpyro.
 
@@ -109,7 +110,8 @@ class FlowDistribution(Distribution):
 
         Args:
             value: Shape (..., features), broadcast against the context.
-            intermediates: The second result of `sample_with_intermediates` for these draws, which is then returned.
+            intermediates: The second result of `sample_with_intermediates` for these draws, whose log densities are
+                then returned.
         """
         if intermediates:
             return intermediates[0]
@@ -135,7 +137,7 @@ class FlowTransform(Transform):
     """A flow's transform from latent to data as a bijector of numpyro, without the flow's base.
 
     In a `TransformedDistribution` the transform defines a density. With `numpyro.infer.reparam.TransformReparam` a
-    sampler moves in the latent space, where a flow that was fitted to the target has simplified the target (neural
+    sampler moves in the latent space, in which the target is simpler if the flow was fitted to the target (neural
     transport).
 
     Args:

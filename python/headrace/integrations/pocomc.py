@@ -4,7 +4,7 @@
 
     sampler = Sampler(prior, likelihood, flow="nsf6")  # all other arguments as in pocomc.Sampler
 
-Each step of its chains transforms latent to data, for which pocoMC's flows need a network pass for each dimension.
+Each step of pocoMC's chains transforms latent to data, for which flows of pocoMC need a network pass per dimension.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Flow:
     Args:
         n_dim: The number of dimensions.
         flow: A name in pocoMC's form, "nsf6", "maf3", "realnvp8", ...: the kind and the number of transforms, with
-            pocoMC's sizes (three residual layers of 32 units, or of the power of two that is 3 n_dim or more). Or
-            a `headrace.Flow` without context and with a standard normal base, which is copied.
+            pocoMC's sizes (three residual layers of 32 units, or of the power of two that is 3 n_dim or more); or a
+            `headrace.Flow` without context and with a standard normal base, which is copied.
         fit: Arguments of `headrace.Flow.fit` that override the sampler's, such as ``{"learning_rate": 5e-3}``.
         **settings: Keywords of `headrace.NSF`, `headrace.MAF` or `headrace.RealNVP` that replace pocoMC's sizes:
             `hidden`, `seed`, ...
@@ -114,8 +114,8 @@ class Flow:
         Args:
             x: Shape (rows, n_dim).
             weights: Shape (rows,).
-            validation_split: The share of rows **to train with**, as in pocoMC; the other rows are held out. 0: none
-                are.
+            validation_split: The share of rows **to train with**, as in pocoMC; the other rows are held out. 0 for no
+                held-out rows.
             epochs: The most epochs.
             batch_size: The number of rows of a step.
             patience: The fit ends after 1.5 times this number of epochs without a new best.
@@ -162,11 +162,11 @@ class Flow:
 class Sampler(pocomc.Sampler):
     """`pocomc.Sampler` with a flow of headrace; all arguments except `flow` are those of `pocomc.Sampler`.
 
-    This class loads the state files that it wrote, and `pocomc.Sampler` its own.
+    A state file can be loaded by the class that wrote it, this class or `pocomc.Sampler`.
 
     Args:
         *args: Arguments of `pocomc.Sampler`.
-        flow: A `Flow`, or the argument `flow` of one.
+        flow: A `Flow` of this module, or the argument `flow` of its constructor.
         **kwargs: Keywords of `pocomc.Sampler`.
     """
 

@@ -119,7 +119,7 @@ def _checked(flow: Any, context: Any) -> Flow:
     if (context is None) != (flow.context == 0):
         expected = f"{flow.context} context columns" if flow.context else "no context, as the flow takes none"
         raise ValueError(f"context: expected {expected}, got {check.kind_of(context)}")
-    return flow.to("cpu").astype(flow.dtype)  # a copy, which later fits do not change
+    return flow.to("cpu").astype(flow.dtype)  # a copy, which later fits of `flow` do not change
 
 
 def FlowDistribution(name: str, flow: Flow, context: Any = None, **more: Any) -> Any:  # a name like PyMC's
@@ -140,7 +140,7 @@ def FlowDistribution(name: str, flow: Flow, context: Any = None, **more: Any) ->
     """
     own = _checked(flow, context)
     op = _LogProb(own)
-    # The initial value is a parameter that sets the length of a row; the density does not depend on it.
+    # The initial value is a parameter that determines the length of a row, and has no effect on the density.
     start = np.median(np.asarray(own.sample(500, _one_context(own), seed=0), KIND), axis=0)
     parameters = [start] if context is None else [start, pt.as_tensor_variable(context)]
 

@@ -4,10 +4,10 @@
 
     trainer = NPE(prior=prior, density_estimator=posterior_nn("nsf"))
 
-The estimator is trained in sbi's own loop, with its embedding net. ``headrace.accelerate(posterior)`` converts a
-trained model. ``headrace.accelerate(builder)`` of one of sbi's builders trains sbi's architecture on headrace's core.
-`FlowEstimator` makes a flow that `headrace.Flow.fit` trained an estimator for sbi's posteriors. `run_sbc` calibrates
-over thousands of observations in batches.
+The estimator and its embedding net are trained in sbi's own loop. ``headrace.accelerate(posterior)`` converts a trained
+model. ``headrace.accelerate(builder)`` makes a builder of sbi train sbi's architecture on headrace's core.
+`FlowEstimator` turns a flow that `headrace.Flow.fit` trained into an estimator for sbi's posteriors. `run_sbc` computes
+simulation-based calibration over thousands of observations in batches.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class FlowEstimator(Replacing, ConditionalDensityEstimator):
             return self.sample_and_log_prob(sample_shape, condition)[0]
 
     def _shape(self, sample_shape: Any, condition: Tensor) -> tuple[int, ...]:
-        """The leading dimensions of draws that the context does not have."""
+        """The leading dimensions that draws have and the context does not have."""
         return tuple(sample_shape) if self.net.context_features else (*sample_shape, condition.shape[0])
 
     def inverse_transform(self, input: Tensor, condition: Tensor) -> Tensor:
@@ -167,10 +167,10 @@ def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> A
     """A model of sbi converted to headrace's core; see `headrace.accelerate`.
 
     A posterior is copied except for its estimators, which are converted. `DirectPosterior` has one estimator;
-    posteriors by MCMC, rejection, importance sampling or variational inference have one in their potential, and
-    ensembles have several.
+    posteriors by MCMC, rejection, importance sampling or variational inference have one estimator in their potential,
+    and ensembles have several estimators.
 
-    For a builder, such as the result of `sbi.neural_nets.posterior_nn`, the result is a builder. Its estimators have
+    For a builder, such as the result of `sbi.neural_nets.posterior_nn`, the result is a builder, whose estimators have
     the architecture and the fresh weights of sbi's estimators, and are trained on headrace's core.
 
     Args:
@@ -247,7 +247,7 @@ def run_sbc(
     *,
     rows: int = 200_000,
 ) -> tuple[Tensor, Tensor]:
-    """Simulation-based calibration, or expected coverage, of many observations, as by `sbi.diagnostics.run_sbc`.
+    """Simulation-based calibration, or expected coverage, of many observations, as in `sbi.diagnostics.run_sbc`.
 
     One call draws for many observations, and each draw outside of the prior is repeated for its own
     observation, so that an observation with many such draws does not delay the others. Ranks need no normalised
@@ -264,8 +264,9 @@ def run_sbc(
         rows: The most draws of one call, which are in memory together.
 
     Returns:
-        ``(ranks, dap_samples)``: the number of draws below, shape (observations, parameters) or (observations, 1), and
-        one draw of each observation, shape (observations, parameters).
+        ``(ranks, dap_samples)``: the numbers of draws below the true values, of parameters or of the density, shape
+        (observations, parameters) or (observations, 1), and one draw for each observation, shape (observations,
+        parameters).
 
     Raises:
         TypeError: `posterior` is no `DirectPosterior`.
@@ -314,7 +315,7 @@ def _inside(estimator: Any, prior: Any, draws: int, x: Tensor, numbers: Tensor) 
         fresh = estimator.sample((more,), condition=x[where[:, 1]])
         fits = within_support(prior, fresh.reshape(-1, n)).reshape(more, len(where))
         done = fits.any(dim=0)
-        chosen = fresh[fits.int().argmax(dim=0), torch.arange(len(where))]  # the first draw inside, if any
+        chosen = fresh[fits.int().argmax(dim=0), torch.arange(len(where))]  # the first draw inside the prior, if any
         found[where[done, 0], where[done, 1]] = chosen[done]
         outside[where[done, 0], where[done, 1]] = False
         tries += more

@@ -1,7 +1,7 @@
 """Flows in JAX: pure functions and a pytree that can be compiled, differentiated and mapped (docs/jax.md).
 
 Compiled code calls the core without Python: on the CPU, and on XLA's stream of CUDA devices that headrace can use.
-Calls of `SequenceModule` go back to Python, and so do those of `coupling` on devices.
+Calls of `SequenceModule`, and of `coupling` on devices, go back to Python.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def structure(flow: Flow) -> Structure:
     """A flow without its parameters: hashable and static, the first argument of the functions of this module.
 
     A flow has the same structure until `fit` sets its standardisation, which is part of the structure. Compiled code
-    needs its structure to exist: keep the structure, the flow's `FlowModule` or the function that uses either.
+    works only while its structure exists: keep a reference to the structure, to the flow's `FlowModule` or to a
+    function that uses either.
 
     Raises:
         TypeError: `flow` is not a flow.
@@ -109,18 +110,18 @@ def to_data(flow: Flow | Structure, params: Any, z: Any, context: Any = None) ->
 def sample(flow: Flow | Structure, params: Any, key: Any, n: int | Sequence[int], context: Any = None) -> jax.Array:
     """Draw n rows, shape (n, features), differentiable by parameters and context.
 
-    The noise comes from `jax.random.normal` and the key. Draws therefore differ from those of `Flow.sample`.
+    The noise comes from `jax.random` and the key, so that draws differ from those of `Flow.sample`.
 
     Args:
         flow, params: As in `log_prob`.
         key: A key of `jax.random`.
-        n: The number of rows, or a shape of draws for each row of the context, which have shape ``(*n, ...,
-            features)``.
+        n: The number of rows, or the shape of the draws for each row of the context; results then have the shape
+            ``(*n, ..., features)``.
         context: With a number of rows, shape (n, context), or (context,) for all rows.
 
     Raises:
-        ValueError: the base is a `StudentT` or a `NormalMixture` with trained parameters: they determine how values are
-            drawn, so that draws have no derivatives by them.
+        ValueError: the base is a `StudentT` or a `NormalMixture` with trained parameters, which determine how values
+            are drawn: draws have no derivatives by such parameters.
 
     >>> import jax, headrace as hr, headrace.jax
     >>> flow = hr.MAF(3, context=2, seed=0)
@@ -153,7 +154,7 @@ class FlowModule:
 
     Args:
         flow: A flow on the CPU. Later changes of the flow do not affect the module.
-        params, structure: Both together replace `flow`, as in the calls of `dataclasses.replace`.
+        params, structure: Pass both in place of `flow`, as `dataclasses.replace` does.
 
     Attributes:
         params: Shape (n,); None in a frozen module.
@@ -227,11 +228,11 @@ class FlowModule:
         return log_prob(self.structure, self.params, x, context)
 
     def to_latent(self, x: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
-        """Data to latent; see `headrace.jax.to_latent`."""
+        """Transform data to latent; see `headrace.jax.to_latent`."""
         return to_latent(self.structure, self.params, x, context)
 
     def to_data(self, z: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
-        """Latent to data; see `headrace.jax.to_data`."""
+        """Transform latent to data; see `headrace.jax.to_data`."""
         return to_data(self.structure, self.params, z, context)
 
     def sample(self, key: Any, n: int | Sequence[int], context: Any = None) -> jax.Array:
@@ -244,10 +245,10 @@ class FlowModule:
 
 
 def freeze(flow: Flow | FlowModule) -> FlowModule:
-    """A module with its parameters in the structure: no argument, no leaf, no gradient, and no copy in a call.
+    """A module whose parameters are constants of the structure, with no leaf, no gradient, and no copy in a call.
 
-    Freezing is for final flows, such as a prior or a transport map for a sampler. Each call of `freeze` makes a new
-    structure, for which JAX compiles again.
+    Only final flows should be frozen, such as a prior or a transport map for a sampler. Each call of `freeze` makes a
+    new structure, for which JAX compiles again.
     """
     if isinstance(flow, FlowModule):
         flow = flow.to_flow()
@@ -281,16 +282,16 @@ class _Rows:
     def run(self, **direction: bool) -> tuple[Any, ...]:
         """The requested results of a run: the value, and one number for each row."""
         arrays = (self.params, self.x, self.context)
-        axes = axes_of(*arrays)  # if marked here, gradients of arrays that devices share are summed over these axes
+        axes = axes_of(*arrays)  # gradients of arrays that devices share are summed over these axes
         call = self.structure.direction(**direction).call
         return call(*(varying(a, axes) for a in arrays))
 
     def numbers(self, row: Any) -> Any:
-        """A result of one value for each row, in the shape of the rows."""
+        """One value for each row, in the shape of the rows' leading dimensions."""
         return row.reshape(self.batch)
 
     def vectors(self, value: Any) -> Any:
-        """A result of the features of each row, in the shape of the rows."""
+        """The features of each row, in the shape of the rows."""
         return value.reshape(*self.batch, self.structure.features)
 
 
@@ -317,9 +318,7 @@ def _drawn(flow: Any, params: Any, key: Any, n: Any, context: Any) -> _Rows:
 
 
 def _noise(base: Base, key: Any, shape: Shape, dtype: Any) -> Any:
-    """Rows of the standard density of a base whose parameters are not trained, or only shift and scale
-    noise.
-    """
+    """Rows of the standard density of a base, whose parameters are not trained, or only shift and scale noise."""
     if isinstance(base, Independent):
         names = tuple(dict.fromkeys(base.densities))
         places = [[c for c, own in enumerate(base.densities) if own == name] for name in names]

@@ -25,7 +25,7 @@ from headrace.jax._tangents import Arrays, Flags, axes_of, folded, pushed, varyi
 
 _lock = threading.Lock()
 
-_MOST_KEPT = 32  # the most elements of parameters' gradients for each element of the rows; activations are no fewer
+_MOST_KEPT = 32  # the largest gradient by parameters to keep, in elements per element of the rows
 
 _ONCE = (
     "only first derivatives in reverse mode are there: the compiled core of headrace has no derivatives of gradients"
@@ -35,9 +35,9 @@ _ONCE = (
 class Structure:
     """A flow without its parameters: hashable, compared by identity, and static in code that JAX compiles.
 
-    Values that are no parameters belong to it: permutations, standardisation, the scale of a context. A structure
-    copies the flow, so that later changes of the flow do not affect it. `structure_of` returns the same structure for a
-    flow until `fit` changes such values.
+    Values that are no parameters are part of the structure: permutations, standardisation, the scale of a context. A
+    structure copies the flow, so that later changes of the flow do not affect it. `structure_of` returns the same
+    structure for a flow until `fit` changes values that are no parameters.
     """
 
     target = "headrace"  # prefix of the names by which compiled code calls the core, on every platform
@@ -114,7 +114,7 @@ def _on_devices() -> Any:
 def register() -> None:
     """Register the core's handlers with JAX, once."""
     handlers = dict(cpu.xla_handlers)
-    elsewhere = handlers.pop("elsewhere")  # its error names the remedy for an unsupported device
+    elsewhere = handlers.pop("elsewhere")  # raises an error with the remedy on other devices
     on_cuda = getattr(_on_devices(), "xla_handlers", {})
     try:
         for name, handler in handlers.items():
@@ -130,8 +130,8 @@ class Direction:
     """One direction of a program: a function ``(params, x, context) -> results``, differentiable once in reverse mode.
 
     The arrays have shapes (n,) (or (0,) for the structure's own parameters), (rows, features), and (rows, context) or
-    (1, context). Results are the requested ones of the value, (rows, features), and of one number for each row: the
-    log-density if the run includes `base`, otherwise the log-determinant.
+    (1, context). Results are the transformed rows, (rows, features), if `value`, and one number for each row, if `row`:
+    the log density if the run includes `base`, otherwise the log-determinant.
     """
 
     def __init__(self, structure: Structure, inverse: bool, base: bool, value: bool, row: bool) -> None:
@@ -149,8 +149,9 @@ class Direction:
         """The results, and their tangents as a linear function that has only a transpose (`headrace.jax._tangents`)."""
         wanted = tuple(not isinstance(t, jax.custom_derivatives.SymbolicZero) for t in tangents)
         params, x, _ = primals
-        # With one value a row, one run computes the values and the derivatives of their sum. Each iteration of a scan
-        # then keeps the gradient by parameters: this is done only if that is small compared with the rows.
+        # If results have one value a row, one run computes the values and the derivatives of their sum. In a scan each
+        # iteration keeps the gradient by parameters: it is computed in this run only if it is small compared with the
+        # rows.
         by_sum = wanted[0] and params.size <= _MOST_KEPT * x.size
         known: Arrays = ()
         if self.value or (wanted[0] and not by_sum):
@@ -167,9 +168,9 @@ class Direction:
         Args:
             wanted: Whether gradients by parameters, rows and context are requested.
             given: The parameters, rows and context.
-            known: The gradients of the sum of all rows that were computed with the values, by rows and context; before
-                these, if the gradient by parameters is requested, whether it was computed, and that gradient. Empty if
-                nothing was.
+            known: Gradients of the sum of the rows' values that were computed with the values: a flag whether the
+                gradient by parameters was computed, and this gradient, if it is requested; then the gradients by rows
+                and context. An empty tuple if no gradients were computed.
             cotangents: One cotangent for each result.
         """
         if known:
@@ -232,7 +233,7 @@ class Direction:
     def _backward(
         self, wanted: Flags, present: Flags, ones: bool, params: Any, x: Any, context: Any, *by: Any
     ) -> Arrays:
-        """The requested gradients by parameters, rows and context; with `ones` after the value of each row."""
+        """The requested gradients by parameters, rows and context; with `ones` the value of each row comes first."""
         left, none = iter(by), jnp.zeros((0,), x.dtype)
         parts = iter(present)
         by_value = next(left) if self.value and next(parts) else none
@@ -245,8 +246,10 @@ class Direction:
         return tuple(compress(results[1:], (ones, *wanted)))
 
     def _backward_of_sum(self, wanted: Flags, params: Any, x: Any, context: Any) -> Arrays:
-        """The value of each row, and gradients of the values' sum: whether the one by parameters was computed, that
-        one, and those by rows and context.
+        """The value of each row, and gradients of the sum of all values.
+
+        The gradients are a flag whether the gradient by parameters was computed, this gradient, and those by rows and
+        context.
         """
         parameters, *of_rows = self._gradient_shapes(params, x, context)
         by_rows = (s if w else (0,) for s, w in zip(of_rows, wanted[1:], strict=True))
@@ -270,7 +273,7 @@ class Direction:
 
 
 def _by_rows(function: Callable[..., Arrays], parameters: bool) -> Callable[..., Arrays]:
-    """Add a rule for vmap: examples become rows of one call; with different parameters they are computed in a loop."""
+    """Add a rule for vmap: examples become rows of one call, or are computed in a loop if their parameters differ."""
     mapped: Any = jax.custom_batching.custom_vmap(function)
 
     def rule(size: int, batched: Any, *given: Any) -> Any:
@@ -285,7 +288,7 @@ def _by_rows(function: Callable[..., Arrays], parameters: bool) -> Callable[...,
 
 
 def _one_by_one(function: Callable[..., Arrays], batched: Any, given: Arrays) -> tuple[Arrays, Flags]:
-    """A loop over the mapped axis: the results, and a flag for each that it has that axis."""
+    """The results of a loop over the mapped axis, and for each result True, because it has the mapped axis."""
 
     def one(chosen: Arrays) -> Arrays:
         left = iter(chosen)
@@ -296,7 +299,7 @@ def _one_by_one(function: Callable[..., Arrays], batched: Any, given: Arrays) ->
 
 
 def differentiable_no_more(function: Callable[..., Arrays], of: str = "a flow") -> Callable[..., Arrays]:
-    """A function with equal values whose derivative raises an error with the reason; `of`: the subject in the error."""
+    """A function with the same values, whose derivative raises an error; `of`: the subject of the message."""
     once: Any = jax.custom_jvp(function)
 
     def refuse(primals: Arrays, tangents: Arrays) -> Any:

@@ -31,9 +31,9 @@ def coupling(
 ) -> tuple[jax.Array, jax.Array]:
     """Apply one map to every element, in jit, grad and vmap (docs/ops.md).
 
-    Compiled code calls the core without Python on the CPU. On a device it calls back to Python, which computes on the
-    CPU: arrays are copied to the CPU and back. Examples of a vmap are rows of one call. Only first derivatives in
-    reverse mode are supported.
+    Compiled code calls the core without Python on the CPU. On a device compiled code calls back to Python, which
+    computes on the CPU: arrays are copied to the CPU and back. Examples of a vmap are rows of one call. Only first
+    derivatives in reverse mode are supported.
 
     Args:
         value: Shape (..., active): z of the direction "forward", x of "inverse".
@@ -44,7 +44,7 @@ def coupling(
         **settings: See `headrace.ops.coupling`; static values, no tracers.
 
     Returns:
-        ``(value, log_det)`` of the other side, shapes (..., active) and (...).
+        ``(value, log_det)``: the transformed values and their log-determinants, shapes (..., active) and (...).
 
     Raises:
         TypeError, ValueError: an argument is not as expected; raised while tracing, with the argument's name.
@@ -66,7 +66,7 @@ def coupling(
     # If a mapped axis comes first in both arrays, their dimensions must be aligned again.
     missing = own.ndim + 1 - given.ndim
     arrays = own, given.reshape(*(1,) * missing, *given.shape)
-    axes = axes_of(*arrays)  # if marked here, gradients of arrays that devices share are summed over these axes
+    axes = axes_of(*arrays)  # gradients of arrays that devices share are summed over these axes
     return _run((how, inverse), *(varying(array, axes) for array in arrays))
 
 

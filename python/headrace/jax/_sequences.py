@@ -62,8 +62,8 @@ _log_prob_steps.defvjp(_forth, _back)
 class SequenceModule:
     """A flow of sequences as a pytree, on the CPU: its parameters are the only leaf.
 
-    jit, grad and optimisers support it; vmap computes its examples one by one. Flows whose networks read
-    data have gradients by sequences, context, covariates and parameters, but no second derivatives.
+    jit, grad and optimisers support this pytree; vmap computes its examples one by one. Flows whose networks read data
+    have gradients by sequences, context, covariates and parameters, but no second derivatives.
 
     Args:
         flow: The flow, whose parameters are copied. Later changes of the flow do not affect the module.

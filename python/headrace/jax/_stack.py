@@ -20,7 +20,7 @@ _AFFINE = (Linear, Permutation, Rotation, Standardize)
 
 
 class _Parts:
-    """A flow's parts from the data end: affine maps and fixed curves in turn, then the core with the parameters."""
+    """A flow's parts from the data end: affine maps and fixed curves in turn, then a flow with the parameters."""
 
     def __init__(self, flow: Flow) -> None:
         chain = list(flow.transforms)
@@ -69,7 +69,7 @@ class _Group:
 
 
 def stack(flows: Sequence[Flow]) -> Stack:
-    """A pytree of several flows, whose calls take rows for each flow; its densities may form a product over events.
+    """A pytree of several flows, whose calls take rows for each flow; densities of events may then be multiplied.
 
     Flows that differ only in parameters and in settings of `fit` at the data end (standardisation, rotations,
     curves of a `Gaussianize`, the scale of the context) form one group: one call of the core, and one leaf. Other
@@ -81,7 +81,8 @@ def stack(flows: Sequence[Flow]) -> Stack:
 
     Raises:
         TypeError: the argument is no sequence of flows.
-        ValueError: flows differ in features, context or dtype; the message has the index of the first such flow.
+        ValueError: flows differ in features, context or dtype; the message has the index of the first flow that
+            differs.
 
     >>> import jax, headrace as hr, headrace.jax
     >>> events = headrace.jax.stack([hr.MAF(3, seed=i) for i in range(4)])

@@ -2,7 +2,7 @@
 
 `jax.custom_jvp` needs tangents, but the compiled core has only gradients. Tangents are therefore results of a
 primitive without an implementation, which has a transpose: reverse mode never evaluates the primitive, and forward mode
-raises its error. A function with a rule for gradients (`jax.custom_vjp`) would not suffice: JAX differentiates a mapped
+raises an error. A function with a rule for gradients (`jax.custom_vjp`) would not suffice: JAX differentiates a mapped
 function after mapping it, and would request one gradient by parameters for each element of the mapped axis. With the
 primitive, rows of a mapped axis become rows of one tangent, and the gradient by common parameters takes one run.
 """
@@ -110,7 +110,7 @@ def _parts(wanted: Flags, arguments: Any) -> tuple[Any, Any, Any]:
 
 
 def _abstract_results(*arguments: Any, direction: Any, wanted: Flags, axes: int) -> list[Any]:
-    """The results' shapes: a tangent by value is like the rows, one by row like the rows without their last axis."""
+    """The results' shapes: that of the rows for the tangent by value, without the last axis for the tangent by row."""
     _, (_, x, _), _ = _parts(wanted, arguments)
     more = {}
     if getattr(x, "sharding", None) is not None:  # the sharding has an entry for each axis
@@ -131,7 +131,7 @@ def _mapped(arguments: Any, dims: Any, *, direction: Any, wanted: Flags, axes: i
         results = _tangent.bind(*every, direction=direction, wanted=wanted, axes=axes + 1)
         return results, [0] * len(results)
     rows = given[1].shape[-2]
-    # A context of one row for all rows stays so if its tangent has one row, too.
+    # A context of one row for all rows is not repeated if its tangent has one row, too.
     shared = given[2].shape[-2] == 1 and not have[1][2] and not (wanted[2] and have[0][-1])
     arrays = [
         a if of_parameters or (shared and of_context) else _unfolded(a, b, size, rows)

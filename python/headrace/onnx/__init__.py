@@ -1,7 +1,8 @@
 """Flows as ONNX graphs, which runtimes of many languages and devices compute: ``pip install ".[onnx]"``.
 
 `headrace.Flow.to_onnx` and ``headrace export`` write graphs. A graph has float32 inputs with any number of rows, and
-contains only the parallel direction of the method. It is made from the contents of the flow's file (docs/files.md).
+computes one method, in its parallel direction only. Graphs are made from the contents of the flow's file
+(docs/files.md).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def graph_of(flow: Any, verb: str) -> Any:
     o = Operators(graph, verb)
     given = graph.input("z" if to_data else "x", features)
     context = graph.input("context", columns) if columns else None
-    bad = (given - given).sum(keep=True)  # NaN in rows that are not finite, otherwise 0
+    bad = (given - given).sum(keep=True)  # NaN for rows that are not finite, otherwise 0
     if context is not None:
         bad = bad + (context - context).sum(keep=True)
         if (scale := header["standardize_context"]) is not None:
@@ -71,7 +72,7 @@ def graph_of(flow: Any, verb: str) -> Any:
     chain = _Chain(o, given, context, arrays)
     for i, part in numbered[:last]:
         chain.run(part, i, to_data)
-    # In a row that overflowed all values are NaN, except if it only overflows when standardisation is undone.
+    # A row that overflows has only NaN values, except if only the last transforms, such as a standardisation, overflow.
     value, inner = o.narrow(chain.value, None), sum(chain.logs, start=(given * 0.0).sum())
     bad = bad + (value - value).sum(keep=True) + (inner - inner).new_axis()
     for i, part in numbered[last:]:
@@ -94,11 +95,11 @@ def graph_of(flow: Any, verb: str) -> Any:
 
 
 class _Chain:
-    """A row between two transforms: its coordinates, and the log-determinant of all transforms so far."""
+    """Rows between two transforms: their coordinates, and the log-determinants of all transforms so far."""
 
     def __init__(self, o: Operators, value: Value, context: Value | None, arrays: Mapping[str, Any]) -> None:
         self.o, self.value, self.context, self.arrays = o, value, context, arrays
-        self.logs: list[Value] = []  # terms with one value a row
+        self.logs: list[Value] = []  # terms of the log-determinant with one value a row
         self.log_det = 0.0  # the sum of terms that all rows share
 
     def run(self, header: Mapping[str, Any], i: int, to_data: bool) -> None:
@@ -115,7 +116,7 @@ class _Chain:
 
 
 def _is_fixed(header: Any) -> bool:
-    """Whether a transform is one of those that the core computes when it stores a row."""
+    """Whether a transform is a fixed map that the core computes when it stores a row."""
     return _is_fixed(header["transform"]) if header["kind"] == "Inverse" else header["kind"] in _FIXED
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
-IR_VERSION = 8  # the version of ONNX 1.12, which has these operators: runtimes since 2022 support it
+IR_VERSION = 8  # of ONNX 1.12, which has all operators in use: runtimes since 2022 support this version
 
 Number = float | int | np.float32 | Sequence[int] | NDArray[Any]
 
@@ -39,7 +39,7 @@ class Graph:
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def constant(self, number: Number, dtype: Any = np.float32) -> Value:
-        """A constant; equal arrays are stored once. A value beyond the dtype's range becomes its largest value."""
+        """A constant; equal arrays are stored once. Finite values beyond the dtype's range become the nearest ones."""
         array = np.asarray(number)
         if np.dtype(dtype).kind == "f":
             limits = np.finfo(dtype)
@@ -86,14 +86,14 @@ def _unary(operator: str) -> Callable[[Value], Value]:
 class Value:
     """The output of a node; numbers and arrays in arithmetic with a value become constants of its dtype."""
 
-    __array_ufunc__ = None  # an array on the left then leaves the operation to the value
+    __array_ufunc__ = None  # NumPy then lets a `Value` on the right compute the result
 
     def __init__(self, graph: Graph, name: str, dtype: Any = np.float32) -> None:
-        """`dtype`: float32 or float64; for a condition, that of the compared values."""
+        """`dtype`: float32 or float64; for a condition, the dtype of the compared values."""
         self.graph, self.name, self.dtype = graph, name, dtype
 
     def apply(self, operator: str, *others: Any, **attributes: Any) -> Value:
-        """The result of an operator with one result on this value and others."""
+        """The only result of an operator on this value and others."""
         return self.graph.node(operator, self, *(self._like(other) for other in others), **attributes)[0]
 
     def _like(self, other: Value | Number) -> Value:
@@ -110,7 +110,7 @@ class Value:
     exp, log, sqrt = _unary("Exp"), _unary("Log"), _unary("Sqrt")
 
     def softplus(self) -> Value:
-        """log(1 + e^x) by two branches, which prevent overflow; the operator of some runtimes lacks them."""
+        """log(1 + e^x) by two branches, which prevent overflow, unlike the operator Softplus of some runtimes."""
         return highest(self, 0.0) + (1.0 + (-abs(self)).exp()).log()
 
     def clip(self, low: Number, high: Number) -> Value:

@@ -1,6 +1,6 @@
 """The operators of an ONNX graph for `headrace.convert.plain.transforms.run`.
 
-Tensors of a file are NumPy arrays here: expressions of tensors alone are computed in float64 when the graph is made.
+Tensors of a file are NumPy arrays: expressions of tensors alone are computed in float64 when the graph is made.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from headrace.onnx.graph import Graph, Value, highest, where
 Header = Mapping[str, Any]
 Arrays = Mapping[str, NDArray[Any]]
 
-_BEYOND = -1e30  # stands for -infinity where the factor of x is 0 long before, because infinity times 0 is NaN
+_BEYOND = -1e30  # stands for -infinity where the factor of x is 0, because infinity times 0 is NaN
 
 
 def _gelu_argument(x: Value) -> Value:
@@ -65,13 +65,13 @@ class Operators:
     exp, log, sqrt = map(_now_or_later, (np.exp, np.log, np.sqrt))
 
     def __init__(self, graph: Graph, verb: str, place: str = "") -> None:
-        """`verb` and `place`, of a transform, are for error messages."""
+        """`verb` and a transform's `place` are for error messages."""
         self.graph, self.verb, self.place = graph, verb, place
 
     # ---- functions of each element -------------------------------------------------------------------------------
 
     def log1p(self, x: Value) -> Value:
-        """log(1 + x) with the digits that 1 + x loses, by the quotient of the logarithm and the rounded sum minus 1."""
+        """log(1 + x) as log(a) x / (a - 1), where a is 1 + x rounded, which keeps the digits of a small x."""
         above = x + 1.0
         kept = above - 1.0
         is_lost = abs(kept) <= 0.0
@@ -82,7 +82,7 @@ class Operators:
         return x.apply("Softsign") if x.dtype == np.float32 else x / (abs(x) + 1.0)
 
     def expm1(self, x: Value) -> Value:
-        """e^x - 1 with the digits that the difference loses, for |x| below 1."""
+        """e^x - 1 for |x| below 1, without the rounding error of the plain difference."""
         above = x.exp()
         log = above.log()
         is_lost = abs(log) <= 0.0
@@ -123,7 +123,7 @@ class Operators:
             return np.asarray(numbers, np.float64).astype(like.dtype)
 
     def flags(self, which: Sequence[bool], like: Value) -> NDArray[np.bool_]:
-        """Truth values as an array."""
+        """Boolean values as an array."""
         return np.array(which, bool)
 
     def log_of_numbers(self, numbers: Sequence[float]) -> float:
@@ -145,7 +145,7 @@ class Operators:
     def spoiled(self, log: Value, header: Header, params: Mapping[str, Value]) -> Value:
         """`log`, but NaN in a row where a parameter of a network is not finite, even if a spline ignores it.
 
-        The soft clamp of an infinite parameter is NaN, which `pick` keeps.
+        For the map "rq_spline", the soft clamp of an infinite parameter is NaN, and `pick` returns NaN.
         """
         if "knots" not in params or header["map"] == "rq_spline":
             return log
@@ -154,7 +154,7 @@ class Operators:
     # ---- choices and sums over the last axis ----------------------------------------------------------------------
 
     def within(self, x: Value, low: float, high: float) -> Value:
-        """The value clipped to two bounds, where the result for NaN is never used, because runtimes differ in it."""
+        """The value clipped to two bounds; runtimes differ for NaN, but no result for NaN is used."""
         return x.apply("Clip", low, high)
 
     kept_within = within
@@ -180,11 +180,11 @@ class Operators:
         return where(x, 1.0, 0.0).sum() > 0.0
 
     def largest(self, x: Value) -> Value:
-        """The largest element along the last axis, which stays with length 1."""
+        """The largest element along the last axis, which keeps the length 1."""
         return x.apply("ReduceMax", axes=[-1], keepdims=1)
 
     def norm(self, x: Value) -> Value:
-        """The norm along the last axis, which stays; limited to 1e18, beyond which no map has an effect."""
+        """The norm along the last axis, which keeps the length 1; at most 1e18, beyond which no map has an effect."""
         length = (x * x).sum(keep=True).sqrt()
         return where(length > 1e18, 1e18, length)
 
@@ -195,7 +195,7 @@ class Operators:
     def logsumexp(self, x: Value) -> Value:
         """The log of the sum of exponentials over the last axis."""
         top = self.largest(x)
-        top = where(top < float(np.finfo(np.float32).min), 0.0, top)  # all terms are infinitely unlikely
+        top = where(top < float(np.finfo(np.float32).min), 0.0, top)  # not -infinity, if all terms are -infinity
         return ((x - top).exp().sum(keep=True).log() + top).sum()
 
     def sums_below(self, x: Value) -> Value:
@@ -204,7 +204,7 @@ class Operators:
 
     def last_not_above(self, edges: Value, target: Value, bins: int) -> Value:
         """1 for the last bin that begins at or below a target, and 0 for all other bins: an argument of `pick`."""
-        begins = (target >= edges).number()  # 1 up to that bin: the differences of neighbours are 1 only there
+        begins = (target >= edges).number()  # 1 up to the last such bin, 0 for all later ones
         return begins.apply("MatMul", np.eye(bins) - np.eye(bins, k=-1))
 
     def pick(self, table: Value, here: Value) -> list[Value]:
@@ -262,7 +262,7 @@ class Operators:
         return self.graph.node("Unsqueeze", x, self.graph.constant([1], np.int64))[0]
 
     def settled(self, levels: Sequence[int], level: int, new: Value, old: Value) -> Value:
-        """The coordinates of the current level, which is the only one; see `levels`."""
+        """The new coordinates, because a graph computes only one level; see `levels`."""
         return new
 
     # ---- products ----------------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ class Operators:
         matrix, log_det = signs[:, None] * (factors[0] @ factors[1])[order], float(log_diagonal.sum())
         if to_data:
             return x.dense(matrix, shift), log_det
-        # The shift is subtracted first, as in the core's triangular solutions.
+        # The shift is subtracted before the product, as in the core's triangular solutions.
         return (x - shift).dense(np.linalg.inv(matrix), np.zeros(len(shift))), -log_det
 
     def levels(self, header: Header, arrays: Arrays) -> list[int]:
@@ -330,7 +330,7 @@ _SERIES = [-1 / 8, 1 / 192, -1 / 640, 17 / 14336, -31 / 18432, 691 / 180224, -54
 
 
 def _student_constant(df: Floats) -> Floats:
-    """The constant of Student's t density for every ν > 0 (cpp/math/density.hpp)."""
+    """The log of the normalising constant of Student's t density for every ν > 0 (cpp/math/density.hpp)."""
     x = 0.5 * df
     shift = np.ceil(np.maximum(16.0 - x, 0.0))
     product = np.ones_like(x)

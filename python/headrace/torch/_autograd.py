@@ -1,7 +1,7 @@
 """Derivatives of the operators, for `backward` and for torch.func's grad, vmap and jacrev.
 
 Rows do not depend on each other, so that a batch dimension of vmap becomes more rows. The parameters' gradient is a sum
-over rows: if vmap requires a separate gradient for each example, each has its own call.
+over rows: if vmap requires a separate gradient for each example, each example needs a separate call.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NO_DROPOUT = (
 
 
 class Last(torch.autograd.Function):
-    """A derivative that cannot be derived again; without the error, a second derivative would be zero."""
+    """A gradient that cannot be differentiated again; without the error, a second derivative would be zero."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -49,7 +49,7 @@ class Last(torch.autograd.Function):
 
 
 class _First(Last):
-    """First derivatives as they are, with an error for second derivatives."""
+    """Gradients, unchanged, that raise an error if PyTorch differentiates them again."""
 
     generate_vmap_rule = True
 
@@ -59,7 +59,7 @@ class _First(Last):
 
 
 def first(gradients: list[Tensor], causes: tuple[Tensor | None, ...]) -> list[Tensor]:
-    """First derivatives by the causes; they refuse to be derived if PyTorch records a graph of them."""
+    """Gradients by the tensors `causes`, which raise an error if PyTorch differentiates them again."""
     if not torch.is_grad_enabled():
         return gradients
     return list(_First.apply(len(gradients), *gradients, *causes))
@@ -84,10 +84,10 @@ def _wanted(ctx: Any) -> list[bool]:
 
 
 class _Vjp(Last):
-    """The vector-Jacobian product in a form for vmap; `log`: of a log density, else of values and log-determinants."""
+    """The vector-Jacobian product for vmap; `log`: whether of a log density, and not of values and log-determinants."""
 
     @staticmethod
-    def forward(  # without `*options`: PyTorch 2.13 counts the names to see that no context comes first
+    def forward(  # without `*options`, because PyTorch 2.13 counts the arguments' names
         x: Any, context: Any, vector: Any, by_value: Any, by_row: Any, handle: int, inverse: bool, log: bool, wrt: Any
     ) -> tuple[Tensor, ...]:
         if is_batched_the_old_way(by_value, by_row):
@@ -126,7 +126,7 @@ def _folded(n: int, tensors: Any, dims: Any) -> tuple[list[Any], int]:
 
 
 def _vmapped(function: Any, count: int, one_by_one: bool, info: Any, in_dims: Any, *arguments: Any) -> Any:
-    """Map a function of `count` tensors and of options: examples become rows of one call, or each has a call."""
+    """Map a function of `count` tensors and of options: examples become rows of one call, or have separate calls."""
     tensors, dims, options = arguments[:count], in_dims[:count], arguments[count:]
     if one_by_one or dims[2] is not None:  # each example has its own parameters
         each = [function.apply(*_select(tensors, dims, i), *options) for i in range(info.batch_size)]
@@ -163,10 +163,10 @@ class _LogProb(torch.autograd.Function):
 
 
 class _LogProbInOneRun(torch.autograd.Function):
-    """Log densities with the gradients of their sum, which equal those of most losses but for a factor.
+    """Log densities, and the gradients of their sum, which are those of most losses up to a factor.
 
-    Gradients by rows are products with the rows' factors, for any factors. The parameters' gradient is a sum
-    over rows: factors that differ between rows need a second run, and the entry records that.
+    Gradients by rows are multiplied by the rows' factors, which may differ. The parameters' gradient is a sum over
+    rows: factors that differ between rows need a second run, and the entry records that.
     """
 
     @staticmethod
@@ -243,7 +243,7 @@ class _PlainRun(torch.autograd.Function):
         given = value, context, parameters, grad_value, grad_number
         if is_plain(grad_value, grad_number) and not is_batched_the_old_way(grad_value, grad_number):
             made = first(operators.vjp(*given, options[0], options[1], options[2], wrt), given)
-        else:  # mapped gradients, too, take this path
+        else:  # mapped gradients, for example
             made = list(_Vjp.apply(*given, *options, wrt))
         return *spread(made, wrt, (value, context, parameters)), None, None, None
 
@@ -323,7 +323,7 @@ def run(
 
 # ---- derivatives of the operators themselves -------------------------------------------------------------------------
 
-# An exported graph calls the operators without the functions above.
+# Exported graphs call the operators without the autograd functions of this module.
 
 
 for _name, _backward, _setup in (

@@ -1,8 +1,8 @@
 """PyTorch operators on compiled flows, with rules for autograd, vmap, compile and export.
 
-A schema can only have tensors and numbers, so that a flow is passed as the index of its entry in a table. The table
-does not keep the flow alive: the caller does. Operators are defined by `torch.library.Library`, which imports no
-compiler.
+The schema of an operator can only have tensors and numbers, so that a flow is passed as the index of its entry in a
+table. The table does not keep the flow in memory: the caller does. Operators are defined by `torch.library.Library`,
+which imports no compiler.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Compiled:
 
     def replace(self, flow: Flow) -> None:
         """Replace the flow by another one of the same sizes."""
-        if {flow.matmul, self.matmul} & BF16_KINDS.keys():  # part of the density, unlike "tf32" on a device
+        if {flow.matmul, self.matmul} & BF16_KINDS.keys():  # bf16 products are part of the density, unlike "tf32"
             self.matmul = flow.matmul
         self.flow = flow.to("cpu", flow.matmul if flow.matmul in BF16_KINDS else "exact")
-        self.n_parameters: int = self.flow._program.n_weights  # compiled here: torch.compile cannot trace that
+        self.n_parameters: int = self.flow._program.n_weights  # compiled here, because torch.compile cannot trace this
         self.mark = self._of_what_is_fixed()
         self._placed: dict[tuple[torch.dtype, torch.device], Flow] = {}
 
@@ -62,14 +62,14 @@ class Compiled:
             known = MATMULS["cuda" if parameters.is_cuda else "cpu"]
             matmul = self.matmul if self.matmul in known and parameters.dtype == torch.float32 else "exact"
             found = self.flow.astype(_NUMPY[parameters.dtype]).to(str(parameters.device), matmul)
-            return self._placed.setdefault(place, found)  # another thread may have stored one in the meantime
+            return self._placed.setdefault(place, found)  # another thread may have stored a flow
         return found
 
     def _of_what_is_fixed(self) -> float:
         """A number, exact in float64, that identifies the flow's structure and standardisation."""
         try:
             structure = files.structure_checksum(self.flow)
-        except (TypeError, ValueError):  # a class without a form in files is like no other
+        except (TypeError, ValueError):  # a class that files cannot store
             structure = str(self.handle)
         return float(int.from_bytes(hashlib.blake2b(structure.encode(), digest_size=6).digest(), "little"))
 
@@ -157,7 +157,7 @@ def vjp(
 ) -> list[Tensor]:
     """Gradients by the inputs, from gradients by the resulting rows and by their log-determinants or log densities.
 
-    `log_prob` receives the log densities. `dropout` is a seed, as in `Flow.nll_and_grad`.
+    The log densities are written to `log_prob`. `dropout` is a seed, as in `Flow.nll_and_grad`.
     """
     program, opened = _placed(handle, parameters)
     context, rows = _as_rows(context), value.shape[0]

@@ -1,6 +1,6 @@
 """Couplings whose parameters come from the caller's network: the maps of `headrace.ops`, with gradients.
 
-Graphs of `torch.compile`, `torch.export` and `torch.jit.trace` contain them as PyTorch operators.
+Graphs of `torch.compile`, `torch.export` and `torch.jit.trace` contain couplings as PyTorch operators.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def coupling(
 ) -> tuple[Tensor, Tensor]:
     """Apply one map to every element, differentiably by values and parameters (docs/ops.md).
 
-    Gradients are those of `headrace.ops.coupling_vjp`: first derivatives in reverse mode. They are also available in
-    `torch.func.grad` and `torch.func.vmap`, where mapped examples are rows of one call. `torch.compile` compiles a
+    Gradients are those of `headrace.ops.coupling_vjp`: first derivatives in reverse mode. Gradients are also available
+    in `torch.func.grad` and `torch.func.vmap`, where mapped examples are rows of one call. `torch.compile` compiles a
     coupling without a graph break, also with ``fullgraph=True``. In `torch.autocast` 16-bit tensors become float32, and
     so does the result.
 
@@ -40,11 +40,11 @@ def coupling(
         **settings: See `headrace.ops.coupling`.
 
     Returns:
-        ``(value, log_det)`` of the other side, shapes (..., active) and (...).
+        ``(value, log_det)``: the transformed values and their log-determinants, shapes (..., active) and (...).
 
     Raises:
         TypeError: the tensors are not dense, or not of one dtype, float32 or float64, on one device.
-        ValueError: a shape is wrong, or the map does not have a keyword.
+        ValueError: a shape is wrong, or a keyword is no setting of the map.
         RuntimeError: a second derivative or a derivative in forward mode is requested.
 
     >>> import torch, headrace.torch
@@ -64,7 +64,7 @@ def coupling(
             raise errors.wrong_kind(name, "a PyTorch tensor", errors.type_of(given))
         if given.layout is not torch.strided:
             raise errors.not_dense(name, given.layout)
-    if torch.is_autocast_enabled(value.device.type):  # PyTorch's operations that need float32 do the same
+    if torch.is_autocast_enabled(value.device.type):  # as PyTorch's own operations that need float32
         value, params = (of.float() if of.dtype in (torch.bfloat16, torch.float16) else of for of in (value, params))
     how = *settings_of(map, settings), inverse
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
@@ -79,7 +79,7 @@ Ready = tuple[Any, "How"]
 
 
 def _ready(value: Any, params: Any, map: Any, direction: Any, settings: Keywords) -> Ready | None:
-    """The coupling for the core; None if the longer path has to check, copy, repeat, trace or refuse an argument."""
+    """The coupling for the core; None if arguments have to be checked, copied, repeated, traced or refused."""
     if not (isinstance(value, Tensor) and isinstance(params, Tensor) and _autograd.is_plain(value, params)):
         return None
     shape, dtype = params.shape, value.dtype
@@ -90,7 +90,7 @@ def _ready(value: Any, params: Any, map: Any, direction: Any, settings: Keywords
         return None
     try:
         return _compiled(map, direction, shape[-2], shape[-1], **settings)
-    except (TypeError, ValueError):  # the longer path raises the error, with the shapes
+    except (TypeError, ValueError):  # `coupling` raises the error, with the shapes
         return None
 
 
@@ -257,7 +257,7 @@ def _aligned(n: int, value: Tensor, params: Tensor, in_dims: Any) -> Tensor:
 
 # ---- derivatives of the operators themselves -------------------------------------------------------------------------
 
-# An exported graph calls the operators without the functions above.
+# Exported graphs call the operators without the autograd functions of this module.
 
 
 def _setup_of_operator(ctx: Any, inputs: Any, output: Any) -> None:

@@ -152,7 +152,7 @@ class FlowDistribution(Distribution):
 
     @property
     def variance(self) -> Tensor:
-        """Raise NotImplementedError with an estimator; `stddev` raises it, too."""
+        """Raise NotImplementedError with an estimator, because flows have no formula for the variance or `stddev`."""
         raise self._no_formula("variance", "distribution.sample((10_000,)).var(0)")
 
     def entropy(self) -> Tensor:
@@ -181,7 +181,7 @@ _KL = (
 
 @register_kl(FlowDistribution, Distribution)
 @register_kl(Distribution, FlowDistribution)
-@register_kl(FlowDistribution, FlowDistribution)  # without this pair, the two above would match equally well
+@register_kl(FlowDistribution, FlowDistribution)  # else PyTorch finds both other pairs
 def _no_kl(p: Distribution, q: Distribution) -> Tensor:
     raise NotImplementedError(_KL)
 
@@ -222,7 +222,7 @@ class BoundTransform(TorchTransform):
         return self._both("y", y, False)[0]
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Log of the absolute Jacobian determinant at x, from latent to data; kept from the call that made x or y."""
+        """Log of the absolute Jacobian determinant of the map from x to y, reused from the last call if possible."""
         if self._last is not None:
             last_x, last_y, state, sign, log_det = self._last
             now = self._state()
@@ -247,7 +247,7 @@ class BoundTransform(TorchTransform):
         return _Inverse(self)
 
     def with_cache(self, cache_size: int = 1) -> BoundTransform:
-        """The transform itself: values are not cached, because parameters change; log-determinants always are."""
+        """The transform itself, which caches log-determinants but no values, because parameters change."""
         return self
 
     def __eq__(self, other: object) -> bool:
@@ -268,10 +268,10 @@ class _Inverse(_InverseTransform):
 
 
 def draw(base: Base, shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> Tensor:
-    """Rows of the standard density that the base's parameters then transform; they depend on no trained parameter.
+    """Rows of the standard density, which no trained parameter affects and the base's parameters then transform.
 
     Args:
-        base: A base none of whose trained parameters determines how values are drawn.
+        base: A base whose trained parameters, if any, only transform drawn rows.
         shape: Shape (..., features).
         dtype: The dtype of the rows. Densities with heavy tails are drawn in float64.
         device: The device of the rows.
@@ -304,5 +304,5 @@ def _column(name: str, shape: tuple[int, ...], device: Any) -> Tensor:
     if name == "normal":
         return torch.randn(shape, dtype=torch.float64, device=device)
     uniform = torch.rand(shape, dtype=torch.float64, device=device)
-    # `uniform` is below 1 and may be 0, which `eps` keeps away from.
+    # `uniform` is below 1 and may be 0, where `eps` keeps the logit finite.
     return torch.logit(uniform, eps=2.0**-54) if name == "logistic" else 2.0 * uniform - 1.0

@@ -71,7 +71,7 @@ class Replacing:
         """Load a state of this module or a state of the model that it replaces.
 
         Raises:
-            RuntimeError: the state belongs to neither; PyTorch's message has the keys.
+            RuntimeError: the state has the keys of neither module; PyTorch's message has the keys.
         """
         if self._original is not None:
             model, convert = self._original
@@ -123,7 +123,7 @@ class ZukoFace(Replacing, FlowModule):
         return _ZukoDistribution(self, c)
 
     def transform(self, c: Tensor | None = None) -> Any:
-        """The transform from data to latent for the context; zuko's attribute is called in the same way."""
+        """The transform from data to latent for the context; the attribute is called, as in zuko."""
         return self(c).transform
 
     def base(self, c: Tensor | None = None) -> Any:
@@ -245,7 +245,7 @@ class GlasflowFace(_Face):
         return z, self.base_distribution_log_prob(z) + log_det
 
     def sample_and_log_prob(self, N: int, conditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """`N` draws, or one for each row of the conditional, and their log densities."""
+        """`N` draws, or one draw for each row of the conditional, and the log densities of the draws."""
         return self.flow.rsample_and_log_prob((N,) if conditional is None else (), conditional)
 
     def sample(self, num_samples: int, conditional: Tensor | None = None) -> Tensor:
@@ -346,7 +346,7 @@ class NormflowsFace(_Face):
         return -self.flow.log_prob(x, context).mean()
 
     def sample(self, num_samples: int = 1, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """`num_samples` draws, or one for each row of the context, and their log densities."""
+        """`num_samples` draws, or one draw for each row of the context, and the log densities of the draws."""
         return self.flow.rsample_and_log_prob((num_samples,) if context is None else (), context)
 
     def reverse_kld(self, num_samples: int = 1, beta: float = 1.0, score_fn: bool = True) -> Tensor:

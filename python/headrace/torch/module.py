@@ -23,8 +23,8 @@ from headrace.torch.distribution import BoundTransform, FlowDistribution
 class Layers(nn.Module):
     """The parameters of a flow under the names and in the shapes of its files, as a tree of modules.
 
-    Units are in the order of the flow's maker, unlike the core's order by degree. Entries that a mask leaves
-    out are zero, are never read, and have gradients of zero.
+    Hidden units are in their original order, and not in the core's order by degree. Entries that a mask leaves out are
+    zero, are never read, and have gradients of zero.
 
     Args:
         flow: A flow on the CPU, whose parameters are copied.
@@ -164,9 +164,10 @@ class _Module(nn.Module):
         """Groups for an optimiser with decoupled weight decay: the networks' matrices, which decay, and all other
         parameters.
 
-        With `layers` the groups have its parameters, of which those with two axes decay. Otherwise their tensors are
-        views of `vector`, and their gradients are views of its gradient: clipping or reducing `vector.grad` in place
-        changes both. The vector itself must not be in a group in addition to its views.
+        With `layers` the groups consist of the parameters of `layers`, and parameters with two axes decay. Without
+        `layers` the groups' tensors are views of `vector`, with gradients that are views of `vector.grad`: clipping or
+        reducing `vector.grad` in place also changes the views. An optimiser must not have the vector itself in addition
+        to its views.
 
         Args:
             weight_decay: The weight decay of the matrices.
@@ -316,12 +317,12 @@ class FlowModule(_Module):
 
     Only ``vector`` is trained: one parameter in the layout of `Flow.parameters`. With ``layers=True`` each matrix and
     bias is a dense parameter instead, for optimisers by matrix, learning rates by layer, weight norms and Bayesian
-    wrappers: ``layers.transforms.0.layers.0.weight`` and so on, the names in files. Each call then gathers the vector.
-    The `state_dict` also has the fixed part (structure, standardisation, masks). Modules can be copied, pickled,
-    moved by ``.to`` and ``.double``, compiled and trained by any optimiser.
+    wrappers: ``layers.transforms.0.layers.0.weight`` and so on, the names in files. Each call with ``layers=True``
+    gathers the vector. The `state_dict` also has the fixed part (structure, standardisation, masks). Modules can be
+    copied, pickled, moved by ``.to`` and ``.double``, compiled and trained by any optimiser.
 
     Args:
-        flow: The flow, whose parameters are copied; later changes of the module or of the flow do not affect the other.
+        flow: The flow, whose parameters are copied: flow and module can then change independently.
         layers: Whether each matrix and bias is a separate parameter.
 
     >>> import torch, headrace as hr
@@ -343,7 +344,7 @@ class FlowModule(_Module):
 
     @property
     def flow(self) -> Flow:
-        """A copy with the current parameters, to fit, sample and save; assigning a flow of these sizes copies it in."""
+        """A copy with the current parameters, to fit, sample and save; an assigned flow of the same sizes is copied."""
         return self._current()
 
     @flow.setter
@@ -383,7 +384,7 @@ class FlowModule(_Module):
         Args:
             x: Shape (..., features).
             context: Shape (..., context), broadcast against x, or (context,) for all rows.
-            inputs: The name of x in nflows; one of both is required.
+            inputs: The name of x in nflows: pass either `x` or `inputs`.
         """
         if inputs is not None:
             if x is not None:
@@ -426,8 +427,8 @@ class FlowModule(_Module):
         Random numbers come from PyTorch's generator, which `torch.manual_seed` seeds.
 
         Raises:
-            ValueError: the base is a `StudentT` or a `NormalMixture` with trained parameters: they determine how
-                values are drawn, so that draws have no derivatives by them. `sample` accepts such a base.
+            ValueError: the base is a `StudentT` or a `NormalMixture` with trained parameters, which determine how
+                values are drawn: draws have no derivatives by such parameters. `sample` accepts such a base.
         """
         return self.rsample_and_log_prob(sample_shape, context)[0]
 

@@ -85,7 +85,7 @@ class SequenceModule(nn.Module):
     Second derivatives and rules for `torch.func` are not supported.
 
     Args:
-        flow: The flow, whose parameters are copied; later changes of the module or of the flow do not affect the other.
+        flow: The flow, whose parameters are copied: flow and module can then change independently.
 
     >>> import torch, headrace as hr
     >>> from headrace.torch import SequenceModule

@@ -14,7 +14,7 @@ from headrace._flow.fit_arguments import SCHEDULES as OF_FITS
 
 SCHEDULES = tuple(name for name in OF_FITS if name not in BY_LOSS)
 
-# Defaults; docs/variational.md has the measurements behind them.
+# Defaults of descents; docs/variational.md has the measurements behind these values.
 CLIP = 5.0
 AVERAGE = 0.999
 SKIP = 0.1
@@ -35,14 +35,14 @@ class OfSteps(TypedDict, total=False):
     Args:
         schedule: The learning rate's schedule: "cosine" (down to 0 over all steps) or "constant".
         annealing: ``(start, share)``: step t uses β log_density with β = min(1, start + t / (share · steps)), so
-            that distant modes can be found before the density between them becomes steep. None: β = 1.
+            that distant modes can be found before the density between them becomes steep. None for β = 1 in all steps.
         weight_decay: The decay of the networks' matrices; see `headrace.Adam`.
         clip: The largest norm of a gradient; None for no limit.
         average: The decay of a running mean of the weights, which is evaluated and kept; None for the weights
             themselves.
         skip: The largest share of a step's samples whose log densities or gradients may be NaN or infinite; such
-            samples are left out, counted in the history, and reported by a warning at the end. A larger share is an
-            error.
+            samples are left out, counted in the history, and reported by a warning at the end. A larger share of such
+            samples is an error.
         seed: 0 to 2^64 - 1; it determines all samples.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
         progress: Whether to show a bar on the standard error.
@@ -60,11 +60,11 @@ class OfSteps(TypedDict, total=False):
 
 
 class Evaluated(TypedDict, total=False):
-    """Arguments of descents of `Flow`, unlike those of `SequenceFlow`.
+    """Arguments that descents of a `Flow` have and descents of a `SequenceFlow` do not.
 
     Args:
         evaluated: The number of fresh samples for the estimate at the end; 0 for no estimate.
-        optimizer: "adam" or "muon"; see `headrace.Adam` and `headrace.Muon`. docs/variational.md has the gains.
+        optimizer: "adam" or "muon"; see `headrace.Adam` and `headrace.Muon`. docs/variational.md compares both.
     """
 
     optimizer: Annotated[str, argument("adam", check.one_of(*OPTIMIZER_NAMES))]

@@ -1,4 +1,4 @@
-"""KL between two affine autoregressive flows of one order of coordinates, in closed form coordinate by coordinate.
+"""KL between two affine autoregressive flows with the same order of coordinates, in closed form for each coordinate.
 
 The student draws x_i = μ_i + σ_i z_i and the teacher has x_i ~ N(m_i, t_i²), conditional on the coordinates before i.
 In the teacher's latent space u_i = a_i + b_i z_i with a_i = (μ_i - m_i) / t_i and b_i = σ_i / t_i, functions of the
@@ -40,7 +40,7 @@ def why_not(teacher: Flow, student: Flow) -> str:
     for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):
         interior = flow._interior
         if flow.matmul in BF16_KINDS:
-            return f"the {name}'s products are in bf16"  # and this module copies the networks without bf16
+            return f"the {name}'s products are in bf16"  # this module copies networks without bf16
         if not isinstance(interior.base, (StandardNormal, Normal)):
             return f"the {name}'s base {interior.base!r} is not normal"
         for t in interior.chain:
@@ -87,7 +87,7 @@ class _Fixed:
 
 
 class _Conditional:
-    """A link whose A and B come from a masked network, held as an additive coupling whose shifts are the outputs."""
+    """A link h' = A + B h, where A and B are computed from outputs of a masked network."""
 
     def __init__(self, t: MaskedAutoregressive, dtype: np.dtype[Any], *, forward: bool) -> None:
         s, self.core, n = t._settings, t._network.core, t.features
@@ -112,7 +112,7 @@ class _Conditional:
         self.reads_context = s.context > 0
 
     def assign(self, packed: NDArray[Any]) -> None:
-        """Replace the weights by new ones, in the layout of the transform."""
+        """Replace the weights by packed weights in the layout of the transform's parameters."""
         self.network.parameters = self.network._network.core.pack(self.core.unpack(packed))
 
     def forth(self, h: Floats, context: Floats | None) -> tuple[Floats, Floats]:
@@ -191,7 +191,7 @@ class ConditionalStep:
         return np.asarray((0.5 * (self.a * self.a + self.b * self.b - 1.0) - log_b).sum(axis=1))
 
     def _back(self, beta: float) -> NDArray[Any]:
-        """The gradient of the mean of ½β(a² + b²) - log σ + β log t, where b = σ / t."""
+        """The gradient by the student's parameters of the mean of ½β(a² + b²) - log σ + β log t, where b = σ / t."""
         share = 1.0 / max(len(self.z), 1)
         by_h = beta * share * self.a
         by_log_b = beta * share * self.b * (self.b - self.a * self.z)

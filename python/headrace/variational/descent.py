@@ -1,8 +1,8 @@
 """Gradient descent along reparametrised samples, for fits to a density and for distillation.
 
 The noise ε comes from the flow's own generator, and x(ε) is the flow's sample. Both x(ε) and log q(x) are
-differentiated by the parameters along the direction to data: a forward pass finds where the density is
-evaluated, and a forward and a backward pass follow once the density's gradient is available.
+differentiated by the parameters along the direction to data: a forward pass computes the samples, the density is
+evaluated at these, and a forward and a backward pass with the density's gradient follow.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 Rng = np.random.Generator
 Judge = Callable[[NDArray[Any]], tuple[float, float]]  # weights -> free energy, standard error
 
-JUDGED, JUDGE_BY = 20, 8  # the evaluations in a descent, and their samples over those of a step
-MOST_SLACK = 0.05  # in nats; the tolerance is two standard errors of the lowest free energy if that is less
-LOST = 1.0  # the nats above the lowest free energy from which a warning is issued
+# The number of evaluations in a descent, and the samples of an evaluation as a multiple of those of a step.
+JUDGED, JUDGE_BY = 20, 8
+MOST_SLACK = 0.05  # in nats, the limit of a tolerance of two standard errors of the lowest free energy
+LOST = 1.0  # a last free energy this many nats above the lowest one causes a warning
 
 
 @public("headrace.variational")
@@ -62,7 +63,7 @@ class StepHistory:
         return len(self.free_energy)
 
     def __repr__(self) -> str:
-        """The last free energy, the steps, and the reason of the end."""
+        """The last free energy, the number of steps, and the reason why the descent ended."""
         last = f"{self.free_energy[-1]:.4f} ± {self.standard_error[-1]:.4f}" if self.free_energy else "none"
         return (
             f"StepHistory(steps={len(self)}, last={last}, kept_step={self.kept_step}, skipped={sum(self.skipped)}, "
@@ -158,7 +159,7 @@ class Paths:
 class StepOutcome:
     """A step's results: log q - log p of its samples, the number of skipped ones, and the parameters' gradient."""
 
-    excess: NDArray[np.float64]  # of the samples that were not skipped
+    excess: NDArray[np.float64]  # log q - log p of the samples that were not skipped
     skipped: int
     gradient: NDArray[Any] | None  # None if too few samples of the flow were finite
 
@@ -166,10 +167,10 @@ class StepOutcome:
 class PathStep:
     """The pathwise gradient of E[log q - β log p].
 
-    With `landing` the parameters are held fixed in log q(x), because the gradient by them there has the mean 0; the
-    rest vanishes sample by sample where q is p (sticking the landing; Roeder, Wu, Duvenaud 2017). This estimator needs
-    the score of q, another pass to latent and back. Without `landing`, log q decreases by the log-determinant, whose
-    gradient is computed with that of x.
+    With `landing` the parameters are held fixed in log q(x), because the gradient by these parameters has the mean 0;
+    the remaining gradient is 0 for each sample where q is p (sticking the landing; Roeder, Wu, Duvenaud 2017). The
+    gradient with `landing` needs the score of q, for which samples pass to latent and back once more. Without
+    `landing`, the gradient of log q(x(ε)) is computed in the same backward pass as that of x(ε).
     """
 
     def __init__(
@@ -248,7 +249,7 @@ def log_weights(
 
 @dataclass
 class Descent:
-    """A running descent: steps of an optimiser along gradients of reparametrised samples."""
+    """A descent: steps of an optimiser along gradients of reparametrised samples."""
 
     name: str
     flow: Flow
@@ -330,7 +331,7 @@ class Descent:
 
 
 def judge_of(flow: Flow, target: Target, contexts: Contexts, plan: DescentPlan, seed: int) -> Judge:
-    """A function that evaluates weights on separate samples with the same noise; inf if too few are finite."""
+    """A function of weights that returns the free energy of samples with the same noise; inf if too few are finite."""
     rows = JUDGE_BY * plan.samples
 
     def judge(parameters: NDArray[Any]) -> tuple[float, float]:

@@ -40,8 +40,10 @@ from headrace.variational.target import Contexts, Target, contexts_of
 # Many steps of few samples each come nearer to the teacher in the same time than fewer steps of more samples
 # (docs/variational.md).
 SAMPLES, FIRST_STEPS = 128, 4000
-STEPS, STEPS_AT_ONCE, STEPS_CLOSED = 12_000, 16_000, 5000  # after single transforms; without; in closed form
-RATE, FIRST_RATE = 0.3, 6.0  # factor of the rate of `Flow.fit`; a further one for single transforms and in closed form
+# Steps of the whole student: after steps of single transforms, without such steps, and in closed form.
+STEPS, STEPS_AT_ONCE, STEPS_CLOSED = 12_000, 16_000, 5000
+# A factor of the default rate of `Flow.fit`, and another factor for single transforms and in closed form.
+RATE, FIRST_RATE = 0.3, 6.0
 TIMED_ROWS, TIMED_CALLS = 8192, 5
 
 
@@ -101,31 +103,32 @@ def distill(
     """Minimise KL(student ‖ teacher), with samples of the student and densities of the teacher.
 
     If the student has at least as many transforms as the teacher, and each pair of transforms, counted from the latent
-    end, has a closed form (below), each transform of the student first learns the teacher's transform alone, from
-    samples of the transforms before it. Additional transforms of the student begin as the identity.
+    end, has a KL in closed form, each transform of the student first learns the teacher's transform alone, from samples
+    of the transforms before it. Additional transforms of the student begin as the identity.
 
-    If the student ends in a `Standardize` that still is the identity, and the teacher ends in a `Standardize`, the
-    student takes over the teacher's, with a `Gaussianize` before it, and likewise the standardisation of the context.
-    Fixed transforms that both flows have at the data end do not change a divergence, and are left out of the
-    comparison. The end of the run, bits and threads: see `fit_to_density`.
+    If the student ends in a `Standardize` that is still the identity, and the teacher ends in a `Standardize`, the
+    student copies the teacher's, and a `Gaussianize` before it. A student that does not standardise its context copies
+    the teacher's scale of contexts. Fixed transforms that both flows have at the data end do not change a divergence,
+    and are left out of the comparison. `fit_to_density` describes the end of a run, and on what its bits depend.
 
     Args:
         teacher: A flow; it is not changed.
         student: A flow with the teacher's numbers of features and context columns; its weights are changed in place.
-        context: Shape (rows, context): each step draws rows of it at random. Or (context,): one row for all samples. Or
-            a function that draws contexts; see `fit_to_density`.
+        context: An array (rows, context), of which each step draws rows at random, an array (context,), one row for all
+            samples, or a function that draws contexts; see `fit_to_density`.
         estimator: "pathwise": the gradient of log student - log teacher along the student's samples, with the
             student's parameters held fixed in its own density. "closed_form": the KL of each coordinate's conditional
-            densities, which are normal in both flows, in closed form, with less noise. It requires affine or additive
-            autoregressive transforms throughout, all in one order, where the student's read latent values and the
-            teacher's read data, and normal bases. "auto": "closed_form" if the flows allow it, otherwise "pathwise".
-        temperature: The student learns the teacher with its base samples' deviations from the mean times this factor:
-            below 1, samples nearer to the mode.
+            densities, which are normal in both flows, in closed form, with less noise. The closed form requires normal
+            bases, and only affine or additive autoregressive transforms, with one order of coordinates; the student's
+            read latent values, and the teacher's read data. "auto": "closed_form" if the flows allow it, otherwise
+            "pathwise".
+        temperature: The student learns the teacher's density for base samples whose deviations from their mean are
+            multiplied by this factor: below 1, samples are nearer to the mode.
         steps: The steps of the whole student, by default 12,000 after steps of single transforms, else 16,000; 5000 in
             closed form.
         samples: The samples of each step, by default 128.
         first_steps: The steps of each single transform, by default 4000, or half of `steps` if less; 0 for none.
-        learning_rate: The rate at the start; single transforms are fitted at six times this rate. The default is
+        learning_rate: The rate at the start; single transforms are fitted at six times this rate. The default rate is
             1.5e-3, or 0.38 over the units of the widest hidden layer if less; in closed form it is six times as much.
         **keywords: Those of `OfSteps`.
 
@@ -135,7 +138,7 @@ def distill(
     Raises:
         TypeError, ValueError: an argument is not as expected; the student has samples beyond the teacher's bounds; the
             flows have no closed form and the estimator is "closed_form".
-        KeyboardInterrupt: Ctrl-C came before the student had better weights; the student is then as before the call.
+        KeyboardInterrupt: Ctrl-C came before the student had better weights; the student is then unchanged.
 
     >>> import headrace as hr
     >>> teacher, student = hr.MAF(3, transforms=1, hidden=(8,), seed=1), hr.IAF(3, transforms=1, hidden=(8,))
@@ -207,15 +210,16 @@ def _check_flows(teacher: Flow, student: Flow) -> None:
 
 
 def _before_common_end(teacher: Flow, student: Flow) -> tuple[Flow, Flow]:
-    """Both flows without the fixed transforms that they share at the data end, which do not change a divergence.
+    """Both flows without the fixed transforms at the data end that are equal and therefore do not change a divergence.
 
-    Gaussianize and Support would hide the affine chain that closed forms need; a shared `Standardize` alone stays.
+    A Gaussianize or a Support would hide the affine chain that closed forms need. Flows that share only a `Standardize`
+    are returned unchanged.
     """
     chains = teacher.transforms, student.transforms
     alike = list(takewhile(lambda pair: _is_same(*pair), zip(*map(reversed, chains), strict=False)))
     if all(isinstance(end, Standardize) for end, _ in alike) or len(alike) == min(map(len, chains)):
         return teacher, student
-    apart = slice(None, -len(alike))  # a slice of transforms by Flow.__getitem__, because AscentFlow slices steps
+    apart = slice(None, -len(alike))  # Flow.__getitem__ slices transforms, AscentFlow.__getitem__ steps
     return Flow.__getitem__(teacher, apart), Flow.__getitem__(student, apart)
 
 
@@ -264,7 +268,7 @@ def _take_over(teacher: Flow, student: Flow) -> None:
     """Copy the teacher's scales of data and context to a student without them."""
     ends = (teacher._interior.support, student._interior.support)
     supports = [end and (end.bounds, end.periodic, end.linear) for end in ends]
-    is_same = supports[0] == supports[1]  # standardised rows have left the support
+    is_same = supports[0] == supports[1]  # scales are those of unbounded rows
     links = teacher._interior.links if student._interior.is_fresh and is_same else ()
     columns = teacher.standardize_context if student.standardize_context is None else None
     if links or columns is not None:

@@ -1,9 +1,10 @@
 """KL of a student of sequences to its teacher, with its gradient, and the contexts, covariates and signals of samples.
 
 **In closed form** (Ping et al. 2019, for one value a step): the student's x_t is affine in its noise ε_t, conditional
-on earlier noise, and the teacher's latent u_t is affine in x_t, conditional on earlier steps. Then u_t = a_t + b_t ε_t
-where log b_t is the sum of both log-derivatives, and a_t = u_t - b_t ε_t. With normal bases KL_t = ½(a_t² + b_t² - 1) -
-log b_t.
+on earlier noise, and the teacher's latent u_t is affine in x_t, conditional on earlier steps. Therefore
+u_t = a_t + b_t ε_t, where log b_t is the sum of the student's and the teacher's log-derivatives. With normal bases
+KL_t = ½(a_t² + b_t² - 1) - log b_t.
+
 **From samples** (van den Oord et al. 2017): log q(x) = log p_base(z) - Σ log-derivatives is the log density of the
 student's samples x; log p(x) and its gradient by x are the teacher's.
 """
@@ -37,8 +38,8 @@ class Batch:
     seed: int  # the seed of the noise
     context: Array | None  # (rows, context)
     covariates: Array | None  # (rows, frames, covariates)
-    signals: Array | None  # (rows, steps, features), which belong to these covariates
-    origin: NDArray[np.int64] | None = None  # (rows,), equal where two rows have the same context and covariates
+    signals: Array | None  # (rows, steps, features), the signals of the covariates
+    origin: NDArray[np.int64] | None = None  # (rows,): rows with equal values share context and covariates
 
     def some(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Batch:
         """The chosen rows of the batch, by a mask or by index."""
@@ -190,7 +191,7 @@ class Divergence:
         return np.asarray(0.5 * (self._a**2 + self._b**2 - 1.0) - log_b)
 
     def back(self, batch: Batch, beta: float, weight: float, by_x: Floats | None) -> Array:
-        """The gradient of `weight` times the mean of log q - beta log p, and of by_x · x; after `forth`."""
+        """The gradient of `weight` times the mean of log q - beta log p, plus by_x · x; after a call of `forth`."""
         rows, steps = self._z.shape[:2]
         share = weight / (rows * steps)
         total = np.zeros(self._z.shape) if by_x is None else by_x

@@ -27,8 +27,8 @@ from headrace.variational.target import Contexts, Target, contexts_of, target_of
 
 CHUNK = 8192  # the samples that an estimate computes at a time
 
-RATE = 0.4  # a factor of the default of `Flow.fit`
-RATE_WITHOUT_NETWORKS = 1e-2  # for transforms with a few parameters and without networks
+RATE = 0.4  # a factor of the default rate of `Flow.fit`
+RATE_WITHOUT_NETWORKS = 1e-2  # the default rate of flows without networks
 CONTEXTS = 256  # the most contexts of an estimate
 
 
@@ -38,7 +38,7 @@ class FreeEnergy:
     """Estimates from independent samples of a flow q for a density p = e^log_density / Z, all in nats.
 
     With a table of contexts, or a function that draws contexts, all values are means over `contexts` contexts, each
-    with the same number of samples. Each context then has its own log Z and KL. n samples are divided into √n contexts
+    with the same number of samples. Each context has a separate log Z and KL. n samples are divided into √n contexts
     with √n samples each, but at most 256 contexts, and at most the number of rows of a table.
     """
 
@@ -101,21 +101,22 @@ def fit_to_density(
     """Minimise KL(flow ‖ density) by gradients along samples of the flow, for any flow.
 
     After each twentieth of the steps the running mean of the weights is evaluated by its free energy on samples with
-    the same noise each time, and kept unless it is clearly worse than the best. At the end the flow has the kept
-    weights, also if Ctrl-C or an error ends the fit early. Before any weights are kept, Ctrl-C leaves the flow as
-    before the call and is raised. The same seed gives the same bits for any number of threads if the density does.
+    the same noise each time, and kept unless its free energy is clearly above the lowest so far. At the end the flow
+    gets the weights that were kept, also if Ctrl-C or an error ends the fit early. Ctrl-C before any weights were kept
+    is raised, and the flow is unchanged. The same seed gives the same bits for any number of threads if `log_density`
+    returns the same bits.
 
     Args:
         flow: The flow, whose weights are changed in place. A `Standardize` in the flow is not changed.
         log_density: A function of rows, shape (samples, features), in the flow's dtype, that returns the log density of
-            each row, up to one constant for all rows. Its arguments and results depend on `gradient`. If contexts vary,
-            the function also takes contexts, ``log_density(x, context)``, shape (samples, context), in the flow's
+            each row, up to one constant for all rows. `gradient` determines its arguments and results. If contexts
+            vary, the function also takes contexts, ``log_density(x, context)``, shape (samples, context), in the flow's
             dtype; the constant may differ from context to context.
-        context: The flow's context, if it takes one. Shape (context,): one row, the only one to which the flow is
-            fitted. Shape (rows, context): each step draws rows of the table at random, so that one flow is fitted to
-            the density of each context (amortised inference). Or a function of ``(rows, generator)``, the second a
-            `numpy.random.Generator`, that returns fresh rows, shape (rows, context). With a table or a function the
-            flow standardises its context, unless it does so already.
+        context: The flow's context, if it takes one. An array (context,) is the one context for which the flow is
+            fitted. Of a table (rows, context) each step draws rows at random, so that one flow is fitted to the density
+            of each context (amortised inference). A function of ``(rows, generator)``, the second a
+            `numpy.random.Generator`, returns fresh rows, shape (rows, context). With a table or a function the flow
+            standardises its context, unless the flow already standardises contexts.
         gradient: "returned": a function of NumPy arrays that returns ``(log densities, their gradients by the rows)``,
             shapes (samples,) and (samples, features), float32 or float64. "torch": a function of a CPU tensor that
             returns a tensor (samples,). "jax": a function of a JAX array that returns an array (samples,) and can be
@@ -126,14 +127,14 @@ def fit_to_density(
         steps: Steps of the optimiser.
         samples: The samples of each step.
         per_context: The number of successive samples of a step that share a row of context: a divisor of `samples`.
-            More than 1 pays if `log_density` does work for each different context.
+            A value above 1 saves time if `log_density` does work for each different context.
         learning_rate: The rate at the start; by default 2e-3, or 0.51 over the units of the widest hidden layer if
             less; 1e-2 for flows without networks.
         **keywords: Those of `OfSteps`.
 
     Raises:
         TypeError, ValueError: an argument, or a result of `log_density`, is not as expected.
-        KeyboardInterrupt: Ctrl-C came before there were better weights; the flow is then as before the call.
+        KeyboardInterrupt: Ctrl-C came before there were better weights; the flow is then unchanged.
         ImportError: `gradient` names a framework that is not installed.
 
     >>> import headrace as hr
@@ -229,7 +230,7 @@ def _estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng:
     is_all = contexts.table is not None and len(rows) == len(contexts.table)
 
     def error(values: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
-        """The standard error of a mean: over these contexts alone, or over the population behind them."""
+        """The standard error of a mean over these contexts, all of a table, or a sample of a population."""
         return math.sqrt(np.square(errors).sum()) / len(rows) if is_all else descent.mean_and_error(values)[1]
 
     pairs = zip(table[:6:2], table[1:6:2], strict=True)  # means and standard errors of the free energy, log Z and KL
@@ -249,7 +250,7 @@ def _of_weights(log_w: NDArray[np.float64]) -> FreeEnergy:
     log_z = float(largest) + math.log(mean)
     finite = log_w > -np.inf
     energy, error = descent.mean_and_error(-log_w[finite])
-    # To first order, the log of a mean w has the terms w / mean; a free energy has its own terms.
+    # The KL is the free energy plus log Z: to first order its terms are w / mean - log w.
     _, kl_error = descent.mean_and_error(w[finite] / mean - log_w[finite])
     log_z_error, effective = descent.mean_and_error(w / mean)[1], float(w.sum() ** 2 / np.square(w).sum())
     kl = energy + log_z

@@ -46,15 +46,15 @@ class Alone:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether Ctrl-C ended the first phase."""
+        """Whether Ctrl-C ended the first phase of the distillation."""
         return bool(self.histories) and self.histories[-1].stopped == "interrupted"
 
 
 def correspondence(teacher: Flow, student: Flow) -> Correspondence:
-    """Pairs from the latent end on, one for each transform of the teacher; none unless every pair has a closed form.
+    """A pair for each transform of the teacher, from the latent end on; none unless each pair has a KL in closed form.
 
-    Further transforms of a student, at the data end, belong to no pair, and become the identity. The student's
-    fixed scales at that end are part of the last pair, because the teacher's fixed scales are, too.
+    Additional transforms of a student, at the data end, belong to no pair, and become the identity. The student's fixed
+    scales at the data end are part of the last pair, like the teacher's.
     """
     base, own_base = teacher._interior.base, student._interior.base
     if type(base) is not type(own_base):
@@ -91,9 +91,7 @@ def learn_one_by_one(
     rng: np.random.Generator,
     progress: bool,
 ) -> Alone:
-    """Train each transform of the student on the teacher's transform of its index; further transforms become the
-    identity.
-    """
+    """Train each transform of the student on the teacher's of the same index; additional ones become the identity."""
     alone = Alone()
     for k, ((theirs, learner), start) in enumerate(zip(matched.pairs, matched.starts, strict=True)):
         before = teacher[:start] if start else Flow([], teacher.base, dtype=teacher.dtype)

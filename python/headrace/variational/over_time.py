@@ -26,7 +26,7 @@ from headrace.variational.divergence_over_time import Batch, Divergence, Inputs,
 from headrace.variational.spectra import WINDOW, Magnitudes, Spectrum, range_of_levels, strength_of_pitch
 
 STEPS, SAMPLES = 2000, 16
-RATE = 0.8  # a factor of the default of `SequenceFlow.fit`
+RATE = 0.8  # a factor of the default rate of `SequenceFlow.fit`
 FIRST = 0.25  # the share of the steps that use spectra alone
 JUDGE_BY, REPORT_BY = 4, 16  # the batches of an evaluation and of the report
 LEVEL_FRAME, PITCH_FRAME = 160, 320  # in steps: 20 ms and 40 ms at 8 kHz
@@ -170,7 +170,7 @@ class SequenceStep:
         return self.spectrum.energy(x, self._target(batch), batch.same) if np.isfinite(x).all() else math.nan
 
     def reported(self, seed: int) -> tuple[float, float, float, float, float]:
-        """KL and its error, and beside signals the distance of spectra, the level and the excess, for one seed."""
+        """The KL, its error, and with signals the distance of spectra, the level and the excess, for one seed."""
         rng, kl, found = np.random.default_rng(seed), [], []
         for _ in range(REPORT_BY):
             batch = self.inputs.draw(self.plan.samples, rng)
@@ -203,13 +203,14 @@ def distill_sequences(
     The teacher's networks read data, and the student's read latent values, so that the student draws all steps at once.
     **A small KL alone does not make a good student**: its samples may be too quiet, because the teacher's density is
     high for quiet samples. `signals` prevent that (docs/sequences.md). A sample is a sequence, and divergences are in
-    nats a step. A student without scales of data and context takes over the teacher's. The end of the run, bits and
-    threads: see `headrace.fit_to_density`.
+    nats a step. A student without scales of data and context copies the teacher's scales. `headrace.fit_to_density`
+    describes the end of a run, and on what its bits depend.
 
     Args:
         teacher: A flow; it is not changed.
         student: A flow with the teacher's features, context columns and covariates; its weights are changed in place.
-        context: Shape (rows, context): each step draws rows of it at random. Or (context,): one row for all samples.
+        context: An array (rows, context), of which each step draws rows at random, or (context,), one row for all
+            samples.
         estimator: "pathwise": the gradient along the student's samples. "closed_form": the KL of each step's densities,
             which are normal in both flows, with less noise. "auto": "closed_form" if the flows allow it, else
             "pathwise".
@@ -222,10 +223,9 @@ def distill_sequences(
             crops from random positions of them.
         signals: Real sequences, as x in `SequenceFlow.log_prob`; with covariates each signal belongs to its covariates.
             The loss pulls the short-time Fourier magnitudes of samples towards those of the signals, first alone, then
-            beside the divergence. With covariates each is sampled twice, and the loss also pushes the two samples apart
-            (Gritsenko et al. 2020).
-        power: The weight of their relative distance (that of the two sets of spectra), by default 1, beside a
-            divergence in nats a step.
+            beside the divergence. With covariates the samples are pairs with equal covariates, and the loss pushes the
+            samples of a pair apart (Gritsenko et al. 2020).
+        power: The weight of the relative distance of spectra, by default 1, beside a divergence in nats a step.
         **keywords: Those of `OfSteps`.
 
     Returns:
@@ -234,7 +234,7 @@ def distill_sequences(
     Raises:
         TypeError, ValueError: an argument is not as expected, or the flows have no closed form and the estimator is
             "closed_form".
-        KeyboardInterrupt: Ctrl-C came before the student had better weights; the student is then as before the call.
+        KeyboardInterrupt: Ctrl-C came before the student had better weights; the student is then unchanged.
 
     >>> import headrace as hr
     >>> teacher, student = (hr.WaveNet(layers=2, channels=4, map="affine", reads=side) for side in ("data", "latent"))
@@ -320,8 +320,8 @@ def _take_over(teacher: SequenceFlow, student: SequenceFlow) -> None:
 
 
 def _of_sides(step: SequenceStep, seed: int) -> tuple[Sides, Sides]:
-    """The range of levels and the strength of the pitch, of one batch of samples of each flow without its first steps,
-    and of all signals, or of those of the same covariates.
+    """The ranges of levels and the strengths of pitch of one batch of samples of each flow, without their first steps,
+    and of signals: those of the batch's covariates, or else all.
     """
     student, teacher, length = step.divergence.student, step.divergence.teacher, step.inputs.length
     batch = step.inputs.draw(step.plan.samples, np.random.default_rng(seed))

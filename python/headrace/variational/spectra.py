@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headrace._base.types import Floats
 
-WINDOW, OVERLAP = 256, 4  # the steps of a frame, and the number of frames that contain a step
+WINDOW, OVERLAP = 256, 4  # steps in a frame, and frames that contain each step
 
 
 def range_of_levels(x: NDArray[Any], frame: int) -> float:
@@ -21,7 +21,7 @@ def range_of_levels(x: NDArray[Any], frame: int) -> float:
 
 
 def strength_of_pitch(x: NDArray[Any], frame: int) -> float:
-    """The highest autocorrelation at lags of an eighth to half a frame, its mean over the louder half of frames."""
+    """The highest autocorrelation at lags of 1/8 to 1/2 of a frame, averaged over the louder half of the frames."""
     frames = sliding_window_view(x.astype(np.float64), frame, axis=1)[:, ::frame].reshape(-1, frame)
     frames = frames - frames.mean(axis=1, keepdims=True)
     energy = np.square(frames).sum(axis=1)
@@ -50,7 +50,7 @@ class Magnitudes:
         return np.abs(self._transform(x))
 
     def vjp(self, x: NDArray[Any], grad: Floats) -> Floats:
-        """The gradient by x from the gradient by the magnitudes; zero where a magnitude is 0.
+        """The gradient by x, from the gradient by the magnitudes, of which those that are 0 have no part.
 
         With X_k = Σ_n w_n x_n e^{-iωkn} the derivative of |X_k| by x_n is w_n Re(X_k / |X_k| e^{iωkn}).
         """
@@ -74,17 +74,17 @@ class Spectrum:
     """The distance Σ |A - B| / Σ B of magnitudes A of samples and B of real signals.
 
     If samples belong to signals, by shared covariates, magnitudes are compared frame by frame, else as means over all
-    frames (van den Oord et al. 2017, 3.3, where the means are of powers). The mean distance by frames is least not for
-    samples with the signals' law but for quieter ones (for noise by 2.3 dB), because phases differ. The `energy`
-    corrects this: it subtracts Σ |A - A'| of two samples of the same covariates, so that its mean is least if the
-    magnitudes have the signals' law (Gritsenko et al. 2020).
+    frames (van den Oord et al. 2017, 3.3, where the means are of powers). The mean distance by frames is lowest for
+    samples that are quieter than the signals (for noise by 2.3 dB), and not for samples with the signals' distribution,
+    because phases differ. The mean of `energy`, which subtracts Σ |A - A'| of two samples of the same covariates, is
+    lowest if the magnitudes have the signals' distribution (Gritsenko et al. 2020).
     """
 
     def __init__(self, magnitudes: Magnitudes, *, is_paired: bool) -> None:
         self._magnitudes, self._is_paired = magnitudes, is_paired
 
     def target(self, signals: NDArray[Any]) -> Floats:
-        """The magnitudes B of the signals, or the mean of these over all frames."""
+        """The magnitudes B of the signals, or the means of B over all frames."""
         return self._pooled(self._magnitudes.of(signals))
 
     def distance(self, x: NDArray[Any], target: Floats) -> float:

@@ -1,7 +1,7 @@
 """Densities of the user: a callable on NumPy arrays, or a function of PyTorch or JAX and its gradient.
 
-The contexts of samples are none, one for all, or draws from a table or from the user's function. If samples have
-different contexts, the density takes the contexts as its second argument.
+Samples have no context, one context for all samples, or contexts drawn from a table or by the user's function. If
+samples have different contexts, the density takes the contexts as its second argument.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from headrace._flow.flow import Flow
 
 Rng = np.random.Generator
 
-SCALED = 8192  # the rows of a function of contexts from which the standardisation is computed
+SCALED = 8192  # the contexts drawn from a function to standardise contexts
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Contexts:
 
     one: NDArray[Any] | None = None  # (1, context), for all samples
     table: NDArray[Any] | None = None  # (rows, context), drawn from with replacement
-    draw: Callable[[int, Rng], Any] | None = None  # rows, generator -> (rows, context), not yet checked
+    draw: Callable[[int, Rng], Any] | None = None  # rows, generator -> (rows, context), unchecked
     columns: int = 0
     repeats: int = 1  # the number of successive samples that share a context
 
@@ -49,7 +49,7 @@ class Contexts:
         return fresh if self.repeats == 1 else fresh.repeat(self.repeats, axis=0)[:rows]
 
     def some(self, most: int, rng: Rng) -> NDArray[Any]:
-        """The whole table, or `most` different rows of a larger table, or `most` rows from the function."""
+        """The whole table, or `most` different rows of a larger table, or `most` contexts drawn by the function."""
         if self.table is None:
             return self._rows(most, rng)
         if len(self.table) <= most:
@@ -57,7 +57,7 @@ class Contexts:
         return self.table[rng.choice(len(self.table), most, replace=False)]
 
     def standardize(self, flow: Flow, rng: Rng) -> None:
-        """Let a flow standardise its context by given contexts, unless it standardises it already."""
+        """Let a flow standardise its context by these contexts, unless the flow already standardises contexts."""
         if self.vary and flow.standardize_context is None:
             rows = self._rows(SCALED, rng) if self.table is None else self.table
             flow._interior.rescale(None, ArrayRows(Data(rows, rows, None)).moments(of_context=True, say=True))
@@ -134,7 +134,7 @@ def target_of(log_density: Any, gradient: Any, dtype: np.dtype[Any], contexts: C
 
 
 def _takes_context(log_density: Any, contexts: Contexts) -> bool:
-    """Whether the function takes contexts: it must if contexts vary; with one context only if its signature has it."""
+    """Whether to call the function with contexts: if contexts vary, or if a call with rows alone is impossible."""
     alone, both = _takes(log_density, 1), _takes(log_density, 2)
     if contexts.vary and both:
         return True
