@@ -72,8 +72,8 @@ Chained<T> chain_of(int64_t features, const std::vector<py::tuple>& links, std::
     return std::make_shared<const SequenceChain<T>>(features, std::move(own), std::move(base));
 }
 
-// The weights of a chain. `filters` has for each linear prediction its reflection coefficients (columns, order), its
-// gain (columns,), and the sum of the gain's logarithms.
+// The weights of a chain. For each linear prediction, `filters` has reflection coefficients (columns, order), gains
+// (columns,), and the sum of the logarithms of the gains.
 template <class T>
 HeldChainWeights<T> chain_weights(const std::shared_ptr<SequenceChain<T>>& given_chain, const py::object& parameters,
                                   const std::vector<py::tuple>& filters) {
@@ -182,8 +182,8 @@ py::tuple chain_run(const SequenceChain<T>& chain, const HeldChainWeights<T>& we
                           Array<T>({own.rows(), own.steps()}, room.log_det.data()));
 }
 
-// The results of a single link that is no network: its values, in their dtype, log-derivatives of steps, and running
-// sizes (rows, steps, columns) or None. The position of the state does not change.
+// Runs a single link that is not a network, and returns values in the dtype of the result, log-derivatives of steps,
+// and running sizes (rows, steps, columns) or None. The position of the state does not change.
 template <class T>
 py::tuple chain_run_link(const SequenceChain<T>& chain, const HeldChainWeights<T>& weights, size_t link, bool inverse,
                          const py::object& given, HeldChainState<T>* state) {
@@ -338,7 +338,7 @@ void bind_chain_state_of(py::module_& m, const char* name) {
 // ---- streams
 
 // Whether a push can take steps without conversion: a NumPy array of the right shape whose values the dtype holds.
-// `view` and `steps` are set then.
+// `view` and `steps` are set where the function returns true.
 template <class T>
 bool opens_steps(const py::object& x, const ChainStream<T>& stream, SequenceView& view, int64_t& steps) {
     if (Py_TYPE(x.ptr()) != py::detail::npy_api::get().PyArray_Type_) return false;  // a subclass may have a mask

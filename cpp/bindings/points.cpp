@@ -89,8 +89,8 @@ typename HostAscent<T>::Party party_of(std::vector<std::shared_ptr<Points<T>>> p
     return party;
 }
 
-// A C++ function that an ascent calls without the interpreter's lock to sum over parts. The Python function is shared,
-// because copies would count references.
+// A C++ function that an ascent calls without the interpreter's lock to sum over parts. Copies of the C++ function
+// share one py::function, because copying a py::function needs the lock to count references.
 std::function<std::vector<double>(const std::vector<std::vector<double>>&, size_t)> called(const py::function& sum) {
     const std::shared_ptr<py::function> shared(new py::function(sum), [](py::function* function) {
         const py::gil_scoped_acquire gil;
