@@ -68,8 +68,8 @@ bool are_apart(const A& a, const Extent& x, const B& b, const Extent& y) {
     if (a.rows == 0 || b.rows == 0) return true;
     const int64_t between = int64_t(reinterpret_cast<uintptr_t>(b.data) - reinterpret_cast<uintptr_t>(a.data));
     if (x.end <= between + y.begin || between + y.end <= x.begin) return true;
-    // Two sets of columns of one table overlap in no row: rows have equal distances, and ranges of bytes within a row
-    // are disjoint.
+    // Two sets of columns of one table do not overlap if their rows have equal distances and their ranges of bytes
+    // within a row are disjoint.
     const int64_t stride = x.row_stride < 0 ? -x.row_stride : x.row_stride;
     if (stride == 0 || (y.row_stride != x.row_stride && y.row_stride != -x.row_stride)) return false;
     const int64_t x_size = x.row_end - x.row_begin, y_size = y.row_end - y.row_begin;

@@ -11,8 +11,8 @@
 #include "model.hpp"
 #include "sequence_model.hpp"
 
-// A model in the dtype of its file: one of `single` and `wide`, both for a transform without parameters. A flow of
-// sequences has only `sequences`.
+// The model of a file: `single` or `wide`, as the file's dtype is, or both for a transform without parameters; for a
+// flow of sequences only `sequences`.
 struct headrace_flow {
     std::unique_ptr<const headrace::Model<float>> single;
     std::unique_ptr<const headrace::Model<double>> wide;

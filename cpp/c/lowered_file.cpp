@@ -15,13 +15,13 @@ namespace {
 template <class T>
 using Values = std::vector<T>;
 
-// A network step before its conditioner is constructed, so that columns can still be replaced by others.
+// A network step whose conditioner is not yet constructed, because the columns that the step uses may still change.
 template <class T>
 struct Network {
     bool inverted = false, reads_data = false;
     MaskedOptions options;
     MapSettings map;
-    bool has_levels = true;  // otherwise the structure follows from masks
+    bool has_levels = true;  // false: the structure follows from masks
     std::vector<int> levels;
     std::vector<std::vector<int>> degrees;
     std::vector<std::vector<uint8_t>> masks;
@@ -278,8 +278,8 @@ class Drafting {
         return drafts;
     }
 
-    // Orders columns so that those of a rotation are the first ones while the rotation acts, because its blocks lie on
-    // the diagonal.
+    // Adds a rotation of some columns, between permutations that move these columns to the front and back, because the
+    // blocks of the rotation follow each other on the diagonal.
     static void turn_columns(RotationSpec turn, const std::vector<int>& columns, int features, Drafts<T>& drafts) {
         std::vector<int> first = columns;
         std::vector<bool> is_moved(size_t(features), false);

@@ -312,7 +312,7 @@ void Model<T>::mixed_sample(Call& call, const Arguments& given) const {
     if (given.per_row) {
         Request<T> request = call.request;
         request.inverse = true;
-        request.tiles_only = false;  // as in a call of log_prob
+        request.tiles_only = false;  // so that densities have the bits of a call of log_prob
         request.input = &rows;
         mixed_log_prob(request, call.per_row.values());
     }

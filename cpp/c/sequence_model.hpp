@@ -9,8 +9,9 @@
 
 namespace headrace {
 
-// Sequences that proceed together. Arrays hold all steps of the first sequence, then those of the second. A refused
-// call leaves the stream unchanged; after a call that fails for lack of memory, the stream refuses all further calls.
+// Sequences that proceed together. Arrays hold sequence after sequence, with all steps of a sequence together. A
+// refused call leaves the stream unchanged; after a call that fails for lack of memory, the stream refuses all further
+// calls.
 class SequenceStream {
   public:
     SequenceStream() = default;
