@@ -30,8 +30,8 @@ template <class T>
 struct Lowered {
     AnyConditioner<T> kernels{};
     std::vector<Summed> summed;
-    int pairs = 0, sums = 0;  // numbers of lines that all conditioners share, both for bf16: of pairs, and of sums for
-                              // small batches
+    // For bf16, numbers of lines that all conditioners share: lines of pairs, and lines of sums for small batches.
+    int pairs = 0, sums = 0;
     int panels = 0;           // number of panels of transposed inputs, for the gradient of weights
     bool tiles_only = false;  // the conditioner has no kernel for small batches
 };

@@ -50,8 +50,8 @@ struct GroupPhase {
     int network;  // the network whose backward pass the tiles run; -1: none
 };
 
-// Tapes of a group, which the thread keeps from call to call. A call takes them away while it uses them, because
-// between two tasks a signal's handler may start another call.
+// Tapes of a group, which the thread keeps from call to call. A call removes the kept tapes from the thread while it
+// uses the tapes, because between two tasks a signal's handler may start another call.
 template <class T>
 class Tapes {
   public:

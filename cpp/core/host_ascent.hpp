@@ -1,4 +1,5 @@
-// Dual ascent by kinks on the host (cuda/host/ascent.hpp has it on a device). Each kink reads and writes the rows once.
+// Dual ascent by kinks on the host (on a device: cuda/host/ascent.hpp). A call of `kink` reads and writes the rows
+// once.
 #pragma once
 
 #include <functional>
@@ -49,7 +50,8 @@ class HostAscent {
     // points are NaN where there are none.
     static constexpr int likelihoods_each = 4;
     std::vector<double> log_likelihoods() const;
-    // The terms ⟨log φ'⟩ and ⟨φ²⟩ of eq. 23, (kinks through which the rows have moved, features, 2).
+    // The terms ⟨log φ'⟩ and ⟨φ²⟩ of eq. 23 (docs/dual_ascent.md), (kinks through which the rows have moved, features,
+    // 2).
     std::vector<double> terms() const;
 
   private:

@@ -28,8 +28,8 @@ class Points {
     double checked_total() const { return checked_total_; }
 
     struct Sums {
-        std::vector<double> all, checked;  // ascent_sums_of(features) values each; without a next map all are 0 but
-                                           // those of x²
+        // ascent_sums_of(features) values each; without a next map, all values except the sums of x² are 0.
+        std::vector<double> all, checked;
     };
     // Moves all points, with the same bits for any number of threads. Calls from several threads wait for each other.
     Sums step(const PointsStep& step, bool wants_sums = true);

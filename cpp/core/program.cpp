@@ -125,7 +125,7 @@ Aligned<T> Program<T>::prepare(const Chain<T>& chain, const T* weights) const {
     return ready;
 }
 
-// Replaces gradients by ready parameters by gradients by raw parameters.
+// Converts gradients by ready parameters to gradients by raw parameters, in place.
 template <class T>
 void Program<T>::finish(const Chain<T>& chain, const T* weights, T* gradient) const {
     std::vector<double> given;
@@ -187,7 +187,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
             row[c] = T(value);
             finite = finite && std::isfinite(row[c]);
         }
-        if (finite) {  // otherwise kernels without folding make every row NaN
+        if (finite) {  // a context that is not finite is not folded, and makes every row NaN
             folded = aligned_zeros<T>(structure_.n_folded());
             for (const Step<T>& step : compiled.steps)
                 with_step(step, [&]<class S>(const S& own) {
@@ -249,8 +249,8 @@ Aligned<T> Program<T>::cleared_copy(const T* in) const {
 
 template <class T>
 typename Program<T>::Weights Program<T>::weights_of(const T* in) const {
-    // Often the weights equal those of the call before: comparing takes less time than copying, and ready parameters
-    // exist.
+    // Weights often equal those of the previous call: comparing takes less time than copying, and the ready parameters
+    // are then computed already.
     Weights last;
     {
         const std::lock_guard<std::mutex> lock(mutex_);

@@ -32,10 +32,10 @@ constexpr Field<S, V> field(const char* keyword, V S::* member) {
     return {keyword, member};
 }
 
-// The place of a step that changes its coordinates in place.
+// The slots and the direction of a step that changes its coordinates in place.
 struct StepSide {
     Kept& kept;              // owner of the memory that the step's pointers refer to
-    std::vector<int> slots;  // slot of each coordinate, counted from the first coordinate's
+    std::vector<int> slots;  // slot of each coordinate, counted from the slot of the first coordinate
     bool to_data;            // whether the step leads from the transform's latent side to its data side
 };
 
@@ -94,7 +94,7 @@ struct SupportSpec {
     bool fits(int features, int context) const;
 };
 
-// A map of each coordinate whose raw parameters are fixed and no weights.
+// A map of each coordinate with fixed raw parameters, which are not weights.
 struct MarginalSpec {
     bool inverted = false;
     std::shared_ptr<const TransformMap> map;
@@ -112,7 +112,7 @@ struct DensitySpec {
     std::vector<ColumnDensity> columns;  // density of each column, for independent columns
     int components = 0;                  // number of components of a mixture for the whole row, or 0
     int n_raw = 0;                       // number of raw parameters
-    std::vector<double> fixed;           // fixed raw parameters; empty: they are weights
+    std::vector<double> fixed;           // fixed raw parameters; empty: the raw parameters are weights
 
     bool fits(int features, int context) const;
     bool trains() const { return n_raw > 0 && fixed.empty(); }

@@ -55,7 +55,7 @@ class Structure {
     void clear_masked(T* vector) const;
     // A vector like the weights, with 1 where an element is a weight, and 0 elsewhere.
     std::vector<uint8_t> is_weight() const;
-    // Sets also the entries of a gradient to zero whose weights reach no output.
+    // Sets the entries of a gradient to zero that belong to weights that reach no output.
     template <class T>
     void clear_dead(T* gradient) const;
 

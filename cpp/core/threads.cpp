@@ -244,7 +244,7 @@ class Pool {
                 continue;
             }
             stopped = true;
-            if (forks != forks_) throw Cancelled();  // forked: the threads that took other tasks do not exist
+            if (forks != forks_) throw Cancelled();  // a forked child lacks the threads that took other tasks
             others -= withdraw();
             break;
         }

@@ -74,7 +74,7 @@ struct Cotangent {
     ArrayView value;   // gradient by the resulting coordinates
     ArrayView row;     // gradient by the row's log-determinant or log-density, times row_scale; null: row_scale for all
                        // rows
-    double row_scale;  // 0: the scalar depends on neither
+    double row_scale;  // 0: the scalar depends neither on log-determinants nor on log-densities
     bool of_log_prob;  // whether the row's value is the log-density
 };
 
@@ -124,7 +124,7 @@ template <class T>
 struct TapeGroup {
     const T* tapes;
     int64_t size, rows;  // number of values of one tape, and of rows of all tiles together
-    int64_t begin;       // index of the first of these rows
+    int64_t begin;       // index of the group's first row
 };
 
 // Vector maps without a program (hr.ops): rows of arrays (rows, columns), with one set of ready parameters for all
@@ -156,7 +156,7 @@ struct AscentStep {
     const T *bend, *center, *square;  // parameters of each coordinate's map z + bend sqrt(square + (z - center)²)
     double log_scale;                 // the term of the next affine map in the log-Jacobian
     const int* slot;                  // line of each coordinate in the input of the affine map
-    const T *matrix, *shift;          // of the affine map: block after block, row by row, as in RotationStep
+    const T *matrix, *shift;          // the affine map: its matrix block after block, row by row, as in RotationStep
     const uint32_t* row;              // offset of each row of the matrix
     const int* first;                 // first line of each block, and the end of the last
     int blocks;

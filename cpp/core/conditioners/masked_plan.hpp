@@ -41,8 +41,8 @@ PlanStorage sequential_plan(const MaskedConditioner& t, int panel, int step = 1,
 // prefetched where weights do not fit in L2.
 PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential, int quad);
 
-// Ops whose inputs end inside a step leave unfinished sums to the op that resumes the step. Assigns lines for these
-// sums to both ops, two for each unit, and returns the number of lines.
+// Ops whose inputs end inside a step leave unfinished sums to the op that resumes the step. Assigns lines for
+// unfinished sums to both ops, two for each unit, and returns the number of lines.
 int plan_waiting(PlanStorage& plan, const MaskedConditioner& t);
 
 // Sets for each bf16 op the inputs of the network that are to be rounded before the op.
@@ -51,8 +51,8 @@ void plan_rounding(PlanStorage& plan, const MaskedConditioner& t);
 // The backward pass of the parallel direction: all coordinates, then layer by layer. Ops have at most `block` inputs.
 BackPlanStorage parallel_back_plan(const MaskedConditioner& t, int block = row_block);
 
-// The backward pass of the sequential direction: coordinates of higher levels may read a coordinate, so that its
-// gradient is complete when the gradients of these went through the network. Levels are visited in reverse, and each
+// The backward pass of the sequential direction. Coordinates of higher levels may read a coordinate, whose gradient is
+// therefore complete only after their gradients went through the network. Levels are visited in reverse, and each
 // weight is read once.
 BackPlanStorage sequential_back_plan(const MaskedConditioner& t);
 

@@ -3,9 +3,9 @@
 // A sequence is cut into *segments*, at multiples of whole windows of positions. The forward pass keeps the values of
 // every layer at the borders of segments. The backward pass runs from the last segment to the first: each segment is
 // computed again with a tape, then backward over the tape, window by window from the last. The gradients of a layer's
-// gates are kept as long as earlier positions read them, so that the gradient by a position is one sum, independent of
-// the windows. Sums over positions are taken in the order of the windows, so that no bit depends on the length of a
-// segment.
+// gates are kept until the earlier positions that need them are computed, so that the gradient by a position is one
+// sum, independent of the windows. Sums over positions are taken in the order of the windows, so that no bit depends on
+// the length of a segment.
 #pragma once
 
 #include "calls.hpp"
@@ -30,7 +30,7 @@ struct CausalSumsShape {
 };
 
 // Lines of a layer on the tape, as offsets from the start of the tape. Column 0 of `values` is `front` positions before
-// the segment's first one.
+// the segment's first position.
 struct CausalTapeLayer {
     int64_t values, value_stride;  // channel_units lines of the layer's input
     int64_t gates, gate_stride;    // gate_units lines: values of tanh and sigmoid, then gradients by their arguments

@@ -45,7 +45,7 @@ struct CausalSteps {
     CausalState<T> state;
     int streams;           // number of streams, at most most_unit_rows, or number of used lanes
     int64_t steps, made;   // number of steps of the call, and number of finished steps
-    int64_t frames_ready;  // products of frames before this one exist, if they are still needed
+    int64_t frames_ready;  // products of frames before this frame are computed, as far as they are still needed
     int* slots;            // slot of the next position in each layer
     T* scratch;            // memory of causal_steps_scratch values, for each stream or for the panel
 };

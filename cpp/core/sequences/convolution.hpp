@@ -28,7 +28,7 @@ class CausalConvolution final : public WeightLayout {
     explicit CausalConvolution(CausalOptions options);
 
     const CausalOptions& options() const { return options_; }
-    // The number of positions before a position on whose inputs its outputs depend.
+    // The number of earlier positions whose inputs affect the outputs at a position.
     int64_t field() const;
     // The number of positions before a chunk at which layers without a past must start, so that values of the chunk are
     // those of the whole sequence.

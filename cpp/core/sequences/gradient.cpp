@@ -173,7 +173,8 @@ void SequenceBack<T>::load_given(const Row& r, const CausalSegment<T>& s) const 
     }
 }
 
-// Loads values of layers before the segment: those stored at its border, or zeros.
+// Loads values of layers before the segment, which `store_past` stored for the segment's border; for the first segment,
+// zeros.
 template <class T>
 void SequenceBack<T>::load_past(const Row&, const CausalSegment<T>& s, const T* border) const {
     for (int l = 0; l < net_.n_layers; ++l) {
@@ -204,7 +205,7 @@ void SequenceBack<T>::store_past(const CausalSegment<T>& s, T* border) const {
     }
 }
 
-// Clears gradients from behind the last segment, which no position follows.
+// Clears gradients by positions behind the last segment, which do not exist.
 template <class T>
 void SequenceBack<T>::clear_future(const CausalSegment<T>& s) const {
     const CausalTapeShape& tape = plan_.tape();
@@ -444,7 +445,8 @@ void SequenceBack<T>::run_rows(const std::vector<Row>& rows) const {
 template <class T>
 void SequenceBack<T>::run_groups(int64_t begin, int64_t end, int64_t groups, T* sums) const {
     T* const scratch = thread_scratch<T>(size_t(together_ * scratch_.numbers));
-    // The thread does not keep these borders, because their size grows with the number of steps.
+    // Border values are allocated for each call and not kept by the thread, because their size grows with the number of
+    // steps.
     const int64_t border = (plan_.segments() - 1) * plan_.border();
     const Aligned<T> borders = aligned_memory<T>(size_t(together_ * border));
     std::vector<int> slots(size_t(together_) * size_t(net_.n_layers));

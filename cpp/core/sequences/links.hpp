@@ -213,7 +213,7 @@ class NetworkLink {
     const CausalTransform<T>& transform() const { return *transform_; }
     bool reads_sizes() const { return reads_sizes_; }
     LinkSides sides() const;
-    // The number of weights: the network's, then the inner flow's.
+    // The number of weights of the network and of the inner flow.
     size_t n_weights() const;
     LinkWeights<T> weights_of(const T* parameters) const;
     LinkWeights<T> weights_of(const T* network, typename Program<T>::Weights inner) const;

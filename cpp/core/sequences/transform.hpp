@@ -27,7 +27,7 @@ struct SequenceCall {
     const T* covariates = nullptr;        // (rows, frames, covariates), or (1, frames, covariates)
     bool one_covariate_row = false;       // whether the covariates have one row
     int64_t first_frame = 0, frames = 0;  // frame f belongs to steps [f hop, (f + 1) hop) of a stream
-    CausalStreams<T>* state = nullptr;    // state before the steps, advanced by them; null: the first step
+    CausalStreams<T>* state = nullptr;    // state before the steps, which the call advances; null: none
     T* value = nullptr;                   // results, (rows, steps, values)
     T* log_det = nullptr;                 // log-determinants of the call's direction, (rows, steps)
     T* raw = nullptr;                     // outputs of the network, (rows, steps, outputs)
