@@ -17,7 +17,7 @@ constexpr bool has_dot = true;
 constexpr bool has_dot = false;
 #endif
 
-// The factors of a block's sums: single words, of a unit each, and lines or panels of words, a vector at a time.
+// The factors of a block of sums: single words, one for each unit, and lines or panels of words, read as vectors.
 struct Chain {
     int64_t word, single_part;          // distances of single words: to the next word, and to the next part
     int64_t vector, line, vector_part;  // distances of vectors: to the next vector, word and part

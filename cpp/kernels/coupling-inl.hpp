@@ -14,7 +14,7 @@ namespace {
 constexpr int most_run = 512;                  // most elements of a run; a longer row is divided into pieces
 constexpr int coupling_numbers = 3 * 64 * 64;  // largest number of parameters of a run: 64 elements of 64 bins
 
-// The number of elements at a time: a multiple of the vector, such that the parameters fit.
+// The number of elements in a run: a multiple of a vector's width for which coupling_numbers parameters suffice.
 template <class T>
 HR_FN int coupling_run(int n_params) {
     const int fits = coupling_numbers / n_params / width<T> * width<T>;

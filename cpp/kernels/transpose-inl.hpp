@@ -52,8 +52,8 @@ HR_FN int block_start(int column, int columns) {
     return columns - column < width<T> && columns > width<T> ? columns - width<T> : column;
 }
 
-// The number of rows at the end of a tile for which a full vector from the start of their last block would reach beyond
-// the tile.
+// The number of rows at the end of a tile without full vectors, because a full vector at the row's last block would
+// reach beyond the tile.
 template <class T>
 HR_FN int rows_at_end(int columns) {
     return columns < width<T> ? (width<T> + columns - 1) / columns : 0;

@@ -259,7 +259,7 @@ HR_FN Gate gate_of(const Layer& layer) {
 }
 
 // Replaces values of hidden layers by the derivatives of their activations, where the value determines the derivative.
-// The values of c stay unchanged, because they are needed.
+// The values of c (layers that read only the context) stay unchanged, because gradients of products need these values.
 template <class T>
 HR_FN void values_to_slopes(const MaskedNetwork<T>& c, T* units, int64_t height, int64_t used) {
     for (int l = 0; l + 1 < c.n_layers; ++l) {

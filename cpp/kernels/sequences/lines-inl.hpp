@@ -20,7 +20,7 @@ struct BackLines {
     const T* lines;      // lines of the first tap
     int64_t row, shift;  // distances of lines and of taps
     int inputs, taps;
-    const T* start;  // lines at which sums start; null: zeros
+    const T* start;  // lines of initial values of the sums; null: zeros
     const T* open;   // lines that, where they are not positive, set the result to zero; or null
     T* to;
     int64_t start_row, open_row, to_row;

@@ -11,7 +11,7 @@
 namespace headrace {
 namespace {
 
-// A window of a segment, with positions counted from the segment's first.
+// A window of a segment, with positions counted from the segment's first position.
 struct Window {
     int64_t begin;
     int positions, vectors;

@@ -1,4 +1,4 @@
-// The start of a layer's gates, which is all but the products with inputs: biases, context and covariates.
+// The start of a layer's gates: the terms of biases, context and covariates, without the products with inputs.
 #pragma once
 
 #include "../transpose-inl.hpp"

@@ -277,7 +277,7 @@ void sweep_head(const SweepRows<T>& s, int64_t in_block) {
     const CausalSweepShape& shape = *s.sweeps->shape;
     const auto open = [&](T* line, const T* values) {
         for (int u = 0; u < n.skip_units; u += width<T>)
-            store(line + u, select(load(values + u) <= T(0), Pack<T>{}, load(line + u)));  // as in the backward pass
+            store(line + u, select(load(values + u) <= T(0), Pack<T>{}, load(line + u)));  // the gradient of ReLU
     };
     ChainProduct<T> last, head;
     UnitProduct<T> all;
