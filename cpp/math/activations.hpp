@@ -60,7 +60,7 @@ struct Elu {
     }
 };
 
-// Limit of an x that is multiplied by a factor that is 0 long before x is this large, because infinity times 0 would be
+// Limit of x where x is multiplied by a factor that is 0 for much smaller x already, because infinity times 0 would be
 // NaN.
 constexpr double beyond = 1e30;
 

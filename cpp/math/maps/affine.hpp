@@ -1,4 +1,4 @@
-// affine: x = shift + scale z and z = (x - shift) / scale; eq. 35-41 of the notes.
+// affine: x = shift + scale z and z = (x - shift) / scale; eq. 35-41 of the notes (docs/references.md).
 //
 // The accessor p(k) returns parameter k of a map. `forward` and `inverse` return the value and the log-derivative of
 // their direction. forward_vjp and inverse_vjp receive the input and the output, and the gradients of a scalar by the

@@ -48,7 +48,7 @@ struct Directions {  // NOLINT(bugprone-crtp-constructor-accessibility): maps ar
     }
 };
 
-// Evaluates a map on a device: one call has both directions where the map supports this.
+// Evaluates a map on a device, by one call of code for both directions if the map has such code.
 template <class Map, class V, class P>
 HR_FN V run_direction(bool inverse, V value, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
     if constexpr (requires { Map::run(inverse, value, p, o, log_det); }) {

@@ -353,13 +353,13 @@ struct LogisticMixture : Directions<LogisticMixture> {
             const V newton = x - step;
             const auto is_below = difference < T(0);
             const V lower = select(is_below, x, low), upper = select(is_below, high, x);
-            // A root is found when the difference or the step is no larger than the rounding error of the logit or of
-            // x: after a step of Newton's method, never after a bisection.
+            // A root is found when the difference is within the rounding error of the logit, or the step within that of
+            // x: only after a step of Newton's method, not after a bisection.
             const V rest = larger(fma(abs(z) + T(1), epsilon, -abs(difference)), fma(abs(x), epsilon, -abs(step)));
             const auto is_found = rest >= T(0);
             const V other = select(is_found, x, lower * T(0.5) + upper * T(0.5));
             V next = select(abs(step) * T(2) <= select(is_found, infinity<V>(), last), newton, other);
-            next = select(next >= lower, next, other);  // false for a NaN, which is replaced, too
+            next = select(next >= lower, next, other);  // the comparison is false for a NaN, so that a NaN is replaced
             next = select(next <= upper, next, other);
             const auto is_open = open > T(0);
             last = select(is_open, abs(next - x), last);

@@ -294,8 +294,8 @@ struct Spline : Directions<Spline<Kind>> {
             t += bad;
             r += bad;
         }
-        // Moves the point to the end of the interval where the input is on a linear tail, because the derivative at the
-        // end may differ much from that a rounding error away.
+        // Moves the point to the end of the interval where the input is on a linear tail, because the derivative may
+        // change much within a rounding error of the end.
         HR_FN void snap(V input, const MapOptions<Scalar<V>>& o) {
             if (Kind::tails(o) == Tails::linear) {
                 const V zero = splat<V>(0), one = splat<V>(1);

@@ -37,7 +37,7 @@ struct SoftClampedKnots {
     }
     template <class T>
     HR_FN static constexpr bool sets_ends(const MapOptions<T>&) {
-        return false;  // no, because the raw derivative 0 means 1
+        return false;  // not needed, because the raw derivative 0 gives the derivative 1
     }
     template <class T>
     HR_FN static constexpr bool is_circular(const MapOptions<T>&) {

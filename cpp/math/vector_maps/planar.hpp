@@ -1,5 +1,5 @@
-// planar: x = z + û h(wᵀz + b), eq. 28-29 of the notes (Rezende, Mohamed 2015), with û such that an inverse always
-// exists: s = 1 + wᵀû is a positive function of wᵀu.
+// planar: x = z + û h(wᵀz + b), eq. 28-29 of the notes (docs/references.md; Rezende, Mohamed 2015), with û such that an
+// inverse always exists: s = 1 + wᵀû is a positive function of wᵀu.
 //
 // A vector map moves all coordinates in a common direction by one *amount*, a function of one *sum* over the
 // coordinates. The map uses *ready* parameters, which `prepare` computes from raw ones: once a call where all rows

@@ -47,7 +47,7 @@ struct Layer {
     const int* visible;       // number of inputs that each unit reads
     uint32_t bias;            // offset of the biases
     int in, out;              // inputs, units
-    int below;                // the layer whose values it reads; -1: the network's inputs
+    int below;                // the layer whose values this layer reads; -1: the network's inputs
     int product, sum, value;  // first of the lines of the products, of the sums and of the values
     int activation;
     bool relu;            // the product kernel applies the activation
@@ -59,7 +59,7 @@ struct Layer {
     const int* c;         // line of c for each unit; null: the layer has no c
     int c_layer;          // the layer that computes c
     double dropout;       // the share of values dropped in training; kept values are divided by the share that is kept
-    int live;             // number of units with a reader
+    int live;             // number of units whose values are read
     int panel;            // start of the layer's transposed inputs among those of the transform
     int fold;             // the layer's index among the folded biases of the transform, if it reads a context
     // The members below are for bf16 (core/bf16.hpp).
