@@ -1,5 +1,5 @@
 // Base densities with parameters, or with columns of different kinds: independent columns, or one mixture of normal
-// densities for the whole row. Ready parameters are computed from raw ones once a call, in float64.
+// densities for the whole row. Ready parameters are computed from raw parameters once a call, in float64.
 //
 //   column of Student's t    raw: log ν                                     ready: c(ν), 1/√ν, (ν + 1)/2, ν c'(ν)
 //   mixture of K             raw: logits [K], means [K][D], log σ [K][D]    ready: [K] of (log of what precedes the
@@ -64,7 +64,7 @@ HR_FN V log_of_one_and_square(V a) {
     using T = Scalar<V>;
     const V square = product(a, a);
     const V small = log1p(min(square, T(1)));
-    constexpr T far = sizeof(T) == 4 ? T(1e4) : T(1e8);  // 1 is less than half an ulp of the square of larger a
+    constexpr T far = sizeof(T) == 4 ? T(1e4) : T(1e8);  // for larger a, 1 is less than half an ulp of a²
     const V large = select(a > far, log(a) * T(2), log(square + T(1)));
     return select(square < T(1), small, large);
 }

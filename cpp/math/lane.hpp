@@ -12,8 +12,8 @@
 #include <cstdint>
 #include <type_traits>
 
-// The minimum and the maximum of two vectors of floats, and b where either is NaN: by one instruction, where GCC would
-// use two.
+// The minimum and the maximum of two vectors of floats by one instruction each, where GCC would use two. The result is
+// b where a or b is NaN.
 #if defined(__AVX512F__) && !defined(__clang__)
 #define HR_MIN_OF(a, b) __builtin_ia32_minps512_mask(a, b, V{}, -1, 4)
 #define HR_MAX_OF(a, b) __builtin_ia32_maxps512_mask(a, b, V{}, -1, 4)

@@ -20,7 +20,7 @@ struct DensityStep {
     int n_raw;
     int64_t ready;        // start of the ready parameters among those of the chain
     int64_t weights;      // start of the raw parameters in the flow's weight vector, or -1: they are `fixed`
-    const double* fixed;  // raw parameters that are no weights
+    const double* fixed;  // raw parameters that are not weights
     int64_t tape_grads;   // first line of the tape with gradients by the raw parameters
 };
 

@@ -2,7 +2,7 @@
 //
 // A map whose directions share most of their code has `run`, `run_vjp` and `run_ready`, with a parameter `inverse` for
 // the direction. Where lanes are vectors, `inverse` is a Direction, and both directions are compiled; on a device,
-// where each compiled direction adds to the module's size, it is one bool for all lanes.
+// where each compiled direction adds to the module's size, `inverse` is one bool for all lanes.
 #pragma once
 
 #include "../lane.hpp"

@@ -4,8 +4,8 @@
 // raw parameters zero the map is the identity.
 //
 // With u = (x - mean) / scale and weights e^a, F is the sum of e^a sigmoid(u) over S + T, where S is the sum of e^a
-// sigmoid(u), and T the sum of e^a sigmoid(-u). It follows that z = log S - log T, in which the normaliser of the
-// weights cancels. The derivative is
+// sigmoid(u), and T the sum of e^a sigmoid(-u). Therefore z = log S - log T, where the normaliser of the weights
+// cancels. The derivative is
 //   dz/dx = N (1 / S + 1 / T),   N = sum of e^a sigmoid(u) sigmoid(-u) / scale,
 // a product of sums of positive terms. Each sum is stored as its largest exponent and a remainder that is neither large
 // nor small, because far outside of all components, and in a wide gap between two of them, the terms themselves
@@ -227,7 +227,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
     struct Sums {
         V x, below_top, above_top, here_top;  // position, and the largest exponents in S, T and N
         V below_rest, above_rest, here_rest;  // S, T and N, each divided by e^top
-        V below_bend, above_bend, here_bend;  // derivatives of these sums by x
+        V below_bend, above_bend, here_bend;  // derivatives of S, T and N by x, each divided by e^top
         V below, above;                       // shares S / (S + T) = F(x) and T / (S + T) = 1 - F(x)
         V log_either;                         // log(1 / S + 1 / T)
 

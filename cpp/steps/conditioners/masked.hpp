@@ -54,8 +54,8 @@ struct Layer {
     bool sweep;           // another pass over the finished products computes the values
     bool context_alone;   // the layer reads only the context
     bool gated;           // c multiplies the product
-    const int* adds;      // line of the other layer's sum for each unit; null: no sum is added
-    const int* added_to;  // line of the sum to which each unit's is added, -1: none; null: none for all units
+    const int* adds;      // line of the sum of another layer that is added, for each unit; null: none
+    const int* added_to;  // line of the sum to which each unit's sum is added, -1: none; null: none for all units
     const int* c;         // line of c for each unit; null: the layer has no c
     int c_layer;          // the layer that computes c
     double dropout;       // the share of values dropped in training; kept values are divided by the share that is kept
