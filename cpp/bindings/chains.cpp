@@ -370,8 +370,8 @@ bool has_frames_for(const ChainStream<T>& stream, int64_t steps) {
     return stream.chain().covariates() == 0 || stream.n_frames() >= (stream.position() + steps + hop - 1) / hop;
 }
 
-// Pushes steps, and returns log densities, or (log densities, latent steps); None for arguments that Python must open
-// or refuse.
+// Pushes steps, and returns log densities, or (log densities, latent steps), or None for arguments that Python code
+// must convert or refuse.
 template <class T>
 py::object pushed(HeldChainStream<T>& own, const py::object& x, const py::object& latent) {
     const StateInUse in_use(own.held.get());
@@ -393,7 +393,7 @@ py::object pushed(HeldChainStream<T>& own, const py::object& x, const py::object
     return py::make_tuple(std::move(log_prob), std::move(z));
 }
 
-// Draws the next steps; None for arguments that Python must open or refuse.
+// Draws the next steps, or returns None for arguments that Python code must convert or refuse.
 template <class T>
 py::object pulled(HeldChainStream<T>& own, const py::object& steps_given, const py::object& seed_given, int64_t first) {
     if (!PyLong_CheckExact(steps_given.ptr()) || !PyLong_CheckExact(seed_given.ptr())) return py::none();

@@ -131,7 +131,8 @@ void bind_ascent_of(py::module_& m, const char* name) {
             "(kinks, features, 2): means of log φ' and φ².");
 }
 
-// The kink of each coordinate (a, b, c, center, square), and the least gain of the coordinate's log-likelihood.
+// The kink of each coordinate (a, b, c, center, square), and a lower bound of the gain of the coordinate's
+// log-likelihood.
 Doubles choose_kinks(const Doubles& sums, const Doubles& next, double precision, double total,
                      const std::string& rule) {
     const py::ssize_t n = sums.ndim() == 2 ? sums.shape(0) : -1;

@@ -53,7 +53,7 @@ class ProgramCall {
         call.run_from_noise(value, log_prob, context, parameters, queue...);
     }
 
-    // Runs either direction, from the base or to it.
+    // Runs the program in either direction, from the base or to the base.
     static void transform(P& program, bool inverse, Object input, Object value, Object log_det, Object context,
                           Object parameters, Queue... queue) {
         ProgramCall call(program, inverse, false);

@@ -168,7 +168,7 @@ SequenceView open_cotangent(const py::object& given, int64_t rows, int64_t steps
 }
 
 // Computes results and gradients of the direction that computes all steps at once, from the first step on. With
-// is_sequential it computes only gradients, of the sequential direction, whose results are `given`.
+// is_sequential, vjp computes only gradients, of the sequential direction, whose results are `given`.
 template <class T>
 void vjp(const CausalTransform<T>& transform, const py::object& weights, const py::object& given,
          const py::object& grad_value, const py::object& grad_log_det, const py::object& grad_raw,

@@ -130,14 +130,14 @@ xla::Error guarded(const Body& body) {
     }
 }
 
-// The calls of XLA. A row's value is its log-determinant, or with the base its log-density. Sizes are checked although
-// Python has checked them, because compiled code may come from any source.
+// The calls of XLA. A row's value is its log-determinant, or with the base its log-density. Sizes are checked again,
+// after checks in Python, because compiled code may come from any source.
 template <class Core, class T, class... Where>
 class XlaCalls {
   public:
     using Number = T;
 
-    // Runs the program on x: `value` receives the results, and `row` the value of each row.
+    // Runs the program on x: `value` receives the results, and `row` each row's log-determinant or log-density.
     static xla::Error run(Where... where, int64_t handle, bool inverse, bool base, In<T> parameters, In<T> x,
                           In<T> context, Out<T> value, Out<T> row) {
         return guarded<Core>([&]() -> xla::Error {
