@@ -106,7 +106,8 @@ class Result {
             require(are_apart(out_, extent_, other.out_, other.extent_), HEADRACE_OVERLAP, other.name_,
                     ": expected memory of its own, got some of ", name_);
     }
-    // Results that overlap an input are written only after its last row was read, unless both are the same array.
+    // Results that overlap an input are written only after the last row of the input was read, unless result and input
+    // are the same array.
     void keep_apart(const headrace_input& input, const Extent& extent) {
         if (!is_wanted_ || are_apart(out_, extent_, input, extent)) return;
         const bool is_same = input.data == out_.data && input.dtype == out_.dtype && input.rows == out_.rows &&

@@ -11,8 +11,8 @@
 #include "model.hpp"
 #include "sequence_model.hpp"
 
-// The model of a file: `single` or `wide`, as the file's dtype is, or both for a transform without parameters; for a
-// flow of sequences only `sequences`.
+// The model of a file: `single` for float32, `wide` for float64, both for a transform without parameters, or only
+// `sequences` for a flow of sequences.
 struct headrace_flow {
     std::unique_ptr<const headrace::Model<float>> single;
     std::unique_ptr<const headrace::Model<double>> wide;
