@@ -14,10 +14,10 @@
 // in steps also has the two sums of its present step.
 //
 // Kernels store their factors in *words* of 32 bits, whose contents differ. Words for pairs and for AMX hold two
-// adjacent inputs, the even one in the lower half. VDPBF16PS adds the product of the upper half first, then that of the
-// lower half, so that in its steps words 2 j and 2 j + 1 have inputs 4 j and 4 j + 2, 4 j + 1 and 4 j + 3, in the upper
-// and the lower half. Words for multiply-adds hold one input, a rounded float32, but words for pairs in small batches
-// hold two, because small batches wait for the bytes of weights.
+// adjacent inputs, the even one in the lower half. VDPBF16PS adds the product of the upper half first, then the product
+// of the lower half. For sums in steps, its word 2 j therefore holds inputs 4 j (upper half) and 4 j + 2 (lower half),
+// and word 2 j + 1 inputs 4 j + 1 and 4 j + 3. Words for multiply-adds hold one input, a rounded float32, but words for
+// pairs in small batches hold two, because small batches wait for the bytes of weights.
 //
 // Weights are in blocks of bf16_units units, [word][part][unit]. A block is as long as the inputs of its last unit,
 // rounded up to steps. Tiles of rows broadcast the weights of single units; small batches read all units of a block at

@@ -39,7 +39,7 @@ struct Lowered {
 // The chain in which a conditioner is lowered.
 struct ChainSide {
     int features;      // number of coordinates of a row
-    bool reads_built;  // the sequential direction, in which the conditioner's inputs are being built
+    bool reads_built;  // whether the direction is sequential: inputs of the conditioner are being built
     Bf16Layout bf16;   // the layout that the conditioner's `bf16` returned
 };
 

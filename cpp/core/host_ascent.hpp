@@ -21,7 +21,7 @@ class HostAscent {
         std::vector<std::shared_ptr<Points<T>>> parts;
         std::vector<bool> is_checked;
         double total = 0, checked_total = 0;      // sums of the rows' weights
-        double log_jacobian = 0, of_checked = 0;  // sums over all rows, and over the checked rows
+        double log_jacobian = 0, of_checked = 0;  // sums of log-Jacobians: over all rows, over checked rows
     };
     // A function that totals vectors of `size` sums over the parts of this process and over all processes.
     using Sum = std::function<std::vector<double>(const std::vector<std::vector<double>>&, size_t size)>;

@@ -12,8 +12,8 @@ namespace headrace {
 template <class T>
 class Points {
   public:
-    // Points copied from rows, with weights, which may be null. Unless the log-Jacobian of each row is kept, only sums
-    // of log-Jacobians are available.
+    // Copies points from rows; `weights` may be null. Unless the log-Jacobian of each row is kept, only sums of
+    // log-Jacobians are available.
     Points(const ArrayView& rows, int64_t count, int features, const T* weights, bool keeps_log_jacobian = true);
 
     int64_t count() const { return count_; }

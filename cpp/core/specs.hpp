@@ -41,7 +41,7 @@ struct StepSide {
 
 // A map, or vector map, whose parameters a conditioner computes.
 struct NetworkSpec {
-    bool inverted = false;   // whether the transform is the inverse of the described one, here and below
+    bool inverted = false;   // whether the transform is the inverse of the described one
     bool reads_data = true;  // whether the conditioner reads x; otherwise z
     std::shared_ptr<const TransformMap> map;
     std::shared_ptr<const Conditioner> conditioner;

@@ -23,7 +23,7 @@ class Structure {
     // Throws std::invalid_argument where a step does not fit. With `bf16`, products of networks are of rounded values;
     // products of networks without hidden layers stay exact.
     Structure(int features, int context, std::vector<StepSpec> steps, ContextScale context_scale, Bf16Layout bf16 = {});
-    Structure(const Structure&) = delete;  // compiled chains point to a structure
+    Structure(const Structure&) = delete;  // because compiled chains point to a structure
     Structure& operator=(const Structure&) = delete;
 
     int features() const { return features_; }
@@ -62,7 +62,7 @@ class Structure {
     // The start of the weights of step i in the vector, and the start of its folded first biases (-1: none).
     int64_t weights_of(size_t i) const { return step_weights_[i]; }
     int fold_of(size_t i) const { return step_fold_[i]; }
-    // Networks read (context - shift) * scale; empty vectors: they read the context unchanged.
+    // Networks read (context - shift) * scale, or the unchanged context if both vectors are empty.
     const std::vector<double>& context_shift() const { return context_shift_; }
     const std::vector<double>& context_scale() const { return context_scale_; }
 

@@ -27,8 +27,8 @@ struct KernelsOf {
     void (*vector_rows_backward)(const VectorRows<T>&, const VectorRowsBack<T>&, int64_t row, int rows, double* sums,
                                  T* scratch) noexcept;
     // A step of dual ascent on at most ascent_block_rows rows, with ascent_sums_of(features) sums, or null. The maps'
-    // terms of the log-Jacobian are added to that of each row, or, if log_jacobian is null, to the sums. Scratch has
-    // ascent_scratch values. Further functions convert rows to tiles and back.
+    // terms of the log-Jacobian are added to the log-Jacobian of each row, or, if log_jacobian is null, to the sums.
+    // Scratch has ascent_scratch values. Further functions convert rows to tiles and back.
     void (*ascent_block)(const AscentStep<T>&, T* z, double* log_jacobian, const T* weights, int64_t rows, double* sums,
                          T* scratch) noexcept;
     void (*ascent_load)(const ArrayView&, int64_t row, int64_t rows, int features, int tile_rows, T* z) noexcept;

@@ -30,8 +30,8 @@ int cores() {
     return int(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-// The times at which workers are not worth waking. Where other processes occupy the cores, workers come too late, or
-// stop in the middle of a task, and a call must wait for them.
+// The end of the workers' rest, during which calls do not wake workers. Where other processes occupy the cores,
+// workers come too late, or stop in the middle of a task, and a call must wait for them.
 class Rest {
   public:
     bool is_over(Clock::time_point now) const {

@@ -19,11 +19,10 @@ namespace headrace {
 
 constexpr int row_block = 8;         // number of rows of a weight matrix that have equal length
 constexpr int row_padding = 16;      // row lengths and biases are padded to multiples of this number of weights
-constexpr int max_tile_vectors = 6;  // vectors of rows in a tile: twice the three of the product kernel
-constexpr int small_batch = 8;       // in calls with fewer rows, lanes are not rows
+constexpr int max_tile_vectors = 6;  // vectors of rows in a tile: twice the three of a block of products
+constexpr int small_batch = 8;       // calls with fewer rows are small batches, whose lanes are not rows
 constexpr int sum_rows = 128;        // number of rows whose share of the weights' gradient is summed in registers
-constexpr int fold_rows = 8192;  // rows with sums in float32, a multiple of sum_rows; sums of more rows are added in
-                                 // float64
+constexpr int fold_rows = 8192;      // number of rows summed in float32, a multiple of sum_rows; totals are in float64
 
 // The tape of a tile: the record of a run through the chain, for the backward pass. Offsets count lines of `height`
 // values.
@@ -95,7 +94,7 @@ struct Call {
     const Bf16Kernels* bf16;  // kernels for products in bf16 with rounded weights, or null
     const uint32_t *rounded, *rounded_back;
     T *value, *log_det, *log_prob;
-    double* wide_value;  // instead of value: results at the data end, not rounded to T
+    double* wide_value;  // results at the data end, not rounded to T, in place of `value`
 };
 
 // The index of a row for random values: its index in the caller's array.

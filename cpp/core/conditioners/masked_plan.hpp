@@ -51,9 +51,9 @@ void plan_rounding(PlanStorage& plan, const MaskedConditioner& t);
 // The backward pass of the parallel direction: all coordinates, then layer by layer. Ops have at most `block` inputs.
 BackPlanStorage parallel_back_plan(const MaskedConditioner& t, int block = row_block);
 
-// The backward pass of the sequential direction. Coordinates of higher levels may read a coordinate, whose gradient is
-// therefore complete only after their gradients went through the network. Levels are visited in reverse, and each
-// weight is read once.
+// The backward pass of the sequential direction. The gradient of a coordinate is complete only after the gradients of
+// all coordinates of higher levels, which may read the coordinate, went through the network. Levels are visited in
+// reverse, and each weight is read once.
 BackPlanStorage sequential_back_plan(const MaskedConditioner& t);
 
 // Sets for each bf16 op the gradients of units that are to be rounded before the op.

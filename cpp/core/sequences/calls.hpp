@@ -90,15 +90,15 @@ HR_FN int64_t causal_window_scratch(const CausalNetwork& n, int most) {
     return numbers;
 }
 
-// The number of steps whose sums over the old taps of a layer are computed at once, because all of the values they read
-// are computed.
+// The number of steps whose sums over the old taps of a layer are computed at once, which is possible because all
+// values that these sums read are already computed.
 HR_FN int causal_steps_at_once(const CausalLayer& layer) {
     int steps = 1;
     while (2 * steps <= causal_ahead && 2 * steps <= layer.dilation) steps *= 2;
     return steps;
 }
 
-// The number of frames whose products are kept: those of the steps computed ahead, or of one step.
+// The number of frames whose products are kept: the frames of the steps computed ahead, or of one step.
 HR_FN int causal_kept_frames(const CausalNetwork& n, int lanes) {
     return n.covariates == 0 ? 0 : lanes == 1 ? causal_ahead + 2 : 2;
 }

@@ -85,7 +85,7 @@ class SequenceChain {
     size_t n_weights() const { return begin_.back(); }
     size_t begin_of(size_t link) const { return begin_[link]; }
 
-    // The weights of a chain; `filters` are those of the linear predictions, in order.
+    // The weights of a chain; `filters` has the filters of the linear predictions, in order.
     std::shared_ptr<const ChainWeights<T>> weights_of(const T* parameters,
                                                       std::vector<PredictionFilter<T>> filters) const;
 

@@ -205,7 +205,7 @@ void SequenceBack<T>::store_past(const CausalSegment<T>& s, T* border) const {
     }
 }
 
-// Clears gradients by positions behind the last segment, which do not exist.
+// Sets gradients by positions behind the last segment to zero, because these positions do not exist.
 template <class T>
 void SequenceBack<T>::clear_future(const CausalSegment<T>& s) const {
     const CausalTapeShape& tape = plan_.tape();
@@ -402,7 +402,7 @@ void SequenceBack<T>::finish_row(const Row& r) const {
     }
 }
 
-// Runs a row forward, segment by segment; afterwards the tape is that of the last segment.
+// Runs a row forward, segment by segment; afterwards the tape holds the last segment.
 template <class T>
 void SequenceBack<T>::begin_row(const Row& r) const {
     std::fill_n(r.scratch + scratch_.gate_gradient, int64_t(net_.n_layers) * gate_units(net_), T(0));

@@ -63,7 +63,7 @@ StepValues StepsLink<T>::run_in(const Program<G>& program, const typename Progra
     request.with_base = false;
     request.rows = n;
     request.input = &input;
-    request.tiles_only = true;  // results do not depend on the number of steps
+    request.tiles_only = true;  // so that results do not depend on the number of steps
     request.value = room.result.template of<G>(call.values() + n);
     request.log_det = request.value + call.values();
     program.run(request, weights);

@@ -87,7 +87,7 @@ const T* values_in(StepValues given, int64_t n, std::vector<T>& work) {
 template <class T>
 struct LinkState {
     std::optional<CausalStreams<T>> network;
-    std::vector<T> past;  // of a linear prediction: (rows, order, features), from old to new; otherwise the state of an
+    std::vector<T> past;  // past of a linear prediction, (rows, order, features) from old to new, or state of an
                           // adaptive prediction
 };
 

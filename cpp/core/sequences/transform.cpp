@@ -35,7 +35,7 @@ void read_values(const CausalNetwork& n, const T* values, int64_t steps, T* to) 
         for (int c = 0; c < n.inputs; ++c) *to++ = causal_input(n, values + t * n.values, c);
 }
 
-// The scratch of a task: that of its thread, unless an inner flow uses it.
+// The scratch of a task: the scratch of its thread, unless an inner flow uses that.
 template <class T>
 class TaskScratch {
   public:
@@ -168,7 +168,7 @@ void CausalTransform<T>::Work::map(const T* given, const T* raw, T* value, T* lo
     request.rows = n;
     request.input = &input;
     request.context = &context;
-    request.tiles_only = true;  // results do not depend on the number of positions
+    request.tiles_only = true;  // so that results do not depend on the number of positions
     request.value = value;
     request.log_det = log_det;
     of_.inner_->run(request, call_.inner);
