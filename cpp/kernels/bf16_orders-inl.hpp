@@ -186,7 +186,7 @@ struct StepOrder {
     template <int P>
     static constexpr int planes = bf16_planes(P);
 
-    // The registers hold the sums, two sums of a step for each, the values, and a weight.
+    // The registers hold the sums, two sums of the current step for each sum, the values, and a weight.
 #ifdef __aarch64__
     static constexpr int units = 4;
 #else

@@ -175,8 +175,7 @@ void add_inputs(const Bf16Sums& a) noexcept {
     }
 }
 
-// Adds inputs [k0, k1) to the sums of a vector of a row's units, and returns the sums together with later inputs and
-// the bias.
+// Adds inputs [k0, k1), later inputs and the bias to the sums of a vector of a row's units, and returns the result.
 template <class O, int P>
 HR_FN V finished(const Bf16Ends& a, int k0, int64_t row, int unit) {
     const uint32_t* const weights =

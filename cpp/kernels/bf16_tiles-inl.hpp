@@ -179,7 +179,7 @@ HR_FN int steps_with(int n) {
     return (n + bf16_step - 1) / bf16_step;
 }
 
-// The right factor from a step and a vector of a tile's words on (TileWords).
+// The right factor that begins at a step and a vector of a tile's words (TileWords).
 template <int P>
 HR_FN TileFactor of_lines(const uint32_t* words, int64_t stride, int64_t step, int vector) {
     return {words + TileWords::line_place<P>(step * tile_step, 0, stride, int64_t(vector) * W), W, tile_words,

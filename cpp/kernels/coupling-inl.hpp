@@ -11,7 +11,7 @@
 namespace headrace {
 namespace {
 
-constexpr int most_run = 512;                  // most elements of a run; a longer row is divided into pieces
+constexpr int most_run = 512;                  // largest number of elements of a run; a longer row is divided
 constexpr int coupling_numbers = 3 * 64 * 64;  // largest number of parameters of a run: 64 elements of 64 bins
 
 // The number of elements in a run: a multiple of a vector's width for which coupling_numbers parameters suffice.

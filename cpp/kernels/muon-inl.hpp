@@ -56,7 +56,7 @@ struct Symmetric {
                 for (int k = 0; k < W && i + k < n; ++k) store(to + (i + k) * stride + j, v[k]);
             }
     }
-    // Adds left right to `to`, where `left` has the given rows and k columns.
+    // Adds the matrix product of `left` and `right` to `to`, where `left` has the given rows and k columns.
     HR_FN void add_product(const T* left, const uint32_t* left_row, int k, const T* right, T* to) const {
         by_blocks(to, [&](int u, int rows, int v, int vectors) {
             const int64_t lane = v * width<T>;

@@ -133,7 +133,7 @@ HR_FN void block_product(const T* matrix, const uint32_t* row, const int* first,
 // ---- small batches ------------------------------------------------------------------------------------------------
 
 // Folds groups of `Group` lanes of a and b that are to be summed. The result has twice as many groups of half the size:
-// those of a, then those of b.
+// groups of a, then groups of b.
 template <int Group, class V, int... I>
 HR_FN V fold_pair(V a, V b, Indices<I...>) {
     constexpr int W = Lane<V>::width, H = Group / 2;
@@ -184,7 +184,7 @@ void small_block(const ProductArgs<T>& a, int first) {
             V v[group];
             for (int m = 0; m < group; ++m) v[m] = g + m < M ? sum[r][g + m] : V{};
             V total = reduce_lanes<group, width<T>>(v) + load(a.bias + g);
-            if (a.relu) total = max(total, T(0));  // in lanes: a branch for every unit would not be predicted
+            if (a.relu) total = max(total, T(0));  // no branch, which would be mispredicted
             T lanes[width<T>];
             store(lanes, total);
             __builtin_memcpy(y + g, lanes, (M - g < group ? M - g : group) * sizeof(T));

@@ -35,7 +35,7 @@ template <class T>
 struct ProductBounds {
     T low = 1, high = 1;
 
-    // Whether another factor might leave the range of normal numbers.
+    // Whether the product with another factor might leave the range of normal numbers.
     HR_FN bool leaves(T limit) const {
         constexpr T range = sizeof(T) == 4 ? T(1e30) : T(1e270);
         return !(high * limit < range && low * limit > 1 / range);  // true for a NaN

@@ -276,8 +276,8 @@ HR_FN void values_to_slopes(const MaskedNetwork<T>& c, T* units, int64_t height,
     }
 }
 
-// Computes gradients by the sums, the products and c of units [unit, unit + n) of a layer. These gradients follow from
-// those by values, which are inputs of the layer above, and from gradients by sums of a later layer to which the
+// Computes gradients by the sums, the products and c (Layer) of units [unit, unit + n) of a layer, from gradients by
+// the layer's values, which the layer above has computed, and from gradients by sums of a later layer to which the
 // layer's sums were added.
 template <class T>
 HR_FN void finish_gradients(const MaskedNetwork<T>& net, const Layer& layer, int unit, int n, const Tape<T>& t,

@@ -278,7 +278,7 @@ void back_input(const CausalSegment<T>& s, const CausalBack<T>& b, const Window&
 }
 
 // The backward pass over a segment with its tape, from its last window to the first. The tape has the gradients by
-// gates and by values of the first layer from behind the segment.
+// gates and by values of the first layer at positions behind the segment.
 template <class T>
 void causal_back(const CausalSegment<T>& s, const CausalBack<T>& b) noexcept {
     const CausalNetwork& net = *s.network;

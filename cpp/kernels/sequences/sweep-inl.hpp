@@ -193,8 +193,8 @@ struct SweepRows {
     int rows;
 };
 
-// Computes, one after another, the gradients of a layer by gated values, from those by the next layer's values, then by
-// the gates' arguments, and then by the layer's values.
+// Computes gradients of a layer from gradients by the next layer's values: first by gated values, then by the gates'
+// arguments, and then by the layer's values.
 template <class T>
 void sweep_layer(const SweepRows<T>& s, int64_t in_block, int l, int made) {
     const CausalNetwork& n = s.network;
