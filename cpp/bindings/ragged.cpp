@@ -220,9 +220,9 @@ double* totals_of(const py::object& totals, const GivenSequences& given) {
 }
 
 // Computes scores of steps, in `steps` and as sums in `totals`, and the steps on the other side (latent or data), in
-// `values`; each of the three may be None. Scores are log densities with `is_density`, those of `scorer(given, context,
-// frames, state)` if there is a scorer, otherwise log-derivatives. A state advances by the steps of all sequences
-// together.
+// `values`; each of the three may be None. Scores are log densities with `is_density`, which `scorer(given, context,
+// frames, state)` computes if there is a scorer, and otherwise log-derivatives. A state advances by the steps of all
+// sequences together.
 template <class T>
 void ragged_scores(const ChainPointer<T>& chain, const HeldChainWeights<T>& weights, bool inverse,
                    const HeldSequences& held, const py::object& context, const py::object& frames, bool is_density,

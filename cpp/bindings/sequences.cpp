@@ -1,4 +1,4 @@
-// Causal networks, transforms of sequences by them, and states of streams for Python.
+// Causal networks, transforms of sequences by causal networks, and states of streams for Python.
 #include <atomic>
 #include <optional>
 #include <utility>

@@ -172,8 +172,8 @@ class Drafting {
         return drafts;
     }
 
-    // Drafts of a linear map that is not trainable: products with fixed factors, as
-    // python/headrace/_flow/transforms/linear.py has them.
+    // Drafts of a linear map that is not trainable: products with fixed factors, as in
+    // python/headrace/_flow/transforms/linear.py.
     static Drafts<T> made_fixed(const detail::LinearDescription<T>& own,
                                 const typename detail::LinearDescription<T>::Fixed& fixed, bool inverted) {
         const size_t size = own.order.size();

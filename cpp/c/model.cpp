@@ -31,7 +31,7 @@ struct Model<T>::Call {
     Request<T> request;
     Result<T> value, per_row;
 
-    // Names of arrays are those of headrace.h; `value` has a column for each feature of the model.
+    // Arguments ending in _name are names of arrays in headrace.h; `value` has a column for each feature of the model.
     Call(const Facts& facts, const Arguments& given, int64_t rows, const char* input_name, const char* value_name,
          const char* per_row_name)
         : value(value_name, given.value, rows, facts.features), per_row(per_row_name, given.per_row, rows, 1) {

@@ -110,7 +110,8 @@ class Lowering {
         for (size_t c = 0; c < before.size(); ++c) of_coordinate[c] = before[size_t(source[c])];
     }
 
-    // The slots of coordinates before step `from`: those in which the next network reads them, or the natural order.
+    // The slots of coordinates before step `from`: the slots in which the next network reads the coordinates, or slots
+    // in the natural order.
     std::vector<int> wanted_slots(size_t from) const {
         std::vector<int> name(features_), slots(features_);
         for (int c = 0; c < features_; ++c) {

@@ -39,8 +39,8 @@ class Structure {
         return network ? network->conditioner.get() : nullptr;
     }
     Bf16Layout bf16_of(size_t i) const;
-    // The numbers of rounded weights of all networks for the run and for the backward pass, and the starts of those of
-    // step i.
+    // The numbers of rounded weights of all networks for the run and for the backward pass, and the starts of the
+    // rounded weights of step i.
     size_t n_pairs() const { return n_pairs_; }
     size_t n_back_pairs() const { return n_back_pairs_; }
     int64_t pairs_of(size_t i) const { return step_pairs_[i]; }
@@ -49,7 +49,7 @@ class Structure {
     std::vector<WeightRange> parts() const;  // parts of the vector of weights, in order
     std::vector<WeightBlock> blocks() const;
 
-    // Sets elements of a vector, of the length of the weight vector, to zero where they are no weights (padding, masked
+    // Sets elements of a vector, of the length of the weight vector, to zero if they are not weights (padding, masked
     // entries).
     template <class T>
     void clear_masked(T* vector) const;

@@ -53,7 +53,7 @@ class WeightLayout {
     virtual void pack(const std::vector<const double*>& tensors, double* weights) const = 0;
     virtual void unpack(const float* weights, const std::vector<float*>& tensors) const = 0;
     virtual void unpack(const double* weights, const std::vector<double*>& tensors) const = 0;
-    // Sets entries of a vector, of the length of the weight vector, to zero where they are no weights.
+    // Sets entries of a vector, of the length of the weight vector, to zero if the entries are not weights.
     virtual void clear_masked(float* weights) const = 0;
     virtual void clear_masked(double* weights) const = 0;
 };

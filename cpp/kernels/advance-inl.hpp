@@ -5,7 +5,8 @@
 //   advance_back(c, known, from, to)           computes gradients by inputs and weights from gradients by parameters
 //   fold_context(c, weights, context, n, out)  optional: adds a context row that all rows share to biases, once a call
 //
-// `advance` exists for tiles and for small batches; without the latter, chains with the kind run in tiles only.
+// `advance` exists for tiles and for small batches; without `advance` for small batches, chains with the kind run in
+// tiles only.
 #pragma once
 
 #include "tape-inl.hpp"

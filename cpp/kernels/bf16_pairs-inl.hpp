@@ -1,5 +1,5 @@
 // Vectors of words of bf16 values: conversion from float32, and products of words that are added to a sum. HR_BF16_DOT
-// enables the instructions for both. P is the number of parts (core/bf16.hpp).
+// enables instructions for conversion and for products. P is the number of parts (core/bf16.hpp).
 #pragma once
 
 #include "../core/bf16.hpp"

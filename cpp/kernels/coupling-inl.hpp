@@ -84,7 +84,7 @@ HR_FN void join_params(const T* lines, int distance, int n_params, int n, T* par
         for (int k = 0; k < n_params; ++k) params[int64_t(i) * n_params + k] = lines[k * distance + i];
 }
 
-// The parameters of one element; a map may read them in vectors.
+// The parameters of one element, which a map may read in vectors.
 template <class T>
 struct ElementParams {
     using Lanes = Pack<T>;

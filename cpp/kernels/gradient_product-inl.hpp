@@ -15,7 +15,7 @@ namespace {
 template <class T>
 struct DataArgs {
     const T* weights;     // first weight of the transform
-    const uint32_t* row;  // offsets of the weights of the first unit and of later ones
+    const uint32_t* row;  // offsets of the weights of units, from the first unit on
     int n_rows, column;
     const T* grad;  // gradients [unit][stride], from the first unit on
     T* output;      // gradients by inputs, [input][stride] from `column` on

@@ -22,7 +22,7 @@ constexpr int block_units = 4, block_vectors = 3;
 template <class T>
 struct ProductArgs {
     const T* weights;     // first weight of the transform
-    const uint32_t* row;  // offsets of the weights of the first unit and of later ones
+    const uint32_t* row;  // offsets of the weights of units, from the first unit on
     int k0, k1;
     const T* input;  // inputs [k][stride] of the tile
     T* output;       // results [m][stride]

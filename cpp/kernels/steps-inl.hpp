@@ -1,7 +1,7 @@
 // All kinds of steps, and runs through a chain of steps. Each kind has overloads of these functions for its struct, in
 // steps/:
 //
-//   run_step(step, chain, call, buffers)              runs a tile, or a small batch if the kind has a kernel for these
+//   run_step(step, chain, call, buffers)              runs a tile, or a small batch if the kind has such a kernel
 //   record_step(step, tape, call, number)             runs a tile, from one state on the tape to the next state
 //   backward_step(step, tape, call, back, number, n)  computes a gradient on the tape from the gradient after the step
 //

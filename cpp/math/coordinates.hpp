@@ -29,7 +29,7 @@ HR_FN int coordinate_step(const P& p) {
     }
 }
 
-// The sum of the results of all lanes; every lane returns it.
+// The sum of the results of all lanes, which every lane receives.
 template <class P, class V>
 HR_FN V sum_of_coordinates(const P& p, V own) {
     if constexpr (SharesRow<P>) {

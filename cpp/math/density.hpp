@@ -11,7 +11,7 @@
 
 namespace headrace {
 
-// THE list of column densities; Python has names for them (bindings/structure.cpp).
+// THE list of column densities; bindings/structure.cpp has the names of column densities in Python.
 enum class ColumnDensity : int { normal, logistic, uniform, student };
 
 constexpr int column_ready = 4;

@@ -275,8 +275,8 @@ HR_FN bool any_lane(Int<V> x) {
     }
 }
 
-// Reads elements 0, ..., N - 1 of a row of a table for each lane, which has the row's index; rows start every `stride`
-// elements.
+// Reads elements 0, ..., N - 1 of one row of a table for each lane. A lane holds the index of its row; rows are
+// `stride` elements apart.
 template <int N, class V>
 HR_FN void gather_row(const Scalar<V>* table, Int<V> index, int stride, V (&out)[N]) {
     if constexpr (Lane<V>::width == 1) {
@@ -465,8 +465,7 @@ HR_FN V log(V x) {
     using F = Format<Scalar<V>>;
     const auto tiny = x < F::smallest_normal;
     const Int<V> bits =
-        bit_cast<Int<V>>(select(tiny, abs(x) * F::to_normal, x));  // |x|, because the bits of a negative x would
-                                                                   // overflow in the next line
+        bit_cast<Int<V>>(select(tiny, abs(x) * F::to_normal, x));  // |x|: the bits of a negative x would overflow
     const Int<V> n = (bits - F::sqrt_half) >> F::mantissa_bits;    // scales the mantissa into [sqrt(1/2), sqrt(2))
     const V f = bit_cast<V>(bits - (n << F::mantissa_bits)) - Scalar<V>(1);
     const V exponent = convert<V>(n) - select(tiny, splat<V>(F::mantissa_bits), splat<V>(0));

@@ -6,7 +6,7 @@
 
 namespace headrace {
 
-// THE list of supports that a column may have; Python has names for them (bindings/structure.cpp).
+// THE list of supports that a column may have; bindings/structure.cpp has the names of supports in Python.
 enum class Support : int { any, lower, upper, interval, linear, circle };
 
 struct SupportColumn {

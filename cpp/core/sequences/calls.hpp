@@ -56,8 +56,8 @@ HR_FN int64_t round_up(int64_t n, int64_t to) {
     return (n + to - 1) / to * to;
 }
 
-// A line of a window: `before` values of earlier positions, then those of the window. The length `row` is an odd number
-// of cache lines, so that lines of a layer are in different sets of a cache.
+// A line of a window: `before` values of earlier positions, then values of the window. The length `row` is an odd
+// number of cache lines, so that lines of a layer are in different sets of a cache.
 struct CausalLine {
     int64_t before, row;
 };

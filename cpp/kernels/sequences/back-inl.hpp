@@ -87,8 +87,8 @@ void back_head(const CausalSegment<T>& s, const CausalBack<T>& b, const Window& 
 
 // ---- layers ---------------------------------------------------------------------------------------------------------
 
-// Replaces, in a block of columns, values of gates by gradients by the gates' arguments, and gradients by gated values
-// by the gated values.
+// Overwrites, in a block of columns, values of gates with gradients by the gates' arguments, and gradients by gated
+// values with the gated values.
 template <class T>
 void back_gates(const CausalNetwork& net, T* gates, int64_t stride, T* gated, int64_t column, int vectors) {
     using V = Pack<T>;

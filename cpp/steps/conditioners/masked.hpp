@@ -60,7 +60,7 @@ struct Layer {
     int c_layer;          // the layer that computes c
     double dropout;       // the share of values dropped in training; kept values are divided by the share that is kept
     int live;             // number of units whose values are read
-    int panel;            // start of the layer's transposed inputs among those of the transform
+    int panel;            // start of the layer's inputs among the transposed inputs of the transform
     int fold;             // the layer's index among the folded biases of the transform, if it reads a context
     // The members below are for bf16 (core/bf16.hpp).
     const uint32_t* block;  // start of the weight pairs of the layer's blocks of units
@@ -69,7 +69,7 @@ struct Layer {
     int grad_pairs;         // first line of pairs of the gradients by the layer's products, in the backward pass
     int grad_rows;          // start of the gradients by the layer's products among the panels, pairs of rows side by
                             // side
-    int sums;               // start of the sums of the layer's units among those of the transform, for small batches
+    int sums;               // start of the sums of the layer's units among the sums of the transform, for small batches
 };
 
 // Whether derivatives of a layer's activation have separate lines on the tape.
