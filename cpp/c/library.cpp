@@ -103,8 +103,8 @@ int opened_by(headrace_flow** flow, const F& container) noexcept {
     });
 }
 
-// Calls call(model) with the model of the file's dtype, or for a transform without parameters with that of the rows'
-// dtype.
+// Calls call(model) with the model of the file's dtype, or for a transform without parameters with the model of the
+// rows' dtype.
 template <class F>
 int with_model(const headrace_flow* flow, const headrace_input* rows, const F& call) noexcept {
     return guarded([&] {

@@ -351,8 +351,7 @@ class Drafting {
         ordered(network.masks.back(), width);
     }
 
-    // Refuses masks from which a structure cannot be derived, because a structure may need far more memory than its
-    // masks.
+    // Refuses masks if the derivation of a structure would need far more memory than the masks.
     static void check_derivable(const D& d, const Network<T>& network, int n_params) {
         size_t units = 0, size = 0;
         for (const auto& mask : network.masks) size += mask.size();

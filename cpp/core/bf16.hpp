@@ -6,7 +6,7 @@
 // order of math/bf16.hpp, without the smallest products.
 //
 // The terms of a sum over inputs are added in one of two orders, a setting of the flow. A sum in *pairs* starts at zero
-// and adds the terms of its inputs two by two, the second input of a pair first. A sum in *steps* takes 32 inputs at
+// and adds the terms of its inputs two by two, the second input of a pair first. A sum in *steps* adds 32 inputs at
 // once, as tiles of AMX do: the even inputs of a step are summed from zero, the odd inputs are summed from zero, and
 // the total of both is added to the sum. The bias is added last. Inputs that do not exist, or are not computed yet,
 // count as zero, so that results do not depend on the kernel. A sum can wait for further inputs after any whole number

@@ -1,6 +1,6 @@
 // A conditioner on the host, used when a program is made: the coordinates that it reads, the coordinates for which it
-// gives parameters, its weights, and its kernels (steps/conditioners.hpp). Programs, structures and copies to a device
-// use only this interface.
+// computes parameters, its weights, and its kernels (steps/conditioners.hpp). Programs, structures and copies to a
+// device use only this interface.
 #pragma once
 
 #include <cstdint>
@@ -56,8 +56,8 @@ class Conditioner : public WeightLayout {
     // ---- coordinates, whose number is an argument because a conditioner over time cannot have a constant number
 
     virtual bool fits(int features) const = 0;
-    // read_order: the coordinates that the conditioner reads, in their order behind the context. active_order: the
-    // coordinates for which it gives parameters, position by position.
+    // read_order: the coordinates that the conditioner reads, in their order after the context. active_order: the
+    // coordinates for which the conditioner computes parameters, position by position.
     virtual std::vector<int> read_order(int features) const = 0;
     virtual std::vector<int> active_order(int features) const = 0;
     // Whether no input of the conditioner is ever moved, so that both directions are parallel.

@@ -11,7 +11,7 @@ namespace headrace {
 template <class T>
 struct Request {
     bool inverse = false;
-    bool with_base = true;  // whether the latent side has the standard density, or that of the base
+    bool with_base = true;  // whether the latent side has the standard density, or the density of the base
     int64_t rows = 0;
     const ArrayView* input = nullptr;  // null: draws a sample from the base with `seed`
     const ArrayView* context = nullptr;

@@ -210,7 +210,7 @@ class Pool {
         return stopped;
     }
 
-    // The data that a call gives a team.
+    // The data that a call passes to a team.
     struct Lead {
         Pool* pool;
         int64_t count;

@@ -264,7 +264,7 @@ struct StepOrder {
 
     // The state of a row: the quad j of values, and the even and the odd sum of a step of W units for each kind of
     // product. The sums of complete steps stay in memory, in the first plane; the sums of a waiting step are in the
-    // planes behind it.
+    // planes after it.
     template <int P>
     struct Values {
         Factor part[P][words];

@@ -23,7 +23,7 @@ constexpr int tile_units = 32;              // units, or inputs, of an op in the
 
 // ---- the registers --------------------------------------------------------------------------------------------------
 
-// The sums of a block take the first tiles: 2 x 2 or 1 x 4 for one part, and 1 x row_tiles for more parts. The next
+// The first tiles hold the sums of a block: 2 x 2 or 1 x 4 for one part, and 1 x row_tiles for more parts. The next
 // tiles hold the left factor, and the last tiles the right factor.
 template <int P>
 constexpr int unit_tiles = P == 1 ? 2 : 1;

@@ -38,7 +38,7 @@ HR_FN int n_in_vectors(int n_params, int n) {
     return n_params == 2 || n_params >= least_transposed ? n / width<T> * width<T> : 0;
 }
 
-// Splits the parameters of n elements into one line for each parameter. Lanes behind the last element are zero, which
+// Splits the parameters of n elements into one line for each parameter. Lanes after the last element are zero, which
 // makes every map the identity, because old contents of memory could cost a root 200 steps with denormal numbers.
 template <class T>
 HR_FN void split_params(const T* params, int n_params, int n, int distance, T* lines) {

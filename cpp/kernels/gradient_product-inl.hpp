@@ -133,7 +133,7 @@ void bias_sums(const WeightArgs<T>& a, int units, T* bias) {
             for (int left = a.rows; left > 0; left -= a.height, grad += a.size) {
                 const int rows = left < a.height ? left : a.height, whole = rows / W * W;
                 for (int i = 0; i < whole; i += W) sum[m] += load(grad + i);
-                // Lanes behind the last row are left out, because they may have overflowed.
+                // Lanes after the last row are left out, because they may have overflowed.
                 if (whole < rows) sum[m] += first_lanes<T>(load(grad + whole), rows - whole);
             }
         }

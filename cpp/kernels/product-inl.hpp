@@ -85,8 +85,8 @@ template <class T>
 constexpr const TileBlock<T>* tile_blocks[block_vectors] = {tile_blocks_of<T, 1>, tile_blocks_of<T, 2>,
                                                             tile_blocks_of<T, 3>};
 
-// The size of the first of the fewest parts of at most `most` elements into which n elements divide as equally as
-// possible: 4 vectors are 2 + 2, not 3 + 1.
+// The size of the first part if n elements are divided as equally as possible into the fewest parts of at most `most`
+// elements: 4 vectors are 2 + 2, not 3 + 1.
 HR_FN int part(int n, int most) {
     const int parts = (n + most - 1) / most;
     return (n + parts - 1) / parts;
@@ -160,7 +160,7 @@ HR_FN V reduce_lanes(V* v) {
 // reduction of each block.
 constexpr int small_units = 4, small_rows = HR_VECTOR_BYTES == 64 ? 3 : 2;
 
-// Computes a block of M units for R rows, `stride` apart. Inputs and weights are read up to a whole vector behind k1,
+// Computes a block of M units for R rows, `stride` apart. Inputs and weights are read up to a whole vector beyond k1,
 // where weights are zero and inputs finite; biases are read in whole vectors, because weight vectors end in padding.
 template <int M, int R, class T>
 void small_block(const ProductArgs<T>& a, int first) {

@@ -77,7 +77,7 @@ HR_FN void load_numbers(const char* from, int n, bool whole, const double* shift
 }
 
 // Copies elements line_of(r)[c], for rows r and columns c, to out[slots[c] * stride + r], as (value - shift) * scale in
-// float64 where shift is given. `adjacent` is true for rows without gaps between them in memory. Lanes behind the last
+// float64 where shift is given. `adjacent` is true for rows without gaps between them in memory. Lanes after the last
 // row become zero.
 template <class In, class T, class LineOf>
 void rows_to_lines(const LineOf& line_of, bool adjacent, int columns, const int* slots, const double* shift,

@@ -1,5 +1,5 @@
 // Loops over the coordinates of a row, which a group of lanes of a GPU may share. An accessor of parameters with
-// `lanes` belongs to a group: each lane takes every lanes.step-th coordinate from lanes.first on, and lanes.sum and
+// `lanes` belongs to a group: each lane processes every lanes.step-th coordinate from lanes.first on, and lanes.sum and
 // lanes.largest combine all lanes, in a fixed order. An accessor without `lanes` covers the whole row.
 #pragma once
 

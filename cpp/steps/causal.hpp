@@ -62,7 +62,7 @@ struct CausalNetwork {
     uint32_t state;  // values in the state of a stream
 };
 
-// The limits of the logarithm of a value's scale, for networks that give the scale.
+// The limits of the logarithm of a value's scale, for networks that output the scale.
 constexpr double least_level = -13.0, most_level = 2.0;
 
 // The state of `lanes` streams at one position, kept between calls. Where lanes is 1, the state of several streams is

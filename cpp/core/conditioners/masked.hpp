@@ -29,7 +29,7 @@ struct HiddenOptions {
 struct MaskedOptions {
     int features = 0, context = 0;
     std::vector<int> reads;   // coordinates that the network reads, in the order of its columns; the context follows
-    std::vector<int> active;  // coordinates for which the network gives parameters, in the order of its rows
+    std::vector<int> active;  // coordinates whose parameters the network computes, in the order of its rows
     int outputs = 0;          // number of outputs for each coordinate, or, if `joint`, for all coordinates together
     bool joint = false;
     std::string activation;

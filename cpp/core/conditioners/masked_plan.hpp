@@ -28,14 +28,14 @@ PlanStorage parallel_plan(const MaskedConditioner& t, int block = row_block);
 
 // The plan where inputs of the network are being computed: level by level, each unit once, as soon as its inputs are
 // computed. Levels form panels of `panel` levels: inputs from before a panel are added first, in full blocks, then
-// inputs from inside the panel, a small triangle, level by level. Where sums take `step` inputs at once, panels end
-// with a step of the layer with the most weights.
+// inputs from inside the panel, a small triangle, level by level. Where sums add `step` inputs at once, panels end with
+// a step of the layer with the most weights.
 PlanStorage sequential_plan(const MaskedConditioner& t, int panel, int step = 1, int block = row_block);
 
-// The plan for small batches in bf16, in which sums take all computed inputs for all units at once (bf16.hpp): one op
-// is a layer, or the contribution of a level to a layer, and k0 is the number of inputs that earlier ops of the layer
-// added.
-// Sums in the plan take whole quads of inputs. The inputs of a position are added only to the current panel of
+// The plan for small batches in bf16, in which all computed inputs are added to the sums of all units at once
+// (bf16.hpp): one op is a layer, or the contribution of a level to a layer, and k0 is the number of inputs that earlier
+// ops of the layer added.
+// Ops of the plan add whole quads of inputs. The inputs of a position are added only to the current panel of
 // panel_blocks blocks. Each later panel adds all inputs before its first unit by a separate op, which does not finish
 // units, and reads the weights of each block in one stretch: a few words of every block at each position would not be
 // prefetched where weights do not fit in L2.

@@ -149,7 +149,7 @@ template <class T>
 struct SequenceKernelsOf {
     // window_begin starts windows of a sequence from the values in the first stream of a state (null: zeros). window
     // computes positions [position, position + n): v [kernel + n][inputs] begins with the inputs before these
-    // positions, and raw [n][outputs] is null if only the values behind the window are needed.
+    // positions, and raw [n][outputs] is null if only the values after the window are needed.
     void (*window_begin)(const CausalWindow<T>&, const CausalState<T>*) noexcept;
     void (*window)(const CausalWindow<T>&, const T* v, int64_t position, int n, T* raw) noexcept;
     void (*window_end)(const CausalWindow<T>&, const CausalState<T>&) noexcept;

@@ -205,7 +205,7 @@ void SequenceBack<T>::store_past(const CausalSegment<T>& s, T* border) const {
     }
 }
 
-// Sets gradients by positions behind the last segment to zero, because these positions do not exist.
+// Sets gradients by positions after the last segment to zero, because these positions do not exist.
 template <class T>
 void SequenceBack<T>::clear_future(const CausalSegment<T>& s) const {
     const CausalTapeShape& tape = plan_.tape();

@@ -46,7 +46,7 @@ template <class T>
 struct CausalSweep {
     const CausalSweepShape* shape;
     const T* turned;  // transposed weights
-    T* state;         // state, which is zero behind the sequence's last position
+    T* state;         // state, which is zero after the sequence's last position
     int* slots;       // slot of the segment's last position in each layer
     int64_t steps;    // number of steps of the sequence
     // Slopes [position][values][of_input]: by all outputs, or only by the outputs of the value's map.

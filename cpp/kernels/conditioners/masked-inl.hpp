@@ -71,7 +71,7 @@ HR_FN void drop_units(uint32_t stream, const Layer& layer, int unit, int n, cons
     const int begin = layer.value + unit, end = begin + n;
     for (int64_t i = 0; i < int64_t(b.vectors) * width<T>; i += width<T>) {
         uint32_t numbers[2][width<T>];
-        for (int k = 0; k < width<T>; ++k) {  // zeros behind the last row
+        for (int k = 0; k < width<T>; ++k) {  // zeros after the last row
             const int64_t row = b.row + i + k;
             const uint64_t number = row < b.drops->rows ? uint64_t(row_number(b.drops->input, row)) : 0;
             numbers[0][k] = uint32_t(number);

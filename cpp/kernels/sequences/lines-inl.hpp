@@ -71,7 +71,7 @@ HR_FN void back_lines(BackLines<T> a, int units, int64_t column, int vectors) {
 }
 
 // Copies `positions` columns of `units` lines, rounded up to whole vectors of columns, to panels of `height` positions;
-// panels have `padded` lines, with zeros behind the last.
+// panels have `padded` lines, with zeros after the last.
 template <class T>
 HR_FN void lines_to_panels(const T* lines, int64_t stride, int units, int padded, int64_t positions, T* panels,
                            int64_t height) {

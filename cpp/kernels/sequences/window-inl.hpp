@@ -69,7 +69,7 @@ void window_gates(const WindowLines<T>& w, int l, const T* values, int64_t posit
                 Pack<T> lanes[W];
                 for (int i = 0; i < W; ++i) {
                     FramePlace<T> place = frame_place(n, w.side, position + first + v * W + i);
-                    if (place.first >= last) place = {last - 1, last - 1, T(0)};  // a lane behind the sequence
+                    if (place.first >= last) place = {last - 1, last - 1, T(0)};  // a lane after the sequence
                     const T* const p = w.frames + u;
                     lanes[i] = interpolated(load(bias + u), load(p + (place.first - first_frame) * gate_units(n)),
                                             load(p + (place.second - first_frame) * gate_units(n)), place.share);

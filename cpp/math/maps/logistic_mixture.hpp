@@ -138,7 +138,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
 
     // The components of one element, as lanes of vectors P::Lanes: exponentials are computed for a vector of components
     // at a time, and sums are taken one component after another, so that an element has the same bits alone and among
-    // many. Lanes behind the last component are zero.
+    // many. Lanes after the last component are zero.
     template <class T, class P>
         requires requires { typename P::Lanes; }
     struct Components<T, P> {
@@ -353,8 +353,8 @@ struct LogisticMixture : Directions<LogisticMixture> {
             const V newton = x - step;
             const auto is_below = difference < T(0);
             const V lower = select(is_below, x, low), upper = select(is_below, high, x);
-            // A root is found when the difference is within the rounding error of the logit, or the step within that of
-            // x: only after a step of Newton's method, not after a bisection.
+            // A root is found when the difference is within the rounding error of the logit, or the step is within the
+            // rounding error of x: only after a step of Newton's method, not after a bisection.
             const V rest = larger(fma(abs(z) + T(1), epsilon, -abs(difference)), fma(abs(x), epsilon, -abs(step)));
             const auto is_found = rest >= T(0);
             const V other = select(is_found, x, lower * T(0.5) + upper * T(0.5));

@@ -213,8 +213,8 @@ struct Spline : Directions<Spline<Kind>> {
             return Kind::size(shares.get(o.bins + k), height_sum, k, o);
         }
 
-        // Visits all bins and keeps the last whose left end is not beyond the input, without gathers. The input is a
-        // position among the heights, or among the widths.
+        // Visits all bins and keeps the last bin whose left end is not beyond the input, without gathers. The input is
+        // a position among the heights, or among the widths.
         // `target`: the input in the unit of the unnormalised shares of its side.
         template <class OfHeights>
         HR_FN Bin<V> find(OfHeights of_heights, V input, const P& p, const MapOptions<Scalar<V>>& o, V& target) {

@@ -15,7 +15,7 @@ struct Op {
     bool from_bias;  // the sum starts from the bias; otherwise from the result of an earlier op
     bool finish;     // the last op for these units, which applies the activation
     int fresh = 0;   // in bf16: earlier ops have rounded the inputs before this index
-    int waits = -1;  // line of the two sums of each unit's unfinished step; -1: ops take whole steps
+    int waits = -1;  // line of the two sums of each unit's unfinished step; -1: ops add whole steps
 };
 
 // The order of forward ops. The ops of positions [from, to) are [first[from], first[to]); where all positions are
