@@ -34,7 +34,7 @@ struct Version {
     Extension* extensions;
     int major, minor;
 };
-struct Failure;           // made by a function of XLA
+struct Failure;           // an error object of XLA, made by a function of XLA
 struct ExecutionContext;  // made by XLA
 
 struct NewFailure {

@@ -53,7 +53,7 @@ int find_vector_map(const std::string& name, const std::string& variant);  // -1
 
 // The settings of a transform's map, which is a map of one coordinate or a vector map.
 struct MapSettings {
-    std::string name, variant;  // the variant of `affine` is its scale
+    std::string name, variant;  // for `affine`, the variant is the scale function
     double slope = 1e-3;
     int bins = 8;
     double bound = 5, min_bin = 1e-3;

@@ -66,7 +66,7 @@ Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> 
     : base_(base),
       structure_(features, context, std::move(steps), std::move(context_scale), layout_of(bf16_kind)),
       chains_(structure_, base_steps),
-      // Padding of the weights, because biases are read in whole vectors.
+      // The weights are padded, because biases are read in whole vectors.
       weights_(std::make_shared<Published<T>>(aligned_zeros<T>(structure_.n_weights() + row_padding))) {
     active_isa();  // refuses a bad HEADRACE_ISA here, not in a call
     if (bf16_kind > 0 && sizeof(T) != sizeof(float))

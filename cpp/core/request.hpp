@@ -68,7 +68,7 @@ struct PointsStep {
                                                    // center)²)
     double log_scale;                              // log-determinant of the affine map after the coordinates' maps
     std::vector<int> order;                        // line k of the affine map's input is coordinate order[k]
-    std::vector<double> matrix, shift;             // z becomes matrix z + shift; of a block diagonal matrix, its blocks
+    std::vector<double> matrix, shift;             // z becomes matrix z + shift; only blocks of a matrix are stored
     std::vector<int> blocks;                       // block sizes; blocks are stored row by row, one after another
     std::vector<double> next_center, next_square;  // center and square of the next map; empty: none
 };

@@ -68,7 +68,7 @@ struct PermutationSpec {
 
 struct RotationSpec {
     bool inverted = false;
-    std::vector<double> matrix;     // forward gives x = matrix z; the blocks of an orthogonal, block diagonal matrix
+    std::vector<double> matrix;     // blocks of an orthogonal, block diagonal matrix, for which x = matrix z
     std::vector<int> blocks;        // block sizes; blocks are stored row by row, one after another
     std::vector<double> inverse{};  // inverse of a matrix that is not orthogonal but has determinant 1; else empty
 

@@ -44,8 +44,8 @@ struct KernelsOf {
     void (*adam)(const AdamStep<T>&, bool decays, const T* gradient, T* weights, T* mean, T* square, T* average,
                  int64_t n) noexcept;
     double (*sum_squares)(const T*, int64_t n) noexcept;
-    // A step of Muon on a block, whose offsets count from the pointers; average may be null; scratch has muon_scratch
-    // values. `flush` sets those of n moments to zero that would become denormal.
+    // A step of Muon on a block, whose offsets are relative to the pointers; average may be null; scratch has
+    // muon_scratch values. `flush` sets those of n moments to zero that would become denormal.
     void (*muon)(const MuonStep<T>&, const MuonBlock&, const T* gradient, T* weights, T* mean, T* average,
                  T* scratch) noexcept;
     void (*flush)(T* moments, int64_t n) noexcept;

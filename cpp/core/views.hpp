@@ -27,8 +27,8 @@ constexpr int fold_rows = 8192;      // number of rows summed in float32, a mult
 // The tape of a tile: the record of a run through the chain, for the backward pass. Offsets count lines of `height`
 // values.
 struct TapeShape {
-    int64_t states;     // coordinates and context before each step and after the last; slots lines for each
-    int64_t gradients;  // gradients by the current state, and by the state before; slots lines for each
+    int64_t states;     // coordinates and context before each step and after the last step, in `slots` lines each
+    int64_t gradients;  // gradients by the states after and before the current step, in `slots` lines each
     int64_t panels[2];  // transposed inputs of a network's layers, for networks with even and with odd index; in bf16
                         // gradients, too
     int64_t pairs;      // in bf16: pairs of the current network
@@ -43,7 +43,7 @@ struct Chain {
     int units;        // number of scratch units of the largest step
     int64_t ready;    // number of ready parameters of all vector, elementwise and density steps
     bool tiles_only;  // whether some step has no kernel for small batches
-    int pairs, sums;  // in bf16: lines of pairs, and sums of units for small batches, of the step that needs most
+    int pairs, sums;  // in bf16: largest numbers in any step of lines of pairs, and of sums for small batches
     const Step<T>* steps;
     int n_steps;
     const int *load_slot, *store_slot;        // slot of each column

@@ -154,7 +154,7 @@ struct Sigmoid {
     }
 };
 
-// No activation: for a layer that only adds to another, or whose sums are used unchanged.
+// No activation: for a layer that only adds to another layer, or whose sums are used unchanged.
 struct Identity {
     template <class V>
     HR_FN static V value(V x) {

@@ -107,7 +107,7 @@ HR_FN V student_by_log_df(V z, const Scalar<V>* ready) {
     using T = Scalar<V>;
     const V a = abs(z) * ready[1], u = product(a, a);
     const V share = select(a > T(1e4), splat<V>(1) - splat<V>(1) / max(u, T(1)), u / (u + T(1)));
-    const V s = min(u, T(0.0625));  // near u = 0 both terms of the bracket cancel
+    const V s = min(u, T(0.0625));  // the terms of the bracket nearly cancel near u = 0
     const V series = -s * s *
                      polynomial(s, 1.0 / 2, -2.0 / 3, 3.0 / 4, -4.0 / 5, 5.0 / 6, -6.0 / 7, 7.0 / 8, -8.0 / 9, 9.0 / 10,
                                 -10.0 / 11, 11.0 / 12, -12.0 / 13);

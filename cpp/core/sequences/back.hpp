@@ -13,7 +13,7 @@
 namespace headrace {
 
 constexpr int back_window = 384;  // positions of one sum; a multiple of every block of lanes
-constexpr int line_pad = 64;      // values after a line that whole vectors may touch
+constexpr int line_pad = 64;      // number of values after a line that a whole vector may read or write
 
 // Offsets of the sums over positions that are gradients by weights. Sums of matrices whose lanes are inputs are stored
 // [tap][unit][input], with inputs padded to row_padding; sums of `covariates` and `context` have the layout of the

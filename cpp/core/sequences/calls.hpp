@@ -9,14 +9,15 @@
 namespace headrace {
 
 constexpr int causal_ahead = 8;       // the largest number of steps whose sums over old taps are computed at once
-constexpr int most_unit_rows = 8;     // largest number of streams that take steps together, with lanes of units
+constexpr int most_unit_rows = 8;     // largest number of streams that are computed together with units as lanes
 constexpr int most_causal_taps = 32;  // largest number of taps of a layer
 
 // Context and covariates of a network, for one stream, or for the lanes of a panel.
 template <class T>
 struct CausalSide {
-    // Gate biases with the part of the context: [layer][gate_units], in a panel [layer][gate_units][lane]; for streams
-    // with lanes of units, stream_bias is the distance from one stream to the next. Null: the network has no context.
+    // Gate biases plus the contribution of the context: [layer][gate_units], in a panel [layer][gate_units][lane]; for
+    // streams with lanes of units, stream_bias is the distance from one stream to the next. Null: the network has no
+    // context.
     const T* gate_bias;
     int64_t stream_bias;
     // Covariates [frame][covariates], from frame `first_frame` on; stream_frames is the distance from one stream to the
@@ -156,7 +157,7 @@ struct SequenceKernelsOf {
     // Computes the outputs [stream][outputs] of the next position; causal_push then appends the inputs of that
     // position.
     void (*step)(CausalSteps<T>&, T* raw) noexcept;
-    // Computes gate biases of all layers with the part of one context row: [layer][gate_units].
+    // Computes gate biases of all layers plus the contribution of one context row: [layer][gate_units].
     void (*fold)(const CausalNetwork&, const T* weights, const T* context, T* folded) noexcept;
     // `record` computes a segment of a sequence with its tape and outputs [position][outputs]; `back` is its backward
     // pass.

@@ -38,7 +38,7 @@ struct CausalSweepShape {
     int64_t numbers;         // total number of values of the state
 };
 
-constexpr int sweep_block = 16;  // positions of a block of factors: a multiple of vectors
+constexpr int sweep_block = 16;  // number of positions of a block of factors, a multiple of a vector's width
 constexpr int sweep_rows = 4;    // sequences that are computed together, so that weights are read once for all
 
 // The sweep of one segment of a sequence.

@@ -7,7 +7,7 @@
 namespace headrace {
 namespace {
 
-// Computes gate biases of all layers with the part of one context row: [layer][gate_units].
+// Computes gate biases of all layers plus the contribution of one context row: [layer][gate_units].
 template <class T>
 void causal_fold(const CausalNetwork& n, const T* weights, const T* context, T* folded) noexcept {
     UnitProduct<T> a;

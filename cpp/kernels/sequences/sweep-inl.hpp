@@ -9,8 +9,7 @@
 namespace headrace {
 namespace {
 
-constexpr int sweep_chains = 4;  // number of partial sums of a sum of few lanes, whose additions would otherwise wait
-                                 // for each other
+constexpr int sweep_chains = 4;  // number of partial sums (chains) of a sum, whose additions do not wait for each other
 
 // to[row][unit] = start[row][unit] + sum over taps and inputs of weights[tap][input][unit] x[tap][row][input]; the
 // inputs, a multiple of sweep_chains, are divided into sweep_chains parts.
@@ -24,8 +23,8 @@ struct ChainProduct {
     T* to[sweep_rows];
 };
 
-// Computes a block of rows. A single row computes all its chains together, several rows one chain after another, with
-// equal bits.
+// Computes a block of rows. All chains of a single row are computed together, and chains of several rows one after
+// another; both ways give the same bits.
 template <int R, int N, class T>
 void chain_block(const ChainProduct<T>& a, int row, int unit) {
     using V = Pack<T>;
