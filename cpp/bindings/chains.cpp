@@ -211,8 +211,8 @@ py::tuple chain_run_link(const SequenceChain<T>& chain, const HeldChainWeights<T
                           Array<T>({own.rows(), own.steps()}, log_det.data()), sizes);
 }
 
-// The outputs of the first link, a network, from values of the side that it reads. The position of the state does not
-// change.
+// Computes the outputs of the first link, which must be a network, from values of the side that the network reads. The
+// position of the state does not change.
 template <class T>
 Array<T> chain_outputs(const SequenceChain<T>& chain, const HeldChainWeights<T>& weights, const py::object& given,
                        const py::object& context, const py::object& frames, HeldChainState<T>* state,

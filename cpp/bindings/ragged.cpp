@@ -263,7 +263,7 @@ void ragged_scores(const ChainPointer<T>& chain, const HeldChainWeights<T>& weig
                                    array_or_none(call.context, {rows, chain->context()}),
                                    array_or_none(call.frames, {rows, call.n_frames, chain->covariates()}), past));
                     } catch (...) {
-                        if (state) state->is_broken = true;  // links of the chain may have different positions
+                        if (state) state->is_broken = true;  // because links of the chain may have different positions
                         throw;
                     }
                 }();

@@ -75,7 +75,7 @@ struct Bf16Product {
     int64_t stride;
     float* waiting;     // sums [unit][2][stride] from `unit` on, of an unfinished step at k0 or k1
     const float* bias;  // biases; null if further inputs are added before the bias, where k1 ends a step, or a quad
-    bool from_zero;     // whether sums start from zero; otherwise from the values in the output
+    bool from_zero;     // whether sums start from zero; false: from the values in the output
     bool relu;
     // Kernels that `settle` use the members below where `words` is not null, and finish the units of the whole op.
     int activation;

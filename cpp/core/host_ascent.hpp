@@ -20,7 +20,7 @@ class HostAscent {
     struct Party {
         std::vector<std::shared_ptr<Points<T>>> parts;
         std::vector<bool> is_checked;
-        double total = 0, checked_total = 0;      // sums of the rows' weights
+        double total = 0, checked_total = 0;      // sums of weights: of all rows, of checked rows
         double log_jacobian = 0, of_checked = 0;  // sums of log-Jacobians: over all rows, over checked rows
     };
     // A function that totals vectors of `size` sums over the parts of this process and over all processes.

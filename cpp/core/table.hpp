@@ -21,8 +21,8 @@ struct KernelsOf {
     void (*coupling_backward)(int map, bool inverse, const MapOptions<T>&, const T* in, const T* params,
                               const T* grad_value, const T* grad_log_det, T* grad_in, T* grad_params, int64_t rows,
                               int64_t active) noexcept;
-    // Vector maps of at most vector_rows_of_tile rows for hr.ops. The backward pass adds gradients by one set of ready
-    // parameters to `sums`.
+    // Vector maps of at most vector_rows_of_tile rows for hr.ops. The backward pass adds gradients by ready parameters
+    // that all rows share to `sums`.
     void (*vector_rows)(const VectorRows<T>&, int64_t row, int rows, T* scratch) noexcept;
     void (*vector_rows_backward)(const VectorRows<T>&, const VectorRowsBack<T>&, int64_t row, int rows, double* sums,
                                  T* scratch) noexcept;

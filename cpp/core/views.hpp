@@ -29,8 +29,8 @@ constexpr int fold_rows = 8192;      // number of rows summed in float32, a mult
 struct TapeShape {
     int64_t states;     // coordinates and context before each step and after the last step, in `slots` lines each
     int64_t gradients;  // gradients by the states after and before the current step, in `slots` lines each
-    int64_t panels[2];  // transposed inputs of a network's layers, for networks with even and with odd index; in bf16
-                        // gradients, too
+    int64_t panels[2];  // transposed inputs of a network's layers, for networks with even and with odd index; in bf16,
+                        // also gradients
     int64_t pairs;      // in bf16: pairs of the current network
     int64_t sums;       // one line for the log-determinant, and one for its gradient
     int64_t lines;      // total number of lines
@@ -157,7 +157,7 @@ struct AscentStep {
     const int* slot;                  // line of each coordinate in the input of the affine map
     const T *matrix, *shift;          // the affine map: its matrix block after block, row by row, as in RotationStep
     const uint32_t* row;              // offset of each row of the matrix
-    const int* first;                 // first line of each block, and the end of the last
+    const int* first;                 // first line of each block, and the end of the last block
     int blocks;
     const T *next_center, *next_square;  // center and square of the next map; null: only sums of x² are computed
     const T* ones;                       // a vector of ones

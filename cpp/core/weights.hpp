@@ -43,7 +43,7 @@ class WeightLayout {
     WeightLayout& operator=(const WeightLayout&) = delete;
 
     virtual uint32_t n_weights() const = 0;
-    virtual std::vector<WeightRange> parts() const = 0;  // ranges in order, from 0 to n_weights
+    virtual std::vector<WeightRange> parts() const = 0;  // ranges in order, which together are [0, n_weights)
     // Blocks of the matrices of a network with hidden layers; other weights are in no block.
     virtual std::vector<WeightBlock> blocks() const { return {}; }
     virtual std::vector<Tensor> tensors() const = 0;

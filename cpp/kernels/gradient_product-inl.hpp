@@ -112,7 +112,7 @@ void weight_block(const WeightArgs<T>& a) {
         }
 }
 
-// Keeps the first n lanes, and sets the other lanes to zero whatever they hold.
+// Keeps the first n lanes, and sets the other lanes to zero, even if they hold NaN.
 template <class T>
 HR_FN Pack<T> first_lanes(Pack<T> v, int n) {
     Int<Pack<T>> lane;

@@ -25,8 +25,8 @@ HR_FN Pack<T> without_small(Pack<T> v, T least) {
     return select(abs(v) < least, Pack<T>{}, v);
 }
 
-// Products of symmetric matrices of n rows, `stride` apart. Products of polynomials of one matrix are symmetric, so
-// that blocks below the diagonal that are a vector wide are copies.
+// Products of symmetric matrices with n rows, which are `stride` apart. Products of polynomials of one matrix are
+// symmetric, so that blocks below the diagonal that are a vector wide are copies.
 template <class T>
 struct Symmetric {
     int n, stride;

@@ -22,7 +22,7 @@ class Planner {
         }
     }
 
-    // Plans units [begin, end), which all read inputs [k0, k1), in blocks that are as equal as possible.
+    // Plans units [begin, end), which all read inputs [k0, k1), in blocks whose sizes are as equal as possible.
     void units(int layer, int begin, int end, int k0, int k1, bool from_bias, bool finish, int block) {
         while (begin < end) {
             const int blocks = (end - begin + block - 1) / block;

@@ -58,9 +58,9 @@ template <class T>
 struct ChainGradient {
     // Gradients by the weights of the base, then of each link except linear predictions, are added to `weights`.
     double* weights = nullptr;
-    T* context = nullptr;     // (rows, columns) of the context, as networks read it
-    T* frames = nullptr;      // (rows, frames, columns) of covariates
-    T* log_prob = nullptr;    // (rows, steps): the log densities, where `log_prob` gradients are given
+    T* context = nullptr;     // gradients by the context (rows, columns), as networks read it
+    T* frames = nullptr;      // gradients by covariates (rows, frames, columns)
+    T* log_prob = nullptr;    // log densities (rows, steps), if gradients by them are given
     bool with_inputs = true;  // whether `inputs` are computed
 
     std::vector<LinkRoom<T>> memory;  // memory of the results below
@@ -95,7 +95,7 @@ class SequenceChain {
     // steps) in room.log_det. `state` advances by the steps; null: the steps are the first of their sequences.
     StepValues run(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues given, ChainState<T>* state,
                    ChainRoom<T>& room) const;
-    // Runs steps from the first on, and the backward pass.
+    // Runs the steps of sequences from their first step on, and then the backward pass.
     void back(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues given, const ChainCotangent<T>& from,
               ChainGradient<T>& to) const;
     // Computes the log densities of n latent steps under the base.
@@ -115,7 +115,7 @@ class SequenceChain {
     int64_t features_, context_ = 0, covariates_ = 0, hop_ = 1;
     std::vector<SequenceLink<T>> links_;
     std::shared_ptr<const Program<T>> base_;
-    std::vector<size_t> begin_;  // start of each link's weights, and the end of the last
+    std::vector<size_t> begin_;  // start of each link's weights, and the end of all weights
     bool is_apart_ = false;      // true: towards data, each step goes through all links before the next step
 };
 

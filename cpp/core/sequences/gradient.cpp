@@ -19,8 +19,7 @@ namespace headrace {
 namespace {
 
 constexpr int64_t tape_bytes = 32 << 20;  // memory of a segment's tape for each thread, in bytes
-constexpr int64_t sums_bytes = 32 << 20;  // memory for the sums of all groups, in bytes, where there are fewer than
-                                          // eight groups
+constexpr int64_t sums_bytes = 32 << 20;  // limit, in bytes, for the sums of more than least_groups groups
 constexpr int64_t least_groups = 8, most_groups = 64;
 
 double number_at(const SequenceView& a, int64_t row, int64_t step, int64_t column) {

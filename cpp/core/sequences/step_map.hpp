@@ -62,7 +62,7 @@ class StepMap {
         }
         const Split s(*this, raw, n, scratch);
         const int64_t all = n * columns_;
-        if (to_data) {                       // s.values are results, s.more gradients by the factors of the level
+        if (to_data) {                       // s.values are results; s.more are gradients by factors of the level
             T* const log_det = s.by_params;  // by_params has space for n values, and is overwritten below
             kernels_.coupling(map_.index(), is_inverse, options_, given, s.params, s.values, log_det, n, columns_);
             scale(s.values, s.levels, 1, s.values, n);
