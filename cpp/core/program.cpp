@@ -68,7 +68,7 @@ Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> 
       chains_(structure_, base_steps),
       // The weights are padded, because biases are read in whole vectors.
       weights_(std::make_shared<Published<T>>(aligned_zeros<T>(structure_.n_weights() + row_padding))) {
-    active_isa();  // refuses a bad HEADRACE_ISA here, not in a call
+    active_isa();  // the constructor refuses a bad HEADRACE_ISA, not a later call
     if (bf16_kind > 0 && sizeof(T) != sizeof(float))
         throw std::invalid_argument("bf16_kind: expected none but in a program of float32");
 }

@@ -1,5 +1,5 @@
 // The list of the kinds of transforms of a program, as descriptions without weights. Lowering (lowering.cpp) converts
-// descriptions to the steps of a chain, in either direction; a kind may become several steps, or none.
+// descriptions to the steps of a chain, in either direction; a transform may become several steps, or none.
 //
 // Each kind has `fits`: whether it may be part of a program with the given numbers of features and of context columns.
 // A kind with weights has n_weights and parts, and clears entries of vectors that are no weights (clear_masked) or get

@@ -172,8 +172,8 @@ void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, 
     });
 }
 
-// Computes gradients of the called direction, element by element; grad_value is the gradient by the map's output,
-// grad_log_det that by the row's log-determinant.
+// Computes gradients of the called direction, element by element; grad_value is the gradient by the map's output, and
+// grad_log_det is the gradient by the row's log-determinant.
 template <class Map, bool inverse, class T>
 void coupling_backward_elements(const MapOptions<T>& options, const T* in, const T* params, const T* grad_value,
                                 const T* grad_log_det, T* grad_in, T* grad_params, int n) {

@@ -29,8 +29,8 @@
 #endif
 
 // HR_HAS_FMA: whether code has an instruction for a * b + c with one rounding (Clang for x86 defines only __FMA__). On
-// the host only kernels (HR_ISA) use this multiply-add, because other code is compiled for plain x86-64. HR_REGISTER:
-// the register class of a value.
+// the host only kernels (HR_ISA) use multiply-adds, because other code is compiled for plain x86-64. HR_REGISTER: the
+// register class of a value.
 #if defined(__CUDA_ARCH__) || (defined(HR_ISA) && defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF)) || \
     (defined(HR_ISA) && defined(__clang__) && defined(__FMA__))
 #define HR_HAS_FMA true

@@ -358,8 +358,8 @@ HR_FN void back_op(const MaskedNetwork<T>& c, const KnownBack<T>& known, const B
     if (layer.below >= 0) finish_gradients(c, c.layers[layer.below], begin, end - begin, t, units);
 }
 
-// Computes the backward pass of positions. After the call the tape has the gradients by all products and the transposed
-// inputs of all layers, for the gradient of weights.
+// Computes the backward pass of a masked network for some positions. After the call the tape has the gradients by all
+// products and the transposed inputs of all layers, for the gradient of weights.
 template <class T>
 HR_FN void advance_back(const MaskedNetwork<T>& c, const KnownBack<T>& known, int from, int to) {
     const Tape<T>& t = known.tape;

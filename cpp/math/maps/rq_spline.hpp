@@ -32,8 +32,7 @@ struct Spline : Directions<Spline<Kind>> {
         return 2 * o.bins + Kind::n_derivatives(o.bins, o.ends);
     }
     HR_FN static constexpr int n_room(int bins) { return 2 * bins; }
-    static constexpr bool vjp_reads_built = false;  // the backward pass does not read the spline's output, which need
-                                                    // not be computed before
+    static constexpr bool vjp_reads_built = false;  // the backward pass does not need the spline's output
 
     template <class Inverse, class V, class P>
     HR_FN static V run(Inverse inverse, V input, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
