@@ -22,7 +22,7 @@ inline void require(bool condition, const char* message) {
     if (!condition) throw py::value_error(message);
 }
 
-// Whether an array is aligned, which even contiguous NumPy arrays need not be.
+// Whether an array is aligned; even a contiguous NumPy array may be unaligned.
 template <class T>
 bool is_aligned(const Array<T>& a) {
     return reinterpret_cast<uintptr_t>(a.data()) % alignof(T) == 0;

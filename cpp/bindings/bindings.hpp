@@ -1,4 +1,4 @@
-// The bindings to Python. Bindings check every size, although Python has checked it, so that no call can read or write
+// The bindings to Python. Bindings check every size again, after checks in Python, so that no call can read or write
 // out of bounds.
 #pragma once
 

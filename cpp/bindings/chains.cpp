@@ -72,8 +72,8 @@ Chained<T> chain_of(int64_t features, const std::vector<py::tuple>& links, std::
     return std::make_shared<const SequenceChain<T>>(features, std::move(own), std::move(base));
 }
 
-// The weights of a chain. `filters` has for each linear prediction its reflection coefficients (columns, order), its
-// gain (columns,), and the sum of the gain's logarithms.
+// The weights of a chain. For each linear prediction, `filters` has reflection coefficients (columns, order), gains
+// (columns,), and the sum of the logarithms of the gains.
 template <class T>
 HeldChainWeights<T> chain_weights(const std::shared_ptr<SequenceChain<T>>& given_chain, const py::object& parameters,
                                   const std::vector<py::tuple>& filters) {
@@ -182,8 +182,8 @@ py::tuple chain_run(const SequenceChain<T>& chain, const HeldChainWeights<T>& we
                           Array<T>({own.rows(), own.steps()}, room.log_det.data()));
 }
 
-// The results of a single link that is no network: its values, in their dtype, log-derivatives of steps, and running
-// sizes (rows, steps, columns) or None. The position of the state does not change.
+// Runs a single link that is not a network, and returns values in the dtype of the result, log-derivatives of steps,
+// and running sizes (rows, steps, columns) or None. The position of the state does not change.
 template <class T>
 py::tuple chain_run_link(const SequenceChain<T>& chain, const HeldChainWeights<T>& weights, size_t link, bool inverse,
                          const py::object& given, HeldChainState<T>* state) {
@@ -211,8 +211,8 @@ py::tuple chain_run_link(const SequenceChain<T>& chain, const HeldChainWeights<T
                           Array<T>({own.rows(), own.steps()}, log_det.data()), sizes);
 }
 
-// The outputs of the first link, a network, from values of the side that it reads. The position of the state does not
-// change.
+// Computes the outputs of the first link, which must be a network, from values of the side that the network reads. The
+// position of the state does not change.
 template <class T>
 Array<T> chain_outputs(const SequenceChain<T>& chain, const HeldChainWeights<T>& weights, const py::object& given,
                        const py::object& context, const py::object& frames, HeldChainState<T>* state,
@@ -338,7 +338,7 @@ void bind_chain_state_of(py::module_& m, const char* name) {
 // ---- streams
 
 // Whether a push can take steps without conversion: a NumPy array of the right shape whose values the dtype holds.
-// `view` and `steps` are set then.
+// `view` and `steps` are set where the function returns true.
 template <class T>
 bool opens_steps(const py::object& x, const ChainStream<T>& stream, SequenceView& view, int64_t& steps) {
     if (Py_TYPE(x.ptr()) != py::detail::npy_api::get().PyArray_Type_) return false;  // a subclass may have a mask
@@ -370,8 +370,8 @@ bool has_frames_for(const ChainStream<T>& stream, int64_t steps) {
     return stream.chain().covariates() == 0 || stream.n_frames() >= (stream.position() + steps + hop - 1) / hop;
 }
 
-// Pushes steps, and returns log densities, or (log densities, latent steps); None for arguments that Python must open
-// or refuse.
+// Pushes steps, and returns log densities, or (log densities, latent steps), or None for arguments that Python code
+// must convert or refuse.
 template <class T>
 py::object pushed(HeldChainStream<T>& own, const py::object& x, const py::object& latent) {
     const StateInUse in_use(own.held.get());
@@ -393,7 +393,7 @@ py::object pushed(HeldChainStream<T>& own, const py::object& x, const py::object
     return py::make_tuple(std::move(log_prob), std::move(z));
 }
 
-// Draws the next steps; None for arguments that Python must open or refuse.
+// Draws the next steps, or returns None for arguments that Python code must convert or refuse.
 template <class T>
 py::object pulled(HeldChainStream<T>& own, const py::object& steps_given, const py::object& seed_given, int64_t first) {
     if (!PyLong_CheckExact(steps_given.ptr()) || !PyLong_CheckExact(seed_given.ptr())) return py::none();

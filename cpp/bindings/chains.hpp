@@ -24,7 +24,7 @@ struct HeldChainWeights {
     }
 };
 
-// The state of sequences, and whether a call uses it.
+// The state of sequences, with a flag that is set while a call uses the state.
 template <class T>
 struct HeldChainState {
     std::shared_ptr<const SequenceChain<T>> chain;

@@ -137,8 +137,8 @@ void run_coupling(const Elements& e, const SharedRows& shared, bool inverse, con
         [](int64_t, int64_t) {});
 }
 
-// Computes gradients, where those by shared parameters are sums over rows, one row after another in float64, so that no
-// bit depends on the threads.
+// Computes gradients. Gradients by shared parameters are sums over rows, added one row after another in float64, so
+// that no bit depends on the threads.
 template <class T>
 void pull_coupling(const Elements& e, const SharedRows& shared, bool inverse, const T* x, const T* params,
                    const CouplingGradients<T>& by) {

@@ -1,4 +1,5 @@
-// Checks of the arguments of hr.ops: shapes and settings, for every device. The including file defines `require`.
+// Checks of the arguments of hr.ops: shapes and settings, for every device. The file that includes this header defines
+// `require`.
 #pragma once
 
 #include <cmath>
@@ -77,7 +78,7 @@ struct RowsOfVectors {
         require(shared || params == Shape{rows, n_raw_}, "params: expected (n_params,) or (rows, n_params)");
     }
 
-    // The arguments of kernels, without arrays.
+    // The arguments of kernels, without pointers to arrays.
     template <class T>
     VectorRows<T> call(bool inverse) const {
         VectorRows<T> a{};

@@ -89,8 +89,8 @@ typename HostAscent<T>::Party party_of(std::vector<std::shared_ptr<Points<T>>> p
     return party;
 }
 
-// A C++ function that an ascent calls without the interpreter's lock to sum over parts. The Python function is shared,
-// because copies would count references.
+// A C++ function that an ascent calls without the interpreter's lock to sum over parts. Copies of the C++ function
+// share one py::function, because copying a py::function needs the lock to count references.
 std::function<std::vector<double>(const std::vector<std::vector<double>>&, size_t)> called(const py::function& sum) {
     const std::shared_ptr<py::function> shared(new py::function(sum), [](py::function* function) {
         const py::gil_scoped_acquire gil;
@@ -131,7 +131,8 @@ void bind_ascent_of(py::module_& m, const char* name) {
             "(kinks, features, 2): means of log φ' and φ².");
 }
 
-// The kink of each coordinate (a, b, c, center, square), and the least gain of the coordinate's log-likelihood.
+// The kink of each coordinate (a, b, c, center, square), and a lower bound of the gain of the coordinate's
+// log-likelihood.
 Doubles choose_kinks(const Doubles& sums, const Doubles& next, double precision, double total,
                      const std::string& rule) {
     const py::ssize_t n = sums.ndim() == 2 ? sums.shape(0) : -1;

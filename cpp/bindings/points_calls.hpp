@@ -47,8 +47,8 @@ Doubles found_by(const Call& call, std::vector<py::ssize_t> tail) {
     return out;
 }
 
-// The sums (features, 6) from `take(step, whether sums are needed)`; None without a next map. `matrix` has the blocks
-// of the given sizes, row by row, one block after another.
+// Returns the sums (features, 6) that `take(step, whether sums are needed)` computes, or None if there is no next map.
+// `matrix` has the blocks of the given sizes, row by row, one block after another.
 template <class Take>
 py::object step_points(int features, const Doubles& maps, double log_scale, const Doubles& matrix, const Doubles& shift,
                        const py::object& next, std::vector<int> blocks, std::vector<int> order, const Take& take) {

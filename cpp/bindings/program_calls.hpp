@@ -1,4 +1,5 @@
-// Calls of a program for Python, on every device. The verb selects the run; this file has all checks and messages.
+// Calls of a program for Python, on every device. Each method (log_prob, sample, transform, gradient) is one kind of
+// run; this file has all checks and messages.
 //
 // `Arrays` defines arrays, and the release of the interpreter during a call (HostArrays, DeviceArrays). `Queue` has a
 // device's additional argument, the stream; on the CPU it is empty.
@@ -52,7 +53,7 @@ class ProgramCall {
         call.run_from_noise(value, log_prob, context, parameters, queue...);
     }
 
-    // Runs either direction, from the base or to it.
+    // Runs the program in either direction, from the base or to the base.
     static void transform(P& program, bool inverse, Object input, Object value, Object log_det, Object context,
                           Object parameters, Queue... queue) {
         ProgramCall call(program, inverse, false);
@@ -64,9 +65,9 @@ class ProgramCall {
     }
 
     // Computes a run and its gradient. grad_row is the gradient by the log-density if of_log_prob, otherwise by the
-    // log-determinant; it is multiplied by row_scale, and None means 1 for every row. `index` has the rows of input,
-    // context and grad_row that take part, None for all. value, log_det and log_prob receive results of the run that it
-    // computes. `dropout` is the seed of dropout, if there is any.
+    // log-determinant; it is multiplied by row_scale, and None means 1 for every row. `index` has the indices of the
+    // rows of input, context and grad_row that take part; None: all rows. value, log_det and log_prob receive the
+    // results of the run. `dropout` is the seed of dropout, if there is any.
     static void gradient(P& program, bool inverse, bool of_log_prob, Object input, Object index, Object context,
                          Object grad_value, Object grad_row, double row_scale, Object value, Object log_det,
                          Object log_prob, Object grad_input, Object grad_context, Object grad_weights,
@@ -142,7 +143,8 @@ class ProgramCall {
         request_.context = &context_;
     }
 
-    // Opens the array of resulting values: of T, or of float64 where the data end computes values without rounding.
+    // Opens the array for resulting values, of dtype T; in the direction to data it may also be of float64, for values
+    // that are not rounded to T.
     void open_value(Object given) {
         const std::initializer_list<int64_t> shape{rows(), program_.features()};
         constexpr const char* message = "value: expected a C-contiguous (rows, features)";
@@ -215,7 +217,7 @@ class ProgramCall {
     typename Arrays::Index index_;
 };
 
-// Binds the verbs as methods; `named` has a device's additional last arguments.
+// Binds log_prob, sample, transform and gradient as methods; `named` has the additional last arguments of a device.
 template <class Arrays, class T, class... Queue, class Class, class... Named>
 void bind_program_calls(Class& c, const Named&... named) {
     using Call = ProgramCall<Arrays, T, Queue...>;

@@ -220,9 +220,9 @@ double* totals_of(const py::object& totals, const GivenSequences& given) {
 }
 
 // Computes scores of steps, in `steps` and as sums in `totals`, and the steps on the other side (latent or data), in
-// `values`; each of the three may be None. Scores are log densities with `is_density`, those of `scorer(given, context,
-// frames, state)` if there is a scorer, otherwise log-derivatives. A state advances by the steps of all sequences
-// together.
+// `values`; each of the three may be None. Scores are log densities with `is_density`, which `scorer(given, context,
+// frames, state)` computes if there is a scorer, and otherwise log-derivatives. A state advances by the steps of all
+// sequences together.
 template <class T>
 void ragged_scores(const ChainPointer<T>& chain, const HeldChainWeights<T>& weights, bool inverse,
                    const HeldSequences& held, const py::object& context, const py::object& frames, bool is_density,
@@ -263,7 +263,7 @@ void ragged_scores(const ChainPointer<T>& chain, const HeldChainWeights<T>& weig
                                    array_or_none(call.context, {rows, chain->context()}),
                                    array_or_none(call.frames, {rows, call.n_frames, chain->covariates()}), past));
                     } catch (...) {
-                        if (state) state->is_broken = true;  // links of the chain may have different positions
+                        if (state) state->is_broken = true;  // because links of the chain may have different positions
                         throw;
                     }
                 }();

@@ -1,4 +1,4 @@
-// Causal networks, transforms of sequences by them, and states of streams for Python.
+// Causal networks, transforms of sequences by causal networks, and states of streams for Python.
 #include <atomic>
 #include <optional>
 #include <utility>
@@ -17,13 +17,13 @@ HR_REFUSE_UNINITIALISED(headrace::CausalTransform<double>);
 
 namespace headrace {
 
-// The state of streams, and whether a call uses it.
+// The state of streams, with a flag that is set while a call uses the state.
 template <class T>
 struct HeldStreams {
     std::shared_ptr<const CausalConvolution> network;
     CausalStreams<T> streams;
     std::atomic<bool> is_in_use{false};
-    bool is_broken = false;  // a call ended before all its steps were computed
+    bool is_broken = false;  // whether a call ended before all steps were computed
 };
 
 }  // namespace headrace
@@ -167,8 +167,8 @@ SequenceView open_cotangent(const py::object& given, int64_t rows, int64_t steps
     return {opened.view.data, a.strides(0), a.strides(1), has_columns ? a.strides(2) : 0, opened.view.is_double};
 }
 
-// Computes all steps from the first on, and the gradient, in the direction that computes all steps at once; or the
-// gradient in the sequential direction, whose results are `given`.
+// Computes results and gradients of the direction that computes all steps at once, from the first step on. With
+// is_sequential, vjp computes only gradients, of the sequential direction, whose results are `given`.
 template <class T>
 void vjp(const CausalTransform<T>& transform, const py::object& weights, const py::object& given,
          const py::object& grad_value, const py::object& grad_log_det, const py::object& grad_raw,

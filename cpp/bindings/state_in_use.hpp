@@ -5,8 +5,8 @@
 
 namespace headrace {
 
-// The use of a state, with `is_in_use` (atomic) and `is_broken`, for the duration of a call; null: no state. A call
-// that may be interrupted marks its state as broken while it runs.
+// Marks a state as in use for the duration of a call. The state, which may be null, has the flags `is_in_use` (atomic)
+// and `is_broken`. A call that may be interrupted marks the state as broken while the call runs.
 template <class Held>
 class StateInUse {
   public:

@@ -83,7 +83,7 @@ TransformOptions make_options(const py::kwargs& given) {
     return o;
 }
 
-// The map of the options. The number of outputs that its conditioner must have is set in `o`.
+// Returns the map of the options, and sets in `o` the number of outputs that the map's conditioner must have.
 std::shared_ptr<const TransformMap> map_of(TransformOptions& o) {
     const auto map = std::make_shared<TransformMap>(o.map);
     o.network.joint = map->is_vector();

@@ -1,5 +1,5 @@
-// The parts of programs from Python: objects of one class for each kind of step, constructed by keywords only. Every
-// module has separate classes.
+// The parts of programs from Python: objects of one class for each kind of step, constructed by keywords only. Each
+// compiled module (_cpu, _cuda) has separate classes.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -1,4 +1,4 @@
-// Calls from compiled JAX code on the CPU; cuda/bindings/xla.cpp has those on a device.
+// Calls from compiled JAX code on the CPU (on a device: cuda/bindings/xla.cpp).
 #include <algorithm>
 #include <exception>
 #include <stdexcept>

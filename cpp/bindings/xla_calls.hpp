@@ -1,7 +1,7 @@
 // Runs of programs as calls of XLA's foreign function interface (xla_ffi.hpp), on every device: compiled JAX code calls
 // the core without Python. All checks and messages of calls are in this file.
 //
-// `Core` defines the object to which a handle refers, and the place of computation (HostCore, DeviceCore). `Where` has
+// `Core` defines the object to which a handle refers, and the device that computes (HostCore, DeviceCore). `Where` has
 // a device's additional argument, the stream; on the CPU it is empty.
 #pragma once
 
@@ -130,14 +130,14 @@ xla::Error guarded(const Body& body) {
     }
 }
 
-// The calls of XLA. A row's value is its log-determinant, or with the base its log-density. Sizes are checked although
-// Python has checked them, because compiled code may come from any source.
+// The calls of XLA. A row's value is its log-determinant, or with the base its log-density. Sizes are checked again,
+// after checks in Python, because compiled code may come from any source.
 template <class Core, class T, class... Where>
 class XlaCalls {
   public:
     using Number = T;
 
-    // Runs x and the arrays that have one row for each row of x.
+    // Runs the program on x: `value` receives the results, and `row` each row's log-determinant or log-density.
     static xla::Error run(Where... where, int64_t handle, bool inverse, bool base, In<T> parameters, In<T> x,
                           In<T> context, Out<T> value, Out<T> row) {
         return guarded<Core>([&]() -> xla::Error {
@@ -182,8 +182,8 @@ class XlaCalls {
     }
 
     // Computes each row's value, and the gradients of the sum of these values, in one run: up to a factor, gradients of
-    // a loss that weights all rows equally. Gradients by parameters are computed as long as no other loss was seen, and
-    // only where the host can see the weights of rows; `has_parameters` is 1 then.
+    // a loss that weights all rows equally. Gradients by parameters are computed, and `has_parameters` is 1, as long as
+    // no loss has weighted rows differently, and only where the host can read the weights of rows.
     static xla::Error unit(Where... where, int64_t handle, bool inverse, bool base, In<T> parameters, In<T> x,
                            In<T> context, Out<T> row, Out<T> has_parameters, Out<T> to_parameters, Out<T> to_x,
                            Out<T> to_context) {
@@ -213,7 +213,7 @@ class XlaCalls {
             if (gradient.weights || gradient.input || gradient.context) {
                 program.run_gradient(request, gradient, opened.weights, where...);
             } else {
-                request.tiles_only = true;  // small batches then have the bits of the run with gradients
+                request.tiles_only = true;  // so that small batches have the bits of a run with gradients
                 program.run(request, opened.weights, where...);
             }
             return xla::Error::success();

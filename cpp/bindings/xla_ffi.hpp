@@ -34,7 +34,7 @@ struct Version {
     Extension* extensions;
     int major, minor;
 };
-struct Failure;           // made by a function of XLA
+struct Failure;           // an error object of XLA, made by a function of XLA
 struct ExecutionContext;  // made by XLA
 
 struct NewFailure {
@@ -283,7 +283,7 @@ class Reader {
     Error problem_ = Error::success();
 };
 
-// The function that XLA calls. It passes parameters to `function`; the first `n_arguments` arrays are arguments and
+// The function that XLA calls, which passes parameters to `function`; the first `n_arguments` arrays are arguments, and
 // later arrays are results. `names` has the names of the attributes.
 template <auto function, const auto& names, int n_arguments>
 struct Handler;
@@ -294,7 +294,7 @@ struct Handler<function, names, n_arguments> {
         if (answers_metadata(*frame)) return nullptr;
         constexpr int n_arrays = (int(is_array<P>) + ...);
         Reader reader(*frame, names, n_arguments, n_arrays - n_arguments);
-        std::tuple<P...> parameters{reader.template read<P>()...};  // evaluated in this order, because of the braces
+        std::tuple<P...> parameters{reader.template read<P>()...};  // braces define the order of evaluation
         return failure_of(
             *frame, reader.problem().is_failure() ? reader.problem() : std::apply(function, std::move(parameters)));
     }

@@ -68,8 +68,8 @@ bool are_apart(const A& a, const Extent& x, const B& b, const Extent& y) {
     if (a.rows == 0 || b.rows == 0) return true;
     const int64_t between = int64_t(reinterpret_cast<uintptr_t>(b.data) - reinterpret_cast<uintptr_t>(a.data));
     if (x.end <= between + y.begin || between + y.end <= x.begin) return true;
-    // Two sets of columns of one table overlap in no row: rows have equal distances, and ranges of bytes within a row
-    // are disjoint.
+    // Two sets of columns of one table do not overlap if their rows have equal distances and their ranges of bytes
+    // within a row are disjoint.
     const int64_t stride = x.row_stride < 0 ? -x.row_stride : x.row_stride;
     if (stride == 0 || (y.row_stride != x.row_stride && y.row_stride != -x.row_stride)) return false;
     const int64_t x_size = x.row_end - x.row_begin, y_size = y.row_end - y.row_begin;
@@ -106,7 +106,8 @@ class Result {
             require(are_apart(out_, extent_, other.out_, other.extent_), HEADRACE_OVERLAP, other.name_,
                     ": expected memory of its own, got some of ", name_);
     }
-    // Results that overlap an input are written only after its last row was read, unless both are the same array.
+    // Results that overlap an input are written only after the last row of the input was read, unless result and input
+    // are the same array.
     void keep_apart(const headrace_input& input, const Extent& extent) {
         if (!is_wanted_ || are_apart(out_, extent_, input, extent)) return;
         const bool is_same = input.data == out_.data && input.dtype == out_.dtype && input.rows == out_.rows &&

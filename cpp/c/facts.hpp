@@ -9,9 +9,8 @@ struct Facts {
     int features = 0, context = 0;
     bool has_density = false, is_ensemble = false;
     bool is_sequence = false;     // whether the file has a flow of sequences, with streams
-    int covariates = 0, hop = 0;  // of sequences: number of columns of covariates, and steps of a frame of covariates
-    int64_t field = 0;            // of sequences: the number of steps before a step on which the density of this step
-                                  // depends
+    int covariates = 0, hop = 0;  // of sequences: numbers of columns of covariates, and of steps of a frame
+    int64_t field = 0;            // of sequences: the number of earlier steps on which the density of a step depends
 };
 
 }  // namespace headrace

@@ -18,8 +18,8 @@ class Failure : public std::runtime_error {
     headrace_code code_;
 };
 
-// A message consists of parts, texts and whole numbers, because joining them for a call that succeeds would be most of
-// the cost of a call for one row.
+// A message consists of parts, texts and whole numbers, which are joined only after an error, because joining would be
+// most of the cost of a call for one row.
 template <class... Parts>
 void require(bool condition, headrace_code code, const Parts&... parts) {
     if (condition) [[likely]]

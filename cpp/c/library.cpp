@@ -11,8 +11,8 @@
 #include "model.hpp"
 #include "sequence_model.hpp"
 
-// A model in the dtype of its file: one of `single` and `wide`, both for a transform without parameters. A flow of
-// sequences has only `sequences`.
+// The model of a file: `single` for float32, `wide` for float64, both for a transform without parameters, or only
+// `sequences` for a flow of sequences.
 struct headrace_flow {
     std::unique_ptr<const headrace::Model<float>> single;
     std::unique_ptr<const headrace::Model<double>> wide;
@@ -103,8 +103,8 @@ int opened_by(headrace_flow** flow, const F& container) noexcept {
     });
 }
 
-// Calls call(model) with the model of the file's dtype, or for a transform without parameters with that of the rows'
-// dtype.
+// Calls call(model) with the model of the file's dtype, or for a transform without parameters with the model of the
+// rows' dtype.
 template <class F>
 int with_model(const headrace_flow* flow, const headrace_input* rows, const F& call) noexcept {
     return guarded([&] {

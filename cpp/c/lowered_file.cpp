@@ -15,13 +15,13 @@ namespace {
 template <class T>
 using Values = std::vector<T>;
 
-// A network step before its conditioner is constructed, so that columns can still be replaced by others.
+// A network step whose conditioner is not yet constructed, because the columns that the step uses may still change.
 template <class T>
 struct Network {
     bool inverted = false, reads_data = false;
     MaskedOptions options;
     MapSettings map;
-    bool has_levels = true;  // otherwise the structure follows from masks
+    bool has_levels = true;  // false: the structure follows from masks
     std::vector<int> levels;
     std::vector<std::vector<int>> degrees;
     std::vector<std::vector<uint8_t>> masks;
@@ -172,8 +172,8 @@ class Drafting {
         return drafts;
     }
 
-    // Drafts of a linear map that is not trainable: products with fixed factors, as
-    // python/headrace/_flow/transforms/linear.py has them.
+    // Drafts of a linear map that is not trainable: products with fixed factors, as in
+    // python/headrace/_flow/transforms/linear.py.
     static Drafts<T> made_fixed(const detail::LinearDescription<T>& own,
                                 const typename detail::LinearDescription<T>::Fixed& fixed, bool inverted) {
         const size_t size = own.order.size();
@@ -278,8 +278,8 @@ class Drafting {
         return drafts;
     }
 
-    // Orders columns so that those of a rotation are the first ones while the rotation acts, because its blocks lie on
-    // the diagonal.
+    // Adds a rotation of some columns, between permutations that move these columns to the front and back, because the
+    // blocks of the rotation follow each other on the diagonal.
     static void turn_columns(RotationSpec turn, const std::vector<int>& columns, int features, Drafts<T>& drafts) {
         std::vector<int> first = columns;
         std::vector<bool> is_moved(size_t(features), false);
@@ -351,8 +351,7 @@ class Drafting {
         ordered(network.masks.back(), width);
     }
 
-    // Refuses masks from which a structure cannot be derived, because a structure may need far more memory than its
-    // masks.
+    // Refuses masks if the derivation of a structure would need far more memory than the masks.
     static void check_derivable(const D& d, const Network<T>& network, int n_params) {
         size_t units = 0, size = 0;
         for (const auto& mask : network.masks) size += mask.size();

@@ -31,7 +31,7 @@ struct Model<T>::Call {
     Request<T> request;
     Result<T> value, per_row;
 
-    // Names of arrays are those of headrace.h; `value` has a column for each feature of the model.
+    // Arguments ending in _name are names of arrays in headrace.h; `value` has a column for each feature of the model.
     Call(const Facts& facts, const Arguments& given, int64_t rows, const char* input_name, const char* value_name,
          const char* per_row_name)
         : value(value_name, given.value, rows, facts.features), per_row(per_row_name, given.per_row, rows, 1) {
@@ -241,7 +241,8 @@ std::vector<size_t> Model<T>::chosen(const Request<T>& asked) const {
     return member;
 }
 
-// Row i is row i of the sample of one member for this seed, and the member is chosen at random for each row.
+// Each row is the row with the same index of a member's sample for this seed; the member is chosen at random for each
+// row.
 template <class T>
 template <class Number>
 void Model<T>::mixed_rows(const Request<T>& asked, Number* rows) const {
@@ -312,7 +313,7 @@ void Model<T>::mixed_sample(Call& call, const Arguments& given) const {
     if (given.per_row) {
         Request<T> request = call.request;
         request.inverse = true;
-        request.tiles_only = false;  // as in a call of log_prob
+        request.tiles_only = false;  // so that densities have the bits of a call of log_prob
         request.input = &rows;
         mixed_log_prob(request, call.per_row.values());
     }

@@ -35,8 +35,7 @@ class Model {
   private:
     struct Member {
         std::shared_ptr<const Program<T>> program;
-        Base noise = Base::none;  // the noise from which an ensemble's member makes its rows; none: the member draws
-                                  // them itself
+        Base noise = Base::none;  // noise from which an ensemble's member makes rows; none: the member draws rows
         double weight = 1.0;
     };
     struct Call;

@@ -13,10 +13,11 @@
 namespace headrace {
 namespace {
 
-constexpr int64_t most_position = int64_t(1) << 62;  // of a state's position: sums with the steps of a call do not
-                                                     // overflow
+// The largest position of a state, to which the steps of a call can be added without overflow.
+constexpr int64_t most_position = int64_t(1) << 62;
 
-// The value of an array that has this row and column, so that its data are not null: `check_array` refuses others.
+// The value of an array at a row and a column. `data` is not null, because `check_array` refuses null for an array with
+// rows.
 // NOLINTBEGIN(clang-analyzer-core.NullPointerArithm,clang-analyzer-core.NonNullParamChecker)
 double value_at(const ArrayView& a, int64_t row, int64_t column) {
     const char* const at = a.data + row * a.row_stride + column * a.column_stride;

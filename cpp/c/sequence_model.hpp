@@ -9,8 +9,9 @@
 
 namespace headrace {
 
-// Sequences that proceed together. Arrays hold all steps of the first sequence, then those of the second. A refused
-// call leaves the stream unchanged; after a call that fails for lack of memory, the stream refuses all further calls.
+// Sequences that proceed together. Arrays hold sequence after sequence, with all steps of a sequence together. A
+// refused call leaves the stream unchanged; after a call that fails for lack of memory, the stream refuses all further
+// calls.
 class SequenceStream {
   public:
     SequenceStream() = default;
@@ -42,7 +43,7 @@ class SequenceModel {
     virtual std::unique_ptr<SequenceStream> stream(int64_t rows, const headrace_input* context) const = 0;
 };
 
-// Functions that tell a file of sequences from others, and read it; reading throws FileFormatError.
+// Functions that tell a file of sequences from other files, and read such a file; reading throws FileFormatError.
 bool is_of_sequences(const detail::Container& file);
 std::shared_ptr<const SequenceModel> sequence_model(detail::Container& file, bool is_double);
 

@@ -5,27 +5,28 @@
 // remainder, and the rounded second remainder. The product of two values is a sum of products of their parts, in the
 // order of math/bf16.hpp, without the smallest products.
 //
-// A sum over inputs has one of two orders, a setting of the flow. A sum in *pairs* starts at zero and takes its inputs
-// two by two, the second one first. A sum in *steps* takes 32 inputs at once, as tiles of AMX do: the even inputs of a
-// step are summed from zero, the odd inputs are summed from zero, and the total of both is added to the sum. The bias
-// is added last. Inputs that do not exist, or are not computed yet, count as zero, so that results do not depend on the
-// kernel. A sum can wait for further inputs after any whole number of *quads*: two inputs for sums in pairs, four for
-// sums in steps. A waiting sum in pairs is one value; a waiting sum in steps also has the two sums of its present step.
+// The terms of a sum over inputs are added in one of two orders, a setting of the flow. A sum in *pairs* starts at zero
+// and adds the terms of its inputs two by two, the second input of a pair first. A sum in *steps* adds 32 inputs at
+// once, as tiles of AMX do: the even inputs of a step are summed from zero, the odd inputs are summed from zero, and
+// the total of both is added to the sum. The bias is added last. Inputs that do not exist, or are not computed yet,
+// count as zero, so that results do not depend on the kernel. A sum can wait for further inputs after any whole number
+// of *quads*: two inputs for sums in pairs, four for sums in steps. A waiting sum in pairs is one value; a waiting sum
+// in steps also has the two sums of its present step.
 //
 // Kernels store their factors in *words* of 32 bits, whose contents differ. Words for pairs and for AMX hold two
-// adjacent inputs, the even one in the lower half. VDPBF16PS adds the product of the upper half first, then that of the
-// lower half, so that in its steps words 2 j and 2 j + 1 have inputs 4 j and 4 j + 2, 4 j + 1 and 4 j + 3, in the upper
-// and the lower half. Words for multiply-adds hold one input, a rounded float32, but words for pairs in small batches
-// hold two, because small batches wait for the bytes of weights.
+// adjacent inputs, the even one in the lower half. VDPBF16PS adds the product of the upper half first, then the product
+// of the lower half. For sums in steps, its word 2 j therefore holds inputs 4 j (upper half) and 4 j + 2 (lower half),
+// and word 2 j + 1 inputs 4 j + 1 and 4 j + 3. Words for multiply-adds hold one input, a rounded float32, but words for
+// pairs in small batches hold two, because small batches wait for the bytes of weights.
 //
 // Weights are in blocks of bf16_units units, [word][part][unit]. A block is as long as the inputs of its last unit,
 // rounded up to steps. Tiles of rows broadcast the weights of single units; small batches read all units of a block at
 // once.
 //
-// In the backward pass the factors of both products are rounded, too, and sums have the same order. The gradient of an
-// input is summed over units, for which weights are stored a second time, in blocks of bf16_units inputs,
-// [word][part][input], from the first step that reads the block. The gradient of a weight is summed over rows; values
-// beyond the last row are zero.
+// The backward pass also rounds the factors of both of its products, and adds terms in the order (pairs or steps) of
+// the flow. The gradient of an input is summed over units, for which weights are stored a second time, in blocks of
+// bf16_units inputs, [word][part][input], from the first step that reads the block. The gradient of a weight is summed
+// over rows; values beyond the last row are zero.
 #pragma once
 
 #include <cstdint>
@@ -35,8 +36,7 @@
 namespace headrace {
 
 constexpr int bf16_units = 16;
-constexpr int panel_blocks = 8;  // blocks of units of a layer to whose sums the values of a position are added at once
-                                 // (small_batch_plan)
+constexpr int panel_blocks = 8;  // blocks of units whose sums get the values of a position at once (small_batch_plan)
 constexpr int most_bf16_parts = 3;
 constexpr int bf16_step = 32;  // number of inputs of a step
 constexpr int bf16_quad = 4;
@@ -60,7 +60,8 @@ struct Bf16Layer {
     const int* visible;    // number of inputs that each unit reads
     int in, out;
     const uint32_t* block;  // start of each block of units, and the end of the last block
-    const int64_t* back;    // start of each block of inputs, as if the first step of units read the block
+    const int64_t* back;    // start of each block of inputs, counted back to the first step of units, even if that step
+                            // does not read the block
 };
 
 // The product of units [unit, unit + units) of a layer, for the rows of a tile.
@@ -73,13 +74,13 @@ struct Bf16Product {
     float* output;          // results [unit][stride] from `unit` on
     int64_t stride;
     float* waiting;     // sums [unit][2][stride] from `unit` on, of an unfinished step at k0 or k1
-    const float* bias;  // biases, or null where inputs follow that come first; the last of these ends a step, or a quad
-    bool from_zero;     // whether sums start from zero; otherwise from the values in the output
+    const float* bias;  // biases; null if further inputs are added before the bias, where k1 ends a step, or a quad
+    bool from_zero;     // whether sums start from zero; false: from the values in the output
     bool relu;
     // Kernels that `settle` use the members below where `words` is not null, and finish the units of the whole op.
     int activation;
     uint32_t* words;  // the layer's rounded values, in lines like the input
-    bool keeps;       // whether the output gets the values, too
+    bool keeps;       // whether values are also stored in the output
 };
 
 // Sums of blocks [first, end) of a layer in a small batch, to which inputs [k0, k1) are added as far as a block reads
@@ -95,8 +96,8 @@ struct Bf16Sums {
 };
 
 // The last op of units [unit, end). First inputs [k0, k1) are added to the sums of the units' blocks, then inputs up to
-// k_end, which do not fill a quad, and the bias. The activation and rounded values for the layer above follow. Units
-// form whole blocks unless `alone`.
+// k_end, which do not fill a quad, and the bias. Last, the activation is applied, and values are rounded for the layer
+// above. Units form whole blocks unless `alone`.
 struct Bf16Ends {
     Bf16Sums add;
     int unit, end;

@@ -12,7 +12,7 @@ namespace headrace {
 template <class T>
 struct Compiled {
     int number = 0;  // index among the chains of its program: forward and inverse with the base, then forward and
-                     // inverse without
+                     // inverse without the base
     Chain<T> chain;
     std::vector<Step<T>> steps;
     std::vector<const Conditioner*> conditioners;  // conditioner of each network step; null for other steps

@@ -1,6 +1,6 @@
 // A conditioner on the host, used when a program is made: the coordinates that it reads, the coordinates for which it
-// gives parameters, its weights, and its kernels (steps/conditioners.hpp). Programs, structures and copies to a device
-// use only this interface.
+// computes parameters, its weights, and its kernels (steps/conditioners.hpp). Programs, structures and copies to a
+// device use only this interface.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +30,8 @@ template <class T>
 struct Lowered {
     AnyConditioner<T> kernels{};
     std::vector<Summed> summed;
-    int pairs = 0, sums = 0;  // numbers of lines that all conditioners share, both for bf16: of pairs, and of sums for
-                              // small batches
+    // For bf16, numbers of lines that all conditioners share: lines of pairs, and lines of sums for small batches.
+    int pairs = 0, sums = 0;
     int panels = 0;           // number of panels of transposed inputs, for the gradient of weights
     bool tiles_only = false;  // the conditioner has no kernel for small batches
 };
@@ -39,7 +39,7 @@ struct Lowered {
 // The chain in which a conditioner is lowered.
 struct ChainSide {
     int features;      // number of coordinates of a row
-    bool reads_built;  // the sequential direction, in which the conditioner's inputs are being built
+    bool reads_built;  // whether the direction is sequential: inputs of the conditioner are being built
     Bf16Layout bf16;   // the layout that the conditioner's `bf16` returned
 };
 
@@ -56,8 +56,8 @@ class Conditioner : public WeightLayout {
     // ---- coordinates, whose number is an argument because a conditioner over time cannot have a constant number
 
     virtual bool fits(int features) const = 0;
-    // read_order: the coordinates that the conditioner reads, in their order behind the context. active_order: the
-    // coordinates for which it gives parameters, position by position.
+    // read_order: the coordinates that the conditioner reads, in their order after the context. active_order: the
+    // coordinates for which the conditioner computes parameters, position by position.
     virtual std::vector<int> read_order(int features) const = 0;
     virtual std::vector<int> active_order(int features) const = 0;
     // Whether no input of the conditioner is ever moved, so that both directions are parallel.

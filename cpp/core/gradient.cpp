@@ -50,8 +50,8 @@ struct GroupPhase {
     int network;  // the network whose backward pass the tiles run; -1: none
 };
 
-// Tapes of a group, which the thread keeps from call to call. A call takes them away while it uses them, because
-// between two tasks a signal's handler may start another call.
+// Tapes of a group, which the thread keeps from call to call. A call removes the kept tapes from the thread while it
+// uses the tapes, because between two tasks a signal's handler may start another call.
 template <class T>
 class Tapes {
   public:
@@ -143,7 +143,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
         }
 
     const int64_t threads = threads_for(request.rows);
-    // In bf16, sums over rows take whole steps of rows.
+    // In bf16, sums over rows consist of whole steps of rows.
     const int least = std::max(2 * kernels.width, back.bf16 ? back.bf16->layout.step : 0);
     const int height = tile_height(request.rows, kernels.width, least, threads);
     back.height = height;

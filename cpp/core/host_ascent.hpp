@@ -1,4 +1,5 @@
-// Dual ascent by kinks on the host (cuda/host/ascent.hpp has it on a device). Each kink reads and writes the rows once.
+// Dual ascent by kinks on the host (on a device: cuda/host/ascent.hpp). A call of `kink` reads and writes the rows
+// once.
 #pragma once
 
 #include <functional>
@@ -19,8 +20,8 @@ class HostAscent {
     struct Party {
         std::vector<std::shared_ptr<Points<T>>> parts;
         std::vector<bool> is_checked;
-        double total = 0, checked_total = 0;      // sums of the rows' weights
-        double log_jacobian = 0, of_checked = 0;  // sums over all rows, and over the checked rows
+        double total = 0, checked_total = 0;      // sums of weights: of all rows, of checked rows
+        double log_jacobian = 0, of_checked = 0;  // sums of log-Jacobians: over all rows, over checked rows
     };
     // A function that totals vectors of `size` sums over the parts of this process and over all processes.
     using Sum = std::function<std::vector<double>(const std::vector<std::vector<double>>&, size_t size)>;
@@ -49,7 +50,8 @@ class HostAscent {
     // points are NaN where there are none.
     static constexpr int likelihoods_each = 4;
     std::vector<double> log_likelihoods() const;
-    // The terms ⟨log φ'⟩ and ⟨φ²⟩ of eq. 23, (kinks through which the rows have moved, features, 2).
+    // The terms ⟨log φ'⟩ and ⟨φ²⟩ of eq. 23 (docs/dual_ascent.md), (kinks through which the rows have moved, features,
+    // 2).
     std::vector<double> terms() const;
 
   private:

@@ -63,9 +63,9 @@ struct Mixed {
 #define HR_NAME(kind) HR_TEXT(HR_JOIN(HEADRACE_WIDE_SET, kind))
 
 // The set with the fastest products in bf16 for a processor: the first line of the table whose requirements the
-// processor meets. The choice is fixed: it needs no timing at run time. VDPBF16PS takes half the time of the
-// multiply-adds that it replaces on Zen 4 and Zen 5, and twice that time on Intel's Xeons. On Intel's processors only
-// small batches are faster with VDPBF16PS, because they wait for the bytes of their weights.
+// processor meets. The choice needs no timing at run time. VDPBF16PS takes half the time of the multiply-adds that it
+// replaces on Zen 4 and Zen 5, and twice that time on Intel's Xeons. On Intel's processors only small batches are
+// faster with VDPBF16PS, because small batches wait for the bytes of weights.
 struct FastestProducts {
     bool tiles, intel;  // requirements of the line: that the processor has tiles, and that Intel made it
     const char* set;

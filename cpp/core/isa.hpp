@@ -1,4 +1,4 @@
-// Instruction sets: those compiled into the module, those of this processor, and the active one.
+// Instruction sets: the sets compiled into the module, the sets of this processor, and the active set.
 #pragma once
 
 #include <string>

@@ -19,7 +19,7 @@ bool is_shared_vector(const NetworkSpec& s, int features) {
     return s.map->is_vector() && is_shared(s, features);
 }
 
-bool is_transparent(const NetworkSpec& s, int features) {  // independent of slots: coordinates may be in any order
+bool is_transparent(const NetworkSpec& s, int features) {  // whether coordinates may be in any order of slots
     return is_shared_vector(s, features) || n_elementwise_ready(s, features) > 0;
 }
 
@@ -110,7 +110,8 @@ class Lowering {
         for (size_t c = 0; c < before.size(); ++c) of_coordinate[c] = before[size_t(source[c])];
     }
 
-    // The slots of coordinates before step `from`: those in which the next network reads them, or the natural order.
+    // The slots of coordinates before step `from`: the slots in which the next network reads the coordinates, or slots
+    // in the natural order.
     std::vector<int> wanted_slots(size_t from) const {
         std::vector<int> name(features_), slots(features_);
         for (int c = 0; c < features_; ++c) {
@@ -175,8 +176,8 @@ class Lowering {
         for (double s : scale) chain_.log_det += e.to_data ? std::log(s) : -std::log(s);
         if (!e.to_data)
             for (double& s : scale) s = 1 / s;
-        // Loading and storing can include the scaling if only permutations are between them and this step, because they
-        // use columns, not slots. At the latent end of a chain the scaling is an ordinary step.
+        // Loading and storing scale by column, not by slot, so that they can include the scaling if only permutations
+        // are between them and this step. At the latent end of a chain the scaling is an ordinary step.
         const bool at_data_end = inverse_ ? out_.steps.empty() && out_.load_shift.empty() : ends_with_support(i + 1);
         if (at_data_end && !e.to_data && inverse_) {
             out_.load_shift.resize(features_);
@@ -206,7 +207,8 @@ class Lowering {
                (i + 1 == order_.size() && std::holds_alternative<SupportSpec>(*order_[i].spec) && order_[i].to_data);
     }
 
-    // Adds the map to a support. At the data end it is part of loading and storing, outside of any scaling there.
+    // Adds the map to a support. At the data end of a chain the map is part of loading or storing, on the data side of
+    // any scaling.
     void add(size_t i, const SupportSpec& spec) {
         const Executed& e = order_[i];
         const std::vector<SupportColumn> columns = support_columns<T>(spec);
@@ -320,8 +322,8 @@ class Lowering {
         v.tape_states = lines(int64_t(v.transforms - 1) * features_);
         v.tape_gradients = lines(int64_t(v.transforms) * v.n_ready);
         chain_.tiles_only = true;
-        std::vector<Summed> summed;  // gradients by ready parameters are where gradients by raw ones will be:
-                                     // steps/ready.hpp
+        std::vector<Summed> summed;  // gradients by ready parameters are stored where gradients by raw parameters
+                                     // replace them later (steps/ready.hpp)
         summed.reserve(weights.size());
         for (size_t k = 0; k < weights.size(); ++k)
             summed.push_back(

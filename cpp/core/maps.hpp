@@ -35,14 +35,14 @@ MapOptions<T> map_options(int map, double slope, int bins, double low, double bo
     const MapInfo& m = map_list()[size_t(map)];
     return {T(slope), T(1 / std::log(1 / slope)), bins, T(bound), T(low), T(min_bin), m.ends, m.tails};
 }
-int n_params_of(int map, int bins);                      // maps without bins get bins too, which have no effect
+int n_params_of(int map, int bins);                      // `bins` has no effect for a map without bins
 bool is_slope_of(const std::string& map, double slope);  // whether a map or a vector map may have this slope
 // Whether a map or a vector map may have the interval [low, high], and `bins` bins that each take at least the share
 // `min_bin`.
 bool is_interval_of(const std::string& map, double low, double high);
 bool is_min_bin_of(const std::string& map, double min_bin, int bins);
 
-constexpr int max_vector_features = 1 << 24;  // far beyond use, and small enough that sizes cannot overflow
+constexpr int max_vector_features = 1 << 24;  // limit far beyond use, and small enough that sizes cannot overflow
 
 struct VectorMapInfo {
     std::string name, variant;
@@ -53,7 +53,7 @@ int find_vector_map(const std::string& name, const std::string& variant);  // -1
 
 // The settings of a transform's map, which is a map of one coordinate or a vector map.
 struct MapSettings {
-    std::string name, variant;  // the variant of `affine` is its scale
+    std::string name, variant;  // for `affine`, the variant is the scale function
     double slope = 1e-3;
     int bins = 8;
     double bound = 5, min_bin = 1e-3;

@@ -58,7 +58,7 @@ Muon<T>::Muon(std::shared_ptr<Program<T>> program, double momentum, const AdamOp
     }
     for (const WeightRange& part : structure.parts()) {
         const auto first = std::lower_bound(begins.begin(), begins.end(), part.begin);
-        if (first != begins.end() && *first < part.end) continue;  // only padding of this part is outside of blocks
+        if (first != begins.end() && *first < part.end) continue;  // outside of its blocks, the part has only padding
         for (const Stretch& one : this->stretches())
             if (one.begin >= part.begin && one.begin < part.end) by_adam_.push_back(one);
     }

@@ -12,7 +12,7 @@ namespace headrace {
 template <class T>
 class Muon final : public Adam<T> {
   public:
-    // An optimizer with the given momentum for blocks; `options` are those of Adam.
+    // An optimizer with the given momentum for blocks; `options` are the options of Adam.
     Muon(std::shared_ptr<Program<T>> program, double momentum, const AdamOptions& options);
 
   private:

@@ -32,7 +32,8 @@ class Adam {
     const Program<T>& program() const { return *program_; }
 
   protected:
-    // Weights of a task. Only matrices decay, because a bias, or the mean of a base, may have to be large.
+    // Weights of a task. Weight decay applies only to matrices, because a bias, or the mean of a base, may have to be
+    // large.
     struct Stretch {
         int64_t begin, count;
         bool decays;

@@ -51,7 +51,7 @@ void pause() {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
-    asm volatile("isb" ::: "memory");  // some tens of cycles, while most cores ignore the hint `yield`
+    asm volatile("isb" ::: "memory");  // takes some tens of cycles; most cores ignore the hint `yield`
 #else
     std::this_thread::yield();
 #endif

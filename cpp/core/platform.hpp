@@ -39,8 +39,8 @@ X86Sets x86_sets(const X86Registers& registers);
 // The sets of this processor; none if it is not x86-64.
 const X86Sets& x86_sets();
 
-// Requests from the system that this process may use the registers for tiles. If granted, signal stacks of threads must
-// be larger.
+// Requests from the system that this process may use the registers for tiles. Signal stacks of threads must be larger
+// with these registers.
 bool request_tiles();
 
 }  // namespace headrace

@@ -12,8 +12,8 @@ namespace headrace {
 template <class T>
 class Points {
   public:
-    // Points copied from rows, with weights, which may be null. Unless the log-Jacobian of each row is kept, only sums
-    // of log-Jacobians are available.
+    // Copies points from rows; `weights` may be null. Unless the log-Jacobian of each row is kept, only sums of
+    // log-Jacobians are available.
     Points(const ArrayView& rows, int64_t count, int features, const T* weights, bool keeps_log_jacobian = true);
 
     int64_t count() const { return count_; }
@@ -28,8 +28,8 @@ class Points {
     double checked_total() const { return checked_total_; }
 
     struct Sums {
-        std::vector<double> all, checked;  // ascent_sums_of(features) values each; without a next map all are 0 but
-                                           // those of x²
+        // ascent_sums_of(features) values each; without a next map, all values except the sums of x² are 0.
+        std::vector<double> all, checked;
     };
     // Moves all points, with the same bits for any number of threads. Calls from several threads wait for each other.
     Sums step(const PointsStep& step, bool wants_sums = true);

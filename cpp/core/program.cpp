@@ -22,9 +22,9 @@ constexpr int min_tile_vectors = 3;
 constexpr int64_t tile_cache_bytes = 768 * 1024;
 
 // The number of rows from which a tile of one vector takes less time than a small batch, whose time grows with its
-// rows: less for small networks, where reading weights does not determine the time. Near the limit the two times differ
-// by a fifth at most (Zen 4). In bf16 another row adds less time to a small batch, except where levels are computed one
-// after another.
+// rows. The number is smaller for small networks, where reading weights does not determine the time. Near the limit,
+// the times of a tile and of a small batch differ by a fifth at most (Zen 4). In bf16 small batches stay faster up to
+// more rows, except where levels are computed one after another.
 int least_tile_rows(size_t n_weights) {
     return n_weights < (1 << 16) ? 3 : n_weights < (1 << 19) ? 5 : 7;
 }
@@ -66,9 +66,9 @@ Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> 
     : base_(base),
       structure_(features, context, std::move(steps), std::move(context_scale), layout_of(bf16_kind)),
       chains_(structure_, base_steps),
-      // Padding of the weights, because biases are read in whole vectors.
+      // The weights are padded, because biases are read in whole vectors.
       weights_(std::make_shared<Published<T>>(aligned_zeros<T>(structure_.n_weights() + row_padding))) {
-    active_isa();  // refuses a bad HEADRACE_ISA here, not in a call
+    active_isa();  // the constructor refuses a bad HEADRACE_ISA, not a later call
     if (bf16_kind > 0 && sizeof(T) != sizeof(float))
         throw std::invalid_argument("bf16_kind: expected none but in a program of float32");
 }
@@ -125,7 +125,7 @@ Aligned<T> Program<T>::prepare(const Chain<T>& chain, const T* weights) const {
     return ready;
 }
 
-// Replaces gradients by ready parameters by gradients by raw parameters.
+// Converts gradients by ready parameters to gradients by raw parameters, in place.
 template <class T>
 void Program<T>::finish(const Chain<T>& chain, const T* weights, T* gradient) const {
     std::vector<double> given;
@@ -187,7 +187,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
             row[c] = T(value);
             finite = finite && std::isfinite(row[c]);
         }
-        if (finite) {  // otherwise kernels without folding make every row NaN
+        if (finite) {  // a context that is not finite is not folded, and makes every row NaN
             folded = aligned_zeros<T>(structure_.n_folded());
             for (const Step<T>& step : compiled.steps)
                 with_step(step, [&]<class S>(const S& own) {
@@ -249,8 +249,8 @@ Aligned<T> Program<T>::cleared_copy(const T* in) const {
 
 template <class T>
 typename Program<T>::Weights Program<T>::weights_of(const T* in) const {
-    // Often the weights equal those of the call before: comparing takes less time than copying, and ready parameters
-    // exist.
+    // Weights often equal those of the previous call: comparing takes less time than copying, and the ready parameters
+    // are then computed already.
     Weights last;
     {
         const std::lock_guard<std::mutex> lock(mutex_);

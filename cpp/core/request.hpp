@@ -11,15 +11,15 @@ namespace headrace {
 template <class T>
 struct Request {
     bool inverse = false;
-    bool with_base = true;  // whether the latent side has the standard density, or that of the base
+    bool with_base = true;  // whether the latent side has the standard density, or the density of the base
     int64_t rows = 0;
-    const ArrayView* input = nullptr;  // null: a sample is drawn from the base with `seed`
+    const ArrayView* input = nullptr;  // null: draws a sample from the base with `seed`
     const ArrayView* context = nullptr;
     bool one_context_row = false;  // the context row is the same for all rows (its row stride is then 0)
     uint64_t seed = 0;
     int64_t first_row = 0;    // for sampling: the index of the first row in the endless sample of the seed
-    bool tiles_only = false;  // no small batch, so that a few rows have the same bits as among many
-    bool drops = false;       // dropout acts, with `seed`, in a run that records for a gradient
+    bool tiles_only = false;  // whether few rows are computed as a tile, with the bits of large calls
+    bool drops = false;       // whether dropout acts, with `seed`, in a run that records for a gradient
     T *value = nullptr, *log_det = nullptr, *log_prob = nullptr;
     double* wide_value = nullptr;
 };
@@ -68,9 +68,9 @@ struct PointsStep {
                                                    // center)²)
     double log_scale;                              // log-determinant of the affine map after the coordinates' maps
     std::vector<int> order;                        // line k of the affine map's input is coordinate order[k]
-    std::vector<double> matrix, shift;             // z becomes matrix z + shift; of a block diagonal matrix, its blocks
+    std::vector<double> matrix, shift;             // z becomes matrix z + shift; only blocks of a matrix are stored
     std::vector<int> blocks;                       // block sizes; blocks are stored row by row, one after another
-    std::vector<double> next_center, next_square;  // center and square of the next map; may be empty
+    std::vector<double> next_center, next_square;  // center and square of the next map; empty: none
 };
 
 }  // namespace headrace

@@ -30,7 +30,7 @@ Aligned<T> aligned_zeros(size_t n) {
 }
 
 // Scratch of one thread, kept because a new allocation would cost page faults in every call. Earlier calls leave
-// arbitrary contents. A new block is not cleared either, so that valgrind reports a read before the first write.
+// arbitrary contents. Newly allocated scratch is not cleared, so that valgrind reports a read before the first write.
 template <class T>
 T* thread_scratch(size_t n) {
     thread_local Aligned<T> buffer;

@@ -1,5 +1,5 @@
 // The list of the kinds of transforms of a program, as descriptions without weights. Lowering (lowering.cpp) converts
-// these descriptions to the steps of a chain, in either direction; a kind may become several steps, or none.
+// descriptions to the steps of a chain, in either direction; a transform may become several steps, or none.
 //
 // Each kind has `fits`: whether it may be part of a program with the given numbers of features and of context columns.
 // A kind with weights has n_weights and parts, and clears entries of vectors that are no weights (clear_masked) or get
@@ -32,16 +32,16 @@ constexpr Field<S, V> field(const char* keyword, V S::* member) {
     return {keyword, member};
 }
 
-// The place of a step that changes its coordinates in place.
+// The slots and the direction of a step that changes its coordinates in place.
 struct StepSide {
     Kept& kept;              // owner of the memory that the step's pointers refer to
-    std::vector<int> slots;  // slot of each coordinate, counted from the first coordinate's
+    std::vector<int> slots;  // slot of each coordinate, counted from the slot of the first coordinate
     bool to_data;            // whether the step leads from the transform's latent side to its data side
 };
 
 // A map, or vector map, whose parameters a conditioner computes.
 struct NetworkSpec {
-    bool inverted = false;   // whether the transform is the inverse of the described one, here and below
+    bool inverted = false;   // whether the transform is the inverse of the described one
     bool reads_data = true;  // whether the conditioner reads x; otherwise z
     std::shared_ptr<const TransformMap> map;
     std::shared_ptr<const Conditioner> conditioner;
@@ -68,7 +68,7 @@ struct PermutationSpec {
 
 struct RotationSpec {
     bool inverted = false;
-    std::vector<double> matrix;     // forward gives x = matrix z; the blocks of an orthogonal, block diagonal matrix
+    std::vector<double> matrix;     // blocks of an orthogonal, block diagonal matrix, for which x = matrix z
     std::vector<int> blocks;        // block sizes; blocks are stored row by row, one after another
     std::vector<double> inverse{};  // inverse of a matrix that is not orthogonal but has determinant 1; else empty
 
@@ -94,7 +94,7 @@ struct SupportSpec {
     bool fits(int features, int context) const;
 };
 
-// A map of each coordinate whose raw parameters are fixed and no weights.
+// A map of each coordinate with fixed raw parameters, which are not weights.
 struct MarginalSpec {
     bool inverted = false;
     std::shared_ptr<const TransformMap> map;
@@ -112,7 +112,7 @@ struct DensitySpec {
     std::vector<ColumnDensity> columns;  // density of each column, for independent columns
     int components = 0;                  // number of components of a mixture for the whole row, or 0
     int n_raw = 0;                       // number of raw parameters
-    std::vector<double> fixed;           // fixed raw parameters; empty: they are weights
+    std::vector<double> fixed;           // fixed raw parameters; empty: the raw parameters are weights
 
     bool fits(int features, int context) const;
     bool trains() const { return n_raw > 0 && fixed.empty(); }

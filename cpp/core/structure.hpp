@@ -23,7 +23,7 @@ class Structure {
     // Throws std::invalid_argument where a step does not fit. With `bf16`, products of networks are of rounded values;
     // products of networks without hidden layers stay exact.
     Structure(int features, int context, std::vector<StepSpec> steps, ContextScale context_scale, Bf16Layout bf16 = {});
-    Structure(const Structure&) = delete;  // compiled chains point to a structure
+    Structure(const Structure&) = delete;  // because compiled chains point to a structure
     Structure& operator=(const Structure&) = delete;
 
     int features() const { return features_; }
@@ -39,8 +39,8 @@ class Structure {
         return network ? network->conditioner.get() : nullptr;
     }
     Bf16Layout bf16_of(size_t i) const;
-    // The numbers of rounded weights of all networks for the run and for the backward pass, and the starts of those of
-    // step i.
+    // The numbers of rounded weights of all networks for the run and for the backward pass, and the starts of the
+    // rounded weights of step i.
     size_t n_pairs() const { return n_pairs_; }
     size_t n_back_pairs() const { return n_back_pairs_; }
     int64_t pairs_of(size_t i) const { return step_pairs_[i]; }
@@ -49,20 +49,20 @@ class Structure {
     std::vector<WeightRange> parts() const;  // parts of the vector of weights, in order
     std::vector<WeightBlock> blocks() const;
 
-    // Sets elements of a vector, of the length of the weight vector, to zero where they are no weights (padding, masked
+    // Sets elements of a vector, of the length of the weight vector, to zero if they are not weights (padding, masked
     // entries).
     template <class T>
     void clear_masked(T* vector) const;
     // A vector like the weights, with 1 where an element is a weight, and 0 elsewhere.
     std::vector<uint8_t> is_weight() const;
-    // Sets also the entries of a gradient to zero whose weights reach no output.
+    // Sets the entries of a gradient to zero that belong to weights that reach no output.
     template <class T>
     void clear_dead(T* gradient) const;
 
     // The start of the weights of step i in the vector, and the start of its folded first biases (-1: none).
     int64_t weights_of(size_t i) const { return step_weights_[i]; }
     int fold_of(size_t i) const { return step_fold_[i]; }
-    // Networks read (context - shift) * scale; empty vectors: they read the context unchanged.
+    // Networks read (context - shift) * scale, or the unchanged context if both vectors are empty.
     const std::vector<double>& context_shift() const { return context_shift_; }
     const std::vector<double>& context_scale() const { return context_scale_; }
 

@@ -21,14 +21,14 @@ struct KernelsOf {
     void (*coupling_backward)(int map, bool inverse, const MapOptions<T>&, const T* in, const T* params,
                               const T* grad_value, const T* grad_log_det, T* grad_in, T* grad_params, int64_t rows,
                               int64_t active) noexcept;
-    // Vector maps of at most vector_rows_of_tile rows for hr.ops. The backward pass adds gradients by one set of ready
-    // parameters to `sums`.
+    // Vector maps of at most vector_rows_of_tile rows for hr.ops. The backward pass adds gradients by ready parameters
+    // that all rows share to `sums`.
     void (*vector_rows)(const VectorRows<T>&, int64_t row, int rows, T* scratch) noexcept;
     void (*vector_rows_backward)(const VectorRows<T>&, const VectorRowsBack<T>&, int64_t row, int rows, double* sums,
                                  T* scratch) noexcept;
     // A step of dual ascent on at most ascent_block_rows rows, with ascent_sums_of(features) sums, or null. The maps'
-    // terms of the log-Jacobian are added to that of each row, or, if log_jacobian is null, to the sums. Scratch has
-    // ascent_scratch values. Further functions convert rows to tiles and back.
+    // terms of the log-Jacobian are added to the log-Jacobian of each row, or, if log_jacobian is null, to the sums.
+    // Scratch has ascent_scratch values. Further functions convert rows to tiles and back.
     void (*ascent_block)(const AscentStep<T>&, T* z, double* log_jacobian, const T* weights, int64_t rows, double* sums,
                          T* scratch) noexcept;
     void (*ascent_load)(const ArrayView&, int64_t row, int64_t rows, int features, int tile_rows, T* z) noexcept;
@@ -44,8 +44,8 @@ struct KernelsOf {
     void (*adam)(const AdamStep<T>&, bool decays, const T* gradient, T* weights, T* mean, T* square, T* average,
                  int64_t n) noexcept;
     double (*sum_squares)(const T*, int64_t n) noexcept;
-    // A step of Muon on a block, whose offsets count from the pointers; average may be null; scratch has muon_scratch
-    // values. `flush` sets those of n moments to zero that would become denormal.
+    // A step of Muon on a block, whose offsets are relative to the pointers; average may be null; scratch has
+    // muon_scratch values. `flush` sets those of n moments to zero that would become denormal.
     void (*muon)(const MuonStep<T>&, const MuonBlock&, const T* gradient, T* weights, T* mean, T* average,
                  T* scratch) noexcept;
     void (*flush)(T* moments, int64_t n) noexcept;

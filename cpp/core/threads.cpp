@@ -30,8 +30,8 @@ int cores() {
     return int(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-// The times at which workers are not worth waking. Where other processes occupy the cores, workers come too late, or
-// stop in the middle of a task, and a call must wait for them.
+// The end of the workers' rest, during which calls do not wake workers. Where other processes occupy the cores,
+// workers come too late, or stop in the middle of a task, and a call must wait for them.
 class Rest {
   public:
     bool is_over(Clock::time_point now) const {
@@ -210,7 +210,7 @@ class Pool {
         return stopped;
     }
 
-    // The data that a call gives a team.
+    // The data that a call passes to a team.
     struct Lead {
         Pool* pool;
         int64_t count;
@@ -244,7 +244,7 @@ class Pool {
                 continue;
             }
             stopped = true;
-            if (forks != forks_) throw Cancelled();  // forked: the threads that took other tasks do not exist
+            if (forks != forks_) throw Cancelled();  // a forked child lacks the threads that took other tasks
             others -= withdraw();
             break;
         }

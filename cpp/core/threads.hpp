@@ -13,8 +13,8 @@
 
 namespace headrace {
 
-// The number of threads for a call of this thread, itself included: the number of the process (at first the number of
-// cores), unless this thread has a separate limit.
+// The number of threads, including the calling one, for calls from this thread: this thread's limit if there is one,
+// otherwise the number set for the process (at first the number of cores).
 int num_threads();
 int process_threads();
 void set_num_threads(int n);  // sets the number of threads of the process, at least 1; surplus workers end
@@ -29,9 +29,9 @@ using RunTeam = void (*)(void (*fn)(void*), void* data, unsigned threads, unsign
 using TeamSize = int (*)();                                                                 // omp_get_max_threads
 void borrow_team(RunTeam run, TeamSize size);
 
-// The number of threads among which a call for `rows` rows is divided. The number is num_threads(), but 1 for a short
-// call while workers rest, which they do after they came too late or calls waited for them too long, for example where
-// other processes occupy the cores.
+// The number of threads among which a call for `rows` rows is divided. The number is 1 for a short call while workers
+// rest, and otherwise num_threads(). Workers rest after they came too late, or after calls waited for workers too long,
+// for example where other processes occupy the cores.
 int threads_for(int64_t rows);
 
 // Waits until `counter`, which only rises and is notified, has reached `least`: the thread spins for some time, then

@@ -19,19 +19,18 @@ namespace headrace {
 
 constexpr int row_block = 8;         // number of rows of a weight matrix that have equal length
 constexpr int row_padding = 16;      // row lengths and biases are padded to multiples of this number of weights
-constexpr int max_tile_vectors = 6;  // vectors of rows in a tile: twice the three of the product kernel
-constexpr int small_batch = 8;       // in calls with fewer rows, lanes are not rows
+constexpr int max_tile_vectors = 6;  // vectors of rows in a tile: twice the three of a block of products
+constexpr int small_batch = 8;       // calls with fewer rows are small batches, whose lanes are not rows
 constexpr int sum_rows = 128;        // number of rows whose share of the weights' gradient is summed in registers
-constexpr int fold_rows = 8192;  // rows with sums in float32, a multiple of sum_rows; sums of more rows are added in
-                                 // float64
+constexpr int fold_rows = 8192;      // number of rows summed in float32, a multiple of sum_rows; totals are in float64
 
 // The tape of a tile: the record of a run through the chain, for the backward pass. Offsets count lines of `height`
 // values.
 struct TapeShape {
-    int64_t states;     // coordinates and context before each step and after the last; slots lines for each
-    int64_t gradients;  // gradients by the current state, and by the state before; slots lines for each
-    int64_t panels[2];  // transposed inputs of a network's layers, for networks with even and with odd index; in bf16
-                        // gradients, too
+    int64_t states;     // coordinates and context before each step and after the last step, in `slots` lines each
+    int64_t gradients;  // gradients by the states after and before the current step, in `slots` lines each
+    int64_t panels[2];  // transposed inputs of a network's layers, for networks with even and with odd index; in bf16,
+                        // also gradients
     int64_t pairs;      // in bf16: pairs of the current network
     int64_t sums;       // one line for the log-determinant, and one for its gradient
     int64_t lines;      // total number of lines
@@ -44,7 +43,7 @@ struct Chain {
     int units;        // number of scratch units of the largest step
     int64_t ready;    // number of ready parameters of all vector, elementwise and density steps
     bool tiles_only;  // whether some step has no kernel for small batches
-    int pairs, sums;  // in bf16: lines of pairs, and sums of units for small batches, of the step that needs most
+    int pairs, sums;  // in bf16: largest numbers in any step of lines of pairs, and of sums for small batches
     const Step<T>* steps;
     int n_steps;
     const int *load_slot, *store_slot;        // slot of each column
@@ -74,7 +73,7 @@ struct Cotangent {
     ArrayView value;   // gradient by the resulting coordinates
     ArrayView row;     // gradient by the row's log-determinant or log-density, times row_scale; null: row_scale for all
                        // rows
-    double row_scale;  // 0: the scalar depends on neither
+    double row_scale;  // 0: the scalar depends neither on log-determinants nor on log-densities
     bool of_log_prob;  // whether the row's value is the log-density
 };
 
@@ -95,7 +94,7 @@ struct Call {
     const Bf16Kernels* bf16;  // kernels for products in bf16 with rounded weights, or null
     const uint32_t *rounded, *rounded_back;
     T *value, *log_det, *log_prob;
-    double* wide_value;  // instead of value: results at the data end, not rounded to T
+    double* wide_value;  // results at the data end, not rounded to T, in place of `value`
 };
 
 // The index of a row for random values: its index in the caller's array.
@@ -124,7 +123,7 @@ template <class T>
 struct TapeGroup {
     const T* tapes;
     int64_t size, rows;  // number of values of one tape, and of rows of all tiles together
-    int64_t begin;       // index of the first of these rows
+    int64_t begin;       // index of the group's first row
 };
 
 // Vector maps without a program (hr.ops): rows of arrays (rows, columns), with one set of ready parameters for all
@@ -156,9 +155,9 @@ struct AscentStep {
     const T *bend, *center, *square;  // parameters of each coordinate's map z + bend sqrt(square + (z - center)²)
     double log_scale;                 // the term of the next affine map in the log-Jacobian
     const int* slot;                  // line of each coordinate in the input of the affine map
-    const T *matrix, *shift;          // of the affine map: block after block, row by row, as in RotationStep
+    const T *matrix, *shift;          // the affine map: its matrix block after block, row by row, as in RotationStep
     const uint32_t* row;              // offset of each row of the matrix
-    const int* first;                 // first line of each block, and the end of the last
+    const int* first;                 // first line of each block, and the end of the last block
     int blocks;
     const T *next_center, *next_square;  // center and square of the next map; null: only sums of x² are computed
     const T* ones;                       // a vector of ones

@@ -43,7 +43,7 @@ class WeightLayout {
     WeightLayout& operator=(const WeightLayout&) = delete;
 
     virtual uint32_t n_weights() const = 0;
-    virtual std::vector<WeightRange> parts() const = 0;  // ranges in order, from 0 to n_weights
+    virtual std::vector<WeightRange> parts() const = 0;  // ranges in order, which together are [0, n_weights)
     // Blocks of the matrices of a network with hidden layers; other weights are in no block.
     virtual std::vector<WeightBlock> blocks() const { return {}; }
     virtual std::vector<Tensor> tensors() const = 0;
@@ -53,7 +53,7 @@ class WeightLayout {
     virtual void pack(const std::vector<const double*>& tensors, double* weights) const = 0;
     virtual void unpack(const float* weights, const std::vector<float*>& tensors) const = 0;
     virtual void unpack(const double* weights, const std::vector<double*>& tensors) const = 0;
-    // Sets entries of a vector, of the length of the weight vector, to zero where they are no weights.
+    // Sets entries of a vector, of the length of the weight vector, to zero if the entries are not weights.
     virtual void clear_masked(float* weights) const = 0;
     virtual void clear_masked(double* weights) const = 0;
 };

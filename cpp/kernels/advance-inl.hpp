@@ -1,9 +1,12 @@
 // The step and the call of a conditioner. Each kind of conditioner has overloads of these functions for its struct, in
 // conditioners/:
-// advance(c, known, from, to) positions [from, to): parameters of coordinates, from earlier positions
-// advance_back(c, known, from, to) gradients by inputs and by weights, from gradients by the parameters
-// fold_context(c, weights, context, n, out) optional: includes a context row that all rows share once a call
-// `advance` exists for tiles and for small batches; without the latter, chains with the kind run in tiles only.
+//
+//   advance(c, known, from, to)                computes parameters of positions [from, to) from earlier positions
+//   advance_back(c, known, from, to)           computes gradients by inputs and weights from gradients by parameters
+//   fold_context(c, weights, context, n, out)  optional: adds a context row that all rows share to biases, once a call
+//
+// `advance` exists for tiles and for small batches; without `advance` for small batches, chains with the kind run in
+// tiles only.
 #pragma once
 
 #include "tape-inl.hpp"

@@ -11,8 +11,8 @@ namespace {
 
 // ---- forth ----------------------------------------------------------------------------------------------------------
 
-// Adds the gradient of the base's log-density to the gradient by coordinates z, where the base is a step. The
-// log-determinant determines the sign.
+// Adds the gradient of the base's log-density to the gradient by coordinates z, where the base is a step. The gradient
+// by the log-density is `sign` times the gradient by the log-determinant.
 template <class T>
 HR_SHARED void add_density_slopes(const Tape<T>& t, const Call<T>& call, const T* z, T* gradient, T sign) {
     const Chain<T>& chain = t.chain;
@@ -105,7 +105,7 @@ HR_SHARED void finish_input(const Tape<T>& t, const Call<T>& call, const Back<T>
             for (int64_t i = 0; i < int64_t(t.vectors) * width<T>; i += width<T>) {
                 T* g = gradient + s * t.height + i;
                 const auto slope = base_slope(call.base, load(t.state(0) + s * t.height + i));
-                store(g, load(g) - slope * load(t.grad_log_det() + i));  // has the sign of the log-determinant
+                store(g, load(g) - slope * load(t.grad_log_det() + i));  // -grad_log_det: gradient by the log-density
             }
     for (int r = 0; r < rows; ++r) {
         const T bad = poison(t.log_det()[r]);
@@ -147,7 +147,7 @@ void finish_sums(const T* sums, double* finished, int64_t place, int64_t n) {
     for (int64_t i = place; i < place + n; ++i) finished[i] += double(sums[i]);
 }
 
-// The function weight_product for units from u on, where factors are rounded values.
+// Computes weight_product for units from u on, with rounded factors.
 HR_FN void bf16_weights(const Summed& s, const Back<float>& back, const WeightArgs<float>& args, const float* panels,
                         int u, int units, int vectors) {
     Bf16Weights a;

@@ -1,6 +1,6 @@
 // Kernels of products in bf16, compiled once for every instruction set, and again for sets with bf16 instructions:
-// HR_BF16_DOT enables instructions for words, HR_BF16_TILES those for tiles, which have one order of sums. Only the
-// tables have external linkage.
+// HR_BF16_DOT enables instructions for words, and HR_BF16_TILES enables instructions for tiles, which have one order of
+// sums. Only the tables have external linkage.
 #include "../core/bf16.hpp"
 #include "../core/set_name.hpp"
 

@@ -17,7 +17,7 @@ constexpr bool has_dot = true;
 constexpr bool has_dot = false;
 #endif
 
-// The factors of a block's sums: single words, of a unit each, and lines or panels of words, a vector at a time.
+// The factors of a block of sums: single words, one for each unit, and lines or panels of words, read as vectors.
 struct Chain {
     int64_t word, single_part;          // distances of single words: to the next word, and to the next part
     int64_t vector, line, vector_part;  // distances of vectors: to the next vector, word and part
@@ -186,7 +186,7 @@ struct StepOrder {
     template <int P>
     static constexpr int planes = bf16_planes(P);
 
-    // The registers hold the sums, two sums of a step for each, the values, and a weight.
+    // The registers hold the sums, two sums of the current step for each sum, the values, and a weight.
 #ifdef __aarch64__
     static constexpr int units = 4;
 #else
@@ -264,7 +264,7 @@ struct StepOrder {
 
     // The state of a row: the quad j of values, and the even and the odd sum of a step of W units for each kind of
     // product. The sums of complete steps stay in memory, in the first plane; the sums of a waiting step are in the
-    // planes behind it.
+    // planes after it.
     template <int P>
     struct Values {
         Factor part[P][words];

@@ -1,5 +1,5 @@
 // Vectors of words of bf16 values: conversion from float32, and products of words that are added to a sum. HR_BF16_DOT
-// enables the instructions for both. P is the number of parts (core/bf16.hpp).
+// enables instructions for conversion and for products. P is the number of parts (core/bf16.hpp).
 #pragma once
 
 #include "../core/bf16.hpp"
@@ -31,8 +31,8 @@ HR_FN void store_words(uint32_t* p, Words v) {
 
 // ---- a product of words ---------------------------------------------------------------------------------------------
 
-// Adds the product of words of two values to a sum, that of the upper half first; and the product of words of one
-// value.
+// Adds the products of words to a sum: of words of two values, with the product of the upper halves first, or of words
+// of one value.
 #ifdef HR_BF16_DOT
 
 struct TwoValues {
@@ -65,7 +65,7 @@ struct OneValue {
     V value;
     OneValue() = default;
     HR_FN explicit OneValue(Words given) : value(bit_cast<V>(given)) {}
-    // A float32, because compilers do not let multiply-adds broadcast an integer.
+    // Reads a float32, because compilers do not let multiply-adds broadcast an integer.
     HR_FN static OneValue splat(const uint32_t* p) {
         OneValue made;
         float value;
@@ -189,7 +189,7 @@ HR_FN void split_values(V x, Words (&parts)[P]) {
 // ---- formats of words
 // ------------------------------------------------------------------------------------------------
 
-// A format makes words from `unit` values at once, and each word has `values` of them.
+// A format makes words from `unit` values at once; each word holds `values` values.
 
 // The index of a lane of a word's part among lines [word][part][lane].
 template <int P>
@@ -273,8 +273,8 @@ struct VectorWords {
     }
 };
 
-// Values of pairs one by one, the second one first, for the lines of tiles: to take a word of two values apart is as
-// much work as its two multiply-adds.
+// The format for lines of tiles: one value in a word, the second value of a pair first, because taking a word of two
+// values apart is as much work as two multiply-adds.
 struct PairLines : VectorWords {
     static constexpr int unit = 2, whole = 2;
 

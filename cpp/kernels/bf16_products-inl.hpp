@@ -10,7 +10,7 @@
 namespace headrace {
 namespace {
 
-// The first word of a unit's weights in its block, or in the backward pass of an input's, of the first part.
+// The first word of the first part of a unit's weights in its block, or in the backward pass of an input's weights.
 template <class Format, int P>
 HR_FN const uint32_t* words_at(const uint32_t* weights, int64_t offset, int unit) {
     return weights + offset * P * (2 / Format::values) + unit % bf16_units;
@@ -33,7 +33,7 @@ HR_FN void for_blocks(int units, int vectors, const F& f) {
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
-// InOne: the units' weights are in one block, so that one register has the place of all.
+// InOne: the units' weights are in one block, so that one register holds the address of all.
 template <class O, int P, int M, int N, bool InOne>
 HR_FN void product_of_units(const Bf16Product& a, int done, int column) {
     const uint32_t* weights[M];
@@ -175,8 +175,7 @@ void add_inputs(const Bf16Sums& a) noexcept {
     }
 }
 
-// Adds inputs [k0, k1) to the sums of a vector of a row's units, and returns the sums together with later inputs and
-// the bias.
+// Adds inputs [k0, k1), later inputs and the bias to the sums of a vector of a row's units, and returns the result.
 template <class O, int P>
 HR_FN V finished(const Bf16Ends& a, int k0, int64_t row, int unit) {
     const uint32_t* const weights =
@@ -185,7 +184,7 @@ HR_FN V finished(const Bf16Ends& a, int k0, int64_t row, int unit) {
     const int length = inputs_of(a.add, unit / bf16_units), k1 = lesser(length, a.add.k1);
     float* const place = sums_of<O, P>(a.add.sums + row, unit);
     typename O::template Sums<P> sum;
-    sum.load_from(place, k0 < length ? k0 : 0);  // after the last step of a block no sum waits
+    sum.load_from(place, k0 < length ? k0 : 0);  // no sum waits after the last step of a block
     for (int64_t j = k0 / O::quad; j < k1 / O::quad; ++j) {
         sum.add(weights, j, O::template values<P>(x, j));
         if (O::ends_step(int(j + 1) * O::quad)) sum.end_step(place);
@@ -271,7 +270,8 @@ void weight_block(const Bf16Weights& a, int unit, int vector) {
     for (int m = 0; m < M; ++m) {
         grad[m] = a.grad + (unit + m) * P * words;
         output[m] = a.output + a.row[unit + m] + a.input + vector * W;
-        for (int n = 0; n < N; ++n) __builtin_prefetch(output[m] + n * W, 1);  // beyond L2, needed after the sums
+        // Outputs are beyond L2, and needed after the sums.
+        for (int n = 0; n < N; ++n) __builtin_prefetch(output[m] + n * W, 1);
     }
     const Chain c{1, words, words * P * W, P * W, W};
     typename O::template Block<P, M, N> sum = {};

@@ -91,7 +91,7 @@ void word_panels(const float* lines, int n, int64_t height, int rows, uint32_t* 
             Words v[P][W];
             across<P>(
                 [&](int i, Words(&parts)[P]) {
-                    const int count = k + i < n ? rows - r : 0;  // zeros behind the last line
+                    const int count = k + i < n ? rows - r : 0;  // zeros after the last line
                     F::template adjacent<P, least_bf16_weight>(lines + (k + i) * height + r, count, parts);
                 },
                 v);
@@ -138,7 +138,7 @@ void round_weights(const Bf16Layer& a, uint32_t* words) noexcept {
     }
 }
 
-// Rounds weights for the backward pass; sums take `Step` units at once.
+// Rounds weights for the backward pass, whose sums add `Step` units at once.
 template <class F, int P, int Step>
 void round_columns(const Bf16Layer& a, uint32_t* words) noexcept {
     int first = 0;

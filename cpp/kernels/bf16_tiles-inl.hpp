@@ -23,8 +23,8 @@ constexpr int tile_units = 32;              // units, or inputs, of an op in the
 
 // ---- the registers --------------------------------------------------------------------------------------------------
 
-// The sums of a block take the first tiles: 2 x 2 or 1 x 4 for one part, and 1 x row_tiles for more parts. The tiles of
-// the left factor follow, then those of the right factor.
+// The first tiles hold the sums of a block: 2 x 2 or 1 x 4 for one part, and 1 x row_tiles for more parts. The next
+// tiles hold the left factor, and the last tiles the right factor.
 template <int P>
 constexpr int unit_tiles = P == 1 ? 2 : 1;
 template <int P>
@@ -179,7 +179,7 @@ HR_FN int steps_with(int n) {
     return (n + bf16_step - 1) / bf16_step;
 }
 
-// The right factor from a step and a vector of a tile's words on (TileWords).
+// The right factor that begins at a step and a vector of a tile's words (TileWords).
 template <int P>
 HR_FN TileFactor of_lines(const uint32_t* words, int64_t stride, int64_t step, int vector) {
     return {words + TileWords::line_place<P>(step * tile_step, 0, stride, int64_t(vector) * W), W, tile_words,

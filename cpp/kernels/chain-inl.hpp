@@ -191,7 +191,7 @@ HR_SHARED void load_tile(const Chain<T>& chain, const Call<T>& call, int64_t row
     constexpr int W = width<T>;
     const int64_t height = b.height, used = int64_t(b.vectors) * W, slots = chain.context + chain.features;
     for (int64_t i = 0; i < used; i += W) store(b.sum + i, V{});
-    const auto clear_last_vector = [&](int64_t begin, int64_t end) {  // lanes behind the last row become finite
+    const auto clear_last_vector = [&](int64_t begin, int64_t end) {  // lanes after the last row become finite
         if (rows < used)
             for (int64_t s = begin; s < end; ++s) store(b.given + s * height + used - W, V{});
     };

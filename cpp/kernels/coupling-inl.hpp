@@ -11,10 +11,10 @@
 namespace headrace {
 namespace {
 
-constexpr int most_run = 512;                  // most elements of a run; a longer row is divided into pieces
+constexpr int most_run = 512;                  // largest number of elements of a run; a longer row is divided
 constexpr int coupling_numbers = 3 * 64 * 64;  // largest number of parameters of a run: 64 elements of 64 bins
 
-// The number of elements at a time: a multiple of the vector, such that the parameters fit.
+// The number of elements in a run: a multiple of a vector's width for which coupling_numbers parameters suffice.
 template <class T>
 HR_FN int coupling_run(int n_params) {
     const int fits = coupling_numbers / n_params / width<T> * width<T>;
@@ -38,7 +38,7 @@ HR_FN int n_in_vectors(int n_params, int n) {
     return n_params == 2 || n_params >= least_transposed ? n / width<T> * width<T> : 0;
 }
 
-// Splits the parameters of n elements into one line for each parameter. Lanes behind the last element are zero, which
+// Splits the parameters of n elements into one line for each parameter. Lanes after the last element are zero, which
 // makes every map the identity, because old contents of memory could cost a root 200 steps with denormal numbers.
 template <class T>
 HR_FN void split_params(const T* params, int n_params, int n, int distance, T* lines) {
@@ -84,7 +84,7 @@ HR_FN void join_params(const T* lines, int distance, int n_params, int n, T* par
         for (int k = 0; k < n_params; ++k) params[int64_t(i) * n_params + k] = lines[k * distance + i];
 }
 
-// The parameters of one element; a map may read them in vectors.
+// The parameters of one element, which a map may read in vectors.
 template <class T>
 struct ElementParams {
     using Lanes = Pack<T>;
@@ -172,8 +172,8 @@ void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, 
     });
 }
 
-// Computes gradients of the called direction, element by element; grad_value is the gradient by the map's output,
-// grad_log_det that by the row's log-determinant.
+// Computes gradients of the called direction, element by element; grad_value is the gradient by the map's output, and
+// grad_log_det is the gradient by the row's log-determinant.
 template <class Map, bool inverse, class T>
 void coupling_backward_elements(const MapOptions<T>& options, const T* in, const T* params, const T* grad_value,
                                 const T* grad_log_det, T* grad_in, T* grad_params, int n) {

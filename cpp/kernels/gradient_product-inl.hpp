@@ -15,7 +15,7 @@ namespace {
 template <class T>
 struct DataArgs {
     const T* weights;     // first weight of the transform
-    const uint32_t* row;  // offsets of the weights of the first unit and of later ones
+    const uint32_t* row;  // offsets of the weights of units, from the first unit on
     int n_rows, column;
     const T* grad;  // gradients [unit][stride], from the first unit on
     T* output;      // gradients by inputs, [input][stride] from `column` on
@@ -112,7 +112,7 @@ void weight_block(const WeightArgs<T>& a) {
         }
 }
 
-// Keeps the first n lanes, and sets the other lanes to zero whatever they hold.
+// Keeps the first n lanes, and sets the other lanes to zero, even if they hold NaN.
 template <class T>
 HR_FN Pack<T> first_lanes(Pack<T> v, int n) {
     Int<Pack<T>> lane;
@@ -133,7 +133,7 @@ void bias_sums(const WeightArgs<T>& a, int units, T* bias) {
             for (int left = a.rows; left > 0; left -= a.height, grad += a.size) {
                 const int rows = left < a.height ? left : a.height, whole = rows / W * W;
                 for (int i = 0; i < whole; i += W) sum[m] += load(grad + i);
-                // Lanes behind the last row are left out, because they may have overflowed.
+                // Lanes after the last row are left out, because they may have overflowed.
                 if (whole < rows) sum[m] += first_lanes<T>(load(grad + whole), rows - whole);
             }
         }

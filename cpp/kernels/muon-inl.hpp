@@ -25,8 +25,8 @@ HR_FN Pack<T> without_small(Pack<T> v, T least) {
     return select(abs(v) < least, Pack<T>{}, v);
 }
 
-// Products of symmetric matrices of n rows, `stride` apart. Products of polynomials of one matrix are symmetric, so
-// that blocks below the diagonal that are a vector wide are copies.
+// Products of symmetric matrices with n rows, which are `stride` apart. Products of polynomials of one matrix are
+// symmetric, so that blocks below the diagonal that are a vector wide are copies.
 template <class T>
 struct Symmetric {
     int n, stride;
@@ -56,7 +56,7 @@ struct Symmetric {
                 for (int k = 0; k < W && i + k < n; ++k) store(to + (i + k) * stride + j, v[k]);
             }
     }
-    // Adds left right to `to`, where `left` has the given rows and k columns.
+    // Adds the matrix product of `left` and `right` to `to`, where `left` has the given rows and k columns.
     HR_FN void add_product(const T* left, const uint32_t* left_row, int k, const T* right, T* to) const {
         by_blocks(to, [&](int u, int rows, int v, int vectors) {
             const int64_t lane = v * width<T>;

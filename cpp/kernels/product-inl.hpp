@@ -22,7 +22,7 @@ constexpr int block_units = 4, block_vectors = 3;
 template <class T>
 struct ProductArgs {
     const T* weights;     // first weight of the transform
-    const uint32_t* row;  // offsets of the weights of the first unit and of later ones
+    const uint32_t* row;  // offsets of the weights of units, from the first unit on
     int k0, k1;
     const T* input;  // inputs [k][stride] of the tile
     T* output;       // results [m][stride]
@@ -85,8 +85,8 @@ template <class T>
 constexpr const TileBlock<T>* tile_blocks[block_vectors] = {tile_blocks_of<T, 1>, tile_blocks_of<T, 2>,
                                                             tile_blocks_of<T, 3>};
 
-// The size of the first of the fewest parts of at most `most` elements into which n elements divide as equally as
-// possible: 4 vectors are 2 + 2, not 3 + 1.
+// The size of the first part if n elements are divided as equally as possible into the fewest parts of at most `most`
+// elements: 4 vectors are 2 + 2, not 3 + 1.
 HR_FN int part(int n, int most) {
     const int parts = (n + most - 1) / most;
     return (n + parts - 1) / parts;
@@ -133,7 +133,7 @@ HR_FN void block_product(const T* matrix, const uint32_t* row, const int* first,
 // ---- small batches ------------------------------------------------------------------------------------------------
 
 // Folds groups of `Group` lanes of a and b that are to be summed. The result has twice as many groups of half the size:
-// those of a, then those of b.
+// groups of a, then groups of b.
 template <int Group, class V, int... I>
 HR_FN V fold_pair(V a, V b, Indices<I...>) {
     constexpr int W = Lane<V>::width, H = Group / 2;
@@ -160,7 +160,7 @@ HR_FN V reduce_lanes(V* v) {
 // reduction of each block.
 constexpr int small_units = 4, small_rows = HR_VECTOR_BYTES == 64 ? 3 : 2;
 
-// Computes a block of M units for R rows, `stride` apart. Inputs and weights are read up to a whole vector behind k1,
+// Computes a block of M units for R rows, `stride` apart. Inputs and weights are read up to a whole vector beyond k1,
 // where weights are zero and inputs finite; biases are read in whole vectors, because weight vectors end in padding.
 template <int M, int R, class T>
 void small_block(const ProductArgs<T>& a, int first) {
@@ -184,7 +184,7 @@ void small_block(const ProductArgs<T>& a, int first) {
             V v[group];
             for (int m = 0; m < group; ++m) v[m] = g + m < M ? sum[r][g + m] : V{};
             V total = reduce_lanes<group, width<T>>(v) + load(a.bias + g);
-            if (a.relu) total = max(total, T(0));  // in lanes: a branch for every unit would not be predicted
+            if (a.relu) total = max(total, T(0));  // no branch, which would be mispredicted
             T lanes[width<T>];
             store(lanes, total);
             __builtin_memcpy(y + g, lanes, (M - g < group ? M - g : group) * sizeof(T));

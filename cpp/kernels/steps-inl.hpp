@@ -1,9 +1,11 @@
 // All kinds of steps, and runs through a chain of steps. Each kind has overloads of these functions for its struct, in
 // steps/:
-// run_step(step, chain, call, buffers) a tile; a small batch, if the kind has a separate kernel
-//   record_step(step, tape, call, number)             a tile, from one state on the tape to the next
-//   backward_step(step, tape, call, back, number, n)  from one gradient on the tape to the one before
-// `number` counts all steps, `n` those that have weights.
+//
+//   run_step(step, chain, call, buffers)              runs a tile, or a small batch if the kind has such a kernel
+//   record_step(step, tape, call, number)             runs a tile, from one state on the tape to the next state
+//   backward_step(step, tape, call, back, number, n)  computes a gradient on the tape from the gradient after the step
+//
+// `number` is the index of the step among all steps, and `n` its index among the steps that have weights.
 #pragma once
 
 #include "steps/density-inl.hpp"

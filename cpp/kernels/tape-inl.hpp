@@ -32,8 +32,8 @@ struct Tape {
         b.height = height;
         return b;
     }
-    HR_FN TileBuffers<T> gradient_buffers(int step) const {  // buffers from the state after the step to the state
-                                                             // before
+    // Buffers from the gradient after the step to the gradient before the step.
+    HR_FN TileBuffers<T> gradient_buffers(int step) const {
         TileBuffers<T> b = buffers(step);
         b.given = gradient(step + 1);
         b.built = gradient(step);

@@ -7,7 +7,7 @@
 namespace headrace {
 namespace {
 
-// Memory of float32 values as pairs of bf16 values.
+// A pointer to float32 values as a pointer to pairs of bf16 values in the same memory.
 template <class T>
 HR_FN uint32_t* as_pairs(T* numbers) {
     return reinterpret_cast<uint32_t*>(numbers);

@@ -52,8 +52,8 @@ HR_FN int block_start(int column, int columns) {
     return columns - column < width<T> && columns > width<T> ? columns - width<T> : column;
 }
 
-// The number of rows at the end of a tile for which a full vector from the start of their last block would reach beyond
-// the tile.
+// The number of rows at the end of a tile without full vectors, because a full vector at the row's last block would
+// reach beyond the tile.
 template <class T>
 HR_FN int rows_at_end(int columns) {
     return columns < width<T> ? (width<T> + columns - 1) / columns : 0;
@@ -77,7 +77,7 @@ HR_FN void load_numbers(const char* from, int n, bool whole, const double* shift
 }
 
 // Copies elements line_of(r)[c], for rows r and columns c, to out[slots[c] * stride + r], as (value - shift) * scale in
-// float64 where shift is given. `adjacent` is true for rows without gaps between them in memory. Lanes behind the last
+// float64 where shift is given. `adjacent` is true for rows without gaps between them in memory. Lanes after the last
 // row become zero.
 template <class In, class T, class LineOf>
 void rows_to_lines(const LineOf& line_of, bool adjacent, int columns, const int* slots, const double* shift,

@@ -2,8 +2,8 @@
 // rows, or one transform with parameters for each row, from a network or from a caller of hr.ops.
 //
 // A run of transforms reads and writes each coordinate once for each transform: while one transform moves a coordinate,
-// the next adds it to its sum. Determinants are multiplied and rescaled by their exponents, so that a row needs one
-// logarithm for a run.
+// the next transform adds the new value to its sum over coordinates. Determinants are multiplied and rescaled by their
+// exponents, so that a row needs one logarithm for a run.
 #pragma once
 
 #include "../core/views.hpp"
@@ -13,8 +13,8 @@
 namespace headrace {
 namespace {
 
-// The number of vectors of rows whose chains of dependent operations overlap: those of a full tile, or fewer in a low
-// tile.
+// The number of vectors of rows whose chains of dependent operations overlap: all vectors of a full tile, or fewer in a
+// tile of fewer rows.
 constexpr int vectors_at_once = max_tile_vectors, fewer_vectors_at_once = 2;
 
 // An accessor of parameter k of the rows in vector j: equal for all rows, or from a line.
@@ -35,7 +35,7 @@ template <class T>
 struct ProductBounds {
     T low = 1, high = 1;
 
-    // Whether another factor might leave the range of normal numbers.
+    // Whether the product with another factor might leave the range of normal numbers.
     HR_FN bool leaves(T limit) const {
         constexpr T range = sizeof(T) == 4 ? T(1e30) : T(1e270);
         return !(high * limit < range && low * limit > 1 / range);  // true for a NaN
@@ -209,7 +209,7 @@ HR_FN void prepare_rows(const T* raw, T* ready, int64_t height, int features) {
                                    [&](int k, Pack<T> value) { store(ready + k * height, value); });
 }
 
-// Converts gradients by ready parameters to gradients by raw ones, which replace the raw parameters.
+// Converts gradients by ready parameters to gradients by raw parameters, which replace the raw parameters.
 template <class Map, class T>
 HR_FN void prepare_rows_vjp(T* raw, const T* grad_ready, int64_t height, int features) {
     Map::template prepare_vjp<Pack<T>>(RowParams<T>{raw, height}, RowParams<T>{grad_ready, height}, features,

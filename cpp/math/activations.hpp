@@ -60,7 +60,7 @@ struct Elu {
     }
 };
 
-// Limit of an x that is multiplied by a factor that is 0 long before x is this large, because infinity times 0 would be
+// Limit of x where x is multiplied by a factor that is 0 for much smaller x already, because infinity times 0 would be
 // NaN.
 constexpr double beyond = 1e30;
 
@@ -154,7 +154,7 @@ struct Sigmoid {
     }
 };
 
-// No activation: for a layer that only adds to another, or whose sums are used unchanged.
+// No activation: for a layer that only adds to another layer, or whose sums are used unchanged.
 struct Identity {
     template <class V>
     HR_FN static V value(V x) {

@@ -23,7 +23,7 @@ struct AdamStep {
     T mean_decay, square_decay;  // decay of the running mean and of the running mean square: beta1, beta2
     T rate;                      // learning rate divided by the bias correction of the running mean
     T square_correction;         // 1 / (1 - beta2^t)
-    T epsilon, shrink;           // epsilon of Adam; shrink is 1 - learning rate times weight decay, of decaying weights
+    T epsilon, shrink;           // epsilon of Adam; factor of weights that decay, 1 - learning rate times weight decay
     T gradient_scale;            // factor that clips the gradient
     T average_gain;              // share of the new weights in the running mean of the weights
 };
@@ -51,7 +51,7 @@ HR_FN AdamStep<T> adam_next(const AdamOptions& o, double learning_rate, double n
     return s;
 }
 
-// The new weight; mean and square are updated. A weight of 0 with gradient 0 stays 0, so that padding does.
+// The new weight; mean and square are updated. A weight of 0 with gradient 0, such as padding, stays 0.
 template <class V>
 HR_FN V adam_moved(const AdamStep<Scalar<V>>& s, bool decays, V gradient, V weight, V& mean, V& square) {
     using T = Scalar<V>;

@@ -1,16 +1,17 @@
 // One step of dual ascent on one value, over lanes.
 //
-// The map of a coordinate is z + g sqrt(e² + (z - center)²); the straight line of eq. 25 is part of the affine map that
-// follows. The concave form of the log-likelihood in a z + b + c sqrt(...) needs six sums for each coordinate.
+// The map of a coordinate is z + g sqrt(e² + (z - center)²); the straight line of eq. 25 (maps/dual_ascent.hpp) is part
+// of the affine map that follows. The log-likelihood of the map a z + b + c sqrt(...), a concave function of (a, b, c)
+// (kink.hpp), needs six sums for each coordinate.
 #pragma once
 
 #include "lane.hpp"
 
 namespace headrace {
 
-constexpr int ascent_sum_count = 6;           // number of sums: of z, z², r, z r, q = (z - center) / r, and 1 / r²
-constexpr int ascent_sums_of(int features) {  // number of sums of all coordinates, and one more for each coordinate: of
-                                              // the map's logarithms
+constexpr int ascent_sum_count = 6;  // number of sums: of z, z², r, z r, q = (z - center) / r, and 1 / r²
+// The number of sums of all coordinates, including the sum of log-derivatives of each coordinate's map.
+constexpr int ascent_sums_of(int features) {
     return features * (ascent_sum_count + 1);
 }
 

@@ -10,8 +10,8 @@ enum class Base : int { none, normal, logistic, density };
 
 namespace {
 
-// 0 where x is finite, otherwise NaN. Added to a row's log-determinant, it makes that NaN even where x enters no other
-// arithmetic.
+// 0 where x is finite, otherwise NaN. A row's log-determinant plus this value is NaN if x is not finite, even if x
+// enters no other arithmetic.
 template <class V>
 HR_FN V poison(V x) {
     return x - x;

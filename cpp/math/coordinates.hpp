@@ -1,5 +1,5 @@
 // Loops over the coordinates of a row, which a group of lanes of a GPU may share. An accessor of parameters with
-// `lanes` belongs to a group: each lane takes every lanes.step-th coordinate from lanes.first on, and lanes.sum and
+// `lanes` belongs to a group: each lane processes every lanes.step-th coordinate from lanes.first on, and lanes.sum and
 // lanes.largest combine all lanes, in a fixed order. An accessor without `lanes` covers the whole row.
 #pragma once
 
@@ -29,7 +29,7 @@ HR_FN int coordinate_step(const P& p) {
     }
 }
 
-// The sum of the results of all lanes; every lane returns it.
+// The sum of the results of all lanes, which every lane receives.
 template <class P, class V>
 HR_FN V sum_of_coordinates(const P& p, V own) {
     if constexpr (SharesRow<P>) {

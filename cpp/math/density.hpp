@@ -1,5 +1,5 @@
 // Base densities with parameters, or with columns of different kinds: independent columns, or one mixture of normal
-// densities for the whole row. Ready parameters are computed from raw ones once a call, in float64.
+// densities for the whole row. Ready parameters are computed from raw parameters once a call, in float64.
 //
 //   column of Student's t    raw: log ν                                     ready: c(ν), 1/√ν, (ν + 1)/2, ν c'(ν)
 //   mixture of K             raw: logits [K], means [K][D], log σ [K][D]    ready: [K] of (log of what precedes the
@@ -11,7 +11,7 @@
 
 namespace headrace {
 
-// THE list of column densities; Python has names for them (bindings/structure.cpp).
+// THE list of column densities; bindings/structure.cpp has the names of column densities in Python.
 enum class ColumnDensity : int { normal, logistic, uniform, student };
 
 constexpr int column_ready = 4;
@@ -64,7 +64,7 @@ HR_FN V log_of_one_and_square(V a) {
     using T = Scalar<V>;
     const V square = product(a, a);
     const V small = log1p(min(square, T(1)));
-    constexpr T far = sizeof(T) == 4 ? T(1e4) : T(1e8);  // 1 is less than half an ulp of the square of larger a
+    constexpr T far = sizeof(T) == 4 ? T(1e4) : T(1e8);  // for larger a, 1 is less than half an ulp of a²
     const V large = select(a > far, log(a) * T(2), log(square + T(1)));
     return select(square < T(1), small, large);
 }
@@ -107,7 +107,7 @@ HR_FN V student_by_log_df(V z, const Scalar<V>* ready) {
     using T = Scalar<V>;
     const V a = abs(z) * ready[1], u = product(a, a);
     const V share = select(a > T(1e4), splat<V>(1) - splat<V>(1) / max(u, T(1)), u / (u + T(1)));
-    const V s = min(u, T(0.0625));  // near u = 0 both terms of the bracket cancel
+    const V s = min(u, T(0.0625));  // the terms of the bracket nearly cancel near u = 0
     const V series = -s * s *
                      polynomial(s, 1.0 / 2, -2.0 / 3, 3.0 / 4, -4.0 / 5, 5.0 / 6, -6.0 / 7, 7.0 / 8, -8.0 / 9, 9.0 / 10,
                                 -10.0 / 11, 11.0 / 12, -12.0 / 13);

@@ -1,15 +1,14 @@
 // The choice of a kink in dual ascent: its position, its width, and the bend of a coordinate. The functions compute in
 // float64 from sums over the rows, on the host and on a device.
 //
-// A coordinate is mapped by y = a x + b + c r with r = sqrt(e² + (x - x0)²), the family of eq. 25. Its log-likelihood
-// L = ⟨log y' - λ y² / 2⟩ (eq. 23) is concave in (a, b, c), because y is linear in them. With ψ = (x, 1, r), ψ' = (1,
-// 0, q) and q = (x - x0) / r, at the identity (1, 0, 0):
+// A coordinate is mapped by y = a x + b + c r with r = sqrt(e² + (x - x0)²), the family of eq. 25 (docs/references.md).
+// Its log-likelihood L = ⟨log y' - λ y² / 2⟩ (eq. 23) is concave in (a, b, c), because y is linear in (a, b, c). With
+// ψ = (x, 1, r), ψ' = (1, 0, q) and q = (x - x0) / r, at the identity (1, 0, 0):
 //
 //     gradient G = ⟨ψ'⟩ - λ ⟨x ψ⟩,   Hessian -A with A = ⟨ψ' ψ'ᵀ⟩ + λ ⟨ψ ψᵀ⟩, never indefinite.
 //
-// A step of length t along u changes the slope of y by s = t (u₁ + u₃ q), at most t B with B = |u₁| + |u₃|, because |q|
-// <
-// 1. Since log(1 + s) >= s - s² / (2 (1 - |s|)²), L grows at least by
+// A step of length t along u changes the slope of y by s = t (u₁ + u₃ q), at most t B with B = |u₁| + |u₃|, because
+// |q| < 1. Since log(1 + s) >= s - s² / (2 (1 - |s|)²), L grows at least by
 //
 //     t G·u - t²/2 (P / (1 - t B)² + Q),   P = ⟨(u·ψ')²⟩,   Q = λ ⟨(u·ψ)²⟩,
 //

@@ -12,8 +12,8 @@
 #include <cstdint>
 #include <type_traits>
 
-// The minimum and the maximum of two vectors of floats, and b where either is NaN: by one instruction, where GCC would
-// use two.
+// The minimum and the maximum of two vectors of floats by one instruction each, where GCC would use two. The result is
+// b where a or b is NaN.
 #if defined(__AVX512F__) && !defined(__clang__)
 #define HR_MIN_OF(a, b) __builtin_ia32_minps512_mask(a, b, V{}, -1, 4)
 #define HR_MAX_OF(a, b) __builtin_ia32_maxps512_mask(a, b, V{}, -1, 4)
@@ -29,8 +29,8 @@
 #endif
 
 // HR_HAS_FMA: whether code has an instruction for a * b + c with one rounding (Clang for x86 defines only __FMA__). On
-// the host only kernels (HR_ISA) have the instruction, because other code is compiled for plain x86-64. HR_REGISTER:
-// the register class of a value.
+// the host only kernels (HR_ISA) use multiply-adds, because other code is compiled for plain x86-64. HR_REGISTER: the
+// register class of a value.
 #if defined(__CUDA_ARCH__) || (defined(HR_ISA) && defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF)) || \
     (defined(HR_ISA) && defined(__clang__) && defined(__FMA__))
 #define HR_HAS_FMA true
@@ -62,9 +62,9 @@
 #define HR_ROLLED_FLOAT64
 #endif
 
-// HR_ROLLED stands before a loop over coordinates, bins or components. A source of the device that gains no time by
-// unrolled loops defines HR_SMALL_CODE before all includes, because four copies of a loop's body would be most of its
-// code. HR_ROLLED_UNLESS(condition) unrolls the loop four times where the condition, a constant, is true.
+// HR_ROLLED precedes a loop over coordinates, bins or components. A source of the device that gains no time by unrolled
+// loops defines HR_SMALL_CODE before all includes, because four copies of a loop's body would be most of its code.
+// HR_ROLLED_UNLESS(condition) unrolls the loop four times where the condition, a constant, is true.
 #if defined(__CUDACC__) && defined(HR_SMALL_CODE)
 #define HR_PRAGMA(text) _Pragma(#text)
 #define HR_ROLLED HR_PRAGMA(unroll 1)
@@ -275,8 +275,8 @@ HR_FN bool any_lane(Int<V> x) {
     }
 }
 
-// Reads elements 0, ..., N - 1 of a row of a table for each lane, which has the row's index; rows start every `stride`
-// elements.
+// Reads elements 0, ..., N - 1 of one row of a table for each lane. A lane holds the index of its row; rows are
+// `stride` elements apart.
 template <int N, class V>
 HR_FN void gather_row(const Scalar<V>* table, Int<V> index, int stride, V (&out)[N]) {
     if constexpr (Lane<V>::width == 1) {
@@ -465,8 +465,7 @@ HR_FN V log(V x) {
     using F = Format<Scalar<V>>;
     const auto tiny = x < F::smallest_normal;
     const Int<V> bits =
-        bit_cast<Int<V>>(select(tiny, abs(x) * F::to_normal, x));  // |x|, because the bits of a negative x would
-                                                                   // overflow in the next line
+        bit_cast<Int<V>>(select(tiny, abs(x) * F::to_normal, x));  // |x|: the bits of a negative x would overflow
     const Int<V> n = (bits - F::sqrt_half) >> F::mantissa_bits;    // scales the mantissa into [sqrt(1/2), sqrt(2))
     const V f = bit_cast<V>(bits - (n << F::mantissa_bits)) - Scalar<V>(1);
     const V exponent = convert<V>(n) - select(tiny, splat<V>(F::mantissa_bits), splat<V>(0));

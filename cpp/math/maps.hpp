@@ -1,5 +1,5 @@
-// THE list of maps. Kernels, bindings, tests and benchmarks loop over the list; a new map needs its header and a line
-// of the list. Maps with the same type `Kernel` share compiled kernels; options distinguish them.
+// THE list of maps. Kernels, bindings, tests and benchmarks loop over the list of maps; a new map needs a header and a
+// line of the list. Maps with the same type `Kernel` share compiled kernels; options distinguish them.
 #pragma once
 
 #include <type_traits>
@@ -49,8 +49,8 @@ HR_FN constexpr double least_slope_of() {
     if constexpr (requires { Map::least_slope; }) return Map::least_slope;
     return 0;
 }
-// `least_bin`: the smallest option `min_bin` that the map allows, 0 if its bins have no least share. Maps with a least
-// share may have any interval.
+// `least_bin`: the smallest option `min_bin` that the map allows, 0 if its bins have no least share. Maps whose bins
+// have a least share may have any interval.
 template <class Map>
 HR_FN constexpr double least_bin_of() {
     if constexpr (requires { Map::least_bin; }) return Map::least_bin;

@@ -1,12 +1,12 @@
-// Muon (Jordan 2024): momentum by Nesterov's rule, made orthogonal as a matrix. The factors and the constants of a
-// step.
+// Muon (Jordan 2024): momentum by Nesterov's rule, made orthogonal as a matrix. This file has the factors and constants
+// of a step.
 #pragma once
 
 #include "adam.hpp"
 
 namespace headrace {
 
-// Factors of one step of Muon: those of Adam, and factors of Muon alone.
+// Factors of one step of Muon: the factors of Adam, and further ones that only Muon has.
 template <class T>
 struct MuonStep {
     AdamStep<T> adam;

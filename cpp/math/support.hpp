@@ -6,7 +6,7 @@
 
 namespace headrace {
 
-// THE list of supports that a column may have; Python has names for them (bindings/structure.cpp).
+// THE list of supports that a column may have; bindings/structure.cpp has the names of supports in Python.
 enum class Support : int { any, lower, upper, interval, linear, circle };
 
 struct SupportColumn {
@@ -84,7 +84,7 @@ HR_CALLED Supported from_support(const SupportColumn& c, double x) {
     return {fma(2.0, circle_turns(below / width), -1.0), log(2 / width), 2 / width, x - x};
 }
 
-// Whether a value is finite but has no density, because it lies on a bound or beyond; bounds are rounded to the rows'
+// Whether a value is finite but has no density, because it is on or beyond a bound; bounds are rounded to the rows'
 // dtype.
 HR_FN bool is_outside(const SupportColumn& c, double x, bool is_double) {
     if (!(x - x == 0)) return false;
@@ -95,7 +95,7 @@ HR_FN bool is_outside(const SupportColumn& c, double x, bool is_double) {
     return (has_low && !(x > low)) || (has_high && !(x < high));
 }
 
-// Whether a finite row with a finite context has no density, because one of its values lies on a bound or beyond.
+// Whether a finite row with a finite context has no density, because one of its values is on or beyond a bound.
 template <class Column, class Context>
 HR_FN bool is_row_outside(const SupportColumn* support, int features, int context, bool is_double, const Column& column,
                           const Context& context_column) {

@@ -1,5 +1,5 @@
 // The list of vector maps: invertible functions of all coordinates together (planar.hpp has a description). A new
-// vector map needs its header and a line of the list.
+// vector map needs a header and a line of HR_VECTOR_MAPS.
 #pragma once
 
 #include <type_traits>

@@ -1,8 +1,9 @@
 // A causal convolution network over time for kernels: plain sizes, and offsets from the network's first weight.
 //
-// Position t reads the inputs v before it: the values of a step, and, if values are companded, the companded values too
-// (math/compand.hpp). The layers of a network have the same weights at all positions (WaveNet, arXiv:1609.03499).
-// Values of every layer before the first position are zero. With taps i = 0, ..., kernel - 1 from old to new:
+// Position t reads the inputs v of earlier positions: the values of a step and, with is_companded, also the companded
+// values (math/compand.hpp). The layers of a network have the same weights at all positions (WaveNet,
+// arXiv:1609.03499). Values of every layer before the first position are zero. With taps i = 0, ..., kernel - 1 from
+// old to new:
 //
 //   input    h[t] = b + sum over i of  W[i] v[t - kernel + i]
 //   layer l  a = start[l, t] + sum over i of  G[i] h[t - (kernel - 1 - i) dilation]
@@ -11,8 +12,8 @@
 //   head     outputs[t] = b + H2 relu(b + H1 relu(skip[t]))
 //
 // where start[l, t] = gate bias + V context + interpolated U covariates, with a frame every `hop` positions. The last
-// layer computes no h. Every kernel adds the terms of a sum one after another, in the order above and by ascending
-// inputs, so that the outputs of a position have the same bits in every kernel.
+// layer computes no h. Every kernel adds the terms of a sum one after another, in the order of the equations and by
+// ascending inputs, so that the outputs of a position have the same bits in every kernel.
 //
 // Weights are stored [input][unit], one line for each input, tap by tap from old to new; units are padded to multiples
 // of row_padding weights, with zeros. Kernels whose lanes are positions broadcast each weight of a line; kernels whose
@@ -61,19 +62,19 @@ struct CausalNetwork {
     uint32_t state;  // values in the state of a stream
 };
 
-// The limits of the logarithm of a value's scale, for networks that give the scale.
+// The limits of the logarithm of a value's scale, for networks that output the scale.
 constexpr double least_level = -13.0, most_level = 2.0;
 
 // The state of `lanes` streams at one position, kept between calls. Where lanes is 1, the state of several streams is
 // stored stream after stream, each with `state` values:
-//   values of layer l   [slot = position mod (kernel - 1) dilation][channel_units][lane], from layers[l].ring * lanes
-//   on past inputs         [slot = position mod kernel][inputs][lane], from past * lanes on
+//   from layers[l].ring * lanes on   values of layer l [slot = position mod (kernel - 1) dilation][channel_units][lane]
+//   from past * lanes on             past inputs [slot = position mod kernel][inputs][lane]
 // The slot of a position is overwritten when that position is computed; until that step it holds the oldest position.
 template <class T>
 struct CausalState {
     T* numbers;
     int lanes;
-    int64_t position;  // position of the next step; the first one is 0
+    int64_t position;  // position of the next step; the first position is 0
 };
 
 namespace {
@@ -97,7 +98,8 @@ HR_FN int out_units(const CausalNetwork& n, const CausalLayer& layer) {
     return layer.is_last ? n.skip_units : n.channel_units + n.skip_units;
 }
 
-// The two frames around a position, and the weight of the second frame. After the last frame its values are kept.
+// The two frames around a position, and the weight of the second frame. Positions after the last frame use the values
+// of the last frame.
 template <class T>
 struct FramePlace {
     int64_t first, second;

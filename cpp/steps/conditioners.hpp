@@ -3,14 +3,14 @@
 // of conditioner has a class of the host (core/conditioner.hpp), and for kernels a plain struct of sizes and pointers
 // (a file in conditioners/) with these overloads:
 //
-//   positions(c, n)             of a call whose map moves n coordinates: its own number of them, or one that n gives
-//   first_coordinate(c, p)      among the map's, of those that position p settles; behind the last position, n
-//   parameters(c, from, kept)   the line at which the parameters of coordinate 0 are, or would be, where those of
-//                               position `from` on were advanced; a coordinate's are side by side. `kept`: in a run
-//                               that keeps the inputs of the backward pass
-//   state_lines(c)              that go on from position to position, the first ones of its own
-//   scratch_lines(c, span)      behind these, to advance `span` positions at once
-//   tape_lines(c, n)            of a run of n positions that keeps the inputs of the backward pass, instead of both
+//   positions(c, n)             the number of positions of a call whose map moves n coordinates
+//   first_coordinate(c, p)      the first of the coordinates that position p determines, or n if p is positions(c, n)
+//   parameters(c, from, kept)   the line of the parameters of coordinate 0, or the line that they would have if only
+//                               positions from `from` on are computed; parameters of one coordinate are adjacent;
+//                               `kept` is true in a run that keeps the inputs of the backward pass
+//   state_lines(c)              the number of lines that are kept from position to position, before all other lines
+//   scratch_lines(c, span)      the number of further lines that `span` positions computed at once need
+//   tape_lines(c, n)            the number of all lines in such a run of n positions
 //
 // The functions of a kind are in kernels/conditioners/: advance, advance_back. A kind whose code would cost other kinds
 // registers on a device has a static member `has_own_kernel`, true: kernels of chains without the kind are compiled

@@ -18,9 +18,9 @@ struct DensityStep {
     const int* coordinate;        // coordinate index of each slot
     const int* raw;               // index of each slot's raw parameter, -1: none
     int n_raw;
-    int64_t ready;        // start of the ready parameters among those of the chain
-    int64_t weights;      // start of the raw parameters in the flow's weight vector, or -1: they are `fixed`
-    const double* fixed;  // raw parameters that are no weights
+    int64_t ready;        // start of the step's part of the chain's ready parameters
+    int64_t weights;      // start of the raw parameters in the flow's weight vector; -1: raw parameters are `fixed`
+    const double* fixed;  // raw parameters that are not weights
     int64_t tape_grads;   // first line of the tape with gradients by the raw parameters
 };
 

@@ -47,7 +47,8 @@ HR_FN Columns<V> density_columns(const DensityStep<T>& s, const T* all_ready, in
     const DensityWords<V> words(seed, row_low, row_high, other, density_stream);
     if (s.components > 0) {
         const V u = words.number(0);
-        V before{};  // weights of earlier components; the row takes the last component for which u is above this sum
+        V before{};  // sum of the weights of earlier components; the row's component is the last one for which u is
+                     // above this sum
         Columns<V> made = out;
         for (int k = 0; k < s.components; ++k) {
             const T weight = ready[2 * k + 1];

@@ -16,7 +16,7 @@ struct ElementwiseStep {
 
     CoordinateMap<T> map;
     int n_ready;
-    int64_t ready;          // start of the ready parameters among those of the chain, in the order of the slots
+    int64_t ready;          // start of the step's part, in slot order, of the chain's ready parameters
     int64_t weights;        // start of the raw parameters in the flow's weight vector, coordinate by coordinate
     const int* coordinate;  // coordinate index of each slot
     int64_t tape_raw;       // first line of the tape with raw parameters

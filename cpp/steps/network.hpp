@@ -1,4 +1,4 @@
-// A step of a conditioner and the map whose raw parameters the conditioner gives.
+// A step of a conditioner and the map whose raw parameters the conditioner computes.
 #pragma once
 
 #include <cstdint>
@@ -17,11 +17,11 @@ struct NetworkStep {
                            // parameters of `map`
     int ready, tape_ready, n_ready;  // first line of the map's ready parameters in scratch and on the tape, and their
                                      // number
-    bool reads_built;                // the sequential direction: the conditioner reads coordinates that are being built
-    int input_slot;                  // first slot of the conditioner's inputs, behind any context that it does not read
+    bool reads_built;                // whether the direction is sequential: inputs are coordinates that are being built
+    int input_slot;                  // first slot of the conditioner's inputs, after any context that it does not read
     int64_t weights;                 // start of the conditioner's weights in the flow's weight vector
-    int64_t rounded, rounded_back;   // starts of these weights among the flow's rounded weights, in forward and in
-                                     // backward order
+    int64_t rounded, rounded_back;   // starts of the conditioner's weights among the flow's rounded weights, in forward
+                                     // and in backward order
     int fold;                        // index of the first folded value, or -1 (no context)
     uint32_t stream;                 // stream of the random values of dropout, different for each network of a flow
     int64_t tape;                    // first line of the step on the tape

@@ -11,8 +11,8 @@ struct Bf16Layout {
     int quad = 2;          // inputs between the points at which a sum may wait: in small batches, and where `waits` in
                            // tiles
     int planes = 1;        // number of values that make up a waiting sum
-    int words = 1;         // words of two values in lines and tapes, and of two weights for tiles of rows
-    int row_words = 1;     // words of two values of a small batch, and of two weights for it
+    int words = 1;         // number of words for two values in lines and tapes, and for two weights of tiles
+    int row_words = 1;     // number of words for two values, and for two weights, of small batches
     int units = 8;         // number of units of an op
     bool waits = false;    // whether sums of tiles of rows may wait inside a step
     bool apart = false;    // tiles of rows and small batches have separate weights

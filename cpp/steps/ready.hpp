@@ -1,6 +1,6 @@
 // Parameters that all rows share become ready parameters once a call, in float64; in the backward pass gradients by
-// ready parameters become gradients by raw ones. Parts are independent. `weights` and `ready` are pointers, or types
-// used like pointers (cuda/kernels/either.cuh).
+// ready parameters become gradients by raw parameters. Parts are independent. `weights` and `ready` are pointers, or
+// types used like pointers (cuda/kernels/either.cuh).
 #pragma once
 
 #include "../math/maps.hpp"
@@ -18,7 +18,7 @@ HR_FN int ready_parts(const S&, int) {
 }
 template <class S, class In, class Out>
 HR_FN void prepare_part(const S&, int, int, const In&, const Out&) {}
-// Whether gradients by the ready parameters of a step become gradients by raw ones after the last row.
+// Whether gradients by the ready parameters of a step are converted to gradients by raw parameters after the last row.
 template <class S>
 constexpr bool needs_finish = false;
 

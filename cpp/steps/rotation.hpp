@@ -1,5 +1,5 @@
 // A step that multiplies the coordinates by a block diagonal matrix, [built slot][given slot], and gradients by its
-// transpose. Block i maps coordinates' slots [first[i], first[i + 1]) to themselves; a dense matrix is one block.
+// transpose. Block i maps coordinates in slots [first[i], first[i + 1]) to the same slots; a dense matrix is one block.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // A step that computes value * scale + shift for each coordinate, or (value - shift) * scale, in float64. At the data
-// end of a chain it is part of loading and storing.
+// end of a chain the scaling is part of loading and storing.
 #pragma once
 
 #include "../math/lane.hpp"

@@ -1,8 +1,8 @@
 // THE list of kinds of steps. Each kind of step has a struct of sizes and pointers (a file beside this one), and
 // overloads of functions for the struct:
 //
-//   for_arrays(s, features, f)   f(pointer, values behind it) for each array that it points to, so that others can copy
-//                                them; a network's conditioner has its own ones
+//   for_arrays(s, features, f)   calls f(pointer, number of values) for each array to which s points, except arrays of
+//                                a network's conditioner, so that the arrays can be copied
 //
 // Further overloads are in core/lowering.cpp, ready.hpp, kernels/steps/, cuda/host/placing.cpp and cuda/kernels/steps/.
 // docs/notes/core.md lists the files to change for a new kind.

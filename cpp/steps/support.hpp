@@ -1,5 +1,5 @@
-// A step that maps coordinates to their support, or back, in float64. At the data end of a chain it is part of loading
-// and storing.
+// A step that maps coordinates to their support, or back, in float64. At the data end of a chain the map is part of
+// loading and storing.
 #pragma once
 
 #include "../math/support.hpp"

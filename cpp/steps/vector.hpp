@@ -16,7 +16,7 @@ struct VectorStep {
     bool inverse;  // direction of the maps
     MapOptions<T> options;
     int transforms, n_ready;
-    int64_t ready;           // start of the ready parameters among those of the chain
+    int64_t ready;           // start of the step's part of the chain's ready parameters
     const int64_t* weights;  // start of each transform's raw parameters in the flow's weight vector
     const int* coordinate;   // coordinate index of each slot, transform by transform
     int64_t tape_states;     // first line of the tape with coordinates between the transforms

@@ -73,8 +73,8 @@ struct Gradient {
     std::vector<T> log_prob, by_x, by_context;  // gradients by each row and by its context
 };
 
-// Sequences that proceed step by step; Flow::stream makes it. Arrays are contiguous: all steps of the first sequence,
-// then those of the second. A stream must be used by one thread at a time, and may outlive its flow.
+// Sequences that proceed step by step, opened by Flow::stream. Arrays are contiguous, sequence after sequence, with all
+// steps of a sequence together. A stream must be used by one thread at a time, and may outlive its flow.
 template <class T>
 class Stream {
   public:
@@ -84,7 +84,7 @@ class Stream {
     std::int64_t position() const { return headrace_stream_position(get()); }
     headrace_stream* get() const { return handle_.get(); }  // for functions of headrace.h
 
-    // Appends the steps x to the past, and returns the log density of each, in nats, given all steps before it.
+    // Appends the steps x to the past, and returns the log density of each step given all earlier steps, in nats.
     std::vector<T> push(Values x) {
         std::vector<T> log_prob(static_cast<std::size_t>(detail::rows_in(x.size(), features_)));
         push_into(log_prob, x);
@@ -96,7 +96,7 @@ class Stream {
         detail::check(headrace_stream_push(get(), &steps, &result, nullptr));
     }
 
-    // Draws the next steps. All pulls of a stream with one seed are one sample.
+    // Draws the next steps. Successive pulls of a stream with the same seed continue the same sample.
     std::vector<T> pull(std::size_t steps, std::uint64_t seed) {
         std::vector<T> x(rows() * steps * features_);
         pull_into(x, seed);
@@ -113,15 +113,15 @@ class Stream {
         detail::check(headrace_stream_extend(get(), static_cast<std::int64_t>(frames), &given));
     }
 
-    // n copies of each sequence of this stream, with its past, which then proceed independently.
+    // A stream with n copies of each sequence of this stream and its past; the copies proceed independently.
     Stream copies(std::size_t n) const {
         headrace_stream* handle = nullptr;
         detail::check(headrace_stream_copies(get(), static_cast<std::int64_t>(n), &handle));
         return Stream(handle, features_, covariates_);
     }
 
-    // The state of each sequence after its past. A stream of the same flow and context needs only the state and the
-    // position to proceed from there.
+    // The state of each sequence after its past. A stream of the same flow and context can continue from a state and a
+    // position alone (set_state).
     std::vector<T> state() const {
         const std::size_t n = static_cast<std::size_t>(headrace_stream_numbers(get()));
         std::vector<T> numbers(rows() * n);

@@ -22,7 +22,7 @@ std::vector<int> sorted_places(const std::vector<int>& key) {
     return order;
 }
 
-// Clears values; a few by overlapping stores of fixed sizes, because a call of memset would take longer.
+// Sets values to zero; a few values by overlapping stores of fixed sizes, because a call of memset would take longer.
 template <class T>
 void clear_values(T* values, uint32_t count) {
     if (count > 16) {
@@ -284,7 +284,8 @@ MaskedConditioner::LayerShape MaskedConditioner::shape_of(std::vector<int> degre
     layer.order = sorted_places(degree);
     for (int u : layer.order) {
         layer.degree.push_back(degree[u]);
-        // A hidden unit reads units of at most its degree, an output only units of degrees below its level.
+        // A hidden unit of degree d reads units whose degree is at most d; an output of level l reads units whose
+        // degree is below l.
         const int limit = output ? degree[u] - 1 : degree[u];
         layer.visible.push_back(int(std::upper_bound(below.begin(), below.end(), limit) - below.begin()));
     }

@@ -19,8 +19,7 @@ namespace headrace {
 // Options of a hidden layer beside its weights.
 struct HiddenOptions {
     std::string activation;
-    int adds = -1;  // the earlier hidden layer whose sums, before its activation, are added to those of this layer; -1:
-                    // none
+    int adds = -1;  // the earlier hidden layer whose sums (before activation) are added to this layer's sums; -1: none
     std::string
         context;  // a layer of only the context is added to the product ("add") or multiplies it ("gate"); "": none
     std::string context_activation;  // activation of the layer that reads only the context
@@ -30,7 +29,7 @@ struct HiddenOptions {
 struct MaskedOptions {
     int features = 0, context = 0;
     std::vector<int> reads;   // coordinates that the network reads, in the order of its columns; the context follows
-    std::vector<int> active;  // coordinates for which the network gives parameters, in the order of its rows
+    std::vector<int> active;  // coordinates whose parameters the network computes, in the order of its rows
     int outputs = 0;          // number of outputs for each coordinate, or, if `joint`, for all coordinates together
     bool joint = false;
     std::string activation;
@@ -55,7 +54,7 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
         int in = 0, out = 0;
         int below = -1;  // the layer whose units this layer reads; -1: the inputs
         int activation = 0;
-        int adds = -1;     // the layer whose sums are added to those of this layer
+        int adds = -1;     // the layer whose sums are added to this layer's sums
         int context = -1;  // the layer of only the context that joins this layer
         bool gated = false;
         bool context_alone = false;

@@ -30,8 +30,7 @@ class Lines {
         for (size_t l = 0; l < shapes.size(); ++l) add_layer(int(l));
         for (size_t l = 0; l < shapes.size(); ++l)
             if (added_by_[l] >= 0) layers_[l].added_to = lines_of_adding(int(l));
-        c_.pairs = std::max(c_.pairs, grad_pairs_);  // gradients may take the lines of values, which the backward pass
-                                                     // no longer needs
+        c_.pairs = std::max(c_.pairs, grad_pairs_);  // gradients may reuse lines of values, which are no longer needed
         c_.waits = std::exchange(c_.pairs, c_.pairs + waiting_);
         const auto keeps = [](const Layer& layer) { return keeps_slopes(layer); };
         c_.slopes = std::any_of(layers_.begin(), layers_.end() - 1, keeps) ? c_.units : -1;
@@ -104,7 +103,7 @@ class Lines {
         layer.sums = std::exchange(c_.sums, c_.sums + padded(layer.out) * c_.bf16.planes);
     }
 
-    // The number of float32 lines that n lines of rounded values take.
+    // The number of float32 lines that n lines of rounded values occupy.
     int rounded_lines(int n) const { return (n * parts_ * c_.bf16.words + 1) / 2; }
 
     // For each unit of `layer`, in the order of degrees, the line of the unit of layer `other` that has the same index
@@ -128,7 +127,7 @@ class Lines {
     const MaskedConditioner& t_;
     Kept& kept_;
     const int parts_;
-    std::vector<int> added_by_;  // for each layer, the layer to whose sums its sums are added, -1: none
+    std::vector<int> added_by_;  // for each layer, the layer that adds the layer's sums to its own; -1: none
     std::vector<RoundedLayer> rounded_;
     std::vector<Layer> layers_;
     MaskedNetwork<T> c_{};

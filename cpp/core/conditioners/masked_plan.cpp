@@ -13,8 +13,8 @@ class Planner {
   public:
     explicit Planner(const MaskedConditioner& t) : t_(t), n_layers_(int(t.layers().size())) {}
 
-    // Plans all units [0, end) of a layer from all their inputs, in the blocks of a weight layout, in which rows are as
-    // long as the inputs of the last row of their block.
+    // Plans all units [0, end) of a layer from all their inputs, in the blocks of the weight layout, where all rows of
+    // a block are as long as its last row.
     void whole_blocks(int layer, int end, int block) {
         for (int begin = 0; begin < end; begin += block) {
             const int rows = std::min(block, end - begin);
@@ -22,7 +22,7 @@ class Planner {
         }
     }
 
-    // Plans units [begin, end), which all read inputs [k0, k1), in blocks that are as equal as possible.
+    // Plans units [begin, end), which all read inputs [k0, k1), in blocks whose sizes are as equal as possible.
     void units(int layer, int begin, int end, int k0, int k1, bool from_bias, bool finish, int block) {
         while (begin < end) {
             const int blocks = (end - begin + block - 1) / block;
@@ -43,10 +43,11 @@ class Planner {
         if (rows > 0 && k1 > 0) plan_.ops.push_back({layer, begin, rows, 0, k1, false, false});
     }
 
-    // Ends a position: it needs the ops that were planned since the end of the position before.
+    // Ends a position, whose ops are those planned since the end of the previous position.
     void settle() { plan_.first.push_back(int(plan_.ops.size())); }
 
-    // Ends the plan: positions without separate ops have none, because the last planned position computed theirs.
+    // Ends the plan. Positions after the last planned position have no ops, because the ops of that position compute
+    // all of their units.
     PlanStorage finish() {
         plan_.first.resize(size_t(n_positions(t_)) + 1, int(plan_.ops.size()));
         return std::move(plan_);

@@ -13,11 +13,10 @@ struct AdaptiveOptions {
     int64_t columns, order, window, every;
     double floor, ceiling;  // limits of the scale
     double start;           // assumed size of the residuals before the first step
-    double damping;         // factor of a[i], to the power i: without damping, resonances of sampled steps become
-                            // sharper
+    double damping;  // a[i] is multiplied by damping^i: without damping, resonances of sampled steps become sharper
 };
 
-// The numbers of earlier steps over which running sizes are means of |e|; the second size is the scale.
+// The numbers of earlier steps whose mean |e| is a running size; the second running size is the scale.
 constexpr int64_t adaptive_memories[] = {8, 40, 320}, adaptive_sizes = 3, adaptive_longest = 320;
 
 // Arguments of a call, with contiguous arrays (rows, steps, columns).

@@ -3,9 +3,9 @@
 // A sequence is cut into *segments*, at multiples of whole windows of positions. The forward pass keeps the values of
 // every layer at the borders of segments. The backward pass runs from the last segment to the first: each segment is
 // computed again with a tape, then backward over the tape, window by window from the last. The gradients of a layer's
-// gates are kept as long as earlier positions read them, so that the gradient by a position is one sum, independent of
-// the windows. Sums over positions are taken in the order of the windows, so that no bit depends on the length of a
-// segment.
+// gates are kept until the earlier positions that need them are computed, so that the gradient by a position is one
+// sum, independent of the windows. Sums over positions are taken in the order of the windows, so that no bit depends on
+// the length of a segment.
 #pragma once
 
 #include "calls.hpp"
@@ -13,7 +13,7 @@
 namespace headrace {
 
 constexpr int back_window = 384;  // positions of one sum; a multiple of every block of lanes
-constexpr int line_pad = 64;      // values behind a line that whole vectors may touch
+constexpr int line_pad = 64;      // number of values after a line that a whole vector may read or write
 
 // Offsets of the sums over positions that are gradients by weights. Sums of matrices whose lanes are inputs are stored
 // [tap][unit][input], with inputs padded to row_padding; sums of `covariates` and `context` have the layout of the
@@ -30,7 +30,7 @@ struct CausalSumsShape {
 };
 
 // Lines of a layer on the tape, as offsets from the start of the tape. Column 0 of `values` is `front` positions before
-// the segment's first one.
+// the segment's first position.
 struct CausalTapeLayer {
     int64_t values, value_stride;  // channel_units lines of the layer's input
     int64_t gates, gate_stride;    // gate_units lines: values of tanh and sigmoid, then gradients by their arguments

@@ -9,14 +9,15 @@
 namespace headrace {
 
 constexpr int causal_ahead = 8;       // the largest number of steps whose sums over old taps are computed at once
-constexpr int most_unit_rows = 8;     // largest number of streams that take steps together, with lanes of units
+constexpr int most_unit_rows = 8;     // largest number of streams that are computed together with units as lanes
 constexpr int most_causal_taps = 32;  // largest number of taps of a layer
 
 // Context and covariates of a network, for one stream, or for the lanes of a panel.
 template <class T>
 struct CausalSide {
-    // Gate biases with the part of the context: [layer][gate_units], in a panel [layer][gate_units][lane]; for streams
-    // with lanes of units, stream_bias is the distance from one stream to the next. Null: the network has no context.
+    // Gate biases plus the contribution of the context: [layer][gate_units], in a panel [layer][gate_units][lane]; for
+    // streams with lanes of units, stream_bias is the distance from one stream to the next. Null: the network has no
+    // context.
     const T* gate_bias;
     int64_t stream_bias;
     // Covariates [frame][covariates], from frame `first_frame` on; stream_frames is the distance from one stream to the
@@ -45,7 +46,7 @@ struct CausalSteps {
     CausalState<T> state;
     int streams;           // number of streams, at most most_unit_rows, or number of used lanes
     int64_t steps, made;   // number of steps of the call, and number of finished steps
-    int64_t frames_ready;  // products of frames before this one exist, if they are still needed
+    int64_t frames_ready;  // products of frames before this frame are computed, as far as they are still needed
     int* slots;            // slot of the next position in each layer
     T* scratch;            // memory of causal_steps_scratch values, for each stream or for the panel
 };
@@ -56,8 +57,8 @@ HR_FN int64_t round_up(int64_t n, int64_t to) {
     return (n + to - 1) / to * to;
 }
 
-// A line of a window: `before` values of earlier positions, then those of the window. The length `row` is an odd number
-// of cache lines, so that lines of a layer are in different sets of a cache.
+// A line of a window: `before` values of earlier positions, then values of the window. The length `row` is an odd
+// number of cache lines, so that lines of a layer are in different sets of a cache.
 struct CausalLine {
     int64_t before, row;
 };
@@ -90,15 +91,15 @@ HR_FN int64_t causal_window_scratch(const CausalNetwork& n, int most) {
     return numbers;
 }
 
-// The number of steps whose sums over the old taps of a layer are computed at once, because all of the values they read
-// are computed.
+// The number of steps whose sums over the old taps of a layer are computed at once, which is possible because all
+// values that these sums read are already computed.
 HR_FN int causal_steps_at_once(const CausalLayer& layer) {
     int steps = 1;
     while (2 * steps <= causal_ahead && 2 * steps <= layer.dilation) steps *= 2;
     return steps;
 }
 
-// The number of frames whose products are kept: those of the steps computed ahead, or of one step.
+// The number of frames whose products are kept: the frames of the steps computed ahead, or of one step.
 HR_FN int causal_kept_frames(const CausalNetwork& n, int lanes) {
     return n.covariates == 0 ? 0 : lanes == 1 ? causal_ahead + 2 : 2;
 }
@@ -149,14 +150,14 @@ template <class T>
 struct SequenceKernelsOf {
     // window_begin starts windows of a sequence from the values in the first stream of a state (null: zeros). window
     // computes positions [position, position + n): v [kernel + n][inputs] begins with the inputs before these
-    // positions, and raw [n][outputs] is null if only the values behind the window are needed.
+    // positions, and raw [n][outputs] is null if only the values after the window are needed.
     void (*window_begin)(const CausalWindow<T>&, const CausalState<T>*) noexcept;
     void (*window)(const CausalWindow<T>&, const T* v, int64_t position, int n, T* raw) noexcept;
     void (*window_end)(const CausalWindow<T>&, const CausalState<T>&) noexcept;
     // Computes the outputs [stream][outputs] of the next position; causal_push then appends the inputs of that
     // position.
     void (*step)(CausalSteps<T>&, T* raw) noexcept;
-    // Computes gate biases of all layers with the part of one context row: [layer][gate_units].
+    // Computes gate biases of all layers plus the contribution of one context row: [layer][gate_units].
     void (*fold)(const CausalNetwork&, const T* weights, const T* context, T* folded) noexcept;
     // `record` computes a segment of a sequence with its tape and outputs [position][outputs]; `back` is its backward
     // pass.

@@ -306,7 +306,7 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
             },
             links_[index(k)]));
 
-    // Computes gradients of a link, and adds them to those of the chain.
+    // Computes gradients of a link, and adds these to the gradients of the chain.
     bool has_context = false, has_frames = false;
     std::vector<T> by_weights, by_context, by_frames, by_sizes;
     const auto added = [&](size_t i, const auto& work) {

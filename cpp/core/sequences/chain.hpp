@@ -56,11 +56,12 @@ struct ChainCotangent {
 // Gradients by the arguments of a chain; null where a gradient is not needed.
 template <class T>
 struct ChainGradient {
-    double* weights = nullptr;  // added to: the base's, then each link's, without those of linear predictions
-    T* context = nullptr;       // (rows, columns) of the context, as networks read it
-    T* frames = nullptr;        // (rows, frames, columns) of covariates
-    T* log_prob = nullptr;      // (rows, steps): the log densities, where `log_prob` gradients are given
-    bool with_inputs = true;    // whether `inputs` are computed
+    // Gradients by the weights of the base, then of each link except linear predictions, are added to `weights`.
+    double* weights = nullptr;
+    T* context = nullptr;     // gradients by the context (rows, columns), as networks read it
+    T* frames = nullptr;      // gradients by covariates (rows, frames, columns)
+    T* log_prob = nullptr;    // log densities (rows, steps), if gradients by them are given
+    bool with_inputs = true;  // whether `inputs` are computed
 
     std::vector<LinkRoom<T>> memory;  // memory of the results below
     StepValues inputs{};              // (rows, steps, features)
@@ -80,21 +81,21 @@ class SequenceChain {
     int64_t hop() const { return hop_; }
     bool has_density() const { return base_ != nullptr; }
     const std::vector<SequenceLink<T>>& links() const { return links_; }
-    // The number of weights: the base's, then each link's.
+    // The number of weights of the base and of all links.
     size_t n_weights() const { return begin_.back(); }
     size_t begin_of(size_t link) const { return begin_[link]; }
 
-    // The weights of a chain; `filters` are those of the linear predictions, in order.
+    // The weights of a chain; `filters` has the filters of the linear predictions, in order.
     std::shared_ptr<const ChainWeights<T>> weights_of(const T* parameters,
                                                       std::vector<PredictionFilter<T>> filters) const;
 
     ChainState<T> state(int64_t rows) const;
 
     // Runs a block of steps from data to latent values, or back, in memory of `room`, with log-derivatives (rows,
-    // steps) in room.log_det. A state (null: before the first step) advances by the steps.
+    // steps) in room.log_det. `state` advances by the steps; null: the steps are the first of their sequences.
     StepValues run(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues given, ChainState<T>* state,
                    ChainRoom<T>& room) const;
-    // Runs steps from the first on, and the backward pass.
+    // Runs the steps of sequences from their first step on, and then the backward pass.
     void back(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues given, const ChainCotangent<T>& from,
               ChainGradient<T>& to) const;
     // Computes the log densities of n latent steps under the base.
@@ -114,7 +115,7 @@ class SequenceChain {
     int64_t features_, context_ = 0, covariates_ = 0, hop_ = 1;
     std::vector<SequenceLink<T>> links_;
     std::shared_ptr<const Program<T>> base_;
-    std::vector<size_t> begin_;  // start of each link's weights, and the end of the last
+    std::vector<size_t> begin_;  // start of each link's weights, and the end of all weights
     bool is_apart_ = false;      // true: towards data, each step goes through all links before the next step
 };
 

@@ -47,7 +47,7 @@ StepValues ChainStream<T>::part(const SequenceView& x, int64_t begin, int64_t en
     return x.is_double ? copied(given_.of<double>(n)) : copied(given_.of<float>(n));
 }
 
-// Runs the next steps from data to latent values, or back, with log-derivatives in the memory of calls.
+// Runs the next steps from data to latent values, or back, and stores log-derivatives in the memory of calls (room_).
 template <class T>
 const T* ChainStream<T>::run(bool inverse, StepValues given, int64_t steps) {
     const LinkCall<T> call{inverse,

@@ -38,7 +38,7 @@ class ChainStream {
     const ChainState<T>& state() const { return *state_; }
     const std::shared_ptr<ChainState<T>>& shared_state() const { return state_; }
 
-    // Sets frames of covariates (rows, frames, columns); the first frame is that of step first * hop.
+    // Sets frames of covariates (rows, frames, columns); the first frame belongs to step first * hop.
     void set_frames(std::vector<T> frames, int64_t first, int64_t n) {
         frames_ = std::move(frames);
         first_frame_ = first;

@@ -28,17 +28,17 @@ class CausalConvolution final : public WeightLayout {
     explicit CausalConvolution(CausalOptions options);
 
     const CausalOptions& options() const { return options_; }
-    // The number of positions before a position on whose inputs its outputs depend.
+    // The number of earlier positions whose inputs affect the outputs at a position.
     int64_t field() const;
-    // The number of positions before a chunk at which layers without a past must start, so that values of the chunk are
-    // those of the whole sequence.
+    // The number of positions before a chunk at which layers without a past must start, so that values of the chunk
+    // equal the values of a run over the whole sequence.
     int64_t warm_up() const { return field() - options_.kernel; }
     // The arguments of kernels, with pointers into this object.
     const CausalNetwork& network() const { return network_; }
 
     // The number of words with pairs of weights in bf16, which follow the weights in a vector of `round`.
     uint32_t n_pairs() const { return n_pairs_; }
-    // Writes n_weights + n_pairs values: the weights, where those of products are rounded to bf16, and then pairs of
+    // Writes n_weights + n_pairs values: the weights, with weights of products rounded to bf16, and then pairs of
     // rounded weights.
     void round(const float* weights, float* to) const;
 

@@ -19,8 +19,7 @@ namespace headrace {
 namespace {
 
 constexpr int64_t tape_bytes = 32 << 20;  // memory of a segment's tape for each thread, in bytes
-constexpr int64_t sums_bytes = 32 << 20;  // memory for the sums of all groups, in bytes, where there are fewer than
-                                          // eight groups
+constexpr int64_t sums_bytes = 32 << 20;  // limit, in bytes, for the sums of more than least_groups groups
 constexpr int64_t least_groups = 8, most_groups = 64;
 
 double number_at(const SequenceView& a, int64_t row, int64_t step, int64_t column) {
@@ -173,7 +172,8 @@ void SequenceBack<T>::load_given(const Row& r, const CausalSegment<T>& s) const 
     }
 }
 
-// Loads values of layers before the segment: those stored at its border, or zeros.
+// Loads values of layers before the segment, which `store_past` stored for the segment's border; for the first segment,
+// zeros.
 template <class T>
 void SequenceBack<T>::load_past(const Row&, const CausalSegment<T>& s, const T* border) const {
     for (int l = 0; l < net_.n_layers; ++l) {
@@ -204,7 +204,7 @@ void SequenceBack<T>::store_past(const CausalSegment<T>& s, T* border) const {
     }
 }
 
-// Clears gradients from behind the last segment, which no position follows.
+// Sets gradients by positions after the last segment to zero, because these positions do not exist.
 template <class T>
 void SequenceBack<T>::clear_future(const CausalSegment<T>& s) const {
     const CausalTapeShape& tape = plan_.tape();
@@ -401,7 +401,7 @@ void SequenceBack<T>::finish_row(const Row& r) const {
     }
 }
 
-// Runs a row forward, segment by segment; afterwards the tape is that of the last segment.
+// Runs a row forward, segment by segment; afterwards the tape holds the last segment.
 template <class T>
 void SequenceBack<T>::begin_row(const Row& r) const {
     std::fill_n(r.scratch + scratch_.gate_gradient, int64_t(net_.n_layers) * gate_units(net_), T(0));
@@ -444,7 +444,8 @@ void SequenceBack<T>::run_rows(const std::vector<Row>& rows) const {
 template <class T>
 void SequenceBack<T>::run_groups(int64_t begin, int64_t end, int64_t groups, T* sums) const {
     T* const scratch = thread_scratch<T>(size_t(together_ * scratch_.numbers));
-    // The thread does not keep these borders, because their size grows with the number of steps.
+    // Border values are allocated for each call and not kept by the thread, because their size grows with the number of
+    // steps.
     const int64_t border = (plan_.segments() - 1) * plan_.border();
     const Aligned<T> borders = aligned_memory<T>(size_t(together_ * border));
     std::vector<int> slots(size_t(together_) * size_t(net_.n_layers));

@@ -15,23 +15,23 @@ struct SequenceGradient {
     SequenceView log_prob;
     Base base = Base::none;
 
-    // Whether the direction computes one position after another. In that direction the call's `given` are the results,
-    // which the network has read, and the call computes no others.
+    // Whether the direction computes one position after another. With is_sequential, the call's `given` are the
+    // results, which the network has read, and the call computes no further results.
     bool is_sequential = false;
-    // Derivatives of values by outputs, where there is no map: (rows, steps, values * outputs). With them, `raw` are
+    // Derivatives of values by outputs, where there is no map: (rows, steps, values * outputs). With slopes, `raw` are
     // gradients by outputs without the dependence through values, and `given` becomes the gradient by values, which
     // later steps have read.
     SequenceView slopes;
 
-    T* given = nullptr;       // by given values, (rows, steps, values)
-    T* weights = nullptr;     // by all weights
-    T* context = nullptr;     // by the context, (rows, context)
-    T* covariates = nullptr;  // by covariates, (rows, frames, covariates)
+    T* given = nullptr;       // gradient by given values, (rows, steps, values)
+    T* weights = nullptr;     // gradient by all weights
+    T* context = nullptr;     // gradient by the context, (rows, context)
+    T* covariates = nullptr;  // gradient by covariates, (rows, frames, covariates)
 };
 
 // Computes the gradients of a call, and also values, log-determinants and outputs where the call has arrays for these.
-// The call has no state. All gradients are of one direction, the one that computes all steps at once unless
-// is_sequential.
+// The call has no state. Gradients are of the direction that computes all steps at once, or with is_sequential of the
+// sequential direction.
 template <class T>
 void sequence_vjp(const CausalTransform<T>& transform, const SequenceCall<T>& call,
                   const SequenceGradient<T>& gradient);

@@ -11,7 +11,7 @@
 
 namespace headrace {
 
-// Arrays of positions [position][columns], and of outputs [position][columns][per_value].
+// Arrays with an element for each value, [position][columns], or for each output, [position][columns][per_value].
 template <class T>
 struct LinearisedMap {
     T *rate, *bend;            // df/dv, and -l' dl/dv

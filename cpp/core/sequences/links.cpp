@@ -63,7 +63,7 @@ StepValues StepsLink<T>::run_in(const Program<G>& program, const typename Progra
     request.with_base = false;
     request.rows = n;
     request.input = &input;
-    request.tiles_only = true;  // results do not depend on the number of steps
+    request.tiles_only = true;  // so that results do not depend on the number of steps
     request.value = room.result.template of<G>(call.values() + n);
     request.log_det = request.value + call.values();
     program.run(request, weights);
@@ -132,7 +132,7 @@ StepValues PredictionLink<T>::run(const LinkCall<T>& call, const LinkWeights<T>&
     return StepValues::of(result);
 }
 
-// Keeps the last steps of x, and of the past where x is shorter.
+// Appends the steps of x to `past`, and keeps the last `order` steps of both together.
 template <class T>
 void PredictionLink<T>::keep(const LinkCall<T>& call, const T* x, std::vector<T>& past) const {
     const int64_t kept = order_ * columns_, given = call.steps * columns_, moved = std::min(kept, given);
@@ -292,8 +292,9 @@ StepValues NetworkLink<T>::back(const LinkCall<T>& call, const LinkWeights<T>& w
 
 // The backward pass of a network and its inner flow. Gradients by the context of the inner flow are gradients by the
 // network's outputs, and inputs of the network have gradients through the flow and through the network. In the
-// sequential direction the network reads the resulting values. The gradients by these are computed first, from the last
-// step to the first, by a linear recursion that needs the derivatives of each step's values by the outputs.
+// sequential direction the network reads the resulting values. The gradients by resulting values are computed first,
+// from the last step to the first, by a linear recursion that needs the derivatives of each step's values by the
+// outputs.
 template <class T>
 StepValues NetworkLink<T>::back_of_inner(const LinkCall<T>& call, const LinkWeights<T>& weights, const T* given,
                                          SequenceCall<T>& network, SequenceGradient<T>& gradient,

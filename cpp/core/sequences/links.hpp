@@ -87,7 +87,7 @@ const T* values_in(StepValues given, int64_t n, std::vector<T>& work) {
 template <class T>
 struct LinkState {
     std::optional<CausalStreams<T>> network;
-    std::vector<T> past;  // of a linear prediction: (rows, order, features), from old to new; otherwise the state of an
+    std::vector<T> past;  // past of a linear prediction, (rows, order, features) from old to new, or state of an
                           // adaptive prediction
 };
 
@@ -213,7 +213,7 @@ class NetworkLink {
     const CausalTransform<T>& transform() const { return *transform_; }
     bool reads_sizes() const { return reads_sizes_; }
     LinkSides sides() const;
-    // The number of weights: the network's, then the inner flow's.
+    // The number of weights of the network and of the inner flow.
     size_t n_weights() const;
     LinkWeights<T> weights_of(const T* parameters) const;
     LinkWeights<T> weights_of(const T* network, typename Program<T>::Weights inner) const;

@@ -168,7 +168,7 @@ void CausalSweepPlan::lay_out_state() {
 template <class T>
 void CausalSweepPlan::turn(const T* weights, T* turned) const {
     const CausalNetwork& n = network_;
-    // Transposes lines of `inputs`, `stride` apart, with `units` each, to lines of units, `to_stride` apart.
+    // Transposes a matrix [input][unit], with lines `stride` apart, to [unit][input], with lines `to_stride` apart.
     const auto turn = [&](int64_t from, int64_t stride, int inputs, int units, int64_t to, int64_t to_stride) {
         for (int64_t i = 0; i < inputs; ++i)
             for (int64_t u = 0; u < units; ++u) turned[to + u * to_stride + i] = weights[from + i * stride + u];

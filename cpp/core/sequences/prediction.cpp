@@ -9,7 +9,7 @@
 namespace headrace {
 namespace {
 
-constexpr int64_t block = 256;  // number of steps whose sums are taken side by side
+constexpr int64_t block = 256;  // number of steps whose sums are computed together
 
 // One column of a row: x of the past, then x or residuals of the steps.
 template <class T>

@@ -1,5 +1,5 @@
 // Linear prediction of the values of a step from earlier steps, independently for each column:
-//   residual e[t] = x[t] - sum over lags i of  a[i] x[t - i],  and back from residuals.
+//   residual e[t] = x[t] - sum over lags i of a[i] x[t - i], or x from residuals.
 #pragma once
 
 #include <cstdint>

@@ -64,7 +64,7 @@ struct GivenSequences {
     }
 };
 
-// The sum of contiguous values, computed as in NumPy: pairwise, of 8 sums side by side.
+// The sum of contiguous values, computed as in NumPy: by pairwise summation with 8 partial sums.
 template <class G>
 G pairwise_sum(const G* values, int64_t n) {
     if (n < 8) {

@@ -10,8 +10,8 @@ namespace headrace {
 std::vector<double> stepped_up(const std::vector<double>& reflections, int64_t columns);
 
 // The gradient by theta, (columns, order), where tanh(theta) are the reflection coefficients, from gradients by the
-// results of a call; by_log_det, the gradients by log-derivatives of steps, is null for zero. Sums have the bits of
-// NumPy's.
+// results of a call; by_log_det, the gradients by log-derivatives of steps, is null for zero. Sums have the same bits
+// as sums by NumPy.
 template <class T>
 std::vector<double> gradient_of(const PredictionFilter<T>& filter, const LinkCall<T>& call,
                                 const PredictionTerms<T>& terms, const T* by_log_det);

@@ -1,9 +1,9 @@
 // The map of the values of a step. With a level c, x = e^c map(z), where c is the network's last output for each value,
-// clamped to [-13, 2]; without a level, x = map(z). The parameters of the map are in units of the level, and need not
-// become small where a signal does. Uniform noise of a step of 16-bit audio has a log-scale of -11.6 in units of its
-// range.
+// clamped to [-13, 2]; without a level, x = map(z). The parameters of the map are in units of e^c, so that they need
+// not become small where a signal is small. Uniform noise of a step of 16-bit audio has a log-scale of -11.6 in units
+// of its range.
 //
-//   to latent values:  z = inverse map(e^-c x),  log-derivative that of the inverse map - c
+//   to latent values:  z = inverse map(e^-c x),  log-derivative of the inverse map, minus c
 #pragma once
 
 #include <algorithm>
@@ -62,8 +62,8 @@ class StepMap {
         }
         const Split s(*this, raw, n, scratch);
         const int64_t all = n * columns_;
-        if (to_data) {                       // s.values are results, s.more gradients by the factors of the level
-            T* const log_det = s.by_params;  // has space for n values, and is overwritten below
+        if (to_data) {                       // s.values are results; s.more are gradients by factors of the level
+            T* const log_det = s.by_params;  // by_params has space for n values, and is overwritten below
             kernels_.coupling(map_.index(), is_inverse, options_, given, s.params, s.values, log_det, n, columns_);
             scale(s.values, s.levels, 1, s.values, n);
             scale(by_value, s.levels, 1, s.more, n);

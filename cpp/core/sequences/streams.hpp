@@ -9,7 +9,7 @@
 
 namespace headrace {
 
-constexpr int64_t least_panel_streams = 16;  // where a panel has fewer streams, lanes are units
+constexpr int64_t least_panel_streams = 16;  // in a panel with fewer streams, lanes are units
 
 template <class T>
 class CausalStreams {

@@ -38,7 +38,7 @@ struct CausalSweepShape {
     int64_t numbers;         // total number of values of the state
 };
 
-constexpr int sweep_block = 16;  // positions of a block of factors: a multiple of vectors
+constexpr int sweep_block = 16;  // number of positions of a block of factors, a multiple of a vector's width
 constexpr int sweep_rows = 4;    // sequences that are computed together, so that weights are read once for all
 
 // The sweep of one segment of a sequence.
@@ -46,7 +46,7 @@ template <class T>
 struct CausalSweep {
     const CausalSweepShape* shape;
     const T* turned;  // transposed weights
-    T* state;         // state, which is zero behind the sequence's last position
+    T* state;         // state, which is zero after the sequence's last position
     int* slots;       // slot of the segment's last position in each layer
     int64_t steps;    // number of steps of the sequence
     // Slopes [position][values][of_input]: by all outputs, or only by the outputs of the value's map.

@@ -16,16 +16,16 @@
 namespace headrace {
 namespace {
 
-// The number of multiply-adds of a thread's task: few enough that a long call is interrupted soon. A chunk of a row has
-// more, because each chunk needs a warm-up.
+// The number of multiply-adds of a thread's task: few enough that a long call is interrupted soon. A task that is a
+// chunk of a row has more multiply-adds, because each chunk needs a warm-up.
 constexpr int64_t task_work = 500'000'000, chunk_work = 10'000'000'000;
 // The least numbers of steps for which windows are used. A window computes whole vectors of positions, and moves all
 // values before it, so that a few steps are computed one by one.
 constexpr int64_t least_window_stream = 8, least_window_panel = 64;
-// The least length of a chunk of a long row, in warm-ups: the first where threads need chunks, the second where
-// interrupts do.
+// Lengths of chunks of a long row, in multiples of the warm-up and a window: the least length where rows are divided
+// among threads, and a length up to which a chunk is not divided further for interrupts.
 constexpr int64_t least_overheads = 4, usual_overheads = 32;
-// The number of vectors of streams that have a state at a time, for each thread, where the caller keeps no state.
+// The number of vectors of streams for each thread that have a state at a time, in a call without a state.
 constexpr int64_t vectors_at_once = 3;
 
 // Computes the inputs of a network from values [steps][values].
@@ -35,7 +35,7 @@ void read_values(const CausalNetwork& n, const T* values, int64_t steps, T* to) 
         for (int c = 0; c < n.inputs; ++c) *to++ = causal_input(n, values + t * n.values, c);
 }
 
-// The scratch of a task: that of its thread, unless an inner flow uses it.
+// The scratch of a task: the scratch of its thread, unless an inner flow uses that.
 template <class T>
 class TaskScratch {
   public:
@@ -168,7 +168,7 @@ void CausalTransform<T>::Work::map(const T* given, const T* raw, T* value, T* lo
     request.rows = n;
     request.input = &input;
     request.context = &context;
-    request.tiles_only = true;  // results do not depend on the number of positions
+    request.tiles_only = true;  // so that results do not depend on the number of positions
     request.value = value;
     request.log_det = log_det;
     of_.inner_->run(request, call_.inner);
@@ -337,7 +337,8 @@ void CausalTransform<T>::Work::steps(CausalStreams<T>& streams, bool in_parallel
             failure.guard([&] { panel(streams, panels[size_t(p)], begin, end, in_parallel); });
         });
         failure.rethrow();
-        Cancellable* const cancellable = Cancellable::of_this_thread();  // parallel_for checks only between tasks
+        // parallel_for checks for cancellation only between tasks.
+        Cancellable* const cancellable = Cancellable::of_this_thread();
         if (cancellable && end < call_.steps && cancellable->should_stop(Cancellable::Clock::now())) throw Cancelled();
     }
     streams.go_on(call_.steps);

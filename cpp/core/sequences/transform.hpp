@@ -27,7 +27,7 @@ struct SequenceCall {
     const T* covariates = nullptr;        // (rows, frames, covariates), or (1, frames, covariates)
     bool one_covariate_row = false;       // whether the covariates have one row
     int64_t first_frame = 0, frames = 0;  // frame f belongs to steps [f hop, (f + 1) hop) of a stream
-    CausalStreams<T>* state = nullptr;    // state before the steps, advanced by them; null: the first step
+    CausalStreams<T>* state = nullptr;    // state before the steps, which the call advances, or null
     T* value = nullptr;                   // results, (rows, steps, values)
     T* log_det = nullptr;                 // log-determinants of the call's direction, (rows, steps)
     T* raw = nullptr;                     // outputs of the network, (rows, steps, outputs)
@@ -51,11 +51,11 @@ class CausalTransform {
     const Program<T>* inner() const { return inner_.get(); }
     CausalStreams<T> streams(int64_t rows) const;
 
-    // Runs from the side that the network reads. Without a map or an inner flow, `raw` is the result. Bits of a
-    // position depend only on the inputs in its field, not on other rows, on the steps of the call, on states, or on
-    // threads.
+    // Runs the transform from the side that the network reads. Without a map or an inner flow, `raw` is the result.
+    // Bits of a position depend only on the inputs in its field, not on other rows, on the steps of the call, on
+    // states, or on threads.
     void parallel(const SequenceCall<T>& call) const;
-    // Runs to the side that the network reads.
+    // Runs the transform to the side that the network reads.
     void sequential(const SequenceCall<T>& call) const;
 
   private:

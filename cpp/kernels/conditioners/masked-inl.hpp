@@ -71,7 +71,7 @@ HR_FN void drop_units(uint32_t stream, const Layer& layer, int unit, int n, cons
     const int begin = layer.value + unit, end = begin + n;
     for (int64_t i = 0; i < int64_t(b.vectors) * width<T>; i += width<T>) {
         uint32_t numbers[2][width<T>];
-        for (int k = 0; k < width<T>; ++k) {  // zeros behind the last row
+        for (int k = 0; k < width<T>; ++k) {  // zeros after the last row
             const int64_t row = b.row + i + k;
             const uint64_t number = row < b.drops->rows ? uint64_t(row_number(b.drops->input, row)) : 0;
             numbers[0][k] = uint32_t(number);
@@ -259,7 +259,7 @@ HR_FN Gate gate_of(const Layer& layer) {
 }
 
 // Replaces values of hidden layers by the derivatives of their activations, where the value determines the derivative.
-// The values of c stay unchanged, because they are needed.
+// The values of c (layers that read only the context) stay unchanged, because gradients of products need these values.
 template <class T>
 HR_FN void values_to_slopes(const MaskedNetwork<T>& c, T* units, int64_t height, int64_t used) {
     for (int l = 0; l + 1 < c.n_layers; ++l) {
@@ -276,8 +276,8 @@ HR_FN void values_to_slopes(const MaskedNetwork<T>& c, T* units, int64_t height,
     }
 }
 
-// Computes gradients by the sums, the products and c of units [unit, unit + n) of a layer. These gradients follow from
-// those by values, which are inputs of the layer above, and from gradients by sums of a later layer to which the
+// Computes gradients by the sums, the products and c (Layer) of units [unit, unit + n) of a layer, from gradients by
+// the layer's values, which the layer above has computed, and from gradients by sums of a later layer to which the
 // layer's sums were added.
 template <class T>
 HR_FN void finish_gradients(const MaskedNetwork<T>& net, const Layer& layer, int unit, int n, const Tape<T>& t,
@@ -358,8 +358,8 @@ HR_FN void back_op(const MaskedNetwork<T>& c, const KnownBack<T>& known, const B
     if (layer.below >= 0) finish_gradients(c, c.layers[layer.below], begin, end - begin, t, units);
 }
 
-// Computes the backward pass of positions. After the call the tape has the gradients by all products and the transposed
-// inputs of all layers, for the gradient of weights.
+// Computes the backward pass of a masked network for some positions. After the call the tape has the gradients by all
+// products and the transposed inputs of all layers, for the gradient of weights.
 template <class T>
 HR_FN void advance_back(const MaskedNetwork<T>& c, const KnownBack<T>& known, int from, int to) {
     const Tape<T>& t = known.tape;

@@ -32,7 +32,7 @@ HR_FN bool settles(const MaskedNetwork<float>& c, const Layer& layer, const Tile
            layer.dropout == 0 && !(b.is_recorded && c.slopes >= 0);
 }
 
-// Runs an op. Returns whether the units of the op are finished, if the op is their last one.
+// Runs an op. Returns whether the units of the op are finished, if no later op adds to these units.
 HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, TileBuffers<float>>& known, const Op& op) {
     const TileBuffers<float>& b = known.b;
     const Call<float>& call = known.call;
@@ -47,7 +47,7 @@ HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, TileBuffers
     const bool waits = op.waits >= 0;
     a.waiting = waits ? reinterpret_cast<float*>(b.pairs) + int64_t(c.waits + op.waits) * b.height : nullptr;
     const int at_once = waits ? c.bf16.quad : c.bf16.step;
-    a.k0 = whole(op.k0, at_once);  // a step with values that are not computed yet is left to the op that finishes
+    a.k0 = whole(op.k0, at_once);  // the op that finishes adds any step whose values are not all computed
     a.k1 = op.finish ? op.k1 : whole(op.k1, at_once);
     a.input = pairs;
     a.output = b.units + int64_t(layer.product + op.row) * b.height;
@@ -106,7 +106,7 @@ HR_FN void bf16_panel(const MaskedNetwork<float>& c, const Known<float, SmallBuf
     known.call.bf16->add(a);
 }
 
-// Runs an op. Returns whether its units are complete; otherwise a term is added to them later.
+// Runs an op. Returns whether the units of the op are complete; otherwise a later op adds a term to these units.
 HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, SmallBuffers<float>>& known, const Op& op) {
     const SmallBuffers<float>& b = known.b;
     const Call<float>& call = known.call;
@@ -130,7 +130,7 @@ HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, SmallBuffer
     return own.whole;
 }
 
-// Rounds the values for the layer above, where the product did not.
+// Rounds the values for the layer above, where the product did not round them.
 HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op, const SmallBuffers<float>& b) {
     for (int r = 0; r < b.rows && layer.pairs >= 0; ++r)
         call.bf16->round_row(b.units + r * b.stride + layer.value, op.row, op.row + op.rows,
@@ -159,7 +159,7 @@ HR_FN void round_gradients(const Tape<float>& t, const Call<float>& call, const 
                                    as_pairs(t.at(t.chain.tape.pairs + layer.grad_pairs)));
 }
 
-// The function data_product for an op, where factors are rounded values.
+// Computes data_product for an op, with rounded factors.
 HR_FN void bf16_columns(const KnownBack<float>& known, const Layer& layer, const BackOp& op,
                         const DataArgs<float>& args, int columns) {
     const Tape<float>& t = known.tape;

@@ -87,8 +87,8 @@ void back_head(const CausalSegment<T>& s, const CausalBack<T>& b, const Window& 
 
 // ---- layers ---------------------------------------------------------------------------------------------------------
 
-// Replaces, in a block of columns, values of gates by gradients by the gates' arguments, and gradients by gated values
-// by the gated values.
+// Overwrites, in a block of columns, values of gates with gradients by the gates' arguments, and gradients by gated
+// values with the gated values.
 template <class T>
 void back_gates(const CausalNetwork& net, T* gates, int64_t stride, T* gated, int64_t column, int vectors) {
     using V = Pack<T>;
@@ -196,7 +196,7 @@ void back_layer_sums(const CausalSegment<T>& s, const CausalBack<T>& b, const Wi
     }
 }
 
-// Computes h' from o', both in `up`, where h' takes the upper lines.
+// Computes h' from o', both in `up`, where the upper lines hold h'.
 template <class T>
 void back_layer(const CausalSegment<T>& s, const CausalBack<T>& b, const Window& w, int layer) {
     const CausalNetwork& net = *s.network;
@@ -278,7 +278,7 @@ void back_input(const CausalSegment<T>& s, const CausalBack<T>& b, const Window&
 }
 
 // The backward pass over a segment with its tape, from its last window to the first. The tape has the gradients by
-// gates and by values of the first layer from behind the segment.
+// gates and by values of the first layer at positions after the segment.
 template <class T>
 void causal_back(const CausalSegment<T>& s, const CausalBack<T>& b) noexcept {
     const CausalNetwork& net = *s.network;

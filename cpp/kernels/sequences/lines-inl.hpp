@@ -20,7 +20,7 @@ struct BackLines {
     const T* lines;      // lines of the first tap
     int64_t row, shift;  // distances of lines and of taps
     int inputs, taps;
-    const T* start;  // lines at which sums start; null: zeros
+    const T* start;  // lines of initial values of the sums; null: zeros
     const T* open;   // lines that, where they are not positive, set the result to zero; or null
     T* to;
     int64_t start_row, open_row, to_row;
@@ -71,7 +71,7 @@ HR_FN void back_lines(BackLines<T> a, int units, int64_t column, int vectors) {
 }
 
 // Copies `positions` columns of `units` lines, rounded up to whole vectors of columns, to panels of `height` positions;
-// panels have `padded` lines, with zeros behind the last.
+// panels have `padded` lines, with zeros after the last.
 template <class T>
 HR_FN void lines_to_panels(const T* lines, int64_t stride, int units, int padded, int64_t positions, T* panels,
                            int64_t height) {

@@ -33,7 +33,7 @@ void panel_frames(CausalSteps<T>& s, const StepLines<T>& lines, int vectors) {
     }
 }
 
-// Computes the start of a layer's gates: the gate biases plus the part of the covariates.
+// Computes the start of a layer's gates: the gate biases plus the contribution of the covariates.
 template <class T>
 void panel_start(const CausalSteps<T>& s, const StepLines<T>& lines, int l) {
     const CausalNetwork& n = *s.network;

@@ -80,7 +80,7 @@ struct UnitProduct {
     int64_t stride;  // distance of the weights of adjacent inputs, or pairs of inputs
     int taps = 1, inputs, rows = 1;
     const T* x[most_causal_taps][most_unit_rows];
-    const T* start[most_unit_rows];  // starts of sums; null, of all rows: zeros
+    const T* start[most_unit_rows];  // initial values of sums; null (for all rows): zeros
     T* to[most_unit_rows];
     bool adds = false, relu = false;
 };
@@ -126,7 +126,7 @@ void unit_block(const UnitProduct<T, Weight>& a, int row, int unit) {
     for_sums<R, N>([&](int r, int n) { store(a.to[row + r] + unit + n * width<T>, sum[r][n]); });
 }
 
-// Computes R rows and N vectors of units at a time, then half as many.
+// Computes R rows and N vectors of units at a time, and the remaining units by blocks of half as many vectors.
 template <int R, int N, class T, class Weight>
 HR_FN void unit_blocks(const UnitProduct<T, Weight>& a, int row, int unit, int units) {
     for (; unit + N * width<T> <= units; unit += N * width<T>) unit_block<R, N>(a, row, unit);

@@ -11,7 +11,7 @@
 namespace headrace {
 namespace {
 
-// A window of a segment, with positions counted from the segment's first.
+// A window of a segment, with positions counted from the segment's first position.
 struct Window {
     int64_t begin;
     int positions, vectors;
@@ -189,7 +189,7 @@ void record_layer(const CausalSegment<T>& s, const Window& w, int layer) {
     });
 }
 
-// Computes outputs [position][outputs] from skip values behind their rectifier.
+// Computes outputs [position][outputs] from skip values after their rectifier.
 template <class T>
 void record_head(const CausalSegment<T>& s, const Window& w, T* outputs) {
     const CausalNetwork& net = *s.network;

@@ -1,4 +1,4 @@
-// The start of a layer's gates, which is all but the products with inputs: biases, context and covariates.
+// The start of a layer's gates: the terms of biases, context and covariates, without the products with inputs.
 #pragma once
 
 #include "../transpose-inl.hpp"
@@ -7,7 +7,7 @@
 namespace headrace {
 namespace {
 
-// Computes gate biases of all layers with the part of one context row: [layer][gate_units].
+// Computes gate biases of all layers plus the contribution of one context row: [layer][gate_units].
 template <class T>
 void causal_fold(const CausalNetwork& n, const T* weights, const T* context, T* folded) noexcept {
     UnitProduct<T> a;

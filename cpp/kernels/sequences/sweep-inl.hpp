@@ -9,8 +9,7 @@
 namespace headrace {
 namespace {
 
-constexpr int sweep_chains = 4;  // number of partial sums of a sum of few lanes, whose additions would otherwise wait
-                                 // for each other
+constexpr int sweep_chains = 4;  // number of partial sums (chains) of a sum, whose additions do not wait for each other
 
 // to[row][unit] = start[row][unit] + sum over taps and inputs of weights[tap][input][unit] x[tap][row][input]; the
 // inputs, a multiple of sweep_chains, are divided into sweep_chains parts.
@@ -24,8 +23,8 @@ struct ChainProduct {
     T* to[sweep_rows];
 };
 
-// Computes a block of rows. A single row computes all its chains together, several rows one chain after another, with
-// equal bits.
+// Computes a block of rows. All chains of a single row are computed together, and chains of several rows one after
+// another; both ways give the same bits.
 template <int R, int N, class T>
 void chain_block(const ChainProduct<T>& a, int row, int unit) {
     using V = Pack<T>;
@@ -193,8 +192,8 @@ struct SweepRows {
     int rows;
 };
 
-// Computes, one after another, the gradients of a layer by gated values, from those by the next layer's values, then by
-// the gates' arguments, and then by the layer's values.
+// Computes gradients of a layer from gradients by the next layer's values: first by gated values, then by the gates'
+// arguments, and then by the layer's values.
 template <class T>
 void sweep_layer(const SweepRows<T>& s, int64_t in_block, int l, int made) {
     const CausalNetwork& n = s.network;
@@ -277,7 +276,7 @@ void sweep_head(const SweepRows<T>& s, int64_t in_block) {
     const CausalSweepShape& shape = *s.sweeps->shape;
     const auto open = [&](T* line, const T* values) {
         for (int u = 0; u < n.skip_units; u += width<T>)
-            store(line + u, select(load(values + u) <= T(0), Pack<T>{}, load(line + u)));  // as in the backward pass
+            store(line + u, select(load(values + u) <= T(0), Pack<T>{}, load(line + u)));  // the gradient of ReLU
     };
     ChainProduct<T> last, head;
     UnitProduct<T> all;

@@ -1,5 +1,5 @@
-// A window of positions of one sequence, whose lanes are positions, computed layer after layer. In the lines of a
-// layer, values of positions before the window stand in front of it, and are updated after the window.
+// A window of positions of one sequence, whose lanes are positions, computed layer after layer. Lines of a layer begin
+// with values of positions before the window, which are updated after the window.
 #pragma once
 
 #include "../../math/gate.hpp"
@@ -69,7 +69,7 @@ void window_gates(const WindowLines<T>& w, int l, const T* values, int64_t posit
                 Pack<T> lanes[W];
                 for (int i = 0; i < W; ++i) {
                     FramePlace<T> place = frame_place(n, w.side, position + first + v * W + i);
-                    if (place.first >= last) place = {last - 1, last - 1, T(0)};  // behind the end of the sequence
+                    if (place.first >= last) place = {last - 1, last - 1, T(0)};  // a lane after the sequence
                     const T* const p = w.frames + u;
                     lanes[i] = interpolated(load(bias + u), load(p + (place.first - first_frame) * gate_units(n)),
                                             load(p + (place.second - first_frame) * gate_units(n)), place.share);
@@ -213,7 +213,7 @@ void causal_window(const CausalWindow<T>& window, const T* v, int64_t position, 
     }
 }
 
-// Loads the values before a window from the first stream of a state; without a state they are zero.
+// Loads the values before a window from the first stream of a state, or zeros without a state.
 template <class T>
 void causal_window_begin(const CausalWindow<T>& window, const CausalState<T>* state) noexcept {
     const WindowLines<T> w(window);

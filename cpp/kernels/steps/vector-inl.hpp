@@ -48,7 +48,7 @@ HR_FN void backward_step(const VectorStep<T>& s, const Tape<T>& t, const Call<T>
     carry_context(t, back, step);
     const int64_t start = t.chain.context * t.height;
     const T* grad_built = t.gradient(step + 1) + start;
-    T* const grad_given = t.gradient(step) + start;  // in place from the second transform on
+    T* const grad_given = t.gradient(step) + start;  // from the second transform on, gradients are computed in place
     with_vector_map(s.map, [&]<class Map>() {
         for (int i = s.transforms - 1; i >= 0; --i, grad_built = grad_given) {
             const VectorLines<T> lines = vector_state(t, s, step, i);

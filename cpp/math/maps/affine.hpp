@@ -1,14 +1,14 @@
-// affine: x = shift + scale z and z = (x - shift) / scale; eq. 35-41 of the notes.
+// affine: x = shift + scale z and z = (x - shift) / scale; eq. 35-41 of the notes (docs/references.md).
 //
 // The accessor p(k) returns parameter k of a map. `forward` and `inverse` return the value and the log-derivative of
 // their direction. forward_vjp and inverse_vjp receive the input and the output, and the gradients of a scalar by the
 // output and by the log-derivative; these two return the gradient by the input and pass the gradient by parameter k to
-// grad(k, gradient). Because grad(k) may overwrite p(k), p(k) is read before.
+// grad(k, gradient). Because grad(k, gradient) may overwrite p(k), p(k) is read before the call of grad.
 //
 // A map may also have a form for parameters that all rows share: `prepare` converts them to ready values once a call,
-// and `ready_forward` and `ready_inverse` take ready values. Both return the derivative of the *forward* direction as a
-// factor, so that the factors of a row are multiplied and one logarithm is taken; products of `ready_factors` such
-// factors are between 1e-30 and 1e30 in float32.
+// and `ready_forward` and `ready_inverse` take ready values. Both ready functions return the derivative of the
+// *forward* direction as a factor, so that the factors of a row are multiplied and one logarithm is taken; products of
+// `ready_factors` such factors are between 1e-30 and 1e30 in float32.
 //
 // `parameters` has the names of parameters in order, and `meaning` completes a sentence of the help in Python.
 #pragma once

@@ -2,7 +2,7 @@
 //
 // A map whose directions share most of their code has `run`, `run_vjp` and `run_ready`, with a parameter `inverse` for
 // the direction. Where lanes are vectors, `inverse` is a Direction, and both directions are compiled; on a device,
-// where each compiled direction adds to the module's size, it is one bool for all lanes.
+// where each compiled direction adds to the module's size, `inverse` is one bool for all lanes.
 #pragma once
 
 #include "../lane.hpp"
@@ -48,7 +48,7 @@ struct Directions {  // NOLINT(bugprone-crtp-constructor-accessibility): maps ar
     }
 };
 
-// Evaluates a map on a device: one call has both directions where the map supports this.
+// Evaluates a map on a device, by one call of code for both directions if the map has such code.
 template <class Map, class V, class P>
 HR_FN V run_direction(bool inverse, V value, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
     if constexpr (requires { Map::run(inverse, value, p, o, log_det); }) {

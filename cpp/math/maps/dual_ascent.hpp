@@ -1,5 +1,6 @@
-// dual_ascent: x = a z + b + c sqrt(epsilon² + (z - center)²), the family of eq. 25 of the notes (there a = 1 - σ,
-// c = γ, b = φ0, and center and epsilon are divided by 1 - σ): a straight line that bends at the center.
+// dual_ascent: x = a z + b + c sqrt(epsilon² + (z - center)²), the family of eq. 25 of the notes (docs/references.md;
+// there a = 1 - σ, c = γ, b = φ0, and center and epsilon are divided by 1 - σ): a straight line that bends at the
+// center.
 //
 // Raw parameters of any size: log a is softly clamped as in maps/affine.hpp, c = a γ with |γ| below 1 - slope, so that
 // the map grows; epsilon is positive (positive.hpp). With all raw parameters zero the map is the identity. The inverse

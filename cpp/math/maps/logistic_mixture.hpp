@@ -4,8 +4,8 @@
 // raw parameters zero the map is the identity.
 //
 // With u = (x - mean) / scale and weights e^a, F is the sum of e^a sigmoid(u) over S + T, where S is the sum of e^a
-// sigmoid(u), and T the sum of e^a sigmoid(-u). It follows that z = log S - log T, in which the normaliser of the
-// weights cancels. The derivative is
+// sigmoid(u), and T the sum of e^a sigmoid(-u). Therefore z = log S - log T, where the normaliser of the weights
+// cancels. The derivative is
 //   dz/dx = N (1 / S + 1 / T),   N = sum of e^a sigmoid(u) sigmoid(-u) / scale,
 // a product of sums of positive terms. Each sum is stored as its largest exponent and a remainder that is neither large
 // nor small, because far outside of all components, and in a wide gap between two of them, the terms themselves
@@ -138,7 +138,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
 
     // The components of one element, as lanes of vectors P::Lanes: exponentials are computed for a vector of components
     // at a time, and sums are taken one component after another, so that an element has the same bits alone and among
-    // many. Lanes behind the last component are zero.
+    // many. Lanes after the last component are zero.
     template <class T, class P>
         requires requires { typename P::Lanes; }
     struct Components<T, P> {
@@ -227,7 +227,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
     struct Sums {
         V x, below_top, above_top, here_top;  // position, and the largest exponents in S, T and N
         V below_rest, above_rest, here_rest;  // S, T and N, each divided by e^top
-        V below_bend, above_bend, here_bend;  // derivatives of these sums by x
+        V below_bend, above_bend, here_bend;  // derivatives of S, T and N by x, each divided by e^top
         V below, above;                       // shares S / (S + T) = F(x) and T / (S + T) = 1 - F(x)
         V log_either;                         // log(1 / S + 1 / T)
 
@@ -353,13 +353,13 @@ struct LogisticMixture : Directions<LogisticMixture> {
             const V newton = x - step;
             const auto is_below = difference < T(0);
             const V lower = select(is_below, x, low), upper = select(is_below, high, x);
-            // A root is found when the difference or the step is no larger than the rounding error of the logit or of
-            // x: after a step of Newton's method, never after a bisection.
+            // A root is found when the difference is within the rounding error of the logit, or the step is within the
+            // rounding error of x: only after a step of Newton's method, not after a bisection.
             const V rest = larger(fma(abs(z) + T(1), epsilon, -abs(difference)), fma(abs(x), epsilon, -abs(step)));
             const auto is_found = rest >= T(0);
             const V other = select(is_found, x, lower * T(0.5) + upper * T(0.5));
             V next = select(abs(step) * T(2) <= select(is_found, infinity<V>(), last), newton, other);
-            next = select(next >= lower, next, other);  // false for a NaN, which is replaced, too
+            next = select(next >= lower, next, other);  // the comparison is false for a NaN, so that a NaN is replaced
             next = select(next <= upper, next, other);
             const auto is_open = open > T(0);
             last = select(is_open, abs(next - x), last);

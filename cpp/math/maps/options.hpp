@@ -9,7 +9,7 @@ namespace headrace {
 
 // Derivatives at the ends of a spline's interval: `one`: 1; `free`: a raw parameter for each end; `shared`: one raw
 // parameter for both ends, of a circle; `halved`: as `free`, and the least share of the first and the last bin is half
-// that of the others.
+// the least share of other bins.
 enum class Ends { one, free, shared, halved };
 // The spline outside of its interval: the identity; a straight line with the derivative at the end; or the spline
 // repeated, shifted by periods.

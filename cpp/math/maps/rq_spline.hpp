@@ -32,8 +32,7 @@ struct Spline : Directions<Spline<Kind>> {
         return 2 * o.bins + Kind::n_derivatives(o.bins, o.ends);
     }
     HR_FN static constexpr int n_room(int bins) { return 2 * bins; }
-    static constexpr bool vjp_reads_built = false;  // the backward pass does not read the spline's output, which need
-                                                    // not be computed before
+    static constexpr bool vjp_reads_built = false;  // the backward pass does not need the spline's output
 
     template <class Inverse, class V, class P>
     HR_FN static V run(Inverse inverse, V input, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
@@ -213,8 +212,8 @@ struct Spline : Directions<Spline<Kind>> {
             return Kind::size(shares.get(o.bins + k), height_sum, k, o);
         }
 
-        // Visits all bins and keeps the last whose left end is not beyond the input, without gathers. The input is a
-        // position among the heights, or among the widths.
+        // Visits all bins and keeps the last bin whose left end is not beyond the input, without gathers. The input is
+        // a position among the heights, or among the widths.
         // `target`: the input in the unit of the unnormalised shares of its side.
         template <class OfHeights>
         HR_FN Bin<V> find(OfHeights of_heights, V input, const P& p, const MapOptions<Scalar<V>>& o, V& target) {
@@ -294,8 +293,8 @@ struct Spline : Directions<Spline<Kind>> {
             t += bad;
             r += bad;
         }
-        // Moves the point to the end of the interval where the input is on a linear tail, because the derivative at the
-        // end may differ much from that a rounding error away.
+        // Moves the point to the end of the interval where the input is on a linear tail, because the derivative may
+        // change much within a rounding error of the end.
         HR_FN void snap(V input, const MapOptions<Scalar<V>>& o) {
             if (Kind::tails(o) == Tails::linear) {
                 const V zero = splat<V>(0), one = splat<V>(1);

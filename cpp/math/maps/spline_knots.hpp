@@ -37,7 +37,7 @@ struct SoftClampedKnots {
     }
     template <class T>
     HR_FN static constexpr bool sets_ends(const MapOptions<T>&) {
-        return false;  // no, because the raw derivative 0 means 1
+        return false;  // not needed, because the raw derivative 0 gives the derivative 1
     }
     template <class T>
     HR_FN static constexpr bool is_circular(const MapOptions<T>&) {
@@ -216,7 +216,7 @@ struct AdditiveKnots {
         const bool is_halved = o.ends == Ends::halved && (k == 0 || k == o.bins - 1);
         return fma(part, left_over(o), sum * (is_halved ? T(0.5) * o.min_bin : o.min_bin));
     }
-    // The sum of the parts of all bins below `bin`, from the sum of their sizes, in the backward pass.
+    // Converts the sum of the sizes of all bins below `bin` to the sum of their parts, in the backward pass.
     template <class V>
     HR_FN static V parts_below(V sizes, V bin, V sum, const MapOptions<Scalar<V>>& o) {
         using T = Scalar<V>;
@@ -253,7 +253,7 @@ struct AdditiveKnots {
     HR_FN static T left_over(const MapOptions<T>& o) {
         return fma(-T(o.bins - (o.ends == Ends::halved ? 1 : 0)), o.min_bin, T(1));
     }
-    // The sum of parts, from the sum of sizes that contain `n` least sizes.
+    // Converts a sum of sizes, which includes `n` least sizes, to the sum of the parts.
     template <class V>
     HR_FN static V parts_of(V sizes, V n, V sum, const MapOptions<Scalar<V>>& o) {
         return fma(n * sum, -o.min_bin, sizes) * (Scalar<V>(1) / left_over(o));

@@ -1,9 +1,9 @@
-// planar: x = z + û h(wᵀz + b), eq. 28-29 of the notes (Rezende, Mohamed 2015), with û such that an inverse always
-// exists: s = 1 + wᵀû is a positive function of wᵀu.
+// planar: x = z + û h(wᵀz + b), eq. 28-29 of the notes (docs/references.md; Rezende, Mohamed 2015), with û such that an
+// inverse always exists: s = 1 + wᵀû is a positive function of wᵀu.
 //
 // A vector map moves all coordinates in a common direction by one *amount*, a function of one *sum* over the
-// coordinates. The map uses *ready* parameters, which `prepare` computes from raw ones: once a call where all rows
-// share them, or in lanes, one set for each row.
+// coordinates. The map uses *ready* parameters, which `prepare` computes from raw parameters: once a call where all
+// rows share them, or in lanes, one set for each row.
 //
 //   raw    [w (features), u (features), b]          ready    [w (features), û (features), b, s]
 //
@@ -13,7 +13,7 @@
 // sums over coordinates, then terms common to all coordinates, then gradients by single coordinates. As in maps/,
 // put(k, value) receives parameter k's value and may overwrite p(k), so p(k) is read before. `prepare` and its vjp
 // share their loops over coordinates (coordinates.hpp); in a group of lanes each lane stores the values of its
-// coordinates, and every lane the values behind those of the coordinates.
+// coordinates, and every lane stores the values that follow the values of all coordinates.
 #pragma once
 
 #include "../coordinates.hpp"
@@ -57,9 +57,9 @@ struct TanhBend {
     }
 
     // Solves v + (s - 1) tanh v = y for v, B lanes at once, by Halley's method, kept between bounds by bisection. The
-    // left side is an odd function, for positive v concave where s > 1 and convex where s < 1, so that from one of the
-    // bounds Newton's method would not overshoot. The iteration ends where the residual is a rounding error. `near`,
-    // where not null, has values close to v.
+    // function v + (s - 1) tanh v is odd, and for positive v concave where s > 1 and convex where s < 1, so that
+    // Newton's method from one of the bounds would not overshoot. The iteration ends where the residual is a rounding
+    // error. `near`, where not null, has values close to v.
     template <int B, class V>
     HR_FN static void solve(const V (&y)[B], const V (&s)[B], const MapOptions<Scalar<V>>& o, V (&v)[B],
                             Bend<V> (&bend)[B], const V* near = nullptr) {
@@ -208,7 +208,7 @@ struct Planar {
         put(2 * features + 1, q.s.value);
     }
 
-    // The gradient by the raw parameters from the gradient g by the ready ones.
+    // The gradient by the raw parameters from the gradient g by the ready parameters.
     template <class V, class P, class G, class Put>
     HR_FN static void prepare_vjp(const P& p, const G& g, int features, const Put& put) {
         using T = Scalar<V>;

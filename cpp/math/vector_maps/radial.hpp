@@ -1,6 +1,6 @@
-// radial: x = z + β (z - center) / (α + |z - center|), eq. 30-31 of the notes (Rezende, Mohamed 2015), with α and p = α
-// + β positive, so that the map always has an inverse. Among vector maps (planar.hpp), radial has the squared distance
-// from the center as its sum, and the stretch of the offset from the center as its amount.
+// radial: x = z + β (z - center) / (α + |z - center|), eq. 30-31 of the notes (docs/references.md; Rezende, Mohamed
+// 2015), with α and p = α + β positive, so that the map always has an inverse. Among vector maps (planar.hpp), radial
+// has the squared distance from the center as its sum, and the stretch of the offset from the center as its amount.
 //
 // raw [center (features), α, β]: values of any sign; where raw α and raw β are equal, β is 0
 //   ready  [center (features), α, p]

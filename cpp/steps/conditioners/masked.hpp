@@ -15,7 +15,7 @@ struct Op {
     bool from_bias;  // the sum starts from the bias; otherwise from the result of an earlier op
     bool finish;     // the last op for these units, which applies the activation
     int fresh = 0;   // in bf16: earlier ops have rounded the inputs before this index
-    int waits = -1;  // line of the two sums of each unit's unfinished step; -1: ops take whole steps
+    int waits = -1;  // line of the two sums of each unit's unfinished step; -1: ops add whole steps
 };
 
 // The order of forward ops. The ops of positions [from, to) are [first[from], first[to]); where all positions are
@@ -47,20 +47,20 @@ struct Layer {
     const int* visible;       // number of inputs that each unit reads
     uint32_t bias;            // offset of the biases
     int in, out;              // inputs, units
-    int below;                // the layer whose values it reads; -1: the network's inputs
+    int below;                // the layer whose values this layer reads; -1: the network's inputs
     int product, sum, value;  // first of the lines of the products, of the sums and of the values
     int activation;
     bool relu;            // the product kernel applies the activation
     bool sweep;           // another pass over the finished products computes the values
     bool context_alone;   // the layer reads only the context
     bool gated;           // c multiplies the product
-    const int* adds;      // line of the other layer's sum for each unit; null: no sum is added
-    const int* added_to;  // line of the sum to which each unit's is added, -1: none; null: none for all units
+    const int* adds;      // line of the sum of another layer that is added, for each unit; null: none
+    const int* added_to;  // line of the sum to which each unit's sum is added, -1: none; null: none for all units
     const int* c;         // line of c for each unit; null: the layer has no c
     int c_layer;          // the layer that computes c
     double dropout;       // the share of values dropped in training; kept values are divided by the share that is kept
-    int live;             // number of units with a reader
-    int panel;            // start of the layer's transposed inputs among those of the transform
+    int live;             // number of units whose values are read
+    int panel;            // start of the layer's inputs among the transposed inputs of the transform
     int fold;             // the layer's index among the folded biases of the transform, if it reads a context
     // The members below are for bf16 (core/bf16.hpp).
     const uint32_t* block;  // start of the weight pairs of the layer's blocks of units
@@ -69,7 +69,7 @@ struct Layer {
     int grad_pairs;         // first line of pairs of the gradients by the layer's products, in the backward pass
     int grad_rows;          // start of the gradients by the layer's products among the panels, pairs of rows side by
                             // side
-    int sums;               // start of the sums of the layer's units among those of the transform, for small batches
+    int sums;               // start of the sums of the layer's units among the sums of the transform, for small batches
 };
 
 // Whether derivatives of a layer's activation have separate lines on the tape.
