@@ -32,9 +32,8 @@ struct PartialSums {
 };
 
 // The division of blocks of sums among warps: the number of blocks that a warp computes at once, and the multiple of
-// terms in a share. `together` lets all lanes of a warp work together on a narrow tile, where warps are otherwise
-// small. Without shares, one warp computes each sum, in one order of terms. The first `taken` warps also have other
-// work.
+// terms in a share. `together` lets the lanes of a warp work together on a narrow tile, where warps are otherwise
+// small. Without shares, one warp computes each sum, in one order of terms. The first `taken` warps have further work.
 struct Rounds {
     int at_once = 1, terms = 8;
     bool together = false, has_shares = true;
