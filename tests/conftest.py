@@ -31,8 +31,8 @@ collect_ignore = ["interop/jax_devices.py", "interop/torch_processes.py"]  # pro
 
 __all__ = ["folder", "library", "machine", "result", "run"]  # fixtures
 
-# Hypothesis takes the same examples on every run and machine, and leaves no files: a failure is therefore due to a
-# change of the code.
+# Hypothesis takes the same examples on every run and machine, and leaves no files, so that only a change of the code
+# can cause a failure.
 settings.register_profile("headrace", derandomize=True, database=None, deadline=None, max_examples=200)
 settings.load_profile("headrace")
 
@@ -82,7 +82,7 @@ def pytest_sessionfinish(session):
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
     """Store the number of tests that the workers of pytest-xdist have collected, which is the same in all."""
-    collected = getattr(node, "workeroutput", {}).get("collected", 0)  # a worker that crashed has no such number
+    collected = getattr(node, "workeroutput", {}).get("collected", 0)  # a worker that crashed has sent no number
     node.config.stash[selection.COLLECTED] = max(collected, node.config.stash.get(selection.COLLECTED, 0))
 
 
@@ -99,7 +99,7 @@ def pytest_sessionstart(session):
 @pytest.hookimpl(tryfirst=True)  # runs before pytest selects by marks
 def pytest_collection_modifyitems(config, items):
     config.stash[selection.COLLECTED] = len(items)
-    if selection.no_device() and config.option.markexpr != "gpu":  # otherwise these tests are skipped one by one
+    if selection.no_device() and config.option.markexpr != "gpu":  # with -m gpu, the tests are skipped one by one
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("gpu")])
     if not selection.NIGHTLY:
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("nightly")])
@@ -126,7 +126,7 @@ def pytest_collection():
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    if config.option.one_in:  # skipped tests have not run
+    if config.option.one_in:  # the number of tests that ran excludes skipped tests
         ran = sum(len(terminalreporter.getreports(outcome)) for outcome in ("passed", "failed"))
         terminalreporter.write_line(f"{ran} of {config.stash[selection.COLLECTED]} tests ran")
     if reason := selection.no_device():
