@@ -42,7 +42,7 @@ struct DeviceArray {
         require(shape.size() == strides.size(), "expected a stride for each axis");
         for (int64_t n : shape) require(n >= 0, "expected sizes of at least 0");
         require(data || count() == 0, "expected an address");
-#ifdef HR_EMULATE  // an interpreted kernel must not access other memory
+#ifdef HR_EMULATE  // an interpreted kernel may access only memory that is registered here
         if (count() > 0) {
             int64_t first = 0, end = is<float>() ? 4 : 8;
             for (size_t i = 0; i < shape.size(); ++i) (strides[i] < 0 ? first : end) += (shape[i] - 1) * strides[i];

@@ -25,7 +25,7 @@ std::vector<std::string> names() {
     return {std::begin(lane_function_names), std::end(lane_function_names)};
 }
 
-// Computes all lane functions of x and y, (n,), in out, (functions, n).
+// Computes all lane functions of x and y, shape (n,), and writes them to `out`, shape (functions, n).
 void lane_functions(const py::object& x, const py::object& y, const py::object& out, uintptr_t stream) {
     const DeviceArray given(x);
     by_dtype(given, [&]<class T>(T) {
@@ -36,7 +36,7 @@ void lane_functions(const py::object& x, const py::object& y, const py::object& 
     });
 }
 
-// Runs a map for in, (n,), and params, (n, n_params); the results are (n,).
+// Computes a map of `in`, shape (n,), with parameters `params`, shape (n, n_params); results have shape (n,).
 void map_functions(const std::string& map, const std::string& scale, double slope, double bound, int bins,
                    const py::object& in, const py::object& params, const py::object& forward, const py::object& inverse,
                    const py::object& forward_log_det, const py::object& inverse_log_det, uintptr_t stream,
@@ -55,7 +55,7 @@ void map_functions(const std::string& map, const std::string& scale, double slop
     });
 }
 
-// Computes an activation of in, and its slope; all arrays are (n,).
+// Computes an activation of `in`, and its slope; all arrays have shape (n,).
 void activation_functions(int activation, const py::object& in, const py::object& out, const py::object& slope,
                           uintptr_t stream) {
     const DeviceArray given(in);
@@ -68,7 +68,7 @@ void activation_functions(int activation, const py::object& in, const py::object
     });
 }
 
-// Draws columns [4 block, 4 block + 4) of rows from `first` on, in out, (4 n,).
+// Writes random values of columns [4 block, 4 block + 4) and rows `first` to `first` + n - 1 to `out`, shape (4 n,).
 void random_columns(bool logistic, uint64_t seed, int64_t first, uint32_t block, const py::object& out,
                     uintptr_t stream) {
     const DeviceArray given(out);

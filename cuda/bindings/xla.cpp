@@ -1,4 +1,4 @@
-// Calls from compiled JAX code on a device: those of cpp/bindings/xla_calls.hpp, queued on XLA's stream. No call waits
+// The calls of cpp/bindings/xla_calls.hpp from compiled JAX code on a device, queued on XLA's stream. No call waits
 // for the device, except the first call of a flow on the device, to which it copies the flow, and a call for which
 // memory was exhausted.
 #include "../../cpp/bindings/xla_calls.hpp"
@@ -65,8 +65,8 @@ struct DeviceCore {
     using Known = ProgramOnDevices<T>;
     template <class T>
     using Weights = const T*;
-    // Whether the host can read values: no, because they are on the device and no call waits for them. The gradient by
-    // parameters therefore always has a separate run.
+    // Whether the host can read values: no, because they are on the device and no call waits for them. Without values
+    // on the host, the gradient by parameters always has a separate run.
     static constexpr bool sees_numbers = false;
 
     // Handlers are without the trait for command buffers: a call has a position in the order of streams, which a
@@ -83,8 +83,8 @@ struct DeviceCore {
     static void clear(T* out, size_t n, cudaStream_t stream) {
         if (n > 0) check_cuda(cudaMemsetAsync(out, 0, n * sizeof(T), stream), "gradient");
     }
-    // Runs a call again after memory was exhausted. The memory of kernels beside results is from a pool of this
-    // library, independent of XLA's.
+    // Runs a call again if memory was exhausted, after freeing unused memory. Kernels take memory, except for results,
+    // from a pool of this library, which is independent of XLA's pool.
     template <class Body>
     static xla::Error retried(const Body& body) {
         try {

@@ -49,7 +49,7 @@ DeviceAscent<T>::~DeviceAscent() {
     try {
         const OnDevice on(device_);
         order_.wait_for_all(default_stream);  // the order in which the memory is freed
-    } catch (const CudaError&) {              // the memory of a lost device is lost, too
+    } catch (const CudaError&) {              // a lost device has no memory to free
     }
 }
 

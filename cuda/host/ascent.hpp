@@ -30,12 +30,12 @@ class DeviceAscent {
     void kink(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
               const std::vector<int64_t>& rows, const std::vector<double>& drawn, cudaStream_t stream);
     // Moves all points through the kinks that were chosen last, and records the last of count + 1 log-likelihoods. No
-    // step can be queued afterwards.
+    // step can be queued after finish().
     void finish(cudaStream_t stream);
 
     // Results, copied to the host, which waits for the copy: the kinks (count, features), and the log-likelihoods
-    // before each kink of the points and of the held-out points, without the constants of base and units. The latter
-    // are NaN without held-out points.
+    // before each kink of the points and of the held-out points, without the constants of base and units. If no points
+    // are held out, the log-likelihoods of held-out points are NaN.
     std::vector<Kink> kinks(cudaStream_t stream);
     static constexpr int likelihoods_each = 2;
     std::vector<double> log_likelihoods(cudaStream_t stream);

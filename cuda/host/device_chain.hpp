@@ -22,7 +22,7 @@ union ConditionerParts {
 
 template <class T>
 struct DevicePart<NetworkStep<T>> {
-    int64_t grads;       // first line of the tape with gradients by the conditioner's lines, one for each
+    int64_t grads;       // first line of the tape with gradients by the conditioner's lines
     bool first_weights;  // whether no earlier step has weights
     ConditionerParts<T> conditioner;
 };
@@ -75,11 +75,11 @@ struct DeviceChain {
     Chain<T> chain;  // its pointer to steps is null, because `steps` of this struct has them
     const DeviceStep<T>* steps;
     int units;            // scratch lines of the largest step, with one window of the last layer
-    bool has_networks;    // whether there are networks, or steps that are like networks in the backward pass
+    bool has_networks;    // whether there are networks, or elementwise maps, which the backward pass treats alike
     bool has_products;    // whether has_products is true for a step
     bool has_vectors;     // whether there are runs of vector maps
     bool has_own_kernel;  // whether a conditioner has a separate kernel
-    bool in_place;        // whether no step needs its result beside its input
+    bool in_place;        // whether every step can replace its input by its result
     Products products;    // products of networks
     DeviceTape tape;
 

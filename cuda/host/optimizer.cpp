@@ -48,7 +48,7 @@ DeviceAdam<T>::~DeviceAdam() {
     try {
         const OnDevice on(program_->device());
         order_.wait_for_all(default_stream);  // the order in which the memory is freed
-    } catch (const CudaError&) {              // the memory of a lost device is lost, too
+    } catch (const CudaError&) {              // a lost device has no memory to free
     }
 }
 

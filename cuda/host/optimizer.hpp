@@ -21,11 +21,11 @@ class DeviceAdam {
     // If the norm is not finite, the weights stay unchanged, which the device decides without a wait.
     void step(const T* gradient, double learning_rate, double* norm, cudaStream_t stream);
 
-    // Copies the running mean of the weights, which cpp/core/optimizer.hpp describes.
+    // average() copies the running mean of the weights, if there is one; cpp/core/optimizer.hpp describes the mean.
     bool has_average() const { return average_.size() > 0; }
     void average(T* out, cudaStream_t stream);
 
-    // The state of Adam, as in cpp/core/optimizer.hpp; both functions wait for all queued work.
+    // The state of Adam, as in cpp/core/optimizer.hpp; memory() and set_memory() wait for all queued work.
     AdamMemory<T> memory();
     void set_memory(const AdamMemory<T>& memory);
 
@@ -38,7 +38,7 @@ class DeviceAdam {
     DeviceBuffer<T> mean_, square_, average_;
     DeviceBuffer<double> parts_;
     DeviceBuffer<AdamState<T>> state_;
-    StreamOrder order_;  // order of uses of these arrays, which change only while the program's weights do
+    StreamOrder order_;  // order of uses of Adam's arrays, which change only in calls that change the weights
     std::mutex mutex_;
 };
 

@@ -18,7 +18,8 @@ int rounded_up(int n, int multiple) {
     return (n + multiple - 1) / multiple * multiple;
 }
 
-// Places a rotation. Rows of its matrix are padded, so that each group of four elements is at a multiple of 16 bytes.
+// Places a rotation. Rows of a rotation's matrix are padded, so that groups of four elements are at multiples of 16
+// bytes.
 template <class T>
 RotationStep<T> place_rotation(Arena& arena, const RotationStep<T>& s) {
     std::vector<T> matrix, transpose;

@@ -16,8 +16,8 @@ class Stages {
         if (begin < end) plan_.stages.push_back({layer, begin, end});
     }
 
-    // Plans units [begin, end) of the last layer, in windows. A window starts at a whole number of row blocks after the
-    // first, because rows of a block have the same length.
+    // Plans units [begin, end) of the last layer, in windows. The distance between the starts of two windows is a whole
+    // number of row blocks, because rows of a block have the same length.
     void outputs(int begin, int end) {
         const int most = t_.is_joint() ? end - begin : most_window();  // a vector map needs all parameters at once
         do {
@@ -88,7 +88,7 @@ class Stages {
     StagePlanStorage finish() { return std::move(plan_); }
 
   private:
-    // Ends a phase: stages that were planned since the end of the phase before determine the coordinates of outputs
+    // Ends a phase: stages that were planned since the previous phase ended determine the coordinates of outputs
     // [begin, end).
     void end_phase(int begin, int end, int window) {
         const int n = std::max(1, t_.outputs()), stages = int(plan_.stages.size());

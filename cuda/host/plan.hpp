@@ -29,21 +29,21 @@ struct UnitRange {
     StagePart part = StagePart::whole;
     int from = 0;   // for a continued sum, its first missing term; for a sum that is begun, its end
     int kept = 0;   // start of the units' weights and biases among those that a panel keeps
-    int taken = 0;  // for begun sums: blocks of earlier stages that other warps may take at the same time
+    int taken = 0;  // for begun sums: blocks of earlier stages that other warps may compute at the same time
 };
 
-// A stage on the device, with the data of its layer that are read before the first weight, because a level of a
-// sequential network has few units, and would otherwise wait for one pointer after another.
+// A stage on the device, with the data of its layer that are read before the first weight: in a sequential network,
+// whose levels have few units, it would take long to follow one pointer after another to these data.
 struct alignas(16) Stage {
-    const uint32_t* row;  // `row` and `visible` are those of Layer
+    const uint32_t* row;  // Layer describes `row` and `visible`
     const int* visible;
     int begin, end;
     int from, terms;  // inputs that the last unit reads, which reads most; in a panel, inputs of the stage's part
     int input;        // line of the layer's first input among the units; -1: the network's inputs
     int value;        // line of the layer's first unit on a tape
-    int output;       // line of the layer's first unit where outputs have one window
+    int output;       // line of the layer's first unit, if all outputs are in one window
     uint32_t bias;
-    uint16_t layer, kept, taken;  // kept and taken are those of UnitRange
+    uint16_t layer, kept, taken;  // UnitRange describes `kept` and `taken`
     uint8_t activation;
     StagePart part;
     bool is_hidden, is_joined, keeps_sum;  // is_joined: a term is added to products, or multiplies them
@@ -83,7 +83,7 @@ struct BackLayer {
     int layer, op_begin, op_end, inputs;
 };
 
-// The plan of a backward pass by layers: the layers of positions [from, to) are [done[to], done[from]).
+// The plan of a backward pass by layers: elements [done[to], done[from]) of `layers` are for positions [from, to).
 struct BackLayerPlan {
     const BackLayer* layers;
     const int* done;

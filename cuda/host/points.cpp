@@ -67,11 +67,11 @@ DevicePoints<T>::~DevicePoints() {
     try {
         const OnDevice on(device_);
         order_.wait_for_all(default_stream);  // the order in which the memory is freed
-    } catch (const CudaError&) {              // the memory of a lost device is lost, too
+    } catch (const CudaError&) {              // a lost device has no memory to free
     }
 }
 
-// Copies values of a step to the device. Memory is allocated, and earlier memory freed, in the order of the default
+// Makes a buffer hold at least n values. If it is too small, a new buffer replaces it, in the order of the default
 // stream.
 template <class T>
 template <class Number>

@@ -31,7 +31,7 @@ DeviceProgram<T>::~DeviceProgram() {
     try {
         const OnDevice on(device_);
         order_.wait_for_all(default_stream);  // the order in which the memory is freed
-    } catch (const CudaError&) {              // the memory of a lost device is lost, too
+    } catch (const CudaError&) {              // a lost device has no memory to free
     }
 }
 
@@ -48,7 +48,7 @@ void DeviceProgram<T>::place(Side& side, const Compiled<T>& compiled) {
     check_cuda(cudaMemcpyAsync(side.memory.get(), arena.bytes().data(), arena.bytes().size(), cudaMemcpyHostToDevice,
                                default_stream),
                "copy to the device");
-    wait_for(default_stream);  // the arena is freed after this
+    wait_for(default_stream);  // the arena is freed when this function returns
     side.run_place = run_place(side.chain, device_limits().shared_bytes);
     side.ready = DeviceBuffer<T>(size_t(side.chain.chain.ready), default_stream);
 }
@@ -64,7 +64,7 @@ template <class F>
 void DeviceProgram<T>::with_weights(Side& side, const T* parameters, cudaStream_t stream, const F& body) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (parameters) {
-        const StreamOrder::Reading reading(order_, stream);  // reads the steps, and the mask of weights
+        const StreamOrder::Reading reading(order_, stream);  // kernels read the steps and the mask of weights
         DeviceBuffer<T> own(n_weights(), stream), ready(size_t(side.chain.chain.ready), stream);
         launch_masked_copy(parameters, is_weight_.get(), own.get(), int64_t(n_weights()), stream);
         launch_prepare(side.chain, own.get(), ready.get(), stream);

@@ -67,7 +67,7 @@ DeviceCausalTransform<T>::~DeviceCausalTransform() {
     try {
         const OnDevice on(device_);
         order_.wait_for_all(default_stream);  // the order in which the memory is freed
-    } catch (const CudaError&) {              // the memory of a lost device is lost, too
+    } catch (const CudaError&) {              // a lost device has no memory to free
     }
 }
 
@@ -78,7 +78,7 @@ CausalMap<T> DeviceCausalTransform<T>::map_for(bool in_parallel) const {
             to_data,      has_level_,       map_.template options<T>()};
 }
 
-// Computes gate biases of a layer, with the part of the context, for some rows.
+// Computes the gate biases of a layer, plus the contribution of the context, for some rows.
 template <class T>
 void DeviceCausalTransform<T>::fold(const SequencesOnDevice<T>& call, int l, int64_t row, int64_t rows, T* to,
                                     int64_t to_row, cudaStream_t stream) const {
@@ -90,7 +90,7 @@ void DeviceCausalTransform<T>::fold(const SequencesOnDevice<T>& call, int l, int
     p.taps = 1;
     p.inputs = p.values = n.context;
     p.start = call.weights + layer.gate_bias;
-    // Rows of the kernel's call are here positions of one row.
+    // The kernel's call has one row, whose positions are the rows of the context.
     p.x = view_of(call.context + (call.one_context_row ? 0 : row * n.context), 0, n.context);
     p.rows = 1;
     p.n = call.one_context_row ? 1 : rows;

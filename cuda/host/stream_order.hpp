@@ -20,7 +20,7 @@ namespace headrace {
 inline void refuse_capture(cudaStream_t stream) {
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     const cudaError_t error = cudaStreamIsCapturing(stream, &status);
-    const bool by_another = error == cudaErrorStreamCaptureImplicit;  // the capture is of the default stream
+    const bool by_another = error == cudaErrorStreamCaptureImplicit;  // a capture forbids the default stream
     if (by_another) {
         cudaGetLastError();
     } else {
@@ -115,7 +115,7 @@ class StreamOrder {
             if (wrote)
                 for (auto& [other, its] : uses_) its.wrote = false;
             use.wrote = wrote || was_writer;
-        } catch (...) {  // the next calls report a device that is lost
+        } catch (...) {  // if the device is lost, the next call reports the loss
         }
     }
 

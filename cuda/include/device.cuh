@@ -1,8 +1,8 @@
 // The CUDA device language, or in tests its emulation by the host compiler (tests/cuda_emulation). Kernels use two
 // macros:
 //
-//   HR_LAUNCH(kernel, grid, block, bytes of dynamic shared memory, stream, arguments...)
-// HR_DYNAMIC_SHARED(T, name) T* name: the dynamic shared memory of the block, aligned to 16 bytes
+// - HR_LAUNCH(kernel, grid, block, bytes of dynamic shared memory, stream, arguments...) launches a kernel.
+// - HR_DYNAMIC_SHARED(T, name) declares T* name, the dynamic shared memory of the block, aligned to 16 bytes.
 //
 // Kernels may use only features that the emulation can check: no static shared memory, no grid barriers, no atomics on
 // floating-point numbers, no cooperative groups.

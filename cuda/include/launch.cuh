@@ -8,9 +8,9 @@ namespace headrace {
 
 constexpr int warp_rows = 32;  // rows of a tile: one for each lane of a warp
 
-// Chains (kernels/chain.cuh). Not measured on a card. The number of warps that share a tile. For a network it is large
-// enough to hide the latency of loads, and small enough that two tiles fit in a multiprocessor; without a network each
-// warp has enough coordinates.
+// Constants of chains (kernels/chain.cuh), not measured on a card. In a chain with networks, network_warps warps share
+// a tile: enough to hide the latency of loads, and few enough that two tiles fit in a multiprocessor. Without networks
+// each warp has coordinates_of_warp coordinates.
 constexpr int network_warps = 8;
 constexpr int coordinates_of_warp = 16;  // coordinates of a warp without a network
 constexpr int least_resident_warps = 8;  // least number of warps of a multiprocessor for lines in shared memory
@@ -18,7 +18,7 @@ constexpr int sums_at_once = 8;          // sums of a warp: units for each load 
 constexpr int most_blocks_at_once = 2;   // sums of tensor cores at once: four would not fit in 128 registers
 constexpr int sum_line = warp_rows + 4;  // length of a kept sum: 16 bytes more than its rows, so that fragments do not
                                          // conflict in a bank
-constexpr int least_terms = 16;          // least number of terms of a sum that is given to a warp alone
+constexpr int least_terms = 16;          // least number of terms in a warp's share of a sum
 constexpr int rows_ahead = 4;            // rows of a matrix whose loads are in flight together in the backward pass
 constexpr int narrow_rows = 8;           // rows of a narrow tile: 32 bytes of a line of the tape, in one read
 constexpr int narrow_warps = warp_rows / narrow_rows;
@@ -28,9 +28,9 @@ constexpr int panel_units = 64;  // largest number of units of a panel in all la
 constexpr int panel_numbers = network_warps * sums_at_once * sum_line;
 constexpr int window_units = 64;  // units of the last layer that a tile holds at a time: one round of all warps
 
-// The weights' gradient (kernels/gradient.cuh, row_sums.cu). Not measured on a card.
+// Constants of the gradient by weights (kernels/gradient.cuh, row_sums.cu), not measured on a card.
 constexpr int sum_units = 64, sum_inputs = 64, sum_threads = 128;
-constexpr int sum_blocks = 1024;  // approximate number of blocks into which rows are divided by shares
+constexpr int sum_blocks = 1024;  // approximate number of blocks of threads, from which the number of shares follows
 constexpr int most_shares = 64;
 constexpr int tiles_of_sum = 4;  // tiles whose sums are in the program's type; these sums are added in float64
 #ifdef HR_EMULATE
@@ -46,13 +46,13 @@ constexpr int ascent_lines = 64;         // lines of the affine map's input in s
                                          // of output lines
 constexpr int ascent_joined = 32;        // small blocks of a matrix are joined up to this number of lines
 constexpr int ascent_chunk_rows = 4096;  // largest number of rows of one partial sum
-constexpr int ascent_chunks = 2048;      // approximate number of chunks, where this does not make chunks longer than
+constexpr int ascent_chunks = 2048;      // approximate number of chunks, unless chunks would be longer than
                                          // ascent_chunk_rows
 constexpr int ascent_sum_threads = 256;  // number of threads that add up the partial sums of one value
 
-// Causal networks over time (kernels/sequences.hpp). Not measured on a card. A tile of positions has lines of 32 inputs
-// at a time in shared memory, 4.5 KiB in float32, and the gated values of all channels. A thread computes the sums of a
-// unit at 8 positions, whose inputs it loads at once.
+// Constants of causal networks (kernels/sequences.hpp), not measured on a card. A tile of positions has lines of 32
+// inputs at a time in shared memory, 4.5 KiB in float32, and the gated values of all channels. A thread computes the
+// sums of a unit at 8 positions, whose inputs it loads at once.
 constexpr int causal_threads = 128;
 constexpr int causal_positions = 32, causal_lanes = 8, causal_inputs = 32;
 // Panels for steps of streams are small, because the layers of a step wait for each other, and many blocks hide these
@@ -60,9 +60,9 @@ constexpr int causal_positions = 32, causal_lanes = 8, causal_inputs = 32;
 constexpr int panel_threads = 128, panel_streams = 8, panel_lanes = 4;
 constexpr size_t causal_shared_bytes = 48 << 10;  // values of a block in shared memory; wider networks have them in
                                                   // device memory
-// causal_bytes limits the memory for values of layers of a call, or for states of streams; further rows are computed
-// afterwards. least_warm_ups is the least length of a part of a long row, in warm-ups. steps_of_launch limits launches,
-// because a card with a screen ends long launches.
+// causal_bytes limits the memory for values of layers of a call, or for states of streams; rows beyond the limit are
+// computed afterwards. least_warm_ups is the least length of a part of a long row, in warm-ups. steps_of_launch limits
+// launches, because a card with a screen ends long launches.
 #ifdef HR_EMULATE
 constexpr int64_t causal_bytes = 1 << 15, least_warm_ups = 1, steps_of_launch = 16;
 #else
@@ -80,10 +80,10 @@ constexpr size_t most_staged_bytes = size_t(1) << 20;  // small, so that tests c
 constexpr size_t most_staged_bytes = size_t(256) << 20;
 #endif
 
-// Couplings and vector maps on row-major arrays (kernels/coupling.cu, vector_rows.cu). Not measured on a card.
-// most_blocks is the largest number of blocks of a grid, each of which takes further work when it has finished: far
-// more than are resident (16 on each of 132 multiprocessors), so that the last blocks cost little. The emulation has
-// few blocks, so that each takes further work.
+// Constants of couplings and vector maps on row-major arrays (kernels/coupling.cu, vector_rows.cu), not measured on a
+// card. most_blocks is the largest number of blocks of a grid, each of which takes further work when it has finished:
+// far more than are resident (16 on each of 132 multiprocessors), so that the last blocks cost little. The emulation
+// has few blocks, so that each takes further work.
 #ifdef HR_EMULATE
 constexpr int64_t most_blocks = 3;
 #else
@@ -108,13 +108,13 @@ constexpr int row_blocks = 5, long_row_blocks = 4;
 // are summed piece by piece. Stretches are shorter where there would be fewer than two for each resident block.
 constexpr int coupling_stretch = 2048;
 constexpr int64_t enough_stretches = 2 * 8 * 132;
-// For vector maps, a group of lanes of a block takes a row: as few lanes as keep the tile of rows within
+// For vector maps, a group of lanes of a block computes a row: as few lanes as keep the tile of rows within
 // small_tile_bytes (14 blocks on a multiprocessor), but at most a warp. If the rows of whole warps do not fit in
 // large_tile_bytes, they are read from global memory each time.
 constexpr int vector_threads = 128;
 constexpr int small_tile_bytes = 16 << 10, large_tile_bytes = 48 << 10;
-// The number of blocks that sum rows in the backward pass of shared parameters, 8 on each multiprocessor, and of all
-// their sums. The order of additions depends on both.
+// In the backward pass of shared parameters at most row_sum_blocks blocks sum rows, 8 on each multiprocessor, and all
+// blocks together have at most most_row_sums sums. The order of additions depends on both constants.
 #ifdef HR_EMULATE
 constexpr int64_t row_sum_blocks = 3;
 #else

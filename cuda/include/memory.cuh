@@ -70,8 +70,7 @@ class OnDevice {
 };
 
 // Lets a kernel use all dynamic shared memory that a block of the device may have; called before HR_LAUNCH. The limit
-// belongs to the kernel and not to a launch, so that it is always the whole memory, because another thread may be about
-// to launch the kernel.
+// belongs to the kernel and not to a launch: a smaller limit could fail a launch of the same kernel by another thread.
 template <class Kernel>
 void allow_shared(Kernel* kernel) {
     int device = 0, most = 0;
@@ -105,7 +104,7 @@ inline cudaMemPool_t pool_of(int device) {
     return pools.emplace(device, pool).first->second;
 }
 
-// Frees the unused memory of the current device's pool. Waits for the device, because memory may still be freed.
+// Frees the unused memory of the current device's pool, after a wait for the device, which may still free memory.
 inline void trim_pool() {
     int device = 0;
     check_cuda(cudaGetDevice(&device), "current device");

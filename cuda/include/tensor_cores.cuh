@@ -1,11 +1,11 @@
 // Products of small matrices by tensor cores, from compute capability 8.0 on. Factors are TF32, with 11 significant
 // bits and float32's range; sums are float32, rounded toward zero.
 //
-// A warp holds its matrices in fragments. With g = lane / 4 and t = lane % 4 a lane has, for half h of the terms,
+// A warp holds its matrices in fragments. With g = lane / 4, t = lane % 4 and h the half of the terms, a lane has
 //
-// a[2 h + i] left factor (16, 8): row g + 8 i, column t + 4 h
-// b[h] right factor (8, 8): row t + 4 h, column g
-// c[2 i + j] sums (16, 8): row g + 8 i, column 2 t + j
+// - a[2 h + i] of the left factor (16, 8) in row g + 8 i and column t + 4 h,
+// - b[h] of the right factor (8, 8) in row t + 4 h and column g,
+// - c[2 i + j] of the sums (16, 8) in row g + 8 i and column 2 t + j.
 //
 // The layout of fragments is that of PTX's mma.m16n8k8 ("Matrix Fragments for mma.m16n8k8", .tf32).
 #pragma once
@@ -42,7 +42,7 @@ inline uint32_t to_tf32(float x) {
     return (bits & magnitude) >= infinity ? bits : (bits + (tf32_dropped + 1) / 2) & ~tf32_dropped;
 }
 
-// 2^exponent, for exponents of normal numbers. A product with this power is exact, and takes a fraction of
+// 2^exponent, for exponents of normal numbers. A product with a power of two is exact, and takes a fraction of
 // std::scalbn's time.
 inline double power_of_two(int exponent) {
     const uint64_t bits = uint64_t(1023 + exponent) << 52;
@@ -112,7 +112,7 @@ __device__ __forceinline__ void add_product(const uint32_t (&a)[4], const uint32
                                             bool is_first = false) {
     const float before[4] = {is_first ? 0.0f : c[0], is_first ? 0.0f : c[1], is_first ? 0.0f : c[2],
                              is_first ? 0.0f : c[3]};
-    asm volatile(  // volatile, because all lanes of a warp must be present where the code has it
+    asm volatile(  // volatile, so that the compiler does not move the product to a branch that some lanes skip
         "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%10, %11, %12, %13};"
         : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])

@@ -1,6 +1,6 @@
 // The run of a tile of rows through a whole program on the device: load (or draw) rows, compute every step, store
-// results. The counterpart, cpp/kernels/chain-inl.hpp, has the same steps; only the division of the work among threads
-// differs.
+// results. A run on the CPU, by cpp/kernels/chain-inl.hpp, has the same steps, and another division of the work among
+// threads.
 #pragma once
 
 #include <type_traits>
@@ -66,7 +66,7 @@ __device__ void run_stages(const Team& team, Products products, const PlacedStep
                 const Lines<T, in_shared> values = output().from(u);
                 for_first<finished_at_once>(n, [&](int j) { values.at(j, team.lane) = total[j]; });
             },
-            rounds, [&](int b, int m, T(&total)[finished_at_once]) {  // a unit's sum is in the line of its later value
+            rounds, [&](int b, int m, T(&total)[finished_at_once]) {  // the line of a unit's value has its begun sum
                 const Lines<T, in_shared> begun = output().from(first(b) + m);
                 for_first<finished_at_once>(count(b) - m, [&](int j) { total[j] = begun.at(j, team.lane); });
             });
@@ -99,7 +99,7 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
             run_stages(team, run.products, d, run.call, q, t);
             forget_loads();
             phase = plan.phases[q];
-            next = {};  // freed, because the stages before need its registers
+            next = {};  // reset, so that `next` takes no registers during run_stages
             next_stage = nullptr;
             levels = 0;
         }
@@ -163,7 +163,7 @@ __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<
                           TileState<T, in_shared, keeps_units>& t) {
     const Chain<T>& chain = d.chain;
     t.log_det = 0;
-    if (rows < team.rows)  // lanes behind the last row become finite
+    if (rows < team.rows)  // lanes behind the last row have finite values, too: zeros
         for (int s = team.warp; s < d.slots(); s += team.warps) t.given.at(s, team.lane) = 0;
     team.sync();
     if (call.input.data && chain.load_support) {

@@ -7,15 +7,17 @@
 namespace headrace {
 namespace {
 
-// The number of tiles for which registers must suffice: two tiles of eight warps where lines are in shared memory, and
-// three (or as many warps in smaller blocks) without products, which need most registers. For lines in global memory it
-// is one tile, because warps that wait for the L2 cache should not also wait for spilled registers.
+// The number of tiles for which the registers of a multiprocessor must suffice. With lines in shared memory, the number
+// is two (tiles of eight warps) for kernels with products, which need most registers, and three (or as many warps in
+// smaller tiles) for others. With lines in global memory, it is one, because warps that wait for the L2 cache should
+// not also wait for spilled registers.
 template <bool in_shared, bool products>
 constexpr int tiles_of_multiprocessor = in_shared ? (products ? 2 : 3) : 1;
 
-// Runs tiles of rows, block after block. Lines are in shared memory, behind the scratch, or in the block's part of the
-// workspace. With lines in shared memory, products are either exact or on `tensor_cores`, because a kernel with both
-// would spill registers. With `all_kinds` the kernel includes conditioners that need a separate kernel.
+// Runs tiles of rows, block after block. Lines are in shared memory, behind the scratch, or in the block's part of a
+// workspace in global memory. With lines in shared memory, products are either exact or on `tensor_cores`, because a
+// kernel with both would spill registers. With `all_kinds` the kernel includes conditioners that need a separate
+// kernel.
 template <class T, bool in_shared, bool products, bool tensor_cores, bool all_kinds = false>
 __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiprocessor<in_shared, products>)
     run_chain(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call, int tiles, T* workspace) {

@@ -1,12 +1,15 @@
 // Kinds of conditioners on a device, by overloads for their structs. A kind is computed position by position, as on the
-// CPU (steps/network.cuh), by
-// advance(team, c, known, from, to) parameters of the coordinates of positions [from, to)
-// advance_back(team, c, known, from, to) gradients by inputs and weights, from those by parameters
-// The team waits before and after each of these. A kind with another order has functions for a whole run and a whole
-// backward pass instead, and the team has waited at the end of each:
-// run_conditioner(team, c, d, run, t) all positions, and the map of their coordinates
-// back_conditioner(team, c, d, tape, i, way) d: its step, the i-th of the chain
-// chain.cuh and gradient.cuh have these functions for masked networks.
+// CPU (steps/network.cuh), by two functions, before and after which the team waits:
+//
+// - advance(team, c, known, from, to) computes the parameters of the coordinates of positions [from, to).
+// - advance_back(team, c, known, from, to) computes gradients by inputs and weights from gradients by parameters.
+//
+// A kind whose order is not by position has two other functions, at the end of which the team has waited:
+//
+// - run_conditioner(team, c, d, run, t) computes all positions, and maps their coordinates.
+// - back_conditioner(team, c, d, tape, i, way) is the backward pass of step d, which is the i-th of the chain.
+//
+// Masked networks have run_conditioner in chain.cuh and back_conditioner in gradient.cuh.
 #pragma once
 
 #include "tape.cuh"

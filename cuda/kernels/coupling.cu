@@ -1,7 +1,7 @@
 // The number of bytes that must be moved for an element in float32 is 4 for its value, 4 n_params for its parameters
-// and 4 for its result, and 4 for each row: 16 for an affine map, 100 for a spline of 8 bins. In the backward pass it
-// is 12 for value, gradient and result, and 8 n_params for parameters and their gradients: 28 and 196. Each value is
-// read once and written once.
+// and 4 for its result, and 4 for each row: 16 for an affine map, 100 for a spline of 8 bins. The backward pass moves
+// 12 bytes for value, gradient and result, and 8 n_params for parameters and their gradients: 28 and 196. Each input is
+// read once, and each result is written once.
 //
 // A block takes stretches of whole rows. In float32, maps of one or two parameters are *direct*: a thread takes 16
 // bytes of values and their parameters, in a kernel for each number of parameters. All other maps are *staged*: threads
@@ -322,8 +322,8 @@ void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, 
             int(std::min(most, std::max({fewest, (rows + enough_stretches - 1) / enough_stretches, int64_t(1)})));
         s.count = (rows + s.rows_of_stretch - 1) / s.rows_of_stretch;
         while (s.lanes_of_row < 32 && 4 * s.lanes_of_row < active) s.lanes_of_row *= 2;
-        // The size of the log-derivatives, which are moved by up to 16 bytes so that they are aligned as the values
-        // are.
+        // The size of a stretch's log-derivatives, and 16 bytes more, so that log-derivatives can have the alignment of
+        // values.
         const int64_t stretch = std::min<int64_t>(coupling_stretch, active * s.rows_of_stretch);
         const int64_t logs = ((stretch + W - 1) / W * W + W) * int64_t(sizeof(T));
         const int64_t bytes = s.stride * int64_t(sizeof(T));

@@ -50,8 +50,8 @@ struct Shape {
     static_assert(ahead <= factors_at_once && lanes >= 1);
 };
 
-// Calls body for the shape of a kernel. Up to ten features a step waits for the memory, and some unused lines cost no
-// time. float64, which is used for checks, has fewer kernels, which compute more unused lines.
+// Calls body for the shape of a kernel. With up to ten features, the time of a step is that of its memory accesses, so
+// that unused lines cost no time. float64, which is used for checks, has fewer shapes, with more unused lines.
 template <class T, class Body>
 void with_shape(int features, int width, const Body& body) {
     if constexpr (sizeof(T) == 4) {
@@ -96,8 +96,8 @@ struct Shared {
     using T = typename S::T;
     T *moved, *matrix, *shift, *center, *square, *logs;
     LineMap<T>* maps;
-    double* sums;  // replaces `moved` when a chunk is finished
-    T* staged;     // the sums of threads, behind `sums`, also replace `moved`
+    double* sums;  // in the memory of `moved`, which is unused when a chunk is finished
+    T* staged;     // sums of threads, behind `sums` in the memory of `moved`
 
     static constexpr int sum_slots =
         (threads / warp) * (warp / (S::row_threads < warp ? S::row_threads : warp)) * S::lines * ascent_sum_count;
@@ -234,7 +234,7 @@ __device__ void add_products(const Shared<S>& shared, int lines, typename S::T (
 }
 
 // Stores the sums of a chunk over the threads of a group, in a fixed order, in partial[sum][chunk]. Values pass through
-// shared memory, because registers have no index, and a loop for each value would be a fifth of the kernel.
+// shared memory, because registers cannot be indexed, and a loop for each value would be a fifth of the kernel.
 template <class S>
 __device__ void store_sums(const Shared<S>& shared, const AscentTile& tile,
                            typename S::T (&sum)[S::lines][ascent_sum_count], double* partial, int64_t chunks,
@@ -517,7 +517,7 @@ void ascent_step(const AscentLayout& layout, const AscentStructure& structure, c
         };
         if constexpr (S::may_be_unfused)
             if (!structure.fused) {
-                using M = Shape<T, 8, 8>;  // all these shapes have the tiles of M, and share one kernel for the maps
+                using M = Shape<T, 8, 8>;  // unfused shapes have M's tiles, and share one kernel for maps
                 static_assert(M::rows == S::rows && M::lanes == S::lanes);
                 run(map_rows<M>, layout.tiles(), M::lanes * M::rows * sizeof(T) + most_lines * sizeof(LineMap<T>));
             }

@@ -54,17 +54,17 @@ struct AscentNumbers {
     const T *next_center, *next_square;  // center and square of the next map; null: no sums
 };
 
-// Moves all rows from `z` to `moved`, which are one array where the structure is in place; where it is not fused, `z`
-// is also written. `partial` has a value for each sum and each chunk of rows; the sums are those of each coordinate
+// Moves all rows from `z` to `moved`, which are one array if the structure is in place. If the structure is not fused,
+// `z` is overwritten. `partial` has a value for each sum and each chunk of rows; the sums are those of each coordinate
 // (views.hpp), and then the sum of the log-Jacobians. weights may be null. Rows behind the last become 0.
 template <class T>
 void ascent_step(const AscentLayout& layout, const AscentStructure& structure, const AscentNumbers<T>& numbers, T* z,
                  T* moved, double* log_jacobian, const T* weights, double* partial, cudaStream_t stream);
 
-// Computes sums[i] of partial[i][chunks], in a fixed order.
+// Computes sums[i], the sum over c of partial[i][c], in a fixed order.
 void ascent_sums(const double* partial, int64_t chunks, int count, double* sums, cudaStream_t stream);
 
-// Copies rows with any strides to tiles. A further function copies tiles to adjacent rows.
+// ascent_load copies rows with any strides to tiles, and ascent_store copies tiles to adjacent rows.
 template <class T>
 void ascent_load(const AscentLayout& layout, const ArrayView& from, T* z, cudaStream_t stream);
 template <class T>

@@ -24,7 +24,7 @@ namespace {
 template <class T>
 __device__ T grad_log_det_of_row(const Team& team, const Call<T>& call, const Cotangent& from, int64_t row, int rows) {
     if (team.lane >= rows) return 0;
-    // The log-determinant of the direction to data is subtracted from a row's log-density.
+    // A row's log-density is that of the base minus the log-determinant of the direction to data.
     const double scale = from.row_scale * (from.of_log_prob && !call.inverse ? -1 : 1);
     return T(scale * (from.row.data ? number_at(from.row, row_of(from.row, row + team.lane)) : 1.0));
 }
@@ -64,9 +64,9 @@ __device__ void load_slopes(const TapeLines<T>& values, const MaskedNetwork<T>& 
     });
 }
 
-// Computes gradients of units u, ..., u + N - 1, of which the first n exist, by their sums, by their products, and by
-// the contribution of the context. These gradients follow from those by the units' values, and by sums of another layer
-// to which the units' sums were added.
+// Computes, for units u, ..., u + N - 1, of which the first n exist, gradients by the units' sums, by their products
+// and by the context's contribution to them, from gradients by the units' values (by_value) and by sums of another
+// layer to which the units' sums were added.
 template <int N, class T>
 __device__ void finish_gradient(const Tape<T>& t, const PlacedStep<NetworkStep<T>>& d, const Layer& layer, int u, int n,
                                 const T (&by_value)[N], int lane) {
@@ -235,7 +235,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         for (int i = 0; i < d.chain.n_steps; ++i) record_any(team, t, i, run, state);
         add_store_support(team, d.chain, t.state(d.chain.n_steps), state.log_det);
         mark_overflows(team, d, sums, t.state(d.chain.n_steps), state.log_det);
-        team.sync();  // on a narrow tile, warps of the base read marks of other warps
+        team.sync();  // on a narrow tile, base_density reads coordinates that other warps have marked
         sums.put(team, state.log_det);
         const int base_state = call.inverse ? d.chain.n_steps : 0;
         bases.put(team, base_density(team, d, call, t.state(base_state)));

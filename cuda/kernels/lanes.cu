@@ -77,7 +77,7 @@ __global__ void random_columns(bool logistic, uint64_t seed, int64_t first, uint
     for (int k = 0; k < 4; ++k) out[i * 4 + k] = columns.column[k];
 }
 
-// Launches a thread for each of n values; n = 0 launches nothing.
+// Launches one thread for each of n values, and no kernel if n is 0.
 template <class Kernel, class... Arguments>
 void launch(Kernel* kernel, int64_t n, cudaStream_t stream, Arguments... arguments) {
     constexpr int64_t threads = 128;

@@ -9,7 +9,7 @@
 
 namespace headrace {
 
-// out[k * n + i] is function k of x[i] and y[i], in the order of lane_function_names.
+// The names of the lane functions: launch_lane_functions writes function k of x[i] and y[i] to out[k * n + i].
 constexpr const char* lane_function_names[] = {"exp",       "exp_moderate", "expm1",    "log",        "log1p",
                                                "tanh",      "sigmoid",      "softplus", "normal_cdf", "sin_turns",
                                                "cos_turns", "sqrt",         "rsqrt",    "abs",        "copy_sign",

@@ -64,7 +64,7 @@ __device__ __forceinline__ void go_on_with_sums(Products kind, const T* kept, co
     if (k < terms.end) add_four([&](int i) { return k + i < terms.end; });  // values not computed yet may be NaN
 }
 
-// The end of a level, which begins at the end of the level before: all needed data of the level's phase.
+// The stage and the coordinate at which a level ends; the level begins where the level before ends.
 struct LevelEnds {
     int stage, coordinate;
 };
@@ -99,8 +99,7 @@ HR_APART __device__ LevelEnds run_level(const PlacedStep<NetworkStep<T>>& d, con
         const T* const own = kept + stage.kept;
 #pragma unroll 1
         for (int first = 0; first < n; first += level_sums) {
-            // If there are fewer than level_sums units, the last unit's weights are used in place of those that do not
-            // exist.
+            // If fewer than level_sums units remain, the weights of the last unit replace those of missing units.
             const int left = n - first;
             const Lines<T, in_shared> values = output.from(stage.begin + first);
             T total[level_sums];

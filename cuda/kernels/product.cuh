@@ -1,7 +1,7 @@
 // Sums of products on a tile. Lanes are rows, a warp computes several sums for each loaded value, and warps divide the
 // terms of a sum if there are fewer sums than warps need. A load of an input serves sums_at_once multiply-adds, and a
-// load of four weights four terms of all rows of a warp: 12 loads for 32 multiply-adds, where a cycle has one load and
-// four multiply-adds. Tensor cores need a value for each lane: 16 terms of 16 sums are 18 loads for 256 multiply-adds.
+// load of four weights serves four terms of all rows: 12 loads for 32 multiply-adds, where a cycle allows one load and
+// four multiply-adds. Tensor cores need a value for each lane: 16 terms of 16 sums take 18 loads for 256 multiply-adds.
 #pragma once
 
 #include <type_traits>
@@ -32,8 +32,8 @@ struct PartialSums {
 };
 
 // The division of blocks of sums among warps: the number of blocks that a warp computes at once, and the multiple of
-// terms in a share. On a narrow tile warps are those of the block of threads, if the lanes of a warp work `together`.
-// Without shares, one warp computes each sum, in one order of terms. The first `taken` warps have other work, too.
+// terms in a share. `together` lets the lanes of a warp work together on a narrow tile, where warps are otherwise
+// small. Without shares, one warp computes each sum, in one order of terms. The first `taken` warps have further work.
 struct Rounds {
     int at_once = 1, terms = 8;
     bool together = false, has_shares = true;
@@ -62,10 +62,10 @@ struct NothingAside {
 // exist, on the lanes of one warp. `longest` has the terms of the longest block. The order of additions depends only on
 // sizes. The caller waits for the team before and after.
 //
-// A block is computed by one warp, or by several warps, each with a share of the terms; where a narrow tile has too few
-// blocks for its many warps, by two warps, each with half of the sums. Where warps work together, each finishes one of
-// the blocks that they computed at once. sum and finish are called at one place of the code, because they contain all
-// kinds of products and all activations.
+// A block is computed by one warp, or by several warps, each with a share of the terms, or, if a narrow tile has too
+// few blocks for its many warps, by two warps, each with half of the sums. Small warps that work together compute
+// several blocks at once, and each finishes one of these. The code calls `sum` and `finish` at one place each, because
+// they contain all kinds of products and all activations.
 template <class T, class TermsOf, class Sum, class Finish, class Aside = NothingAside<T>>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
                          const Finish& finish, const Rounds& rounds = {}, const Aside& aside = {}) {
@@ -93,7 +93,7 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
             sum(BlockPart{b, first_sum, of_part * rounds.at_once}, Terms{begin, smaller(all.end, begin + share)}, own);
         }
         if (shares > 1) team.sync();
-        // The warp's part: all sums of blocks that it computes alone, or a share of other blocks.
+        // The warp finishes all sums of blocks that it has computed alone, or a share of the sums of all blocks.
         const int of_warp = smaller(rounds.at_once, larger(0, blocks - b));
         const int own_block = b + (together ? own_part : 0), own_blocks = together ? int(own_part < of_warp) : of_warp;
         const int end = shares > 1 ? sums_at_once * blocks : of_part * own_blocks;
@@ -140,7 +140,7 @@ __device__ void add_row_products(const T* weights, const uint32_t* row, int n, c
         for (int m = 0; m < M; ++m) total[m] = fma(*w[m]++, x, total[m]);
         ++k;
     };
-#pragma unroll 1  // at most three terms, for which copies of the code are not worth their space in the cache
+#pragma unroll 1  // not unrolled: at most three terms precede a multiple of four
     while (k < terms.end && k % 4 != 0) one();
 #pragma unroll 2
     for (; k + 4 <= terms.end; k += 4) {
@@ -182,7 +182,7 @@ __device__ void add_column_products(const T* weights, const uint32_t* row, int c
     if constexpr (M >= 4) {
         const bool whole = column % M == 0;  // rows are padded to multiples of more than M
         for (; whole && r + rows_ahead <= terms.end; r += rows_ahead) {
-            // Loads come before products: those of a row wait for its offset, and rows do not wait for each other.
+            // The loads of all rows come before products: each row's loads wait for its offset, but not for other rows.
             Four<T> w[rows_ahead][M / 4];
             T g[rows_ahead];
 #pragma unroll
@@ -232,8 +232,8 @@ __device__ void sum_column_products(const T* weights, const uint32_t* row, int c
 // sum that error would be far larger than float32's. Of the three products, the two small ones are added first. PTX
 // requires that all lanes of a warp execute a product together, so that no branch here depends on the lane.
 
-// The row of the tile that is row q of the four rows of lanes 4 g, ... A warp's loads are in 32 banks of shared memory,
-// because four lines are four values longer than four times the banks, or in global memory 16 bytes a lane.
+// The row of the tile that is row q of the four rows of lanes 4 g to 4 g + 3. A warp loads from 32 banks of shared
+// memory, because four lines are four values longer than four times the banks, or 16 bytes a lane from global memory.
 template <bool in_shared>
 __device__ int row_of_lanes(int g, int q) {
     return in_shared ? g % 4 + 16 * (g / 4) + 4 * q : 4 * g + q;
@@ -265,8 +265,8 @@ struct FragmentSums {
             *reinterpret_cast<Four<float>*>(line + 4 * g) = four;
         }
     }
-    // Stores the sums of the first block for the lanes of rows, and those of the next block in the first n lines of
-    // `aside`, because they are no longer in registers when sums are finished. Lanes may still read earlier values.
+    // Stores the sums of the first block for the lanes of rows, and the sums of the next block, which are in registers
+    // only until the first is finished, in n lines of `aside`. The warp waits for lanes that still read earlier values.
     template <bool in_shared>
     __device__ void keep(const PartialSums<float>& partial, int n, const Lines<float, in_shared>& aside) const {
         const int g = partial.lane / 4, t = partial.lane % 4;
@@ -286,7 +286,7 @@ struct BlockEnds {
 };
 
 // Adds eight terms of N blocks: x[h][q] is the lane's term of half h in row q, w[j][h] its weight of block j, and
-// sums[j] the lane's part of the sums, for both halves of the tile. Exchanged factors swap small products.
+// sums[j] the lane's part of the sums, for both halves of the tile. `changed_places`: x has weights, and w has terms.
 template <bool changed_places = false, int N, int M>
 __device__ __forceinline__ void add_eight_terms(bool split_factors, const float (&x)[2][4], const float (&w)[N][2],
                                                 float (&sums)[M][2][4]) {
@@ -354,7 +354,7 @@ struct Existing {
     int first, end;
     __device__ bool operator()(int term) const { return term < end && (!starts_inside || term >= first); }
     __device__ bool has_sixteen(int k) const { return k + 16 <= end && (!starts_inside || k >= first); }
-    // The given terms, or no term if none of them exists, in which case the last line is not written either.
+    // The given terms, or an empty range if none exists, because then not even the last line has been written.
     __device__ Terms of(Terms terms) const {
         return {!starts_inside || first < end ? terms.begin : terms.end, terms.end};
     }

@@ -14,8 +14,8 @@ namespace {
 
 // ---- in the type of the program -------------------------------------------------------------------------------------
 
-// A block of threads computes one task for one share of the rows: sums[share][place] over the tapes of tiles [share
-// tiles_of_share, ...).
+// A block of threads computes one task for one share of the rows: sums[share][index], over the tapes of tiles
+// share * tiles_of_share, ..., (share + 1) * tiles_of_share - 1.
 template <class T>
 __global__ void __launch_bounds__(sum_threads)
     sum_products(const __grid_constant__ SumTasks<T> tasks, const __grid_constant__ Tapes<T> tapes,
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(sum_threads)
 
 // ---- on tensor cores ------------------------------------------------------------------------------------------------
 
-// The function of sum_products on tensor cores. Registers suffice for four blocks on a multiprocessor.
+// Computes the same sums as sum_products, on tensor cores. Registers suffice for four blocks on a multiprocessor.
 __global__ void __launch_bounds__(sum_threads, 4)
     sum_products_in_fragments(const __grid_constant__ SumTasks<float> tasks, bool split_factors,
                               const __grid_constant__ Tapes<float> tapes, int64_t tiles_of_share, double* sums) {

@@ -23,7 +23,7 @@ __device__ __forceinline__ void store_square(const SumTask& task, int unit, int 
 #pragma unroll 1
     for (int q = 0; q < 4; ++q) {  // for unit 8 q + g of the warp
         const int within = unit + 8 * q + g, u = task.unit + within;
-        if (has_bias) {  // a lane has a sum of the terms that it loaded
+        if (has_bias) {  // each lane has the sum of the terms that it loaded
             double sum = total(q) + __shfl_xor_sync(~0u, total(q), 1);
             sum += __shfl_xor_sync(~0u, sum, 2);
             if (within < task.units && t == 0) out[task.bias + u] = sum;
@@ -72,8 +72,8 @@ __device__ __forceinline__ void sum_task_in_fragments(const SumTask& task, bool 
         const int rows = int(smaller(int64_t(warp_rows), tapes.rows - tile * warp_rows));
 #pragma unroll 1
         for (int row = 0; row < rows; row += 16) {
-            // Four rows behind the last row may be in a tile that was never computed, so that the first four rows are
-            // read instead.
+            // Rows behind the last row may be in a tile that was never computed: in place of four such rows, the first
+            // four of the sixteen rows are read.
             const float* const at = tape + (row + 4 * t < rows ? row : row - 4 * t);
             Four<float> x[4], w[blocks];
 #pragma unroll

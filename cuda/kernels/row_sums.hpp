@@ -31,7 +31,7 @@ struct Tapes {
     int64_t lines, tiles, rows;
 };
 
-// The destination of a call's gradient by weights, and the inputs of its sums. `bad` is 1 where a row is not finite.
+// The array for a call's gradient by weights, and the data that its sums need. *bad is 1 if a row is not finite.
 template <class T>
 struct WeightGradient {
     T* gradient;
@@ -48,7 +48,7 @@ class RowSums {
     RowSums(const SumTasks<T>& tasks, Products products, int64_t group, cudaStream_t stream);
 
     void add(const Tapes<T>& tapes, const WeightGradient<T>& out);
-    // Computes gradients by raw parameters from those by ready parameters; called after all groups.
+    // Computes gradients by raw parameters from gradients by ready parameters; called after all groups.
     void finish(const DeviceChain<T>& d, const T* weights, const WeightGradient<T>& out);
 
   private:

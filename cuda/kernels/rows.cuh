@@ -37,8 +37,8 @@ __device__ __forceinline__ int numbers_to_16(const T* p) {
     return int((16 - reinterpret_cast<uintptr_t>(p) % 16) % 16 / sizeof(T));
 }
 
-// The elements that a thread takes at a time: an adjacent group of 16 bytes, or `count` elements, `step` apart. Where
-// elements are apart, those from `head` on are `skipped` places further on.
+// The elements that a thread takes at a time: an adjacent group of 16 bytes, or `count` elements, `step` apart. Of
+// elements that are apart, those with an index of at least `head` come `skipped` elements later.
 struct Elements {
     bool together;
     int first, count, step, head, skipped;
@@ -81,8 +81,8 @@ __device__ __forceinline__ void store_elements(const Elements& some, T* p, const
 
 // Calls body(elements) for all elements [0, n), divided among the block's threads: 16 bytes at a time where `first` and
 // the arrays of `aligned_at(i)` are at multiples of 16 bytes. Threads take the remaining elements, or all elements
-// where addresses do not allow that, at a distance of the number of threads. `body` is called at one place of the code,
-// because it contains all maps.
+// if addresses do not allow 16 bytes at a time, at a distance of the number of threads. The code calls `body` at one
+// place, because it contains all maps.
 template <class T, class AlignedAt, class Body>
 __device__ __forceinline__ void for_elements(const T* first, int n, const AlignedAt& aligned_at, const Body& body) {
     constexpr int W = numbers_of_16<T>;

@@ -43,7 +43,7 @@ struct PanelAt {
     T* stage;
     PanelLines<T> lines;
 
-    // The row of a lane; lanes without a stream, whose results are not read, have the last row.
+    // The row of a lane. A lane without a stream has the last row, and its results are not read.
     __device__ __forceinline__ int64_t row(const CausalStepsCall<T>& c, int lane) const {
         const int64_t row = panel * P + lane;
         return row < c.rows ? row : c.rows - 1;
@@ -157,7 +157,7 @@ __device__ __forceinline__ void panel_map(const CausalStepsCall<T>& c, const Pan
     const int first = int(threadIdx.x) / P, all = int(blockDim.x) / P;
     if (c.raw && has_stream)
         for (int u = first; u < n.outputs; u += all) c.raw[step * n.outputs + u] = at.lines.raw[u * P + lane];
-    __syncthreads();  // the map changes the parameters
+    __syncthreads();  // the parameters are stored before the map overwrites them
     for (int i = first; i < n.values; i += all) {
         const T given = has_stream ? number_at<T>(c.given, row, at.position, i) : T(0);
         const ParamsInLine<T> params{at.lines.raw + i * of_value * P + lane, P};

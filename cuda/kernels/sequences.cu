@@ -173,8 +173,8 @@ __global__ void __launch_bounds__(causal_threads)
     }
 }
 
-// Runs a linear prediction. To residuals, each thread computes one element; to signals, each thread computes a column
-// of a row, and reads its earlier results.
+// Runs a linear prediction. Each thread computes one element of the residuals, or, with to_signal, one column of a row
+// of the signal, step after step, because a step needs the results of earlier steps.
 template <class T>
 __global__ void __launch_bounds__(causal_threads) run_prediction(PredictionCallOnDevice<T> c) {
     const int64_t all = c.rows * c.columns * (c.to_signal ? 1 : c.steps);

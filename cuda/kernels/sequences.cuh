@@ -11,7 +11,7 @@
 #include "rows.cuh"
 #include "sequences.hpp"
 
-// HR_IN_FLIGHT stands before a loop: loads of this number of rounds should be in flight together.
+// HR_IN_FLIGHT(rounds) before a loop asks the compiler to have the loads of `rounds` rounds in flight together.
 #ifdef __CUDACC__
 #define HR_IN_FLIGHT(rounds) HR_PRAGMA(unroll(rounds))
 #else
@@ -119,8 +119,8 @@ __device__ __forceinline__ T map_value(const CausalMap<T>& map, T given, const P
     return value;
 }
 
-// The gate bias of a unit at a position, with the part of covariates: `frames` are products of the unit, `frame_step`
-// apart.
+// The gate bias of a unit at a position, plus the contribution of covariates: `frames` has the products of each frame's
+// covariates with the unit's weights, `frame_step` apart.
 template <class T>
 __device__ __forceinline__ T gate_start(const CausalNetwork& n, T bias, const T* frames, int64_t frame_step,
                                         int64_t first_frame, int64_t last_frame, int64_t position) {

@@ -25,7 +25,7 @@ struct CausalProducts {
     SequenceView x;
     int values;            // number of columns of x; inputs from this index on are companded columns
     bool relu_of_x, relu;  // whether a ReLU is applied to x, and to the result
-    int64_t first;         // index of the first position; positions of x before 0 are zero
+    int64_t first;         // index of the first position; x is zero at positions before 0
     int64_t rows, n;       // rows and positions of the result
     T* to;
     int64_t to_row, to_step;
@@ -40,7 +40,7 @@ struct CausalLayerCall {
     const T* weights;
     bool is_first;  // whether the layer's skip outputs begin the sums
     int64_t rows, n;
-    const T* bias;  // biases of gates [row][gate_units], with the part of the context
+    const T* bias;  // biases of gates [row][gate_units], plus the contribution of the context
     int64_t bias_row;
     // Products of covariates [row][frame][gate_units], of frames from first_frame on; last_frame is repeated. Null: no
     // covariates.
@@ -82,7 +82,7 @@ struct CausalStepsCall {
     int64_t rows, steps, begin, end;
     SequenceView given;
     T *value, *log_det, *raw;  // results, or null
-    // Biases [row][layer][gate_units] with the part of the context; null: the biases among the weights.
+    // Biases [row][layer][gate_units] plus the contribution of the context; null: the biases among the weights.
     const T* bias;
     int64_t bias_row;
     // Products of covariates [row][frame][layer][gate_units], of frames from first_frame on; null: no covariates.
@@ -93,7 +93,7 @@ struct CausalStepsCall {
 };
 
 // Linear prediction with gains, independently for each column (cpp/core/sequences/prediction.hpp). With to_signal, x
-// follows from its residuals z / g.
+// is computed from the residuals z / g.
 template <class T>
 struct PredictionCallOnDevice {
     const T* theta;        // theta (columns, order); tanh(theta) are the reflection coefficients

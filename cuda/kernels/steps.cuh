@@ -1,13 +1,16 @@
 // All kinds of steps on a device, each in a file of steps/. Each kind has overloads of these functions for PlacedStep,
 // which is its struct with additional device data. The team waits at the end of each function:
-// run_step(team, s, run, t) a tile from t.given to t.built; in place for a kind that works in place
-//   record_step(team, s, tape, i, run, t)   step i, from a state on the tape to the next, which are t.given and t.built
-// backward_step(team, s, tape, i, way) the gradient by the state before step i, from that by the state behind it
 //
-// For a kind that works in place without weights these functions follow from two overloads for its struct. Lines that
-// are given and built may be the same; run_in_place returns the warp's share of the log-determinant:
+// - run_step(team, s, run, t) computes a tile from t.given to t.built, or in place for a kind that works in place.
+// - record_step(team, s, tape, i, run, t) computes step i from one state on the tape, t.given, to the next, t.built.
+// - backward_step(team, s, tape, i, way) computes the gradient by the state before step i from that by the next state.
+//
+// A kind that works in place without weights has two overloads for its struct, from which the three functions follow.
+// The lines `given` and `built` may be the same; run_in_place returns the warp's share of the log-determinant:
+//
 //   run_in_place(team, s, given, built, context, features)
 //   back_in_place(team, s, given, built, after, before, context, features, grad_log_det)
+//
 // A kind that is a map of each coordinate with ready parameters has `ready_map` (cpp/steps/marginal.hpp).
 #pragma once
 
@@ -71,14 +74,14 @@ __device__ bool run_any(const Team& team, const Run<T>& run, const DeviceStep<T>
             run_step(team, s, run, t);
         }
     });
-    if (is_ready_map) {  // one function for all kinds, because all maps are inlined here
+    if (is_ready_map) {  // one call for all kinds of steps, because the call inlines all maps
         t.log_det += run_ready_map(team, map, run.d.chain.context, run.d.chain.features, t.given, t.given);
         team.sync();
     }
     return in_place;
 }
 
-// Records a step; sums are added to state.log_det.
+// Records a step, and adds the log-determinant to state.log_det.
 template <class T>
 __device__ void record_any(const Team& team, const Tape<T>& t, int i, const Run<T>& run,
                            TileState<T, false, true>& state) {

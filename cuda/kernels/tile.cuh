@@ -12,8 +12,8 @@
 namespace headrace {
 namespace {
 
-// Returns its argument, which the compiler assumes to be a different value, so that values that were derived from it
-// are recomputed, and take no registers until then.
+// Returns its argument in a form that the compiler takes for a new value, so that values derived from the result are
+// computed after the call, and take no registers before.
 __device__ inline int forgotten(int x) {
 #ifndef HR_EMULATE
     asm volatile("" : "+r"(x));
@@ -77,7 +77,7 @@ struct Lines {
     __device__ Lines from(int64_t line) const { return {p + line * line_size<in_shared>}; }
 };
 
-// Makes the compiler read values from memory again afterwards, so that they take no registers until then.
+// Makes the compiler read values from memory again after the call, so that none of them stays in a register.
 __device__ inline void forget_loads() {
 #ifndef HR_EMULATE
     asm volatile("" ::: "memory");
@@ -176,8 +176,8 @@ __device__ void for_tile(const Team& team, int rows, int columns, bool by_rows, 
     }
 }
 
-// Whether the values of a tile are adjacent in memory, from an address that is a multiple of 16 bytes, as the addresses
-// of all tiles then are.
+// Whether the values of all tiles of an array are adjacent in memory, and the address of each tile is a multiple of 16
+// bytes.
 template <class In>
 __device__ bool is_adjacent(const ArrayView& a, int columns) {
     return !a.rows && a.column_stride == int64_t(sizeof(In)) && a.row_stride == columns * int64_t(sizeof(In)) &&

@@ -42,7 +42,7 @@ __device__ T dropped(const NetworkStep<T>& s, const Layer& layer, int line, cons
     return uniform<T>(word, word) <= T(layer.dropout) ? T(0) : T(1 / (1 - layer.dropout));
 }
 
-// The lines of a layer's inputs: lines of units from `line` on, or, if that is -1, of coordinates from `slot` on. The
+// The lines of a layer's inputs: of units from `line` on, or, if `line` is -1, of coordinates from `slot` on. The
 // choice is between two objects and not between two addresses, because the compiler could not infer from addresses that
 // both are in shared memory.
 template <class T, bool in_shared>

@@ -11,8 +11,8 @@ namespace headrace {
 namespace {
 
 // Computes rows that do not fit in shared memory, each by one warp. Rows of this length are rare, so that one kernel
-// serves one set of parameters for all rows (a.ready) and parameters of each row, whose ready parameters are in `room`
-// for each warp of the grid.
+// serves both one set of parameters for all rows (a.ready) and a set for each row. In the second case each warp of the
+// grid has a part of `room` for the ready parameters of its row.
 template <class T>
 __global__ void __launch_bounds__(vector_threads, long_row_blocks)
     long_rows_forth(VectorRows<T> a, int64_t rows, T* room) {
@@ -32,8 +32,8 @@ __global__ void __launch_bounds__(vector_threads, long_row_blocks)
     }
 }
 
-// The backward pass of long_rows_forth; `room` has the ready parameters and then the gradients by these. `sums` is null
-// where each row has parameters.
+// The backward pass of long_rows_forth; `room` has the ready parameters and then the gradients by ready parameters.
+// `sums` is null where each row has parameters.
 template <class T>
 __global__ void __launch_bounds__(vector_threads, long_row_blocks)
     long_rows_back(VectorRows<T> a, VectorRowsBack<T> back, int64_t rows, T* room, double* sums) {

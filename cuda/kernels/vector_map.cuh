@@ -7,7 +7,8 @@
 namespace headrace {
 namespace {
 
-// Values of a row on the lines of a tile, in the form that a vector map reads; a thread has one vector of rows.
+// Values of a row on the lines of a tile, by the index k of a line; the second index, which a vector map also passes,
+// has no effect.
 template <class T, bool in_shared>
 struct LineNumbers {
     Lines<T, in_shared> lines;
@@ -20,8 +21,8 @@ struct SharedNumbers {
     __device__ T operator()(int k, int = 0) const { return p[k]; }
 };
 
-// Computes one vector map from given(c) to put(c, value) for all coordinates c. `alone` is true where a row needs no
-// other work, so that the map waits for its loads.
+// Computes one vector map from given(c) to put(c, value) for all coordinates c. `alone` is true where no other work
+// hides the latency of the map's loads, so that its loops are unrolled.
 template <class Map, bool alone, class T, class P, class Given, class Put>
 __device__ T run_vector_map(bool inverse, const P& p, int features, const MapOptions<T>& options, const Given& given,
                             const Put& put) {

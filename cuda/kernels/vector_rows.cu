@@ -1,18 +1,19 @@
 // The number of bytes that must be moved for a row of F features in float32 is 8 F + 4 with one set of parameters; a
-// row with its own parameters has n_raw more values (planar 2 F + 1, radial F + 2). In the backward pass it is 12 F + 4
-// bytes, and 2 n_raw more values.
+// row with its own parameters has n_raw more values (planar 2 F + 1, radial F + 2). The backward pass moves 12 F + 4
+// bytes for a row, and 2 n_raw more values for its own parameters.
 //
 // A block takes tiles of rows. Rows are copied to shared memory 16 bytes at a time, a group of lanes of one warp
 // computes each row (one lane for few features), and results are copied back in the same way. Rows that are too long
 // for shared memory are read from global memory, by one warp each, and so are rows in float64, which is used for
 // checks. The order of a group's additions depends only on the number of features.
 //
-// A kernel serves all maps in both directions, with one set of parameters or parameters for each row: a row selects its
-// map once, copies to shared memory and back are the same for all, and each kernel adds to the module's size.
+// A kernel serves all maps in both directions, with one set of parameters or parameters for each row, because each
+// kernel adds to the module's size, all maps share the copies to and from shared memory, and a row selects its map
+// once.
 //
 // One set of parameters is made ready in float64 by a separate kernel, and its gradient follows from sums over rows in
 // float64: each block sums its tiles in order, and two further kernels sum the blocks and compute gradients by raw
-// parameters. Nothing is copied to the host.
+// parameters. No result of these kernels is copied to the host.
 #define HR_SMALL_CODE
 #include "vector_rows.cuh"
 
@@ -96,8 +97,8 @@ __device__ __forceinline__ void tile_to_array(const T* shared, const TileArray& 
     tile_to_rows(shared + tile.start, rows * length, tile.places, array + row * length);
 }
 
-// Computes tiles of rows in shared memory: values, and, where each row has parameters, raw parameters that ready ones
-// replace.
+// Computes tiles of rows in shared memory. A tile has values and, where each row has parameters, raw parameters, which
+// ready parameters replace.
 template <class T>
 __global__ void __launch_bounds__(vector_threads, row_blocks) vector_rows_forth(VectorRows<T> a, RowTiles<2> tiles) {
     HR_DYNAMIC_SHARED(T, shared);
@@ -126,8 +127,8 @@ __global__ void __launch_bounds__(vector_threads, row_blocks) vector_rows_forth(
     }
 }
 
-// The backward pass for tiles of rows in shared memory: values and gradients, and either the gradients of each row by
-// one set of ready parameters, or the raw and the ready parameters of each row.
+// The backward pass for tiles of rows in shared memory. A tile has values, gradients, and either each row's gradients
+// by one set of ready parameters, or the raw and the ready parameters of each row.
 template <class T>
 __global__ void __launch_bounds__(vector_threads, row_blocks)
     vector_rows_back(VectorRows<T> a, VectorRowsBack<T> back, RowTiles<4> tiles, double* sums) {
@@ -243,7 +244,7 @@ void vector_map(const VectorRows<T>& a, bool shared, int64_t rows, cudaStream_t 
 template <class T>
 void vector_map_backward(const VectorRows<T>& a, bool shared, const VectorRowsBack<T>& back, int64_t rows,
                          cudaStream_t stream) {
-    if (rows == 0 && !shared) return;  // the gradient of one set is then 0
+    if (rows == 0 && !shared) return;  // with `shared`, the gradient without rows is 0, and has to be written
     run_back(sized(a), shared, back, rows, stream);
 }
 

@@ -34,7 +34,8 @@ __device__ Step<double> in_float64(const DeviceStep<T>& step) {
     return wide;
 }
 
-// Calls body(step, part), by a block for each step and a thread for each of its parts.
+// Calls body(step, part) for all parts of all steps: blocks share the steps, and the threads of a block share the
+// parts.
 template <class F>
 __device__ __forceinline__ void for_ready_parts(const StepsOfEither& d, const F& body) {
     for (int s = blockIdx.x; s < d.count; s += gridDim.x) {
@@ -50,8 +51,8 @@ __global__ void prepare_ready(StepsOfEither d, NumbersOfEither weights, NumbersO
     for_ready_parts(d, [&](const auto& step, int i) { prepare_part(step, i, d.features, weights, ready); });
 }
 
-// Computes gradients by raw parameters of a step from gradients by ready parameters. Only runs of vector maps have an
-// overload that does something.
+// Computes gradients by raw parameters of a step from gradients by ready parameters; this overload, for all steps
+// except runs of vector maps, does nothing.
 template <class S>
 __device__ void finish_step(const S&, int, int, const NumbersOfEither&, const double*, const int*,
                             const NumbersOfEither&) {}

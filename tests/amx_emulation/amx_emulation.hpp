@@ -21,7 +21,7 @@ namespace headrace {
 namespace {
 
 struct EmulatedTile {
-    int lines = 0, bytes = 0;  // 0: the tile does not exist
+    int lines = 0, bytes = 0;  // both are 0 for a tile that does not exist
     uint32_t words[16][16] = {};
 };
 

@@ -1,6 +1,6 @@
-// containers FLOW.safetensors SEQUENCES.safetensors: every call of headrace_library.hpp with vectors, arrays and spans,
-// const and not, in place of rows, contexts and results. FLOW has 3 columns and 2 of context, in double; SEQUENCES
-// one feature and one column of context, in float.
+// containers FLOW.safetensors SEQUENCES.safetensors: calls every function of headrace_library.hpp with const and other
+// vectors, arrays and spans as rows, contexts and results. FLOW has 3 columns and 2 columns of context, in double;
+// SEQUENCES has one feature and one column of context, in float.
 #include <array>
 #include <cstdio>
 #include <headrace_library.hpp>

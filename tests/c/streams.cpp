@@ -1,4 +1,4 @@
-// streams FLOW.safetensors: log densities of 24 steps, and 4 steps of each of two ways to go on, one number a line.
+// streams FLOW.safetensors: prints log densities of 24 steps, and 4 steps each of two continuations, one value a line.
 #include <cmath>
 #include <cstdio>
 #include <headrace_library.hpp>

@@ -18,7 +18,8 @@ BY_LOGARITHMS = ("student-t-fixed", "mixture-fixed", "ensemble")
 
 
 def same(got, want, name, dtype):
-    """Check that bits are equal, with NaN; where NumPy's logarithm differs, up to a few last bits."""
+    """Check that bits are equal, with NaN equal to NaN; results with NumPy's logarithms may differ in a few last
+    bits."""
     if name in BY_LOGARITHMS and dtype == "float64":
         np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
     else:

@@ -163,8 +163,8 @@ def test_the_example_in_r(tmp_path):
     made.save(tmp_path / "flow.safetensors")
     asked = run(*r(), "-e", 'cat(R.home("include"))')
     assert asked.returncode == 0, asked.stderr
-    # R's settings are those of the compiler that built R; it may support C23's enumerations, which this compiler may
-    # lack.
+    # R's header has the settings of the compiler that built R, which may support C23's enumerations, unlike this
+    # compiler.
     (tmp_path / "Rconfig.h").write_text("#include_next <Rconfig.h>\n#undef HAVE_ENUM_BASE_TYPE\n")
     shared = [*C, "-shared", "-fPIC", "-isystem", tmp_path, "-isystem", asked.stdout]
     compiled(shared, ROOT / "examples/c/headrace_r.c", tmp_path / "headrace_r.so")
@@ -207,7 +207,7 @@ def test_the_example_in_cpp(tmp_path, flow):
 
 @pytest.mark.costly
 def test_the_example_of_showers(tmp_path, flow):
-    """For the particles of two events, the showers of each event have the bits of one sample of all."""
+    """The showers of two events have the bits of one sample for the particles of both events."""
     program = compiled(CXX, ROOT / "examples/c/shower.cpp", tmp_path / "shower")
     particles = [[2.0, -1.0], [0.5, 0.0], [1.0, 0.25], [3.0, 0.5]]
     lines = [" ".join(map(str, one)) for one in particles]

@@ -1,4 +1,4 @@
-"""Streams of the C library: pushes, pulls, copies and states have the bits of Python's."""
+"""Streams of the C library: pushes, pulls, copies and states have the bits of Python's streams."""
 
 import ctypes
 
@@ -12,13 +12,13 @@ from c_library import Refused
 
 
 def made(library, name, dtype):
-    """An example, the example opened by the C library, and the flow with the same streams."""
+    """An example, the example opened by the C library, and the example as a flow, which has streams in Python."""
     module = sequence_cases.IN_CORE[name](dtype)
     return module, library.open(hr.to_bytes(module)), sequence_cases.flow_of(module)
 
 
 def same(got, want, flow):
-    """Check that bits are equal. For a prediction, NumPy's hyperbolic tangents may have other last bits in float64."""
+    """Check that bits are equal. A prediction in float64 may differ in last bits, because of NumPy's tanh."""
     predicts = any(isinstance(t, hr.LinearPrediction) for t in flow.transforms)
     if predicts and flow.dtype == np.float64:
         np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-11)

@@ -37,5 +37,6 @@ inline int finish() {
 
 }  // namespace headrace::tests
 
-// CHECK(condition, "the tested property, with inputs and outputs", ...) is true if the condition holds.
+// CHECK(condition, format, ...) is true if the condition holds, and otherwise prints a message, which should name the
+// tested property, with inputs and outputs.
 #define CHECK(condition, ...) ::headrace::tests::check(bool(condition), __FILE__, __LINE__, #condition, __VA_ARGS__)

@@ -9,7 +9,7 @@
 
 #include "../../cpp/core/isa.hpp"
 
-// X(name, expression of x)for each function that is compared with a wider type.
+// The list of functions that are compared with a wider type: X(name, expression of x) for each.
 #define HR_TESTED_FUNCTIONS(X)                            \
     X(exp, exp(x))                                        \
     X(exp_moderate, exp_moderate(x))                      \
@@ -37,7 +37,8 @@
     X(bend_slope, bend_at<TanhBend>(x, {}).slope)         \
     X(bend_rest, bend_at<TanhBend>(x, {}).rest)
 
-// X(name, expression of x and y)for each function whose bits are known. min and max have one limit for all lanes, y[0].
+// The list of functions whose bits are known: X(name, expression of x and y) for each. min and max have one limit for
+// all lanes, y[0].
 #define HR_EXACT_FUNCTIONS(X)     \
     X(sqrt, sqrt(x))              \
     X(abs, abs(x))                \
@@ -69,7 +70,7 @@ template <class T>
 struct Functions {
     void (*tested[int(Tested::count)])(const T* x, T* out, int64_t n);
     void (*exact[int(Exact::count)])(const T* x, const T* y, T* out, int64_t n);
-    // Computes words w of n rows: out[w * n + i].
+    // Computes the random words of n rows: word w of row i is out[w * n + i].
     void (*philox)(uint64_t seed, const uint32_t* row_low, const uint32_t* row_high, uint32_t block, uint32_t stream,
                    uint32_t* out, int64_t n);
     void (*uniform)(const uint32_t* high, const uint32_t* low, T* out, int64_t n);
@@ -107,7 +108,7 @@ struct NamedSet {
     const Set* set;
 };
 
-// The sets that this processor can run; the names of others are printed.
+// The sets that this processor can run; prints the names of all other sets.
 inline std::vector<NamedSet> runnable_sets() {
     std::vector<NamedSet> sets;
     const auto add = [&](const char* name, const Set& set) {

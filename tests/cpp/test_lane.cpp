@@ -1,4 +1,4 @@
-// Compares lane functions of vectors and of scalars with the next wider floating type, in every instruction set here.
+// Compares lane functions of vectors and of scalars with the next wider type, in every runnable instruction set.
 //
 //   test_lane [--all | --stride N] [--samples N] [--isa NAME] [--function NAME]
 //
@@ -36,9 +36,9 @@ struct Bound {
 };
 
 // Below the ranges of gate_sigmoid, silu and gelu, the sigmoid and the distribution function are subnormal. Below the
-// range of gelu_tanh, the rounding error of the exponent, which is proportional to the exponent, dominates.
-// In positive_slope the rounding error of x + shift grows with x. Beyond its range bend_slope keeps its last value,
-// which affects no result.
+// range of gelu_tanh, the rounding error of the exponent, which is proportional to the exponent, dominates. In
+// positive_slope the rounding error of x + shift grows with x. Beyond the range of bend_slope, the function keeps its
+// last value, which affects no result.
 constexpr Bound bounds[] = {
     {"exp", 1.1, 1.1},
     {"exp_moderate", 1.1, 1.1, {-87, 87}, {-708, 708}},
@@ -303,7 +303,7 @@ class Survey {
         for (int f = 0; f < int(Tested::count); ++f) {
             if (!is_measured(f)) continue;
             const Range range = sizeof(T) == 4 ? bounds[f].single_range : bounds[f].twice_range;
-            // Outside of its range a function has no specified result, but for NaN it must return NaN.
+            // The result of a function is checked within its range and for NaN, which must give NaN.
             bool any = false;
             for (int64_t i = 0; i < n; ++i) {
                 inside_[i] = (x[i] >= T(range.low) && x[i] <= T(range.high)) || std::isnan(x[i]);

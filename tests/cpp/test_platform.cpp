@@ -40,7 +40,7 @@ int sets_of(const X86Registers& r) {
     return (sets.v4 ? 4 : sets.v3 ? 3 : sets.v2 ? 2 : 1) + 10 * sets.avx512_bf16 + 100 * sets.amx_bf16;
 }
 
-// Tests that every bit is needed: without a bit, only lower sets are left.
+// Tests that every bit of cpuid is needed: if a bit is missing, only lower instruction sets are left.
 void test_each_bit_is_needed() {
     CHECK(sets_of(everything()) == 114, "everything gives %d", sets_of(everything()));
     CHECK(sets_of({}) == 1, "nothing gives %d", sets_of({}));
@@ -66,8 +66,8 @@ void test_each_bit_is_needed() {
             (r.*c.leaf).*c.word &= ~(1u << bit);
             CHECK(sets_of(r) == c.left, "without bit %d: %d, not %d", bit, sets_of(r), c.left);
         }
-    // Registers of a processor with all instructions, under a system that does not save some of its registers: the
-    // missing bit of the state, and the sets that are left.
+    // Pairs of a bit of the enabled state and the sets that are left without the bit, on a processor with all
+    // instructions whose system does not save some registers.
     const int left_without_state[][2] = {{1, 102}, {2, 102}, {5, 103}, {6, 103}, {7, 103}, {17, 14}, {18, 14}};
     for (const auto& [bit, left] : left_without_state) {
         X86Registers r = everything();

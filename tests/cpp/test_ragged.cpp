@@ -27,7 +27,7 @@ constexpr int least_elements = 64;  // elements in whole vectors of every set
 
 template <class T>
 constexpr uint64_t signalling = sizeof(T) == 4 ? 0x7fa000007fa00000 : 0x7ff4000000000000;
-// Two floats, a denormal number and 1e37; read as a double, 3e292.
+// A pattern of bits that is two floats, a denormal number and 1e37, or the double 3e292.
 constexpr uint64_t harmful = 0x7cf0bdc200000123;
 
 template <class T>

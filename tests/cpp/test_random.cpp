@@ -236,8 +236,8 @@ void test_ends(const NamedSet& named) {
 void test_logistic_is_continuous(const NamedSet& named) {
     const Lanes<double>& lanes = named.set->f64;
     for (const uint32_t bit : {0u, 1u, 2u, 3u, 7u, 1000u, 0x7ffffffeu}) {
-        // The words of adjacent fractions around 2^-31 (bit + 1), and around the middle before it, where the top bit of
-        // the low word changes.
+        // The words of adjacent fractions around 2^-31 (bit + 1) and around 2^-31 (bit + 1/2), where the top bit of the
+        // low word changes.
         Words32 high(4 * granule), low(4 * granule);
         const uint32_t at[4][2] = {{bit, 0x7fffffffu}, {bit, 0x80000000u}, {bit, 0xffffffffu}, {bit + 1, 0}};
         for (int i = 0; i < 4; ++i) {

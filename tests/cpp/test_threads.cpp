@@ -218,7 +218,7 @@ void test_long_calls_run_on_a_borrowed_team() {
     set_num_threads(3);
     size_of_team = 3;
     borrow_team(run_team, [] { return size_of_team.load(); });
-    // After workers came too late, the pool uses neither workers nor teams for a tenth of a second.
+    // If workers come too late, the pool uses neither workers nor teams for a tenth of a second.
     const auto let_them_rest = [] { std::this_thread::sleep_for(std::chrono::milliseconds(150)); };
     let_them_rest();
     teams = 0;
@@ -502,7 +502,7 @@ void test_a_forked_child_computes() {
     }
 }
 
-// Tests that a child uses no borrowed team, whose threads do not exist in the child, so that it would wait forever.
+// Tests that a child uses no borrowed team: the team's threads do not exist in the child, which would wait forever.
 void test_a_forked_child_has_no_team() {
     set_num_threads(3);
     size_of_team = 3;
@@ -514,7 +514,7 @@ void test_a_forked_child_has_no_team() {
     borrow_team(nullptr, nullptr);
 }
 
-// Tests a fork during calls of other threads, which have taken their weights before.
+// Tests a fork during calls of other threads, which have taken their weights before the fork.
 [[maybe_unused]] void test_a_fork_during_other_threads_calls() {
     set_num_threads(3);
     Program<float> program = small_program<float>();

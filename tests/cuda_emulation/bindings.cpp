@@ -12,8 +12,8 @@ namespace {
 std::vector<int> panels_of(const MaskedConditioner& t) {
     std::vector<int> panels;
     const StagePlanStorage plan = sequential_stages(t);
-    // A device loads sixteen bytes of weights at once, at multiples of sixteen bytes; loads of the host accept any
-    // address.
+    // A device loads sixteen bytes of weights at once, at multiples of sixteen bytes, which must be checked here
+    // because loads of the host accept any address.
     for (const UnitRange& r : plan.stages)
         if (r.from % 4 != 0) throw std::logic_error("a panel's sums go on at a term that is no multiple of four");
     const std::vector<StagePhase>& phases = plan.phases;

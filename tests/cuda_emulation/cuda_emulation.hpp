@@ -4,7 +4,7 @@
 //
 // - Threads run in ascending, descending or a shuffled order (emu::schedule), which reveals missing barriers.
 // - Shared memory and new and freed device memory hold NaNs, and have exactly the requested bytes, so that
-//   AddressSanitizer detects accesses beyond.
+//   AddressSanitizer detects accesses beyond their ends.
 // - A barrier or an operation of a warp that not all its threads reach, and a shuffle from a thread that takes no part,
 //   is an emu::Error that names block, thread and line.
 // - Launches that a device would refuse (sizes of grids, blocks and shared memory) fail with the runtime's error.

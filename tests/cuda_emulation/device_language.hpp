@@ -53,8 +53,8 @@ inline void __threadfence() {}
 // ---- shuffles and votes ------------------------------------------------------------------------------------------
 
 namespace emu {
-// The value of another lane in a part of a warp with `width` lanes; for a lane outside of the part, the thread's own
-// value.
+// The value of another lane in a part of a warp with `width` lanes, or the calling thread's value if that lane is
+// outside of the part.
 template <class T>
 T shuffle(unsigned mask, T value, int lane, int first, int width, const Where& where) {
     static_assert(std::is_arithmetic_v<T> && sizeof(T) <= sizeof(Bits));

@@ -47,7 +47,7 @@ constexpr size_t page = 4096, stack_bytes = 64 * page;
 
 enum class Wait { nothing, block, warp, end };
 
-// The source of a thread's result in an operation of a warp: a lane, 0 to 31, or one of these
+// The source of a thread's result in an operation of a warp is a lane from 0 to 31, or one of these constants.
 constexpr int nothing = -1, own = -2, ballot = -3;
 
 struct Fiber {
@@ -160,8 +160,8 @@ inline void live() {
     }
 }
 
-// Switches from the scheduler to a thread, until it waits or ends. A separate function, because a jump back would lose
-// the variables of the scheduler's loop.
+// Switches from the scheduler to a thread, until the thread waits or ends. The function is not inlined, because a jump
+// back would lose the variables of the scheduler's loop.
 [[gnu::noinline]] inline void resume(Fiber& f) {
     Block& b = block();
     b.current = &f;
@@ -259,7 +259,7 @@ inline void complete(unsigned warp, unsigned mask) {
     ++b.moves;
 }
 
-// Handles the end of a thread, because other threads may have waited for it alone.
+// Handles the end of a thread, which completes barriers and operations that waited for this thread alone.
 inline void bury(const Fiber& f) {
     Block& b = block();
     Warp& w = b.warps[f.warp];

@@ -123,7 +123,7 @@ inline void* allocate(size_t bytes, size_t alignment) {
     return p;
 }
 
-// Keeps freed memory for a while, filled with NaNs, which kernels then get that still read it.
+// Keeps freed memory for a while, filled with NaNs, so that kernels that still read the memory get NaNs.
 inline void retire(void* p, size_t bytes) {
 #ifdef __SANITIZE_ADDRESS__
     std::free(p);
@@ -287,7 +287,7 @@ cudaError_t cudaMallocAsync(T** p, size_t bytes, cudaStream_t stream) {
     *p = static_cast<T*>(got);
     return cudaSuccess;
 }
-// One pool for all devices; memory that a pool keeps is not modelled.
+// The emulation has one pool for all devices, and no model of the unused memory that a pool keeps.
 using cudaMemPool_t = int*;
 enum { cudaMemAllocationTypePinned = 1, cudaMemLocationTypeDevice = 1, cudaMemPoolAttrReleaseThreshold = 4 };
 struct cudaMemPoolProps {
@@ -326,7 +326,7 @@ inline cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     const emu::Lock lock(emu::runtime().mutex);
     const char* name = kind == cudaMemcpyDeviceToHost ? "copy to host" : "copy";
-    if (kind == cudaMemcpyHostToDevice) {  // for memory that is not pinned, a device may make the host wait
+    if (kind == cudaMemcpyHostToDevice) {  // copies from memory that is not pinned may make the host wait
         const auto after = emu::runtime().pinned.upper_bound(const_cast<void*>(from));
         const auto* const piece = after == emu::runtime().pinned.begin() ? nullptr : &*std::prev(after);
         const bool is_pinned =

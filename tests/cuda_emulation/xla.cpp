@@ -1,5 +1,5 @@
 // Handlers of a device in XLA's CPU client, whose calls have no stream: a request for a stream returns the stream of
-// the test. Everything else in a handler runs as on a card.
+// the test. All other code of a handler runs as on a card.
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
@@ -18,7 +18,7 @@ namespace {
 
 constexpr size_t n_handlers = 8;
 std::array<xla::HandlerFunction*, n_handlers> handlers;
-std::optional<uintptr_t> stream = 0;  // none: the request goes to XLA, which reports that there is no stream
+std::optional<uintptr_t> stream = 0;  // without a value, requests go to XLA, which reports that there is no stream
 
 xla::Failure* stream_of_test(xla::StreamQuestion* question) {
     question->stream = reinterpret_cast<void*>(*stream);

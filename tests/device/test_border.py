@@ -1,5 +1,5 @@
 """Refusals of the compiled modules, without Python's checks: every device refuses the same calls with the same
-words."""
+messages."""
 
 import ast
 import re
@@ -25,7 +25,7 @@ class OnCpu:
 
 
 class OnDevice:
-    """A program of the emulated module, called with its form of arrays."""
+    """A program of the emulated module, called with arrays in the form that the module takes."""
 
     def __init__(self, flow):
         self.module = emulation.load()

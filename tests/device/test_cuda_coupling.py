@@ -104,7 +104,7 @@ def test_a_rows_result_does_not_depend_on_its_companions(device, direction, map,
 @every_direction
 @pytest.mark.parametrize("map", ["additive", "affine"])
 def test_gradients_of_several_blocks_are_those_of_one(device, direction, map):
-    """A thread takes 16 bytes, so that 2700 elements are two blocks and part of a third."""
+    """A thread computes 16 bytes of values, so that 2700 elements are two blocks and part of a third."""
     arrays = [array.astype("float32") for array in map_cases.gradient_batch(300, 9, map)]
     want = run_backward(device, direction, arrays, map)
     for part in (slice(0, 100), slice(100, 213), slice(213, None)):

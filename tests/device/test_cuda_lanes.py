@@ -1,7 +1,7 @@
 """Every function of the lanes, every map, activation and base, on a device, where each thread has one value.
 
-Expected values are those of NumPy in the next wider precision, and of the reference. The bounds in units in the last
-place are those of ``cpp/math/lane.hpp``, plus half a unit for the rounding of the expected value.
+Expected values are from NumPy in the next wider precision, and from the reference. The bounds in units in the last
+place are the bounds in ``cpp/math/lane.hpp``, plus half a unit for the rounding of the expected value.
 """
 
 import math
@@ -152,7 +152,7 @@ def test_activations_and_their_slopes(lanes, dtype, name):
         want, slopes = judge(exact), (judge(exact + step) - judge(exact - step)) / (2 * step)
     eps = 16 * np.finfo(dtype).eps
     assert (np.abs(lanes.numpy(out) - want) <= eps * np.maximum(np.abs(exact), 1)).all()
-    assert (np.abs(lanes.numpy(slope) - slopes) <= eps + 1e-7).all()  # the differences have errors of 1e-7
+    assert (np.abs(lanes.numpy(slope) - slopes) <= eps + 1e-7).all()  # differences have errors of 1e-7
 
 
 @pytest.mark.parametrize("name", ["silu", "gelu", "gelu_tanh"])

@@ -12,7 +12,7 @@ from cuda_twins import Twin
 from pairs import pairwise
 from program_cases import CHAINS, inputs_of
 
-WHOLE, NARROW = 1, 1000  # numbers of multiprocessors for which any number of rows counts as many, or as few
+WHOLE, NARROW = 1, 1000  # numbers of multiprocessors for which all tiles are whole, or narrow
 PRODUCTS = ["exact", "tf32", "3xtf32"]
 every_product = pytest.mark.parametrize("matmul", PRODUCTS)
 
@@ -86,8 +86,8 @@ def test_networks_have_the_same_bits(name, reads, matmul, emu):
 @every_product
 @pytest.mark.parametrize("hidden", [(300, 34), (64, 130), (129,)])
 def test_wide_layers_have_the_same_bits(hidden, matmul, emu):
-    """Layers whose blocks of sums exceed the 32 that a narrow tile computes at once, or leave some warps idle in the
-    last round.
+    """The layers have more blocks of sums than the 32 that a narrow tile computes at once, or so many that some warps
+    are idle in the last round.
     """
     flow = cases.randomise(hr.MAF(43, hidden=hidden, transforms=1), 0.2)
     assert_same(emu, Twin(emu, flow, matmul=matmul), *inputs_of(flow, 17, "float32"))

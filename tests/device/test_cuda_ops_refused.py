@@ -7,7 +7,7 @@ import map_cases
 from headrace import _core
 from vector_cases import batch
 
-# The arguments of each operation that are no arrays.
+# For each operation, the arguments that are not arrays.
 PLAIN = {"coupling": ["affine", "soft_clamp", 1e-3, 5.0, 2, False], "vector_map": ["planar", "tanh", 0.2, False]}
 
 
@@ -21,7 +21,7 @@ def arrays_of_backward(name, per_row=True):
 
 
 def refused():
-    """The faults of each operation: name of the fault -> (index of an argument of its backward, the wrong value)."""
+    """The faults of each operation, by name: the index of an argument of the backward operation, and a wrong value."""
     found = {}
     for name, first in (("coupling", 6), ("vector_map", 4)):
         values, params, grad_value, grad_log_det, *_ = arrays_of_backward(name)

@@ -68,7 +68,8 @@ def sequential(twin, reads):
     ],
 )
 def test_which_levels_are_in_panels(flow, panels, emu):
-    """A panel has as many levels as one warp can compute quickly; layers of the context alone precede all panels."""
+    """A panel has as many levels as one warp can compute quickly; layers that read only the context precede all
+    panels."""
     steps = [step.made_for(emu.module) for step in flow().transforms[0]._steps()]
     assert emu.module.panels(steps) == [panels]
 
@@ -128,8 +129,8 @@ def test_the_wide_lines_in_global_memory(architecture, emu):
 
 
 def assert_same_shifts(twin, reads, context):
-    """Check that the sequential direction turns zeros into shifts, which the other direction turns back into exact
-    zeros."""
+    """Check that the sequential direction turns zeros into shifts, and that the parallel direction turns these shifts
+    into exact zeros."""
     level_by_level, at_once = sequential(twin, reads)
     zeros = np.zeros((33, twin.features), twin.dtype)
     shifts, _ = level_by_level(zeros, context)

@@ -66,7 +66,7 @@ def test_products_of_small_derivatives_do_not_underflow(device, features, dtype)
 
 
 def test_lanes_past_the_last_row_do_not_count(device, dtype):
-    """The step would move the zeros in lanes past the last row to where squares overflow; sums leave these lanes
+    """The step moves the zeros in lanes past the last row to values whose squares overflow, but sums leave these lanes
     out."""
     far = 1e30 if dtype == "float32" else 1e300
     points = points_of(device, np.full((5, 2), far, dtype), None, dtype)
@@ -115,7 +115,8 @@ def test_rows_beyond_memory_are_refused(device, dtype):
 
 
 def test_more_chunks_than_a_warp_has_lanes_are_added(emu):
-    """35 tiles of 64 rows, the last one with five rows: two warps of a block add, and the second has three chunks."""
+    """There are 35 tiles of 64 rows, the last of which has five rows: two warps of a block add, and the second warp has
+    three chunks."""
     rows, features = 34 * 64 + 5, 17
     x = cases.rows(rows, features, "float64")
     step = a_step(features)

@@ -129,7 +129,7 @@ def test_parameters_of_one_call(device, dtype):
 @pytest.mark.parametrize(
     ("lines", "number", "limit", "in_shared"),
     [
-        # 64 features, [256, 256]: slots twice, units of two layers, one window.
+        # The lines for 64 features and hidden layers of [256, 256]: slots twice, units of two layers, one window.
         (2 * 64 + 512 + 64, 4, 166_912, True),  # sm_80
         (2 * 64 + 512 + 64, 8, 166_912, False),
         (2 * 64 + 512 + 64, 8, 232_448, True),  # sm_90
@@ -138,7 +138,7 @@ def test_parameters_of_one_call(device, dtype):
     ],
 )
 def test_lines_are_in_shared_memory_where_they_fit(lines, number, limit, in_shared, emu):
-    scratch = 8 * (8 * 36 + 2 * 32) * number  # kept sums and two sums over each row
+    scratch = 8 * (8 * 36 + 2 * 32) * number  # bytes of kept sums and of two sums over each row
     want = scratch + (lines * 33 * number if in_shared else 0)
     assert emu.module.place(lines, 8, number, limit) == (in_shared, want)
     assert want <= limit
@@ -267,8 +267,8 @@ def test_single_gradients_are_those_of_all(name, device):
 
 
 def test_lanes_past_the_last_row_may_overflow(device):
-    """Inputs of lanes past the last row are zero, for which this network's units overflow; for the rows' own inputs
-    they do not."""
+    """Inputs of lanes past the last row are zero, for which this network's units overflow, unlike for the inputs of
+    rows."""
     masks = [np.array([[True, False]]), np.array([[True]]), np.array([[False], [False], [True], [True]])]
     weights = [np.array([[-1e30, 0.0]]), np.array([[1e30]]), np.array([[0.0], [0.0], [0.5], [0.1]])]
     biases = [np.array([1e30]), np.zeros(1), np.zeros(4)]
@@ -403,8 +403,8 @@ def test_no_call_waits_and_all_work_is_on_the_stream(emu):
 
 
 def test_uses_of_the_weights_wait_for_each_other_on_the_device(emu):
-    """On the caller's stream, and never on the host, a reader of weights waits for the last writer, and a writer for
-    all uses since."""
+    """On the caller's stream, and never on the host, a reader of weights waits for the last writer, and a writer waits
+    for the last writer and all later readers."""
     program = Twin(emu, cases.randomise(hr.MAF(3, hidden=(5,), transforms=1))).program
     weights = np.zeros(program.n_weights, "f4")
     one, other, third = (np.arange(1, 4) << 8).tolist()
@@ -426,8 +426,8 @@ def test_uses_of_the_weights_wait_for_each_other_on_the_device(emu):
 
 
 def test_parameters_of_one_call_are_a_use_of_the_program(emu):
-    """If the call were no use of the program, the program could free its memory while the call's kernels read the
-    steps."""
+    """A call with separate parameters still reads the program's steps, so that the program must not free its memory
+    before the call is done."""
     flow = cases.randomise(hr.PlanarFlow(3, transforms=2))
     twin = Twin(emu, flow)
     x, log_det = np.zeros((4, 3), "f4"), np.zeros(4, "f4")

@@ -18,10 +18,10 @@ from tensor_core_cases import WIDE, every_kind, one_product, rounded, small, who
 
 UNIT = 2.0**-24  # half a unit in the last place of float32, by which rounding to nearest errs
 
-# A factor of "3xtf32" is the sum of two values of 11 bits. A factor lacks its last bit at most (2 UNIT each), and the
-# product of the two small values is left out (2^-11 squared). Tensor cores truncate twice, some 2 UNIT each time, when
-# they add the large product to the small ones. Sums of eight rows are then added in float32 for 128 rows, and beyond
-# that in float64.
+# A factor of "3xtf32" is the sum of two values of 11 bits. Such a sum lacks at most the last bit of the float32 (2 UNIT
+# for each factor), and the product of the two small values is left out (2^-11 squared). Tensor cores truncate twice,
+# some 2 UNIT each time, when they add the large product to the small ones. Sums of eight rows are added in float32 for
+# up to 128 rows, and sums of 128 rows are added in float64.
 FACTORS = (2 * 2 + 4) * UNIT
 CUT_OFF = 4 * UNIT
 
@@ -84,7 +84,7 @@ def test_factors_are_rounded_and_sums_are_not(device):
     seen = weights != 0
     magnitude = np.abs(grad.T) @ np.abs(read)
     error = np.abs(got + rounded(grad.T) @ rounded(read)) / magnitude
-    assert error[seen].max() <= 16 * 2.0**-23  # tensor cores cut off each sum of four
+    assert error[seen].max() <= 16 * 2.0**-23  # tensor cores truncate each sum of four terms
     unrounded = errors(-got, grad.T, read)[seen]
     assert np.quantile(unrounded, 0.9) > 0.1 * 2.0**-11  # the check shows that factors were rounded
     assert np.all(got[~seen] == 0)
@@ -92,8 +92,8 @@ def test_factors_are_rounded_and_sums_are_not(device):
 
 
 def whole_network(device, matmul, **settings):
-    """Networks of whole numbers, with and without tensor cores: whole numbers are exact in TF32, and the order does not
-    change their sums."""
+    """Networks of whole numbers, with and without tensor cores: whole numbers are exact in TF32, and sums of whole
+    numbers do not depend on the order."""
     dense = small(cases.made(**(WIDE | {"outputs": ("shift",)} | settings)))
     library = gradients.masked(dense, "relu", map="additive", reads="data").library
     return Twin(device, library, matmul=matmul), Twin(device, library)
@@ -101,8 +101,8 @@ def whole_network(device, matmul, **settings):
 
 @pytest.mark.parametrize("matmul", ["exact", "3xtf32"])
 def test_a_block_sums_several_tiles(matmul, emu, monkeypatch):
-    """A block writes its shared memory again while no thread reads it: every order of threads must give the same
-    bits."""
+    """A block overwrites its shared memory only when all threads have read the memory: every order of threads must give
+    the same bits."""
     monkeypatch.setattr(cuda_arrays, "EVERY_ORDER", True)
     x, grad = cases.rows(9000, 3, "float32", "x"), cases.rows(9000, 2, "float32", "grad")
     weights, _ = sums(layer(3, 2), emu, matmul, x, grad)
@@ -198,8 +198,8 @@ def test_a_row_that_is_not_finite_leaves_the_weights_no_gradient(bad, matmul, de
 
 @every_kind
 def test_lanes_past_the_last_row_may_overflow(matmul, device):
-    """Inputs of lanes past the last row are zero, for which this network's units overflow; for the rows' own inputs
-    they do not."""
+    """Inputs of lanes past the last row are zero, for which this network's units overflow, unlike for the inputs of
+    rows."""
     huge = 2.0**100  # exact in TF32
     masks = [np.array([[True, False]]), np.array([[True]]), np.array([[False], [False], [True], [True]])]
     weights = [np.array([[-huge, 0.0]]), np.array([[huge]]), np.array([[0.0], [0.0], [0.5], [0.1]])]

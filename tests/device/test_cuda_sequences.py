@@ -1,8 +1,8 @@
 """The kernels of causal networks on a device: values against the reference, and bits that depend on nothing but the
 row.
 
-Rows share tiles and panels, long rows are cut into parts, and steps into launches; small arrays reach all these cases
-in the emulation, which has little memory. Tests of whole flows are in test_device_sequences.py.
+Rows share tiles and panels, long rows are computed in parts, and many steps in several launches; small arrays reach all
+these cases in the emulation, which has little memory. Tests of whole flows are in test_device_sequences.py.
 """
 
 from dataclasses import dataclass, field

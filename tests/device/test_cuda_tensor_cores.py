@@ -19,7 +19,7 @@ from tensor_core_cases import ROUNDING, WIDE, every_kind, one_product, rounded, 
 
 
 def twins(device, library, matmul="tf32"):
-    """The transform with products on tensor cores, and the one with exact products."""
+    """The transform with products on tensor cores, and the transform with exact products."""
     return Twin(device, library, matmul=matmul), Twin(device, library)
 
 
@@ -146,8 +146,8 @@ def test_flows_are_as_near_as_factors_of_11_bits_allow(kind, device):
 
 @pytest.mark.parametrize("name", network_cases.NETWORKS)
 def test_units_are_rounded_alike_where_they_are_stored_and_where_they_are_read(name, device):
-    """A run without a record stores units rounded, and a run with a record rounds its inputs; sums and gates keep all
-    digits."""
+    """A run that is not recorded rounds units when it stores them, and a recorded run when products read them; sums and
+    gates keep all digits."""
     flow = cases.randomise(hr.MAF(5, context=2, transforms=1, hidden=hr.Network(network_cases.NETWORKS[name])), 0.4)
     fast, exact = twins(device, flow)
     x, context = cases.rows(50, 5, "float32"), cases.rows(50, 2, "float32", "context")

@@ -107,7 +107,8 @@ def test_a_poisoned_row_does_not_change_the_others(device, variant, direction, p
     others = np.arange(shape[0]) != row
 
     def results(kernel):
-        """The results by row: all but the gradient of shared parameters, which is last in the kernel's results."""
+        """The results by row: all results of the kernel except the last, if that is the gradient of shared
+        parameters."""
         return (*kernel[0], *kernel[1]) if per_row else (*kernel[0], kernel[1][0])
 
     def on_device(arrays):

@@ -60,7 +60,8 @@ def test_nothing_is_copied(library, kind, name):
         place for word in ("run", "gradient") for _, _, addresses in library.machine.logged(word) for place in addresses
     ]
     assert seen
-    # Only these calls allocate memory: for log densities that they sum, or for the rows' gradients of a common context.
+    # Calls of three names allocate memory, for log densities that are summed, or for each row's gradient of a common
+    # context; no other call does.
     assert len(set(seen) - places) == (name in ("nll_and_grad", "log_prob_vjp, one context", "inverse_vjp"))
     assert not library.machine.logged("upload")
 
@@ -76,7 +77,7 @@ def test_work_is_queued_on_the_callers_stream_and_not_waited_for(library, kind, 
         words = ("run", "gradient")
         assert {entry[1] for word in words for entry in library.machine.logged(word)} == {library.current()}
         waits = len(library.machine.logged("sync"))
-        # The mean loss, and the check of weights, are values on the host.
+        # The host waits for the mean loss and for the check of weights.
         assert waits == (3 if name == "nll_and_grad" else 0)
 
 
@@ -186,7 +187,8 @@ def test_a_step_of_dual_ascent(library, dtype):
 
 @either_order
 def test_arrays_may_be_deleted_right_after_the_call(library, dtype):
-    """The memory of deleted arrays becomes NaN as soon as it is free, while the call's work is still queued."""
+    """The memory of a deleted array becomes NaN as soon as the memory is free, while the call's work is still
+    queued."""
     flow, x = made_flow(dtype), cases.rows(ROWS, FEATURES, dtype)
     context = cases.rows(ROWS, CONTEXT, dtype, "context")
     vector = (0.1 * cases.rng("parameters").standard_normal(flow.parameters.size)).astype("float64")
@@ -215,7 +217,7 @@ def test_arrays_kept_for_a_call_are_released_once_it_is_done(machine):
 
 
 def test_releases_of_kept_arrays_may_nest(machine):
-    """A released object may be the last to hold a call's arrays, and Python's garbage collector may run at any time."""
+    """The release of an object may release a call's arrays, and Python's garbage collector may run at any time."""
     device, stream = device_at(0), machine.stream()
 
     class Owner:
@@ -317,8 +319,8 @@ def test_the_stream_of_an_array_interface_is_waited_for(machine):
 
 @pytest.mark.parametrize("stream_of_array", [None, "own"])
 def test_no_stream_is_waited_for_without_a_name(machine, stream_of_array):
-    """An interface without a stream promises that its producer's work is done; work on the call's own stream is in
-    order."""
+    """An array interface without a stream promises that the producer's work is done, and work of the producer on the
+    call's stream precedes the call."""
     flow, x = made_flow("float32", context=0).to("cuda"), cases.rows(9, 4, "float32")
     with machine.stream() as stream:
         flow.log_prob(fake_frameworks.Interface(x, None, stream.ptr if stream_of_array else None))

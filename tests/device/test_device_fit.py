@@ -102,8 +102,8 @@ def waits_of(machine, epochs, batch_size, **settings):
 
 @pytest.mark.parametrize(("validation", "an_epoch"), [(0.1, 3), (None, 2)])
 def test_nothing_waits_inside_of_an_epoch(machine, validation, an_epoch):
-    """An epoch reads its loss, whether all norms were finite, and the loss on rows held out; its steps wait for
-    nothing."""
+    """An epoch reads three values from the device: its loss, whether all norms were finite, and the loss on rows held
+    out; no step waits."""
     settings = {"validation": validation, "schedule": "cosine", "patience": None}
     waits, uploads, steps = waits_of(machine, 2, 100, **settings)
     more, more_uploads, more_steps = waits_of(machine, 2, 10, **settings)
@@ -184,7 +184,7 @@ def test_an_error_or_interrupt_leaves_the_best_weights(machine, error, word):
     library, x = Library("cupy", machine), data()[0]
     flow = made_flow("float32", context=0).to("cuda")
     passes = _fit_run.DeviceRun.one_pass
-    again = ("step", "gradient") if error is MemoryError else ()  # names of calls that a second fit makes, too
+    again = ("step", "gradient") if error is MemoryError else ()  # calls that the second fit also makes
 
     def interrupted(self):
         if len(self.history.train_loss) == 1:
@@ -300,8 +300,8 @@ def test_numbers_drawn_ahead_do_not_count(machine, monkeypatch):
 
 
 def test_steps_of_kinks_are_queued_in_strides(machine):
-    """Log-likelihoods are read once a stride, those of the last steps at the end; after them, the kinks of the best
-    prefix are read."""
+    """Log-likelihoods are read once a stride, and at the end for the last steps; then the kinks of the best prefix are
+    read."""
     library, (x, _, _) = Library("cupy", machine), data(300)
     waits = {}
     for steps in (_kink_ascent.STRIDE - 1, 3 * _kink_ascent.STRIDE + 1):
@@ -400,8 +400,8 @@ def test_an_ascent_by_arrays_of_the_cpu_stays_there(machine):
 
 
 def test_a_fit_goes_on_from_its_checkpoint(machine, dtype, tmp_path, monkeypatch):
-    """After Ctrl-C within an epoch the fit goes on from the state at the epoch's begin, which is kept until the epoch
-    ends."""
+    """After Ctrl-C within an epoch the fit continues from the state at the start of the epoch, which is kept until the
+    epoch ends."""
     (x, context, weights), library = data(), Library("cupy", machine)
     arrays, path = [library.make(array) for array in (x, context, weights)], tmp_path / "fit.state"
     settings = {**SHORT, "epochs": 5, "validation": 0.2, "schedule": "plateau", "patience": 3}

@@ -280,7 +280,7 @@ def test_streams_of_other_libraries_before_cupy_14(machine, monkeypatch):
 
 
 def test_streams_of_other_libraries_are_of_the_device(machine):
-    """CuPy takes the current device for that of another library's stream."""
+    """CuPy assumes that another library's stream belongs to the current device."""
     stream = _device.device_at(1).stream_at(77)
     assert (stream.ptr, stream.device_id) == (77, 1)
     assert machine.device == 0

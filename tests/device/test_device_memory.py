@@ -33,8 +33,8 @@ def test_out_of_memory_of_torch_is_a_memory_error(machine):
 
 @pytest.mark.parametrize("word", ["run", "allocate", "torch allocate"])
 def test_a_call_without_memory_is_repeated_after_all_libraries_freed_theirs(machine, word):
-    """PyTorch, CuPy and headrace free the memory that they keep for reuse, in the order that lets each free memory that
-    the others hold.
+    """PyTorch, CuPy and headrace free the memory that they keep for reuse, in an order in which each can free memory
+    that it keeps because of the others.
     """
     flow = made_flow("float32", context=0)
     library, x = Library("torch" if "torch" in word else "cupy", machine), cases.rows(9, 4, "float32")

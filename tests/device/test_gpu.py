@@ -132,7 +132,8 @@ def test_functional_kernels(library, dtype):
 
 
 def test_two_streams(cupy):
-    """Calls on one stream, before and after weights are set on another one, have the weights of their time."""
+    """Calls on one stream, before and after weights are set on another stream, use the weights at the time of the
+    call."""
     flow, x = made_flow("float32", context=0), cases.rows(50_000, FEATURES, "float32")
     other = made_flow("float32", context=0)
     other.parameters = 0.5 * flow.parameters
@@ -255,9 +256,9 @@ SPIN = """extern "C" __global__ void spin(long long cycles) {
 
 
 def test_adam_does_not_wait_for_its_norm(cupy):
-    """A step of Adam returns while a kernel is busy that was queued before it, for about a second.
+    """A step of Adam returns while a kernel that was queued before the step is still busy, for about a second.
 
-    The step may return later where other processes keep the host busy, but not every time.
+    If other processes keep the host busy, a step may return later, but not every time.
     """
     flow = made_flow("float32", context=0)
     device, x = flow.to("cuda:0"), cases.rows(500, FEATURES, "float32")

@@ -1,4 +1,4 @@
-"""Faults that are planted in nvcc's PTX are found, each kind in two kernels: by a finding, or by other results.
+"""Faults that are planted in nvcc's PTX, each kind in two kernels, cause a finding or change results.
 
 The tests need PTX of the kernels (HEADRACE_EMU_PTX, tests/support/interpreted.py).
 """
@@ -98,7 +98,7 @@ def swapped_registers(text, kernel):
 
 
 def one_on(address):
-    """The address four bytes after the matched one."""
+    """The text of the address four bytes after the matched address."""
     return f"{address[1]}+{int(address[2] or 0) + 4}]"
 
 
@@ -114,7 +114,7 @@ def left_out_barrier(text, kernel):
 
 
 def left_out_second_barrier(text, kernel):
-    """Omit the second barrier of a kernel, so that shared memory may be overwritten while it is still read."""
+    """Omit the second barrier of a kernel, so that some threads may overwrite shared memory that others still read."""
     return edited(text, kernel, r"(bar\.sync[^;]*;.*?)bar\.sync[^;]*;", r"\1", count=1, flags=re.DOTALL)
 
 
@@ -132,12 +132,12 @@ def left_out_store(text, kernel):
 
 
 def moved_loads(text, kernel):
-    """Read values from one element behind their address."""
+    """Make loads read the element after the intended one."""
     return edited(text, kernel, r"(ld\.global\.f32\s+%f\d+, \[%rd\d+)(?:\+(-?\d+))?\]", one_on)
 
 
 def moved_stores(text, kernel):
-    """Write values to one element behind their address."""
+    """Make stores write the element after the intended one."""
     return edited(text, kernel, r"(st\.global\.f32\s+\[%rd\d+)(?:\+(-?\d+))?\]", one_on)
 
 

@@ -32,7 +32,7 @@ class Machine:
         self.emu = emu
 
     def run(self, body, array, threads=32, grid=1, shared=0, functions="", registered=True, **options):
-        """The array, eight bytes for each thread, after the kernel has run."""
+        """The values of an array, eight bytes for each thread, after a kernel with this body has run."""
         if registered:
             self.module.ptx_array(self.emu.tuple(array))
         self.warps = self.module.ptx_run(
@@ -247,7 +247,7 @@ def test_a_field_of_bits_is_inserted(machine):
         ("shfl.sync.down.b32 %r5, %r1, 4, 31, -1", lambda lane: lane + 4 if lane + 4 < 32 else lane),
         ("shfl.sync.up.b32 %r5, %r1, 3, 0, -1", lambda lane: lane - 3 if lane >= 3 else lane),
         ("shfl.sync.idx.b32 %r5, %r1, 9, 31, -1", lambda lane: 9),
-        # The lanes are parts of eight: c has the clamp 7 and the mask of parts 24.
+        # A warp is divided into parts of eight lanes: operand c has the clamp 7 and the mask of parts 24.
         ("shfl.sync.down.b32 %r5, %r1, 2, 6175, -1", lambda lane: lane + 2 if lane % 8 + 2 < 8 else lane),
         ("shfl.sync.idx.b32 %r5, %r1, 9, 6175, -1", lambda lane: lane // 8 * 8 + 1),
     ],

@@ -50,7 +50,7 @@ def _edges(raw, bound, least):
 
 
 def additive_spline(ends, tails):
-    """The map with these ends and tails; tails are "identity", "linear" or "periodic"."""
+    """The spline with the given ends, as in `additive_knots`, and tails, "identity", "linear" or "periodic"."""
 
     def apply(value, params, options, inverse):
         low, high = interval(options.bound)

@@ -1,5 +1,5 @@
-"""The notes' algorithm (2.5), one coordinate at a time, with random draws in the library's order: random rotations with
-one kink each."""
+"""The notes' algorithm (2.5), one coordinate at a time: random rotations with one kink each. Random values are drawn in
+the library's order."""
 
 import math
 
@@ -30,11 +30,11 @@ def derivatives(x, center, epsilon, precision, weights=None):
 
 
 def chosen(x, center, epsilon, precision, rule, weights=None):
-    """The a, b, c of one coordinate: a step along Newton's direction or the gradient, as far as the lower bound
-    grows."""
+    """The a, b, c of one coordinate after a step along Newton's direction or the gradient, which is as long as a lower
+    bound of the likelihood grows."""
     gradient, slopes, values = derivatives(x, center, epsilon, precision, weights)
     curvature = slopes + values
-    ridge = 1e-12 * np.trace(curvature) * np.eye(3)  # chooses a step where rows with two values leave many
+    ridge = 1e-12 * np.trace(curvature) * np.eye(3)  # makes the step unique for rows with only two values
     u = np.linalg.solve(curvature + ridge, gradient) if rule == "newton" else gradient
     reach = abs(u[0]) + abs(u[2])
     if rule == "newton" and reach <= 0.29:
@@ -51,8 +51,8 @@ def chosen(x, center, epsilon, precision, rule, weights=None):
 
 
 def width(center, rows, precision, neighbours):
-    """The width ε for which N(0, 1/λ) has that number of rows within ε of the center, from 0.002 to a standard
-    deviation."""
+    """The width ε for which N(0, 1/λ) has the number `neighbours` of rows within ε of the center, limited to the range
+    from 0.002 to one standard deviation."""
     wide = neighbours / (2 * rows) * math.sqrt(2 * math.pi) * math.exp(min(precision * center**2, 100.0) / 2)
     return max(min(wide, 1.0) / math.sqrt(precision), 2e-3)
 

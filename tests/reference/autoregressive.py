@@ -1,4 +1,5 @@
-"""Masked autoregressive transforms: MAF (eq. 37-38), IAF (eq. 39-41), and the two others of that family."""
+"""Masked autoregressive transforms: MAF (eq. 37-38), IAF (eq. 39-41), and the other two choices of `formula`,
+`reads`."""
 
 from dataclasses import dataclass
 
@@ -10,8 +11,8 @@ from .network import Network, with_context
 
 @dataclass(frozen=True)
 class MaskedAutoregressive:
-    """A transform in which ``formula`` names the side that is ``shift + scale * other side``, ``reads`` the side the
-    network sees.
+    """A transform in which ``formula`` names the side that is ``shift + scale * other side``, and ``reads`` names the
+    side that the network sees.
 
     MAF is ``formula="to_data", reads="data"``: ``x_i = shift_i(x_<i) + scale_i(x_<i) z_i`` (eq. 37-38).
     IAF is ``formula="to_data", reads="latent"``: ``x_i = shift_i(z_<i) + scale_i(z_<i) z_i`` (eq. 39-41).

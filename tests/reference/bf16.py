@@ -1,12 +1,12 @@
 """Networks whose values are rounded to bf16, with sums in float32: equal to the library's bits, as docs/bf16.md states
 them.
 
-The terms of a row's sum are the inputs in the order of their levels, in pairs, of which the second member comes first.
-A multiply-add rounds once; before it, float64 holds the exact product of two bf16 values, and rounding a sum with it to
-float64 first does not change its rounding to float32.
+The terms of a row's sum are products of inputs, in the order of the inputs' levels, and in pairs whose second term is
+added first. A multiply-add rounds once: float64 holds the exact product of two bf16 values, and rounding the sum to
+float64 before float32 has the same result as rounding to float32.
 
-Values of several parts are sums of that number of bf16 values. For a pair of inputs, all products of parts that count,
-except for the largest, are summed from zero and added to the sum; the largest products follow.
+Values of several parts are sums of several bf16 values. For a pair of inputs, the smaller products of parts are summed
+from zero and added to the sum; then the two products of the largest parts are added.
 """
 
 from dataclasses import dataclass
@@ -38,14 +38,15 @@ def parts_of(x, parts, least=LEAST_VALUE):
 
 
 def _products(parts):
-    """The pairs of parts, of a weight and an input, that are multiplied: all but the largest, smaller ones first."""
+    """The pairs of parts, of a weight and an input, that are multiplied, except for the pair of the largest parts;
+    pairs of smaller parts come first."""
     return [(i, order - i) for order in range(parts - 1, 0, -1) for i in range(order, -1, -1)]
 
 
 def rounded_product(inputs, weights, parts=1, tiles=False):
     """The sums over inputs ``(rows, in)`` of products with weights ``(out, in)``, as ``(rows, out)`` in float32."""
     x, w = parts_of(inputs, parts), parts_of(weights, parts, LEAST_WEIGHT)
-    x, w = ([np.ascontiguousarray(part.T) for part in parts] for parts in (x, w))  # the parts of an input side by side
+    x, w = ([np.ascontiguousarray(part.T) for part in parts] for parts in (x, w))  # each input is a row
     if tiles:
         return _tiled(x, w, [*_products(parts), (0, 0)])
     n, shape = len(x[0]), (x[0].shape[1], w[0].shape[1])
@@ -89,7 +90,7 @@ def rounded_sums(inputs, weights, parts=1, tiles=False):
 
 
 def sorted_units(masks, features, per_output, passive=None):
-    """The order in which each layer's inputs are summed: by level, equal levels in order, inputs without a reader last.
+    """The order in which each layer's inputs are summed: sorted by level, with inputs that no unit reads at the end.
 
     ``passive``: the coordinates that a network of a coupling reads; otherwise output i belongs to coordinate i.
     """
@@ -119,10 +120,10 @@ def sorted_units(masks, features, per_output, passive=None):
 
 @dataclass(frozen=True)
 class RoundedNetwork:
-    """A network as `Network`, with ReLU, in float32.
+    """A network like `Network`, with ReLU, in float32.
 
-    ``orders`` are those of `sorted_units`, ``parts`` is the number of parts of each value, and ``tiles`` chooses the
-    order of sums.
+    ``orders`` are results of `sorted_units`, ``parts`` is the number of parts of each value, and ``tiles`` chooses the
+    order of sums of AMX.
     """
 
     weights: list
@@ -152,8 +153,8 @@ class RoundedNetwork:
         """The gradients by the products of each layer, and by the inputs, as if nothing were rounded in the forward
         pass.
 
-        ``product``: `rounded_product` for equal bits, or `rounded_sums`. ``values`` are those of the inputs, where they
-        are known.
+        ``product``: `rounded_product` for equal bits, or `rounded_sums`. ``values``: the result of `values` for these
+        inputs, if it is known.
         """
         values, found = self.values(inputs) if values is None else values, [by_outputs]
         for layer in reversed(range(len(self.weights))):
@@ -163,8 +164,8 @@ class RoundedNetwork:
         return found[1:], found[0]
 
     def by_weights(self, inputs, by_products, product=rounded_product, block=128):
-        """The gradients by weights and biases from those by the products, summed in blocks of rows, and then over
-        blocks."""
+        """The gradients by weights and biases from the gradients by the products, summed in blocks of rows, and then
+        over blocks."""
         weights, biases = [], []
         for layer, (value, gradient) in enumerate(zip(self.values(inputs)[:-1], by_products, strict=True)):
             total = 0.0

@@ -64,8 +64,8 @@ def convolved(values, weight, dilation):
 
 
 def interpolated(frames, steps, hop):
-    """Frames, one every ``hop`` steps, interpolated at each step: linear between two frames, and the last one is
-    held."""
+    """Frames, one every ``hop`` steps, interpolated at each step: linearly between two frames, and constant after the
+    last frame."""
     at = np.arange(steps)
     first, part = at // hop, (at % hop / hop)[:, None]
     after = np.minimum(first + 1, frames.shape[1] - 1)
@@ -177,7 +177,7 @@ class CausalFlow(CausalTransform):
 
 @dataclass(frozen=True)
 class PerStep:
-    """A transform of the channels, which is the same at each step."""
+    """A transform of the channels of a step, applied to each step."""
 
     transform: object
 
@@ -196,7 +196,7 @@ class PerStep:
 
 @dataclass(frozen=True)
 class SequenceFlow:
-    """A flow: transforms in the order latent to data, over a base whose steps are independent."""
+    """A flow of sequences: transforms in the order latent to data, over a base whose steps are independent."""
 
     transforms: list
     base: object

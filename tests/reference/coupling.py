@@ -11,7 +11,7 @@ from .network import Network, with_context
 
 @dataclass(frozen=True)
 class Coupling:
-    """A coupling whose ``passive`` coordinates stay, and determine the parameters of all others, in both directions."""
+    """A coupling whose ``passive`` coordinates are unchanged, and determine the parameters of all other coordinates."""
 
     network: Network
     features: int

@@ -1,10 +1,10 @@
 """Vector-Jacobian products by central differences, with which all gradients are compared.
 
 ``function(*arrays)`` returns a tuple of arrays whose first axis is that of the rows, and ``cotangents`` has an array
-for each array of the tuple, or None for zero. The derivative is that of each row's sum of cotangents times results.
+for each array of the tuple, or None for zero. Each row's sum of cotangents times results is differentiated.
 
-A step h makes an error of h^2 times a third derivative and, by rounding, of eps / h times a value. Where both the
-derivative and the value are of order one, h = eps^(1/3) is best and leaves an error of order eps^(2/3) = 4e-11.
+A difference with step h has an error of h^2 times a third derivative and, by rounding, of eps / h times a value. If
+the derivative and the value are of order one, h = eps^(1/3) is best, with an error of order eps^(2/3) = 4e-11.
 """
 
 import numpy as np
@@ -29,9 +29,9 @@ def along(function, arrays, directions, cotangents, step=STEP):
 
 
 def row_gradient(function, array, cotangents, step=STEP, beside=None):
-    """The gradient by an array whose rows are those of the results: no row of the array changes another row's result.
+    """The gradient by an array each of whose rows affects only the same row of the results.
 
-    All moved rows therefore go through one call, as further rows; ``beside`` has rows that go with those of the array,
+    One call computes all moved rows, as further rows; ``beside`` is a second argument with as many rows as the array,
     ``function(array, beside)``.
     """
     array = np.asarray(array, np.float64)
@@ -49,7 +49,7 @@ def row_gradient(function, array, cotangents, step=STEP, beside=None):
 
 
 def gradient(function, arrays, cotangents, step=STEP):
-    """The gradients by arrays that all rows share, by moving one parameter at a time."""
+    """The gradients by arrays that all rows share, from differences by one parameter at a time."""
     directions = [np.zeros(np.shape(array)) for array in arrays]
     gradients = [np.zeros(np.shape(array)) for array in arrays]
     for direction, result in zip(directions, gradients, strict=True):

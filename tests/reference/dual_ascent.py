@@ -19,7 +19,7 @@ def dual_ascent(value, params, options, inverse):
         t = (value - shift) * np.exp(-log_a) - center
         rest = (1.0 - gamma) * (1.0 + gamma)
         root = np.hypot(t, epsilon * np.sqrt(rest))
-        with np.errstate(all="ignore"):  # warnings of the side that is not chosen
+        with np.errstate(all="ignore"):  # no warnings for values that np.where does not choose
             bent = np.abs(gamma) * epsilon
             near = (t - bent) * ((t + bent) / (t + gamma * root))
             x = np.where(gamma * t > 0, near, (t - gamma * root) / rest) + center

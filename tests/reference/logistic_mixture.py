@@ -31,7 +31,7 @@ def _logit(x, weight, mean, log_scale):
 
 
 def _sides(x, weight, mean, log_scale):
-    """The logarithms of F and of 1 - F, and those of both for each component."""
+    """The logarithms of F and of 1 - F, of the mixture and then of each component."""
     with np.errstate(under="ignore", over="ignore"):
         u = (x[..., None] - mean) * np.exp(-log_scale)
         left, right = -np.logaddexp(0.0, -u), -np.logaddexp(0.0, u)  # logarithms of sigmoid(u) and sigmoid(-u)
@@ -41,8 +41,8 @@ def _sides(x, weight, mean, log_scale):
 def _root(z, weight, mean, log_scale):
     """The root of each value, by halving an interval until it stays constant, or 200 times.
 
-    Below z = 0 ``log F`` is compared, and above ``log (1 - F)``, which is ``log F`` of the mixture with all signs
-    reversed.
+    For z below 0, ``log F`` is compared with its value at the root, and for other z ``log (1 - F)``, which is
+    ``log F`` of the mixture with all signs reversed.
     """
     places = mean + np.exp(log_scale) * z[..., None]  # roots of the components
     sign = np.where(z < 0, 1.0, -1.0)

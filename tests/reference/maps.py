@@ -27,8 +27,8 @@ class Options(NamedTuple):
 class Map(NamedTuple):
     """A map's named parameters, in the order of the last axis of ``params``, and the map itself.
 
-    A parameter is a single value, unless ``numbers`` gives its number of values from that of bins. ``depth`` is the
-    length of the map's arithmetic relative to that of an affine map: the allowed error is multiplied by it.
+    A parameter is a single value, unless ``numbers`` has a function from the number of bins to the parameter's number
+    of values. ``depth`` is the length of the map's arithmetic relative to an affine map's: a factor of allowed errors.
     """
 
     parameters: tuple[str, ...]
@@ -50,7 +50,7 @@ class Map(NamedTuple):
         return sum(self.sizes(bins).values())
 
     def bins(self, count):
-        """The number of bins with which a coordinate has this number of parameters."""
+        """The number of bins with which a coordinate has ``count`` parameters."""
         return next(bins for bins in range(2, 65) if self.count(bins) == count)
 
 
@@ -94,8 +94,8 @@ MAPS = {
 def arrange(out, active, map, outputs=None, layout="interleaved"):
     """A network's outputs as ``(rows, active, n_params)``, with parameters in the map's order.
 
-    ``outputs`` is the order in which the network names them. The layout "interleaved" lists all values of a coordinate,
-    then those of the next coordinate; "blocked" lists all coordinates' values of a name, then those of the next name.
+    ``outputs`` has the parameters' names in the network's order. The layout "interleaved" lists all values of one
+    coordinate after another; "blocked" lists, for one name after another, the values of all coordinates.
     """
     rows, outputs = len(out), outputs or MAPS[map].parameters
     sizes = MAPS[map].sizes(MAPS[map].bins(out.shape[1] // active))

@@ -22,10 +22,10 @@ class Network:
     """A network: dense weights ``(out, in)``, biases ``(out,)`` and masks, a list of each; the last layer has no
     activation.
 
-    ``hidden`` describes each hidden layer, where layers differ: the layer's product is added to, or multiplied by, the
-    activated product of the context alone (the last ``context`` columns of the inputs; ``joins`` has the weights and
-    biases, in order); then the sum of an earlier layer, before its activation, is added. ``factors`` multiply the
-    values of each hidden layer, as dropout does.
+    ``hidden`` describes each hidden layer, if layers have options: the layer's product is added to, or multiplied by,
+    the activated product of the context alone (the last ``context`` columns of the inputs; ``joins`` has the weights
+    and biases, in order); the sum of an earlier layer, before activation, may be added to the result. ``factors``
+    multiply the values of each hidden layer, as dropout does.
     """
 
     weights: list
@@ -59,9 +59,9 @@ class Network:
 
 
 def reads(masks, adds=None):
-    """The inputs on which each output can depend: ``(outputs, inputs)`` of booleans, by following the masks.
+    """The inputs on which each output can depend according to the masks, as booleans ``(outputs, inputs)``.
 
-    ``adds``: for each hidden layer the layer whose sums are added to its sums, or None.
+    ``adds``: for each hidden layer, the layer whose sums are added to the layer's sums, or None.
     """
     reached = []
     for layer, mask in enumerate(masks):

@@ -40,8 +40,8 @@ class Planar:
         return z + u * self._bend(v)[:, None], self._log_det(v, along)
 
     def inverse(self, x, context=None):
-        """The inverse by bisection for ``v = w.z + b``: ``w.x + b = v + (w.u) h(v)`` grows with ``v``, with a slope
-        above LEAST."""
+        """The inverse by bisection for ``v = w.z + b``, because ``w.x + b = v + (w.u) h(v)`` grows with ``v``, with a
+        slope above LEAST."""
         x = np.asarray(x, np.float64)
         w, u, b, along = self._split(x, context)
         target = (x * w).sum(axis=1) + b

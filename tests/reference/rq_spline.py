@@ -35,7 +35,8 @@ def spline_knots(params, slope=1e-3, bound=5.0):
 
 
 def _edges(raw, limit, bound):
-    """The edges of bins: shares of the interval by a softmax, added up from its lower end; both ends are exact."""
+    """The edges of bins: a softmax gives shares of the interval, which are added up from the interval's lower end; both
+    ends are exact."""
     limited = raw / (1.0 + np.abs(2.0 * raw) / limit)
     shares = np.exp(limited - limited.max(axis=-1, keepdims=True))
     shares = shares / shares.sum(axis=-1, keepdims=True)
@@ -50,7 +51,7 @@ def spline_bin(value, params, slope=1e-3, bound=5.0, inverse=False):
 
 
 def find_bin(value, x, y, derivatives, inverse=False):
-    """The bin of each value among the knots of its side; the first or the last bin for values outside."""
+    """The bin of each value, by the knots x, or with ``inverse`` y; the first or last bin for values outside."""
     bins = x.shape[-1] - 1
     below = np.asarray(value)[..., None] >= (y if inverse else x)
     index = np.clip(below.sum(axis=-1) - 1, 0, bins - 1)[..., None]
@@ -93,5 +94,5 @@ def _solve(up, height, steep, d0, d1):
     bend = d0 + d1 - 2.0 * steep
     a, b, c = height * (steep - d0) + up * bend, height * d0 - up * bend, -steep * up
     root = np.sqrt(np.maximum(b * b - 4.0 * a * c, 0.0))
-    with np.errstate(divide="ignore", invalid="ignore"):  # warnings of the side that is not chosen
+    with np.errstate(divide="ignore", invalid="ignore"):  # no warnings for values that are not chosen
         return np.where(b >= 0.0, 2.0 * c / (-b - root), (root - b) / (2.0 * a))

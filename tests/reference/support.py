@@ -9,8 +9,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Support:
-    """A map to supports: ``bounds`` has (low, high) for each column, with None for no bound, or None; ``periodic`` a
-    period, or None.
+    """A map to supports: ``bounds`` has for each column (low, high), with None for no bound, or None, and ``periodic``
+    has for each column a period, or None.
 
     ``linear``: whether a line maps [-1, 1] to an interval.
     """

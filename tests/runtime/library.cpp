@@ -168,7 +168,7 @@ void* open_sequences(bool wide, const char* path, const void* bytes, std::size_t
 void close_sequences(void* flow) {
     delete static_cast<Sequences*>(flow);
 }
-// Writes the facts of a flow: features, context, covariates, hop, whether it has a density, field.
+// Writes the facts of a flow: features, context, covariates, hop, whether the flow has a density, and receptive field.
 bool facts_of_sequences(const void* flow, double* facts) {
     const auto write = [&](const auto& own) {
         const double all[] = {double(own.features()), double(own.context()),     double(own.covariates()),
@@ -226,7 +226,7 @@ bool extend_stream(void* stream, const double* covariates, std::size_t frames, s
         static_cast<Streams*>(stream)->with([&](auto& own) { own.extend(covariates, frames, of_rows); });
     });
 }
-// Writes the state to `numbers`, if the whole state fits, and its position and size to `facts`.
+// Writes a stream's state to `numbers`, if the whole state fits, and the position and the state's size to `facts`.
 bool stream_state(void* stream, double* numbers, std::size_t n, double* facts) {
     static_cast<Streams*>(stream)->with([&](auto& own) {
         const auto state = own.state();

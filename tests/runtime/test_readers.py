@@ -144,7 +144,7 @@ def test_rows_on_a_bound_or_beyond_have_no_density(whole_reader, context):
 
 @pytest.mark.parametrize("map", ["affine", *(name for name in reference.MAPS if name.startswith("rq_spline"))])
 def test_no_rounding_leads_off_a_uniform_base(whole_reader, map):
-    """Rows cover the whole interval, with its ends where splines end there."""
+    """Rows cover the whole interval; for splines, which end at the interval's ends, rows include the ends."""
     dtype, rng = whole_reader.dtype, cases.rng("edges")
     if map == "affine":
         flow = hr.RealNVP(2, bounds=[(0.1, 0.7), (-3.0, 5.0)], base="uniform", transforms=4, hidden=(8,), dtype=dtype)

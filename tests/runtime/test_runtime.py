@@ -185,7 +185,7 @@ def test_rows_that_are_not_finite_or_overflow_spoil_only_themselves(runtime, nam
 @pytest.mark.parametrize("context", [0, 1])
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e-3, 3.0, 1e4])
 def test_hard_planar_transforms(runtime, scale, context, dtype):
-    """Where w·u is far below -1 most of u cancels, and the remainder along w has to be that of the formula."""
+    """If w·u is far below -1, most of u cancels, and the remainder along w has to agree with the formula's."""
     w, u = scale * np.array([1.0, -0.5, 0.25]), np.array([0.3, -0.1, 0.2])
     x = 3.0 * cases.rows(50, 3, dtype, "planar")
     given = np.zeros((50, 1), dtype) if context else None

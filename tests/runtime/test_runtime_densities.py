@@ -1,5 +1,5 @@
-"""The header headrace.hpp: columns with bounds and periods, bases with other tails, and ensembles, besides the
-examples."""
+"""The header headrace.hpp: columns with bounds and periods, bases with heavy and light tails, and ensembles, in flows
+that are not among the examples."""
 
 import numpy as np
 import pytest

@@ -90,7 +90,7 @@ def in_a_thread(call):
 
 
 def judge(name, call, allocations):
-    """Make allocations of a call fail in turn, at most `MOST` evenly spread ones; return the number of these."""
+    """Make at most `MOST` evenly spread allocations of a call fail, one at a time; return the number of failures."""
     for _ in range(2):  # memory that the library keeps after a first call is no leak
         want, error = in_a_thread(call)
         if error is not None:

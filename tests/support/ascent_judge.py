@@ -1,4 +1,4 @@
-"""The ascent by kinks in NumPy, with the arguments and results of the core's, by the formulas of `reference.ascent`."""
+"""The ascent by kinks in NumPy, by the formulas of `reference.ascent`, with the interface of the core's ascent."""
 
 import numpy as np
 
@@ -81,5 +81,5 @@ class Ascent:
         return np.array(self.judged).reshape(-1, 2)
 
     def terms(self):
-        """The means ⟨log φ'⟩ and ⟨φ²⟩ for each kink that was chosen until now."""
+        """The means ⟨log φ'⟩ and ⟨φ²⟩ for each kink that has been chosen."""
         return np.array(self.found).reshape(-1, len(self.last), 2)

@@ -1,14 +1,14 @@
 """The library's Python layer over every core: that of the CPU, and the CUDA sources, emulated or on a card.
 
 Tests call transforms, flows and ``headrace.ops`` with NumPy arrays, as users do; under the fixture ``core`` a device's
-module takes the calls of the CPU's core and works on copies of the arrays. A test under the fixture therefore checks
-every core::
+module takes the calls of the CPU's core and works on copies of the arrays. A test that uses the fixture checks every
+core::
 
     @every_core(map=reference.MAPS, shape={"cpu": [(9, 8)], "device": [(33, 5)]})
     def test_something(core, map, shape): ...
 
 On a device, results start as NaNs, so that unwritten memory shows. Every call runs in one order of the emulation's
-threads, which the test's name and the commit choose, or in each order, and must then give the same bits in each.
+threads, which the test's name and the commit choose, or in all orders, whose results must have the same bits.
 """
 
 import itertools

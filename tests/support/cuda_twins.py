@@ -1,8 +1,8 @@
 """A transform or flow of the library as a program of a device, called with NumPy arrays like the library itself.
 
-Checks of the CPU's transforms (cases.check_directions, gradients.check) therefore apply to a device. Every call runs in
-one order of the emulation's threads, which the test's name and the commit choose, or in each order, and must then give
-the same bits in each (tests/support/cuda_arrays.py).
+Checks of the CPU's transforms (cases.check_directions, gradients.check) can be applied to a `Twin`. Every call runs in
+one order of the emulation's threads, which the test's name and the commit choose, or in all orders, whose results must
+have the same bits (tests/support/cuda_arrays.py).
 """
 
 import copy
@@ -48,7 +48,7 @@ class Twin:
     to_data, to_latent = forward, inverse
 
     def run(self, given, context=None, *, inverse, parameters=None, wide=False):
-        """The results ``(value, log_det)`` of a direction; a wide value is float64."""
+        """The results ``(value, log_det)`` of a direction; with ``wide``, the value is float64."""
         arrays = {"input": given, "context": _as_rows(context), "parameters": parameters}
         return self._values("transform", len(given), ("value", "log_det"), arrays, wide, inverse=inverse)
 
@@ -107,8 +107,8 @@ class Twin:
         dropout=None,
         wrt=("inputs", "parameters"),
     ):
-        """Gradients in the order of ``wrt``, among which the results "log_prob", "value", "log_det" of the same run may
-        be."""
+        """Gradients in the order of ``wrt``, which may also name "log_prob", "value" and "log_det", results of the same
+        run."""
         device = self.device
         rows = len(given) if index is None else len(index)
         shapes = {

@@ -5,8 +5,9 @@ context exactly; an activation of the context is tested as a shift of 0.
 
     python tests/support/digits.py v2 v4
 
-The command writes the errors by these instruction sets to errors.npz: run it after a change of the kernels that makes
-errors smaller, or larger for a reason. The name PTX stands for the emulation on a folder of PTX (docs/notes/ptx.md):
+The command writes the errors of the named instruction sets to errors.npz: run it after a change of the kernels that
+makes errors smaller, or larger for a reason. The name PTX stands for the emulation on a folder of PTX
+(docs/notes/ptx.md):
 
     export PYTHONPATH=python:tests:tests/support/cases:tests/support/fakes
     HEADRACE_EMU_PTX=build/ptx python tests/support/digits.py PTX

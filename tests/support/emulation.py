@@ -2,7 +2,7 @@
 
 ``HEADRACE_EMU`` names a module that was built before (``.ci/run`` sets it, for sanitizers). Otherwise the module is
 built in ``tests/cuda_emulation/build``, before the workers of ``pytest -n`` start or by the first test that needs it.
-Later runs compile only sources that have changed since, and all sources in a clone that was moved.
+Later runs compile only sources that have changed since the last build, and all sources in a clone that was moved.
 """
 
 import functools
@@ -92,8 +92,8 @@ _failed = []
 
 
 def load():
-    """The module ``_emu``. Raises Unavailable, or RuntimeError for sources that do not compile; later calls raise it
-    again."""
+    """The module ``_emu``. A failure raises Unavailable, or RuntimeError for sources that do not compile, and so do all
+    later calls."""
     if _failed:
         raise _failed[0]
     try:

@@ -11,7 +11,7 @@ import headrace as hr
 
 NAMES = ("numpy", "torch", "jax", "pandas")
 
-# Values passed in place of a flow, with the error's message.
+# Functions that make a value to pass in place of a flow, each with a pattern of the error's message.
 NO_FLOWS = [
     (hr.DualAscentFlow, r"DualAscentFlow.* what its fit\(x\) returns, an AscentFlow"),
     (lambda: hr.DualAscentFlow, r"the class DualAscentFlow.* what its fit\(x\) returns"),

@@ -4,9 +4,9 @@
 ``HEADRACE_EMU_PTX`` names the folder with the PTX, which ``tests/cuda_emulation/ptx/make FOLDER`` fills.
 ``HEADRACE_EMU_PTX_CONTRACT=1`` fuses products and sums as ptxas does; ``HEADRACE_EMU_PTX_ORDER`` is the order of
 threads of every launch, as ``schedule`` takes it. A forbidden access fails the test that launched the kernel, unless
-this file lists the access. Each process leaves its report in ``HEADRACE_EMU_PTX_REPORT``. Run as a program with the
-folder of reports, this file judges all of them: each kernel must have run on several blocks, some lanes of a block must
-have had no work, and every entry of the lists must have occurred.
+this file lists the access. Each process writes a report to the folder ``HEADRACE_EMU_PTX_REPORT``. Run as a program
+with the folder of reports, this file judges all of them: each kernel must have run on several blocks, some lanes of a
+block must have had no work, and every entry of the lists must have occurred.
 """
 
 import atexit
@@ -28,7 +28,8 @@ class Known(NamedTuple):
     """A known finding: part of the kernel's name, the kind, the number of lines of PTX with the finding, and the
     reason.
 
-    ``always``: the finding occurs even in a few cases of each test, and in every order of threads.
+    ``always``: whether the finding occurs in every order of threads, and also in a run of only a few cases of each
+    test.
     """
 
     kernel: str

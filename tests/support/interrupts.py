@@ -7,8 +7,8 @@ __all__ = ["ctrl_c"]
 
 
 def ctrl_c(monkeypatch, owner, name, when=lambda *given: True):
-    """Send a real SIGINT at the start of the first call of a function with such arguments; yield the list of such
-    calls.
+    """Send a real SIGINT at the start of the first call of a function whose arguments `when` accepts; yield the list of
+    accepted calls.
 
     `owner`: a module or class, or the name of one in the form of `pkgutil.resolve_name`.
     """

@@ -46,8 +46,9 @@ class _Rows:
         return self.rows
 
     def _gain(self, value, chosen):
-        """The number of missing combinations that this value completes with the chosen ones; then its part in later
-        cases, and how seldom it occurred with the chosen ones."""
+        """A key for the choice of a value: the number of missing combinations that the value completes with the chosen
+        values, then the number of missing combinations that have the value, then how seldom it met the chosen
+        values."""
         others = chosen.items()
         found = (
             tuple(sorted([value, *some]))
@@ -68,8 +69,8 @@ class _Rows:
                     self.wanted.subtract(one)
 
     def _counted(self, combinations, row):
-        """The combinations that a case covers; for a case that computes nothing, those with a value that makes it
-        empty."""
+        """The combinations that a case covers. A case that computes nothing covers only combinations with a value that
+        makes the case empty."""
         if self.empty.isdisjoint(row):
             return combinations
         return (one for one in combinations if not self.empty.isdisjoint(one))
@@ -107,7 +108,7 @@ def pairwise(*, together=(), **axes):
 
     The name of an axis for several arguments joins their names by ``__``: ``pairwise(map__scale=[...], ...)``.
     ``together`` names axes of whose values every combination occurs. A case without rows, or with an empty shape
-    (``COUNTS``), covers only the values that make it empty: its other values occur in another case, too.
+    (``COUNTS``), covers only the values that make it empty: its other values also occur in another case.
     """
     names, rows = [name.split("__") for name in axes], []
     own = [list(axis) for axis in axes.values()]

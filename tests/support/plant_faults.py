@@ -142,8 +142,8 @@ def failures(*options, core=1200):
 
 
 def found_by(fault, *options, core=1200):
-    """Whether the fault compiles, and the tests that fail by the fault and not without it, or how their process
-    ended."""
+    """Whether the fault compiles, and the names of the tests that fail with the fault and pass without it, or the way
+    in which their process ended."""
     built = planted(fault)
     tests = failures("-x", *options, core=core) if built else []
     restore(fault)

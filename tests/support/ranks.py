@@ -133,8 +133,8 @@ def _flow_with_act_norm(dtype):
     return hr.Flow([*maf.transforms[:-1], hr.transforms.ActNorm(3, dtype=dtype), maf.transforms[-1]])
 
 
-# The fits by name: the flow, the arguments of its fit, and whether it has weights, context, and rows of its own to
-# judge by.
+# The fits by name: the flow, the arguments of its fit, and words for further arguments, which are weights, context and,
+# for "judge", rows for validation.
 FITS = {
     "MAF": (lambda t: hr.MAF(3, 2, 2, (12,), dtype=t), {"epochs": 3}, "weights context"),
     "NSF": (lambda t: hr.NSF(3, transforms=2, hidden=(12,), dtype=t), {"epochs": 3, "schedule": "cosine"}, "judge"),

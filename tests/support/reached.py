@@ -7,8 +7,8 @@ known = set()
 
 
 def at(mark):
-    """Record once that the running test, or the test that started this process, reaches a mark; an import has no
-    name."""
+    """Record once that the running test, or the test that started this process, reaches a mark; outside of tests, as in
+    an import, the test's name is empty."""
     test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
     if (mark, test) not in known:
         known.add((mark, test))

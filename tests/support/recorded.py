@@ -7,7 +7,7 @@ that is meant to change bits.
 
     python tests/support/recorded.py --beside tests/core/recorded.npz
 
-The second one prints for each flow the share of this machine's results that are equal, and the largest difference.
+The second command prints for each flow the share of this machine's results that are equal, and the largest difference.
 """
 
 import sys

@@ -227,7 +227,7 @@ class _Elementwise:
 
 
 class _WithoutContext:
-    """A transform without context, in a flow with other transforms that take one."""
+    """A transform without context, in a flow of which other transforms have a context."""
 
     def __init__(self, transform):
         self.transform = transform

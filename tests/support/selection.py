@@ -6,9 +6,9 @@ runs these alone, where the packages are installed.
 
 ``--one-in N`` keeps one test of N, for processors that are emulated; ``--part K`` chooses which one.
 
-``--thin`` is for sanitizers, which look for invalid accesses to memory, whatever the results. It keeps some cases of
-each test function: each value of a parameter occurs in at least one of them, and so does each pair of values of those
-parameters that choose a kernel. Every shape, every hostile input and every message therefore remains in the selection.
+``--thin`` is for sanitizers, which look for invalid accesses to memory, whatever the results. With ``--thin`` some
+cases of each test function run: each value of a parameter occurs in at least one case, and so does each pair of values
+of the parameters that choose a kernel. Every shape, every hostile input and every message remains in this selection.
 
 ``--quick`` is the check of an installation, README's command: it keeps those cases of ``--thin`` whose tests are
 neither ``emulated``, because no user's processor changes the device's sources, nor ``long``, nor ``costly``. ``--rest``
@@ -30,8 +30,8 @@ OF_A_KERNEL = ("map", "variant", "direction", "dtype", "device", "core")
 NIGHTLY = bool(os.environ.get("HEADRACE_NIGHTLY"))
 NOT_INSTALLED = ("is not installed", "could not import")  # reasons that tests and pytest.importorskip give
 
-# The step of `.ci/run` that runs the tests with such a reason to be skipped, or none. The first pattern that matches
-# counts.
+# Patterns of the reasons for which tests are skipped, with the step of `.ci/run` that runs these tests, or none. The
+# first pattern that matches a reason counts.
 CARD, NO_CASE = "a machine with a card", "nowhere: the parameters make no case"
 STEPS = {
     "Chromium is not installed": "browser",
@@ -142,7 +142,7 @@ def split(items):
 
 
 def needs(item):
-    """The reasons to keep a case: values of its parameters, and pairs of those that choose a kernel."""
+    """The reasons to keep a case: values of its parameters, and pairs of values of parameters that choose a kernel."""
     if not hasattr(item, "callspec"):
         return {"itself"}
     values = {name: repr(value) for name, value in item.callspec.params.items()}
@@ -151,8 +151,8 @@ def needs(item):
 
 
 def thinned(needs_of_cases):
-    """The indices of cases that together meet all needs: the case that meets most comes first, the earlier of
-    equals."""
+    """The indices of cases that together meet all needs, chosen one by one: the case that meets most of the missing
+    needs, or the earliest of several such cases."""
     missing, kept = set().union(*needs_of_cases), set()
     while missing:
         best = max(range(len(needs_of_cases)), key=lambda i: (len(needs_of_cases[i] & missing), -i))

@@ -19,7 +19,8 @@ MOST_BYTES = 1_000_000
 
 
 def rows_a_second(call, seconds):
-    """The rows a second of the fastest of some calls; `seconds` returns a call's time in seconds of a core."""
+    """The number of rows a second in the fastest of some calls; `seconds` returns a call's time in seconds of a
+    core."""
     return ROWS / min(seconds(call) for _ in range(REPEATS))
 
 

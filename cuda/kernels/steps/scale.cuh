@@ -11,7 +11,7 @@ __device__ T run_in_place(const Team& team, const ScaleStep<T>& s, const State& 
                           int features) {
     for (int c = team.warp; c < features; c += team.warps)
         built.at(context + c, team.lane) = scaled(s, c, given.at(context + c, team.lane));
-    return 0;  // the log-determinant is in the constant of the chain
+    return 0;  // the chain's constant includes the log-determinant
 }
 
 template <class T, class State>

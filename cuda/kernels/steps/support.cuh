@@ -7,7 +7,7 @@
 namespace headrace {
 namespace {
 
-// The value that is stored for a coordinate, before its column's support is applied.
+// The scaled and shifted value of a column, before its support is applied.
 template <class T>
 __device__ double stored(const Chain<T>& chain, int column, T value) {
     return chain.store_scale ? double(value) * chain.store_scale[column] + chain.store_shift[column] : double(value);
@@ -40,7 +40,8 @@ __device__ void add_store_support(const Team& team, const Chain<T>& chain, const
     }
 }
 
-// Computes gradients by values before the support from gradients by stored values, which already include the scale.
+// Replaces gradients by stored values, which are already multiplied by the scale, by gradients by the values before the
+// support.
 template <class T, class State>
 __device__ void back_from_store_support(const Team& team, const Chain<T>& chain, const State& z, const State& gradient,
                                         T grad_log_det) {

@@ -57,7 +57,7 @@ __device__ void run_step(const Team& team, const PlacedStep<VectorStep<T>>& s, c
     team.sync();
 }
 
-// The coordinates before transform k of the run, which is step i of the chain.
+// The coordinates before transform k of a run of vector maps; the run is step i of the chain.
 template <class T>
 __device__ TapeLines<T> vector_state(const VectorStep<T>& s, const Tape<T>& t, int i, int k) {
     if (k == 0) return t.state(i).from(t.d.chain.context);

@@ -18,7 +18,7 @@ namespace {
 
 template <class T>
 struct Bent {
-    T value, slope, bend;  // mapped value, its derivative, and the derivative of the logarithm of the latter
+    T value, slope, bend;  // mapped value, its derivative, and the derivative of that derivative's logarithm
 };
 
 template <class T>

@@ -34,8 +34,9 @@ HR_FN int first_coordinate(const Echo<T>&, int position) {
     return position;
 }
 
-// The number of lines of state. Step by step, these are a ring of units, and the parameters of one step follow. In the
-// other direction there is no state: parameters of all steps are followed by all units.
+// The number of lines of state. The direction that computes step by step has a ring of units as its state, and then
+// lines for the parameters of one step. The direction that computes all steps at once has no state, but lines for the
+// parameters of all steps and then for all units.
 template <class T>
 HR_FN int state_lines(const Echo<T>& c) {
     return c.reads_built ? echo_delay * c.units : 0;
@@ -51,7 +52,7 @@ HR_FN int scratch_lines(const Echo<T>& c, int span) {
     return c.reads_built ? c.outputs : span * (c.outputs + c.units);
 }
 
-// The number of weights: those of both layers, and their biases.
+// The number of weights and biases of both layers.
 template <class T>
 HR_FN int echo_weights(const Echo<T>& c) {
     return c.units * (echo_taps + 1) + c.outputs * (2 * c.units + 1);

@@ -174,7 +174,7 @@ void count_passes(Warp& w, const Instruction& i, uint32_t lanes) {
     }
 }
 
-// Notes the number of lanes that access device memory by an instruction: a launch is ragged if this number varies.
+// Notes the number of lanes that access device memory by an instruction: a launch is ragged if the number varies.
 void note_lanes(Warp& w, const Instruction& i, uint32_t lanes) {
     if (i.space != Space::global && i.space != Space::generic) return;
     Launch& launch = *w.launch;
@@ -226,7 +226,7 @@ Space space_of(Opcode& opcode) {
         if (opcode.take(name)) return space;
     return Space::generic;
 }
-// Decodes an address, [name] or [name + 8]; for a variable, the space is that of the variable.
+// Decodes an address, [name] or [name + 8]. The name of a variable also determines the space of the address.
 void decode_address(Instruction& i, const Opcode& opcode, const std::vector<std::string>& words, Names& names) {
     if (words.size() < 3 || words.front() != "[" || words.back() != "]") opcode.unknown();
     const std::string& base = words[1];
@@ -314,7 +314,7 @@ void decode_address_space(Instruction& i, Opcode& opcode, const Operands& o, Nam
     i.run = &run_address;
 }
 
-// Decodes a prefetch, which reads nothing.
+// Decodes a prefetch, which is counted as a load and has no effect.
 void decode_prefetch(Instruction& i, Opcode& opcode, const Operands&, Names&) {
     i.kind = Class::device_load;
     opcode.take("global");

@@ -230,7 +230,7 @@ void add_arithmetic(std::map<std::string, Decode>& decoders) {
     decoders["sqrt"] = &decode_rounded_one<roots>;
     decoders["rsqrt"] = &decode_reciprocal_root;
     decoders["bfi"] = &decode_insert;
-    // Opcodes that also exist for predicates (comparisons.cpp).
+    // Predicates have instructions with the same opcodes (comparisons.cpp).
     decoders["and"] = &decode_two<ands>;
     decoders["or"] = &decode_two<ors>;
     decoders["xor"] = &decode_two<xors>;

@@ -1,4 +1,4 @@
-// The instructions setp and selp, and and, or, xor, not, mov for predicates.
+// The instructions setp and selp, and, for predicates, the instructions `and`, or, xor, not and mov.
 #include "decode.hpp"
 #include "operations.hpp"
 
@@ -44,8 +44,8 @@ uint32_t joined(uint8_t how, uint32_t a, uint32_t b) {
     }
 }
 
-// Runs a comparison: a[1] is the relation, `how` the operation that joins the result with the predicate b[1], and d[1]
-// the predicate for the complement, or -1.
+// Runs a comparison: a[1] is the relation, `how` is the operation that joins the result with the predicate b[1], and
+// d[1] is the predicate that receives the complement, or -1.
 template <class T>
 void run_comparison(Warp& w, const Instruction& i, uint32_t lanes) {
     const char *const a = w.operand(i.a[0]), *const b = w.operand(i.b[0]);

@@ -15,7 +15,7 @@ void decode_branch(Instruction& i, Opcode& opcode, const Operands& o, Names& nam
 void decode_return(Instruction& i, Opcode& opcode, const Operands&, Names& names) {
     if (opcode.type != opcode.name && opcode.type != "uni") opcode.unknown();
     i.flow = Flow::leave;
-    i.target = opcode.name == "exit" ? 0 : names.function();  // a lane that leaves the kernel ends
+    i.target = opcode.name == "exit" ? 0 : names.function();  // function 0 is the kernel, whose lanes end
 }
 std::vector<std::string> names_in(const std::vector<std::string>& words) {
     std::vector<std::string> found;
@@ -47,7 +47,7 @@ const std::map<std::string, Decode>& decoders() {
         std::map<std::string, Decode> all;
         add_arithmetic(all);
         add_conversions(all);
-        add_comparisons(all);  // after the operations of numbers, whose opcodes predicates share
+        add_comparisons(all);  // after add_arithmetic, because `and` and other opcodes are also for predicates
         add_accesses(all);
         add_control(all);
         add_warp_operations(all);

@@ -36,7 +36,7 @@ To converted(From a, uint8_t how) {
         return To(a);
     }
 }
-// Runs a conversion. A register may be wider than the type; its lower part is used.
+// Runs a conversion. Of a register that is wider than the type, the lower part is used.
 template <class To, class From>
 void run_conversion(Warp& w, const Instruction& i, uint32_t lanes) {
     char* const d = w.operand(i.d[0]);
@@ -100,7 +100,7 @@ void decode_conversion(Instruction& i, Opcode& opcode, const Operands& o, Names&
 
 // ---- mov ---------------------------------------------------------------------------------------------------------
 
-// Registers of the thread, the block or the grid; the axis follows in the name.
+// Special registers of the thread, the block or the grid; the name of a register ends with its axis, as in %tid.x.
 enum Special : uint8_t { thread, threads, block, blocks, lane, warp };
 const std::map<std::string, Special> specials = {{"%tid", thread},    {"%ntid", threads}, {"%ctaid", block},
                                                  {"%nctaid", blocks}, {"%laneid", lane},  {"%warpid", warp}};

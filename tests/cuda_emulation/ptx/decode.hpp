@@ -37,7 +37,7 @@ struct Opcode {
 
     explicit Opcode(const std::string& text);
     bool take(const std::string& modifier);
-    // The one modifier among the choices that the opcode has; an opcode without one is an error.
+    // The modifier of the opcode that is among the choices; an opcode without such a modifier is an error.
     std::string take_one_of(const std::vector<std::string>& choices);
     [[noreturn]] void unknown() const;
     bool is_wide() const { return is_wide_type(type); }

@@ -135,7 +135,7 @@ void fill(Launch& launch, const Geometry& geometry, const Arguments& arguments) 
         throw Error(p.kernel + ": too much shared memory");
 }
 
-// Whether a finding is already recorded, at this line or at few enough others.
+// Whether a finding is among the known findings, whose lines must not exceed their declared number.
 bool is_known(State& s, const std::string& kernel, const std::string& kind, int line) {
     for (size_t k = 0; k < s.known.size(); ++k) {
         if (kind != s.known[k].kind || kernel.find(s.known[k].kernel) == std::string::npos) continue;

@@ -19,7 +19,7 @@ struct Geometry {
 using Arguments = std::vector<std::pair<const void*, size_t>>;
 
 // Whether a kernel is interpreted, which requires that HEADRACE_EMU_PTX names a folder with PTX of the sources of this
-// build. A missing kernel of the project is an error; a missing kernel of the tests runs on the host.
+// build. A kernel of the project without PTX is an error; a kernel of the tests without PTX runs on the host.
 bool interprets(const void* kernel);
 // Interprets a launch. Throws Error with all findings, except known ones.
 void launch(const void* kernel, const Geometry& geometry, const Arguments& arguments);

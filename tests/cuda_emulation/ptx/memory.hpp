@@ -12,8 +12,8 @@ namespace ptx {
 
 constexpr uint64_t word_bytes = 4;
 
-// The thread and the time of an access to a word. Barriers of a block order its threads, and barriers of a warp also
-// those of the warp.
+// The thread and the time of an access to a word. Barriers of a block order the accesses of its threads, and barriers
+// of a warp order those of the warp's threads.
 struct Access {
     uint32_t stamp;  // index of the launch, or in shared memory of the block
     uint32_t block, phase, step;
@@ -22,8 +22,8 @@ struct Access {
     bool writes, changes;
 };
 
-// The last writer of a word, and its readers since. Only readers of the last phase are kept, because a thread that is
-// ordered after these is ordered after earlier readers.
+// The last writer of a word, and the readers after that write. Only readers of the last phase are kept, because a
+// thread that is ordered after readers of the last phase is ordered after all earlier readers.
 struct Word {
     static constexpr uint16_t nobody = 0xffff, several = 0xfffe;
     static constexpr uint32_t several_blocks = ~0u;
@@ -55,12 +55,13 @@ class Memory {
     void taken(const void* p, size_t bytes);
     void freed(const void* p);
     void written(const void* p, size_t bytes);
-    // Notes an array of the caller, which is written; the last most_arrays arrays are remembered.
+    // Notes an array of the caller, which counts as written; only the last most_arrays arrays are remembered.
     void seen(const void* p, size_t bytes);
     void forget_arrays();
 
     Reached reached(uint64_t address, uint64_t bytes);
-    // Whether words of the project's memory, which `reached` has found, were written; a write marks them as written.
+    // Whether words of the project's memory, which reached() has found, have been written; with `writes`, marks the
+    // words as written.
     bool mark(uint64_t address, uint64_t bytes, bool writes);
     Word& word(uint64_t address);
     // Begins a launch, after which words of earlier launches may be discarded.
@@ -71,7 +72,7 @@ class Memory {
     static constexpr uint64_t window_bytes = 1 << 20, shared_begin = 1024 + 16;
     char* shared() { return shared_; }
     uint64_t local() const { return uint64_t(local_); }  // only an address, because each lane has separate local memory
-    // Whether a generic address is in shared, or in local memory.
+    // Whether a generic address is in shared memory, and whether it is in local memory.
     bool is_shared(uint64_t address) const { return address - uint64_t(shared_) < window_bytes; }
     bool is_local(uint64_t address) const { return address - local() < window_bytes; }
     std::vector<Word> shared_words = std::vector<Word>(window_bytes / word_bytes);

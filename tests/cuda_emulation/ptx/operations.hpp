@@ -50,8 +50,8 @@ struct MulHigh {
         return T((Wide(a) * Wide(b)) >> (8 * sizeof(T)));
     }
 };
-// Division. Integers have no quotient for the divisor zero, where a card returns all ones, and for the least integer
-// divided by -1, where it returns the dividend.
+// Division. In two cases integers have no quotient: for the divisor zero, a card returns all ones, and for the least
+// integer divided by -1, a card returns the dividend.
 struct Div {
     template <class T>
     static T of(T a, T b) {
@@ -72,7 +72,7 @@ struct Rem {
         return T(a % b);
     }
 };
-// Minimum: of a number and a NaN it is the number, and -0 is less than +0.
+// Minimum. The minimum of a number and a NaN is the number, and -0 is less than +0.
 struct Min {
     template <class T>
     static T of(T a, T b) {

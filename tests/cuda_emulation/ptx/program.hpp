@@ -67,9 +67,9 @@ struct Instruction {
     uint8_t bytes = 4, elements = 1;  // bytes and elements of an access
     uint8_t wide = 0;                 // a bit for each element whose register has eight bytes
     bool is_signed = false, negated = false, guard_negated = false;
-    bool has_base = true, wide_base = true;  // whether an address has a base register, and whether that has eight bytes
+    bool has_base = true, wide_base = true;  // whether an address has a base register, and one of eight bytes
     int guard = -1;
-    int target = -1;  // of a branch an instruction; of a call and a return a function
+    int target = -1;  // index of an instruction for a branch, and of a function for a call or a return
     int call = -1;
     int line = 0;
     int mask = 0;  // mask of an operation of a warp
@@ -95,14 +95,14 @@ struct Program {
     const ModuleText* module = nullptr;
     std::vector<Instruction> code;
     std::vector<Work> work;           // by the index of a warp in its block
-    std::vector<Function> functions;  // the kernel is first; offsets of its parameters are those in a launch
+    std::vector<Function> functions;  // the first is the kernel, whose offsets are those in a launch
     std::vector<Call> calls;
     std::vector<uint64_t> constants;
     int parameter_bytes = 0, register_bytes = 0, predicates = 2, frame_bytes = 0, local_bytes = 0;
 };
 
-// Whether products and sums are rounded once: as in ptxas, a product is fused with the only sum that reads it, if both
-// are in one block of instructions.
+// Whether products and sums are rounded once. With `as_ptxas`, a product is fused with the only sum that reads the
+// product, if both are in one block of instructions.
 enum class Contraction : bool { none, as_ptxas };
 
 Program assemble(const ModuleText& module, const std::string& mangled, const std::string& kernel,

@@ -119,7 +119,7 @@ class Runner {
             w_.groups.push_back({i.target, lanes, false});
             return Then::regroup;
         }
-        const bool is_back = i.target <= g.at;  // other groups may be behind now
+        const bool is_back = i.target <= g.at;  // after a jump back, other groups may be behind
         g.at = i.target;
         if (!is_back || w_.groups.size() == 1) return Then::on;
         w_.groups[best] = g;
@@ -192,7 +192,7 @@ class Runner {
         if (i.flow == Flow::warp) {
             i.run(w_, i, lanes);
         } else if (needed == w_.living) {
-            ++w_.step;  // a barrier of some lanes orders no threads here, which is stricter than the manual
+            ++w_.step;  // only a barrier of all lanes counts, which is stricter than the manual
         }
         ++g.at;
         return Then::on;
@@ -218,7 +218,7 @@ void prepare(Warp& w, Launch& launch, int index, uint32_t threads) {
     w.step = 1;
 }
 
-// Opens a barrier that all live warps have reached; the barrier's count of threads, where it has one, must agree.
+// Opens a barrier that all live warps have reached; a barrier with a count of threads must count all threads.
 void open_barrier(Launch& launch, std::vector<Warp*>& waiting, bool is_whole) {
     const Program& p = *launch.program;
     const Instruction& first = p.code[size_t(waiting[0]->groups[0].at)];

@@ -8,13 +8,13 @@
 
 namespace ptx {
 
-// Uses the PTX of a folder from now on; no PTX for "".
+// Uses the PTX of a folder for all later launches, or no PTX if the folder is "".
 void use(const std::string& folder);
 // Runs a kernel of a PTX text without the emulation's launch, and returns counts for each warp of a block.
 std::vector<Work> run_text(const std::string& text, const std::string& kernel, const Geometry& geometry,
                            const Arguments& arguments, bool contract);
 // A finding with a known reason (tests/support/interpreted.py): part of a kernel's name, the kind, and the number of
-// PTX lines that have it. More lines are an error.
+// PTX lines that have it. If more lines have the finding, that is an error.
 struct Known {
     std::string kernel, kind;
     size_t lines;

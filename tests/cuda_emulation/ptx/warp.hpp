@@ -49,9 +49,9 @@ struct Launch {
     uint32_t block[3] = {};
     uint32_t block_number = 0, phase = 1;  // block_number: index of the block x, y, z; phase: number of passed barriers
                                            // of the block
-    uint32_t stamp = 0, block_stamp = 0;   // of this launch and of its block, in the records of words
-    // For each instruction that accesses device memory: the lanes of its first execution, and the number of threads in
-    // this block and in the first block.
+    uint32_t stamp = 0, block_stamp = 0;   // stamps of this launch and of the current block, see Access
+    // For each instruction: the number of lanes of its first access to device memory, and the numbers of threads that
+    // execute it in the current block and in the first block.
     std::vector<uint8_t> first_lanes;
     std::vector<uint32_t> of_block, of_first_block;
     bool is_ragged = false;  // whether some warp had fewer lanes at an instruction than another, or some block fewer
@@ -73,7 +73,7 @@ T get(const char* p, int lane) {
         return T(reinterpret_cast<const uint32_t*>(p)[lane]);
     }
 }
-// Stores a value in a register. Registers of 16 bits take four bytes, the rest of which is zero.
+// Stores a value in a register. A register of 16 bits takes four bytes, of which the upper two are zero.
 template <class T>
 void put(char* p, int lane, T x) {
     if constexpr (sizeof(T) == 8) {

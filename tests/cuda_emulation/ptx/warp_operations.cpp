@@ -66,11 +66,12 @@ float tf32(const char* p, int lane) {
     return std::bit_cast<float>(get<uint32_t>(p, lane) & ~0x1fffu);
 }
 
-// Fragments of mma.m16n8k8 with .tf32 in the manual's layout. With g = l / 4 and t = l % 4, lane l has of a: (g, t), (g
-// + 8, t), (g, t + 4), (g + 8, t + 4); of b: (t, g), (t + 4, g); of c and d: (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8,
-// 2t + 1). The manual leaves the order and rounding of sums open. The interpreter computes products and sums in
-// float64, and the result is rounded toward zero, as in published tests of an A100. cuda/include/tensor_cores.cuh has a
-// different rule that the manual also allows, so that tested results depend on neither rule.
+// Runs mma.m16n8k8 with .tf32, whose fragments have the manual's layout. With g = l / 4 and t = l % 4, lane l has the
+// elements (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4) of a; (t, g), (t + 4, g) of b; (g, 2t), (g, 2t + 1),
+// (g + 8, 2t), (g + 8, 2t + 1) of c and d. The manual does not specify the order and rounding of sums. The interpreter
+// computes products and sums in float64, and rounds the result toward zero, as in published tests of an A100.
+// cuda/include/tensor_cores.cuh has a different rule that the manual also allows, so that tested results depend on
+// neither rule.
 void run_product(Warp& w, const Instruction& i, uint32_t lanes) {
     if (lanes != all_lanes) {
         found(w, i, std::countr_zero(lanes), "a lane is missing at mma");

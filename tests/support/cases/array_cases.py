@@ -1,4 +1,4 @@
-"""Every method and function of the library that takes arrays, with arrays to call it with."""
+"""Every method and function of the library that takes arrays, with arrays for the arguments."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ every_call = pytest.mark.parametrize(("kind", "name"), CALLS, ids=[" ".join(call
 
 
 def call_of(kind, name, dtype):
-    """The call of this name, and a flow or transform to call it on."""
+    """The call with the given name, and a flow or transform as its first argument."""
     holder = made_flow(dtype) if kind == "flow" else made_transform(dtype)
     call = (FLOW_CALLS if kind == "flow" else TRANSFORM_CALLS)[name]
     return call, holder

@@ -30,7 +30,7 @@ FINE = {"float32": 2e-4, "float64": 1e-9}  # tolerances of values after some ste
 
 
 def plan_of(features, kinks, each, size, anchors):
-    """A turn for each kink, and the origin of its centers: the index of a row of the anchors, or -1 and a value."""
+    """A turn for each kink, and for each center of a kink the index of a row of the anchors, or -1 and a value."""
     g = cases.rng("ascent", features, kinks, each)
     sizes = [min(size, features - start) for start in range(0, features, size)]
     turns = []

@@ -15,7 +15,7 @@ FORMULAS = ("to_data", "to_latent")
 DTYPES = ("float32", "float64")
 
 # Kernels take rows in tiles: a multiple of the vector width, at most 96 rows in float32 and 48 in float64. Below 3 rows
-# small networks take another path. These sizes are none, one, and each edge of a tile with its neighbours.
+# small networks have a separate path. BATCH_SIZES has 0, 1, 2, and each edge of a tile with its neighbours.
 BATCH_SIZES = (0, 1, 2, 3, 7, 8, 9, 47, 48, 49, 95, 96, 97, 200)
 TILED_SIZES = tuple(n for n in BATCH_SIZES if n >= 8)
 
@@ -57,8 +57,8 @@ def tolerance(dtype, depth=4):
 def assert_close(got, want, *, magnitude=1.0, depth=4):
     """Compare with the reference: an error may be ``tolerance`` times the largest magnitude in its row.
 
-    ``magnitude`` (a scalar, or one value per row) is the least magnitude that errors are relative to: that of the
-    values which were added up to make the result, such as the inputs of a row or the terms of a sum.
+    ``magnitude`` (a scalar, or one value per row) is the least magnitude to which errors are relative: the magnitude of
+    the values whose sum is the result, such as the inputs of a row or the terms of a sum.
     """
     want = np.asarray(want, np.float64)
     assert got.shape == want.shape
@@ -83,14 +83,15 @@ def assert_matches(got, want, given, dtype, *, depth=4):
 
 
 def spline_magnitudes(given, params, dtype, *, slope=1e-3, bound=5.0, inverse=False, knots=None):
-    """The magnitudes to which errors of a spline are relative: ``(value, log-derivative)``, one of each for each
-    element.
+    """The magnitudes to which errors of a spline are relative: ``(value, log-derivative)``, two arrays with one
+    magnitude for each element.
 
-    The locations of knots and the values are rounded at the scale of the bound. The map multiplies such an error by its
-    steepness there, and the log-derivative multiplies it by its own slope. With s the mean slope of a bin, its
-    derivative stays below the largest of d0, d1 and 2 s, above the smallest of d0, d1 and 4 s^2 / (2 s + d0 + d1), and
-    its logarithm changes by at most some (d0 + d1) / s + s / min(d0, d1) within the bin. Rounding may choose a
-    neighbouring bin as well. ``knots``: the knots of the spline, where it is not "rq_spline".
+    The locations of knots and the values are rounded at the scale of the bound. In the value, a rounding error is
+    multiplied by the map's steepness, and in the log-derivative by the slope of the log-derivative. With s the mean
+    slope of a bin and d0, d1 the derivatives at its knots, the derivative stays below the largest of d0, d1 and 2 s,
+    above the smallest of d0, d1 and 4 s^2 / (2 s + d0 + d1), and the log-derivative changes by at most some
+    (d0 + d1) / s + s / min(d0, d1) within the bin. Rounding may also choose a neighbouring bin. ``knots``: the knots of
+    the spline, if the map is not "rq_spline".
     """
     x, y, derivatives = reference.spline_knots(params, slope, bound) if knots is None else knots
     left, right = x[..., 0], x[..., -1]
@@ -209,14 +210,15 @@ def sizes_of(outputs, bins=8, map=None):
 
 
 def per_parameter(mask, sizes, layout):
-    """Repeat each row of a mask, one per coordinate, for the values of the coordinate's outputs in this layout."""
+    """Repeat each row of a mask, one per coordinate, for all values of the coordinate's outputs, as ``layout``
+    orders."""
     if layout == "interleaved":
         return np.repeat(mask, sum(sizes), axis=0)
     return np.vstack([np.repeat(mask, size, axis=0) for size in sizes])
 
 
 def levels_of(order, per_level=1):
-    """The level of each coordinate; ``order`` lists them from first to last, ``per_level`` of them to a level."""
+    """The level of each coordinate; ``order`` lists all coordinates, of which ``per_level`` at a time share a level."""
     levels = np.empty(len(order), int)
     levels[list(order)] = np.arange(len(order)) // per_level
     return levels
@@ -236,8 +238,8 @@ def autoregressive_masks(levels, hidden, context, generator, sizes=(1, 1), layou
 
 
 def tangled_masks(features, hidden, context, generator, sizes=(1, 1), layout="interleaved"):
-    """Masks with no structure beyond that of an autoregression: units read arbitrary subsets, outputs earlier
-    coordinates.
+    """Masks with no structure beyond that of an autoregression: units read arbitrary subsets of their inputs, and
+    outputs depend on earlier coordinates.
 
     The subsets that units read are not nested, so that no choice of degrees reproduces these masks.
     """
@@ -315,7 +317,7 @@ def dense_network(
     gain=1.4,
     key=(),
 ):
-    """A random unmasked network for a coupling: ``inputs`` passive coordinates and the context in."""
+    """A random unmasked network for a coupling, which reads ``inputs`` passive coordinates and the context."""
     generator = rng("dense", inputs, hidden, active, context, outputs, layout, *key)
     widths = [inputs + context, *hidden, active * sum(sizes_of(outputs, bins, map))]
     masks = [np.ones((out, into), bool) for into, out in itertools.pairwise(widths)]

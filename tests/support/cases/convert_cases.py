@@ -1,7 +1,8 @@
 """Models of other libraries for the tests of converters: those that docs/convert.md lists as convertible, and others.
 
-The names are those of the tables of docs/convert.md. A maker takes a `Draw`, whose random values choose sizes, options
-and orders, and returns a model whose parameters differ from their start; models that are refused keep their start.
+Models have the names of the tables of docs/convert.md. A maker takes a `Draw`, whose random values choose sizes,
+options and orders, and returns a model whose parameters differ from their initial values, unless converters refuse the
+model.
 """
 
 import functools
@@ -20,7 +21,7 @@ def library(name):
         before = set(sys.modules)
         module = pytest.importorskip(name, reason=f"{name} is not installed", exc_type=ImportError)
     if "torch" in set(sys.modules) - before:
-        sys.modules["torch"].manual_seed(0)  # the seed that each later test has, too (tests/conftest.py)
+        sys.modules["torch"].manual_seed(0)  # tests/conftest.py sets this seed before later tests
     return module
 
 
@@ -207,7 +208,7 @@ def nflows_masked_spline(d):
 
 def nflows_linear(d):
     torch = library("torch")
-    torch.qr = torch.linalg.qr  # nflows 0.14 calls `torch.qr`, which PyTorch 2.15 lacks, for this function
+    torch.qr = torch.linalg.qr  # the transforms of nflows 0.14 call `torch.qr`, which PyTorch 2.15 lacks
 
     def make(transforms, i):
         n = d.features

@@ -33,7 +33,7 @@ def _started(n_workers, processes=True):
 
 @contextmanager
 def processes():
-    """A client of two workers, each a process of its own, whose nanny starts another when the worker ends."""
+    """A client of two workers in separate processes; a worker's nanny starts another worker when the worker ends."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("OMP_NUM_THREADS", "HEADRACE_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             patch.setenv(name, "1")
@@ -45,9 +45,9 @@ def processes():
 def threads():
     """A client of five workers in this process, whose only connections are those of Dask.
 
-    A worker that asks for a client makes that client the default of the process. After two of them have done so, the
-    last to close restores the scheduler of the other, which has ended by then; therefore this block restores the first
-    configuration.
+    A worker that asks for a client makes that client the default of the process. If two workers have asked for clients,
+    the last client to close restores the scheduler of the other, which has ended by then; therefore this block restores
+    the first configuration.
     """
     with (
         dask.config.set(scheduler=dask.config.get("scheduler", None)),

@@ -231,12 +231,12 @@ def ensemble(dtype):
 
 
 def on(base, dtype):
-    """A flow on a base of three features, with random parameters, those of the base among them."""
+    """A flow on a base of three features; all parameters are random, including those of the base."""
     flow = hr.Flow([hr.transforms.Coupling(3, [0], (6,), dtype=dtype)], base, dtype=dtype)
     return cases.randomise(flow, 0.2, "on a base")
 
 
-# The examples, name -> a function that makes one from a dtype; a new kind adds its line, and its files in tests/files.
+# Examples by name: each function makes an example from a dtype. A new kind adds a line here, and files in tests/files.
 EXAMPLES = {
     "maf": lambda dtype: fitted(hr.MAF(3, transforms=2, hidden=(7, 8), dtype=dtype), "maf"),
     "maf-context": lambda dtype: fitted(hr.MAF(3, 2, transforms=2, hidden=(8,), scale="exp", dtype=dtype), "context"),

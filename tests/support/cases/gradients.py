@@ -14,11 +14,10 @@ import vector_cases
 
 # A central difference errs by h^2 / 6 times a third derivative and by eps / h times a value (reference/derivatives.py).
 # Values in these tests reach some tens, and third derivatives thousands along directions that move all weights at once;
-# therefore the step is below eps^(1/3). The errors of differences are then some 1e-9, and 1e-6 allows for a deep chain.
-# ReLU has kinks, at which no difference is right, but no third derivatives elsewhere; therefore its step is smaller
-# still: with random rows, a step straddles the kink of one of a hundred pre-activations less than once in ten thousand
-# rows, and random rows, a step straddles the kink of one of a hundred pre-activations less than once in ten thousand
-# rows.
+# therefore the step is below eps^(1/3). With this step, differences have errors of some 1e-9, and 1e-6 allows for a
+# deep chain. ReLU has kinks, at which no difference is right, but no third derivatives elsewhere; therefore ReLU has a
+# smaller step, with which a random row straddles the kink of one of a hundred pre-activations less than once in ten
+# thousand rows.
 STEP, KINKED_STEP = 1e-6, 1e-7
 DIFFERENCES = 1e-6
 
@@ -36,7 +35,7 @@ FLOW_VERBS = ("to_data_vjp", "to_latent_vjp", "log_prob_vjp")
 @dataclass(frozen=True)
 class Subject:
     library: Any
-    arrays: list  # the arrays of library.named_parameters(), in its order
+    arrays: list  # the arrays of library.named_parameters(), in order
     judge: Callable  # arrays -> the reference with these parameters
 
     @property
@@ -224,10 +223,10 @@ def assert_rows_near(got, want, allowed=DIFFERENCES, least=1.0):
 
 
 def check(subject, verb, given, context=None, *, number_by_number=False, least=1.0, step=STEP):
-    """Compare all float64 gradients of a verb with differences of the reference; the parameters' along three
-    directions.
+    """Compare all float64 gradients of a verb with differences of the reference; gradients by parameters are compared
+    along three directions.
 
-    ``number_by_number`` differs by each parameter alone, which costs two evaluations for each parameter.
+    ``number_by_number`` instead takes differences by each parameter alone, at two evaluations for each parameter.
     """
     library, arrays = subject.library, [np.asarray(a, np.float64) for a in subject.arrays]
     given_gradients = cotangents(verb, len(given), subject.features)
@@ -321,7 +320,7 @@ def mixed_flow(dtype):
 
 
 def linear_flow(dtype):
-    """A flow of networks with linear links and started norms between them, among them a link that changes signs."""
+    """A flow of networks; between networks are linear links, one of which changes signs, and norms."""
     n = HOLDER_FEATURES
     matrix = cases.rng("links").standard_normal((n, n))
     chain = [

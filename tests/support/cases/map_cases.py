@@ -44,15 +44,16 @@ def batch(rows, active, map, dtype):
 
 
 def depth_of(map, alone=4):
-    """The depth for a tolerance of this map: that of an affine map, times the depth of this one."""
+    """The depth for the tolerance of a map: the depth of an affine map, ``alone``, times the map's relative depth."""
     return alone * reference.MAPS[map].depth
 
 
 def magnitudes(given, params, map, scale, inverse):
-    """The magnitudes to which errors of a map are relative: ``(value, log-derivative)``, one of each for each element.
+    """The magnitudes to which errors of a map are relative: ``(value, log-derivative)``, an array of each for all
+    elements.
 
-    All values are below 10 in magnitude. The map multiplies an error at that scale by its steepness, and the
-    log-derivative multiplies it by its own slope.
+    All values are below 10 in magnitude. In the value, an error at that scale is multiplied by the map's steepness, and
+    in the log-derivative by the slope of the log-derivative.
     """
     given, params, options = given.astype(float), params.astype(float), reference.Options(scale)
     step = 1e-6
@@ -89,7 +90,7 @@ def check_hard_inputs(kernel, judge, direction, map, scale, largest_raw, dtype):
 def hard_splines(bins, dtype, bound, inverse):
     """Raw parameters from zero to huge, and for each spline values on and beside its knots, huge values and tiny ones.
 
-    All coordinates of a row have one spline, and each row has another.
+    All coordinates of a row have the same spline, and different rows have different splines.
     """
     generator = cases.rng("hard splines", bins)
     raw = [np.zeros(3 * bins - 1)]

@@ -86,8 +86,8 @@ def _spline(dtype):
     return wavenet("spline", dtype=dtype, **more)
 
 
-# The examples, name -> a function that makes one from a dtype; a new kind of sequences adds its line, and its files by
-# tests/files/make.py.
+# Examples by name: each function makes an example from a dtype. A new kind of sequences adds a line to EXAMPLES, and
+# files by tests/files/make.py.
 def _prediction(dtype):
     return randomise(hr.LinearPrediction(2, order=3, dtype=dtype), "prediction")
 
@@ -147,7 +147,7 @@ def cut(x):
     return np.split(x, np.cumsum(PIECES)[:-1], axis=1)
 
 
-# Further flows, of which no files are kept, for readers of files and their streams.
+# EXAMPLES, and flows of which the repository has no files, for tests of readers of files and of streams.
 READ = EXAMPLES | {"mixture": _audio, "student-t": _on_student, "bf16": _in_bf16, "bounded": _bounded}
 
 

@@ -80,7 +80,7 @@ def of_command_line(table, folder, **how):
     """Fit by the command line, on a Parquet file, which keeps the types of columns."""
     pytest.importorskip("pyarrow")
     flow, options = str(folder / "f"), []
-    for name, value in {"categories": None, **how}.items():  # the value that the other interfaces have by default
+    for name, value in {"categories": None, **how}.items():  # None is the default of the other interfaces
         options += [f"--{name}", _text(value)]
 
     def told_by(*words):

@@ -33,7 +33,8 @@ def whole(n, features, *key):
     return cases.rng("whole", n, features, *key).integers(-3, 4, (n, features)).astype("float32")
 
 
-# Layers so wide that a warp has eight blocks of sums, or takes one, two or four at a time; the last ones are partial.
+# Layers so wide that a warp has eight blocks of sums, or computes one, two or four blocks at a time; the last blocks of
+# sums are partial.
 WIDE = {"features": 5, "hidden": (300, 140, 101)}
 
 

@@ -64,7 +64,7 @@ def make_core(machine):
             queued(word, function, *arguments, **named, stream=stream)
 
         def __getattr__(self, name):
-            """A method of the inner object; every one but `gradient` is recorded as a run."""
+            """A method of the inner object, whose calls are queued, and recorded as "gradient" or else as "run"."""
             function = getattr(self.inner, name)
             return functools.partial(self.ordered, "gradient" if name == "gradient" else "run", function)
 
@@ -247,7 +247,7 @@ class OnCpu:
                 x, weights = machine.numbers(x).copy(), machine.numbers(weights)
                 weights = None if weights is None else weights.copy()
                 one = types.SimpleNamespace(inner=kind(x, weights))
-                one.summed = lambda: kind(x, weights, False)  # sums of an ascent before its first step
+                one.summed = lambda: kind(x, weights, False)  # for sums before an ascent's first step
                 one.step = lambda *arguments, stream: one.inner.step(*arguments)
                 one.values = lambda out, stream: np.copyto(machine.numbers(out), one.inner.values())
                 one.squares = lambda out, stream: np.copyto(machine.numbers(out), one.inner.squares())

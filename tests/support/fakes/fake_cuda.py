@@ -4,15 +4,15 @@ CuPy, PyTorch and JAX (fake_frameworks.py) and the compiled core (fake_core.py) 
 
 Programs can rely on CUDA's guarantees, and whatever relies on more than these fails:
 
-- Work is queued on a stream and done when it is waited for, streams in the worst allowed order: either no other
-  stream gets anything done before this one, or all of them do. Work that one stream must not do before another
-  needs an event.
-- Memory that was given back is filled with NaN in the order of the stream it was taken on; that of foreign libraries at
-  once, because they have streams of their own.
-- NumPy and CuPy arrays do not mix, and nothing becomes a NumPy array by itself.
-- Whatever the host waits for is in the log, as is all else that happens.
+- Work is queued on a stream and done when the host waits for the stream. Streams work in the worst allowed order:
+  before the awaited stream, either no other stream does any work, or all others do all their work. Only an event makes
+  a stream wait for another stream.
+- Freed memory is filled with NaN, in the order of the stream on which the memory was allocated. The memory of foreign
+  libraries is filled at once, because these libraries have separate streams.
+- NumPy and CuPy arrays do not mix, and no array of CuPy becomes a NumPy array without an explicit conversion.
+- The log records every event, including each wait of the host.
 
-Arithmetic of CuPy is done at once, after all work that is queued on its stream.
+Arithmetic of CuPy is done at once, after all work that is queued on CuPy's current stream.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ class Machine:
         self.inner, self.others_first, self.devices = inner or OnCpu, others_first, devices
         self.log, self.queues, self.blocks = [], {}, []
         self.device, self.current = 0, [[] for _ in range(devices)]
-        # Word -> an exception, raised once where the word would be logged, or a list of exceptions, one for each time.
+        # By a word of the log: an exception, raised once instead of logging the word, or a list of such exceptions.
         self.fail = {}
         self.next_stream = 0x100
         self.reasons = {}  # by index of a device, the reason why the device is unusable

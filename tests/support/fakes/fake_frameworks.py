@@ -258,7 +258,7 @@ def reduction(name, computed):
 
 
 def lent(machine, array, owner, producer, consumer):
-    """An array and its owner in place of a DLPack capsule, once the consumer's stream waits for the producer's."""
+    """An array and its owner in place of a DLPack capsule; makes the consumer's stream wait for the producer's."""
     event = machine.cupy.cuda.Event()
     event.record(producer)
     machine.cupy.cuda.Stream.of(0 if consumer in (None, 1) else consumer).wait_event(event)
@@ -327,7 +327,7 @@ def make_torch(machine):
 
 
 def make_jax(machine, x64=True):
-    """A module with the functions of JAX that headrace uses, whose arrays are written on a stream of its own."""
+    """A module with the functions of JAX that headrace uses, whose arrays are written on a separate stream."""
     jax = types.ModuleType("jax")
     device = FakeDevice("gpu", 0)
     jax.own_stream = machine.stream()

@@ -1,10 +1,10 @@
 """PyTorch's own tensors on the simulated device of fake_cuda.py, so that `headrace.torch` runs on it unchanged.
 
 A tensor claims to be on `cuda:0`, and its values are in the machine's memory. The CPU computes PyTorch's operators,
-once all work that is queued on the current stream is done; headrace's operators are those registered for CUDA, which
-queue. Autograd, hooks and modules are PyTorch's. PyTorch's C++ code takes the tensors for tensors on the CPU, where no
+once all work that is queued on the current stream is done; headrace's operators for CUDA are called, and queue their
+work. Autograd, hooks and modules are PyTorch's. PyTorch's C++ code takes the tensors for tensors on the CPU, where no
 streams are recorded. Tensors that torch.func has wrapped, which headrace refuses beside parameters of a device, and
-tensors that a compiler traces, are on the CPU, too.
+tensors that a compiler traces also count as tensors on the CPU.
 """
 
 import types
@@ -24,7 +24,7 @@ from headrace.torch import _autograd, _operators  # noqa: E402
 
 KERNELS = {name: body for name, (_, body, _) in _operators._SCHEMAS.items()}
 LOOKS = {"detach", "alias", "view", "expand", "select", "slice", "t", "transpose", "unsqueeze", "squeeze", "as_strided"}
-LOOKS |= {"permute", "_unsafe_view", "_reshape_alias", "unbind", "split"}  # views, whatever the memory contains
+LOOKS |= {"permute", "_unsafe_view", "_reshape_alias", "unbind", "split"}  # these operators make views
 
 
 class Other(RuntimeError):
@@ -92,8 +92,8 @@ def _refuse_host(tensor, name):
 
 
 def _of(machine, tensor, blocks, index, is_empty):
-    """A tensor on the device: a view where the result is one, otherwise new memory, with NaN where nothing was
-    written."""
+    """A tensor on the device: a view if the tensor's memory belongs to the device, otherwise a copy in new memory,
+    which stays NaN if the tensor is empty memory."""
     block = blocks.get(tensor.untyped_storage().data_ptr()) if tensor.numel() else None
     if block is None:
         block, made = allocated(machine, tensor)
