@@ -31,8 +31,8 @@ class Workload:
     other libraries use for these flows.
 
     ``coupling_map`` is the affine map of couplings alone, with given parameters; ``dual_ascent`` a chain of maps and
-    rotations; ``ascent`` a fit of such a chain: a ``step`` of the points, or a ``fit`` of as many steps. None of these
-    has layers. A row of ``wavenet`` is a sequence of `features` steps, and its transforms are the layers of one
+    rotations; ``ascent`` a fit of such a chain: a ``step`` of the points, or a ``fit`` of as many steps. These three
+    have no layers. A row of ``wavenet`` is a sequence of `features` steps, and its transforms are the layers of one
     network.
     """
 

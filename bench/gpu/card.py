@@ -115,7 +115,7 @@ def products_rate(device: str) -> dict[str, Any]:
     for name, rate in (("CuPy" if device == "cuda" else "NumPy", own_rate), ("PyTorch", torch_rate)):
         try:
             return {"products": rate(device), "products_by": name}
-        except Exception as error:  # any error of a library that was not found
+        except Exception as error:  # the library is missing or does not load
             reasons[name] = f"{type(error).__name__}: {error}"
     return {"products": None, "products_by": None, "products_missing": reasons}
 

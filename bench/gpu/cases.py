@@ -40,8 +40,8 @@ WAVENET = Workload("wavenet", 16_000, (), 16, "log_prob", 64)  # a million steps
 # Two fits, whose times differ by the time of 100 steps.
 FITS = tuple(replace(ASCENT, verb="fit", transforms=steps) for steps in (20, 120))
 
-# Chains that should reach the copy rate are short enough for it: in longer chains the arithmetic takes longer than the
-# copy, as the report's floors show.
+# The chains that should reach the copy rate are short: in longer chains the arithmetic takes longer than the copy, as
+# the report's floors show.
 CASES: tuple[Case, ...] = (
     Case(replace(MAF, verb="sample"), ratio=30),
     Case(MAF, ratio=2),

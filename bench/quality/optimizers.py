@@ -5,8 +5,9 @@ The tables are synthetic ones with fine structure, many columns, or columns that
 nats and in the tables' units (MAGIC and Hipparcos: in standard deviations); CPU seconds, which `HEADRACE_NUM_THREADS=1`
 makes those of one thread; and the seconds until held-out rows are as good as by Adam alone.
 
-With ``--grid`` all fits of a table are by Muon and a cosine, at twelve pairs of rate and decay, short and long: the
-output is the gain of a choice by short fits in long ones, among all pairs and among the two that `fit` tries.
+With ``--grid``, Muon with a cosine schedule fits each table at twelve pairs of rate and decay, in short and in long
+fits. The output tells how much long fits gain if short fits choose the pair, among all pairs and among the two that
+`fit` tries.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def residuals(x: Floats) -> Floats:
         some = starts[i : i + 4096]
         spectrum = np.fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[some] * window, 1024)
         r = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, 1024)[:, : ORDER + 1]
-        r[:, 0] = r[:, 0] * (1 + 1e-5) + WINDOW / 40.0  # the variance of rounding, which limits that of silence
+        r[:, 0] = r[:, 0] * (1 + 1e-5) + WINDOW / 40.0  # silence has at least the variance of rounding
         a = np.linalg.solve(r[:, lags], r[:, 1:, None])[..., 0]
         for j in range(HOP):
             inside = some + j < n

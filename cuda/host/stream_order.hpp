@@ -87,8 +87,8 @@ class StreamOrder {
     static User user_of(cudaStream_t stream) {
         return {stream, stream == cudaStreamPerThread ? std::this_thread::get_id() : std::thread::id()};
     }
-    // Lets a stream wait for a use, also one by the same handle, because a later stream may have the handle of a
-    // destroyed stream.
+    // Lets a stream wait for a use, even if the use has the handle of this stream, because a new stream may have the
+    // handle of a destroyed one.
     static void wait(cudaStream_t stream, const Use& use) {
         check_cuda(cudaStreamWaitEvent(stream, use.event, 0), "wait for a stream");
     }

@@ -48,7 +48,7 @@ struct BlockPart {
 // The number of sums of a block that a warp finishes at once: inputs that they share are read once, and no sum waits
 // for another.
 constexpr int finished_at_once = 4;
-static_assert(sums_at_once % (2 * finished_at_once) == 0);  // half a block is a multiple of finished_at_once, too
+static_assert(sums_at_once % (2 * finished_at_once) == 0);  // half a block is a multiple of finished_at_once
 
 template <class T>
 struct NothingAside {

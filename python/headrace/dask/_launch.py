@@ -104,8 +104,8 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
 
 
 def _holders(client: Any, shards: list[Any], among: Iterable[str] = ()) -> dict[str, list[int]]:
-    """The shards of each worker; a shard on several workers goes to the one with the fewest. `among`: further possible
-    workers.
+    """The shards that each worker reads; if several workers hold a shard, the worker with the fewest shards reads it.
+    `among`: workers that may hold no shard.
     """
     from distributed import wait
 

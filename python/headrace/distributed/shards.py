@@ -126,7 +126,7 @@ class ShardedRows(RowSource):
         return list(self.parts())
 
     def standing(self) -> ArrayRows:
-        """A sample of all ranks' rows, bit for bit: a sum of integers, of which one is not 0; see `RowSource`."""
+        """A sample of the rows of all ranks; see `RowSource`. Rows are summed as integers, 0 on all ranks but one."""
         n, contexts, most = self.kind.features, self.kind.contexts, min(self.size, STANDING)
         sample = np.zeros((most, n + contexts + 1))
         shares = [self.share_of(shard, most) for shard in self.shards]

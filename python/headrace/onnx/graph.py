@@ -138,7 +138,7 @@ class Value:
         return self.graph.node("Gather", self, self.graph.constant(list(which), np.int64), axis=-1)[0]
 
     def split(self, sizes: Sequence[int], axis: int = -1) -> list[Value]:
-        """The parts of an axis, which have these sizes."""
+        """The parts of the given sizes into which an axis is divided."""
         if len(sizes) == 1:
             return [self]
         parts = self.graph.constant(list(sizes), np.int64)

@@ -204,7 +204,7 @@ class Operators:
 
     def last_not_above(self, edges: Value, target: Value, bins: int) -> Value:
         """1 for the last bin that begins at or below a target, and 0 for all other bins: an argument of `pick`."""
-        begins = (target >= edges).number()  # 1 up to the last such bin, 0 for all later ones
+        begins = (target >= edges).number()  # 1 for each bin that begins at or below the target, else 0
         return begins.apply("MatMul", np.eye(bins) - np.eye(bins, k=-1))
 
     def pick(self, table: Value, here: Value) -> list[Value]:

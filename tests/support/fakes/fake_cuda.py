@@ -66,7 +66,7 @@ class Machine:
         return stack[-1] if stack else self.cupy.cuda.Stream.of(0)
 
     def wait(self, address):
-        """Do all work of a stream, and of other streams either the necessary work or all."""
+        """Do all queued work of a stream; of other streams, either the work that it waits for, or all work."""
         self.wait_for([self.queue(address)])
 
     def wait_for(self, queues):
