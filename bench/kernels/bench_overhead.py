@@ -25,7 +25,7 @@ def random_flow(family: str, features: int, hidden: tuple[int, ...], transforms:
 @pytest.mark.parametrize("verb", ["log_prob", "to_latent", "to_data", "sample", "sample_and_log_prob"])
 @pytest.mark.parametrize("family", ["MAF", "IAF", "RealNVP"])
 def test_nearly_empty_flow(timed, family, verb):
-    """Time one row of a two-dimensional flow with one small transform; most of the time passes before the kernel begins."""
+    """Time one row of a two-dimensional flow with one small transform; most of the time passes before its kernel."""
     flow = random_flow(family, 2, (8,), 1)
     row = np.ones((1, 2), np.float32)
     calls = {

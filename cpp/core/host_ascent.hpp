@@ -50,8 +50,8 @@ class HostAscent {
     // points are NaN where there are none.
     static constexpr int likelihoods_each = 4;
     std::vector<double> log_likelihoods() const;
-    // The terms ⟨log φ'⟩ and ⟨φ²⟩ of eq. 23 (docs/dual_ascent.md), (kinks through which the rows have moved, features,
-    // 2).
+    // The terms ⟨log φ'⟩ and ⟨φ²⟩ of eq. 23 (docs/dual_ascent.md), an array of shape (n, features, 2) after the rows
+    // have moved through n kinks.
     std::vector<double> terms() const;
 
   private:

@@ -41,7 +41,7 @@ template <class T>
 struct Chain {
     int features, context;
     int units;        // number of scratch units of the largest step
-    int64_t ready;    // number of ready parameters of all vector, elementwise and density steps
+    int64_t ready;    // number of parameters of all vector, elementwise and density steps (steps/ready.hpp)
     bool tiles_only;  // whether some step has no kernel for small batches
     int pairs, sums;  // in bf16: largest numbers in any step of lines of pairs, and of sums for small batches
     const Step<T>* steps;

@@ -1,7 +1,7 @@
 """With each fast path switched off in turn, results have the bits of the path that any call can take.
 
-A function in `WAYS` makes the calls of a flow without one of the fast paths. docs/notes/tests.md names the paths with
-separate tests of their bits.
+Each function in `WAYS` calls a flow with one fast path switched off. docs/notes/tests.md lists the fast paths whose
+equal bits other tests check.
 """
 
 import itertools

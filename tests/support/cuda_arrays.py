@@ -57,7 +57,7 @@ class Emulated:
         return np.array(values, dtype, order="C")
 
     def empty(self, shape, dtype):
-        """An array of NaNs (all bits are 1), so that tests see values that nobody wrote; the emulation does likewise."""
+        """An array of NaNs (all bits are 1), so that tests see unwritten values; the emulation does likewise."""
         found = np.empty(shape, dtype)
         found.reshape(-1).view(np.uint8).fill(0xFF)
         return found

@@ -21,8 +21,8 @@ namespace headrace {
 
 struct CausalSweepLayer {
     int64_t gate;  // lines (kernel, gate_units) of [channel_units]
-    int64_t out;   // lines (channel_units) of [channel_units], by which gradients by the next layer's values are
-                   // multiplied; none in the last layer
+    int64_t out;   // matrix (channel_units, channel_units), the factor of gradients by the next layer's values;
+                   // none in the last layer
     int64_t ring;  // in the state: gradients by the gates' arguments [slot][gate_units], with the slots of the forward
                    // pass
 };

@@ -57,9 +57,8 @@ class Density(RowModule):
         Args:
             x: Shape (rows, features), float32 or float64, any strides; (features,) for one row, or any leading
                 dimensions.
-            context: Shape (rows, context), or (context,) for all rows (results may differ by rounding from those of
-                repeated rows); (rows,) for a single column. The context's leading dimensions are broadcast against
-                those of x.
+            context: Shape (rows, context), or (context,) for all rows (which may round differently from repeated rows);
+                (rows,) for a single column. The context's leading dimensions are broadcast against those of x.
             parameters: Shape (n,): a vector that replaces the flow's own `parameters` in this call only; entries that
                 are no weights (padding, masked entries) count as zero.
             out: Shape (rows,) in the flow's dtype: an array without overlap that receives the result and is returned.
@@ -191,8 +190,7 @@ class Density(RowModule):
     ) -> Pair:
         """``(x, log_prob)``: n sampled rows and their log densities from one run; see `sample`.
 
-        The log densities are in the flow's dtype, for any dtype of the rows. `out` is a pair of arrays for x and
-        log_prob.
+        The log densities are in the flow's dtype, for any dtype of the rows. `out` is a pair of arrays.
         """
         return self._sample(self.sample_and_log_prob, True, n, context, seed, like, **how)
 
@@ -229,9 +227,9 @@ class Density(RowModule):
         Args:
             x, context, parameters: As in `log_prob`.
             grad_log_prob: The scalar's gradient by the log densities, in their shape.
-            wrt: Names of the gradients to return, in the order of the result: "inputs", in the shape of x; "parameters"
-                (n,), as in `parameters`; "context", in the context's shape. The gradient of a broadcast array is the
-                sum over its repetitions.
+            wrt: Names of the gradients to return, in order: "inputs", in the shape of x; "parameters" (n,), as in
+                `parameters`; "context", in the context's shape. The gradient of a broadcast array is the sum over its
+                repetitions.
             values: Whether to return ``(log_prob, gradients)`` from one run.
 
         Returns:
@@ -276,9 +274,9 @@ class Density(RowModule):
     ) -> tuple[Any, ...]:
         """The mean negative log-likelihood in nats, and its gradient by the parameters, shape (n,).
 
-        Beyond the arguments, memory grows with the number of rows by only one value for each row. The gradient has the
-        same bits for any number of threads. A row with a NaN or an infinity makes the mean and the gradient NaN. On a
-        CUDA device the call returns only after the mean has been computed.
+        Memory beyond the arguments grows by one value for each row. The gradient has the same bits for any number of
+        threads. A row with a NaN or an infinity makes the mean and the gradient NaN. On a CUDA device the call waits
+        for the mean.
 
         Args:
             x, context, parameters: As in `log_prob`; at least one row.

@@ -86,8 +86,8 @@ class Arguments:
     Args:
         weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
         validation: The share of rows to hold out, or rows of the caller: ``x_val`` or ``(x_val, context_val,
-            weights_val)``; None holds out no rows, and the fit keeps the last weights (their running mean). At most as
-            many rows of a stream are held out as the stream's buffer has.
+            weights_val)``; None holds out no rows, and the fit keeps the last weights (their running mean). At most a
+            buffer of rows of a stream is held out.
         epochs: The most passes over the training rows; by default the number for 20,000 steps, from 10 to 300, and
             twice that number if held-out rows choose the weight decay.
         batch_size: The number of rows in each step; by default a 64th of the training rows, 32 to 512.
@@ -101,21 +101,20 @@ class Arguments:
         optimizer: "adam" or, on the CPU, "muon"; see `headrace.Adam` and `headrace.Muon`. "auto": Adam, except that
             `schedule="auto"` tries its cosine with Muon in flows of rows.
         weight_decay: The decay of the networks' matrices; see `headrace.Adam`. "auto": held-out rows choose a decay
-            from the smaller of 1 and 1000 / (training rows) down to a 125th of this largest value; None: the largest
-            value.
+            between c / 125 and c, the smaller of 1 and 1000 / (training rows); None: c.
         clip: The largest norm of a gradient; None for no limit.
         average: The decay of a running mean of the weights, which held-out rows judge and the fit keeps; None for the
             weights themselves.
         patience: Epochs without a new best on held-out rows after which the fit ends (half as many before the fit
             continues with less weight decay instead); None for no limit.
         time_budget: Seconds that the whole fit may take: the fit ends before a step that would exceed the budget, and
-            keeps the best weights as always (`History.stopped` is "time_budget"; ``schedule="cosine"`` is shortened to
-            end with the budget). The number of steps depends on the machine, so that two fits with a time budget may
-            differ. With ``effort="high"`` as many flows are fitted as the budget for all of them allows; None: four
-            flows, without a limit.
+            keeps the best weights (`History.stopped` is "time_budget"; ``schedule="cosine"`` is shortened to end with
+            the budget). The number of steps depends on the machine, so that two fits with a time budget may differ.
+            With ``effort="high"`` as many flows are fitted as the budget for all of them allows; None: four flows,
+            without a limit.
         matmul: How steps compute products of networks: "exact", on the CPU "bf16", "bf16_tiles", ..., on a device
-            "tf32" or "3xtf32"; by default the flow's own setting, see `to`. Losses of held-out rows are computed with
-            the flow's setting (docs/bf16.md).
+            "tf32" or "3xtf32"; by default the flow's own setting, see `to`. Held-out rows use the flow's setting
+            (docs/bf16.md).
         gaussianize: Whether the first fit also sets a `Gaussianize` before the `Standardize` at the data end: this
             transform makes a column about normal if cross-validation finds a gain. "auto": in fits of at least 4000
             steps, unless the loss on held-out rows rises by more than a standard error (with heavy tails, two) in
@@ -131,7 +130,7 @@ class Arguments:
             checkpoint is also written after Ctrl-C.
         group: The processes that fit together (`headrace.distributed`). With a group, x, context, weights and
             validation rows are dicts of the shards that this rank holds, ``{number: array}``; all ranks end with the
-            same flow, which has the same bits for any number of ranks (docs/scale.md). None: this process alone.
+            same flow, with the same bits for any number of ranks (docs/scale.md). None: this process alone.
         effort: "normal"; or "high", which takes about ten times as long: several flows, including this flow, are fitted
             to the same rows, and then this flow is fitted to samples of their mixture and to the rows. Of the flows
             with its structure, this flow becomes the best on held-out rows, or with few rows by cross-validation

@@ -491,14 +491,12 @@ class Flow(Chained, Density):
     ) -> History:
         """Maximise the likelihood of rows, and keep the weights that are best on held-out rows.
 
-        Held-out rows also judge the initial weights, so that a second fit never ends with worse weights than at its
-        beginning.
+        Held-out rows also judge the initial weights, so that a second fit never ends with worse weights.
 
         A `Standardize` at the flow's data end is set from the training rows if it still is the identity. The training
         rows also set the standardisation of context columns and initialise each `ActNorm`. A later fit sets none of
         these transforms again. The same seed gives the same bits for any number of threads. Ctrl-C ends the fit and
-        keeps the best weights so far. If no weights are better than the weights before the call, KeyboardInterrupt is
-        raised instead, and the flow stays unchanged.
+        keeps the best weights so far.
 
         Without `epochs`, cross-validation is used if fewer than 50 rows are held out. A flow that is not clearly better
         on held-out rows than the Gaussian of the training rows becomes that Gaussian, correlations included; with a
@@ -508,8 +506,8 @@ class Flow(Chained, Density):
         Args:
             x: Shape (rows, features), float32 or float64, any strides; at most 65,536 rows are copied at a time (but a
                 pandas frame of several blocks is copied whole). The array may be a memory-mapped file. Or x is a stream
-                of rows that do not fit in memory, with its own context and weights: from `headrace.rows`, a data set of
-                pyarrow, or a Dask array or frame (docs/scale.md).
+                of rows, with its own context and weights: from `headrace.rows`, a data set of pyarrow, or a Dask array
+                or frame (docs/scale.md).
             context: Shape (rows, context), or (context,) for all rows.
             rng: A generator or seed in place of `seed`; see `Flow.sample`.
             **arguments: The fields of `headrace._flow.fit_arguments.Arguments`.
@@ -521,11 +519,12 @@ class Flow(Chained, Density):
         Raises:
             TypeError: the arrays are not float32 or float64, not of one framework, or not on the flow's device
                 (docs/arrays.md).
-            ValueError: a shape is wrong, rows have a NaN or an infinity or lie on a bound or beyond (the message has
-                the number of such rows and the first index), or the checkpoint is of another fit; with a group, also
-                errors of another rank, shards on no rank or on several, and ranks with different arguments.
+            ValueError: a shape is wrong, rows have a NaN or an infinity or lie on a bound or beyond (the message counts
+                these), or the checkpoint is of another fit; with a group, also errors of another rank, shards on no
+                rank or on several, and ranks with different arguments.
             OSError: the checkpoint cannot be written.
-            KeyboardInterrupt: Ctrl-C was pressed before any weights were better than the initial weights.
+            KeyboardInterrupt: Ctrl-C was pressed before any weights were better than the initial weights; the flow is
+                unchanged.
             headrace.distributed.GroupError: a rank did not answer in time.
 
         >>> import numpy as np, headrace as hr

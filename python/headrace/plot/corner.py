@@ -188,7 +188,7 @@ def _empty_figure(fig: Any) -> Figure | None:
 def _both(
     flow: Any, x: Any, context: Any, weights: Any, n: int, seed: int
 ) -> tuple[NDArray[Any], _source.PlottedRows | None, tuple[str, ...] | None]:
-    """Draws or the rows that replace draws, rows to compare with or None, and the names of columns if known."""
+    """Return the plotted rows (draws of the density, or given rows), rows to compare with or None, and column names."""
     if not (isinstance(flow, (str, bytes)) or hasattr(flow, "__fspath__")) and _is_rows(flow):
         if context is not None:
             raise ValueError("context: expected None, because no density is given, got an array")
