@@ -146,8 +146,7 @@ class Density(RowModule):
             context: If n is a number, shape (n, context), or (context,) for all rows.
             seed: 0 to 2^64 - 1; None for a random seed; or a `numpy.random.Generator`, which supplies a seed. A sampled
                 value depends only on the seed, the row and the column, so that ``sample(n, seed=s)[:k]`` equals
-                ``sample(k, seed=s)`` for any number of threads (for k < 8 up to rounding, because another kernel
-                computes so few rows).
+                ``sample(k, seed=s)`` for any number of threads (for k < 8 up to rounding).
             rng: Instead of `seed`: an integer, which is the seed; a sequence of integers or a
                 `numpy.random.SeedSequence`, which determines a seed; or a `numpy.random.Generator` or `BitGenerator`,
                 which supplies one (SPEC 7 of Scientific Python).
@@ -157,8 +156,8 @@ class Density(RowModule):
                 n is a shape, k counts rows in the order of the result.
             parameters: As in `log_prob`.
             noise: Values that replace random draws, in the shape of the result: independent **standard normal** values
-                for the bases `StandardNormal` and `Normal` (which applies its mean and standard deviation to the
-                noise), standard logistic values for `Logistic`, and values of the base itself for all other bases.
+                for the bases `StandardNormal` and `Normal` (which scales and shifts the noise), standard logistic
+                values for `Logistic`, and values of the base itself for all other bases.
             dtype: "float64", or by default the flow's dtype. With "float64", samples of a float32 flow are scaled to
                 the data's units in float64, which data far from zero need, such as time stamps.
             like: An array, or the name of a framework ("numpy", "torch", "jax"; "cupy" on a device) for the result.

@@ -109,9 +109,8 @@ class Arguments:
             continues with less weight decay instead); None for no limit.
         time_budget: Seconds that the whole fit may take: the fit ends before a step that would exceed the budget, and
             keeps the best weights (`History.stopped` is "time_budget"; ``schedule="cosine"`` is shortened to end with
-            the budget). The number of steps depends on the machine, so that two fits with a time budget may differ.
-            With ``effort="high"`` as many flows are fitted as the budget for all of them allows; None: four flows,
-            without a limit.
+            the budget). Two fits with a time budget may differ. With ``effort="high"`` as many flows are fitted as the
+            budget for all of them allows; None: four flows, without a limit.
         matmul: How steps compute products of networks: "exact", on the CPU "bf16", "bf16_tiles", ..., on a device
             "tf32" or "3xtf32"; by default the flow's own setting, see `to`. Held-out rows use the flow's setting
             (docs/bf16.md).
@@ -123,18 +122,17 @@ class Arguments:
             is an error if no `Gaussianize` can be set, or no column gains.
         seed: The seed of the choice of held-out rows and of the order of rows.
         progress: Whether to show a bar on the standard error.
-        checkpoint: A file for the state of the fit. If the file exists, the same call with a flow made in the
-            same way continues from this state, and ends with the same bits as an uninterrupted fit; the state of
-            another fit is refused. The file is removed when the fit ends, except after Ctrl-C (docs/training.md).
+        checkpoint: A file for the state of the fit. If the file exists, the same call with a flow made in the same way
+            continues from this state to the bits of an uninterrupted fit; the state of another fit is refused. The file
+            is removed when the fit ends, except after Ctrl-C (docs/training.md).
         checkpoint_every: Seconds between two writes of the checkpoint, or "epoch", or for example "10 epochs". The
             checkpoint is also written after Ctrl-C.
         group: The processes that fit together (`headrace.distributed`). With a group, x, context, weights and
             validation rows are dicts of the shards that this rank holds, ``{number: array}``; all ranks end with the
             same flow, with the same bits for any number of ranks (docs/scale.md). None: this process alone.
-        effort: "normal"; or "high", which takes about ten times as long: several flows, including this flow, are fitted
-            to the same rows, and then this flow is fitted to samples of their mixture and to the rows. Of the flows
-            with its structure, this flow becomes the best on held-out rows, or with few rows by cross-validation
-            (docs/training.md).
+        effort: "normal"; or "high", which takes about ten times as long: several flows are fitted to the same rows, and
+            then this flow to samples of their mixture and to the rows. Of the flows with its structure, this flow
+            becomes the best on held-out rows, or with few rows by cross-validation (docs/training.md).
         keep: Of effort="high": whether `History.members` is a `headrace.Ensemble` of the fitted flows.
     """
 

@@ -418,9 +418,9 @@ class Flow(Chained, Density):
         """The exact marginal density of some columns, as a flow, if these columns depend on no others in the chain.
 
         Args:
-            columns: The number of the first columns to keep, or the columns in the order of the result. In a flow whose
-                networks share one order of columns, such as ``MAF(..., link="none")``, the first k columns depend on no
-                later columns, for any k.
+            columns: The number of the first columns to keep, or the columns in the order of the result. In a flow with
+                one order of columns, such as ``MAF(..., link="none")``, the first k columns depend on no later columns,
+                for any k.
 
         Raises:
             ValueError: the columns depend on other columns; the message names the transform that mixes the columns.
@@ -513,15 +513,14 @@ class Flow(Chained, Density):
             **arguments: The fields of `headrace._flow.fit_arguments.Arguments`.
 
         Returns:
-            A `History`: losses and times of the epochs, the best epoch, the chosen weight decay, and the reason why the
-            fit ended.
+            A `History` of the losses, the times and the choices of the fit.
 
         Raises:
             TypeError: the arrays are not float32 or float64, not of one framework, or not on the flow's device
                 (docs/arrays.md).
             ValueError: a shape is wrong, rows have a NaN or an infinity or lie on a bound or beyond (the message counts
-                these), or the checkpoint is of another fit; with a group, also errors of another rank, shards on no
-                rank or on several, and ranks with different arguments.
+                these), or the checkpoint is of another fit; with a group, also errors of other ranks, and shards or
+                arguments that do not agree.
             OSError: the checkpoint cannot be written.
             KeyboardInterrupt: Ctrl-C was pressed before any weights were better than the initial weights; the flow is
                 unchanged.
