@@ -45,8 +45,9 @@ def cut(root: Path, version: str, day: datetime.date) -> None:
     else:
         if current != f"{version}.dev0":
             raise SystemExit(f"version: expected one that is in development, {current} without .dev0, got {version}")
-        long = rf"(?s)(?<={UNRELEASED}\n).*?### In short\n\n[^\n]*\n\n"
-        texts[changelog] = re.sub(long, "", texts[changelog], count=1)
+        # Headings of "In short" are below its own, which goes.
+        changes = rf"(?ms)(?<=^{UNRELEASED}\n).*?^### In short\n\n[^\n]*\n\n(.*?)(?=^## )"
+        texts[changelog] = re.sub(changes, lambda section: section[1].replace("\n#### ", "\n### "), texts[changelog], count=1)
         old, new = UNRELEASED, f"## {version} ({day.isoformat()})\n"
     texts[changelog] = replaced(texts[changelog], old, new, changelog)
     texts[project] = replaced(texts[project], f'\nversion = "{current}"\n', f'\nversion = "{version}"\n', project)

@@ -42,6 +42,11 @@ def test_a_release_s_changes_are_short():
     assert max(words.values()) <= 600, words
 
 
+def test_headings_of_the_changelog_skip_no_level():
+    levels = [len(marks) for marks in re.findall(r"^(#+) ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)]
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:]))
+
+
 def short_of(log):
     """The summary of the unreleased changes, which a release keeps, or an empty string."""
     return next(iter(re.findall(r"(?ms)^### In short\n\n[^\n]*\n\n(.*?)^## ", log)), "")
@@ -156,7 +161,8 @@ def test_a_version_is_cut_and_the_next_one_developed(cut):
     first, second = re.findall(r"^## (.*)$", log, re.MULTILINE)[:2]
     assert first == "Unreleased"
     if headings:
-        assert f"\n## {second}\n\n{short_of((ROOT / 'CHANGELOG.md').read_text())}" in log
+        short = short_of((ROOT / "CHANGELOG.md").read_text()).replace("\n#### ", "\n### ")
+        assert f"\n## {second}\n\n{short}" in log
     assert re.fullmatch(rf"{re.escape(version)} \(\d{{4}}-\d\d-\d\d\)", second)
 
 
