@@ -46,8 +46,9 @@ def cut(root: Path, version: str, day: datetime.date) -> None:
         if current != f"{version}.dev0":
             raise SystemExit(f"version: expected one that is in development, {current} without .dev0, got {version}")
         # Headings of "In short" are below its own, which goes.
-        changes = rf"(?ms)(?<=^{UNRELEASED}\n).*?^### In short\n\n[^\n]*\n\n(.*?)(?=^## )"
-        texts[changelog] = re.sub(changes, lambda section: section[1].replace("\n#### ", "\n### "), texts[changelog], count=1)
+        short = rf"(?ms)(?<=^{UNRELEASED}\n).*?^### In short\n\n[^\n]*\n\n(.*?)(?=^## )"
+        log = texts[changelog]
+        texts[changelog] = re.sub(short, lambda section: section[1].replace("\n#### ", "\n### "), log, count=1)
         old, new = UNRELEASED, f"## {version} ({day.isoformat()})\n"
     texts[changelog] = replaced(texts[changelog], old, new, changelog)
     texts[project] = replaced(texts[project], f'\nversion = "{current}"\n', f'\nversion = "{version}"\n', project)

@@ -1,6 +1,7 @@
 """A version is defined once, and its copies agree; pages have the repository's address if there is one."""
 
 import email
+import itertools
 import re
 import shutil
 import subprocess
@@ -44,7 +45,7 @@ def test_a_release_s_changes_are_short():
 
 def test_headings_of_the_changelog_skip_no_level():
     levels = [len(marks) for marks in re.findall(r"^(#+) ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)]
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:]))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
 def short_of(log):
