@@ -101,6 +101,7 @@ def test_the_default_comes_first_with_most_of_the_time(monkeypatch, is_best, kep
     assert search.clock.left() == pytest.approx(kept, abs=0.05)
 
 
+@pytest.mark.costly
 def test_a_gaussian_that_is_as_good_is_reported():
     x = np.random.default_rng(0).standard_normal((1000, 3)) @ np.random.default_rng(1).standard_normal((3, 3))
     choice = hr.auto(x, families=("maf",), **QUICK)
@@ -152,6 +153,7 @@ def test_the_best_is_fitted_to_all_rows_as_without_a_choice(monkeypatch):
     assert (own.flow.parameters != alone.parameters).any()
 
 
+@pytest.mark.costly
 def test_the_time_is_kept():
     choice = hr.auto(banana(1000), time_budget=2.0, families=("maf", "nsf", "realnvp"), progress=False)
     begun = [one for one in choice.table if one.flow is not None]

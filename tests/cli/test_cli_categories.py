@@ -147,6 +147,7 @@ def test_text_is_left_out(folder, run, options):
         assert not isinstance(hr.load("f").flow, hr.MixedDensity)
 
 
+@pytest.mark.costly
 def test_text_has_a_probability_beside_a_chosen_density(folder, run):
     """`--auto` searches for a density of the numbers given the labels, as `headrace.auto` does, and without gates."""
     write("t.csv", lines(), ("kind", "rain", "size", "name"))

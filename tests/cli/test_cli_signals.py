@@ -327,6 +327,7 @@ def test_steps_of_many_signals_in_a_folder_are_resumed(folder, run, result, monk
 # ---- diagnose --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly
 def test_a_diagnosis_is_that_of_python(folder, run, result):
     """Integers get noise within their cells by the seed; without --output no file is written."""
     flow = signal_flow()

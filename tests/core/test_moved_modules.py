@@ -79,6 +79,7 @@ def test_the_present_version_is_before_the_one_without_old_names():
     assert current < tuple(int(part) for part in moved.ENDS.split(".")), "remove headrace._base.moved and this file"
 
 
+@pytest.mark.costly
 def test_each_warning_of_a_former_name_has_its_last_version():
     found = []
     for path in Path(hr.__file__).parent.rglob("*.py"):

@@ -63,6 +63,7 @@ def test_training_rows_in_another_order_are_noticed():
     assert not hr.diagnose(flow, np.concatenate([other[:200], x[:100]]), training=x).of_training
 
 
+@pytest.mark.costly
 def test_rows_of_few_values_may_repeat_those_of_the_fit():
     """New rows of a small table of integers equal training rows, as training rows equal each other, by chance."""
     flow = flow_of()

@@ -55,6 +55,7 @@ def test_a_shift_of_a_tenth():
     assert "latent column 1 has mean 0." in found.sentence
 
 
+@pytest.mark.costly
 def test_a_uniform_coordinate_of_mean_0_and_deviation_1():
     """A uniform coordinate with the mean and the spread of a normal one differs in its shape."""
     x = normal_rows("shape")

@@ -130,6 +130,7 @@ def test_every_phase_of_a_fit_has_a_bar(monkeypatch):
     assert bars["cross-validate"][-1]["closed"]
 
 
+@pytest.mark.costly
 def test_a_time_budget_counts_seconds(monkeypatch):
     x = np.random.default_rng(0).standard_normal((1000, 2))
     own = {"epochs": 10**6, "patience": None, "time_budget": 1.5, "gaussianize": False}

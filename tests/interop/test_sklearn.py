@@ -223,10 +223,10 @@ def test_in_a_grid_search():
     assert search.score(x) == search.best_estimator_.score(x)
 
 
+@pytest.mark.costly
 def test_in_other_processes():
-    x = table()
-    scores = cross_val_score(estimator(**SHORT), x, cv=3, n_jobs=2)
-    assert_allclose(scores, cross_val_score(estimator(**SHORT), x, cv=3), rtol=1e-9)
+    scores = cross_val_score(estimator(**SHORT), table(), cv=3, n_jobs=2)
+    assert_allclose(scores, cross_val_score(estimator(**SHORT), table(), cv=3), rtol=1e-9)
 
 
 def test_names_of_columns():

@@ -352,6 +352,7 @@ def run(program, *arguments):
     return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("names", [True, False])
 def test_the_program_scores_a_table(program, tmp_path, names):
     flow = file_cases.EXAMPLES["realnvp"]("float64")

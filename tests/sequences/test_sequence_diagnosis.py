@@ -64,6 +64,7 @@ def test_a_level_that_is_not_followed_is_found():
     assert all(a[1] <= b[0] for a, b in zip(d.loudness, d.loudness[1:], strict=False))
 
 
+@pytest.mark.costly
 def test_a_wrong_shape_is_found():
     noise = cases.rng("shape").laplace(0.0, 1.0 / np.sqrt(2.0), (20, 300))
     d = hr.diagnose_sequences(flow_of(0.8), autoregression(20, 300, noise=noise))

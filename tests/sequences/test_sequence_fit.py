@@ -348,6 +348,7 @@ def test_the_bar_of_a_fit_counts_steps_and_has_losses_of_training(long_epochs):
     assert f"held out={history.validation_loss[-1]:.3f}" in bars[-1]["postfix"]
 
 
+@pytest.mark.costly
 def test_a_bar_with_a_time_budget_has_seconds_and_losses():
     sent = []
     with progress.sent_to(sent.append):
