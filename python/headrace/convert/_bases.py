@@ -33,7 +33,7 @@ def student(place: Place, df: Numbers, loc: Numbers, scale: Numbers, *, is_train
 
 
 def mixture(logits: Numbers, loc: Numbers, scale: Numbers, *, is_trained: bool) -> BaseAndMaps:
-    """A mixture of normal densities as base, with weights softmax(`logits`), (K,); `loc`, `scale`: (K, D)."""
+    """A base of a mixture of normals, with weights softmax(`logits`); `logits`: (K,), `loc` and `scale`: (K, D)."""
     weights = np.exp(logits - logits.max())
     scale = np.broadcast_to(scale, loc.shape)
     components, features = loc.shape

@@ -1,4 +1,4 @@
-"""Flows of flowjax, whose bijections map latent rows to data, and are inverted in its ready-made flows."""
+"""Flows of flowjax: bijections map latent rows to data, and the ready-made flows invert their bijections."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _call(function: Any, x: Numbers) -> Any:
 
 
 def _base(base: Any, place: Place) -> BaseAndMaps:
-    """The base and maps of a distribution, which may be a transformed distribution, as most in flowjax are."""
+    """The base and maps of a distribution, which in most flows of flowjax is itself a transformed distribution."""
     package, kind = class_of(base)
     if package != "flowjax":
         raise place.unknown(base, _BASES)

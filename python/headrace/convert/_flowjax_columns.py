@@ -12,7 +12,7 @@ from headrace.convert._parts import OTHER_FLOW, Place, class_of, numbers
 from headrace.convert._simple import affine
 from headrace.transforms import Inverse, OnColumns, Support, Transform
 
-# Maps of all real numbers onto a support: the factor of x and the bounds, because tanh(x) = 2 / (1 + exp(-2 x)) - 1.
+# Maps of real numbers onto a support, each with a factor of x (2 in tanh(x) = 2 / (1 + exp(-2 x)) - 1) and the bounds.
 _ONTO: dict[str, tuple[float, tuple[float, float | None]]] = {
     "Sigmoid": (1.0, (0.0, 1.0)),
     "Exp": (1.0, (0.0, None)),
@@ -51,7 +51,7 @@ Column = list["_Line | _Onto"]
 
 
 def _rank(step: _Line | _Onto) -> int:
-    """A step's order: linear maps are first, so that maps of several columns onto supports become one transform."""
+    """The sort key of a step: linear maps first, so that maps of several columns onto supports become one transform."""
     return int(step.is_trained) if isinstance(step, _Line) else 2 + int(step.is_inverted)
 
 

@@ -57,7 +57,7 @@ def leaves_of(model: Any) -> Arrays:
 
 
 def flow_of(leaves: Arrays, settings: Mapping[str, Any], place: Place, bijection: Reader, call: Any) -> Flow:
-    """The flow in float64. `bijection`: a reader of transformers of flowjax; `call`: calls a function of JAX."""
+    """The flow in float64. `bijection` reads transformers of flowjax, and `call` calls functions of JAX."""
     unrecorded = UnrecordedSettings(settings, NOT_RECORDED)
     transformer, activation, invert = (unrecorded.take(name) for name in ("transformer", "activation", "invert"))
     activation = activation_of(place.at("activation"), activation, call)

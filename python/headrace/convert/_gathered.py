@@ -19,8 +19,8 @@ from headrace.convert._parts import Numbers
 from headrace.convert._verify import LIMIT, rows_of
 
 _PROBES = 3
-_NEAR = 1e-9  # the tolerance of ratios of changes; ratios of different parameters differ far more
-_SAME = 1e-6  # the tolerance of log densities, and of values in the flow that are one parameter of the model
+_NEAR = 1e-9  # the tolerance of ratios of changes, which differ far more between different parameters
+_SAME = 1e-6  # the tolerance of log densities, and of copies in the flow of one parameter of the model
 _INSTEAD = "keep the flow (Flow.save), or headrace.convert.to_torch of it"
 
 
@@ -29,8 +29,7 @@ def write_back(model: Any, convert: Callable[..., Flow], flow: Flow) -> None:
 
     Raises:
         NotImplementedError: parameters of the flow have no counterpart in the model, for example of folded layers.
-        ValueError: training changed values that are one parameter of the model to different values, or the density
-            differs.
+        ValueError: training changed copies of one parameter of the model to different values, or the density differs.
     """
     import torch
 

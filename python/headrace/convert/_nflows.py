@@ -233,7 +233,7 @@ def coupling_network(net: Any, place: Place, passive: int) -> Layers:
         return residual_network(net, place)
     if class_of(net) == ("sbi", "ContextSplineMap"):
         return plain_network(net.spline_predictor, place.at("spline_predictor"), passive)
-    if class_of(net) in (("nflows", "MLP"), ("torch", "Linear")):  # neither takes the context that couplings pass
+    if class_of(net) in (("nflows", "MLP"), ("torch", "Linear")):  # MLP and Linear take no context
         raise place.unknown(net, "a network that takes (inputs, context)", _NET_INSTEAD)
     if (modules := modules_of(net, passive)) is not None:
         return plain_network(modules, place, passive)
@@ -249,7 +249,7 @@ def sides(t: Any, place: Place) -> tuple[list[int], list[int]]:
 
 
 def _kept(t: Any, place: Place, features: int, passive: list[int]) -> list[Transform]:
-    """The spline of the coordinates that the coupling's network reads; an empty list without such a spline."""
+    """A list with the spline of the coordinates that the coupling's network reads; empty without such a spline."""
     inner = t.unconditional_transform
     if inner is None or not passive:
         return []

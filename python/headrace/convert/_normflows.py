@@ -79,7 +79,7 @@ def flow_of(model: Any, place: Place, is_compared: bool = False) -> Flow:
 def _base(base: Any, place: Place, is_compared: bool) -> BaseAndMaps:
     kind = class_of(base)
     if is_compared and hasattr(base, "context_encoder") and np.ndim(getattr(base, "shape", 0)) == 1:
-        kind = ("normflows", "ConditionalDiagGaussian")  # a base of any class, whose formula `verify` judges
+        kind = ("normflows", "ConditionalDiagGaussian")  # a base of any class: `verify` tests the formula
     if kind == ("normflows", "GaussianMixture"):
         is_trained = any(p.requires_grad for p in base.parameters())
         loc, log_scale, logits = (numbers(a)[0] for a in (base.loc, base.log_scale, base.weight_scores))
@@ -259,7 +259,7 @@ def _beside(nets: dict[str, Layers], place: Place, active: int) -> Layers:
 
 
 def _diagonal(weights: list[Numbers], biases: list[Numbers], is_first: bool) -> tuple[Numbers, Numbers, Numbers]:
-    """One layer made of a layer of each network; only the networks' first layers read the same inputs."""
+    """One layer made of a layer of each network: first layers share their inputs, later layers have separate inputs."""
     if is_first:
         weight = np.vstack(weights)
         return weight, np.concatenate(biases), np.ones_like(weight)

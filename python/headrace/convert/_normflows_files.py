@@ -134,8 +134,7 @@ def _masked_flow(node: Node, unrecorded: UnrecordedSettings, place: Place, featu
     return Stand("normflows", "MaskedAffineFlow", b=node["b"], **nets)
 
 
-# For each kind of flow, the names of tensors and parts that it must have, and those that it may have, because kinds
-# share some names.
+# For each kind of flow, the required names of tensors and parts, and the optional names: kinds share some names.
 _KINDS: list[tuple[set[str], set[str], Callable[[Node, UnrecordedSettings, Place, int], Stand]]] = [
     ({"_flows"}, set(), _composite),
     ({"flow"}, set(), _reverse),

@@ -228,7 +228,7 @@ def call_in_torch(function: Any, x: Numbers) -> Any:
 class Leaky(str):
     """A leaky ReLU with another slope than headrace's, which two units of `Layers` compute: relu(x) - slope relu(-x).
 
-    The text of this object is not the name of an activation, so that code that uses it as a name fails.
+    The text of this object is not the name of an activation, so that code that uses the text as a name fails.
     """
 
     slope: float
@@ -331,7 +331,7 @@ class Layers:
         if not isinstance(activation, Leaky):
             self.layers[-1] = Layer(last.units, activation, last.adds, last.context, last.context_activation)
             return
-        if last.adds is not None or last.context is not None:  # because layers with sums need single units
+        if last.adds is not None or last.context is not None:  # a layer with added terms needs single units
             self._add(np.eye(last.units), None, np.eye(last.units))
             self.layers.append(last)
         self.weights[-1] = np.concatenate([self.weights[-1], -self.weights[-1]])

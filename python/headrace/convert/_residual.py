@@ -1,6 +1,6 @@
 """Networks of nflows, normflows and glasflow: masked or not, of plain layers or of residual blocks.
 
-normflows and glasflow have copies of nflows' networks; the copies read the context in another way.
+normflows and glasflow have copies of nflows' networks; the copies read the context differently from nflows.
 """
 
 from __future__ import annotations
@@ -104,12 +104,12 @@ def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _
     if folds and not gated:
         last = _folded(first, blocks, last)
     for block in blocks:
-        if isinstance(block.activation, Leaky) and not block.norms:  # a Leaky doubles units, and sums need single ones
+        if isinstance(block.activation, Leaky) and not block.norms:  # a Leaky would double units of a sum
             block.norms = ((np.ones_like(first.bias), np.zeros_like(first.bias)),)
     activations = [*("identity" if block.norms else block.activation for block in blocks), "identity"]
     skip = layers.hidden(first.weight, first.bias, first.mask, activation=activations[0], join=first.join)
     for block, activation in zip(blocks, activations[1:], strict=True):
-        if block.norms:  # because the skip adds sums without normalisation
+        if block.norms:  # the skip adds sums without normalisation
             factor, shift = block.norms[0]
             layers.hidden(np.diag(factor), shift, np.eye(len(factor)), activation=block.activation)
         one, two = block.first, block.second
@@ -142,7 +142,7 @@ def _folded(first: _Linear, blocks: list[_Block], last: _Linear) -> _Linear:
 
 
 def masked_network(net: Any, place: Place, context_activation: bool) -> Layers:
-    """The layers of a MADE; `context_activation`: whether it applies the activation to the context, as in nflows."""
+    """The layers of a MADE; `context_activation`: whether the activation applies to the context, as in nflows."""
     if class_of(net)[1] != "MADE":
         raise place.unknown(net, "a MADE")
     if class_of(getattr(net, "preprocessing", None)) not in (("builtins", "NoneType"), ("torch", "Identity")):
@@ -167,7 +167,7 @@ def masked_network(net: Any, place: Place, context_activation: bool) -> Layers:
 
 
 def _plain_blocks(layers: Layers, net: Any, place: Place, first: _Linear, is_activated: bool) -> None:
-    """Add the first layer and feed-forward blocks; in nflows the first layer also has the activation."""
+    """Add the first layer and feed-forward blocks; `is_activated`: whether the first layer has the activation, too."""
     activation = activation_of(place.at("activation"), net.activation) if is_activated else "identity"
     layers.hidden(first.weight, first.bias, first.mask, activation=activation, join=first.join)
     for i, block in enumerate(net.blocks):
@@ -181,7 +181,7 @@ def _plain_blocks(layers: Layers, net: Any, place: Place, first: _Linear, is_act
 
 
 def residual_network(net: Any, place: Place) -> Layers:
-    """The layers of a ResidualNet: the first reads inputs and context, and blocks have gates by the context."""
+    """The layers of a ResidualNet: the first layer reads inputs and context, and blocks have gates by the context."""
     if class_of(getattr(net, "preprocessing", None)) != ("builtins", "NoneType"):
         raise place.at("preprocessing").unknown(net.preprocessing, "no preprocessing")
     layers = Layers(int(net.context_features or 0))

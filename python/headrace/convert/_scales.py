@@ -27,7 +27,7 @@ SHAPES: dict[str, Callable[[Numbers], Numbers]] = {
 def scale_of(
     place: Place, function: Any, call: Callable[[Any, Numbers], Any] = call_in_torch
 ) -> tuple[dict[str, Any], Bend | None]:
-    """The settings of an affine map for a scale function, and a `Bend` if it needs further layers, or None."""
+    """The settings of an affine map for a scale function, and a `Bend` for further layers; None without such layers."""
     values = values_of(place, function, call)
     if (bounded := _bounded(values)) is not None:
         return {"scale": "exp"}, partial(_saturate, *bounded)

@@ -25,11 +25,11 @@ def to_torch(flow: Flow, *, verify: bool = True) -> PlainFlow:
     The module has `log_prob` (which a call of the module computes), `to_latent`, `to_data` and `sample`, on any device
     that PyTorch has, with PyTorch's autograd, `torch.compile` and `torch.export`. The module's code is
     ``headrace.convert.plain``, which imports only PyTorch: a copy of this folder opens files of `Flow.save` on systems
-    without headrace. All transforms, maps and bases convert. The module is as fast as PyTorch: a direction that
+    without headrace. All transforms, maps and bases convert. PyTorch determines the speed: a direction that
     computes one coordinate after another runs the network once for each coordinate.
 
     Args:
-        flow: Any `Flow`, but no `Ensemble`.
+        flow: Any `Flow`, but not an `Ensemble`.
         verify: Whether to compare log densities and samples of some rows with the flow's.
 
     Returns:

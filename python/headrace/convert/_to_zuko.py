@@ -30,7 +30,7 @@ ACTIVATIONS = {
 }  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {
     "gelu_tanh": {"approximate": "tanh"},
-    "softplus": {"threshold": 40.0},  # the default, linear beyond 20, has an error of 2e-9
+    "softplus": {"threshold": 40.0},  # PyTorch's default, linear beyond 20, has an error of 2e-9
 }
 
 
@@ -46,7 +46,7 @@ def to_zuko(flow: Flow, *, verify: bool = True) -> Any:
     `Gaussianize` also needs headrace.
 
     Args:
-        flow: Any flow, but no `Ensemble`.
+        flow: Any flow, but not an `Ensemble`.
         verify: Whether to compare log densities of some rows with the flow's.
 
     Raises:
@@ -282,7 +282,7 @@ class _Maker:
         columns = np.r_[drop + np.asarray(order, int), np.arange(drop + len(order), weight.shape[1])]
         weight, mask = weight[:, columns], mask[:, columns]
         context = weight.shape[1] - len(order)
-        if not context and (self.context or not len(order)):  # because zuko's networks read the whole context
+        if not context and (self.context or not len(order)):  # zuko's networks read the whole context
             more = np.zeros((len(weight), max(self.context, 1)), weight.dtype)
             weight, mask = np.hstack([weight, more]), np.hstack([mask, more != 0])
         elif context and self.scale is not None:

@@ -67,7 +67,7 @@ def keeping_dropout(convert: Callable[..., Flow], model: Any, **options: Any) ->
 
 
 def tensors_of(model: Any) -> list[Any]:
-    """The parameters of a model, or if there are none the floating tensors of the model's `state_dict`."""
+    """The parameters of a model; for a model without parameters, the floating tensors of the model's `state_dict`."""
     return [*model.parameters()] or [t for t in model.state_dict().values() if t.is_floating_point()]
 
 

@@ -17,8 +17,8 @@ ROWS = 128
 LIMIT = 1e-7
 
 # If a row's log density changes much with the row's rounding (tiny scales in a long chain), both flow and source lose
-# digits. The change of the source's log densities if rows change by NUDGE, relatively, measures the loss; TIMES this
-# change is allowed.
+# digits. The loss is measured by the change of the source's log densities if rows change by NUDGE, relatively; an error
+# of up to TIMES this change is allowed.
 NUDGE, TIMES = 4 * float(np.finfo(np.float64).eps), 100.0
 
 
@@ -41,7 +41,7 @@ def rows_of(flow: Flow) -> tuple[Numbers, Numbers | None]:
     x[far] = center + 1.25 * (high - low) * farther[far] * generator.standard_normal((int(far.sum()), flow.features))
     support = flow._interior.support
     for column, period in enumerate(() if support is None else support.periodic):
-        if period is not None:  # because libraries define the density on one period of an angle
+        if period is not None:  # libraries define the density on one period of an angle
             x[:, column] = period[0] + np.mod(x[:, column] - period[0], period[1] - period[0])
     return x, context
 

@@ -130,7 +130,7 @@ class PlainFlow(nn.Module):
         self.features, self.context_features = int(header["features"]), int(header["context"])
         self.standardize_context = header["standardize_context"]
         dtype = {"float32": torch.float32, "float64": torch.float64}[header["dtype"]]
-        self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)  # has the dtype and device of rows
+        self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)  # dtype and device of rows
         self.base = _Base(header["base"], transforms.below(tensors, "base."))
         parts = [(part, transforms.below(tensors, f"transforms.{i}.")) for i, part in enumerate(header["transforms"])]
         self.transforms = nn.ModuleList(_Transform(*part) for part in parts)
@@ -192,7 +192,7 @@ class PlainFlow(nn.Module):
         for t in self.transforms if to_data else reversed(self.transforms):
             value, more = t(value, context, to_data, dtype)
             log_det = log_det + (more.to(dtype) if isinstance(more, Tensor) else more)
-        bad = bad + (value - value).sum(-1).to(dtype) + (log_det - log_det)  # rows that overflowed are NaN altogether
+        bad = bad + (value - value).sum(-1).to(dtype) + (log_det - log_det)  # an overflow makes the whole row NaN
         return value.to(dtype) + bad[..., None], log_det + bad
 
     def _outside(self, x: Tensor) -> Tensor | None:

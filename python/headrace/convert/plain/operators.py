@@ -86,7 +86,7 @@ class Operators:
         return float(torch.finfo(like.dtype).eps)
 
     def spoiled(self, log: Tensor, header: Header, params: Tensors) -> Tensor:
-        """`log`, with NaN where a parameter is NaN: nothing to do, because `log` is computed from all parameters."""
+        """`log`, unchanged: it is computed from all parameters, and therefore NaN if a parameter is NaN."""
         return log
 
     # ---- choices and sums over the last axis ------------------------------------------------------------------------
@@ -95,14 +95,14 @@ class Operators:
         """Between two bounds."""
         return x.clamp(low, high)
 
-    within = clip  # for values whose result is not read if they are NaN
+    within = clip  # no result for a NaN is used
 
     def kept_within(self, x: Tensor, low: float, high: float) -> Tensor:
         """x limited to `low` and `high`, as by `within`, but with the derivative 1."""
         return x + (x.clamp(low, high) - x).detach()
 
     def zero_unless(self, condition: Tensor, x: Tensor) -> Tensor:
-        """x, or zero where `condition` is false; NaN may remain there."""
+        """x, or zero where `condition` is false; the operator for ONNX keeps a NaN."""
         return torch.where(condition, x, 0.0)
 
     def highest(self, x: Tensor, other: Any) -> Tensor:

@@ -10,7 +10,7 @@ Pair = tuple[Any, Any]
 
 
 class Kind(NamedTuple):
-    """A kind of spline: derivatives at both ends, the map outside, and whether bins have a least size."""
+    """A kind of spline: derivatives at both ends, the map outside its interval, and whether bins have a least size."""
 
     ends: str
     tails: str

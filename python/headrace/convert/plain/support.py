@@ -29,7 +29,7 @@ def has_ends(header: Header) -> bool:
 
 
 def to_support(o: Any, header: Header, value: Any, to_data: bool) -> Pair:
-    """Map unbounded rows of float64 onto the support, or back, which gives NaN beyond a bound and an infinity on it.
+    """Map unbounded float64 rows onto the support, or back: values beyond a bound become NaN, on a bound infinite.
 
     Returns the values, and the logarithms of derivatives for columns with a bound or a period.
     """
@@ -62,7 +62,7 @@ def is_outside(o: Any, header: Header, rows: Any) -> Any:
 
 
 def inside(o: Any, header: Header, rows: Any) -> Any:
-    """Rows in which values on a bound or beyond it become the nearest value inside; a circle includes its low end.
+    """Rows in which values on a bound or beyond it become the nearest value inside; the low end of a period is inside.
 
     If no float is inside the bounds, values become the float nearest to the middle.
     """

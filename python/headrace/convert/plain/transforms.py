@@ -25,7 +25,7 @@ def below(tensors: Tensors, prefix: str) -> dict[str, Any]:
 
 
 def inner_of(header: Header, *around: str) -> tuple[Header, bool]:
-    """The transform inside of wrappers, all or only those of the kinds `around`, and whether it is inverted."""
+    """The transform inside of all wrappers, or of wrappers of the kinds `around`; and whether wrappers invert it."""
     is_flipped = False
     while header["kind"] in (around or ("Inverse", "OnColumns")):
         is_flipped, header = is_flipped != (header["kind"] == "Inverse"), header["transform"]
@@ -49,7 +49,7 @@ def run(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_d
 
 
 def support_at_end(chain: Sequence[Header], *, passes_permutations: bool) -> tuple[Header, list[int]] | None:
-    """The `Support` that data pass first, and the indices of data's columns for it; None without one.
+    """The `Support` that data pass first, and the indices of its columns in the data; None without a `Support`.
 
     Transforms without effect at the data end are skipped, and with `passes_permutations` also permutations.
     """
@@ -82,7 +82,7 @@ def _is_identity(header: Header) -> bool:
 
 
 def standardized(o: Any, mean: Any, std: Any, value: Any, to_data: bool) -> Any:
-    """Standardise values, or the inverse, in float64, so that data far from zero keep all digits of their dtype."""
+    """Standardise values, or undo it (`to_data`), in float64, so that data far from zero keep all their digits."""
     wide = o.wide(value)
     mean, std = o.wide_constant(mean, wide), o.wide_constant(std, wide)
     return wide * std + mean if to_data else (wide - mean) / std

@@ -78,7 +78,7 @@ def _solved_bend(o: Any, y: Any, s: Any) -> Any:
     v = o.where(y < 0.0, -v, v)
     if not o.differentiates:
         return v
-    h, h_slope = _tanh_bend(o, v)  # a Newton step, which has the derivatives by y and s
+    h, h_slope = _tanh_bend(o, v)  # a Newton step, whose derivatives by y and s are right
     return v - (v + (s - 1.0) * h - y) / (excess * h_slope + 1.0)
 
 
@@ -88,7 +88,7 @@ def radial(o: Any, header: Header, params: Sequence[Any], value: Any, inverse: b
     alpha, end = positive(o, raw_alpha), positive(o, raw_end)
     offset = value - center
     r = o.norm(offset)
-    if inverse:  # solves for r, where r (end + r) / (alpha + r) is the distance of x from the center
+    if inverse:  # r becomes the solution of r (end + r) / (alpha + r) = distance of x from the center
         b = r - end
         root = (b * b + alpha * r * 4.0).sqrt()
         is_far = b > 0.0
