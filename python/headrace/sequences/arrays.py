@@ -18,7 +18,7 @@ from headrace._core import cpu
 
 
 class Sequences:
-    """The sequences of a call, each of shape (steps, features); given as one array, `array` is (rows, steps, features).
+    """The sequences of a call, each (steps, features); `array` has them as (rows, steps, features) if not a list.
 
     Args:
         caller: The `Caller` that opens the call's arrays.
@@ -189,7 +189,7 @@ class Covariates:
         return [np.ascontiguousarray(array, self._dtype) for array in self.arrays] if self._columns else None
 
     def stacked(self) -> Array | None:
-        """The frames of all sequences, (rows, frames, columns), filled up with last frames; None without covariates."""
+        """The frames of all sequences, (rows, frames, columns), padded with last frames; None without covariates."""
         if not self._columns:
             return None
         arrays = self.arrays * (self._rows if len(self.arrays) == 1 else 1)

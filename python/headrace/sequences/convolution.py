@@ -137,7 +137,7 @@ class CausalConvolution(OverTime):
                 continue
             gain = {"head.0.weight": np.sqrt(2.0), "head.1.weight": _HEAD_GAIN}.get(name, 1.0)
             if name.endswith("out.weight"):
-                gain = 2.0 / np.sqrt(layers)  # because a gated unit has about half of its input's standard deviation
+                gain = 2.0 / np.sqrt(layers)  # a gated unit has about half of its input's standard deviation
             deviation = gain / np.sqrt(np.prod(shape[1:]))
             arrays[name] = (deviation * rng.standard_normal(shape)).astype(dtype)
         if self._settings.inner is None:
@@ -167,7 +167,7 @@ class CausalConvolution(OverTime):
         kind = cpu.CausalTransformF32 if dtype == np.float32 else cpu.CausalTransformF64
         if (bare := self._settings.inner) is None:
             options = self._settings.map_options()
-        else:  # the inner flow's parameters come with each call
+        else:  # each call passes the inner flow's parameters
             options = {"inner": bare._remade(np.zeros(size_of(bare), dtype), dtype, None)._program}
         transform = kind(self._structure, self._settings.reads == "data", **options)
         return "network", transform, products == "bf16", self._settings.sizes

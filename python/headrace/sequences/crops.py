@@ -1,6 +1,6 @@
 """Sequences of a fit: crops to train on, and held-out steps.
 
-`Crops` is no `RowSource` (`headrace._fit.source`), because crops are no independent rows of a table: crops share
+`Crops` is not a `RowSource` (`headrace._fit.source`), because crops are not independent rows of a table: crops share
 earlier steps, and moments are computed from all steps.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from headrace.sequences.arrays import Covariates
 
 
-_LONGEST = 2**18  # the most steps of which products are summed at a time
+_LONGEST = 2**18  # the most steps whose products are summed at a time
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Stretch:
 
 
 def spread(stretches: Sequence[Stretch], piece: int, every: int) -> list[Stretch]:
-    """Every `every`-th piece of at most `piece` steps, in order; the stretches as they are if `every` is 1 or less."""
+    """Every `every`-th piece of at most `piece` steps, in order; the given stretches if `every` is 1 or less."""
     if every <= 1:
         return list(stretches)
     borders = [(one, begin) for one in stretches for begin in range(one.begin, one.end, piece)]
@@ -64,7 +64,7 @@ class OpenSequences:
 
     Args:
         arrays: The sequences, each of shape (steps, features).
-        context: Context rows, (sequences, columns), or (1, columns) for all sequences; None for none.
+        context: Context rows, (sequences, columns), or (1, columns) for all sequences; None without context.
         covariates: The frames of each sequence, or of all sequences.
         weights: Weights of the sequences, shape (sequences,); all 1 by default.
         hop: The number of steps from one frame to the next.
@@ -299,7 +299,7 @@ class Crops:
         for row, (crop, start) in enumerate(zip(crops, starts, strict=True)):
             values = given.steps(start, crop.end, crop.sequence, noise)
             x[row, : crop.end - start] = values
-            if given.support is not None:  # because zero may be out of bounds
+            if given.support is not None:  # zero may be out of bounds
                 x[row, crop.end - start :] = values[-1]
             weights[row, crop.begin - start : crop.end - start] = given.weights[crop.sequence]
         if not given.covariates:
@@ -325,8 +325,7 @@ class HeldSequences:
         self._covariates = [sequences.frames_of(*pair) for pair in self._pairs] if sequences.covariates else None
 
     def sample(self, crop: int, most: int) -> HeldSequences:
-        """Held-out pieces of at most `crop` steps, spread evenly, about `most` steps in total; all if there are no
-        more.
+        """Held-out pieces of at most `crop` steps, spread evenly, about `most` steps in total, or all.
 
         If a density depends on all earlier steps, sequences stay whole.
         """
@@ -335,7 +334,7 @@ class HeldSequences:
         return self if chosen == self._stretches else HeldSequences(self._given, chosen, self._before, self._seed)
 
     def loss(self, flow: Any, parameters: Array | None = None) -> float:
-        """The mean negative log-likelihood of a step; infinity if it is not finite."""
+        """The mean negative log-likelihood of a step; infinity if the sum over steps is not finite."""
         total = weight = 0.0
         for part, scores in zip(self._stretches, self._scored(flow, parameters), strict=True):
             share = float(self._given.weights[part.sequence])

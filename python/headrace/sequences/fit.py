@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from headrace.sequences.internals import SequenceInterior
 
 # A crop has four times the steps of the receptive field before it, so that four fifths of the computed steps count;
-# short series are divided into 64 crops, but of at least half a field. A batch has about 2^14 steps of sequences, as in
-# recipes for audio.
+# short series are divided into 64 crops, each of at least half a field. A batch has about 2^14 steps of sequences, as
+# in recipes for audio.
 FIELDS, LEAST_FIELDS, CROPS, LEAST_CROP = 4.0, 0.5, 64, 32
 STEPS_OF_A_BATCH, LEAST_BATCH = 2**14, 4
 _TRIAL, _SHORT = 64, 16  # steps of the optimiser in each trial of a base, and in each trial of a prediction
@@ -175,7 +175,7 @@ class SequenceFit(Fit):
     def foreseen(self, x: Any, context: Any = None, covariates: Any = None) -> tuple[Plan, float]:
         """The plan of a fit to sequences, and the seconds of a step of the optimiser on this machine."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # because the fit itself warns
+            warnings.simplefilter("ignore")  # the fit itself warns
             self.open(x, context, covariates)
         plan = self.planned()
         return plan, self._seconds_of_step(plan.batches)
@@ -185,7 +185,7 @@ class SequenceFit(Fit):
         batch = self.source.batch(next(self.source.epoch(0, batches)), np.random.default_rng(0))
         batch = batch._replace(x=batch.x / max(float(np.abs(batch.x).max()), 1.0))
         begins = []
-        for _ in range(2):  # because the first step is slower
+        for _ in range(2):  # the first step is slower
             begins.append(_clock.now())
             self.flow.nll_and_grad(*batch)
         return _clock.now() - begins[-1]
@@ -253,7 +253,7 @@ class SequenceFit(Fit):
         network, *following = flow._chain
         is_one = flow.features == 1 and [type(t) for t in following] == [LinearPrediction, Standardize]
         is_plain = is_one and flow.transforms[1].is_identity and not network.covariates
-        is_plain = is_plain and network._settings.map == "logistic_mixture"  # a user has chosen any other map
+        is_plain = is_plain and network._settings.map == "logistic_mixture"  # any other map is a user's choice
         is_free = flow._chooses_prediction and self.crop is None and self.source.size >= LEAST_ADAPTIVE
         return bool(is_plain and is_free and self._may_try(_marginals.TRIED))
 
@@ -265,7 +265,7 @@ class SequenceFit(Fit):
         self._start_adaptive(other, chain)
         tried = copy.copy(self.flow)
         tried._interior.set_starts(other, context)
-        self._cut(tried._interior)  # so that the same steps judge both predictions
+        self._cut(tried._interior)  # the same steps must judge both predictions
         whole, self.checked = self.checked, self.planned()
         least = self._seconds_of_step(self.checked.batches) * 2 * _SHORT / FRONT if self.clock.is_limited else 0.0
         if gains is None and self.clock.left() >= least:
@@ -291,7 +291,7 @@ class SequenceFit(Fit):
         some = spread(source.stretches, source.crop, round(1.0 / share))
         crops = Crops(self.given, some, source.crop, source.before)
         plan = replace(self.checked, batches=min(math.ceil(share * self.checked.batches), crops.count))
-        if plan.optimizer != "adam":  # so that the optimiser does not decide the trial
+        if plan.optimizer != "adam":  # the optimiser must not decide the trial
             plan = replace(plan, optimizer="adam", learning_rate=default_rate(tried))
         state = copy.deepcopy(self.rng), self.caller, History(), clock
         return CropRun(tried, crops, RunArguments(self.judge, plan, *state))
@@ -357,7 +357,7 @@ class CropRun(Run):
         after = self.clock.left() >= 2.0 * (self.judge_seconds or 0.0)
         if self.bar is None or not self.every or not batch or batch % self.every or not after:
             return
-        self.tick = 0.0  # because the judgement is no part of a step's duration
+        self.tick = 0.0  # a step's duration excludes the judgement
         loss = self._keep_if_best(self.history.epochs + 1)
         if math.isfinite(loss):
             self.bar.show({"held out": f"{loss:.3f}"})

@@ -387,7 +387,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
             **arguments: The arguments of `Flow.fit`, for which a row is a sequence. `weights` are weights of sequences,
                 and `batch_size` is a number of crops, by default with about 16,384 steps in all. `validation` is
                 sequences, ``(x, context, covariates, weights)``, or a share of all steps to hold out: whole sequences
-                with at most twice that share if some fit, or else **the end of each** sequence, given its earlier steps
+                with at most twice that share if possible, or else **the end of each** sequence, given its earlier steps
                 (`History.held_out`).
 
         Returns:

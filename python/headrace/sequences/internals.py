@@ -25,7 +25,7 @@ class SequenceInterior(Restorable):
 
     on_device = False
     drops = False
-    bends = False  # because only fits of rows try the cosine schedule
+    bends = False  # only fits of rows try the cosine schedule
 
     @property
     def parts(self) -> list[slice]:
@@ -91,7 +91,7 @@ class SequenceInterior(Restorable):
         flow._take_parameters(np.concatenate([part.astype(flow.dtype) for part in parts]), **structure)
 
     def check_field(self, crop: int | None, longest: int) -> int | None:
-        """The number of steps before a crop on which the crop's densities depend; None if these depend on all steps.
+        """The number of steps before a crop on which the crop's densities depend; None if they need all steps.
 
         Raises:
             ValueError: networks read latent values, which depend on all earlier steps, and `crop` is below `longest`.

@@ -87,7 +87,7 @@ class StepLinkOnDevice:
             transform = transform._on(device)
         else:
             transform = transform._remade(np.zeros(size_of(transform), dtype), dtype, device)
-        transform._program_and_dtype(dtype)  # takes memory now, so that no later call fails for lack of it
+        transform._program_and_dtype(dtype)  # compiled now, so that no later call fails for lack of memory
         self._transform = transform
 
     def run(self, parameters: CuPyArray, inverse: bool, given: CuPyArray, *beside: CuPyArray | None) -> Pair:
@@ -118,9 +118,9 @@ LinkOnDevice = CausalLinkOnDevice | PredictionLinkOnDevice | StepLinkOnDevice
 class ProgramOnDevice:
     """A chain on a device, whose calls queue work on CuPy's current stream.
 
-    A change of parameters replaces their vector, and never writes to it. A CUDA stream that reads the vector waits for
-    the stream that wrote it, and the vector is kept until the reading stream's work is done, because CuPy reuses memory
-    in the order of one stream.
+    A change of parameters replaces the vector of parameters, and never writes to it. A CUDA stream that reads the
+    vector waits for the stream that wrote it, and the vector is kept until the reading stream's work is done, because
+    CuPy reuses memory in the order of one stream.
     """
 
     def __init__(
@@ -258,7 +258,7 @@ class ProgramOnDevice:
         return SimpleNamespace(set_weights=partial(self._set_on, stream))
 
     def _set_on(self, stream: Any, values: CuPyArray) -> None:
-        """Replace the parameters by a copy of `values`, with zero for entries that are no weights."""
+        """Replace the parameters by a copy of `values`, with zero for entries that are not weights."""
         with self.device.on(stream):
             vector = np.where(self._is_weight, values, self.dtype.type(0))
             self._current = vector, stream

@@ -215,12 +215,12 @@ class AdaptivePrediction(OverTime):
 
     def bounded(self, values: list[Array], before: list[int], step: float | None) -> Self:
         """A copy with `floor`, `ceiling` and `start` for pieces of standardised sequences, (steps, features) each. The
-        first `before` steps of a piece are only past; `step` is the step of the grid of values, or None.
+        first `before` steps of a piece only serve as past; `step` is the step of the grid of values, or None.
 
-        The ceiling is the running size of 40 steps that one step in a thousand exceeds: above it, a network has learned
-        too little to bring a sampled signal back. The floor is a thousandth of the ceiling, or for values on a grid a
-        sixth of its step. The start is the mean of several values: the mean running size of all steps, and the running
-        size of the first 40 residuals of each sequence that begins in the pieces.
+        The ceiling is the running size of 40 steps that one step in a thousand exceeds: above it, steps are too rare
+        for a network to learn to bring a sampled signal back. The floor is a thousandth of the ceiling, or for values
+        on a grid a sixth of the grid's step. The start is the mean of several values: the mean running size of all
+        steps, and the running size of the first 40 residuals of each sequence that begins in the pieces.
         """
         settings = self._header()
         probe = type(self)(**settings | {"start": self.floor})

@@ -34,7 +34,7 @@ class Filter:
         """`parameters`: the inverse hyperbolic tangents of reflection coefficients, (features * order,)."""
         theta = parameters.astype(np.float64).reshape(features, order)
         self.k = np.tanh(theta)
-        with np.errstate(invalid="ignore"):  # because parameters may be NaN
+        with np.errstate(invalid="ignore"):  # parameters may be NaN
             self.log_gain = (np.logaddexp(theta, -theta) - np.log(2.0)).sum(axis=1)
 
     @property
@@ -57,7 +57,7 @@ class Weights(NamedTuple):
 class SequenceProgram:
     """A chain with one vector of parameters: those of the base, then those of each transform, from latent to data.
 
-    A change of parameters replaces their vector, and never writes to it, so that a running call keeps its parameters.
+    A change of parameters replaces the vector, and never writes to it, so that a running call keeps its parameters.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class SequenceProgram:
         return self._current[0].copy()
 
     def set_weights(self, values: Array) -> None:
-        """Replace the parameters by a copy of `values`, with zero for entries that are no weights."""
+        """Replace the parameters by a copy of `values`, with zero for entries that are not weights."""
         self._take(packed(self._blocks, values, self.dtype))
 
     def _take(self, vector: Array) -> None:
@@ -147,7 +147,7 @@ class SequenceProgram:
 
 
 def packed(blocks: Sequence[Block], values: Array, dtype: np.dtype[Any]) -> Array:
-    """A copy of parameters, with zero for entries that are no weights."""
+    """A copy of parameters, with zero for entries that are not weights."""
     vector = np.array(values, dtype)
     for block, part in zip(blocks, slices(*(block.size for block in blocks)), strict=True):
         vector[part] = block.pack_named(block.named(vector[part]))

@@ -41,7 +41,7 @@ class Cells:
     """
 
     def __init__(self, flow: Any, step: float, run: Run) -> None:
-        """`flow`: a flow for which `has_cells` is true; raises ValueError for others."""
+        """`flow`: a flow for which `has_cells` is true; raises ValueError for other flows."""
         if not has_cells(flow):
             raise ValueError(
                 "quantised: expected None but for one CausalConvolution that reads data, without an inner flow, on the "
@@ -89,9 +89,9 @@ class Cells:
             scale = np.exp(-np.clip(params[..., -1], *LEVELS)).reshape(x.shape)
             low, high, params = low * scale, high * scale, np.ascontiguousarray(params[..., :-1])
         a, b = (self._latent(values, params) for values in (low, high))
-        if is_end is not None:  # because nothing lies beyond a bound
+        if is_end is not None:  # nothing lies beyond a bound
             a, b = (np.where(at.reshape(a.shape), side, z) for at, side, z in zip(is_end, ENDS, (a, b), strict=True))
-        with np.errstate(divide="ignore"):  # because a cell may have no mass
+        with np.errstate(divide="ignore"):  # a cell may have no mass
             cells = -np.logaddexp(0.0, -b) - np.logaddexp(0.0, a) + np.log(-np.expm1(a - b))
         return np.asarray(cells.reshape(x.shape).sum(axis=2))
 

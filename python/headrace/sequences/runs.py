@@ -102,7 +102,7 @@ class Run:
         return self.given.give(result)
 
     def both(self, inverse: bool) -> tuple[Any, Any]:
-        """The transformed sequences and log-determinants for the caller; `inverse`: whether data become latent."""
+        """The transformed sequences and log-determinants for the caller; `inverse`: whether to map data to latent."""
         given = self.given
         with self.caller.queue():
             values = given.like(self.dtype, given.features)
@@ -145,7 +145,7 @@ Cotangents = dict[str, Array]
 
 
 class Backward:
-    """The gradients of one call with respect to `kinds`, such as "inputs"; `inverse`: whether data become latent."""
+    """The gradients of a call with respect to `kinds`, such as "inputs"; `inverse`: whether it maps data to latent."""
 
     def __init__(self, run: Run, kinds: tuple[str, ...], inverse: bool) -> None:
         self.run, self._kinds, self._inverse = run, kinds, inverse
@@ -173,7 +173,7 @@ class Backward:
         return self._give(totals, self._given.batch)
 
     def mean(self, name: str, value: Any) -> float:
-        """The negative mean log density of steps with weights `value`, an argument called `name`; adds gradients."""
+        """Return the negative mean log density of steps, weighted by `value`, and add its gradients."""
         given = self._given
         if not given.rows:
             raise ValueError(f"{given.name}: expected at least one sequence, got none")
@@ -215,7 +215,7 @@ class Backward:
         return self._give(np.asarray(gradient), shape)
 
     def add(self, is_density: bool, by: Cotangents, values: Sequences | None = None, **results: Any) -> float:
-        """Add gradients for cotangents `by` of log densities or log-determinants, and `values` of transformed steps.
+        """Add gradients for cotangents: `by` of log densities or log-determinants, `values` of transformed steps.
 
         Returns the sum of log densities times cotangents, unless `results` has memory for the log densities.
         """
@@ -238,7 +238,7 @@ class Backward:
         )
 
     def _by_log_prob(self, name: str, value: Any) -> Cotangents:
-        """The cotangents `value`, of log densities of sequences or of steps, by name; ones for sequences if None."""
+        """The cotangents `value` under the name "by_rows" or "by_steps"; ones for all sequences if `value` is None."""
         given = self._given
         if value is None:
             return {"by_rows": np.ones(given.rows)}

@@ -15,7 +15,7 @@ from headrace._core.settings import MapSettings, MapShape, setting
 from headrace._flow.bases import StandardNormal
 from headrace._flow.flow import Flow
 
-RUNNING = 3  # running sizes of a value: cpp/core/sequences/adaptive.hpp
+RUNNING = 3  # the number of running sizes of a value: cpp/core/sequences/adaptive.hpp
 LEVELS = (-13.0, 2.0)  # the clamp of levels: cpp/steps/causal.hpp
 
 MOST_TAPS, MOST_UNITS, MOST_LAYERS, MOST_STEPS = 32, 2**13, 2**10, 2**24
