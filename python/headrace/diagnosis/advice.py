@@ -18,7 +18,7 @@ class Advice(NamedTuple):
     """Whether to advise splines in place of affine maps, for a flow without splines."""
 
     def text(self, command_line: bool, splines: bool = True, pictures: bool = True) -> str:
-        """The text of the advice. `splines`, `pictures`: whether the text may mention each of these."""
+        """The text of the advice. `splines`, `pictures`: whether the text may mention splines, and pictures."""
         first = "fit splines (<an NSF|--flow NSF>) in place of affine maps, or " if self.has_splines and splines else ""
         parts = (f"{first}{self.step}", self.look if pictures else "")
         chosen = (re.sub(r"<([^|>]*)\|([^|>]*)>", r"\2" if command_line else r"\1", part) for part in parts)

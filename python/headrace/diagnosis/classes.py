@@ -96,7 +96,7 @@ class Classes:
 
         Args:
             scores: Scores of numeric columns for the rows in which all numbers exist.
-            good: A mask of the rows among these that have a density.
+            good: A mask of the rows of `scores` that have a density.
         """
         every = stream(0, 12).standard_normal((len(self.exists), scores.shape[1]))
         every[self.exists] = scores

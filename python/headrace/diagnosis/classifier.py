@@ -115,7 +115,7 @@ _RIDGE, _STEPS = 1.0, 12
 
 
 def two_samples(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float, int]:
-    """The test of a classifier, the share of pairs in which the classifier knows the row, and the number of pairs."""
+    """The test of a classifier, the share of pairs in which it recognises the row, and the number of pairs."""
     rng = stream(seed, 6)
     index = rng.permutation(rows.some(MOST_ROWS, rng))
     context = rows.context_of(index)
@@ -139,7 +139,7 @@ def two_samples(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float, int
 
 
 def _boosted(learnt: Floats, truth: Floats, shown: Floats, seed: int) -> Floats:
-    """The log odds that each row of `shown` is no draw, by gradient boosted trees."""
+    """The log odds that each row of `shown` is not a draw, by gradient boosted trees."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # which scikit-learn needs
 
@@ -152,7 +152,7 @@ def _boosted(learnt: Floats, truth: Floats, shown: Floats, seed: int) -> Floats:
 
 
 def _logistic(learnt: Floats, truth: Floats, shown: Floats) -> Floats:
-    """The log odds that each row of `shown` is no draw, by a logistic model of `_terms` with a small ridge."""
+    """The log odds that each row of `shown` is not a draw, by a logistic model of `_terms` with a small ridge."""
     table, asked = _terms(learnt), _terms(shown)
     slopes = np.zeros(table.shape[1])
     ridge = np.full(slopes.size, _RIDGE)
@@ -167,8 +167,8 @@ def _logistic(learnt: Floats, truth: Floats, shown: Floats) -> Floats:
 
 
 def _terms(x: Floats) -> Floats:
-    """Terms of the model: columns, squares, products of two columns, and of a square and a column for few features."""
-    near = np.clip(x, -6.0, 6.0)  # because a single far row would determine the model
+    """Terms of the model: columns, squares, products of columns and, for few features, of squares and columns."""
+    near = np.clip(x, -6.0, 6.0)  # a single far row would determine the model
     features = near.shape[1]
     parts = [np.ones((len(near), 1)), near, np.square(near)]
     if features * (features - 1) // 2 + 2 * features < _MOST_TERMS:

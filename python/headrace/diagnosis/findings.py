@@ -27,7 +27,7 @@ OF_COLUMNS = (
 class Finding:
     """One test of a density.
 
-    `p_value` is the probability of a result at least as extreme if the density is right.
+    `p_value` is the probability of a result at least as extreme as the observed one, if the density is right.
     """
 
     name: str
@@ -120,7 +120,7 @@ class Tested:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values: for each α, any right hypothesis has a value up to α with a probability of at most α.
+    """Adjusted p-values: for each α, a true hypothesis has a value up to α with a probability of at most α.
 
     Source: S. Holm, Scandinavian Journal of Statistics 6, 1979.
 
@@ -157,5 +157,5 @@ def number(value: float) -> str:
 
 
 def with_error(error: float) -> str:
-    """The error of a mean as a text such as " ± 0.0100"; empty for NaN, the error for one row or an infinite mean."""
+    """The error of a mean as a text such as " ± 0.0100"; empty for NaN, as for one row or an infinite mean."""
     return "" if math.isnan(error) else f" ± {error:.4f}"

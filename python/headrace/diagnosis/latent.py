@@ -26,7 +26,7 @@ from headrace.diagnosis.judged_rows import stream
 Tails = tuple[Floats, Floats]  # the probabilities below and above a value, each without cancellation
 
 _BASES = {"normal": StandardNormal, "logistic": Logistic, "uniform": Uniform}  # densities in an `Independent`
-_DRAWS, _MOST_DRAWN = 200_000, 20_000_000  # the fewest rows, and the most values, of draws for a base without a formula
+_DRAWS, _MOST_DRAWN = 200_000, 20_000_000  # the fewest draws, and the most drawn values, for a base without a formula
 
 
 def scores(base: Base, z: NDArray[Any], seed: int) -> Floats:
@@ -120,7 +120,7 @@ def coordinates(score: Floats, labels: list[str]) -> Finding:
 def least_right(score: Floats, called: Sequence[str], classes: Sequence[tuple[Any, str]] = ()) -> str:
     """A text about the coordinate with the largest misfit, and the error in location, spread or shape.
 
-    `classes`: for each discrete column, which are the last coordinates, p-values and a description.
+    `classes`: p-values and a description for each discrete column; these columns are the last coordinates.
     """
     p = coordinate_tails(score)
     which, worst = (int(i) for i in np.unravel_index(int(p.argmin()), p.shape))

@@ -48,7 +48,7 @@ def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood]
     try:
         for learnt, judged in parts:
             gaussian[judged] = _gaussian(rows, learnt, judged)
-    except np.linalg.LinAlgError:  # because the rows lie in a plane, or are too few
+    except np.linalg.LinAlgError:  # the rows lie in a plane, or are too few
         gaussian = np.full(0, math.nan)
     if gaussian.size and np.isfinite(gaussian).all():
         likelihoods.append(_beside("Gaussian", gaussian, log_prob, np.arange(len(rows.x)), rows))

@@ -29,7 +29,7 @@ MOST_CURVES = 60  # the most curves of coordinates in a panel
 MOST_COLUMNS = 12  # the most columns that a page shows: those in which rows and draws differ most
 SMALL = 9  # font size of legends, in points: at least 10 px on a page with three panels in a row
 _TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.03}
-BINS, COARSE_BINS, COARSE_BELOW = 20, 10, 200  # bins of histograms, and of those of fewer rows than COARSE_BELOW
+BINS, COARSE_BINS, COARSE_BELOW = 20, 10, 200  # bins of histograms, and bins for fewer rows than COARSE_BELOW
 
 
 @contextmanager

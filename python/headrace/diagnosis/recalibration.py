@@ -1,7 +1,7 @@
 """Recalibration of a fitted flow by maps at the latent end, fitted to rows that the first fit has not seen.
 
-The latent rows of the right density are independent and standard normal. If latent rows are not, as often after a fit
-to few simulations, a monotone map of each latent coordinate to a normal distribution corrects part of the error,
+The latent rows of the right density are independent and standard normal. After a fit to few simulations latent rows
+often differ from this; a monotone map of each latent coordinate to a normal distribution corrects part of the error,
 without a change of the fitted transforms. For scalar predictions: V. Kuleshov and others, *Accurate uncertainties for
 deep learning using calibrated regression*, ICML 2018.
 """
@@ -63,8 +63,8 @@ def recalibrate(
         maps are clearly worse.
 
     Raises:
-        TypeError, ValueError: As in `Flow.log_prob`; or another base, too few rows, or rows whose latent values are not
-            finite.
+        TypeError, ValueError: As in `Flow.log_prob`; or the flow has another base, or rows are too few or have latent
+            values that are not finite.
 
     >>> import numpy as np, headrace as hr
     >>> wide = hr.Flow([hr.transforms.Standardize([0.0, 0.0], [2.0, 1.5])])
@@ -103,14 +103,14 @@ class _FitOfMap(Fit):
     mixes = False
 
 
-@silent(FREQUENT)  # because `recalibrate` has already warned about the rows
+@silent(FREQUENT)  # `recalibrate` has already warned about the rows
 def _fitted(z: Floats, weights: Floats | None, seed: int) -> Flow:
     """The correcting map, as a flow whose data are the latent rows z."""
     n = z.shape[1]
     nothing = Standardize(np.zeros(n), np.ones(n))
     flow = Flow([Elementwise(n, map="rq_spline", bins=BINS, dtype="float64"), nothing])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # because warnings would be about latent rows
+        warnings.simplefilter("ignore", RuntimeWarning)  # warnings would be about latent rows
         arguments = Arguments(weights=weights, seed=seed, gaussianize=False, progress=False)
         fit = _FitOfMap(flow, History(), arguments)
         fit.open(z, None)

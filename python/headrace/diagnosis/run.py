@@ -64,10 +64,10 @@ def diagnose(
     rejected, so that the sizes of misfits matter more than p-values.
 
     Args:
-        flow: A flow on any device, which is tested on the CPU. An `Ensemble` has no latent rows, and is not tested by
-            them. For a fitted `FlowDensity`, a result of `auto`, or the density of a table from `load`, rows are
-            treated as in the fit, and integers get noise. For a posterior or an estimator of sbi, whose network is
-            tested, and for a result of `accelerate`, x are parameters, and the context is data.
+        flow: A flow on any device, which is tested on the CPU. For an `Ensemble`, which has no latent rows, tests of
+            latent rows are left out. For a fitted `FlowDensity`, a result of `auto`, or the density of a table from
+            `load`, rows are treated as in the fit, and integers get noise. For a posterior or an estimator of sbi,
+            whose network is tested, and for a result of `accelerate`, x are parameters, and the context is data.
         x: Held-out rows, shape (rows, features), which neither the fit nor its choice of an epoch used.
         context: Context of the rows, shape (rows, context), as in `Flow.log_prob`.
         weights: Weights of the rows, shape (rows,). Tests use rows that are kept with the probability weight / largest
@@ -104,7 +104,7 @@ def diagnose(
     if hasattr(density, "as_table"):  # a FlowDensity, a Choice, or the density of a table from a file
         if context_names is None and (context_columns := getattr(context, "columns", None)) is not None:  # of a frame
             context_names = [str(name) for name in context_columns]
-        again = is_training(x, context, training)  # before integers get noise, which differs in each call
+        again = is_training(x, context, training)  # compared before integers get noise, which differs in each call
         table = density.as_table()
         x, context, weights, training, names = table.to_look_at(x, context, weights, training, names)
         density, used = table.flow, table.columns.used

@@ -1,4 +1,4 @@
-"""Tests of a density of sequences, whose latent steps have to be independent draws of the base.
+"""Tests of a density of sequences, whose latent steps should be independent draws of the base.
 
 Autocorrelations of latent values show effects of the past on values that a network has not learnt, and autocorrelations
 of absolute latent values show effects of the past on levels. The distribution of latent values shows whether the shape

@@ -24,8 +24,8 @@ PROBED, NAMED = 16, 3  # rows by which a coordinate's columns are found; the mos
 
 COLUMN = "latent column "  # labels of latent coordinates that belong to one column begin with this text
 
-# Grades, best first, each with the largest sizes: the share of pairs in which the classifier knows the row, missing
-# nats, and the share of rows without a density. The limits were chosen by `python -m bench.diagnosis.grades`.
+# Grades, best first, each with the largest sizes: the share of pairs in which the classifier recognises the row,
+# missing nats, and the share of rows without a density. The limits were chosen by `python -m bench.diagnosis.grades`.
 GRADES = (("very good", 0.55, 0.02, 0.0), ("usable", 0.65, 0.1, 0.01))
 WORST = "wrong"
 
