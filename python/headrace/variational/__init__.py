@@ -1,4 +1,4 @@
-"""Fits of flows to unnormalised densities, and distillation of flows that sample slowly into students that do not."""
+"""Fits of flows to unnormalised densities, and distillation of flows that sample slowly into fast students."""
 
 from headrace.variational.descent import StepHistory
 from headrace.variational.distill import Distillation, Speed

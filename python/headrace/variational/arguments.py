@@ -43,7 +43,7 @@ class OfSteps(TypedDict, total=False):
         skip: The largest share of a step's samples whose log densities or gradients may be NaN or infinite; such
             samples are left out, counted in the history, and reported by a warning at the end. A larger share of such
             samples is an error.
-        seed: 0 to 2^64 - 1; it determines all samples.
+        seed: A value from 0 to 2^64 - 1 that determines all samples.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
         progress: Whether to show a bar on the standard error.
     """

@@ -34,9 +34,9 @@ Draw = Callable[[int], "tuple[Floats, NDArray[Any] | None]"]
 
 
 def why_not(teacher: Flow, student: Flow) -> str:
-    """The reason why two flows have no KL in closed form; "" if they have one."""
+    """The reason why two flows have no KL in closed form; "" if there is a closed form."""
     n = student.features
-    reads = np.zeros((n, n))  # whether a coordinate depends on another one in any transform
+    reads = np.zeros((n, n))  # whether a coordinate depends on another coordinate in any transform
     for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):
         interior = flow._interior
         if flow.matmul in BF16_KINDS:
@@ -82,7 +82,7 @@ class _Fixed:
         return self.shift + self.scale * h, np.broadcast_to(np.log(self.scale), h.shape)
 
     def back(self, by_h: Floats, by_log_b: Floats) -> tuple[Floats, NDArray[Any] | None]:
-        """Gradients by h and by the link's packed parameters; the latter are None, because a fixed link has none."""
+        """The gradient with respect to h, and None, because a fixed link has no parameters."""
         return by_h * self.scale, None
 
 
@@ -191,7 +191,7 @@ class ConditionalStep:
         return np.asarray((0.5 * (self.a * self.a + self.b * self.b - 1.0) - log_b).sum(axis=1))
 
     def _back(self, beta: float) -> NDArray[Any]:
-        """The gradient by the student's parameters of the mean of ½β(a² + b²) - log σ + β log t, where b = σ / t."""
+        """The gradient, by the student's parameters, of the mean of ½β(a² + b²) - log σ + β log t, where b = σ / t."""
         share = 1.0 / max(len(self.z), 1)
         by_h = beta * share * self.a
         by_log_b = beta * share * self.b * (self.b - self.a * self.z)

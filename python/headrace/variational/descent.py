@@ -30,7 +30,7 @@ Judge = Callable[[NDArray[Any]], tuple[float, float]]  # weights -> free energy,
 
 # The number of evaluations in a descent, and the samples of an evaluation as a multiple of those of a step.
 JUDGED, JUDGE_BY = 20, 8
-MOST_SLACK = 0.05  # in nats, the limit of a tolerance of two standard errors of the lowest free energy
+MOST_SLACK = 0.05  # in nats, the largest tolerance; else two standard errors of the lowest free energy
 LOST = 1.0  # a last free energy this many nats above the lowest one causes a warning
 
 
@@ -138,7 +138,7 @@ class Paths:
     def back(
         self, by_x: NDArray[Any], by_log_q: float, context: NDArray[Any] | None, keep: NDArray[np.bool_] | None
     ) -> NDArray[Any]:
-        """The gradient by the parameters of Σ by_x · x(ε) + by_log_q log q(x(ε)) over the rows to keep."""
+        """The gradient, by the parameters, of Σ by_x · x(ε) + by_log_q log q(x(ε)) over the rows to keep."""
         noise = self.noise
         if keep is not None:  # a row that is not finite would make the sum NaN
             noise, by_x = noise[keep], by_x[keep]
@@ -157,7 +157,7 @@ class Paths:
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """A step's results: log q - log p of its samples, the number of skipped ones, and the parameters' gradient."""
+    """A step's results: log q - log p of its samples, the number of skipped samples, and the parameters' gradient."""
 
     excess: NDArray[np.float64]  # log q - log p of the samples that were not skipped
     skipped: int
@@ -239,7 +239,7 @@ def seed_of(rng: Rng) -> int:
 def log_weights(
     flow: Flow, target: Target, contexts: Contexts, rows: int, rng: Rng, parameters: NDArray[Any] | None = None
 ) -> NDArray[np.float64]:
-    """The target's log density less that of the flow, for samples of the flow; NaN if a sample is not finite."""
+    """The target's log density minus that of the flow, for samples of the flow; NaN if a sample is not finite."""
     context = contexts(rows, rng)
     x, log_q = np.empty((rows, flow.features), flow.dtype), np.empty(rows, flow.dtype)
     flow._program.sample(rows, seed_of(rng), value=x, log_prob=log_q, context=context, parameters=parameters)

@@ -107,21 +107,21 @@ def distill(
     of the transforms before it. Additional transforms of the student begin as the identity.
 
     If the student ends in a `Standardize` that is still the identity, and the teacher ends in a `Standardize`, the
-    student copies the teacher's, and a `Gaussianize` before it. A student that does not standardise its context copies
-    the teacher's scale of contexts. Fixed transforms that both flows have at the data end do not change a divergence,
-    and are left out of the comparison. `fit_to_density` describes the end of a run, and on what its bits depend.
+    student copies the latter, and a `Gaussianize` before it. A student that does not standardise its context copies the
+    teacher's scale of contexts. Fixed transforms that both flows have at the data end do not change a divergence, and
+    are left out of the comparison. See `fit_to_density` for the end of a run and the conditions of equal bits.
 
     Args:
         teacher: A flow; it is not changed.
         student: A flow with the teacher's numbers of features and context columns; its weights are changed in place.
-        context: An array (rows, context), of which each step draws rows at random, an array (context,), one row for all
-            samples, or a function that draws contexts; see `fit_to_density`.
+        context: An array (rows, context), from which each step draws rows at random; an array (context,), one row for
+            all samples; or a function that draws contexts; see `fit_to_density`.
         estimator: "pathwise": the gradient of log student - log teacher along the student's samples, with the
             student's parameters held fixed in its own density. "closed_form": the KL of each coordinate's conditional
             densities, which are normal in both flows, in closed form, with less noise. The closed form requires normal
             bases, and only affine or additive autoregressive transforms, with one order of coordinates; the student's
-            read latent values, and the teacher's read data. "auto": "closed_form" if the flows allow it, otherwise
-            "pathwise".
+            networks read latent values, and the teacher's networks read data. "auto": "closed_form" if the flows allow
+            it, otherwise "pathwise".
         temperature: The student learns the teacher's density for base samples whose deviations from their mean are
             multiplied by this factor: below 1, samples are nearer to the mode.
         steps: The steps of the whole student, by default 12,000 after steps of single transforms, else 16,000; 5000 in
@@ -256,7 +256,7 @@ def _check_bounds(teacher: Flow, student: Flow) -> None:
 
 
 def _reach(support: Support) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The least and the greatest possible sample of each column."""
+    """The least and the greatest possible value of each column of samples."""
     low, high = support._ends()
     for c, period in enumerate(support.periodic):
         if period is not None:
@@ -268,7 +268,7 @@ def _take_over(teacher: Flow, student: Flow) -> None:
     """Copy the teacher's scales of data and context to a student without them."""
     ends = (teacher._interior.support, student._interior.support)
     supports = [end and (end.bounds, end.periodic, end.linear) for end in ends]
-    is_same = supports[0] == supports[1]  # scales are those of unbounded rows
+    is_same = supports[0] == supports[1]  # scales are in units of unbounded rows
     links = teacher._interior.links if student._interior.is_fresh and is_same else ()
     columns = teacher.standardize_context if student.standardize_context is None else None
     if links or columns is not None:

@@ -86,7 +86,7 @@ class Inputs:
         return bool(self._frames) and bool(self.signals)
 
     def draw(self, rows: int, rng: Rng) -> Batch:
-        """A batch of inputs for this number of samples."""
+        """A batch of inputs for `rows` samples."""
         seed, context = seed_of(rng), self._contexts(rows, rng)
         if context is not None and len(context) != rows:
             context = np.repeat(context, rows, axis=0)
@@ -106,7 +106,7 @@ class Inputs:
         return Batch(seed, context, np.stack(covariates), np.stack(signals) if signals else None)
 
     def draw_twice(self, rows: int, rng: Rng) -> Batch:
-        """A batch of inputs for this number of samples, where each pair of adjacent samples shares its inputs."""
+        """A batch of inputs for `rows` samples, where each pair of adjacent samples shares its inputs."""
         origin = np.arange(-(-rows // 2))
         return replace(self.draw(len(origin), rng), origin=origin).some(np.repeat(origin, 2)[:rows])
 
@@ -120,7 +120,7 @@ class Inputs:
         return np.stack(crops)
 
     def frames(self, steps: int, most: int) -> Array:
-        """At most this many frames, evenly spread over all signals, (frames, steps, features)."""
+        """At most `most` frames, evenly spread over all signals, (frames, steps, features)."""
         parts = [x[end - steps : end] for x in self.signals for end in range(steps, len(x) + 1, steps)]
         return np.stack(parts[:: -(-len(parts) // most)])
 
@@ -136,7 +136,7 @@ _AFFINE = ("affine", "additive")
 
 
 def why_from_samples(teacher: SequenceFlow, student: SequenceFlow) -> str:
-    """The reason why the divergence of two flows has no closed form; "" if it has one."""
+    """The reason why the divergence of two flows has no closed form; "" if there is a closed form."""
     if teacher.features != 1:
         return f"a step has {teacher.features} values"
     for name, flow in (("teacher", teacher), ("student", student)):
@@ -187,11 +187,11 @@ class Divergence:
         log_b = log_b + math.log(scale / deviation)
         self._b = np.exp(log_b)
         self._a = (u[..., 0].astype(np.float64) - mean) / deviation - self._b * noise
-        self._slope = self._b * (self._b - self._a * noise)  # the derivative of ½(a² + b²) by log b
+        self._slope = self._b * (self._b - self._a * noise)  # the derivative of ½(a² + b²) with respect to log b
         return np.asarray(0.5 * (self._a**2 + self._b**2 - 1.0) - log_b)
 
     def back(self, batch: Batch, beta: float, weight: float, by_x: Floats | None) -> Array:
-        """The gradient of `weight` times the mean of log q - beta log p, plus by_x · x; after a call of `forth`."""
+        """The gradient of `weight` times the mean of log q - beta log p, plus by_x · x; call `forth` first."""
         rows, steps = self._z.shape[:2]
         share = weight / (rows * steps)
         total = np.zeros(self._z.shape) if by_x is None else by_x
@@ -204,7 +204,7 @@ class Divergence:
         return np.asarray(_gradient(self.student, "parameters", False, self._z, batch, self._vector, *by))
 
     def _by_samples(self, batch: Batch, share: float) -> Floats:
-        """The gradient by the samples x through the teacher."""
+        """The gradient with respect to the samples x, through the teacher."""
         if self.is_closed:
             by_u = share * self._a / self._moments[1][1]
             by: Any = False, {"by_steps": share * (self._slope - 1.0)}, by_u[..., None]
@@ -224,7 +224,7 @@ def _gradient(
     by: dict[str, Array],
     by_values: Array | None,
 ) -> Any:
-    """One gradient for sequences whose values are not checked; see `Backward.add`."""
+    """The gradient `kind`, for sequences whose values are not checked; see `Backward.add`."""
     rows, caller = signals.shape[:1], Caller()
     run = Run(flow._program, caller, rows, batch.context, Covariates(flow, caller, batch.covariates, rows), vector)
     run.given = Sequences(caller, "", signals, flow.features)

@@ -103,18 +103,18 @@ def fit_to_density(
     After each twentieth of the steps the running mean of the weights is evaluated by its free energy on samples with
     the same noise each time, and kept unless its free energy is clearly above the lowest so far. At the end the flow
     gets the weights that were kept, also if Ctrl-C or an error ends the fit early. Ctrl-C before any weights were kept
-    is raised, and the flow is unchanged. The same seed gives the same bits for any number of threads if `log_density`
-    returns the same bits.
+    raises KeyboardInterrupt, and the flow is unchanged. The same seed gives the same bits for any number of threads if
+    `log_density` returns the same bits.
 
     Args:
         flow: The flow, whose weights are changed in place. A `Standardize` in the flow is not changed.
         log_density: A function of rows, shape (samples, features), in the flow's dtype, that returns the log density of
-            each row, up to one constant for all rows. `gradient` determines its arguments and results. If contexts
-            vary, the function also takes contexts, ``log_density(x, context)``, shape (samples, context), in the flow's
-            dtype; the constant may differ from context to context.
+            each row, up to one constant for all rows. `gradient` determines the function's arguments and results. If
+            contexts vary, the function also takes contexts, ``log_density(x, context)``, shape (samples, context), in
+            the flow's dtype; the constant may differ from context to context.
         context: The flow's context, if it takes one. An array (context,) is the one context for which the flow is
-            fitted. Of a table (rows, context) each step draws rows at random, so that one flow is fitted to the density
-            of each context (amortised inference). A function of ``(rows, generator)``, the second a
+            fitted. From a table (rows, context) each step draws rows at random, so that one flow is fitted to the
+            density of each context (amortised inference). A function of ``(rows, generator)``, the second a
             `numpy.random.Generator`, returns fresh rows, shape (rows, context). With a table or a function the flow
             standardises its context, unless the flow already standardises contexts.
         gradient: "returned": a function of NumPy arrays that returns ``(log densities, their gradients by the rows)``,
@@ -230,7 +230,7 @@ def _estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng:
     is_all = contexts.table is not None and len(rows) == len(contexts.table)
 
     def error(values: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
-        """The standard error of a mean over these contexts, all of a table, or a sample of a population."""
+        """The standard error of a mean over contexts, which are a whole table or a sample of a population."""
         return math.sqrt(np.square(errors).sum()) / len(rows) if is_all else descent.mean_and_error(values)[1]
 
     pairs = zip(table[:6:2], table[1:6:2], strict=True)  # means and standard errors of the free energy, log Z and KL
@@ -270,7 +270,7 @@ def require_flow(name: str, flow: Any) -> None:
 
 
 def _open(flow: Flow, log_density: Any, gradient: Any, context: Any) -> tuple[Target, Contexts]:
-    """The density, and the contexts for which the flow is fitted to it."""
+    """The density, and the contexts for which the flow is fitted to the density."""
     contexts = contexts_of(flow, context)
     return target_of(log_density, gradient, flow.dtype, contexts), contexts
 

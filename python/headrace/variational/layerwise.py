@@ -91,7 +91,7 @@ def learn_one_by_one(
     rng: np.random.Generator,
     progress: bool,
 ) -> Alone:
-    """Train each transform of the student on the teacher's of the same index; additional ones become the identity."""
+    """Train the student's transforms on the teacher's of equal index; additional transforms become the identity."""
     alone = Alone()
     for k, ((theirs, learner), start) in enumerate(zip(matched.pairs, matched.starts, strict=True)):
         before = teacher[:start] if start else Flow([], teacher.base, dtype=teacher.dtype)

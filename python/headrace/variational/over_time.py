@@ -203,13 +203,13 @@ def distill_sequences(
     The teacher's networks read data, and the student's read latent values, so that the student draws all steps at once.
     **A small KL alone does not make a good student**: its samples may be too quiet, because the teacher's density is
     high for quiet samples. `signals` prevent that (docs/sequences.md). A sample is a sequence, and divergences are in
-    nats a step. A student without scales of data and context copies the teacher's scales. `headrace.fit_to_density`
-    describes the end of a run, and on what its bits depend.
+    nats a step. A student without scales of data and context copies the teacher's scales. See `headrace.fit_to_density`
+    for the end of a run and the conditions of equal bits.
 
     Args:
         teacher: A flow; it is not changed.
         student: A flow with the teacher's features, context columns and covariates; its weights are changed in place.
-        context: An array (rows, context), of which each step draws rows at random, or (context,), one row for all
+        context: An array (rows, context), from which each step draws rows at random, or (context,), one row for all
             samples.
         estimator: "pathwise": the gradient along the student's samples. "closed_form": the KL of each step's densities,
             which are normal in both flows, with less noise. "auto": "closed_form" if the flows allow it, else
@@ -320,8 +320,8 @@ def _take_over(teacher: SequenceFlow, student: SequenceFlow) -> None:
 
 
 def _of_sides(step: SequenceStep, seed: int) -> tuple[Sides, Sides]:
-    """The ranges of levels and the strengths of pitch of one batch of samples of each flow, without their first steps,
-    and of signals: those of the batch's covariates, or else all.
+    """Ranges of levels and strengths of pitch, of one batch of samples of each flow, without the samples' first steps,
+    and of signals: the signals of the batch's covariates if there are any, or else all signals.
     """
     student, teacher, length = step.divergence.student, step.divergence.teacher, step.inputs.length
     batch = step.inputs.draw(step.plan.samples, np.random.default_rng(seed))

@@ -50,7 +50,7 @@ class Magnitudes:
         return np.abs(self._transform(x))
 
     def vjp(self, x: NDArray[Any], grad: Floats) -> Floats:
-        """The gradient by x, from the gradient by the magnitudes, of which those that are 0 have no part.
+        """The gradient by x, from the gradient by the magnitudes; magnitudes of 0 contribute nothing.
 
         With X_k = Σ_n w_n x_n e^{-iωkn} the derivative of |X_k| by x_n is w_n Re(X_k / |X_k| e^{iωkn}).
         """
@@ -92,20 +92,20 @@ class Spectrum:
         return float(np.abs(self._pooled(self._magnitudes.of(x)) - target).sum() / target.sum())
 
     def energy(self, x: NDArray[Any], target: Floats, same: NDArray[np.bool_] | None) -> float:
-        """The distance of samples x, less the distance between samples of the same covariates.
+        """The distance of samples x, minus the distance between samples of the same covariates.
 
         `same`: whether a row has the covariates of the row after it, (rows - 1,); None without covariates.
         """
         return self._energy(self._magnitudes.of(x), target, same)[0]
 
     def energy_and_grad(self, x: NDArray[Any], target: Floats, same: NDArray[np.bool_] | None) -> tuple[float, Floats]:
-        """The energy and its gradient by x."""
+        """The energy and its gradient with respect to x."""
         every = self._magnitudes.of(x)
         value, by_magnitudes = self._energy(every, target, same)
         return value, self._magnitudes.vjp(x, by_magnitudes)
 
     def _energy(self, every: Floats, target: Floats, same: NDArray[np.bool_] | None) -> tuple[float, Floats]:
-        """The energy, and its gradient by the magnitudes."""
+        """The energy, and its gradient with respect to the magnitudes."""
         apart = self._pooled(every) - target
         value, grad = np.abs(apart).sum(), np.sign(apart)
         if not self._is_paired:

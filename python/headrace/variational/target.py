@@ -31,7 +31,7 @@ class Contexts:
     """The contexts of samples. At most one of `one`, `table` and `draw` is set; all are None without context."""
 
     one: NDArray[Any] | None = None  # (1, context), for all samples
-    table: NDArray[Any] | None = None  # (rows, context), drawn from with replacement
+    table: NDArray[Any] | None = None  # (rows, context); rows are drawn with replacement
     draw: Callable[[int, Rng], Any] | None = None  # rows, generator -> (rows, context), unchecked
     columns: int = 0
     repeats: int = 1  # the number of successive samples that share a context
@@ -113,7 +113,7 @@ GRADIENTS = ("returned", "torch", "jax")
 
 
 def target_of(log_density: Any, gradient: Any, dtype: np.dtype[Any], contexts: Contexts) -> Target:
-    """A function of rows of this dtype and their context that calls `log_density` and checks its results."""
+    """A function of rows of dtype `dtype` and their context that calls `log_density` and checks its results."""
     kind = check.choice("gradient", gradient, GRADIENTS)
     if not callable(log_density):
         raise TypeError(f"log_density: expected a function of rows, got {check.kind_of(log_density)}")
@@ -150,7 +150,7 @@ def _takes_context(log_density: Any, contexts: Contexts) -> bool:
 
 
 def _takes(function: Any, arguments: int) -> bool:
-    """Whether a function can be called with this number of arguments; True for an unknown signature."""
+    """Whether a function can be called with `arguments` arguments; True for an unknown signature."""
     try:
         inspect.signature(function).bind(*range(arguments))
     except TypeError:
@@ -162,7 +162,7 @@ def _takes(function: Any, arguments: int) -> bool:
 
 def _of_numpy(log_density: Any) -> Of:
     def of(x: NDArray[Any], *context: NDArray[Any]) -> Pair:
-        rows, columns = x.shape  # before the function can change x
+        rows, columns = x.shape  # read before the function can change x
         given = log_density(x, *context)
         if not isinstance(given, tuple) or len(given) != 2:
             size = f" of {len(given)}" if isinstance(given, tuple) else ""
