@@ -37,7 +37,7 @@ def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> A
             call. Samples omit no units. "refuse": a model in training mode is an error, and the result has no dropout.
 
     Raises:
-        TypeError: `model` is none of the models above.
+        TypeError: `model` is not a model that headrace accelerates, and contains none.
         NotImplementedError, ValueError: see `headrace.convert`; a model in training mode has a layer whose evaluation
             mode differs; with "keep", a dropout does not follow the activation of a hidden layer.
     """
@@ -131,11 +131,11 @@ def restore(accelerated: Any) -> Any:
     `Flow.fit` has changed corresponds to no model of the library.
 
     Args:
-        accelerated: The result of `headrace.accelerate`; of a module or a posterior of sbi with accelerated parts, the
+        accelerated: The result of `headrace.accelerate`; for a module or a posterior of sbi with accelerated parts, the
             result is a copy with these parts restored.
 
     Raises:
-        TypeError: the argument is no result of `headrace.accelerate`, and has none among its parts.
+        TypeError: the argument is not a result of `headrace.accelerate`, and contains no such result.
         NotImplementedError: a layer has merged parameters, such as batch norms and LU maps; the message has its class
             and its path.
         ValueError: the model cannot have the flow's density.

@@ -42,7 +42,7 @@ def accelerate_libraries(*names: str) -> Acceleration:
     script.py`` accelerates the libraries' flows in an unchanged program.
 
     Args:
-        *names: Names among "zuko", "nflows", "normflows" and "sbi"; without names, all installed ones.
+        *names: Names among "zuko", "nflows", "normflows" and "sbi"; without names, all installed libraries.
 
     Returns:
         A context manager; its `undo`, or the end of its ``with`` block, ends the acceleration.

@@ -1,4 +1,4 @@
-"""A constraint of numpyro for rows whose columns lie between bounds, and the bijection to it from all real vectors."""
+"""A constraint of numpyro for rows with columns between bounds, and the bijection from real vectors to such rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Ends = tuple[float, ...]
 
 
 def rectangle(low: Sequence[float], high: Sequence[float]) -> Any:
-    """The constraint that each column lies between its bounds; an infinite bound is no constraint."""
+    """The constraint that each column lies between its bounds; an infinite bound does not constrain."""
     return _Rectangle(tuple(map(float, low)), tuple(map(float, high)))
 
 
@@ -58,7 +58,7 @@ class _Rectangle(constraints.Constraint):
 
 
 class _OntoRectangle(Transform):
-    """y = low + (high - low) sigmoid(x), low + exp(x), high - exp(x) or x in each column, by its finite bounds."""
+    """y = low + (high - low) sigmoid(x), low + exp(x), high - exp(x) or x, as the finite bounds of a column require."""
 
     domain = constraints.real_vector
 

@@ -4,7 +4,7 @@
 
     sampler = Aspire(..., flow_backend="headrace", flow_class="NSF")
 
-If headrace is installed, aspire finds it by the name "headrace" (the entry points "aspire.flows").
+If headrace is installed, aspire finds its flows by the name "headrace" (the entry points "aspire.flows").
 """
 
 from __future__ import annotations

@@ -35,13 +35,13 @@ __all__ = ["FlowModel", "use"]
 class FlowModel(NFModel):
     """A flow as a model of flowMC: a pytree of the flow's parameters and of the data's means and covariances.
 
-    The model standardises data by these means and covariances, as flowMC's flows do; `train` sets both.
+    The model standardises data by the means and covariances, as flowMC's flows do; `train` sets both.
 
     Args:
         flow: A flow without a context.
 
     Raises:
-        TypeError, ValueError: the argument is no flow, or its flow takes a context.
+        TypeError, ValueError: `flow` is not a flow, or takes a context.
     """
 
     module: FlowModule
@@ -106,7 +106,7 @@ def use(bundle: Any, flow: Flow, learning_rate: float = 1e-3, *, shrink: float =
         The bundle.
 
     Raises:
-        TypeError: `bundle` is no bundle with a flow.
+        TypeError: `bundle` is not a bundle with a flow.
         ValueError: the number of features differs, or `shrink` is not positive.
     """
     factor = check.number("shrink", shrink, above=0.0, below=math.inf)

@@ -43,7 +43,7 @@ _DECAY = 0.01  # the weight decay of PyTorch's AdamW, the default without `optim
 
 
 class NessaiFlow(FlowModule, BaseFlow):
-    """A flow with the methods that nessai calls; ``flow_config={"flow": NessaiFlow, ...}`` makes it.
+    """A flow with the methods that nessai calls; ``flow_config={"flow": NessaiFlow, ...}`` makes such a flow.
 
     nessai's own loop can also train the module, for example in its importance nested sampler.
 

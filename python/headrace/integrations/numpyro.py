@@ -67,7 +67,7 @@ class FlowDistribution(Distribution):
         validate_args: See numpyro.
 
     Raises:
-        TypeError, ValueError: `module` is no flow, or the context does not fit; the message has the argument's name.
+        TypeError, ValueError: `module` is not a flow, or the context does not fit; the message has the argument's name.
 
     >>> import jax, headrace as hr
     >>> density = FlowDistribution(hr.MAF(3, context=2, seed=0), jax.numpy.zeros((5, 2)))
@@ -110,8 +110,8 @@ class FlowDistribution(Distribution):
 
         Args:
             value: Shape (..., features), broadcast against the context.
-            intermediates: The second result of `sample_with_intermediates` for these draws, whose log densities are
-                then returned.
+            intermediates: The second result of `sample_with_intermediates` for these draws: the log densities in it are
+                returned.
         """
         if intermediates:
             return intermediates[0]
@@ -124,12 +124,12 @@ class FlowDistribution(Distribution):
 
     @property
     def mean(self) -> Any:
-        """Raise NotImplementedError with an estimator, because flows have no formula for the mean."""
+        """Raise NotImplementedError, because flows have no formula for the mean; the message names an estimator."""
         raise NotImplementedError("mean: a flow has no formula for its mean; average draws of sample(key, (n,))")
 
     @property
     def variance(self) -> Any:
-        """Raise NotImplementedError with an estimator, because flows have no formula for the variance."""
+        """Raise NotImplementedError, because flows have no formula for the variance; the message names an estimator."""
         raise NotImplementedError("variance: a flow has no formula for its variance; take that of sample(key, (n,))")
 
 
@@ -177,7 +177,7 @@ class FlowTransform(Transform):
         return self.module.to_data(x, self.context)[1] if intermediates is None else intermediates
 
     def tree_flatten(self) -> Any:
-        """The leaves, which are those of module and context, and no static part."""
+        """The leaves, which are module and context, and an empty static part."""
         return (self.module, self.context), (("module", "context"), {})
 
     def eq(self, other: object, static: bool = False) -> Any:

@@ -171,7 +171,7 @@ class Sampler(pocomc.Sampler):
     """
 
     def __init__(self, *args: Any, flow: str | HeadraceFlow | Flow = "nsf6", **kwargs: Any) -> None:
-        super().__init__(*args, flow="maf3", **kwargs)  # replaced below, because the constructor accepts only zuko's
+        super().__init__(*args, flow="maf3", **kwargs)  # a placeholder, because only zuko's flows are accepted
         self.flow = flow if isinstance(flow, Flow) else Flow(self.n_dim, flow)
         if self.flow.n_dim != self.n_dim:
             raise ValueError(f"flow: expected {self.n_dim} dimensions, as the prior has, got {self.flow.n_dim}")

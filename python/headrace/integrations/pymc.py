@@ -73,7 +73,7 @@ class _LogProb(_Rows):
 
 
 class _Gradients(_Rows):
-    """Vector-Jacobian products of log densities by rows and contexts."""
+    """Vector-Jacobian products of log densities with respect to rows and contexts."""
 
     def make_node(self, *arrays: Any) -> Apply:
         inputs = [*self._inputs(arrays[:-1]), pt.as_tensor_variable(arrays[-1]).astype(KIND)]
@@ -95,7 +95,7 @@ class _Gradients(_Rows):
 
 
 def log_prob(flow: Flow, value: Any, context: Any = None) -> Any:
-    """The log density of symbolic rows, differentiable once by rows and context.
+    """The log density of symbolic rows, differentiable once with respect to rows and context.
 
     Args:
         flow: A flow on the CPU, whose parameters are copied by this call. Use float64 unless the flow's dtype is
@@ -107,7 +107,7 @@ def log_prob(flow: Flow, value: Any, context: Any = None) -> Any:
         A PyTensor tensor of the leading dimensions, in float64.
 
     Raises:
-        TypeError, ValueError: `flow` is no flow, or shapes do not fit.
+        TypeError, ValueError: `flow` is not a flow, or shapes do not fit.
     """
     own = _checked(flow, context)
     return _LogProb(own)(*([value] if context is None else [value, context]))

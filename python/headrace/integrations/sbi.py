@@ -50,7 +50,7 @@ class FlowEstimator(Replacing, ConditionalDensityEstimator):
         condition_shape: The shape of a condition; None for (context,).
 
     Raises:
-        TypeError: `flow` is no flow of headrace.
+        TypeError: `flow` is not a flow of headrace.
     """
 
     net: FlowModule
@@ -114,7 +114,7 @@ class FlowEstimator(Replacing, ConditionalDensityEstimator):
 def posterior_nn(
     model: str = "nsf", *, embedding_net: nn.Module | None = None, z_score: bool = True, **settings: Any
 ) -> Builder:
-    """A builder for sbi's `NPE(density_estimator=...)`, whose estimators are of parameters conditional on data.
+    """A builder for sbi's `NPE(density_estimator=...)`: estimators of the density of parameters given data.
 
     Args:
         model: "nsf", "maf" or "realnvp".
@@ -179,7 +179,7 @@ def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> A
         dropout: See `headrace.accelerate`.
 
     Raises:
-        TypeError: the model is no estimator, and has none among its parts.
+        TypeError: the model is not an estimator, and contains no estimator.
         NotImplementedError, ValueError: see `headrace.convert.from_sbi`; a builder returns a model in training mode.
     """
     if isinstance(model, ConditionalDensityEstimator):
@@ -235,7 +235,7 @@ def _estimator(model: Any, verify: bool, dropout: str = "refuse") -> FlowEstimat
 
 # ---- calibration -----------------------------------------------------------------------------------------------------
 
-MOST_TRIES = 10_000  # draws for each draw inside of the prior, before the warning that nearly all lie outside
+MOST_TRIES = 10_000  # the most draws for a draw inside of the prior: if all lie outside, an error is raised
 
 
 def run_sbc(
