@@ -69,7 +69,7 @@ class Ascent(abc.ABC):
             self.count *= copies
         weights = [of_rows for _, of_rows in self.own]
         self.shares, self.counts = Shares.over(weights, self.count, rows.source)
-        self.effective_rows = self.shares.rows / max(self.copies, 1)  # noisy copies are no effective rows
+        self.effective_rows = self.shares.rows / max(self.copies, 1)  # noisy copies do not count
 
     def _active(self, z: NDArray[Any]) -> NDArray[Any]:
         """The columns of `z` whose values vary in the training rows."""

@@ -27,7 +27,7 @@ class Turn:
 
     @staticmethod
     def none(sizes: list[int]) -> Turn:
-        """The turn that is the identity, in blocks of these sizes."""
+        """The turn that is the identity, in blocks of the sizes `sizes`."""
         return Turn([np.eye(size) for size in sizes])
 
     def places(self) -> list[int]:
@@ -43,7 +43,7 @@ class Turn:
 
 
 def random_turn(sizes: list[int], rng: np.random.Generator) -> Turn:
-    """A turn by uniformly distributed orthogonal blocks of these sizes; several blocks follow a permutation."""
+    """A turn by uniformly distributed orthogonal blocks of given sizes; several blocks follow a permutation."""
     order = _order(sizes, rng)
     return Turn([random_rotation(size, rng) for size in sizes], order)
 

@@ -2,7 +2,7 @@
 
 Each step rotates the points by an orthogonal matrix and maps every coordinate separately, so that the log-likelihood
 of the points grows; the points determine the maps, without a network. docs/dual_ascent.md has the choices that the
-notes leave open, and the measured gain of each.
+lecture notes leave open, and the measured gain of each.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ JITTER = 0.03
 @public()
 @dataclass(repr=False, eq=False)
 class DualAscentFlow:
-    """Density estimation by dual ascent of the log-likelihood (Tabak, Vanden-Eijnden 2010; section 2 of the notes).
+    """Density estimation by dual ascent of the log-likelihood (Tabak, Vanden-Eijnden 2010; lecture notes, section 2).
 
     The data are standardised. Each step of the ascent rotates the points by an orthogonal matrix and maps each
     coordinate separately, so that the log-likelihood L of eq. 23 grows. Held-out rows decide when the ascent stops, and

@@ -1,4 +1,4 @@
-"""The ascent of the notes: each step is a rotation, then a line with a kink for every coordinate (eq. 25)."""
+"""The ascent of the lecture notes: each step is a rotation, then a line with a kink for every coordinate (eq. 25)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STRIDE = 16  # the steps that are queued on a device before their gains are read
 
 
 class KinkAscent(Ascent):
-    """An ascent with the steps of the notes.
+    """An ascent with the steps of the lecture notes (docs/dual_ascent.md).
 
     A kink is chosen in the pass that takes rows through the preceding kink and sums the gain of that kink: gains are
     therefore known one kink late. On a device, gains are read every `STRIDE` steps. The random values of queued steps

@@ -333,7 +333,7 @@ def _rarest(counts: NDArray[np.int64]) -> float:
     empty = windows == windows.min()
     if empty.all():
         return -1.0
-    start = int(np.argmin(empty))  # a window that no run of emptiest windows contains
+    start = int(np.argmin(empty))  # a window that is not among the emptiest
     best, run, end = 0, 0, 0
     for i in range(start, start + BINS + 1):
         run = run + 1 if empty[i % BINS] else 0
