@@ -210,7 +210,7 @@ def _head(made: Any, place: Place) -> Head:
 
 
 def _settings_of(layers: Layers, constructor: Any, place: Place, active: int) -> dict[str, Any]:
-    """The settings of the map. The offsets that flowjax adds to outputs are added to the last layer's biases."""
+    """The settings of a map. The offsets that flowjax adds to outputs are added to the last layer's biases."""
     count = len(layers.biases[-1]) // active
     import jax.numpy as jnp
 

@@ -27,7 +27,7 @@ MAF_EPS = 1e-3  # the least scale of an autoregressive transform, which nflows f
 def stand_of(
     state: Node, settings: Node, place: Place, known: Mapping[str, str] = NOT_RECORDED, library: str = "nflows"
 ) -> Stand:
-    """A `Stand` for a flow; `known`: hints about defaults of settings that a `state_dict` does not record."""
+    """A `Stand` that represents a flow; `known`: hints about defaults of settings that a `state_dict` lacks."""
     unrecorded, tree = UnrecordedSettings(settings, known, library), tree_of(state)
     if "_transform" not in tree or not set(tree) <= {"_transform", "_distribution", "_embedding_net"}:
         raise TypeError(f"model: expected a state_dict of a flow of nflows or glasflow, got one with {sorted(tree)}")
@@ -90,7 +90,7 @@ def spline(count: int, unrecorded: UnrecordedSettings, place: Place) -> dict[str
 
 
 def made(node: Node, unrecorded: UnrecordedSettings, place: Place) -> tuple[Stand, int]:
-    """A `Stand` for a MADE, and the number of the MADE's outputs for each feature."""
+    """A `Stand` that represents a MADE, and the number of the MADE's outputs for each feature."""
     features = int(node["initial_layer"]["weight"].shape[1])
     return _network("MADE", node, unrecorded, place), _outputs(node, features, place)
 
@@ -114,7 +114,7 @@ def _masked(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
 
 
 def coupling(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
-    """A `Stand` for a coupling with a ResidualNet."""
+    """A `Stand` that represents a coupling with a ResidualNet."""
     net, sides = node["transform_net"], {name: node[name] for name in ("identity_features", "transform_features")}
     if "initial_layer" not in net:
         raise NotImplementedError(f"{place.path}.transform_net: expected a ResidualNet, got one with {sorted(net)}")
@@ -136,7 +136,7 @@ def coupling(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
 
 
 def _network(name: str, node: Node, unrecorded: UnrecordedSettings, place: Place, **sizes: int | None) -> Stand:
-    """A `Stand` for a MADE or a ResidualNet."""
+    """A `Stand` that represents a MADE or a ResidualNet."""
     activation = unrecorded.take("activation")
     blocks = [_block(part, activation, place) for part in listed(node.get("blocks", {}), place.at("blocks"))]
     ends = {end: linear("nflows", node[end]) for end in ("initial_layer", "final_layer")}

@@ -280,7 +280,7 @@ def _planar(t: Any, place: Place, features: int) -> list[Transform]:
     along = float(w @ u)
     moved = u + (np.logaddexp(0.0, along) - 1.0 - along) * w / (w @ w)
     slope = None
-    if t.act == "leaky_relu":  # normflows' inverse has (slope - 1) + 1 in float32, whatever the model's dtype
+    if t.act == "leaky_relu":  # normflows' inverse computes (slope - 1) + 1 in float32, whatever the model's dtype
         slope = float(np.float32(t.h.negative_slope - 1.0) + np.float32(1.0))
     return [planar(place, w, moved, float(numbers(t.b).item()), slope)]
 

@@ -94,7 +94,7 @@ def _coupled_spline(node: Node, unrecorded: UnrecordedSettings, place: Place, fe
 
 
 def _net(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
-    """A `Stand` for an MLP or a sequence of layers; an index without tensors after a linear layer is an activation."""
+    """A `Stand` that represents layers or an MLP; an index without tensors after a linear layer is an activation."""
     inner, place = (node["net"], place.at("net")) if "net" in node else (node, place)
     if not all(name.isdigit() and isinstance(part, dict) and "weight" in part for name, part in inner.items()):
         raise NotImplementedError(f"{place.path}: expected linear layers alone, got {sorted(inner)}")

@@ -57,7 +57,7 @@ READERS: dict[type, Reader] = {}  # functions that callers have registered by cl
 
 
 def register(kind: type, reader: Reader) -> None:
-    """Register a function by which conversions read the parts of a class, and of its subclasses.
+    """Register a function that reads the parts of a class, and of its subclasses, in conversions.
 
     Args:
         kind: A class of transforms, of the caller or of a library.
@@ -242,7 +242,7 @@ class Leaky(str):
 
 
 def activation_of(place: Place, function: Any, call: Callable[[Any, Numbers], Any] = call_in_torch) -> str:
-    """The name of an activation, a module or a function, which is recognised by its values."""
+    """The name of an activation that is a module or a function, recognised by its values."""
     if isinstance(function, Leaky):
         return function
     if isinstance(function, str):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headrace.convert._parts import ACTIVATIONS, GRID, Layers, Numbers, Place, call_in_torch, values_of
 
-LEAST_SLOPE = 1e-30  # replaces 0, which a map refuses; scales of trained models are far larger
+LEAST_SLOPE = 1e-30  # the slope that replaces 0, which a map refuses; scales of trained models are far larger
 
 Bend = Callable[[Layers, NDArray[np.bool_]], None]
 """A function that adds layers, for a scale's formula, to a network whose outputs are raw scales where a mask is set."""

@@ -99,7 +99,7 @@ def listed(node: Node, place: Place) -> list[Any]:
 
 
 def linear(package: str, node: Node) -> Stand:
-    """A `Stand` for a linear layer, masked or not."""
+    """A `Stand` that represents a linear layer, masked or not."""
     name = "MaskedLinear" if "mask" in node else "Linear"
     masked = {"mask": node["mask"]} if "mask" in node else {}
     return Stand(package, name, weight=node["weight"], bias=node.get("bias"), **masked)

@@ -74,7 +74,7 @@ def tensors_of(model: Any) -> list[Any]:
 def finished(
     place: Place, tensors: Sequence[Any], make: Callable[[], Flow], log_prob: Callable[[Any, Any], Any] | None
 ) -> Flow:
-    """The flow in the dtype of `tensors`, made and compared with the densities `log_prob` in float64."""
+    """The flow that `make` returns, compared with `log_prob` in float64, in the dtype of `tensors`."""
     import torch
 
     flow = make()

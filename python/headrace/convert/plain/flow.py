@@ -31,7 +31,7 @@ def load(path: str | os.PathLike[str]) -> PlainFlow:
 
 
 class _Part(nn.Module):
-    """A transform or base from a file: the header, and tensors in modules by the parts of tensors' names."""
+    """A transform or base from a file: its header and tensors, in nested modules by the parts of tensors' names."""
 
     def __init__(self, header: Header, tensors: Tensors) -> None:
         super().__init__()

@@ -73,7 +73,7 @@ def rows_of(header: Header, active: int) -> dict[str, list[list[int]]]:
 
 
 def knot_rows(header: Header, active: int) -> Rows:
-    """The rows of the last layer whose outputs are `splines.knots_of`, one coordinate after another."""
+    """The rows of the last layer whose outputs are the values of `splines.knots_of`, one coordinate after another."""
     names, ends, indices = rows_of(header, active), SPLINES[header["map"]].ends, []
     for width, height, raw in zip(names["width"], names["height"], names["derivative"], strict=True):
         if ends == "one":

@@ -35,7 +35,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Operators:
-    """Operators on tensors with any leading dimensions; `dtype` is the flow's, though some values are float64."""
+    """Operators on tensors with any leading dimensions; `dtype` is the flow's dtype, though some values are float64."""
 
     library: Any = torch
     differentiates = True

@@ -1,7 +1,7 @@
 """The formula of each transform, from the header and the tensors of a file, for arrays of any library.
 
-The argument `o` has the operators of an array library, on which no code here depends. The operators of PyTorch are
-in `operators.py`, and those of graphs of ONNX in `headrace.onnx.operators`.
+The argument `o` has the operators of an array library; no code in this module depends on a library. The operators of
+PyTorch are in `operators.py`, and those of graphs of ONNX in `headrace.onnx.operators`.
 """
 
 from __future__ import annotations
@@ -188,4 +188,4 @@ KINDS: dict[str, Callable[..., Pair]] = {
     "Planar": _vector,
     "Radial": _vector,
 }
-_WIDE = ("Permutation", "Standardize", "Support", "Gaussianize")  # rows may be float64 whatever the flow's dtype
+_WIDE = ("Permutation", "Standardize", "Support", "Gaussianize")  # accept float64 rows whatever the flow's dtype
