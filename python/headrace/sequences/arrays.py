@@ -105,7 +105,7 @@ class Sequences:
         return empty((*self.batch, self.steps, *columns), dtype)
 
     def give(self, results: Any) -> Any:
-        """Convert results, which are in memory of `like`, to arrays for the caller."""
+        """Convert results, which are in memory from `like`, to arrays for the caller."""
         return [self._caller.give(array) for array in results] if self.is_list else self._caller.give(results)
 
 

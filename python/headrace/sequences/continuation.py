@@ -157,7 +157,7 @@ class Continuation:
         self._run.covariates.check_steps(self._position + steps)
 
     def _together(self, draws: int) -> Iterator[tuple[slice, Any]]:
-        """Yield draws to compute at a time, as a slice of rows, with a stream of copies of the prefixes."""
+        """Yield slices of draws that are computed together, each with a stream of copies of the prefixes."""
         size = max(1, _TOGETHER // max(self._rows, 1))
         for first in range(0, draws, size):
             last = min(first + size, draws)

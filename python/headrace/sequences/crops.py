@@ -258,7 +258,7 @@ def _text_of(arrays: list[Array]) -> str:
 
 
 class Crops:
-    """Steps to train on, in crops of at most `crop` steps; an epoch has each step once.
+    """Steps to train on, in crops of at most `crop` steps; an epoch contains each step once.
 
     Each crop is preceded by the earlier steps on which its densities depend, with weight zero. The gradient of a crop
     is exactly the gradient of the same steps in the whole sequence, and all steps count equally in an epoch.
@@ -276,7 +276,7 @@ class Crops:
         self.count = sum(-(-part.steps // crop) for part in stretches)
 
     def epoch(self, key: int, batches: int) -> Iterator[list[Stretch]]:
-        """Yield all crops in random order, in `batches` batches. Each epoch divides sequences at other steps."""
+        """Yield all crops in random order, in `batches` batches. Each epoch divides sequences at different steps."""
         rng = np.random.default_rng([key, 0])
         crops: list[Stretch] = []
         for part in self.stretches:

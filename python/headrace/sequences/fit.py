@@ -50,8 +50,8 @@ FRONT, JUDGING = 0.25, 2**15  # the largest share of the time for a trial of a p
 _BOUNDING, _PIECE = 2**18, 2**13  # the most steps that set bounds of an adaptive prediction, and the steps of a piece
 # If an epoch takes more multiply-adds than WORK, some ten seconds of a core, held-out steps judge the weights after
 # each WORK, or after each 20th of a fit if that is earlier. If held-out steps are more than an EIGHTH of the steps
-# trained on in between, a sample of them judges. A judgement takes at most a 25th of the time, because a gradient costs
-# as much as GRADIENT densities.
+# trained on between two judgements, a sample of them judges. A judgement takes at most a 25th of the time, because a
+# gradient costs as much as GRADIENT densities.
 WORK, JUDGEMENTS, EIGHTH, GRADIENT = 4e11, 20, 8, 3
 
 

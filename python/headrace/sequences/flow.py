@@ -47,7 +47,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
 
     Sequences are an array (rows, steps, features), or (steps, features) for one; sequences of different lengths are a
     list of arrays. A context is one row for a whole sequence, shape (rows, context), or (context,) for all sequences.
-    Covariates are known over time, also ahead: shape (rows, frames, covariates), or (frames, covariates) for all
+    Covariates are known over time, also in advance: shape (rows, frames, covariates), or (frames, covariates) for all
     sequences, with a frame for each `hop` steps and as many frames as the steps need.
 
     Args:

@@ -254,7 +254,7 @@ class ProgramOnDevice:
             self.device.retried(lambda: self._take(np.ascontiguousarray(values, self.dtype)))
 
     def queued_on(self, stream: Any) -> SimpleNamespace:
-        """An object whose method `set_weights` replaces the parameters by work on `stream`."""
+        """An object whose method `set_weights` replaces the parameters, as work queued on `stream`."""
         return SimpleNamespace(set_weights=partial(self._set_on, stream))
 
     def _set_on(self, stream: Any, values: CuPyArray) -> None:

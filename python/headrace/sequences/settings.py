@@ -97,7 +97,7 @@ class CausalSettings(MapSettings):
             the base of a step, and must have the dtype `dtype`. The inner flow's parameters are copied. With `inner`,
             no setting of a map is allowed.
         context: The number of context columns, with one row for a whole sequence.
-        covariates: The number of columns that are known over time, also ahead, such as the hour of the day.
+        covariates: The number of columns that are known over time, also in advance, such as the hour of the day.
         hop: Steps from one frame of the covariates to the next; covariates between frames are interpolated.
         companded: Whether the network also reads each value as asinh(512 v) / asinh(512), which resolves levels that
             lie decades apart.
@@ -120,7 +120,7 @@ class CausalSettings(MapSettings):
     level: bool = _truth("level")
     sizes: bool = setting(False, lambda settings, value: _sizes(settings, value), optional=True)
     reads: str = setting("data", lambda settings, value: check.choice("reads", value, ("data", "latent")))
-    # The inner flow without parameters, or None, which `header` describes.
+    # The inner flow without its parameters, which `header` describes; or None.
     inner: Any = setting(None, _inner, stored=False)  # a Flow or None after the check
 
     @property
