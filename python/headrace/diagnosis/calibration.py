@@ -97,7 +97,7 @@ def _distances(every: Floats, points: Floats) -> Floats:
 
 
 def _rank(every: Floats, rng: np.random.Generator) -> Floats:
-    """The rank of the first value among all values, as a share of them; equal values are ordered at random."""
+    """The rank of the first value among all values, divided by their number; equal values are ordered at random."""
     less, equal = (every[1:] < every[0]).sum(axis=0), (every[1:] == every[0]).sum(axis=0)
     return np.asarray((less + rng.random(less.shape) * (equal + 1.0)) / len(every))
 

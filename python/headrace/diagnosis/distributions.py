@@ -59,8 +59,8 @@ def chi_square_tail(square: Any, degrees: int) -> Floats:
 def spread_tails(square: Any, degrees: int) -> Floats:
     """Twice the smaller of P(Q > square) and P(Q < square), at most 1, where Q is chi-square with `degrees` degrees.
 
-    From 100 degrees on, Wilson and Hilferty's normal approximation is used, which is right to 1 % of p for p > 1e-3 and
-    to 5 % at 1e-4.
+    From 100 degrees on, Wilson and Hilferty's normal approximation is used, which is accurate to 1 % of p for p > 1e-3
+    and to 5 % at 1e-4.
 
     Source: E. B. Wilson, M. M. Hilferty, Proceedings of the National Academy of Sciences 17, 1931.
 
@@ -152,7 +152,7 @@ def correlation_tails(correlation: Any, rows: int) -> Floats:
     """P(|R| > |correlation|) where R is the cosine between a row of normal values and an independent vector.
 
     R² is beta distributed, and R √ν / √(1 - R²) with ν = rows - 1 is Student's t. The result is Wallace's approximation
-    for t, which is right to 1 % of p for ν ≥ 10 and p > 1e-3, and too large beyond these limits.
+    for t, which is accurate to 1 % of p for ν ≥ 10 and p > 1e-3, and too large beyond these limits.
 
     Source: D. L. Wallace, Annals of Mathematical Statistics 30, 1959.
 

@@ -179,7 +179,7 @@ def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Find
     row, column = np.unravel_index(int(np.abs(score).argmax()), score.shape)
     value = float(score[row, column])
     beyond = float(2.0 * of.normal_tail(abs(value)))
-    above = -math.expm1(score.size * math.log1p(-min(beyond, 1.0 - 1e-16)))  # the probability of a score farther out
+    above = -math.expm1(score.size * math.log1p(-min(beyond, 1.0 - 1e-16)))  # the probability of a score farther from 0
     p = min(1.0, 2.0 * min(above, 1.0 - above))
     beyond_of = [-math.expm1(math.log(share) / score.size) for share in (0.025, 0.975)]
     low, high = (float(-of.normal_quantile(share / 2.0)) for share in beyond_of)
@@ -190,7 +190,7 @@ def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Find
 
 
 def correlations(score: Floats, labels: list[str]) -> tuple[Finding, Floats]:
-    """A test of dependence between coordinates, by correlations of values and sizes, and the correlations of values.
+    """A test of dependence between coordinates, by correlations of values and of sizes; and the former correlations.
 
     Sizes are converted to standard normal values, so that the distribution of each correlation is exactly known. The
     correlations of values have the shape (features, features).

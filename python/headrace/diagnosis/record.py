@@ -157,7 +157,7 @@ class Record(Tested):
         return [*blocks, "", "rows that fit worst", *(Item(self._worst(row)) for row in self.worst[:3])]
 
     def next_step(self, finding: Finding, on_a_page: bool = False, splines: bool = True) -> str:
-        """Advice about a finding; `on_a_page`: whether for a page with pictures; `splines`: whether to name splines."""
+        """Advice about a finding, with `on_a_page` for a page with pictures; `splines`: whether to name splines."""
         advice, splines = advice_for(finding.name), splines and not self.has_splines
         return advice.text(self.on_the_command_line, splines=splines, pictures=not on_a_page)
 

@@ -325,7 +325,7 @@ class _Look:
 
 
 def _labels(score: Floats, x: NDArray[Any], names: tuple[str, ...]) -> list[str]:
-    """Names of latent coordinates that mix columns: index, and the columns that correlate most with the coordinate."""
+    """Names of latent coordinates that mix columns: indices, and the columns that correlate most with a coordinate."""
     numbers = [f"latent coordinate {i}" for i in range(score.shape[1])]
     if len(score) < 10 or score.shape[1] == 1:
         return numbers

@@ -120,7 +120,7 @@ def diagnose_sequences(
         rng: A generator instead of `seed`; see `Flow.sample`.
 
     Returns:
-        A `SequenceDiagnosis`, whose text `print` shows, also with the mean log density of steps by loudness.
+        A `SequenceDiagnosis`, whose text `print` shows; it also has the mean log density of steps by loudness.
 
     Raises:
         TypeError, ValueError: As in `SequenceFlow.log_prob`; or x has integers, for which a density is not defined.
@@ -177,7 +177,7 @@ def _three_axes(x: Any) -> NDArray[Any]:
 
 
 def _autocorrelations(sequences: list[Floats]) -> tuple[Floats, NDArray[np.int64]]:
-    """Autocorrelations from lag 1 on, for mean 0 and variance 1, and the number of pairs of steps at each lag."""
+    """Autocorrelations from lag 1 on, given mean 0 and variance 1, and the number of pairs of steps at each lag."""
     most = min(LAGS, max(map(len, sequences)) - 1)
     sums, pairs = np.zeros((most, sequences[0].shape[1])), np.zeros(most, np.int64)
     for z in sequences:
