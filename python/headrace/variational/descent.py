@@ -116,7 +116,7 @@ class Paths:
     """Samples of a flow as functions of its parameters: noise, samples, log densities, and their backward pass."""
 
     def __init__(self, flow: Flow, rows: int) -> None:
-        """Allocate memory for this number of rows."""
+        """Allocate memory for `rows` rows."""
         self.flow = flow
         base = flow._interior.base
         if not base.moves_noise:
