@@ -15,7 +15,7 @@ LIBRARIES = frozenset(("zuko", "nflows", "glasflow", "normflows", "nessai"))
 
 
 def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> Any:
-    """The model, computed by headrace: densities, samples and gradients take one network pass in both directions.
+    """The model, computed by headrace: densities, samples and gradients take one network pass in either direction.
 
     The result has the methods of the model, so that code that uses the model runs unchanged: a flow of zuko takes a
     context and returns a distribution; flows of nflows, glasflow, nessai and normflows have `sample`, `log_prob` and
@@ -24,8 +24,8 @@ def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> A
     a builder of estimators that sbi's trainers train on headrace's core. Embedding nets stay in PyTorch. For any other
     module of PyTorch the result is a copy of the module in which each flow is accelerated. `model` is unchanged. The
     result loads states that the model saved; `headrace.restore` returns the model with the current weights. The result
-    may be trained further: its parameters are one vector (`headrace.torch.FlowModule`), its batch norms are fixed. A
-    model in training mode with batch norm, dropout or an uninitialised act norm is refused: headrace computes the
+    may be trained further: its parameters are one vector (`headrace.torch.FlowModule`), and its batch norms are fixed.
+    A model in training mode with batch norm, dropout or an uninitialised act norm is refused: headrace computes the
     density of evaluation mode, which differs. Call ``model.eval()`` first.
 
     Args:

@@ -1,4 +1,4 @@
-"""Flows of headrace in place of aspire's own.
+"""Flows of headrace in place of aspire's own flows.
 
     from aspire import Aspire
 

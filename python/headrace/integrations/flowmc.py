@@ -1,4 +1,4 @@
-"""Flows of headrace for flowMC's global proposals, in place of flowMC's own.
+"""Flows of headrace for flowMC's global proposals, in place of flowMC's own flows.
 
     from flowMC.resource_strategy_bundle.RQSpline_MALA import RQSpline_MALA_Bundle
     from headrace.integrations.flowmc import use

@@ -1,4 +1,4 @@
-"""Flows of headrace for nessai's nested sampling, in place of nessai's own.
+"""Flows of headrace for nessai's nested sampling, in place of nessai's own flows.
 
     from headrace.integrations.nessai import FlowProposal
     from nessai.flowsampler import FlowSampler

@@ -1,4 +1,4 @@
-"""Flows of headrace for pocoMC's preconditioned Monte Carlo, in place of pocoMC's own.
+"""Flows of headrace for pocoMC's preconditioned Monte Carlo, in place of pocoMC's own flows.
 
     from headrace.integrations.pocomc import Sampler
 

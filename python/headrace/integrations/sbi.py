@@ -1,4 +1,4 @@
-"""Density estimators of headrace for sbi, trained by sbi or converted from sbi's own.
+"""Density estimators of headrace for sbi, trained by sbi or converted from sbi's own estimators.
 
     from headrace.integrations.sbi import posterior_nn
 
