@@ -50,7 +50,7 @@ class AscentHistory:
     if its loss on held-out rows is less."""
 
     def __repr__(self) -> str:
-        """The number of steps, the best step and log-likelihood, the reason of the end, and the joint training."""
+        """The number of steps, the best step and log-likelihood, the reason for the end, and the joint training."""
         judged = self.validation_log_likelihood or self.log_likelihood
         best = f"{judged[self.best_step]:.4f}" if judged else "none"
         return (

@@ -146,7 +146,7 @@ class StandardisedRows:
         return self.source.size
 
     def _taken(self, source: RowSource) -> Parts:
-        """Standardised rows, and weights scaled to a largest weight of about 1, which no dtype overflows."""
+        """Standardised rows, and weights scaled to a largest weight of about 1, so that no dtype overflows."""
         blocks = list(source.blocks())
         known = [float(w.max()) for data in blocks if (w := data.weights) is not None and len(w)]
         largest = float(source.maximum(np.array([max(known, default=0.0)]))[0])
