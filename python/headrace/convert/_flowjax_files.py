@@ -1,6 +1,6 @@
-"""Flows from the arrays of a flow of flowjax, without flowjax: leaves in the order of equinox' files.
+"""Flows from the arrays of a flow of flowjax, without flowjax: leaves in the order of equinox's files.
 
-Order and shapes of arrays identify the ready-made flow, and the number of outputs identifies flowjax' version: splines
+Order and shapes of arrays identify the ready-made flow, and the number of outputs identifies flowjax's version: splines
 of flowjax 14 to 17 have 3 knots + 2 parameters, those of flowjax 18 and newer 3 knots + 4.
 """
 

@@ -20,7 +20,7 @@ from headrace.convert._verify import LIMIT, rows_of
 
 _PROBES = 3
 _NEAR = 1e-9  # the tolerance of ratios of changes, which differ far more between different parameters
-_SAME = 1e-6  # the tolerance of log densities, and of copies in the flow of one parameter of the model
+_SAME = 1e-6  # the tolerance of log densities, and of differences between copies of one parameter of the model
 _INSTEAD = "keep the flow (Flow.save), or headrace.convert.to_torch of it"
 
 

@@ -151,7 +151,7 @@ class Place:
         return NotImplementedError(f"{self.path}: expected {expected}")
 
     def differs(self, name: str, expected: str, given: Any, instead: str = "") -> NotImplementedError:
-        """The error for an option that headrace does not support; `instead`: advice for the caller."""
+        """The error for an option's value that headrace does not support; `instead`: advice for the caller."""
         hint = f"; {instead}" if instead else ""
         return NotImplementedError(f"{self.path}.{name}: expected {expected}, got {given!r}{hint}")
 
@@ -308,7 +308,7 @@ class Layers:
         join: Join | None = None,
         dropout: Any = None,
     ) -> int:
-        """Add a hidden layer, and return the index; `dropout`: the module that follows the layer's activation."""
+        """Add a hidden layer, and return its index; `dropout`: the module that follows the layer's activation."""
         self._add(weight, bias, mask)
         more = (None, None) if join is None else (join.how, join.activation)
         self.layers.append(Layer(len(weight), "identity", adds, *more))

@@ -18,7 +18,7 @@ _HOMOGENEOUS = ("relu", "leaky_relu", "identity")
 
 @dataclass
 class _Linear:
-    """A linear layer, and the context that joins it."""
+    """A linear layer, and a layer of the context whose outputs join it."""
 
     weight: Numbers
     bias: Numbers
@@ -167,7 +167,7 @@ def masked_network(net: Any, place: Place, context_activation: bool) -> Layers:
 
 
 def _plain_blocks(layers: Layers, net: Any, place: Place, first: _Linear, is_activated: bool) -> None:
-    """Add the first layer and feed-forward blocks; `is_activated`: whether the first layer has the activation, too."""
+    """Add the first layer and feed-forward blocks; `is_activated`: whether the first layer has an activation."""
     activation = activation_of(place.at("activation"), net.activation) if is_activated else "identity"
     layers.hidden(first.weight, first.bias, first.mask, activation=activation, join=first.join)
     for i, block in enumerate(net.blocks):

@@ -69,7 +69,7 @@ class UnrecordedSettings:
 
 
 def without_files(settings: Mapping[str, Any]) -> None:
-    """Raise TypeError for settings that a model, unlike a `state_dict`, has itself."""
+    """Raise TypeError for settings that a model, unlike a `state_dict`, records."""
     if names := sorted(name for name, value in settings.items() if value is not None):
         raise TypeError(f"{names[0]}: expected none beside a model, which has it; it is for a state_dict")
 

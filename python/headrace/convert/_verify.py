@@ -77,7 +77,7 @@ def verify_made(
     log_prob: Callable[[Numbers, Numbers | None], Numbers],
     to_data: Callable[[Numbers, Numbers | None], Numbers] | None = None,
 ) -> None:
-    """Compare an exported flow with the flow, in float64.
+    """Compare an exported flow with the original flow, in float64.
 
     Args:
         flow: The flow, in any dtype.

@@ -79,7 +79,7 @@ def _levels(t: Any, place: Place, features: int, count: int) -> Iterator[tuple[l
 
 
 def _level_of(layers: Layers, features: int, count: int) -> NDArray[np.int64]:
-    """Levels of coordinates, from masks: one above the highest level that a coordinate's outputs read; 0 for none."""
+    """Levels of coordinates, from masks: one above the highest level that a coordinate's outputs read; 0 if none."""
     reach: list[Any] = []
     for mask, layer in zip(layers.masks, [*layers.layers, None], strict=True):
         seen = mask.astype(float) @ reach[-1] if reach else mask[:, :features].astype(float)

@@ -18,7 +18,7 @@ from headrace._core import cpu
 
 
 class Sequences:
-    """The sequences of a call, each (steps, features); `array` has them as (rows, steps, features) if not a list.
+    """The sequences of a call, each (steps, features); sequences in one array are `array`, (rows, steps, features).
 
     Args:
         caller: The `Caller` that opens the call's arrays.
@@ -121,7 +121,7 @@ class Covariates:
     apart.
 
     Args:
-        flow: The flow, of which `covariates`, `hop` and `dtype` are read.
+        flow: The flow, which has `covariates`, `hop` and `dtype`.
         caller: The `Caller` that opens the call's arrays.
         value: An array (rows, frames, columns), or (frames, columns) for all sequences, or a list of arrays.
         batch: The leading dimensions of the sequences.

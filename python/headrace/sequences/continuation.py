@@ -25,7 +25,7 @@ from headrace.sequences.sequential import OverTime
 
 Quantiles = Callable[[Floats], Floats]
 
-_TOGETHER = 48  # the number of sequences computed at a time; more if a prefix has more rows
+_TOGETHER = 48  # the number of sequences computed at a time, or the number of rows if more
 
 
 @public("headrace.sequences")

@@ -141,7 +141,7 @@ class ProgramOnDevice:
         ones = packed([block for of_link in blocks for block in of_link], np.ones(self.n_weights), dtype)
         self._is_weight = device.cupy.asarray(ones != 0)
         self._take(np.zeros(self.n_weights, dtype))
-        device.current_stream().synchronize()  # so that every stream can read the copies
+        device.current_stream().synchronize()  # every stream can read the copies from now on
 
     # ---- calls, which queue work without waiting for it
 

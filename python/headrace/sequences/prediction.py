@@ -214,7 +214,7 @@ class AdaptivePrediction(OverTime):
         return (self.floor, self.ceiling, self.start) == (1e-3, 10.0, 1.0)
 
     def bounded(self, values: list[Array], before: list[int], step: float | None) -> Self:
-        """A copy with `floor`, `ceiling` and `start` for pieces of standardised sequences, (steps, features) each. The
+        """A copy with `floor`, `ceiling` and `start` for pieces of standardised sequences, shape (steps, features). The
         first `before` steps of a piece only serve as past; `step` is the step of the grid of values, or None.
 
         The ceiling is the running size of 40 steps that one step in a thousand exceeds: above it, steps are too rare

@@ -93,9 +93,9 @@ class CausalSettings(MapSettings):
         dilations: Steps between two taps, one for each layer; by default 16 layers, 1, 2, 4, ..., 128 and again.
         reads: The side that the networks read, "data" or "latent".
         inner: A flow of the values of a step, whose context columns are outputs of the network, such as
-            ``hr.NSF(features, context=16)``. The inner flow must be on `StandardNormal`, because the `SequenceFlow` has
-            the base of a step, and must have the dtype `dtype`. The inner flow's parameters are copied. With `inner`,
-            no setting of a map is allowed.
+            ``hr.NSF(features, context=16)``. The inner flow must have the base `StandardNormal`, because the
+            `SequenceFlow` has the base of a step, and must have the dtype `dtype`. The inner flow's parameters are
+            copied. With `inner`, no setting of a map is allowed.
         context: The number of context columns, with one row for a whole sequence.
         covariates: The number of columns that are known over time, also in advance, such as the hour of the day.
         hop: Steps from one frame of the covariates to the next; covariates between frames are interpolated.

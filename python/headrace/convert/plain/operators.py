@@ -39,7 +39,7 @@ class Operators:
 
     library: Any = torch
     differentiates = True
-    is_fixed = False  # whether tensors of a file are constants, so that results of them may be computed in advance
+    is_fixed = False  # whether tensors of a file are constants, from which results may be computed in advance
     softplus = staticmethod(_softplus)
     sigmoid, tanh, round, floor = map(staticmethod, (torch.sigmoid, torch.tanh, torch.round, torch.floor))
     exp, log, log1p, expm1 = map(staticmethod, (torch.exp, torch.log, torch.log1p, torch.expm1))
@@ -231,7 +231,7 @@ class Operators:
         return (x - shift) * (-log_scale).exp(), -log_scale.sum()
 
     def rotated(self, x: Tensor, blocks: Tensor, sizes: Sequence[int], to_data: bool) -> Tensor:
-        """The product with a matrix of diagonal blocks or, to latent, with the transpose."""
+        """The product with a matrix of diagonal blocks or, in the direction to latent, with its transpose."""
         parts = blocks.split([n * n for n in sizes])
         matrix = torch.block_diag(*(part.reshape(n, n) for part, n in zip(parts, sizes, strict=True))).to(x.dtype)
         return functional.linear(x, matrix if to_data else matrix.T)

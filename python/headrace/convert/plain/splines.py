@@ -105,7 +105,7 @@ def knots_of(o: Any, header: Mapping[str, Any], params: Mapping[str, Any]) -> An
 
 
 def _shares_and_derivatives(o: Any, header: Mapping[str, Any], knots: Any) -> Pair:
-    """Widths and heights of bins as shares of the interval, two rows, and derivatives at both knots, two rows."""
+    """Two rows of widths and heights of bins, as shares of the interval, and two rows of derivatives at both knots."""
     kind, bins = SPLINES[header["map"]], header["bins"]
     if not kind.has_least:
         sizes, raw = o.halves(o.softsign(knots) * o.rounded([[1.0 / unit] for unit in unit_of(header)], knots))

@@ -1,7 +1,7 @@
 """The formula of each transform, from the header and the tensors of a file, for arrays of any library.
 
 The argument `o` has the operators of an array library; no code in this module depends on a library. The operators of
-PyTorch are in `operators.py`, and those of graphs of ONNX in `headrace.onnx.operators`.
+PyTorch are in `operators.py`, and the operators of ONNX graphs in `headrace.onnx.operators`.
 """
 
 from __future__ import annotations
