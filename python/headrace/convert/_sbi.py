@@ -21,7 +21,7 @@ def from_sbi(model: Any, *, embedding: str = "inside", verify: bool = True) -> F
 
     Models may be `maf`, `maf_rqs`, `nsf`, `zuko_maf`, `zuko_nsf`, `zuko_nice` and zuko's unconditional estimators, with
     z-scoring of parameters and data. The flow of a posterior has the density of the network alone: the truncation to
-    the prior, and the correction of the density for it, need the prior; see `headrace.accelerate`.
+    the prior, and the correction of the density for the truncation, need the prior; see `headrace.accelerate`.
 
     Args:
         model: A density estimator of sbi made by nflows or zuko, or a `DirectPosterior`.

@@ -56,8 +56,8 @@ def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Find
 def calibration(flow: Any, rows: Looked, seed: int) -> tuple[list[Finding], Floats, Floats]:
     """Two tests, and for at most `MOST_ROWS` rows the ranks, as shares, of columns and of the distance to a point.
 
-    Ranks of columns have the shape (rows, features), and of distances (rows,). Each rank becomes a uniform value in an
-    interval of length 1 / (DRAWS + 1).
+    Ranks of columns have the shape (rows, features), and ranks of distances (rows,). Each rank becomes a uniform value
+    in an interval of length 1 / (DRAWS + 1).
     """
     assert rows.context is not None
     rng = stream(seed, 9)

@@ -105,8 +105,8 @@ class Classes:
         return np.concatenate([every, self.scores], axis=1), has_density
 
     def conditions(self, features: int) -> tuple[NDArray[Any], NDArray[np.bool_], tuple[str, ...]]:
-        """Conditions, the context and discrete values of each row; a mask of the coordinates to test against each
-        condition; and names.
+        """The conditions, which are context and discrete values of each row; a mask of the coordinates to test against
+        each condition; and names.
 
         `features`: the number of numeric coordinates, which precede coordinates of classes and are tested against all
         conditions.

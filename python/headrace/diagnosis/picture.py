@@ -108,7 +108,7 @@ def _most_different(held: NDArray[Any], samples: NDArray[Any]) -> NDArray[np.int
 
 
 def _svg(figure: Any, salt: str) -> str:
-    """A figure as an SVG element; the same figure has the same text."""
+    """A figure as an SVG element; equal figures have equal texts."""
     import matplotlib as mpl
 
     stream = io.StringIO()

@@ -1,9 +1,9 @@
 """Recalibration of a fitted flow by maps at the latent end, fitted to rows that the first fit has not seen.
 
-The latent rows of the right density are independent and standard normal. After a fit to few simulations latent rows
-often differ from this; a monotone map of each latent coordinate to a normal distribution corrects part of the error,
-without a change of the fitted transforms. For scalar predictions: V. Kuleshov and others, *Accurate uncertainties for
-deep learning using calibrated regression*, ICML 2018.
+The latent rows of the right density are independent and standard normal. After a fit to few simulations latent rows are
+often not normal; a monotone map of each latent coordinate to a normal distribution corrects part of the error, without
+a change of the fitted transforms. For scalar predictions: V. Kuleshov and others, *Accurate uncertainties for deep
+learning using calibrated regression*, ICML 2018.
 """
 
 from __future__ import annotations

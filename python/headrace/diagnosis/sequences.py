@@ -31,7 +31,7 @@ from headrace.diagnosis.sizes import Size, missing_nats
 
 LAGS, CLASSES, CELLS = 40, 5, 20
 REGRESSED = 10  # the earlier steps in a regression of a latent step
-WINDOW = 400  # the most steps around a step whose mean square is the loudness
+WINDOW = 400  # the largest number of steps around a step over which loudness is measured
 
 
 @public("headrace.diagnosis")

@@ -35,7 +35,7 @@ __all__ = ["FlowModel", "use"]
 class FlowModel(NFModel):
     """A flow as a model of flowMC: a pytree of the flow's parameters and of the data's means and covariances.
 
-    The model standardises data by the means and covariances, as flowMC's flows do; `train` sets both.
+    The model standardises data by their means and covariances, as flowMC's flows do; `train` sets both.
 
     Args:
         flow: A flow without a context.

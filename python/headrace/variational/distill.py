@@ -109,7 +109,7 @@ def distill(
     If the student ends in a `Standardize` that is still the identity, and the teacher ends in a `Standardize`, the
     student copies the latter, and a `Gaussianize` before it. A student that does not standardise its context copies the
     teacher's scale of contexts. Fixed transforms that both flows have at the data end do not change a divergence, and
-    are left out of the comparison. See `fit_to_density` for the end of a run and the conditions of equal bits.
+    are left out of the comparison. See `fit_to_density` for the end of a run and the conditions for equal bits.
 
     Args:
         teacher: A flow; it is not changed.

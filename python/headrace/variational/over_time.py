@@ -204,7 +204,7 @@ def distill_sequences(
     **A small KL alone does not make a good student**: its samples may be too quiet, because the teacher's density is
     high for quiet samples. `signals` prevent that (docs/sequences.md). A sample is a sequence, and divergences are in
     nats a step. A student without scales of data and context copies the teacher's scales. See `headrace.fit_to_density`
-    for the end of a run and the conditions of equal bits.
+    for the end of a run and the conditions for equal bits.
 
     Args:
         teacher: A flow; it is not changed.
