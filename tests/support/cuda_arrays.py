@@ -57,7 +57,7 @@ class Emulated:
         return np.array(values, dtype, order="C")
 
     def empty(self, shape, dtype):
-        """An array of NaNs (all bits are 1), so that tests see unwritten values; the emulation does likewise."""
+        """An array of NaNs (all bits are 1), like new memory of the emulation, so that tests see unwritten values."""
         found = np.empty(shape, dtype)
         found.reshape(-1).view(np.uint8).fill(0xFF)
         return found
@@ -119,7 +119,7 @@ class OnGPU:
 
 
 def unaligned(device, values, by=1):
-    """A copy of the values on the device, in C order, that starts ``by`` values behind the start of its memory."""
+    """A copy of the values on the device, in C order, that starts ``by`` values after the start of its memory."""
     memory = device.empty((values.size + by,), values.dtype)
     memory[by:] = device.array(values.reshape(-1))
     return memory[by:].reshape(values.shape)

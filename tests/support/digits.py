@@ -6,7 +6,7 @@ context exactly; an activation of the context is tested as a shift of 0.
     python tests/support/digits.py v2 v4
 
 The command writes the errors of the named instruction sets to errors.npz: run it after a change of the kernels that
-makes errors smaller, or larger for a reason. The name PTX stands for the emulation on a folder of PTX
+makes errors smaller, or has a reason to make errors larger. The name PTX stands for the emulation on a folder of PTX
 (docs/notes/ptx.md):
 
     export PYTHONPATH=python:tests:tests/support/cases:tests/support/fakes
@@ -25,7 +25,7 @@ import numpy as np
 import headrace as hr
 
 FOLDER = Path(__file__).resolve().parents[1] / "digits"
-STEPS = 8  # parts of a unit of rounding, to which the recorded errors are rounded up
+STEPS = 8  # recorded errors are rounded up to eighths of a unit of rounding
 DTYPES = ("float32", "float64")
 
 BASES = {
@@ -75,7 +75,7 @@ class Case:
         return self.x.astype(dtype), None if self.raw is None else self.raw.astype(dtype)
 
     def results(self, dtype, module=None, rows=None):
-        """The results of the flow, or of another module with its methods, in calls of this many rows."""
+        """The results of the flow, or of another module with the same methods, in calls of `rows` rows each."""
         x, raw = self.arguments(dtype)
         module, rows = self.flow(dtype) if module is None else module, rows or len(x)
         parts = []
@@ -86,8 +86,8 @@ class Case:
         return [np.concatenate(column).reshape(-1) for column in zip(*parts, strict=True)]
 
     def errors(self, results, least=None):
-        """The errors, in units of rounding of the larger of the result and `least`: 1, or nearly 0 for an
-        activation."""
+        """The errors, in units of rounding of the larger of the result and `least`, which is 1 by default, and nearly 0
+        for an activation."""
         if least is None:
             least = float(np.finfo(results[0].dtype).smallest_normal) if self.is_activation else 1.0
         found = []

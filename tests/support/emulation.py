@@ -22,7 +22,7 @@ BUILD = ROOT / "tests" / "cuda_emulation" / "build"
 
 
 class Unavailable(Exception):
-    """The error that this machine has no emulation, with the reason."""
+    """The error for a machine without the emulation, with the reason."""
 
 
 def tool(name):
@@ -92,8 +92,8 @@ _failed = []
 
 
 def load():
-    """The module ``_emu``. A failure raises Unavailable, or RuntimeError for sources that do not compile, and so do all
-    later calls."""
+    """The module ``_emu``. Raises Unavailable, or RuntimeError if the sources do not compile; all later calls raise the
+    same error."""
     if _failed:
         raise _failed[0]
     try:

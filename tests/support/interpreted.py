@@ -54,7 +54,7 @@ WITHOUT_CONTRACTION: dict[str, str] = {}
 
 
 def known():
-    """The known findings, as the module takes them."""
+    """The known findings, in the form that the module takes."""
     return [(one.kernel, one.kind, one.lines) for one in KNOWN]
 
 

@@ -5,10 +5,10 @@
     python tests/support/ptx_counts.py                                  # prints the table of bench/gpu/model.md
 
 One tile of 32 rows goes through each flow. The counts are of all warps of the tile's block together, and of the busiest
-one: instructions of PTX by class; passes of the load unit, through the banks of shared memory (in one pass lanes reach
+warp: instructions of PTX by class; passes of the load unit, through the banks of shared memory (in one pass lanes reach
 different banks or one word) and through device memory (lines of 128 bytes); sectors of device memory (32 bytes).
 Machine code has other instructions (addresses of 64 bits are two, moves vanish, a division is several), so that the
-counts compare versions of a kernel and are no times.
+counts compare versions of a kernel and do not measure time.
 """
 
 import argparse

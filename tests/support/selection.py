@@ -95,7 +95,7 @@ def deselect(config, items, away):
 
 
 def is_one_in(n, name, part=0):
-    """Whether a test is in part `part` of n parts of all tests, equally on every machine."""
+    """Whether a test is in part `part` of n parts of all tests, which are the same on every machine."""
     return zlib.crc32(name.encode()) % n == part
 
 

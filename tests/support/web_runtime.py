@@ -60,7 +60,7 @@ class Functions:
         assert node, "WebAssembly runs in Node: expected `node` on the path"
         command = [node, str(ROOT / "tests" / "runtime" / "web.js"), str(script)]
         self._node = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.seconds = 0.0  # seconds of a core of the last call
+        self.seconds = 0.0  # processor time of the last call
 
     def __del__(self):
         if hasattr(self, "_node"):

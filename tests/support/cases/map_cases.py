@@ -134,12 +134,12 @@ def gradient_batch(rows, active, map, dtype="float64", bins=8):
 
 
 def step_of(map):
-    """The step of differences, smaller for bins with a least size, which may be a thousandth of the interval."""
+    """The step of differences: smaller for maps whose bins have a least size, such as a thousandth of the interval."""
     return reference.STEP / 8 if has_min_bin(map) else reference.STEP
 
 
 def differences(direction, values, params, cotangents, map, step=reference.STEP, **settings):
-    """Both gradients by central differences, whose error is some eps^(2/3) = 4e-11 of values and third derivatives.
+    """Both gradients by central differences, with errors of some eps^(2/3) = 4e-11 times values and third derivatives.
 
     Each element is a row by itself, so that all elements can be moved at once: no element changes another's result.
     """

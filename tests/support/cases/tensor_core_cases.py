@@ -39,7 +39,7 @@ WIDE = {"features": 5, "hidden": (300, 140, 101)}
 
 
 def one_product(device):
-    """A network of one layer on the device, whose outputs are shifts, its weights and biases, and rows and context."""
+    """``(twin, weights, biases, x, context)`` for a network of one layer on the device, whose outputs are shifts."""
     dense = cases.made(19, (), context=4, outputs=("shift",)).astype("float32")
     library = gradients.masked(dense, map="additive", reads="data", formula="to_data").library
     weights = np.where(dense.masks[0], dense.weights[0], 0).astype(float)

@@ -12,7 +12,7 @@ VERBS = ("log_prob", "sample", "from_noise", "transform", "gradient")
 
 
 def make_core(machine):
-    """A module like `_cuda`, which queues each call for the machine's inner module; the inner module works at once."""
+    """A module like `_cuda`, which queues calls of the machine's inner module; the inner module queues nothing."""
     core, inner = types.ModuleType("headrace._cuda"), machine.inner(machine)
 
     def queued(word, function, *arguments, stream, **named):

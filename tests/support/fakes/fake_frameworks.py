@@ -258,7 +258,7 @@ def reduction(name, computed):
 
 
 def lent(machine, array, owner, producer, consumer):
-    """An array and its owner in place of a DLPack capsule; makes the consumer's stream wait for the producer's."""
+    """Make the consumer's stream wait for the producer's; return array and owner in place of a DLPack capsule."""
     event = machine.cupy.cuda.Event()
     event.record(producer)
     machine.cupy.cuda.Stream.of(0 if consumer in (None, 1) else consumer).wait_event(event)
@@ -357,7 +357,7 @@ def make_jax(machine, x64=True):
 
 
 class FakeName(str):
-    """The name of a dtype or layout, in place of the object."""
+    """The name of a dtype or layout, in place of the framework's object."""
 
     __slots__ = ()
 

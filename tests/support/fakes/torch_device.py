@@ -140,7 +140,7 @@ def numbers(tensor):
 
 @contextmanager
 def on(machine, stream):
-    """A block in which the given stream is PyTorch's current one."""
+    """A ``with`` block in which the given stream is PyTorch's current one."""
     machine.of_torch.append(stream.ptr)
     try:
         yield
@@ -150,7 +150,7 @@ def on(machine, stream):
 
 @contextmanager
 def in_torch(machine):
-    """A block in which PyTorch has the machine's streams, and a tensor on the machine passes for an ordinary tensor."""
+    """A ``with`` block in which PyTorch has the machine's streams, and the machine's tensors pass for ordinary ones."""
     machine.of_torch = []
 
     def current_stream(device=None):
