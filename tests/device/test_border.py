@@ -235,7 +235,7 @@ STUB = Path(hr.__file__).parent / "_core" / "core.pyi"
 
 
 def stated():
-    """The arguments of each function in the stub that both modules share, by the class, or the module, and the
+    """The names of each function's arguments in the stub that both modules share, by the names of class and
     function."""
     found = {}
     for kind in (node for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.ClassDef)):

@@ -45,7 +45,7 @@ def both(emu, twin, rows, call):
 
 
 def assert_same(emu, twin, given, context, **settings):
-    """Check that all results of a forward and backward pass have the same bits in both tiles, in both directions."""
+    """Check that all results of a forward and backward pass have the same bits in whole and narrow tiles."""
     n = len(given)
     by_row = cases.rng("by row", n).standard_normal(n).astype(given.dtype)
     by_value = cases.rows(n, given.shape[1], given.dtype, "by value")

@@ -220,7 +220,7 @@ def test_everything_is_queued_on_the_stream_that_was_given(emu):
         points.values()
         points.squares()
         points.log_jacobian()
-        # Memory that stays allocated is ordered on the default stream.
+        # Only allocations of lasting memory are on the default stream.
         assert {stream for call, stream in emu.module.log() if call in ("launch", "copy", "cudaMemsetAsync")} == {64}
     finally:
         emu.stream = 0

@@ -203,7 +203,7 @@ def test_memory_of_another_stream_is_not_used_again_too_early(machine):
     with there.on(machine, machine.stream()), torch.no_grad():
         found = module.log_prob(*its)
         del its
-        machine.wait(0)  # the stream that the memory came from, and returns to
+        machine.wait(0)  # the stream on which the memory was allocated and is freed
         close(found, want.log_prob(x, context), "float64")
     assert machine.logged("record_stream")
 

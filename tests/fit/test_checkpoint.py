@@ -147,7 +147,7 @@ def test_a_fit_of_shifts_and_scales_goes_on_as_its_trials_chose(dtype, tmp_path,
             fitted(**kept)
     kill.after(0)
     assert_same_fit(fitted(**kept), want)
-    assert kill.steps == 4  # the resumed fit takes the last four steps, and no trials
+    assert kill.steps == 4  # the resumed fit makes no trials, and takes the last four steps
 
 
 @pytest.mark.parametrize("before", [False, True])

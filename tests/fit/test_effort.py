@@ -266,7 +266,7 @@ def test_a_flow_that_was_fitted_goes_on():
 
 @contextmanager
 def traced():
-    """A list that gets, at the end of the block, the peak size in bytes of arrays beyond those before the block."""
+    """Yield a list; the end of the ``with`` block appends the peak growth of the size of arrays, in bytes."""
     most = []
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]

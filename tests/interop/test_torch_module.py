@@ -132,8 +132,8 @@ def largest_gap(a, b):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", FIXED)
 def test_draws_of_other_bases_follow_the_flow(name, dtype):
-    """Each column's distribution is compared with that of the flow's samples; the limit has a chance of one in a
-    million."""
+    """Each column's distribution is compared with that of the flow's samples; equal distributions exceed the
+    limit with a probability of one in a million."""
     base = FIXED[name]()
     rows, limit = 20_000, np.sqrt(-0.5 * np.log(0.5e-6) * 2 / 20_000)
     plain = hr.Flow([], base, dtype=dtype)
@@ -292,7 +292,7 @@ def test_transforms_of_torch_func(family):
 @pytest.mark.parametrize("one_context", [False, True])
 def test_the_shorter_path_has_the_same_bits(monkeypatch, verb, one_context):
     """The shorter path serves both passes where nothing is traced or transformed; mapped gradients take the longer
-    one."""
+    path."""
     module, x = module_of("iaf"), rows(9, 3, requires_grad=True)
     context = rows(*(() if one_context else (9,)), CONTEXT, seed=1, requires_grad=True)
     wrt = (context, module.vector) if verb == "rsample_and_log_prob" else (x, context, module.vector)

@@ -167,8 +167,8 @@ def test_no_rows_and_one_row_have_gradients():
 
 
 def test_draws_of_a_transform_are_scored_with_present_parameters():
-    """Draws without gradients are scored by the present parameters, which may have changed since, and then have
-    gradients."""
+    """Draws without gradients are scored with the present parameters, which may have changed since the draw; the
+    scores have gradients."""
     module = TransformModule(hr.transforms.MaskedAutoregressive(3, (16,), seed=1))
     base = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), torch.ones(3)), 1)
     density = torch.distributions.TransformedDistribution(base, [module()])
