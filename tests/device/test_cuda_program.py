@@ -417,7 +417,7 @@ def test_uses_of_the_weights_wait_for_each_other_on_the_device(emu):
 
     made = len(
         waits(lambda: program.set_weights(weights_tuple, one))
-    )  # for the constructor's work, which is on another stream
+    )  # waits for the constructor's work, which is on another stream
     assert made >= 1
     assert waits(lambda: program.weights(weights_tuple, other)) == [other]
     assert waits(lambda: program.weights(weights_tuple, third)) == [third]

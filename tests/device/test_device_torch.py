@@ -29,7 +29,7 @@ def machine(request, emu):
 
 
 def made(name, dtype="float64"):
-    """A module on the CPU, with parameters away from their start."""
+    """A module on the CPU, whose parameters differ from their initial values."""
     flow = FLOWS[name](seed=1, dtype=dtype)
     vector = flow.parameters
     flow.parameters = vector + 0.2 * cases.rng("torch on a device").standard_normal(vector.size).astype(dtype)
@@ -93,8 +93,8 @@ def test_values_are_those_of_the_cpu(machine, name, dtype):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", FLOWS)
 def test_gradients_are_those_of_the_cpu(machine, name, loss, one_context):
-    """Gradients with respect to rows, contexts and parameters are computed twice: the second backward adds to the
-    first."""
+    """Gradients with respect to rows, contexts and parameters are computed twice: the second backward pass adds to
+    the gradients of the first."""
     if loss == "noise" and one_context:
         one_context = False
     module, other = made(name), there.moved(machine, made(name))

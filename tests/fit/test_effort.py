@@ -115,7 +115,7 @@ def test_the_flow_may_become_a_member_of_its_structure(monkeypatch):
 
 
 def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    """A fit that is killed among the members, then in the student, goes on; finished flows take no further steps."""
+    """A fit that is killed in a member's fit, then in the student's, goes on; finished flows take no further steps."""
     steps, left, step = [], [], hr.Adam.step
 
     def counted(adam, gradient):

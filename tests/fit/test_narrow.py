@@ -167,7 +167,7 @@ def test_the_mean_is_that_of_least_squares(weighted):
     root = np.sqrt(share)[:, None]
     want = np.linalg.lstsq(root * context, root * z, rcond=None)[0]
     mean = links[-1].forward(np.zeros((2, 3)), np.eye(2))[0]
-    assert_allclose(mean, want, atol=2e-3)  # ridges of 1e-4 move the mean by less
+    assert_allclose(mean, want, atol=2e-3)  # ridges of 1e-4 move the mean by less than 2e-3
     left = z - context @ want
     z = cases.rng("drawn").standard_normal((50, 3))
     drawn = hr.Flow(links, dtype="float64").to_data(z, np.zeros((50, 2)))[0]

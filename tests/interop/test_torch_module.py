@@ -28,7 +28,7 @@ CONTEXT = 2
 
 
 def changed(flow, seed=0):
-    """The flow with parameters away from their start."""
+    """The flow, with parameters that differ from their initial values."""
     vector = flow.parameters
     flow.parameters = (vector + 0.2 * np.random.default_rng(seed).standard_normal(vector.size)).astype(vector.dtype)
     return flow
@@ -345,7 +345,7 @@ def test_second_derivatives_are_refused_with_the_reason(verb):
 @pytest.mark.parametrize("verb", ["log_prob", "to_data"])
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch warns at its first jvp
 def test_forward_mode_is_refused_with_the_reason(verb):
-    """Forward mode is refused even under no_grad, which does not disable it: without the error, a tangent would be
+    """Forward mode is refused even under no_grad, which leaves it enabled: without the error, a tangent would be
     lost.
     """
     module, x = module_of("maf", 0), rows(9, 3)

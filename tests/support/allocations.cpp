@@ -92,7 +92,7 @@ void operator delete[](void* memory, size_t, std::align_val_t) noexcept {
     freed(memory);
 }
 
-// Memory of the core's scratch. The C library's `free` frees these blocks, so that only failures are added here.
+// Allocates memory of the core's scratch, or fails. The C library's `free` frees the memory, and is not replaced.
 extern "C" void* aligned_alloc(size_t alignment, size_t size) {
     if (fails(size, __builtin_return_address(0))) return nullptr;
     void* memory = nullptr;

@@ -24,7 +24,7 @@ class Library:
             self.producer = sys.modules["jax"].own_stream
 
     def make(self, values, view=lambda array: array):
-        """An array, or a view of one, with these values, written on the stream that the library uses."""
+        """An array, or a view of one, with the given values, written on the stream that the library uses."""
         machine, values = self.machine, np.asarray(values)
         foreign = self.name not in ("cupy", "torch")
         own = self.producer.ptr if foreign else self.current()

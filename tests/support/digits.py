@@ -121,7 +121,7 @@ def measured(dtype, rows=None):
 
 
 def measured_by(isa, path):
-    """The errors for each dtype with this instruction set, measured by another process."""
+    """The errors for each dtype with the instruction set `isa`, measured by another process."""
     environment = {**os.environ, "HEADRACE_ISA": isa}
     subprocess.run([sys.executable, __file__, "--measure", str(path)], env=environment, check=True, timeout=120)
     with np.load(path) as file:
@@ -138,7 +138,7 @@ def measured_on_ptx():
 
 
 def record_of(isa):
-    """The key of an instruction set's errors: all sets with multiply-adds share one, because their bits are equal."""
+    """The key of an instruction set's errors: all sets with multiply-adds share a key, because their bits are equal."""
     return {"v2": "unfused", "PTX": "PTX"}.get(isa, "fused")
 
 

@@ -26,7 +26,7 @@ class Unavailable(Exception):
 
 
 def tool(name):
-    """The program of this name; that of the running Python's environment comes first."""
+    """The path of a program: first in the folder of the running Python, then on the system's search path."""
     found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if not found:
         raise Unavailable(f"the emulation of CUDA needs {name} to be built")

@@ -44,7 +44,7 @@ CASES = (
 KERNELS = {"density": "run_chain<", "sampling": "run_chain<", "gradient": "there_and_back<"}
 LOADS = ("shared passes", "device passes", "device sectors")
 
-# The columns of the table, each with the interpreter's classes of instructions that it joins.
+# The columns of the table, each with the interpreter's classes of instructions that the column counts.
 COLUMNS = {
     "float32": ("float32",),
     "tensor": ("tensor",),
@@ -68,7 +68,7 @@ def run(twin, verb):
 
 
 def counts(report, kernel):
-    """The counts of each warp of a module's kernels whose names contain this word."""
+    """The counts of each warp of a module's kernels whose names contain the word `kernel`."""
     warps = []
     for name, one in report["kernels"].items():
         if kernel not in name:

@@ -53,7 +53,7 @@ class Rank:
         total = np.zeros_like(part)
         for i in order:
             total += found[i]
-        part[...] = -1  # a wrong value, so that a second read shows
+        part[...] = -1  # a wrong value, so that a second read is noticed
         return total
 
     def maximum(self, part):
@@ -91,7 +91,7 @@ def together(assignment, work):
 
 
 def cut(array, numbers):
-    """The shards of a table with these indices."""
+    """The shards of a table with the given indices."""
     return {i: array[FIRST[i] : FIRST[i] + SIZES[i]] for i in numbers}
 
 
@@ -172,7 +172,7 @@ FITS = {
 
 
 def fitted(name, dtype, group, numbers, **more):
-    """The flow and the history of a fit on one rank, which has the shards of these indices."""
+    """The flow and the history of a fit on one rank, which has the shards with the given indices."""
     make, arguments, parts = FITS[name]
     flow = make(dtype)
     given = {"context": context, "weights": weights}
@@ -194,7 +194,7 @@ ASCENTS = {
 
 
 def ascended(name, dtype, group, numbers, weighted=True):
-    """The flow and the history of an ascent on one rank, which has the shards of these indices."""
+    """The flow and the history of an ascent on one rank, which has the shards with the given indices."""
     x = rows()
     x[:, 1] = np.round(x[:, 1], 1)  # values repeat
     model = ASCENTS[name](dtype)

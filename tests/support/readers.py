@@ -30,7 +30,7 @@ class _Reader:
 
 
 def _lacking(error, *reasons):
-    """Return None for an error that is a refusal with one of these reasons; raise any other error."""
+    """Return None for an error whose message contains one of the reasons; raise any other error."""
     if not any(reason in str(error) for reason in reasons):
         raise error
 

@@ -109,7 +109,7 @@ def mark_emulated(items):
 
 
 def mark_costly(items):
-    """Mark tests that compile the header for C++, which takes half a minute of a core, and tests of pages and tools."""
+    """Mark tests of pages and tools, and tests that compile the header for C++, which takes half a minute."""
     for item in items:
         of_header = any(str(value).startswith("('header'") for value in values_of(item).values())
         of_tools = item.path.parent.name == "tools" and item.path.name != "test_doctests.py"

@@ -24,7 +24,7 @@ EXPORTED += ["push_steps", "pull_steps", "extend_stream", "stream_state", "set_s
 SETTINGS = {
     "MODULARIZE": 1,
     "ALLOW_MEMORY_GROWTH": 1,
-    "NODERAWFS": 1,  # files are those of the machine
+    "NODERAWFS": 1,  # the program opens files of the machine
     "WASM_BIGINT": 1,
     "STACK_SIZE": 1 << 20,
     "EXPORTED_FUNCTIONS": ",".join(f"_{name}" for name in EXPORTED),

@@ -21,7 +21,7 @@ RATE = 8000  # steps a second of signals
 
 @pytest.fixture
 def run(capsys, set_threads, monkeypatch):
-    """Run a command line in this process; return the exit code and the contents of both outputs."""
+    """Run a command line in this process; return the exit code and the texts of stdout and stderr."""
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
 

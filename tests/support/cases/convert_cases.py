@@ -1,6 +1,6 @@
 """Models of other libraries for the tests of converters: those that docs/convert.md lists as convertible, and others.
 
-Models have the names of the tables of docs/convert.md. A maker takes a `Draw`, whose random values choose sizes,
+Models are named as in the tables of docs/convert.md. A maker takes a `Draw`, whose random values choose sizes,
 options and orders, and returns a model whose parameters differ from their initial values, unless converters refuse the
 model.
 """
@@ -49,7 +49,7 @@ class Draw:
 
 
 def shaken(model, seed, size=0.12):
-    """Move a PyTorch model's parameters away from their start, and give its batch norms moments of random rows."""
+    """Change a PyTorch model's initial parameters, and give its batch norms moments of random rows."""
     torch = library("torch")
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -40,7 +40,7 @@ def foreign(features, dtype, **more):
 
 
 def separate_networks(dtype):
-    """A coupling whose shift and scale come from separate networks: one network with blocks in its masks."""
+    """A coupling whose shift and scale come from separate networks, which are one network with blocks in its masks."""
     masks = [np.ones((8, 3), bool), np.kron(np.eye(2), np.ones((2, 4))) > 0]
     dense = cases.fill(masks, cases.rng("separate"), context=1).astype(dtype)
     return hr.transforms.Coupling.from_dense(

@@ -51,7 +51,7 @@ def with_header(module, change):
 
 
 def with_tensors(module, change):
-    """A module's file after `change` has altered its tensors; the container is made to fit them."""
+    """A module's file after `change` has altered its tensors; the container is made to fit the new tensors."""
     data = unsealed(module)
     tensors = safetensors.numpy.load(data)
     change(tensors)

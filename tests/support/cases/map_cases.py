@@ -52,7 +52,7 @@ def magnitudes(given, params, map, scale, inverse):
     """The magnitudes to which errors of a map are relative: ``(value, log-derivative)``, an array of each for all
     elements.
 
-    All values are below 10 in magnitude. In the value, an error at that scale is multiplied by the map's steepness, and
+    All values are below 10 in magnitude. In the value, a rounding error is multiplied by the map's steepness, and
     in the log-derivative by the slope of the log-derivative.
     """
     given, params, options = given.astype(float), params.astype(float), reference.Options(scale)

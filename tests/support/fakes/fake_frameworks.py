@@ -13,7 +13,7 @@ REDUCTIONS = ("sum", "min", "max", "mean", "all", "any")
 
 
 class Block:
-    """Memory of an allocator, which holds NaN before it is written and after it was given back."""
+    """Memory of an allocator, which holds NaN before its first use and after its release."""
 
     def __init__(self, machine, size, address, at_once=False):
         raw = np.full(size + 64, 0xFF, np.uint8)
@@ -292,7 +292,7 @@ def make_torch(machine):
             return tuple(s // self.array.itemsize for s in self.array.strides)
 
         def record_stream(self, stream):
-            """Keep memory that is freed from other uses until all work queued on this stream is done."""
+            """Delay reuse of the tensor's memory, once freed, until all work queued on the given stream is done."""
             machine.record("record_stream", stream.cuda_stream)
             own, other = machine.queue(self.block.stream), machine.queue(stream.cuda_stream)
             if own is not other:

@@ -50,7 +50,7 @@ class DeviceTensor(torch.Tensor):
         return f"DeviceTensor({tuple(self.shape)}, {self.dtype}, on {self.device})"
 
     def record_stream(self, stream):
-        """Keep memory that is freed from other uses until all work queued on this stream is done."""
+        """Delay reuse of the tensor's memory, once freed, until all work queued on the given stream is done."""
         machine = self.machine
         machine.record("record_stream", stream.cuda_stream)
         own, other = machine.queue(self.block.stream), machine.queue(stream.cuda_stream)
