@@ -75,7 +75,7 @@ def test_nearly_collinear_columns_keep_their_gaussian(kind, eps, dtype, short):
     flow = small(3, dtype=dtype)
     with pytest.warns(RuntimeWarning, match="column 2 differs from" if eps else "column 2 is a linear combination"):
         history = fit(kind, flow, x)
-    assert history.gaussian or eps  # an untrained flow of residuals is nearly that Gaussian
+    assert history.gaussian or eps  # an untrained flow of residuals is nearly the Gaussian of the rows
     assert list(history.residuals) == ([2] if eps else [])
     found, least = flow.log_prob(new).mean(dtype="float64"), gaussian.LEAST_ROOT
     if not eps:

@@ -35,7 +35,7 @@ def test_one_affine_transform_reaches_the_maximum_likelihood_of_a_gaussian(dtype
 
     best = gaussian_log_prob(held_out, x.mean(axis=0), np.cov(x.T)).mean()
     assert abs(flow.log_prob(held_out).mean() - best) < 1e-2
-    # In the middle of its data the flow is about a linear map, with the covariance of the data.
+    # In the middle of the data the flow is approximately a linear map, which has the covariance of the data.
     jacobian = reference.jacobian(lambda z: flow.astype("float64").to_data(z)[0], np.zeros(FEATURES))
     assert_allclose(jacobian @ jacobian.T, COVARIANCE, atol=0.15)
     centre = flow.to_data(np.zeros((1, FEATURES)))[0][0]

@@ -92,7 +92,7 @@ void operator delete[](void* memory, size_t, std::align_val_t) noexcept {
     freed(memory);
 }
 
-// Allocates memory of the core's scratch, or fails. The C library's `free` frees the memory, and is not replaced.
+// Allocates the core's scratch memory, or fails. The C library's `free`, which is not replaced, frees the memory.
 extern "C" void* aligned_alloc(size_t alignment, size_t size) {
     if (fails(size, __builtin_return_address(0))) return nullptr;
     void* memory = nullptr;

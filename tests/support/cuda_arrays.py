@@ -40,7 +40,7 @@ def seed():
 
 
 def order_of(test, seed):
-    """The name of one of ``ORDERS``, for a test of this name."""
+    """The name of one of ``ORDERS``, which depends on the name of a test."""
     return list(ORDERS)[zlib.crc32(f"{test} {seed}".encode()) % len(ORDERS)]
 
 
@@ -126,7 +126,7 @@ def unaligned(device, values, by=1):
 
 
 def load(name):
-    """The device of this name; the test is skipped, with the reason, where the device is missing."""
+    """The device with the given name; the test is skipped, with the reason, where the device is missing."""
     if name == "emu":
         try:
             return Emulated(emulation.load())

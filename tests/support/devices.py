@@ -19,7 +19,7 @@ class Library:
 
     def __init__(self, name, machine):
         self.name, self.machine = name, machine
-        self.producer = machine.stream()  # the stream on which other libraries than CuPy and PyTorch write arrays
+        self.producer = machine.stream()  # the stream on which libraries other than CuPy and PyTorch write arrays
         if name == "jax":
             self.producer = sys.modules["jax"].own_stream
 

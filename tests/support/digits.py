@@ -1,7 +1,7 @@
 """Errors of each elementwise map, activation and density, relative to results of 50 digits (tests/digits/make.py).
 
 Each function is computed by a flow of one column. A network without hidden layers copies the raw parameters from the
-context exactly; an activation of the context is tested as a shift of 0.
+context exactly; an activation of the context is tested as a shift of the value 0.
 
     python tests/support/digits.py v2 v4
 

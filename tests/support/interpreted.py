@@ -3,7 +3,7 @@
 
 ``HEADRACE_EMU_PTX`` names the folder with the PTX, which ``tests/cuda_emulation/ptx/make FOLDER`` fills.
 ``HEADRACE_EMU_PTX_CONTRACT=1`` fuses products and sums as ptxas does; ``HEADRACE_EMU_PTX_ORDER`` is the order of
-threads of every launch, as ``schedule`` takes it. A forbidden access fails the test that launched the kernel, unless
+threads of every launch, as in ``emu::schedule``. A forbidden access fails the test that launched the kernel, unless
 this file lists the access. Each process writes a report to the folder ``HEADRACE_EMU_PTX_REPORT``. Run as a program
 with the folder of reports, this file judges all reports: each kernel must have run on several blocks, some lanes of a
 block must have had no work, and every entry of the lists must have occurred.

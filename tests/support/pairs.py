@@ -47,8 +47,8 @@ class _Rows:
 
     def _gain(self, value, chosen):
         """A key for the choice of a value: the number of missing combinations that the value completes with the chosen
-        values, then the number of missing combinations that have the value, then how seldom it met the chosen
-        values."""
+        values, then the number of missing combinations that have the value, then how seldom it has occurred
+        with the chosen values."""
         others = chosen.items()
         found = (
             tuple(sorted([value, *some]))
@@ -97,7 +97,7 @@ def _is_empty(arguments, value):
 
 
 def places_of(names, together):
-    """The indices of the axes with these names."""
+    """The indices of the axes with the given names."""
     unknown = set(together) - set(names)
     assert not unknown, f"together: expected names of axes ({', '.join(names)}), got {', '.join(sorted(unknown))}"
     return [list(names).index(name) for name in together]

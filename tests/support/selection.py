@@ -8,7 +8,7 @@ runs these alone, where the packages are installed.
 
 ``--thin`` is for sanitizers, which look for invalid accesses to memory, whatever the results. With ``--thin`` some
 cases of each test function run: each value of a parameter occurs in at least one case, and so does each pair of values
-of the parameters that choose a kernel. Every shape, every hostile input and every message remains in this selection.
+of the parameters that choose a kernel. Every shape, every hostile input and every message remains selected.
 
 ``--quick`` is the check of an installation, README's command: it keeps those cases of ``--thin`` whose tests are
 neither ``emulated``, because no user's processor changes the device's sources, nor ``long``, nor ``costly``. ``--rest``
@@ -66,7 +66,7 @@ def note_skipped(report):
 
 
 def step_of(reason):
-    """The step of `.ci/run` in which tests that are skipped for this reason run, or None."""
+    """The step of `.ci/run` in which tests that are skipped for the given reason run, or None."""
     return next((step for pattern, step in STEPS.items() if re.search(pattern, reason)), None)
 
 

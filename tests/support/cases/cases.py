@@ -210,8 +210,8 @@ def sizes_of(outputs, bins=8, map=None):
 
 
 def per_parameter(mask, sizes, layout):
-    """Repeat each row of a mask, one per coordinate, for all values of the coordinate's outputs, as ``layout``
-    orders."""
+    """Repeat each row of a mask, one per coordinate, for all values of the coordinate's outputs, in the
+    order that ``layout`` names."""
     if layout == "interleaved":
         return np.repeat(mask, sum(sizes), axis=0)
     return np.vstack([np.repeat(mask, size, axis=0) for size in sizes])

@@ -47,7 +47,7 @@ def result(run):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty temporary folder, which is the current one during the test."""
+    """An empty temporary folder, which is the current folder during the test."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

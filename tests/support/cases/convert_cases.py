@@ -21,7 +21,7 @@ def library(name):
         before = set(sys.modules)
         module = pytest.importorskip(name, reason=f"{name} is not installed", exc_type=ImportError)
     if "torch" in set(sys.modules) - before:
-        sys.modules["torch"].manual_seed(0)  # tests/conftest.py sets this seed before later tests
+        sys.modules["torch"].manual_seed(0)  # tests/conftest.py seeds PyTorch before later tests
     return module
 
 

@@ -355,7 +355,7 @@ def inputs_of(module):
 
 
 def results_of(module, x, context):
-    """The results of a module for these rows, by name, as float64."""
+    """The results of a module for the given rows, by name, as float64."""
     if isinstance(module, hr.Ensemble):
         z = module[0].to_latent(x, context)[0]
         results = {"log_prob": module.log_prob(x, context), "spread": module.spread(x, context), "z": z}

@@ -226,7 +226,7 @@ def check(subject, verb, given, context=None, *, number_by_number=False, least=1
     """Compare all float64 gradients of a verb with differences of the reference; gradients by parameters are compared
     along three directions.
 
-    ``number_by_number`` instead takes differences by each parameter alone, at two evaluations for each parameter.
+    ``number_by_number``: compare along each parameter alone instead, at two evaluations for each parameter.
     """
     library, arrays = subject.library, [np.asarray(a, np.float64) for a in subject.arrays]
     given_gradients = cotangents(verb, len(given), subject.features)

@@ -164,7 +164,7 @@ def header_of(data):
 
 
 def resealed(data, change, change_tensors=lambda tensors: None):
-    """A file whose headrace header and tensors were changed, with a checksum that fits."""
+    """A file whose headrace header and tensors were changed, with a new checksum."""
     header, tensors = header_of(data), safetensors.numpy.load(data)
     change(header)
     change_tensors(tensors)

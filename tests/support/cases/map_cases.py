@@ -49,8 +49,8 @@ def depth_of(map, alone=4):
 
 
 def magnitudes(given, params, map, scale, inverse):
-    """The magnitudes to which errors of a map are relative: ``(value, log-derivative)``, an array of each for all
-    elements.
+    """The magnitudes to which errors of a map are relative: ``(value, log-derivative)``, two arrays with one
+    magnitude for each element.
 
     All values are below 10 in magnitude. In the value, a rounding error is multiplied by the map's steepness, and
     in the log-derivative by the slope of the log-derivative.
@@ -125,7 +125,7 @@ def check_hard_splines(kernel, judge, direction, bins, bound, dtype):
 
 
 def gradient_batch(rows, active, map, dtype="float64", bins=8):
-    """Values, parameters and cotangents, where some values lie outside a spline's interval."""
+    """Values, parameters and cotangents; some values lie outside a spline's interval."""
     values = 3.0 * cases.rows(rows, active, "float64", "values")
     params = cases.rng("params", rows, active, map).standard_normal((rows, active, reference.MAPS[map].count(bins)))
     grad_value = cases.rows(rows, active, "float64", "cotangent")

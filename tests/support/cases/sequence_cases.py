@@ -171,7 +171,7 @@ def inputs_of(module):
 
 
 def results_of(module, x, context, covariates):
-    """The results of an example for these sequences, by name, as float64."""
+    """The results of an example for the given sequences, by name, as float64."""
     flow = flow_of(module)
     z, log_det = flow.to_latent(x, context, covariates)
     results = {"log_prob": flow.log_prob_steps(x, context, covariates), "z": z, "log_det": log_det}

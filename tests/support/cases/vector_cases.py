@@ -128,7 +128,7 @@ def check(direction, want_of, given, dtype, *, depth=1, condition=1.0, context=N
     """Compare a direction of a transform with the reference: errors stay within a few roundings of the argument,
     enlarged by the gains.
 
-    ``condition``: the factor from relative errors of raw parameters to errors of the map's addition to rows.
+    ``condition``: the factor from relative errors of raw parameters to errors of the vectors that the map adds to rows.
     """
     contexts = () if context is None else (context,)
     got, want = direction(given, *contexts), want_of(given, *contexts)

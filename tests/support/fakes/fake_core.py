@@ -110,7 +110,7 @@ def make_core(machine):
             queued("points", make, x, weights, device=on_current(device), stream=stream)
 
         def later(self, word, *arguments, stream):
-            """Queue the inner module's function of this name, which is looked up when the call is computed."""
+            """Queue the method `word` of the inner object, which is looked up when the call is computed."""
             queued(
                 word,
                 lambda *arguments_then, **named: getattr(self.inner, word)(*arguments_then, **named),

@@ -269,7 +269,7 @@ def lent(machine, array, owner, producer, consumer):
 
 
 def make_torch(machine):
-    """A module with the functions of PyTorch that headrace uses, tensors on the machine's device only."""
+    """A module with the functions of PyTorch that headrace uses, for tensors on the machine's device only."""
     torch = types.ModuleType("torch")
     torch.float32, torch.float64, torch.strided = (FakeName(f"torch.{n}") for n in ("float32", "float64", "strided"))
     torch.stack_of_streams = []
