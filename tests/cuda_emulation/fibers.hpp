@@ -1,5 +1,5 @@
-// A block of threads as fibers on one thread of the host, with the choice of the thread that runs next and of the
-// threads that wait.
+// A block of threads as fibers on one thread of the host: a scheduler chooses the thread that runs next, and threads
+// wait for each other at barriers and operations of warps.
 #pragma once
 
 #include <setjmp.h>

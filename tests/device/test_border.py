@@ -187,7 +187,7 @@ def test_rows_of_an_index_lie_in_the_input():
 def test_read_only_memory_is_not_written_to():
     calls, out, vector = Calls(OnCpu, flow()), f4(ROWS), f4(flow().parameters.size)
     out.flags.writeable = vector.flags.writeable = False
-    calls("log_prob", parameters=vector)  # a read-only vector may be read
+    calls("log_prob", parameters=vector)  # a read-only vector of parameters is accepted
     with pytest.raises(ValueError, match="not writeable"):
         calls("log_prob", out=out)
 

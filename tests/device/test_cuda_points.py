@@ -159,8 +159,8 @@ QUEUED = {"launch", "copy to device", "cudaEventRecord", "cudaStreamWaitEvent"}
 
 
 def test_every_value_of_the_points_is_written_before_a_step_reads_it(emu):
-    """The constructor also writes the lanes past the last row, because a step reads whole tiles and discards their
-    results."""
+    """The constructor also writes the lanes past the last row, because a step reads whole tiles and discards the
+    results of these lanes."""
     for features in (3, 10, 70):
         for rows in (1, 40, 600):
             before = emu.module.untouched()

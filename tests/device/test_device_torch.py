@@ -155,7 +155,7 @@ def test_transforms_and_flows_of_present_parameters(machine):
 
 
 def test_calls_through_the_dispatcher_have_the_same_results(machine, monkeypatch):
-    """PyTorch's dispatcher takes the calls when something traces or records them."""
+    """PyTorch's dispatcher receives the calls when they are traced or recorded."""
     from headrace.torch import _autograd
 
     module, other = made("maf"), there.moved(machine, made("maf"))

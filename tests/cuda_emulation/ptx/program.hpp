@@ -101,8 +101,8 @@ struct Program {
     int parameter_bytes = 0, register_bytes = 0, predicates = 2, frame_bytes = 0, local_bytes = 0;
 };
 
-// Whether products and sums are rounded once. With `as_ptxas`, a product is fused with the only sum that reads the
-// product, if both are in one block of instructions.
+// Whether products are fused with sums, which rounds once. With `as_ptxas`, a product is fused with the only sum that
+// reads the product, if both are in one block of instructions.
 enum class Contraction : bool { none, as_ptxas };
 
 Program assemble(const ModuleText& module, const std::string& mangled, const std::string& kernel,
