@@ -1,5 +1,5 @@
 // The part of the CUDA runtime that headrace uses. Every call does its work at once. A log records calls and their
-// streams, so that tests can check orders, and calls that make the host wait.
+// streams, so that tests can check the order of calls, and whether the host waits.
 #pragma once
 
 #include <cstdint>
@@ -151,7 +151,7 @@ inline cudaError_t check_sizes(const void* kernel, dim3 grid, dim3 block, size_t
     return bytes > size_t(most) ? cudaErrorInvalidValue : cudaSuccess;
 }
 
-// Launches a kernel. Arguments become the kernel's parameters, by value, at most 4096 bytes.
+// Launches a kernel. The arguments, of at most 4096 bytes, become the kernel's parameters by value.
 template <class... P>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t bytes, cudaStream_t stream,
             std::type_identity_t<P>... arguments) {

@@ -1,4 +1,4 @@
-"""The function ``headrace.jax.stack``: several flows, each with other rows, in one call."""
+"""The function ``headrace.jax.stack``: several flows, each with different rows, in one call."""
 
 import warnings
 

@@ -36,7 +36,7 @@ def table(dtype="float64", rows=200):
 
 
 def not_expected(estimator):
-    """Checks of scikit-learn that fail, because a row that is given twice makes other batches than a row of weight 2.
+    """Checks of scikit-learn that fail, because a row that is given twice is in other batches than a row of weight 2.
 
     If all rows are in one batch, repeated and weighted rows give equal fits, which another test checks.
     """

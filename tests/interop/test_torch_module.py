@@ -317,8 +317,8 @@ def test_the_shorter_path_has_the_same_bits(monkeypatch, verb, one_context):
 @pytest.mark.parametrize("verb", ["log_prob", "to_data"])
 @pytest.mark.parametrize("one_run", [False, True])
 def test_gradients_of_many_losses_at_once(verb, one_run):
-    """`torch.func` computes the gradients of many losses; PyTorch's older way raises an error that names
-    `torch.func`."""
+    """`torch.func` computes the gradients of many losses; PyTorch's older `is_grads_batched` raises an error that
+    names `torch.func`."""
     module, x, context = module_of("maf"), rows(6, 3, requires_grad=True), rows(6, CONTEXT, seed=1, requires_grad=True)
     module._entry.one_run = one_run
     out, wrt = getattr(module, verb)(x, context), (x, context, module.vector)

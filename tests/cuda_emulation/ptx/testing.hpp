@@ -14,7 +14,7 @@ void use(const std::string& folder);
 std::vector<Work> run_text(const std::string& text, const std::string& kernel, const Geometry& geometry,
                            const Arguments& arguments, bool contract);
 // A finding with a known reason (tests/support/interpreted.py): part of a kernel's name, the kind, and the number of
-// PTX lines that have it. If more lines have the finding, that is an error.
+// PTX lines that have it. More lines with the finding than `lines` are an error.
 struct Known {
     std::string kernel, kind;
     size_t lines;
