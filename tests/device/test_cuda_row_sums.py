@@ -151,7 +151,7 @@ def test_bits_depend_on_no_order_and_no_card(matmul, emu, monkeypatch):
 @pytest.mark.parametrize("name", CHAINS)
 @pytest.mark.parametrize("n", [1, 33, 70])
 def test_gradients_of_chains(name, n, device):
-    """Gradients by three products are as near to the CPU's in float64 as those by exact products have to be."""
+    """Gradients by three products are as near to the CPU's in float64 as exact products have to be."""
     flow = CHAINS[name]("float32")
     wide, twin = flow.astype("float64"), Twin(device, flow, matmul="3xtf32")
     given, context = inputs_of(flow, n, "float32")

@@ -23,7 +23,7 @@ X = gaussian(600)
 WEIGHTS = cases.rng("checkpoint").uniform(0.5, 1.5, 600)
 CONTEXT = cases.rng("checkpoint").normal(size=(600, 2))
 
-# Fits with more state than a number of steps: stages of weight decay, patience, schedules, no held-out rows, dropout.
+# Fits with more state than the number of steps: stages of weight decay, patience, schedules, no held-out rows, dropout.
 FITS = {
     "staged decay": {"epochs": 14, "patience": 4, "learning_rate": 2e-2},
     "patience": {"epochs": 300, "patience": 2, "weight_decay": 0.1, "learning_rate": 5e-2},

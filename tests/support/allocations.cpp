@@ -20,7 +20,7 @@ bool is_spared(size_t size, const void* caller) {
     return size == 24 && dladdr(caller, &where) && std::strstr(where.dli_fname, "/_cpu.");
 }
 
-// Whether this allocation has to fail: the allocation of the chosen index fails, and none after it.
+// Whether this allocation has to fail: only the allocation of the chosen index fails.
 bool fails(size_t size, const void* caller) {
     if (!is_counting.load(std::memory_order_relaxed)) return false;
     if (is_spared(size, caller)) return false;

@@ -7,7 +7,7 @@ core::
     @every_core(map=reference.MAPS, shape={"cpu": [(9, 8)], "device": [(33, 5)]})
     def test_something(core, map, shape): ...
 
-On a device, results start as NaNs, so that unwritten memory shows. Every call runs in one order of the emulation's
+On a device, results start as NaNs, so that tests see unwritten values. Every call runs in one order of the emulation's
 threads, which the test's name and the commit choose, or in all orders, whose results must have the same bits.
 """
 

@@ -143,13 +143,13 @@ def record_of(isa):
 
 
 def recorded():
-    """The recorded errors, by keys of a record and a dtype, in units of rounding."""
+    """The recorded errors in units of rounding; each key has the names of a record (`record_of`) and of a dtype."""
     with np.load(FOLDER / "errors.npz") as file:
         return {key: file[key].astype(np.float64) / STEPS for key in file.files}
 
 
 def write(**found):
-    """Write errors, by keys of a record and a dtype, into the file; other records stay."""
+    """Write errors into the file, by the keys of `recorded`; other records stay."""
     path = FOLDER / "errors.npz"
     steps = {key: np.ceil(STEPS * errors).astype(np.uint32) for key, errors in found.items()}
     with np.load(path) as file:

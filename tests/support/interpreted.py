@@ -79,8 +79,8 @@ def mark(items):
 
 
 def merged(reports):
-    """The reports of all processes together: for each kernel the sums and the most blocks, and the known findings that
-    occurred.
+    """The reports of all processes together: for each kernel sums of counts and the largest number of blocks, and the
+    known findings that occurred.
     """
     kernels, known = {}, set()
     for report in reports:

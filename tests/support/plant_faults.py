@@ -96,7 +96,7 @@ def restore(*faults):
 
 
 def drawn(rng, language):
-    """All faults in sources of a language, in a random order in which kinds of fault take turns."""
+    """All faults in sources of a language, in a random order that alternates between kinds of faults."""
     by_kind = {}
     for path in run("git", "ls-files", *SOURCES[language]).stdout.split():
         package = PACKAGES.get(path.split("/")[2], "sys")

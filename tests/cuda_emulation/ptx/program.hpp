@@ -19,7 +19,7 @@ using Run = void (*)(Warp&, const Instruction&, uint32_t lanes);
 
 // The effect of an instruction on the order of execution; with `warp`, lanes must execute the instruction together.
 enum class Flow : uint8_t { next, branch, call, leave, warp, warp_barrier, barrier };
-// Spaces of addresses; `parameter` is for parameters of the kernel, `argument` for those of a call.
+// Spaces of addresses; `parameter` is for parameters of the kernel, `argument` for arguments of a call.
 enum class Space : uint8_t { generic, global, shared, local, parameter, argument };
 
 // Classes for the count of executed instructions.

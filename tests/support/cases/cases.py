@@ -118,7 +118,7 @@ def check_directions(library, judge, given, context, dtype, depth=4):
 
 
 def assert_same_bits(got, want):
-    """Check that two arrays are equal bit for bit: -0 differs from 0, and a NaN equals the same NaN."""
+    """Check that two arrays are equal bit for bit: -0 differs from 0, and a NaN equals a NaN with the same bits."""
     assert got.dtype == want.dtype
     bits = np.dtype(f"u{got.dtype.itemsize}")
     assert_array_equal(np.ascontiguousarray(got).view(bits), np.ascontiguousarray(want).view(bits))

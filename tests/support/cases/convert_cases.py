@@ -27,7 +27,7 @@ def library(name):
 
 @dataclass
 class Draw:
-    """The random choices from which a maker builds a model: its features, columns, units, bins, transforms."""
+    """The random choices from which a maker builds a model, such as its numbers of features, units and transforms."""
 
     seed: int
     context: bool

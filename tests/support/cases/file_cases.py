@@ -207,7 +207,7 @@ def cut_open(dtype):
 
 
 def ascended(model, features=2):
-    """The flow of a short ascent with all of its steps, because no rows are held out that could prefer fewer."""
+    """The flow of a short ascent, which keeps all of its steps, because no held-out rows could prefer fewer steps."""
     x = 1.0 + 2.0 * cases.rows(60, features, "float64", "ascent")
     flow = model.fit(x, validation=0, progress=False)
     assert len(flow) == model.steps

@@ -23,7 +23,7 @@ def rounded(x):
 
 
 def small(dense):
-    """A network with the masks of the given one, weights of -1, 0 and 1, and integer biases."""
+    """A network with the masks of the given network, weights of -1, 0 and 1, and integer biases."""
     generator = cases.rng("small", *dense.weights[0].shape)
     choose = lambda arrays, *numbers: [generator.choice(numbers, a.shape).astype("float32") for a in arrays]  # noqa: E731
     return replace(dense, weights=choose(dense.weights, -1, 0, 0, 1), biases=choose(dense.biases, -2, -1, 0, 1, 2))
