@@ -126,7 +126,7 @@ def pytest_collection():
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    if config.option.one_in:  # skipped tests have not run
+    if config.option.one_in:  # skipped tests do not count as run
         ran = sum(len(terminalreporter.getreports(outcome)) for outcome in ("passed", "failed"))
         terminalreporter.write_line(f"{ran} of {config.stash[selection.COLLECTED]} tests ran")
     if reason := selection.no_device():

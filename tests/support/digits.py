@@ -132,7 +132,7 @@ def measured_on_ptx():
     """The errors for each dtype on the emulated device."""
     import cores
 
-    os.environ["PYTEST_CURRENT_TEST"] = "digits (call)"  # chooses an order of threads
+    os.environ["PYTEST_CURRENT_TEST"] = "digits (call)"  # the name chooses an order of threads
     with cores.using("emu"):
         return {dtype: measured(dtype) for dtype in DTYPES}
 

@@ -83,7 +83,7 @@ def counts(report, kernel):
 
 def executed(flow, verb, matmul):
     """The instructions of a tile, of all warps together and of the busiest warp."""
-    os.environ.setdefault("PYTEST_CURRENT_TEST", "ptx_counts (call)")  # chooses the order of threads
+    os.environ.setdefault("PYTEST_CURRENT_TEST", "ptx_counts (call)")  # the name chooses the order of threads
     module = emulation.load()
     twin = Twin(cuda_arrays.Emulated(module), cases.randomise(FLOWS[flow](), 0.1), matmul=matmul)
     before = counts(module.ptx_report(), KERNELS[verb])

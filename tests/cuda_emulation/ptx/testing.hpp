@@ -24,7 +24,7 @@ void know(const std::vector<Known>& findings);
 struct Report {
     struct Kernel {
         uint64_t launches = 0, most_blocks = 0,
-                 ragged = 0;      // number of launches of several blocks that are not all full
+                 ragged = 0;      // number of launches of several blocks, some of which are not full
         std::vector<Work> warps;  // by the index of a warp in its block
     };
     std::map<std::string, Kernel> kernels;                   // all kernels for which there is PTX

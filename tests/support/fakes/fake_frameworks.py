@@ -20,7 +20,7 @@ class Block:
         start = -raw.ctypes.data % 64
         self.bytes, self.machine = raw[start : start + size], machine
         self.stream = address
-        machine.blocks.append(raw)  # kept, so that a late read gets NaN
+        machine.blocks.append(raw)  # the memory is kept, so that a late read gets NaN
         poison = raw.fill if at_once else lambda byte: machine.queue(address).add(lambda: raw.fill(byte))
         weakref.finalize(self, poison, 0xFF).atexit = False
 
