@@ -81,7 +81,7 @@ def pytest_sessionfinish(session):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
-    """Store the number of tests that the workers of pytest-xdist have collected, which is the same in all."""
+    """Store the number of tests that each worker of pytest-xdist has collected; all workers collect the same."""
     collected = getattr(node, "workeroutput", {}).get("collected", 0)  # a crashed worker has not sent a number
     node.config.stash[selection.COLLECTED] = max(collected, node.config.stash.get(selection.COLLECTED, 0))
 
@@ -99,7 +99,7 @@ def pytest_sessionstart(session):
 @pytest.hookimpl(tryfirst=True)  # this hook precedes pytest's selection by marks
 def pytest_collection_modifyitems(config, items):
     config.stash[selection.COLLECTED] = len(items)
-    if selection.no_device() and config.option.markexpr != "gpu":  # without this, each test of a device would be a skip
+    if selection.no_device() and config.option.markexpr != "gpu":  # otherwise each test of a device would be skipped
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("gpu")])
     if not selection.NIGHTLY:
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("nightly")])
@@ -126,7 +126,7 @@ def pytest_collection():
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    if config.option.one_in:  # skipped tests have not run
+    if config.option.one_in:  # skipped tests do not count as run
         ran = sum(len(terminalreporter.getreports(outcome)) for outcome in ("passed", "failed"))
         terminalreporter.write_line(f"{ran} of {config.stash[selection.COLLECTED]} tests ran")
     if reason := selection.no_device():

@@ -1,5 +1,5 @@
-// A block of threads as fibers on one thread of the host, with the choice of the thread that runs next and of the
-// threads that wait.
+// A block of threads as fibers on one thread of the host: a scheduler chooses the thread that runs next, and threads
+// wait for each other at barriers and operations of warps.
 #pragma once
 
 #include <setjmp.h>
@@ -126,9 +126,9 @@ inline void after_switch(void* fake_stack, const void** stack, size_t* bytes) {
 inline void clear_stack(char* stack) {
     __asan_unpoison_memory_region(stack, stack_bytes);
 }
-// The jump function of the C library. AddressSanitizer's version assumes that frames between both ends are left,
-// forgets their bounds, and queries the position of the stack, which took half the time of the emulated tests. A jump
-// between fibers leaves no frame.
+// The jump function of the C library. AddressSanitizer's version assumes that a jump leaves all frames between its
+// two ends, forgets their bounds, and queries the position of the stack, which took half the time of the emulated
+// tests. A jump between fibers leaves no frame.
 using Jump = void (*)(jmp_buf, int);
 inline const Jump jump = reinterpret_cast<Jump>(dlsym(dlopen(LIBC_SO, RTLD_LAZY), "_longjmp"));
 #else

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int threads = 64;
 
-// Without a bug the result is out[i] = i + 1, and 0 for the last i.
+// With the barrier, the result is out[i] = i + 1, and 0 for the last i.
 __global__ void neighbours(float* out, bool barrier) {
     HR_DYNAMIC_SHARED(float, shared);
     const int i = int(threadIdx.x), n = int(blockDim.x);
@@ -19,7 +19,7 @@ __global__ void neighbours(float* out, bool barrier) {
     out[i] = shared[(i + 1) % n];
 }
 
-// Without a bug, in which the threads of a warp meet, the result is out[i] = i + 1 within a warp.
+// With the barrier of the warp, the result is out[i] = i ^ 1.
 __global__ void lane_neighbours(float* out, bool barrier) {
     HR_DYNAMIC_SHARED(float, shared);
     const int i = int(threadIdx.x);

@@ -81,7 +81,7 @@ struct Polyline {
     }
 
   private:
-    // The piece that contains a given or built value: its index, lower corner and slope.
+    // The piece that contains a value, which is x if `built`, otherwise z: its index, lower corner and slope.
     template <class V>
     struct Piece {
         V index, left, low, log_slope, slope;

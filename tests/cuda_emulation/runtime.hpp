@@ -1,5 +1,5 @@
 // The part of the CUDA runtime that headrace uses. Every call does its work at once. A log records calls and their
-// streams, so that tests can check orders, and calls that make the host wait.
+// streams, so that tests can check the order of calls, and whether the host waits.
 #pragma once
 
 #include <cstdint>
@@ -151,7 +151,7 @@ inline cudaError_t check_sizes(const void* kernel, dim3 grid, dim3 block, size_t
     return bytes > size_t(most) ? cudaErrorInvalidValue : cudaSuccess;
 }
 
-// Launches a kernel. Arguments become the kernel's parameters, by value, and must fit in the limit of a launch.
+// Launches a kernel. The arguments, of at most 4096 bytes, become the kernel's parameters by value.
 template <class... P>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t bytes, cudaStream_t stream,
             std::type_identity_t<P>... arguments) {
@@ -161,7 +161,7 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t bytes, cudaStrea
         record("launch", stream);
         if (result(check_sizes(reinterpret_cast<const void*>(kernel), grid, block, bytes)) != cudaSuccess) return;
     }
-    const Lock lock(runtime().launches);  // there is one block at a time
+    const Lock lock(runtime().launches);  // the emulation runs one launch at a time
     const void* const address = reinterpret_cast<const void*>(kernel);
     try {
         if (ptx::interprets(address)) {

@@ -187,7 +187,7 @@ def test_rows_of_an_index_lie_in_the_input():
 def test_read_only_memory_is_not_written_to():
     calls, out, vector = Calls(OnCpu, flow()), f4(ROWS), f4(flow().parameters.size)
     out.flags.writeable = vector.flags.writeable = False
-    calls("log_prob", parameters=vector)  # a read-only vector may be read
+    calls("log_prob", parameters=vector)  # a read-only vector of parameters is accepted
     with pytest.raises(ValueError, match="not writeable"):
         calls("log_prob", out=out)
 
@@ -235,7 +235,7 @@ STUB = Path(hr.__file__).parent / "_core" / "core.pyi"
 
 
 def stated():
-    """The arguments of each function in the stub that both modules share, by the class, or the module, and the
+    """The names of each function's arguments in the stub that both modules share, by the names of class and
     function."""
     found = {}
     for kind in (node for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.ClassDef)):

@@ -110,7 +110,7 @@ def test_the_same_bits_in_any_order_of_threads(device, clip, dtype):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_nothing_changes_where_the_norm_is_not_finite(device, bad, dtype):
     """A gradient whose norm is not finite changes neither weights nor counters: later steps are those of an optimiser
-    that never had this gradient."""
+    that never received this gradient."""
     flow = flow_of(dtype)
     gradients = random_gradients(flow, 4)
     ours, judge = (Adam(device, flow, 0.01, average=0.9) for _ in range(2))

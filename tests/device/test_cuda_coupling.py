@@ -58,7 +58,7 @@ def assert_same(got, want):
 
 
 def shifts(device, dtype):
-    """Functions that put arrays on the device, each of which leaves some arrays without the alignment of 16 bytes."""
+    """Functions that put arrays on the device, each of which leaves some arrays without alignment to 16 bytes."""
     yield lambda values: unaligned(device, values)
     for odd in range(4):
         count = iter(range(100))

@@ -189,7 +189,7 @@ def test_a_driver_older_than_the_toolkit_is_reported_with_both_versions(emu):
 
 
 def test_jax_leaves_the_memory_of_a_card_to_other_processes():
-    """By default JAX would reserve three quarters of the memory in each process of pytest -n."""
+    """By default JAX would reserve three quarters of a card's memory in each process of pytest -n."""
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 
@@ -198,7 +198,7 @@ def test_memory_in_the_pool_can_be_given_back(emu):
     emu.module.log()
     emu.module.give_back(0)
     assert emu.module.trims() == before + 1
-    # Memory that is still being freed is available after the wait.
+    # The call waits for the device, because memory that is still being freed is available only then.
     assert emu.module.log() == [("cudaDeviceSynchronize", 0)]
     with pytest.raises(emu.module.CudaError, match="device: invalid device ordinal"):
         emu.module.give_back(9)

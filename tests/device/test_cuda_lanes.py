@@ -20,7 +20,7 @@ WIDER = {"float32": np.float64, "float64": np.longdouble}
 
 
 def inputs(dtype):
-    """Values of every size, with the least and the largest of the dtype, and second arguments for functions of two."""
+    """Values of every size, even the dtype's least and largest, and second arguments for functions of two."""
     generator = cases.rng("lanes", dtype)
     x = generator.standard_normal(1000) * 10.0 ** generator.uniform(-6, 2, 1000)
     tiny, huge = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
@@ -67,7 +67,7 @@ FUNCTIONS = {  # name: (judge, bound in ulp, the range in which the bound holds)
     "tanh": (np.tanh, 2.7, (-np.inf, np.inf)),
     "sigmoid": (sigmoid, 2.5, (-np.inf, np.inf)),
     "softplus": (softplus, 2.2, (-np.inf, np.inf)),
-    "normal_cdf": (normal_cdf, 6.5, (-1, np.inf)),  # below -1, math.erfc of a rounded argument is no judge
+    "normal_cdf": (normal_cdf, 6.5, (-1, np.inf)),  # below -1, math.erfc of a rounded argument is too inexact
     "sqrt": (np.sqrt, 0.5, (0, np.inf)),
     "rsqrt": (lambda x: 1 / np.sqrt(x), 3.0, (1e-30, 1e30)),
 }

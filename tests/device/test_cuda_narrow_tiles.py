@@ -45,7 +45,7 @@ def both(emu, twin, rows, call):
 
 
 def assert_same(emu, twin, given, context, **settings):
-    """Check that all results of a forward and backward pass have the same bits in both tiles, in both directions."""
+    """Check that all results of a forward and backward pass have the same bits in whole and narrow tiles."""
     n = len(given)
     by_row = cases.rng("by row", n).standard_normal(n).astype(given.dtype)
     by_value = cases.rows(n, given.shape[1], given.dtype, "by value")
@@ -129,7 +129,7 @@ def test_results_of_a_single_output_have_the_same_bits(emu):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_row_that_is_not_finite_spoils_only_itself(bad, emu):
-    """A row that is not finite affects no other row, not even in its narrow tile and its tape."""
+    """A row that is not finite affects no other row, not even in the same narrow tile and tape."""
     emu.module.set_multiprocessors(NARROW)
     flow = cases.randomise(hr.MAF(5, transforms=2, hidden=(20,)), 0.2)
     twin, x, ones = Twin(emu, flow), cases.rows(40, 5, "float32"), np.ones(40, "float32")

@@ -32,11 +32,11 @@ STRUCTURES = {
     "levels that all warps share": {"features": 6, "hidden": (310, 290)},
     "some levels that all warps share": {"features": 16, "hidden": (60, 60), "per_level": 1, "key": ("uneven",)},
 }
-FEATURES = 13  # features of networks with joined layers
+FEATURES = 13  # the number of features of networks with joined layers
 
 
 def structure(name, outputs=("shift", "scale"), **settings):
-    """A network of this structure in float64."""
+    """A network of the named structure in float64."""
     return cases.made(**({"outputs": outputs} | STRUCTURES[name] | settings))
 
 
@@ -141,7 +141,7 @@ def assert_same_shifts(twin, reads, context):
 
 @pairwise(name=STRUCTURES, reads__formula=SIDES, dtype=cases.DTYPES)
 def test_both_directions_have_the_same_shifts(name, reads, formula, device, dtype):
-    """With exact products, both directions add the terms of a sum in one order."""
+    """With exact products, both directions add the terms of a sum in the same order."""
     dense = structure(name, outputs=("shift",))
     library = gradients.masked(dense, "tanh", map="additive", reads=reads, formula=formula).library
     _, context = rows_of(dense, 33, dtype)
@@ -158,7 +158,7 @@ def test_both_directions_have_the_same_shifts_of_joined_layers(name, reads, form
 
 @pytest.mark.parametrize("reads", cases.READS)
 def test_both_directions_have_the_same_scales(reads, device, dtype):
-    """The sequential and the parallel direction add the logarithms of up to eight coordinates in equal order."""
+    """The sequential and the parallel direction add the logarithms of up to eight coordinates in the same order."""
     dense = cases.made(8, (64, 70))
     library = gradients.masked(dense, map="affine", reads=reads, formula="to_data").library
     level_by_level, at_once = sequential(Twin(device, library, dtype), reads)

@@ -159,8 +159,8 @@ QUEUED = {"launch", "copy to device", "cudaEventRecord", "cudaStreamWaitEvent"}
 
 
 def test_every_value_of_the_points_is_written_before_a_step_reads_it(emu):
-    """The constructor also writes the lanes past the last row, because a step reads whole tiles and discards their
-    results."""
+    """The constructor also writes the lanes past the last row, because a step reads whole tiles and discards the
+    results of these lanes."""
     for features in (3, 10, 70):
         for rows in (1, 40, 600):
             before = emu.module.untouched()
@@ -220,7 +220,7 @@ def test_everything_is_queued_on_the_stream_that_was_given(emu):
         points.values()
         points.squares()
         points.log_jacobian()
-        # Memory that stays allocated is ordered on the default stream.
+        # Only allocations of lasting memory are on the default stream.
         assert {stream for call, stream in emu.module.log() if call in ("launch", "copy", "cudaMemsetAsync")} == {64}
     finally:
         emu.stream = 0

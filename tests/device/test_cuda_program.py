@@ -267,8 +267,8 @@ def test_single_gradients_are_those_of_all(name, device):
 
 
 def test_lanes_past_the_last_row_may_overflow(device):
-    """Inputs of lanes past the last row are zero, for which this network's units overflow, unlike for the inputs of
-    rows."""
+    """The network's units overflow for zeros, which are the inputs of lanes past the last row, and not for the rows'
+    inputs."""
     masks = [np.array([[True, False]]), np.array([[True]]), np.array([[False], [False], [True], [True]])]
     weights = [np.array([[-1e30, 0.0]]), np.array([[1e30]]), np.array([[0.0], [0.0], [0.5], [0.1]])]
     biases = [np.array([1e30]), np.zeros(1), np.zeros(4)]
@@ -371,7 +371,7 @@ WAITS = {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize
 
 
 def queued(emu, call):
-    """The calls of the CUDA runtime that a call makes: (name, stream)."""
+    """The calls of the CUDA runtime, (name, stream), that a function makes."""
     emu.module.log()
     call()
     return emu.module.log()
@@ -417,7 +417,7 @@ def test_uses_of_the_weights_wait_for_each_other_on_the_device(emu):
 
     made = len(
         waits(lambda: program.set_weights(weights_tuple, one))
-    )  # for the constructor's work, which is on another stream
+    )  # waits for the constructor's work, which is on another stream
     assert made >= 1
     assert waits(lambda: program.weights(weights_tuple, other)) == [other]
     assert waits(lambda: program.weights(weights_tuple, third)) == [third]
@@ -439,7 +439,7 @@ def test_parameters_of_one_call_are_a_use_of_the_program(emu):
     with pytest.raises(MemoryError):
         twin.program.transform(True, emu.tuple(x), **args)
     emu.module.fail_allocation(0)
-    assert ("cudaEventRecord", stream) in emu.module.log()  # work before the failure is logged
+    assert ("cudaEventRecord", stream) in emu.module.log()  # an event marks the work before the failure
 
 
 def test_a_stream_that_a_graph_is_captured_from_is_refused(emu):

@@ -1,4 +1,4 @@
-"""Sums over rows on tensor cores, which are the gradient of the weights.
+"""Sums over rows on tensor cores, which are gradients with respect to weights.
 
 Each ``sum`` of these tests is one entry of the gradient: over the rows, products of a unit's gradient and an input.
 Errors are relative to the sum of the products' magnitudes.
@@ -31,7 +31,7 @@ def bound(n):
 
 
 def layer(inputs, units):
-    """A coupling whose network is one layer: the gradient with respect to its weights is minus the sum of a product."""
+    """A coupling whose network is one layer: the gradient with respect to its weights is minus a sum of products."""
     arrays = [np.zeros((units, inputs), "float32")], [np.zeros(units, "float32")]
     return hr.transforms.Coupling.from_dense(*arrays, features=inputs + units, passive=range(inputs), map="additive")
 
@@ -125,7 +125,7 @@ def test_numbers_of_rows(n, matmul, device):
 
 @pairwise(features=[1, 2, 31, 33, 65], hidden=[(1,), (31, 33), (64, 65), ()], matmul=["tf32", "3xtf32"])
 def test_every_size_of_layer(features, hidden, matmul, device):
-    """Sizes lie around the 32 of a warp's square and the 64 of a block's square."""
+    """Sizes lie around 32, the side of a warp's square of sums, and around 64, the side of a block's square."""
     fast, exact = whole_network(device, matmul, features=features, hidden=hidden, context=3)
     given = whole(35, features), whole(35, features, "value"), whole(35, 1, "row")[:, 0], whole(35, 3, "context")
     for got, want in zip(*(twin.inverse_vjp(*given, wrt=("parameters",)) for twin in (fast, exact)), strict=True):
@@ -136,7 +136,7 @@ def test_every_size_of_layer(features, hidden, matmul, device):
 def test_bits_depend_on_no_order_and_no_card(matmul, emu, monkeypatch):
     """`Twin` compares the orders of threads; architectures are compared here.
 
-    Layers exceed the 64 of a block's square, and rows exceed a group.
+    Layers are wider than a block's square of 64, and the rows exceed a group.
     """
     monkeypatch.setattr(cuda_arrays, "EVERY_ORDER", True)
     flow = cases.randomise(hr.MAF(5, hidden=(66, 66), transforms=1), 0.3)
@@ -151,7 +151,7 @@ def test_bits_depend_on_no_order_and_no_card(matmul, emu, monkeypatch):
 @pytest.mark.parametrize("name", CHAINS)
 @pytest.mark.parametrize("n", [1, 33, 70])
 def test_gradients_of_chains(name, n, device):
-    """Gradients by three products are as near to the CPU's in float64 as those by exact products have to be."""
+    """Gradients by three products are as near to the CPU's in float64 as exact products have to be."""
     flow = CHAINS[name]("float32")
     wide, twin = flow.astype("float64"), Twin(device, flow, matmul="3xtf32")
     given, context = inputs_of(flow, n, "float32")
@@ -198,8 +198,8 @@ def test_a_row_that_is_not_finite_leaves_the_weights_no_gradient(bad, matmul, de
 
 @every_kind
 def test_lanes_past_the_last_row_may_overflow(matmul, device):
-    """Inputs of lanes past the last row are zero, for which this network's units overflow, unlike for the inputs of
-    rows."""
+    """The network's units overflow for zeros, which are the inputs of lanes past the last row, and not for the rows'
+    inputs."""
     huge = 2.0**100  # exact in TF32
     masks = [np.array([[True, False]]), np.array([[True]]), np.array([[False], [False], [True], [True]])]
     weights = [np.array([[-huge, 0.0]]), np.array([[huge]]), np.array([[0.0], [0.0], [0.5], [0.1]])]

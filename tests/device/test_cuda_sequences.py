@@ -21,7 +21,7 @@ VERBS = ("parallel", "sequential")
 
 @dataclass
 class Case:
-    """A causal network of these sizes with random weights, its map, and data."""
+    """A causal network of the given sizes with random weights, its map, and data."""
 
     dtype: str = "float32"
     inputs: int = 1

@@ -1,7 +1,7 @@
 """Matrix products of networks on tensor cores: the products themselves, rounded factors, and exact values.
 
 Small whole numbers are exact in TF32, and their sums do not depend on the order: tensor cores return the bits of exact
-products for them. Other values are compared with NumPy in float64, for TF32 with factors rounded in the same way; three
+products for them. Other values are compared with NumPy in float64, which for TF32 rounds factors in the same way; three
 products of split factors ("3xtf32") are as near as those of float32.
 """
 
@@ -124,7 +124,7 @@ def test_three_products_are_as_near_as_float32s_own(terms, signs, device):
     allowed = 2 if terms < 100 else 1
     assert np.sqrt(np.mean(split**2)) <= allowed * np.sqrt(np.mean(exact**2))
     assert split.max() <= max(allowed * exact.max(), 2 * np.finfo("float32").eps)
-    assert np.median(rounded_) > 50 * np.median(split)  # the check shows that the test distinguishes both products
+    assert np.median(rounded_) > 50 * np.median(split)  # the check shows that the test distinguishes the two products
 
 
 @pytest.mark.long

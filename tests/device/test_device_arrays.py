@@ -60,7 +60,7 @@ def test_nothing_is_copied(library, kind, name):
         place for word in ("run", "gradient") for _, _, addresses in library.machine.logged(word) for place in addresses
     ]
     assert seen
-    # Calls of three names allocate memory, for log densities that are summed, or for each row's gradient of a common
+    # Three of the calls allocate memory, for log densities that are summed, or for each row's gradient of a common
     # context; no other call does.
     assert len(set(seen) - places) == (name in ("nll_and_grad", "log_prob_vjp, one context", "inverse_vjp"))
     assert not library.machine.logged("upload")

@@ -17,6 +17,6 @@ def test_no_value_gets_worse_on_a_device(device, dtype):
         errors = digits.measured(dtype)
     if device.name == "emu":
         limits = RECORDED[f"{OF_EMULATION} {dtype}"]
-    else:  # a card's compiler may fuse other products and sums: twice the largest error, and a unit
+    else:  # a card's compiler may fuse differently: the limit is a unit and twice the largest error
         limits = 1.0 + 2.0 * np.max([of_one for key, of_one in RECORDED.items() if key.endswith(dtype)], axis=0)
     assert not digits.worse(errors, limits)

@@ -125,7 +125,7 @@ def test_tf32_on_request(emulated):
     assert np.allclose(*losses, atol=0.05)
     assert not np.array_equal(*losses)
     assert fast.matmul == "tf32"
-    mixed = flow.to("cuda")  # only the steps of this fit take products in TF32
+    mixed = flow.to("cuda")  # only the steps of this fit have products in TF32
     history = mixed.fit(*given, weights=emulated.make(weights), matmul="tf32", **SHORT)
     assert history.train_loss == losses[0]
     assert mixed.matmul == "exact"

@@ -86,7 +86,7 @@ def test_every_call_takes_arrays_of_every_library(library, name, call):
     arrays = on(library, given)
     if call == "sample":
         arrays[0] = given[0]  # the array gives the shape of the sample
-        if given[1] is None and given[2] is None:  # results of calls without arrays are CuPy's
+        if given[1] is None and given[2] is None:  # calls without arrays return CuPy's arrays
             library = Library("cupy", library.machine)
     got = CALLS[call](device, *arrays)
     for result, expected in zip(got, CALLS[call](flow, *given), strict=True):

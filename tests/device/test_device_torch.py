@@ -29,7 +29,7 @@ def machine(request, emu):
 
 
 def made(name, dtype="float64"):
-    """A module on the CPU, with parameters away from their start."""
+    """A module on the CPU, whose parameters differ from their initial values."""
     flow = FLOWS[name](seed=1, dtype=dtype)
     vector = flow.parameters
     flow.parameters = vector + 0.2 * cases.rng("torch on a device").standard_normal(vector.size).astype(dtype)
@@ -93,8 +93,8 @@ def test_values_are_those_of_the_cpu(machine, name, dtype):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", FLOWS)
 def test_gradients_are_those_of_the_cpu(machine, name, loss, one_context):
-    """Gradients with respect to rows, contexts and parameters are computed twice: the second backward adds to the
-    first."""
+    """Gradients with respect to rows, contexts and parameters are computed twice: the second backward pass adds to
+    the gradients of the first."""
     if loss == "noise" and one_context:
         one_context = False
     module, other = made(name), there.moved(machine, made(name))
@@ -155,7 +155,7 @@ def test_transforms_and_flows_of_present_parameters(machine):
 
 
 def test_calls_through_the_dispatcher_have_the_same_results(machine, monkeypatch):
-    """PyTorch's dispatcher takes the calls when something traces or records them."""
+    """PyTorch's dispatcher receives the calls when they are traced or recorded."""
     from headrace.torch import _autograd
 
     module, other = made("maf"), there.moved(machine, made("maf"))
@@ -203,7 +203,7 @@ def test_memory_of_another_stream_is_not_used_again_too_early(machine):
     with there.on(machine, machine.stream()), torch.no_grad():
         found = module.log_prob(*its)
         del its
-        machine.wait(0)  # the stream that the memory came from, and returns to
+        machine.wait(0)  # the stream on which the memory was allocated and is freed
         close(found, want.log_prob(x, context), "float64")
     assert machine.logged("record_stream")
 

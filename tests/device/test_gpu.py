@@ -18,7 +18,7 @@ from headrace._fit import run as _fit_run
 
 pytestmark = pytest.mark.gpu
 
-DEEP = 30  # layers that a result of a round trip through a chain has passed
+DEEP = 30  # the number of layers in a round trip through a chain
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_an_interrupted_fit(cupy, monkeypatch):
 def test_an_ascent_follows_that_of_the_cpu(cupy, notes):
     x = data(2000)[0]
     x[:, 1] += x[:, 0] ** 2
-    # In float64, because directions are chosen by sorting.
+    # The ascent is in float64, because directions are chosen by sorting.
     kind = hr.DualAscentFlow.notes if notes else hr.DualAscentFlow
     model = kind(steps=20 if notes else 3, refine=False, dtype="float64")
     want = model.fit(x, progress=False)

@@ -83,7 +83,7 @@ def source(name):
 
 
 def edited(text, kernel, pattern, replacement, count=0, flags=0):
-    """Edit the body of kernels of this name, which must change the text; return the text."""
+    """Edit the body of kernels with the given name, which must change the text; return the text."""
     parts = re.split(r"(?m)^(?=\.(?:(?:visible|weak) \.)?(?:entry|func) )", text)
     changed = [
         re.sub(pattern, replacement, part, count=count, flags=flags) if kernel in part.split("(")[0] else part

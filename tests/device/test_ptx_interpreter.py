@@ -32,7 +32,7 @@ class Machine:
         self.emu = emu
 
     def run(self, body, array, threads=32, grid=1, shared=0, functions="", registered=True, **options):
-        """The values of an array, eight bytes for each thread, after a kernel with this body has run."""
+        """The values of an array, eight bytes for each thread, after a kernel with the given body has run."""
         if registered:
             self.module.ptx_array(self.emu.tuple(array))
         self.warps = self.module.ptx_run(
@@ -61,7 +61,7 @@ SPECIAL = np.array([0.0, -0.0, 1.5, -2.25, 3e38, 1e-40, np.inf, -np.inf, np.nan,
 
 
 def pairs_of(values):
-    """All pairs of these values, as two arrays."""
+    """All pairs of the given values, as two arrays."""
     a, b = np.meshgrid(values, values)
     return a.ravel(), b.ravel()
 

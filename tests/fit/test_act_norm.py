@@ -66,7 +66,7 @@ def test_a_fit_standardises_the_outputs_of_an_act_norm(dtype):
 
 
 def test_each_act_norm_of_a_chain_is_started():
-    """A fit standardises the outputs of each ActNorm in a chain, and not only of the last, for any networks between."""
+    """A fit standardises the outputs of each ActNorm in a chain, even where random networks separate the ActNorms."""
     n, x = 3, rows()
     context = 7.0 + 2.0 * cases.rows(400, 2, "float64", "context")
     chain = [

@@ -22,8 +22,8 @@ def test_steps_match_the_formula(name, learning_rate, dtype):
     for gradient, want in zip(gradients, history, strict=True):
         norm = adam.step(gradient)
         assert_allclose(norm, np.linalg.norm(gradient.astype(float)), rtol=1e-5)  # the norm before clipping
-        # Allowed errors are relative to STEPS learning rates and to the parameter. When it clips, PyTorch adds 1e-6 to
-        # the gradient's norm, which here changes the step by 1e-6 or less of its size.
+        # Allowed errors are relative to STEPS learning rates and to the parameter. PyTorch's clipping adds 1e-6 to
+        # the gradient's norm, which here changes a step by at most 1e-6 of its size.
         allowed = (1e-5 if dtype == "float32" else 1e-6 if settings.get("clip") else 1e-12) * STEPS * learning_rate
         allowed += (1e-6 if dtype == "float32" else 1e-14) * np.abs(want)
         assert (np.abs(flow.parameters - want) <= allowed).all()

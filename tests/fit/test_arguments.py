@@ -36,7 +36,7 @@ def test_the_signature_and_the_help_of_fit_are_those_of_the_table():
 
 def test_an_estimator_and_the_command_line_take_the_arguments_of_a_fit():
     parameters = inspect.signature(FitSettings).parameters
-    own = {"weights", "seed", "group", "matmul", "progress"}  # an estimator renames or lacks these fields
+    own = {"weights", "seed", "group", "matmul", "progress"}  # fields that an estimator renames or lacks
     assert {name: parameters[name].default for name in FIELDS if name not in own} == {
         name: one.default for name, one in FIELDS.items() if name not in own
     }

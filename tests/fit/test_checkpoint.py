@@ -23,7 +23,7 @@ X = gaussian(600)
 WEIGHTS = cases.rng("checkpoint").uniform(0.5, 1.5, 600)
 CONTEXT = cases.rng("checkpoint").normal(size=(600, 2))
 
-# Fits with more state than a number of steps: stages of weight decay, patience, schedules, no held-out rows, dropout.
+# Fits with more state than the number of steps: stages of weight decay, patience, schedules, no held-out rows, dropout.
 FITS = {
     "staged decay": {"epochs": 14, "patience": 4, "learning_rate": 2e-2},
     "patience": {"epochs": 300, "patience": 2, "weight_decay": 0.1, "learning_rate": 5e-2},
@@ -147,7 +147,7 @@ def test_a_fit_of_shifts_and_scales_goes_on_as_its_trials_chose(dtype, tmp_path,
             fitted(**kept)
     kill.after(0)
     assert_same_fit(fitted(**kept), want)
-    assert kill.steps == 4  # the resumed fit takes the last four steps, and no trials
+    assert kill.steps == 4  # the resumed fit makes no trials, and takes the last four steps
 
 
 @pytest.mark.parametrize("before", [False, True])

@@ -140,7 +140,7 @@ def test_better_within_the_standard_error_is_not_clearly_better():
 
 def test_the_standard_error_is_that_of_the_mean():
     """The standard error of 100 rows is a tenth of the deviation of one row."""
-    than, weights, losses = np.zeros(100), np.ones(100), np.tile([-1.3, 0.7], 50)  # the mean gain is 0.3, deviation 1
+    than, weights, losses = np.zeros(100), np.ones(100), np.tile([-1.3, 0.7], 50)  # gains of mean 0.3 and deviation 1
     assert clearly_better(losses, than, weights)
     weights[1] = 60.0  # the weighted mean gain, (50 * 1.3 - 109 * 0.7) / 159, is below 0
     assert not clearly_better(losses, than, weights)

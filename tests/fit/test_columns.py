@@ -74,7 +74,7 @@ def test_few_rows_count_by_accident(rows):
 
 
 def test_the_command_line_names_columns_left_out(tmp_path, capsys):
-    """The command line names the columns that it leaves out on standard error, unless `--columns` chooses columns."""
+    """On standard error, the command line names the columns that are left out, unless `--columns` chooses columns."""
     path, to = tmp_path / "saved.csv", str(tmp_path / "flow.safetensors")
     np.savetxt(path, table(np.arange(ROWS))[:, ::-1], delimiter=",", header=",a,b", comments="")
     command = ["fit", str(path), "-o", to, "--epochs", "1", "--transforms", "1", "--hidden", "4", "--quiet"]

@@ -69,8 +69,8 @@ def fits_of(rows, make, **settings):
 def test_a_cosine_is_taken_where_held_out_rows_gain(weak):
     """A fit ends with its cosine, and the flow is as good as a flow that was fitted for more epochs.
 
-    The cosine gained 0.06 to 0.10 in 16 fits, to rows changed by 1e-6, and by builds with and without multiply-adds; at
-    the learning rate of ROUGH the cosine may lose.
+    The cosine gained 0.06 to 0.10 nats in 16 fits, to rows changed by 1e-6, by builds with and without multiply-adds;
+    at the learning rate of ROUGH the cosine may lose.
     """
     new, settings = bent(3000, "new"), {**ROUGH, "learning_rate": 0.05}
     (flow, history), (plain, before) = fits_of(bent(1200), small, **settings, optimizer="adam", seed=7)

@@ -48,7 +48,7 @@ def test_high_effort_is_no_worse_on_held_out_rows_than_normal_effort(seed):
 
 @pytest.mark.parametrize("which", ["student", "0: the flow's own fit"])
 def test_the_flow_is_the_one_that_history_names(which, monkeypatch):
-    """The fitted flow is the winner: the student where losses of members are raised, else the flow's own fit."""
+    """The fitted flow is the candidate with the lowest loss: the student, or the flow's own fit."""
     x, held = bent(700), bent(300, "held")
     finished = _effort.finished
 
@@ -115,7 +115,7 @@ def test_the_flow_may_become_a_member_of_its_structure(monkeypatch):
 
 
 def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    """A fit that is killed among the members, then in the student, goes on; finished flows take no further steps."""
+    """A fit that is killed in a member's fit, then in the student's, goes on; finished flows take no further steps."""
     steps, left, step = [], [], hr.Adam.step
 
     def counted(adam, gradient):
@@ -266,7 +266,7 @@ def test_a_flow_that_was_fitted_goes_on():
 
 @contextmanager
 def traced():
-    """A list that gets, at the end of the block, the peak size in bytes of arrays beyond those before the block."""
+    """Yield a list, to which the end of the ``with`` block appends the peak growth of memory in bytes."""
     most = []
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]

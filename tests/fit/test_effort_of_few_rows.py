@@ -62,7 +62,7 @@ def test_a_student_of_few_rows_has_the_loss_of_the_mixture_and_what_it_loses_to_
 
 @pytest.mark.costly
 def test_a_killed_fit_of_few_rows_goes_on_to_the_same_bits(few, tmp_path, monkeypatch):
-    """A fit that is killed among the members, then in the student, repeats cross-validation, but no finished steps."""
+    """A fit killed in a member's fit, then in the student's, repeats cross-validation, but no finished steps."""
     steps, left, step, file = [], [], hr.Adam.step, tmp_path / "state.student"
 
     def counted(adam, gradient):

@@ -249,7 +249,7 @@ def measured(folder, rows, validation=0.1):
 @pytest.mark.programs
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_fit_of_a_file_takes_no_memory_that_grows_with_its_rows(tmp_path):
-    """Two million rows have 76 MiB; two lists of 8-byte indices and a copy of the held-out rows would have 38 MiB."""
+    """Two million rows take 76 MiB; two lists of 8-byte indices and a copy of the held-out rows would take 38 MiB."""
     memory, _ = measured(tmp_path, 2_000_000)
     assert memory < 25.0
 
@@ -280,7 +280,7 @@ def test_rows_without_weight_are_left_out_of_both_parts():
     ],
 )
 def test_advice_on_columns_far_from_zero_names_the_type_that_lost_digits(rows, dtype, advice):
-    """Near 10⁶ float32 has steps of 0.06: float32 rows have lost digits before a fit; a float32 flow loses digits."""
+    """Near 10⁶ float32 has steps of 0.06: float32 rows have lost digits before a fit; float32 samples lose digits."""
     rng = np.random.default_rng(3)
     x = (rng.standard_normal((300, 2)) * [1.0, 5.0] + [0.0, 1e6]).astype(rows)
     flow = hr.MAF(2, transforms=1, hidden=(4,), dtype=dtype)

@@ -104,7 +104,7 @@ def test_a_second_fit(moment, monkeypatch):
 @pytest.mark.usefixtures("one_mixture")
 @pytest.mark.parametrize("moment", ["before the beginning", "while standardising", "in cross-validation"])
 def test_few_rows(moment, monkeypatch):
-    """A fit of few rows is interrupted before and in cross-validation, which chooses its beginning and its epochs."""
+    """A fit of few rows is interrupted before and in the cross-validation that chooses its beginning and its epochs."""
     flow = hr.MAF(2, transforms=1, hidden=(8,))
     monkeypatch.setitem(MOMENTS, "before the beginning", ("headrace._fit.start:Start", "begin", 1))
     if moment == "before the beginning":  # the fit begins without a flow that learns from samples

@@ -204,7 +204,7 @@ def _stop_after_the_first(ends):
 
 
 def test_a_fit_without_curves_has_the_tails_of_its_columns(monkeypatch, tmp_path):
-    """Rows beyond the training rows have about their true density; files and resumed fits keep these tails."""
+    """Rows beyond the training rows have about their true density; files and resumed fits keep the tails."""
     monkeypatch.setattr(marginals, "gain", lambda *given: False)
     true = stats.logistic(0.0, math.sqrt(3.0) / math.pi)
     x = np.concatenate([drawn(true, 3000, "a"), cases.rng("b").standard_normal((3000, 1))], axis=1)

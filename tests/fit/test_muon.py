@@ -93,7 +93,7 @@ def expected(flow, gradients, *, momentum=0.95, weight_decay=0.0, clip=None):
 
 
 def plain_gradients(flow, n=STEPS):
-    """Gradients with entries of one size: clipping by the norm of all differs from clipping by that of a matrix."""
+    """Gradients with entries of one size: clipping by the norm of all differs from clipping by a matrix's norm."""
     generator, counts = cases.rng("muon"), numbers_that_count(flow)
     return (generator.standard_normal((n, flow.parameters.size)) * counts).astype(flow.dtype)
 

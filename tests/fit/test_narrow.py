@@ -26,7 +26,7 @@ QUIET = {"progress": False}
 
 
 def fit(kind, flow, x, context=None, weights=None, **settings):
-    """Fit rows in memory, a stream beyond its buffer, or shards, as `kind` names."""
+    """Fit rows in memory, as a stream beyond its buffer, or as shards, depending on `kind`."""
     settings = {**QUIET, **settings}
     if kind == "array":
         return flow.fit(x, context, weights=weights, **settings)
@@ -75,7 +75,7 @@ def test_nearly_collinear_columns_keep_their_gaussian(kind, eps, dtype, short):
     flow = small(3, dtype=dtype)
     with pytest.warns(RuntimeWarning, match="column 2 differs from" if eps else "column 2 is a linear combination"):
         history = fit(kind, flow, x)
-    assert history.gaussian or eps  # an untrained flow of residuals is nearly that Gaussian
+    assert history.gaussian or eps  # an untrained flow of residuals is nearly the Gaussian of the rows
     assert list(history.residuals) == ([2] if eps else [])
     found, least = flow.log_prob(new).mean(dtype="float64"), gaussian.LEAST_ROOT
     if not eps:
@@ -84,7 +84,7 @@ def test_nearly_collinear_columns_keep_their_gaussian(kind, eps, dtype, short):
         assert_allclose(found, inner - math.log(least * 2.0 * math.sqrt(math.pi)), atol=0.02)
         return
     true = (stats.norm.logpdf(new[:, :2]).sum(axis=1) + stats.norm.logpdf(new[:, 2], new[:, 0], eps)).mean()
-    assert_allclose(found, true, atol=0.02)  # 9 parameters fitted to 900 rows cost 0.005, rounding 0.005
+    assert_allclose(found, true, atol=0.02)  # nats: 9 parameters fitted to 900 rows cost 0.005, rounding 0.005
 
 
 @pytest.mark.costly
@@ -128,7 +128,7 @@ def test_with_context_a_fit_is_no_worse_than_linear_regression(kind, eps, dtype,
     flow = small(2, 1, dtype=dtype)
     assert fit(kind, flow, x, context).gaussian
     true = (stats.norm.logpdf(new[:, 0], known[:, 0], eps) + stats.norm.logpdf(new[:, 1])).mean()
-    # 7 parameters fitted to 900 rows cost 0.004; float32 has steps of 6e-8 to 2.4e-7, a tenth of the smallest eps.
+    # 7 parameters fitted to 900 rows cost 0.004 nats; float32 has steps of 6e-8 to 2.4e-7, a tenth of the smallest eps.
     assert_allclose(flow.log_prob(new, known).mean(dtype="float64"), true, atol=0.03)
     again = hr.from_bytes(hr.to_bytes(flow))
     assert_array_equal(again.log_prob(new[:9], known[:9]), flow.log_prob(new[:9], known[:9]))
@@ -167,7 +167,7 @@ def test_the_mean_is_that_of_least_squares(weighted):
     root = np.sqrt(share)[:, None]
     want = np.linalg.lstsq(root * context, root * z, rcond=None)[0]
     mean = links[-1].forward(np.zeros((2, 3)), np.eye(2))[0]
-    assert_allclose(mean, want, atol=2e-3)  # ridges of 1e-4 move the mean by less
+    assert_allclose(mean, want, atol=2e-3)  # ridges of 1e-4 move the mean by less than 2e-3
     left = z - context @ want
     z = cases.rng("drawn").standard_normal((50, 3))
     drawn = hr.Flow(links, dtype="float64").to_data(z, np.zeros((50, 2)))[0]

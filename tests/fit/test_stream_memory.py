@@ -51,7 +51,7 @@ PROGRAM = """
 
 
 def grown(call, *arguments, first="pass"):
-    """Run a call in a new process, and return the peak of its memory in MiB beyond the memory after `first`."""
+    """Run a call in a new process, and return its peak memory in MiB beyond the memory after the statement `first`."""
     program = textwrap.dedent(PROGRAM).replace("{call}", call).replace("{first}", first)
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],

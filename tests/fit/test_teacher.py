@@ -25,7 +25,7 @@ ROOTS = np.array(
 
 
 def ellipsoids(size, *key):
-    """Three thin clusters, each along another direction."""
+    """Three thin clusters, each along a different direction."""
     rng = cases.rng("ellipsoids", *key)
     which = rng.integers(0, 3, size)
     return CENTERS[which] + np.einsum("ni,nij->nj", rng.standard_normal((size, 3)), ROOTS[which])

@@ -35,7 +35,7 @@ def test_one_affine_transform_reaches_the_maximum_likelihood_of_a_gaussian(dtype
 
     best = gaussian_log_prob(held_out, x.mean(axis=0), np.cov(x.T)).mean()
     assert abs(flow.log_prob(held_out).mean() - best) < 1e-2
-    # In the middle of its data the flow is about a linear map, with the covariance of the data.
+    # In the middle of the data the flow is approximately a linear map, which has the covariance of the data.
     jacobian = reference.jacobian(lambda z: flow.astype("float64").to_data(z)[0], np.zeros(FEATURES))
     assert_allclose(jacobian @ jacobian.T, COVARIANCE, atol=0.15)
     centre = flow.to_data(np.zeros((1, FEATURES)))[0][0]
@@ -227,7 +227,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_message_and_finite_weights(valid
 
 @pytest.mark.long
 def test_held_out_rows_choose_the_weight_decay():
-    """Of two tables with equally many rows, noise needs much weight decay, and a thin ring little."""
+    """With equally many rows, a table of noise needs much weight decay, and a thin ring little."""
     generator = cases.rng("thin ring")
     angle, radius = generator.uniform(0.0, 2.0 * np.pi, 4000), 2.0 + 0.03 * generator.standard_normal(4000)
     ring = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
@@ -298,9 +298,9 @@ def test_a_decay_that_nothing_can_choose_is_that_of_the_rows(keywords):
 @pytest.mark.parametrize("build", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF])
 @pytest.mark.parametrize("rows", [50, 300, 1000])
 def test_rows_of_a_gaussian_are_fitted_no_worse_than_by_one(build, rows, request):
-    """A flow loses to the Gaussian of the same rows at most 0.15 nats with 50 rows, and 0.05 with 300 or more.
+    """A flow is worse than the Gaussian of the same rows by at most 0.15 nats with 50 rows, and 0.05 with 300 or more.
 
-    Mixtures of the rows do not depend on the flow: only fits of MAFs choose among all mixtures.
+    The choice among mixtures does not depend on the flow: only fits of MAFs choose among all mixtures.
     """
     if build is not hr.MAF:
         request.getfixturevalue("one_mixture")
@@ -315,7 +315,7 @@ def test_rows_of_a_gaussian_are_fitted_no_worse_than_by_one(build, rows, request
 
 @pytest.mark.costly
 def test_few_rows_that_are_no_gaussian_are_learnt():
-    """Of two clusters far apart, cross-validation chooses a flow that leaves the Gaussian, or begins as a mixture."""
+    """For two clusters far apart, cross-validation chooses a flow that leaves the Gaussian, or begins as a mixture."""
     rows = cases.rows(2400, 2, "float64") * 0.1 + np.where(np.arange(2400) % 2, 1.0, -1.0)[:, None]
     x, new = rows[:400], rows[400:]
     flow = hr.NSF(2, transforms=3, hidden=(32, 32))

@@ -57,7 +57,7 @@ def test_context_is_standardised_likewise(dtype):
     want_mean, want_std = moments(context, weights)
     assert_allclose(mean, want_mean, rtol=1e-9)
     assert_allclose(std, want_std, rtol=1e-9)
-    # The fitted flow takes raw contexts; a flow of its transforms without standardisation takes standardised ones.
+    # The fitted flow takes raw contexts; a flow of its transforms alone takes standardised contexts.
     x = gaussian(20, "x")
     plain = hr.Flow(flow.transforms)
     assert plain.standardize_context is None

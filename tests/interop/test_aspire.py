@@ -83,7 +83,7 @@ def test_flows_of_aspire_are_saved_and_loaded(tmp_path):
 
 
 def fit_arguments(monkeypatch, **words):
-    """The arguments with which aspire's arguments of training call `headrace.Flow.fit`."""
+    """``(flow, history, seen)`` of a fit by aspire's arguments of training: `seen` has those of `hr.Flow.fit`."""
     seen = {}
     fit = hr.Flow.fit
 

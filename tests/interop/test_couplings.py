@@ -170,7 +170,7 @@ class TestTorch:
     @pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.nightly)])
     @pytest.mark.parametrize("map", ["affine", "rq_spline_nflows"])
     def test_one_graph_of_the_compiler_has_the_same_bits(self, torch, coupling, map, backend):
-        """The graph covers both passes, one result or both, shared parameters, and any number of rows."""
+        """The graph has both passes, calls that use one result or both, shared parameters, and any number of rows."""
         torch._dynamo.reset()
         keywords = {"direction": "inverse"} | ({"bound": (-3.0, 4.0)} if map != "affine" else {"bound": 3})
 

@@ -150,7 +150,7 @@ def test_frames_pipelines_and_clones():
 
 @pytest.mark.filterwarnings("ignore:fit. held-out rows prefer a Gaussian")
 def test_a_response_with_a_frequent_value():
-    """A response with a frequent value has a warning that names the value: a density has a spike there."""
+    """A response with a frequent value causes a warning that names the value, at which the density has a spike."""
     x, y = table(100)
     model = FlowRegressor(trees=False, settings=FitSettings(epochs=1), **SHORT)
     words = rf"y: one value is frequent in response 1 \(0 in {(y <= 0.0).sum()} of 100 rows"

@@ -141,7 +141,7 @@ def acceptance(bundle, folder):
 def test_global_proposals_are_accepted(tmp_path):
     from flowMC.resource_strategy_bundle.RQSpline_MALA import RQSpline_MALA_Bundle
 
-    def target(x, data):  # a density of two columns in a banana, and two normal ones
+    def target(x, data):  # two columns form a banana, and two columns are normal
         return -0.5 * (x[0] ** 2 + (2.0 * (x[1] - 0.5 * x[0] ** 2)) ** 2 + x[2] ** 2 + (x[3] - 3.0) ** 2)
 
     sizes = {"n_local_steps": 20, "n_global_steps": 20, "n_training_loops": 5, "n_production_loops": 2, "n_epochs": 10}

@@ -1,4 +1,4 @@
-"""The function ``headrace.jax.stack``: several flows, each with other rows, in one call."""
+"""The function ``headrace.jax.stack``: several flows, each with different rows, in one call."""
 
 import warnings
 
@@ -13,7 +13,7 @@ jax = pytest.importorskip("jax", reason="jax is not installed")
 
 @pytest.fixture
 def events():
-    """Fitted flows that differ in their fixed transforms, with rows and contexts of each."""
+    """Fitted flows that differ in their fixed transforms, with rows and contexts for each flow."""
     rng = np.random.default_rng(0)
     tables = [(rng.standard_normal((400, 3)) * (i + 1) + i) @ rng.standard_normal((3, 3)) for i in range(4)]
     contexts = [5.0 * i + (i + 1) * rng.standard_normal((400, 2)) for i in range(4)]
@@ -67,7 +67,7 @@ MIXED = ("bounded", "Gaussianize", "none", "mixture", "Gaussianize", "none")
 
 @pytest.fixture(scope="module")
 def mixed():
-    """Flows with curves, without, with bounds, and with a fixed mixture as base; with rows and contexts of each."""
+    """Flows with and without curves, with bounds, and with a fixed mixture as base; rows and contexts for each flow."""
     rng = np.random.default_rng(1)
     tables = [np.exp(0.4 * rng.standard_normal((600, 2)) @ rng.standard_normal((2, 2)) + i) for i in range(6)]
     contexts = [3.0 * i + (i + 1) * rng.standard_normal((600, 1)) for i in range(6)]

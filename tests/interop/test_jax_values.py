@@ -84,8 +84,8 @@ FIXED = {
 
 @pytest.mark.parametrize(("name", "dtype"), [*zip(FIXED, ["float32", "float64"] * 2, strict=True)])
 def test_samples_of_other_bases_follow_the_flow(name, dtype):
-    """Each column's distribution is compared with that of the flow's samples; the limit has a chance of one in a
-    million."""
+    """Each column's distribution is compared with that of the flow's samples; equal distributions exceed the
+    limit with a probability of one in a million."""
     rows, limit = 20_000, np.sqrt(-0.5 * np.log(0.5e-6) * 2 / 20_000)
     map = {} if name in ("student", "mixture") else {"map": "rq_spline", "bound": 1.0}
     for chain in ([], [hr.transforms.MaskedAutoregressive(3, (8,), seed=1, **map)]):

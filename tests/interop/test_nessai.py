@@ -31,7 +31,7 @@ EVIDENCE = -2 * np.log(10)
 
 
 class Gaussian(Model):
-    """A normalised likelihood that lies well inside a uniform prior on 10 x 10."""
+    """A normalised likelihood that lies well inside a uniform prior on a square of side 10."""
 
     def __init__(self):
         self.names = ["x", "y"]

@@ -125,7 +125,7 @@ def test_hard_planar_transforms(nonlinearity, context, tmp_path):
             given = np.zeros((50, 1), "f") if context else None
             judge = flow.astype("float64")
             for verb in ("to_latent", "to_data"):
-                # Where the core is far from float64, the problem is ill-conditioned, and the graph may be equally far.
+                # Where the core's float32 is far from float64, the problem is ill-conditioned: the graph may err, too.
                 want = getattr(judge, verb)(x, given)
                 own = errors(judge, verb, [a.astype("f") for a in getattr(flow, verb)(x, given)], want, x, given)
                 got = errors(judge, verb, Session(flow, verb, tmp_path / "flow.onnx")(x, given), want, x, given)

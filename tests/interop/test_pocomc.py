@@ -19,7 +19,7 @@ stats = library("scipy.stats")
 from headrace.integrations.pocomc import Flow, Sampler  # noqa: E402
 
 SPREAD, CENTRE = np.array([0.5, 0.2]), np.array([0.7, -0.4])
-EVIDENCE = -2 * np.log(10)  # the evidence of a normalised likelihood that lies well inside a uniform prior on 10 x 10
+EVIDENCE = -2 * np.log(10)  # the evidence of a normalised likelihood inside a uniform prior on a square of side 10
 
 
 def likelihood(x):
@@ -166,7 +166,7 @@ def test_fit_reads_the_arguments_as_pocomc_does():
         annealing=False,
     )
     held, none, w_held = got.arguments.pop("validation")
-    assert (len(got.x), len(held), none) == (80, 20, None)  # `validation_split` is the share to train with
+    assert (len(got.x), len(held), none) == (80, 20, None)  # pocoMC trains with the share `validation_split`
     assert_allclose(sorted(torch.cat([got.x, held])[:, 0]), sorted(x[:, 0]))
     assert_allclose(got.arguments.pop("weights"), got.x[:, 0].exp())
     assert_allclose(w_held, held[:, 0].exp())

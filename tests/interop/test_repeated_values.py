@@ -1,4 +1,4 @@
-"""Columns of floats whose values repeat: samples lie on the grid of these values, or on the frequent ones."""
+"""Columns of floats whose values repeat: samples lie on the grid of these values, or on the frequent values."""
 
 import json
 

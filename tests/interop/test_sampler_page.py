@@ -60,7 +60,7 @@ def test_a_flow_is_a_proposal_of_eryn(tmp_path, monkeypatch):
     assert chain.shape == (400, 1, 8, 1, 2)
     assert (move.acceptance_fraction > 0.6).all()  # the deviations of the proposal are 1.2 times those of the target
     rows = chain.reshape(-1, 2)
-    # Every second step is independent of the chain: a quarter of the rows count.
+    # Every second step is independent of the chain, so that the limit counts a quarter of the rows.
     assert_allclose(rows.mean(axis=0), [0.3, -1.0], atol=5 / np.sqrt(len(rows) / 4))
     assert_allclose(rows.std(axis=0), [1.0, 0.5], rtol=5 / np.sqrt(len(rows) / 2))
     old = np.random.default_rng(0).standard_normal((1, 8, 1, 2))

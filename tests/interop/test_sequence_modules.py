@@ -67,7 +67,7 @@ def test_torch_losses_of_all_kinds():
     module = SequenceModule(flow)
     given = [torch.tensor(a) for a in (x.astype("float32"), context, covariates)]
     np.testing.assert_array_equal(module.log_prob(*given).detach().numpy(), flow.log_prob(*[t.numpy() for t in given]))
-    for weights in (torch.ones(2), torch.tensor([1.0, -2.0])):  # equal weights need one run, others need two
+    for weights in (torch.ones(2), torch.tensor([1.0, -2.0])):  # equal weights need one run, unequal weights need two
         module.zero_grad()
         (module.log_prob(*given) * weights).sum().backward()
         (want,) = flow.log_prob_vjp(

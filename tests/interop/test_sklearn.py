@@ -36,7 +36,7 @@ def table(dtype="float64", rows=200):
 
 
 def not_expected(estimator):
-    """Checks of scikit-learn that fail, because a row that is given twice makes other batches than a row of weight 2.
+    """Checks of scikit-learn that fail, because a row that is given twice is in other batches than a row of weight 2.
 
     If all rows are in one batch, repeated and weighted rows give equal fits, which another test checks.
     """
@@ -44,7 +44,7 @@ def not_expected(estimator):
     return {"check_sample_weight_equivalence_on_dense_data": reason}
 
 
-@pytest.mark.filterwarnings("ignore:X. values repeat:RuntimeWarning")  # values of the irises are rounded, and repeat
+@pytest.mark.filterwarnings("ignore:X. values repeat:RuntimeWarning")  # iris data are rounded, so that values repeat
 @parametrize_with_checks(
     [estimator(epochs=3), estimator("nsf", epochs=2, dtype="float32", validation=0.0, bins=4)],
     expected_failed_checks=not_expected,
@@ -338,7 +338,7 @@ def test_settings_are_objects_that_others_may_share():
 
 
 def test_earlier_names_work_with_a_warning():
-    """Earlier names of arguments of fits and flows, and of jitter, work in the constructor and in a grid."""
+    """Earlier names of arguments of fits and flows, and of `spread`, work in the constructor and in a grid."""
     x = table()
     with pytest.warns(FutureWarning, match=r"epochs, dropout: give fit=FitSettings\(epochs=...\), settings=.* 0\.7"):
         old = FlowDensity(transforms=2, hidden=(8,), epochs=3, dropout=0.0, random_state=0)

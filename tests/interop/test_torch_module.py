@@ -28,7 +28,7 @@ CONTEXT = 2
 
 
 def changed(flow, seed=0):
-    """The flow with parameters away from their start."""
+    """The flow, with parameters that differ from their initial values."""
     vector = flow.parameters
     flow.parameters = (vector + 0.2 * np.random.default_rng(seed).standard_normal(vector.size)).astype(vector.dtype)
     return flow
@@ -132,8 +132,8 @@ def largest_gap(a, b):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", FIXED)
 def test_draws_of_other_bases_follow_the_flow(name, dtype):
-    """Each column's distribution is compared with that of the flow's samples; the limit has a chance of one in a
-    million."""
+    """Each column's distribution is compared with that of the flow's samples; equal distributions exceed the
+    limit with a probability of one in a million."""
     base = FIXED[name]()
     rows, limit = 20_000, np.sqrt(-0.5 * np.log(0.5e-6) * 2 / 20_000)
     plain = hr.Flow([], base, dtype=dtype)
@@ -292,7 +292,7 @@ def test_transforms_of_torch_func(family):
 @pytest.mark.parametrize("one_context", [False, True])
 def test_the_shorter_path_has_the_same_bits(monkeypatch, verb, one_context):
     """The shorter path serves both passes where nothing is traced or transformed; mapped gradients take the longer
-    one."""
+    path."""
     module, x = module_of("iaf"), rows(9, 3, requires_grad=True)
     context = rows(*(() if one_context else (9,)), CONTEXT, seed=1, requires_grad=True)
     wrt = (context, module.vector) if verb == "rsample_and_log_prob" else (x, context, module.vector)
@@ -317,8 +317,8 @@ def test_the_shorter_path_has_the_same_bits(monkeypatch, verb, one_context):
 @pytest.mark.parametrize("verb", ["log_prob", "to_data"])
 @pytest.mark.parametrize("one_run", [False, True])
 def test_gradients_of_many_losses_at_once(verb, one_run):
-    """`torch.func` computes the gradients of many losses; PyTorch's older way raises an error that names
-    `torch.func`."""
+    """`torch.func` computes the gradients of many losses; PyTorch's older `is_grads_batched` raises an error that
+    names `torch.func`."""
     module, x, context = module_of("maf"), rows(6, 3, requires_grad=True), rows(6, CONTEXT, seed=1, requires_grad=True)
     module._entry.one_run = one_run
     out, wrt = getattr(module, verb)(x, context), (x, context, module.vector)
@@ -345,7 +345,7 @@ def test_second_derivatives_are_refused_with_the_reason(verb):
 @pytest.mark.parametrize("verb", ["log_prob", "to_data"])
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch warns at its first jvp
 def test_forward_mode_is_refused_with_the_reason(verb):
-    """Forward mode is refused even under no_grad, which does not disable it: without the error, a tangent would be
+    """Forward mode is refused even under no_grad, which leaves it enabled: without the error, a tangent would be
     lost.
     """
     module, x = module_of("maf", 0), rows(9, 3)

@@ -167,8 +167,8 @@ def test_no_rows_and_one_row_have_gradients():
 
 
 def test_draws_of_a_transform_are_scored_with_present_parameters():
-    """Draws without gradients are scored by the present parameters, which may have changed since, and then have
-    gradients."""
+    """Draws without gradients are scored with the present parameters, which may have changed since the draw; the
+    scores have gradients."""
     module = TransformModule(hr.transforms.MaskedAutoregressive(3, (16,), seed=1))
     base = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), torch.ones(3)), 1)
     density = torch.distributions.TransformedDistribution(base, [module()])
@@ -201,7 +201,7 @@ def test_errors_of_moments_without_a_formula_have_an_estimate():
 
 
 def test_the_estimates_of_messages_are_right():
-    """The code in error messages estimates properties of a distribution, right within limits for a known density."""
+    """The code in error messages estimates properties of a distribution, which are compared with known ones."""
     density = FlowModule(hr.Flow([hr.transforms.Standardize([1.0, 2.0], [0.5, 3.0])]))()
     torch.manual_seed(0)
     known = torch.distributions.Independent(
@@ -441,7 +441,7 @@ print(time.perf_counter() - start)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
-    assert float(done.stdout) < 1.0  # the call takes 0.01 s; an import of the compiler would take 5
+    assert float(done.stdout) < 1.0  # the call takes 0.01 s; an import of the compiler would take 5 s
 
 
 # ---- products in bf16 ------------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def one_of_two(rank, directory, groups):
 
 
 def optimiser_of(module, groups):
-    """An optimiser of all parameters alike, or of groups for the encoder and for parts of the flow."""
+    """An optimiser with one group of parameters, or with groups for the encoder and for parts of the flow."""
     if not groups:
         return torch.optim.Adam(module.parameters(), 1e-2)
     return torch.optim.AdamW(
@@ -80,7 +80,7 @@ def optimiser_of(module, groups):
 
 
 def halves(directory, groups):
-    """Check that two processes have equal weights, and those of one process that has the whole batch."""
+    """Check that two processes reach equal weights, which are those of one process that has the whole batch."""
     torch.multiprocessing.start_processes(one_of_two, (directory, groups), nprocs=2, start_method="fork")
     first, second = (torch.load(f"{directory}/{rank}.pt") for rank in range(2))
     module, (theta, x) = Posterior(), simulated(64)

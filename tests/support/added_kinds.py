@@ -150,7 +150,7 @@ class BendReference:
 
 @contextmanager
 def added(device):
-    """A block in which files know `Echo` and `Bend`, and the module of this device is the library's core."""
+    """A ``with`` block in which files may hold `Echo` and `Bend`, and the library computes on the device."""
     with pytest.MonkeyPatch.context() as patch, cores.in_place(cores.OnDevice(device)) as core:
         patch.setitem(_stored.KINDS, "Echo", Echo)
         patch.setitem(_stored.KINDS, "Bend", Bend)

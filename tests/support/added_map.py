@@ -17,7 +17,7 @@ NAME = "polyline"
 
 
 def polyline(value, params, options, inverse):
-    """The map of pieces of equal width between -bound and bound, each with a slope; the outer pieces extend beyond."""
+    """A piecewise linear map: pieces of equal width from -bound to bound; the outer two continue beyond the bounds."""
     shift, log_slopes = params[..., :1], reference.LOG_SCALES["soft_clamp"](params[..., 1:], options.slope)
     bins = log_slopes.shape[-1]
     width = 2.0 * options.bound / bins
@@ -37,7 +37,7 @@ IN_REFERENCE = reference.Map(("shift", "slope"), polyline, lambda bins: {"shift"
 
 @contextmanager
 def added(device):
-    """A block in which the library has the map ``polyline``, and the module of this device is its core."""
+    """A ``with`` block in which the library has the map ``polyline`` and computes on the device."""
     with pytest.MonkeyPatch.context() as patch, cores.in_place(cores.OnDevice(device)) as core:
         patch.setattr(maps, "_LISTED", {one.name: one for one in core.maps()})
         patch.setitem(maps.MAPS, NAME, maps.maps_of(core)[NAME])

@@ -20,7 +20,7 @@ bool is_spared(size_t size, const void* caller) {
     return size == 24 && dladdr(caller, &where) && std::strstr(where.dli_fname, "/_cpu.");
 }
 
-// Whether this allocation has to fail: the allocation of the chosen index fails, and none after it.
+// Whether this allocation has to fail: only the allocation of the chosen index fails.
 bool fails(size_t size, const void* caller) {
     if (!is_counting.load(std::memory_order_relaxed)) return false;
     if (is_spared(size, caller)) return false;
@@ -92,7 +92,7 @@ void operator delete[](void* memory, size_t, std::align_val_t) noexcept {
     freed(memory);
 }
 
-// Memory of the core's scratch. The C library's `free` frees these blocks, so that only failures are added here.
+// Allocates the core's scratch memory, or fails. The C library's `free`, which is not replaced, frees the memory.
 extern "C" void* aligned_alloc(size_t alignment, size_t size) {
     if (fails(size, __builtin_return_address(0))) return nullptr;
     void* memory = nullptr;

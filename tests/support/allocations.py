@@ -1,4 +1,4 @@
-"""Checks that calls of the core survive failed allocations: each allocation of a call fails in turn.
+"""Checks that calls of the core survive failed allocations: allocations of a call fail one at a time.
 
     python tests/support/allocations.py [--every N] [WORD ...]
 

@@ -39,7 +39,7 @@ class Ascent:
         before = self.points.logs.copy()
         for party in parties:
             party.step(self.last, matrix, order)
-        if self.chosen:  # the matrix is orthogonal; φ needs its inverse
+        if self.chosen:  # the matrix is orthogonal: its transpose recovers φ
             turned = np.empty_like(self.points.z)
             turned[:, order] = self.points.z @ matrix
             terms = self.points.logs - before, turned**2

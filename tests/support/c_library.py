@@ -34,7 +34,7 @@ int64 = ctypes.c_int64
 class View(ctypes.Structure):
     """The structs headrace_input and headrace_output, which have the same members."""
 
-    _fields_ = [  # the members as ctypes takes them
+    _fields_ = [  # the members, in the form that ctypes requires
         ("data", ctypes.c_void_p),
         ("rows", int64),
         ("columns", int64),
@@ -124,7 +124,7 @@ class Handle:
     dtype = property(lambda self: {0: None, 1: np.dtype("float32"), 2: np.dtype("float64")}[self._fact("dtype_of")])
 
     def call(self, verb, *arrays):
-        """Call the function of a verb, headrace_<verb>, with the handle and then these arrays as arguments."""
+        """Call the function headrace_<verb> with the handle, followed by the arrays."""
         self.library.check(
             getattr(self.library.functions, f"headrace_{verb}")(self.handle, *map(_by_reference, arrays))
         )
@@ -202,7 +202,7 @@ class Stream:
         self.library.check(getattr(self.library.functions, f"headrace_stream_{verb}")(self.stream, *passed))
 
     def push(self, x, with_latent=False):
-        """The log densities, shape (rows, steps); with `with_latent`, a tuple of these and the latent values."""
+        """The log densities, shape (rows, steps); with `with_latent`, the tuple (log densities, latent values)."""
         own = self.flow.dtype
         steps = x.reshape(-1, x.shape[2])
         log_prob = np.full(len(steps), 77, own) if self.flow.has_density else None

@@ -7,7 +7,7 @@ core::
     @every_core(map=reference.MAPS, shape={"cpu": [(9, 8)], "device": [(33, 5)]})
     def test_something(core, map, shape): ...
 
-On a device, results start as NaNs, so that unwritten memory shows. Every call runs in one order of the emulation's
+On a device, results start as NaNs, so that tests see unwritten values. Every call runs in one order of the emulation's
 threads, which the test's name and the commit choose, or in all orders, whose results must have the same bits.
 """
 
@@ -92,7 +92,7 @@ class OnDevice:
 
 @contextmanager
 def in_place(core):
-    """A block in which headrace uses this core in place of the CPU's."""
+    """A ``with`` block in which headrace uses the given core in place of the CPU's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_evaluation, "cpu", core)
         patch.setattr(structure, "cpu", core)
@@ -103,7 +103,7 @@ def in_place(core):
 
 @contextmanager
 def using(name):
-    """A block in which the core of this name computes."""
+    """A ``with`` block in which headrace computes with the named core."""
     if name == "cpu":
         yield Cpu()
         return
@@ -115,13 +115,13 @@ params = [pytest.param(name, marks=[pytest.mark.gpu] if name == "gpu" else []) f
 
 
 def every_core(*, product=(), together=(), **axes):
-    """Run a test on every core with cases of ``pairs_of``; on the cores of ``product``, with all combinations of
-    values.
+    """Run a test on every core: on the cores in ``product`` with all combinations of values, on others with cases of
+    ``pairs_of``.
 
-    ``together`` names axes, such as those that choose a kernel, of whose values every combination occurs.
+    All combinations of values occur for the axes that ``together`` names, such as those that choose a kernel.
 
-    An axis is a list, or a dict of two: for ``cpu`` and for every ``device``. An axis for several arguments at once is
-    a list of tuples, whose name joins the names of the arguments by ``__``.
+    An axis is a list, or a dict of two lists, one for ``cpu`` and one for every ``device``. An axis for several
+    arguments at once is a list of tuples, whose name joins the names of the arguments by ``__``.
     """
     names, rows = [name.split("__") for name in axes], []
     chosen = places_of(axes, together)

@@ -40,7 +40,7 @@ def seed():
 
 
 def order_of(test, seed):
-    """The name of one of ``ORDERS``, for a test of this name."""
+    """The name of one of ``ORDERS``, which depends on the name of a test."""
     return list(ORDERS)[zlib.crc32(f"{test} {seed}".encode()) % len(ORDERS)]
 
 
@@ -57,7 +57,7 @@ class Emulated:
         return np.array(values, dtype, order="C")
 
     def empty(self, shape, dtype):
-        """An array of NaNs (all bits are 1), so that tests see unwritten values; the emulation does likewise."""
+        """An array of NaNs (all bits are 1), like new memory of the emulation, so that tests see unwritten values."""
         found = np.empty(shape, dtype)
         found.reshape(-1).view(np.uint8).fill(0xFF)
         return found
@@ -119,14 +119,14 @@ class OnGPU:
 
 
 def unaligned(device, values, by=1):
-    """A copy of the values on the device, in C order, that starts ``by`` values behind the start of its memory."""
+    """A copy of the values on the device, in C order, that starts ``by`` values after the start of its memory."""
     memory = device.empty((values.size + by,), values.dtype)
     memory[by:] = device.array(values.reshape(-1))
     return memory[by:].reshape(values.shape)
 
 
 def load(name):
-    """The device of this name; the test is skipped, with the reason, where the device is missing."""
+    """The device with the given name; the test is skipped, with the reason, where the device is missing."""
     if name == "emu":
         try:
             return Emulated(emulation.load())

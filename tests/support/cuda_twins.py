@@ -67,7 +67,7 @@ class Twin:
         return self._values("sample", rows, ("value", "log_prob"), arrays, wide, **drawn)
 
     def _values(self, verb, n, names, arrays, wide=False, /, **settings):
-        """Call a verb of the program, and return the results of these names."""
+        """Call a verb of the program, and return the named results."""
         device, tuples = self.device, self._inputs(**arrays)
 
         def once():

@@ -19,12 +19,12 @@ class Library:
 
     def __init__(self, name, machine):
         self.name, self.machine = name, machine
-        self.producer = machine.stream()  # the stream on which other libraries than CuPy and PyTorch write arrays
+        self.producer = machine.stream()  # the stream on which libraries other than CuPy and PyTorch write arrays
         if name == "jax":
             self.producer = sys.modules["jax"].own_stream
 
     def make(self, values, view=lambda array: array):
-        """An array, or a view of one, with these values, written on the stream that the library uses."""
+        """An array, or a view of one, with the given values, written on the stream that the library uses."""
         machine, values = self.machine, np.asarray(values)
         foreign = self.name not in ("cupy", "torch")
         own = self.producer.ptr if foreign else self.current()
@@ -68,7 +68,7 @@ class Library:
         return (array.on_cpu if isinstance(array, self.machine.cupy.ndarray) else array.array).ctypes.data
 
     def on(self, stream):
-        """A context in which work is queued on the given stream."""
+        """A ``with`` block in which work is queued on the given stream."""
         return sys.modules["torch"].cuda.stream(stream.ptr) if self.name == "torch" else stream
 
 
@@ -78,7 +78,7 @@ either_order = pytest.mark.parametrize("machine", [False, True], ids=["alone", "
 
 @contextmanager
 def in_place(machine, own_torch=False):
-    """A block in which headrace uses the machine as a device. With `own_torch` PyTorch stays real (torch_device.py)."""
+    """A ``with`` block in which headrace uses the machine. With `own_torch` PyTorch stays real (torch_device.py)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_core, "cuda", machine.core)
         patch.setattr(_core, "_missing", "")

@@ -1,12 +1,12 @@
 """Errors of each elementwise map, activation and density, relative to results of 50 digits (tests/digits/make.py).
 
 Each function is computed by a flow of one column. A network without hidden layers copies the raw parameters from the
-context exactly; an activation of the context is tested as a shift of 0.
+context exactly; an activation of the context is tested as a shift of the value 0.
 
     python tests/support/digits.py v2 v4
 
 The command writes the errors of the named instruction sets to errors.npz: run it after a change of the kernels that
-makes errors smaller, or larger for a reason. The name PTX stands for the emulation on a folder of PTX
+makes errors smaller, or has a reason to make errors larger. The name PTX stands for the emulation on a folder of PTX
 (docs/notes/ptx.md):
 
     export PYTHONPATH=python:tests:tests/support/cases:tests/support/fakes
@@ -25,7 +25,7 @@ import numpy as np
 import headrace as hr
 
 FOLDER = Path(__file__).resolve().parents[1] / "digits"
-STEPS = 8  # parts of a unit of rounding, to which the recorded errors are rounded up
+STEPS = 8  # recorded errors are rounded up to eighths of a unit of rounding
 DTYPES = ("float32", "float64")
 
 BASES = {
@@ -75,7 +75,7 @@ class Case:
         return self.x.astype(dtype), None if self.raw is None else self.raw.astype(dtype)
 
     def results(self, dtype, module=None, rows=None):
-        """The results of the flow, or of another module with its methods, in calls of this many rows."""
+        """The results of the flow, or of another module with the same methods, in calls of `rows` rows each."""
         x, raw = self.arguments(dtype)
         module, rows = self.flow(dtype) if module is None else module, rows or len(x)
         parts = []
@@ -86,8 +86,8 @@ class Case:
         return [np.concatenate(column).reshape(-1) for column in zip(*parts, strict=True)]
 
     def errors(self, results, least=None):
-        """The errors, in units of rounding of the larger of the result and `least`: 1, or nearly 0 for an
-        activation."""
+        """The errors, in units of rounding of the larger of the result and `least`, which is 1 by default, and nearly 0
+        for an activation."""
         if least is None:
             least = float(np.finfo(results[0].dtype).smallest_normal) if self.is_activation else 1.0
         found = []
@@ -121,7 +121,7 @@ def measured(dtype, rows=None):
 
 
 def measured_by(isa, path):
-    """The errors for each dtype with this instruction set, measured by another process."""
+    """The errors for each dtype with the instruction set `isa`, measured by another process."""
     environment = {**os.environ, "HEADRACE_ISA": isa}
     subprocess.run([sys.executable, __file__, "--measure", str(path)], env=environment, check=True, timeout=120)
     with np.load(path) as file:
@@ -132,24 +132,24 @@ def measured_on_ptx():
     """The errors for each dtype on the emulated device."""
     import cores
 
-    os.environ["PYTEST_CURRENT_TEST"] = "digits (call)"  # chooses an order of threads
+    os.environ["PYTEST_CURRENT_TEST"] = "digits (call)"  # the name chooses an order of threads
     with cores.using("emu"):
         return {dtype: measured(dtype) for dtype in DTYPES}
 
 
 def record_of(isa):
-    """The key of an instruction set's errors: all sets with multiply-adds share one, because their bits are equal."""
+    """The key of an instruction set's errors: all sets with multiply-adds share a key, because their bits are equal."""
     return {"v2": "unfused", "PTX": "PTX"}.get(isa, "fused")
 
 
 def recorded():
-    """The recorded errors, by keys of a record and a dtype, in units of rounding."""
+    """The recorded errors in units of rounding; each key has the names of a record (`record_of`) and of a dtype."""
     with np.load(FOLDER / "errors.npz") as file:
         return {key: file[key].astype(np.float64) / STEPS for key in file.files}
 
 
 def write(**found):
-    """Write errors, by keys of a record and a dtype, into the file; other records stay."""
+    """Write errors into the file, by the keys of `recorded`; other records stay."""
     path = FOLDER / "errors.npz"
     steps = {key: np.ceil(STEPS * errors).astype(np.uint32) for key, errors in found.items()}
     with np.load(path) as file:

@@ -22,11 +22,11 @@ BUILD = ROOT / "tests" / "cuda_emulation" / "build"
 
 
 class Unavailable(Exception):
-    """The error that this machine has no emulation, with the reason."""
+    """The error for a machine without the emulation, with the reason."""
 
 
 def tool(name):
-    """The program of this name; that of the running Python's environment comes first."""
+    """The path of a program: first in the folder of the running Python, then on the system's search path."""
     found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if not found:
         raise Unavailable(f"the emulation of CUDA needs {name} to be built")
@@ -92,8 +92,8 @@ _failed = []
 
 
 def load():
-    """The module ``_emu``. A failure raises Unavailable, or RuntimeError for sources that do not compile, and so do all
-    later calls."""
+    """The module ``_emu``. Raises Unavailable, or RuntimeError if the sources do not compile; all later calls raise the
+    same error."""
     if _failed:
         raise _failed[0]
     try:

@@ -38,7 +38,7 @@ class Framework:
 
 
 def load(name):
-    """The framework of this name; the test is skipped, with the reason, where it is not installed."""
+    """The framework with the given name; the test is skipped, with the reason, where it is not installed."""
     module = pytest.importorskip(name, reason=f"{name} is not installed")
     if name == "numpy":
         return Framework(name, module, np.asarray, np.ndarray, lambda a: a.ctypes.data)

@@ -3,9 +3,9 @@
 
 ``HEADRACE_EMU_PTX`` names the folder with the PTX, which ``tests/cuda_emulation/ptx/make FOLDER`` fills.
 ``HEADRACE_EMU_PTX_CONTRACT=1`` fuses products and sums as ptxas does; ``HEADRACE_EMU_PTX_ORDER`` is the order of
-threads of every launch, as ``schedule`` takes it. A forbidden access fails the test that launched the kernel, unless
+threads of every launch, as in ``emu::schedule``. A forbidden access fails the test that launched the kernel, unless
 this file lists the access. Each process writes a report to the folder ``HEADRACE_EMU_PTX_REPORT``. Run as a program
-with the folder of reports, this file judges all of them: each kernel must have run on several blocks, some lanes of a
+with the folder of reports, this file judges all reports: each kernel must have run on several blocks, some lanes of a
 block must have had no work, and every entry of the lists must have occurred.
 """
 
@@ -54,7 +54,7 @@ WITHOUT_CONTRACTION: dict[str, str] = {}
 
 
 def known():
-    """The known findings, as the module takes them."""
+    """The known findings, in the form that the module takes."""
     return [(one.kernel, one.kind, one.lines) for one in KNOWN]
 
 
@@ -79,8 +79,8 @@ def mark(items):
 
 
 def merged(reports):
-    """The reports of all processes together: for each kernel the sums and the most blocks, and the known findings that
-    occurred.
+    """The reports of all processes together: for each kernel sums of counts and the largest number of blocks, and the
+    known findings that occurred.
     """
     kernels, known = {}, set()
     for report in reports:

@@ -1,4 +1,4 @@
-"""A lock among processes, by a file: one process builds, and the others wait."""
+"""A file as a lock between processes: one process builds, and the others wait."""
 
 from contextlib import contextmanager
 

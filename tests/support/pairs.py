@@ -7,10 +7,10 @@ import pytest
 
 
 def pairs_of(axes, together=(), empty=()):
-    """Cases, one value of each axis, in which each value meets each value of every other axis; equal in every run.
+    """Cases with one value of each axis, equal in every run: each value meets each value of every other axis.
 
-    ``together`` has the indices of axes, such as those that choose a kernel, of whose values every combination occurs;
-    each repeated combination then meets different values of the other axes. ``empty`` has the values with which a case
+    All combinations of values occur for the axes whose indices ``together`` has, such as those that choose a kernel;
+    a combination that repeats meets different values of the other axes. ``empty`` has the values with which a case
     computes nothing, as pairs of an axis and an index in that axis: the other values of such a case do not count as
     covered.
     """
@@ -24,7 +24,7 @@ class _Rows:
         self.sizes, self.rows, self.empty = sizes, [], set(empty)
         sets = {*itertools.combinations(range(len(sizes)), 2), *([tuple(sorted(together))] if together else [])}
         self.lengths = sorted({len(axes) for axes in sets})
-        # The values of each required combination that no case has yet, as pairs of an axis and an index in that axis.
+        # The required combinations that no case has yet; each value is a pair of an axis and an index in that axis.
         self.missing = {
             tuple(zip(axes, places, strict=True))
             for axes in sets
@@ -47,8 +47,8 @@ class _Rows:
 
     def _gain(self, value, chosen):
         """A key for the choice of a value: the number of missing combinations that the value completes with the chosen
-        values, then the number of missing combinations that have the value, then how seldom it met the chosen
-        values."""
+        values, then the number of missing combinations that have the value, then how seldom it has occurred
+        with the chosen values."""
         others = chosen.items()
         found = (
             tuple(sorted([value, *some]))
@@ -97,7 +97,7 @@ def _is_empty(arguments, value):
 
 
 def places_of(names, together):
-    """The indices of the axes with these names."""
+    """The indices of the axes with the given names."""
     unknown = set(together) - set(names)
     assert not unknown, f"together: expected names of axes ({', '.join(names)}), got {', '.join(sorted(unknown))}"
     return [list(names).index(name) for name in together]
@@ -107,7 +107,7 @@ def pairwise(*, together=(), **axes):
     """Run a test with cases of ``pairs_of``. An axis is a list; for several arguments at once, a list of tuples.
 
     The name of an axis for several arguments joins their names by ``__``: ``pairwise(map__scale=[...], ...)``.
-    ``together`` names axes of whose values every combination occurs. A case without rows, or with an empty shape
+    All combinations of values occur for the axes that ``together`` names. A case without rows, or with an empty shape
     (``COUNTS``), covers only the values that make it empty: its other values also occur in another case.
     """
     names, rows = [name.split("__") for name in axes], []

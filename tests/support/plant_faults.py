@@ -1,12 +1,11 @@
 """Plants faults one at a time and prints the tests that find each: ``python tests/support/plant_faults.py --seed 47``.
 
 The last commit is cloned into ``build/faults/tree``, built for this machine's instruction set alone, and changed there.
-No fault is planted in files that need a package or a device that this machine lacks. Each fault first meets the quick
-tests of the files that name it most often, until one fails. A fault that passes meets all quick tests, and then other
-tests without emulation: a fault in Python meets the tests that reach it, which one run with marks in place of the
-faults finds (``reached.py``); a fault in the core meets the tests of its room, which are the folders of tests of
-kernels and the files that name it. A fault at which tests do not end counts as found; a test that fails without any
-fault counts for none.
+No fault is planted in files that need a package or a device that this machine lacks. For each fault, the quick tests of
+the files that mention it most often run first, until one fails. If none fails, all quick tests run, and then other
+tests without emulation: for a fault in Python the tests that reach the fault, which one run with marks in place of the
+faults finds (``reached.py``); for a fault in the core the tests in the folders of kernels, and those in the files that
+mention it. A fault counts as found if the tests do not end; a test that also fails without the fault does not count.
 """
 
 import argparse
@@ -39,7 +38,7 @@ OF_KERNELS = ("bases", "bounds", "core", "derivatives", "maps", "networks", "seq
 
 
 def run(*command, seconds=14400, core=3600, check=True):
-    """Run a process to its end, or end it with all its children; `core` is its limit in seconds of a core."""
+    """Run a process to its end, or end it with all its children; `core`: the most seconds of processor time."""
     path = os.pathsep.join(str(TREE / folder) for folder in ("python", "tests/support"))
     environment = {"CCACHE_BASEDIR": str(TREE), "CCACHE_NOHASHDIR": "1", "PYTHONPATH": path}
     environment |= {"HEADRACE_REACHED": str(MARKS)}
@@ -97,7 +96,7 @@ def restore(*faults):
 
 
 def drawn(rng, language):
-    """All faults in sources of a language, in a random order in which kinds of fault take turns."""
+    """All faults in sources of a language, in a random order that alternates between kinds of faults."""
     by_kind = {}
     for path in run("git", "ls-files", *SOURCES[language]).stdout.split():
         package = PACKAGES.get(path.split("/")[2], "sys")

@@ -5,10 +5,10 @@
     python tests/support/ptx_counts.py                                  # prints the table of bench/gpu/model.md
 
 One tile of 32 rows goes through each flow. The counts are of all warps of the tile's block together, and of the busiest
-one: instructions of PTX by class; passes of the load unit, through the banks of shared memory (in one pass lanes reach
+warp: instructions of PTX by class; passes of the load unit, through the banks of shared memory (in one pass lanes reach
 different banks or one word) and through device memory (lines of 128 bytes); sectors of device memory (32 bytes).
 Machine code has other instructions (addresses of 64 bits are two, moves vanish, a division is several), so that the
-counts compare versions of a kernel and are no times.
+counts compare versions of a kernel and do not measure time.
 """
 
 import argparse
@@ -44,7 +44,7 @@ CASES = (
 KERNELS = {"density": "run_chain<", "sampling": "run_chain<", "gradient": "there_and_back<"}
 LOADS = ("shared passes", "device passes", "device sectors")
 
-# The columns of the table, each with the interpreter's classes of instructions that it joins.
+# The columns of the table, each with the interpreter's classes of instructions that the column counts.
 COLUMNS = {
     "float32": ("float32",),
     "tensor": ("tensor",),
@@ -68,7 +68,7 @@ def run(twin, verb):
 
 
 def counts(report, kernel):
-    """The counts of each warp of a module's kernels whose names contain this word."""
+    """The counts of each warp of a module's kernels whose names contain the word `kernel`."""
     warps = []
     for name, one in report["kernels"].items():
         if kernel not in name:
@@ -83,7 +83,7 @@ def counts(report, kernel):
 
 def executed(flow, verb, matmul):
     """The instructions of a tile, of all warps together and of the busiest warp."""
-    os.environ.setdefault("PYTEST_CURRENT_TEST", "ptx_counts (call)")  # chooses the order of threads
+    os.environ.setdefault("PYTEST_CURRENT_TEST", "ptx_counts (call)")  # the name chooses the order of threads
     module = emulation.load()
     twin = Twin(cuda_arrays.Emulated(module), cases.randomise(FLOWS[flow](), 0.1), matmul=matmul)
     before = counts(module.ptx_report(), KERNELS[verb])

@@ -1,4 +1,4 @@
-"""Calls of every kernel of the CPU with numbers of rows and steps that fill no vector, for valgrind: ``.ci/run
+"""Calls of every kernel of the CPU with numbers of rows and steps that do not fill vectors, for valgrind: ``.ci/run
 memory``.
 
     python tests/support/ragged_calls.py [WORD ...]      the calls whose names have one of the words

@@ -29,8 +29,8 @@ CHUNK = 32  # rows of a chunk, in place of 512
 
 
 class Rank:
-    """One rank of a group of threads: values of all ranks are stored side by side, and every rank waits for all others
-    before and after."""
+    """One rank of a group of threads: an exchange stores the values of all ranks side by side, and every
+    rank waits for all others before and after it."""
 
     def __init__(self, rank, size, slots, barrier):
         self.rank, self.size, self.slots, self.barrier = rank, size, slots, barrier
@@ -53,7 +53,7 @@ class Rank:
         total = np.zeros_like(part)
         for i in order:
             total += found[i]
-        part[...] = -1  # a wrong value, so that a second read shows
+        part[...] = -1  # a wrong value, so that a second read is noticed
         return total
 
     def maximum(self, part):
@@ -91,12 +91,12 @@ def together(assignment, work):
 
 
 def cut(array, numbers):
-    """The shards of a table with these indices."""
+    """The shards of a table with the given indices."""
     return {i: array[FIRST[i] : FIRST[i] + SIZES[i]] for i in numbers}
 
 
 def small_chunks():
-    """A block in which chunks have few rows, so that a batch has several, and joint trainings and fits are short."""
+    """A ``with`` block of chunks with few rows, so that a batch has several, and of short joint trainings and fits."""
     stack = ExitStack()
     stack.enter_context(mock.patch.object(_contest, "REFINE_STEPS", 40))
     stack.enter_context(mock.patch.object(_run, "CHUNK_ROWS", CHUNK))
@@ -133,8 +133,8 @@ def _flow_with_act_norm(dtype):
     return hr.Flow([*maf.transforms[:-1], hr.transforms.ActNorm(3, dtype=dtype), maf.transforms[-1]])
 
 
-# The fits by name: the flow, the arguments of its fit, and words for further arguments, which are weights, context and,
-# for "judge", rows for validation.
+# The fits by name: the flow, the arguments of its fit, and words for further arguments: "weights", "context", and
+# "judge" for validation rows.
 FITS = {
     "MAF": (lambda t: hr.MAF(3, 2, 2, (12,), dtype=t), {"epochs": 3}, "weights context"),
     "NSF": (lambda t: hr.NSF(3, transforms=2, hidden=(12,), dtype=t), {"epochs": 3, "schedule": "cosine"}, "judge"),
@@ -172,7 +172,7 @@ FITS = {
 
 
 def fitted(name, dtype, group, numbers, **more):
-    """The flow and the history of a fit on one rank, which has the shards of these indices."""
+    """The flow and the history of a fit on one rank, which has the shards with the given indices."""
     make, arguments, parts = FITS[name]
     flow = make(dtype)
     given = {"context": context, "weights": weights}
@@ -194,7 +194,7 @@ ASCENTS = {
 
 
 def ascended(name, dtype, group, numbers, weighted=True):
-    """The flow and the history of an ascent on one rank, which has the shards of these indices."""
+    """The flow and the history of an ascent on one rank, which has the shards with the given indices."""
     x = rows()
     x[:, 1] = np.round(x[:, 1], 1)  # values repeat
     model = ASCENTS[name](dtype)

@@ -12,8 +12,8 @@ REFUSED = ("logistic_mixture",)  # maps that the interpreter behind PyTorch, ONN
 
 
 class _Reader:
-    """A reader of files with ``reader.log_prob(flow, x, context)`` and other verbs, whose results are arrays of
-    `dtype`, or None for a flow or verb that the reader lacks."""
+    """A reader of files with ``reader.log_prob(flow, x, context)`` and other verbs: their results are arrays of
+    `dtype`, or None if the reader lacks the flow or the verb."""
 
     def __init__(self, request, name, dtype):
         self.request, self.name, self.dtype = request, name, dtype
@@ -30,7 +30,7 @@ class _Reader:
 
 
 def _lacking(error, *reasons):
-    """Return None for an error that is a refusal with one of these reasons; raise any other error."""
+    """Return None for an error whose message contains one of the reasons; raise any other error."""
     if not any(reason in str(error) for reason in reasons):
         raise error
 

@@ -207,7 +207,7 @@ class _Rotation:
 
 
 class _Elementwise:
-    """A map of each coordinate, with one row of the table for each."""
+    """A map of each coordinate; each row of the table has the parameters of one coordinate."""
 
     def __init__(self, header, table):
         self.table, self.to_data = table, header["formula"] == "to_data"
@@ -227,7 +227,7 @@ class _Elementwise:
 
 
 class _WithoutContext:
-    """A transform without context, in a flow of which other transforms have a context."""
+    """A transform without context, in a flow whose other transforms have a context."""
 
     def __init__(self, transform):
         self.transform = transform

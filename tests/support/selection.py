@@ -8,7 +8,7 @@ runs these alone, where the packages are installed.
 
 ``--thin`` is for sanitizers, which look for invalid accesses to memory, whatever the results. With ``--thin`` some
 cases of each test function run: each value of a parameter occurs in at least one case, and so does each pair of values
-of the parameters that choose a kernel. Every shape, every hostile input and every message remains in this selection.
+of the parameters that choose a kernel. Every shape, every hostile input and every message remains selected.
 
 ``--quick`` is the check of an installation, README's command: it keeps those cases of ``--thin`` whose tests are
 neither ``emulated``, because no user's processor changes the device's sources, nor ``long``, nor ``costly``. ``--rest``
@@ -66,7 +66,7 @@ def note_skipped(report):
 
 
 def step_of(reason):
-    """The step of `.ci/run` in which tests that are skipped for this reason run, or None."""
+    """The step of `.ci/run` in which tests that are skipped for the given reason run, or None."""
     return next((step for pattern, step in STEPS.items() if re.search(pattern, reason)), None)
 
 
@@ -95,7 +95,7 @@ def deselect(config, items, away):
 
 
 def is_one_in(n, name, part=0):
-    """Whether a test is in part `part` of n parts of all tests, equally on every machine."""
+    """Whether a test is in part `part` of n parts of all tests, which are the same on every machine."""
     return zlib.crc32(name.encode()) % n == part
 
 
@@ -109,7 +109,7 @@ def mark_emulated(items):
 
 
 def mark_costly(items):
-    """Mark tests that compile the header for C++, which takes half a minute of a core, and tests of pages and tools."""
+    """Mark tests of pages and tools, and tests that compile the header for C++, which takes half a minute."""
     for item in items:
         of_header = any(str(value).startswith("('header'") for value in values_of(item).values())
         of_tools = item.path.parent.name == "tools" and item.path.name != "test_doctests.py"

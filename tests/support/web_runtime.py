@@ -24,7 +24,7 @@ EXPORTED += ["push_steps", "pull_steps", "extend_stream", "stream_state", "set_s
 SETTINGS = {
     "MODULARIZE": 1,
     "ALLOW_MEMORY_GROWTH": 1,
-    "NODERAWFS": 1,  # files are those of the machine
+    "NODERAWFS": 1,  # the program opens files of the machine
     "WASM_BIGINT": 1,
     "STACK_SIZE": 1 << 20,
     "EXPORTED_FUNCTIONS": ",".join(f"_{name}" for name in EXPORTED),
@@ -60,7 +60,7 @@ class Functions:
         assert node, "WebAssembly runs in Node: expected `node` on the path"
         command = [node, str(ROOT / "tests" / "runtime" / "web.js"), str(script)]
         self._node = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.seconds = 0.0  # seconds of a core of the last call
+        self.seconds = 0.0  # processor time of the last call
 
     def __del__(self):
         if hasattr(self, "_node"):

@@ -1,4 +1,4 @@
-"""The size of headrace.hpp as WebAssembly, and its rows in a core's second beside those of the compiled core.
+"""The size of headrace.hpp as WebAssembly, and its rows per second of processor time beside the compiled core's.
 
 HEADRACE_EMXX=em++ PYTHONPATH=tests/support python tests/support/web_speed.py
 """
@@ -19,8 +19,8 @@ MOST_BYTES = 1_000_000
 
 
 def rows_a_second(call, seconds):
-    """The number of rows a second in the fastest of some calls; `seconds` returns a call's time in seconds of a
-    core."""
+    """The number of rows a second in the fastest of some calls; `seconds` returns a call's processor time
+    in seconds."""
     return ROWS / min(seconds(call) for _ in range(REPEATS))
 
 

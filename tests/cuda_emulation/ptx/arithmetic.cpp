@@ -183,7 +183,7 @@ void decode_fused(Instruction& i, Opcode& opcode, const Operands& o, Names& name
     three(i, opcode, o, names, fused_sums);
 }
 
-// Inserts the lowest e bits of a in b, from bit c on.
+// Inserts the lowest e bits of a into b, from bit c on.
 template <class T>
 void run_insert(Warp& w, const Instruction& i, uint32_t lanes) {
     char* const d = w.operand(i.d[0]);

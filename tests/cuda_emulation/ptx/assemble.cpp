@@ -306,9 +306,9 @@ class Assembler final : public Names {
         terms_.push_back(
             {program_.code.size(), block_, what, opcode.type == "f64", operands[0][0], operands[1][0], operands[2][0]});
     }
-    // Fuses products and sums. PTX allows rounding a product and a sum once where neither has a rounding modifier. The
-    // machine code of ptxas shows that it fuses a product with the only sum that reads the product, if both are in one
-    // block of instructions.
+    // Fuses products and sums. PTX allows one rounding for a product and a sum if neither has a rounding modifier. The
+    // machine code of ptxas shows that ptxas fuses a product with the only sum that reads the product, if both are in
+    // one block of instructions.
     void contract() {
         std::map<std::string, const Term*> products;
         int block = -1;

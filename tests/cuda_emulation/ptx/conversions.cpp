@@ -36,7 +36,7 @@ To converted(From a, uint8_t how) {
         return To(a);
     }
 }
-// Runs a conversion. Of a register that is wider than the type, the lower part is used.
+// Runs a conversion. The lower part of a register that is wider than the type is used.
 template <class To, class From>
 void run_conversion(Warp& w, const Instruction& i, uint32_t lanes) {
     char* const d = w.operand(i.d[0]);

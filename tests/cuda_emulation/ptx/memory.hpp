@@ -15,7 +15,7 @@ constexpr uint64_t word_bytes = 4;
 // The thread and the time of an access to a word. Barriers of a block order the accesses of its threads, and barriers
 // of a warp order those of the warp's threads.
 struct Access {
-    uint32_t stamp;  // index of the launch, or in shared memory of the block
+    uint32_t stamp;  // index of the launch or, in shared memory, of the block
     uint32_t block, phase, step;
     uint16_t thread;
     uint8_t bytes;  // a bit for each accessed byte of the word

@@ -113,7 +113,7 @@ struct Xor {
         return T(a ^ b);
     }
 };
-// Shift: by more bits than the type has, the result is zero, or consists of sign bits.
+// A shift by as many bits as the type has, or more, returns zero, or copies of the sign bit.
 struct ShiftLeft {
     template <class T>
     static T of(T a, uint32_t by) {

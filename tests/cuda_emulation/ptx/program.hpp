@@ -17,9 +17,9 @@ struct Warp;
 struct Instruction;
 using Run = void (*)(Warp&, const Instruction&, uint32_t lanes);
 
-// The effect of an instruction on the order of execution; for `warp`, lanes must execute it together.
+// The effect of an instruction on the order of execution; with `warp`, lanes must execute the instruction together.
 enum class Flow : uint8_t { next, branch, call, leave, warp, warp_barrier, barrier };
-// Spaces of addresses; `parameter` is for parameters of the kernel, `argument` for those of a call.
+// Spaces of addresses; `parameter` is for parameters of the kernel, `argument` for arguments of a call.
 enum class Space : uint8_t { generic, global, shared, local, parameter, argument };
 
 // Classes for the count of executed instructions.
@@ -101,8 +101,8 @@ struct Program {
     int parameter_bytes = 0, register_bytes = 0, predicates = 2, frame_bytes = 0, local_bytes = 0;
 };
 
-// Whether products and sums are rounded once. With `as_ptxas`, a product is fused with the only sum that reads the
-// product, if both are in one block of instructions.
+// Whether products are fused with sums, which rounds once. With `as_ptxas`, a product is fused with the only sum that
+// reads the product, if both are in one block of instructions.
 enum class Contraction : bool { none, as_ptxas };
 
 Program assemble(const ModuleText& module, const std::string& mangled, const std::string& kernel,

@@ -73,7 +73,7 @@ class Runner {
 
     void advance(size_t best) {
         Group g = w_.groups[best];
-        int meets = INT_MAX;  // instruction of the next group ahead
+        int meets = INT_MAX;  // index of the instruction of the nearest group ahead
         for (const Group& other : w_.groups)
             if (other.at > g.at) meets = std::min(meets, other.at);
         for (;;) {

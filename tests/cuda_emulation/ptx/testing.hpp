@@ -14,7 +14,7 @@ void use(const std::string& folder);
 std::vector<Work> run_text(const std::string& text, const std::string& kernel, const Geometry& geometry,
                            const Arguments& arguments, bool contract);
 // A finding with a known reason (tests/support/interpreted.py): part of a kernel's name, the kind, and the number of
-// PTX lines that have it. If more lines have the finding, that is an error.
+// PTX lines that have it. More lines with the finding than `lines` are an error.
 struct Known {
     std::string kernel, kind;
     size_t lines;
@@ -24,7 +24,7 @@ void know(const std::vector<Known>& findings);
 struct Report {
     struct Kernel {
         uint64_t launches = 0, most_blocks = 0,
-                 ragged = 0;      // number of launches of several blocks that are not all full
+                 ragged = 0;      // number of launches of several blocks, some of which are not full
         std::vector<Work> warps;  // by the index of a warp in its block
     };
     std::map<std::string, Kernel> kernels;                   // all kernels for which there is PTX

@@ -33,7 +33,7 @@ class Words {
         while (at_ < end_ && !is_space(text_[at_]) && !is_mark(text_[at_])) ++at_;
         return view(begin);
     }
-    // Moves behind the closing brace of a body whose opening brace was read.
+    // Moves past the closing brace of a body whose opening brace was read.
     void skip_body() {
         for (int depth = 1; depth > 0 && at_ < end_; ++at_) {
             if (is_comment()) skip_comment();

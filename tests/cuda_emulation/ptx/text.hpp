@@ -31,7 +31,7 @@ struct FunctionText {
 
 // The number of bytes of a type such as ".b32".
 int bytes_of_type(const std::string& type);
-// Reads the declaration of a variable from words[at] on: ".param .align 8 .b8 name[32]". The call moves `at` behind
+// Reads the declaration of a variable from words[at] on: ".param .align 8 .b8 name[32]". The call moves `at` past
 // the declaration.
 Parameter declared(const std::vector<std::string>& words, size_t& at);
 

@@ -58,7 +58,7 @@ every_call = pytest.mark.parametrize(("kind", "name"), CALLS, ids=[" ".join(call
 
 
 def call_of(kind, name, dtype):
-    """The call with the given name, and a flow or transform as its first argument."""
+    """The named call, and the flow or transform that is its first argument."""
     holder = made_flow(dtype) if kind == "flow" else made_transform(dtype)
     call = (FLOW_CALLS if kind == "flow" else TRANSFORM_CALLS)[name]
     return call, holder

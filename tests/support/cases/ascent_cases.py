@@ -30,7 +30,7 @@ FINE = {"float32": 2e-4, "float64": 1e-9}  # tolerances of values after some ste
 
 
 def plan_of(features, kinks, each, size, anchors):
-    """A turn for each kink, and for each center of a kink the index of a row of the anchors, or -1 and a value."""
+    """For each kink a turn, and for each of its centers the index of a row of the anchors, or -1 for a given value."""
     g = cases.rng("ascent", features, kinks, each)
     sizes = [min(size, features - start) for start in range(0, features, size)]
     turns = []
@@ -127,7 +127,7 @@ class DeviceAscent:
 
 
 def ascent_on(core, *arguments):
-    """An ascent on the CPU or on a device, whichever this core (tests/support/cores.py) is."""
+    """An ascent on the device of a core (tests/support/cores.py), which may be the CPU."""
     return HostAscent(*arguments) if core.name == "cpu" else DeviceAscent(core.device, *arguments)
 
 

@@ -21,7 +21,7 @@ TILED_SIZES = tuple(n for n in BATCH_SIZES if n >= 8)
 
 
 def rng(*key):
-    """A generator whose seed is made from these keys, so that its values do not depend on the order of tests."""
+    """A generator whose seed is a checksum of the key, so that its values do not depend on the order of tests."""
     return np.random.default_rng(zlib.crc32(repr(key).encode()))
 
 
@@ -118,7 +118,7 @@ def check_directions(library, judge, given, context, dtype, depth=4):
 
 
 def assert_same_bits(got, want):
-    """Check that two arrays are equal bit for bit: -0 differs from 0, and a NaN equals the same NaN."""
+    """Check that two arrays are equal bit for bit: -0 differs from 0, and a NaN equals a NaN with the same bits."""
     assert got.dtype == want.dtype
     bits = np.dtype(f"u{got.dtype.itemsize}")
     assert_array_equal(np.ascontiguousarray(got).view(bits), np.ascontiguousarray(want).view(bits))
@@ -189,9 +189,9 @@ class Dense:
 
 
 def fill(masks, generator, *, gain=1.0, features=0, context=0, outputs=("shift", "scale"), layout="interleaved"):
-    """Random weights for these masks: pre-activations of order one, and outputs of order ``gain / 2``.
+    """Random weights for masks: pre-activations of order one, and outputs of order ``gain / 2``.
 
-    Masked weights are random, too, because no result may depend on them.
+    Even masked weights are random, because no result may depend on them.
     """
     weights, biases = [], []
     for layer, mask in enumerate(masks):
@@ -203,22 +203,22 @@ def fill(masks, generator, *, gain=1.0, features=0, context=0, outputs=("shift",
 
 
 def sizes_of(outputs, bins=8, map=None):
-    """The number of values of each of these outputs in the given map, or in the smallest map that has all outputs."""
+    """The number of values of each output in the given map, or in the smallest map that has all of ``outputs``."""
     having = [name for name, map in reference.MAPS.items() if set(map.parameters) >= set(outputs)]
     map = map or min(having, key=lambda name: len(reference.MAPS[name].parameters))
     return [reference.MAPS[map].sizes(bins)[name] for name in outputs]
 
 
 def per_parameter(mask, sizes, layout):
-    """Repeat each row of a mask, one per coordinate, for all values of the coordinate's outputs, as ``layout``
-    orders."""
+    """Repeat each row of a mask, one per coordinate, for all values of the coordinate's outputs, in the
+    order that ``layout`` names."""
     if layout == "interleaved":
         return np.repeat(mask, sum(sizes), axis=0)
     return np.vstack([np.repeat(mask, size, axis=0) for size in sizes])
 
 
 def levels_of(order, per_level=1):
-    """The level of each coordinate; ``order`` lists all coordinates, of which ``per_level`` at a time share a level."""
+    """The level of each coordinate: every ``per_level`` consecutive coordinates of the list ``order`` share a level."""
     levels = np.empty(len(order), int)
     levels[list(order)] = np.arange(len(order)) // per_level
     return levels
@@ -228,7 +228,7 @@ def autoregressive_masks(levels, hidden, context, generator, sizes=(1, 1), layou
     """Masks by levels of coordinates and random degrees of units: a unit of degree d reads levels below d."""
     levels = np.asarray(levels)
     seen, masks = levels + 1, []
-    seen = np.concatenate([seen, np.zeros(context, int)])  # context is below every degree
+    seen = np.concatenate([seen, np.zeros(context, int)])  # units of every degree read the context
     for width in hidden:
         degrees = generator.integers(0, levels.max() + 1, width)
         masks.append(degrees[:, None] >= seen[None, :])
@@ -327,7 +327,7 @@ def dense_network(
     return fill(masks, generator, gain=gain, features=features, context=context, outputs=outputs, layout=layout)
 
 
-# The networks that a user may bring, one line for each kind: name -> keywords of made().
+# Kinds of networks that users may pass to ``from_dense``: name -> keywords of made().
 NETWORKS = {
     "no hidden layer": {"hidden": ()},
     "one hidden layer": {"hidden": (20,)},
@@ -356,7 +356,7 @@ NETWORKS = {
 
 
 def mirror_network(transform, activation, last=None):
-    """The reference of a transform's network; ``last`` is the activation of its last hidden layer, if that differs."""
+    """The reference of a transform's network; ``last``: another activation for the last hidden layer."""
     weights, biases, masks = transform.to_dense()
     hidden = [reference.Hidden(activation) for _ in weights[:-1]]
     if hidden and last is not None:

@@ -21,7 +21,7 @@ RATE = 8000  # steps a second of signals
 
 @pytest.fixture
 def run(capsys, set_threads, monkeypatch):
-    """Run a command line in this process; return the exit code and the contents of both outputs."""
+    """Run a command line in this process; return the exit code and the texts of stdout and stderr."""
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
 
@@ -47,7 +47,7 @@ def result(run):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty temporary folder, which is the current one during the test."""
+    """An empty temporary folder, which is the current folder during the test."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

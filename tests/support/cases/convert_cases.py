@@ -1,6 +1,6 @@
 """Models of other libraries for the tests of converters: those that docs/convert.md lists as convertible, and others.
 
-Models have the names of the tables of docs/convert.md. A maker takes a `Draw`, whose random values choose sizes,
+Models are named as in the tables of docs/convert.md. A maker takes a `Draw`, whose random values choose sizes,
 options and orders, and returns a model whose parameters differ from their initial values, unless converters refuse the
 model.
 """
@@ -21,13 +21,13 @@ def library(name):
         before = set(sys.modules)
         module = pytest.importorskip(name, reason=f"{name} is not installed", exc_type=ImportError)
     if "torch" in set(sys.modules) - before:
-        sys.modules["torch"].manual_seed(0)  # tests/conftest.py sets this seed before later tests
+        sys.modules["torch"].manual_seed(0)  # tests/conftest.py seeds PyTorch before later tests
     return module
 
 
 @dataclass
 class Draw:
-    """The random choices from which a maker builds a model: its features, columns, units, bins, transforms."""
+    """The random choices from which a maker builds a model, such as its numbers of features, units and transforms."""
 
     seed: int
     context: bool
@@ -49,7 +49,7 @@ class Draw:
 
 
 def shaken(model, seed, size=0.12):
-    """Move a PyTorch model's parameters away from their start, and give its batch norms moments of random rows."""
+    """Change a PyTorch model's initial parameters, and give its batch norms moments of random rows."""
     torch = library("torch")
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -79,7 +79,7 @@ def context():
 
 
 def cut(array):
-    """The shards of a table by index, all in one process."""
+    """The shards of a table, by index, for one process that has them all."""
     return {i: array[begin : begin + SHARD] for i, begin in enumerate(range(0, len(array), SHARD))}
 
 

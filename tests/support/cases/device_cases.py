@@ -14,13 +14,13 @@ def data(rows=200):
 
 
 # A device folds a kink and the next turn into one matrix, where the CPU applies first the kink and then the turn; each
-# kink adds some roundings to the data from which the next one is chosen. Measured differences are 2e-6 (float32) and
+# kink adds some roundings to the data from which the next kink is chosen. Measured differences are 2e-6 (float32) and
 # 4e-15 (float64) in log-likelihoods, 1e-5 and 2e-14 in log densities, and 3e-5 in one log density of 300.
 FOLDED = {"float32": 5e-5, "float64": 1e-12}
 
 
 def assert_follows(model, flow, other, want, x, dtype):
-    """Check that the fit on the device made the choices of the fit on the CPU, up to rounding."""
+    """Check that the fit on the device made the same choices as the fit on the CPU, up to rounding."""
     close = {"rtol": FOLDED[dtype], "atol": FOLDED[dtype]}
     np.testing.assert_allclose(model.history.log_likelihood, other.history.log_likelihood, **close)
     judged = (one.history.validation_log_likelihood for one in (model, other))

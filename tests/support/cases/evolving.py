@@ -51,7 +51,7 @@ def between(grid, values, points):
 
 
 def three(n=48):
-    """A mixture of three normal densities, the standard normal density to which it moves, and a grid for both."""
+    """A mixture of three normal densities, the standard normal density as its limit, and a grid for both."""
     grid = hr.continuum.Grid([(-6.0, 6.0), (-6.0, 6.0)], n)
     parts = [normal(1.5 * np.cos(a), 1.5 * np.sin(a), variance=0.6) for a in (0.2, 2.3, 4.4)]
     return mixture(*parts), normal(0.0, 0.0), grid

@@ -17,7 +17,7 @@ def fitted(flow, *key):
 
 
 def foreign(features, dtype, **more):
-    """An autoregression from masks that no degrees make, with dead units and zeros, and outputs in another order."""
+    """An autoregression with dead units and zeros, so that no degrees make its masks, and with scales before shifts."""
     dense = cases.made(
         features,
         (6, 8),
@@ -40,7 +40,7 @@ def foreign(features, dtype, **more):
 
 
 def separate_networks(dtype):
-    """A coupling whose shift and scale come from separate networks: one network with blocks in its masks."""
+    """A coupling whose shift and scale come from separate networks, which are one network with blocks in its masks."""
     masks = [np.ones((8, 3), bool), np.kron(np.eye(2), np.ones((2, 4))) > 0]
     dense = cases.fill(masks, cases.rng("separate"), context=1).astype(dtype)
     return hr.transforms.Coupling.from_dense(
@@ -90,7 +90,7 @@ def turned(features, dtype):
 
 
 def linear(dtype):
-    """A chain of linear links and norms, some of which a fit has started from data and some of which it has not."""
+    """A chain with linear links and norms: a fit has initialised some of them from data; the last two are new."""
     links = [hr.transforms.ActNorm(3, dtype=dtype), hr.transforms.Linear(3, "random", seed=1, dtype=dtype)]
     flow = fitted(
         hr.Flow([*links, hr.transforms.Coupling(3, [1], (6,), dtype=dtype), turned(3, dtype), *links[:1]]), "linear"
@@ -164,7 +164,7 @@ def halved_splines(dtype):
 
 
 def on_columns(dtype):
-    """A flow of transforms of some of the columns, of every kind that `OnColumns` takes."""
+    """A flow with an `OnColumns` for each kind of transform that `OnColumns` accepts."""
     within = hr.transforms.Radial(2, context=1, hidden=(4,), dtype=dtype)
     chain = [
         hr.transforms.OnColumns(foreign(4, dtype, context=1), [4, 0, 3, 1], 5),
@@ -207,7 +207,7 @@ def cut_open(dtype):
 
 
 def ascended(model, features=2):
-    """The flow of a short ascent with all of its steps, because no rows are held out that could prefer fewer."""
+    """The flow of a short ascent, which keeps all of its steps, because no held-out rows could prefer fewer steps."""
     x = 1.0 + 2.0 * cases.rows(60, features, "float64", "ascent")
     flow = model.fit(x, validation=0, progress=False)
     assert len(flow) == model.steps
@@ -236,7 +236,7 @@ def on(base, dtype):
     return cases.randomise(flow, 0.2, "on a base")
 
 
-# Examples by name: each function makes an example from a dtype. A new kind adds a line here, and files in tests/files.
+# Examples by name, each made from a dtype. A new kind of flow or transform needs a line here, and files in tests/files.
 EXAMPLES = {
     "maf": lambda dtype: fitted(hr.MAF(3, transforms=2, hidden=(7, 8), dtype=dtype), "maf"),
     "maf-context": lambda dtype: fitted(hr.MAF(3, 2, transforms=2, hidden=(8,), scale="exp", dtype=dtype), "context"),
@@ -355,7 +355,7 @@ def inputs_of(module):
 
 
 def results_of(module, x, context):
-    """The results of a module for these rows, by name, as float64."""
+    """The results of a module for the given rows, by name, as float64."""
     if isinstance(module, hr.Ensemble):
         z = module[0].to_latent(x, context)[0]
         results = {"log_prob": module.log_prob(x, context), "spread": module.spread(x, context), "z": z}

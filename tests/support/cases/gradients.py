@@ -1,4 +1,4 @@
-"""Subjects of the tests of derivatives: a library object, its dense parameters, and the reference made from these."""
+"""Subjects of tests of derivatives: a library object, its dense parameters, and the reference with these parameters."""
 
 import copy
 from collections.abc import Callable
@@ -146,7 +146,7 @@ def gaussianize(data, latent, slopes):
 
 
 def chain(subjects, base="standard normal", dtype="float64"):
-    """A flow of these transforms; the base "normal" is trainable, "fixed normal" is not."""
+    """A flow of the given transforms; the base "normal" is trainable, "fixed normal" is not."""
     features = subjects[0].features
     loc, scale = np.linspace(-1.0, 1.0, features), np.linspace(0.5, 2.0, features)
     bases = {
@@ -226,7 +226,7 @@ def check(subject, verb, given, context=None, *, number_by_number=False, least=1
     """Compare all float64 gradients of a verb with differences of the reference; gradients by parameters are compared
     along three directions.
 
-    ``number_by_number`` instead takes differences by each parameter alone, at two evaluations for each parameter.
+    ``number_by_number``: compare along each parameter alone instead, at two evaluations for each parameter.
     """
     library, arrays = subject.library, [np.asarray(a, np.float64) for a in subject.arrays]
     given_gradients = cotangents(verb, len(given), subject.features)
@@ -270,7 +270,7 @@ def step_for(activation):
 def check_float32(narrow, wide, verb, given, context=None, *, depth=64):
     """Compare all float32 gradients of a verb with those of float64, which are checked elsewhere, up to rounding.
 
-    ``given`` and ``context`` are float32, and the two libraries have equal parameters. A gradient passes all layers
+    ``given`` and ``context`` are float32; ``narrow`` and ``wide`` have equal parameters. A gradient passes all layers
     twice, forward and backward, and the gradient of a parameter is a sum over all rows.
     """
     got = call(narrow, verb, given, context, dtype="float32")
@@ -320,7 +320,7 @@ def mixed_flow(dtype):
 
 
 def linear_flow(dtype):
-    """A flow of networks; between networks are linear links, one of which changes signs, and norms."""
+    """A flow of networks, with norms and linear links between networks; one link reverses orientation."""
     n = HOLDER_FEATURES
     matrix = cases.rng("links").standard_normal((n, n))
     chain = [

@@ -51,7 +51,7 @@ def with_header(module, change):
 
 
 def with_tensors(module, change):
-    """A module's file after `change` has altered its tensors; the container is made to fit them."""
+    """A module's file after `change` has altered its tensors; the container is made to fit the new tensors."""
     data = unsealed(module)
     tensors = safetensors.numpy.load(data)
     change(tensors)
@@ -66,7 +66,7 @@ def with_entries(module, change):
 
 
 def set_at(*keys, to):
-    """A function that sets one value of a header, at the path of these keys."""
+    """A function that sets one value of a header; the keys are the path to the value."""
 
     def change(header):
         for key in keys[:-1]:
@@ -110,7 +110,7 @@ TOP = {"format": 1, "version": "0.4.0", "dtype": "float32"}
 
 
 def network_file(features, layers, levels=None, degrees=None, **more):
-    """The file of a MaskedAutoregressive with these layers ``(weight, bias, mask)``, which may be inconsistent."""
+    """The file of a MaskedAutoregressive; its layers ``(weight, bias, mask)`` may be inconsistent."""
     settings = hr.transforms.MaskedAutoregressive(2)._settings.header()
     header = {**TOP, "kind": "MaskedAutoregressive", **settings, "features": features, "levels": levels}
     tensors = {
@@ -153,7 +153,7 @@ GOOD = unsealed(maf())
 
 # ---- files of sequences, which always have a checksum ---------------------------------------------------------------
 
-# Refusals of the other readers for keys that Python ignores.
+# Errors that the other readers raise because of keys that Python's reader ignores.
 STRICTER = ("level: expected false beside an inner flow",)
 
 
@@ -164,7 +164,7 @@ def header_of(data):
 
 
 def resealed(data, change, change_tensors=lambda tensors: None):
-    """A file whose headrace header and tensors were changed, with a checksum that fits."""
+    """A file whose headrace header and tensors were changed, with a new checksum."""
     header, tensors = header_of(data), safetensors.numpy.load(data)
     change(header)
     change_tensors(tensors)

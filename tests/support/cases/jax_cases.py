@@ -42,7 +42,7 @@ FLOWS = {
 
 @pytest.fixture(params=FLOWS)
 def flow(request):
-    """A flow of each family, base and kind of context."""
+    """A flow of FLOWS, which has each family, base and kind of context."""
     return FLOWS[request.param]()
 
 

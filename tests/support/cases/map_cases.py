@@ -49,10 +49,10 @@ def depth_of(map, alone=4):
 
 
 def magnitudes(given, params, map, scale, inverse):
-    """The magnitudes to which errors of a map are relative: ``(value, log-derivative)``, an array of each for all
-    elements.
+    """The magnitudes to which errors of a map are relative: ``(value, log-derivative)``, two arrays with one
+    magnitude for each element.
 
-    All values are below 10 in magnitude. In the value, an error at that scale is multiplied by the map's steepness, and
+    All values are below 10 in magnitude. In the value, a rounding error is multiplied by the map's steepness, and
     in the log-derivative by the slope of the log-derivative.
     """
     given, params, options = given.astype(float), params.astype(float), reference.Options(scale)
@@ -125,7 +125,7 @@ def check_hard_splines(kernel, judge, direction, bins, bound, dtype):
 
 
 def gradient_batch(rows, active, map, dtype="float64", bins=8):
-    """Values, parameters and cotangents, where some values lie outside a spline's interval."""
+    """Values, parameters and cotangents; some values lie outside a spline's interval."""
     values = 3.0 * cases.rows(rows, active, "float64", "values")
     params = cases.rng("params", rows, active, map).standard_normal((rows, active, reference.MAPS[map].count(bins)))
     grad_value = cases.rows(rows, active, "float64", "cotangent")
@@ -134,12 +134,12 @@ def gradient_batch(rows, active, map, dtype="float64", bins=8):
 
 
 def step_of(map):
-    """The step of differences, smaller for bins with a least size, which may be a thousandth of the interval."""
+    """The step of differences: smaller for maps whose bins have a least size, such as a thousandth of the interval."""
     return reference.STEP / 8 if has_min_bin(map) else reference.STEP
 
 
 def differences(direction, values, params, cotangents, map, step=reference.STEP, **settings):
-    """Both gradients by central differences, whose error is some eps^(2/3) = 4e-11 of values and third derivatives.
+    """Both gradients by central differences, with errors of some eps^(2/3) = 4e-11 times values and third derivatives.
 
     Each element is a row by itself, so that all elements can be moved at once: no element changes another's result.
     """

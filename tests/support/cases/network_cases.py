@@ -8,7 +8,7 @@ import reference
 from gradients import Subject
 from headrace import Layer
 
-# The hidden layers by name. One unit of each network is live; `change` adds dead units.
+# The hidden layers by name. Each layer has live units; `change` of `made` adds dead units.
 NETWORKS = {
     "blocks before whose products stands the activation": hr.Network.residual((12, 12), "tanh").layers,
     "blocks with no activation outside": hr.Network.residual((12, 12), "silu", pre_activation=False).layers,
@@ -37,7 +37,7 @@ NEEDS_CONTEXT = [name for name, layers in NETWORKS.items() if any(layer.context 
 
 
 def made(name, *, features=5, context=2, change=None, outputs=("shift", "scale"), dtype="float64"):
-    """The tuple ``(dense, network, joins)``: random weights for this network, in a random order of coordinates.
+    """The tuple ``(dense, network, joins)``: random weights for the named network, in a random order of coordinates.
 
     Degrees are random where a layer adds nothing; a unit that adds another unit has at least that unit's degree.
     """

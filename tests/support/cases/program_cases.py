@@ -1,4 +1,4 @@
-"""Programs on a device: sizes of batches, all combinations of inputs that a formula reads, chains of transforms."""
+"""Cases for programs on a device: sizes of batches, each side that a network reads with each formula, and chains."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ every_side = pytest.mark.parametrize(("reads", "formula"), SIDES)
 
 
 def rotations(features, dtype):
-    """A flow of rotations, dense and in blocks, with elementwise maps of dual ascent between, like an ascent's flow."""
+    """A flow of rotations, dense and in blocks, with maps of dual ascent between them, like an ascent's flow."""
     turns = [hr.transforms.Rotation.random(features, seed=0), hr.transforms.Rotation.random(features, seed=1, block=4)]
     bent = [
         cases.randomise(hr.transforms.Elementwise(features, map="dual_ascent", dtype=dtype), 0.5, i) for i in range(2)

@@ -30,7 +30,7 @@ def wavenet(*key, **more):
 
 
 def chain(dtype="float64"):
-    """A chain of transforms over time, one of which reads data and one latent values, and of transforms of rows."""
+    """A chain of transforms of rows and two transforms over time: one reads latent values, and one reads data."""
     over_time = [
         hr.CausalConvolution(2, channels=8, dilations=[1, 4], reads="latent", context=2, dtype=dtype),
         hr.CausalConvolution(2, channels=5, kernel=4, dilations=[3], covariates=3, hop=4, dtype=dtype),
@@ -86,8 +86,8 @@ def _spline(dtype):
     return wavenet("spline", dtype=dtype, **more)
 
 
-# Examples by name: each function makes an example from a dtype. A new kind of sequences adds a line to EXAMPLES, and
-# files by tests/files/make.py.
+# Examples by name: each function makes an example from a dtype. A new kind of flow needs a line in EXAMPLES, and
+# files, which tests/files/make.py writes.
 def _prediction(dtype):
     return randomise(hr.LinearPrediction(2, order=3, dtype=dtype), "prediction")
 
@@ -134,7 +134,7 @@ PIECES = (1, 7, 1, 30, 2)  # the numbers of steps that calls of a stream take: s
 
 
 def streamed(flow, rows, steps=41, dtype=None):
-    """Steps for a stream of a flow, in the range of its data and in any dtype, with context and covariates."""
+    """The tuple (sequences, context, covariates) for a stream of a flow: sequences are in the range of its data."""
     x = sequences(rows, steps, flow.features, dtype or flow.dtype)
     if isinstance(flow.transforms[-1], hr.transforms.Support):
         x = flow.transforms[-1].forward(x.reshape(-1, flow.features))[0].reshape(x.shape)
@@ -147,7 +147,7 @@ def cut(x):
     return np.split(x, np.cumsum(PIECES)[:-1], axis=1)
 
 
-# EXAMPLES, and flows of which the repository has no files, for tests of readers of files and of streams.
+# EXAMPLES, and flows without files in the repository, for tests of readers of files and of streams.
 READ = EXAMPLES | {"mixture": _audio, "student-t": _on_student, "bf16": _in_bf16, "bounded": _bounded}
 
 
@@ -171,7 +171,7 @@ def inputs_of(module):
 
 
 def results_of(module, x, context, covariates):
-    """The results of an example for these sequences, by name, as float64."""
+    """The results of an example for the given sequences, by name, as float64."""
     flow = flow_of(module)
     z, log_det = flow.to_latent(x, context, covariates)
     results = {"log_prob": flow.log_prob_steps(x, context, covariates), "z": z, "log_det": log_det}
@@ -181,7 +181,7 @@ def results_of(module, x, context, covariates):
 def flow_of(module):
     if isinstance(module, hr.CausalConvolution):
         return hr.SequenceFlow([module])
-    if isinstance(module, hr.LinearPrediction):  # a flow has at least one network
+    if isinstance(module, hr.LinearPrediction):  # a flow needs at least one network
         network = hr.CausalConvolution(module.features, channels=1, dilations=[1], map="affine", dtype=module.dtype)
         return hr.SequenceFlow([network, module])
     return module

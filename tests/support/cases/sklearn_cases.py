@@ -10,7 +10,7 @@ NESTED = {"fit": FitSettings, "settings": FlowSettings}
 
 
 def estimator(*flow, **keywords):
-    """A `FlowDensity` from one list of keywords, including settings of its fit and rarer settings of its flow."""
+    """A `FlowDensity` from keywords in one list, even those of the nested settings of its fit and its flow."""
     for nested, kind in NESTED.items():
         inner = {name: keywords.pop(name) for name in [*keywords] if name in kind().get_params()}
         if inner:

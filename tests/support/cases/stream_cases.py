@@ -25,7 +25,7 @@ def rows(n, dtype="float64", context=0, weighted=False):
 
 
 def cut(array, sizes):
-    """Cut an array into blocks of these sizes, which repeat; some blocks are empty."""
+    """Cut an array into blocks whose sizes repeat; some blocks are empty."""
     begin, blocks, i = 0, [], 0
     while begin < len(array):
         blocks.append(array[begin : begin + sizes[i % len(sizes)]])

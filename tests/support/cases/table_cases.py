@@ -15,7 +15,7 @@ from headrace._cli import cli
 from headrace._tables.density import TableDensity, of_file
 
 RATE = 3.0
-OF_FIT = "fit: "  # the beginning of the warnings that a fit this short gives
+OF_FIT = "fit: "  # the beginning of the warnings of such short fits
 
 
 def columns(rows=700, seed=0):

@@ -23,7 +23,7 @@ def rounded(x):
 
 
 def small(dense):
-    """A network with the masks of the given one, weights of -1, 0 and 1, and integer biases."""
+    """A network with the masks of the given network, weights of -1, 0 and 1, and integer biases."""
     generator = cases.rng("small", *dense.weights[0].shape)
     choose = lambda arrays, *numbers: [generator.choice(numbers, a.shape).astype("float32") for a in arrays]  # noqa: E731
     return replace(dense, weights=choose(dense.weights, -1, 0, 0, 1), biases=choose(dense.biases, -2, -1, 0, 1, 2))
@@ -39,7 +39,7 @@ WIDE = {"features": 5, "hidden": (300, 140, 101)}
 
 
 def one_product(device):
-    """A network of one layer on the device, whose outputs are shifts, its weights and biases, and rows and context."""
+    """``(twin, weights, biases, x, context)`` for a network of one layer on the device, whose outputs are shifts."""
     dense = cases.made(19, (), context=4, outputs=("shift",)).astype("float32")
     library = gradients.masked(dense, map="additive", reads="data", formula="to_data").library
     weights = np.where(dense.masks[0], dense.weights[0], 0).astype(float)

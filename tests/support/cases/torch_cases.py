@@ -11,7 +11,7 @@ def rows(*shape, seed=0):
 
 
 class Posterior(torch.nn.Module):
-    """A module of an encoder of measurements, and a flow of parameters whose context is the encoder's output."""
+    """A module with an encoder of measurements and a flow over parameters, whose context is the encoder's output."""
 
     def __init__(self, seed=0):
         super().__init__()

@@ -62,7 +62,7 @@ def call(variant, name, *arrays, **more):
 
 
 def transform(variant, params):
-    """The library's transform with these raw parameters, which all rows share."""
+    """The library's transform with the given raw parameters, which all rows share."""
     map, settings = VARIANTS[variant]
     features = features_of(variant, params)
     made = CLASSES[map](features, dtype=params.dtype, **settings)
@@ -74,7 +74,7 @@ def transform(variant, params):
 
 
 def judge(variant, params):
-    """The reference with these raw parameters: one set for all rows, one set a row, or those of a network."""
+    """The reference with the given raw parameters: one set for all rows, one for each row, or those of a network."""
     map, settings = VARIANTS[variant]
     return reference.VECTOR_MAPS[map](params, **settings)
 
@@ -94,7 +94,7 @@ def conditioned(variant, features, context, dtype, *key, hidden=(9, 8), activati
 
 
 def network(arrays, activation="tanh"):
-    """The reference's network from a list of weights and biases in turn."""
+    """The reference's network from a list in which weights and biases alternate."""
     masks = [np.ones(weight.shape, bool) for weight in arrays[0::2]]
     return reference.Network(arrays[0::2], arrays[1::2], masks, activation)
 
@@ -125,10 +125,10 @@ def gains(direction, given, step=1e-6):
 
 
 def check(direction, want_of, given, dtype, *, depth=1, condition=1.0, context=None):
-    """Compare a direction with the reference's: errors stay within a few roundings of the argument, enlarged by the
-    gains.
+    """Compare a direction of a transform with the reference: errors stay within a few roundings of the argument,
+    enlarged by the gains.
 
-    ``condition``: the factor from relative errors of raw parameters to errors of the map's addition to rows.
+    ``condition``: the factor from relative errors of raw parameters to errors of the vectors that the map adds to rows.
     """
     contexts = () if context is None else (context,)
     got, want = direction(given, *contexts), want_of(given, *contexts)

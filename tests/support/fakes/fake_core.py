@@ -12,7 +12,7 @@ VERBS = ("log_prob", "sample", "from_noise", "transform", "gradient")
 
 
 def make_core(machine):
-    """A module like `_cuda`, which queues each call for the machine's inner module; the inner module works at once."""
+    """A module like `_cuda`, which queues calls of the machine's inner module; the inner module queues nothing."""
     core, inner = types.ModuleType("headrace._cuda"), machine.inner(machine)
 
     def queued(word, function, *arguments, stream, **named):
@@ -110,7 +110,7 @@ def make_core(machine):
             queued("points", make, x, weights, device=on_current(device), stream=stream)
 
         def later(self, word, *arguments, stream):
-            """Queue the inner module's function of this name, which is looked up when the call is computed."""
+            """Queue the method `word` of the inner object, which is looked up when the call is computed."""
             queued(
                 word,
                 lambda *arguments_then, **named: getattr(self.inner, word)(*arguments_then, **named),

@@ -32,7 +32,7 @@ class Machine:
         self.inner, self.others_first, self.devices = inner or OnCpu, others_first, devices
         self.log, self.queues, self.blocks = [], {}, []
         self.device, self.current = 0, [[] for _ in range(devices)]
-        # By a word of the log: an exception, raised once instead of logging the word, or a list of such exceptions.
+        # For a word of the log, the exception that the next event of this word raises, or a list for several events.
         self.fail = {}
         self.next_stream = 0x100
         self.reasons = {}  # by index of a device, the reason why the device is unusable
@@ -57,7 +57,7 @@ class Machine:
         return self.cupy.cuda.Stream.of(self.next_stream)
 
     def queue(self, address):
-        """The queue of a stream; each thread has another one for address 2, the per-thread default stream."""
+        """The queue of a stream; for address 2, the per-thread default stream, each thread has a separate queue."""
         key = (address, threading.get_ident()) if address == 2 else address
         return self.queues.setdefault(key, Queue(self, address))
 
@@ -66,7 +66,7 @@ class Machine:
         return stack[-1] if stack else self.cupy.cuda.Stream.of(0)
 
     def wait(self, address):
-        """Do all queued work of a stream; of other streams, either the work that it waits for, or all work."""
+        """Do all queued work of a stream, and of other streams either all work or only what this stream waits for."""
         self.wait_for([self.queue(address)])
 
     def wait_for(self, queues):

@@ -13,14 +13,14 @@ REDUCTIONS = ("sum", "min", "max", "mean", "all", "any")
 
 
 class Block:
-    """Memory of an allocator, which holds NaN before it is written and after it was given back."""
+    """Memory of an allocator, which holds NaN before its first use and after its release."""
 
     def __init__(self, machine, size, address, at_once=False):
         raw = np.full(size + 64, 0xFF, np.uint8)
         start = -raw.ctypes.data % 64
         self.bytes, self.machine = raw[start : start + size], machine
         self.stream = address
-        machine.blocks.append(raw)  # kept, so that a late read gets NaN
+        machine.blocks.append(raw)  # the memory is kept, so that a late read gets NaN
         poison = raw.fill if at_once else lambda byte: machine.queue(address).add(lambda: raw.fill(byte))
         weakref.finalize(self, poison, 0xFF).atexit = False
 
@@ -258,7 +258,7 @@ def reduction(name, computed):
 
 
 def lent(machine, array, owner, producer, consumer):
-    """An array and its owner in place of a DLPack capsule; makes the consumer's stream wait for the producer's."""
+    """Make the consumer's stream wait for the producer's; return array and owner in place of a DLPack capsule."""
     event = machine.cupy.cuda.Event()
     event.record(producer)
     machine.cupy.cuda.Stream.of(0 if consumer in (None, 1) else consumer).wait_event(event)
@@ -269,7 +269,7 @@ def lent(machine, array, owner, producer, consumer):
 
 
 def make_torch(machine):
-    """A module with the functions of PyTorch that headrace uses, tensors on the machine's device only."""
+    """A module with the functions of PyTorch that headrace uses, for tensors on the machine's device only."""
     torch = types.ModuleType("torch")
     torch.float32, torch.float64, torch.strided = (FakeName(f"torch.{n}") for n in ("float32", "float64", "strided"))
     torch.stack_of_streams = []
@@ -292,7 +292,7 @@ def make_torch(machine):
             return tuple(s // self.array.itemsize for s in self.array.strides)
 
         def record_stream(self, stream):
-            """Keep memory that is freed from other uses until all work queued on this stream is done."""
+            """Delay reuse of the tensor's memory, once freed, until all work queued on the given stream is done."""
             machine.record("record_stream", stream.cuda_stream)
             own, other = machine.queue(self.block.stream), machine.queue(stream.cuda_stream)
             if own is not other:
@@ -357,7 +357,7 @@ def make_jax(machine, x64=True):
 
 
 class FakeName(str):
-    """The name of a dtype or layout, in place of the object."""
+    """The name of a dtype or layout, in place of the framework's object."""
 
     __slots__ = ()
 

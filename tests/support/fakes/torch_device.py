@@ -50,7 +50,7 @@ class DeviceTensor(torch.Tensor):
         return f"DeviceTensor({tuple(self.shape)}, {self.dtype}, on {self.device})"
 
     def record_stream(self, stream):
-        """Keep memory that is freed from other uses until all work queued on this stream is done."""
+        """Delay reuse of the tensor's memory, once freed, until all work queued on the given stream is done."""
         machine = self.machine
         machine.record("record_stream", stream.cuda_stream)
         own, other = machine.queue(self.block.stream), machine.queue(stream.cuda_stream)
@@ -140,7 +140,7 @@ def numbers(tensor):
 
 @contextmanager
 def on(machine, stream):
-    """A block in which the given stream is PyTorch's current one."""
+    """A ``with`` block in which the given stream is PyTorch's current one."""
     machine.of_torch.append(stream.ptr)
     try:
         yield
@@ -150,7 +150,7 @@ def on(machine, stream):
 
 @contextmanager
 def in_torch(machine):
-    """A block in which PyTorch has the machine's streams, and a tensor on the machine passes for an ordinary tensor."""
+    """A ``with`` block in which PyTorch has the machine's streams, and the machine's tensors pass for ordinary ones."""
     machine.of_torch = []
 
     def current_stream(device=None):
