@@ -34,7 +34,7 @@ from headrace._flow.bases import Logistic, Normal, StandardNormal
 from headrace._flow.flow import Flow
 from headrace.rows._as_stream import is_stream
 
-_STREAM = 0x656E73656D626C65  # seeds, with the seed of a call, the choices of members
+_STREAM = 0x656E73656D626C65  # with the seed of a call, the seed of the choice of members
 
 # The distribution of noise for each class of base; a member with another base generates its noise in `Flow.sample`.
 _NOISE: dict[type, Any] = {StandardNormal: StandardNormal, Normal: StandardNormal, Logistic: Logistic}
@@ -208,7 +208,7 @@ class Ensemble(OfFlows):
 
         Returns:
             An array as `Flow.log_prob` returns it, in the members' dtype: -inf where the log densities of all members
-            are -inf, NaN where that of a member is NaN.
+            are -inf, NaN where a member's log density is NaN.
         """
         caller, rows, log_probs = self._log_probs(x, context)
         value = caller.output(out, self.dtype, rows.batch, (rows.array, rows.context))
@@ -301,7 +301,7 @@ class Ensemble(OfFlows):
     def _rows_of(
         self, flow: Flow, index: Any, rows: Rows, which: tuple[int, int | None], kind: Any, noise: dict[type, Any]
     ) -> Any:
-        """The rows at `index` of a sample of the member `flow`; noise in `noise` is reused by the next members.
+        """The rows at `index` of a sample of the member `flow`; `noise` keeps noise, by its density, for other members.
 
         `which`: the seed and the index of the first row.
         """
@@ -333,7 +333,7 @@ class Ensemble(OfFlows):
         rng: Rng = None,
         **settings: Any,
     ) -> list[History]:
-        """Fit the members in place; member i gets the same bits as by ``member.fit(x, seed=seed + i, ...)``.
+        """Fit the members in place; the parameters of member i equal those by ``member.fit(x, seed=seed + i, ...)``.
 
         Seeds of a fit choose the order of rows and the held-out rows, but not the initial parameters: construct the
         members with different seeds. Small members are fitted side by side, with a thread each. Large members, and all
@@ -398,8 +398,8 @@ class Ensemble(OfFlows):
         return histories
 
     def _resampled(self, x: Any, weights: Any, key: int, member: int) -> Any:
-        """Weights of the rows for the bootstrap: each weight, times how often a sample with replacement has the row;
-        the sample is from the rows of weights above 0.
+        """Weights of the rows for the bootstrap: each row's weight times the row's count in a sample with replacement
+        from the rows of weights above 0.
         """
         caller = self._flows[0]._caller()
         n = _arrays.matrix("x", x, self.features, caller, whole=True).shape[0]
@@ -463,11 +463,11 @@ def fit_many(
     progress: bool = True,
     **settings: Any,
 ) -> list[History]:
-    """Fit each flow in place to its own table; flow i gets the same bits as by ``flows[i].fit(tables[i], ...)``.
+    """Fit each flow in place to its own table; the results equal those of ``flows[i].fit(tables[i], ...)`` bit for bit.
 
-    Small flows are fitted side by side, with one thread each, which is faster than fits one after another with all
-    threads. Large flows, flows with fewer than 10,000 parameters, and flows on a device are fitted one after another.
-    Flows may differ in class, size, features and dtype.
+    Flows are fitted side by side, with one thread each, where this is faster than fits one after another with all
+    threads: if they are on the CPU, some have 10,000 parameters or more, and either no layer has more than 128 units,
+    or the flows are at least half as many as the threads. Flows may differ in class, size, features and dtype.
 
     Args:
         flows: At least one flow, and none of them twice.

@@ -195,10 +195,10 @@ def best_beginnings(
     The best Gaussian without curves is first unless another density is better by more than the standard error of the
     difference.
 
-    The best Gaussian and the best Gaussian without curves follow, because networks may do better over these densities.
-    If no time is left, only the first Gaussian is returned.
+    The result also has the best Gaussian and the best Gaussian without curves, because networks may do better over
+    these densities. If no time is left, only the first Gaussian is returned.
 
-    `made` fits an initial density of given settings to rows and puts it into a flow. `curves`: the values of
+    `made` fits an initial density with given settings to rows and puts it into a flow. `curves`: the values of
     `Beginning.curves` to try, in order. `mixes`: whether mixtures, which replace the base, are tried too.
     """
     z, share, _ = standardised(source, scale)
@@ -291,7 +291,7 @@ class Seen:
         return cls(behind(z[~out], links), share[~out], unseen, slopes)
 
     def losses(self, *arguments: Any, **settings: Any) -> Floats:
-        """Losses of the rows left out, under a mixture fitted to the other rows; arguments as of `mixture.fitted`."""
+        """Losses of the rows left out, under a mixture fitted to the other rows, with arguments of `mixture.fitted`."""
         return -_mixture.fitted(self.seen, self.share, *arguments, **settings).log_prob(self.unseen) - self.slopes
 
 

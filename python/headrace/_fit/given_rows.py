@@ -72,7 +72,7 @@ class Data:
         return Data(self.x[index], context, weights, self.names, self.support)
 
     def values(self, index: Any, of_context: bool) -> NDArray[np.float64]:
-        """The rows at an index in float64: of x, mapped from its bounds to the real line, or of the context."""
+        """The float64 rows at an index: rows of x, mapped from their bounds to the real line, or of the context."""
         if not of_context:
             return self.unbounded(index)
         assert self.context is not None
@@ -156,7 +156,7 @@ def check_inside(name: str, array: NDArray[Any], support: Support, names: tuple[
 
 
 def beyond(array: NDArray[Any], support: Support, start: int) -> list[Any]:
-    """The number of rows on a bound or beyond; index (plus `start`), column and value of the first; or []."""
+    """The count of rows on a bound or beyond; index (plus `start`), column and value of the first; [] for none."""
     mask = outside(array, support)
     if not mask.any():
         return []
@@ -194,7 +194,7 @@ def is_share(validation: Any) -> bool:
 
 
 def checksum(array: NDArray[Any], sum_of: int = 0) -> int:
-    """The checksum of all values of an array, independent of strides; `sum_of`: that of the rows before these."""
+    """The checksum of all values of an array, independent of strides; `sum_of`: the earlier rows' checksum."""
     for begin in range(0, array.shape[0], CHUNK):
         block = np.ascontiguousarray(_arrays.on_host(array[begin : begin + CHUNK]))
         sum_of = zlib.crc32(block.reshape(-1).view(np.uint8).data, sum_of)
@@ -209,7 +209,7 @@ def settled(
     names: tuple[str, ...],
     say: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Copies of means and deviations, with 1 for constant columns; warns of these. `half`: half of each range."""
+    """Copies of means and deviations, with 1 for constant columns; warns of these. `half`: halves of ranges."""
     constant = (half == 0) | ~(std > np.finfo(np.float64).tiny)
     if say and constant.any():
         labels = names or tuple(f"column {i}" for i in range(std.size))

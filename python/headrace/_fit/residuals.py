@@ -140,7 +140,7 @@ def _round(
         if deviation * std[j] < least or _has_few_values(residual, deviation, share):
             rounding[line[j]] = max(deviation**2, LEAST_SHARE)
             continue
-        if deviation**2 >= limit:  # because other columns were taken out later
+        if deviation**2 >= limit:  # above the limit since other columns were taken out, too
             continue
         weights = slopes * std[j] / std[readers]
         matrix[line[j], [line[k] for k in readers]] = weights

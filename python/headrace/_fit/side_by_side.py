@@ -148,7 +148,7 @@ class _Team(Generic[T]):
             cpu.limit_thread(self.share)
 
     def is_stopped(self) -> bool:
-        """Whether the fits of this team must end, because it or an outer team is stopped."""
+        """Whether the fits of this team must end, because this or an outer team is stopped."""
         return self.stopped or (self.outer is not None and self.outer.is_stopped())
 
     def _in_turn(self, jobs: Iterator[Callable[[], T]]) -> None:
@@ -170,7 +170,7 @@ class _Team(Generic[T]):
                 break
             work = partial(contextvars.copy_context().run, self._in_thread, index, job)
             del job  # the job holds a table
-            self.running[index] = Thread(target=work, name=f"headrace fit {index}")  # first: start() may meet Ctrl-C
+            self.running[index] = Thread(target=work, name=f"headrace fit {index}")  # Ctrl-C may interrupt start()
             self.running[index].start()
         while self.running and not self.finished.interrupted:
             self.share = max(self.threads // len(self.running), 1)
