@@ -333,7 +333,7 @@ class Ensemble(OfFlows):
         rng: Rng = None,
         **settings: Any,
     ) -> list[History]:
-        """Fit the members in place; the parameters of member i equal those by ``member.fit(x, seed=seed + i, ...)``.
+        """Fit the members in place; member i gets exactly the weights of ``member.fit(x, seed=seed + i, ...)``.
 
         Seeds of a fit choose the order of rows and the held-out rows, but not the initial parameters: construct the
         members with different seeds. Small members are fitted side by side, with a thread each. Large members, and all

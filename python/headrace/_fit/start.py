@@ -73,7 +73,7 @@ def _standardized(flow: Flow, context: Any) -> Any:
 
 @dataclass
 class Start:
-    """The standardisation of a fit, as means and standard deviations; None where an earlier fit has set one."""
+    """The standardisation of a fit, as means and standard deviations; None where an earlier fit has standardised."""
 
     x: Moments | None
     context: Moments | None
@@ -105,7 +105,7 @@ class Start:
         start_act_norms(flow, source)
 
     def begin(self, flow: Flow, source: ArrayRows, kind: Beginning, seed: int) -> Begun:
-        """Make a fresh flow the initial density with the settings `kind`, fitted to few rows; no training is needed."""
+        """Turn a fresh flow into the initial density with the settings `kind`, fitted to few rows without training."""
         assert self.x is not None
         interior = flow._interior
         scale = flow.standardize_context if self.context is None else self.context

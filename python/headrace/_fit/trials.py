@@ -1,4 +1,4 @@
-"""Short fits by Muon, by which a fit of many rows chooses learning rate, weight decay, curves and residual columns.
+"""Short fits by Muon that choose learning rate, weight decay, curves and residual columns of a fit of many rows.
 
 Each trial has a complete cosine schedule, because steps at a constant rate show only the beginning of a fit: curves and
 residual columns make the first steps easier, even if they gain nothing later. The choice of a trial stays if the gain
@@ -46,7 +46,7 @@ def decided(below: Residuals, more: Residuals, runs: Sequence[Run], held_out: He
 
 def candidates(source: ArrayRows, scale: Moments, flow: Flow) -> tuple[Residuals, Residuals]:
     """The residuals that are always used, and the residuals with further columns, whose use a trial decides."""
-    order = flow._interior.order if flow.features <= MOST_FEATURES else None  # with more, no column is replaced
+    order = flow._interior.order if flow.features <= MOST_FEATURES else None  # if there are more, no column is replaced
     always, more = (measured(source, scale, limit, flow.dtype, order) for limit in (ALWAYS, TRIED))
     return always, more
 

@@ -494,9 +494,9 @@ class Flow(Chained, Density):
         Held-out rows also judge the initial weights, so that a second fit never ends with worse weights.
 
         A `Standardize` at the flow's data end is set from the training rows if it still is the identity. The training
-        rows also set the standardisation of context columns and initialise each `ActNorm`. A later fit sets none of
-        these transforms again. The same seed gives the same bits for any number of threads. Ctrl-C ends the fit and
-        keeps the best weights so far.
+        rows also set the standardisation of context columns and initialise each `ActNorm`. A later fit sets no
+        standardisation or `ActNorm` again. The same seed gives the same bits for any number of threads. Ctrl-C ends the
+        fit and keeps the best weights so far.
 
         Without `epochs`, cross-validation is used if fewer than 50 rows are held out. A flow that is not clearly better
         on held-out rows than the Gaussian of the training rows becomes that Gaussian, correlations included; with a

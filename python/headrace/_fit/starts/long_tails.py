@@ -21,7 +21,7 @@ _NORMAL = NormalDist()
 SHARE = 0.04  # share of the rows, the outermost ones on a side, that estimate its tail
 LEAST_ROWS = 40  # least number of rows that estimate a tail (SHARE of 1000 rows)
 CLEARLY = 1.0  # least gain in log-likelihood, in nats, over an exponential tail
-LONGER = 0.5  # the largest shape within these nats of the best is chosen: rows far out lose little by it
+LONGER = 0.5  # the largest shape within these nats of the best is chosen, because far rows lose little then
 STEEPEST = 1.0  # the largest shape, which a Cauchy distribution has
 KNOTS, TOP = 8, 6.0  # knots beyond a column's outermost quantile, and position of the last one in units of N(0, 1)
 WIDEST = 100.0  # the most room for a long tail, in units of the range of the quantiles
@@ -39,13 +39,13 @@ class LongTail:
     is_clear: bool  # whether the rows exclude a shape of 0
 
     def knots(self, knot: float, end: float, room: float) -> tuple[Floats, Floats, Floats] | None:
-        """Knots at the outermost quantile, `knot`, with latent `end`, and beyond: distance from `knot`, z, dz / d
-        distance.
+        """Knots from the outermost quantile `knot`, with latent value `end`, outwards: the arrays distance from `knot`,
+        z, and dz / d distance.
 
         The knots end where the curve, continued as a straight line to the last value of `beyond`, would exceed the
-        distance `room`. The result is None if a line from `knot` on would, too, or if `knot` is below the threshold.
+        distance `room`. The result is None if a line from `knot` itself exceeds it, or `knot` is below the threshold.
         """
-        scale = self.scale + self.shape * (knot - self.threshold)  # the excess over a knot has the same shape
+        scale = self.scale + self.shape * (knot - self.threshold)  # the excess over `knot` has the same shape
         if not knot >= self.threshold:
             return None
         rest = _NORMAL.cdf(-end)

@@ -132,7 +132,7 @@ def quantiles_for(rows: float) -> list[float]:
 def _score(
     summary: Sequence[float], masses_on: Callable[[float, float, int], tuple[float, Floats]], rows: float, width: float
 ) -> Score | None:
-    """See `normal_scores`. `summary`: as from `_summary`. `masses_on`: `masses` for a grid's start, step and size."""
+    """See `normal_scores`. `summary`: from `_summary`. `masses_on`: returns `masses` by a grid's start, step, size."""
     low, quarter, other, high, variance = summary
     std = float(np.sqrt(variance))
     spread = min(std, (other - quarter) / 1.349) if other > quarter else std
@@ -209,7 +209,7 @@ def before(x: Floats, counts: Any, first: float, step: float, cells: int) -> NDA
 def masses(counts: NDArray[np.int64], total: int) -> tuple[float, Floats]:
     """The share of values below a grid, and the mass at each grid point, from the counts of `before`.
 
-    A row between two points adds mass to both, and more to the nearer one, so that the mean of the masses is its value.
+    A row between two points adds mass to both, more to the nearer one, so that the masses' mean position is its value.
     """
     rows, parts = counts
     upper = np.diff(parts) * 2.0**-_PLACE_BITS

@@ -33,7 +33,7 @@ class BiasTable:
 
     @classmethod
     def of_lines(cls, features: int, shift: str, log_scale: str, **options: Any) -> BiasTable:
-        """A table of an affine map's shift and log scale for each coordinate; the arguments are their names."""
+        """A table of an affine map's shift and log scale for each coordinate; `shift`, `log_scale`: their names."""
         settings = Settings(features=features, map="affine", scale="exp", reads="latent")
         return cls(unread(settings, **options), dict.fromkeys((shift, log_scale), (features,)), features)
 

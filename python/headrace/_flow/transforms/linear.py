@@ -339,7 +339,7 @@ def _inverse_of_unit(matrix: Matrix, *, is_lower: bool) -> Matrix:
     for i in range(n) if is_lower else range(n - 1, -1, -1):
         for k in range(i) if is_lower else range(i + 1, n):
             if matrix[i, k]:
-                inverse[i] -= matrix[i, k] * inverse[k]  # in the order of cpp/c/lowered_file.cpp
+                inverse[i] -= matrix[i, k] * inverse[k]  # terms in the order of cpp/c/lowered_file.cpp
     return inverse
 
 

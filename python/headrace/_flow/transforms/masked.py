@@ -396,7 +396,7 @@ def _sides(passive: Any, features: int) -> tuple[tuple[int, ...], tuple[int, ...
 
 
 def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
-    """The index in the core's order, coordinate by coordinate, of each of the user's output rows; None if equal."""
+    """The index in the core's order, coordinate by coordinate, of each of the user's output rows; None if all agree."""
     groups = MAPS[settings.map].groups(settings.bins)
     start = dict(zip(groups, np.cumsum([0, *groups.values()])[:-1], strict=True))
     first = np.arange(active)[:, None] * settings.n_params

@@ -29,8 +29,8 @@ class OnColumns(Around):
     Args:
         transform: Any transform except `Standardize`, `Support` and `Gaussianize`, which have settings for each column,
             and except a `Linear` that is not trainable.
-        columns: The coordinates of the row that become coordinates 0, 1, ... of the transform: all different, one for
-            each.
+        columns: The coordinates of the row that become coordinates 0, 1, ... of the transform, one for each of these,
+            all different.
         features: The number of all coordinates.
 
     >>> import numpy as np, headrace as hr
