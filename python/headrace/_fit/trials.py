@@ -46,7 +46,7 @@ def decided(below: Residuals, more: Residuals, runs: Sequence[Run], held_out: He
 
 def candidates(source: ArrayRows, scale: Moments, flow: Flow) -> tuple[Residuals, Residuals]:
     """The residuals that are always used, and the residuals with further columns, whose use a trial decides."""
-    order = flow._interior.order if flow.features <= MOST_FEATURES else None  # if there are more, no column is replaced
+    order = flow._interior.order if flow.features <= MOST_FEATURES else None  # with more features, none is replaced
     always, more = (measured(source, scale, limit, flow.dtype, order) for limit in (ALWAYS, TRIED))
     return always, more
 

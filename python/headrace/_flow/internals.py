@@ -174,7 +174,7 @@ class Interior(Restorable):
         return found
 
     def stepping(self, matmul: str) -> tuple[Program, Callable[[], Any]]:
-        """The program for gradients of steps, and a function that returns a step's parameters, None for its own."""
+        """The program for gradients of steps, and a function that returns a step's parameters or None."""
         program = self.program
         if matmul == self._flow.matmul:
             return program, lambda: None

@@ -25,7 +25,7 @@ from headrace._regression.trees import Boosting, Forest
 
 LEAST_ROWS = 200  # with fewer rows there are neither trees nor held-out rows for weights
 HELD_OUT, LEAST_HELD_OUT = 0.15, 50
-ROUNDS, PRIOR, LEAST_WEIGHT = 200, 3.0, 0.01  # for weights of members; PRIOR: rows added for each member
+ROUNDS, PRIOR, LEAST_WEIGHT = 200, 3.0, 0.01  # steps of EM, rows added for a member, least share of a member
 POINTS, DRAWS, HALVINGS = 64, 512, 50  # points for means, draws of several responses, bisections for quantiles
 
 

@@ -184,7 +184,7 @@ def _ascent(setting: Setting) -> Callable[[], Any]:
 
 
 def chosen_by(flow: Any, rows: Sample) -> float:
-    """The mean log-likelihood of rows under a flow, by which the search chooses; -inf in place of NaN."""
+    """The criterion of the search: the mean log-likelihood of rows under a flow, or -inf in place of NaN."""
     mean = weighted_mean(rows.log_prob(flow), rows.weights)[0]
     return mean if mean == mean else -float("inf")
 

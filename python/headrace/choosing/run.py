@@ -43,8 +43,8 @@ CROSS_VALIDATES_BELOW = 500  # with fewer rows, cross-validation judges densitie
 LEAST = 4  # the least number of rows
 FOLDS = 5
 SEARCHING = 1 / 3  # share of the time for the search, if a fit with high effort follows
-OF_DEFAULT = 4 / 5  # largest share of the time for the default: others rarely win
-ALL_ROWS = 1.5  # seconds of a fit to all rows, at most, over those of the same fit in the search
+OF_DEFAULT = 4 / 5  # largest share of the time for the default: other candidates rarely win
+ALL_ROWS = 1.5  # largest ratio of the seconds of a fit to all rows to those of the same fit in the search
 LOOKED_AT, MOST_KNOWN = 5000, 10_000  # the most rows of a diagnosis, and the most training rows for it
 
 
@@ -102,7 +102,7 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
 
     Raises:
         TypeError, ValueError: an argument is not as expected, as in `Flow.fit`; there are missing values and `missing`
-            is "refuse", fewer than 4 rows, or nothing to try.
+            is "refuse", there are fewer than 4 rows, or no density can be tried.
 
     >>> import numpy as np, headrace as hr
     >>> rng = np.random.default_rng(0)
@@ -265,8 +265,8 @@ class _Search:
 
 
 def _best(judged: list[Judged]) -> Judged:
-    """The density with the highest mean log-likelihood on the choosing rows; of equal ones the first, which
-    is simple.
+    """The density with the highest mean log-likelihood on the choosing rows; if several have it, the first,
+    which is a simple density.
     """
     return max((entry for entry in judged if entry.log_prob is not None), key=lambda entry: entry.chosen_by)
 
@@ -383,7 +383,7 @@ class _CrossValidation(_Search):
         with self.shown() as shown:
             for i, trial in enumerate(self.trials):
                 self.tell(shown, trial, max((entry.chosen_by for entry in judged), default=-np.inf))
-                share = self.clock.left() / (len(self.trials) - i + 1)  # 1: the fit to all rows
+                share = self.clock.left() / (len(self.trials) - i + 1)  # the 1 is the fit to all rows
                 pooled = np.full(len(self.sample), np.nan)
                 end_of_trial = time.perf_counter() + share
                 for k, out in enumerate(parts):

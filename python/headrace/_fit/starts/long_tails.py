@@ -43,7 +43,7 @@ class LongTail:
         z, and dz / d distance.
 
         The knots end where the curve, continued as a straight line to the last value of `beyond`, would exceed the
-        distance `room`. The result is None if a line from `knot` itself exceeds it, or `knot` is below the threshold.
+        distance `room`. The result is None if even a line from `knot` exceeds `room`, or `knot` is below the threshold.
         """
         scale = self.scale + self.shape * (knot - self.threshold)  # the excess over `knot` has the same shape
         if not knot >= self.threshold:

@@ -209,7 +209,7 @@ def before(x: Floats, counts: Any, first: float, step: float, cells: int) -> NDA
 def masses(counts: NDArray[np.int64], total: int) -> tuple[float, Floats]:
     """The share of values below a grid, and the mass at each grid point, from the counts of `before`.
 
-    A row between two points adds mass to both, more to the nearer one, so that the masses' mean position is its value.
+    A row between two points adds mass to both, more to the nearer one, so that the two have the row's value as mean.
     """
     rows, parts = counts
     upper = np.diff(parts) * 2.0**-_PLACE_BITS
