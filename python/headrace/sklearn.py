@@ -504,7 +504,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return self.as_table().sample(n, self._context(context, n), seed=seed, as_frame=as_frame)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore an estimator from a pickle, with settings objects and a table if its version had none."""
+        """Restore an estimator from a pickle; add settings objects and a table if an old version wrote the pickle."""
         old = {name: p.default for name, p in self._signature.parameters.items() if p.default is not p.empty}
         state = {**old, "_labels": {}, "_frame": None, "_names": None, "_contexts": None, **state}
         for nested, kind in _NESTED.items():

@@ -17,7 +17,7 @@ class FitBar:
     """
 
     def __init__(self, epochs: int, clock: Clock, progress: bool, what: str, batches: int, **others: Any) -> None:
-        """`batches`: the steps of an epoch for a bar of steps, 0 for a bar of epochs. `others`: arguments of tqdm."""
+        """`batches`: steps in an epoch, for a bar of steps; 0 for a bar of epochs. `others`: arguments of tqdm."""
         self._clock, self._batches = clock, batches
         self._texts: dict[str, str] = {}
         self._total, self._steps, self._next = 0.0, 0, 0.0

@@ -175,7 +175,7 @@ class Ensemble(OfFlows):
         return self._with(tuple(copy.copy(flow) for flow in self._flows))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The result of `__copy__`, because the other attributes cannot change."""
+        """The result of `__copy__`; a deep copy of the attributes is unnecessary, because they cannot change."""
         return self.__copy__()
 
     def _header(self) -> dict[str, Any]:
@@ -291,7 +291,7 @@ class Ensemble(OfFlows):
         return caller.give(value)
 
     def _chosen(self, rows: int, key: int, first: int) -> NDArray[np.intp]:
-        """The index of the member that draws each row, which is the same for any number of rows."""
+        """The index of the member from which each row is drawn; a row's index does not depend on `rows`."""
         edges = np.cumsum(self.weights)
         numbers = np.random.PCG64([key, _STREAM])  # the generator advances one step for each row
         drawn = np.random.Generator(numbers.advance(first)).random(rows)
@@ -419,7 +419,7 @@ class Ensemble(OfFlows):
 
 
 def flows_of(flows: Any) -> tuple[Flow, ...]:
-    """The flows of a sequence; raises ValueError for an empty sequence, TypeError for members that are not flows."""
+    """The flows in a sequence; raises ValueError for an empty sequence, TypeError for objects that are not flows."""
     if isinstance(flows, (Flow, str, bytes)) or not np.iterable(flows):
         raise TypeError(f"flows: expected a sequence of flows, got {check.kind_of(flows)}")
     members = tuple(flows)

@@ -164,7 +164,7 @@ class Begun:
 
 
 def begun(source: ArrayRows, scale: Moments, context: Moments | None, dtype: Any, kind: Beginning, seed: int) -> Begun:
-    """Fit an initial density to training rows. `scale`, `context`: means and standard deviations of columns."""
+    """Fit an initial density to training rows. `scale`, `context`: moments of x and of contexts."""
     z, share, _ = standardised(source, scale)
     circles = circles_of(source.support)
     curves, residuals = inner_links(z, share, kind.limit, kind.curves, circles, dtype)

@@ -118,7 +118,7 @@ class Fit:
         return ArrayRows(data)
 
     def names(self) -> Names:
-        """The names of the flow's columns after the fit: those that it has, else those of frames or of the stream."""
+        """The names of the flow's columns after the fit: its present names, else those of frames or of the stream."""
         called = None if self.stream is None else self.stream.called
         fits = called is not None and len(called) == self.flow.features
         return self.flow._interior.names.or_those_of(self.named).or_those_of(Names(called if fits else None))

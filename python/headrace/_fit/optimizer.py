@@ -58,7 +58,7 @@ class VectorAdam:
         return self._mean.copy(), self._square.copy(), average, clock
 
     def set_memory(self, mean: Array, square: Array, average: Array | None, clock: Array) -> None:
-        """Continue from a result of `memory`."""
+        """Restore the state that `memory` returned."""
         self._mean, self._square, self._steps = mean.copy(), square.copy(), int(clock[2])
         self._average = None if average is None else average.copy()
 

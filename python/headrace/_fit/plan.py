@@ -74,7 +74,7 @@ class Plan:
     tries_cosine: bool  # whether a run with a cosine is tried among the stages
     tries: bool  # whether short fits choose the learning rate, the weight decay and the beginning of the fit
     matmul: str  # how steps compute products of networks
-    gaussianize: bool | None  # whether a fresh flow starts with marginal curves; None: if these help
+    gaussianize: bool | None  # whether a fresh flow starts with marginal curves; None: only if these help
     optimizer: str  # the name of the optimiser
     bends: bool  # whether the flow has splines
     overfits: bool  # whether the flow has splines, and rows are too few for them

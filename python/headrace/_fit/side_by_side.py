@@ -24,7 +24,7 @@ from headrace._flow.flow import Flow
 T = TypeVar("T")
 
 POLL = 0.1  # seconds between two updates of the bar, with a check for Ctrl-C
-SMALL = 128  # largest units of a layer for which one thread for each fit is faster than several
+SMALL = 128  # most units of a layer for which one thread for each fit is faster than several
 TINY = 10_000  # with fewer parameters, most of a step is Python code, which threads cannot share
 
 

@@ -136,7 +136,7 @@ def shared_curves(
 
 
 def gaussian_links(flow: Flow, source: RowSource, curves: tuple[Transform, ...]) -> tuple[Transform, ...]:
-    """Links with which a standardised flow becomes the Gaussian of the training rows behind `curves`."""
+    """Links with which a standardised flow becomes the Gaussian of training rows on the latent side of `curves`."""
     standardize = flow._interior.standardize
     assert standardize is not None
     known = standardize.mean, standardize.std, flow.standardize_context, flow.dtype

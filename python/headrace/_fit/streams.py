@@ -183,7 +183,7 @@ class StreamRows(ArrayRows):
             yield self._data_of(block)
 
     def _training(self, rng: np.random.Generator) -> Iterator[Block]:
-        """The training rows; the parts of the stream are in random order."""
+        """Blocks of the training rows, which are read from the parts of the stream in random order."""
         begins = np.concatenate([[0], np.cumsum(self.kept)])
         for part in rng.permutation(len(self.kept)):
             at = begin = int(begins[part])

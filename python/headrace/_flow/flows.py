@@ -127,7 +127,7 @@ class _Named(Flow):
     def _make(
         self, made: Callable[[int], list[Transform]], features: int | Iterable[str], named: Any, circles: CircleSettings
     ) -> None:
-        """Make the chain; `made` returns the transforms of a number of columns, those that are not periodic."""
+        """Make the chain; `made` returns the transforms of n columns without a period, from n."""
         features, names = named_features(features)
         low_high, periods = (
             by_column(name, getattr(named, name), features, names.features, "features")

@@ -143,7 +143,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return np.concatenate(parts, axis=1)
 
     def _laws(self, X: Any) -> list[tuple[float, Any]]:
-        """Pairs of a share and a density for new rows, for each member with a share above 0."""
+        """The share of each member with a share above 0, and the member's density for new rows, as pairs."""
         check_is_fitted(self, "flows_")
         X = frames.coded(X, self._labels)[0]
         X = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite="allow-nan")

@@ -63,7 +63,7 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
     Results are not reproducible, because the number of steps in a given time depends on the machine.
 
     Args:
-        x: Shape (rows, features), an array or a frame; at least 4 rows. Columns of too many texts, and columns that
+        x: Shape (rows, features), an array or a frame; at least 4 rows. Columns of over 128 texts, and columns that
             count the rows or have a different integer in each row, are left out, with a warning, unless `discrete`,
             `spread`, `bounds` or `periodic` names them. A column with one value in all rows is left out of the fits,
             and included again by `Choice.sample`.
@@ -265,8 +265,8 @@ class _Search:
 
 
 def _best(judged: list[Judged]) -> Judged:
-    """The density with the highest mean log-likelihood on the choosing rows; if several have it, the first,
-    which is a simple density.
+    """The density with the highest mean log-likelihood on the choosing rows; in a tie the first density,
+    because simple densities come first.
     """
     return max((entry for entry in judged if entry.log_prob is not None), key=lambda entry: entry.chosen_by)
 

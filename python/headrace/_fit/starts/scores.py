@@ -226,7 +226,7 @@ def _shared_summaries(
     counts: Sequence[Any],
     shares: Shares,
 ) -> list[list[float]]:
-    """The `_summary` of each column over all ranks, equal to the bit; `columns`: the values on this rank."""
+    """The `_summary` of each column over all ranks, equal bit for bit; `columns`: the values on this rank."""
     group = source.group
     wanted = np.array([share * shares.total for share in quantiles_for(shares.rows)])
     keys = [_key(x) for x, _ in ascending]

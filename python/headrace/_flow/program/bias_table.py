@@ -27,7 +27,7 @@ class BiasTable:
     """The biases of a network as a table with named columns, and with a row for each coordinate or a single row."""
 
     def __init__(self, network: MaskedNetwork, shapes: Mapping[str, tuple[int, ...]], rows: int) -> None:
-        """`shapes`: the shape of each named array, which consists of its columns of the table, row by row."""
+        """`shapes`: the shape of each named array, whose values are some columns of the table, row by row."""
         self.network, self.shapes, self.rows = network, shapes, rows
         self._ends = list(accumulate(math.prod(shape) // rows for shape in shapes.values()))[:-1]
 

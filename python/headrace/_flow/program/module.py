@@ -68,7 +68,7 @@ class Block(Protocol):
 class Parametrised(abc.ABC):
     """The base class of transforms and flows, of rows or of sequences: objects with parameters, a program and a file.
 
-    The program is compiled on first use, and then stores the vector of parameters, which is `_waiting` until then.
+    The program is compiled on first use, and then stores the vector of parameters, which `_waiting` has until then.
     Reading and assigning `parameters` copy the values; threads that evaluate meanwhile use either the old or the new
     values. Threads that set different parameters by name do not undo each other's assignments.
     """
@@ -212,7 +212,7 @@ class Parametrised(abc.ABC):
         return self._with_parameters(self._vector(), self._dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The result of `__copy__`, because no other attribute can change."""
+        """The result of `__copy__`; a deep copy of attributes is unnecessary, because they cannot change."""
         return self.__copy__()
 
     def __reduce__(self) -> Any:

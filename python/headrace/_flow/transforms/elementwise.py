@@ -75,7 +75,7 @@ class Elementwise(OfBlock):
 
     @classmethod
     def _of(cls, raw: dict[str, NDArray[Any]], *, dtype: Any, **settings: Unpack[Map]) -> Self:
-        """A transform with raw parameters of shape (features, values of a name); by default from data to latent."""
+        """A transform with raw parameters of shape (features, values of a name); `formula`: "to_latent" by default."""
         described: Map = {"formula": "to_latent", **settings}
         self = cls.__new__(cls)
         parameters = {name: values.astype(dtype) for name, values in raw.items()}
