@@ -282,7 +282,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         """Fit a new flow to rows.
 
         Args:
-            X: Shape (rows, features), or a stream with its own context and weights (`headrace.rows`); of a stream, as
+            X: Shape (rows, features), or a stream with its own context and weights (`headrace.rows`); for a stream, as
                 many rows as its buffer has determine the outliers. Columns of text, and columns that count the rows or
                 have a different integer in each row, are left out, with a warning, unless `discrete`, `spread`,
                 `bounds` or `periodic` names them. A column with one value in all rows is left out of the flow, and

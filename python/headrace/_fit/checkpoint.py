@@ -42,7 +42,7 @@ class _Pass:
     epoch: int
     step: int  # the fit's step count at the first batch
     clock: int  # the optimiser's step count at the first batch
-    under_way: tuple[int, float, float]  # a batch of the epoch; the sum of losses before it; the sum with it
+    under_way: tuple[int, float, float]  # a batch, the epoch's sum of losses before the batch, and the sum with it
 
 
 class Checkpoint:

@@ -337,7 +337,7 @@ class Ensemble(OfFlows):
 
         Seeds of a fit choose the order of rows and the held-out rows, but not the initial parameters: construct the
         members with different seeds. Small members are fitted side by side, with a thread each. Large members, and all
-        members on a device, with a group or to a stream, are fitted one after another with all threads.
+        members on a device, in a group or for a stream, are fitted one after another with all threads.
 
         Args:
             x, context, weights: As in `Flow.fit`.

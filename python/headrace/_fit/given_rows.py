@@ -30,7 +30,7 @@ DIGITS = 1e4  # distinct values per standard deviation that the dtype must have
 FAR = {"x": 1e5, "context": 1e3}  # least distance of far cells from the median, in units of the median distance
 FEW = 0.01  # the largest share of rows with far cells at which these rows are left out
 LOOKED_AT = 1 << 14  # rows of a block in the search for far cells, and for lost training rows
-LOST = 1000.0  # a training row this many nats below the median log density is lost
+LOST = 1000.0  # a training row this many nats below the median log density counts as lost
 LEAST_EFFECTIVE = 20  # the effective number of rows below which a fit warns
 
 
@@ -114,7 +114,7 @@ def open_rows(
 
 
 def check_finite(name: str, array: NDArray[Any], names: Sequence[str] = (), way: str = "") -> None:
-    """Raise ValueError for NaN and infinity; the message has the number of such rows, and the first one.
+    """Raise ValueError for NaN and infinity; the message has the count of such rows, and the first index.
 
     `way`: the advice at the end of the message; by default `WAY_OUT`, which is for callers in Python.
     """

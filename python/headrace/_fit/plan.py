@@ -2,9 +2,9 @@
 
 A fit has stages: each stage but one has a constant learning rate and less weight decay than the stage before; one stage
 has a cosine schedule. Each stage begins with the best weights so far and a fresh optimiser. A stage with a constant
-rate ends when the held-out loss has not fallen for some epochs. The next decay is tried only if the last lowered the
-held-out loss. A fit is therefore never worse on held-out rows than its first stage, whose decay suits tables that are
-easily overfitted; later stages need little time.
+rate ends when the held-out loss has not fallen for some epochs. The next decay is tried only if the present one lowered
+the held-out loss. A fit is never worse on held-out rows than its first stage, whose decay suits tables that are easily
+overfitted; later stages need little time.
 
 Held-out rows choose between the best weights of a run with a cosine and those of other stages: a cosine gains tenths of
 a nat on most tables with many rows, but loses on some (docs/notes/training.md). Patience does not end a cosine, because

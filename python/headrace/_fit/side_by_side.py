@@ -1,7 +1,7 @@
 """Several fits side by side, each in one thread, with the same bits as fits one after another.
 
 The result of a fit does not depend on the number of threads, and a small network gains little from threads, because
-each step is a few short products. Fits of small networks therefore end sooner side by side than one after another.
+each step is a few short products. Fits of small networks end sooner side by side than one after another.
 """
 
 from __future__ import annotations

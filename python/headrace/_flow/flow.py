@@ -58,7 +58,7 @@ class Conditional:
         x: Any,
         context: Any,
     ) -> None:
-        """`flow`: the whole flow; `chain`: its transforms over a standard base; `base`: a flow of its base alone.
+        """`flow`: the whole flow; `chain`: the transforms over a standard base; `base`: a flow of the base alone.
 
         `marginal`: the flow of the known columns; `latent`: the latent coordinates of these columns.
         """

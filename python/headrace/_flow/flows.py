@@ -143,7 +143,7 @@ class _Named(Flow):
             raise ValueError(f"base: expected {features} features, as the flow has, got {density.features}")
         if around:
             line = [c for c in range(features) if c not in around]
-            own = made(max(len(line), 1))  # called without such columns, too, to check the arguments
+            own = made(max(len(line), 1))  # called even for no columns, to check the arguments
             moved: list[Transform] = [OnColumns(t, line, features) for t in own if line]
             chain = [wrapped(features, around), *moved, *circle_couplings(features, around, circles)]
         else:

@@ -31,7 +31,7 @@ KINDS = ("float", "integer", "boolean", "category")
 MISSING = ("refuse", "drop", "model")
 NOISE = 0x6E6F697365  # with the seed of a table, the seed of the noise
 FIT, LOOK = 0, 1  # purposes of noise: rows of a fit, or rows to compare with the density
-CELLS_OF_TWO, CELLS = 16, 32  # points per cell for the mean of a density: for one or two columns, for more
+CELLS_OF_TWO, CELLS = 16, 32  # points per cell for the mean of a density of one or two columns, and of more
 LEAST_ROWS = 50  # least number of rows for a message about repeats
 REPEATED = 0.5  # a column repeats values if this share of rows has a repeated value
 

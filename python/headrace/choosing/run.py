@@ -222,7 +222,7 @@ class _Search:
         return flows
 
     def timed_simple(self, sample: Sample, *, say: bool) -> dict[str, tuple[Flow, float]]:
-        """The densities from `simple` by name, each with the same share of the seconds for all of them."""
+        """The densities from `simple` by name, each with its seconds: an equal share of the total."""
         begin = time.perf_counter()
         flows = self.simple(sample, say=say)
         took = (time.perf_counter() - begin) / len(flows)
@@ -325,7 +325,7 @@ class _SuccessiveHalving(_Search):
         remaining time.
 
         The default is fitted first, for up to four fifths of the time, so that even a short search has tried the
-        default. If this fit ends early, time for a fit to all rows is reserved, unless the latter would take more than
+        default. If the default's fit ends early, time for a fit to all rows is reserved, unless it would be more than
         four fifths of the remaining time.
         """
         alive, needed = list(self.trials), 0.0

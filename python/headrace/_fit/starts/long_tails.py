@@ -18,7 +18,7 @@ from headrace._base.types import Floats
 
 _NORMAL = NormalDist()
 
-SHARE = 0.04  # share of the rows, the outermost ones on a side, that estimate its tail
+SHARE = 0.04  # share of the rows, the outermost on one side, that estimate the tail on that side
 LEAST_ROWS = 40  # least number of rows that estimate a tail (SHARE of 1000 rows)
 CLEARLY = 1.0  # least gain in log-likelihood, in nats, over an exponential tail
 LONGER = 0.5  # the largest shape within these nats of the best is chosen, because far rows lose little then

@@ -198,5 +198,5 @@ def _spread_out(z: Floats, share: Floats, components: int, rng: np.random.Genera
 
 
 def _log_sum(logs: Floats) -> Floats:
-    most = np.asfortranarray(logs).max(axis=1, keepdims=True)  # this order of memory is five times as fast
+    most = np.asfortranarray(logs).max(axis=1, keepdims=True)  # Fortran order is five times as fast
     return (most + np.log(np.exp(logs - most).sum(axis=1, keepdims=True)))[:, 0]

@@ -43,7 +43,7 @@ class _OnFirstUse:
     """The attribute `Parametrised._program`: the first read compiles the program and stores it as a plain attribute."""
 
     def __get__(self, module: Any, owner: Any = None) -> Program:
-        with _changes:  # of several threads that read the attribute at once, one compiles
+        with _changes:  # only one of several threads that read the attribute compiles
             attributes = module.__dict__
             if "_program" not in attributes:
                 attributes["_program"] = module._compile_waiting()

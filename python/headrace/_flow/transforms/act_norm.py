@@ -51,7 +51,7 @@ class ActNorm(OfBlock):
 
     @property
     def is_started(self) -> bool:
-        """Whether a fit has set the transform from its rows, so that later fits do not."""
+        """Whether a fit has set the transform from its rows; later fits do not set the transform again."""
         return self._started
 
     def _waits(self) -> bool:

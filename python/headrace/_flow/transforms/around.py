@@ -61,7 +61,7 @@ def checked(transform: Any) -> Transform:
 
 
 def inner_of(transform: Transform) -> Transform:
-    """The transform inside of all transforms `Around` it."""
+    """The innermost transform, inside of any nested `Around` transforms."""
     while isinstance(transform, Around):
         transform = transform._transform
     return transform

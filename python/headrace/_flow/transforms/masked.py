@@ -463,7 +463,7 @@ def _from_dense(
     active: Sequence[int],
     staircase: Staircase | None = None,
 ) -> None:
-    """Initialise a transform with dense layers; the structure is that of `staircase`, or without it that of masks."""
+    """Initialise a transform with dense layers; the structure is `staircase`, or by default that of the masks."""
     at, each, outputs = len(dense.weights) - 1, settings.n_params, dense.weights[-1].shape[0]
     if outputs != len(active) * each:
         expected = f"{len(active) * each} rows, {each} for each of {len(active)} coordinates"
