@@ -1,6 +1,6 @@
 """Fits of a stream: a first pass of checks and moments, and the order of the rows in an epoch.
 
-The memory of a fit has the buffer, in which rows are shuffled, at most as many held-out rows, and a sample of `CHUNK`
+A fit has in memory the buffer, in which rows are shuffled, at most as many held-out rows, and a sample of `CHUNK`
 rows, for purposes for which a sample suffices.
 """
 

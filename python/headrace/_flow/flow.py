@@ -453,7 +453,7 @@ class Flow(Chained, Density):
         Args:
             x: The known values, shape (rows, k), or (k,) for one row, or any leading dimensions.
             context: As in `log_prob`.
-            columns: The columns of x; by default the first k. These columns must not depend on other columns; see
+            columns: The columns of x; by default the first k. Known columns must not depend on other columns; see
                 `marginal`.
 
         Returns: A `Conditional` of the unknown columns in ascending order, with the flow's present parameters.

@@ -3,8 +3,8 @@
 The last transform of a flow with bounds or periodic columns is a `Support`.
 
 A flow with periodic columns θ has the density p(x, θ) = p(x) p(θ | x), where p(θ | x) is continuous around each circle.
-The flow's own transforms act on the columns x that are not periodic. From latent to data, shifts and circular splines
-of the periodic columns follow, whose parameters networks compute from x and the context.
+The flow's own transforms act on the columns x that are not periodic. Networks of x and the context compute the
+parameters of shifts and circular splines, which follow, from latent to data, and act on the periodic columns.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ DEFAULT = "nsf"  # the name of the flow that is fitted to a table by default
 
 
 class _Named(Flow):
-    """A flow of alike transforms, then circle couplings for periodic columns, `Standardize`, and `Support`."""
+    """A flow of similar transforms, then circle couplings for periodic columns, `Standardize`, and `Support`."""
 
     def _make(
         self, made: Callable[[int], list[Transform]], features: int | Iterable[str], named: Any, circles: CircleSettings

@@ -288,7 +288,7 @@ class Table:
     ) -> NDArray[np.bool_]:
         """A mask of rows that differ in a constant column, or have fractions among whole numbers, with warnings.
 
-        NaN does not count as different or as a fraction. `of_others`, `of_fractions`: texts about the consequence.
+        NaN does not count as different or as a fraction. `of_others`, `of_fractions`: ends of the warnings.
         """
         same = [i for i, column in enumerate(self.columns) if column.constant is not None]
         whole = [i for i, column in enumerate(self.columns) if column.is_discrete and column.width]

@@ -68,8 +68,8 @@ def beyond(end: float) -> Floats:
 def tail_of(x: Floats, share: Floats, standard: bool = False) -> LongTail | None:
     """Fit the upper tail of ascending values; return None if the rows do not support a power law. `share`: the weights.
 
-    `standard`: whether the alternative is a standard normal tail, instead of an exponential one. If True, an
-    exponential tail is returned as a power law with the smallest shape.
+    `standard`: whether the alternative is a standard normal tail, instead of an exponential one. If `standard`,
+    an exponential tail is returned as a power law with the smallest shape.
     """
     below = np.cumsum(share)
     first = int(np.searchsorted(below, (1.0 - SHARE) * below[-1])) + 1

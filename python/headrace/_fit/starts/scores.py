@@ -172,7 +172,7 @@ def smoothed(mass: Floats, width: float) -> Floats:
 def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[float]:
     """The quantiles of ascending values for the probabilities `shares`, followed by the variance.
 
-    A quantile is the mean of the first and the last value up to which the values have that share of the weight.
+    The quantile of a share is the mean of the first and last values up to which values have this share of the weight.
     Quantiles do not depend on the order of equal values, change sign with the values, and ignore weights of 0.
     """
     library = _arrays.library(x)

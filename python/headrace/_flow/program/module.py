@@ -269,7 +269,7 @@ class Parametrised(abc.ABC):
             matmul: How products of networks are computed. "exact": in `dtype`. "bf16": on the CPU, with inputs,
                 units and weights of networks rounded to 8 significant bits, and sums in float32 (docs/bf16.md).
                 "bf16x3" and "bf16x6": like "bf16", but each value is a sum of two or three values of 8 bits, which
-                takes 3 or 6 products and keeps 16 bits, or float32's. "bf16_tiles", "bf16x3_tiles" and "bf16x6_tiles":
+                takes 3 or 6 products and keeps 16 or 24 bits. "bf16_tiles", "bf16x3_tiles" and "bf16x6_tiles":
                 with sums in the order of AMX, Intel's matrix tiles. The bf16 settings belong to the density and are
                 stored in files. "tf32": on the tensor cores of a CUDA device, with inputs, units, their gradients and
                 weights rounded to 11 significant bits. "3xtf32": on the tensor cores, by three products of values that

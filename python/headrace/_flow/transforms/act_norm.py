@@ -20,7 +20,7 @@ class ActNorm(OfBlock):
 
     The transform equals `Elementwise` with ``map="affine", scale="exp"``, and is the identity when new. Before the
     first step `Flow.fit` sets each `ActNorm` of a flow, from the data end to the latent end, so that its inverse maps
-    training rows to mean 0 and standard deviation 1. The training then changes shift and log_scale like all parameters.
+    training rows to mean 0 and standard deviation 1. Training changes shift and log_scale like all other parameters.
     A later fit starts from the trained parameters. `Flow.fit` does not set an `ActNorm` that is no longer the identity,
     or that is inside of an `Inverse`.
 

@@ -59,7 +59,7 @@ class _Diagonal(BiasTable):
 
 
 class _Last(_Triangle):
-    """The factor L next to the signed permutation P, with the shift after P, which is L's bias in P's order."""
+    """The factor L; the signed permutation P, which follows L, turns L's bias into the shift of the whole map."""
 
     def __init__(self, features: int, order: Sequence[int], signs: Sequence[int]) -> None:
         super().__init__("lower", features, range(features), ())

@@ -120,7 +120,7 @@ def cut(
     keep: list[Any] = [np.concatenate([np.asarray(part.inputs, np.intp), reads + np.arange(context)])]
     for i, seen in enumerate(sees[:-1]):
         added = adds[i]
-        units = keep[added + 1] if added is not None else np.flatnonzero(~seen)  # equal to the added layer's
+        units = keep[added + 1] if added is not None else np.flatnonzero(~seen)  # both layers keep the same units
         keep.append(units if units.size else np.zeros(1, np.intp))  # a layer needs a unit, even if no unit reads it
     keep.append(rows)
 
