@@ -1,6 +1,6 @@
 """Marginal curves with which a fit starts: they make columns nearly normal, if held-out rows gain likelihood.
 
-Behind curves networks learn only how columns depend on each other: edges, skewness and tails of a column take many
+With curves, networks learn only how columns depend on each other: edges, skewness and tails of a column take many
 units of networks, but few knots of a curve (gains: docs/notes/training.md). Where a column has modes with a gap between
 them, networks may do better with the column unchanged: a short trial of fits with and without curves decides.
 """
