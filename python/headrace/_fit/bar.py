@@ -33,7 +33,7 @@ class FitBar:
             self._bar.update(steps if self._batches else epochs)
 
     def step(self, now: float) -> None:
-        """Move a bar of seconds to `now`, the time of a step."""
+        """Advance a bar of seconds to `now`, the time of a step."""
         if self._clock.budget is not None:
             self._bar.update(min(now - self._clock.begin, self._clock.budget) - self._bar.n)
 

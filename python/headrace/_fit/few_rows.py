@@ -5,7 +5,7 @@ Cross-validation also chooses whether marginal curves transform the columns firs
 copula), and whether residuals replace columns that others nearly determine.
 
 For clusters of different shapes, a mixture of normal densities with a covariance for each component needs fewer rows
-than networks do. No base is such a mixture, but a mixture can be the teacher of a flow, the student: any number of
+than networks do. No base has full covariances, but a mixture can be the teacher of a flow, the student: any number of
 samples of the mixture replaces the rows in the training of the student.
 """
 

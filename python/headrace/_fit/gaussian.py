@@ -89,7 +89,7 @@ def estimated(moments: Floats, weight: Floats, contexts: int = 0) -> Estimate | 
 def links_of(moments: Floats, weight: Floats, contexts: int = 0, dtype: Any = np.float32) -> tuple[Transform, ...]:
     """The `estimated` Gaussian as links, by the symmetric root of its covariance, which moves coordinates least.
 
-    The result is empty where neither the context nor correlations help.
+    The result is empty if neither the context nor correlations improve the density.
     """
     gaussian = estimated(moments, weight, contexts)
     if gaussian is None:

@@ -108,7 +108,7 @@ class RowSource(abc.ABC):
         """Training rows for a short fit, at most `most` rows of `standing`, and held-out rows to judge the fit by."""
 
     def broadcast(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The array that the first process passes, in all processes."""
+        """The array that the first process passes, broadcast to all processes."""
         return array
 
     def parts(self, most: int | None = None) -> Iterator[Data]:

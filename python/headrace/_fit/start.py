@@ -119,7 +119,7 @@ class Start:
 def shared_curves(
     source: RowSource, links: tuple[Gaussianize, ...], features: int, required: bool | None
 ) -> tuple[Gaussianize, ...]:
-    """The curves of the first process, in all processes; raises ValueError if required curves are missing."""
+    """The curves of the first process, broadcast to all; raises ValueError if required curves are missing."""
     n = features
     numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # the last row is the number of knots
     for rows, link in zip(numbers, links, strict=False):

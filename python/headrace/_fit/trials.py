@@ -52,7 +52,7 @@ def candidates(source: ArrayRows, scale: Moments, flow: Flow) -> tuple[Residuals
 
 
 def shared(source: RowSource, residuals: Residuals, features: int) -> Residuals:
-    """The residuals that the first process passes, in all processes."""
+    """The residuals that the first process passes, broadcast to all processes."""
     return _of_array(source.broadcast(_as_array(residuals, np.zeros((ROUNDS + 1, features + 2, features)))))
 
 

@@ -181,7 +181,7 @@ class Conditional:
 
 @storable
 class Flow(Chained, Density):
-    """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the notes).
+    """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the lecture notes, docs/references.md).
 
     The whole chain is one program: a tile of rows passes through all transforms while the tile is in cache. The program
     is compiled on first use. The flow copies the parameters of its transforms; `transforms` returns the transforms with

@@ -85,8 +85,8 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
         missing: "refuse" rows with NaN, with the counts of each column; or "drop" them.
         categories: The columns with a probability for each value, from one network: "auto", columns of text, categories
             and truth values, and integers of up to 128 values if held-out rows prefer probabilities to noise; None for
-            no columns, which leaves out text; or a list of columns, by index or name. Densities of the other columns
-            are then tried conditional on these, and the table has the log-likelihood of all columns.
+            no columns, which leaves out text; or a list of columns, by index or name. Densities of all other
+            columns are tried conditional on the `categories`, and the table has the log-likelihood of all columns.
         dtype: The dtype of the flows, "float32" or "float64".
         effort: "high": the search has a third of the time, and an `NSF` with residual blocks, fitted with
             ``effort="high"``, has the rest; only from 500 rows on.

@@ -113,7 +113,7 @@ class Elementwise(OfBlock):
         slope: float = 1e-3,
         dtype: DTypeLike = "float64",
     ) -> Self:
-        """The map of eq. 25 of the notes with the notes' parameters, one value for each coordinate:
+        """The map of eq. 25 of the lecture notes, with the parameters of eq. 25, one value for each coordinate:
 
             φ(x) = (1 - σ) x + φ₀ + γ sqrt(ε² + ((1 - σ) x - x₀)²).
 

@@ -228,7 +228,7 @@ class MaskedAutoregressive(_Masked):
 @storable
 @documented
 class Coupling(_Masked):
-    """A coupling transform (RealNVP; Dinh, Sohl-Dickstein, Bengio 2017; eq. 35-36 of the notes).
+    """A coupling transform (RealNVP; Dinh, Sohl-Dickstein, Bengio 2017; eq. 35-36 of the lecture notes).
 
     The conditioner reads the passive coordinates, which have the same bits on both sides, and computes the parameters
     of maps of all other coordinates; both directions are parallel.
