@@ -177,7 +177,7 @@ def contents_of_bytes(data: bytes, *, allow_non_finite: bool = False) -> tuple[A
 
 
 def unpickled(data: bytes, device: str, matmul: str) -> Any:
-    """The object of a pickle, from the result of `to_bytes`, on its former device, or on the CPU if that is missing."""
+    """The object of a pickle, from the result of `to_bytes`: on its former device, or the CPU if that is missing."""
     module = from_bytes(data, allow_non_finite=True)  # a pickle is a copy, whose parameters may be infinite or NaN
     if device == "cpu":
         return module

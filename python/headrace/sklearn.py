@@ -282,7 +282,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         """Fit a new flow to rows.
 
         Args:
-            X: Shape (rows, features), or a stream with its own context and weights (`headrace.rows`); of a stream, as
+            X: Shape (rows, features), or a stream with its own context and weights (`headrace.rows`); for a stream, as
                 many rows as its buffer has determine the outliers. Columns of text, and columns that count the rows or
                 have a different integer in each row, are left out, with a warning, unless `discrete`, `spread`,
                 `bounds` or `periodic` names them. A column with one value in all rows is left out of the flow, and
@@ -504,7 +504,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return self.as_table().sample(n, self._context(context, n), seed=seed, as_frame=as_frame)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore an estimator from a pickle, with settings objects and a table if its version had none."""
+        """Restore an estimator from a pickle; add settings objects and a table if an old version wrote the pickle."""
         old = {name: p.default for name, p in self._signature.parameters.items() if p.default is not p.empty}
         state = {**old, "_labels": {}, "_frame": None, "_names": None, "_contexts": None, **state}
         for nested, kind in _NESTED.items():
@@ -517,7 +517,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             self.table_ = _tables.Table((_tables.Column(),) * self.n_features_in_)
 
     def _opened(self, X: Any) -> NDArray[Any]:
-        """The table's columns in use of X, which has all columns or, like samples, only the columns in use."""
+        """The used columns of X, checked; X has all columns of the table or, like a sample, only the used ones."""
         finite: Any = True if self.missing == "refuse" else "allow-nan"
         X = frames.without_text(frames.coded(X, self.as_table().columns.labels)[0], self._called() or ())[0]
         how: dict[str, Any] = {"dtype": [np.float64, np.float32], "ensure_all_finite": finite}
@@ -572,7 +572,7 @@ def _two_dimensional(context: Any, dtype: Any) -> NDArray[Any]:
 
 
 def _quantile(values: NDArray[Any], weights: NDArray[Any] | None, share: float) -> float:
-    """The value below which the rows have this share of the sum of weights, or without weights of the rows."""
+    """The quantile of `values` for the probability `share`, with the weights of the values if given."""
     if weights is None:
         return float(np.quantile(values, share))
     order = np.argsort(values)

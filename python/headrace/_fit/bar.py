@@ -17,7 +17,7 @@ class FitBar:
     """
 
     def __init__(self, epochs: int, clock: Clock, progress: bool, what: str, batches: int, **others: Any) -> None:
-        """`batches`: the steps of an epoch for a bar of steps, 0 for a bar of epochs. `others`: arguments of tqdm."""
+        """`batches`: steps in an epoch, for a bar of steps; 0 for a bar of epochs. `others`: arguments of tqdm."""
         self._clock, self._batches = clock, batches
         self._texts: dict[str, str] = {}
         self._total, self._steps, self._next = 0.0, 0, 0.0
@@ -33,7 +33,7 @@ class FitBar:
             self._bar.update(steps if self._batches else epochs)
 
     def step(self, now: float) -> None:
-        """Move a bar of seconds to `now`, the time of a step."""
+        """Advance a bar of seconds to `now`, the time of a step."""
         if self._clock.budget is not None:
             self._bar.update(min(now - self._clock.begin, self._clock.budget) - self._bar.n)
 

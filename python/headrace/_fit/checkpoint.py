@@ -25,8 +25,8 @@ from headrace._base.output import check_writable
 from headrace._fit import clock as _clock
 from headrace._fit.history import kept_fields
 
-FORMAT = 5  # format 1 counts epochs from 0; 2 starts no stage again; 3 starts only the last stage again; in 4, trials
-# are stages
+FORMAT = 5  # in format 1, epochs count from 0; in 2, no stage starts again; in 3, only the last stage; in 4, trials are
+# stages
 _KEY = "headrace_checkpoint"
 _OF_RUN = ("rate", "rate_factor", "spent", "lowest", "lowest_epoch", "start_tried")
 _OF_STAGES = ("index", "is_cosine", "was_cosine", "begin", "end", "best_epoch", "before", "lowest", "halfway", "paused")
@@ -42,7 +42,7 @@ class _Pass:
     epoch: int
     step: int  # the fit's step count at the first batch
     clock: int  # the optimiser's step count at the first batch
-    under_way: tuple[int, float, float]  # a batch of the epoch; the sum of losses before it; the sum with it
+    under_way: tuple[int, float, float]  # a batch, the epoch's sum of losses before the batch, and the sum with it
 
 
 class Checkpoint:
@@ -68,7 +68,7 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def open(self, fingerprint: dict[str, str]) -> None:
-        """Read the state in an existing file; raise ValueError for that of another fit. The flow does not change."""
+        """Read an existing file without changing the flow; raise ValueError for the state of another fit."""
         if self.path is None:
             return
         check_writable("checkpoint", self.path)

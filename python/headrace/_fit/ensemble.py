@@ -34,7 +34,7 @@ from headrace._flow.bases import Logistic, Normal, StandardNormal
 from headrace._flow.flow import Flow
 from headrace.rows._as_stream import is_stream
 
-_STREAM = 0x656E73656D626C65  # seeds, with the seed of a call, the choices of members
+_STREAM = 0x656E73656D626C65  # with the seed of a call, the seed of the choice of members
 
 # The distribution of noise for each class of base; a member with another base generates its noise in `Flow.sample`.
 _NOISE: dict[type, Any] = {StandardNormal: StandardNormal, Normal: StandardNormal, Logistic: Logistic}
@@ -175,7 +175,7 @@ class Ensemble(OfFlows):
         return self._with(tuple(copy.copy(flow) for flow in self._flows))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The result of `__copy__`, because the other attributes cannot change."""
+        """The result of `__copy__`; a deep copy of the attributes is unnecessary, because they cannot change."""
         return self.__copy__()
 
     def _header(self) -> dict[str, Any]:
@@ -208,7 +208,7 @@ class Ensemble(OfFlows):
 
         Returns:
             An array as `Flow.log_prob` returns it, in the members' dtype: -inf where the log densities of all members
-            are -inf, NaN where that of a member is NaN.
+            are -inf, NaN where a member's log density is NaN.
         """
         caller, rows, log_probs = self._log_probs(x, context)
         value = caller.output(out, self.dtype, rows.batch, (rows.array, rows.context))
@@ -291,7 +291,7 @@ class Ensemble(OfFlows):
         return caller.give(value)
 
     def _chosen(self, rows: int, key: int, first: int) -> NDArray[np.intp]:
-        """The index of the member that draws each row, which is the same for any number of rows."""
+        """The index of the member from which each row is drawn; a row's index does not depend on `rows`."""
         edges = np.cumsum(self.weights)
         numbers = np.random.PCG64([key, _STREAM])  # the generator advances one step for each row
         drawn = np.random.Generator(numbers.advance(first)).random(rows)
@@ -301,7 +301,7 @@ class Ensemble(OfFlows):
     def _rows_of(
         self, flow: Flow, index: Any, rows: Rows, which: tuple[int, int | None], kind: Any, noise: dict[type, Any]
     ) -> Any:
-        """The rows at `index` of a sample of the member `flow`; noise in `noise` is reused by the next members.
+        """The rows at `index` of a sample of the member `flow`; `noise` keeps noise, by its density, for other members.
 
         `which`: the seed and the index of the first row.
         """
@@ -333,11 +333,11 @@ class Ensemble(OfFlows):
         rng: Rng = None,
         **settings: Any,
     ) -> list[History]:
-        """Fit the members in place; member i gets the same bits as by ``member.fit(x, seed=seed + i, ...)``.
+        """Fit the members in place; member i gets exactly the weights of ``member.fit(x, seed=seed + i, ...)``.
 
         Seeds of a fit choose the order of rows and the held-out rows, but not the initial parameters: construct the
         members with different seeds. Small members are fitted side by side, with a thread each. Large members, and all
-        members on a device, with a group or to a stream, are fitted one after another with all threads.
+        members on a device, in a group or for a stream, are fitted one after another with all threads.
 
         Args:
             x, context, weights: As in `Flow.fit`.
@@ -398,8 +398,8 @@ class Ensemble(OfFlows):
         return histories
 
     def _resampled(self, x: Any, weights: Any, key: int, member: int) -> Any:
-        """Weights of the rows for the bootstrap: each weight, times how often a sample with replacement has the row;
-        the sample is from the rows of weights above 0.
+        """Weights of the rows for the bootstrap: each row's weight times the row's count in a sample with replacement
+        from the rows of weights above 0.
         """
         caller = self._flows[0]._caller()
         n = _arrays.matrix("x", x, self.features, caller, whole=True).shape[0]
@@ -419,7 +419,7 @@ class Ensemble(OfFlows):
 
 
 def flows_of(flows: Any) -> tuple[Flow, ...]:
-    """The flows of a sequence; raises ValueError for an empty sequence, TypeError for members that are not flows."""
+    """The flows in a sequence; raises ValueError for an empty sequence, TypeError for objects that are not flows."""
     if isinstance(flows, (Flow, str, bytes)) or not np.iterable(flows):
         raise TypeError(f"flows: expected a sequence of flows, got {check.kind_of(flows)}")
     members = tuple(flows)
@@ -463,11 +463,11 @@ def fit_many(
     progress: bool = True,
     **settings: Any,
 ) -> list[History]:
-    """Fit each flow in place to its own table; flow i gets the same bits as by ``flows[i].fit(tables[i], ...)``.
+    """Fit each flow in place to its own table; the results equal those of ``flows[i].fit(tables[i], ...)`` bit for bit.
 
-    Small flows are fitted side by side, with one thread each, which is faster than fits one after another with all
-    threads. Large flows, flows with fewer than 10,000 parameters, and flows on a device are fitted one after another.
-    Flows may differ in class, size, features and dtype.
+    Flows are fitted side by side, with one thread each, where this is faster than fits one after another with all
+    threads: if they are on the CPU, some have 10,000 parameters or more, and either no layer has more than 128 units,
+    or the flows are at least half as many as the threads. Flows may differ in class, size, features and dtype.
 
     Args:
         flows: At least one flow, and none of them twice.

@@ -5,7 +5,7 @@ Cross-validation also chooses whether marginal curves transform the columns firs
 copula), and whether residuals replace columns that others nearly determine.
 
 For clusters of different shapes, a mixture of normal densities with a covariance for each component needs fewer rows
-than networks do. No base is such a mixture, but a mixture can be the teacher of a flow, the student: any number of
+than networks do. No base has full covariances, but a mixture can be the teacher of a flow, the student: any number of
 samples of the mixture replaces the rows in the training of the student.
 """
 
@@ -164,7 +164,7 @@ class Begun:
 
 
 def begun(source: ArrayRows, scale: Moments, context: Moments | None, dtype: Any, kind: Beginning, seed: int) -> Begun:
-    """Fit an initial density to training rows. `scale`, `context`: means and standard deviations of columns."""
+    """Fit an initial density to training rows. `scale`, `context`: moments of x and of contexts."""
     z, share, _ = standardised(source, scale)
     circles = circles_of(source.support)
     curves, residuals = inner_links(z, share, kind.limit, kind.curves, circles, dtype)
@@ -195,10 +195,10 @@ def best_beginnings(
     The best Gaussian without curves is first unless another density is better by more than the standard error of the
     difference.
 
-    The best Gaussian and the best Gaussian without curves follow, because networks may do better over these densities.
-    If no time is left, only the first Gaussian is returned.
+    The result also has the best Gaussian and the best Gaussian without curves, because networks may do better over
+    these densities. If no time is left, only the first Gaussian is returned.
 
-    `made` fits an initial density of given settings to rows and puts it into a flow. `curves`: the values of
+    `made` fits an initial density with given settings to rows and puts it into a flow. `curves`: the values of
     `Beginning.curves` to try, in order. `mixes`: whether mixtures, which replace the base, are tried too.
     """
     z, share, _ = standardised(source, scale)
@@ -291,7 +291,7 @@ class Seen:
         return cls(behind(z[~out], links), share[~out], unseen, slopes)
 
     def losses(self, *arguments: Any, **settings: Any) -> Floats:
-        """Losses of the rows left out, under a mixture fitted to the other rows; arguments as of `mixture.fitted`."""
+        """Losses of the rows left out, under a mixture fitted to the other rows, with arguments of `mixture.fitted`."""
         return -_mixture.fitted(self.seen, self.share, *arguments, **settings).log_prob(self.unseen) - self.slopes
 
 

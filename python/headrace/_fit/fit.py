@@ -118,7 +118,7 @@ class Fit:
         return ArrayRows(data)
 
     def names(self) -> Names:
-        """The names of the flow's columns after the fit: those that it has, else those of frames or of the stream."""
+        """The names of the flow's columns after the fit: its present names, else those of frames or of the stream."""
         called = None if self.stream is None else self.stream.called
         fits = called is not None and len(called) == self.flow.features
         return self.flow._interior.names.or_those_of(self.named).or_those_of(Names(called if fits else None))
@@ -143,7 +143,7 @@ class Fit:
         return isinstance(source, ArrayRows) and isinstance(judge, ArrayRows) and judge.data is source.data
 
     def cross_validates(self, held: int) -> bool:
-        """Whether cross-validation replaces `held` held-out rows, which are too few; warns if it cannot."""
+        """Whether cross-validation can replace `held` held-out rows, which are too few; warns if not."""
         if self.flow._interior.is_fresh and self._holds_out():
             return True
         warn(f"fit: {held} held-out rows are too few to judge by; give more by `validation`, or a number of `epochs`")
@@ -224,7 +224,7 @@ class Fit:
             history.best_loss = held_out.loss(flow)
 
     def _tried(self, start: Start, standing: ArrayRows, judge: RowSource, *, curves: bool) -> tuple[Choice, Run | None]:
-        """Choose settings by trials; return the best choice and its run, which is None if a stopped fit made it."""
+        """Choose settings by trials; return the best choice and its run, None if the choice is from a checkpoint."""
         flow, source, plan, kept = self.flow, self.source, self.checked, self.kept
         clock, both = self.clock.share(TRYING_ALL), (Residuals(), Residuals())
         if start.x is not None and _residuals.looked_for(flow._interior):
@@ -252,7 +252,7 @@ class Fit:
         return searched(made, held_out, choice(both[0]), more, plan, self.progress)
 
     def _chosen(self, start: Start, judge: RowSource, *, curves: bool) -> tuple[Start, Links, Plan, Any]:
-        """The start, the curves and the plan that trials choose, and the best trial's weights; None for initial ones.
+        """The start, curves and plan that trials choose, and the best trial's weights; None for initial weights.
 
         The lists of the best trial's history become the beginning of the fit's history.
         """
@@ -406,7 +406,7 @@ class Fit:
     def _learns_a_mixture(
         self, start: Start, source: ArrayRows, chosen: Chosen, limit: float, curves: Sequence[bool]
     ) -> bool:
-        """Fit the flow, as a student, to samples of a mixture with full covariances; return whether this is better.
+        """Fit the flow, as a student, to samples of a full-covariance mixture; return whether the student is better.
 
         The student is better if the mixture's losses of rows left out, plus the student's excess loss on samples of the
         mixture, are below the losses of `chosen` by more than the standard error of the difference.
@@ -462,7 +462,7 @@ def _best_of(kinds: list[tuple[Beginning, Chosen]], tried: list[Chosen]) -> tupl
 
 
 def finished(flow: Flow, history: History, opened: Callable[[], Fit]) -> History:
-    """Run the fit that `opened` returns, with its rows opened; the flow stays unchanged if no weights are better.
+    """Run the fit with opened rows that `opened` returns; the flow stays unchanged if no weights are better.
 
     Raises:
         KeyboardInterrupt: Ctrl-C before the fit has better weights than before.

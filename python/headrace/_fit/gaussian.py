@@ -33,7 +33,7 @@ CONSTANT = 1e-4  # the variance that replaces 0 for a constant column
 def second_moments(z: Floats, share: Floats) -> tuple[Floats, Floats]:
     """Sums of z zᵀ over the weighted rows of each fold, shape (folds, columns, columns), and of the folds' weights."""
     folds = [slice(fold, None, FOLDS) for fold in range(FOLDS)]
-    # This is not a matrix product, whose order of summation would depend on the threads of the BLAS.
+    # `einsum` replaces a matrix product, whose order of summation would depend on the threads of the BLAS.
     moments = [np.einsum("ni,nj->ij", z[f] * share[f, None], z[f]) for f in folds]
     return np.stack(moments), np.array([share[f].sum() for f in folds])
 
@@ -89,7 +89,7 @@ def estimated(moments: Floats, weight: Floats, contexts: int = 0) -> Estimate | 
 def links_of(moments: Floats, weight: Floats, contexts: int = 0, dtype: Any = np.float32) -> tuple[Transform, ...]:
     """The `estimated` Gaussian as links, by the symmetric root of its covariance, which moves coordinates least.
 
-    The result is empty where neither the context nor correlations help.
+    The result is empty if neither the context nor correlations improve the density.
     """
     gaussian = estimated(moments, weight, contexts)
     if gaussian is None:
@@ -151,7 +151,7 @@ def decorrelating(
     contexts = contexts if contexts <= MOST_FEATURES else 0
     n = std.size + contexts
     if n == 1 or std.size > MOST_FEATURES or source.size < 2 * FOLDS or circles_of(source.support):
-        return ()  # for example because an angle has no covariance with a number
+        return ()  # one column, too many columns, too few rows, or angles, which have no covariance
 
     def sums() -> Iterator[Floats]:
         for data in source.parts(CHUNK):

@@ -30,7 +30,7 @@ DIGITS = 1e4  # distinct values per standard deviation that the dtype must have
 FAR = {"x": 1e5, "context": 1e3}  # least distance of far cells from the median, in units of the median distance
 FEW = 0.01  # the largest share of rows with far cells at which these rows are left out
 LOOKED_AT = 1 << 14  # rows of a block in the search for far cells, and for lost training rows
-LOST = 1000.0  # a training row this many nats below the median log density is lost
+LOST = 1000.0  # a training row this many nats below the median log density counts as lost
 LEAST_EFFECTIVE = 20  # the effective number of rows below which a fit warns
 
 
@@ -72,7 +72,7 @@ class Data:
         return Data(self.x[index], context, weights, self.names, self.support)
 
     def values(self, index: Any, of_context: bool) -> NDArray[np.float64]:
-        """The rows at an index in float64: of x, mapped from its bounds to the real line, or of the context."""
+        """The float64 rows at an index: rows of x, mapped from their bounds to the real line, or of the context."""
         if not of_context:
             return self.unbounded(index)
         assert self.context is not None
@@ -114,7 +114,7 @@ def open_rows(
 
 
 def check_finite(name: str, array: NDArray[Any], names: Sequence[str] = (), way: str = "") -> None:
-    """Raise ValueError for NaN and infinity; the message has the number of such rows, and the first one.
+    """Raise ValueError for NaN and infinity; the message has the count of such rows, and the first index.
 
     `way`: the advice at the end of the message; by default `WAY_OUT`, which is for callers in Python.
     """
@@ -156,7 +156,7 @@ def check_inside(name: str, array: NDArray[Any], support: Support, names: tuple[
 
 
 def beyond(array: NDArray[Any], support: Support, start: int) -> list[Any]:
-    """The number of rows on a bound or beyond; index (plus `start`), column and value of the first; or []."""
+    """The count of rows on a bound or beyond; index (plus `start`), column and value of the first; [] for none."""
     mask = outside(array, support)
     if not mask.any():
         return []
@@ -194,7 +194,7 @@ def is_share(validation: Any) -> bool:
 
 
 def checksum(array: NDArray[Any], sum_of: int = 0) -> int:
-    """The checksum of all values of an array, independent of strides; `sum_of`: that of the rows before these."""
+    """The checksum of all values of an array, independent of strides; `sum_of`: the earlier rows' checksum."""
     for begin in range(0, array.shape[0], CHUNK):
         block = np.ascontiguousarray(_arrays.on_host(array[begin : begin + CHUNK]))
         sum_of = zlib.crc32(block.reshape(-1).view(np.uint8).data, sum_of)
@@ -209,7 +209,7 @@ def settled(
     names: tuple[str, ...],
     say: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Copies of means and deviations, with 1 for constant columns; warns of these. `half`: half of each range."""
+    """Copies of means and deviations, with 1 for constant columns; warns of these. `half`: halves of ranges."""
     constant = (half == 0) | ~(std > np.finfo(np.float64).tiny)
     if say and constant.any():
         labels = names or tuple(f"column {i}" for i in range(std.size))

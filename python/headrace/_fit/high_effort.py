@@ -60,7 +60,7 @@ FAR = 10.0  # samples further beyond the training rows than this many ranges of 
 
 @dataclass(frozen=True)
 class _Kind:
-    """How to make a member of the mixture, other than the fit of the caller's flow."""
+    """A way to make a member of the mixture; the first member is a fit of the caller's flow instead."""
 
     name: str
     make: Callable[..., Flow]
@@ -265,7 +265,7 @@ class _HighEffort:
         return max(len(self.found) * self.arguments.epochs * self.rows, 1)
 
     def _rows_of_student(self, mixture: Ensemble) -> Data:
-        """The data for the student: samples of the mixture, unless rows are few also training rows, with weights."""
+        """The student's data, with weights: samples of the mixture and, unless rows are few, training rows."""
         source = self.first.source
         assert isinstance(source, ArrayRows)
         data, features = source.data, self.flow.features
@@ -430,7 +430,7 @@ def _enough(first: Fit, arguments: Arguments) -> tuple[int, bool]:
 
 
 def _rows_needed(share: float) -> int:
-    """The least number of rows of which the share `share` has at least `LEAST_HELD_OUT` rows."""
+    """The least number of rows of which a share `share`, to hold out, has at least `LEAST_HELD_OUT` rows."""
     rows = math.floor((LEAST_HELD_OUT - 1) / share)
     while held_of("validation", share, rows) < LEAST_HELD_OUT:
         rows += 1

@@ -106,7 +106,7 @@ class History:
         return self.elapsed if self.partial_epoch or not self.seconds else self.seconds[-1]
 
     def __repr__(self) -> str:
-        """A line with the number of epochs, the best epoch, its loss, the reason of the end and the seconds."""
+        """A line with the number of epochs, the best epoch and its loss, the reason for the end, and the seconds."""
         held = f"held_out={self.held_out}, " if 0 < len(self.held_out) < LISTED else ""
         return (
             f"History(epochs={self.passes:.7g}, best_epoch={self.best_epoch}, best_loss={self.best_loss:.4f}, "

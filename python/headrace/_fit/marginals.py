@@ -1,7 +1,7 @@
 """Marginal curves with which a fit starts: they make columns nearly normal, if held-out rows gain likelihood.
 
-The networks then learn only how columns depend on each other: edges, skewness and tails of a column take many units
-of a network, but few knots of a curve (gains: docs/notes/training.md). Where a column has modes with a gap between
+With curves, networks learn only how columns depend on each other: edges, skewness and tails of a column take many
+units of networks, but few knots of a curve (gains: docs/notes/training.md). Where a column has modes with a gap between
 them, networks may do better with the column unchanged: a short trial of fits with and without curves decides.
 """
 
@@ -45,7 +45,7 @@ CLOSEST = (4e-6, 2e-5)  # least gap of quantiles over the range with long tails;
 LINKS = 2  # the most links
 MOST = KNOTS + 2 * _long_tails.KNOTS  # the largest number of knots, with two long tails
 CROWDED = 3e-5  # quantiles closer than this share of the range leave no room for knots between them
-REACH = 12.0  # range of asinh knots for crowded columns; with a larger one, knots would be too close
+REACH = 12.0  # range of asinh knots for crowded columns; with a larger range, knots would be too close
 CLEARLY = 2.0  # standard errors of a clear gain or loss
 STEPS = 400  # steps of a trial
 UNCHANGED = 2.5  # deviations within which columns stay unchanged where only their tails are mapped
@@ -100,7 +100,7 @@ def looked_for(asked: bool | None, interior: Interior, held: int | None, steps: 
 def gaussianizing(
     source: ArrayRows, mean: Floats, std: Floats, clock: Clock, progress: bool = False, linear: Sequence[Transform] = ()
 ) -> tuple[Gaussianize, ...]:
-    """Fit marginal curves to training rows; return these as links from latent to standardised data, or ().
+    """Fit marginal curves to training rows; return these as links from latent to standardised data; () for none.
 
     `linear`: links between the marginal curves and the standardised data.
     """
@@ -149,8 +149,8 @@ def tails_of_latents(features: int, links: Sequence[Transform] = ()) -> tuple[Ga
 
     Splines that are fitted to few rows follow far training rows, so that five times as many new rows lie beyond four
     deviations as under a normal density (docs/notes/training.md): the link gives the base a longer tail from
-    `UNCHANGED` on. The link gives no long tail to a side of a column that has one from `links`, because far rows would
-    be too likely.
+    `UNCHANGED` on. A side of a column that has a long tail from `links` gets no second one, because far rows would be
+    too likely.
     """
     tails = []
     for sign in (1.0, -1.0):
@@ -349,7 +349,7 @@ def _chosen(column: Column, latent: Floats, closest: float | None) -> Curve | No
     `closest`: None for straight tails; else long tails are fitted, unless straight ones gain more by a standard error.
     """
     ends = [latent[:: (KNOTS - 1) // (count - 1)] for count in COUNTS]
-    clearly = 0.0 if closest is not None and column.is_clearly_long else CLEARLY  # the gain may be in one row
+    clearly = 0.0 if closest is not None and column.is_clearly_long else CLEARLY  # one row may have the whole gain
     best = best_of(column, [partial(of_quantiles, ends=of, closest=closest) for of in ends], clearly)
     if best is None:
         return None

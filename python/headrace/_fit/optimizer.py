@@ -58,7 +58,7 @@ class VectorAdam:
         return self._mean.copy(), self._square.copy(), average, clock
 
     def set_memory(self, mean: Array, square: Array, average: Array | None, clock: Array) -> None:
-        """Continue from a result of `memory`."""
+        """Restore the state that `memory` returned."""
         self._mean, self._square, self._steps = mean.copy(), square.copy(), int(clock[2])
         self._average = None if average is None else average.copy()
 
@@ -223,7 +223,7 @@ class Adam:
 
     @property
     def averaged(self) -> Array:
-        """A copy of the running mean of the parameters, shape (n,), which is often better on new data than these."""
+        """A copy of the running mean of the parameters, (n,), which is often better on new data than the parameters."""
         return self._core.average()
 
 
@@ -303,7 +303,7 @@ def refuse_muon(name: str, flow: Flow) -> None:
 
 
 def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, float, float]:
-    """Check the settings, and return them as the core takes them: with 0 in place of None."""
+    """Check the settings, and return them in the form for the core, with 0 in place of None."""
     return (
         check.number("weight_decay", weight_decay, least=0.0, below=math.inf),
         0.0 if clip is None else check.number("clip", clip, above=0.0, below=math.inf),

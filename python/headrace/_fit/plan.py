@@ -2,9 +2,9 @@
 
 A fit has stages: each stage but one has a constant learning rate and less weight decay than the stage before; one stage
 has a cosine schedule. Each stage begins with the best weights so far and a fresh optimiser. A stage with a constant
-rate ends when the held-out loss has not fallen for some epochs. The next decay is tried only if the stage lowered the
-held-out loss. A fit is therefore never worse on held-out rows than its first stage, whose decay suits tables that are
-easily overfitted; later stages need little time.
+rate ends when the held-out loss has not fallen for some epochs. The next decay is tried only if the present one lowered
+the held-out loss. A fit is never worse on held-out rows than its first stage, whose decay suits tables that are easily
+overfitted; later stages need little time.
 
 Held-out rows choose between the best weights of a run with a cosine and those of other stages: a cosine gains tenths of
 a nat on most tables with many rows, but loses on some (docs/notes/training.md). Patience does not end a cosine, because
@@ -33,7 +33,7 @@ from headrace._flow.flow import Flow
 BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # batches of an epoch, and limits of the rows in a batch
 STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20_000, 10, 300
 STAGED = 2  # factor of the number of epochs in fits with successive decays
-MANY_FOR_COSINE = 8000  # least number of training rows for a cosine; fits of fewer rows lose
+MANY_FOR_COSINE = 8000  # least number of training rows for a cosine, which makes fits of fewer rows worse
 DECAY_BY_ROWS, MOST_DECAY = 1e3, 1.0  # the decay is DECAY_BY_ROWS / rows, at most MOST_DECAY
 LEAST_DECAY = 0.02  # least decay with an effect; for a smaller one, no decay is chosen
 
@@ -74,7 +74,7 @@ class Plan:
     tries_cosine: bool  # whether a run with a cosine is tried among the stages
     tries: bool  # whether short fits choose the learning rate, the weight decay and the beginning of the fit
     matmul: str  # how steps compute products of networks
-    gaussianize: bool | None  # whether a fresh flow starts with marginal curves; None: if these help
+    gaussianize: bool | None  # whether a fresh flow starts with marginal curves; None: only if these help
     optimizer: str  # the name of the optimiser
     bends: bool  # whether the flow has splines
     overfits: bool  # whether the flow has splines, and rows are too few for them
@@ -218,7 +218,7 @@ class Stages:
         return self.judged and not self.is_cosine and epoch - self.best_epoch >= self.wait
 
     def epochs_of_cosine(self, epoch: int) -> int:
-        """The number of epochs of a cosine that begins after `epoch`; at most `epoch` if no stage may follow it."""
+        """The number of epochs of a cosine that begins after `epoch`; at most `epoch` if `epoch` is not `pause`."""
         return self.length if epoch == self.pause else min(self.length, epoch)
 
     def next_stage(self, epoch: int, *, has_time: bool = True) -> bool:

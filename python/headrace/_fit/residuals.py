@@ -54,7 +54,7 @@ class Residuals:
 
 
 def looked_for(interior: Interior) -> bool:
-    """Whether a fit searches for columns that others determine: only the first fit, over a base with one mode."""
+    """Whether a fit searches for columns that others determine: a flow's first fit, if the base has one mode."""
     return interior.is_fresh and interior.is_over_a_bell and interior.standardize is not None
 
 
@@ -140,7 +140,7 @@ def _round(
         if deviation * std[j] < least or _has_few_values(residual, deviation, share):
             rounding[line[j]] = max(deviation**2, LEAST_SHARE)
             continue
-        if deviation**2 >= limit:  # because other columns were taken out later
+        if deviation**2 >= limit:  # 1 - R² rose when other columns were taken out
             continue
         weights = slopes * std[j] / std[readers]
         matrix[line[j], [line[k] for k in readers]] = weights

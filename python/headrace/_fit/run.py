@@ -50,7 +50,7 @@ class HeldOut:
         return loss if math.isfinite(loss) else math.inf
 
     def losses(self, *flows: Flow) -> Iterator[tuple[NDArray[np.float64], ...]]:
-        """For each part, the losses of its rows under each flow, and their weights last; all on the host."""
+        """For each part of the rows, a tuple on the host: losses under each flow, and last the rows' weights."""
         for data in self._parts():
             densities = [flow.log_prob(data.x, data.context) for flow in flows]
             yield (*(-_arrays.on_host(each).astype(np.float64) for each in densities), _arrays.on_host(data.shares()))
@@ -146,7 +146,7 @@ class Run(abc.ABC):
         """A hook, which `one_pass` calls after each step; `loss` is the sum of the batch's losses."""
 
     def one_pass(self) -> float:
-        """Run one pass over the training data in a new order; return the mean loss, each batch's before its step.
+        """Run one pass over the training data in a new order; return the mean of batches' losses before their steps.
 
         If the time is over, the pass ends early and returns NaN.
         """
@@ -260,7 +260,7 @@ class Run(abc.ABC):
         return self.flow.parameters if self.plan.average is None else self.adam.averaged
 
     def _keep_if_best(self, epoch: int) -> float:
-        """Judge the current weights on held-out rows, and keep the best; without held-out rows keep the current."""
+        """Judge the current weights on held-out rows and keep the best, or without such rows keep the current ones."""
         self._try_start()
         return self._judge(epoch, self.current())
 
@@ -341,14 +341,14 @@ class Run(abc.ABC):
         if self.held_out is None:
             return 0.0
         once = self.judge_seconds
-        if once is None:  # upper limit, because a step costs more per row
+        if once is None:  # an upper limit: a row costs more in a step than in a density
             once = self.step_seconds * self.held_out.size * self.plan.batches / self.size
         return once * (1 + (not self.start_tried) + self.judged_after)
 
     def _find_gradient_in(
         self, data: Data, index: Index, rows: int, log_prob: NDArray[Any], dropout: int | None
     ) -> None:
-        """Write to `gradient` what the rows at `index` contribute to that of the mean loss of `rows` rows."""
+        """Write to `gradient` the part of the rows at `index` in the gradient of the mean loss of `rows` rows."""
         self.program.gradient(
             inverse=True,
             of_log_prob=True,

@@ -1,7 +1,7 @@
 """Several fits side by side, each in one thread, with the same bits as fits one after another.
 
 The result of a fit does not depend on the number of threads, and a small network gains little from threads, because
-each step is a few short products. Fits of small networks therefore end sooner side by side than one after another.
+each step is a few short products. Fits of small networks end sooner side by side than one after another.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from headrace._flow.flow import Flow
 T = TypeVar("T")
 
 POLL = 0.1  # seconds between two updates of the bar, with a check for Ctrl-C
-SMALL = 128  # largest units of a layer for which one thread for each fit is faster than several
+SMALL = 128  # most units of a layer for which one thread for each fit is faster than several
 TINY = 10_000  # with fewer parameters, most of a step is Python code, which threads cannot share
 
 
@@ -148,7 +148,7 @@ class _Team(Generic[T]):
             cpu.limit_thread(self.share)
 
     def is_stopped(self) -> bool:
-        """Whether the fits of this team must end, because it or an outer team is stopped."""
+        """Whether the fits of this team must end, because this or an outer team is stopped."""
         return self.stopped or (self.outer is not None and self.outer.is_stopped())
 
     def _in_turn(self, jobs: Iterator[Callable[[], T]]) -> None:
@@ -170,7 +170,7 @@ class _Team(Generic[T]):
                 break
             work = partial(contextvars.copy_context().run, self._in_thread, index, job)
             del job  # the job holds a table
-            self.running[index] = Thread(target=work, name=f"headrace fit {index}")  # first: start() may meet Ctrl-C
+            self.running[index] = Thread(target=work, name=f"headrace fit {index}")  # Ctrl-C may interrupt start()
             self.running[index].start()
         while self.running and not self.finished.interrupted:
             self.share = max(self.threads // len(self.running), 1)

@@ -30,7 +30,7 @@ class Shard:
     """A table in this process, and the part of its rows that belongs to the source."""
 
     number: int
-    first: int  # the index of its first row among the rows of all tables
+    first: int  # the index of the table's first row among the rows of all tables
     begin: int  # the number of selected rows in earlier tables
     data: Data
     part: RowPart
@@ -108,7 +108,7 @@ class RowSource(abc.ABC):
         """Training rows for a short fit, at most `most` rows of `standing`, and held-out rows to judge the fit by."""
 
     def broadcast(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The array that the first process passes, in all processes."""
+        """The array that the first process passes, broadcast to all processes."""
         return array
 
     def parts(self, most: int | None = None) -> Iterator[Data]:
@@ -164,7 +164,7 @@ class RowSource(abc.ABC):
 
     @abc.abstractmethod
     def fingerprint(self) -> dict[str, str]:
-        """Texts that tell these rows from other rows, such as checksums, by name."""
+        """Texts by name, such as checksums, that differ between different rows."""
 
 
 class ArrayRows(PlainSums, RowSource):

@@ -73,7 +73,7 @@ def _standardized(flow: Flow, context: Any) -> Any:
 
 @dataclass
 class Start:
-    """The standardisation of a fit, as means and standard deviations; None where an earlier fit has set one."""
+    """The standardisation of a fit, as means and standard deviations; None where an earlier fit has standardised."""
 
     x: Moments | None
     context: Moments | None
@@ -105,7 +105,7 @@ class Start:
         start_act_norms(flow, source)
 
     def begin(self, flow: Flow, source: ArrayRows, kind: Beginning, seed: int) -> Begun:
-        """Make a fresh flow the initial density with the settings `kind`, fitted to few rows; no training is needed."""
+        """Turn a fresh flow into the initial density with the settings `kind`, fitted to few rows without training."""
         assert self.x is not None
         interior = flow._interior
         scale = flow.standardize_context if self.context is None else self.context
@@ -119,7 +119,7 @@ class Start:
 def shared_curves(
     source: RowSource, links: tuple[Gaussianize, ...], features: int, required: bool | None
 ) -> tuple[Gaussianize, ...]:
-    """The curves of the first process, in all processes; raises ValueError if required curves are missing."""
+    """The curves of the first process, broadcast to all; raises ValueError if required curves are missing."""
     n = features
     numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # the last row is the number of knots
     for rows, link in zip(numbers, links, strict=False):
@@ -136,7 +136,7 @@ def shared_curves(
 
 
 def gaussian_links(flow: Flow, source: RowSource, curves: tuple[Transform, ...]) -> tuple[Transform, ...]:
-    """Links with which a standardised flow becomes the Gaussian of the training rows behind `curves`."""
+    """Links with which a standardised flow becomes the Gaussian of training rows on the latent side of `curves`."""
     standardize = flow._interior.standardize
     assert standardize is not None
     known = standardize.mean, standardize.std, flow.standardize_context, flow.dtype

@@ -1,6 +1,6 @@
 """Fits of a stream: a first pass of checks and moments, and the order of the rows in an epoch.
 
-The memory of a fit has the buffer, in which rows are shuffled, at most as many held-out rows, and a sample of `CHUNK`
+A fit has in memory the buffer, in which rows are shuffled, at most as many held-out rows, and a sample of `CHUNK`
 rows, for purposes for which a sample suffices.
 """
 
@@ -28,7 +28,7 @@ from headrace.rows._stream import Block, Stream, Without
 
 
 class StreamRows(ArrayRows):
-    """The training rows of a stream; as `ArrayRows`, it has a sample of these rows in memory."""
+    """The training rows of a stream; the base class `ArrayRows` has a sample of these rows in memory."""
 
     is_stream = True
 
@@ -39,7 +39,7 @@ class StreamRows(ArrayRows):
         super().__init__(Data(np.empty((0, features)), None, None, (), support))
         self.stream, self.contexts, self.checksums, self.progress = stream, contexts, checksums, progress
         self.buffer = self.most_held = stream.buffer
-        self.kept: list[int] = []  # rows of a weight above 0 in each part
+        self.kept: list[int] = []  # the number of rows of weight above 0 in each part
         self.held_rows = np.empty(0, np.int64)  # indices of the held-out rows among the rows of a weight above 0
 
     # ---- as `ArrayRows`
@@ -183,7 +183,7 @@ class StreamRows(ArrayRows):
             yield self._data_of(block)
 
     def _training(self, rng: np.random.Generator) -> Iterator[Block]:
-        """The training rows; the parts of the stream are in random order."""
+        """Blocks of the training rows, which are read from the parts of the stream in random order."""
         begins = np.concatenate([[0], np.cumsum(self.kept)])
         for part in rng.permutation(len(self.kept)):
             at = begin = int(begins[part])
@@ -297,7 +297,7 @@ class _Checks:
         self.rows += len(weights)
 
     def report_weights(self) -> None:
-        """Raise ValueError if the sum of the weights is not above 0, or too small or too large for a divisor."""
+        """Raise ValueError if the sum of the weights is not above 0, or is too small or too large to divide by."""
         if not self.weight > 0:
             raise ValueError("weights: expected at least one number above 0, got none")
         if not 1e-300 < self.weight < 1e300:
@@ -346,7 +346,7 @@ def check_stream(
 
 
 def rows_bar(rows: int | None, what: str, progress: bool) -> Any:
-    """A progress bar of the rows read so far; it is cleared at its end, because another bar may follow."""
+    """A progress bar of the rows read so far, which is cleared at the end, because another bar may follow."""
     return _progress.bar(rows, what, "row", progress, unit_scale=True, leave=False)
 
 

@@ -1,4 +1,4 @@
-"""Short fits by Muon, by which a fit of many rows chooses learning rate, weight decay, curves and residual columns.
+"""Short fits by Muon that choose learning rate, weight decay, curves and residual columns of a fit of many rows.
 
 Each trial has a complete cosine schedule, because steps at a constant rate show only the beginning of a fit: curves and
 residual columns make the first steps easier, even if they gain nothing later. The choice of a trial stays if the gain
@@ -46,13 +46,13 @@ def decided(below: Residuals, more: Residuals, runs: Sequence[Run], held_out: He
 
 def candidates(source: ArrayRows, scale: Moments, flow: Flow) -> tuple[Residuals, Residuals]:
     """The residuals that are always used, and the residuals with further columns, whose use a trial decides."""
-    order = flow._interior.order if flow.features <= MOST_FEATURES else None  # with more, no column is replaced
+    order = flow._interior.order if flow.features <= MOST_FEATURES else None  # with more features, none is replaced
     always, more = (measured(source, scale, limit, flow.dtype, order) for limit in (ALWAYS, TRIED))
     return always, more
 
 
 def shared(source: RowSource, residuals: Residuals, features: int) -> Residuals:
-    """The residuals that the first process passes, in all processes."""
+    """The residuals that the first process passes, broadcast to all processes."""
     return _of_array(source.broadcast(_as_array(residuals, np.zeros((ROUNDS + 1, features + 2, features)))))
 
 

@@ -1,8 +1,8 @@
 """Bases that are chosen by name in constructors of flows, in scikit-learn's estimator and on the command line.
 
 Over the uniform base, a flow consists of splines that map [-1, 1] onto itself, and of a linear map from [-1, 1] to the
-bounds. Over any other base, a bounded density vanishes at its bounds, and importance weights may have an infinite
-variance.
+bounds. Over a base that is not uniform, a bounded density vanishes at its bounds, and importance weights may have an
+infinite variance.
 """
 
 from __future__ import annotations

@@ -232,8 +232,7 @@ class Density(RowModule):
             values: Whether to return ``(log_prob, gradients)`` from one run.
 
         Returns:
-            A tuple of arrays. A NaN or an infinity in a row makes the gradient by this row NaN, and the gradient by the
-            parameters.
+            A tuple of arrays. A NaN or an infinity in a row makes gradients by this row and by parameters NaN.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.Flow([hr.transforms.Standardize([0.0], [2.0])], dtype="float64")

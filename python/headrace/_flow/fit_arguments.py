@@ -131,8 +131,8 @@ class Arguments:
             validation rows are dicts of the shards that this rank holds, ``{number: array}``; all ranks end with the
             same flow, with the same bits for any number of ranks (docs/scale.md). None: this process alone.
         effort: "normal"; or "high", which takes about ten times as long: several flows are fitted to the same rows, and
-            then this flow to samples of their mixture and to the rows. Of the flows with its structure, this flow
-            becomes the best on held-out rows, or with few rows by cross-validation (docs/training.md).
+            then this flow to samples of their mixture and to the rows. This flow becomes the best flow of its
+            structure, by held-out rows or, with few rows, by cross-validation (docs/training.md).
         keep: Of effort="high": whether `History.members` is a `headrace.Ensemble` of the fitted flows.
     """
 

@@ -58,7 +58,7 @@ class Conditional:
         x: Any,
         context: Any,
     ) -> None:
-        """`flow`: the whole flow; `chain`: its transforms over a standard base; `base`: a flow of its base alone.
+        """`flow`: the whole flow; `chain`: the transforms over a standard base; `base`: a flow of the base alone.
 
         `marginal`: the flow of the known columns; `latent`: the latent coordinates of these columns.
         """
@@ -181,7 +181,7 @@ class Conditional:
 
 @storable
 class Flow(Chained, Density):
-    """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the notes).
+    """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the lecture notes, docs/references.md).
 
     The whole chain is one program: a tile of rows passes through all transforms while the tile is in cache. The program
     is compiled on first use. The flow copies the parameters of its transforms; `transforms` returns the transforms with
@@ -453,7 +453,7 @@ class Flow(Chained, Density):
         Args:
             x: The known values, shape (rows, k), or (k,) for one row, or any leading dimensions.
             context: As in `log_prob`.
-            columns: The columns of x; by default the first k. These columns must not depend on other columns; see
+            columns: The columns of x; by default the first k. Known columns must not depend on other columns; see
                 `marginal`.
 
         Returns: A `Conditional` of the unknown columns in ascending order, with the flow's present parameters.
@@ -494,9 +494,9 @@ class Flow(Chained, Density):
         Held-out rows also judge the initial weights, so that a second fit never ends with worse weights.
 
         A `Standardize` at the flow's data end is set from the training rows if it still is the identity. The training
-        rows also set the standardisation of context columns and initialise each `ActNorm`. A later fit sets none of
-        these transforms again. The same seed gives the same bits for any number of threads. Ctrl-C ends the fit and
-        keeps the best weights so far.
+        rows also set the standardisation of context columns and initialise each `ActNorm`. A later fit sets no
+        standardisation or `ActNorm` again. The same seed gives the same bits for any number of threads. Ctrl-C ends the
+        fit and keeps the best weights so far.
 
         Without `epochs`, cross-validation is used if fewer than 50 rows are held out. A flow that is not clearly better
         on held-out rows than the Gaussian of the training rows becomes that Gaussian, correlations included; with a

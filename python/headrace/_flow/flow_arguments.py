@@ -1,7 +1,7 @@
 """The arguments of the named flows, each with its type, default, option and meaning.
 
-Each flow takes the arguments of `Sizes` by position, and the keywords of one of the last four classes. A type that is
-more than a name is written as a string, which help shows unchanged.
+Each flow takes the arguments of `Sizes` by position, and the keywords of one of this module's last four classes. A type
+that is more than a name is written as a string, which help shows unchanged.
 """
 
 from collections.abc import Iterable, Sequence

@@ -3,8 +3,8 @@
 The last transform of a flow with bounds or periodic columns is a `Support`.
 
 A flow with periodic columns θ has the density p(x, θ) = p(x) p(θ | x), where p(θ | x) is continuous around each circle.
-The flow's own transforms act on the columns x that are not periodic. From latent to data, shifts and circular splines
-of the periodic columns follow, whose parameters networks compute from x and the context.
+The flow's own transforms act on the columns x that are not periodic. Networks of x and the context compute the
+parameters of shifts and circular splines, which follow, from latent to data, and act on the periodic columns.
 """
 
 from __future__ import annotations
@@ -122,12 +122,12 @@ DEFAULT = "nsf"  # the name of the flow that is fitted to a table by default
 
 
 class _Named(Flow):
-    """A flow of alike transforms, then circle couplings for periodic columns, `Standardize`, and `Support`."""
+    """A flow of similar transforms, then circle couplings for periodic columns, `Standardize`, and `Support`."""
 
     def _make(
         self, made: Callable[[int], list[Transform]], features: int | Iterable[str], named: Any, circles: CircleSettings
     ) -> None:
-        """Make the chain; `made` returns the transforms of a number of columns, those that are not periodic."""
+        """Make the chain; `made` returns the transforms of n columns without a period, from n."""
         features, names = named_features(features)
         low_high, periods = (
             by_column(name, getattr(named, name), features, names.features, "features")
@@ -143,7 +143,7 @@ class _Named(Flow):
             raise ValueError(f"base: expected {features} features, as the flow has, got {density.features}")
         if around:
             line = [c for c in range(features) if c not in around]
-            own = made(max(len(line), 1))  # called without such columns, too, to check the arguments
+            own = made(max(len(line), 1))  # called even for no columns, to check the arguments
             moved: list[Transform] = [OnColumns(t, line, features) for t in own if line]
             chain = [wrapped(features, around), *moved, *circle_couplings(features, around, circles)]
         else:

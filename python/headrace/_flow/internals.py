@@ -100,7 +100,7 @@ class Interior(Restorable):
     def is_over_a_bell(self) -> bool:
         """Whether the base has one mode and identically distributed columns, like the normal distribution.
 
-        Of a flow with periodic columns, whose base is uniform, only the remaining columns count.
+        For a flow with periodic columns, whose base is uniform, only the remaining columns count.
         """
         last = self.chain[-1] if self.chain else None
         if isinstance(self.base, Independent) and isinstance(last, Support):
@@ -165,7 +165,7 @@ class Interior(Restorable):
         self._flow._names = names
 
     def products(self, matmul: Any) -> str:
-        """The checked setting of products of networks in the steps of a fit: `matmul`, or by default the flow's."""
+        """The checked setting of networks' products in steps of a fit: `matmul`, or by default the flow's setting."""
         flow = self._flow
         if matmul is None:
             return flow.matmul
@@ -174,7 +174,7 @@ class Interior(Restorable):
         return found
 
     def stepping(self, matmul: str) -> tuple[Program, Callable[[], Any]]:
-        """The program for gradients of steps, and a function to call before each step, which returns its parameters."""
+        """The program for gradients of steps, and a function that returns a step's parameters or None."""
         program = self.program
         if matmul == self._flow.matmul:
             return program, lambda: None

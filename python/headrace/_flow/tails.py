@@ -49,7 +49,7 @@ class _Stepped(Base):
 
     @property
     def moves_noise(self) -> bool:  # type: ignore[override]
-        """Whether samples are functions of noise: trained parameters would determine how values are drawn."""
+        """Whether samples are functions of noise; not if parameters that determine the draws are trained."""
         return not self.trainable
 
     def _block(self) -> _Numbers:

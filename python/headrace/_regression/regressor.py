@@ -25,7 +25,7 @@ from headrace._regression.trees import Boosting, Forest
 
 LEAST_ROWS = 200  # with fewer rows there are neither trees nor held-out rows for weights
 HELD_OUT, LEAST_HELD_OUT = 0.15, 50
-ROUNDS, PRIOR, LEAST_WEIGHT = 200, 3.0, 0.01  # for weights of members; PRIOR: rows added for each member
+ROUNDS, PRIOR, LEAST_WEIGHT = 200, 3.0, 0.01  # steps of EM, rows added for a member, least share of a member
 POINTS, DRAWS, HALVINGS = 64, 512, 50  # points for means, draws of several responses, bisections for quantiles
 
 
@@ -143,7 +143,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return np.concatenate(parts, axis=1)
 
     def _laws(self, X: Any) -> list[tuple[float, Any]]:
-        """Pairs of a share and a density for new rows, for each member with a share above 0."""
+        """The share of each member with a share above 0, and the member's density for new rows, as pairs."""
         check_is_fitted(self, "flows_")
         X = frames.coded(X, self._labels)[0]
         X = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite="allow-nan")

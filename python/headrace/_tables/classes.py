@@ -24,8 +24,8 @@ REPEATED = 0.5  # if this share of the rarer values repeat, frequent values get 
 
 
 def classified(table: Table, seen: Seen, how: Any) -> Table:
-    """Choose the columns with classes, which have no noise; return the table with these. A stream has none. `how`: a
-    `Treatment`.
+    """Choose the columns with classes, which have no noise; return the table with these classes. The columns of
+    a stream get no classes. `how`: a `Treatment`.
     """
     asked = how.categories
     if isinstance(asked, str) and asked != "auto":
@@ -91,7 +91,7 @@ def has_spikes(x: NDArray[Any], step: float) -> bool:
 
 
 def discretes(columns: Sequence[Column], x: NDArray[Any]) -> list[Discrete]:
-    """The columns with classes, by the treatment of the columns of `x`."""
+    """A `Discrete` for each column of `x` whose treatment, an entry of `columns`, has values with classes."""
     discrete = []
     for i, column in enumerate(columns):
         if column.values:

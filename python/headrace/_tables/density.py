@@ -83,7 +83,7 @@ class Columns:
         return not self.table.is_plain or self.table.missing == "drop"
 
     def opened(self, x: Any, *others: Any, x_name: str = "x") -> list[Any]:
-        """Open a table with the columns of the fit: its used columns as an array, NaN for missing values, and `others`.
+        """Open a table with the columns of the fit; return its used columns as an array, then the opened `others`.
 
         Raises:
             ValueError: the columns, or the order of a frame's columns, differ from those of the fit.
@@ -245,7 +245,7 @@ class TableDensity:
         Raises:
             ImportError: a frame was requested, and pandas is not installed.
         """
-        # Columns with values far from zero, such as times, need all digits of float64 if the table has these.
+        # Values far from zero, such as times, need all digits of float64 if the rows of the fit were float64.
         dtype = "float64" if self.columns.dtype == "float64" else None
         drawn: Any = self.flow.sample(n, context, seed=seed, first_row=first_row, dtype=dtype)
         if not (self.columns.matter or as_frame):

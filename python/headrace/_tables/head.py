@@ -24,14 +24,14 @@ from headrace._flow.flow import Flow
 from headrace._flow.transforms.masked import logits_network
 from headrace._tables.discrete import Discrete
 
-STREAM = 0x636C6173736573  # seeds, with the seed of a call, values that choose classes
+STREAM = 0x636C6173736573  # with the seed of a call, the seed of the values that choose classes
 HIDDEN = (128, 128)  # hidden units of the network
 RATE, AVERAGE, CLIP, PATIENCE, EPOCHS = 3e-3, 0.99, 5.0, 8, 200  # settings of the head's fit
 HELD_OUT, LEAST_HELD_OUT, BATCHES, BATCH = 0.1, 50, 64, 128
 
 
 class Head:
-    """The probabilities of discrete columns, by log-softmax of the outputs of a masked network, and the gradient.
+    """The probabilities of discrete columns, by log-softmax of a masked network's outputs, and their gradients.
 
     The network is in a flow of one additive transform, z = x + logits(x of earlier columns, context), so that files,
     dtypes and gradients (`to_latent_vjp`) are those of flows.
@@ -61,8 +61,8 @@ class Head:
 
     @property
     def given(self) -> list[int]:
-        """Indices of the inputs that are context of the flow; of a count only the value, because its indicators
-        overfit.
+        """Indices of the inputs that are context of the flow: for a count only that of its value, because its
+        indicators overfit.
         """
         pairs = zip(self.columns, self.parts, strict=True)
         return [i for column, part in pairs for i in range(part.stop - 1 if column.is_count else part.start, part.stop)]
@@ -87,7 +87,7 @@ class Head:
     def tails(self, codes: NDArray[np.intp], inputs: Floats, context: Any, uniforms: Floats) -> tuple[Floats, Floats]:
         """The probabilities below and above a random point within the class of each value, shape (rows, columns).
 
-        Values that no training row had count as above all others.
+        A value that no training row had counts as larger than all others.
         """
         lower, upper = np.empty(codes.shape), np.empty(codes.shape)
         for i, (column, each) in enumerate(zip(self.columns, self.log_probs(inputs, context), strict=True)):

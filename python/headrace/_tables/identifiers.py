@@ -22,7 +22,7 @@ def identifiers(x: NDArray[Any], seen: Seen, names: Sequence[str] | None) -> dic
 
     A column of different whole numbers in at least 50 rows is an identifier if its name is that of an identifier, if
     its range is so narrow that measured values would repeat, or if its range is at least 2^31. For columns with an
-    empty name, or a name like "Unnamed: 0", which pandas gives to saved indices, five rows are enough.
+    empty name, or a name like "Unnamed: 0", which pandas gives to saved indices, five rows are enough for an index.
 
     Args:
         x: The first rows of the table, whose row numbers begin at 0.

@@ -256,8 +256,8 @@ class MixedDensity(OfFlows):
         return drawn
 
     def _closed(self, i: int, inputs: Floats) -> NDArray[np.intp]:
-        """Indices of the rows whose value in discrete column `i`, which has a density for other values, has a class of
-        its own.
+        """Indices of the rows whose value in discrete column `i` has a class of its own; the column's last class is for
+        all other values, which have a density.
         """
         last = self.head.parts[i].start + self.head.columns[i].logits - 1
         return np.flatnonzero(inputs[:, last] == 0.0)

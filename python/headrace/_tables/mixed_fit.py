@@ -30,8 +30,8 @@ OF_HEAD = 0.5  # largest share of a time budget for the fit of probabilities
 
 
 def can_gate(flow: Flow | Ensemble) -> bool:
-    """Whether all transforms leave a far coordinate unchanged, as splines do, which are the identity beyond
-    their ends.
+    """Whether all transforms leave a far coordinate unchanged, because they are splines, which are the identity
+    beyond their ends.
     """
     interior = (flow if isinstance(flow, Flow) else flow.flows[0])._interior
     inner = interior.chain[: len(interior.chain) - (interior.support is not None) - len(interior.links)]
@@ -56,7 +56,7 @@ def _start(flow: Flow, x: Floats, exists: NDArray[np.bool_], weights: Any, seed:
 
 
 def _gates_of(flow: Flow, columns: Mapping[int, int]) -> list[Gate]:
-    """The gates of a flow after `_start`; `columns`: from a column of the flow to the discrete column of its gate."""
+    """The gates of a flow after `_start`; `columns`: the discrete column of each gate, by the flow's column."""
     ends: list[Any] = [*flow._interior.links]
     if flow._interior.support is not None:
         ends.append(flow._interior.support)

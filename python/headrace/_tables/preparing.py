@@ -1,5 +1,5 @@
 """Preparation of a table's rows for a fit: the kinds of columns are recognised, columns are treated accordingly, and
-warnings tell how.
+warnings describe the treatment.
 """
 
 from __future__ import annotations

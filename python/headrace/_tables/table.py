@@ -29,9 +29,9 @@ from headrace._tables.printed import described
 
 KINDS = ("float", "integer", "boolean", "category")
 MISSING = ("refuse", "drop", "model")
-NOISE = 0x6E6F697365  # seeds, with the seed of a table, random values of noise
+NOISE = 0x6E6F697365  # with the seed of a table, the seed of the noise
 FIT, LOOK = 0, 1  # purposes of noise: rows of a fit, or rows to compare with the density
-CELLS_OF_TWO, CELLS = 16, 32  # points per cell for the mean of a density: for one or two columns, for more
+CELLS_OF_TWO, CELLS = 16, 32  # points per cell for the mean of a density of one or two columns, and of more
 LEAST_ROWS = 50  # least number of rows for a message about repeats
 REPEATED = 0.5  # a column repeats values if this share of rows has a repeated value
 
@@ -224,7 +224,7 @@ class Table:
     def to_look_at(
         self, x: NDArray[Any], *others: Any, names: Sequence[str] | None, x_name: str, purpose: int = LOOK
     ) -> tuple[Any, ...]:
-        """Treat rows like those of the fit, to compare them with the density; return them with `others`.
+        """Treat rows as the fit does, to compare the rows with the density; return the treated rows and `others`.
 
         Raises:
             ValueError: some rows have missing values, and the fit did not leave such rows out.
@@ -259,7 +259,7 @@ class Table:
     ) -> NDArray[np.float64]:
         """Log densities of rows, in which columns of whole numbers contribute log probabilities.
 
-        The density `verb` is averaged over 16 or 32 points in the cell around the whole numbers of a row; the offsets
+        The density by `verb` is averaged over 16 or 32 points in the cell around whole numbers of a row; the offsets
         of the points are the same for all rows. A row with a different value in a constant column, or a fraction in a
         column of whole numbers, has a log density of -inf, with a warning. `name` is the name of x in messages, and
         `names` are the names of columns.
@@ -288,7 +288,7 @@ class Table:
     ) -> NDArray[np.bool_]:
         """A mask of rows that differ in a constant column, or have fractions among whole numbers, with warnings.
 
-        NaN does not count as different or as a fraction. `of_others`, `of_fractions`: texts about the consequence.
+        NaN does not count as different or as a fraction. `of_others`, `of_fractions`: ends of the warnings.
         """
         same = [i for i, column in enumerate(self.columns) if column.constant is not None]
         whole = [i for i, column in enumerate(self.columns) if column.is_discrete and column.width]

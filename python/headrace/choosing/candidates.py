@@ -66,7 +66,7 @@ def linear_gaussian(features: int, context: int, support: Support | None, dtype:
     line = [c for c in range(features) if c not in circles]
     ends: list[Transform] = [Standardize(np.zeros(features), np.ones(features))]
     ends += [] if support is None else [support]
-    if not line:  # the uniform density stays uniform, but accepts the context
+    if not line:  # a uniform density, which ignores the context
         shift = Coupling(features, [], (), map="additive", context=context, dtype=dtype)
         return Flow([wrapped(features, circles), shift, *ends], base_of_circles(None, features, circles), dtype=dtype)
     line_map = MaskedAutoregressive(len(line), (), map="additive", context=context, dtype=dtype)
@@ -184,7 +184,7 @@ def _ascent(setting: Setting) -> Callable[[], Any]:
 
 
 def chosen_by(flow: Any, rows: Sample) -> float:
-    """The mean log-likelihood of rows under a flow, by which the search chooses; -inf in place of NaN."""
+    """The criterion of the search: the mean log-likelihood of rows under a flow, or -inf in place of NaN."""
     mean = weighted_mean(rows.log_prob(flow), rows.weights)[0]
     return mean if mean == mean else -float("inf")
 

@@ -43,8 +43,8 @@ CROSS_VALIDATES_BELOW = 500  # with fewer rows, cross-validation judges densitie
 LEAST = 4  # the least number of rows
 FOLDS = 5
 SEARCHING = 1 / 3  # share of the time for the search, if a fit with high effort follows
-OF_DEFAULT = 4 / 5  # largest share of the time for the default: others rarely win
-ALL_ROWS = 1.5  # seconds of a fit to all rows, at most, over those of the same fit in the search
+OF_DEFAULT = 4 / 5  # largest share of the time for the default: other candidates rarely win
+ALL_ROWS = 1.5  # largest ratio of the seconds of a fit to all rows to those of the same fit in the search
 LOOKED_AT, MOST_KNOWN = 5000, 10_000  # the most rows of a diagnosis, and the most training rows for it
 
 
@@ -63,7 +63,7 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
     Results are not reproducible, because the number of steps in a given time depends on the machine.
 
     Args:
-        x: Shape (rows, features), an array or a frame; at least 4 rows. Columns of too many texts, and columns that
+        x: Shape (rows, features), an array or a frame; at least 4 rows. Columns of over 128 texts, and columns that
             count the rows or have a different integer in each row, are left out, with a warning, unless `discrete`,
             `spread`, `bounds` or `periodic` names them. A column with one value in all rows is left out of the fits,
             and included again by `Choice.sample`.
@@ -85,8 +85,8 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
         missing: "refuse" rows with NaN, with the counts of each column; or "drop" them.
         categories: The columns with a probability for each value, from one network: "auto", columns of text, categories
             and truth values, and integers of up to 128 values if held-out rows prefer probabilities to noise; None for
-            no columns, which leaves out text; or a list of columns, by index or name. Densities of the other columns
-            are then tried conditional on these, and the table has the log-likelihood of all columns.
+            no columns, which leaves out text; or a list of columns, by index or name. Densities of all other
+            columns are tried conditional on the `categories`, and the table has the log-likelihood of all columns.
         dtype: The dtype of the flows, "float32" or "float64".
         effort: "high": the search has a third of the time, and an `NSF` with residual blocks, fitted with
             ``effort="high"``, has the rest; only from 500 rows on.
@@ -102,7 +102,7 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
 
     Raises:
         TypeError, ValueError: an argument is not as expected, as in `Flow.fit`; there are missing values and `missing`
-            is "refuse", fewer than 4 rows, or nothing to try.
+            is "refuse", there are fewer than 4 rows, or no density can be tried.
 
     >>> import numpy as np, headrace as hr
     >>> rng = np.random.default_rng(0)
@@ -222,7 +222,7 @@ class _Search:
         return flows
 
     def timed_simple(self, sample: Sample, *, say: bool) -> dict[str, tuple[Flow, float]]:
-        """The densities from `simple` by name, each with the same share of the seconds for all of them."""
+        """The densities from `simple` by name, each with its seconds: an equal share of the total."""
         begin = time.perf_counter()
         flows = self.simple(sample, say=say)
         took = (time.perf_counter() - begin) / len(flows)
@@ -265,8 +265,8 @@ class _Search:
 
 
 def _best(judged: list[Judged]) -> Judged:
-    """The density with the highest mean log-likelihood on the choosing rows; of equal ones the first, which
-    is simple.
+    """The density with the highest mean log-likelihood on the choosing rows; in a tie the first density,
+    because simple densities come first.
     """
     return max((entry for entry in judged if entry.log_prob is not None), key=lambda entry: entry.chosen_by)
 
@@ -325,7 +325,7 @@ class _SuccessiveHalving(_Search):
         remaining time.
 
         The default is fitted first, for up to four fifths of the time, so that even a short search has tried the
-        default. If this fit ends early, time for a fit to all rows is reserved, unless the latter would take more than
+        default. If the default's fit ends early, time for a fit to all rows is reserved, unless it would be more than
         four fifths of the remaining time.
         """
         alive, needed = list(self.trials), 0.0
@@ -383,7 +383,7 @@ class _CrossValidation(_Search):
         with self.shown() as shown:
             for i, trial in enumerate(self.trials):
                 self.tell(shown, trial, max((entry.chosen_by for entry in judged), default=-np.inf))
-                share = self.clock.left() / (len(self.trials) - i + 1)  # 1: the fit to all rows
+                share = self.clock.left() / (len(self.trials) - i + 1)  # the 1 is the fit to all rows
                 pooled = np.full(len(self.sample), np.nan)
                 end_of_trial = time.perf_counter() + share
                 for k, out in enumerate(parts):

@@ -145,7 +145,7 @@ def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats, F
 
 
 def gains_of(column: Column, made: Callable[[Column], Curve | None]) -> Floats | None:
-    """The gain in nats of each row by a curve over a normal density, both from the other folds, fold after fold."""
+    """Gains in nats of rows, fold after fold, by a curve over a normal density, both fitted to the other folds."""
     gains = []
     for seen, unseen in column.folds():
         if (curve := made(seen)) is None:

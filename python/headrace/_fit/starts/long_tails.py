@@ -18,10 +18,10 @@ from headrace._base.types import Floats
 
 _NORMAL = NormalDist()
 
-SHARE = 0.04  # share of the rows, the outermost ones on a side, that estimate its tail
+SHARE = 0.04  # share of the rows, the outermost on one side, that estimate the tail on that side
 LEAST_ROWS = 40  # least number of rows that estimate a tail (SHARE of 1000 rows)
 CLEARLY = 1.0  # least gain in log-likelihood, in nats, over an exponential tail
-LONGER = 0.5  # the largest shape within these nats of the best is chosen: rows far out lose little by it
+LONGER = 0.5  # the largest shape within these nats of the best is chosen, because far rows lose little then
 STEEPEST = 1.0  # the largest shape, which a Cauchy distribution has
 KNOTS, TOP = 8, 6.0  # knots beyond a column's outermost quantile, and position of the last one in units of N(0, 1)
 WIDEST = 100.0  # the most room for a long tail, in units of the range of the quantiles
@@ -39,13 +39,13 @@ class LongTail:
     is_clear: bool  # whether the rows exclude a shape of 0
 
     def knots(self, knot: float, end: float, room: float) -> tuple[Floats, Floats, Floats] | None:
-        """Knots at the outermost quantile, `knot`, with latent `end`, and beyond: distance from `knot`, z, dz / d
-        distance.
+        """Knots from the outermost quantile `knot`, with latent value `end`, outwards: the arrays distance from `knot`,
+        z, and dz / d distance.
 
         The knots end where the curve, continued as a straight line to the last value of `beyond`, would exceed the
-        distance `room`. The result is None if a line from `knot` on would, too, or if `knot` is below the threshold.
+        distance `room`. The result is None if even a line from `knot` exceeds `room`, or `knot` is below the threshold.
         """
-        scale = self.scale + self.shape * (knot - self.threshold)  # the excess over a knot has the same shape
+        scale = self.scale + self.shape * (knot - self.threshold)  # the excess over `knot` has the same shape
         if not knot >= self.threshold:
             return None
         rest = _NORMAL.cdf(-end)
@@ -68,8 +68,8 @@ def beyond(end: float) -> Floats:
 def tail_of(x: Floats, share: Floats, standard: bool = False) -> LongTail | None:
     """Fit the upper tail of ascending values; return None if the rows do not support a power law. `share`: the weights.
 
-    `standard`: whether the alternative is a standard normal tail, instead of an exponential one. If True, an
-    exponential tail is returned as a power law with the smallest shape.
+    `standard`: whether the alternative is a standard normal tail, instead of an exponential one. If `standard`,
+    an exponential tail is returned as a power law with the smallest shape.
     """
     below = np.cumsum(share)
     first = int(np.searchsorted(below, (1.0 - SHARE) * below[-1])) + 1

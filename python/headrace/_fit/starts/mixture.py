@@ -48,7 +48,7 @@ class Mixture:
         return _log_sum(self.logs(z @ self.root)) + float(np.linalg.slogdet(self.root)[1])
 
     def logs(self, u: Floats) -> Floats:
-        """Log densities of rows under each component, times its share; shape (rows, components)."""
+        """Logarithms of the share times the density of each component, shape (rows, components)."""
         white = u - self.loc[:, None]
         white = white @ self.roots if self.roots.ndim == 3 else white * self.roots[:, None]
         constant = np.log(self.shares) + self.volumes() - 0.5 * u.shape[1] * math.log(2.0 * math.pi)
@@ -96,7 +96,7 @@ def fitted(
     `prior`: additional rows of each component, with the common covariance. `full`: whether components have full
     covariances; if not, their axes are the eigenvectors of the common covariance within components.
     """
-    weights = share * share.sum() / np.square(share).sum()  # their sum is the effective number of rows (Kish)
+    weights = share * share.sum() / np.square(share).sum()  # the sum is the effective number of rows (Kish)
     begun = []
     for start in range((STARTS_OF_FULL if full else STARTS) if starts is None else starts):
         loc = _spread_out(z, share / share.sum(), components, np.random.default_rng([seed, start, components]))
@@ -126,7 +126,7 @@ def _of_common_covariance(z: Floats, weights: Floats, loc: Floats) -> tuple[floa
 
 
 def _clustered(z: Floats, weights: Floats, loc: Floats) -> tuple[float, Mixture]:
-    """A mixture of k-means clusters (Lloyd 1982) with a common covariance; 0 in place of a log density."""
+    """Return 0, in place of a log density, and a mixture of k-means clusters (Lloyd 1982) with one covariance."""
     members = np.zeros((len(z), len(loc)))
     for _ in range(ROUNDS):
         distance = np.square(loc).sum(axis=1) - 2.0 * (z @ loc.T)
@@ -198,5 +198,5 @@ def _spread_out(z: Floats, share: Floats, components: int, rng: np.random.Genera
 
 
 def _log_sum(logs: Floats) -> Floats:
-    most = np.asfortranarray(logs).max(axis=1, keepdims=True)  # this order of memory is five times as fast
+    most = np.asfortranarray(logs).max(axis=1, keepdims=True)  # Fortran order is five times as fast
     return (most + np.log(np.exp(logs - most).sum(axis=1, keepdims=True)))[:, 0]

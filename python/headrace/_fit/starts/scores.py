@@ -132,7 +132,7 @@ def quantiles_for(rows: float) -> list[float]:
 def _score(
     summary: Sequence[float], masses_on: Callable[[float, float, int], tuple[float, Floats]], rows: float, width: float
 ) -> Score | None:
-    """See `normal_scores`. `summary`: as from `_summary`. `masses_on`: `masses` for a grid's start, step and size."""
+    """See `normal_scores`. `summary`: from `_summary`. `masses_on`: returns `masses` by a grid's start, step, size."""
     low, quarter, other, high, variance = summary
     std = float(np.sqrt(variance))
     spread = min(std, (other - quarter) / 1.349) if other > quarter else std
@@ -172,7 +172,7 @@ def smoothed(mass: Floats, width: float) -> Floats:
 def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[float]:
     """The quantiles of ascending values for the probabilities `shares`, followed by the variance.
 
-    A quantile is the mean of the first and the last value up to which the values have that share of the weight.
+    The quantile of a share is the mean of the first and last values up to which values have this share of the weight.
     Quantiles do not depend on the order of equal values, change sign with the values, and ignore weights of 0.
     """
     library = _arrays.library(x)
@@ -209,7 +209,7 @@ def before(x: Floats, counts: Any, first: float, step: float, cells: int) -> NDA
 def masses(counts: NDArray[np.int64], total: int) -> tuple[float, Floats]:
     """The share of values below a grid, and the mass at each grid point, from the counts of `before`.
 
-    A row between two points adds mass to both, and more to the nearer one, so that the mean of the masses is its value.
+    A row between two points adds mass to both, more to the nearer one, so that the two have the row's value as mean.
     """
     rows, parts = counts
     upper = np.diff(parts) * 2.0**-_PLACE_BITS
@@ -226,7 +226,7 @@ def _shared_summaries(
     counts: Sequence[Any],
     shares: Shares,
 ) -> list[list[float]]:
-    """The `_summary` of each column over all ranks, equal to the bit; `columns`: the values on this rank."""
+    """The `_summary` of each column over all ranks, equal bit for bit; `columns`: the values on this rank."""
     group = source.group
     wanted = np.array([share * shares.total for share in quantiles_for(shares.rows)])
     keys = [_key(x) for x, _ in ascending]

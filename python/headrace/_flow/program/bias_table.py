@@ -27,13 +27,13 @@ class BiasTable:
     """The biases of a network as a table with named columns, and with a row for each coordinate or a single row."""
 
     def __init__(self, network: MaskedNetwork, shapes: Mapping[str, tuple[int, ...]], rows: int) -> None:
-        """`shapes`: the shape of each named array, which consists of its columns of the table, row by row."""
+        """`shapes`: the shape of each named array, whose values are some columns of the table, row by row."""
         self.network, self.shapes, self.rows = network, shapes, rows
         self._ends = list(accumulate(math.prod(shape) // rows for shape in shapes.values()))[:-1]
 
     @classmethod
     def of_lines(cls, features: int, shift: str, log_scale: str, **options: Any) -> BiasTable:
-        """A table of an affine map's shift and log scale for each coordinate; the arguments are their names."""
+        """A table of an affine map's shift and log scale for each coordinate; `shift`, `log_scale`: their names."""
         settings = Settings(features=features, map="affine", scale="exp", reads="latent")
         return cls(unread(settings, **options), dict.fromkeys((shift, log_scale), (features,)), features)
 

@@ -232,8 +232,7 @@ class RowModule(Parametrised):
             values: Whether to return ``((x, log_det), gradients)`` from one run.
 
         Returns:
-            A tuple of arrays. A NaN or an infinity in a row makes the gradient by this row NaN, and the gradient by the
-            parameters.
+            A tuple of arrays. A NaN or an infinity in a row makes gradients by this row and by parameters NaN.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.MAF(3, transforms=2, hidden=(8,))

@@ -43,7 +43,7 @@ class _OnFirstUse:
     """The attribute `Parametrised._program`: the first read compiles the program and stores it as a plain attribute."""
 
     def __get__(self, module: Any, owner: Any = None) -> Program:
-        with _changes:  # of several threads that read the attribute at once, one compiles
+        with _changes:  # only one of several threads that read the attribute compiles
             attributes = module.__dict__
             if "_program" not in attributes:
                 attributes["_program"] = module._compile_waiting()
@@ -68,7 +68,7 @@ class Block(Protocol):
 class Parametrised(abc.ABC):
     """The base class of transforms and flows, of rows or of sequences: objects with parameters, a program and a file.
 
-    The program is compiled on first use, and then stores the vector of parameters, which is `_waiting` until then.
+    The program is compiled on first use, and then stores the vector of parameters, which `_waiting` has until then.
     Reading and assigning `parameters` copy the values; threads that evaluate meanwhile use either the old or the new
     values. Threads that set different parameters by name do not undo each other's assignments.
     """
@@ -212,7 +212,7 @@ class Parametrised(abc.ABC):
         return self._with_parameters(self._vector(), self._dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The result of `__copy__`, because no other attribute can change."""
+        """The result of `__copy__`; a deep copy of attributes is unnecessary, because they cannot change."""
         return self.__copy__()
 
     def __reduce__(self) -> Any:
@@ -269,7 +269,7 @@ class Parametrised(abc.ABC):
             matmul: How products of networks are computed. "exact": in `dtype`. "bf16": on the CPU, with inputs,
                 units and weights of networks rounded to 8 significant bits, and sums in float32 (docs/bf16.md).
                 "bf16x3" and "bf16x6": like "bf16", but each value is a sum of two or three values of 8 bits, which
-                takes 3 or 6 products and keeps 16 bits, or float32's. "bf16_tiles", "bf16x3_tiles" and "bf16x6_tiles":
+                takes 3 or 6 products and keeps 16 or 24 bits. "bf16_tiles", "bf16x3_tiles" and "bf16x6_tiles":
                 with sums in the order of AMX, Intel's matrix tiles. The bf16 settings belong to the density and are
                 stored in files. "tf32": on the tensor cores of a CUDA device, with inputs, units, their gradients and
                 weights rounded to 11 significant bits. "3xtf32": on the tensor cores, by three products of values that

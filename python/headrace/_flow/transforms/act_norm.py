@@ -20,9 +20,9 @@ class ActNorm(OfBlock):
 
     The transform equals `Elementwise` with ``map="affine", scale="exp"``, and is the identity when new. Before the
     first step `Flow.fit` sets each `ActNorm` of a flow, from the data end to the latent end, so that its inverse maps
-    training rows to mean 0 and standard deviation 1. The training then changes its parameters like all others. A later
-    fit starts from the trained parameters. `Flow.fit` does not set an `ActNorm` that is no longer the identity, or that
-    is inside of an `Inverse`.
+    training rows to mean 0 and standard deviation 1. Training changes shift and log_scale like all other parameters.
+    A later fit starts from the trained parameters. `Flow.fit` does not set an `ActNorm` that is no longer the identity,
+    or that is inside of an `Inverse`.
 
     Args:
         features: The number of coordinates D.
@@ -51,7 +51,7 @@ class ActNorm(OfBlock):
 
     @property
     def is_started(self) -> bool:
-        """Whether a fit has set the transform from its rows, so that later fits do not."""
+        """Whether a fit has set the transform from its rows; later fits do not set the transform again."""
         return self._started
 
     def _waits(self) -> bool:

@@ -37,7 +37,7 @@ class Around(Transform):
         return own._remade(vector, self._dtype, self._device, self._products)
 
     def _arranged(self, vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
-        """The vector of the contained transform in the order of this one, or conversely; `blocks` are the vector's."""
+        """The contained transform's vector in the order of this transform, or conversely; `blocks`: of `vector`."""
         return vector
 
     def _map_of_network(self) -> str | None:
@@ -61,7 +61,7 @@ def checked(transform: Any) -> Transform:
 
 
 def inner_of(transform: Transform) -> Transform:
-    """The transform inside of all transforms `Around` it."""
+    """The innermost transform, inside of any nested `Around` transforms."""
     while isinstance(transform, Around):
         transform = transform._transform
     return transform

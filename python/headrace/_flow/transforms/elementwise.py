@@ -75,7 +75,7 @@ class Elementwise(OfBlock):
 
     @classmethod
     def _of(cls, raw: dict[str, NDArray[Any]], *, dtype: Any, **settings: Unpack[Map]) -> Self:
-        """A transform with raw parameters of shape (features, values of a name); by default from data to latent."""
+        """A transform with raw parameters of shape (features, values of a name); `formula`: "to_latent" by default."""
         described: Map = {"formula": "to_latent", **settings}
         self = cls.__new__(cls)
         parameters = {name: values.astype(dtype) for name, values in raw.items()}
@@ -113,7 +113,7 @@ class Elementwise(OfBlock):
         slope: float = 1e-3,
         dtype: DTypeLike = "float64",
     ) -> Self:
-        """The map of eq. 25 of the notes with the notes' parameters, one value for each coordinate:
+        """The map of eq. 25 of the lecture notes, with the parameters of eq. 25, one value for each coordinate:
 
             φ(x) = (1 - σ) x + φ₀ + γ sqrt(ε² + ((1 - σ) x - x₀)²).
 

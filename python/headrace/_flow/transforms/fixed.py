@@ -90,7 +90,7 @@ class Standardize(Fixed):
 
     @property
     def is_identity(self) -> bool:
-        """Whether the transform is the identity; `Flow.fit` sets an identity at the data end of a flow."""
+        """Whether the transform is the identity, which `Flow.fit` replaces at the data end of a flow."""
         return not self.mean.any() and bool((self.std == 1).all())
 
     def _steps(self, inverted: bool = False) -> list[StepSpec]:

@@ -59,7 +59,7 @@ class _Diagonal(BiasTable):
 
 
 class _Last(_Triangle):
-    """The factor L next to the signed permutation P, with the shift after P, which is L's bias in P's order."""
+    """The factor L; the signed permutation P, which follows L, turns L's bias into the shift of the whole map."""
 
     def __init__(self, features: int, order: Sequence[int], signs: Sequence[int]) -> None:
         super().__init__("lower", features, range(features), ())
@@ -339,7 +339,7 @@ def _inverse_of_unit(matrix: Matrix, *, is_lower: bool) -> Matrix:
     for i in range(n) if is_lower else range(n - 1, -1, -1):
         for k in range(i) if is_lower else range(i + 1, n):
             if matrix[i, k]:
-                inverse[i] -= matrix[i, k] * inverse[k]  # in the order of cpp/c/lowered_file.cpp
+                inverse[i] -= matrix[i, k] * inverse[k]  # terms in the order of cpp/c/lowered_file.cpp
     return inverse
 
 

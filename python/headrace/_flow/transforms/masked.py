@@ -228,7 +228,7 @@ class MaskedAutoregressive(_Masked):
 @storable
 @documented
 class Coupling(_Masked):
-    """A coupling transform (RealNVP; Dinh, Sohl-Dickstein, Bengio 2017; eq. 35-36 of the notes).
+    """A coupling transform (RealNVP; Dinh, Sohl-Dickstein, Bengio 2017; eq. 35-36 of the lecture notes).
 
     The conditioner reads the passive coordinates, which have the same bits on both sides, and computes the parameters
     of maps of all other coordinates; both directions are parallel.
@@ -396,7 +396,7 @@ def _sides(passive: Any, features: int) -> tuple[tuple[int, ...], tuple[int, ...
 
 
 def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
-    """The index in the core's order, coordinate by coordinate, of each of the user's output rows; None if equal."""
+    """The index in the core's order, coordinate by coordinate, of each of the user's output rows; None if all agree."""
     groups = MAPS[settings.map].groups(settings.bins)
     start = dict(zip(groups, np.cumsum([0, *groups.values()])[:-1], strict=True))
     first = np.arange(active)[:, None] * settings.n_params
@@ -463,7 +463,7 @@ def _from_dense(
     active: Sequence[int],
     staircase: Staircase | None = None,
 ) -> None:
-    """Initialise a transform with dense layers; the structure is that of `staircase`, or without it that of masks."""
+    """Initialise a transform with dense layers; the structure is `staircase`, or by default that of the masks."""
     at, each, outputs = len(dense.weights) - 1, settings.n_params, dense.weights[-1].shape[0]
     if outputs != len(active) * each:
         expected = f"{len(active) * each} rows, {each} for each of {len(active)} coordinates"

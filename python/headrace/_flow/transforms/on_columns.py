@@ -29,8 +29,8 @@ class OnColumns(Around):
     Args:
         transform: Any transform except `Standardize`, `Support` and `Gaussianize`, which have settings for each column,
             and except a `Linear` that is not trainable.
-        columns: The coordinates of the row that become coordinates 0, 1, ... of the transform: all different, one for
-            each.
+        columns: The coordinates of the row that become coordinates 0, 1, ... of the transform, one for each of these,
+            all different.
         features: The number of all coordinates.
 
     >>> import numpy as np, headrace as hr
@@ -69,7 +69,7 @@ class OnColumns(Around):
         if step.kind == "NetworkStep":
             return [StepSpec(step.kind, **{**fields, "transform": self._network(fields["transform"])})]
         assert step.kind == "RotationStep"
-        # A rotation's matrix is block diagonal, so that permutations move its columns to the front and back.
+        # A rotation's matrix is block diagonal, so that permutations move `columns` to the front and back.
         first = [*columns, *(c for c in range(n) if c not in set(columns))]
         rest = n - len(columns)
         matrix, blocks = np.concatenate([fields["matrix"], np.ones(rest)]), [*fields["blocks"], *[1] * rest]

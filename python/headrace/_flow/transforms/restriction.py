@@ -91,7 +91,7 @@ def output_places(active: int, sizes: Sequence[int], layout: str) -> list[NDArra
 
 
 def joined(blocks: Sequence[NDArray[np.intp]], layout: str) -> NDArray[np.intp]:
-    """The indices of a last layer's rows in its order; `blocks`: those of each parameter, (coordinates, values)."""
+    """A last layer's row indices in the order of `layout`; `blocks`: indices by parameter, (coordinates, values)."""
     if layout == "interleaved":
         return np.concatenate(blocks, axis=1).ravel()
     return np.concatenate([*map(np.ravel, blocks)])
@@ -120,7 +120,7 @@ def cut(
     keep: list[Any] = [np.concatenate([np.asarray(part.inputs, np.intp), reads + np.arange(context)])]
     for i, seen in enumerate(sees[:-1]):
         added = adds[i]
-        units = keep[added + 1] if added is not None else np.flatnonzero(~seen)  # an added layer has equal units
+        units = keep[added + 1] if added is not None else np.flatnonzero(~seen)  # both layers keep the same units
         keep.append(units if units.size else np.zeros(1, np.intp))  # a layer needs a unit, even if no unit reads it
     keep.append(rows)
 

@@ -49,8 +49,8 @@ class Support(Fixed):
     **No result lies on a bound or beyond**, in the dtype of the rows: a value that rounds to a bound becomes
     the nearest value inside, with the log_det of the value before rounding. (If the dtype has no value between the
     bounds, the result is the value nearest to their middle.) A row on a bound or beyond has no latent value: its result
-    is NaN, and if the transform is a flow's last one, `log_prob` is -inf. A row that overflows is NaN, as in all
-    transforms.
+    is NaN, and if the transform is a flow's last one, `log_prob` is -inf. A row that overflows becomes NaN, as in
+    all transforms.
 
     Raises:
         TypeError: `bounds` or `periodic` is no sequence of pairs and None, or `linear` is no bool.
@@ -136,7 +136,7 @@ class Support(Fixed):
         return f"Support({list(self.bounds)}{more}{', linear=True' if self.linear else ''})"
 
 
-NUMBERS = 1000  # fewer values of a dtype between two ends are too coarse
+NUMBERS = 1000  # a dtype with fewer values between two ends is too coarse
 
 _KINDS = {(False, False): "any", (True, False): "lower", (False, True): "upper", (True, True): "interval"}
 

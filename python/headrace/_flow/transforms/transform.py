@@ -83,9 +83,9 @@ class Transform(RowModule):
         return self._program_for(native), native
 
     def _program_for(self, dtype: np.dtype[Any]) -> Program:
-        """The program, compiled once, for one dtype of rows, of a transform without a dtype of its own."""
+        """The program for rows of one dtype, compiled on first use; for transforms that have no dtype themselves."""
         if dtype not in self._programs:
-            with _module._changes:  # of several threads that need the program, one compiles
+            with _module._changes:  # only one of several threads compiles
                 if dtype not in self._programs:
                     self._programs[dtype] = self._compile(dtype)
         return self._programs[dtype]

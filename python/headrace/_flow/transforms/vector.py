@@ -77,7 +77,7 @@ class _Vector(OfBlock):
 @storable
 @documented
 class Planar(_Vector):
-    """Planar transform (Rezende, Mohamed 2015; eq. 28-29 of the notes): x = z + û h(wᵀz + b).
+    """Planar transform (Rezende, Mohamed 2015; eq. 28-29 of the lecture notes): x = z + û h(wᵀz + b).
 
     The vector û is u, moved along w so that 1 + wᵀû = positive(wᵀu), where positive(a) = 1e-3 + softplus(a + 0.5397...)
     is 1 at 0: the transform has an inverse for all parameters, and u = 0 is the identity (unlike in the paper, where 1
