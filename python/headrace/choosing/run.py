@@ -102,7 +102,7 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
 
     Raises:
         TypeError, ValueError: an argument is not as expected, as in `Flow.fit`; there are missing values and `missing`
-            is "refuse", there are fewer than 4 rows, or no density can be tried.
+            is "refuse", or there are fewer than 4 rows.
 
     >>> import numpy as np, headrace as hr
     >>> rng = np.random.default_rng(0)
