@@ -72,11 +72,11 @@ struct DeviceTape {
 
 template <class T>
 struct DeviceChain {
-    Chain<T> chain;  // its pointer to steps is null, because `steps` of this struct has them
+    Chain<T> chain;  // the pointer chain.steps is null; DeviceChain::steps replaces it
     const DeviceStep<T>* steps;
     int units;            // scratch lines of the largest step, with one window of the last layer
     bool has_networks;    // whether there are networks, or elementwise maps, which the backward pass treats alike
-    bool has_products;    // whether has_products is true for a step
+    bool has_products;    // whether a step is of a kind with products
     bool has_vectors;     // whether there are runs of vector maps
     bool has_own_kernel;  // whether a conditioner has a separate kernel
     bool in_place;        // whether every step can replace its input by its result

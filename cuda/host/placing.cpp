@@ -102,7 +102,7 @@ class Placing {
     }
     void put_arrays(RotationStep<T>& s) { s = place_rotation(arena_, s); }
 
-    // Places lines of the tape, and their sums, for kinds of steps that have weights.
+    // Places lines of the tape, and sums of gradients, for kinds of steps that have weights.
     template <class S>
     void place(PlacedStep<S>&, size_t i) {
         if (compiled_.steps[i].n_summed > 0)

@@ -18,10 +18,10 @@ struct PlacingSite {
     const Compiled<T>& compiled;
     DeviceChain<T> chain{};
     std::vector<SumTask> tasks{};
-    std::vector<std::pair<int64_t, int64_t>> summed{};  // ranges of weights, and of ready parameters behind these
+    std::vector<std::pair<int64_t, int64_t>> summed{};  // ranges in a vector of weights, then ready parameters
     int64_t used_lines = 0;
 
-    // Takes n lines of the tape, and returns the first.
+    // Reserves n lines of the tape, and returns the index of the first.
     int64_t lines(int64_t n) { return std::exchange(used_lines, used_lines + n); }
 
     // Adds tasks that sum the gradients by n parameters without inputs; their first result has the index `sums`.

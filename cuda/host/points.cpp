@@ -71,8 +71,8 @@ DevicePoints<T>::~DevicePoints() {
     }
 }
 
-// Makes a buffer hold at least n values. If it is too small, a new buffer replaces it, in the order of the default
-// stream.
+// Makes a buffer hold at least n values. A buffer that is too small is replaced by a new one, in the order of the
+// default stream.
 template <class T>
 template <class Number>
 void DevicePoints<T>::take(DeviceBuffer<Number>& buffer, size_t n) {

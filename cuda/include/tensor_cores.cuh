@@ -74,7 +74,7 @@ inline float sum_of_tensor_core(const double* terms, int n) {
                                                                                    : nearest;
 }
 
-// Computes c = a b or c += a b, four terms after four. Bits of a factor beyond TF32 are not read, as on the device.
+// Computes c = a b or c += a b, four terms at a time. Bits of a factor beyond TF32 are not read, as on the device.
 inline void add_product(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&c)[4], bool is_first = false) {
     struct Factors {
         float a[4], b[2];

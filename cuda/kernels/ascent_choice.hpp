@@ -1,5 +1,5 @@
-// The choice of kinks between two steps of dual ascent, on the device: the positions of the next kinks, and, by
-// cpp/math/kink.hpp, the bends of coordinates at the kinks from the last sums.
+// The choice of kinks between two steps of dual ascent, on the device: the positions of the next kinks, and the bends
+// at the present kinks, which cpp/math/kink.hpp computes from the last sums.
 #pragma once
 
 #include "../../cpp/math/kink.hpp"

@@ -1,4 +1,4 @@
-// Conversion of a network's sums on a tile to values of units, and of parameters to coordinates by the map.
+// Values of a network's units from their sums on a tile, and coordinates from the map's parameters.
 #pragma once
 
 #include "../../cpp/math/activations.hpp"
@@ -58,8 +58,7 @@ __device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& sta
                                        const Call<T>& call, int lane, const TileState<T, in_shared, keeps_units>& t) {
     if (!stage.is_hidden) return;
     if (stage.is_joined || stage.keeps_sum) {
-        const Layer& layer = s.conditioner.masked.layers[stage.layer];  // read only if the stage does not specify
-                                                                        // everything
+        const Layer& layer = s.conditioner.masked.layers[stage.layer];  // has data that `stage` lacks
 #pragma unroll
         for (int m = 0; m < N; ++m) {
             if (m >= n) break;
