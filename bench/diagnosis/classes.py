@@ -17,7 +17,7 @@ ROWS, SHARE, MORE = 500, 0.2, 1.5
 
 
 def table(rows, rng):
-    """A label, a boolean that depends on the label, a column with zeros, and one that depends on all others."""
+    """Rows: a label, a boolean that depends on the label, a column with zeros, and one that depends on the others."""
     kind = rng.choice(["elm", "fir", "oak"], rows, p=[0.3, SHARE, 0.5])
     flag = rng.random(rows) < np.where(kind == "oak", 0.7, 0.2)
     rain = np.where(rng.random(rows) < 0.4, 0.0, rng.standard_normal(rows) + 2.0)

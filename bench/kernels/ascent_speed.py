@@ -16,9 +16,9 @@ import headrace as hr
 class Speed:
     """Times in seconds; each step also computes the rows held out."""
 
-    step: float  # the median between two steps of `DualAscentFlow.notes().fit`
+    step: float  # the median time from step to step of `DualAscentFlow.notes().fit`
     whole: float  # the whole fit's time over the number of its steps
-    plain: float  # the median of a step of the NumPy loop
+    plain: float  # the median time of a step of the NumPy loop
 
 
 def plain_step(z: NDArray, log_jacobian: NDArray, step: tuple) -> tuple[NDArray, NDArray]:

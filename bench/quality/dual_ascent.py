@@ -1,8 +1,8 @@
 """Quality of `DualAscentFlow`: ``python -m bench.quality.dual_ascent [--what REGEX] [--method REGEX] [--splits N]``.
 
 Known densities (`--rows`, 10,000 of them) are judged by the nats lost against the truth, tables by the log-likelihood
-of rows that took no part; both in nats a row, in units of the standard deviations of the rows to fit. Other methods are
-a Gaussian, kernels with the Gaussian's covariance (whose width is chosen on a tenth of the rows to fit) and a neural
+of held-out rows; both in nats a row, in units of the standard deviations of the rows to fit. Other methods are a
+Gaussian, kernels with the Gaussian's covariance (whose width is chosen on a tenth of the rows to fit) and a neural
 spline flow with its defaults; and, if named, sinflow, another iterative Gaussianisation, where it is installed (pip
 install sinflow). Split s of a table holds out a tenth by seed s; every method also gets the seed s.
 
@@ -86,7 +86,7 @@ class Banana:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Equally frequent normal densities in several dimensions, each with another covariance."""
+    """Equally frequent normal densities in several dimensions, each with a different covariance."""
 
     means: Floats  # (components, features)
     factors: Floats  # factors of the covariances, (components, features, features)

@@ -9,7 +9,7 @@ medians over steps, of runs that take turns; run the program on a quiet machine 
 - ranks: MAF 43 of 5 x [512, 512], 1024 rows a step: one process of two threads beside two ranks of one thread.
 - ascent: `DualAscentFlow.notes` on 10,000,000 x 10 rows: one process of two threads, two ranks of one thread, and a
   plain fit of two threads.
-- bytes: integers that a rank gives to ``sum`` in a step, beside 8 bytes a weight and 72 more integers.
+- bytes: the bytes of integers that a rank passes to ``sum`` in a step, beside 8 bytes a weight and 576 more.
 - parts: the milliseconds of the parts of a step and of a start, as JSON for ``bench/scale/model.py --measured``. Each
   time is the shortest of some calls, with all of headrace's threads (``HEADRACE_NUM_THREADS``). With one thread it is
   processor time, which other programs lengthen least.

@@ -50,7 +50,7 @@ MEASURED: dict[str, Any] = {
     "shard": {"check": 0.4624, "checksum": 2.6392, "moments": 43.3059, "order": 0.5753},
 }
 
-# Integers of a sum beside one for each weight: the loss in digits, and the number of gradients that were too large.
+# Integers of a sum besides one for each weight: the loss in digits, and the number of gradients that were too large.
 MORE_INTEGERS = 72
 FLOAT = 4  # bytes of a value
 

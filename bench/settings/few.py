@@ -37,7 +37,7 @@ NEW = 4000
 
 
 def gaussians(rows: int, rng: np.random.Generator, columns: int = 5, count: int = 8) -> Floats:
-    """Rows of a mixture of Gaussians, each with another covariance."""
+    """Rows of a mixture of Gaussians, each with a different covariance."""
     fixed = np.random.default_rng(5)
     centers = 3.0 * fixed.standard_normal((count, columns))
     roots = 0.5 * fixed.standard_normal((count, columns, columns))
