@@ -28,7 +28,7 @@ class Measured:
 
 
 def timed(statement: str, names: Mapping[str, Any]) -> Timed:
-    """Time a statement, whose names are in a namespace, by the processor time of this process and its children."""
+    """A function that returns the processor seconds of a number of runs of a statement with these names."""
     code = [
         "def calls(count):",
         " begin = clock()",

@@ -24,7 +24,7 @@ FEATURES, LAYERS, UNITS = 8, 6, 64
 
 
 class Couplings(nn.Module):
-    """A flow of affine couplings, which change one half and the other in turn."""
+    """A flow of affine couplings, which change the two halves of the features in turn."""
 
     def __init__(self, ours: bool) -> None:
         super().__init__()

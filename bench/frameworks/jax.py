@@ -44,7 +44,7 @@ def peer(context: int | None) -> Any:
 
 
 def least(call: Timed, *arguments: Any, seconds: float = 1.0) -> float:
-    """The microseconds of the fastest call within this time."""
+    """The microseconds of the fastest call within the given seconds."""
     jax.block_until_ready(call(*arguments))
     best, end = np.inf, time.perf_counter() + seconds
     while time.perf_counter() < end:

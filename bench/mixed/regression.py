@@ -173,7 +173,7 @@ def of_boosting(x, y, seed):
 
 
 def of_forest(x, y, seed):
-    """A forest whose weights are those of normal kernels."""
+    """Normal kernels at the fitted responses, with the weights of a forest."""
     model = Forest(x, y[:, None], None, seed)
     model.choose(np.random.default_rng(seed).permutation(len(y))[: len(y) // 6])
     return Mixture(lambda x: (model.weights(x).toarray(), y, model.width))

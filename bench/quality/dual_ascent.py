@@ -231,7 +231,7 @@ def sinflow(task: Task, seed: int) -> float:
     package sinflow."""
     np.random.seed(seed)  # noqa: NPY002  it also draws from there
     flow = importlib.import_module("sinflow").Flow(random_state=seed)
-    flow.fit(task.train.copy())  # a copy, because the fit shuffles it
+    flow.fit(task.train.copy())  # a copy, because the fit shuffles its argument
     return float(flow.log_prob(task.test).mean())
 
 

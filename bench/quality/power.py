@@ -91,7 +91,7 @@ def found(misfit: str, rows: int, seeds: int) -> int:
 
 
 def cell(count: int, seeds: int) -> str:
-    """A share with its standard error; for a share of 0 or 1, the bound at which it has a probability of 1/20."""
+    """A share with its standard error; for a share of 0 or 1, the bound where this result has probability 1/20."""
     share = count / seeds
     if count in (0, seeds):
         bound = 1.0 - LEVEL ** (1.0 / seeds)

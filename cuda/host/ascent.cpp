@@ -39,7 +39,7 @@ DeviceAscent<T>::DeviceAscent(std::shared_ptr<DevicePoints<T>> points, std::shar
     }
     const StreamOrder::Writing writing(order_, stream);
     ascent_identity(n, kinks_.get(), stream);
-    // The bytes of the log-likelihoods become 0xff, which is a NaN.
+    // All bytes of the log-likelihoods become 0xff, which makes each a NaN.
     check_cuda(cudaMemsetAsync(likelihoods_.get(), 0xff, likelihoods_.size() * sizeof(double), stream),
                "log-likelihoods");
 }

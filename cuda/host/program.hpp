@@ -63,7 +63,7 @@ class DeviceProgram {
         DeviceBuffer<char> memory;
         DeviceChain<T> chain{};
         Place run_place{};
-        SumTasks<T> sums{};  // sums of the gradient by weights
+        SumTasks<T> sums{};  // sums over rows that make the gradient by weights
         DeviceBuffer<T> ready;
         bool is_ready = false;  // whether the ready parameters are those of the current weights
     };

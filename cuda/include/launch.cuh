@@ -72,7 +72,7 @@ constexpr int64_t causal_bytes = 1 << 28, least_warm_ups = 16, steps_of_launch =
 
 // Adam (kernels/adam.hpp). Not measured on a card.
 constexpr int adam_threads = 256;
-constexpr int adam_stretch = 8192;  // number of values whose squares are one partial sum
+constexpr int adam_stretch = 8192;  // number of values whose squares are added to one partial sum
 
 // The size of pinned memory for small arrays from the host (host/upload.hpp); a call that needs more waits.
 #ifdef HR_EMULATE

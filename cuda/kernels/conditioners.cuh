@@ -25,7 +25,7 @@ struct Known {
     const T* weights;           // first weight of the conditioner
     Lines<T, in_shared> input;  // context of the conditioner, then its input coordinates, in the order of its inputs
     Lines<T, in_shared> own;    // lines of the conditioner
-    bool is_recorded;           // whether these lines are on the tape
+    bool is_recorded;           // whether the conditioner's lines are on the tape
 };
 
 template <class T>

@@ -34,7 +34,7 @@ struct AscentStructure {
     int64_t matrix = 0;        // number of matrix elements of all tiles
     int lines = 0, width = 0;  // largest number of lines that a tile reads, and that a tile can hold
     bool in_place = false;     // whether one tile reads and writes all lines
-    bool fused = false;        // whether only one tile reads each line, and may map it
+    bool fused = false;        // whether only one tile reads each line, so that the tile may map the line
 };
 AscentStructure ascent_structure(const std::vector<int>& blocks);
 

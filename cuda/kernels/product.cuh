@@ -64,7 +64,7 @@ struct NothingAside {
 //
 // A block is computed by one warp, or by several warps, each with a share of the terms, or, if a narrow tile has too
 // few blocks for its many warps, by two warps, each with half of the sums. Small warps that work together compute
-// several blocks at once, and each finishes one of these. The code calls `sum` and `finish` at one place each, because
+// several blocks at once, and each finishes one block. The code calls `sum` and `finish` at one place each, because
 // they contain all kinds of products and all activations.
 template <class T, class TermsOf, class Sum, class Finish, class Aside = NothingAside<T>>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
@@ -265,8 +265,8 @@ struct FragmentSums {
             *reinterpret_cast<Four<float>*>(line + 4 * g) = four;
         }
     }
-    // Stores the sums of the first block for the lanes of rows, and the sums of the next block, which are not in
-    // registers when they are finished, in n lines of `aside`. The warp waits for lanes that still read earlier values.
+    // Stores the sums of the first block for the lanes of rows, and those of the next block, which cannot stay in
+    // registers, in n lines of `aside`. The warp waits for lanes that still read earlier values.
     template <bool in_shared>
     __device__ void keep(const PartialSums<float>& partial, int n, const Lines<float, in_shared>& aside) const {
         const int g = partial.lane / 4, t = partial.lane % 4;

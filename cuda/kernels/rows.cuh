@@ -115,7 +115,7 @@ class TilePlaces {
     uint32_t inverse_ = 0, padding_ = 0;
 };
 
-// Rotates elements: element j is element j + `by` of v, modulo their number. The rotation is a sequence of shifts by
+// Rotates W elements: element j of the result is element (j + by) % W of v. The rotation is a sequence of shifts by
 // powers of two, because registers have no index.
 template <class T>
 __device__ __forceinline__ Numbers16<T> rotated(const Numbers16<T>& v, int by) {

@@ -64,8 +64,8 @@ struct Team {
     }
 };
 
-// The length of a line of a tile. In shared memory it is one value more than a warp, so that neither lanes nor lines
-// conflict in a bank; in global memory a line is as long as one load.
+// The length of a line of a tile. In shared memory a line is one value longer than a warp, so that neither lanes nor
+// lines conflict in a bank; in global memory a line is as long as one load.
 template <bool in_shared>
 constexpr int line_size = in_shared ? warp_rows + 1 : warp_rows;
 
