@@ -9,7 +9,7 @@ namespace headrace {
 
 AscentStructure ascent_structure(const std::vector<int>& blocks) {
     const int features = std::accumulate(blocks.begin(), blocks.end(), 0);
-    std::vector<int> joined;  // sizes of blocks, where small neighbours, or all if one tile holds all, are joined
+    std::vector<int> joined;  // sizes of blocks after joining small neighbours, or all blocks if one tile holds them
     const int room = features <= ascent_lines ? features : ascent_joined;
     for (int size : blocks) {
         if (!joined.empty() && joined.back() + size <= room) {

@@ -47,7 +47,7 @@ template <class T>
 DeviceAdam<T>::~DeviceAdam() {
     try {
         const OnDevice on(program_->device());
-        order_.wait_for_all(default_stream);  // the order in which the memory is freed
+        order_.wait_for_all(default_stream);  // memory is freed in the order of this stream
     } catch (const CudaError&) {              // a lost device has no memory to free
     }
 }

@@ -93,7 +93,7 @@ constexpr int64_t most_blocks = 1 << 15;
 // The number of loads of 16 bytes by a thread before its first store to a tile; four loads would need 30 more
 // registers.
 constexpr int loads_in_flight = 2;
-constexpr int direct_threads = 256;  // threads of a block that each take 16 bytes of values
+constexpr int direct_threads = 256;  // threads of a block, each of which takes 16 bytes of values
 // The number of threads of a block that stages parameters, and of elements that it stages at a time: a spline of 8 bins
 // takes 11.5 KiB in float32, and registers suffice for 8 blocks. Blocks have fewer threads where elements would take
 // more than staged_bytes.
@@ -122,6 +122,6 @@ constexpr int64_t row_sum_blocks = 3;
 constexpr int64_t row_sum_blocks = 1056;
 #endif
 constexpr int64_t most_row_sums = 1 << 22;
-constexpr int row_sum_threads = 1024;  // threads that add up the sums of blocks: a warp for every 32nd block
+constexpr int row_sum_threads = 1024;  // threads that add up the sums of blocks: 32 warps, each for every 32nd block
 
 }  // namespace headrace

@@ -130,8 +130,8 @@ __device__ inline double rounded_to_tf32(double x) {  // unused: no kernel has p
     return x;
 }
 
-// A float32 that is split into two factors: the nearest TF32 value, and the remainder, of which a product reads the
-// bits of TF32. The two factors together have at least 23 bits. The remainder of a value that is not finite is NaN.
+// A float32 that is split into two factors: the nearest TF32 value, and the remainder, whose bits beyond TF32 a product
+// ignores. The two factors together have at least 23 bits. The remainder of a value that is not finite is NaN.
 struct SplitNumber {
     uint32_t nearest, rest;
 };

@@ -38,7 +38,7 @@ void ascent_prepare(const Turn& turn, int features, const Kink* kinks, const Asc
 void ascent_aim(const AscentLayout& anchors, const double* z, const int64_t* rows, const double* drawn,
                 const KinkRule& rule, Kink* kinks, cudaStream_t stream);
 
-// Copies the kinks to the buffers, for the step whose sums choose their bends.
+// Copies the kinks to the buffers, for the step that computes the sums from which bends are chosen.
 template <class T>
 void ascent_next(int features, const Kink* kinks, const AscentPlaces<T>& places, cudaStream_t stream);
 

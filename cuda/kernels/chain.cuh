@@ -145,7 +145,7 @@ __device__ T base_density(const Team& team, const DeviceChain<T>& d, const Call<
     return sum;
 }
 
-// Draws columns [first, first + 4) of a row.
+// Draws the random values of columns [first, first + 4) of a row.
 template <class T>
 __device__ Columns<T> drawn_columns(const Chain<T>& chain, const Call<T>& call, uint64_t row, int first) {
     const uint32_t low = uint32_t(row), high = uint32_t(row >> 32), block = uint32_t(first / 4);
@@ -193,8 +193,8 @@ __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<
     team.sync();
 }
 
-// Makes all coordinates of a row NaN, and each warp's share of its `log_det`, where a coordinate or the log-determinant
-// is not finite at the end of the chain.
+// Where a coordinate or the log-determinant of a row is not finite at the end of the chain, makes all coordinates of
+// the row and each warp's share of `log_det` NaN.
 template <class T, bool in_shared>
 __device__ void mark_overflows(const Team& team, const DeviceChain<T>& d, const WarpSums<T>& sums,
                                const Lines<T, in_shared>& z, T& log_det) {

@@ -151,7 +151,7 @@ __device__ __forceinline__ void sum_short_rows(const Stretches& s, const T* log,
     }
 }
 
-// Sums over a row: each thread of a block passes its share of the sum.
+// Sums the shares of a row that the threads of a block pass.
 template <class T>
 __device__ __forceinline__ void sum_long_row(T own, T* shared, T* log_det) {
     const int thread = int(threadIdx.x);

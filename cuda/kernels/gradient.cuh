@@ -252,7 +252,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         const T grad_log_det = grad_log_det_of_row(team, call, back.from, row, rows);
         start_gradients(team, t, back.from, row, rows, grad_log_det);
         for (int i = d.chain.n_steps;; --i) {
-            if (back.from.of_log_prob && i == base_state) {  // grad_log_det has the sign of the log-determinant
+            if (back.from.of_log_prob && i == base_state) {  // log-densities subtract forward log-determinants
                 add_base_slopes(team, d.chain, call, t.state(i), t.gradient(i),
                                 call.inverse ? grad_log_det : -grad_log_det);
                 team.sync();

@@ -59,8 +59,8 @@ struct NothingAside {
 // terms than the blocks before. sum(part, terms, partial) computes the sums of the blocks that a warp takes at once,
 // over the terms of the last of these blocks; it keeps the sums of the first block, and stores others so that aside(b,
 // i, total) finds sums i, ... of block b. finish(b, i, total) receives finished_at_once totals, of which some may not
-// exist, on the lanes of one warp. `longest` has the terms of the longest block. The order of additions depends only on
-// sizes. The caller waits for the team before and after.
+// exist, on the lanes of one warp. `longest` is the number of terms of the longest block. The order of additions
+// depends only on sizes. The caller waits for the team before and after.
 //
 // A block is computed by one warp, or by several warps, each with a share of the terms, or, if a narrow tile has too
 // few blocks for its many warps, by two warps, each with half of the sums. Small warps that work together compute
@@ -180,7 +180,7 @@ __device__ void add_column_products(const T* weights, const uint32_t* row, int c
                                     const Lines<T, in_shared>& grad, int lane, Terms terms, T (&total)[sums_at_once]) {
     int r = terms.begin;
     if constexpr (M >= 4) {
-        const bool whole = column % M == 0;  // rows are padded to multiples of more than M
+        const bool whole = column % M == 0;  // rows are padded at least to the next multiple of M
         for (; whole && r + rows_ahead <= terms.end; r += rows_ahead) {
             // The loads of all rows come before products: each row's loads wait for its offset, but not for other rows.
             Four<T> w[rows_ahead][M / 4];

@@ -20,7 +20,7 @@ namespace headrace {
 template <class T>
 struct CausalProducts {
     const T* weights;
-    int stride, units, taps, inputs;  // `stride` is the distance of the weights of adjacent inputs
+    int stride, units, taps, inputs;  // `stride` is the distance between weights of adjacent inputs
     const T* start;                   // starts of sums; null: zeros
     SequenceView x;
     int values;            // number of columns of x; inputs from this index on are companded columns

@@ -229,8 +229,8 @@ __device__ void prefetch(const T* p) {
 #endif
 }
 
-// Visits the values of a tile of adjacent rows, four at a time: it calls four(first, body) for four values from `first`
-// on, which must call body(i, row, column) for i = 0, ..., 3, and one(number, row, column) for each remaining value.
+// Visits the values of a tile of adjacent rows: four(first, body) is called for four values from `first` on, and must
+// call body(i, row, column) for i = 0, ..., 3; one(number, row, column) is called for each remaining value.
 template <class F, class G>
 __device__ void for_adjacent_tile(const Team& team, int rows, int columns, F&& four, G&& one) {
     const int count = rows * columns, step = 4 * team.warps * team.rows;

@@ -17,11 +17,11 @@ struct TileState {
     Lines<T, in_shared> given, built, units;
     T* partial;
     T log_det;                   // the warp's share for the lane's row
-    Lines<T, in_shared> slopes;  // only where units are kept and slopes do not follow from their values
+    Lines<T, in_shared> slopes;  // only where units are kept whose slopes do not follow from their values
     int64_t row = 0;             // index in the call of the tile's first row
 };
 
-// The sum of a unit: its product with the terms of the context and of another layer.
+// The sum of a unit: its product, plus or times the context's term, plus the sum of another layer.
 template <class T, bool in_shared, bool keeps_units>
 __device__ T joined(const Layer& layer, int u, T product, int lane, const TileState<T, in_shared, keeps_units>& t) {
     T sum = product;
