@@ -44,7 +44,7 @@ def apart(density, seed):
 
 
 def main():
-    """Print the number of seeds with a p-value of at most 0.05, for each test among all, and for all together."""
+    """Print the number of seeds whose overall p-value is at most 0.05, and the number in which each test fails."""
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     hr.set_num_threads(1)
     warnings.simplefilter("ignore")

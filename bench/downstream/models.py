@@ -172,7 +172,7 @@ def _wrong(above: float, beside: float, half: float, away: float, spread: float)
 def numpyro_runs(quick: bool, seed: int) -> Runs:
     """A posterior by NUTS whose prior is a flow of flowjax, or the converted flow.
 
-    Moments of both runs are compared with estimates by importance weights, from draws of the converted prior.
+    Moments with either prior are compared with estimates by importance weights, from draws of the converted prior.
     """
     import jax
     import numpyro

@@ -253,7 +253,7 @@ METHODS: dict[str, Callable[[Task, int], float]] = {
     "refined, 1 step first": ascent(refine=True, steps=1),
     "refined, 24 steps": ascent(refine=True, steps=24),
     "refined, 8 bins": ascent(refine=True, bins=8),
-    "refined, 16 steps, 8 bins": ascent(refine=True, steps=16, bins=8),  # defaults of 0.5.0, from 4 columns on
+    "refined, 16 steps, 8 bins": ascent(refine=True, steps=16, bins=8),  # defaults of 0.5.0 for 4 columns or more
     "refined, random": ascent(refine=True, directions="random"),
     "NSF": flow_of(lambda features, seed: hr.NSF(features, seed=seed)),
 }

@@ -3,8 +3,8 @@
     python -m bench.quality.power [--seeds N] [--rows N ...]
 
 Densities are exact, and rows come from other densities, which differ in one respect. The program prints the share of
-the seeds for which the overall p-value is at most 0.05, with its binomial standard error; under "none", this is the
-share of right densities that are called wrong. The classifier is the logistic model alone, so that the shares do not
+the seeds for which the overall p-value is at most 0.05, with its binomial standard error; in the row "none", the share
+is that of right densities that are called wrong. The classifier is the logistic model alone, so that the shares do not
 depend on whether scikit-learn is installed.
 """
 

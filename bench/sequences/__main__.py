@@ -416,7 +416,7 @@ class Suite:
         return cases
 
     def _inner_flows(self) -> list[Case]:
-        """An NSF over the three values of a step."""
+        """Cases with an NSF over the three values of a step."""
         flow, cases = hr.WaveNet(3, layers=16, channels=32, prediction=0, companded=False, seed=0), []
         for rows in (1, 48):
             steps = self.sizes.streams * 2 // (1 if rows == 1 else 12)
