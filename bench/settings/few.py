@@ -119,7 +119,7 @@ def cancer(seed: int) -> tuple[Floats, Floats]:
 
 
 def given_away(x: Floats, limit: float = 1e-3) -> list[int]:
-    """Columns to leave out: in turn, the column with the least 1 - R² given all others, while below a limit."""
+    """Columns to leave out: in turn, the column with the least 1 - R² given all others left, while below a limit."""
     left, taken = list(range(x.shape[1])), list[int]()
     while True:
         unexplained = 1.0 / np.diagonal(np.linalg.inv(np.corrcoef(x[:, left], rowvar=False)))

@@ -1,5 +1,5 @@
 // Sums of products on a tile. Lanes are rows, a warp computes several sums for each loaded value, and warps divide the
-// terms of a sum if there are fewer sums than warps need. A load of an input serves sums_at_once multiply-adds, and a
+// terms of a sum if there are too few sums for all warps. A load of an input serves sums_at_once multiply-adds, and a
 // load of four weights serves four terms of all rows: 12 loads for 32 multiply-adds, where a cycle allows one load and
 // four multiply-adds. Tensor cores need a value for each lane: 16 terms of 16 sums take 18 loads for 256 multiply-adds.
 #pragma once

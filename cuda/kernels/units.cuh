@@ -17,7 +17,7 @@ struct TileState {
     Lines<T, in_shared> given, built, units;
     T* partial;
     T log_det;                   // the warp's share for the lane's row
-    Lines<T, in_shared> slopes;  // only where units are kept whose slopes do not follow from their values
+    Lines<T, in_shared> slopes;  // set only if units are kept and slopes cannot be computed from their values
     int64_t row = 0;             // index in the call of the tile's first row
 };
 
