@@ -45,7 +45,7 @@ def cut(root: Path, version: str, day: datetime.date) -> None:
     else:
         if current != f"{version}.dev0":
             raise SystemExit(f"version: expected one that is in development, {current} without .dev0, got {version}")
-        # Headings of "In short" are below its own, which goes.
+        # Headings inside the section "In short" move up a level, because the section's own heading is removed.
         short = rf"(?ms)(?<=^{UNRELEASED}\n).*?^### In short\n\n[^\n]*\n\n(.*?)(?=^## )"
         log = texts[changelog]
         texts[changelog] = re.sub(short, lambda section: section[1].replace("\n#### ", "\n### "), log, count=1)

@@ -2,7 +2,7 @@
 
     python3 .ci/night_row.py STEP RESULT SECONDS CORE_SECONDS
 
-A shard is a step of `.ci/run nightly` beyond the gate. RESULT is its exit status.
+A shard is a step of `.ci/run nightly` beyond the gate. RESULT is the exit status of this step.
 """
 
 import datetime

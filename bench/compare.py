@@ -1,8 +1,8 @@
 """Time two builds of headrace against each other: ``python -m bench.compare --help``.
 
 Each build is an interpreter whose environment has that build installed. Rounds are interleaved in alternating order and
-spread over several pairs of new processes, because two processes of one build differ, too. A workload has changed only
-if the band of the ratios of all rounds excludes 1.
+spread over several pairs of new processes, because even two processes of one build differ in speed. A workload has
+changed only if the band of the ratios of all rounds excludes 1.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def measure(
     workloads: Sequence[Workload], workers: dict[str, Worker], rounds: int, block: float
 ) -> dict[str, dict[str, list[float]]]:
-    """The medians of each side's rounds, by workload; a workload that a side cannot run is left out."""
+    """The median seconds of each build in each round, by workload; a workload that a build cannot run is left out."""
     seconds: dict[str, dict[str, list[float]]] = {}
     for workload in workloads:
         try:

@@ -146,7 +146,7 @@ def _signed(value: float) -> str:
 
 
 def main() -> None:
-    """Measure the entrances of the command line, and keep the results."""
+    """Measure the entrances that the command line names, and keep the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("table", "simulator", "model"))
     parser.add_argument("--seeds", type=int, default=3, help="fits of the table (default: 3)")

@@ -1,7 +1,7 @@
 """The time to make, load and first use a flow, and the memory that it keeps: ``python -m bench.making``.
 
 Each case runs in another process and prints seconds of processor time, programs compiled since the previous line, and
-resident memory in addition to that before the first line. The allocator returns free memory before memory is read.
+resident memory in addition to that before the first line. Free memory is returned to the system before memory is read.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Many fits side by side beside one after another, interleaved: ``python -m bench.many [--rounds 3] [--what REGEX]``.
+"""Fits side by side and one after another, interleaved: ``python -m bench.many [--rounds 3] [--what REGEX]``.
 
 Each round fits the same new flows to the same tables, first one after another, each with all threads, and then by
-`headrace.fit_many`; the order is reversed every second round. The parameters of both ways must have equal bits. The
-program prints the medians in seconds, their ratio with its range over the rounds, and processor seconds.
+`headrace.fit_many`; the order is reversed every second round. A loop and `fit_many` must give parameters with equal
+bits. The program prints the medians in seconds, their ratio with its range over the rounds, and processor seconds.
 """
 
 from __future__ import annotations

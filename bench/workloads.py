@@ -31,9 +31,9 @@ class Workload:
     other libraries use for these flows.
 
     ``coupling_map`` is the affine map of couplings alone, with given parameters; ``dual_ascent`` a chain of maps and
-    rotations; ``ascent`` a fit of such a chain: a ``step`` of the points, or a ``fit`` of as many steps. These three
-    have no layers. A row of ``wavenet`` is a sequence of `features` steps, and its transforms are the layers of one
-    network.
+    rotations; ``ascent`` a fit of such a chain: a ``step`` of the points, or a ``fit`` of `transforms` steps. These
+    three families have no layers. A row of ``wavenet`` is a sequence of `features` steps, and its transforms are the
+    layers of one network.
     """
 
     family: str
@@ -209,11 +209,12 @@ def needed_flops(
 ) -> int:
     """The operations of the existing weights, each used once a row: the least that any direction needs.
 
-    For planar and radial transforms, these are the operations of the sum over the coordinates and of the coordinates'
-    move; for dual ascent, those of the rotations; for a causal network, its weights count once a step.
+    For planar and radial transforms, the sum over the coordinates and the coordinates' move count; for dual ascent, the
+    rotations; for a causal network, its weights, once a step.
 
-    A training step uses weights three times: forward, for the gradient of the units below, and for their own. The
-    gradient of the data is not needed, so that the first layer of the transform that reads the data is used twice.
+    A training step uses weights three times: forward, for the gradient of the units below, and for the weights'
+    gradient. The gradient of the data is not needed, so that the first layer of the transform that reads the data is
+    used twice.
     """
     if family in VECTORS:
         flops = VECTOR_FLOPS[family] * features * transforms * rows
@@ -237,7 +238,7 @@ def wavenet_weights(layers: int, channels: int = 32, outputs: int = 31) -> int:
 
 
 # Operations for a coordinate: a product and an addition for the sum and for the move; a radial transform also subtracts
-# its center before each.
+# its center before the sum and the move.
 VECTOR_FLOPS = {"planar": 4, "radial": 6}
 
 # Vector operations of one transform for a row that belong to no coordinate, counted in planar.hpp and radial.hpp of

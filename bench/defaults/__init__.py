@@ -6,10 +6,10 @@ setting, both in turn in one process. The fastest setting depends on the kind of
 - **lanes**: n rows, for n = 1, 7, 17 and 100, beside the next multiple of 16 rows, which fills the vectors of every
   instruction set. Ratios are those of whole calls, so that a partly filled vector may take three times as long as a
   full one.
-- **many**: one row of 1,000 beside one of 112. A step of a stream in a call of one step beside a step in a call of 96.
+- **many**: a row in a call of 1,000 rows beside one in a call of 112; a stream's step alone beside one in a call of 96.
 - **given**: float64 rows in Fortran's order, lists, frames, and a result in given memory, beside
   float32 rows in C's order.
-- **threads**: the threads that a process begins with beside one thread.
+- **threads**: a process with the default number of threads beside one thread.
 - **setting**: an object with default settings beside one with the fastest map or product; a default fit beside the
   fastest fit.
 - **verb**: samples beside the density of as many rows, because both are one pass through the networks.

@@ -28,7 +28,7 @@ class Measured:
 
 
 def timed(statement: str, names: Mapping[str, Any]) -> Timed:
-    """Time a statement, whose names are in a namespace. All threads of this process and its children count."""
+    """A function that returns the processor seconds of a number of runs of a statement with these names."""
     code = [
         "def calls(count):",
         " begin = clock()",
@@ -51,7 +51,7 @@ def clock() -> float:
 def measured(call: Timed, fastest: Timed, pairs: int, block: float, before: Callable[[], object]) -> Measured:
     """Time blocks of both calls in turn, the second one first in every other pair, each block after a call of `before`.
 
-    A long call has a third of the pairs.
+    If a call is long, a third of the pairs are timed.
     """
     with _without_collector():
         counts = {one: _count(one, block) for one in (call, fastest)}

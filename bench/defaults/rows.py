@@ -57,7 +57,7 @@ class Rows:
         self._made, self._before = "", dict[int, dict[str, Any]]()
 
     def measure(self, row: Row, pairs: int, block: float) -> Measured:
-        """The times of a table row; for the kind "many", divided by its n."""
+        """The times of a table row; for the kind "many", the times per row or step."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings of short fits
             call = timed(row.call, self._names(row.made, row.n))

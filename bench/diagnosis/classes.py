@@ -17,7 +17,7 @@ ROWS, SHARE, MORE = 500, 0.2, 1.5
 
 
 def table(rows, rng):
-    """A label, a boolean that depends on the label, a column with zeros, and one that depends on all others."""
+    """Rows: a label, a boolean that depends on the label, a column with zeros, and one that depends on the others."""
     kind = rng.choice(["elm", "fir", "oak"], rows, p=[0.3, SHARE, 0.5])
     flag = rng.random(rows) < np.where(kind == "oak", 0.7, 0.2)
     rain = np.where(rng.random(rows) < 0.4, 0.0, rng.standard_normal(rows) + 2.0)
@@ -44,7 +44,7 @@ def apart(density, seed):
 
 
 def main():
-    """Print the number of seeds with a p-value of at most 0.05, for each test among all, and for all together."""
+    """Print the number of seeds whose overall p-value is at most 0.05, and the number in which each test fails."""
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     hr.set_num_threads(1)
     warnings.simplefilter("ignore")

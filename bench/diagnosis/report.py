@@ -57,7 +57,7 @@ def processor(pid: int) -> float:
 
 
 def watched(command: list[str]) -> tuple[list[tuple[float, float, str]], float, float]:
-    """Each output of a program to a terminal with its time, by the clock and of the processor, and both times at the
+    """The outputs of a program to a terminal, each with its clock time and processor time, and both times at the
     end."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, 100, 0, 0))  # the terminal's rows and columns of text

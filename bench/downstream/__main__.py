@@ -1,10 +1,10 @@
 """Whole runs of programs with their flows and with headrace's: ``python -m bench.downstream [--quick]``.
 
 Run the command in an environment that has headrace and the programs; those that are not installed are left out.
-``--only NAME`` runs one program, and ``--ours`` leaves the programs' own flows out. Each program runs with both flows,
-from the same seeds, one run after the other, in one process and on one thread. A run whose evidence, posterior or
-calibration is wrong makes the benchmark fail: the right values are known, or are the results of the program's own flow.
-A time is that of a single run: only large differences of times mean anything.
+``--only NAME`` runs one program, and ``--ours`` leaves the programs' own flows out. Each program runs with its own flow
+and with headrace's, from the same seeds, one run after the other, in one process and on one thread. A run whose
+evidence, posterior or calibration is wrong makes the benchmark fail: the right values are known, or are the results of
+the program's own flow. A time is that of a single run: only large differences of times mean anything.
 
 The samplers are in `samplers.py`, simulation-based inference and models in `models.py`.
 """

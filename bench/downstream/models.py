@@ -72,7 +72,7 @@ def slcp_runs(quick: bool, seed: int) -> Runs:
 
 @contextlib.contextmanager
 def elsewhere() -> Iterator[None]:
-    """A block in an empty folder, because sbi writes logs in the current folder."""
+    """A context whose current folder is empty, because sbi writes logs in the current folder."""
     before = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -83,7 +83,7 @@ def elsewhere() -> Iterator[None]:
 
 
 def _sbi(problem: Simulator, least: float, quick: bool, seed: int) -> Runs:
-    """Training, 10,000 draws for one observation, and ranks of 200 more, uniform if the posterior is right.
+    """Runs: training, 10,000 draws for one observation, and ranks for 200 others, uniform if the posterior is right.
 
     The held-out log density has to be above the prior's by `least` nats; a flow of headrace may not be worse than sbi's
     by more than half a nat.
@@ -172,7 +172,7 @@ def _wrong(above: float, beside: float, half: float, away: float, spread: float)
 def numpyro_runs(quick: bool, seed: int) -> Runs:
     """A posterior by NUTS whose prior is a flow of flowjax, or the converted flow.
 
-    Moments of both runs are compared with estimates by importance weights, from draws of the converted prior.
+    Moments with either prior are compared with estimates by importance weights, from draws of the converted prior.
     """
     import jax
     import numpyro

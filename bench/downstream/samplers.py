@@ -217,7 +217,7 @@ def aspire_runs(quick: bool, seed: int) -> Runs:
 
 
 def flowmc_runs(quick: bool, seed: int) -> Runs:
-    """MALA with global proposals by flows of equal sizes, which the same number of steps of one optimiser trains.
+    """MALA with global proposals by flows of equal sizes, trained by the same number of steps of one optimiser.
 
     The summary has the accepted share, which depends on the length of the training and the number of chains.
     """

@@ -2,9 +2,8 @@
 
     python -m bench.frameworks.couplings
 
-The flow has six layers of 8 features with networks of two hidden layers of 64 units. Times are those of the processor
-for steps of Adam on one thread, of both flows in turn. The maps differ: PyTorch's scale is exp(tanh(a)), in four
-operators.
+The flow has six layers of 8 features with networks of two hidden layers of 64 units. Times are processor times of steps
+of Adam on one thread, of both flows in turn. The maps differ: PyTorch's scale is exp(tanh(a)), in four operators.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ FEATURES, LAYERS, UNITS = 8, 6, 64
 
 
 class Couplings(nn.Module):
-    """A flow of affine couplings, which change one half and the other in turn."""
+    """A flow of affine couplings, which change the two halves of the features in turn."""
 
     def __init__(self, ours: bool) -> None:
         super().__init__()

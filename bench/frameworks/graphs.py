@@ -2,7 +2,7 @@
 
     python -m bench.frameworks.graphs
 
-Blocks of calls come in turn; times are medians over the rounds.
+Blocks of calls of graph and module alternate; times are medians over the rounds.
 """
 
 from __future__ import annotations

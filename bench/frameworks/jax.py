@@ -1,4 +1,4 @@
-"""headrace.jax in compiled JAX code, beside flowjax where it is installed, by the least of many calls on one thread.
+"""headrace.jax in compiled JAX code, beside flowjax where it is installed, by the fastest of many calls on one thread.
 
     python -m bench.frameworks.jax calls     # one call: log densities, scores, training steps, samples
     python -m bench.frameworks.jax neutra    # Hamiltonian Monte Carlo through a flow (NeuTra)
@@ -44,7 +44,7 @@ def peer(context: int | None) -> Any:
 
 
 def least(call: Timed, *arguments: Any, seconds: float = 1.0) -> float:
-    """The microseconds of the fastest call within this time."""
+    """The microseconds of the fastest call within the given seconds."""
     jax.block_until_ready(call(*arguments))
     best, end = np.inf, time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -69,7 +69,7 @@ def ours() -> dict[str, tuple[Timed, tuple[Any, ...]]]:
 
 
 def theirs() -> dict[str, tuple[Timed, tuple[Any, ...]]]:
-    """The same calls of flowjax, by name."""
+    """The calls of flowjax, by the names of headrace's calls."""
     flow = peer(CONTEXT)
     if flow is None:
         return {}
@@ -259,7 +259,7 @@ def coupling(rows: Sequence[int], rounds: int = 9, seconds: float = 0.2) -> None
 
 
 def stack(sizes: Sequence[tuple[int, int]]) -> None:
-    """Print times of sums of log densities of flows, each with other rows, and of gradients, beside flowjax's
+    """Print times of sums of log densities of flows, each with different rows, and of gradients, beside flowjax's
     `lax.map`."""
     import equinox
     from flowjax import bijections, distributions, flows

@@ -69,7 +69,7 @@ def set_threads(threads: int) -> None:
 
 
 def batches(sizes: Sizes, count: int = 8) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Batches of parameters that depend on measurements, with these measurements."""
+    """Batches of parameters, and of the measurements on which the parameters depend."""
     rng = np.random.default_rng(0)
     mixed = rng.standard_normal((ENCODED, sizes.features)) / ENCODED**0.5
     found = []

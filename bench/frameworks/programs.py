@@ -46,7 +46,7 @@ _END = 'print("seconds", clock.process_time() - clock_starts)\n'
 
 
 def timed(program: str) -> str:
-    """The program with a clock that starts behind its imports and is read at its end."""
+    """The program with a clock that starts after its imports and is read at its end."""
     lines = program.strip().splitlines()
     behind = 1 + max(i for i, line in enumerate(lines) if line.startswith(("import ", "from ")))
     warm = "torch.optim.Adam([torch.zeros(1, requires_grad=True)])"  # an optimiser imports 800 modules

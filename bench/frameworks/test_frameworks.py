@@ -63,4 +63,4 @@ def test_jax_has_the_densities_of_the_flow():
     from bench.frameworks import jax as frameworks_jax
 
     frameworks_jax.calls([3], seconds=0.01)
-    frameworks_jax.coupling([3], rounds=1, seconds=0.01)  # compares bits of both kinds of calls
+    frameworks_jax.coupling([3], rounds=1, seconds=0.01)  # compares bits of callbacks and handlers

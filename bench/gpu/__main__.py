@@ -2,9 +2,10 @@
 
 The command goes through its steps in this order: build (``--build``), the card's properties, the card's rates, every
 workload beside these rates and beside other libraries on the card, the GPU tests, and compute-sanitizer on some of
-these tests. The command ends before ten minutes are over. **A repeated command continues the report of the last one**,
-however that one ended, and three commands run all steps. The report is written anew after each step and each workload,
-so that a step that fails, hangs or is cut off loses only its own result; a step that was cut off twice is left out.
+these tests. The command ends before ten minutes are over. **A repeated command continues the previous report**, however
+the previous command ended, and three commands run all steps. The report is written anew after each step and each
+workload, so that a step that fails, hangs or is cut off loses only its own result; a step that was cut off twice is
+left out.
 
 The exit status is 0 if all steps ran without failure, 1 without a device, 2 if a step failed, 3 if some steps remain.
 

@@ -37,7 +37,7 @@ def device_seconds(blocks: Sequence[Mapping[str, Any]]) -> float | None:
 def row_of(case: Case, result: Mapping[str, Any], floors: Mapping[str, Any]) -> dict[str, Any]:
     """One row of the report.
 
-    Ratios compare times on the host, which every library has; shares are those of a floor in the device's time.
+    Ratios compare times on the host, which every library has; a share is the floor over the time on the device.
     """
     workload, cells = case.workload, result["cells"]
     row: dict[str, Any] = {

@@ -38,7 +38,7 @@ PEERS = tuple(library for library in gpu_cases.LIBRARIES if library not in gpu_c
 
 @pytest.fixture(scope="module", autouse=True)
 def _surroundings():
-    """Processes import the headrace of this process, installed or not; limits suit a busy machine."""
+    """Child processes import this process's headrace, installed or not; time limits suit a busy machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(hr.__file__).parents[1]))
         patch.setattr(gpu, "BUDGET", 1e4)

@@ -16,9 +16,9 @@ import headrace as hr
 class Speed:
     """Times in seconds; each step also computes the rows held out."""
 
-    step: float  # the median between two steps of `DualAscentFlow.notes().fit`
+    step: float  # the median time from step to step of `DualAscentFlow.notes().fit`
     whole: float  # the whole fit's time over the number of its steps
-    plain: float  # the median of a step of the NumPy loop
+    plain: float  # the median time of a step of the NumPy loop
 
 
 def plain_step(z: NDArray, log_jacobian: NDArray, step: tuple) -> tuple[NDArray, NDArray]:
@@ -37,7 +37,7 @@ def plain_step(z: NDArray, log_jacobian: NDArray, step: tuple) -> tuple[NDArray,
 
 
 def speed_of_a_fit(rows: int, features: int, steps: int, plain_steps: int = 3) -> Speed:
-    """The speed of a fit to normal rows that are skewed in each coordinate, a tenth of which is held out."""
+    """The speed of a fit to normal rows that are skewed in each coordinate; a tenth of the rows is held out."""
     rng = np.random.default_rng(0)
     x = np.expm1(0.5 * rng.standard_normal((rows, features), dtype=np.float32))
     model = hr.DualAscentFlow.notes(steps=steps, patience=None)

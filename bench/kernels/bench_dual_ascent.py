@@ -44,7 +44,7 @@ def test_step_of_a_fit(timed, benchmark, rng, rows, features):
 
 @pytest.mark.parametrize("block", [None, 32])
 def test_step_of_a_fit_with_many_features(timed, rng, block):
-    """Time a step with a dense rotation, and with one in blocks after a permutation."""
+    """Time a step with a dense rotation, and a step with a rotation in blocks after a permutation."""
     rows, features = 20_000, 200
     x = rng.standard_normal((rows, features)).astype(np.float32)
     points, step = Points(x), a_step(rng, features, block)

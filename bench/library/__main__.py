@@ -2,8 +2,8 @@
 program.
 
 Blocks of calls of the library, the header and the module are timed in turn, by the processor time of one thread; ratios
-are medians over the rounds. A second table has steps of one stream of network A of `bench.sequences`, which is the only
-table with ``--streams``. The program needs a C++ compiler and a build with libheadrace.
+are medians over the rounds. A second table has steps of one stream of network A of `bench.sequences`; ``--streams``
+prints this table alone. The program needs a C++ compiler and a build with libheadrace.
 """
 
 from __future__ import annotations

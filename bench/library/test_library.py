@@ -1,4 +1,4 @@
-"""The calls that `bench.library` times are right: the C library gives the bits of the module, and the header its
+"""The calls that `bench.library` times are right: the C library gives the module's bits, and the header close
 values."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-// The processor seconds of a thread that calls take.
+// timed() returns the processor seconds of the current thread for one of `count` calls, or -1 after a failed call.
 #pragma once
 
 #include <ctime>

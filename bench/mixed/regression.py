@@ -156,8 +156,8 @@ def of_line(x, y, seed):
 
 
 def of_boosting(x, y, seed):
-    """Boosted trees for mean and scale, out of fold, and kernels on the scaled residuals, whose width a fifth of them
-    chooses."""
+    """Boosted trees for mean and scale, and kernels on the scaled out-of-fold residuals; a fifth of the residuals
+    chooses the kernels' width."""
     model = Boosting(x, y[:, None], None, np.random.default_rng(seed))
     z = (y - model.training[:, 0]) / np.exp(model.training[:, 1])
     some, others = z[np.arange(len(z)) % 5 > 0], z[::5]
@@ -173,7 +173,7 @@ def of_boosting(x, y, seed):
 
 
 def of_forest(x, y, seed):
-    """A forest whose weights are those of normal kernels."""
+    """Normal kernels at the fitted responses, with the weights of a forest."""
     model = Forest(x, y[:, None], None, seed)
     model.choose(np.random.default_rng(seed).permutation(len(y))[: len(y) // 6])
     return Mixture(lambda x: (model.weights(x).toarray(), y, model.width))

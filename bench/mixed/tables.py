@@ -118,7 +118,7 @@ def frame_of(rows, labels):
 
 
 def estimator_of_codes(train, test, kinds, seed):
-    """The held-out log densities of `FlowDensity` with codes as numbers, of which only the seconds compare."""
+    """The held-out log densities of `FlowDensity` with codes as numbers; only the times are comparable."""
     whole = [i for i, kind in enumerate(kinds) if kind in ("label", "count")]
     model = FlowDensity(discrete=whole, categories=None, random_state=seed)
     return model.fit(train).score_samples(test)

@@ -7,8 +7,8 @@ Each adapter module `adapters/<library>.py` has
   that it has no such device);
 - ``build(workload, device, **options) -> Model``: raises `UnsupportedError` for what the library cannot build with
   equal sizes;
-- ``stopwatch(device) -> Stopwatch | None``, unless all calls of the library wait for their results: the stopwatch waits
-  for calls that do not.
+- ``stopwatch(device) -> Stopwatch | None``, None if all calls of the library wait for their results: the stopwatch
+  waits for the results of asynchronous calls.
 
 A device is one of `devices.DEVICES`.
 

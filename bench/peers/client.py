@@ -19,7 +19,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 # Freed blocks above the first threshold are unmapped, so that every temporary costs page faults; raising all three
-# makes eager libraries up to three times as fast on large batches. 32 MiB is the most that every glibc accepts.
+# thresholds makes eager libraries up to three times as fast on large batches. 32 MiB is the most that every glibc
+# accepts.
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(4 << 30),

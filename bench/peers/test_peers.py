@@ -1,4 +1,4 @@
-"""Models with bf16 products: their calls, the rounding of their factors, and ratios, which leave these out."""
+"""Models with bf16 products: their calls, the rounding of their factors, and ratios, which leave out these models."""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@
 
 Speed: in one process, blocks of calls of each are timed in turn, in reverse order every second round. The output has
 the ratio float32 over bf16 of the medians, and the smallest and largest ratio of a round, for each number of
-``--rows``: bf16 may be slower than float32 for some of these numbers. Set HEADRACE_ISA to compare the emulation.
+``--rows``: bf16 may be slower than float32 for some of these numbers. Set HEADRACE_ISA to compare emulated bf16
+products.
 
 Train: the ratios for steps of a fit, with the gradient of a batch and Adam.
 

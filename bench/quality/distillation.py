@@ -5,8 +5,8 @@
 A MAF with the defaults is fitted to a table, or to its first columns, and an IAF of five transforms learns from the
 MAF. The program prints KL(student || teacher) in nats and processor seconds, also with other steps, samples and first
 steps where the command names them. The defaults were chosen on MAGIC and on a table that is not in the repository, and
-the number of samples on nine columns of Hipparcos-2 and eleven of white wines. Each seed leaves out another tenth of
-the rows.
+the number of samples on nine columns of Hipparcos-2 and eleven of white wines. Each seed leaves out a different tenth
+of the rows.
 """
 
 from __future__ import annotations

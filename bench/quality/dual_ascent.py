@@ -1,8 +1,8 @@
 """Quality of `DualAscentFlow`: ``python -m bench.quality.dual_ascent [--what REGEX] [--method REGEX] [--splits N]``.
 
 Known densities (`--rows`, 10,000 of them) are judged by the nats lost against the truth, tables by the log-likelihood
-of rows that took no part; both in nats a row, in units of the standard deviations of the rows to fit. Other methods are
-a Gaussian, kernels with the Gaussian's covariance (whose width is chosen on a tenth of the rows to fit) and a neural
+of held-out rows; both in nats a row, in units of the standard deviations of the rows to fit. Other methods are a
+Gaussian, kernels with the Gaussian's covariance (whose width is chosen on a tenth of the rows to fit) and a neural
 spline flow with its defaults; and, if named, sinflow, another iterative Gaussianisation, where it is installed (pip
 install sinflow). Split s of a table holds out a tenth by seed s; every method also gets the seed s.
 
@@ -86,7 +86,7 @@ class Banana:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Equally frequent normal densities in several dimensions, each with another covariance."""
+    """Equally frequent normal densities in several dimensions, each with a different covariance."""
 
     means: Floats  # (components, features)
     factors: Floats  # factors of the covariances, (components, features, features)
@@ -231,7 +231,7 @@ def sinflow(task: Task, seed: int) -> float:
     package sinflow."""
     np.random.seed(seed)  # noqa: NPY002  it also draws from there
     flow = importlib.import_module("sinflow").Flow(random_state=seed)
-    flow.fit(task.train.copy())  # a copy, because the fit shuffles it
+    flow.fit(task.train.copy())  # a copy, because the fit shuffles its argument
     return float(flow.log_prob(task.test).mean())
 
 
@@ -253,7 +253,7 @@ METHODS: dict[str, Callable[[Task, int], float]] = {
     "refined, 1 step first": ascent(refine=True, steps=1),
     "refined, 24 steps": ascent(refine=True, steps=24),
     "refined, 8 bins": ascent(refine=True, bins=8),
-    "refined, 16 steps, 8 bins": ascent(refine=True, steps=16, bins=8),  # defaults of 0.5.0, from 4 columns on
+    "refined, 16 steps, 8 bins": ascent(refine=True, steps=16, bins=8),  # defaults of 0.5.0 for 4 columns or more
     "refined, random": ascent(refine=True, directions="random"),
     "NSF": flow_of(lambda features, seed: hr.NSF(features, seed=seed)),
 }

@@ -1,7 +1,7 @@
 """Default fits beside those by Adam alone: ``python -m bench.quality.optimizers [--tables REGEX] [--seeds 0,1,2]``.
 
-The tables are synthetic ones with fine structure, many columns, or columns that others nearly determine, MAGIC, and
-15,000 stars of Hipparcos. The program prints mean log-likelihoods of the rows that `fit` holds out and of new rows, in
+The tables are MAGIC, 15,000 stars of Hipparcos, and synthetic ones with fine structure, many columns, or columns that
+others nearly determine. The program prints mean log-likelihoods of the rows that `fit` holds out and of new rows, in
 nats and in the tables' units (MAGIC and Hipparcos: in standard deviations); CPU seconds, which `HEADRACE_NUM_THREADS=1`
 makes those of one thread; and the seconds until held-out rows are as good as by Adam alone.
 

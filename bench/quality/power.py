@@ -3,8 +3,8 @@
     python -m bench.quality.power [--seeds N] [--rows N ...]
 
 Densities are exact, and rows come from other densities, which differ in one respect. The program prints the share of
-the seeds for which the overall p-value is at most 0.05, with its binomial standard error; under "none", this is the
-share of right densities that are called wrong. The classifier is the logistic model alone, so that the shares do not
+the seeds for which the overall p-value is at most 0.05, with its binomial standard error; in the row "none", the share
+is that of right densities that are called wrong. The classifier is the logistic model alone, so that the shares do not
 depend on whether scikit-learn is installed.
 """
 
@@ -91,7 +91,7 @@ def found(misfit: str, rows: int, seeds: int) -> int:
 
 
 def cell(count: int, seeds: int) -> str:
-    """A share with its standard error; for a share of 0 or 1, the bound at which it has a probability of 1/20."""
+    """A share with its standard error; for a share of 0 or 1, the bound where this result has probability 1/20."""
     share = count / seeds
     if count in (0, seeds):
         bound = 1.0 - LEVEL ** (1.0 / seeds)

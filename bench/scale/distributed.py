@@ -9,10 +9,10 @@ medians over steps, of runs that take turns; run the program on a quiet machine 
 - ranks: MAF 43 of 5 x [512, 512], 1024 rows a step: one process of two threads beside two ranks of one thread.
 - ascent: `DualAscentFlow.notes` on 10,000,000 x 10 rows: one process of two threads, two ranks of one thread, and a
   plain fit of two threads.
-- bytes: integers that a rank gives to ``sum`` in a step, beside 8 bytes a weight and 72 more integers.
+- bytes: the bytes of integers that a rank passes to ``sum`` in a step, beside 8 bytes a weight and 576 more.
 - parts: the milliseconds of the parts of a step and of a start, as JSON for ``bench/scale/model.py --measured``. Each
-  time is the shortest of some calls, with all of headrace's threads (``HEADRACE_NUM_THREADS``). With one thread it is
-  processor time, which other programs lengthen least.
+  time is the shortest of some calls, with all of headrace's threads (``HEADRACE_NUM_THREADS``). With one thread the
+  times are processor times, which other programs lengthen least.
 - dask, with ``--dask`` alone: two workers of a `LocalCluster`, one thread each, that sum by gloo and by Dask's own
   connections: a sum as large as that of a step, and a step of MAF 43 beside a step of one worker.
 """
@@ -172,7 +172,7 @@ def shortest_ms(call: Callable[[], Any], repeats: int) -> float:
 
 
 def parts_of_steps(hidden: tuple[int, ...], repeats: int) -> dict[str, Any]:
-    """The milliseconds for a chunk of rows: the gradient, adding that to a sum, reading the sum, Adam, densities."""
+    """The milliseconds for a chunk of rows: the gradient, adding it to a sum, reading the sum, Adam, densities."""
     flow, x = hr.MAF(FEATURES, transforms=5, hidden=hidden), table(CHUNK_ROWS, FEATURES)
     program, adam = flow._interior.program, hr.Adam(flow, average=0.999, clip=5.0)
     gradient, log_prob = np.empty(program.n_weights, np.float32), np.empty(CHUNK_ROWS, np.float32)

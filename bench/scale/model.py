@@ -50,7 +50,7 @@ MEASURED: dict[str, Any] = {
     "shard": {"check": 0.4624, "checksum": 2.6392, "moments": 43.3059, "order": 0.5753},
 }
 
-# Integers of a sum beside one for each weight: the loss in digits, and the number of gradients that were too large.
+# Integers of a sum besides one for each weight: the loss in digits, and the number of gradients that were too large.
 MORE_INTEGERS = 72
 FLOAT = 4  # bytes of a value
 
@@ -73,12 +73,12 @@ class Assumed:
     order_us: float = 0.43  # microseconds of Python code for each chunk in the order of an epoch
     # The assumptions about the network.
     gigabits: float = 25.0  # gigabits a second of a worker, in each direction
-    network_efficiency: float = 0.7  # the share of these gigabits that gloo or MPI reach
+    network_efficiency: float = 0.7  # the share of `gigabits` that gloo or MPI reach
     latency: float = 0.03  # ms of a message
     ring: int = 1  # 1: a ring, as in gloo; 0: halving and doubling, as in MPI for long sums
     # The assumptions about stragglers.
     jitter: float = 0.05  # the standard deviation of the logarithm of a worker's time in a step
-    pauses: float = 0.05  # pauses a second and worker, in which the system runs something else
+    pauses: float = 0.05  # pauses per second and worker, in which the system runs other programs
     pause: float = 20.0  # ms, the mean of exponentially distributed pauses
     slow: float = 1.0  # the factor by which one worker is always slower
     # The assumptions about starts and failures.

@@ -18,12 +18,12 @@
 | A, inner flow | log densities and samples of 3 values a step by an NSF, beside network and flow run apart |
 | default | `hr.WaveNet()` as it is: one stream, 48 streams, a density and pushes, beside `hr.WaveNet(map="affine")` |
 
-Network A has 16 layers of 32 channels and kernel 2; B has 30 layers of 64 channels and kernel 3, and so has each layer
-of the student; all have one value a step and an affine map. PyTorch, eager and compiled, keeps the layers' past between
-steps. All results are compared before calls are timed. PyTorch computes all steps at once by products of matrices or by
-convolutions: the faster kind on this machine takes part. Rates are steps for each second of the processor, not of the
-clock, so that a busy machine changes them little; tables have the rounds' medians, with the least and the largest ratio
-of a round.
+Network A has 16 layers of 32 channels and kernel 2; B has 30 layers of 64 channels and kernel 3; the student's layers
+have B's channels and kernel; all networks have one value a step and an affine map. PyTorch, eager and compiled, keeps
+the layers' past between steps. All results are compared before calls are timed. PyTorch computes all steps at once by
+products of matrices or by convolutions: the faster kind on this machine takes part. Rates are steps for each second of
+the processor, not of the clock, so that a busy machine changes them little; tables have the rounds' medians, with the
+least and the largest ratio of a round.
 """
 
 from __future__ import annotations
@@ -416,7 +416,7 @@ class Suite:
         return cases
 
     def _inner_flows(self) -> list[Case]:
-        """An NSF over the three values of a step."""
+        """Cases with an NSF over the three values of a step."""
         flow, cases = hr.WaveNet(3, layers=16, channels=32, prediction=0, companded=False, seed=0), []
         for rows in (1, 48):
             steps = self.sizes.streams * 2 // (1 if rows == 1 else 12)

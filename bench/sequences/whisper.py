@@ -10,7 +10,7 @@ line of the output has KL in nats a sample, the distance of spectra, the power o
 and the teacher's log density of samples less that of real signals, in nats a sample. The next line has the range of
 levels of frames, in decibels, and the strength of the pitch, for samples of the student and of the teacher without
 their first steps, and for all real signals. The last lines have range and strength for stationary noise with the
-signals' spectrum, which is good in the other values, and for one long sample of each student. `--picture` draws
+signals' spectrum, for which the other values are good, and for one long sample of each student. `--picture` draws
 spectrograms of the long samples. If the package of the voice cannot be fetched, a simulated process replaces the voice.
 """
 

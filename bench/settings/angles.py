@@ -34,7 +34,7 @@ def normal(rng: np.random.Generator, rows: int) -> tuple[Floats, Floats]:
 
 
 def follows_a_column(rng: np.random.Generator, rows: int) -> tuple[Floats, Floats]:
-    """An angle that turns with a column, is on its seam where the column is 0, and narrow where another is large."""
+    """An angle that turns with a column x, is on its seam where x is 0, and narrow where another column is large."""
     x, first = normal(rng, rows)
     y, second = normal(rng, rows)
     angle, third = von_mises(rng, np.pi + 2.0 * x, np.exp(1.0 + y))

@@ -37,7 +37,7 @@ NEW = 4000
 
 
 def gaussians(rows: int, rng: np.random.Generator, columns: int = 5, count: int = 8) -> Floats:
-    """Rows of a mixture of Gaussians, each with another covariance."""
+    """Rows of a mixture of Gaussians, each with a different covariance."""
     fixed = np.random.default_rng(5)
     centers = 3.0 * fixed.standard_normal((count, columns))
     roots = 0.5 * fixed.standard_normal((count, columns, columns))
@@ -119,7 +119,7 @@ def cancer(seed: int) -> tuple[Floats, Floats]:
 
 
 def given_away(x: Floats, limit: float = 1e-3) -> list[int]:
-    """Columns to leave out, each with the least 1 - R² given all remaining columns, while that is below a limit."""
+    """Columns to leave out: in turn, the column with the least 1 - R² given all others left, while below a limit."""
     left, taken = list(range(x.shape[1])), list[int]()
     while True:
         unexplained = 1.0 / np.diagonal(np.linalg.inv(np.corrcoef(x[:, left], rowvar=False)))

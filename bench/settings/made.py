@@ -27,7 +27,7 @@ def helix(rows: int, rng: np.random.Generator) -> Floats:
 
 
 def fan(rows: int, rng: np.random.Generator) -> Floats:
-    """Rows of columns whose scale, mean or both depend on others."""
+    """Rows with columns whose scale, mean or both depend on other columns."""
     z = rng.standard_normal((rows, 8))
     scaled, bent = np.exp(0.7 * z[:, :1]) * z[:, 1:4], z[:, 1:2] ** 2 + 0.3 * z[:, 4:5]
     return np.concatenate([z[:, :1], scaled, bent, np.sin(3.0 * z[:, 2:3]) + 0.2 * z[:, 5:6]], axis=1)

@@ -1,7 +1,7 @@
 // The bindings to Python. Arrays on the device are tuples (address, shape, strides in bytes, name of the dtype in
 // NumPy); streams are addresses, 0 for the default stream. Bindings check every size, although Python has checked it,
-// so that no call can read or write outside of the arrays' declared bounds. Python has checked with the library of an
-// array that its address is on the device.
+// so that no call can read or write outside of the arrays' declared bounds. Python has already checked, by the array's
+// library, that an address is on the device.
 #pragma once
 
 #include <string>

@@ -5,7 +5,7 @@
 namespace headrace {
 namespace {
 
-constexpr int least_capability = 80;  // required by products m16n8k8 in TF32, which kernels use
+constexpr int least_capability = 80;  // the least with TF32 products m16n8k8, which kernels use
 
 int attribute_of(int device, cudaDeviceAttr attribute) {
     int value = 0;
@@ -33,9 +33,9 @@ std::string version_text(int version) {
 
 enum class Code { none, compiled_by_driver, machine };
 
-// The code that a build has for a card. Machine code runs on cards with the same major number that are at least as new;
-// code that the driver compiles runs on all cards that are at least as new. If the list of architectures is not one of
-// numbers (such as "all"), the build is assumed to have machine code for every card.
+// The best form of code that a build has for a card. Machine code runs on cards of the same major compute capability
+// that are at least as new; code that the driver compiles runs on all cards that are at least as new. If a word of the
+// list of architectures is no number (such as "all"), the build is assumed to have machine code for every card.
 Code code_for(int capability) {
     std::istringstream words(architectures());
     Code best = Code::none;

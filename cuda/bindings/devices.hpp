@@ -1,4 +1,4 @@
-// The devices that this process can use, and the reasons why others cannot be used, found without work on any device.
+// The devices that this process can use, and why other devices cannot be used, both without work on any device.
 #pragma once
 
 #include <string>

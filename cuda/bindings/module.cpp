@@ -6,8 +6,8 @@ PYBIND11_MODULE(HEADRACE_MODULE, m, pybind11::mod_gil_not_used()) {
     using namespace headrace;
     m.doc() = "headrace on CUDA devices: programs and functional kernels. Private; use the headrace package.";
 
-    // Errors are registered locally, because _cuda and _emu may be loaded in one process. The translator that was
-    // registered last is tried first.
+    // Errors are registered locally, because _cuda and _emu may be loaded in one process. Of pybind11's exception
+    // translators, the one that was registered last is tried first.
     py::register_local_exception<CudaError>(m, "CudaError", PyExc_RuntimeError);
     // NOLINTNEXTLINE(performance-unnecessary-value-param): the signature is pybind11's
     py::register_local_exception_translator([](std::exception_ptr error) {

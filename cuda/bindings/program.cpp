@@ -110,7 +110,7 @@ void bind_program_of(py::module_& m, const char* name) {
 
 void bind_program(py::module_& m) {
     bind_structure(m);
-    // Whether the lines of a tile are in shared memory, and their size in a block, in bytes.
+    // `place` returns whether a tile's lines are in shared memory, and the bytes of a block's shared memory.
     m.def("rows_of_tile", &rows_of_tile, py::arg("rows"), py::arg("multiprocessors"),
           "For tests: rows of a tile on the way back.");
     m.def(

@@ -69,8 +69,8 @@ struct DeviceCore {
     // on the host, the gradient by parameters always has a separate run.
     static constexpr bool sees_numbers = false;
 
-    // Handlers are without the trait for command buffers: a call has a position in the order of streams, which a
-    // repeated CUDA graph would not keep (host/stream_order.hpp). XLA therefore calls handlers between its graphs.
+    // Handlers lack XLA's trait for command buffers: a call has a position in the order of streams, which a repeated
+    // CUDA graph would not keep (host/stream_order.hpp). XLA calls handlers without this trait between its graphs.
     template <class T>
     static DeviceProgram<T>* program_of(ProgramOnDevices<T>* known) {
         return &known->here();

@@ -39,7 +39,7 @@ DeviceAscent<T>::DeviceAscent(std::shared_ptr<DevicePoints<T>> points, std::shar
     }
     const StreamOrder::Writing writing(order_, stream);
     ascent_identity(n, kinks_.get(), stream);
-    // The bytes of the log-likelihoods become 0xff, which is a NaN.
+    // All bytes of the log-likelihoods become 0xff, which makes each a NaN.
     check_cuda(cudaMemsetAsync(likelihoods_.get(), 0xff, likelihoods_.size() * sizeof(double), stream),
                "log-likelihoods");
 }
@@ -48,7 +48,7 @@ template <class T>
 DeviceAscent<T>::~DeviceAscent() {
     try {
         const OnDevice on(device_);
-        order_.wait_for_all(default_stream);  // the order in which the memory is freed
+        order_.wait_for_all(default_stream);  // memory is freed in the order of this stream
     } catch (const CudaError&) {              // a lost device has no memory to free
     }
 }
@@ -129,7 +129,7 @@ void DeviceAscent<T>::kink(const std::vector<double>& matrix, const std::vector<
         if (row >= anchors_->count()) throw std::invalid_argument("rows: expected rows of the anchors");
     if (finished_ || count_ >= most_) throw std::invalid_argument("kink: expected no more");
     const OnDevice on(device_);
-    finished_ = true;  // set first, because after an error the points are between two kinks
+    finished_ = true;  // no step may follow an error, which leaves the points between two kinks
     turn(matrix, blocks, order, rows, drawn, true, stream);
     finished_ = false;
     ++count_;

@@ -9,7 +9,7 @@ namespace headrace {
 
 AscentStructure ascent_structure(const std::vector<int>& blocks) {
     const int features = std::accumulate(blocks.begin(), blocks.end(), 0);
-    std::vector<int> joined;  // blocks, where small neighbours are joined, and all blocks if they fit in one tile
+    std::vector<int> joined;  // sizes of blocks after joining small neighbours, or all blocks if one tile holds them
     const int room = features <= ascent_lines ? features : ascent_joined;
     for (int size : blocks) {
         if (!joined.empty() && joined.back() + size <= room) {

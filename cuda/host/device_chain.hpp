@@ -9,8 +9,8 @@
 
 namespace headrace {
 
-// The computation of products of networks: in the program's type, or in float32 on tensor cores, whose factors have 11
-// significant bits, either with rounded factors, or as three products of factors that are split in two.
+// The computation of products of networks: exact in the program's type, or in float32 on tensor cores, which read 11
+// significant bits of a factor: with rounded factors, or as three products of factors that are split in two.
 enum class Products { exact, tf32, three_tf32 };
 
 template <class T>
@@ -66,17 +66,17 @@ HR_ROW_CONDITIONERS(HR_PART_OF)
 // The tape of a tile that runs forward and backward.
 struct DeviceTape {
     int64_t states;     // first line of coordinates and context before each step and after the last
-    int64_t gradients;  // first line of gradients by the current state and by the state before
+    int64_t gradients;  // first line of gradients by the current state and by the previous state
     int64_t lines;      // total number of lines
 };
 
 template <class T>
 struct DeviceChain {
-    Chain<T> chain;  // its pointer to steps is null, because `steps` of this struct has them
+    Chain<T> chain;  // the pointer chain.steps is null; DeviceChain::steps replaces it
     const DeviceStep<T>* steps;
     int units;            // scratch lines of the largest step, with one window of the last layer
     bool has_networks;    // whether there are networks, or elementwise maps, which the backward pass treats alike
-    bool has_products;    // whether has_products is true for a step
+    bool has_products;    // whether a step is of a kind with products
     bool has_vectors;     // whether there are runs of vector maps
     bool has_own_kernel;  // whether a conditioner has a separate kernel
     bool in_place;        // whether every step can replace its input by its result

@@ -3,8 +3,8 @@
 
 namespace headrace {
 
-// The device data of a kind, empty without a specialisation. Specialisations for conditioners are in plan.hpp, those
-// for steps in device_chain.hpp.
+// The device data of a kind of step or conditioner, empty without a specialisation. Specialisations for conditioners
+// are in plan.hpp, those for steps in device_chain.hpp.
 template <class S>
 struct DevicePart {};
 

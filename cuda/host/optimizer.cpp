@@ -6,7 +6,7 @@
 namespace headrace {
 namespace {
 
-// The kind of each weight. Only matrices decay, because a bias, or the mean of a base, may have to be large.
+// The kind of each weight in Adam. Only matrices decay, because a bias, or the mean of a base, may have to be large.
 std::vector<AdamKind> kinds(const Structure& structure) {
     const std::vector<uint8_t> is_weight = structure.is_weight();
     std::vector<AdamKind> kind(is_weight.size(), adam_no_weight);
@@ -47,7 +47,7 @@ template <class T>
 DeviceAdam<T>::~DeviceAdam() {
     try {
         const OnDevice on(program_->device());
-        order_.wait_for_all(default_stream);  // the order in which the memory is freed
+        order_.wait_for_all(default_stream);  // memory is freed in the order of this stream
     } catch (const CudaError&) {              // a lost device has no memory to free
     }
 }

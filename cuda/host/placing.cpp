@@ -69,7 +69,7 @@ class Placing {
         return d_;
     }
 
-    // The sums of the gradient by weights; called after chain().
+    // The sums over rows that make the gradient by weights; called after chain().
     SumTasks<T> sums() {
         std::vector<T> summed(structure_.n_weights() + size_t(d_.chain.ready));  // weights, then ready parameters
         for (const auto& [begin, end] : site_.summed) std::fill(summed.begin() + begin, summed.begin() + end, T(1));
@@ -102,7 +102,7 @@ class Placing {
     }
     void put_arrays(RotationStep<T>& s) { s = place_rotation(arena_, s); }
 
-    // Places lines of the tape, and their sums, for kinds of steps that have weights.
+    // Places lines of the tape, and sums of gradients, for kinds of steps that have weights.
     template <class S>
     void place(PlacedStep<S>&, size_t i) {
         if (compiled_.steps[i].n_summed > 0)

@@ -13,7 +13,7 @@ namespace headrace {
 template <class T>
 struct Placed {
     DeviceChain<T> chain;
-    SumTasks<T> sums;  // sums of the gradient by weights
+    SumTasks<T> sums;  // sums over rows that make the gradient by weights
 };
 
 template <class T>

@@ -18,13 +18,13 @@ struct PlacingSite {
     const Compiled<T>& compiled;
     DeviceChain<T> chain{};
     std::vector<SumTask> tasks{};
-    std::vector<std::pair<int64_t, int64_t>> summed{};  // ranges of weights, and of ready parameters behind these
+    std::vector<std::pair<int64_t, int64_t>> summed{};  // ranges in a vector of weights, then ready parameters
     int64_t used_lines = 0;
 
-    // Takes n lines of the tape, and returns the first.
+    // Reserves n lines of the tape, and returns the index of the first.
     int64_t lines(int64_t n) { return std::exchange(used_lines, used_lines + n); }
 
-    // Adds tasks that sum the gradients by n parameters without inputs; their first result has the index `sums`.
+    // Adds tasks that sum the gradients by n parameters that multiply no input; the first sum has the index `sums`.
     void bare_weights(int64_t grads, int64_t sums, int n) {
         for (int u = 0; u < n; u += sum_units)
             tasks.push_back({grads, 0, 0, sums, nullptr, nullptr, u, std::min(sum_units, n - u), 0, 0});

@@ -104,8 +104,8 @@ class Stages {
     // The first unit of a layer that a level needs, because hidden units of degree d are read at level d + 1.
     int first(int layer, int level) const { return t_.first_of_degree(layer, layer == last_ ? level : level - 1); }
 
-    // The number of a layer's inputs that are computed before a level, coordinates below the level and units for these,
-    // rounded to a multiple of four.
+    // The number of a layer's inputs (coordinates, or units of the layer below) that are computed before a level,
+    // rounded down to a multiple of four.
     int known(int layer, int level) const {
         const auto& shape = t_.layers()[size_t(layer)];
         const int n = shape.below < 0 ? std::min(shape.in, t_.inputs_up_to(level - 1)) : first(shape.below, level);

@@ -1,13 +1,13 @@
-// The order in which a block of threads computes a masked network: in stages, each of whose units are independent of
-// each other.
+// The order in which a block of threads computes a masked network: in stages, in each of which no unit depends on
+// another.
 //
 // The parameters of the map are used as soon as they are computed: the last layer's units are computed in windows of
 // coordinates, so that a tile holds the parameters of one window at a time.
 //
 // Levels of a sequential network are computed in panels of several levels, because one level has little work for a team
-// of warps. Inputs from before a panel are complete, so that all warps begin the sums of its units. One warp continues
-// the sums level by level, a row for each lane, without waiting, because each lane reads only values that it has
-// written, and weights are kept in shared memory.
+// of warps. Inputs from before a panel are complete, so that all warps begin the sums of the panel's units. One warp
+// continues the sums level by level, a row for each lane, without waiting, because each lane reads only values that it
+// has written, and weights are kept in shared memory.
 #pragma once
 
 #include <cstdint>
@@ -19,17 +19,17 @@
 
 namespace headrace {
 
-// The part of a stage's work on its units: the whole; or, in a panel, the begin of sums, over inputs from before the
-// panel, or the continuation of sums, over the remaining inputs.
+// The part of a stage's work on its units: the whole; or, in a panel, the beginning of sums, over inputs from before
+// the panel, or the continuation of sums, over the remaining inputs.
 enum class StagePart : uint8_t { whole, begun, continued };
 
-// Units [begin, end) of a layer. All inputs of the units are complete after the stages before.
+// Units [begin, end) of a layer. All inputs of the units are complete after the preceding stages.
 struct UnitRange {
     int layer, begin, end;
     StagePart part = StagePart::whole;
-    int from = 0;   // for a continued sum, its first missing term; for a sum that is begun, its end
+    int from = 0;   // for continued sums, the first missing term; for begun sums, the end of the terms
     int kept = 0;   // start of the units' weights and biases among those that a panel keeps
-    int taken = 0;  // for begun sums: blocks of earlier stages that other warps may compute at the same time
+    int taken = 0;  // for begun sums: number of the first warps that may still compute earlier stages
 };
 
 // A stage on the device, with the data of its layer that are read before the first weight: in a sequential network,
@@ -38,7 +38,7 @@ struct alignas(16) Stage {
     const uint32_t* row;  // Layer describes `row` and `visible`
     const int* visible;
     int begin, end;
-    int from, terms;  // inputs that the last unit reads, which reads most; in a panel, inputs of the stage's part
+    int from, terms;  // `terms`: number of inputs of the last unit, which has most; in a panel, of the stage's part
     int input;        // line of the layer's first input among the units; -1: the network's inputs
     int value;        // line of the layer's first unit on a tape
     int output;       // line of the layer's first unit, if all outputs are in one window
@@ -56,12 +56,12 @@ struct StagePhase {
     int stage_begin, stage_end, coordinate_begin, coordinate_end, window;
     int panel_end = 0, levels = 0;  // in the first phase of a panel: end of the panel's stages, and number of its
                                     // further levels
-    bool is_level = false;          // whether the phase is a level of a panel; such a phase begins where the phase
-                                    // before ends
+    bool is_level = false;          // whether the phase is a level of a panel; such a phase begins where the previous
+                                    // phase ends
 };
 
-// The number of values that a stage of a panel keeps: weights of its units, from the first term that a sum lacks on,
-// and biases.
+// The number of values that a stage of a panel keeps: the biases of its units, and their weights from the first missing
+// term on.
 HR_FN int fours_of(int n) {
     return (n + 3) / 4;
 }

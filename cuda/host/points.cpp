@@ -66,13 +66,13 @@ template <class T>
 DevicePoints<T>::~DevicePoints() {
     try {
         const OnDevice on(device_);
-        order_.wait_for_all(default_stream);  // the order in which the memory is freed
+        order_.wait_for_all(default_stream);  // memory is freed in the order of this stream
     } catch (const CudaError&) {              // a lost device has no memory to free
     }
 }
 
-// Makes a buffer hold at least n values. If it is too small, a new buffer replaces it, in the order of the default
-// stream.
+// Makes a buffer hold at least n values. A buffer that is too small is replaced by a new one, in the order of the
+// default stream.
 template <class T>
 template <class Number>
 void DevicePoints<T>::take(DeviceBuffer<Number>& buffer, size_t n) {

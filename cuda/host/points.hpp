@@ -10,8 +10,8 @@
 
 namespace headrace {
 
-// The points on a device. Calls on any streams follow each other on the device. No call waits for the device, unless
-// its comment names a wait.
+// The points on a device. Calls run on the device one after another, even if their streams differ. No call waits for
+// the device, unless its comment names a wait.
 template <class T>
 class DevicePoints {
   public:

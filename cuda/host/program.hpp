@@ -25,8 +25,8 @@ inline void wait_for(cudaStream_t stream) {
 template <class T>
 class DeviceProgram {
   public:
-    // A program, whose constructor waits until the arguments of kernels are copied to the device. `products` is the
-    // computation of networks' products; in float64 they are exact.
+    // A program, whose constructor waits until the arguments of kernels are copied to the device. `products` selects
+    // the precision of networks' products; products in float64 are exact.
     DeviceProgram(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps,
                   ContextScale context_scale, Products products, int device);
     ~DeviceProgram();
@@ -63,7 +63,7 @@ class DeviceProgram {
         DeviceBuffer<char> memory;
         DeviceChain<T> chain{};
         Place run_place{};
-        SumTasks<T> sums{};  // sums of the gradient by weights
+        SumTasks<T> sums{};  // sums over rows that make the gradient by weights
         DeviceBuffer<T> ready;
         bool is_ready = false;  // whether the ready parameters are those of the current weights
     };

@@ -66,7 +66,7 @@ template <class T>
 DeviceCausalTransform<T>::~DeviceCausalTransform() {
     try {
         const OnDevice on(device_);
-        order_.wait_for_all(default_stream);  // the order in which the memory is freed
+        order_.wait_for_all(default_stream);  // memory is freed in the order of this stream
     } catch (const CudaError&) {              // a lost device has no memory to free
     }
 }

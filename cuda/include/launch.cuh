@@ -13,18 +13,19 @@ constexpr int warp_rows = 32;  // rows of a tile: one for each lane of a warp
 // each warp has coordinates_of_warp coordinates.
 constexpr int network_warps = 8;
 constexpr int coordinates_of_warp = 16;  // coordinates of a warp without a network
-constexpr int least_resident_warps = 8;  // least number of warps of a multiprocessor for lines in shared memory
-constexpr int sums_at_once = 8;          // sums of a warp: units for each load of an input
-constexpr int most_blocks_at_once = 2;   // sums of tensor cores at once: four would not fit in 128 registers
-constexpr int sum_line = warp_rows + 4;  // length of a kept sum: 16 bytes more than its rows, so that fragments do not
-                                         // conflict in a bank
+constexpr int least_resident_warps = 8;  // least number of warps on a multiprocessor for which lines are in shared
+                                         // memory
+constexpr int sums_at_once = 8;          // number of units that a warp sums for each load of an input
+constexpr int most_blocks_at_once = 2;   // blocks of sums by tensor cores at once: four would not fit in 128 registers
+constexpr int sum_line = warp_rows + 4;  // length of a stored sum: one value a row and four more, so that fragments do
+                                         // not conflict in a bank
 constexpr int least_terms = 16;          // least number of terms in a warp's share of a sum
 constexpr int rows_ahead = 4;            // rows of a matrix whose loads are in flight together in the backward pass
 constexpr int narrow_rows = 8;           // rows of a narrow tile: 32 bytes of a line of the tape, in one read
 constexpr int narrow_warps = warp_rows / narrow_rows;
 constexpr int panel_levels = 8;  // largest number of levels in a panel of a sequential network
 constexpr int panel_units = 64;  // largest number of units of a panel in all layers, which one warp computes
-// The number of values that a panel keeps in shared memory, where at other times the warps' parts of sums are.
+// The number of values that a panel keeps in shared memory, in the memory of the warps' partial sums.
 constexpr int panel_numbers = network_warps * sums_at_once * sum_line;
 constexpr int window_units = 64;  // units of the last layer that a tile holds at a time: one round of all warps
 
@@ -32,7 +33,7 @@ constexpr int window_units = 64;  // units of the last layer that a tile holds a
 constexpr int sum_units = 64, sum_inputs = 64, sum_threads = 128;
 constexpr int sum_blocks = 1024;  // approximate number of blocks of threads, from which the number of shares follows
 constexpr int most_shares = 64;
-constexpr int tiles_of_sum = 4;  // tiles whose sums are in the program's type; these sums are added in float64
+constexpr int tiles_of_sum = 4;  // tiles that are summed in the program's type; the results are added in float64
 #ifdef HR_EMULATE
 constexpr long long tape_bytes = 1ll << 20;  // small, so that tests cover several groups
 #else
@@ -71,7 +72,7 @@ constexpr int64_t causal_bytes = 1 << 28, least_warm_ups = 16, steps_of_launch =
 
 // Adam (kernels/adam.hpp). Not measured on a card.
 constexpr int adam_threads = 256;
-constexpr int adam_stretch = 8192;  // number of values whose squares are one partial sum
+constexpr int adam_stretch = 8192;  // number of values whose squares are added to one partial sum
 
 // The size of pinned memory for small arrays from the host (host/upload.hpp); a call that needs more waits.
 #ifdef HR_EMULATE
@@ -92,7 +93,7 @@ constexpr int64_t most_blocks = 1 << 15;
 // The number of loads of 16 bytes by a thread before its first store to a tile; four loads would need 30 more
 // registers.
 constexpr int loads_in_flight = 2;
-constexpr int direct_threads = 256;  // threads of a block that each take 16 bytes of values
+constexpr int direct_threads = 256;  // threads of a block, each of which takes 16 bytes of values
 // The number of threads of a block that stages parameters, and of elements that it stages at a time: a spline of 8 bins
 // takes 11.5 KiB in float32, and registers suffice for 8 blocks. Blocks have fewer threads where elements would take
 // more than staged_bytes.
@@ -121,6 +122,6 @@ constexpr int64_t row_sum_blocks = 3;
 constexpr int64_t row_sum_blocks = 1056;
 #endif
 constexpr int64_t most_row_sums = 1 << 22;
-constexpr int row_sum_threads = 1024;  // threads that add up the sums of blocks: a warp for every 32nd block
+constexpr int row_sum_threads = 1024;  // threads that add up the sums of blocks: 32 warps, each for every 32nd block
 
 }  // namespace headrace

@@ -74,7 +74,7 @@ inline float sum_of_tensor_core(const double* terms, int n) {
                                                                                    : nearest;
 }
 
-// Computes c = a b or c += a b, four terms after four. Bits of a factor beyond TF32 are not read, as on the device.
+// Computes c = a b or c += a b, four terms at a time. Bits of a factor beyond TF32 are not read, as on the device.
 inline void add_product(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&c)[4], bool is_first = false) {
     struct Factors {
         float a[4], b[2];
@@ -130,8 +130,8 @@ __device__ inline double rounded_to_tf32(double x) {  // unused: no kernel has p
     return x;
 }
 
-// A float32 that is split into two factors: the nearest TF32 value, and the remainder, of which a product reads the
-// bits of TF32. The two factors together have at least 23 bits. The remainder of a value that is not finite is NaN.
+// A float32 that is split into two factors: the nearest TF32 value, and the remainder, whose bits beyond TF32 a product
+// ignores. The two factors together have at least 23 bits. The remainder of a value that is not finite is NaN.
 struct SplitNumber {
     uint32_t nearest, rest;
 };

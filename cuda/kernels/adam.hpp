@@ -1,5 +1,5 @@
 // A step of Adam on the device: the counterpart of cpp/kernels/adam-inl.hpp. From the norm of the gradient, the device
-// decides whether to take the step, and computes its factors.
+// decides whether to take the step, and computes the step's factors.
 #pragma once
 
 #include "../../cpp/math/adam.hpp"

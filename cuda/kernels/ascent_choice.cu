@@ -17,8 +17,8 @@ __global__ void __launch_bounds__(threads) reset(int features, Kink* kinks) {
     if (k < features) kinks[k] = {1.0, 0.0, 0.0, 0.0, 1.0};
 }
 
-// Prepares a step: block f computes line f of the affine map, and the block behind the last line computes the data of
-// coordinates.
+// Prepares a step: block f computes line f of the affine map, and one block more computes the parameters of the
+// coordinates' maps.
 template <class T>
 __global__ void __launch_bounds__(threads) prepare(Turn turn, int features, const Kink* kinks, AscentPlaces<T> places) {
     HR_DYNAMIC_SHARED(double, of_warp);

@@ -1,5 +1,5 @@
-// The choice of kinks between two steps of dual ascent, on the device: the positions of the next kinks, and, by
-// cpp/math/kink.hpp, the bends of coordinates at the kinks from the last sums.
+// The choice of kinks between two steps of dual ascent, on the device: the positions of the next kinks, and the bends
+// at the present kinks, which cpp/math/kink.hpp computes from the last sums.
 #pragma once
 
 #include "../../cpp/math/kink.hpp"
@@ -38,7 +38,7 @@ void ascent_prepare(const Turn& turn, int features, const Kink* kinks, const Asc
 void ascent_aim(const AscentLayout& anchors, const double* z, const int64_t* rows, const double* drawn,
                 const KinkRule& rule, Kink* kinks, cudaStream_t stream);
 
-// Copies the kinks to the buffers, for the step whose sums choose their bends.
+// Copies the kinks to the buffers, for the step that computes the sums from which bends are chosen.
 template <class T>
 void ascent_next(int features, const Kink* kinks, const AscentPlaces<T>& places, cudaStream_t stream);
 

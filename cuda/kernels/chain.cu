@@ -1,4 +1,5 @@
-// Runs in float32, without calls, which would spill 300 bytes of registers where two tiles are on a multiprocessor.
+// The kernel of runs in float32, without function calls, which would spill 300 bytes of registers where two tiles are
+// on a multiprocessor.
 #define HR_INLINE_FLOAT64
 #include "chain_launch.cuh"
 

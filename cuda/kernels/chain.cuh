@@ -1,6 +1,6 @@
 // The run of a tile of rows through a whole program on the device: load (or draw) rows, compute every step, store
-// results. A run on the CPU, by cpp/kernels/chain-inl.hpp, has the same steps, and another division of the work among
-// threads.
+// results. A run on the CPU, by cpp/kernels/chain-inl.hpp, has the same steps, but divides the work among threads
+// differently.
 #pragma once
 
 #include <type_traits>
@@ -15,7 +15,7 @@ namespace {
 // ---- masked networks ------------------------------------------------------------------------------------------------
 
 // Runs the stages of a phase of a network, one after another; stages that begin a panel do not wait for each other.
-// Products need all registers, so that data that they do not use are read again afterwards.
+// Products need all registers, so that data that products do not use are read again afterwards.
 template <class T, bool in_shared, bool keeps_units>
 __device__ void run_stages(const Team& team, Products products, const PlacedStep<NetworkStep<T>>& d,
                            const Call<T>& call, int q, const TileState<T, in_shared, keeps_units>& t) {
@@ -34,7 +34,7 @@ __device__ void run_stages(const Team& team, Products products, const PlacedStep
             return Terms{0, is_last ? stage.terms : stage.visible[first(b) + sums_at_once - 1]};
         };
         Rounds rounds = rounds_of<T>(products, blocks, team);
-        // A network that is also run level by level has one order of terms in both directions.
+        // In a network that is also run level by level, exact sums have one order of terms in both directions.
         rounds.has_shares = is_whole && (products != Products::exact || !own.has_levels);
         rounds.taken = stage.taken;
         for_sums(
@@ -66,7 +66,7 @@ __device__ void run_stages(const Team& team, Products products, const PlacedStep
                 const Lines<T, in_shared> values = output().from(u);
                 for_first<finished_at_once>(n, [&](int j) { values.at(j, team.lane) = total[j]; });
             },
-            rounds, [&](int b, int m, T(&total)[finished_at_once]) {  // the line of a unit's value has its begun sum
+            rounds, [&](int b, int m, T(&total)[finished_at_once]) {  // a unit's line has the begun sum
                 const Lines<T, in_shared> begun = output().from(first(b) + m);
                 for_first<finished_at_once>(count(b) - m, [&](int j) { total[j] = begun.at(j, team.lane); });
             });
@@ -105,7 +105,7 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
         }
         bool is_waited = levels == 0;
         if (phase.panel_end > 0) {
-            team.sync();  // the buffer still has sums that were begun
+            team.sync();  // warps may still read partial sums in the buffer
             keep_weights(team, run.products, plan.stages, phase.stage_end, phase.panel_end,
                          run.call.weights + d.step.weights, t.partial);
             team.sync();
@@ -129,7 +129,7 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
 
 // ---- in and out -----------------------------------------------------------------------------------------------------
 
-// The share of a warp in the base's log-density of its lane's row.
+// A warp's share of the base's log-density of the lane's row.
 template <class T, bool in_shared>
 __device__ T base_density(const Team& team, const DeviceChain<T>& d, const Call<T>& call,
                           const Lines<T, in_shared>& z) {
@@ -145,7 +145,7 @@ __device__ T base_density(const Team& team, const DeviceChain<T>& d, const Call<
     return sum;
 }
 
-// Draws columns [first, first + 4) of a row.
+// Draws the random values of columns [first, first + 4) of a row.
 template <class T>
 __device__ Columns<T> drawn_columns(const Chain<T>& chain, const Call<T>& call, uint64_t row, int first) {
     const uint32_t low = uint32_t(row), high = uint32_t(row >> 32), block = uint32_t(first / 4);
@@ -163,7 +163,7 @@ __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<
                           TileState<T, in_shared, keeps_units>& t) {
     const Chain<T>& chain = d.chain;
     t.log_det = 0;
-    if (rows < team.rows)  // lanes behind the last row have finite values, too: zeros
+    if (rows < team.rows)  // lanes behind the last row have zeros, which are finite
         for (int s = team.warp; s < d.slots(); s += team.warps) t.given.at(s, team.lane) = 0;
     team.sync();
     if (call.input.data && chain.load_support) {
@@ -193,8 +193,8 @@ __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<
     team.sync();
 }
 
-// Makes all coordinates of a row NaN, and each warp's share of its `log_det`, where a coordinate or the log-determinant
-// is not finite at the end of the chain.
+// Where a coordinate or the log-determinant of a row is not finite at the end of the chain, makes all coordinates of
+// the row and each warp's share of `log_det` NaN.
 template <class T, bool in_shared>
 __device__ void mark_overflows(const Team& team, const DeviceChain<T>& d, const WarpSums<T>& sums,
                                const Lines<T, in_shared>& z, T& log_det) {

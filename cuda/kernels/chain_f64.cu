@@ -1,4 +1,4 @@
-// Runs in float64, which is used for checks.
+// The kernel of runs in float64, which is used for checks.
 #define HR_SMALL_CODE
 #include "chain_launch.cuh"
 

@@ -8,9 +8,9 @@ namespace headrace {
 namespace {
 
 // The number of tiles for which the registers of a multiprocessor must suffice. With lines in shared memory, the number
-// is two (tiles of eight warps) for kernels with products, which need most registers, and three (or as many warps in
-// smaller tiles) for others. With lines in global memory, it is one, because warps that wait for the L2 cache should
-// not also wait for spilled registers.
+// of tiles is two (of eight warps) for kernels with products, which need most registers, and three (or as many warps in
+// smaller tiles) for others. With lines in global memory, the number of tiles is one, because warps that wait for the
+// L2 cache should not also wait for spilled registers.
 template <bool in_shared, bool products>
 constexpr int tiles_of_multiprocessor = in_shared ? (products ? 2 : 3) : 1;
 
@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
     for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {  // 32 bits, because registers are scarce
         const Lines<T, in_shared> lines{in_shared ? scratch + scratch_numbers(forgotten(team.warps))
                                                   : workspace + blockIdx.x * d.run_lines() * warp_rows};
-        // A separate variable, because with a direct assignment the compiler could not identify the memory of its
+        // A separate variable, because with a direct assignment the compiler could not identify the memory of later
         // loads.
         const Lines<T, in_shared> other = d.in_place ? lines : lines.from(d.slots());
         t.given = lines;

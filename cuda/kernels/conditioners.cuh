@@ -1,10 +1,10 @@
-// Kinds of conditioners on a device, by overloads for their structs. A kind is computed position by position, as on the
-// CPU (steps/network.cuh), by two functions, before and after which the team waits:
+// Kinds of conditioners on a device: overloads of functions for the structs of cpp/steps. Two functions compute a kind
+// position by position, as on the CPU (steps/network.cuh); the team waits before and after each:
 //
 // - advance(team, c, known, from, to) computes the parameters of the coordinates of positions [from, to).
 // - advance_back(team, c, known, from, to) computes gradients by inputs and weights from gradients by parameters.
 //
-// A kind whose order is not by position has two other functions, at the end of which the team has waited:
+// A kind of conditioner that is not computed by position has two other functions, which end with a wait of the team:
 //
 // - run_conditioner(team, c, d, run, t) computes all positions, and maps their coordinates.
 // - back_conditioner(team, c, d, tape, i, way) is the backward pass of step d, which is the i-th of the chain.
@@ -25,7 +25,7 @@ struct Known {
     const T* weights;           // first weight of the conditioner
     Lines<T, in_shared> input;  // context of the conditioner, then its input coordinates, in the order of its inputs
     Lines<T, in_shared> own;    // lines of the conditioner
-    bool is_recorded;           // whether these lines are on the tape
+    bool is_recorded;           // whether the conditioner's lines are on the tape
 };
 
 template <class T>

@@ -1,7 +1,7 @@
 // The number of bytes that must be moved for an element in float32 is 4 for its value, 4 n_params for its parameters
 // and 4 for its result, and 4 for each row: 16 for an affine map, 100 for a spline of 8 bins. The backward pass moves
-// 12 bytes for value, gradient and result, and 8 n_params for parameters and their gradients: 28 and 196. Each input is
-// read once, and each result is written once.
+// 12 bytes for value, gradient and result, and 8 n_params for parameters and their gradients: 28 for an affine map, 196
+// for a spline of 8 bins. Each input is read once, and each result is written once.
 //
 // A block takes stretches of whole rows. In float32, maps of one or two parameters are *direct*: a thread takes 16
 // bytes of values and their parameters, in a kernel for each number of parameters. All other maps are *staged*: threads
@@ -50,7 +50,7 @@ struct AnyMap {
     }
 };
 
-// The number of scratch values of an element that the backward pass of a map needs beside its parameters.
+// The number of scratch values of an element that the backward pass of a map needs besides the parameters.
 template <class Map>
 constexpr int room_of(int bins) {
     if constexpr (requires { Map::n_room(bins); }) {
@@ -90,7 +90,7 @@ constexpr int odd(int n) {
     return n | 1;
 }
 
-// The partition of a call, computed on the host.
+// The partition of a call's rows into stretches, computed on the host.
 struct Stretches {
     int64_t rows, active, count;
     int rows_of_stretch;
@@ -151,7 +151,7 @@ __device__ __forceinline__ void sum_short_rows(const Stretches& s, const T* log,
     }
 }
 
-// Sums over a row: each thread of a block passes its share of the sum.
+// Sums the shares of a row that the threads of a block pass.
 template <class T>
 __device__ __forceinline__ void sum_long_row(T own, T* shared, T* log_det) {
     const int thread = int(threadIdx.x);

@@ -43,15 +43,15 @@ struct Shape {
     // The number of lines whose sums are in shared memory at once. In float64 the sums of all lines would take more
     // memory than the mapped values.
     static constexpr int staged_lines = sizeof(T) == 4 ? Lines : Lines / 2;
-    // Whether a tile may have more lines than shared memory holds, which only shapes with 16 threads in a group have.
+    // Whether a tile may have more lines than shared memory holds: only in shapes with 16 threads in a group.
     static constexpr bool may_be_unfused = row_threads == 16;
     // The number of blocks of threads that a multiprocessor should hold.
     static constexpr int resident = Groups < 8 ? (sizeof(T) == 4 ? 4 : 3) : lines * sizeof(T) <= 28 ? 3 : 2;
     static_assert(ahead <= factors_at_once && lanes >= 1);
 };
 
-// Calls body for the shape of a kernel. With up to ten features, the time of a step is that of its memory accesses, so
-// that unused lines cost no time. float64, which is used for checks, has fewer shapes, with more unused lines.
+// Calls body with a kernel's shape. With up to ten features, the time of a step is that of its memory accesses, so that
+// unused lines cost no time. float64, which is used for checks, has fewer shapes, with more unused lines.
 template <class T, class Body>
 void with_shape(int features, int width, const Body& body) {
     if constexpr (sizeof(T) == 4) {
@@ -344,8 +344,7 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
                         __syncthreads();
                     }
                 }
-                // The weight of rows that do not exist is 0, and so are their values, so that they are finite and do
-                // not count.
+                // Rows that do not exist have weight 0 and values 0, so that their terms are finite and do not count.
                 T one[S::rows_each];
                 for (int u = 0; u < S::packs_each; ++u) {
                     const int at = (u * S::row_threads + place) * P;
@@ -517,7 +516,7 @@ void ascent_step(const AscentLayout& layout, const AscentStructure& structure, c
         };
         if constexpr (S::may_be_unfused)
             if (!structure.fused) {
-                using M = Shape<T, 8, 8>;  // unfused shapes have M's tiles, and share one kernel for maps
+                using M = Shape<T, 8, 8>;  // shapes that may be unfused have tiles of equal size, and share map_rows<M>
                 static_assert(M::rows == S::rows && M::lanes == S::lanes);
                 run(map_rows<M>, layout.tiles(), M::lanes * M::rows * sizeof(T) + most_lines * sizeof(LineMap<T>));
             }

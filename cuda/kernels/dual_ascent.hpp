@@ -34,7 +34,7 @@ struct AscentStructure {
     int64_t matrix = 0;        // number of matrix elements of all tiles
     int lines = 0, width = 0;  // largest number of lines that a tile reads, and that a tile can hold
     bool in_place = false;     // whether one tile reads and writes all lines
-    bool fused = false;        // whether only one tile reads each line, and may map it
+    bool fused = false;        // whether only one tile reads each line, so that the tile may map the line
 };
 AscentStructure ascent_structure(const std::vector<int>& blocks);
 
@@ -56,7 +56,7 @@ struct AscentNumbers {
 
 // Moves all rows from `z` to `moved`, which are one array if the structure is in place. If the structure is not fused,
 // `z` is overwritten. `partial` has a value for each sum and each chunk of rows; the sums are those of each coordinate
-// (views.hpp), and then the sum of the log-Jacobians. weights may be null. Rows behind the last become 0.
+// (views.hpp), and then the sum of the log-Jacobians. weights may be null. Padding rows become 0.
 template <class T>
 void ascent_step(const AscentLayout& layout, const AscentStructure& structure, const AscentNumbers<T>& numbers, T* z,
                  T* moved, double* log_jacobian, const T* weights, double* partial, cudaStream_t stream);

@@ -1,4 +1,4 @@
-// Runs of rows forward and backward in float32.
+// The kernel that runs rows forward and backward in float32.
 #define HR_NARROW_TILES true
 #define HR_SMALL_CODE
 #include "gradient.cuh"

@@ -48,7 +48,7 @@ __device__ void start_gradients(const Team& team, const Tape<T>& t, const Cotang
 
 // ---- masked networks ------------------------------------------------------------------------------------------------
 
-// Loads slopes at the values of the first n of N units; the values are at line(m).
+// Loads the activation's slopes at the values of the first n of N units; the value of unit m is at line(m).
 template <int N, class T, class LineOf>
 __device__ void load_slopes(const TapeLines<T>& values, const MaskedNetwork<T>& c, const Layer& layer, int n,
                             const LineOf& line, int lane, T (&slope)[N]) {
@@ -235,7 +235,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         for (int i = 0; i < d.chain.n_steps; ++i) record_any(team, t, i, run, state);
         add_store_support(team, d.chain, t.state(d.chain.n_steps), state.log_det);
         mark_overflows(team, d, sums, t.state(d.chain.n_steps), state.log_det);
-        team.sync();  // on a narrow tile, base_density reads coordinates that other warps have marked
+        team.sync();  // on a narrow tile, base_density reads coordinates that other warps have made NaN
         sums.put(team, state.log_det);
         const int base_state = call.inverse ? d.chain.n_steps : 0;
         bases.put(team, base_density(team, d, call, t.state(base_state)));
@@ -252,7 +252,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         const T grad_log_det = grad_log_det_of_row(team, call, back.from, row, rows);
         start_gradients(team, t, back.from, row, rows, grad_log_det);
         for (int i = d.chain.n_steps;; --i) {
-            if (back.from.of_log_prob && i == base_state) {  // grad_log_det has the sign of the log-determinant
+            if (back.from.of_log_prob && i == base_state) {  // log-densities subtract forward log-determinants
                 add_base_slopes(team, d.chain, call, t.state(i), t.gradient(i),
                                 call.inverse ? grad_log_det : -grad_log_det);
                 team.sync();

@@ -67,7 +67,7 @@ __global__ void activation_functions(int activation, const T* in, T* out, T* slo
     });
 }
 
-// Draws columns [4 block, 4 block + 4) of rows [first, first + n) to out[i * 4 + k].
+// Draws random values of columns [4 block, 4 block + 4) and rows [first, first + n) to out[i * 4 + k].
 template <class T>
 __global__ void random_columns(bool logistic, uint64_t seed, int64_t first, uint32_t block, T* out, int64_t n) {
     const int64_t i = element_of_thread();

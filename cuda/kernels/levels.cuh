@@ -1,6 +1,6 @@
 // The part of one warp in a panel of a sequential network's levels (host/plan.hpp), computed level by level after all
 // warps have begun the panel's sums. Lanes are independent rows. The weights inside the panel, which all lanes read,
-// are kept in shared memory, where at other times the parts of the team's sums are.
+// are kept in shared memory, in the memory of the team's partial sums.
 #pragma once
 
 #include "units.cuh"
@@ -32,8 +32,8 @@ __device__ void keep_weights(const Team& team, Products kind, const Stage* stage
 }
 
 // Continues four sums of a panel over terms [begin, end), where `begin` is a multiple of four. Weights of adjacent sums
-// are `stride` elements apart. The order of terms is that of sums without interruption. Inputs are rounded as in
-// products in TF32.
+// are `stride` elements apart. Terms have the order of a sum that is not interrupted. If the network's products are in
+// TF32, inputs are rounded to TF32.
 constexpr int level_sums = 4;  // number of sums, and of biases of a stage, that are loaded at once
 
 template <class T, bool in_shared>
@@ -64,7 +64,7 @@ __device__ __forceinline__ void go_on_with_sums(Products kind, const T* kept, co
     if (k < terms.end) add_four([&](int i) { return k + i < terms.end; });  // values not computed yet may be NaN
 }
 
-// The stage and the coordinate at which a level ends; the level begins where the level before ends.
+// The stage and the coordinate at which a level ends; the level begins where the previous level ends.
 struct LevelEnds {
     int stage, coordinate;
 };
@@ -72,9 +72,9 @@ __device__ inline LevelEnds ends_of(const StagePhase& phase) {
     return {phase.stage_end, phase.coordinate_end};
 }
 
-// Computes the units of a level, phase q, in n stages, by one warp, in a separate function, because registers of the
-// kernel are scarce. Returns the ends of the next phase, which are loaded during the computation, so that no warp waits
-// for them.
+// Computes the units of a level (phase q, n_stages stages) by one warp. The function is not inlined, because registers
+// of the kernel are scarce. Returns the ends of the next phase, which are loaded during the computation, so that no
+// warp waits for them.
 template <class T, bool in_shared, bool keeps_units>
 HR_APART __device__ LevelEnds run_level(const PlacedStep<NetworkStep<T>>& d, const Call<T>& call, Products kind, int q,
                                         const Stage* stages, int n_stages, int lane, LineAddress<T, in_shared> built,

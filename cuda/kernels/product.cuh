@@ -1,5 +1,5 @@
 // Sums of products on a tile. Lanes are rows, a warp computes several sums for each loaded value, and warps divide the
-// terms of a sum if there are fewer sums than warps need. A load of an input serves sums_at_once multiply-adds, and a
+// terms of a sum if there are too few sums for all warps. A load of an input serves sums_at_once multiply-adds, and a
 // load of four weights serves four terms of all rows: 12 loads for 32 multiply-adds, where a cycle allows one load and
 // four multiply-adds. Tensor cores need a value for each lane: 16 terms of 16 sums take 18 loads for 256 multiply-adds.
 #pragma once
@@ -18,8 +18,8 @@ struct Terms {
     int begin, end;
 };
 
-// A warp's sums over a part of the terms, [sum][row], until the lane of a row reads them: sums of that lane, or in TF32
-// sums that other lanes stored.
+// Memory [sum][row] of a warp's sums over a part of the terms, which the lane of a row reads: sums that this lane
+// stored, or in TF32 sums that other lanes stored.
 template <class T>
 struct PartialSums {
     T* p;
@@ -59,12 +59,12 @@ struct NothingAside {
 // terms than the blocks before. sum(part, terms, partial) computes the sums of the blocks that a warp takes at once,
 // over the terms of the last of these blocks; it keeps the sums of the first block, and stores others so that aside(b,
 // i, total) finds sums i, ... of block b. finish(b, i, total) receives finished_at_once totals, of which some may not
-// exist, on the lanes of one warp. `longest` has the terms of the longest block. The order of additions depends only on
-// sizes. The caller waits for the team before and after.
+// exist, on the lanes of one warp. `longest` is the number of terms of the longest block. The order of additions
+// depends only on sizes. The caller waits for the team before and after.
 //
 // A block is computed by one warp, or by several warps, each with a share of the terms, or, if a narrow tile has too
 // few blocks for its many warps, by two warps, each with half of the sums. Small warps that work together compute
-// several blocks at once, and each finishes one of these. The code calls `sum` and `finish` at one place each, because
+// several blocks at once, and each finishes one block. The code calls `sum` and `finish` at one place each, because
 // they contain all kinds of products and all activations.
 template <class T, class TermsOf, class Sum, class Finish, class Aside = NothingAside<T>>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
@@ -101,7 +101,7 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
 #pragma unroll 1
         for (int n = shares > 1 ? finished_at_once * team.warp : 0; n < end; n += step) {
             const int block = (shares > 1 ? 0 : own_block) + n / sums_at_once, i = n % sums_at_once;
-            const int of = i * halves / sums_at_once, kept = i - of * of_part;  // half, and index in it
+            const int of = i * halves / sums_at_once, kept = i - of * of_part;  // half of a block; index in the half
             const int begin = shares > 1 ? block * shares * parts + of : team.warp;
             const T* part = partial + (begin * sums_at_once + kept) * sum_line + team.lane;
             T total[finished_at_once] = {};
@@ -180,7 +180,7 @@ __device__ void add_column_products(const T* weights, const uint32_t* row, int c
                                     const Lines<T, in_shared>& grad, int lane, Terms terms, T (&total)[sums_at_once]) {
     int r = terms.begin;
     if constexpr (M >= 4) {
-        const bool whole = column % M == 0;  // rows are padded to multiples of more than M
+        const bool whole = column % M == 0;  // rows are padded at least to the next multiple of M
         for (; whole && r + rows_ahead <= terms.end; r += rows_ahead) {
             // The loads of all rows come before products: each row's loads wait for its offset, but not for other rows.
             Four<T> w[rows_ahead][M / 4];
@@ -232,8 +232,8 @@ __device__ void sum_column_products(const T* weights, const uint32_t* row, int c
 // sum that error would be far larger than float32's. Of the three products, the two small ones are added first. PTX
 // requires that all lanes of a warp execute a product together, so that no branch here depends on the lane.
 
-// The row of the tile that is row q of the four rows of lanes 4 g to 4 g + 3. A warp loads from 32 banks of shared
-// memory, because four lines are four values longer than four times the banks, or 16 bytes a lane from global memory.
+// The row of the tile that is row q of the four rows of lanes 4 g to 4 g + 3. A warp loads either from all 32 banks of
+// shared memory, because a line has one value more than there are banks, or 16 bytes a lane from global memory.
 template <bool in_shared>
 __device__ int row_of_lanes(int g, int q) {
     return in_shared ? g % 4 + 16 * (g / 4) + 4 * q : 4 * g + q;
@@ -265,8 +265,8 @@ struct FragmentSums {
             *reinterpret_cast<Four<float>*>(line + 4 * g) = four;
         }
     }
-    // Stores the sums of the first block for the lanes of rows, and the sums of the next block, which are in registers
-    // only until the first is finished, in n lines of `aside`. The warp waits for lanes that still read earlier values.
+    // Stores the sums of the first block for the lanes of rows, and those of the next block, which cannot stay in
+    // registers, in n lines of `aside`. The warp waits for lanes that still read earlier values.
     template <bool in_shared>
     __device__ void keep(const PartialSums<float>& partial, int n, const Lines<float, in_shared>& aside) const {
         const int g = partial.lane / 4, t = partial.lane % 4;
@@ -354,13 +354,13 @@ struct Existing {
     int first, end;
     __device__ bool operator()(int term) const { return term < end && (!starts_inside || term >= first); }
     __device__ bool has_sixteen(int k) const { return k + 16 <= end && (!starts_inside || k >= first); }
-    // The given terms, or an empty range if none exists, because then not even the last line has been written.
+    // The given terms, or an empty range if no term exists, because then even the last line has not been written.
     __device__ Terms of(Terms terms) const {
         return {!starts_inside || first < end ? terms.begin : terms.end, terms.end};
     }
 };
 
-// Loads the lane's four of sixteen terms from k on, in its rows. Terms that do not exist are zero, and not read.
+// Loads the lane's four of the sixteen terms from k on, for the lane's four rows. Missing terms are zero, and not read.
 template <bool in_shared, bool starts_inside>
 __device__ __forceinline__ void load_terms(const Lines<float, in_shared>& input, int lane, int k,
                                            const Existing<starts_inside>& exists, float (&x)[4][4]) {
@@ -413,8 +413,8 @@ __device__ void sum_in_fragments(bool split_factors, const Lines<float, in_share
     }
 }
 
-// Multiplies rows of a matrix, as add_row_products does: `n` sums of N blocks, over ends[j] terms in block j, whose
-// rows may end there. The first term is a multiple of 16.
+// Multiplies rows of a matrix, as add_row_products does: `n` sums of N blocks; block j has ends[j] terms, behind which
+// its rows may end. The first term is a multiple of 16.
 template <int N, bool in_shared>
 __device__ void sum_rows_in_fragments(bool split_factors, const float* weights, const uint32_t* row, int n,
                                       const Lines<float, in_shared>& input, int lane, Terms terms,
@@ -430,8 +430,8 @@ __device__ void sum_rows_in_fragments(bool split_factors, const float* weights, 
 }
 
 // Computes the sums of narrow_warps blocks on a narrow tile, whose rows are columns of the right matrix, while the rows
-// of `weights` are those of the left matrix. Terms have the order, and sums the bits, of a whole tile. The sums of all
-// blocks are kept.
+// of `weights` are those of the left matrix. The order of terms and the bits of sums are those of a whole tile. The
+// sums of all blocks are kept.
 template <class WeightsOf>
 __device__ void sum_on_narrow_tile(bool split_factors, const Lines<float, false>& input, Terms terms,
                                    const Existing<true>& exists, const WeightsOf& weights,
@@ -525,8 +525,8 @@ __device__ inline void sum_columns_on_narrow_tile(bool split_factors, const floa
 
 // ---- exact or on tensor cores ---------------------------------------------------------------------------------------
 
-// The number of `blocks` blocks that a warp computes at once on tensor cores. Loaded and split inputs serve all these
-// blocks; their number is limited so that other warps still have work.
+// The number of blocks, out of `blocks`, that a warp computes at once on tensor cores. Loaded and split inputs serve
+// all blocks of a warp, whose number is limited so that other warps still have work.
 __device__ inline Rounds rounds_on_tensor_cores(int blocks) {
     int best = 1, least = 1 << 30;
 #pragma unroll

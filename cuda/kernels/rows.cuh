@@ -1,5 +1,5 @@
 // Reads and writes of stretches of row-major arrays by the threads of a block: 16 bytes at a time where addresses
-// allow, and single elements before, behind, and elsewhere.
+// allow, and single elements before and after these groups, and at all other addresses.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 #include "../include/device.cuh"
 #include "../include/launch.cuh"
 
-// HR_UNROLL stands before a loop over arrays that must be in registers.
+// HR_UNROLL precedes a loop over arrays that must be in registers.
 #ifdef __CUDACC__
 #define HR_UNROLL _Pragma("unroll")
 #else
@@ -37,8 +37,8 @@ __device__ __forceinline__ int numbers_to_16(const T* p) {
     return int((16 - reinterpret_cast<uintptr_t>(p) % 16) % 16 / sizeof(T));
 }
 
-// The elements that a thread takes at a time: an adjacent group of 16 bytes, or `count` elements, `step` apart. Of
-// elements that are apart, those with an index of at least `head` come `skipped` elements later.
+// The elements that a thread takes at a time: an adjacent group of 16 bytes, or `count` elements, `step` apart. Single
+// elements skip the `skipped` elements that begin with index `head`.
 struct Elements {
     bool together;
     int first, count, step, head, skipped;
@@ -80,9 +80,9 @@ __device__ __forceinline__ void store_elements(const Elements& some, T* p, const
 }
 
 // Calls body(elements) for all elements [0, n), divided among the block's threads: 16 bytes at a time where `first` and
-// the arrays of `aligned_at(i)` are at multiples of 16 bytes. Threads take the remaining elements, or all elements
-// if addresses do not allow 16 bytes at a time, at a distance of the number of threads. The code calls `body` at one
-// place, because it contains all maps.
+// the arrays of `aligned_at(i)` are at multiples of 16 bytes. A thread takes the remaining elements, or all elements if
+// addresses do not allow 16 bytes at a time, `step` apart. The code calls `body` at one place, because it contains all
+// maps.
 template <class T, class AlignedAt, class Body>
 __device__ __forceinline__ void for_elements(const T* first, int n, const AlignedAt& aligned_at, const Body& body) {
     constexpr int W = numbers_of_16<T>;
@@ -115,7 +115,7 @@ class TilePlaces {
     uint32_t inverse_ = 0, padding_ = 0;
 };
 
-// Rotates elements: element j is element j + `by` of v, modulo their number. The rotation is a sequence of shifts by
+// Rotates W elements: element j of the result is element (j + by) % W of v. The rotation is a sequence of shifts by
 // powers of two, because registers have no index.
 template <class T>
 __device__ __forceinline__ Numbers16<T> rotated(const Numbers16<T>& v, int by) {

@@ -2,7 +2,7 @@
 //
 // A block has a panel of streams, whose values of the current layer are in shared memory as lines [unit][stream];
 // values that later steps read are in device memory, in a ring for each layer. The time of a step is the latency of its
-// layers, each of which waits for the layer before, so that more streams cost little. A kernel that keeps the weights
+// layers, each of which waits for the previous layer, so that more streams cost little. A kernel that keeps the weights
 // in registers of many blocks, and stays on the card for all steps, may come later.
 #define HR_SMALL_CODE
 #include "sequences.cuh"
@@ -43,7 +43,7 @@ struct PanelAt {
     T* stage;
     PanelLines<T> lines;
 
-    // The row of a lane. A lane without a stream has the last row, and its results are not read.
+    // The row of a lane. A lane without a stream computes the last row, and its results are not read.
     __device__ __forceinline__ int64_t row(const CausalStepsCall<T>& c, int lane) const {
         const int64_t row = panel * P + lane;
         return row < c.rows ? row : c.rows - 1;

@@ -94,7 +94,7 @@ struct ParamsInLine {
     __device__ __forceinline__ T& room(int k) const { return p[int64_t(k) * stride]; }
 };
 
-// Whether the kernels have a map: splines, which would be most of the code of both kernels, are left out.
+// Whether the kernels contain a map: splines, which would be most of the code of both kernels, are left out.
 template <class Map>
 constexpr bool is_of_steps = !has_bins<Map> || std::is_same_v<Map, LogisticMixture>;
 

@@ -1,9 +1,9 @@
 // Causal networks over time (cpp/steps/causal.hpp has the equations) and linear prediction on a device.
 //
 // From the side that a network reads, all positions of all rows are computed by a launch for each layer, whose blocks
-// are tiles of positions. To that side, a block computes a panel of streams step after step through all layers, in one
-// launch for many steps. Kernels of both directions add the terms of every sum in the order of the CPU's kernels, each
-// by a multiply-add, so that outputs have the same bits. All work is queued on the stream.
+// are tiles of positions. Toward the side that the network reads, a block computes a panel of streams step after step
+// through all layers, in one launch for many steps. Kernels of both directions add the terms of every sum in the order
+// of the CPU's kernels, each by a multiply-add, so that outputs have the same bits. All work is queued on the stream.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ namespace headrace {
 template <class T>
 struct CausalProducts {
     const T* weights;
-    int stride, units, taps, inputs;  // `stride` is the distance of the weights of adjacent inputs
+    int stride, units, taps, inputs;  // `stride` is the distance between weights of adjacent inputs
     const T* start;                   // starts of sums; null: zeros
     SequenceView x;
     int values;            // number of columns of x; inputs from this index on are companded columns

@@ -5,8 +5,9 @@
 // - record_step(team, s, tape, i, run, t) computes step i from one state on the tape, t.given, to the next, t.built.
 // - backward_step(team, s, tape, i, way) computes the gradient by the state before step i from that by the next state.
 //
-// A kind that works in place without weights has two overloads for its struct, from which the three functions follow.
-// The lines `given` and `built` may be the same; run_in_place returns the warp's share of the log-determinant:
+// A kind that works in place without weights has two overloads for its struct, from which run_step, record_step and
+// backward_step follow. The lines `given` and `built` may be the same; run_in_place returns the warp's share of the
+// log-determinant:
 //
 //   run_in_place(team, s, given, built, context, features)
 //   back_in_place(team, s, given, built, after, before, context, features, grad_log_det)

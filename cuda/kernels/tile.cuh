@@ -50,9 +50,9 @@ struct Team {
     }
 #endif
     __device__ bool is_narrow() const { return HR_NARROW_TILES && rows < warp_rows; }
-    // The number of warps among which sums of a row are divided, and the first coordinate of a warp, which for other
-    // warps is behind the last. Sums are divided as in a whole tile, so that their bits do not depend on the number of
-    // rows.
+    // The number of warps among which sums of a row are divided, and the first coordinate of each of these warps; the
+    // first coordinate of other warps is behind the last coordinate. Sums are divided as in a whole tile, so that their
+    // bits do not depend on the number of rows.
     __device__ int sum_warps() const { return is_narrow() ? warps * rows / warp_rows : warps; }
     __device__ int first_of_sum() const { return !is_narrow() || warp < sum_warps() ? warp : 1 << 30; }
     __device__ void sync() const {
@@ -64,8 +64,8 @@ struct Team {
     }
 };
 
-// The length of a line of a tile. In shared memory it is one value more than a warp, so that neither lanes nor lines
-// conflict in a bank; in global memory a line is as long as one load.
+// The length of a line of a tile. In shared memory a line is one value longer than a warp, so that neither lanes nor
+// lines conflict in a bank; in global memory a line is as long as one load.
 template <bool in_shared>
 constexpr int line_size = in_shared ? warp_rows + 1 : warp_rows;
 
@@ -84,8 +84,8 @@ __device__ inline void forget_loads() {
 #endif
 }
 
-// The address of lines, as an argument of a function that is not inlined. From a pointer such a function could not
-// determine whether lines are in shared memory.
+// The address of lines, as an argument of a function that is not inlined. From a pointer, a function that is not
+// inlined could not determine whether lines are in shared memory.
 template <class T, bool in_shared>
 using LineAddress = std::conditional_t<in_shared, int, T*>;
 
@@ -206,7 +206,7 @@ __device__ __forceinline__ Four<T> load_first(const T* p, int at, int n) {
     return four;
 }
 
-// Calls body(j) for the first n of N indices; where n is N, without a test for each index.
+// Calls body(j) for the first n of N indices; if n is N, no index is tested.
 template <int N, class F>
 __device__ __forceinline__ void for_first(int n, const F& body) {
     if (n >= N) {
@@ -229,8 +229,8 @@ __device__ void prefetch(const T* p) {
 #endif
 }
 
-// Visits the values of a tile of adjacent rows, four at a time: it calls four(first, body) for four values from `first`
-// on, which must call body(i, row, column) for i = 0, ..., 3, and one(number, row, column) for each remaining value.
+// Visits the values of a tile of adjacent rows: four(first, body) is called for four values from `first` on, and must
+// call body(i, row, column) for i = 0, ..., 3; one(number, row, column) is called for each remaining value.
 template <class F, class G>
 __device__ void for_adjacent_tile(const Team& team, int rows, int columns, F&& four, G&& one) {
     const int count = rows * columns, step = 4 * team.warps * team.rows;
@@ -300,7 +300,7 @@ __device__ void load_columns(const Team& team, const ArrayView& a, int columns, 
     }
 }
 
-// Partial sums of each warp for each lane, and, after all warps have stored theirs, totals in the order of the warps.
+// Partial sums of each warp for each lane, and, after all warps have stored these sums, totals in the warps' order.
 template <class T>
 struct WarpSums {
     T* p;  // [warp][warp_rows] in shared memory

@@ -1,4 +1,4 @@
-// Conversion of a network's sums on a tile to values of units, and of parameters to coordinates by the map.
+// Values of a network's units from their sums on a tile, and coordinates from the map's parameters.
 #pragma once
 
 #include "../../cpp/math/activations.hpp"
@@ -17,11 +17,11 @@ struct TileState {
     Lines<T, in_shared> given, built, units;
     T* partial;
     T log_det;                   // the warp's share for the lane's row
-    Lines<T, in_shared> slopes;  // only where units are kept and slopes do not follow from their values
+    Lines<T, in_shared> slopes;  // set only if units are kept and slopes cannot be computed from their values
     int64_t row = 0;             // index in the call of the tile's first row
 };
 
-// The sum of a unit: its product with the terms of the context and of another layer.
+// The sum of a unit: its product, plus or times the context's term, plus the sum of another layer.
 template <class T, bool in_shared, bool keeps_units>
 __device__ T joined(const Layer& layer, int u, T product, int lane, const TileState<T, in_shared, keeps_units>& t) {
     T sum = product;
@@ -58,8 +58,7 @@ __device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& sta
                                        const Call<T>& call, int lane, const TileState<T, in_shared, keeps_units>& t) {
     if (!stage.is_hidden) return;
     if (stage.is_joined || stage.keeps_sum) {
-        const Layer& layer = s.conditioner.masked.layers[stage.layer];  // read only if the stage does not specify
-                                                                        // everything
+        const Layer& layer = s.conditioner.masked.layers[stage.layer];  // has data that `stage` lacks
 #pragma unroll
         for (int m = 0; m < N; ++m) {
             if (m >= n) break;

@@ -11,8 +11,8 @@ namespace headrace {
 namespace {
 
 // Computes rows that do not fit in shared memory, each by one warp. Rows of this length are rare, so that one kernel
-// serves both one set of parameters for all rows (a.ready) and a set for each row. In the second case each warp of the
-// grid has a part of `room` for the ready parameters of its row.
+// serves both one set of parameters for all rows (a.ready) and a set for each row. If each row has a set, each warp of
+// the grid has a part of `room` for the ready parameters of its row.
 template <class T>
 __global__ void __launch_bounds__(vector_threads, long_row_blocks)
     long_rows_forth(VectorRows<T> a, int64_t rows, T* room) {
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(vector_threads, long_row_blocks)
 }
 
 // The backward pass of long_rows_forth; `room` has the ready parameters and then the gradients by ready parameters.
-// `sums` is null where each row has parameters.
+// `sums` is null if each row has a set of parameters.
 template <class T>
 __global__ void __launch_bounds__(vector_threads, long_row_blocks)
     long_rows_back(VectorRows<T> a, VectorRowsBack<T> back, int64_t rows, T* room, double* sums) {

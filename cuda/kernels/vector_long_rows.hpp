@@ -19,8 +19,8 @@ template <class T>
 void launch_prepare_set_vjp(const VectorRows<T>& a, const double* sums, int64_t size, int count, double* total,
                             T* grad_params, cudaStream_t stream);
 
-// Queues long rows. Each warp of the blocks has a buffer of n_ready values, if each row has parameters or in the
-// backward pass.
+// Queues long rows. `room` has n_ready values for each warp of the blocks; a forward call with one set of parameters
+// for all rows needs none.
 template <class T>
 void launch_long_rows(const VectorRows<T>& a, int64_t rows, unsigned blocks, T* room, cudaStream_t stream);
 template <class T>

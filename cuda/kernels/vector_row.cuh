@@ -35,8 +35,8 @@ struct RowParams {
 // The largest number of ready parameters, and of raw ones, that do not belong to a coordinate.
 constexpr int others = 2;
 
-// Receives values for parameters. Values for coordinates are stored at once, because each belongs to one lane; other
-// values are stored when all lanes have read the previous values.
+// Receives values for parameters. Values for coordinates are stored immediately, because each belongs to one lane;
+// other values are stored when all lanes have read the previous values.
 template <class To, class T>
 struct Receiver {
     To to;

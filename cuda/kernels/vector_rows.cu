@@ -2,7 +2,7 @@
 // row with its own parameters has n_raw more values (planar 2 F + 1, radial F + 2). The backward pass moves 12 F + 4
 // bytes for a row, and 2 n_raw more values for its own parameters.
 //
-// A block takes tiles of rows. Rows are copied to shared memory 16 bytes at a time, a group of lanes of one warp
+// A block computes tiles of rows. Rows are copied to shared memory 16 bytes at a time, a group of lanes of one warp
 // computes each row (one lane for few features), and results are copied back in the same way. Rows that are too long
 // for shared memory are read from global memory, by one warp each, and so are rows in float64, which is used for
 // checks. The order of a group's additions depends only on the number of features.
@@ -40,7 +40,7 @@ struct TileArray {
 template <class T>
 constexpr bool has_row_tiles = sizeof(T) == 4;
 
-// The partition of a call, computed on the host.
+// The partition of a call's rows into tiles, computed on the host.
 template <int arrays>
 struct RowTiles {
     int64_t rows, count;

@@ -1,1 +1,1 @@
-"""One module for each library, in terms of `bench.peers.adapter`."""
+"""One module for each library, with the functions that `bench.peers.adapter` describes."""

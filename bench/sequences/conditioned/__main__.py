@@ -62,7 +62,7 @@ class Spoken:
 
     @classmethod
     def of(cls, values: NDArray[np.int16], rng: np.random.Generator) -> Spoken:
-        """Make the object from integers, to which noise as wide as their cells is added."""
+        """Make the object from integers, to which uniform noise of width 1 is added."""
         x = values + rng.random(len(values)) - 0.5
         own = envelope.frames(x)
         e, level = envelope.excitation(x, own)
@@ -179,7 +179,7 @@ def fitted(parts: dict[str, list[Spoken]], seconds: float, **options: Any) -> tu
 
 
 def rate(student: hr.SequenceFlow) -> float:
-    """The steps that a student draws in a processor second, of one sequence of a minute; the best of five runs."""
+    """The steps that a student draws in a processor second, for one sequence of a minute; the best of five runs."""
     steps = 480_000
     covariates = np.zeros((steps // envelope.HOP + 1, envelope.COLUMNS), np.float32)
     seconds = []

@@ -8,7 +8,7 @@
 namespace headrace {
 namespace {
 
-// Adds the gradient of the base's log-density to gradients by coordinates z; `by_log_prob` has the sign.
+// Adds the base's gradient to gradients by coordinates z; `by_log_prob` is the gradient by the base's log-density.
 template <class T, bool in_shared>
 __device__ void add_base_slopes(const Team& team, const Chain<T>& chain, const Call<T>& call,
                                 const Lines<T, in_shared>& z, const Lines<T, in_shared>& gradient, T by_log_prob) {

@@ -1,6 +1,6 @@
-// A map of each coordinate with parameters that all rows share. A run without a backward pass uses ready parameters, as
-// for a marginal map. For the backward pass the tape has raw parameters for every row, and then the gradients by these
-// parameters.
+// A map of each coordinate with parameters that all rows share. A run without a backward pass uses ready parameters,
+// like a marginal map (marginal.cuh). For the backward pass the tape has raw parameters for every row, and then the
+// gradients by these parameters.
 #pragma once
 
 #include "../map_back.cuh"

@@ -143,7 +143,7 @@ __device__ void record_step(const Team& team, const PlacedStep<NetworkStep<T>>& 
     run_network(team, d, run, state);
 }
 
-// Adds gradients by coordinates that are copied to gradients by the network's inputs.
+// Copies gradients by unchanged coordinates and by the context to the gradients by the step's inputs.
 template <class T>
 __device__ void carry_passive(const Team& team, const NetworkStep<T>& s, const Tape<T>& t, int i) {
     const TapeLines<T> grad_given = t.gradient(i), grad_built = t.gradient(i + 1);
@@ -153,7 +153,7 @@ __device__ void carry_passive(const Team& team, const NetworkStep<T>& s, const T
     team.sync();
 }
 
-// The backward pass of a step. Gradients by copied coordinates are added first where the conditioner reads given
+// The backward pass of a step. Gradients by unchanged coordinates are copied first where the conditioner reads given
 // coordinates, and last where it reads coordinates that are being built.
 template <class T>
 __device__ void backward_step(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Tape<T>& t, int i,

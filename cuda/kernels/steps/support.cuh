@@ -13,7 +13,7 @@ __device__ double stored(const Chain<T>& chain, int column, T value) {
     return chain.store_scale ? double(value) * chain.store_scale[column] + chain.store_shift[column] : double(value);
 }
 
-// Loads rows of the input to lines, and adds the share of the log-determinant.
+// Loads rows of the input to lines, and adds the terms of the support to each warp's share of the log-determinant.
 template <class T, bool in_shared>
 __device__ void load_supported(const Team& team, const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
                                const Lines<T, in_shared>& out, T& log_det) {
@@ -40,7 +40,7 @@ __device__ void add_store_support(const Team& team, const Chain<T>& chain, const
     }
 }
 
-// Replaces gradients by stored values, which are already multiplied by the scale, by gradients by the values before the
+// Turns gradients by stored values, which are already multiplied by the scale, into gradients by the values before the
 // support.
 template <class T, class State>
 __device__ void back_from_store_support(const Team& team, const Chain<T>& chain, const State& z, const State& gradient,
