@@ -25,8 +25,8 @@
 namespace headrace {
 
 // Compiled code refers to a program by a handle, not an address, because a handle of a deleted program raises an error,
-// where an address would dangle. Handles start at a random value, so that code that another process compiled finds no
-// program here.
+// where an address would dangle. Handles start at a random value, so that code compiled by another process finds no
+// program in this process.
 template <class Core, class T>
 struct Entry {
     std::shared_ptr<typename Core::template Known<T>> known;
@@ -117,8 +117,8 @@ inline xla::Error refused(const char* message) {
     return {xla::ErrorCode::invalid_argument, std::string("headrace: ") + message};
 }
 
-// Runs a call and returns its error, because XLA is compiled without exceptions, and none may propagate into it. After
-// a device's memory was exhausted, its core may retry.
+// Runs a call and returns its error, because XLA is compiled without exceptions, and none may propagate into it. On a
+// device, `Core` may repeat a call that exhausted the memory.
 template <class Core, class Body>
 xla::Error guarded(const Body& body) {
     try {

@@ -241,8 +241,7 @@ std::vector<size_t> Model<T>::chosen(const Request<T>& asked) const {
     return member;
 }
 
-// Each row is the row with the same index of a member's sample for this seed; the member is chosen at random for each
-// row.
+// Row i is row i of the sample of a member for the seed; the member is chosen at random for each row.
 template <class T>
 template <class Number>
 void Model<T>::mixed_rows(const Request<T>& asked, Number* rows) const {

@@ -43,7 +43,7 @@ struct Chain {
     int units;        // number of scratch units of the largest step
     int64_t ready;    // number of parameters of all vector, elementwise and density steps (steps/ready.hpp)
     bool tiles_only;  // whether some step has no kernel for small batches
-    int pairs, sums;  // in bf16: largest numbers in any step of lines of pairs, and of sums for small batches
+    int pairs, sums;  // in bf16: largest number of lines of pairs of a step, and of sums for small batches
     const Step<T>* steps;
     int n_steps;
     const int *load_slot, *store_slot;        // slot of each column

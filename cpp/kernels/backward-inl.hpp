@@ -126,7 +126,7 @@ HR_SHARED void finish_input(const Tape<T>& t, const Call<T>& call, const Back<T>
 }
 
 // Runs the backward pass of network `network` and of the steps between it and the next network. Index 0 also includes
-// the steps before the first network; in a chain without networks it is the only index.
+// the steps before the first network, and is the only index in a chain without networks.
 template <class T>
 void backward_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back, int64_t row, int rows, int network,
                    T* lines) noexcept {

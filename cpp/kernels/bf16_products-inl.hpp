@@ -33,7 +33,7 @@ HR_FN void for_blocks(int units, int vectors, const F& f) {
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
-// InOne: the units' weights are in one block, so that one register holds the address of all.
+// InOne: the units' weights are in one block, so that one register holds the address of all weights.
 template <class O, int P, int M, int N, bool InOne>
 HR_FN void product_of_units(const Bf16Product& a, int done, int column) {
     const uint32_t* weights[M];

@@ -95,7 +95,7 @@ HR_FN void each(const F& f) {
 }
 
 // Configures all tiles as 16 lines of 16 words while a thread computes tiles of rows; lines that no unit needs are
-// computed, too. Nothing is kept between calls, because other code of the thread may configure the tiles.
+// computed, too. The configuration is not kept between calls, because other code of the thread may configure the tiles.
 inline void begin_tiles() noexcept {
     struct alignas(64) {
         uint8_t palette = 1, start = 0, reserved[14] = {};

@@ -39,7 +39,8 @@ HR_FN int n_in_vectors(int n_params, int n) {
 }
 
 // Splits the parameters of n elements into one line for each parameter. Lanes after the last element are zero, which
-// makes every map the identity, because old contents of memory could cost a root 200 steps with denormal numbers.
+// makes every map the identity, because with old contents of memory the search for a root could take 200 steps with
+// denormal numbers.
 template <class T>
 HR_FN void split_params(const T* params, int n_params, int n, int distance, T* lines) {
     using V = Pack<T>;

@@ -26,7 +26,7 @@ HR_FN Pack<T> without_small(Pack<T> v, T least) {
 }
 
 // Products of symmetric matrices with n rows, which are `stride` apart. Products of polynomials of one matrix are
-// symmetric, so that blocks below the diagonal that are a vector wide are copies.
+// symmetric, so that blocks below the diagonal, each a vector wide, are transposed copies of blocks above.
 template <class T>
 struct Symmetric {
     int n, stride;

@@ -55,7 +55,7 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
         int below = -1;  // the layer whose units this layer reads; -1: the inputs
         int activation = 0;
         int adds = -1;     // the layer whose sums are added to this layer's sums
-        int context = -1;  // the layer of only the context that joins this layer
+        int context = -1;  // the layer that reads only the context and joins this layer
         bool gated = false;
         bool context_alone = false;
         double dropout = 0;

@@ -4,7 +4,7 @@
 // every layer at the borders of segments. The backward pass runs from the last segment to the first: each segment is
 // computed again with a tape, then backward over the tape, window by window from the last. The gradients of a layer's
 // gates are kept until the earlier positions that need them are computed, so that the gradient by a position is one
-// sum, independent of the windows. Sums over positions are taken in the order of the windows, so that no bit depends on
+// sum, independent of the windows. Sums over positions are added in the order of the windows, so that no bit depends on
 // the length of a segment.
 #pragma once
 

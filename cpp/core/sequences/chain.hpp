@@ -1,5 +1,5 @@
-// A chain over time: a base density of independent steps and links from latent to data. A state keeps sequences between
-// calls.
+// A chain over time: a base density of independent steps and links from latent to data. A state keeps the past of
+// sequences between calls.
 #pragma once
 
 #include <memory>
@@ -75,7 +75,7 @@ class SequenceChain {
     SequenceChain(int64_t features, std::vector<SequenceLink<T>> links, std::shared_ptr<const Program<T>> base);
 
     int64_t features() const { return features_; }
-    // The number of columns of context and of covariates, and of steps of a frame.
+    // The numbers of columns of context and of covariates, and the number of steps of a frame.
     int64_t context() const { return context_; }
     int64_t covariates() const { return covariates_; }
     int64_t hop() const { return hop_; }

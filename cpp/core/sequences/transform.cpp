@@ -35,7 +35,7 @@ void read_values(const CausalNetwork& n, const T* values, int64_t steps, T* to) 
         for (int c = 0; c < n.inputs; ++c) *to++ = causal_input(n, values + t * n.values, c);
 }
 
-// The scratch of a task: the scratch of its thread, unless an inner flow uses that.
+// The scratch of a task: the scratch of its thread, unless an inner flow uses that scratch.
 template <class T>
 class TaskScratch {
   public:

@@ -84,7 +84,7 @@ struct Radial {
     };
     template <class V>
     struct Reduced {
-        V sum, dot;  // squared distance of the input, and its offset times grad
+        V sum, dot;  // squared distance of the input from the center, and offset from the center times grad
 
         template <class F>
         HR_FN void each(const F& f) {

@@ -19,7 +19,7 @@ struct Op {
 };
 
 // The order of forward ops. The ops of positions [from, to) are [first[from], first[to]); where all positions are
-// computed at once, the first one has all ops.
+// computed at once, the first position has all ops.
 struct ForwardPlan {
     const Op* ops;
     const int* first;
