@@ -42,7 +42,7 @@ void run_coupling(const Elements& e, bool inverse, const T* x, const T* params, 
     });
 }
 
-// Gradients by the results of a direction, and destinations of gradients by its values and parameters.
+// Gradients by the results of a direction, and destinations of gradients by values and parameters.
 template <class T>
 struct CouplingGradients {
     const T *value, *log_det;

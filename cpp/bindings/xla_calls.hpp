@@ -221,7 +221,7 @@ class XlaCalls {
     }
 
     // Computes the gradient by parameters for given factors of rows: `unit` times the factor where all rows have one
-    // factor, otherwise a separate run. Bits do not depend on whether `unit` exists.
+    // factor, otherwise a separate run. With `unit` and without, the result has the same bits.
     static xla::Error scaled(Where... where, int64_t handle, bool inverse, bool base, In<T> parameters, In<T> x,
                              In<T> context, In<T> by_row, In<T> has_unit, In<T> unit, Out<T> to_parameters) {
         return guarded<Core>([&]() -> xla::Error {

@@ -25,7 +25,7 @@
 // once.
 //
 // The backward pass also rounds the factors of both of its products, and adds terms in the order (pairs or steps) of
-// the flow. The gradient of an input is summed over units, for which weights are stored a second time, in blocks of
+// the flow. The gradient of an input is summed over units; for this sum weights are stored a second time, in blocks of
 // bf16_units inputs, [word][part][input], from the first step that reads the block. The gradient of a weight is summed
 // over rows; values beyond the last row are zero.
 #pragma once
@@ -78,7 +78,8 @@ struct Bf16Product {
     const float* bias;  // biases; null if further inputs are added before the bias, where k1 ends a step, or a quad
     bool from_zero;     // whether sums start from zero; false: from the values in the output
     bool relu;
-    // Kernels that `settle` use the members below where `words` is not null, and finish the units of the whole op.
+    // Kernels whose layout has `settles` use the members below where `words` is not null, and finish all units of the
+    // op.
     int activation;
     uint32_t* words;  // the layer's rounded values, in lines like the input
     bool keeps;       // whether values are also stored in the output

@@ -170,7 +170,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     if (sizeof(T) < sizeof(double) && request.rows > fold_rows) {
         finished.resize(n_weights());
         back.finished = finished.data();
-        std::fill_n(gradient.weights, n_weights(), T(0));  // zeros, because sums without a task are added below, too
+        std::fill_n(gradient.weights, n_weights(), T(0));  // zeros, because code below also adds sums without a task
     }
 
     std::atomic<bool> finite{true};

@@ -310,8 +310,8 @@ class Pool {
         }
     }
 
-    // Releases busy_. A thread that reduces the number of workers does not wait for busy_, so that the holder dismisses
-    // surplus workers here.
+    // Releases busy_. A thread that reduces the number of workers does not wait for busy_; the thread that holds busy_
+    // dismisses surplus workers when it releases busy_.
     void leave() {
         do {
             if (surplus_.exchange(false))

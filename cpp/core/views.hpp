@@ -19,7 +19,7 @@ namespace headrace {
 
 constexpr int row_block = 8;         // number of rows of a weight matrix that have equal length
 constexpr int row_padding = 16;      // row lengths and biases are padded to multiples of this number of weights
-constexpr int max_tile_vectors = 6;  // vectors of rows in a tile: twice the three of a block of products
+constexpr int max_tile_vectors = 6;  // vectors of rows in a tile: twice the three vectors of a block of products
 constexpr int small_batch = 8;       // calls with fewer rows are small batches, whose lanes are not rows
 constexpr int sum_rows = 128;        // number of rows whose share of the weights' gradient is summed in registers
 constexpr int fold_rows = 8192;      // number of rows summed in float32, a multiple of sum_rows; totals are in float64

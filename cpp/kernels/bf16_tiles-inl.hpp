@@ -36,7 +36,7 @@ constexpr int right_tile = P == 3 ? 5 : 6;
 
 #define HR_EACH_TILE(F) F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7)
 
-// Orders the memory that tile instructions read, which the intrinsics do not declare.
+// Keeps the compiler from moving writes of memory past tile instructions, whose intrinsics do not declare their reads.
 HR_FN void settle_memory(const void* p) {
     __asm__ volatile("" : : "r"(p) : "memory");
 }

@@ -1,8 +1,8 @@
 // A step of Muon on a block of a weight matrix, which reads and writes each entry once.
 //
-// Newton and Schulz's steps are polynomials of X's Gram matrix on its shorter side, G. All products but the last
-// multiply matrices of the size of G. The first product gives G; each step's products give Q, the product of the steps'
-// polynomials, and the next G; the last product gives Q X, or X Q where there are fewer columns than rows.
+// Newton and Schulz's steps are polynomials of G, the Gram matrix of X on the shorter side of X. All products but the
+// last multiply matrices of the size of G. The first product gives G; each step's products give Q, the product of the
+// steps' polynomials, and the next G; the last product gives Q X, or X Q where there are fewer columns than rows.
 #pragma once
 
 #include "../math/muon.hpp"

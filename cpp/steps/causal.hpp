@@ -21,8 +21,8 @@
 //
 // Streams, which read every weight for each step, have bf16 weights as *pairs*: a word has the weights of two adjacent
 // inputs of a tap, the even input in the lower half. Pairs are in lines (taps, pairs of inputs) of units; where the
-// number of inputs is uneven, the upper half of the last word is zero. Sums of pairs have the order, and so the bits,
-// of sums of the rounded weights in float32.
+// number of inputs is odd, the upper half of the last word is zero. Sums of pairs have the order, and so the bits, of
+// sums of the rounded weights in float32.
 #pragma once
 
 #include <cstdint>

@@ -86,7 +86,7 @@ struct MaskedNetwork {
     ForwardPlan tile_plan, small_plan;
     BackPlan back_plan;
     int outputs;                   // line of the network's first output, a parameter of the map
-    bool has_slope_sweep;          // some derivatives of activations replace their values or are stored beside them
+    bool has_slope_sweep;          // some derivatives of activations replace values or are stored beside values
     int slopes;                    // first line of the tape with derivatives of activations; -1: derivatives follow
                                    // from the values
     Bf16Layout bf16;               // format of the products' factors
