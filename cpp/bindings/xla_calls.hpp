@@ -130,7 +130,7 @@ xla::Error guarded(const Body& body) {
     }
 }
 
-// The calls of XLA. A row's value is its log-determinant, or with the base its log-density. Sizes are checked again,
+// The calls of XLA. A row's value is its log-determinant, or with `base` its log-density. Sizes are checked again,
 // after checks in Python, because compiled code may come from any source.
 template <class Core, class T, class... Where>
 class XlaCalls {

@@ -161,8 +161,8 @@ struct Bf16Kernels {
     void (*panels)(const float* lines, int n, int64_t height, int rows, uint32_t* panels) noexcept;
     // Sums the weight gradients of at most row_block units by any number of vectors of inputs.
     void (*weights)(const Bf16Weights&, int units, int vectors) noexcept;
-    // Called before and after a thread computes tiles of rows or sums of weight gradients; null where a kernel needs no
-    // such call.
+    // Functions that a thread calls before and after it computes tiles of rows or sums of weight gradients; null where
+    // a kernel needs no such call.
     void (*begin)() noexcept = nullptr;
     void (*end)() noexcept = nullptr;
 };

@@ -27,7 +27,7 @@ namespace {
 // in cache.
 constexpr int task_units = 128, task_inputs = 48;
 
-// Limits by which the tapes of one thread's tiles fit in the L2 cache.
+// Limits for the tapes of one thread's tiles, which should fit in the L2 cache.
 constexpr int64_t group_cache_bytes = 1 << 20, most_tiles_of_thread = 4;
 
 template <class T>

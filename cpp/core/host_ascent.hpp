@@ -61,8 +61,8 @@ class HostAscent {
     PointsStep step_of(const std::vector<double>& matrix, const std::vector<int>& blocks,
                        const std::vector<int>& order) const;
     void check(Party& party);
-    // Moves a party, and returns its sums over all rows and then over the checked rows; `mean` and `checked` become its
-    // mean log-likelihoods.
+    // Moves the points of a party, and returns their sums over all rows and then over the checked rows; `mean` and
+    // `checked` become their mean log-likelihoods.
     std::vector<double> move(Party& party, const PointsStep& step, double& mean, double& checked) const;
 
     Party own_, others_;

@@ -26,9 +26,10 @@ struct KernelsOf {
     void (*vector_rows)(const VectorRows<T>&, int64_t row, int rows, T* scratch) noexcept;
     void (*vector_rows_backward)(const VectorRows<T>&, const VectorRowsBack<T>&, int64_t row, int rows, double* sums,
                                  T* scratch) noexcept;
-    // A step of dual ascent on at most ascent_block_rows rows, with ascent_sums_of(features) sums, or null. The maps'
-    // terms of the log-Jacobian are added to the log-Jacobian of each row, or, if log_jacobian is null, to the sums.
-    // Scratch has ascent_scratch values. ascent_load copies rows to tiles, and ascent_store copies tiles back.
+    // A step of dual ascent on at most ascent_block_rows rows; `sums` has ascent_sums_of(features) values, or is null.
+    // The maps' terms of the log-Jacobian are added to the log-Jacobian of each row, or, if log_jacobian is null, to
+    // the sums. Scratch has ascent_scratch values. ascent_load copies rows to tiles, and ascent_store copies tiles
+    // back.
     void (*ascent_block)(const AscentStep<T>&, T* z, double* log_jacobian, const T* weights, int64_t rows, double* sums,
                          T* scratch) noexcept;
     void (*ascent_load)(const ArrayView&, int64_t row, int64_t rows, int features, int tile_rows, T* z) noexcept;

@@ -22,7 +22,7 @@ constexpr int spins_of_worker = 2000;
 // other only briefly.
 constexpr int spins_of_waiting = 2000;
 
-// The largest number of rows of a short call; a longer call uses workers again as soon as their rest is over.
+// The largest number of rows of a short call; a longer call uses workers again as soon as the workers' rest is over.
 constexpr int64_t rows_of_short_call = 4096;
 
 constexpr auto time_between_asks = std::chrono::milliseconds(40);

@@ -163,7 +163,7 @@ struct AscentStep {
     const T* ones;                       // a vector of ones
 };
 
-// The length of a row of n values of a matrix in scratch, or of a layer's weights: whole vectors.
+// The length of a row of n values of a matrix in scratch, or of a layer's weights, rounded up to whole vectors.
 HR_FN int padded_row(int n) {
     return (n + row_padding - 1) / row_padding * row_padding;
 }

@@ -26,7 +26,7 @@ HR_SHARED void add_density_slopes(const Tape<T>& t, const Call<T>& call, const T
     }
 }
 
-// The initial gradients of the backward pass: of the last state, and of the log-determinant.
+// The initial gradients of the backward pass: by the last state, and by the log-determinant.
 template <class T>
 HR_SHARED void start_gradients(const Tape<T>& t, const Call<T>& call, const Cotangent& from, int64_t row, int rows) {
     using V = Pack<T>;

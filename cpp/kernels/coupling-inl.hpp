@@ -1,8 +1,8 @@
 // Maps without a program, on row-major elements with parameters from any network, for hr.ops.coupling_forward and
 // hr.ops.coupling_inverse.
 //
-// Elements are computed in runs of rows that stay in L1: parameters are split into one line for each, the map is
-// computed in lanes, and log-derivatives are summed row by row in ascending order.
+// Elements are computed in runs of rows that stay in L1: parameters are split into one line for each parameter, the map
+// is computed in lanes, and log-derivatives are summed row by row in ascending order.
 #pragma once
 
 #include "coordinates-inl.hpp"

@@ -60,7 +60,7 @@ struct KinkMeans {
 
 // The square of the width ε, where a normal density has the share 2 `neighbours` of the rows within ε of the center,
 // and ε is at most a standard deviation. Near x0 the density N(0, 1/λ) has √(λ/2π) exp(-λ x0²/2) of the rows in a unit
-// length, and the rows within ε of x0 are those of a length 2 ε.
+// length, and the points within ε of x0 have the length 2 ε.
 HR_FN double kink_square(double center, const KinkRule& rule) {
     const double u = rule.precision * center * center;
     double width = rule.neighbours * sqrt(6.283185307179586) * exp(0.5 * (u < most_exponent ? u : most_exponent));

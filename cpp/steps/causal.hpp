@@ -11,9 +11,9 @@
 //            h[t] of the next layer = h[t] + o of the first channels,   skip[t] += o of the others
 //   head     outputs[t] = b + H2 relu(b + H1 relu(skip[t]))
 //
-// where start[l, t] = gate bias + V context + interpolated U covariates, with a frame every `hop` positions. The last
-// layer computes no h. Every kernel adds the terms of a sum one after another, in the order of the equations and by
-// ascending inputs, so that the outputs of a position have the same bits in every kernel.
+// The start of a gate is start[l, t] = gate bias + V context + interpolated U covariates, with a frame every `hop`
+// positions. The last layer computes no h. Every kernel adds the terms of a sum one after another, in the order of the
+// equations and by ascending inputs, so that the outputs of a position have the same bits in every kernel.
 //
 // Weights are stored [input][unit], one line for each input, tap by tap from old to new; units are padded to multiples
 // of row_padding weights, with zeros. Kernels whose lanes are positions broadcast each weight of a line; kernels whose

@@ -16,7 +16,7 @@
 
 namespace headrace {
 
-// Options of a hidden layer beside its weights.
+// Options of a hidden layer other than its weights.
 struct HiddenOptions {
     std::string activation;
     int adds = -1;  // the earlier hidden layer whose sums (before activation) are added to this layer's sums; -1: none
@@ -70,10 +70,10 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     const std::vector<LayerShape>& layers() const { return layers_; }
     int n_context_layers() const { return n_context_layers_; }
     bool is_output(int layer) const { return layer + 1 == int(layers_.size()); }
-    // The index in the order of degrees of each of the user's units of a layer.
+    // For each of the user's units of a layer, its index in the order of degrees.
     std::vector<int> places(int layer) const;
     int max_level() const { return max_level_; }
-    // The first sorted unit of hidden layer l, or of the output layer, whose degree is at least d.
+    // The first sorted unit of a hidden layer, or of the output layer, whose degree is at least `degree`.
     int first_of_degree(int layer, int degree) const;
     // The number of computed units of a layer, which are its first units; units of degree max_level are dead.
     int live_units(int layer) const;

@@ -20,7 +20,7 @@ struct ChainWeights {
     typename Program<T>::Weights base;
 };
 
-// The state of sequences that proceed together, after their past.
+// The state, after all steps so far, of sequences that proceed together.
 template <class T>
 struct ChainState {
     int64_t rows = 0, position = 0;
@@ -36,7 +36,7 @@ struct ChainState {
     void load(size_t link, const T* from, int64_t position);
 };
 
-// Memory of calls, which grows with the number of steps.
+// Memory for calls, whose size grows with the number of steps.
 template <class T>
 struct ChainRoom {
     LinkRoom<T> links[2];

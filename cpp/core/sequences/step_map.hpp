@@ -85,7 +85,7 @@ class StepMap {
   private:
     static bool is_clamped(T level) { return level < T(least_level) || level > T(most_level); }
 
-    // Parameters of the map without levels, levels, and arrays for intermediate values.
+    // Parameters of the map, levels as a separate array, and arrays for intermediate values.
     struct Split {
         T *params, *levels, *values, *more, *by_params;
 
