@@ -346,8 +346,8 @@ template <class V>
 HR_FN V rsqrt(V x) {
     using T = Scalar<V>;
 #if defined(__CUDA_ARCH__)
-    if constexpr (is_single<V>) {  // the device's instruction, at most 2 ulp, because a root and a division take some
-                                   // 30 steps
+    if constexpr (is_single<V>) {  // the device's instruction (error at most 2 ulp), because a root and a division take
+                                   // some 30 steps
         return rsqrtf(x);
     } else {
         return ::rsqrt(x);

@@ -34,11 +34,11 @@ namespace headrace {
 struct CausalLayer {
     int dilation;
     bool is_last;         // the last layer, which has skip outputs only
-    uint32_t gate;        // lines (kernel, channels) of [tanh channel_units][sigmoid channel_units]
+    uint32_t gate;        // weights in lines (kernel, channels) of [tanh channel_units][sigmoid channel_units]
     uint32_t gate_bias;   // [tanh channel_units][sigmoid channel_units]
-    uint32_t context;     // lines (context) of [tanh channel_units][sigmoid channel_units]
-    uint32_t covariates;  // lines (covariates) of [tanh channel_units][sigmoid channel_units]
-    uint32_t out;         // lines (channels) of [channel_units][skip_units], in the last layer of [skip_units]
+    uint32_t context;     // weights in lines (context) of [tanh channel_units][sigmoid channel_units]
+    uint32_t covariates;  // weights in lines (covariates) of [tanh channel_units][sigmoid channel_units]
+    uint32_t out;         // weights in lines (channels) of [channel_units][skip_units]; in the last layer [skip_units]
     uint32_t out_bias;    // biases of the units of `out`
     uint32_t ring;        // offset of the layer's values in the state of a stream, in values of one lane
     uint32_t gate_pairs, out_pairs;  // offsets of the weights of `gate` and `out` among the pairs
@@ -54,12 +54,12 @@ struct CausalNetwork {
                                                   // covariates
     int channel_units, skip_units, output_units;  // channels, skip and outputs with their padding
     const CausalLayer* layers;
-    uint32_t input, input_bias;  // lines (kernel, inputs) of [channel_units]
-    uint32_t head, head_bias;    // lines (skip) of [skip_units]
-    uint32_t last, last_bias;    // lines (skip) of [output_units]
+    uint32_t input, input_bias;  // weights in lines (kernel, inputs) of [channel_units]
+    uint32_t head, head_bias;    // weights in lines (skip) of [skip_units]
+    uint32_t last, last_bias;    // weights in lines (skip) of [output_units]
     uint32_t head_pairs, last_pairs;
     uint32_t past;   // offset of the past inputs in the state of a stream, in values of one lane
-    uint32_t state;  // values in the state of a stream
+    uint32_t state;  // number of values in the state of a stream
 };
 
 // The limits of the logarithm of a value's scale, for networks that output the scale.

@@ -21,7 +21,7 @@ struct HiddenOptions {
     std::string activation;
     int adds = -1;  // the earlier hidden layer whose sums (before activation) are added to this layer's sums; -1: none
     std::string
-        context;  // a layer of only the context is added to the product ("add") or multiplies it ("gate"); "": none
+        context;  // a layer that reads only context is added to the product ("add") or multiplies it ("gate"); "": none
     std::string context_activation;  // activation of the layer that reads only the context
     double dropout = 0;              // the share of the layer's values that are dropped in training
 };
@@ -142,7 +142,7 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     std::vector<int> levels_, input_order_, input_level_, read_order_, active_order_;
     std::vector<std::vector<int>> degrees_;
     std::vector<LayerShape> layers_;
-    std::vector<bool> pinned_;      // by index in the weight vector, the zeros inside the staircase and among the
+    std::vector<bool> pinned_;      // for each weight, whether it is fixed at zero inside the staircase or among the
                                     // biases
     std::vector<Padding> padding_;  // computed once, because training clears padding several times in a step
     int max_level_ = 0, n_context_layers_ = 0;

@@ -48,7 +48,7 @@ struct Layer {
     uint32_t bias;            // offset of the biases
     int in, out;              // inputs, units
     int below;                // the layer whose values this layer reads; -1: the network's inputs
-    int product, sum, value;  // first of the lines of the products, of the sums and of the values
+    int product, sum, value;  // first line of the products, of the sums and of the values
     int activation;
     bool relu;            // the product kernel applies the activation
     bool sweep;           // another pass over the finished products computes the values
