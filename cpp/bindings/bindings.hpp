@@ -38,7 +38,7 @@ class Unlocked {
 
 // Runs `work` without the GIL. Ctrl-C ends `work` in parallel_for, between two tasks: without_gil then throws the
 // exception of the signal's handler, usually KeyboardInterrupt, and the output of `work` is partly written. `work` must
-// not change its arguments in place.
+// not change its inputs in place.
 template <class F>
 void without_gil(F&& work) {
     Unlocked unlocked;

@@ -14,8 +14,9 @@ namespace {
 template <class T>
 using Chained = std::shared_ptr<const SequenceChain<T>>;
 
-// A link from a tuple: ("steps", program, that program in the other dtype or None), ("prediction", order), ("adaptive",
-// order, window, every, floor, ceiling, start, damping) or ("network", transform, is_rounded, reads_sizes).
+// Makes a link from a tuple: ("steps", program, that program in the other dtype or None), ("prediction", order),
+// ("adaptive", order, window, every, floor, ceiling, start, damping) or ("network", transform, is_rounded,
+// reads_sizes).
 template <class T>
 SequenceLink<T> chain_link(const py::tuple& given, int64_t features) {
     const auto kind = given[0].cast<std::string>();

@@ -14,7 +14,7 @@
 
 namespace headrace {
 
-// The number of rows of a stretch, which one thread computes, from the number of values and parameters of a row.
+// The number of rows that a thread computes at a time (a stretch), from the numbers of values and parameters of a row.
 inline int64_t rows_of_stretch(const Elements& e) {
     constexpr int64_t numbers = 3 << 15;
     return std::max<int64_t>(1, numbers / std::max<int64_t>(1, e.active * (e.n_params + 1)));
@@ -42,7 +42,7 @@ void run_coupling(const Elements& e, bool inverse, const T* x, const T* params, 
     });
 }
 
-// Gradients by the results of a direction, and destinations of gradients by its values and parameters.
+// Gradients by the results of a direction, and destinations of gradients by values and parameters.
 template <class T>
 struct CouplingGradients {
     const T *value, *log_det;
@@ -99,7 +99,7 @@ class Pieces {
     Aligned<T> memory() const { return aligned_memory<T>(size_t(std::max<int64_t>(1, most_ * width_))); }
     int64_t width() const { return width_; }
 
-    // Calls body(first row, rows, offset in memory()) for stretches, then after(first row, rows) for each piece.
+    // For each piece, calls body(first row, rows, offset in memory()) for its stretches, then after(first row, rows).
     template <class F, class G>
     void for_each(F&& body, G&& after) const {
         for (int64_t first = 0; first < e_.rows; first += most_) {

@@ -28,8 +28,8 @@ double fma_peak(double seconds) {
     return sink == 0.5 ? 0.0 : best;
 }
 
-// Whether this is Python's main thread, which alone handles signals. A handler may run during this call, and raise an
-// exception.
+// Whether the calling thread is Python's main thread, which alone handles signals. The handler of a signal may run
+// during the check, and raise an exception.
 bool is_main_thread() {
     const auto main = py::module_::import("threading").attr("main_thread")();
     return main.attr("ident").cast<unsigned long>() == PyThread_get_thread_ident();

@@ -125,7 +125,8 @@ struct VectorRowsOf {
         rows.ready = ready.data();
     }
 
-    // Calls body(stretch, first row, rows, scratch) for tiles; one thread computes a stretch of tiles.
+    // Calls body(stretch, first row, rows, scratch) for each tile, where a stretch is the tiles of one task of a
+    // thread.
     static constexpr int64_t rows_of_stretch = 16 * vector_rows_of_tile;
     int64_t stretches() const { return (count + rows_of_stretch - 1) / rows_of_stretch; }
     template <class F>

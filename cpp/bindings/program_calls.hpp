@@ -1,7 +1,7 @@
 // Calls of a program for Python, on every device. Each method (log_prob, sample, transform, gradient) is one kind of
 // run; this file has all checks and messages.
 //
-// `Arrays` defines arrays, and the release of the interpreter during a call (HostArrays, DeviceArrays). `Queue` has a
+// `Arrays` (HostArrays, DeviceArrays) opens arrays, and releases the interpreter's lock during a call. `Queue` has a
 // device's additional argument, the stream; on the CPU it is empty.
 #pragma once
 
@@ -66,8 +66,8 @@ class ProgramCall {
 
     // Computes a run and its gradient. grad_row is the gradient by the log-density if of_log_prob, otherwise by the
     // log-determinant; it is multiplied by row_scale, and None means 1 for every row. `index` has the indices of the
-    // rows of input, context and grad_row that take part; None: all rows. value, log_det and log_prob receive the
-    // results of the run. `dropout` is the seed of dropout, if there is any.
+    // rows of input, context and grad_row that take part, or is None for all rows. value, log_det and log_prob receive
+    // the results of the run. `dropout` is the seed of dropout, if there is any.
     static void gradient(P& program, bool inverse, bool of_log_prob, Object input, Object index, Object context,
                          Object grad_value, Object grad_row, double row_scale, Object value, Object log_det,
                          Object log_prob, Object grad_input, Object grad_context, Object grad_weights,
@@ -270,7 +270,7 @@ void set_adam_memory(A& adam, const py::object& mean, const py::object& square, 
                      {counted[0], counted[1], counted[2]}});
 }
 
-// Binds an optimiser of programs P, without its steps.
+// Binds an optimiser of programs P, except the methods that make steps.
 template <class A, class P, class... Extra>
 py::class_<A> bind_adam_of(py::module_& m, const char* name, const Extra&... extra) {
     return py::class_<A>(m, name, extra...)

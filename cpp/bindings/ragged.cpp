@@ -220,9 +220,9 @@ double* totals_of(const py::object& totals, const GivenSequences& given) {
 }
 
 // Computes scores of steps, in `steps` and as sums in `totals`, and the steps on the other side (latent or data), in
-// `values`; each of the three may be None. Scores are log densities with `is_density`, which `scorer(given, context,
-// frames, state)` computes if there is a scorer, and otherwise log-derivatives. A state advances by the steps of all
-// sequences together.
+// `values`; each of the three may be None. With `is_density` scores are log densities, computed by `scorer(given,
+// context, frames, state)` if there is a scorer; otherwise scores are log-derivatives. With a state all sequences form
+// one block, by whose steps the state advances.
 template <class T>
 void ragged_scores(const ChainPointer<T>& chain, const HeldChainWeights<T>& weights, bool inverse,
                    const HeldSequences& held, const py::object& context, const py::object& frames, bool is_density,
@@ -329,8 +329,8 @@ void ragged_sample(const ChainPointer<T>& chain, const HeldChainWeights<T>& weig
     }
 }
 
-// The gradient by the score of each step, from the caller's gradient by scores of sequences (rows,), or of steps; empty
-// where it is zero.
+// The gradient by the score of each step, from the caller's gradient by scores of sequences (rows,), or of steps; an
+// empty vector stands for zero.
 std::vector<double> by_steps_of(const SequenceBlock& block, const GivenSequences& given, const double* by_rows,
                                 const HeldSequences* by_steps, Room& room) {
     std::vector<double> own;

@@ -112,7 +112,8 @@ std::shared_ptr<MaskedTransform> from_masks(TransformOptions options, const std:
     return std::make_shared<MaskedTransform>(MaskedTransform{{map, masked, options.reads_data}});
 }
 
-// The name, the count and the kind of identity of each parameter of a map, in order.
+// For each parameter of a map, in order: name, number of values, and the kind of raw value at which the map is the
+// identity.
 std::vector<std::tuple<std::string, int, std::string>> parameters_of_map(const MapInfo& map, int bins) {
     std::vector<std::tuple<std::string, int, std::string>> rows;
     for (const MapParameters& own : map.parameters(bins)) {

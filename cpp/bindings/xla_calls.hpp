@@ -25,8 +25,8 @@
 namespace headrace {
 
 // Compiled code refers to a program by a handle, not an address, because a handle of a deleted program raises an error,
-// where an address would dangle. Handles start at a random value, so that code that another process compiled finds no
-// program here.
+// where an address would dangle. Handles start at a random value, so that code compiled by another process finds no
+// program in this process.
 template <class Core, class T>
 struct Entry {
     std::shared_ptr<typename Core::template Known<T>> known;
@@ -117,8 +117,8 @@ inline xla::Error refused(const char* message) {
     return {xla::ErrorCode::invalid_argument, std::string("headrace: ") + message};
 }
 
-// Runs a call and returns its error, because XLA is compiled without exceptions, and none may propagate into it. After
-// a device's memory was exhausted, its core may retry.
+// Runs a call and returns its error, because XLA is compiled without exceptions, and none may propagate into it. On a
+// device, `Core` may repeat a call that exhausted the memory.
 template <class Core, class Body>
 xla::Error guarded(const Body& body) {
     try {
@@ -130,7 +130,7 @@ xla::Error guarded(const Body& body) {
     }
 }
 
-// The calls of XLA. A row's value is its log-determinant, or with the base its log-density. Sizes are checked again,
+// The calls of XLA. A row's value is its log-determinant, or with `base` its log-density. Sizes are checked again,
 // after checks in Python, because compiled code may come from any source.
 template <class Core, class T, class... Where>
 class XlaCalls {
@@ -221,7 +221,7 @@ class XlaCalls {
     }
 
     // Computes the gradient by parameters for given factors of rows: `unit` times the factor where all rows have one
-    // factor, otherwise a separate run. Bits do not depend on whether `unit` exists.
+    // factor, otherwise a separate run. With `unit` and without, the result has the same bits.
     static xla::Error scaled(Where... where, int64_t handle, bool inverse, bool base, In<T> parameters, In<T> x,
                              In<T> context, In<T> by_row, In<T> has_unit, In<T> unit, Out<T> to_parameters) {
         return guarded<Core>([&]() -> xla::Error {

@@ -2,7 +2,7 @@
 // JAX code calls the kernels of hr.ops without Python.
 //
 // The settings of the map are attributes, so that a call refers to no object of this process: code that was compiled or
-// exported in another process computes the same.
+// exported in another process gives the same results.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -2,9 +2,10 @@
 // jaxlib.
 //
 // These structures are the binary interface of xla/ffi/api/c_api.h (OpenXLA), in which versions 0.1 to 0.3 agree:
-// jaxlib has them from 0.5 on. XLA promises to keep old versions for a year. XLA queries the version of a handler
-// before the first call of it; the handler reads XLA's version, and returns it if it is supported. Handlers use `Array`
-// and `Error`; `handler` makes the function that XLA calls from a function of a stream, attributes and arrays.
+// jaxlib has these versions from 0.5 on. XLA promises to keep old versions for a year. XLA queries the version of a
+// handler before the first call of it; the handler reads XLA's version, and returns that version if it is supported.
+// Handlers use `Array` and `Error`; `handler` makes the function that XLA calls from a function of a stream, attributes
+// and arrays.
 #pragma once
 
 #include <algorithm>

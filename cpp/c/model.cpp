@@ -225,8 +225,8 @@ void Model<T>::mixed_log_prob(const Request<T>& asked, T* log_prob) const {
 template <class T>
 std::vector<size_t> Model<T>::chosen(const Request<T>& asked) const {
     std::vector<double> edges;
-    size_t last = 0;  // index of the last member with a positive weight, because sums of weights round and members of
-                      // weight 0 must not be chosen
+    size_t last = 0;  // index of the last member with a positive weight, because sums of weights are rounded, and
+                      // members of weight 0 must not be chosen
     for (size_t i = 0; i < members_.size(); ++i) {
         edges.push_back(members_[i].weight + (i ? edges.back() : 0.0));
         if (members_[i].weight > 0) last = i;
@@ -241,8 +241,7 @@ std::vector<size_t> Model<T>::chosen(const Request<T>& asked) const {
     return member;
 }
 
-// Each row is the row with the same index of a member's sample for this seed; the member is chosen at random for each
-// row.
+// Row i is row i of the sample of a member for the seed; the member is chosen at random for each row.
 template <class T>
 template <class Number>
 void Model<T>::mixed_rows(const Request<T>& asked, Number* rows) const {

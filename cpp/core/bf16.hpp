@@ -13,18 +13,19 @@
 // of *quads*: two inputs for sums in pairs, four for sums in steps. A waiting sum in pairs is one value; a waiting sum
 // in steps also has the two sums of its present step.
 //
-// Kernels store their factors in *words* of 32 bits, whose contents differ. Words for pairs and for AMX hold two
-// adjacent inputs, the even one in the lower half. VDPBF16PS adds the product of the upper half first, then the product
-// of the lower half. For sums in steps, its word 2 j therefore holds inputs 4 j (upper half) and 4 j + 2 (lower half),
-// and word 2 j + 1 inputs 4 j + 1 and 4 j + 3. Words for multiply-adds hold one input, a rounded float32, but words for
-// pairs in small batches hold two, because small batches wait for the bytes of weights.
+// Kernels store factors in *words* of 32 bits, and the kernel determines which values a word contains. Words for pairs
+// and for AMX hold two adjacent inputs, the even one in the lower half. VDPBF16PS adds the product of the upper half
+// first, then the product of the lower half. For sums in steps, word 2 j for VDPBF16PS therefore holds inputs 4 j
+// (upper half) and 4 j + 2 (lower half), and word 2 j + 1 inputs 4 j + 1 and 4 j + 3. Words for multiply-adds hold one
+// input, a rounded float32, but words for pairs in small batches hold two, because small batches wait for the bytes of
+// weights.
 //
 // Weights are in blocks of bf16_units units, [word][part][unit]. A block is as long as the inputs of its last unit,
 // rounded up to steps. Tiles of rows broadcast the weights of single units; small batches read all units of a block at
 // once.
 //
 // The backward pass also rounds the factors of both of its products, and adds terms in the order (pairs or steps) of
-// the flow. The gradient of an input is summed over units, for which weights are stored a second time, in blocks of
+// the flow. The gradient of an input is summed over units; for this sum weights are stored a second time, in blocks of
 // bf16_units inputs, [word][part][input], from the first step that reads the block. The gradient of a weight is summed
 // over rows; values beyond the last row are zero.
 #pragma once
@@ -51,7 +52,7 @@ constexpr int bf16_planes(int parts) {
     return 1 + 2 * bf16_kinds(parts);
 }
 
-// Offsets of blocks in this file count the words of one part, of two inputs each.
+// Offsets of blocks in this file count words of one part, where a word has two inputs.
 
 // A layer whose weights are to be rounded.
 struct Bf16Layer {
@@ -77,7 +78,8 @@ struct Bf16Product {
     const float* bias;  // biases; null if further inputs are added before the bias, where k1 ends a step, or a quad
     bool from_zero;     // whether sums start from zero; false: from the values in the output
     bool relu;
-    // Kernels that `settle` use the members below where `words` is not null, and finish the units of the whole op.
+    // Kernels whose layout has `settles` use the members below where `words` is not null, and finish all units of the
+    // op.
     int activation;
     uint32_t* words;  // the layer's rounded values, in lines like the input
     bool keeps;       // whether values are also stored in the output
@@ -97,7 +99,7 @@ struct Bf16Sums {
 
 // The last op of units [unit, end). First inputs [k0, k1) are added to the sums of the units' blocks, then inputs up to
 // k_end, which do not fill a quad, and the bias. Last, the activation is applied, and values are rounded for the layer
-// above. Units form whole blocks unless `alone`.
+// above. Units form whole blocks unless `alone` is true.
 struct Bf16Ends {
     Bf16Sums add;
     int unit, end;
@@ -159,8 +161,8 @@ struct Bf16Kernels {
     void (*panels)(const float* lines, int n, int64_t height, int rows, uint32_t* panels) noexcept;
     // Sums the weight gradients of at most row_block units by any number of vectors of inputs.
     void (*weights)(const Bf16Weights&, int units, int vectors) noexcept;
-    // Called before and after a thread computes tiles of rows or sums of weight gradients; null where a kernel needs no
-    // such call.
+    // Functions that a thread calls before and after it computes tiles of rows or sums of weight gradients; null where
+    // a kernel needs no such call.
     void (*begin)() noexcept = nullptr;
     void (*end)() noexcept = nullptr;
 };

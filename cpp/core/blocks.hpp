@@ -33,7 +33,7 @@ inline void check_turn(const std::vector<double>& matrix, const std::vector<int>
     if (order.size() != n) throw std::invalid_argument("order: expected each feature once");
 }
 
-// The index of each row's first element, and the first row of each block; both end with the total.
+// The index of each row's first element, and the first row of each block; each vector ends with the total.
 inline std::pair<std::vector<uint32_t>, std::vector<int>> block_rows(const std::vector<int>& sizes) {
     std::vector<uint32_t> row;
     std::vector<int> first{0};

@@ -73,8 +73,8 @@ class Conditioner : public WeightLayout {
 
     // ---- products and folds
 
-    // The layout of a conditioner's values in a program whose products are of values rounded to bf16; without parts,
-    // the products of the conditioner stay exact. A kind of conditioner without rounded products throws
+    // The layout of a conditioner's values in a program whose products are of values rounded to bf16; with a layout
+    // without parts, the conditioner's products stay exact. A kind of conditioner without rounded products throws
     // std::invalid_argument.
     virtual Bf16Layout bf16(const Bf16Layout& of_program) const = 0;
     // The number of pairs of a conditioner's rounded weights, for the run and for the backward pass.

@@ -27,7 +27,7 @@ namespace {
 // in cache.
 constexpr int task_units = 128, task_inputs = 48;
 
-// Limits by which the tapes of one thread's tiles fit in the L2 cache.
+// Limits for the tapes of one thread's tiles, which should fit in the L2 cache.
 constexpr int64_t group_cache_bytes = 1 << 20, most_tiles_of_thread = 4;
 
 template <class T>
@@ -170,7 +170,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     if (sizeof(T) < sizeof(double) && request.rows > fold_rows) {
         finished.resize(n_weights());
         back.finished = finished.data();
-        std::fill_n(gradient.weights, n_weights(), T(0));  // zeros, because sums without a task are added below, too
+        std::fill_n(gradient.weights, n_weights(), T(0));  // zeros, because code below also adds sums without a task
     }
 
     std::atomic<bool> finite{true};

@@ -15,8 +15,8 @@ namespace headrace {
 template <class T>
 class HostAscent {
   public:
-    // A set of points: its parts in this process, and totals over all processes. Some parts of the points have checked
-    // blocks, which are a subset of their rows.
+    // A set of points: its parts in this process, and totals over all processes. The checked rows are those in the
+    // checked blocks of parts for which is_checked is true.
     struct Party {
         std::vector<std::shared_ptr<Points<T>>> parts;
         std::vector<bool> is_checked;
@@ -46,8 +46,8 @@ class HostAscent {
     // The chosen kinks, (count, features).
     std::vector<Kink> kinks() const;
     // Mean log-likelihoods before each kink, and after the last kink of a finished ascent: over the points, the
-    // held-out points, and the checked blocks of both, without the constants of base and units. Means of held-out
-    // points are NaN where there are none.
+    // held-out points, and the checked blocks of both, without the constants that the base density and the units of the
+    // data add. Means of held-out points are NaN where there are none.
     static constexpr int likelihoods_each = 4;
     std::vector<double> log_likelihoods() const;
     // The terms ⟨log φ'⟩ and ⟨φ²⟩ of eq. 23 (docs/dual_ascent.md), an array of shape (n, features, 2) after the rows
@@ -61,8 +61,8 @@ class HostAscent {
     PointsStep step_of(const std::vector<double>& matrix, const std::vector<int>& blocks,
                        const std::vector<int>& order) const;
     void check(Party& party);
-    // Moves a party, and returns its sums over all rows and then over the checked rows; `mean` and `checked` become its
-    // mean log-likelihoods.
+    // Moves the points of a party, and returns their sums over all rows and then over the checked rows; `mean` and
+    // `checked` become their mean log-likelihoods.
     std::vector<double> move(Party& party, const PointsStep& step, double& mean, double& checked) const;
 
     Party own_, others_;

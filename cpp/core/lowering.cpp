@@ -455,7 +455,7 @@ class Lowering {
         chain_.n_networks = int(out_.networks.size());
         const int64_t slots = context_ + features_;
         tape_.states = lines((chain_.n_steps + 1) * slots);
-        // The panels of a network's inputs are transposed together with lines up to the padding.
+        // The transposition of a network's inputs to panels also reads lines up to the padding.
         tape_.gradients = lines(2 * slots + row_padding);
         for (int i : {0, 1}) tape_.panels[i] = lines(most_panels_[i]);
         tape_.pairs = lines(chain_.pairs);

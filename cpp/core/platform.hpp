@@ -39,8 +39,8 @@ X86Sets x86_sets(const X86Registers& registers);
 // The sets of this processor; none if it is not x86-64.
 const X86Sets& x86_sets();
 
-// Requests from the system that this process may use the registers for tiles. Signal stacks of threads must be larger
-// with these registers.
+// Requests from the system that this process may use the registers for tiles. The signal stacks of threads that use
+// these registers must be larger.
 bool request_tiles();
 
 }  // namespace headrace

@@ -28,7 +28,8 @@ class Points {
     double checked_total() const { return checked_total_; }
 
     struct Sums {
-        // ascent_sums_of(features) values each; without a next map, all values except the sums of x² are 0.
+        // `all` and `checked` have ascent_sums_of(features) values each; without a next map, all values except the sums
+        // of x² are 0.
         std::vector<double> all, checked;
     };
     // Moves all points, with the same bits for any number of threads. Calls from several threads wait for each other.

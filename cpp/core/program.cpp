@@ -22,9 +22,9 @@ constexpr int min_tile_vectors = 3;
 constexpr int64_t tile_cache_bytes = 768 * 1024;
 
 // The number of rows from which a tile of one vector takes less time than a small batch, whose time grows with its
-// rows. The number is smaller for small networks, where reading weights does not determine the time. Near the limit,
-// the times of a tile and of a small batch differ by a fifth at most (Zen 4). In bf16 small batches stay faster up to
-// more rows, except where levels are computed one after another.
+// rows. This limit is smaller for small networks, because reading weights does not determine their time. Near the
+// limit, a tile and a small batch take times that differ by a fifth at most (Zen 4). In bf16 small batches stay faster
+// up to more rows, except where levels are computed one after another.
 int least_tile_rows(size_t n_weights) {
     return n_weights < (1 << 16) ? 3 : n_weights < (1 << 19) ? 5 : 7;
 }

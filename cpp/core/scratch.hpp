@@ -29,8 +29,9 @@ Aligned<T> aligned_zeros(size_t n) {
     return p;
 }
 
-// Scratch of one thread, kept because a new allocation would cost page faults in every call. Earlier calls leave
-// arbitrary contents. Newly allocated scratch is not cleared, so that valgrind reports a read before the first write.
+// Scratch of one thread, kept because a new allocation would cost page faults in every call. The scratch has arbitrary
+// contents, which earlier calls wrote. Newly allocated scratch is not cleared, so that valgrind reports a read before
+// the first write.
 template <class T>
 T* thread_scratch(size_t n) {
     thread_local Aligned<T> buffer;

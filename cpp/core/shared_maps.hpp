@@ -35,7 +35,7 @@ inline bool has_ready_derivative(const TransformMap& map) {
     return has;
 }
 
-// The step of a marginal map, whose ready parameters are computed here, once.
+// The step of a marginal map, whose ready parameters are computed once, when the step is made.
 template <class T>
 MarginalStep<T> MarginalSpec::lowered(const StepSide& side) const {
     const MapOptions<double> options = map->options<double>();

@@ -82,7 +82,7 @@ class Structure {
     std::vector<int> step_fold_;                         // start of each step's folded first biases
 };
 
-// The chains of a structure: both directions, with and without the steps of the base, which are the first.
+// The chains of a structure: both directions, with and without the steps of the base, which are the first steps.
 template <class T>
 class Chains {
   public:

@@ -26,26 +26,27 @@ struct KernelsOf {
     void (*vector_rows)(const VectorRows<T>&, int64_t row, int rows, T* scratch) noexcept;
     void (*vector_rows_backward)(const VectorRows<T>&, const VectorRowsBack<T>&, int64_t row, int rows, double* sums,
                                  T* scratch) noexcept;
-    // A step of dual ascent on at most ascent_block_rows rows, with ascent_sums_of(features) sums, or null. The maps'
-    // terms of the log-Jacobian are added to the log-Jacobian of each row, or, if log_jacobian is null, to the sums.
-    // Scratch has ascent_scratch values. Further functions convert rows to tiles and back.
+    // A step of dual ascent on at most ascent_block_rows rows; `sums` has ascent_sums_of(features) values, or is null.
+    // The maps' terms of the log-Jacobian are added to the log-Jacobian of each row, or, if log_jacobian is null, to
+    // the sums. Scratch has ascent_scratch values. ascent_load copies rows to tiles, and ascent_store copies tiles
+    // back.
     void (*ascent_block)(const AscentStep<T>&, T* z, double* log_jacobian, const T* weights, int64_t rows, double* sums,
                          T* scratch) noexcept;
     void (*ascent_load)(const ArrayView&, int64_t row, int64_t rows, int features, int tile_rows, T* z) noexcept;
     void (*ascent_store)(const T* z, int64_t rows, int features, int tile_rows, T* out) noexcept;
     // record_tile computes rows [row, row + rows) of a call on a tape; it returns false if a result is not finite.
-    // Further functions compute the backward pass, from the last network to network 0, and the gradient of the weights
-    // from a group of tapes.
+    // backward_tile computes the backward pass of one network, called from the last network to network 0; sum_weights
+    // computes the gradient of the weights from a group of tapes.
     bool (*record_tile)(const Chain<T>&, const Call<T>&, const Back<T>&, int64_t row, int rows, T* tape) noexcept;
     void (*backward_tile)(const Chain<T>&, const Call<T>&, const Back<T>&, int64_t row, int rows, int network,
                           T* tape) noexcept;
     void (*sum_weights)(const Chain<T>&, const Back<T>&, const WeightTask&, const TapeGroup<T>&) noexcept;
-    // A step of Adam on n weights; and the sum of the squares of n values.
+    // `adam` computes a step of Adam on n weights, and sum_squares the sum of the squares of n values.
     void (*adam)(const AdamStep<T>&, bool decays, const T* gradient, T* weights, T* mean, T* square, T* average,
                  int64_t n) noexcept;
     double (*sum_squares)(const T*, int64_t n) noexcept;
     // A step of Muon on a block, whose offsets are relative to the pointers; average may be null; scratch has
-    // muon_scratch values. `flush` sets those of n moments to zero that would become denormal.
+    // muon_scratch values. `flush` sets to zero those of n moments that would become denormal.
     void (*muon)(const MuonStep<T>&, const MuonBlock&, const T* gradient, T* weights, T* mean, T* average,
                  T* scratch) noexcept;
     void (*flush)(T* moments, int64_t n) noexcept;
@@ -55,8 +56,8 @@ struct KernelsOf {
 struct KernelTable {
     KernelsOf<float> f32;
     KernelsOf<double> f64;
-    // Computes multiply-adds in registers for the given number of rounds, and returns a value that depends on all of
-    // them.
+    // Computes multiply-adds in registers for the given number of rounds, and returns a value that depends on the
+    // results of all rounds.
     double (*fma_chain)(int64_t rounds) noexcept;
     double fma_chain_flops;  // number of floating-point operations of a round
 };

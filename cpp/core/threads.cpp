@@ -18,10 +18,11 @@ using Clock = Cancellable::Clock;
 // Spins of a worker before it sleeps: enough to bridge the gap between the calls of a loop in Python, and few enough to
 // leave the core to other threads.
 constexpr int spins_of_worker = 2000;
-// Spins of a waiting thread before it sleeps: more than running threads need for each other at the end of a short call.
+// Spins of a waiting thread before it sleeps: enough for the end of a short call, where threads that run wait for each
+// other only briefly.
 constexpr int spins_of_waiting = 2000;
 
-// The largest number of rows of a short call; a longer call uses workers again as soon as their rest is over.
+// The largest number of rows of a short call; a longer call uses workers again as soon as the workers' rest is over.
 constexpr int64_t rows_of_short_call = 4096;
 
 constexpr auto time_between_asks = std::chrono::milliseconds(40);
@@ -73,8 +74,8 @@ class Rest {
 
 using Body = void (*)(void*, int64_t);
 
-// The duration of a task in the last call of each body, which is the estimate for the body's next call. Only the holder
-// of the workers reads the table.
+// The duration of a task in the last call of each body, which is the estimate for the body's next call. Only the thread
+// that holds the workers reads and writes these durations.
 class Pace {
   public:
     // Whether a call of `count` tasks will be long; bodies without an estimate are assumed to be long.
@@ -265,7 +266,7 @@ class Pool {
     }
 
     // Takes the next task of any open call, and runs it. The body, the context and the task that are read belong to one
-    // call: a later call begins only when all tasks of this call are done, and has another number.
+    // call: the next call, which has another number, begins only when all tasks of this call are done.
     bool run_one() {
         uint64_t open = open_.load(std::memory_order_acquire);
         Body body;
@@ -309,8 +310,8 @@ class Pool {
         }
     }
 
-    // Releases busy_. A thread that reduces the number of workers does not wait for busy_, so that the holder dismisses
-    // surplus workers here.
+    // Releases busy_. A thread that reduces the number of workers does not wait for busy_; the thread that holds busy_
+    // dismisses surplus workers when it releases busy_.
     void leave() {
         do {
             if (surplus_.exchange(false))

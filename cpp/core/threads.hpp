@@ -18,7 +18,7 @@ namespace headrace {
 int num_threads();
 int process_threads();
 void set_num_threads(int n);  // sets the number of threads of the process, at least 1; surplus workers end
-int limit_thread(int n);      // sets the limit for calls of this thread only, 0: none; returns the limit before
+int limit_thread(int n);      // sets the limit for calls of this thread only, 0: none; returns the previous limit
 
 // The threads of another library can serve as workers, by two functions of every OpenMP library: one runs fn(data) on a
 // team and returns when all members have finished, the other returns the size of a team. Threads of a team spin for

@@ -19,7 +19,7 @@ namespace headrace {
 
 constexpr int row_block = 8;         // number of rows of a weight matrix that have equal length
 constexpr int row_padding = 16;      // row lengths and biases are padded to multiples of this number of weights
-constexpr int max_tile_vectors = 6;  // vectors of rows in a tile: twice the three of a block of products
+constexpr int max_tile_vectors = 6;  // vectors of rows in a tile: twice the three vectors of a block of products
 constexpr int small_batch = 8;       // calls with fewer rows are small batches, whose lanes are not rows
 constexpr int sum_rows = 128;        // number of rows whose share of the weights' gradient is summed in registers
 constexpr int fold_rows = 8192;      // number of rows summed in float32, a multiple of sum_rows; totals are in float64
@@ -43,7 +43,7 @@ struct Chain {
     int units;        // number of scratch units of the largest step
     int64_t ready;    // number of parameters of all vector, elementwise and density steps (steps/ready.hpp)
     bool tiles_only;  // whether some step has no kernel for small batches
-    int pairs, sums;  // in bf16: largest numbers in any step of lines of pairs, and of sums for small batches
+    int pairs, sums;  // in bf16: largest number of lines of pairs of a step, and of sums for small batches
     const Step<T>* steps;
     int n_steps;
     const int *load_slot, *store_slot;        // slot of each column
@@ -163,7 +163,7 @@ struct AscentStep {
     const T* ones;                       // a vector of ones
 };
 
-// The length of a row of n values of a matrix in scratch, or of a layer's weights: whole vectors.
+// The length of a row of n values of a matrix in scratch, or of a layer's weights, rounded up to whole vectors.
 HR_FN int padded_row(int n) {
     return (n + row_padding - 1) / row_padding * row_padding;
 }

@@ -1,5 +1,5 @@
-// The step and the call of a conditioner. Each kind of conditioner has overloads of these functions for its struct, in
-// conditioners/:
+// Functions of a conditioner, and their arguments. Each kind of conditioner has overloads of the following functions
+// for its struct, in conditioners/:
 //
 //   advance(c, known, from, to)                computes parameters of positions [from, to) from earlier positions
 //   advance_back(c, known, from, to)           computes gradients by inputs and weights from gradients by parameters

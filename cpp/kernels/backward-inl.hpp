@@ -26,7 +26,7 @@ HR_SHARED void add_density_slopes(const Tape<T>& t, const Call<T>& call, const T
     }
 }
 
-// The initial gradients of the backward pass: of the last state, and of the log-determinant.
+// The initial gradients of the backward pass: by the last state, and by the log-determinant.
 template <class T>
 HR_SHARED void start_gradients(const Tape<T>& t, const Call<T>& call, const Cotangent& from, int64_t row, int rows) {
     using V = Pack<T>;
@@ -126,7 +126,7 @@ HR_SHARED void finish_input(const Tape<T>& t, const Call<T>& call, const Back<T>
 }
 
 // Runs the backward pass of network `network` and of the steps between it and the next network. Index 0 also includes
-// the steps before the first network; in a chain without networks it is the only index.
+// the steps before the first network, and is the only index in a chain without networks.
 template <class T>
 void backward_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back, int64_t row, int rows, int network,
                    T* lines) noexcept {

@@ -85,7 +85,7 @@ struct PairOrder {
     static constexpr int planes = 1;
 
     // The registers hold 8 x 3 sums, 3 inputs and a broadcast value; inputs of three parts, or of both values of a
-    // pair, take more.
+    // pair, take more registers.
     static constexpr int units = is_wide ? 8 : 4;
     template <int P>
     static constexpr int vectors = P == 1 ? 3 : (has_dot ? 3 : 2) - (P == 3);

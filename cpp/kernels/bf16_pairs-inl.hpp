@@ -100,7 +100,7 @@ HR_FN __mmask16 kept(V x) {
     return _mm512_cmpge_epi32_mask(size, _mm512_set1_epi32(Least));
 }
 
-// Rounds the 2 W adjacent values in `low` and `high` to words of two.
+// Rounds the 2 W adjacent values in `low` and `high` to words of two values.
 template <int32_t Least>
 HR_FN Words rounded_adjacent(V low, V high) {
     const __mmask32 mask = _mm512_kunpackw(kept<Least>(high), kept<Least>(low));

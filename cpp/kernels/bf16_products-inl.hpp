@@ -33,7 +33,7 @@ HR_FN void for_blocks(int units, int vectors, const F& f) {
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
-// InOne: the units' weights are in one block, so that one register holds the address of all.
+// InOne: the units' weights are in one block, so that one register holds the address of all weights.
 template <class O, int P, int M, int N, bool InOne>
 HR_FN void product_of_units(const Bf16Product& a, int done, int column) {
     const uint32_t* weights[M];
@@ -270,7 +270,7 @@ void weight_block(const Bf16Weights& a, int unit, int vector) {
     for (int m = 0; m < M; ++m) {
         grad[m] = a.grad + (unit + m) * P * words;
         output[m] = a.output + a.row[unit + m] + a.input + vector * W;
-        // Outputs are beyond L2, and needed after the sums.
+        // Outputs are prefetched, because they are not in L2 and are needed after the sums.
         for (int n = 0; n < N; ++n) __builtin_prefetch(output[m] + n * W, 1);
     }
     const Chain c{1, words, words * P * W, P * W, W};

@@ -82,8 +82,8 @@ HR_FN void across(const Line& parts_of_line, Words (&out)[P][W]) {
     }
 }
 
-// Stores panels of values for the gradient of weights. The values are rounded as weights are, so that products with
-// gradients are multiples of one unit.
+// Stores panels of values for the gradient of weights. Values are rounded with the limit of weights, so that all
+// products with gradients are multiples of 2^-124.
 template <class F, int P>
 void word_panels(const float* lines, int n, int64_t height, int rows, uint32_t* panels) noexcept {
     for (int64_t k = 0; k < n; k += W)

@@ -36,7 +36,7 @@ constexpr int right_tile = P == 3 ? 5 : 6;
 
 #define HR_EACH_TILE(F) F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7)
 
-// Orders the memory that tile instructions read, which the intrinsics do not declare.
+// Keeps the compiler from moving writes of memory past tile instructions, whose intrinsics do not declare their reads.
 HR_FN void settle_memory(const void* p) {
     __asm__ volatile("" : : "r"(p) : "memory");
 }
@@ -95,7 +95,7 @@ HR_FN void each(const F& f) {
 }
 
 // Configures all tiles as 16 lines of 16 words while a thread computes tiles of rows; lines that no unit needs are
-// computed, too. Nothing is kept between calls, because other code of the thread may configure the tiles.
+// computed, too. The configuration is not kept between calls, because other code of the thread may configure the tiles.
 inline void begin_tiles() noexcept {
     struct alignas(64) {
         uint8_t palette = 1, start = 0, reserved[14] = {};

@@ -92,7 +92,8 @@ HR_SHARED void load_supported(const Chain<T>& chain, const Call<T>& call, int64_
     }
 }
 
-// Adds the term of the log-determinants for mapping columns to their support; NaN where a value overflows.
+// Adds the log-derivatives of the maps of columns to their support to the log-determinants; NaN where a value
+// overflows.
 template <class T>
 HR_SHARED void add_store_support(const Chain<T>& chain, const T* in, int64_t slot_stride, int64_t row_stride, int rows,
                                  T* sum) {

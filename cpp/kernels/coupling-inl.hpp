@@ -1,8 +1,8 @@
 // Maps without a program, on row-major elements with parameters from any network, for hr.ops.coupling_forward and
 // hr.ops.coupling_inverse.
 //
-// Elements are computed in runs of rows that stay in L1: parameters are split into one line for each, the map is
-// computed in lanes, and log-derivatives are summed row by row in ascending order.
+// Elements are computed in runs of rows that stay in L1: parameters are split into one line for each parameter, the map
+// is computed in lanes, and log-derivatives are summed row by row in ascending order.
 #pragma once
 
 #include "coordinates-inl.hpp"
@@ -39,7 +39,8 @@ HR_FN int n_in_vectors(int n_params, int n) {
 }
 
 // Splits the parameters of n elements into one line for each parameter. Lanes after the last element are zero, which
-// makes every map the identity, because old contents of memory could cost a root 200 steps with denormal numbers.
+// makes every map the identity, because with old contents of memory the search for a root could take 200 steps with
+// denormal numbers.
 template <class T>
 HR_FN void split_params(const T* params, int n_params, int n, int distance, T* lines) {
     using V = Pack<T>;

@@ -90,7 +90,7 @@ void weight_block(const WeightArgs<T>& a) {
     using V = Pack<T>;
     constexpr int W = width<T>;
     V sum[M][N] = {};
-    for (int m = 0; m < M; ++m)  // the output is beyond L2, and needed after the sums
+    for (int m = 0; m < M; ++m)  // the output is not in L2, and is needed after the sums
         for (int n = 0; n < N; ++n) __builtin_prefetch(a.output + a.row[m] + a.input + n * W, 1);
     const T *grad = a.grad, *x = a.panels;
     const int64_t height = a.height;

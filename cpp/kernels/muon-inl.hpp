@@ -1,8 +1,8 @@
 // A step of Muon on a block of a weight matrix, which reads and writes each entry once.
 //
-// Newton and Schulz's steps are polynomials of X's Gram matrix on its shorter side, G. All products but the last
-// multiply matrices of the size of G. The first product gives G; each step's products give Q, the product of the steps'
-// polynomials, and the next G; the last product gives Q X, or X Q where there are fewer columns than rows.
+// Newton and Schulz's steps are polynomials of G, the Gram matrix of X on the shorter side of X. All products but the
+// last multiply matrices of the size of G. The first product gives G; each step's products give Q, the product of the
+// steps' polynomials, and the next G; the last product gives Q X, or X Q where there are fewer columns than rows.
 #pragma once
 
 #include "../math/muon.hpp"
@@ -26,7 +26,7 @@ HR_FN Pack<T> without_small(Pack<T> v, T least) {
 }
 
 // Products of symmetric matrices with n rows, which are `stride` apart. Products of polynomials of one matrix are
-// symmetric, so that blocks below the diagonal that are a vector wide are copies.
+// symmetric, so that blocks below the diagonal, each a vector wide, are transposed copies of blocks above.
 template <class T>
 struct Symmetric {
     int n, stride;

@@ -1,5 +1,5 @@
-// All kinds of steps, and runs through a chain of steps. Each kind has overloads of these functions for its struct, in
-// steps/:
+// All kinds of steps, and runs through a chain of steps. Each kind of step has overloads of the following functions for
+// its struct, in steps/:
 //
 //   run_step(step, chain, call, buffers)              runs a tile, or a small batch if the kind has such a kernel
 //   record_step(step, tape, call, number)             runs a tile, from one state on the tape to the next state

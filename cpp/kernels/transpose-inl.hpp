@@ -46,14 +46,14 @@ HR_FN void to_panels(const T* lines, int units, int64_t height, int vectors, T* 
 }
 
 // The first column of a block. The last block is full, if there are enough columns, and its overlap with the block
-// before is moved twice.
+// before is copied twice.
 template <class T>
 HR_FN int block_start(int column, int columns) {
     return columns - column < width<T> && columns > width<T> ? columns - width<T> : column;
 }
 
-// The number of rows at the end of a tile without full vectors, because a full vector at the row's last block would
-// reach beyond the tile.
+// The number of rows at the end of a tile that are copied without full vectors, because a full vector at the row's last
+// block would reach beyond the tile.
 template <class T>
 HR_FN int rows_at_end(int columns) {
     return columns < width<T> ? (width<T> + columns - 1) / columns : 0;

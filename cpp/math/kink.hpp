@@ -10,10 +10,10 @@
 // A step of length t along u changes the slope of y by s = t (u₁ + u₃ q), at most t B with B = |u₁| + |u₃|, because
 // |q| < 1. Since log(1 + s) >= s - s² / (2 (1 - |s|)²), L grows at least by
 //
-//     t G·u - t²/2 (P / (1 - t B)² + Q),   P = ⟨(u·ψ')²⟩,   Q = λ ⟨(u·ψ)²⟩,
+//     t G·u - t²/2 (P / (1 - t B)² + Q),   P = ⟨(u·ψ')²⟩,   Q = λ ⟨(u·ψ)²⟩.
 //
-// a concave function of t that depends only on available sums: no step decreases L, and no step needs a second pass
-// over the rows.
+// This bound is a concave function of t that depends only on available sums: no step decreases L, and no step needs a
+// second pass over the rows.
 #pragma once
 
 #include "ascent.hpp"
@@ -58,9 +58,9 @@ struct KinkMeans {
     }
 };
 
-// The square ε² of the width at which a normal density has the share 2 `neighbours` of the rows within ε of the center,
-// with ε at most a standard deviation. Near x0 the density N(0, 1/λ) has √(λ/2π) exp(-λ x0²/2) of the rows in a unit
-// length, and the width is 2 ε.
+// The square of the width ε, where a normal density has the share 2 `neighbours` of the rows within ε of the center,
+// and ε is at most a standard deviation. Near x0 the density N(0, 1/λ) has √(λ/2π) exp(-λ x0²/2) of the rows in a unit
+// length, and the points within ε of x0 have the length 2 ε.
 HR_FN double kink_square(double center, const KinkRule& rule) {
     const double u = rule.precision * center * center;
     double width = rule.neighbours * sqrt(6.283185307179586) * exp(0.5 * (u < most_exponent ? u : most_exponent));

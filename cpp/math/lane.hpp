@@ -50,8 +50,8 @@
 #else
 #define HR_FN inline __attribute__((always_inline))
 #endif
-// HR_CALLED marks functions that a device calls (see `is_called`). A source of the device without registers for calls
-// defines HR_INLINE_FLOAT64.
+// HR_CALLED marks functions that a device calls (see `is_called`). A source file for the device that has no registers
+// left for calls defines HR_INLINE_FLOAT64.
 #if defined(__CUDACC__) && !defined(HR_INLINE_FLOAT64)
 #define HR_CALLED inline __host__ __device__ __noinline__
 #define HR_CALLS_FLOAT64 true
@@ -62,9 +62,9 @@
 #define HR_ROLLED_FLOAT64
 #endif
 
-// HR_ROLLED precedes a loop over coordinates, bins or components. A source of the device that gains no time by unrolled
-// loops defines HR_SMALL_CODE before all includes, because four copies of a loop's body would be most of its code.
-// HR_ROLLED_UNLESS(condition) unrolls the loop four times where the condition, a constant, is true.
+// HR_ROLLED precedes a loop over coordinates, bins or components. A source file for the device that gains no time by
+// unrolled loops defines HR_SMALL_CODE before all includes, because four copies of a loop's body would be most of its
+// code. HR_ROLLED_UNLESS(condition) unrolls the loop four times where the condition, a constant, is true.
 #if defined(__CUDACC__) && defined(HR_SMALL_CODE)
 #define HR_PRAGMA(text) _Pragma(#text)
 #define HR_ROLLED HR_PRAGMA(unroll 1)
@@ -346,8 +346,8 @@ template <class V>
 HR_FN V rsqrt(V x) {
     using T = Scalar<V>;
 #if defined(__CUDA_ARCH__)
-    if constexpr (is_single<V>) {  // the device's instruction, at most 2 ulp, because a root and a division take some
-                                   // 30 steps
+    if constexpr (is_single<V>) {  // the device's instruction (error at most 2 ulp), because a root and a division take
+                                   // some 30 steps
         return rsqrtf(x);
     } else {
         return ::rsqrt(x);

@@ -11,9 +11,9 @@
 //            h[t] of the next layer = h[t] + o of the first channels,   skip[t] += o of the others
 //   head     outputs[t] = b + H2 relu(b + H1 relu(skip[t]))
 //
-// where start[l, t] = gate bias + V context + interpolated U covariates, with a frame every `hop` positions. The last
-// layer computes no h. Every kernel adds the terms of a sum one after another, in the order of the equations and by
-// ascending inputs, so that the outputs of a position have the same bits in every kernel.
+// The start of a gate is start[l, t] = gate bias + V context + interpolated U covariates, with a frame every `hop`
+// positions. The last layer computes no h. Every kernel adds the terms of a sum one after another, in the order of the
+// equations and by ascending inputs, so that the outputs of a position have the same bits in every kernel.
 //
 // Weights are stored [input][unit], one line for each input, tap by tap from old to new; units are padded to multiples
 // of row_padding weights, with zeros. Kernels whose lanes are positions broadcast each weight of a line; kernels whose
@@ -21,8 +21,8 @@
 //
 // Streams, which read every weight for each step, have bf16 weights as *pairs*: a word has the weights of two adjacent
 // inputs of a tap, the even input in the lower half. Pairs are in lines (taps, pairs of inputs) of units; where the
-// number of inputs is uneven, the upper half of the last word is zero. Sums of pairs have the order, and so the bits,
-// of sums of the rounded weights in float32.
+// number of inputs is odd, the upper half of the last word is zero. Sums of pairs have the order, and so the bits, of
+// sums of the rounded weights in float32.
 #pragma once
 
 #include <cstdint>
@@ -34,11 +34,11 @@ namespace headrace {
 struct CausalLayer {
     int dilation;
     bool is_last;         // the last layer, which has skip outputs only
-    uint32_t gate;        // lines (kernel, channels) of [tanh channel_units][sigmoid channel_units]
+    uint32_t gate;        // weights in lines (kernel, channels) of [tanh channel_units][sigmoid channel_units]
     uint32_t gate_bias;   // [tanh channel_units][sigmoid channel_units]
-    uint32_t context;     // lines (context) of [tanh channel_units][sigmoid channel_units]
-    uint32_t covariates;  // lines (covariates) of [tanh channel_units][sigmoid channel_units]
-    uint32_t out;         // lines (channels) of [channel_units][skip_units], in the last layer of [skip_units]
+    uint32_t context;     // weights in lines (context) of [tanh channel_units][sigmoid channel_units]
+    uint32_t covariates;  // weights in lines (covariates) of [tanh channel_units][sigmoid channel_units]
+    uint32_t out;         // weights in lines (channels) of [channel_units][skip_units]; in the last layer [skip_units]
     uint32_t out_bias;    // biases of the units of `out`
     uint32_t ring;        // offset of the layer's values in the state of a stream, in values of one lane
     uint32_t gate_pairs, out_pairs;  // offsets of the weights of `gate` and `out` among the pairs
@@ -54,12 +54,12 @@ struct CausalNetwork {
                                                   // covariates
     int channel_units, skip_units, output_units;  // channels, skip and outputs with their padding
     const CausalLayer* layers;
-    uint32_t input, input_bias;  // lines (kernel, inputs) of [channel_units]
-    uint32_t head, head_bias;    // lines (skip) of [skip_units]
-    uint32_t last, last_bias;    // lines (skip) of [output_units]
+    uint32_t input, input_bias;  // weights in lines (kernel, inputs) of [channel_units]
+    uint32_t head, head_bias;    // weights in lines (skip) of [skip_units]
+    uint32_t last, last_bias;    // weights in lines (skip) of [output_units]
     uint32_t head_pairs, last_pairs;
     uint32_t past;   // offset of the past inputs in the state of a stream, in values of one lane
-    uint32_t state;  // values in the state of a stream
+    uint32_t state;  // number of values in the state of a stream
 };
 
 // The limits of the logarithm of a value's scale, for networks that output the scale.

@@ -1,6 +1,6 @@
 // A base density with parameters, or with columns of different kinds. The step leaves coordinates unchanged; it
-// computes ready parameters of the density, and the gradient by raw parameters. The ends of a chain evaluate the
-// density and sample from it.
+// computes ready parameters of the density, and the gradient by raw parameters. The code for the ends of a chain
+// evaluates the density and samples from it.
 #pragma once
 
 #include <cstdint>

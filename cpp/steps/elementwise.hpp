@@ -1,5 +1,5 @@
 // A map of each coordinate with parameters that all rows share. Ready parameters are computed once a call. For the
-// backward pass the tape has raw parameters for every row, which their gradients replace.
+// backward pass the tape has raw parameters for every row, which gradients by these parameters replace.
 #pragma once
 
 #include <cstdint>

@@ -8,8 +8,8 @@ struct Bf16Layout {
     int parts = 0;         // number of bf16 parts of a value; 0: products are exact
     bool steps = false;    // the order of summands: in steps, otherwise in pairs
     int step = 2;          // inputs of one step of a sum
-    int quad = 2;          // inputs between the points at which a sum may wait: in small batches, and where `waits` in
-                           // tiles
+    int quad = 2;          // inputs between the points at which a sum may wait: in small batches, and also in tiles if
+                           // `waits` is true
     int planes = 1;        // number of values that make up a waiting sum
     int words = 1;         // number of words for two values in lines and tapes, and for two weights of tiles
     int row_words = 1;     // number of words for two values, and for two weights, of small batches

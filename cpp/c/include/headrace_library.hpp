@@ -120,8 +120,8 @@ class Stream {
         return Stream(handle, features_, covariates_);
     }
 
-    // The state of each sequence after its past. A stream of the same flow and context can continue from a state and a
-    // position alone (set_state).
+    // The state of each sequence after all steps so far. A stream of the same flow and context can continue from a
+    // state and a position alone (set_state).
     std::vector<T> state() const {
         const std::size_t n = static_cast<std::size_t>(headrace_stream_numbers(get()));
         std::vector<T> numbers(rows() * n);

@@ -341,7 +341,8 @@ std::vector<int> MaskedConditioner::places(int layer) const {
     return places;
 }
 
-// Sorted inputs of the network begin with the context, which is the only input of some layers.
+// The columns of the context come first among the sorted inputs of the network; layers that read only the context have
+// no other columns.
 std::vector<int> MaskedConditioner::columns_of(const LayerShape& layer) const {
     if (layer.below >= 0) return layers_[size_t(layer.below)].order;
     std::vector<int> columns(input_order_.begin(), input_order_.begin() + layer.in);

@@ -16,12 +16,12 @@
 
 namespace headrace {
 
-// Options of a hidden layer beside its weights.
+// Options of a hidden layer other than its weights.
 struct HiddenOptions {
     std::string activation;
     int adds = -1;  // the earlier hidden layer whose sums (before activation) are added to this layer's sums; -1: none
     std::string
-        context;  // a layer of only the context is added to the product ("add") or multiplies it ("gate"); "": none
+        context;  // a layer that reads only context is added to the product ("add") or multiplies it ("gate"); "": none
     std::string context_activation;  // activation of the layer that reads only the context
     double dropout = 0;              // the share of the layer's values that are dropped in training
 };
@@ -55,7 +55,7 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
         int below = -1;  // the layer whose units this layer reads; -1: the inputs
         int activation = 0;
         int adds = -1;     // the layer whose sums are added to this layer's sums
-        int context = -1;  // the layer of only the context that joins this layer
+        int context = -1;  // the layer that reads only the context and joins this layer
         bool gated = false;
         bool context_alone = false;
         double dropout = 0;
@@ -70,10 +70,10 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     const std::vector<LayerShape>& layers() const { return layers_; }
     int n_context_layers() const { return n_context_layers_; }
     bool is_output(int layer) const { return layer + 1 == int(layers_.size()); }
-    // The index in the order of degrees of each of the user's units of a layer.
+    // For each of the user's units of a layer, its index in the order of degrees.
     std::vector<int> places(int layer) const;
     int max_level() const { return max_level_; }
-    // The first sorted unit of hidden layer l, or of the output layer, whose degree is at least d.
+    // The first sorted unit of a hidden layer, or of the output layer, whose degree is at least `degree`.
     int first_of_degree(int layer, int degree) const;
     // The number of computed units of a layer, which are its first units; units of degree max_level are dead.
     int live_units(int layer) const;
@@ -142,7 +142,7 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     std::vector<int> levels_, input_order_, input_level_, read_order_, active_order_;
     std::vector<std::vector<int>> degrees_;
     std::vector<LayerShape> layers_;
-    std::vector<bool> pinned_;      // by index in the weight vector, the zeros inside the staircase and among the
+    std::vector<bool> pinned_;      // for each weight, whether it is fixed at zero inside the staircase or among the
                                     // biases
     std::vector<Padding> padding_;  // computed once, because training clears padding several times in a step
     int max_level_ = 0, n_context_layers_ = 0;

@@ -115,7 +115,7 @@ class Lines {
         return lines;
     }
 
-    // The line of the sum to which each of the layer's sums is added.
+    // For each sum of layer l, the line of the later layer's sum to which it is added.
     const int* lines_of_adding(int l) const {
         const Layer& by = layers_[size_t(added_by_[size_t(l)])];
         std::vector<int> lines = lines_of(l, added_by_[size_t(l)], by.sum);

@@ -22,7 +22,7 @@ struct BackPlanStorage {
 // The positions of a masked network are its levels; a network without active coordinates has one position.
 int n_positions(const MaskedConditioner& t);
 
-// The plan where all inputs of the network are computed: layer by layer, then all coordinates. Ops have at most `block`
+// The plan where all inputs of the network are known: layer by layer, then all coordinates. Ops have at most `block`
 // units.
 PlanStorage parallel_plan(const MaskedConditioner& t, int block = row_block);
 

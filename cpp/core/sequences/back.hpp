@@ -2,10 +2,10 @@
 //
 // A sequence is cut into *segments*, at multiples of whole windows of positions. The forward pass keeps the values of
 // every layer at the borders of segments. The backward pass runs from the last segment to the first: each segment is
-// computed again with a tape, then backward over the tape, window by window from the last. The gradients of a layer's
-// gates are kept until the earlier positions that need them are computed, so that the gradient by a position is one
-// sum, independent of the windows. Sums over positions are taken in the order of the windows, so that no bit depends on
-// the length of a segment.
+// computed again with a tape, and then differentiated backward over the tape, window by window from the last. The
+// gradients of a layer's gates are kept until the earlier positions that need them are computed, so that the gradient
+// by a position is one sum, independent of the windows. Sums over positions are added in the order of the windows, so
+// that no bit depends on the length of a segment.
 #pragma once
 
 #include "calls.hpp"

@@ -1,5 +1,5 @@
-// A chain over time: a base density of independent steps and links from latent to data. A state keeps sequences between
-// calls.
+// A chain over time: a base density of independent steps and links from latent to data. A state keeps the past of
+// sequences between calls.
 #pragma once
 
 #include <memory>
@@ -20,7 +20,7 @@ struct ChainWeights {
     typename Program<T>::Weights base;
 };
 
-// The state of sequences that proceed together, after their past.
+// The state, after all steps so far, of sequences that proceed together.
 template <class T>
 struct ChainState {
     int64_t rows = 0, position = 0;
@@ -36,7 +36,7 @@ struct ChainState {
     void load(size_t link, const T* from, int64_t position);
 };
 
-// Memory of calls, which grows with the number of steps.
+// Memory for calls, whose size grows with the number of steps.
 template <class T>
 struct ChainRoom {
     LinkRoom<T> links[2];
@@ -75,7 +75,7 @@ class SequenceChain {
     SequenceChain(int64_t features, std::vector<SequenceLink<T>> links, std::shared_ptr<const Program<T>> base);
 
     int64_t features() const { return features_; }
-    // The number of columns of context and of covariates, and of steps of a frame.
+    // The numbers of columns of context and of covariates, and the number of steps of a frame.
     int64_t context() const { return context_; }
     int64_t covariates() const { return covariates_; }
     int64_t hop() const { return hop_; }

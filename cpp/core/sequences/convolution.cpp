@@ -211,7 +211,7 @@ void CausalConvolution::clear_masked_in(T* weights) const {
     }
 }
 
-// Inline members of convolution.hpp call these functions from other files.
+// The functions are instantiated here, because inline members of convolution.hpp call them from other files.
 #define HR_INSTANTIATE(T)                                                               \
     template void CausalConvolution::pack_as(const std::vector<const T*>&, T*) const;   \
     template void CausalConvolution::unpack_as(const T*, const std::vector<T*>&) const; \

@@ -30,8 +30,8 @@ struct SequenceGradient {
 };
 
 // Computes the gradients of a call, and also values, log-determinants and outputs where the call has arrays for these.
-// The call has no state. Gradients are of the direction that computes all steps at once, or with is_sequential of the
-// sequential direction.
+// The call must not have a state. Gradients are of the direction that computes all steps at once, or with is_sequential
+// of the sequential direction.
 template <class T>
 void sequence_vjp(const CausalTransform<T>& transform, const SequenceCall<T>& call,
                   const SequenceGradient<T>& gradient);

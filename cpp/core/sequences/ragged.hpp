@@ -12,7 +12,7 @@ namespace headrace {
 constexpr int64_t block_panel = 48;  // the least number of sequences in a block of many long sequences: one panel of
                                      // streams
 
-// A block of sequences that are computed together, and the number of steps of the longest.
+// A block of sequences that are computed together, and the number of steps of the longest sequence.
 struct SequenceBlock {
     std::vector<int64_t> index;
     int64_t steps;

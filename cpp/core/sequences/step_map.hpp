@@ -1,7 +1,7 @@
 // The map of the values of a step. With a level c, x = e^c map(z), where c is the network's last output for each value,
 // clamped to [-13, 2]; without a level, x = map(z). The parameters of the map are in units of the level e^c, so that
-// the parameters of a quiet signal need not be small. Uniform noise of a step of 16-bit audio has a log-scale of -11.6
-// in units of its range.
+// the parameters of a quiet signal need not be small. Noise that is uniform within a quantisation step of 16-bit audio
+// has a log-scale of -11.6 where the audio is in [-1, 1].
 //
 //   to latent values:  z = inverse map(e^-c x),  log-derivative of the inverse map, minus c
 #pragma once
@@ -85,7 +85,7 @@ class StepMap {
   private:
     static bool is_clamped(T level) { return level < T(least_level) || level > T(most_level); }
 
-    // Parameters of the map without levels, levels, and arrays for intermediate values.
+    // Parameters of the map, levels as a separate array, and arrays for intermediate values.
     struct Split {
         T *params, *levels, *values, *more, *by_params;
 

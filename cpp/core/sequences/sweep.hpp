@@ -20,7 +20,7 @@
 namespace headrace {
 
 struct CausalSweepLayer {
-    int64_t gate;  // lines (kernel, gate_units) of [channel_units]
+    int64_t gate;  // transposed weights, lines (kernel, gate_units) of [channel_units]
     int64_t out;   // matrix (channel_units, channel_units), the factor of gradients by the next layer's values;
                    // none in the last layer
     int64_t ring;  // in the state: gradients by the gates' arguments [slot][gate_units], with the slots of the forward
@@ -29,8 +29,8 @@ struct CausalSweepLayer {
 
 struct CausalSweepShape {
     const CausalSweepLayer* layers;
-    int64_t skip;            // lines (skip_units) of [layer][channel_units], for gradients by skip outputs
-    int64_t head, last;      // lines (skip_units), lines (output_units) of [skip_units]
+    int64_t skip;            // transposed weights, lines (skip_units) of [layer][channel_units], for skip outputs
+    int64_t head, last;      // transposed weights, lines (skip_units), lines (output_units) of [skip_units]
     int64_t turned;          // number of transposed weights
     int64_t first;           // in the state: gradients by values of the first layer [slot][channel_units]
     int64_t ahead;           // in the state: sums over taps whose values are known [layer][causal_ahead][channel_units]

@@ -25,7 +25,8 @@ constexpr int64_t least_window_stream = 8, least_window_panel = 64;
 // Lengths of chunks of a long row, in multiples of the warm-up and a window: the least length where rows are divided
 // among threads, and a length up to which a chunk is not divided further for interrupts.
 constexpr int64_t least_overheads = 4, usual_overheads = 32;
-// The number of vectors of streams for each thread that have a state at a time, in a call without a state.
+// The number of vectors of streams that each thread computes at a time, with a temporary state, in a call without a
+// state.
 constexpr int64_t vectors_at_once = 3;
 
 // Computes the inputs of a network from values [steps][values].
@@ -35,7 +36,7 @@ void read_values(const CausalNetwork& n, const T* values, int64_t steps, T* to) 
         for (int c = 0; c < n.inputs; ++c) *to++ = causal_input(n, values + t * n.values, c);
 }
 
-// The scratch of a task: the scratch of its thread, unless an inner flow uses that.
+// The scratch of a task: the scratch of its thread, unless an inner flow uses that scratch.
 template <class T>
 class TaskScratch {
   public:

@@ -38,7 +38,7 @@ template <class T>
 class CausalTransform {
   public:
     // A transform whose network outputs the parameters of a map of each value, or the context of an inner flow over all
-    // values of a step. Without a map and an inner flow, the outputs are the only result.
+    // values of a step. Without a map or an inner flow, the outputs are the only result.
     CausalTransform(std::shared_ptr<const CausalConvolution> network, std::shared_ptr<const TransformMap> map,
                     std::shared_ptr<const Program<T>> inner, bool reads_data, bool has_level = false);
 

@@ -177,7 +177,7 @@ HR_FN void advance(const MaskedNetwork<T>& c, const Known<T, TileBuffers<T>>& kn
     }
 }
 
-// Clears units, because they are read in whole vectors, with zero weights, before the last units are computed.
+// Sets all units to zero, because units are read in whole vectors, with zero weights beyond the computed units.
 template <class T>
 HR_FN void clear_units(const MaskedNetwork<T>& c, const SmallBuffers<T>& b) {
     for (int r = 0; r < b.rows; ++r)

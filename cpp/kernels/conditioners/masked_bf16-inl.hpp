@@ -47,7 +47,7 @@ HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, TileBuffers
     const bool waits = op.waits >= 0;
     a.waiting = waits ? reinterpret_cast<float*>(b.pairs) + int64_t(c.waits + op.waits) * b.height : nullptr;
     const int at_once = waits ? c.bf16.quad : c.bf16.step;
-    a.k0 = whole(op.k0, at_once);  // the op that finishes adds any step whose values are not all computed
+    a.k0 = whole(op.k0, at_once);  // an op that finishes units also adds an incomplete step
     a.k1 = op.finish ? op.k1 : whole(op.k1, at_once);
     a.input = pairs;
     a.output = b.units + int64_t(layer.product + op.row) * b.height;
@@ -137,7 +137,8 @@ HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op
                              b.pairs + r * b.stride + layer.pairs);
 }
 
-// Adds the inputs of an op to the sums of later units of the panel, after the op's own units, for which later ops wait.
+// Adds the inputs of an op to the sums of later units of the panel. The op's own units are computed before, because
+// later ops wait for these units.
 HR_FN void bf16_later(const MaskedNetwork<float>& c, const Known<float, SmallBuffers<float>>& known, const Op& op) {
     const Layer& layer = c.layers[op.layer];
     const int end = Bf16Blocks(layer, op).end, all = (layer.live + bf16_units - 1) / bf16_units;

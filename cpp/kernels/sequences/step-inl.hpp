@@ -14,7 +14,7 @@ namespace {
 // The scratch of a stream, or of a panel, with one value per lane in each line.
 template <class T>
 struct StepLines {
-    T *values, *skip;  // values of the current layer, channel_units lines, and skip_units lines
+    T *values, *skip;  // values of the current layer (channel_units lines), and skip values (skip_units lines)
     T *gates, *gated, *hidden, *out, *covariates;
     T* frames;  // products of frames, [kept][layer][gate_units]
     T* ahead;   // sums of old taps, [layer][causal_ahead][gate_units]

@@ -85,7 +85,7 @@ template <class T>
 struct SweepLines {
     T *outputs, *hidden, *skip, *through, *zeros;  // through: gradients by gated values, [layer][channel_units]
     T *up, *gates;
-    T *gate_factors, *head;  // of a block: [position][layer][gate_units] and [position][two][skip_units]
+    T *gate_factors, *head;  // of a block: factors [position][layer][gate_units], head [position][two][skip_units]
 
     SweepLines(const CausalNetwork& n, const CausalSweep<T>& w) {
         T* at = w.state + w.shape->lines;

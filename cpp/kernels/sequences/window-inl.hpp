@@ -239,7 +239,7 @@ void causal_window_begin(const CausalWindow<T>& window, const CausalState<T>* st
     }
 }
 
-// Stores values in a state whose position the windows have reached.
+// Stores the last values of each layer in a state, for the position that the windows have reached.
 template <class T>
 void causal_window_end(const CausalWindow<T>& window, const CausalState<T>& state) noexcept {
     const WindowLines<T> w(window);

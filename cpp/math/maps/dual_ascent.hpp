@@ -163,7 +163,7 @@ struct DualAscent : Directions<DualAscent> {
         q = select(far, copy_sign(splat<V>(1), y), y * inverse);
         return select(far, size, square * inverse);
     }
-    // sqrt(x² + y²) for positive x without overflow, divided by the larger of x and |y| before squaring.
+    // sqrt(x² + y²) for positive x without overflow: x and y are divided by the larger of x and |y| before squaring.
     template <class V>
     HR_FN static V hypotenuse(V x, V y) {
         const V size = abs(y), larger = select(size > x, size, x), ratio = select(size > x, x, size) / larger;

@@ -137,8 +137,8 @@ struct LogisticMixture : Directions<LogisticMixture> {
     };
 
     // The components of one element, as lanes of vectors P::Lanes: exponentials are computed for a vector of components
-    // at a time, and sums are taken one component after another, so that an element has the same bits alone and among
-    // many. Lanes after the last component are zero.
+    // at a time, and terms are added one component after another, so that an element has the same bits alone and among
+    // others. Lanes after the last component are zero.
     template <class T, class P>
         requires requires { typename P::Lanes; }
     struct Components<T, P> {

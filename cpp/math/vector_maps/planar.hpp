@@ -11,9 +11,9 @@
 // turn sums into amounts and into the factors of the determinant of the *forward* direction at the latent side; `move`
 // applies the amount to a coordinate. `reduced`, `reduce`, `backward` and `spread` are the vector-Jacobian product:
 // sums over coordinates, then terms common to all coordinates, then gradients by single coordinates. As in maps/,
-// put(k, value) receives parameter k's value and may overwrite p(k), so p(k) is read before. `prepare` and its vjp
-// share their loops over coordinates (coordinates.hpp); in a group of lanes each lane stores the values of its
-// coordinates, and every lane stores the values that follow the values of all coordinates.
+// put(k, value) receives parameter k's value and may overwrite p(k), so p(k) is read before the call of put. `prepare`
+// and its vjp share their loops over coordinates (coordinates.hpp); in a group of lanes each lane stores the values of
+// its coordinates, and every lane stores the values that follow the values of all coordinates.
 #pragma once
 
 #include "../coordinates.hpp"
@@ -34,8 +34,8 @@ struct Bend {
 struct TanhBend {
     static constexpr int solve_rounds = 60;
 
-    // h = tanh, with the slope sech² and the rest tanh², for B lanes at once; beyond `far` both are at their limits.
-    // Error: at most 3.2 ulp for value and slope, 7.5 ulp for the second derivative.
+    // h = tanh, with the slope sech² and the rest tanh², for B lanes at once; beyond `far` slope and rest are those at
+    // `far`. Error: at most 3.2 ulp for value and slope, 7.5 ulp for the second derivative.
     template <int B, class V>
     HR_FN static void at(const V (&v)[B], const MapOptions<Scalar<V>>&, Bend<V> (&bend)[B]) {
         using T = Scalar<V>;

@@ -84,7 +84,7 @@ struct Radial {
     };
     template <class V>
     struct Reduced {
-        V sum, dot;  // squared distance of the input, and its offset times grad
+        V sum, dot;  // squared distance of the input from the center, and offset from the center times grad
 
         template <class F>
         HR_FN void each(const F& f) {
@@ -109,8 +109,8 @@ struct Radial {
         const V alpha = p(features), end = p(features + 1);
         const V given = distance(reduced.sum), r = inverse ? latent_distance(given, alpha, end) : given;
         const auto is_far = given >= farthest<V>();
-        const V dot = select(is_far, V{}, reduced.dot);  // far from the center, limited distances do not fit this
-                                                         // product
+        const V dot = select(is_far, V{}, reduced.dot);  // left out far from the center, where distances are
+                                                         // limited and this product is not
         const V reach = alpha + r, beta = end - alpha, by_log = inverse ? -grad_log_det : grad_log_det;
         const V n = n_at(r, alpha, end), others = splat<V>(features - 1);
         // Derivatives of the log-determinant, (features - 1) log q + log N - 2 log reach.

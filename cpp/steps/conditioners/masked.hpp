@@ -19,7 +19,7 @@ struct Op {
 };
 
 // The order of forward ops. The ops of positions [from, to) are [first[from], first[to]); where all positions are
-// computed at once, the first one has all ops.
+// computed at once, the first position has all ops.
 struct ForwardPlan {
     const Op* ops;
     const int* first;
@@ -48,7 +48,7 @@ struct Layer {
     uint32_t bias;            // offset of the biases
     int in, out;              // inputs, units
     int below;                // the layer whose values this layer reads; -1: the network's inputs
-    int product, sum, value;  // first of the lines of the products, of the sums and of the values
+    int product, sum, value;  // first line of the products, of the sums and of the values
     int activation;
     bool relu;            // the product kernel applies the activation
     bool sweep;           // another pass over the finished products computes the values
@@ -86,7 +86,7 @@ struct MaskedNetwork {
     ForwardPlan tile_plan, small_plan;
     BackPlan back_plan;
     int outputs;                   // line of the network's first output, a parameter of the map
-    bool has_slope_sweep;          // some derivatives of activations replace their values or are stored beside them
+    bool has_slope_sweep;          // some derivatives of activations replace values or are stored beside values
     int slopes;                    // first line of the tape with derivatives of activations; -1: derivatives follow
                                    // from the values
     Bf16Layout bf16;               // format of the products' factors
