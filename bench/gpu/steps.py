@@ -24,7 +24,7 @@ LIMITS = {"build": 420.0, "card": 60.0, "floors": 60.0, "tests": 150.0, "sanitiz
 LEAST = {"build": 60.0, "floors": 20.0, "tests": 90.0, "sanitizer": 120.0}
 """The seconds that must be left for a step to begin."""
 
-# The tests under compute-sanitizer: every family of kernels and its gradients, some eighty small tests.
+# The tests under compute-sanitizer: every family of kernels and its gradients, fewer than ninety small tests.
 SELECTION = " or ".join(
     (
         "(float32 and (test_chains or test_every_size_of_batch or test_samples_are_the_cpus))",

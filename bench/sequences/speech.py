@@ -13,8 +13,9 @@ the fit holds out the end, and the 500,000 samples after them to report.
 
 Results are nats a sample of (x + u) / 32768 with x the integer and u uniform on (-1/2, 1/2), given all samples of the
 file before it. A sample is *active* if the peak of its twentieth of a second is above 32 steps; a tenth of the samples
-is nearly silent, has 9 nats each and hides the rest. Where the package cannot be fetched, a simulated process of known
-entropy rate is fitted instead. Seconds are those of the processor, so that a busy machine changes them little.
+is nearly silent, and has log densities so high that a mean over all samples hides the rest. Where the package cannot be
+fetched, a simulated process of known entropy rate is fitted instead. Seconds are those of the processor, so that a busy
+machine changes them little.
 """
 
 from __future__ import annotations

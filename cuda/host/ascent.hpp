@@ -34,8 +34,8 @@ class DeviceAscent {
     void finish(cudaStream_t stream);
 
     // Results, copied to the host, which waits for the copy: the kinks (count, features), and the log-likelihoods
-    // before each kink of the points and of the held-out points, without the constants of base and units. If no points
-    // are held out, the log-likelihoods of held-out points are NaN.
+    // before each kink of the points and of the held-out points, without the constants that the base density and the
+    // units of the data add. If no points are held out, the log-likelihoods of held-out points are NaN.
     std::vector<Kink> kinks(cudaStream_t stream);
     static constexpr int likelihoods_each = 2;
     std::vector<double> log_likelihoods(cudaStream_t stream);
