@@ -62,7 +62,7 @@ class _NumPy:
         return _exchanged(name, value) if exchanged else _frames.read(name, value)
 
     def check_like(self, value: Any) -> None:
-        """Refuse an array `like` beside which results cannot be returned; any NumPy array is accepted."""
+        """Refuse an array `like` that is not on the CPU; NumPy arrays always are."""
 
     def give(self, array: NDArray[Any], like: Any) -> Any:
         """A result as an array of this framework on the same memory, on the device of `like`."""
@@ -126,7 +126,7 @@ class _Torch(_NumPy):
         return sys.modules["torch"].from_numpy(array)
 
     def written(self, value: Any) -> None:
-        if not value.is_inference():  # the new version makes autograd refuse values saved before
+        if not value.is_inference():  # a new version makes autograd refuse saved, overwritten values
             sys.modules["torch"].autograd.graph.increment_version(value)
 
 
@@ -194,7 +194,7 @@ class Caller:
     _name = ""  # the name of the argument that determined the framework
     _first: Any = None
     _out: Any = None
-    foreign = False  # whether an opened array still has another byte order or width
+    foreign = False  # whether an array opened with `raw` is not in the core's byte order and width
     device: Any = None  # the `_device.Device` that computes; None for the CPU
     core: Any = cpu  # the compiled module
     names: Names | None = None  # the column names that frames must have
@@ -301,7 +301,7 @@ class Caller:
         return self._framework.immutable or framework.immutable
 
     def _check_own(self, name: str, value: Any) -> None:
-        """Refuse an object for results that headrace can only read, such as a frame."""
+        """Refuse an argument `out` that headrace can read but not write, such as a frame."""
         if framework_of(name, value) is NUMPY and not isinstance(value, np.ndarray):
             kind = errors.type_of(value)
             raise TypeError(f"{name}: expected a NumPy array or a PyTorch tensor to write into, got {kind}")
@@ -425,7 +425,7 @@ def _not_on_cpu(name: str, what: str, device: Any, call: str) -> TypeError:
 
 
 def _same(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
-    """Whether two arrays share all elements: kernels may overwrite inputs, because they read tiles before writing."""
+    """Whether two arrays share all elements: a kernel, which reads a tile before it writes, may overwrite its input."""
     return (
         b is not None
         and _bounds(a)[0] == _bounds(b)[0]
@@ -549,7 +549,7 @@ def row_weights(
 
 
 def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
-    """The weighted sum in float64, without BLAS, whose order of terms depends on threads; on a device it waits."""
+    """The weighted sum in float64, without BLAS, whose order of terms depends on threads; waits for a device."""
     if weights is None:
         return float(values.sum(dtype=np.float64))
     return float((values.astype(np.float64, copy=False) * weights).sum())

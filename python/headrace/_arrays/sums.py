@@ -15,7 +15,7 @@ class Sums(Protocol):
     """The library of the arrays: NumPy, or CuPy for rows on a device."""
 
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
-        """The sum of all parts, arrays in the shape of `zero`, over all processes."""
+        """The sum of all parts, which are arrays in the shape of `zero`, over all processes."""
 
     def total(self, parts: Iterable[float]) -> float:
         """The sum of all parts, which are scalars, over all processes."""

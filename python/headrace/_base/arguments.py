@@ -41,7 +41,7 @@ def one_of(*names: str) -> Check:
 
 
 def seed(value: Any) -> int:
-    """The key of random numbers: the int itself, or 64 bits from a NumPy generator, or for None from the system."""
+    """The key of random numbers: the int itself, or 64 bits from a NumPy generator or, for None, from the system."""
     if value is None:
         return int.from_bytes(os.urandom(8), "little")
     if isinstance(value, np.random.Generator):
@@ -112,7 +112,7 @@ def length(name: str, values: Sequence[Any], size: int) -> None:
 
 
 def permutation(name: str, values: Any, features: int | None = None) -> tuple[int, ...]:
-    """The checked tuple of each of 0, ..., n - 1 once; n is `features`, or by default the number of values."""
+    """A checked permutation of 0, ..., n - 1 as a tuple; n is `features`, or by default the number of values."""
     order = integers(name, values)
     n = len(order) if features is None else features
     if n == 0 or sorted(order) != list(range(n)):

@@ -35,7 +35,7 @@ class Workload(NamedTuple):
 
 
 def multiply_add_peak(seconds: float) -> float:
-    """Peak GFLOP/s (float32) of multiply-adds: that of one thread, measured for `seconds`, times the threads in use."""
+    """Peak GFLOP/s (float32) of multiply-adds: one thread's peak, measured for `seconds`, times the threads in use."""
     return cpu.fma_peak(seconds) * hr.get_num_threads()
 
 
@@ -92,7 +92,7 @@ def _of_flow(name: str, flow: hr.Flow, verb: str, rows: int) -> Workload:
 
 
 def _of_map(rows: int, columns: int) -> Workload:
-    """The map of couplings for parameters in memory, without a network: memory limits its speed."""
+    """The workload of a coupling's map without a network, whose speed the memory limits."""
     rng = np.random.default_rng(1)
     z = rng.standard_normal((rows, columns), dtype=np.float32)
     params = rng.standard_normal((rows, columns, 2), dtype=np.float32)

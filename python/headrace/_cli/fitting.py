@@ -50,7 +50,7 @@ from headrace.rows._waves import SUFFIX
 SECONDS = 60.0  # default time of --auto
 JUDGES = 1 << 16  # the most rows of a long table that --auto and the Gaussian use
 VALIDATION = 0.1  # the share of the rows that is held out
-APART = 0x61706172  # with the seed, the key of the rows that --held-out sets apart
+APART = 0x61706172  # a key of generators, for the choice of rows for --held-out
 
 
 def fit(arguments: Namespace) -> int:
@@ -163,7 +163,7 @@ def _fitted(arguments: Namespace) -> _Fitted:
 
 
 def _check_files(arguments: Namespace, options: dict[str, Any], inputs: Sequence[str]) -> None:
-    """Raise errors that would prevent the output or the checkpoint, before any work is done."""
+    """Raise, before any work, the errors that would prevent the output or the checkpoint."""
     _check_output(arguments, *inputs)
     kept = {"--checkpoint": options.get("checkpoint"), "--keep": arguments.keep, "--held-out": arguments.held_out}
     for option, path in kept.items():
@@ -330,7 +330,7 @@ def _treatment(arguments: Namespace, source: Source, columns: list[list[int]]) -
 
 
 def _takes_classes(arguments: Namespace, kind: Kind) -> bool:
-    """Whether columns may have a probability for each value; exits with an error if an option requires this in vain."""
+    """Whether columns may have a probability for each value; exits with an error if options contradict."""
     fits = {"--keep": arguments.auto or arguments.keep is None, f"--flow {arguments.flow}": not kind.model}
     asked = {"categories": arguments.categories not in (None, "none"), "missing": arguments.missing == "model"}
     option = next((option for option, does in fits.items() if not does), None)
@@ -350,7 +350,7 @@ def _check_others(source: Source, columns: list[list[int]], rows: Block) -> None
 
 
 def _taking_part(block: Block) -> Block:
-    """The rows with a weight above 0, or all rows if there is none."""
+    """The rows with a weight above 0, or all rows if no weight is above 0."""
     return block if block.weights is None or not block.weights.any() else block.take(block.weights > 0)
 
 
@@ -380,7 +380,7 @@ def _gaussian(flow: Density, train: Block, judged: Block) -> float:
     return math.nan
 
 
-@silent(FREQUENT)  # because the warning about the table names the options
+@silent(FREQUENT)  # because another warning about the table has the options
 def _train(
     kind: Kind, arguments: Namespace, options: dict[str, Any], ready: _Given, names: Names
 ) -> tuple[Density, dict[str, Any], hr.Ensemble | None]:

@@ -60,7 +60,7 @@ class Argument:
         return READERS[next(part for part in self.types if part != "None")][0]
 
     def read(self, text: Any) -> Any:
-        """The value that a text stands for, by the argument's type, checked as in Python; other values unchanged.
+        """The checked value that a text stands for, by the argument's type; values of other types are not converted.
 
         Raises:
             TypeError, ValueError: as in Python, with a message that begins with the name.
@@ -197,7 +197,7 @@ def set_groups() -> dict[str, dict[str, str]]:
 
 
 def _grouped(texts: dict[str, str]) -> dict[str, list[str]]:
-    """The names that have the same text, by text."""
+    """Lists of the names with equal texts, by text."""
     groups: dict[str, list[str]] = {}
     for name, text in texts.items():
         groups.setdefault(text, []).append(name)

@@ -190,7 +190,7 @@ class Folder:
     """A folder of scores."""
 
     def __init__(self, path: str, files: Sequence[str], form: str | None) -> None:
-        """`files`: the tables. `form`: the format of scores; None for the table's format, or csv if not writable."""
+        """`files`: the tables. `form`: the format of scores; None for each table's format, or csv."""
         self.path, self.names = without_separator(path), _names(files, form)
         for file, name in self.names.items():
             if os.path.realpath(file) == os.path.join(os.path.realpath(self.path), name):

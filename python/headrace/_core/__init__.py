@@ -26,7 +26,7 @@ except ImportError as error:
 else:
     cuda = headrace._cuda
 
-LEAST_ROWS = 8  # fewer rows take another path in the core, and may differ in the last digits
+LEAST_ROWS = 8  # results of fewer rows may differ in the last digits, because the core uses other code
 
 __all__ = ["LEAST_ROWS", "CudaUnavailable", "cpu", "cuda", "cuda_unavailable"]
 

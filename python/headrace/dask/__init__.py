@@ -78,7 +78,7 @@ def fit(
         **options: All other arguments of `Flow.fit`, except `group` and `time_budget`.
 
     Returns:
-        The history, as `Flow.fit` does.
+        The history, as `Flow.fit` returns it.
 
     Raises:
         TypeError, ValueError: an argument is not as expected, as in `Flow.fit` with a group, or x is not a Dask

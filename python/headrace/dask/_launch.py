@@ -67,7 +67,7 @@ def _forget(launch: Launch, state: str) -> None:
 def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judge: list[Any] | None, bar: Shown) -> Any:
     client = launch.client
     held = _holders(client, shards)
-    workers = sorted(held, key=lambda address: min(held[address]))  # roughly in the order of their rows
+    workers = sorted(held, key=lambda address: min(held[address]))  # workers, roughly in the order of their rows
     judged = None if judge is None else _holders(client, judge, workers)
     known = client.run(_rank.facts, workers=workers, on_error="return")
     facts = [known.get(address) for address in workers]

@@ -142,7 +142,7 @@ class DaskGroup(Ranks):
         self._doubled(np.zeros(1, np.int64), np.add)
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
-        """See `Group`; in each round the ranks that have the array send it half as far as in the round before."""
+        """See `Group`; a rank that has the array sends it to other ranks, each at half the preceding one's distance."""
         part = np.ascontiguousarray(part)
         if self.size == 1 or not part.size:
             return part
@@ -186,7 +186,7 @@ class DaskGroup(Ranks):
     # ---- sums --------------------------------------------------------------------------------------------------------
 
     def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
-        """The array over all ranks; see `Ranks`."""
+        """The array's sum or maximum over all ranks; see `Ranks`."""
         part = np.ascontiguousarray(part)
         if self.size == 1 or not part.size:
             return part
@@ -195,7 +195,7 @@ class DaskGroup(Ranks):
         return work(part.reshape(-1), np.add if operation == "SUM" else np.maximum).reshape(part.shape)
 
     def _doubled(self, flat: NDArray[Any], operation: Callable[..., Any]) -> NDArray[Any]:
-        """Combine arrays of pairs of ranks, pairs of pairs, and so on; ranks beyond a power of two use another rank."""
+        """Combine pairs of ranks, pairs of pairs, and so on; ranks beyond a power of two send to other ranks."""
         rank, whole = self.rank, 1 << (self.size.bit_length() - 1)
         if rank >= whole:
             self._exchanged({rank - whole: flat}, [], 0, flat)

@@ -51,7 +51,7 @@ class _Mpi(_groups.Ranks):
         return self._done(part, lambda array: self._comm.Ibcast(array, root))
 
     def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
-        """The array over all ranks; see `Ranks`."""
+        """The array's sum or maximum over all ranks; see `Ranks`."""
         own = getattr(self._mpi, operation)
         return self._done(part, lambda array: self._comm.Iallreduce(self._mpi.IN_PLACE, array, own))
 

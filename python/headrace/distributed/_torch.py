@@ -72,7 +72,7 @@ class _Torch(_groups.Ranks):
         self._group = self._watch = None
 
     def _leave(self) -> None:
-        """Destroy the groups, which are useless after an error, before the interpreter ends and would destroy them.
+        """Destroy the groups after an error, because the interpreter's end would destroy them without a time limit.
 
         Gloo joins its threads when a group is deleted. A thread that does not end, such as that of a lost rank, would
         keep the process from ending: the thread that destroys the groups is joined for a limited time only.
@@ -90,7 +90,7 @@ class _Torch(_groups.Ranks):
         thread.join(_LEAVING)
 
     def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
-        """The array over all ranks; see `Ranks`."""
+        """The array's sum or maximum over all ranks; see `Ranks`."""
         own = getattr(self._distributed.ReduceOp, operation)
         return self._done(part, lambda tensor: self._distributed.all_reduce(tensor, own, group=self._group))
 

@@ -82,9 +82,9 @@ def exact_sum(group: Group, values: Any) -> Floats:
 class FixedSum:
     """A sum of gradients as int64, with the sum of losses and the number of gradients that were too large.
 
-    A gradient times 2^exponent is rounded to integers below 2^51 by adding a constant, beside which a float64 has no
-    fraction. The exponent leaves room for gradients 2^7 times those of the preceding step, so that 2^-44 of the largest
-    entry is kept.
+    A gradient times 2^exponent is rounded to integers below 2^51 by adding a constant, which is so large that float64
+    sums are integers. The exponent leaves room for gradients 2^7 times those of the preceding step, whose largest entry
+    has a rounding error of at most 2^-44.
     """
 
     _LIMIT = 2.0**51

@@ -134,7 +134,7 @@ def _kind_of(error: Exception) -> str:
 
 @contextmanager
 def together(group: Group) -> Iterator[None]:
-    """If one rank raises inside the block, all ranks raise at its end; the block must contain no collective calls."""
+    """A block without collective calls; if one rank raises inside the block, all ranks raise at the block's end."""
     try:
         yield
     except Exception as error:

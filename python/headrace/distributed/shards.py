@@ -78,7 +78,7 @@ class ShardedRows(RowSource):
     def __init__(
         self, group: Group, shards: list[Shard], sizes: Integers, taken: Integers, seed: int, kind: Kind
     ) -> None:
-        """`shards`: this rank's, ascending. `sizes`: each shard's rows; `taken`: each shard's rows in the part."""
+        """`shards`: this rank's, ascending. `sizes`, `taken`: each shard's number of rows, in all and in the part."""
         self.group, self.shards, self.sizes, self.taken, self.seed, self.kind = group, shards, sizes, taken, seed, kind
         self.size, self.rows, self.is_first = int(taken.sum()), int(sizes.sum()), group.rank == 0
         self.names, self.support = kind.names, kind.support
@@ -126,7 +126,7 @@ class ShardedRows(RowSource):
         return list(self.parts())
 
     def standing(self) -> ArrayRows:
-        """A sample of the rows of all ranks; see `RowSource`. Rows are summed as integers, 0 on all ranks but one."""
+        """A sample of the rows of all ranks; see `RowSource`. Each rank adds 0 for other ranks' rows."""
         n, contexts, most = self.kind.features, self.kind.contexts, min(self.size, STANDING)
         sample = np.zeros((most, n + contexts + 1))
         shares = [self.share_of(shard, most) for shard in self.shards]

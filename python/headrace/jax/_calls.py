@@ -150,8 +150,8 @@ class Direction:
         wanted = tuple(not isinstance(t, jax.custom_derivatives.SymbolicZero) for t in tangents)
         params, x, _ = primals
         # If results have one value a row, one run computes the values and the derivatives of their sum. In a scan each
-        # iteration keeps the gradient by parameters: it is computed in this run only if it is small compared with the
-        # rows.
+        # iteration keeps the gradient by parameters: this run computes that gradient only if it is small compared with
+        # the rows.
         by_sum = wanted[0] and params.size <= _MOST_KEPT * x.size
         known: Arrays = ()
         if self.value or (wanted[0] and not by_sum):

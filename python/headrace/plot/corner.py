@@ -141,7 +141,7 @@ def _truths(truths: Any, names: tuple[str, ...], chosen: list[int]) -> list[floa
 def _ends(
     wanted: Any, names: tuple[str, ...], chosen: list[int], drawn: NDArray[Any], rows: NDArray[Any] | None
 ) -> list[tuple[float, float]]:
-    """The ends of each axis: those in `wanted`, or around a central share of all values, or around nearly all."""
+    """The ends of each axis: those in `wanted`, or the ends of a central share of all values, or of nearly all."""
     share = None
     entries: list[Any] = [None] * len(names)
     if isinstance(wanted, (int, float, np.floating)):

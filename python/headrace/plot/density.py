@@ -197,7 +197,7 @@ def _closer(edges: Floats, value: Floats) -> tuple[float, float] | None:
 
 
 def _marginal(flow: Any, columns: tuple[int, ...]) -> Any:
-    """The marginal flow of the columns `columns`; None if there is no exact one."""
+    """The marginal flow of the columns `columns`; None if there is no exact marginal."""
     if len(columns) == flow.features:
         return flow if isinstance(flow, (Flow, Ensemble)) else None  # probabilities of labels are not a density
     try:

@@ -37,7 +37,7 @@ NO_DROPOUT = (
 
 
 class Last(torch.autograd.Function):
-    """A gradient that cannot be differentiated again; without the error, a second derivative would be zero."""
+    """A gradient whose derivative raises an error; without this class, a second derivative would be zero."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -126,7 +126,7 @@ def _folded(n: int, tensors: Any, dims: Any) -> tuple[list[Any], int]:
 
 
 def _vmapped(function: Any, count: int, one_by_one: bool, info: Any, in_dims: Any, *arguments: Any) -> Any:
-    """Map a function of `count` tensors and of options: examples become rows of one call, or have separate calls."""
+    """Map a function of `count` tensors and of options: examples become rows of one call, or each has one call."""
     tensors, dims, options = arguments[:count], in_dims[:count], arguments[count:]
     if one_by_one or dims[2] is not None:  # each example has its own parameters
         each = [function.apply(*_select(tensors, dims, i), *options) for i in range(info.batch_size)]
@@ -163,10 +163,10 @@ class _LogProb(torch.autograd.Function):
 
 
 class _LogProbInOneRun(torch.autograd.Function):
-    """Log densities, and the gradients of their sum, which are those of most losses up to a factor.
+    """Log densities, and the gradients of their sum: most losses have these gradients, times a factor.
 
     Gradients by rows are multiplied by the rows' factors, which may differ. The parameters' gradient is a sum over
-    rows: factors that differ between rows need a second run, and the entry records that.
+    rows: factors that differ between rows need a second run, and `entry.one_run` becomes False.
     """
 
     @staticmethod
@@ -249,7 +249,7 @@ class _PlainRun(torch.autograd.Function):
 
 
 class _Backward:
-    """A function that refuses forward mode with the reason. PyTorch's compiler accepts no function with `jvp`."""
+    """A function whose `jvp` raises an error with the reason. PyTorch's compiler accepts no function with `jvp`."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:

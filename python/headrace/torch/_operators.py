@@ -35,14 +35,14 @@ class Compiled:
     def __init__(self, flow: Flow, matmul: str) -> None:
         self.handle = next(_numbers)
         self.matmul = matmul
-        self.one_run = True  # whether gradients are computed with log densities, until a loss weighs rows differently
+        self.one_run = True  # whether one run has densities and gradients; False after a loss weighs rows differently
         self.replace(flow)
         with _lock:
             _table[self.handle] = self
 
     def replace(self, flow: Flow) -> None:
         """Replace the flow by another one of the same sizes."""
-        if {flow.matmul, self.matmul} & BF16_KINDS.keys():  # bf16 products are part of the density, unlike "tf32"
+        if {flow.matmul, self.matmul} & BF16_KINDS.keys():  # products in bf16 define the density, those in tf32 do not
             self.matmul = flow.matmul
         self.flow = flow.to("cpu", flow.matmul if flow.matmul in BF16_KINDS else "exact")
         self.n_parameters: int = self.flow._program.n_weights  # compiled here, because torch.compile cannot trace this
@@ -104,7 +104,7 @@ def _on_host(tensor: Tensor | None) -> Any:
 
 
 def _placed(handle: int, parameters: Tensor) -> tuple[Any, Callable[[Tensor | None], Any]]:
-    """The program on the parameters' device, and a converter of tensors to its arrays, on PyTorch's stream."""
+    """The program on the parameters' device, and a function that converts tensors to arrays on PyTorch's stream."""
     flow = compiled(handle).at(parameters)
     if parameters.is_cpu:
         return flow._program, _on_host
@@ -196,7 +196,7 @@ def _gradients_like(value: Tensor, context: Tensor | None, parameters: Tensor, *
     ]
 
 
-# For each name the schema, the body, and the body for tensors without values, of which only shapes matter.
+# For each operator the schema, the body, and a body for tensors without values, which returns only shapes.
 _SCHEMAS: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
     "log_prob": (
         "(Tensor x, Tensor? context, Tensor parameters, int handle) -> Tensor",

@@ -19,7 +19,7 @@ from headrace._flow.support_ends import Ends, ends_of, periodic_of
 
 
 class _HasDensity(constraints.Constraint):
-    """The constraint of a density above 0, for supports that are no product of intervals; it has no bijection."""
+    """The constraint that a density is above 0, for supports other than products of intervals; without a bijection."""
 
     event_dim = 1
 
@@ -39,7 +39,7 @@ def support_of(flow: Flow, like: Tensor, log_prob: Callable[[Tensor], Tensor]) -
     Args:
         flow: A flow on any device.
         like: A tensor with the dtype and the device for the ends of intervals.
-        log_prob: The flow's log density, which decides if the support is no product of intervals.
+        log_prob: The flow's log density, which defines the support if that is no product of intervals.
     """
     ends = ends_of(flow)
     known = [pair for pair in ends if pair is not None]
@@ -181,7 +181,7 @@ _KL = (
 
 @register_kl(FlowDistribution, Distribution)
 @register_kl(Distribution, FlowDistribution)
-@register_kl(FlowDistribution, FlowDistribution)  # else PyTorch finds both other pairs
+@register_kl(FlowDistribution, FlowDistribution)  # otherwise both other pairs would match
 def _no_kl(p: Distribution, q: Distribution) -> Tensor:
     raise NotImplementedError(_KL)
 
@@ -268,7 +268,7 @@ class _Inverse(_InverseTransform):
 
 
 def draw(base: Base, shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> Tensor:
-    """Rows of the standard density, which no trained parameter affects and the base's parameters then transform.
+    """Rows drawn from a base's standard density, which has no trained parameters; the base later transforms the rows.
 
     Args:
         base: A base whose trained parameters, if any, only transform drawn rows.

@@ -71,7 +71,7 @@ class Layers(nn.Module):
         return [getattr(module, leaf) if p is None else p for p, module, leaf in found]  # module attributes are slow
 
     def vector(self) -> Tensor:
-        """The parameters as the core's vector, with gradients by all tensors."""
+        """The parameters as the core's vector, a differentiable function of all tensors."""
         dense = self.dense()
         zero = dense[0].new_zeros(1)
         return torch.cat([zero, *(t.reshape(-1) for t in dense)]).index_select(0, self.entries)
@@ -105,14 +105,14 @@ class _Module(nn.Module):
         else:
             self.layers = None
             self.vector = nn.Parameter(torch.from_numpy(self._entry.flow.parameters).to(flow.device))
-        # A mark of the fixed part, which detects that PyTorch stacks tensors of different modules; states leave the
-        # mark out, because they contain the whole fixed part.
+        # A number that identifies the fixed part, to detect that PyTorch stacks tensors of different modules; the mark
+        # is no part of a state, because a state contains the whole fixed part.
         self._mark = torch.tensor(self._entry.mark, dtype=torch.float64, device=flow.device)
         self.register_buffer("structure", self._mark, persistent=False)
         self._leaves: list[tuple[Tensor, int, int, bool]] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state of a copy, without the tensors of an optimiser's groups."""
+        """The state for a copy, without the tensors that `parameter_groups` returned."""
         return {**self.__dict__, "_leaves": []}
 
     def __getattr__(self, name: str) -> Any:
@@ -157,7 +157,7 @@ class _Module(nn.Module):
         return torch.frombuffer(bytearray(files.to_bytes(self._entry.flow)), dtype=torch.uint8)
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore the fixed part from a `state_dict`; a flow of other sizes is an error."""
+        """Restore the fixed part from a `state_dict`; a flow of other sizes raises an error."""
         self._become("state_dict", files.from_bytes(bytes(state.cpu().numpy())))
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
@@ -344,7 +344,7 @@ class FlowModule(_Module):
 
     @property
     def flow(self) -> Flow:
-        """A copy with the current parameters, to fit, sample and save; an assigned flow of the same sizes is copied."""
+        """A copy of the flow with the current parameters; an assigned flow must have the same sizes, and is copied."""
         return self._current()
 
     @flow.setter
