@@ -62,7 +62,7 @@ class _NumPy:
         return _exchanged(name, value) if exchanged else _frames.read(name, value)
 
     def check_like(self, value: Any) -> None:
-        """Refuse an array `like` that is not on the CPU; NumPy arrays always are."""
+        """Refuse an array `like` that is not on the CPU; a NumPy array is always accepted."""
 
     def give(self, array: NDArray[Any], like: Any) -> Any:
         """A result as an array of this framework on the same memory, on the device of `like`."""
@@ -126,7 +126,7 @@ class _Torch(_NumPy):
         return sys.modules["torch"].from_numpy(array)
 
     def written(self, value: Any) -> None:
-        if not value.is_inference():  # a new version makes autograd refuse saved, overwritten values
+        if not value.is_inference():  # autograd detects by the version that saved values changed
             sys.modules["torch"].autograd.graph.increment_version(value)
 
 
@@ -549,7 +549,7 @@ def row_weights(
 
 
 def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
-    """The weighted sum in float64, without BLAS, whose order of terms depends on threads; waits for a device."""
+    """The weighted sum in float64 without BLAS, whose order of terms depends on threads; on a device the call waits."""
     if weights is None:
         return float(values.sum(dtype=np.float64))
     return float((values.astype(np.float64, copy=False) * weights).sum())

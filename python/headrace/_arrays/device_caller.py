@@ -46,7 +46,7 @@ class _CuPy:
         return self.device.current_stream()
 
     def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
-        """A CuPy view, ordered after the producer's work, and whether to hold it until this call's work is done."""
+        """A CuPy view, ready after the producer's work, and whether to hold the view until this call's work is done."""
         cupy = self.device.cupy
         if isinstance(value, cupy.ndarray):
             if value.data.device_id != self.device.index:

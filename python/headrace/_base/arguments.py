@@ -67,7 +67,7 @@ def truth(name: str, value: Any) -> bool:
 
 
 def index(name: str, value: Any, length: int) -> int:
-    """The checked index of a sequence, negative from its end; an index beyond either end raises IndexError."""
+    """The checked index of a sequence; negative indices count from the end, and invalid indices raise IndexError."""
     position = integer(name, value, least=-(2**63))
     if not -length <= position < length:
         raise IndexError(f"{name}: expected -{length} to {length - 1}, got {position}")
@@ -75,7 +75,7 @@ def index(name: str, value: Any, length: int) -> int:
 
 
 def integer(name: str, value: Any, *, least: int = 0, most: int | None = None, expected: str = "an integer") -> int:
-    """The value as an int from `least` to `most`; NumPy integers are accepted, but no bools and floats."""
+    """The value as an int from `least` to `most`; NumPy integers are accepted, bools and floats are not."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -181,7 +181,7 @@ def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -
         array = np.full(size, float(array))
     if array.ndim != 1 or array.size == 0 or (size is not None and array.size != size):
         raise errors.wrong_shape(name, f"({'features' if size is None else size},)", array.shape)
-    least = np.finfo(np.float64).tiny if positive else -np.inf  # the reciprocal of a subnormal number is infinite
+    least = np.finfo(np.float64).tiny if positive else -np.inf  # reciprocals of subnormal numbers may be infinite
     bad = np.flatnonzero(~np.isfinite(array) | (array < least))
     if bad.size:
         kind = f"finite numbers of at least {least:.3g}" if positive else "finite numbers"

@@ -40,7 +40,7 @@ def unreadable(name: str, reader: str, value: Any, error: Exception, advice: str
 
 
 def wrong_dtype(name: str, dtype: Any, call: str = "", expected: str = "dtype float32 or float64") -> TypeError:
-    """The error for values of a wrong dtype; `call`: code that converts the argument, written as {}."""
+    """The error for values of a wrong dtype; `call`: code that converts the argument {}."""
     own, text = argument_of(name), str(dtype)
     if text.startswith(("<U", "<S", "|S")):
         return wrong_kind(name, expected, text, "text has to become numbers first")

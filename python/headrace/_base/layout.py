@@ -14,7 +14,7 @@ GAP = 2  # spaces between two columns
 
 
 def width() -> int:
-    """The width in characters: the environment's COLUMNS, or the terminal's width, or 80 if both are unknown."""
+    """The width of output in characters: the environment's COLUMNS, the terminal's width, or 80 if both are unknown."""
     return shutil.get_terminal_size().columns
 
 

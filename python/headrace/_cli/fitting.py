@@ -380,7 +380,7 @@ def _gaussian(flow: Density, train: Block, judged: Block) -> float:
     return math.nan
 
 
-@silent(FREQUENT)  # because another warning about the table has the options
+@silent(FREQUENT)  # because the warning about the table mentions the options
 def _train(
     kind: Kind, arguments: Namespace, options: dict[str, Any], ready: _Given, names: Names
 ) -> tuple[Density, dict[str, Any], hr.Ensemble | None]:
@@ -401,7 +401,7 @@ def _train(
         return flow, outcome, histories[0].members
     each = [_outcome(history) for history in histories]
     total: dict[str, Any] = {key: sum(fit[key] for fit in each) for key in ("epochs", "seconds")}
-    is_whole = len(each) == arguments.ensemble or not isinstance(fitted, list)  # one network if no column is numeric
+    is_whole = len(each) == arguments.ensemble or not isinstance(fitted, list)  # one network without numeric columns
     stopped = each[-1]["stopped"] if is_whole else "interrupted"
     total |= {"best_epoch": [fit["best_epoch"] for fit in each], "stopped": stopped}
     total["still_falls"] = any(fit["still_falls"] for fit in each)

@@ -44,7 +44,7 @@ def write_parts(
     kinds: Sequence[str] | None = None,
     digits: Sequence[int | None] | None = None,
 ) -> None:
-    """Write a table, (rows, columns) or (rows,), part by part, in memory for one part; all parts have the same dtype.
+    """Write a table, (rows, columns) or (rows,), part by part, with one part in memory; all parts have one dtype.
 
     In .csv, values have enough digits to be restored, or the column's `digits`, and names and texts are escaped so that
     they do no harm in a terminal or a spreadsheet. An .npy file has the array, without the names. In .parquet, columns

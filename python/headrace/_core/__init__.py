@@ -1,4 +1,4 @@
-"""The compiled cores: `_cpu`, and `_cuda` if this module was built, or the reason why `_cuda` cannot be used."""
+"""The compiled cores: `_cpu`, and `_cuda` or the reason why this installation cannot use `_cuda`."""
 
 from __future__ import annotations
 

@@ -244,7 +244,7 @@ class Device:
         return out
 
     def as_argument(self, argument: Any) -> Any:
-        """For a CuPy array the tuple (address, shape, strides, dtype) for `_cuda`; other arguments unchanged."""
+        """The tuple (address, shape, strides, dtype) of a CuPy array for `_cuda`; any other argument itself."""
         if not isinstance(argument, self.cupy.ndarray):
             return argument
         return argument.data.ptr, argument.shape, argument.strides, argument.dtype.name

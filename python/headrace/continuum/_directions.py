@@ -1,4 +1,4 @@
-"""The flow in one direction after another (2.4 of the notes), in two dimensions.
+"""The flow in one direction after another (section 2.4 of the notes), in two dimensions.
 
 Along a unit vector theta a point moves by u(s) theta, where s is the point's coordinate in that direction and
 u = -mu_s d(rho_s / mu_s)/ds is the velocity (eq. 10) of the one-dimensional flow of rho's marginal. If mu is a product

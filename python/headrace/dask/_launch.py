@@ -112,7 +112,7 @@ def _holders(client: Any, shards: list[Any], among: Iterable[str] = ()) -> dict[
     wait(shards)
     for shard in shards:
         if shard.status != "finished":
-            shard.result()  # this raises the error of a failed computation
+            shard.result()  # raises the error of the failed computation
     who = client.who_has(shards)
     allowed = set(among)
     found: dict[str, list[int]] = {address: [] for address in among}

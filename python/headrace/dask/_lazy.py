@@ -90,7 +90,7 @@ def sample(
 
 
 def _by_blocks(function: Any, flow: Any, x: Any, context: Any, **how: Any) -> Any:
-    """A Dask array: a function of each block of an array, of the block's rows of context, and of shared arguments."""
+    """A Dask array whose blocks are `function` of the flow, a block of x, the block's context, and `how`."""
     from dask import array
 
     rows = _rows_of("context", context, x, flow.context)

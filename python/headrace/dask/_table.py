@@ -153,7 +153,7 @@ def _given(client: Any, name: str, value: Any, rows: int) -> tuple[_Parts, Any] 
 
 
 def _parts(client: Any, collection: Any) -> _Parts:
-    """The partitions of a collection, computed if they are not yet, with the numbers of their rows."""
+    """The partitions of a collection, which are computed if necessary, and the number of rows of each partition."""
     from distributed import wait
 
     sizes = None

@@ -83,7 +83,7 @@ class Office:
         self.changed = threading.Condition()
         self.messages: dict[tuple[str, int, int, int], Any] = {}  # keys: group, call's index, message's index, sender
         self.begun: dict[str, int] = {}  # for each group the number of calls that this rank has begun
-        self.broken: dict[str, str] = {}  # for each ended group the reason
+        self.broken: dict[str, str] = {}  # for each ended group the reason for its end
         worker.handlers |= {f"{_NAME}_{op}": getattr(self, op) for op in ("put", "asked", "end")}
         worker.extensions[_NAME] = self
 
@@ -93,10 +93,10 @@ class Office:
         return worker.extensions.get(_NAME) or Office(worker)
 
     async def put(self, group: str, verb: int, number: int, source: int, data: Any) -> str:
-        """Store a message; return the reason for the group's end, or "" if it has not ended."""
+        """Store a message; return the reason for the group's end, or "" if the group has not ended."""
         with self.changed:
             if group not in self.broken:
-                # Copied, because between workers in one process Dask passes the array itself.
+                # The array is copied, because between workers in one process Dask passes the array itself.
                 self.messages[group, verb, number, source] = np.array(data)
                 self.changed.notify_all()
             return self.broken.get(group, "")

@@ -84,7 +84,7 @@ class FixedSum:
 
     A gradient times 2^exponent is rounded to integers below 2^51 by adding a constant, which is so large that float64
     sums are integers. The exponent leaves room for gradients 2^7 times those of the preceding step, whose largest entry
-    has a rounding error of at most 2^-44.
+    has a relative error of at most 2^-44.
     """
 
     _LIMIT = 2.0**51

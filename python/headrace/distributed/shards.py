@@ -126,7 +126,7 @@ class ShardedRows(RowSource):
         return list(self.parts())
 
     def standing(self) -> ArrayRows:
-        """A sample of the rows of all ranks; see `RowSource`. Each rank adds 0 for other ranks' rows."""
+        """A sample of the rows of all ranks; see `RowSource`. A rank adds 0 for rows of other ranks."""
         n, contexts, most = self.kind.features, self.kind.contexts, min(self.size, STANDING)
         sample = np.zeros((most, n + contexts + 1))
         shares = [self.share_of(shard, most) for shard in self.shards]

@@ -195,7 +195,7 @@ class Operators:
     def logsumexp(self, x: Value) -> Value:
         """The log of the sum of exponentials over the last axis."""
         top = self.largest(x)
-        top = where(top < float(np.finfo(np.float32).min), 0.0, top)  # if all terms are -infinity, 0 instead of it
+        top = where(top < float(np.finfo(np.float32).min), 0.0, top)  # 0 if all terms are -infinity
         return ((x - top).exp().sum(keep=True).log() + top).sum()
 
     def sums_below(self, x: Value) -> Value:

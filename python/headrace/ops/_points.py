@@ -27,7 +27,7 @@ class Points:
         x: Shape (rows, n), float32 or float64: the rows at the start, which are copied.
         weights: Shape (rows,): the weight of each row in the sums; 1 by default.
         dtype: The dtype of the points, float32 or float64.
-        keeps_log_jacobian: Whether each row's log-Jacobian is kept. If it is not, a step on the CPU writes less memory,
+        keeps_log_jacobian: Whether each row's log-Jacobian is kept. With False, a step on the CPU writes less memory,
             and only `Chosen` has sums of log-Jacobians.
     """
 

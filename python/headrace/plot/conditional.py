@@ -117,7 +117,7 @@ def _sweep(context: Any, contexts: int, swept: int, values: Any) -> tuple[NDArra
 
 
 def _short(value: float) -> str:
-    """A value with three digits, or as an integer from 1000 to below a million.
+    """The text of a value: three digits; between 1000 and a million, an integer.
 
     >>> _short(-5034.2), _short(0.01234), _short(2.5e9)
     ('-5034', '0.0123', '2.5e+09')

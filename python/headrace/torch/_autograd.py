@@ -181,7 +181,7 @@ class _LogProbInOneRun(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, context, parameters, *unit = ctx.saved_tensors
         wrt = ctx.wrt
-        if not is_plain(grad) or is_batched_the_old_way(grad):  # the values of the gradient must not be read
+        if not is_plain(grad) or is_batched_the_old_way(grad):  # a traced or batched gradient has no values to read
             if ctx.dropout is not None:
                 raise RuntimeError(NO_DROPOUT)
             made = _Vjp.apply(x, context, parameters, None, grad, ctx.entry.handle, True, True, wrt)

@@ -1,7 +1,7 @@
 """Long calls of the core on PyTorch's threads.
 
 After every parallel operation PyTorch's OpenMP threads wait actively for the next operation, for some milliseconds. A
-second pool of threads would have to share each core with them. Long calls therefore run on PyTorch's threads if
+second pool of threads would share each core with PyTorch's. Long calls therefore run on PyTorch's threads if
 headrace and PyTorch use the same number of threads.
 """
 

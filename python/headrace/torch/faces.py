@@ -110,7 +110,7 @@ def flow_and_context(model: Any, context: Any) -> tuple[Flow, Any]:
 
 
 def same_mode(face: Any, model: Any) -> Any:
-    """The replacement on the model's device, and in training mode if the model is."""
+    """The replacement on the model's device, and in training mode if the model is in training mode."""
     device = next((p.device for p in model.parameters()), None)
     return face.to(device).train(model.training)
 

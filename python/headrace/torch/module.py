@@ -105,8 +105,8 @@ class _Module(nn.Module):
         else:
             self.layers = None
             self.vector = nn.Parameter(torch.from_numpy(self._entry.flow.parameters).to(flow.device))
-        # A number that identifies the fixed part, to detect that PyTorch stacks tensors of different modules; the mark
-        # is no part of a state, because a state contains the whole fixed part.
+        # A number that identifies the fixed part, to detect that PyTorch stacks tensors of different modules; the
+        # number is no part of a state, because a state contains the whole fixed part.
         self._mark = torch.tensor(self._entry.mark, dtype=torch.float64, device=flow.device)
         self.register_buffer("structure", self._mark, persistent=False)
         self._leaves: list[tuple[Tensor, int, int, bool]] = []
