@@ -50,7 +50,7 @@ class _NumPy:
     empty: Callable[..., NDArray[Any]] = staticmethod(np.empty)  # returns memory for a result of a shape and dtype
 
     def view(self, name: str, value: Any) -> NDArray[Any]:
-        """A NumPy view of an array's memory, or an error that names the function to call."""
+        """A NumPy view of an array's memory; an error's message has a call that converts the array."""
         if isinstance(value, np.ma.MaskedArray):
             advice = f"call {name}.filled(...) or drop masked rows"
             raise errors.wrong_kind(name, self.kind, "a masked array", advice)

@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Sums(Protocol):
-    """Sums over all processes of a fit, such as a `headrace._fit.source.RowSource`."""
+    """An object that sums over all processes of a fit, such as a `headrace._fit.source.RowSource`."""
 
     library: Any
     """The library of the arrays: NumPy, or CuPy for rows on a device."""

@@ -89,7 +89,7 @@ def integer(name: str, value: Any, *, least: int = 0, most: int | None = None, e
 
 
 def integers(name: str, values: Any, *, least: int = 0, most: int | None = None) -> tuple[int, ...]:
-    """The checked tuple of ints of a sequence of integers within the limits."""
+    """The tuple of ints from a sequence of integers, each checked to be within the limits."""
     if isinstance(values, (str, bytes)) or not np.iterable(values):
         hint = f"; for one give ({values},)" if type(values) is int else ""
         raise TypeError(f"{name}: expected a sequence of integers, got {type(values).__name__} {values!r}{hint}")
@@ -164,7 +164,7 @@ def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
 
 
 def real_array(name: str, value: Any, expected: str = "an array of numbers", got: str = "") -> NDArray[Any]:
-    """An array of real numbers, of any shape; other values raise TypeError, with the text `got` for the value."""
+    """An array of real numbers, of any shape; other values raise TypeError. `got`: the value in the message."""
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "fiu":

@@ -98,7 +98,7 @@ class Grid:
         return rows
 
     def _listed(self, columns: int) -> list[str]:
-        """The lines of rows as lists: a row's first text, and below its other texts after their columns' names."""
+        """The lines of rows as lists: a row's first text, and below it each other text after its column's name."""
         lines = []
         for row in self.rows:
             lines += wrapped(row[0], self.indent, self.indent + "  ", columns)

@@ -40,7 +40,7 @@ def multiply_add_peak(seconds: float) -> float:
 
 
 def copy_bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
-    """The GB/s of the fastest of a few copies, as reads plus writes, with as many threads as headrace uses."""
+    """The GB/s of the fastest of a few copies, reads plus writes, with as many threads as headrace uses."""
     threads = hr.get_num_threads()
     numbers = megabytes * (1 << 20) // 8
     source = np.array_split(np.ones(numbers, np.float32), threads)

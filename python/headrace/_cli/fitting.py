@@ -1,4 +1,4 @@
-"""`headrace fit`: a flow for the rows of a table, which may be longer than the memory."""
+"""`headrace fit`: a flow for the rows of a table, which may be larger than the memory."""
 
 from __future__ import annotations
 

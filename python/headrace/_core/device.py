@@ -140,7 +140,7 @@ class Device:
         return f"cuda:{self.index}"
 
     def computing(self, matmul: str) -> Device:
-        """The device with this setting of products, one object for each setting; all share the references of `keep`."""
+        """The device with this setting of products: one object a setting, with the references of `keep` in common."""
         with self._lock:
             if matmul not in self._others:
                 self._others[matmul] = other = copy.copy(self)

@@ -105,7 +105,7 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
 
 def _holders(client: Any, shards: list[Any], among: Iterable[str] = ()) -> dict[str, list[int]]:
     """The shards that each worker reads; if several workers hold a shard, the worker with the fewest shards reads it.
-    `among`: workers that may hold no shard.
+    `among`: the workers that may read shards, even if they hold none; empty for all holders.
     """
     from distributed import wait
 

@@ -248,7 +248,7 @@ class Direction:
     def _backward_of_sum(self, wanted: Flags, params: Any, x: Any, context: Any) -> Arrays:
         """The value of each row, and gradients of the sum of all values.
 
-        The gradients are a flag whether the gradient by parameters was computed, this gradient, and those by rows and
+        A flag whether the gradient by parameters was computed precedes the gradients, which are by parameters, rows and
         context.
         """
         parameters, *of_rows = self._gradient_shapes(params, x, context)

@@ -15,7 +15,7 @@ MOST_WHOLE = 40  # the most integers for which a histogram has a bin for each
 
 
 def _present(parts: Sequence[NDArray[Any] | None]) -> list[NDArray[Any]]:
-    """Each part without missing values, if any values remain."""
+    """The parts without missing values; parts that have no other values are left out."""
     return [values for part in parts if part is not None and (values := part[~np.isnan(part)]).size]
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from headrace.rows._source import TEXT, Source
 
-DELIMITERS = ("\t", ";", ",", "|")  # in order of preference; if the first line has none, white space
+DELIMITERS = ("\t", ";", ",", "|")  # delimiters by preference; white space if the first line has none of them
 HEADERS = ("auto", "yes", "no")
 MISSING = ("", "na", "n/a", "null", "none", "?", "-")  # texts of missing values, apart from "nan"
 TRUTH = {"true": "1", "false": "0"}  # texts of truth values, as pandas and polars write them

@@ -84,7 +84,7 @@ def _wanted(ctx: Any) -> list[bool]:
 
 
 class _Vjp(Last):
-    """The vector-Jacobian product for vmap; `log`: whether of a log density, and not of values and log-determinants."""
+    """The vector-Jacobian product for vmap; `log`: True for a log density, False for values and log-determinants."""
 
     @staticmethod
     def forward(  # without `*options`, because PyTorch 2.13 counts the arguments' names

@@ -30,7 +30,7 @@ _numbers = itertools.count(secrets.randbits(61) + 1)
 
 
 class Compiled:
-    """A flow for the operators, with parameters of any dtype and device; a copy is a new entry."""
+    """A flow for the operators, with parameters of any dtype and device; a copy is a new entry of the flows' table."""
 
     def __init__(self, flow: Flow, matmul: str) -> None:
         self.handle = next(_numbers)
@@ -229,4 +229,4 @@ def define(name: str, schema: str, body: Callable[..., Any], fake: Callable[...,
 for _name, _parts in _SCHEMAS.items():
     define(_name, *_parts)
 
-ops = torch.ops.headrace  # the operators by PyTorch's dispatcher, which tracing needs
+ops = torch.ops.headrace  # the operators, called by PyTorch's dispatcher, which tracing needs

@@ -142,25 +142,25 @@ class FlowDistribution(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """Raise NotImplementedError with an estimator, because flows have no formula for the mean."""
+        """Raise NotImplementedError, because flows have no formula for the mean; the message has an estimator."""
         raise self._no_formula("mean", "distribution.sample((10_000,)).mean(0)")
 
     @property
     def mode(self) -> Tensor:
-        """Raise NotImplementedError with an alternative, because flows have no formula for the mode."""
+        """Raise NotImplementedError, because flows have no formula for the mode; the message has an alternative."""
         raise NotImplementedError("mode: a flow has no formula for it; go up log_prob from its best sample")
 
     @property
     def variance(self) -> Tensor:
-        """Raise NotImplementedError with an estimator, because flows have no formula for the variance or `stddev`."""
+        """Raise NotImplementedError, because flows have no formula for the variance; the message has an estimator."""
         raise self._no_formula("variance", "distribution.sample((10_000,)).var(0)")
 
     def entropy(self) -> Tensor:
-        """Raise NotImplementedError with an estimator of the entropy."""
+        """Raise NotImplementedError; the message has an estimator of the entropy."""
         raise self._no_formula("entropy", "-distribution.rsample_and_log_prob((10_000,))[1].mean(0)")
 
     def cdf(self, value: Tensor) -> Tensor:
-        """Raise NotImplementedError with an estimator of the distribution function."""
+        """Raise NotImplementedError; the message has an estimator of the distribution function."""
         raise self._no_formula("cdf", "(distribution.sample((10_000,)) <= value).all(-1).float().mean(0)")
 
     def icdf(self, value: Tensor) -> Tensor:

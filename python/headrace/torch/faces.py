@@ -14,7 +14,7 @@ from headrace._base import array_errors as errors
 from headrace.torch.distribution import BoundTransform, FlowDistribution
 from headrace.torch.module import FlowModule
 
-Convert = Callable[[Any], Flow]  # from a model of the other library to a flow
+Convert = Callable[[Any], Flow]  # a function from a model of the other library to a flow
 
 
 class _ZukoDistribution(FlowDistribution):

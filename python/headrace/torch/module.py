@@ -318,7 +318,7 @@ class FlowModule(_Module):
     Only ``vector`` is trained: one parameter in the layout of `Flow.parameters`. With ``layers=True`` each matrix and
     bias is a dense parameter instead, for optimisers by matrix, learning rates by layer, weight norms and Bayesian
     wrappers: ``layers.transforms.0.layers.0.weight`` and so on, the names in files. Each call with ``layers=True``
-    gathers the vector. The `state_dict` also has the fixed part (structure, standardisation, masks). Modules can be
+    makes the vector anew. The `state_dict` also has the fixed part (structure, standardisation, masks). Modules can be
     copied, pickled, moved by ``.to`` and ``.double``, compiled and trained by any optimiser.
 
     Args:
