@@ -542,7 +542,7 @@ def row_weights(
             total = float(array.sum(dtype=np.float64))
     if rows and not total > 0:
         raise ValueError(f"{name}: expected at least one number above 0, got none")
-    # This range keeps products with weights, and quotients by the sum of weights, finite.
+    # A sum in this range keeps products with weights, and quotients by the sum of weights, finite.
     if rows and not any_sum and not 1e-300 < total < 1e300:
         raise ValueError(f"{name}: expected a sum between 1e-300 and 1e300, got {total:g}")
     return array, total

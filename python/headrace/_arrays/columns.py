@@ -67,7 +67,7 @@ def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, 
 
 
 def by_column(name: str, value: Any, features: int, names: Sequence[str] | None, table_name: str = "x") -> Any:
-    """A dict of entries by index or name as a list with an entry, or None, for each column; no dict: unchanged.
+    """A list with an entry, or None, for each column, from a dict by index or name; other values are unchanged.
 
     >>> by_column("bounds", {"b": (0, None), 0: (1, 2)}, 3, ["a", "b", "c"])
     [(1, 2), (0, None), None]

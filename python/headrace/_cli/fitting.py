@@ -118,7 +118,7 @@ def _nothing_saved(output: str) -> Iterator[None]:
 
 def _fitted(arguments: Namespace) -> _Fitted:
     """Fit the flow for the table; returns it with the notes of its file and a function that reports the outcome."""
-    if arguments.auto:  # these options are chosen or ignored by --auto
+    if arguments.auto:  # --auto chooses or ignores the options below
         refused = {"flow", "validation", "ensemble", "set", *OPTIONS} - {"time_budget", "effort"}
         refuse_options(arguments, sorted(refused), "--auto does not take it, as it tries flows of its own")
     arguments.flow = arguments.flow or DEFAULT

@@ -200,7 +200,7 @@ _WAYS = {
 
 
 def file(suffixes: Sequence[str], reads: bool = False) -> Reader:
-    """A type for argparse: paths with these suffixes, or "-". `reads`: whether errors advise on other formats."""
+    """A type for argparse: paths with one of `suffixes`, or "-". `reads`: whether errors advise on other formats."""
     named = [suffix for suffix in suffixes if suffix != STANDARD]
     short = [suffix for suffix in named if not suffix.endswith(".gz")]
     packed = f" ({', '.join(suffix.removesuffix('.gz') for suffix in named if suffix.endswith('.gz'))} also with .gz)"

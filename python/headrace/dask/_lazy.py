@@ -32,8 +32,8 @@ def log_prob(flow: Any, x: Any, context: Any = None, *, columns: Any = None, pro
             columns.
         columns: For a frame, the names of the features; by default all columns that are not context.
         progress: Whether to compute now, on the current client's cluster or in this process, with a bar of the
-            completed rows on the standard error, if that is a terminal. A result that was computed
-            now has its blocks in memory.
+            completed rows on the standard error, if that is a terminal. With `progress` the result
+            has its blocks in memory.
 
     Returns:
         A Dask array, shape (rows,), in the chunks of x; for a frame a column with the frame's index.

@@ -40,8 +40,8 @@ def from_dask(workers: Sequence[str], name: str, *, timeout: float = 60.0, start
     Args:
         workers: The workers' addresses in the order of the ranks, the same list on all workers.
         name: The group's name, the same on all ranks, and different for each group.
-        timeout: The seconds that one rank may let the others wait. At most 5 seconds after this time the others raise
-            `GroupError`, with the ranks that do not answer.
+        timeout: The seconds that one rank may let other ranks wait. At most 5 seconds after `timeout` the other ranks
+            raise `GroupError`, with the ranks that do not answer.
         start: The seconds until all tasks must have started.
 
     Raises:
@@ -163,7 +163,7 @@ class DaskGroup(Ranks):
 
     @contextmanager
     def patiently(self, seconds: float) -> Iterator[None]:
-        """Inside the block, one rank may let the others wait for this number of seconds."""
+        """Inside the block, one rank may let other ranks wait for the given number of seconds."""
         before, self._timeout = self._timeout, seconds
         try:
             yield

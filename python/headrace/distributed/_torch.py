@@ -30,8 +30,8 @@ def from_torch(process_group: Any = None, *, timeout: float = 60.0) -> Group:
 
     Args:
         process_group: A result of ``torch.distributed.new_group``; None for all ranks.
-        timeout: The seconds that one rank may let the others wait. At most twice this time plus 5 seconds later the
-            others raise `GroupError`, with the ranks that do not answer.
+        timeout: The seconds that one rank may let other ranks wait. At most 2 `timeout` + 5 seconds later the other
+            ranks raise `GroupError`, with the ranks that do not answer.
 
     Raises:
         RuntimeError: torch.distributed has no process group yet.

@@ -170,7 +170,7 @@ class Direction:
             given: The parameters, rows and context.
             known: Gradients of the sum of the rows' values that were computed with the values: a flag whether the
                 gradient by parameters was computed, and this gradient, if it is requested; then the gradients by rows
-                and context. An empty tuple if no gradients were computed.
+                and context; an empty tuple if no gradients were computed.
             cotangents: One cotangent for each result.
         """
         if known:

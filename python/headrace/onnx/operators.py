@@ -222,7 +222,7 @@ class Operators:
         return self.graph.node("Squeeze", x, self.graph.constant([-2, -1], np.int64))[0]
 
     def stacked(self, rows: Sequence[Value]) -> Value:
-        """A table whose rows are these values."""
+        """A table whose rows are the given values."""
         return self.beside([self.graph.node("Unsqueeze", x, self.graph.constant([-2], np.int64))[0] for x in rows])
 
     def beside(self, tables: Sequence[Value]) -> Value:

@@ -44,7 +44,7 @@ def conditional(
     Args:
         flow: A conditional density: a flow, an ensemble, a fitted `FlowDensity`, or the path of a file.
         context: Rows of context, shape (rows, context): `column` goes from its 5 % to its 95 % quantile, and other
-            columns have their medians. Or one row, shape (context,), together with `values` as a sequence.
+            columns have their medians. A single row, shape (context,), requires `values` as a sequence.
         column: The column of the context that changes, by number or name.
         values: The number of panels, or a sequence of the column's values.
         columns: One or two columns of the density, by number or name; by default the first two.

@@ -113,7 +113,7 @@ class Columns(Stream):
         self.called = None if source.names is None else tuple(source.names[column] for column in columns[0])
 
     def of_table(self) -> Stream:
-        """A copy of the stream with the kinds of its columns; see `Stream.of_table`. The columns are already read as
+        """A copy of the stream with the kinds of its columns; see `Stream.of_table`. The stream already reads
         floats.
         """
         other, every = copy.copy(self), self._source.kinds

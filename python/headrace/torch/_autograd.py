@@ -199,7 +199,7 @@ class _LogProbInOneRun(torch.autograd.Function):
 
 
 class _Run(torch.autograd.Function):
-    """Rows in the other space, with log densities if `of_log_prob`, otherwise with log-determinants."""
+    """Rows mapped to latent or to data, with log densities if `of_log_prob`, otherwise with log-determinants."""
 
     @staticmethod
     def forward(
@@ -310,7 +310,7 @@ def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, 
 def run(
     value: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, inverse: bool, of_log_prob: bool
 ) -> tuple[Tensor, Tensor]:
-    """Rows in the other space, with log densities of rows from noise if `of_log_prob`, otherwise log-determinants."""
+    """Rows mapped to latent or to data; log densities of rows from noise if `of_log_prob`, else log-determinants."""
     if torch.jit.is_tracing():
         return operators.ops.run(value, context, parameters, entry.handle, inverse, of_log_prob)
     if not is_plain(value, context, parameters):

@@ -131,7 +131,7 @@ def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int)
 def run(
     value: Tensor, context: Tensor | None, parameters: Tensor, handle: int, inverse: bool, of_log_prob: bool
 ) -> tuple[Tensor, Tensor]:
-    """Rows in the other space with their log-determinants, or with the log densities of rows made from noise."""
+    """Rows mapped to latent or to data, with log-determinants, or with the log densities of rows made from noise."""
     program, opened = _placed(handle, parameters)
     out, number = parameters.new_empty(value.shape), parameters.new_empty(value.shape[0])
     own = {"context": opened(_as_rows(context)), "parameters": opened(parameters.contiguous())}

@@ -59,7 +59,7 @@ class _LogProb(torch.autograd.Function):
 
 
 class _Run(torch.autograd.Function):
-    """Sequences on the other side, with their log-determinants."""
+    """Sequences mapped to latent or to data, with their log-determinants."""
 
     @staticmethod
     def forward(ctx: Any, flow: SequenceFlow, verb: str, *given: Any) -> tuple[Tensor, Tensor]:
