@@ -350,7 +350,7 @@ def named(names: Names) -> type[Caller]:
 
 
 def name_of(framework: Any) -> str | None:
-    """The name of a framework given by name or as a module; None for other objects."""
+    """The name of a framework, from the name or the framework's module; None for other objects."""
     if isinstance(framework, types.ModuleType):
         return framework.__name__.partition(".")[0]
     return framework if isinstance(framework, str) else None

@@ -1,7 +1,7 @@
 """Errors for arrays of a wrong type, dtype, shape, layout or device, with all texts of such errors.
 
 Each function of this module returns an error, which its caller raises. Messages have the argument's name, the expected
-and the given array and, if a call can convert the given array, this call.
+and the given array and, if possible, a call that converts the given array.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The flows of ``headrace fit``, and their arguments as options, made from the tables of arguments.
 
-``--set name=value`` sets any argument whose table entry has a help; each argument in `OPTIONS` also has an option.
+``--set name=value`` sets any argument whose table entry has a help text; each argument in `OPTIONS` also has an option.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Argument:
 
 
 def _arguments(function: Callable[..., Any], without: frozenset[str] = frozenset()) -> dict[str, Argument]:
-    """The arguments of a function, by name, whose table entries have a help."""
+    """The arguments of a function, by name, whose table entries have a help text."""
     table, taken, texts = table_of(function), inspect.signature(function).parameters, meanings(function.__doc__)
     return {
         name: Argument(name, table[name], type_text(argument.annotation), argument.default, texts.get(name, ""))

@@ -47,7 +47,7 @@ def write_parts(
     """Write a table, (rows, columns) or (rows,), part by part, with one part in memory; all parts have one dtype.
 
     In .csv, values have enough digits to be restored, or the column's `digits`, and names and texts are escaped so that
-    they do no harm in a terminal or a spreadsheet. An .npy file has the array, without the names. In .parquet, columns
+    they do no harm in a terminal or a spreadsheet. An .npy file contains the array without names. In .parquet, columns
     whose `kinds` are "integer" or "boolean" have these types. Columns of text have the kind "category" and the `digits`
     None. Without a path the table is written to the standard output, as .csv. `instead`: as in `replacing`.
     """

@@ -2,7 +2,7 @@
 
 A density rho moves with the velocity u = -mu grad(rho / mu) (eq. 10), the steepest ascent of the likelihood, and so
 drho/dt = div(mu^2 grad((rho / mu)^2 / 2)) (eq. 13), in one or two dimensions and for any positive target mu.
-`docs/continuum.md` has the equations, the scheme and its errors. The module needs SciPy: pip install ".[continuum]".
+`docs/continuum.md` explains equations, scheme and errors. The module needs SciPy: pip install ".[continuum]".
 
 >>> import headrace as hr
 >>> import numpy as np

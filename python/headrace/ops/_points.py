@@ -78,7 +78,7 @@ class Points:
         return self.compiled.step(maps, log_scale, numbers, bias, next, sizes, places)
 
     def checked_rows(self) -> NDArray[np.int64]:
-        """The indices of some evenly spread rows, whose log-likelihood `Chosen` has separately; on the CPU only."""
+        """The indices of evenly spread rows, for which `Chosen` returns separate log-likelihoods; on the CPU only."""
         return self.compiled.checked_rows()
 
     def values(self) -> NDArray[Any]:

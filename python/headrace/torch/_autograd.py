@@ -126,7 +126,7 @@ def _folded(n: int, tensors: Any, dims: Any) -> tuple[list[Any], int]:
 
 
 def _vmapped(function: Any, count: int, one_by_one: bool, info: Any, in_dims: Any, *arguments: Any) -> Any:
-    """Map a function of `count` tensors and of options: examples become rows of one call, or each has one call."""
+    """Map a function of `count` tensors and of options: examples are rows of one call, or each has its own call."""
     tensors, dims, options = arguments[:count], in_dims[:count], arguments[count:]
     if one_by_one or dims[2] is not None:  # each example has its own parameters
         each = [function.apply(*_select(tensors, dims, i), *options) for i in range(info.batch_size)]

@@ -1,6 +1,6 @@
 """PyTorch operators on compiled flows, with rules for autograd, vmap, compile and export.
 
-The schema of an operator can only have tensors and numbers, so that a flow is passed as the index of its entry in a
+The schema of an operator can only contain tensors and numbers, so that a flow is passed as the index of its entry in a
 table. The table does not keep the flow in memory: the caller does. Operators are defined by `torch.library.Library`,
 which imports no compiler.
 """

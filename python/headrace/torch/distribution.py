@@ -86,9 +86,9 @@ class FlowDistribution(Distribution):
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> Any:
-        """The constraint on rows: each column has all real numbers, an interval, or all numbers above or below a bound.
+        """The constraint on rows: the support of each column is the real line, an interval or a half-line.
 
-        A periodic column has one period: the density continues around it and integrates to 1 over a period.
+        The support of a periodic column is one period of the density, which integrates to 1 over a period.
         `torch.distributions.biject_to` accepts the constraint, except if transforms that mix the columns follow a base
         with bounds (`headrace.Uniform`): the constraint then checks rows by their density, and has no bijection.
         """

@@ -193,7 +193,7 @@ class _Module(nn.Module):
             leaf.grad = vector.grad[begin:end]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Apply `.to`, `.double` and similar methods, which give the vector other memory.
+        """Apply `.to`, `.double` and similar methods, which replace the vector's memory.
 
         Raises:
             TypeError: `.half`, `.bfloat16` or another dtype was requested: the core computes in float32 and float64
