@@ -92,7 +92,7 @@ def _of_flow(name: str, flow: hr.Flow, verb: str, rows: int) -> Workload:
 
 
 def _of_map(rows: int, columns: int) -> Workload:
-    """The workload of a coupling's map without a network, whose speed the memory limits."""
+    """The workload of a coupling's map, without a network; the speed of the memory limits it."""
     rng = np.random.default_rng(1)
     z = rng.standard_normal((rows, columns), dtype=np.float32)
     params = rng.standard_normal((rows, columns, 2), dtype=np.float32)

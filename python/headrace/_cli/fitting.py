@@ -330,7 +330,7 @@ def _treatment(arguments: Namespace, source: Source, columns: list[list[int]]) -
 
 
 def _takes_classes(arguments: Namespace, kind: Kind) -> bool:
-    """Whether columns may have a probability for each value; exits with an error if options contradict."""
+    """Whether columns may have a probability for each value; exits if options contradict each other."""
     fits = {"--keep": arguments.auto or arguments.keep is None, f"--flow {arguments.flow}": not kind.model}
     asked = {"categories": arguments.categories not in (None, "none"), "missing": arguments.missing == "model"}
     option = next((option for option, does in fits.items() if not does), None)

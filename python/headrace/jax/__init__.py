@@ -149,7 +149,7 @@ Stack._log_prob, Stack._to_latent = staticmethod(log_prob), staticmethod(to_late
 class FlowModule:
     """A flow as a pytree: its parameters are the only leaf, and its structure is static.
 
-    JAX's functions of pytrees accept a module: jit, grad, vmap, scan, optimisers. A module is immutable; `with_params`
+    All functions of pytrees accept a module: jit, grad, vmap, scan, optimisers. A module is immutable; `with_params`
     returns a new module, and so do `jax.tree.map` and `dataclasses.replace`.
 
     Args:

@@ -47,7 +47,7 @@ Settings: Any = cast("Any", namedtuple)("Settings", ("map", *_DEFAULTS), default
 
 
 def takes_settings(function: F) -> F:
-    """Give a function that ends in ``**settings: Unpack[Keywords]`` a signature with these keywords."""
+    """Give a function whose signature ends in ``**settings: Unpack[Keywords]`` a signature with the keywords."""
     return closed(function, Keywords, _DEFAULTS)
 
 

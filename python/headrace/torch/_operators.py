@@ -196,7 +196,7 @@ def _gradients_like(value: Tensor, context: Tensor | None, parameters: Tensor, *
     ]
 
 
-# For each operator the schema, the body, and a body for tensors without values, which returns only shapes.
+# For each operator the schema, the body, and a body for tensors without values, where only shapes matter.
 _SCHEMAS: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
     "log_prob": (
         "(Tensor x, Tensor? context, Tensor parameters, int handle) -> Tensor",

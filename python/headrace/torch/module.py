@@ -212,7 +212,7 @@ class _Module(nn.Module):
         return self
 
     def _set_mark(self) -> None:
-        """Set the mark again after `.float()` rounded it or `to_empty` lost it."""
+        """Set the mark of the fixed part again after `.float()` rounded it or `to_empty` lost it."""
         mark = self._buffers["structure"]
         assert mark is not None
         self._mark = self._buffers["structure"] = mark.to(torch.float64).fill_(self._entry.mark)
