@@ -81,7 +81,7 @@ class _CuPy:
         return self.device.view(address, shape, dtype, strides, value)
 
     def check_place(self, name: str, value: Any) -> None:
-        """Refuse an array `like` on another device; CuPy accepts any array."""
+        """Refuse an array on another device; a CuPy array is always accepted."""
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], stream: Stream) -> tuple[Any, Any]:
         """Memory for a result: a CuPy array, and an object of the caller's framework on the same memory."""

@@ -101,7 +101,7 @@ class Apart:
 
 
 def _digits(column: NDArray[Any]) -> int:
-    """The number of digits to write: 15 if 15 digits restore all values, such as values read from text; else all."""
+    """The number of digits to write: 15 if 15 restore all float64 values, as for values from text; else 9 or 17."""
     short = column.dtype == np.float64 and all(float(f"{value:.15g}") == value for value in column.tolist())
     return 15 if short else SINGLE if column.dtype == np.float32 else DOUBLE
 
@@ -401,7 +401,7 @@ def _train(
         return flow, outcome, histories[0].members
     each = [_outcome(history) for history in histories]
     total: dict[str, Any] = {key: sum(fit[key] for fit in each) for key in ("epochs", "seconds")}
-    is_whole = len(each) == arguments.ensemble or not isinstance(fitted, list)  # one network without numeric columns
+    is_whole = len(each) == arguments.ensemble or not isinstance(fitted, list)  # a single fit if no column is numeric
     stopped = each[-1]["stopped"] if is_whole else "interrupted"
     total |= {"best_epoch": [fit["best_epoch"] for fit in each], "stopped": stopped}
     total["still_falls"] = any(fit["still_falls"] for fit in each)

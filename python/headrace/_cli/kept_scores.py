@@ -1,7 +1,7 @@
 """Unfinished files of scores, from which `headrace score` resumes after Ctrl-C, and statistics of scores.
 
 Unfinished scores of one table are in a file beside the output, with a record of the inputs. Scores of many tables are
-in a folder with one file for each table, which gets its name when it is complete, and a record that is written before
+in a folder: a file for each table, which gets its final name when it is complete, and a record that is written before
 the first file.
 """
 

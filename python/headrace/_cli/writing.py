@@ -153,7 +153,7 @@ def digits_of_samples(density: TableDensity) -> list[int | None]:
     """The significant digits of samples of each used column; None for text, and all digits for integers and constants.
 
     A float32 flow computes standardised columns to nine digits. A column whose mean is many standard deviations from
-    zero, such as a time, needs more digits, by the decimal logarithm of this ratio.
+    zero, such as a time, needs more digits: as many as the decimal logarithm of the number of deviations.
     """
     table, flow, kept = density.columns.used, density.flow, density.columns.used.kept
     numbers = flow.flow if isinstance(flow, hr.MixedDensity) else flow

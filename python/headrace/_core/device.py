@@ -356,7 +356,7 @@ class Points:
         self.queued = OnStream(self.device, self.core, self.stream)
 
     def step(self, *arguments: Any) -> NDArray[np.float64] | None:
-        """A step with the arguments of `_cpu`'s points, on the host; a call that returns sums waits for the device."""
+        """Take a step; arguments are on the host, as for `_cpu`'s points. A call that returns sums waits."""
         return self.queued.step(*arguments)
 
     def values(self) -> CuPyArray:

@@ -23,7 +23,7 @@ from headrace.distributed.groups import GroupError, Ranks, who_is_silent
 LARGE = 1 << 16  # from this many bytes on, each of more than two ranks sums a part of the array
 GRACE = 5.0  # the seconds to wait for a report of another rank's progress
 _LOOK = 0.25  # the seconds between two checks that the result is still wanted
-_AGAIN = 0.05  # the seconds between two tries to reach an office
+_AGAIN = 0.05  # the seconds between two tries to reach another worker's office
 _BACK = 1 << 20  # the index of a message to a rank beyond the largest power of two
 _KEPT = 256  # the most groups whose progress an office keeps
 _NAME = "headrace"

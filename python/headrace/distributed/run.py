@@ -54,7 +54,7 @@ class Chunks:
     """The training rows in chunks, each of one shard, and the order of chunks in an epoch, independent of the ranks."""
 
     def __init__(self, table: ShardedRows, batch_rows: int) -> None:
-        """Divide the rows of a table; `batch_rows`: the approximate size of a batch."""
+        """Divide the rows of a table into chunks; `batch_rows`: the approximate size of a batch."""
         self.table, self.most = table, CHUNK_ROWS
         rows, most = table.taken, min(CHUNK_ROWS, batch_rows)
         counts = -(-rows // most)
@@ -67,7 +67,7 @@ class Chunks:
         self.batches = -(-count // self.of_a_batch)
 
     def some(self, numbers: NDArray[np.int64]) -> list[Chunk]:
-        """The chunks of given indices, from 0 to `count` - 1."""
+        """The chunks at the given indices, from 0 to `count` - 1."""
         found = (numbers, self._shard[numbers], self._begin[numbers], self._end[numbers])
         return [Chunk(*of) for of in zip(*(one.tolist() for one in found), strict=True)]
 

@@ -45,7 +45,7 @@ class Compiled:
         if {flow.matmul, self.matmul} & BF16_KINDS.keys():  # products in bf16 define the density, those in tf32 do not
             self.matmul = flow.matmul
         self.flow = flow.to("cpu", flow.matmul if flow.matmul in BF16_KINDS else "exact")
-        self.n_parameters: int = self.flow._program.n_weights  # compiles, which torch.compile cannot trace
+        self.n_parameters: int = self.flow._program.n_weights  # compiles the chain, which torch.compile cannot trace
         self.mark = self._of_what_is_fixed()
         self._placed: dict[tuple[torch.dtype, torch.device], Flow] = {}
 
