@@ -91,7 +91,7 @@ class FixedSum:
     _ROUNDING = 1.5 * 2.0**52
     _OFFSET = int(np.float64(_ROUNDING).view(np.int64))
     _KEPT = 44
-    _BLOCK = 1 << 15  # the entries that are added at a time, which fit in the cache
+    _BLOCK = 1 << 15  # the number of entries that are added at a time, which fit in the cache
 
     def __init__(self, size: int) -> None:
         """An empty sum of gradients with `size` entries."""

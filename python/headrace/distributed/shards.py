@@ -27,7 +27,7 @@ from headrace._flow.transforms.support import Support
 from headrace.distributed.exact import exact_sum
 from headrace.distributed.groups import broadcast_bytes, gathered, same_everywhere, together
 
-ROWS = 1 << 16  # the rows of a shard, by default
+ROWS = 1 << 16  # the number of rows of a shard, by default
 MOST_SHARDS = 1 << 24
 STANDING = 1 << 14  # the most rows that each rank keeps as a sample of the whole table
 JUDGED = 8  # one row in this many is held out to judge a trial

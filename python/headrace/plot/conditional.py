@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FRAMES, MOST_FRAMES = 6, 24
-SECOND = 6  # the frames in one second of an animation
+SECOND = 6  # the number of frames in one second of an animation
 
 
 @takes_rng

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-LINE, PLANE = 400, 120  # the cells along an axis of a curve, and along each axis of a plane
+LINE, PLANE = 400, 120  # the numbers of cells along the axis of a curve, and along each axis of a plane
 MOST_PANELS = 24
 DECADES = 4.0  # the decades of density that colours show
 SHARES = (0.5, 0.9)
