@@ -33,7 +33,7 @@ class _Lost(Exception):
 
 
 def launched(launch: Launch, arguments: dict[str, Any], shards: list[Any], judge: list[Any] | None) -> Any:
-    """Run a fit on the workers; return the result of rank 0. `shards` and `judge` are futures."""
+    """Run a fit on the workers; return the result of rank 0. `shards`, `judge`: lists of futures."""
     import cloudpickle
 
     payload = cloudpickle.dumps(arguments)
@@ -142,7 +142,7 @@ def _collective(wanted: str, facts: list[Any], workers: list[str]) -> str:
 
 
 def _watched(launch: Launch, job: _rank.Job, futures: list[Any], bar: Shown) -> Any:
-    """Wait for all ranks; if one fails or its worker is gone, end the others and raise the error."""
+    """Wait for all ranks; if one fails or its worker is gone, end all other ranks and raise the error."""
     client = launch.client
     waiting = list(futures)
     while waiting:

@@ -247,7 +247,7 @@ def _draw(panels: list[Panel], names: tuple[str, ...], table: PlottedRows | None
 def draw_panel(
     axis: Any, one: Panel, names: tuple[str, ...], table: PlottedRows | None = None, highest: float = 0.0
 ) -> Any:
-    """Draw a panel, and return the mesh of two columns. `highest`: the top of a common scale of densities, or 0."""
+    """Draw a panel; return the mesh if it has two columns. `highest`: the top of a common scale of densities, or 0."""
     if len(one.columns) == 2:
         return _draw_plane(axis, one, names, float(np.log10(highest)) if highest > 0 else None)
     _draw_curve(axis, one, names, table, 1.06 * highest if highest > 0 else None)
