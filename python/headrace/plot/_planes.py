@@ -45,7 +45,7 @@ def unit_interval(low: Any, high: Any) -> tuple[float, float]:
 
 
 def edges_of(ends: tuple[float, float], bins: int, *parts: NDArray[Any] | None) -> Floats:
-    """The edges of equal bins; integers in a short range, if the first part has no other values, are middles."""
+    """The edges of equal bins; if the first part has only integers in a short range, an integer is a bin's middle."""
     first = next(iter(_present(parts)), None)
     if first is not None and (np.trunc(first) == first).all():
         low, high = np.floor(max(ends[0], float(first.min()))), np.ceil(min(ends[1], float(first.max())))
