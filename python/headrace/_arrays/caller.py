@@ -50,7 +50,7 @@ class _NumPy:
     empty: Callable[..., NDArray[Any]] = staticmethod(np.empty)  # returns memory for a result of a shape and dtype
 
     def view(self, name: str, value: Any) -> NDArray[Any]:
-        """A NumPy view of an array's memory, or an error that names the function to call."""
+        """A NumPy view of an array's memory; an error's message has a call that converts the array."""
         if isinstance(value, np.ma.MaskedArray):
             advice = f"call {name}.filled(...) or drop masked rows"
             raise errors.wrong_kind(name, self.kind, "a masked array", advice)
@@ -62,7 +62,7 @@ class _NumPy:
         return _exchanged(name, value) if exchanged else _frames.read(name, value)
 
     def check_like(self, value: Any) -> None:
-        """Refuse an array `like` beside which results cannot be returned; any NumPy array is accepted."""
+        """Refuse an array `like` that is not on the CPU; a NumPy array is always accepted."""
 
     def give(self, array: NDArray[Any], like: Any) -> Any:
         """A result as an array of this framework on the same memory, on the device of `like`."""
@@ -126,7 +126,7 @@ class _Torch(_NumPy):
         return sys.modules["torch"].from_numpy(array)
 
     def written(self, value: Any) -> None:
-        if not value.is_inference():  # the new version makes autograd refuse values saved before
+        if not value.is_inference():  # autograd detects by the version that saved values changed
             sys.modules["torch"].autograd.graph.increment_version(value)
 
 
@@ -194,7 +194,7 @@ class Caller:
     _name = ""  # the name of the argument that determined the framework
     _first: Any = None
     _out: Any = None
-    foreign = False  # whether an opened array still has another byte order or width
+    foreign = False  # whether an array opened with `raw` is not in the core's byte order and width
     device: Any = None  # the `_device.Device` that computes; None for the CPU
     core: Any = cpu  # the compiled module
     names: Names | None = None  # the column names that frames must have
@@ -301,7 +301,7 @@ class Caller:
         return self._framework.immutable or framework.immutable
 
     def _check_own(self, name: str, value: Any) -> None:
-        """Refuse an object for results that headrace can only read, such as a frame."""
+        """Refuse an argument `out` that headrace can read but not write, such as a frame."""
         if framework_of(name, value) is NUMPY and not isinstance(value, np.ndarray):
             kind = errors.type_of(value)
             raise TypeError(f"{name}: expected a NumPy array or a PyTorch tensor to write into, got {kind}")
@@ -350,7 +350,7 @@ def named(names: Names) -> type[Caller]:
 
 
 def name_of(framework: Any) -> str | None:
-    """The name of a framework given by name or as a module; None for other objects."""
+    """The name of a framework, from the name or the framework's module; None for other objects."""
     if isinstance(framework, types.ModuleType):
         return framework.__name__.partition(".")[0]
     return framework if isinstance(framework, str) else None
@@ -425,7 +425,7 @@ def _not_on_cpu(name: str, what: str, device: Any, call: str) -> TypeError:
 
 
 def _same(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
-    """Whether two arrays share all elements: kernels may overwrite inputs, because they read tiles before writing."""
+    """Whether two arrays share all elements: a kernel, which reads a tile before it writes, may overwrite its input."""
     return (
         b is not None
         and _bounds(a)[0] == _bounds(b)[0]
@@ -542,14 +542,14 @@ def row_weights(
             total = float(array.sum(dtype=np.float64))
     if rows and not total > 0:
         raise ValueError(f"{name}: expected at least one number above 0, got none")
-    # This range keeps products with weights, and quotients by the sum of weights, finite.
+    # A sum in this range keeps products with weights, and quotients by the sum of weights, finite.
     if rows and not any_sum and not 1e-300 < total < 1e300:
         raise ValueError(f"{name}: expected a sum between 1e-300 and 1e300, got {total:g}")
     return array, total
 
 
 def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
-    """The weighted sum in float64, without BLAS, whose order of terms depends on threads; on a device it waits."""
+    """The weighted sum in float64 without BLAS, whose order of terms depends on threads; on a device the call waits."""
     if weights is None:
         return float(values.sum(dtype=np.float64))
     return float((values.astype(np.float64, copy=False) * weights).sum())

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from headrace._base import arguments as check
 
 SPIKE = 0.05  # a value is frequent if at least this share of rows has it
-# The least number of rows with a frequent value. Of tables of 20 to 100 normal values, rounded to multiples of a tenth
-# to a two-hundredth of their deviation, at most 0.1 % have 5 equal values by chance, and 2.4 % have 3; if a tenth of
+# The least number of rows with a frequent value. Of tables of 20 to 100 normal values, rounded to multiples of 1/10
+# to 1/200 of the standard deviation, at most 0.1 % have 5 equal values by chance, and 2.4 % have 3; if a tenth of
 # the values is equal, 38 % of the tables of 40 rows and 98 % of the tables of 100 rows have 5 equal values.
 LEAST_EQUAL = 5
 
@@ -67,7 +67,7 @@ def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, 
 
 
 def by_column(name: str, value: Any, features: int, names: Sequence[str] | None, table_name: str = "x") -> Any:
-    """A dict of entries by index or name as a list with an entry, or None, for each column; other values unchanged.
+    """A list with an entry, or None, for each column, from a dict by index or name; other values are unchanged.
 
     >>> by_column("bounds", {"b": (0, None), 0: (1, 2)}, 3, ["a", "b", "c"])
     [(1, 2), (0, None), None]

@@ -46,7 +46,7 @@ class _CuPy:
         return self.device.current_stream()
 
     def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
-        """A CuPy view, ordered after the producer's work, and whether to hold it until this call's work is done."""
+        """A CuPy view, ready after the producer's work, and whether to hold the view until this call's work is done."""
         cupy = self.device.cupy
         if isinstance(value, cupy.ndarray):
             if value.data.device_id != self.device.index:
@@ -81,7 +81,7 @@ class _CuPy:
         return self.device.view(address, shape, dtype, strides, value)
 
     def check_place(self, name: str, value: Any) -> None:
-        """Refuse an array `like` on another device; CuPy accepts any array."""
+        """Refuse an array on another device; a CuPy array is always accepted."""
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], stream: Stream) -> tuple[Any, Any]:
         """Memory for a result: a CuPy array, and an object of the caller's framework on the same memory."""
@@ -315,7 +315,7 @@ class DeviceCaller(Caller):
 
 
 def caller_of(first: Any) -> Caller:
-    """A `Caller` or `DeviceCaller` for a call without a flow or transform, on the device of its first array."""
+    """A `Caller` or `DeviceCaller` for a call without a flow or transform, on the device of the array `first`."""
     if type(first) is np.ndarray or not _is_on_device(first) or _core.cuda_unavailable():
         return Caller()  # a `Caller` explains why it cannot open arrays on a device
     return DeviceCaller(device_at(_index_of(first)))
@@ -330,7 +330,7 @@ def _is_on_device(value: Any) -> bool:
         return bool(value.device.type == "cuda")
     if framework is _arrays.JAX:
         if isinstance(value, sys.modules["jax"].core.Tracer) or value.is_deleted():
-            return False  # a tracer is on no device, and its opening raises
+            return False  # a tracer is on no device, and opening it raises an error
         return any(device.platform in ("gpu", "cuda") for device in value.devices())
     if hasattr(type(value), "__dlpack_device__"):
         return int(value.__dlpack_device__()[0]) in (_CUDA, _MANAGED)

@@ -130,8 +130,8 @@ def coded(
 
     Args:
         x: A frame; other objects are returned unchanged.
-        known: The labels of each column, whose other texts have the code -1; None to use all texts in the frame as
-            labels.
+        known: The labels of each column; the column's other texts have the code -1. None to use all texts in the frame
+            as labels.
         most: A column with more labels than this, or with a different label in each row, stays text.
     """
     labels_by_column: dict[str, tuple[str, ...]] = {}

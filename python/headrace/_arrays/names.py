@@ -1,4 +1,4 @@
-"""Names of a flow's columns: the names in the frames of its fit, which later frames must match and files store."""
+"""Names of a flow's columns, from the frames of its fit; later frames must have these names, and files store them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def refuse_others(argument: str, labels: Sequence[str], known: Sequence[str]) ->
 
 
 def named_features(features: Any) -> tuple[int, Names]:
-    """The number and the names of columns, from an argument that is either; a number has no names."""
+    """The number and the names of columns, from a number, where names are unknown, or from a list of names."""
     if isinstance(features, (str, bytes)) or not np.iterable(features):
         return check.integer("features", features, least=1), Names()
     labels = list(features)

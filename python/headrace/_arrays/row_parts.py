@@ -12,8 +12,8 @@ from headrace._base import arguments as check
 
 Index = NDArray[np.int64]
 
-CHUNK = 1 << 16  # the rows that are copied at a time in a pass over all rows
-MOMENT_ROWS, MOMENT_BLOCK = 1 << 20, 256  # moments of more rows are computed from sampled blocks
+CHUNK = 1 << 16  # the number of rows that are copied at a time in a pass over all rows
+MOMENT_ROWS, MOMENT_BLOCK = 1 << 20, 256  # moments of more rows than this use sampled blocks
 POOL, BLOCK = 1 << 18, 1 << 10  # more than POOL rows are shuffled by blocks, then in pools
 
 

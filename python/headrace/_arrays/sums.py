@@ -9,13 +9,13 @@ import numpy as np
 
 
 class Sums(Protocol):
-    """Sums over all processes of a fit, such as a `headrace._fit.source.RowSource`."""
+    """An object that sums over all processes of a fit, such as a `headrace._fit.source.RowSource`."""
 
     library: Any
     """The library of the arrays: NumPy, or CuPy for rows on a device."""
 
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
-        """The sum of all parts, arrays in the shape of `zero`, over all processes."""
+        """The sum of all parts, which are arrays in the shape of `zero`, over all processes."""
 
     def total(self, parts: Iterable[float]) -> float:
         """The sum of all parts, which are scalars, over all processes."""

@@ -41,7 +41,7 @@ def one_of(*names: str) -> Check:
 
 
 def seed(value: Any) -> int:
-    """The key of random numbers: the int itself, or 64 bits from a NumPy generator, or for None from the system."""
+    """The key of random numbers: the int itself, or 64 bits from a NumPy generator or, for None, from the system."""
     if value is None:
         return int.from_bytes(os.urandom(8), "little")
     if isinstance(value, np.random.Generator):
@@ -67,7 +67,7 @@ def truth(name: str, value: Any) -> bool:
 
 
 def index(name: str, value: Any, length: int) -> int:
-    """The checked index of a sequence, negative from its end; an index beyond either end raises IndexError."""
+    """The checked index of a sequence; negative indices count from the end, and invalid indices raise IndexError."""
     position = integer(name, value, least=-(2**63))
     if not -length <= position < length:
         raise IndexError(f"{name}: expected -{length} to {length - 1}, got {position}")
@@ -75,7 +75,7 @@ def index(name: str, value: Any, length: int) -> int:
 
 
 def integer(name: str, value: Any, *, least: int = 0, most: int | None = None, expected: str = "an integer") -> int:
-    """The value as an int from `least` to `most`; NumPy integers are accepted, but no bools and floats."""
+    """The value as an int from `least` to `most`; NumPy integers are accepted, bools and floats are not."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -89,7 +89,7 @@ def integer(name: str, value: Any, *, least: int = 0, most: int | None = None, e
 
 
 def integers(name: str, values: Any, *, least: int = 0, most: int | None = None) -> tuple[int, ...]:
-    """The checked tuple of ints of a sequence of integers within the limits."""
+    """The tuple of ints from a sequence of integers, each checked to be within the limits."""
     if isinstance(values, (str, bytes)) or not np.iterable(values):
         hint = f"; for one give ({values},)" if type(values) is int else ""
         raise TypeError(f"{name}: expected a sequence of integers, got {type(values).__name__} {values!r}{hint}")
@@ -112,7 +112,7 @@ def length(name: str, values: Sequence[Any], size: int) -> None:
 
 
 def permutation(name: str, values: Any, features: int | None = None) -> tuple[int, ...]:
-    """The checked tuple of each of 0, ..., n - 1 once; n is `features`, or by default the number of values."""
+    """A checked permutation of 0, ..., n - 1 as a tuple; n is `features`, or by default the number of values."""
     order = integers(name, values)
     n = len(order) if features is None else features
     if n == 0 or sorted(order) != list(range(n)):
@@ -164,7 +164,7 @@ def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
 
 
 def real_array(name: str, value: Any, expected: str = "an array of numbers", got: str = "") -> NDArray[Any]:
-    """An array of real numbers, of any shape; other values raise TypeError, with the text `got` for the value."""
+    """An array of real numbers, of any shape; other values raise TypeError. `got`: the value in the message."""
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "fiu":
@@ -181,7 +181,7 @@ def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -
         array = np.full(size, float(array))
     if array.ndim != 1 or array.size == 0 or (size is not None and array.size != size):
         raise errors.wrong_shape(name, f"({'features' if size is None else size},)", array.shape)
-    least = np.finfo(np.float64).tiny if positive else -np.inf  # the reciprocal of a subnormal number is infinite
+    least = np.finfo(np.float64).tiny if positive else -np.inf  # reciprocals of subnormal numbers may be infinite
     bad = np.flatnonzero(~np.isfinite(array) | (array < least))
     if bad.size:
         kind = f"finite numbers of at least {least:.3g}" if positive else "finite numbers"

@@ -1,7 +1,7 @@
 """Errors for arrays of a wrong type, dtype, shape, layout or device, with all texts of such errors.
 
 Each function of this module returns an error, which its caller raises. Messages have the argument's name, the expected
-and the given array and, if a call can convert the given array, this call.
+and the given array and, if possible, a call that converts the given array.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def unreadable(name: str, reader: str, value: Any, error: Exception, advice: str
 
 
 def wrong_dtype(name: str, dtype: Any, call: str = "", expected: str = "dtype float32 or float64") -> TypeError:
-    """The error for values of a wrong dtype; `call` converts the argument, whose place is {}."""
+    """The error for values of a wrong dtype; `call`: code that converts the argument {}."""
     own, text = argument_of(name), str(dtype)
     if text.startswith(("<U", "<S", "|S")):
         return wrong_kind(name, expected, text, "text has to become numbers first")

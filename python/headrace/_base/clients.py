@@ -7,7 +7,7 @@ from typing import Any
 
 
 def opened(model: Any, context: Any) -> tuple[Any, Any]:
-    """The flow in a model of sbi or `headrace.torch`, and its context for that flow; other arguments are unchanged."""
+    """The flow in a model of sbi or `headrace.torch`, and its context; other arguments are returned unchanged."""
     kinds = type(model).__mro__
     is_of_sbi = any(kind.__module__.split(".")[0] == "sbi" for kind in kinds)
     is_module = any(kind.__module__ in ("headrace.torch.module", "headrace.torch.faces") for kind in kinds)

@@ -15,8 +15,8 @@ from headrace._base.public import public
 class Group(Protocol):
     """A group of ranks 0 to size - 1, which call the same methods in the same order.
 
-    Ranks add 64-bit integers, whose sums do not depend on the order of the ranks. Any object with these attributes is a
-    group; `local`, `from_torch` and `from_mpi` make groups.
+    Ranks add 64-bit integers, whose sums do not depend on the order of the ranks. Any object with the class's
+    attributes is a group; `local`, `from_torch` and `from_mpi` make groups.
     """
 
     @property

@@ -150,7 +150,7 @@ def refuse_others(owner: str, keywords: Collection[str], expected: Collection[st
 def closed(function: F, table: type | None = None, defaults: Mapping[str, Any] | None = None) -> F:
     """Replace ``**others``, which a function passes to `refuse`, in its signature by the keywords of a table.
 
-    Unlike `takes`, this decorator does not wrap the function, because a call with few rows takes microseconds.
+    Unlike `takes`, this decorator does not wrap the function: a wrapper would slow calls that take microseconds.
     """
     original = inspect.signature(function)
     named = [p for p in original.parameters.values() if p.kind is not p.VAR_KEYWORD]

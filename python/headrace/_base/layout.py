@@ -14,7 +14,7 @@ GAP = 2  # spaces between two columns
 
 
 def width() -> int:
-    """The width in characters: the environment's COLUMNS, or the terminal's width, or 80 if both are unknown."""
+    """The width of output in characters: the environment's COLUMNS, the terminal's width, or 80 if both are unknown."""
     return shutil.get_terminal_size().columns
 
 
@@ -98,7 +98,7 @@ class Grid:
         return rows
 
     def _listed(self, columns: int) -> list[str]:
-        """The lines of rows as lists: a row's first text, and below its other texts after their columns' names."""
+        """The lines of rows as lists: a row's first text, and below it each other text after its column's name."""
         lines = []
         for row in self.rows:
             lines += wrapped(row[0], self.indent, self.indent + "  ", columns)

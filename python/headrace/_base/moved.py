@@ -113,7 +113,7 @@ def renamed_keywords(owner: str, keywords: dict[str, Any], known: Collection[str
 
 
 def moved_where(is_old: Callable[[Any], bool], successor: Callable[..., Any], *without: str) -> Callable[[F], F]:
-    """Redirect calls with an argument that `is_old` accepts to `successor`, without some keywords, and warn."""
+    """A decorator: if `is_old` accepts an argument, `successor` is called, without some keywords and with a warning."""
 
     def marked(function: F) -> F:
         @functools.wraps(function)

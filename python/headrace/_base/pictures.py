@@ -9,7 +9,7 @@ from headrace._base.install import install
 
 NO_MATPLOTLIB = f"pictures need matplotlib: {install('plot')}"
 
-# These colours are from the palette of M. Okabe and K. Ito.
+# These colours are from the palette of Okabe and Ito.
 INK, BLUE, ORANGE, GREY = "#222222", "#0072B2", "#D55E00", "#999999"
 NAMED = (ORANGE, "#009E73", "#CC79A7")
 BAND = "#D9E8F3"

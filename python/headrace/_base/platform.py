@@ -118,7 +118,7 @@ class _Beside(Temporary):
 
 
 def new_temporary(start: str, mode: int | None) -> Temporary:
-    """A temporary file whose name begins with `start`. `mode`: its permissions; None for the default."""
+    """A temporary file whose name begins with `start`. `mode`: the file's permissions; None for the default."""
     import secrets  # imported here because only writing of files needs it
 
     while True:
@@ -137,7 +137,7 @@ def remove_abandoned(start: str) -> None:
             with suppress(OSError):  # an open lock file is not removed
                 os.unlink(name)
     for name in glob(f"{escape(start)}*{_ENDING}"):
-        with suppress(OSError):  # another process has or removed the file
+        with suppress(OSError):  # another process has opened or removed the file
             if fcntl is None:
                 if not os.path.exists(_lock_of(name)):
                     os.unlink(name)

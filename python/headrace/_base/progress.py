@@ -53,10 +53,10 @@ def each(items: Collection[T], what: str, unit: str, progress: bool) -> Iterator
 
 @contextmanager
 def sent_to(receive: Receiver | None) -> Iterator[None]:
-    """Inside the block, send bars of this thread as messages to `receive`, which shows bars; None: tqdm shows bars.
+    """Inside the block, send bars of this thread as messages to `receive`; with None tqdm shows the bars.
 
-    A message has ``bar``, the bar's index, ``made``, the arguments of `tqdm`, ``n``, the amount done, ``postfix``, the
-    text at the bar's end, and ``closed``.
+    The keys of a message are ``bar``, the bar's index; ``made``, the arguments of `tqdm`; ``n``, the amount done;
+    ``postfix``, the text at the bar's end; and ``closed``.
     """
     before = _receiver.set(receive)
     try:

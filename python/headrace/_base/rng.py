@@ -35,7 +35,7 @@ def seed_of(rng: Any, bits: int) -> int:
 
 
 def seeded(owner: str, keywords: dict[str, Any], bits: int) -> dict[str, Any]:
-    """The keywords of a call, where the seed that ``rng`` determines replaces ``rng``."""
+    """The keywords of a call, in which ``rng`` is replaced by the ``seed`` that it determines."""
     rng = keywords.pop("rng", None)
     if rng is None:
         return keywords

@@ -35,12 +35,12 @@ class Workload(NamedTuple):
 
 
 def multiply_add_peak(seconds: float) -> float:
-    """Peak GFLOP/s (float32) of multiply-adds: that of one thread, measured for `seconds`, times the threads in use."""
+    """Peak GFLOP/s (float32) of multiply-adds: one thread's peak, measured for `seconds`, times the threads in use."""
     return cpu.fma_peak(seconds) * hr.get_num_threads()
 
 
 def copy_bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
-    """The GB/s of the fastest of a few copies, as reads plus writes, with as many threads as headrace uses."""
+    """The GB/s of the fastest of a few copies, reads plus writes, with as many threads as headrace uses."""
     threads = hr.get_num_threads()
     numbers = megabytes * (1 << 20) // 8
     source = np.array_split(np.ones(numbers, np.float32), threads)
@@ -92,7 +92,7 @@ def _of_flow(name: str, flow: hr.Flow, verb: str, rows: int) -> Workload:
 
 
 def _of_map(rows: int, columns: int) -> Workload:
-    """The map of couplings for parameters in memory, without a network: memory limits its speed."""
+    """The workload of a coupling's map, without a network; the speed of the memory limits it."""
     rng = np.random.default_rng(1)
     z = rng.standard_normal((rows, columns), dtype=np.float32)
     params = rng.standard_normal((rows, columns, 2), dtype=np.float32)

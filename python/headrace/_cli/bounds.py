@@ -47,7 +47,7 @@ def _pairs(option: str, text: str | None, source: Source, columns: Sequence[int]
 
 
 def _entries(text: str) -> list[str]:
-    """The entries of a list with commas. A name may contain commas, because an entry ends only after its bounds."""
+    """The entries between commas of a text. A name may contain commas, because an entry ends only after its bounds."""
     entries: list[str] = []
     for part in text.split(","):
         if entries and ":" not in entries[-1].rpartition("=")[2]:
@@ -71,7 +71,7 @@ def widths(source: Source, columns: Sequence[int], spread: str | None) -> Any:
 
 
 def places(source: Source, columns: Sequence[int], option: str, text: str) -> list[int]:
-    """The positions in `columns`, the features, of the columns in `text`; a column's name may contain commas."""
+    """The positions, among the features `columns`, of the columns that `text` lists; a name may contain commas."""
     is_name = source.names is not None and text in source.names
     chosen = [_columns.find(source, option, text)] if is_name else _columns.select(source, option, text)
     if unknown := [column for column in chosen if column not in columns]:

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         screen.tell(f"headrace: error: {_one_line(error)}")
         try:
             sys.stdout.flush()
-        except OSError:  # usually the disk is full, and the message says so
+        except OSError:  # usually because the disk is full
             _give_up_output()
         return FAILED
     return code

@@ -1,4 +1,4 @@
-"""Shared parts of commands: tables and densities are read, and paths of outputs checked."""
+"""Functions that several commands share: reading of tables and densities, and checks of output paths."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _load_any(path: str) -> tuple[Any, dict[str, str]]:
 
 
 def _check_output(arguments: Namespace, *inputs: str) -> None:
-    """Raise errors that would prevent the output, before any work is done."""
+    """Raise, before any work, the errors that would prevent the output."""
     if arguments.output is None or arguments.output == STANDARD:
         return
     refuse_inputs("--output", arguments.output, [path for path in inputs if path != STANDARD])

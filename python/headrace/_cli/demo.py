@@ -65,8 +65,8 @@ def compare(
     """Fit four densities, a Gaussian, a kernel density and two flows, to stars, and score the held-out stars.
 
     Returns:
-        The results, the two flows by name, and the bandwidth of the kernels, in units of the data's spread, which was
-        chosen on the stars to fit alone.
+        The results, the two flows by name, and the bandwidth of the kernels, in units of the data's spread, chosen
+        without the held-out stars.
     """
     unit = float(np.log(stars.std(axis=0, dtype=np.float64)).sum())
     results: list[Result] = []

@@ -66,7 +66,7 @@ def _is_page(output: str | None) -> bool:
 
 
 def _check(arguments: Namespace, *inputs: str) -> None:
-    """Raise errors that would prevent the output, before any work is done."""
+    """Raise, before any work, the errors that would prevent the output."""
     if arguments.output is not None:
         _check_output(arguments, arguments.flow, *inputs)
         if not _is_page(arguments.output) and not can_draw():

@@ -1,4 +1,4 @@
-"""`headrace fit`: a flow for the rows of a table, which may be longer than the memory."""
+"""`headrace fit`: a flow for the rows of a table, which may be larger than the memory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from headrace.rows._waves import SUFFIX
 SECONDS = 60.0  # default time of --auto
 JUDGES = 1 << 16  # the most rows of a long table that --auto and the Gaussian use
 VALIDATION = 0.1  # the share of the rows that is held out
-APART = 0x61706172  # with the seed, the key of the rows that --held-out sets apart
+APART = 0x61706172  # a key of generators, for the choice of rows for --held-out
 
 
 def fit(arguments: Namespace) -> int:
@@ -101,7 +101,7 @@ class Apart:
 
 
 def _digits(column: NDArray[Any]) -> int:
-    """The number of digits to write: 15 if 15 digits restore all values, such as values read from text; else all."""
+    """The number of digits to write: 15 if 15 restore all float64 values, as for values from text; else 9 or 17."""
     short = column.dtype == np.float64 and all(float(f"{value:.15g}") == value for value in column.tolist())
     return 15 if short else SINGLE if column.dtype == np.float32 else DOUBLE
 
@@ -118,7 +118,7 @@ def _nothing_saved(output: str) -> Iterator[None]:
 
 def _fitted(arguments: Namespace) -> _Fitted:
     """Fit the flow for the table; returns it with the notes of its file and a function that reports the outcome."""
-    if arguments.auto:  # these options are chosen or ignored by --auto
+    if arguments.auto:  # --auto chooses or ignores the options below
         refused = {"flow", "validation", "ensemble", "set", *OPTIONS} - {"time_budget", "effort"}
         refuse_options(arguments, sorted(refused), "--auto does not take it, as it tries flows of its own")
     arguments.flow = arguments.flow or DEFAULT
@@ -163,7 +163,7 @@ def _fitted(arguments: Namespace) -> _Fitted:
 
 
 def _check_files(arguments: Namespace, options: dict[str, Any], inputs: Sequence[str]) -> None:
-    """Raise errors that would prevent the output or the checkpoint, before any work is done."""
+    """Raise, before any work, the errors that would prevent the output or the checkpoint."""
     _check_output(arguments, *inputs)
     kept = {"--checkpoint": options.get("checkpoint"), "--keep": arguments.keep, "--held-out": arguments.held_out}
     for option, path in kept.items():
@@ -330,7 +330,7 @@ def _treatment(arguments: Namespace, source: Source, columns: list[list[int]]) -
 
 
 def _takes_classes(arguments: Namespace, kind: Kind) -> bool:
-    """Whether columns may have a probability for each value; exits with an error if an option requires this in vain."""
+    """Whether columns may have a probability for each value; exits if options contradict each other."""
     fits = {"--keep": arguments.auto or arguments.keep is None, f"--flow {arguments.flow}": not kind.model}
     asked = {"categories": arguments.categories not in (None, "none"), "missing": arguments.missing == "model"}
     option = next((option for option, does in fits.items() if not does), None)
@@ -350,7 +350,7 @@ def _check_others(source: Source, columns: list[list[int]], rows: Block) -> None
 
 
 def _taking_part(block: Block) -> Block:
-    """The rows with a weight above 0, or all rows if there is none."""
+    """The rows with a weight above 0, or all rows if no weight is above 0."""
     return block if block.weights is None or not block.weights.any() else block.take(block.weights > 0)
 
 
@@ -380,7 +380,7 @@ def _gaussian(flow: Density, train: Block, judged: Block) -> float:
     return math.nan
 
 
-@silent(FREQUENT)  # because the warning about the table names the options
+@silent(FREQUENT)  # because the warning about the table mentions the options
 def _train(
     kind: Kind, arguments: Namespace, options: dict[str, Any], ready: _Given, names: Names
 ) -> tuple[Density, dict[str, Any], hr.Ensemble | None]:
@@ -401,7 +401,7 @@ def _train(
         return flow, outcome, histories[0].members
     each = [_outcome(history) for history in histories]
     total: dict[str, Any] = {key: sum(fit[key] for fit in each) for key in ("epochs", "seconds")}
-    is_whole = len(each) == arguments.ensemble or not isinstance(fitted, list)  # one network if no column is numeric
+    is_whole = len(each) == arguments.ensemble or not isinstance(fitted, list)  # a single fit if no column is numeric
     stopped = each[-1]["stopped"] if is_whole else "interrupted"
     total |= {"best_epoch": [fit["best_epoch"] for fit in each], "stopped": stopped}
     total["still_falls"] = any(fit["still_falls"] for fit in each)

@@ -1,6 +1,6 @@
 """The flows of ``headrace fit``, and their arguments as options, made from the tables of arguments.
 
-``--set name=value`` sets any argument whose table entry has a help; each argument in `OPTIONS` also has an option.
+``--set name=value`` sets any argument whose table entry has a help text; each argument in `OPTIONS` also has an option.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Argument:
         return READERS[next(part for part in self.types if part != "None")][0]
 
     def read(self, text: Any) -> Any:
-        """The value that a text stands for, by the argument's type, checked as in Python; other values unchanged.
+        """The checked value that a text stands for, by the argument's type; values of other types are not converted.
 
         Raises:
             TypeError, ValueError: as in Python, with a message that begins with the name.
@@ -78,7 +78,7 @@ class Argument:
 
 
 def _arguments(function: Callable[..., Any], without: frozenset[str] = frozenset()) -> dict[str, Argument]:
-    """The arguments of a function, by name, whose table entries have a help."""
+    """The arguments of a function, by name, whose table entries have a help text."""
     table, taken, texts = table_of(function), inspect.signature(function).parameters, meanings(function.__doc__)
     return {
         name: Argument(name, table[name], type_text(argument.annotation), argument.default, texts.get(name, ""))
@@ -197,7 +197,7 @@ def set_groups() -> dict[str, dict[str, str]]:
 
 
 def _grouped(texts: dict[str, str]) -> dict[str, list[str]]:
-    """The names that have the same text, by text."""
+    """Lists of the names with equal texts, by text."""
     groups: dict[str, list[str]] = {}
     for name, text in texts.items():
         groups.setdefault(text, []).append(name)

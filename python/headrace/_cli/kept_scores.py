@@ -1,7 +1,7 @@
 """Unfinished files of scores, from which `headrace score` resumes after Ctrl-C, and statistics of scores.
 
 Unfinished scores of one table are in a file beside the output, with a record of the inputs. Scores of many tables are
-in a folder with one file for each table, which gets its name when it is complete, and a record that is written before
+in a folder: a file for each table, which gets its final name when it is complete, and a record that is written before
 the first file.
 """
 
@@ -190,7 +190,7 @@ class Folder:
     """A folder of scores."""
 
     def __init__(self, path: str, files: Sequence[str], form: str | None) -> None:
-        """`files`: the tables. `form`: the format of scores; None for the table's format, or csv if not writable."""
+        """`files`: the tables. `form`: the format of scores; None for each table's format, or csv."""
         self.path, self.names = without_separator(path), _names(files, form)
         for file, name in self.names.items():
             if os.path.realpath(file) == os.path.join(os.path.realpath(self.path), name):

@@ -154,7 +154,7 @@ Reader = Callable[[str], Any]
 def _argument(
     convert: Reader, holds: Callable[[Any], bool], expected: str, more: Callable[[str], str] = lambda text: ""
 ) -> Reader:
-    """A type for argparse that converts a text and checks the value. `more`: makes the end of an error message."""
+    """A type for argparse that converts a text and checks the value. `more` returns the end of an error message."""
 
     def read(text: str) -> Any:
         try:
@@ -200,7 +200,7 @@ _WAYS = {
 
 
 def file(suffixes: Sequence[str], reads: bool = False) -> Reader:
-    """A type for argparse: paths with these suffixes, or "-". `reads`: whether errors help with other tables."""
+    """A type for argparse: paths with one of `suffixes`, or "-". `reads`: whether errors advise on other formats."""
     named = [suffix for suffix in suffixes if suffix != STANDARD]
     short = [suffix for suffix in named if not suffix.endswith(".gz")]
     packed = f" ({', '.join(suffix.removesuffix('.gz') for suffix in named if suffix.endswith('.gz'))} also with .gz)"

@@ -84,7 +84,7 @@ def _script(arguments: Namespace, density: TableDensity, apart: fitting.Apart, w
     path, (features, context, weights) = arguments.data[0], apart.columns
     kind = "parquet" if suffix_of(path) == ".parquet" else "csv"
     has_kinds = any(column.kind != "float" for column in density.columns.table.columns)
-    if has_kinds:  # because only data frames have kinds of columns
+    if has_kinds:  # because only columns of data frames have kinds
         how = "" if arguments.delimiter is None else f", sep={arguments.delimiter!r}"
         how = how if kind == "csv" else ", dtype_backend='numpy_nullable'"
         reading = f"rows = pandas.read_{kind}({path!r}{how})\nx = rows[{features!r}]"

@@ -154,7 +154,7 @@ class _Made:
     """Statistics of the log densities."""
 
     def densities(self, skipped: int = 0) -> Iterator[NDArray[Any]]:
-        """Yield the log densities of the rows after the first `skipped` ones, which are only read."""
+        """Yield the log densities of all rows but the first `skipped` rows, which are read, but not yielded."""
         flow, at = self.density.flow, 0
         for block in self.source.blocks([*self.columns[0], *self.columns[1]]):
             first, at = max(skipped - at, 0), at + len(block)

@@ -41,7 +41,7 @@ def note(arguments: Namespace, text: str) -> None:
 def say(arguments: Namespace, report: dict[str, Any], blocks: Iterable[Block], apart: bool = False) -> None:
     """Print the result, as a JSON object or as text; on the standard error if a flow is written to the standard output.
 
-    `apart`: whether values are printed without --output or --json, so that the text becomes a note.
+    `apart`: whether the command without --output or --json prints values, so that the text becomes a note.
     """
     file = sys.stderr if getattr(arguments, "output", None) == STANDARD else sys.stdout
     if arguments.json:

@@ -116,7 +116,7 @@ def bits_of(log_prob: float, features: int) -> float:
 
 
 def fit(arguments: Namespace) -> int:
-    """Fit a flow to signals, print its held-out likelihood, and save it; tables go to `fitting.fit`."""
+    """Fit a flow to signals, print its held-out likelihood, and save it; `fitting.fit` handles tables."""
     files = found(arguments)
     return fitting.fit(arguments) if files is None else _fit(arguments, files)
 

@@ -44,10 +44,10 @@ def write_parts(
     kinds: Sequence[str] | None = None,
     digits: Sequence[int | None] | None = None,
 ) -> None:
-    """Write a table, (rows, columns) or (rows,), part by part, in memory for one part; all parts have the same dtype.
+    """Write a table, (rows, columns) or (rows,), part by part, with one part in memory; all parts have one dtype.
 
     In .csv, values have enough digits to be restored, or the column's `digits`, and names and texts are escaped so that
-    they do no harm in a terminal or a spreadsheet. An .npy file has the array, without the names. In .parquet, columns
+    they do no harm in a terminal or a spreadsheet. An .npy file contains the array without names. In .parquet, columns
     whose `kinds` are "integer" or "boolean" have these types. Columns of text have the kind "category" and the `digits`
     None. Without a path the table is written to the standard output, as .csv. `instead`: as in `replacing`.
     """
@@ -153,7 +153,7 @@ def digits_of_samples(density: TableDensity) -> list[int | None]:
     """The significant digits of samples of each used column; None for text, and all digits for integers and constants.
 
     A float32 flow computes standardised columns to nine digits. A column whose mean is many standard deviations from
-    zero, such as a time, needs more digits, by the decimal logarithm of this ratio.
+    zero, such as a time, needs more digits: as many as the decimal logarithm of the number of deviations.
     """
     table, flow, kept = density.columns.used, density.flow, density.columns.used.kept
     numbers = flow.flow if isinstance(flow, hr.MixedDensity) else flow

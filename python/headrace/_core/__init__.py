@@ -1,4 +1,4 @@
-"""The compiled cores: `_cpu`, and `_cuda` if this module was built, or the reason why `_cuda` cannot be used."""
+"""The compiled cores: `_cpu`, and `_cuda` or the reason why this installation cannot use `_cuda`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ except ImportError as error:
 else:
     cuda = headrace._cuda
 
-LEAST_ROWS = 8  # fewer rows take another path in the core, and may differ in the last digits
+LEAST_ROWS = 8  # results of fewer rows may differ in the last digits, because the core uses other code
 
 __all__ = ["LEAST_ROWS", "CudaUnavailable", "cpu", "cuda", "cuda_unavailable"]
 

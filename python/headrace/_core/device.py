@@ -140,7 +140,7 @@ class Device:
         return f"cuda:{self.index}"
 
     def computing(self, matmul: str) -> Device:
-        """The device with this setting of products, one object for each setting; all share the references of `keep`."""
+        """The device with this setting of products: one object a setting, with the references of `keep` in common."""
         with self._lock:
             if matmul not in self._others:
                 self._others[matmul] = other = copy.copy(self)
@@ -244,7 +244,7 @@ class Device:
         return out
 
     def as_argument(self, argument: Any) -> Any:
-        """For a CuPy array the tuple (address, shape, strides, dtype) for `_cuda`; other arguments unchanged."""
+        """The tuple (address, shape, strides, dtype) of a CuPy array for `_cuda`; any other argument itself."""
         if not isinstance(argument, self.cupy.ndarray):
             return argument
         return argument.data.ptr, argument.shape, argument.strides, argument.dtype.name
@@ -356,7 +356,7 @@ class Points:
         self.queued = OnStream(self.device, self.core, self.stream)
 
     def step(self, *arguments: Any) -> NDArray[np.float64] | None:
-        """A step with the arguments of `_cpu`'s points, on the host; a call that returns sums waits for the device."""
+        """Take a step; arguments are on the host, as for `_cpu`'s points. A call that returns sums waits."""
         return self.queued.step(*arguments)
 
     def values(self) -> CuPyArray:

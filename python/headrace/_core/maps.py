@@ -22,7 +22,7 @@ FARTHEST = 1e30  # the largest absolute value of an interval's end
 MIN_BIN = 1e-3
 MOST_BINS = max(one.max_bins for one in _LISTED.values())
 
-# Raw values at which a map is the identity, by the kinds' names in cpp/math/maps/options.hpp.
+# Raw values at which a map is the identity, by the names of `IdentityAt` in cpp/math/maps/options.hpp.
 _IDENTITIES: dict[str, Callable[[float], float]] = {
     "zero": lambda slope: 0.0,
     "softplus": lambda slope: float(np.log(np.expm1(1 - slope))),
@@ -32,7 +32,7 @@ _IDENTITIES: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """A map: functions for the counts of a coordinate's parameters by name, and for the parameters of the identity."""
+    """A map: functions that return the counts of a coordinate's parameters by name, and the identity's parameters."""
 
     groups: Callable[[int], dict[str, int]]
     identity: Callable[[Any], tuple[float, ...]]
@@ -85,7 +85,7 @@ MAPS: dict[str, Map] = maps_of(cpu)
 
 @dataclass(frozen=True, eq=False)
 class VectorMap:
-    """A map of all coordinates: functions of their number for counts of raw parameters, and for initial parameters."""
+    """A map of all coordinates; functions of `features` return the counts of raw parameters, and initial parameters."""
 
     groups: Callable[[int], dict[str, int]]
     fresh: Callable[[int, np.random.Generator], NDArray[Any]]
@@ -116,7 +116,7 @@ VECTOR_MAPS: dict[str, VectorMap] = {
 
 
 def has_bins(map: str) -> bool:
-    """Whether a map has bins, on whose number the number of its parameters depends."""
+    """Whether a map has bins; the number of parameters then depends on the number of bins."""
     return _LISTED[map].max_bins > 0
 
 
@@ -150,7 +150,7 @@ def has_min_bin(map: str) -> bool:
 
 
 def min_bin_of(map: str, value: Any, bins: int) -> float:
-    """The checked least share of a bin, for a map and its number of bins; maps without least shares ignore it."""
+    """The checked least share of a bin, for a map and its number of bins; a value for other maps has no effect."""
     if has_min_bin(map):
         return check.number("min_bin", value, least=_LISTED[map].least_bin, below=1.0 / bins)
     return check.number("min_bin", value, above=0.0, below=1.0)

@@ -180,7 +180,7 @@ class _Columns:
 
     @classmethod
     def from_file(cls, stored: Stored, **fixed: Any) -> Self:
-        """Settings from a file's header; settings in `fixed` have those values instead."""
+        """Settings from a file's header; values in `fixed` replace the header's values."""
         sizes = {"features": stored.size("features", least=1), "context": stored.size("context")}
         return cls(**sizes, **cls.stored(stored, tuple(fixed)), **fixed)
 

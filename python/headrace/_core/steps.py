@@ -8,8 +8,8 @@ from typing import Any
 class StepSpec:
     """A step of a program: the name of its class in a compiled module, and the arguments of that class by keyword.
 
-    A field may be a description of an object for which each module has its own class; its method `made_for` makes the
-    object.
+    A field may be a description of an object for which each module has a separate class; the description's method
+    `made_for` makes the object.
     """
 
     def __init__(self, kind: str, **fields: Any) -> None:

@@ -166,7 +166,7 @@ class MaskedNetwork:
             fan_in = np.maximum(mask.sum(axis=1, keepdims=True), 1)
             weights.append((rng.standard_normal(mask.shape) * (gain / np.sqrt(fan_in)) * mask).astype(dtype))
             biases.append(np.zeros(mask.shape[0], dtype))
-        for bias, mask in zip(biases[len(context) : -1], masks, strict=False):  # drawn last, for weights as in 0.4.0
+        for bias, mask in zip(biases[len(context) : -1], masks, strict=False):  # drawn last, to keep 0.4.0's weights
             bias[:] = biases_of * rng.uniform(-1.0, 1.0, bias.size) / np.sqrt(np.maximum(mask.sum(axis=1), 1))
         biases[-1][:] = np.tile(identity, masks[-1].shape[0] // len(identity))
         return self.pack(weights, biases)

@@ -26,7 +26,7 @@ def first_number(environment: Any) -> int:
             raise ImportError(f"HEADRACE_NUM_THREADS: expected a number from 1 to {MOST}, got {text!r}")
         return int(text)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        outermost = environment.get(name, "").split(",")[0].strip()  # OpenMP's list has a number for each level
+        outermost = environment.get(name, "").split(",")[0].strip()  # OpenMP's list is by level of nesting
         if outermost.isascii() and outermost.isdecimal() and int(outermost[:9]) >= 1:
             return min(int(outermost[:9]), MOST)
     return cores()
@@ -86,7 +86,7 @@ def _has_library() -> bool:
 
 
 def _register() -> None:
-    """Register the thread pool with threadpoolctl, which joblib uses, if it is installed; its import takes 4 ms."""
+    """Register the thread pool with threadpoolctl, if that is installed; joblib uses it. The import takes 4 ms."""
     try:
         import threadpoolctl  # type: ignore[import-untyped]
     except ImportError:

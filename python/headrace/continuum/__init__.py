@@ -2,7 +2,7 @@
 
 A density rho moves with the velocity u = -mu grad(rho / mu) (eq. 10), the steepest ascent of the likelihood, and so
 drho/dt = div(mu^2 grad((rho / mu)^2 / 2)) (eq. 13), in one or two dimensions and for any positive target mu.
-`docs/continuum.md` has the equations, the scheme and its errors. The module needs SciPy: pip install ".[continuum]".
+`docs/continuum.md` explains equations, scheme and errors. The module needs SciPy: pip install ".[continuum]".
 
 >>> import headrace as hr
 >>> import numpy as np
@@ -56,8 +56,8 @@ def evolve(rho: Any, mu: Any, grid: Grid, times: Any, directions: Any = None) ->
         times: At least two times, increasing; `rho` is the density at the first time.
         directions: None, or for each step from one time to the next the only direction in which rho moves: angles,
             shape (times - 1,), or unit vectors, shape (times - 1, 2). The velocity is the velocity of rho's marginal in
-            this direction. Directions need two dimensions, walls, and a mu that is a product in each direction (eq.
-            18). With directions, functions rho and mu are also evaluated at points outside of the box.
+            the step's direction. Directions need two dimensions, walls, and a mu that is a product in each direction
+            (eq. 18). With directions, functions rho and mu are also evaluated at points outside of the box.
 
     Returns:
         The `Evolution` of the density.

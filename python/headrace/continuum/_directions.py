@@ -1,4 +1,4 @@
-"""The flow in one direction after another (2.4 of the notes), in two dimensions.
+"""The flow in one direction after another (section 2.4 of the notes), in two dimensions.
 
 Along a unit vector theta a point moves by u(s) theta, where s is the point's coordinate in that direction and
 u = -mu_s d(rho_s / mu_s)/ds is the velocity (eq. 10) of the one-dimensional flow of rho's marginal. If mu is a product
@@ -141,7 +141,7 @@ def log_density(rho: Density, stages: list[Stage], points: Floats) -> Floats:
 
 
 def rates(grid: Grid, rho: Floats, mu: Floats, stages: list[Stage]) -> tuple[Floats, Floats]:
-    """d/dt of KL(mu || rho) and of KL(rho || mu) at all times, for the direction that begins then, or for the last one.
+    """d/dt of KL(mu || rho) and KL(rho || mu) at each time, for the direction of the next interval, or of the last one.
 
     The first rate is the integral of mu u theta.grad(log(rho / mu)), by differences of logarithms at the cells'
     centres. The first rate may be positive: u follows the mean of rho / mu across theta, and not the mean of its

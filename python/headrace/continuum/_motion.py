@@ -1,6 +1,6 @@
 """The equation in space and time, the velocity between the faces of a grid, and particles that move with it.
 
-The discretisation in space has finite volumes for the ratio f = rho / mu of cell averages. Through a face between cells
+Space is discretised by finite volumes, for the ratio f = rho / mu of cell averages. Through a face between cells
 i and j, at a distance of h, the flow is F = -mu_i mu_j (f_j^2 - f_i^2) / (2 h). With mu_i mu_j for the square of mu on
 the face, mu_i df_i/dt = -(differences of F) / h can be divided by mu_i without a quotient:
 

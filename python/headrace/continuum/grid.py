@@ -95,7 +95,7 @@ def _limits(box: Any) -> NDArray[np.float64]:
     return limits
 
 
-_WRAPPED = 8  # the repeated cells: a value's influence on a spline decreases by a factor of 3.7 a cell
+_WRAPPED = 8  # the number of repeated cells: a value's influence on a spline decreases by a factor of 3.7 a cell
 
 
 class Interpolant:

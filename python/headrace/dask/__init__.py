@@ -71,14 +71,14 @@ def fit(
         rows: The rows of a shard, on which the bits depend.
         collective: The library of the sums: "gloo" (PyTorch on all workers), "dask" (Dask's own connections, slower),
             or "auto": gloo if it is installed and starts.
-        timeout: The seconds that one worker may let the others wait.
+        timeout: The seconds that one worker may let other workers wait.
         restarts: The number of times that workers may be lost.
         progress: Whether to show a bar on the standard error of this process, if that is a terminal; after the loss of
             a worker the bar returns to the stored state.
         **options: All other arguments of `Flow.fit`, except `group` and `time_budget`.
 
     Returns:
-        The history, as `Flow.fit` does.
+        The history, as `Flow.fit` returns it.
 
     Raises:
         TypeError, ValueError: an argument is not as expected, as in `Flow.fit` with a group, or x is not a Dask

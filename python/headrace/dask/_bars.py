@@ -55,7 +55,7 @@ class Shown:
 
 @contextmanager
 def shown(client: Any, name: str, progress: bool) -> Iterator[Shown]:
-    """A bar for a fit on the client's cluster; it shows nothing unless progress is shown on a terminal."""
+    """A bar for a fit on the client's cluster, hidden unless `progress` is True and there is a terminal or notebook."""
     one = Shown(name if progress and _progress.watched() else "")
     if not one.name:
         yield one

@@ -33,7 +33,7 @@ class _Lost(Exception):
 
 
 def launched(launch: Launch, arguments: dict[str, Any], shards: list[Any], judge: list[Any] | None) -> Any:
-    """Run a fit on the workers; return the result of rank 0. `shards` and `judge` are futures."""
+    """Run a fit on the workers; return the result of rank 0. `shards`, `judge`: lists of futures."""
     import cloudpickle
 
     payload = cloudpickle.dumps(arguments)
@@ -67,7 +67,7 @@ def _forget(launch: Launch, state: str) -> None:
 def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judge: list[Any] | None, bar: Shown) -> Any:
     client = launch.client
     held = _holders(client, shards)
-    workers = sorted(held, key=lambda address: min(held[address]))  # roughly in the order of their rows
+    workers = sorted(held, key=lambda address: min(held[address]))  # workers, roughly in the order of their rows
     judged = None if judge is None else _holders(client, judge, workers)
     known = client.run(_rank.facts, workers=workers, on_error="return")
     facts = [known.get(address) for address in workers]
@@ -105,14 +105,14 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
 
 def _holders(client: Any, shards: list[Any], among: Iterable[str] = ()) -> dict[str, list[int]]:
     """The shards that each worker reads; if several workers hold a shard, the worker with the fewest shards reads it.
-    `among`: workers that may hold no shard.
+    `among`: the workers that may read shards, even if they hold none; empty for all holders.
     """
     from distributed import wait
 
     wait(shards)
     for shard in shards:
         if shard.status != "finished":
-            shard.result()  # this raises the error of a failed computation
+            shard.result()  # raises the error of the failed computation
     who = client.who_has(shards)
     allowed = set(among)
     found: dict[str, list[int]] = {address: [] for address in among}
@@ -142,7 +142,7 @@ def _collective(wanted: str, facts: list[Any], workers: list[str]) -> str:
 
 
 def _watched(launch: Launch, job: _rank.Job, futures: list[Any], bar: Shown) -> Any:
-    """Wait for all ranks; if one fails or its worker is gone, end the others and raise the error."""
+    """Wait for all ranks; if one fails or its worker is gone, end all other ranks and raise the error."""
     client = launch.client
     waiting = list(futures)
     while waiting:

@@ -32,7 +32,7 @@ def log_prob(flow: Any, x: Any, context: Any = None, *, columns: Any = None, pro
             columns.
         columns: For a frame, the names of the features; by default all columns that are not context.
         progress: Whether to compute now, on the current client's cluster or in this process, with a bar of the
-            completed rows on the standard error, if that is a terminal. A result with progress
+            completed rows on the standard error, if that is a terminal. With `progress` the result
             has its blocks in memory.
 
     Returns:
@@ -90,7 +90,7 @@ def sample(
 
 
 def _by_blocks(function: Any, flow: Any, x: Any, context: Any, **how: Any) -> Any:
-    """A Dask array: a function of each block of an array, of the block's rows of context, and of shared arguments."""
+    """A Dask array whose blocks are `function` of the flow, a block of x, the block's context, and `how`."""
     from dask import array
 
     rows = _rows_of("context", context, x, flow.context)

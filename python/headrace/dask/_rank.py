@@ -152,7 +152,7 @@ class _Wanted(Ranks):
         self._worker, self._key = worker, key
 
     def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
-        """The array over all ranks; see `Ranks`."""
+        """The array's sum or maximum over all ranks; see `Ranks`."""
         stop_if_unwanted(self._worker, self._key)
         return self._group.reduced(part, operation)
 

@@ -1,7 +1,7 @@
 """Dask collections as shards: blocks of a fixed number of adjacent rows, from any partitions.
 
-Partitions may have any numbers of rows, even 0, which are unknown for partitions of a frame. A shard's rows follow from
-its index alone, so that a fit's bits depend on the rows, and on neither partitions nor workers.
+A partition may have any number of rows, even 0; for partitions of a frame this number is unknown. A shard's rows follow
+from its index alone, so that a fit's bits depend on the rows, and on neither partitions nor workers.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _places(client: Any, shards: list[Pieces]) -> list[str]:
     who, threads = client.who_has(parts), client.nthreads()
     total = sum(threads.values())
     room = {address: len(shards) * n // total for address, n in threads.items()}
-    left, more = len(shards) - sum(room.values()), set(room)  # shards left by rounding, and workers that may take one
+    left, more = len(shards) - sum(room.values()), set(room)  # shards left by rounding, and workers for them
 
     def takes(address: str) -> bool:
         nonlocal left
@@ -153,7 +153,7 @@ def _given(client: Any, name: str, value: Any, rows: int) -> tuple[_Parts, Any] 
 
 
 def _parts(client: Any, collection: Any) -> _Parts:
-    """The partitions of a collection, computed if they are not yet, with the numbers of their rows."""
+    """The partitions of a collection, which are computed if necessary, and the number of rows of each partition."""
     from distributed import wait
 
     sizes = None

@@ -1,9 +1,9 @@
 """The same fit, bit for bit, on any number of processes or machines: ``flow.fit(shards, group=group)``.
 
-A `Group` has the processes of a fit: `local` is a group of this process only, `from_torch` of a PyTorch process group
-(torchrun), `from_mpi` of an MPI communicator, `from_dask` of Dask workers (`headrace.dask` starts such groups). Each
+A `Group` represents the processes of a fit: `local` this process only, `from_torch` a PyTorch process group (torchrun),
+`from_mpi` an MPI communicator, `from_dask` Dask workers (`headrace.dask` starts the ranks of such a group). Each
 rank holds some shards of the table (numbered blocks of rows); the result is the same for any distribution of the
-shards. docs/scale.md explains how to start such a fit.
+shards. docs/scale.md explains how to start distributed fits.
 """
 
 from headrace._base.group import Group

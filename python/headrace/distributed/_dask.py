@@ -23,7 +23,7 @@ from headrace.distributed.groups import GroupError, Ranks, who_is_silent
 LARGE = 1 << 16  # from this many bytes on, each of more than two ranks sums a part of the array
 GRACE = 5.0  # the seconds to wait for a report of another rank's progress
 _LOOK = 0.25  # the seconds between two checks that the result is still wanted
-_AGAIN = 0.05  # the seconds between two tries to reach an office
+_AGAIN = 0.05  # the seconds between two tries to reach another worker's office
 _BACK = 1 << 20  # the index of a message to a rank beyond the largest power of two
 _KEPT = 256  # the most groups whose progress an office keeps
 _NAME = "headrace"
@@ -40,8 +40,8 @@ def from_dask(workers: Sequence[str], name: str, *, timeout: float = 60.0, start
     Args:
         workers: The workers' addresses in the order of the ranks, the same list on all workers.
         name: The group's name, the same on all ranks, and different for each group.
-        timeout: The seconds that one rank may let the others wait. At most 5 seconds after this time the others raise
-            `GroupError`, with the ranks that do not answer.
+        timeout: The seconds that one rank may let other ranks wait. At most 5 seconds after `timeout` the other ranks
+            raise `GroupError`, with the ranks that do not answer.
         start: The seconds until all tasks must have started.
 
     Raises:
@@ -83,7 +83,7 @@ class Office:
         self.changed = threading.Condition()
         self.messages: dict[tuple[str, int, int, int], Any] = {}  # keys: group, call's index, message's index, sender
         self.begun: dict[str, int] = {}  # for each group the number of calls that this rank has begun
-        self.broken: dict[str, str] = {}  # for each ended group the reason
+        self.broken: dict[str, str] = {}  # for each ended group the reason for its end
         worker.handlers |= {f"{_NAME}_{op}": getattr(self, op) for op in ("put", "asked", "end")}
         worker.extensions[_NAME] = self
 
@@ -93,10 +93,10 @@ class Office:
         return worker.extensions.get(_NAME) or Office(worker)
 
     async def put(self, group: str, verb: int, number: int, source: int, data: Any) -> str:
-        """Store a message; return the reason for the group's end, or "" if it has not ended."""
+        """Store a message; return the reason for the group's end, or "" if the group has not ended."""
         with self.changed:
             if group not in self.broken:
-                # Copied, because between workers in one process Dask passes the array itself.
+                # The array is copied, because between workers in one process Dask passes the array itself.
                 self.messages[group, verb, number, source] = np.array(data)
                 self.changed.notify_all()
             return self.broken.get(group, "")
@@ -142,7 +142,7 @@ class DaskGroup(Ranks):
         self._doubled(np.zeros(1, np.int64), np.add)
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
-        """See `Group`; in each round the ranks that have the array send it half as far as in the round before."""
+        """See `Group`; a rank that has the array sends it to other ranks, each at half the preceding one's distance."""
         part = np.ascontiguousarray(part)
         if self.size == 1 or not part.size:
             return part
@@ -163,7 +163,7 @@ class DaskGroup(Ranks):
 
     @contextmanager
     def patiently(self, seconds: float) -> Iterator[None]:
-        """Inside the block, one rank may let the others wait for this number of seconds."""
+        """Inside the block, one rank may let other ranks wait for the given number of seconds."""
         before, self._timeout = self._timeout, seconds
         try:
             yield
@@ -186,7 +186,7 @@ class DaskGroup(Ranks):
     # ---- sums --------------------------------------------------------------------------------------------------------
 
     def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
-        """The array over all ranks; see `Ranks`."""
+        """The array's sum or maximum over all ranks; see `Ranks`."""
         part = np.ascontiguousarray(part)
         if self.size == 1 or not part.size:
             return part
@@ -195,7 +195,7 @@ class DaskGroup(Ranks):
         return work(part.reshape(-1), np.add if operation == "SUM" else np.maximum).reshape(part.shape)
 
     def _doubled(self, flat: NDArray[Any], operation: Callable[..., Any]) -> NDArray[Any]:
-        """Combine arrays of pairs of ranks, pairs of pairs, and so on; ranks beyond a power of two use another rank."""
+        """Combine pairs of ranks, pairs of pairs, and so on; ranks beyond a power of two send to other ranks."""
         rank, whole = self.rank, 1 << (self.size.bit_length() - 1)
         if rank >= whole:
             self._exchanged({rank - whole: flat}, [], 0, flat)

@@ -25,9 +25,9 @@ def from_mpi(comm: Any, *, timeout: float = 60.0) -> Group:
 
     Args:
         comm: An ``mpi4py.MPI.Comm``.
-        timeout: The seconds that one rank may let the others wait. At most twice this time plus 5 seconds later the
-            others raise `GroupError`, with the ranks that do not answer. (If a rank ends, MPI acts instead: by default
-            it ends the whole job.)
+        timeout: The seconds that one rank may let other ranks wait. At most 2 `timeout` + 5 seconds later the other
+            ranks raise `GroupError`, with the ranks that do not answer. (If a rank ends, MPI acts instead: by default
+            MPI ends the whole job.)
     """
     seconds = check.number("timeout", timeout, above=0.0, below=math.inf)
     if not hasattr(comm, "Iallreduce"):
@@ -51,7 +51,7 @@ class _Mpi(_groups.Ranks):
         return self._done(part, lambda array: self._comm.Ibcast(array, root))
 
     def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
-        """The array over all ranks; see `Ranks`."""
+        """The array's sum or maximum over all ranks; see `Ranks`."""
         own = getattr(self._mpi, operation)
         return self._done(part, lambda array: self._comm.Iallreduce(self._mpi.IN_PLACE, array, own))
 

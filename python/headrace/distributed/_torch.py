@@ -30,8 +30,8 @@ def from_torch(process_group: Any = None, *, timeout: float = 60.0) -> Group:
 
     Args:
         process_group: A result of ``torch.distributed.new_group``; None for all ranks.
-        timeout: The seconds that one rank may let the others wait. At most twice this time plus 5 seconds later the
-            others raise `GroupError`, with the ranks that do not answer.
+        timeout: The seconds that one rank may let other ranks wait. At most 2 `timeout` + 5 seconds later the other
+            ranks raise `GroupError`, with the ranks that do not answer.
 
     Raises:
         RuntimeError: torch.distributed has no process group yet.
@@ -72,7 +72,7 @@ class _Torch(_groups.Ranks):
         self._group = self._watch = None
 
     def _leave(self) -> None:
-        """Destroy the groups, which are useless after an error, before the interpreter ends and would destroy them.
+        """Destroy the groups after an error, because the interpreter's end would destroy them without a time limit.
 
         Gloo joins its threads when a group is deleted. A thread that does not end, such as that of a lost rank, would
         keep the process from ending: the thread that destroys the groups is joined for a limited time only.
@@ -90,7 +90,7 @@ class _Torch(_groups.Ranks):
         thread.join(_LEAVING)
 
     def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
-        """The array over all ranks; see `Ranks`."""
+        """The array's sum or maximum over all ranks; see `Ranks`."""
         own = getattr(self._distributed.ReduceOp, operation)
         return self._done(part, lambda tensor: self._distributed.all_reduce(tensor, own, group=self._group))
 

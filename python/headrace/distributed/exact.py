@@ -82,16 +82,16 @@ def exact_sum(group: Group, values: Any) -> Floats:
 class FixedSum:
     """A sum of gradients as int64, with the sum of losses and the number of gradients that were too large.
 
-    A gradient times 2^exponent is rounded to integers below 2^51 by adding a constant, beside which a float64 has no
-    fraction. The exponent leaves room for gradients 2^7 times those of the preceding step, so that 2^-44 of the largest
-    entry is kept.
+    A gradient times 2^exponent is rounded to integers below 2^51 by adding a constant, which is so large that float64
+    sums are integers. The exponent leaves room for gradients 2^7 times those of the preceding step, whose largest entry
+    has a relative error of at most 2^-44.
     """
 
     _LIMIT = 2.0**51
     _ROUNDING = 1.5 * 2.0**52
     _OFFSET = int(np.float64(_ROUNDING).view(np.int64))
     _KEPT = 44
-    _BLOCK = 1 << 15  # the entries that are added at a time, which fit in the cache
+    _BLOCK = 1 << 15  # the number of entries that are added at a time, which fit in the cache
 
     def __init__(self, size: int) -> None:
         """An empty sum of gradients with `size` entries."""

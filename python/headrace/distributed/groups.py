@@ -82,7 +82,7 @@ class _Local(Ranks):
 
 
 def local() -> Group:
-    """A group of this process only: its fits have the same bits as those on any number of ranks.
+    """A group of this process only: its fits have the same bits as fits on any number of ranks.
 
     >>> import numpy as np, headrace as hr
     >>> x = np.random.default_rng(0).normal(3.0, 2.0, (1000, 2))
@@ -97,7 +97,7 @@ def local() -> Group:
 
 
 _KINDS = {kind.__name__: kind for kind in (TypeError, ValueError, OSError, FileFormatError, KeyError, MemoryError)}
-_OTHER = RuntimeError  # the exception on other ranks for an error of no type in _KINDS
+_OTHER = RuntimeError  # the exception on other ranks for an error whose type is not in _KINDS
 
 
 def broadcast_bytes(group: Group, data: bytes, root: int = 0) -> bytes:
@@ -134,7 +134,7 @@ def _kind_of(error: Exception) -> str:
 
 @contextmanager
 def together(group: Group) -> Iterator[None]:
-    """If one rank raises inside the block, all ranks raise at its end; the block must contain no collective calls."""
+    """A block without collective calls; if one rank raises inside the block, all ranks raise at the block's end."""
     try:
         yield
     except Exception as error:

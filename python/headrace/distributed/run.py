@@ -54,7 +54,7 @@ class Chunks:
     """The training rows in chunks, each of one shard, and the order of chunks in an epoch, independent of the ranks."""
 
     def __init__(self, table: ShardedRows, batch_rows: int) -> None:
-        """Divide the rows of a table; `batch_rows`: the approximate size of a batch."""
+        """Divide the rows of a table into chunks; `batch_rows`: the approximate size of a batch."""
         self.table, self.most = table, CHUNK_ROWS
         rows, most = table.taken, min(CHUNK_ROWS, batch_rows)
         counts = -(-rows // most)
@@ -67,12 +67,12 @@ class Chunks:
         self.batches = -(-count // self.of_a_batch)
 
     def some(self, numbers: NDArray[np.int64]) -> list[Chunk]:
-        """The chunks of given indices, from 0 to `count` - 1."""
+        """The chunks at the given indices, from 0 to `count` - 1."""
         found = (numbers, self._shard[numbers], self._begin[numbers], self._end[numbers])
         return [Chunk(*of) for of in zip(*(one.tolist() for one in found), strict=True)]
 
     def epoch(self, epoch: int) -> Iterator[list[Chunk]]:
-        """Batches of one chunk from each stretch of the table, so that ranks of different stretches share work."""
+        """Yield batches, each of one chunk from each stretch of the table, so that ranks share the work of a batch."""
         count, strata = self.count, min(self.of_a_batch, self.count)
         drawn = np.full((-(-count // strata), strata), -1)  # a column for each stretch, filled up with -1
         for j in range(strata):
@@ -110,7 +110,7 @@ class SharedRun(Run):
     def _begin_stage(self) -> None:
         super()._begin_stage()
         self.taken = 0  # the steps that this optimiser has taken
-        self.exponents: dict[int, int] = {}  # by step, for the next two steps at most
+        self.exponents: dict[int, int] = {}  # exponents by step, of at most the next two steps
 
     def also_kept(self, clock: int) -> dict[str, Any]:
         """The exponent of the next step, as a part of the stored state; see `Run`."""

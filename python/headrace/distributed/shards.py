@@ -27,7 +27,7 @@ from headrace._flow.transforms.support import Support
 from headrace.distributed.exact import exact_sum
 from headrace.distributed.groups import broadcast_bytes, gathered, same_everywhere, together
 
-ROWS = 1 << 16  # the rows of a shard, by default
+ROWS = 1 << 16  # the number of rows of a shard, by default
 MOST_SHARDS = 1 << 24
 STANDING = 1 << 14  # the most rows that each rank keeps as a sample of the whole table
 JUDGED = 8  # one row in this many is held out to judge a trial
@@ -78,7 +78,7 @@ class ShardedRows(RowSource):
     def __init__(
         self, group: Group, shards: list[Shard], sizes: Integers, taken: Integers, seed: int, kind: Kind
     ) -> None:
-        """`shards`: this rank's, ascending. `sizes`: each shard's rows; `taken`: each shard's rows in the part."""
+        """`shards`: this rank's, ascending. `sizes`, `taken`: each shard's number of rows, in all and in the part."""
         self.group, self.shards, self.sizes, self.taken, self.seed, self.kind = group, shards, sizes, taken, seed, kind
         self.size, self.rows, self.is_first = int(taken.sum()), int(sizes.sum()), group.rank == 0
         self.names, self.support = kind.names, kind.support
@@ -126,7 +126,7 @@ class ShardedRows(RowSource):
         return list(self.parts())
 
     def standing(self) -> ArrayRows:
-        """A sample of the rows of all ranks; see `RowSource`. Rows are summed as integers, 0 on all ranks but one."""
+        """A sample of the rows of all ranks; see `RowSource`. A rank adds 0 for rows of other ranks."""
         n, contexts, most = self.kind.features, self.kind.contexts, min(self.size, STANDING)
         sample = np.zeros((most, n + contexts + 1))
         shares = [self.share_of(shard, most) for shard in self.shards]

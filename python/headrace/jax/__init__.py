@@ -149,8 +149,8 @@ Stack._log_prob, Stack._to_latent = staticmethod(log_prob), staticmethod(to_late
 class FlowModule:
     """A flow as a pytree: its parameters are the only leaf, and its structure is static.
 
-    All functions of pytrees support it: jit, grad, vmap, scan, optimisers. A module is immutable; `with_params` returns
-    a new module, and so do `jax.tree.map` and `dataclasses.replace`.
+    All functions of pytrees accept a module: jit, grad, vmap, scan, optimisers. A module is immutable; `with_params`
+    returns a new module, and so do `jax.tree.map` and `dataclasses.replace`.
 
     Args:
         flow: A flow on the CPU. Later changes of the flow do not affect the module.
@@ -280,7 +280,7 @@ class _Rows:
         self.context = given.reshape(1, -1) if math.prod(given.shape[:-1]) == 1 else _matrix(given, self.batch)
 
     def run(self, **direction: bool) -> tuple[Any, ...]:
-        """The requested results of a run: the value, and one number for each row."""
+        """The requested results of a run: the transformed rows, and one value for each row."""
         arrays = (self.params, self.x, self.context)
         axes = axes_of(*arrays)  # gradients of arrays that devices share are summed over these axes
         call = self.structure.direction(**direction).call

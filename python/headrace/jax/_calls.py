@@ -150,8 +150,8 @@ class Direction:
         wanted = tuple(not isinstance(t, jax.custom_derivatives.SymbolicZero) for t in tangents)
         params, x, _ = primals
         # If results have one value a row, one run computes the values and the derivatives of their sum. In a scan each
-        # iteration keeps the gradient by parameters: it is computed in this run only if it is small compared with the
-        # rows.
+        # iteration keeps the gradient by parameters: this run computes that gradient only if it is small compared with
+        # the rows.
         by_sum = wanted[0] and params.size <= _MOST_KEPT * x.size
         known: Arrays = ()
         if self.value or (wanted[0] and not by_sum):
@@ -170,7 +170,7 @@ class Direction:
             given: The parameters, rows and context.
             known: Gradients of the sum of the rows' values that were computed with the values: a flag whether the
                 gradient by parameters was computed, and this gradient, if it is requested; then the gradients by rows
-                and context. An empty tuple if no gradients were computed.
+                and context; an empty tuple if no gradients were computed.
             cotangents: One cotangent for each result.
         """
         if known:
@@ -248,7 +248,7 @@ class Direction:
     def _backward_of_sum(self, wanted: Flags, params: Any, x: Any, context: Any) -> Arrays:
         """The value of each row, and gradients of the sum of all values.
 
-        The gradients are a flag whether the gradient by parameters was computed, this gradient, and those by rows and
+        A flag whether the gradient by parameters was computed precedes the gradients, which are by parameters, rows and
         context.
         """
         parameters, *of_rows = self._gradient_shapes(params, x, context)

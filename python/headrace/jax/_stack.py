@@ -69,7 +69,7 @@ class _Group:
 
 
 def stack(flows: Sequence[Flow]) -> Stack:
-    """A pytree of several flows, whose calls take rows for each flow; densities of events may then be multiplied.
+    """A pytree of several flows, whose calls take rows for each flow, for example one flow for each event.
 
     Flows that differ only in parameters and in settings of `fit` at the data end (standardisation, rotations,
     curves of a `Gaussianize`, the scale of the context) form one group: one call of the core, and one leaf. Other

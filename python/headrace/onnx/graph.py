@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
-IR_VERSION = 8  # of ONNX 1.12, which has all operators in use: runtimes since 2022 support this version
+IR_VERSION = 8  # the version of ONNX 1.12, which has all operators in use; runtimes since 2022 support it
 
 Number = float | int | np.float32 | Sequence[int] | NDArray[Any]
 
@@ -134,7 +134,7 @@ class Value:
         return self.graph.node("ReduceSum", self, last, keepdims=int(keep))[0]
 
     def columns(self, which: Sequence[int]) -> Value:
-        """Selected columns, in this order."""
+        """The columns at the indices `which`, in the order of the indices."""
         return self.graph.node("Gather", self, self.graph.constant(list(which), np.int64), axis=-1)[0]
 
     def split(self, sizes: Sequence[int], axis: int = -1) -> list[Value]:
@@ -160,7 +160,7 @@ class Value:
 
 
 def where(condition: Value | NDArray[np.bool_], yes: Value | Number, no: Value | Number) -> Value:
-    """`yes` where the condition holds, otherwise `no`; one of the three is a value of a graph."""
+    """`yes` where the condition holds, otherwise `no`; at least one argument is a `Value`."""
     like = next(value for value in (yes, no, condition) if isinstance(value, Value))
     if not isinstance(condition, Value):
         condition = like.graph.constant(condition, np.bool_)

@@ -195,7 +195,7 @@ class Operators:
     def logsumexp(self, x: Value) -> Value:
         """The log of the sum of exponentials over the last axis."""
         top = self.largest(x)
-        top = where(top < float(np.finfo(np.float32).min), 0.0, top)  # not -infinity, if all terms are -infinity
+        top = where(top < float(np.finfo(np.float32).min), 0.0, top)  # 0 if all terms are -infinity
         return ((x - top).exp().sum(keep=True).log() + top).sum()
 
     def sums_below(self, x: Value) -> Value:
@@ -222,7 +222,7 @@ class Operators:
         return self.graph.node("Squeeze", x, self.graph.constant([-2, -1], np.int64))[0]
 
     def stacked(self, rows: Sequence[Value]) -> Value:
-        """A table whose rows are these values."""
+        """A table whose rows are the given values."""
         return self.beside([self.graph.node("Unsqueeze", x, self.graph.constant([-2], np.int64))[0] for x in rows])
 
     def beside(self, tables: Sequence[Value]) -> Value:
@@ -291,7 +291,7 @@ class Operators:
         return (x - shift).dense(np.linalg.inv(matrix), np.zeros(len(shift))), -log_det
 
     def levels(self, header: Header, arrays: Arrays) -> list[int]:
-        """The levels of a masked transform's coordinates, which must be 1: a graph cannot compute one after another."""
+        """The levels of a masked transform's coordinates, which must be 1: a graph cannot compute level after level."""
         levels = levels_of(np.eye, header, arrays)
         if max(levels) > 1:
             side = "to_data" if header["reads"] == "data" else "to_latent"

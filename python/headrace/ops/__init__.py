@@ -135,7 +135,7 @@ def vector_map(
     Args:
         value: Shape (rows, features): z of the direction "forward", x of "inverse".
         params: Raw parameters, as a network returns them, one after another: w, u and b of "planar", 2 features + 1
-            values; center, alpha and beta of "radial", features + 2 values. Shape (n,) for all rows, or (rows, n).
+            values; center, alpha and beta of "radial", features + 2 values; shape (n,) for all rows, or (rows, n).
             Parameters (rows, n) are prepared in the dtype of the rows, and parameters (n,) in float64.
         map: "planar", x = z + û h(wᵀz + b) with û as in `headrace.transforms.Planar`; or "radial", x = z +
             β (z - center) / (α + |z - center|) with α and β as in `headrace.transforms.Radial`.
@@ -233,9 +233,9 @@ def dual_ascent_step(
     Args:
         z: Shape (rows, n), any strides.
         maps: Shape (n, 3): bend, center and square of each coordinate; \\|bend\\| at most 0.999, square positive.
-        matrix: Shape (n, n): the result y of `maps` is then mapped to matrix @ y[order] + shift. Or a list of square
-            arrays with n rows in all: the blocks on the diagonal of a matrix that is 0 elsewhere, which cost a row one
-            multiply-add for each entry.
+        matrix: Shape (n, n): the result y of `maps` is then mapped to matrix @ y[order] + shift. A list of square
+            arrays with n rows in all has the blocks on the diagonal of a matrix that is 0 elsewhere, and costs a row
+            one multiply-add for each entry.
         shift: Shape (n,).
         next: Shape (n, 2): center and square of the next maps; None for no sums.
         order: A permutation of 0, ..., n - 1; by default ascending.

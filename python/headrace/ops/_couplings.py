@@ -47,7 +47,7 @@ Settings: Any = cast("Any", namedtuple)("Settings", ("map", *_DEFAULTS), default
 
 
 def takes_settings(function: F) -> F:
-    """Give a function that ends in ``**settings: Unpack[Keywords]`` a signature with these keywords."""
+    """Give a function whose signature ends in ``**settings: Unpack[Keywords]`` a signature with the keywords."""
     return closed(function, Keywords, _DEFAULTS)
 
 
@@ -87,7 +87,7 @@ def _bins(map: str, bins: Any, params: Shape) -> int:
     fitting = bins_with(map, params[-1]) if len(params) >= 2 else ()
     if len(fitting) > 1:
         raise ValueError(f"bins: expected one of {fitting}, which have as many params, got None")
-    return fitting[0] if fitting else LEAST_BINS  # an arbitrary number, from which an error message follows
+    return fitting[0] if fitting else LEAST_BINS  # an arbitrary number, which leads to an error message
 
 
 def _is_shared(shape: Shape, full: Shape) -> bool:

@@ -27,7 +27,7 @@ class Points:
         x: Shape (rows, n), float32 or float64: the rows at the start, which are copied.
         weights: Shape (rows,): the weight of each row in the sums; 1 by default.
         dtype: The dtype of the points, float32 or float64.
-        keeps_log_jacobian: Whether each row's log-Jacobian is kept. If it is not, a step on the CPU writes less memory,
+        keeps_log_jacobian: Whether each row's log-Jacobian is kept. With False, a step on the CPU writes less memory,
             and only `Chosen` has sums of log-Jacobians.
     """
 
@@ -78,7 +78,7 @@ class Points:
         return self.compiled.step(maps, log_scale, numbers, bias, next, sizes, places)
 
     def checked_rows(self) -> NDArray[np.int64]:
-        """The indices of some evenly spread rows, whose log-likelihood `Chosen` has separately; on the CPU only."""
+        """The indices of evenly spread rows, for which `Chosen` returns separate log-likelihoods; on the CPU only."""
         return self.compiled.checked_rows()
 
     def values(self) -> NDArray[Any]:

@@ -15,7 +15,7 @@ MOST_WHOLE = 40  # the most integers for which a histogram has a bin for each
 
 
 def _present(parts: Sequence[NDArray[Any] | None]) -> list[NDArray[Any]]:
-    """Each part without missing values, if any values remain."""
+    """The parts without missing values; parts that have no other values are left out."""
     return [values for part in parts if part is not None and (values := part[~np.isnan(part)]).size]
 
 
@@ -45,7 +45,7 @@ def unit_interval(low: Any, high: Any) -> tuple[float, float]:
 
 
 def edges_of(ends: tuple[float, float], bins: int, *parts: NDArray[Any] | None) -> Floats:
-    """The edges of equal bins; if the first part has only integers in a short range, each is the middle of a bin."""
+    """The edges of equal bins; if the first part has only integers in a short range, an integer is a bin's middle."""
     first = next(iter(_present(parts)), None)
     if first is not None and (np.trunc(first) == first).all():
         low, high = np.floor(max(ends[0], float(first.min()))), np.ceil(min(ends[1], float(first.max())))
@@ -62,8 +62,8 @@ def histogram(values: NDArray[Any], edges: Floats, weights: NDArray[Any] | None 
 
 
 def smoothed(table: Floats, deviation: float) -> Floats:
-    """A table smoothed by a normal kernel with a standard deviation in bins; values are mirrored at the edges, so that
-    the total does not change.
+    """A table smoothed by a normal kernel; `deviation`: the standard deviation, in bins. Values are mirrored at the
+    edges, so that the total does not change.
     """
     reach = max(int(np.ceil(4 * deviation)), 1)
     kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / deviation))

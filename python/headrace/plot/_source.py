@@ -128,7 +128,7 @@ def rows_of(x: Any, features: int | None, contexts: int = 0, context: Any = None
 
 
 def _floats(x: Any) -> Any:
-    """Integers, bools and lists as floats, because a picture does not distinguish them; other arrays unchanged."""
+    """Integers, bools, lists and frames as float64, which pictures do not distinguish; other arrays unchanged."""
     whole = isinstance(x, np.ndarray) and x.dtype.kind in "iub"
     return np.asarray(x, np.float64) if whole or is_frame(x) or isinstance(x, (list, tuple)) else x
 

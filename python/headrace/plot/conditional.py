@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FRAMES, MOST_FRAMES = 6, 24
-SECOND = 6  # the frames in one second of an animation
+SECOND = 6  # the number of frames in one second of an animation
 
 
 @takes_rng
@@ -44,7 +44,7 @@ def conditional(
     Args:
         flow: A conditional density: a flow, an ensemble, a fitted `FlowDensity`, or the path of a file.
         context: Rows of context, shape (rows, context): `column` goes from its 5 % to its 95 % quantile, and other
-            columns have their medians. Or one row, shape (context,), together with `values` as a sequence.
+            columns have their medians. A single row, shape (context,), requires `values` as a sequence.
         column: The column of the context that changes, by number or name.
         values: The number of panels, or a sequence of the column's values.
         columns: One or two columns of the density, by number or name; by default the first two.
@@ -117,7 +117,7 @@ def _sweep(context: Any, contexts: int, swept: int, values: Any) -> tuple[NDArra
 
 
 def _short(value: float) -> str:
-    """A value with three digits, or as an integer from 1000 to below a million.
+    """The text of a value: three digits; between 1000 and a million, an integer.
 
     >>> _short(-5034.2), _short(0.01234), _short(2.5e9)
     ('-5034', '0.0123', '2.5e+09')

@@ -50,7 +50,7 @@ def corner(
 
     Args:
         flow: A flow, an ensemble, a fitted `FlowDensity`, the path of a file, a posterior of sbi, whose network draws,
-            or a result of `accelerate`. Or rows, shape (rows, features), which replace the draws.
+            or a result of `accelerate`; or rows, shape (rows, features), which replace the draws.
         x: Rows to compare with, shape (rows, features), or None.
         context: For a conditional density: one row, shape (context,), for all draws, or rows, (rows, context), of x or
             for draws alone: each draw has the context of a random row.
@@ -141,7 +141,7 @@ def _truths(truths: Any, names: tuple[str, ...], chosen: list[int]) -> list[floa
 def _ends(
     wanted: Any, names: tuple[str, ...], chosen: list[int], drawn: NDArray[Any], rows: NDArray[Any] | None
 ) -> list[tuple[float, float]]:
-    """The ends of each axis: those in `wanted`, or around a central share of all values, or around nearly all."""
+    """The ends of each axis: those in `wanted`, or the ends of a central share of all values, or of nearly all."""
     share = None
     entries: list[Any] = [None] * len(names)
     if isinstance(wanted, (int, float, np.floating)):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-LINE, PLANE = 400, 120  # the cells along an axis of a curve, and along each axis of a plane
+LINE, PLANE = 400, 120  # the numbers of cells along the axis of a curve, and along each axis of a plane
 MOST_PANELS = 24
 DECADES = 4.0  # the decades of density that colours show
 SHARES = (0.5, 0.9)
@@ -197,7 +197,7 @@ def _closer(edges: Floats, value: Floats) -> tuple[float, float] | None:
 
 
 def _marginal(flow: Any, columns: tuple[int, ...]) -> Any:
-    """The marginal flow of the columns `columns`; None if there is no exact one."""
+    """The marginal flow of the columns `columns`; None if there is no exact marginal."""
     if len(columns) == flow.features:
         return flow if isinstance(flow, (Flow, Ensemble)) else None  # probabilities of labels are not a density
     try:
@@ -247,7 +247,7 @@ def _draw(panels: list[Panel], names: tuple[str, ...], table: PlottedRows | None
 def draw_panel(
     axis: Any, one: Panel, names: tuple[str, ...], table: PlottedRows | None = None, highest: float = 0.0
 ) -> Any:
-    """Draw a panel, and return the mesh of two columns. `highest`: the top of a common scale of densities, or 0."""
+    """Draw a panel; return the mesh if it has two columns. `highest`: the top of a common scale of densities, or 0."""
     if len(one.columns) == 2:
         return _draw_plane(axis, one, names, float(np.log10(highest)) if highest > 0 else None)
     _draw_curve(axis, one, names, table, 1.06 * highest if highest > 0 else None)

@@ -47,7 +47,7 @@ def latent(flow: Any, x: Any, context: Any = None, *, columns: Any = None, seed:
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError, ValueError: an argument is not as expected; the density is an ensemble; no row has a latent value.
+        TypeError, ValueError: an argument is not as expected, the density is an ensemble, or no row has a latent value.
 
     >>> import numpy as np, headrace as hr
     >>> figure = hr.plot.latent(hr.MAF(2), np.random.default_rng(0).standard_normal((100, 2)))

@@ -26,7 +26,7 @@ def is_frame(value: Any) -> bool:
 
 
 def whole_rows(array: Any) -> Any:
-    """The array with each row in one chunk."""
+    """The array, rechunked so that each row is in one chunk."""
     return array.rechunk({1: -1}) if array.ndim == 2 and array.numblocks[1] > 1 else array
 
 

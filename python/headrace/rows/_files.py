@@ -79,7 +79,7 @@ def open_tables(paths: Sequence[str], **how: Any) -> Source:
 
 
 def files_of(paths: Any, suffixes: Sequence[str] = READ, *, name: str = "paths", deep: bool = False) -> list[str]:
-    """The files that a path, a folder, a pattern or a list of these names; each is expanded in alphabetical order.
+    """The files of a path, a folder, a pattern or a list of these, in alphabetical order within a folder or pattern.
 
     Args:
         paths: A path, a folder, a pattern or a list of these.

@@ -24,7 +24,7 @@ class Joined(Source):
         self.path, self.paths, self.opened = f"{paths[0]} and {len(paths) - 1} more", paths, opened
         self._pieces: list[tuple[int, int]] = []  # the index of the file, and of the piece in the file
         self._sizes: list[int | None] = []
-        self._orders: list[list[int | None]] = []  # for each file, the indices in it of the columns of the first file
+        self._orders: list[list[int | None]] = []  # by file: the indices of the first file's columns in this file
         self._open: tuple[int, Source] | None = None
         for i, path in enumerate(paths):
             source = opened(path)
@@ -113,7 +113,7 @@ class Columns(Stream):
         self.called = None if source.names is None else tuple(source.names[column] for column in columns[0])
 
     def of_table(self) -> Stream:
-        """A copy of the stream with the kinds of its columns; see `Stream.of_table`. The columns are already read as
+        """A copy of the stream with the kinds of its columns; see `Stream.of_table`. The stream already reads
         floats.
         """
         other, every = copy.copy(self), self._source.kinds

@@ -48,7 +48,7 @@ class Array(Source):
 
 
 def content_of(path: str, name: str | None = None, dashes: str = "") -> Any:
-    """Open the array in a file: as `Rows` if these can be read on demand, otherwise as an array, which is mapped if
+    """Open the array in a file: as `Rows` if rows can be read on demand, otherwise as an array, which is mapped if
     possible.
 
     Args:

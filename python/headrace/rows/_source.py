@@ -18,7 +18,7 @@ KINDS = {"i": "integer", "u": "integer", "b": "boolean"}  # kinds of columns by 
 TEXT = "text"  # the kind of a column of text
 
 BLOCK = 1 << 16  # the approximate number of rows in a block
-LEAST = 8  # the core computes fewer rows by other code, whose last digits may differ
+LEAST = 8  # results of fewer rows may differ in the last digits, because the core uses other code
 
 
 class Source(abc.ABC):
@@ -67,7 +67,7 @@ class Source(abc.ABC):
         return np.concatenate([np.empty((0, len(columns)), self.dtype(columns)), *self._parts(columns)])
 
     def blocks(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
-        """Some columns in blocks, at least one; no block is so short that the bits of its scores would differ."""
+        """Some columns in blocks, at least one block; no block is so short that the bits of scores would differ."""
         held = None
         for part in self._parts(columns):
             if held is not None and len(part) >= LEAST:
@@ -93,8 +93,8 @@ class Source(abc.ABC):
         return np.dtype(np.float64)
 
     def check(self, columns: Sequence[int]) -> None:
-        """Raise ValueError for columns that are missing in the file or do not have numbers, as far as its
-        header tells.
+        """Raise ValueError for columns that are missing in the file or do not have numbers, if the file's
+        header has this information.
         """
         del columns  # text files are checked while they are read
 

@@ -14,7 +14,7 @@ from headrace.rows._stream import Stream
 
 _NOT_BLOCKS = (str, bytes, dict, np.ndarray)  # iterable types that are not blocks of rows
 
-PART = 1 << 14  # the rows of an array that are read together
+PART = 1 << 14  # the number of rows of an array that are read together
 
 
 class Blocks(Stream):

@@ -265,7 +265,7 @@ class Stream(abc.ABC):
 
 
 def joint_kind(one: str, other: str) -> str:
-    """The kind of a column that has both kinds: "integer" for boolean and integer, "float" if one of them is float."""
+    """The kind of a column with values of two kinds: "integer" for boolean and integer, "float" if one is float."""
     return one if one == other else "float" if "float" in (one, other) else "integer"
 
 

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from headrace.rows._source import TEXT, Source
 
-DELIMITERS = ("\t", ";", ",", "|")  # in order of preference; if the first line has none, white space
+DELIMITERS = ("\t", ";", ",", "|")  # delimiters by preference; white space if the first line has none of them
 HEADERS = ("auto", "yes", "no")
 MISSING = ("", "na", "n/a", "null", "none", "?", "-")  # texts of missing values, apart from "nan"
 TRUTH = {"true": "1", "false": "0"}  # texts of truth values, as pandas and polars write them
 
 GZIP = b"\x1f\x8b"  # the first bytes of gzip files
 MOST_LINES = 16  # the most lines of a header after its first, if names have line breaks
-CHUNK = 1 << 14  # the rows of text that are parsed at a time
+CHUNK = 1 << 14  # the number of rows of text that are parsed at a time
 
 
 def is_number(field: str) -> bool:
@@ -75,7 +75,7 @@ class Text(Source):
             raise ValueError(f"{path}: line {first[-1][0]} {why}, so it may be names or a row: give {ways}{others}")
         has_names = header == "yes" or (header == "auto" and numbers == 0)
         self.names = tuple(field.strip() for field in fields) if has_names else None
-        self.before = len(first) if has_names else 0  # the lines before the first row
+        self.before = len(first) if has_names else 0  # the number of lines before the first row
 
     def _option(self, name: str, value: str) -> str:
         return f"{self.dashes}{name} {value}" if self.dashes else f"{name}={value!r}"

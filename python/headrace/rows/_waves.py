@@ -103,7 +103,7 @@ def _reason(error: Exception) -> str:
 
 
 def rounded(values: NDArray[Any]) -> tuple[NDArray[np.int16], int]:
-    """Round values to 16-bit integers; return these, and the number of values that were clipped to their range.
+    """Round values to 16-bit integers; return the integers, and the number of values that were clipped.
 
     >>> rounded(np.array([[0.6], [-40000.0]]))
     (array([[     1],

@@ -37,7 +37,7 @@ NO_DROPOUT = (
 
 
 class Last(torch.autograd.Function):
-    """A gradient that cannot be differentiated again; without the error, a second derivative would be zero."""
+    """A gradient whose derivative raises an error; without this class, a second derivative would be zero."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -84,7 +84,7 @@ def _wanted(ctx: Any) -> list[bool]:
 
 
 class _Vjp(Last):
-    """The vector-Jacobian product for vmap; `log`: whether of a log density, and not of values and log-determinants."""
+    """The vector-Jacobian product for vmap; `log`: True for a log density, False for values and log-determinants."""
 
     @staticmethod
     def forward(  # without `*options`, because PyTorch 2.13 counts the arguments' names
@@ -126,7 +126,7 @@ def _folded(n: int, tensors: Any, dims: Any) -> tuple[list[Any], int]:
 
 
 def _vmapped(function: Any, count: int, one_by_one: bool, info: Any, in_dims: Any, *arguments: Any) -> Any:
-    """Map a function of `count` tensors and of options: examples become rows of one call, or have separate calls."""
+    """Map a function of `count` tensors and of options: examples are rows of one call, or each has its own call."""
     tensors, dims, options = arguments[:count], in_dims[:count], arguments[count:]
     if one_by_one or dims[2] is not None:  # each example has its own parameters
         each = [function.apply(*_select(tensors, dims, i), *options) for i in range(info.batch_size)]
@@ -163,10 +163,10 @@ class _LogProb(torch.autograd.Function):
 
 
 class _LogProbInOneRun(torch.autograd.Function):
-    """Log densities, and the gradients of their sum, which are those of most losses up to a factor.
+    """Log densities, and the gradients of their sum: most losses have these gradients, times a factor.
 
     Gradients by rows are multiplied by the rows' factors, which may differ. The parameters' gradient is a sum over
-    rows: factors that differ between rows need a second run, and the entry records that.
+    rows: factors that differ between rows need a second run, and `entry.one_run` becomes False.
     """
 
     @staticmethod
@@ -181,7 +181,7 @@ class _LogProbInOneRun(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, context, parameters, *unit = ctx.saved_tensors
         wrt = ctx.wrt
-        if not is_plain(grad) or is_batched_the_old_way(grad):  # the values of the gradient must not be read
+        if not is_plain(grad) or is_batched_the_old_way(grad):  # a traced or batched gradient has no values to read
             if ctx.dropout is not None:
                 raise RuntimeError(NO_DROPOUT)
             made = _Vjp.apply(x, context, parameters, None, grad, ctx.entry.handle, True, True, wrt)
@@ -199,7 +199,7 @@ class _LogProbInOneRun(torch.autograd.Function):
 
 
 class _Run(torch.autograd.Function):
-    """Rows in the other space, with log densities if `of_log_prob`, otherwise with log-determinants."""
+    """Rows mapped to latent or to data, with log densities if `of_log_prob`, otherwise with log-determinants."""
 
     @staticmethod
     def forward(
@@ -249,7 +249,7 @@ class _PlainRun(torch.autograd.Function):
 
 
 class _Backward:
-    """A function that refuses forward mode with the reason. PyTorch's compiler accepts no function with `jvp`."""
+    """A function whose `jvp` raises an error with the reason. PyTorch's compiler accepts no function with `jvp`."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -310,7 +310,7 @@ def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, 
 def run(
     value: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, inverse: bool, of_log_prob: bool
 ) -> tuple[Tensor, Tensor]:
-    """Rows in the other space, with log densities of rows from noise if `of_log_prob`, otherwise log-determinants."""
+    """Rows mapped to latent or to data; log densities of rows from noise if `of_log_prob`, else log-determinants."""
     if torch.jit.is_tracing():
         return operators.ops.run(value, context, parameters, entry.handle, inverse, of_log_prob)
     if not is_plain(value, context, parameters):

@@ -1,6 +1,6 @@
 """PyTorch operators on compiled flows, with rules for autograd, vmap, compile and export.
 
-The schema of an operator can only have tensors and numbers, so that a flow is passed as the index of its entry in a
+The schema of an operator can only contain tensors and numbers, so that a flow is passed as the index of its entry in a
 table. The table does not keep the flow in memory: the caller does. Operators are defined by `torch.library.Library`,
 which imports no compiler.
 """
@@ -30,22 +30,22 @@ _numbers = itertools.count(secrets.randbits(61) + 1)
 
 
 class Compiled:
-    """A flow for the operators, with parameters of any dtype and device; a copy is a new entry."""
+    """A flow for the operators, with parameters of any dtype and device; a copy is a new entry of the flows' table."""
 
     def __init__(self, flow: Flow, matmul: str) -> None:
         self.handle = next(_numbers)
         self.matmul = matmul
-        self.one_run = True  # whether gradients are computed with log densities, until a loss weighs rows differently
+        self.one_run = True  # whether one run has densities and gradients; False after a loss weighs rows differently
         self.replace(flow)
         with _lock:
             _table[self.handle] = self
 
     def replace(self, flow: Flow) -> None:
         """Replace the flow by another one of the same sizes."""
-        if {flow.matmul, self.matmul} & BF16_KINDS.keys():  # bf16 products are part of the density, unlike "tf32"
+        if {flow.matmul, self.matmul} & BF16_KINDS.keys():  # products in bf16 define the density, those in tf32 do not
             self.matmul = flow.matmul
         self.flow = flow.to("cpu", flow.matmul if flow.matmul in BF16_KINDS else "exact")
-        self.n_parameters: int = self.flow._program.n_weights  # compiled here, because torch.compile cannot trace this
+        self.n_parameters: int = self.flow._program.n_weights  # compiles the chain, which torch.compile cannot trace
         self.mark = self._of_what_is_fixed()
         self._placed: dict[tuple[torch.dtype, torch.device], Flow] = {}
 
@@ -104,7 +104,7 @@ def _on_host(tensor: Tensor | None) -> Any:
 
 
 def _placed(handle: int, parameters: Tensor) -> tuple[Any, Callable[[Tensor | None], Any]]:
-    """The program on the parameters' device, and a converter of tensors to its arrays, on PyTorch's stream."""
+    """The program on the parameters' device, and a function that converts tensors to arrays on PyTorch's stream."""
     flow = compiled(handle).at(parameters)
     if parameters.is_cpu:
         return flow._program, _on_host
@@ -131,7 +131,7 @@ def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int)
 def run(
     value: Tensor, context: Tensor | None, parameters: Tensor, handle: int, inverse: bool, of_log_prob: bool
 ) -> tuple[Tensor, Tensor]:
-    """Rows in the other space with their log-determinants, or with the log densities of rows made from noise."""
+    """Rows mapped to latent or to data, with log-determinants, or with the log densities of rows made from noise."""
     program, opened = _placed(handle, parameters)
     out, number = parameters.new_empty(value.shape), parameters.new_empty(value.shape[0])
     own = {"context": opened(_as_rows(context)), "parameters": opened(parameters.contiguous())}
@@ -196,7 +196,7 @@ def _gradients_like(value: Tensor, context: Tensor | None, parameters: Tensor, *
     ]
 
 
-# For each name the schema, the body, and the body for tensors without values, of which only shapes matter.
+# For each operator the schema, the body, and a body for tensors without values, where only shapes matter.
 _SCHEMAS: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
     "log_prob": (
         "(Tensor x, Tensor? context, Tensor parameters, int handle) -> Tensor",
@@ -229,4 +229,4 @@ def define(name: str, schema: str, body: Callable[..., Any], fake: Callable[...,
 for _name, _parts in _SCHEMAS.items():
     define(_name, *_parts)
 
-ops = torch.ops.headrace  # the operators by PyTorch's dispatcher, which tracing needs
+ops = torch.ops.headrace  # the operators, called by PyTorch's dispatcher, which tracing needs

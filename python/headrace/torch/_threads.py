@@ -1,8 +1,8 @@
 """Long calls of the core on PyTorch's threads.
 
 After every parallel operation PyTorch's OpenMP threads wait actively for the next operation, for some milliseconds. A
-second pool of threads would get half of each core. Long calls therefore run on PyTorch's threads if headrace and
-PyTorch use equally many threads.
+second pool of threads would share each core with PyTorch's. Long calls therefore run on PyTorch's threads if
+headrace and PyTorch use the same number of threads.
 """
 
 from __future__ import annotations

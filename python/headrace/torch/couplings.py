@@ -64,7 +64,7 @@ def coupling(
             raise errors.wrong_kind(name, "a PyTorch tensor", errors.type_of(given))
         if given.layout is not torch.strided:
             raise errors.not_dense(name, given.layout)
-    if torch.is_autocast_enabled(value.device.type):  # as PyTorch's own operations that need float32
+    if torch.is_autocast_enabled(value.device.type):  # like PyTorch's own float32 operations
         value, params = (of.float() if of.dtype in (torch.bfloat16, torch.float16) else of for of in (value, params))
     how = *settings_of(map, settings), inverse
     if torch.jit.is_tracing() or torch.compiler.is_compiling():

@@ -19,7 +19,7 @@ from headrace._flow.support_ends import Ends, ends_of, periodic_of
 
 
 class _HasDensity(constraints.Constraint):
-    """The constraint of a density above 0, for supports that are no product of intervals; it has no bijection."""
+    """The constraint that a density is above 0, for supports other than products of intervals; without a bijection."""
 
     event_dim = 1
 
@@ -39,7 +39,7 @@ def support_of(flow: Flow, like: Tensor, log_prob: Callable[[Tensor], Tensor]) -
     Args:
         flow: A flow on any device.
         like: A tensor with the dtype and the device for the ends of intervals.
-        log_prob: The flow's log density, which decides if the support is no product of intervals.
+        log_prob: The flow's log density, which defines the support if that is no product of intervals.
     """
     ends = ends_of(flow)
     known = [pair for pair in ends if pair is not None]
@@ -86,9 +86,9 @@ class FlowDistribution(Distribution):
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> Any:
-        """The constraint on rows: each column has all real numbers, an interval, or all numbers above or below a bound.
+        """The constraint on rows: the support of each column is the real line, an interval or a half-line.
 
-        A periodic column has one period: the density continues around it and integrates to 1 over a period.
+        The support of a periodic column is one period of the density, which integrates to 1 over a period.
         `torch.distributions.biject_to` accepts the constraint, except if transforms that mix the columns follow a base
         with bounds (`headrace.Uniform`): the constraint then checks rows by their density, and has no bijection.
         """
@@ -142,25 +142,25 @@ class FlowDistribution(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """Raise NotImplementedError with an estimator, because flows have no formula for the mean."""
+        """Raise NotImplementedError, because flows have no formula for the mean; the message has an estimator."""
         raise self._no_formula("mean", "distribution.sample((10_000,)).mean(0)")
 
     @property
     def mode(self) -> Tensor:
-        """Raise NotImplementedError with an alternative, because flows have no formula for the mode."""
+        """Raise NotImplementedError, because flows have no formula for the mode; the message has an alternative."""
         raise NotImplementedError("mode: a flow has no formula for it; go up log_prob from its best sample")
 
     @property
     def variance(self) -> Tensor:
-        """Raise NotImplementedError with an estimator, because flows have no formula for the variance or `stddev`."""
+        """Raise NotImplementedError, because flows have no formula for the variance; the message has an estimator."""
         raise self._no_formula("variance", "distribution.sample((10_000,)).var(0)")
 
     def entropy(self) -> Tensor:
-        """Raise NotImplementedError with an estimator of the entropy."""
+        """Raise NotImplementedError; the message has an estimator of the entropy."""
         raise self._no_formula("entropy", "-distribution.rsample_and_log_prob((10_000,))[1].mean(0)")
 
     def cdf(self, value: Tensor) -> Tensor:
-        """Raise NotImplementedError with an estimator of the distribution function."""
+        """Raise NotImplementedError; the message has an estimator of the distribution function."""
         raise self._no_formula("cdf", "(distribution.sample((10_000,)) <= value).all(-1).float().mean(0)")
 
     def icdf(self, value: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ _KL = (
 
 @register_kl(FlowDistribution, Distribution)
 @register_kl(Distribution, FlowDistribution)
-@register_kl(FlowDistribution, FlowDistribution)  # else PyTorch finds both other pairs
+@register_kl(FlowDistribution, FlowDistribution)  # otherwise both other pairs would match
 def _no_kl(p: Distribution, q: Distribution) -> Tensor:
     raise NotImplementedError(_KL)
 
@@ -268,7 +268,7 @@ class _Inverse(_InverseTransform):
 
 
 def draw(base: Base, shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> Tensor:
-    """Rows of the standard density, which no trained parameter affects and the base's parameters then transform.
+    """Rows drawn from a base's standard density, which has no trained parameters; the base later transforms the rows.
 
     Args:
         base: A base whose trained parameters, if any, only transform drawn rows.

@@ -14,7 +14,7 @@ from headrace._base import array_errors as errors
 from headrace.torch.distribution import BoundTransform, FlowDistribution
 from headrace.torch.module import FlowModule
 
-Convert = Callable[[Any], Flow]  # from a model of the other library to a flow
+Convert = Callable[[Any], Flow]  # a function from a model of the other library to a flow
 
 
 class _ZukoDistribution(FlowDistribution):
@@ -51,7 +51,7 @@ def _without_a_state(kind: Any) -> Any:
 class Replacing:
     """A replacement of a model, which also loads states of the original model."""
 
-    _original: tuple[Any, Convert] | None = None  # a tuple, which keeps the model out of the module's parts
+    _original: tuple[Any, Convert] | None = None  # a tuple, so that the model is no submodule
 
     def _module(self) -> FlowModule:
         """The `FlowModule` of the replacement: itself or one of its parts."""
@@ -90,7 +90,7 @@ class Replacing:
 
 
 def outside(model: Any) -> list[nn.Module]:
-    """The embedding net of a model, which is not part of its flow, as a list; [] without such a net."""
+    """A list of the model's embedding net, which is not part of the flow; [] for a model without such a net."""
     net = getattr(model, "embedding_net", None) or getattr(model, "_embedding_net", None)
     return [net] if isinstance(net, nn.Module) else []
 
@@ -110,7 +110,7 @@ def flow_and_context(model: Any, context: Any) -> tuple[Flow, Any]:
 
 
 def same_mode(face: Any, model: Any) -> Any:
-    """The replacement on the model's device, and in training mode if the model is."""
+    """The replacement on the model's device, and in training mode if the model is in training mode."""
     device = next((p.device for p in model.parameters()), None)
     return face.to(device).train(model.training)
 
@@ -132,7 +132,7 @@ class ZukoFace(Replacing, FlowModule):
 
 
 class _Face(Replacing, nn.Module):
-    """A module with the methods of another library, of which the flow is a part."""
+    """A module that contains a flow, with the methods of another library."""
 
     def __init__(self, flow: Flow) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ class NflowsFace(_Face):
 
 
 class GlasflowFace(_Face):
-    """A flow with the methods of `glasflow.flows.Flow`; a conditional has a row for each draw."""
+    """A flow with the methods of `glasflow.flows.Flow`; the argument `conditional` has a row for each draw."""
 
     def forward(self, x: Tensor, conditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Transform data to latent: ``(z, log_det)``."""
@@ -245,7 +245,7 @@ class GlasflowFace(_Face):
         return z, self.base_distribution_log_prob(z) + log_det
 
     def sample_and_log_prob(self, N: int, conditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """`N` draws, or one draw for each row of the conditional, and the log densities of the draws."""
+        """`N` draws, or one draw for each row of `conditional`, and the log densities of the draws."""
         return self.flow.rsample_and_log_prob((N,) if conditional is None else (), conditional)
 
     def sample(self, num_samples: int, conditional: Tensor | None = None) -> Tensor:
@@ -300,7 +300,7 @@ class NessaiFace(GlasflowFace):
 
 
 class NormflowsFace(_Face):
-    """The methods of `normflows.NormalizingFlow`, or of its conditional flow if a context has a row for each draw.
+    """The methods of `normflows.NormalizingFlow`, or of normflows' conditional flow if a context is passed.
 
     Args:
         flow: The converted flow.

@@ -71,7 +71,7 @@ class Layers(nn.Module):
         return [getattr(module, leaf) if p is None else p for p, module, leaf in found]  # module attributes are slow
 
     def vector(self) -> Tensor:
-        """The parameters as the core's vector, with gradients by all tensors."""
+        """The parameters as the core's vector, a differentiable function of all tensors."""
         dense = self.dense()
         zero = dense[0].new_zeros(1)
         return torch.cat([zero, *(t.reshape(-1) for t in dense)]).index_select(0, self.entries)
@@ -105,14 +105,14 @@ class _Module(nn.Module):
         else:
             self.layers = None
             self.vector = nn.Parameter(torch.from_numpy(self._entry.flow.parameters).to(flow.device))
-        # A mark of the fixed part, which detects that PyTorch stacks tensors of different modules; states leave the
-        # mark out, because they contain the whole fixed part.
+        # A number that identifies the fixed part, to detect that PyTorch stacks tensors of different modules; the
+        # number is no part of a state, because a state contains the whole fixed part.
         self._mark = torch.tensor(self._entry.mark, dtype=torch.float64, device=flow.device)
         self.register_buffer("structure", self._mark, persistent=False)
         self._leaves: list[tuple[Tensor, int, int, bool]] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state of a copy, without the tensors of an optimiser's groups."""
+        """The state for a copy, without the tensors that `parameter_groups` returned."""
         return {**self.__dict__, "_leaves": []}
 
     def __getattr__(self, name: str) -> Any:
@@ -157,7 +157,7 @@ class _Module(nn.Module):
         return torch.frombuffer(bytearray(files.to_bytes(self._entry.flow)), dtype=torch.uint8)
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore the fixed part from a `state_dict`; a flow of other sizes is an error."""
+        """Restore the fixed part from a `state_dict`; a flow of other sizes raises an error."""
         self._become("state_dict", files.from_bytes(bytes(state.cpu().numpy())))
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
@@ -193,7 +193,7 @@ class _Module(nn.Module):
             leaf.grad = vector.grad[begin:end]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Apply `.to`, `.double` and similar methods, which give the vector other memory.
+        """Apply `.to`, `.double` and similar methods, which replace the vector's memory.
 
         Raises:
             TypeError: `.half`, `.bfloat16` or another dtype was requested: the core computes in float32 and float64
@@ -212,7 +212,7 @@ class _Module(nn.Module):
         return self
 
     def _set_mark(self) -> None:
-        """Set the mark again after `.float()` rounded it or `to_empty` lost it."""
+        """Set the mark of the fixed part again after `.float()` rounded it or `to_empty` lost it."""
         mark = self._buffers["structure"]
         assert mark is not None
         self._mark = self._buffers["structure"] = mark.to(torch.float64).fill_(self._entry.mark)
@@ -318,7 +318,7 @@ class FlowModule(_Module):
     Only ``vector`` is trained: one parameter in the layout of `Flow.parameters`. With ``layers=True`` each matrix and
     bias is a dense parameter instead, for optimisers by matrix, learning rates by layer, weight norms and Bayesian
     wrappers: ``layers.transforms.0.layers.0.weight`` and so on, the names in files. Each call with ``layers=True``
-    gathers the vector. The `state_dict` also has the fixed part (structure, standardisation, masks). Modules can be
+    makes the vector anew. The `state_dict` also has the fixed part (structure, standardisation, masks). Modules can be
     copied, pickled, moved by ``.to`` and ``.double``, compiled and trained by any optimiser.
 
     Args:
@@ -344,7 +344,7 @@ class FlowModule(_Module):
 
     @property
     def flow(self) -> Flow:
-        """A copy with the current parameters, to fit, sample and save; an assigned flow of the same sizes is copied."""
+        """A copy of the flow with the current parameters; an assigned flow must have the same sizes, and is copied."""
         return self._current()
 
     @flow.setter

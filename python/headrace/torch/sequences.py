@@ -26,7 +26,7 @@ def _detached(tensors: Any) -> list[Any]:
 
 
 class _LogProb(torch.autograd.Function):
-    """Log densities with the gradients of their sum, which equal those of most losses but for a factor.
+    """Log densities, and the gradients of their sum: most losses have these gradients, times a factor.
 
     If factors differ between sequences or between steps, the gradients need a second run.
     """
@@ -59,7 +59,7 @@ class _LogProb(torch.autograd.Function):
 
 
 class _Run(torch.autograd.Function):
-    """Sequences on the other side, with their log-determinants."""
+    """Sequences mapped to latent or to data, with their log-determinants."""
 
     @staticmethod
     def forward(ctx: Any, flow: SequenceFlow, verb: str, *given: Any) -> tuple[Tensor, Tensor]:
@@ -162,7 +162,7 @@ class SequenceModule(nn.Module):
         return value
 
     def _call(self, verb: str, **arguments: Any) -> Any:
-        """A call with gradients if any may be requested, and otherwise the flow's own call, which stores nothing."""
+        """A differentiable call if a tensor requires a gradient, else the flow's own call, which stores nothing."""
         flow, given = self._current(), [self._checked(name, tensor) for name, tensor in arguments.items()]
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*given, self.vector)):
             function = _LogProb if verb.startswith("log_prob") else _Run
@@ -174,7 +174,7 @@ class SequenceModule(nn.Module):
         return torch.frombuffer(bytearray(files.to_bytes(self._flow)), dtype=torch.uint8)
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore the flow from a `state_dict`; a flow with another number of parameters is an error."""
+        """Restore the flow from a `state_dict`; a flow with another number of parameters raises an error."""
         flow = files.from_bytes(bytes(state.cpu().numpy()))
         if not isinstance(flow, SequenceFlow) or flow._program.n_weights != self._flow._program.n_weights:
             expected = f"a SequenceFlow of {self._flow._program.n_weights} numbers"
