@@ -4,8 +4,8 @@
 //
 //     c++ -std=c++20 shower.cpp $(python -m headrace.config --cflags --libs) -o shower
 //
-// `FastShowers` has the shape of the hook of a detector simulation. In Geant4 its methods are called in a
-// `G4VFastSimulationModel` (`takes` in `ModelTrigger`, `add` in `DoIt`, which ends the track) and in a
+// `FastShowers` has the shape of the hook of a detector simulation. In Geant4 the methods of `FastShowers` are called
+// in a `G4VFastSimulationModel` (`takes` in `ModelTrigger`, `add` in `DoIt`, which ends the track) and in a
 // `G4UserEventAction` (`draw` at the end of an event).
 #include <headrace_library.hpp>
 
