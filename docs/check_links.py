@@ -2,8 +2,8 @@
 
     python docs/check_links.py build/site
 
-Needs no network. Prints each broken link, and exits with 1 if any is. Sphinx's own linkcheck asks outside addresses
-and reads sources; links of the theme, of the gallery and of raw HTML are in the built site alone.
+Needs no network. Prints each broken link, and exits with 1 if there is one. Sphinx's own linkcheck requests outside
+addresses and reads sources; links of the theme, of the gallery and of raw HTML are in the built site alone.
 """
 
 from __future__ import annotations

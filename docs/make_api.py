@@ -44,7 +44,7 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """The name as code has it: ``hr.NSF``, or the module's name where it is imported by itself."""
+        """The name as code writes it: ``hr.NSF``, or the module's name where it is imported by itself."""
         own = ("headrace.torch", "headrace.jax", "headrace.sklearn", "headrace.convert", "headrace.integrations")
         return self.name if self.name.startswith(own) else re.sub(r"^headrace\b", "hr", self.name)
 
@@ -170,7 +170,7 @@ def write(path: Path, text: str) -> None:
 
 
 def make(docs: Path = DOCS) -> None:
-    """Write the pages, and remove those that nothing names any longer."""
+    """Write the pages, and remove those that docs/api.md no longer names."""
     folder = docs / "api"
     folder.mkdir(exist_ok=True)
     known, made = sources(docs), {}

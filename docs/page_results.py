@@ -4,9 +4,9 @@
     python docs/page_results.py quickstart        # these; --all for all
 
 The blocks of a page are run one after the other by a Python process of their own, as a reader would copy them. Printed
-text and each new matplotlib figure stand in the page itself, between two comments, so that a code host shows them, too,
-and the documentation is built without any run. Numbers differ by processor in their last digits. A test fails where the
-code of a page is newer than its results.
+text and each new matplotlib figure are written into the page itself, between two comments, so that a code host shows
+them, too, and the documentation is built without any run. Numbers differ by processor in their last digits. A test
+fails where the code of a page is newer than its results.
 """
 
 from __future__ import annotations
@@ -129,9 +129,9 @@ def with_results(text: str, results: list[dict[str, Any]], pictures: str) -> str
     """A page with new results below its blocks, in place of old ones.
 
     Args:
-        text: Of the page.
-        results: One for each block, as `results_of` gives them.
-        pictures: The folder of the pictures, as the page reaches it.
+        text: The page's text.
+        results: A result for each block, as `results_of` returns them.
+        pictures: The folder of the pictures, relative to the page.
 
     >>> page = "```python" + chr(10) + "print(1)" + chr(10) + "```" + chr(10)
     >>> shown = with_results(page, [{"printed": "1", "pictures": []}], "")
@@ -171,11 +171,11 @@ def with_results(text: str, results: list[dict[str, Any]], pictures: str) -> str
 
 
 def notebook(text: str, pictures: Path) -> str:
-    """A page as a notebook, with the results that stand in it.
+    """A page as a notebook, with the results that the page contains.
 
     Args:
-        text: Of the page.
-        pictures: The folder of its pictures.
+        text: The page's text.
+        pictures: The folder of the page's pictures.
     """
     cells: list[dict[str, Any]] = []
     text, end = DIGEST.sub("\n", text), 0
@@ -220,7 +220,7 @@ def renew(name: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Renew the pages that the command line names, or else those that need it."""
+    """Renew the pages that the command line names, or else those whose code has changed."""
     if arguments[:1] == ["--run"]:
         execute(Path(arguments[1]), Path(arguments[2]))
         return

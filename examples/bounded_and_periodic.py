@@ -1,9 +1,8 @@
 """Columns with ends, columns that go around, and tails heavier than a normal's.
 
 The first table resembles records of weather: the direction of the wind in degrees, the relative humidity, and the speed
-of the wind, which is positive. A flow with these supports is fitted, and another that takes all three columns for
-unbounded values. The second table has heavy tails, to which a flow over a normal base is fitted, and one over Student's
-t.
+of the wind, which is positive. A flow with these supports is fitted, and another that treats all three columns as
+unbounded. The second table has heavy tails, to which a flow over a normal base is fitted, and one over Student's t.
 
     python examples/bounded_and_periodic.py [--epochs N] [--rows 4000] [--seed 0]
 """

@@ -28,7 +28,7 @@ import headrace as hr
 STARS = Path(hr.__file__).parent / "data" / "hr_stars.npz"
 BINS = 40
 HALF_WIDTHS = {0.5: 0.6744898, 0.9: 1.6448536}  # half widths of a standard normal's intervals that hold these shares
-SLICES = (0.3, 0.65, 1.05)  # colours at which the picture cuts
+SLICES = (0.3, 0.65, 1.05)  # colours of the cuts through the density
 
 
 def normal_log_density(distance: NDArray[Any], deviation: Any) -> NDArray[Any]:

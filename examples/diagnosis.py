@@ -1,9 +1,9 @@
 """Looking at a fit before trusting it: evidence against a flow that hardly saw the data, and against one that did.
 
-Rows are two moons and a third column that follows a context. One flow is fitted for two epochs, and another by default;
-`hr.diagnose` tests both with rows that were held out: tests of latent rows, of coverage, by a classifier and by
-distances to the training rows, all judged together. The first report names the faults, and the second reports no fault,
-or a small one.
+Rows are two moons and a third column that follows a context. One flow is fitted for two epochs, and another with the
+default settings; `hr.diagnose` tests both with rows that were held out: tests of latent rows, of coverage, by a
+classifier and by distances to the training rows, all judged together. The first report names the faults, and the second
+reports no fault, or a small one.
 
     python examples/diagnosis.py [--rows 6000] [--epochs N] [--output diagnosis.png]
 

@@ -1,9 +1,10 @@
 """A posterior with an embedding network: samples of any size, read by a network trained with the flow (PyTorch).
 
 A measurement is a sample of 4 to 32 values from a normal distribution with an unknown mean and deviation: θ is the mean
-and the log deviation. An embedding network sees each value and sums (a deep set, Zaheer et al. 2017), so that neither
-order nor size matter; its output is the context of a `headrace.torch.FlowModule`, and both are trained together on
-simulations. The prior is conjugate (normal-inverse-gamma), so that the exact posterior is known. The example checks
+and the log deviation. An embedding network reads each value and averages its outputs (a deep set, Zaheer et al. 2017),
+so that neither order nor size matter; its output is the context of a `headrace.torch.FlowModule`, and both are trained
+together on simulations. The prior is conjugate (normal-inverse-gamma), so that the exact posterior is known. The
+example checks
 
 - the Kullback-Leibler divergence from the exact posterior to the flow, averaged over new measurements;
 - that true parameters have uniform ranks among draws of the flow, as in simulation-based calibration.

@@ -78,7 +78,7 @@ def draw(path: Path, flow: hr.Flow, stars: NDArray[Any], drawn: NDArray[Any]) ->
 
 
 def main() -> int:
-    """Run the example; the exit status is 1 if the fit went wrong."""
+    """Run the example; the exit status is 1 if the flow gains too little over a Gaussian."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)

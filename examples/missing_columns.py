@@ -1,9 +1,9 @@
 """Missing columns: four of a shower's ten values, drawn from their density given the other six (data/README.md).
 
-A flow of one order is fitted to gamma rays of the MAGIC telescope. The last four columns of held-out rows are removed,
-and drawn again from their exact density given the first six, `Flow.given`. The example prints the mean log density of
-the removed values, beside that of a Gaussian, and the share of removed values in the central 90 % of the draws for
-their row.
+A flow whose transforms share one order of columns is fitted to gamma rays of the MAGIC telescope. The last four columns
+of held-out rows are removed, and drawn again from their exact density given the first six, `Flow.given`. The example
+prints the mean log density of the removed values, beside that of a Gaussian, and the share of removed values in the
+central 90 % of the draws for their row.
 
     python examples/missing_columns.py [--epochs N] [--time-budget 60] [--draws 200] \
         [--seed 0] [--output missing_columns.png]

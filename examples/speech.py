@@ -32,7 +32,7 @@ import headrace as hr
 
 ROOT = Path(__file__).resolve().parents[1]  # the folder of the benchmark that fetches the data
 RATE, ORDER = 8000, 32
-PREFIX, STEPS = 4000, 8000  # steps before a continuation, and of one
+PREFIX, STEPS = 4000, 8000  # steps before a continuation, and steps of a continuation
 PER_BIT = np.log(2.0)
 
 

@@ -13,7 +13,7 @@ its networks for all coordinates at once. A MAF suits a posterior whose densitie
 samples of a reference posterior or of another model: such densities are one pass, while a sample is computed coordinate
 by coordinate.
 
-With two latent values the evidence of either decoder can be summed on a grid. Evidence less ELBO is KL(posterior of the
+With two latent values the evidence of a decoder can be summed on a grid. Evidence less ELBO is KL(posterior of the
 encoder || exact posterior of its decoder). No model exceeds the true evidence, except by chance.
 
     python examples/vae_posteriors.py [--posterior IAF] [--steps 1200] [--rows 128] [--seed 0] [--output vae.png]

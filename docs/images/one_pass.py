@@ -151,7 +151,7 @@ def draw() -> str:
 
 
 def draw_narrow() -> str:
-    """The picture for a phone: one library below the other, no text below 10 pixels where the page has 350."""
+    """The picture for a phone: one library below the other, no text below 10 pixels on a page of 350."""
     picture = Picture(450, 1208, TITLE)
     left, row = 14, HEIGHT + 60
     for top, title, lines, density, sampling in (

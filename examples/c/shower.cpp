@@ -4,8 +4,8 @@
 //
 //     c++ -std=c++20 shower.cpp $(python -m headrace.config --cflags --libs) -o shower
 //
-// `FastShowers` has the shape of the hook of a detector simulation. In Geant4 its calls stand in a
-// `G4VFastSimulationModel` (`takes` in `ModelTrigger`, `add` in `DoIt`, which ends the track) and in a
+// `FastShowers` has the shape of the hook of a detector simulation. In Geant4 the methods of `FastShowers` are called
+// in a `G4VFastSimulationModel` (`takes` in `ModelTrigger`, `add` in `DoIt`, which ends the track) and in a
 // `G4UserEventAction` (`draw` at the end of an event).
 #include <headrace_library.hpp>
 
@@ -18,8 +18,9 @@
 
 namespace {
 
-// Keeps particles until the end of the event, because showers of many particles at once take a fraction of the time
-// of single ones. The bits of a shower depend on its index in the endless sample of the seed, not on the batch.
+// The class keeps particles until the end of the event, because showers of many particles at once take a fraction of
+// the time of single ones. The bits of a shower depend on its index in the endless sample of the seed, not on the
+// batch.
 class FastShowers {
   public:
     FastShowers(const char* path, std::uint64_t seed, double least_energy)
