@@ -128,7 +128,7 @@ def main() -> int:
     print(f"a fit to {ROWS} rows lacks {lacks[0]:.4f} to {lacks[-1]:.4f} after {len(lacks) - 1} steps")
     if arguments.output:
         drawn = draw(arguments.output, runs, lacks, x[:500])
-        print(f"picture: {arguments.output}" if drawn else "picture: skipped, as matplotlib is not installed")
+        print(f"picture: {arguments.output}" if drawn else "picture: skipped, because matplotlib is not installed")
     return 0 if sound else 1
 
 

@@ -130,7 +130,7 @@ def main() -> int:
     if draw(arguments.output, x[:3000], flow, refined, model.history, truth):
         print(f"picture: {arguments.output}")
     else:
-        print("picture: skipped, as matplotlib is not installed (pip install '.[plot]')")
+        print("picture: skipped, because matplotlib is not installed (pip install '.[plot]')")
     return 0 if gains.min() > -1e-12 and lost < truth - flow.log_prob(test).mean() else 1
 
 

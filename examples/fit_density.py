@@ -91,7 +91,7 @@ def main() -> int:
     if draw(arguments.output, flow, stars, drawn):
         print(f"picture: {arguments.output}")
     else:
-        print("picture: skipped, as matplotlib is not installed (pip install '.[plot]')")
+        print("picture: skipped, because matplotlib is not installed (pip install '.[plot]')")
     return 0 if gained > ENOUGH else 1
 
 

@@ -112,7 +112,7 @@ def main() -> int:
     if draw(arguments.output, stars, samples):
         print(f"picture: {arguments.output}")
     else:
-        print("picture: skipped, as matplotlib is not installed (pip install '.[plot]')")
+        print("picture: skipped, because matplotlib is not installed (pip install '.[plot]')")
     return 0 if abs(log_likelihood - EXPECTED) < 1e-5 else 1
 
 
