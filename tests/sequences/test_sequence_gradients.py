@@ -31,7 +31,7 @@ MAPS = {
     "rq_spline": {"map": "rq_spline", "bins": 5, "bound": 8.0},
     "another base": {"map": "affine", "base": "trained"},
 }
-ROWS, STEP = 3, 2e-7  # companded inputs bend within thousandths
+ROWS, STEP = 3, 2e-7  # small, because the companding curve bends within 1e-3
 # A central difference of step h errs by h² and by its rounding, 1e-16 / h times the sum; a few of thousands of inputs
 # of rectifiers lie within h of a kink. In float32, sums over a thousand steps of deep products lose three or four
 # digits.

@@ -1,6 +1,6 @@
 """Every kind of step is in every list of kinds; a kind that a list lacks fails these tests.
 
-Compilers find a kernel that is called and missing. Compilers do not find a kind that a device mistakes for another, a
+Compilers report a kernel that is called but missing. Compilers do not find a kind that a device mistakes for another, a
 missing path for small batches (kernels/steps-inl.hpp asks whether one exists), or a kind that no test judges.
 """
 
