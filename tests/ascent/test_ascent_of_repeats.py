@@ -104,7 +104,7 @@ def test_rows_without_spread_end_an_ascent_before_it_begins(rows, dtype):
 @pytest.mark.parametrize("name", ["notes", "splines", "refined"])
 @pytest.mark.parametrize("precision", [1.0, 4.0])
 def test_a_column_without_spread_takes_no_part(name, precision, dtype, monkeypatch):
-    """A column without spread does not change the ascent of the other columns, and is as normal as the base."""
+    """A column without spread does not change the ascent of the other columns, and has the density of the base."""
     monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 100)
     x = bent(600)
     wider = np.insert(x, 1, 5.0, axis=1)

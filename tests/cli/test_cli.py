@@ -59,7 +59,7 @@ def test_threads(run, result):
 
 
 def test_fit_is_the_fit_of_python(folder, result):
-    """`headrace fit` gives the bits of `Flow.fit` with the rows that the command holds out."""
+    """`headrace fit` gives the flow of `Flow.fit`, bit for bit, with its held-out rows as `validation=`."""
     x = table()
     write_csv("t.csv", x, NAMES)
     report = result("fit", "t.csv", "-o", "f.safetensors", "--seed", 5, "--validation", 0.25, *SHORT)
@@ -283,7 +283,7 @@ def test_each_old_option_of_a_fit_has_a_successor():
 
 @pytest.mark.parametrize("name", _offered.FLOWS)
 def test_every_argument_of_a_flow_is_an_option(folder, run, name, monkeypatch):
-    """Values of all settings at once, other than the defaults, arrive at the constructor of the flow."""
+    """Values that differ from the defaults, of all settings at once, reach the constructor of the flow."""
     np.save("t.npy", table())
     kind, given = _offered.FLOWS[name], {}
     values = {

@@ -241,7 +241,7 @@ def test_scores_take_memory_that_does_not_grow_with_the_rows(folder, kind):
 
 
 def test_scores_show_a_bar_on_a_terminal(folder, run, monkeypatch):
-    """The bar has the finished part, the rate and the remaining time, by rows of one table or by tables of several."""
+    """The bar shows the finished part, the rate and the remaining time, in rows of a single table or in tables."""
     small_flow("f")
     for name in ("a.npy", "b.npy"):
         np.save(name, table(60_000))

@@ -219,7 +219,7 @@ def test_conditional_samples_follow_their_context():
 
 
 def empty_chain(base):
-    """Return a flow of the base alone, in float64: a chain cut before its first transform, which is the identity."""
+    """Return a float64 flow of the base alone, without transforms: a chain that is cut before its first transform."""
     features = base.features
     transform = hr.transforms.MaskedAutoregressive(features, (4,), dtype="float64")
     return hr.Flow(transforms=[transform], base=base)[:0]
@@ -418,8 +418,8 @@ def test_standardize_follows_its_definition(dtype):
 
 
 def test_offset_data_keep_their_precision():
-    """Data at a million plus or minus one keep their precision, in float64 for a float32 flow, because the mean is
-    subtracted before rows become float32.
+    """A float32 flow keeps the precision of float64 data at a million plus or minus one, because the mean is subtracted
+    before rows become float32.
     """
     dense = cases.made(features=FEATURES).astype("float32")
     mean, std = np.full(FEATURES, 1e6), np.linspace(0.5, 2.0, FEATURES)

@@ -26,7 +26,7 @@ def one_order(name, dtype="float64", context=0, features=4, **more):
 
 
 def mixed_chain(dtype="float64", context=0):
-    """A flow of all transforms that have an order, with permutations between; its columns have the order 2, 0, 3, 1."""
+    """A flow of all transforms with an order of columns, and of permutations; the order of the flow is 2, 0, 3, 1."""
     chain = [
         hr.transforms.MaskedAutoregressive(4, (9,), order=[1, 3, 0, 2], context=context, dtype=dtype),
         hr.transforms.Permutation([3, 2, 1, 0]),  # the order is now 2, 0, 3, 1
@@ -190,7 +190,7 @@ def test_a_linear_flow_s_conditional_is_the_gaussian_s():
 
 
 def closed_sets(masks, features, n_params, adds=None):
-    """Yield, for each coordinate, the set of it and of all on which it depends, in a random order."""
+    """Yield, for each coordinate, this coordinate and all coordinates on which it depends, in a random order."""
     reach = reference.reads(masks, adds)[:, :features].reshape(features, n_params, features).any(axis=1)
     for i in range(features):
         found = {i}
