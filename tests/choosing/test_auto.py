@@ -126,7 +126,7 @@ def test_held_out_rows_are_not_used_before(monkeypatch):
     fit = hr.MAF.fit
 
     def watched(self, rows, context=None, **given):
-        if "validation" in given:  # the table ignores the last fit, which has all rows
+        if "validation" in given:  # the table ignores the last fit, which uses all rows
             seen.extend([rows, given["validation"][0]])
         return fit(self, rows, context, **given)
 

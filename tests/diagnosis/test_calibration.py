@@ -113,7 +113,7 @@ def test_scores_of_a_base_that_is_known_by_draws_alone():
     """Scores of an unknown base agree with its distribution function, up to the error of 200,000 draws."""
 
     class Other(hr.Logistic):
-        """A base of a class that is unknown to the scores."""
+        """A base of a class that `scores` does not know."""
 
     z = hr.Flow([], hr.Logistic(2), dtype="float64").sample(500, seed=3)
     z[0], z[1] = 300.0, -300.0

@@ -33,7 +33,7 @@ def chunks():
 
 
 def parts_of(array, *ends):
-    """The shards of an array that is cut before these rows; None for None."""
+    """The shards of an array that is cut before the rows with the indices `ends`; None for None."""
     return None if array is None else dict(enumerate(np.split(array, ends)))
 
 

@@ -133,7 +133,7 @@ def test_values_and_log_determinants_are_those_of_the_map(name, scale, matmul):
     cases.assert_matches(transform.inverse(x, context), whole.inverse(x, context), x, "float32")
     z, _ = transform.inverse(x, context)
     back, log_det = transform.forward(z, context)
-    near = np.abs(back - x).max(axis=1) <= 1e-4 * (1 + np.abs(x).max(axis=1))  # other rows had other roundings
+    near = np.abs(back - x).max(axis=1) <= 1e-4 * (1 + np.abs(x).max(axis=1))  # rows of equal roundings
     assert near.mean() > 0.9
     want = whole.inverse(back, context)
     cases.assert_close(log_det, -want[1], magnitude=np.sqrt(dense.features))
@@ -186,7 +186,7 @@ def test_every_instruction_set_has_the_same_bits(tmp_path):
     Each instruction set, including AMX in software if the build has it, has one process for all modes of `matmul`.
     """
     z = cases.rows(200, 32, "float32")
-    z[:, 20:] = 0  # maps of zeros round nothing
+    z[:, 20:] = 0  # the map of a zero has no rounding
     np.savez(tmp_path / "given.npz", z=z, x=cases.rows(200, 9, "float32"))
     for kind in PARTS:
         transform = hr.transforms.Coupling(32, range(20), (70, 101), map="additive").to("cpu", kind)

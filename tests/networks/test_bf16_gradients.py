@@ -37,7 +37,7 @@ def assert_gradients(transform, gradient, want_weights, want_biases):
 
 
 def live(masks, by_products):
-    """Set gradients of units that no output sees to zero, for any weights of these units."""
+    """Set to zero the gradients of units that no output sees according to the masks."""
     alive = np.ones(len(masks[-1]), bool)
     found = []
     for mask, gradient in zip(reversed(masks), reversed(by_products), strict=True):

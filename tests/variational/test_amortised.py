@@ -66,8 +66,8 @@ def drawn(rows, generator):
 
 @pytest.mark.parametrize("context", [TABLE, drawn], ids=["table", "function"])
 def test_one_flow_fits_the_posterior_of_every_context(dtype, context):
-    """The flow can be every posterior, where the noise of gradients vanishes: a KL of 1e-4 stands for errors of weights
-    of 1e-2.
+    """The flow can equal every posterior, and has gradients without noise there: a KL of 1e-4 corresponds to errors of
+    1e-2 in weights.
     """
     flow = linear(dtype)
     fit = hr.fit_to_density(flow, joint, context, steps=1500, samples=64, learning_rate=0.02, **QUIET)

@@ -210,7 +210,7 @@ ENDS = {"marginals": (CURVES, SCALE), "bounds": (SCALE, BOUNDS), "both": (CURVES
     ("end", "dtype"), [("marginals", "float32"), ("bounds", "float64"), ("both", "float32"), ("both", "float64")]
 )
 def test_a_common_transform_at_the_data_end_is_allowed(end, dtype):
-    """The closed form stays exact, transforms learn alone, and divergence and densities are those of whole flows."""
+    """The closed form stays exact, transforms learn singly, and divergence and densities are those of whole flows."""
     support = None if end == "marginals" else BOUNDS
     teacher = hr.Flow([masked(1, dtype), masked(2, dtype), *ENDS[end]])
     bounds = support and support.bounds
