@@ -145,7 +145,7 @@ def interrupted_training(monkeypatch, number):
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_an_interrupted_length_keeps_the_best_so_far(number, monkeypatch):
-    """Ctrl-C in the first length keeps the ascent, and in the second the trained chain of the first length."""
+    """Ctrl-C in the training of the first length keeps the ascent, and in that of the second the chain of the first."""
     x = bent(ROWS, 4)
     rest = {"steps": 6, "refine": False, "bins": 4} if number == 1 else {"steps": 2}
     with monkeypatch.context() as changed:

@@ -1,4 +1,4 @@
-"""The command line gives columns of text in a table a probability for each value."""
+"""The command line models columns of text in a table by a probability for each value."""
 
 import csv
 import importlib.util

@@ -1,4 +1,4 @@
-"""`headrace report` makes a judged page from a table; `headrace fit --held-out` sets rows apart."""
+"""`headrace report` writes a page about a density of a table; `headrace fit --held-out` sets rows apart."""
 
 import csv
 import json

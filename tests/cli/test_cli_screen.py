@@ -409,7 +409,7 @@ def test_samples_and_scores_have_the_digits_of_the_flow(folder, run, result, dty
 
 
 def test_whole_numbers_and_columns_far_from_zero_keep_their_digits(folder, run, result):
-    """Samples of a float32 flow have more than nine digits for large counts, or if the mean is large, as of times."""
+    """Samples of a float32 flow have more than nine digits for large counts, or if the mean is large, as for times."""
     rng = np.random.default_rng(0)
     x = np.stack(
         [rng.standard_normal(400), 1.7e9 + 30.0 * rng.standard_normal(400), 10**12 + rng.integers(0, 50, 400)], axis=1

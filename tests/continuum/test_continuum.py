@@ -98,8 +98,8 @@ def test_small_departures_from_a_normal_target_decay_at_the_eigenvalue(reach, kn
 
 
 def test_smooth_solutions_converge_with_the_square_of_the_spacing():
-    """Errors against a grid of 800 cells, of rho in L1, of both divergences and of a rate, fall by 4 where the number
-    of cells is doubled.
+    """Errors against a grid of 800 cells, of rho in L1, of both divergences and of a rate, fall by a factor of 4 if
+    the number of cells is doubled.
     """
     runs = {n: evolve(normal(0.5, variance=0.8), normal(0.0), Grid((-4.0, 4.0), n), [0.0, 2.0]) for n in (50, 100, 800)}
     fine = runs.pop(800)

@@ -414,7 +414,7 @@ def test_pictures_and_pages(kind, tmp_path):
     diagnosis = hr.diagnose(
         hr.Ensemble([flow]) if kind == "ensemble" else flow, x, names=[f"<b>{i}" for i in range(x.shape[1])]
     )
-    if kind == "one row":  # the description mentions the parts that the page has
+    if kind == "one row":  # the picture draws the contents of the page
         diagnosis.plot(tmp_path / "d.png")
         assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
     text = diagnosis.to_html()

@@ -70,7 +70,7 @@ def test_a_right_density_stays_or_loses_little(seeds):
 
 
 def test_its_density_is_exact():
-    """In float64 the density is the product of those of the map and of the flow, and both directions are inverses."""
+    """In float64 the density is the product of those of the map and of the flow; directions invert each other."""
     wrong = wider(truth("float64"), 1.6, 1.4)
     repaired = hr.recalibrate(wrong, rows_of(truth("float64"), ROWS, 1))
     x = rows_of(wrong, 50, 2)

@@ -352,7 +352,7 @@ def test_fresh_flows_are_near_the_identity(name, dtype):
 
 @pytest.mark.parametrize("kind", [hr.MAF, hr.IAF, hr.RealNVP])
 def test_log_densities_of_rows_far_out_stay_moderate(kind):
-    """Log densities 15 deviations out are -800 to -5e4, by seed; networks with a last ReLU would give -5e7 to -1e28."""
+    """Log densities 15 deviations out are -800 to -5e4, by seed; a ReLU as last activation would give -5e7 to -1e28."""
     rng = cases.rng("far out")
     x = rng.standard_normal((2000, 4))
     x[:, 1] += x[:, 0] ** 2
@@ -515,7 +515,7 @@ def test_reading_and_assigning_back_changes_nothing(name, dtype):
 
 @every_holder
 def test_named_parameters_are_the_parameters(name, dtype):
-    """Dense arrays of one object, set one by one in another object, make both equal."""
+    """Dense arrays of one object, set one by one in another object, make both objects equal."""
     source, target = cases.randomise(holders(dtype)[name]), holders(dtype)[name]
     arrays = source.named_parameters()
     assert all(array.dtype == np.dtype(dtype) for array in arrays.values())

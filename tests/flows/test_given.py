@@ -235,7 +235,7 @@ def test_part_of_any_network(name, layout):
 
 @pytest.mark.parametrize("name", network_cases.NETWORKS)
 def test_part_of_layers_that_add_and_are_gated(name):
-    """Parts are right where units add another unit that reads fewer coordinates."""
+    """Parts of networks are right where units add another unit that reads fewer coordinates."""
     dense, network, joins = network_cases.made(name)
     found = network_cases.subject(dense, network, joins)
     judge = found.judge(found.arrays)
@@ -280,7 +280,7 @@ def test_parts_keep_each_map_s_rows(map, layout):
 
 
 def test_parts_of_constructed_networks_are_staircases():
-    """Weights of a part of a network are stored as in a fresh transform, and files have levels and degrees."""
+    """Weights of a part of a network are stored as in a fresh transform, and files contain levels and degrees."""
     for k in range(1, 7):
         part, _ = hr.transforms.MaskedAutoregressive(7, (20, 20), context=2)._restricted(tuple(range(k)))
         assert part._network.staircase is not None

@@ -235,7 +235,7 @@ LONG = {"epochs": 2, "crop": 30, "batch_size": 3, "average": None, "learning_rat
 
 @pytest.fixture
 def long_epochs(monkeypatch):
-    """Let epochs of small signals count as long, so that they are judged in between, on samples of held-out steps."""
+    """Let epochs of small signals count as long, so that a fit judges weights within epochs, on held-out samples."""
     monkeypatch.setattr(sequence_fit, "WORK", 1.5e6)
     monkeypatch.setattr(sequence_fit, "EIGHTH", 1)
 

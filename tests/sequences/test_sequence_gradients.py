@@ -98,7 +98,7 @@ def test_against_differences_of_the_reference(name, map, dtype, tmp_path):
 
 @pytest.mark.parametrize("reads", cases.READS)
 def test_each_value(reads):
-    """Gradients by every single value agree with differences, in both parallel directions."""
+    """Gradients by every single value agree with differences, in the parallel direction, for either side read."""
     flow = sequence_cases.wavenet("each", reads=reads, layers=3, channels=5, map="affine", transforms=2, context=2)
     x, context, _ = given(flow, 12, 2)
     draw = cases.rng("each value")

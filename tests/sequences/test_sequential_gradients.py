@@ -218,7 +218,7 @@ def test_parts_of_a_long_sequence():
     draw = cases.rng("parts")
     by_v, by_log_det = draw.standard_normal(u.shape), draw.standard_normal(1)
     assert_inverse(flow, "latent", u, by_v, by_log_det, (None, None), TOLERANCES["float64"])
-    # If the second half has no weight, the first half has the bits that it has alone.
+    # If the second half has no weight, gradients of the first half have the bits of a call with the first half alone.
     by_v[:, steps // 2 :] = 0.0
     (whole,) = flow.to_latent_vjp(u, by_v, None, wrt="inputs")
     (short,) = flow.to_latent_vjp(u[:, : steps // 2], by_v[:, : steps // 2], None, wrt="inputs")

@@ -416,7 +416,7 @@ def test_missing_values_have_a_probability(frame):
 
 
 def test_flows_without_lines_have_no_gates(frame):
-    """Gates need splines that keep far values, which an affine flow lacks: a frequent value causes a warning."""
+    """Gates need splines, which keep far values; for a flow without splines a frequent value causes a warning."""
     from headrace.sklearn import FlowDensity
 
     with pytest.warns(RuntimeWarning, match="one value is frequent in column 'rain'"):

@@ -429,7 +429,7 @@ def test_the_exact_posterior_of_the_moons_integrates_to_one():
 
 
 def test_choosing(run, tmp_path):
-    """The best density beats a Gaussian, the table has all candidates, and the picture is written."""
+    """The best density beats a Gaussian, the table contains all candidates, and the picture is written."""
     pytest.importorskip("matplotlib")
     status, out = run("choosing", "--rows", 1500, "--seconds", 2, "--output", tmp_path / "p.png")
     assert status == 0, out
@@ -440,8 +440,8 @@ def test_choosing(run, tmp_path):
 
 
 def test_returns(run, tmp_path):
-    """On returns from a simulated GARCH process, both models are better than a normal density, and the flow is near the
-    GARCH."""
+    """On returns from a simulated GARCH process, the flow and the GARCH model are better than a normal density, and
+    near each other."""
     pytest.importorskip("scipy")
     pytest.importorskip("matplotlib")
     status, out = run("returns", "--made", "--seeds", 1, "--epochs", 60, "--output", tmp_path / "returns.png")

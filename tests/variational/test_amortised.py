@@ -125,7 +125,7 @@ def test_estimates_are_means_over_contexts_and_not_of_pairs():
     assert (found.contexts, some.contexts) == (3, 244)
     assert_allclose(some.standard_error, np.sqrt(1.5 / 244), rtol=0.25)  # for 244 contexts, with var(c²/2 - c) = 3/2
     assert abs(some.kl - 0.5) < 4.0 * some.kl_error
-    # 400 samples are spread over 20 contexts, whose differences then show in the error.
+    # 400 samples are spread over 20 contexts, the differences of which increase the standard error.
     estimates = [hr.free_energy(flow, density, many, samples=400, seed=i) for i in range(9)]
     assert {(one.contexts, one.samples) for one in estimates} == {(20, 400)}
     assert_allclose(np.mean([one.standard_error for one in estimates]), np.sqrt(1.5 / 20), rtol=0.3)
