@@ -57,7 +57,7 @@ def test_repeated_rows_are_recovered_from_latents(data, dtype):
     flow = hr.DualAscentFlow.notes(dtype=dtype).fit(x, progress=False)
     back = flow.to_data(flow.to_latent(x)[0])[0]
     assert (np.abs(back - x) / x.std(0)).max() < (0.05 if dtype == "float32" else 1e-6)
-    if data == "mostly zeros":  # samples of such data are finite, but have far tails
+    if data == "mostly zeros":  # samples of such data are finite, but have long tails
         return
     sample = np.abs(flow.sample(4000, seed=1) - x.mean(0)) / x.std(0)
     assert np.quantile(sample, 0.99) < 3.0 * max(np.quantile(np.abs(x - x.mean(0)) / x.std(0), 0.99), 1.0)

@@ -131,7 +131,7 @@ def test_the_density_does_not_vanish_at_the_bounds_and_integrates_to_one():
     middles = (np.arange(n) + 0.5) / n
     grid = np.stack(np.meshgrid(4.0 * middles - 1.0, 0.5 * middles, indexing="ij"), axis=-1).reshape(-1, 2)
     density = np.exp(flow.log_prob(grid))
-    assert density.mean() * 2.0 == pytest.approx(1.0, abs=1e-3)  # midpoints have first-order errors at knots
+    assert density.mean() * 2.0 == pytest.approx(1.0, abs=1e-3)  # the midpoint rule has first-order errors at knots
     assert density.reshape(n, n)[[0, -1]].min() > 1e-4
     assert density.reshape(n, n)[:, [0, -1]].min() > 1e-4
 

@@ -316,7 +316,7 @@ def test_the_expected_interval_of_the_farthest_value():
 
 def test_p_values_of_one_latent_value_by_hand():
     """At 1.96 the p-values are 0.05 for the mean, twice 0.05 for the square, and 0.05 for A²; the least of the three
-    counts three times."""
+    is multiplied by three."""
     z = stats.norm.isf(0.025)
     assert latent.coordinates(np.array([[z]]), LABELS).p_value == pytest.approx(0.15, rel=1e-9)
     assert latent.farthest(np.array([[z, 0.0]]), LABELS, np.arange(1)).p_value == pytest.approx(2 * (1 - 0.95**2))

@@ -1,4 +1,4 @@
-"""Memory of files: large claims of a header take no memory, and a lack of memory is an error and no crash."""
+"""Memory of files: large sizes in a header take no memory, and a lack of memory raises an error without a crash."""
 
 import json
 import os

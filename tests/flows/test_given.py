@@ -1,4 +1,4 @@
-"""Densities of some columns, and of the others given these: exact against integrals, Jacobians and the reference."""
+"""Densities of some columns, and of the others given these, against integrals, Jacobians and the reference."""
 
 import itertools
 import pickle

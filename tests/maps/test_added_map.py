@@ -1,4 +1,4 @@
-"""A map that only the emulation's list has, with its entry and its reference, passes through the whole core.
+"""A map that is only in the emulation's list, with its entry and its reference, is supported by the whole core.
 
 An addition that needs more than the recipe (docs/notes/recipes.md), or a kernel, call or file that names maps, fails
 here. Readers of files that contain formulas of maps name maps, as the recipe states, and refuse the added map. The

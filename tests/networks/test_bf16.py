@@ -72,7 +72,7 @@ def test_a_row_has_the_same_bits_in_any_batch(name, reads, matmul):
         assert not log_det.any()
         for n in SIZES:
             cases.assert_same_bits(way(z[:n], context[:n])[0], want[:n])
-        for n in (1, 7, 8, 100):  # all rows have one context
+        for n in (1, 7, 8, 100):  # all rows share one context
             cases.assert_same_bits(way(z[:n], context[0])[0], way(z[:n], np.repeat(context[:1], n, axis=0))[0])
 
 
@@ -183,7 +183,7 @@ print(hr.info()["isa"], hr.info()["bf16"], hr.info()["bf16_tiles"], sep=", ")
 def test_every_instruction_set_has_the_same_bits(tmp_path):
     """Networks have equal bits in every set, and whole flows in the widest set, for each sort of its products.
 
-    Each instruction set, including AMX in software if the build has it, has one process for all modes of `matmul`.
+    Each instruction set, including AMX in software if the build has it, runs in one process for all modes of `matmul`.
     """
     z = cases.rows(200, 32, "float32")
     z[:, 20:] = 0  # the map of a zero has no rounding

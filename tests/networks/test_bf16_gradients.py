@@ -213,7 +213,7 @@ for name in names:
 
 @pytest.mark.costly
 def test_every_kernel_has_the_same_gradients(tmp_path):
-    """Each instruction set with products in bf16 has one process, for all flows and all modes of `matmul`."""
+    """Each instruction set with products in bf16 runs in one process, for all flows and all modes of `matmul`."""
     wide = widest_set()
     others = [isa for isa in sets_with_products() if "_" in isa]
     if not others:

@@ -30,7 +30,7 @@ JUDGES = {
     "density": ("tests/reference/bases.py", set()),  # densities of bases
     "move": ("tests/reference/permutation.py", {"Permutation"}),
 }
-MADE_IN = {"marginal": "cpp/core/shared_maps.hpp"}  # kinds that a transform makes by itself
+MADE_IN = {"marginal": "cpp/core/shared_maps.hpp"}  # the file that makes steps of a kind, if not lowering.cpp
 ARRAYS_IN = {"rotation": "cuda/host/placing.cpp"}  # arrays that a device lays out differently
 COMBINED = {"Inverse", "Linear", "OnColumns"}  # transforms that make steps of several kinds, or of any kind
 
