@@ -86,7 +86,7 @@ W softplus_of(W x) {
     return (x > 0 ? x : 0) + std::log1p(std::exp(-std::fabs(x)));
 }
 
-// The least value of `positive`, for which positive(0) is 1.
+// The least value of the function `positive`, whose value at 0 is 1.
 constexpr long double least = 1e-3L;
 template <class W>
 W shift_of() {

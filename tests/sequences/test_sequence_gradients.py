@@ -1,4 +1,4 @@
-"""Gradients of flows of sequences: against differences of the reference, in bits, and in refusals."""
+"""Gradients of flows of sequences: comparisons with differences of the reference, equal bits, and refusals."""
 
 import copy
 
