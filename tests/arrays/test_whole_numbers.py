@@ -15,7 +15,7 @@ LABELS = np.arange(40) % 2
 FLOW = hr.NSF(3, context=1, transforms=2, hidden=(8,))
 SHORT = {"epochs": 2, "progress": False}
 
-# Every verb that takes rows, by name.
+# Calls of every method that takes rows, by name.
 VERBS = {
     "log_prob": lambda flow, x, c: flow.log_prob(x, c),
     "to_latent": lambda flow, x, c: flow.to_latent(x, c)[0],

@@ -78,7 +78,7 @@ def test_each_length_can_win(gains, chosen, monkeypatch):
 
 @pytest.mark.parametrize(("features", "rows", "bins"), [(3, 150, 8), (3, 400, 8), (4, 150, 3), (4, 400, 4)])
 def test_a_chain_above_three_columns_has_few_bins(features, rows, bins):
-    """Fewer rows have fewer bins, because the variance of many bins costs more than they gain."""
+    """With fewer rows a spline has fewer bins, because many bins cost more by variance than they gain."""
     flow = hr.DualAscentFlow(refine=True, patience=None).fit(bent(rows, features), progress=False)
     headers = [link._header() for link in flow.transforms]
     assert {header["bins"] for header in headers if header.get("map") == "rq_spline"} == {bins}
@@ -145,7 +145,7 @@ def interrupted_training(monkeypatch, number):
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_an_interrupted_length_keeps_the_best_so_far(number, monkeypatch):
-    """Ctrl-C in the first length keeps the ascent, and in the second the trained chain of the first length."""
+    """Ctrl-C in the training of the first length keeps the ascent, and in that of the second the chain of the first."""
     x = bent(ROWS, 4)
     rest = {"steps": 6, "refine": False, "bins": 4} if number == 1 else {"steps": 2}
     with monkeypatch.context() as changed:

@@ -57,7 +57,7 @@ def test_repeated_rows_are_recovered_from_latents(data, dtype):
     flow = hr.DualAscentFlow.notes(dtype=dtype).fit(x, progress=False)
     back = flow.to_data(flow.to_latent(x)[0])[0]
     assert (np.abs(back - x) / x.std(0)).max() < (0.05 if dtype == "float32" else 1e-6)
-    if data == "mostly zeros":  # samples of such data are finite, but have far tails
+    if data == "mostly zeros":  # samples of such data are finite, but have long tails
         return
     sample = np.abs(flow.sample(4000, seed=1) - x.mean(0)) / x.std(0)
     assert np.quantile(sample, 0.99) < 3.0 * max(np.quantile(np.abs(x - x.mean(0)) / x.std(0), 0.99), 1.0)
@@ -104,7 +104,7 @@ def test_rows_without_spread_end_an_ascent_before_it_begins(rows, dtype):
 @pytest.mark.parametrize("name", ["notes", "splines", "refined"])
 @pytest.mark.parametrize("precision", [1.0, 4.0])
 def test_a_column_without_spread_takes_no_part(name, precision, dtype, monkeypatch):
-    """A column without spread does not change the ascent of the other columns, and is as normal as the base."""
+    """A column without spread does not change the ascent of the other columns, and has the density of the base."""
     monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 100)
     x = bent(600)
     wider = np.insert(x, 1, 5.0, axis=1)

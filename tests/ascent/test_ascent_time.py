@@ -36,7 +36,7 @@ def test_an_ascent_keeps_to_its_time():
 
 @pytest.mark.parametrize("map", ["kink", "spline"])
 def test_an_ascent_ends_before_a_step_that_would_exceed_its_time(map, monkeypatch):
-    """Each step takes a second by a clock that only readings move; half a second more is kept for the next step."""
+    """A step takes a second by a clock that only readings advance; the limit keeps 1.5 s for the next step."""
     ticks = iter(np.arange(0.0, 1e4, 0.5))  # each step reads the clock twice: for the history, and for the time left
     now = [0.0]
 
@@ -58,7 +58,7 @@ def test_an_ascent_ends_before_a_step_that_would_exceed_its_time(map, monkeypatc
 
 @pytest.mark.parametrize(("rows", "refine", "rivals"), [(1000, None, True), (1000, True, False), (6000, None, False)])
 def test_the_time_is_shared_among_the_tried_ascents(rows, refine, rivals, monkeypatch):
-    """An ascent before a training has a fifth of the time; beside a rival the training has three fifths of the rest."""
+    """An ascent before a joint training gets a fifth of the time; before a rival, the training gets 0.6 of the rest."""
     now, ends, joint = [0.0], [], []
     ascended, refined = _contest._Fits.ascent, _contest._Fits._refined
 
@@ -80,4 +80,4 @@ def test_the_time_is_shared_among_the_tried_ascents(rows, refine, rivals, monkey
     end = 100.0 * (1.0 - _clock.UNTIMED)
     assert ends[0] == (0.0, pytest.approx(0.2 * end))
     assert joint == [(10.0, pytest.approx(10.0 + 0.6 * (end - 10.0) if rivals else end))]
-    assert ends[1:] == ([(30.0, pytest.approx(end))] if rivals else [])  # a rival has all of the remaining time
+    assert ends[1:] == ([(30.0, pytest.approx(end))] if rivals else [])  # a rival gets all of the remaining time

@@ -61,7 +61,7 @@ def check(core, features, size, each, weighted, rule, precision, dtype):
         assert (np.diff(likelihoods[:, 0]) >= -1e-6).all()
     if core.name == "cpu":
         found = ascent.ascent.log_likelihoods()
-        np.testing.assert_allclose(found[:, 2:], want.log_likelihoods(), **close)  # so few rows are all checked rows
+        np.testing.assert_allclose(found[:, 2:], want.log_likelihoods(), **close)  # all of so few rows are checked
         np.testing.assert_allclose(ascent.ascent.terms(), want.terms(), **close)
 
 

@@ -20,7 +20,7 @@ def skewed_half(g, features=64):
 
 
 def test_directions_find_columns_that_are_not_normal():
-    """A row of the matrix turns towards two clusters along one direction of four."""
+    """A row of the matrix is near the one direction of four along which rows are in two clusters."""
     g = cases.rng("directions")
     z = g.standard_normal((3000, 4))
     z[:, 0] = (g.choice([-1.0, 1.0], 3000) + 0.2 * z[:, 0]) / np.sqrt(1.04)

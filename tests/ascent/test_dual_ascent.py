@@ -206,7 +206,7 @@ def test_weights_count_rows(name):
 
 
 def test_turned_data_are_as_good_on_average():
-    """Random rotations do not depend on axes: round data and the same data, turned, reach equal likelihoods."""
+    """Random rotations do not depend on axes: whitened data reach the same likelihood before and after a rotation."""
     x = standardised(bent(500))
     white = x @ np.linalg.inv(np.linalg.cholesky(np.cov(x.T))).T
     angle = 0.6
@@ -402,7 +402,7 @@ def hard():
 
 @pytest.mark.parametrize("data", hard())
 @every_model
-@pytest.mark.filterwarnings("ignore:x. ")  # constant columns and repeated values have warnings
+@pytest.mark.filterwarnings("ignore:x. ")  # constant columns and repeated values cause warnings
 def test_hard_data_give_a_finite_density(name, data, dtype):
     x = hard()[data]
     flow = MODELS[name](dtype=dtype).fit(x, progress=False)

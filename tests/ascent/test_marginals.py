@@ -99,8 +99,8 @@ def test_an_outlier_of_hardly_any_weight_does_not_stretch_a_curve():
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_device_sends_counts_and_no_rows(machine, weighted):
-    """The number of counts does not grow with the rows. The curve is equal where moments are summed as NumPy sums
-    them.
+    """The number of copied counts does not grow with the rows. The curve has the bits of the CPU's if the device
+    sums moments as NumPy does.
     """
     library, got = Library("cupy", machine), {}
     for rows in (3000, 30_000):
@@ -191,7 +191,7 @@ def test_a_spline_has_the_knots_of_its_curve():
 
 @pytest.mark.parametrize("rows", [100, 10_000])
 def test_the_kernel_is_as_wide_as_the_rows_are_few(rows):
-    """Two heaps at -1 and 1, of deviation 1, have the mean of two normal distributions of width 1.06 rows^-0.2."""
+    """For equal numbers of rows at -1 and 1, the kernel density is the mean of two normals of width 1.06 rows^-0.2."""
     width, normal = 1.06 * rows**-0.2, NormalDist()
     curve = normal_score(np.repeat([-1.0, 1.0], rows // 2), Shares.of(None, rows), 1.0)
     for x in (-0.75, -0.5, 0.25):

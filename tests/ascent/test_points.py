@@ -11,10 +11,10 @@ from headrace.ops._points import Points
 from points_cases import a_step, assert_sums, points_on, reference, weights_of
 
 COMPILED = {"float32": cpu.PointsF32, "float64": cpu.PointsF64}
-# On the CPU tiles have 512 rows up to 4 features, 192 up to 16, and else 96; sums are kept in lanes for 4608 rows.
+# On the CPU tiles have 512 rows up to 4 features, 192 up to 16, and 96 beyond; sums are kept in lanes for 4608 rows.
 ON_CPU = [(0, 3), (1, 1), (7, 2), (513, 4), (193, 5), (4608, 10), (4609, 16), (9973, 7), (97, 17), (300, 50)]
 # On a device tiles have 512, 256 or 128 rows (half in float64) up to 10, 16 and more features; sums belong to chunks of
-# tiles. From 64 features on an affine map has several tiles of features.
+# tiles. From 64 features on, an affine map has several tiles of columns.
 ON_DEVICE = [
     *[(0, 3), (1, 1), (31, 2), (33, 3), (513, 4), (257, 8), (1100, 10), (257, 11), (300, 16), (129, 17), (65, 33)],
     *[(257, 50), (31, 57), (33, 64), (130, 65), (131, 130)],

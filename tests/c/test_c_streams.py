@@ -117,8 +117,8 @@ def test_later_frames_may_be_added_and_old_ones_are_freed(library):
 
 
 def test_steps_may_have_any_strides(library):
-    """The test has columns apart in memory, a result in place of its input, and a context in double for a model of
-    float."""
+    """The test passes columns with gaps in memory, a result in place of the input, and a context in double for a model
+    of float."""
     _, handle, flow = made(library, "chain", "float32")
     x, context, frames = sequence_cases.streamed(flow, 2)
     context = context.astype("float64") + 1e-9

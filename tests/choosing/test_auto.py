@@ -126,7 +126,7 @@ def test_held_out_rows_are_not_used_before(monkeypatch):
     fit = hr.MAF.fit
 
     def watched(self, rows, context=None, **given):
-        if "validation" in given:  # the table ignores the last fit, which has all rows
+        if "validation" in given:  # the table ignores the last fit, which uses all rows
             seen.extend([rows, given["validation"][0]])
         return fit(self, rows, context, **given)
 
@@ -395,7 +395,7 @@ def test_constant_columns_are_kept_aside_and_named():
 @pytest.mark.costly
 @pytest.mark.parametrize("rows", [300, 900])
 def test_periodic_columns(rows):
-    """All candidates have periodic columns; the Gaussian is even around circles; kernels, with seams, are left out."""
+    """All candidates have periodic columns; the Gaussian is even around circles; kernels have seams and are omitted."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((rows, 2))
     x = np.column_stack([rng.vonmises(np.pi + x[:, 0], 4.0), x])

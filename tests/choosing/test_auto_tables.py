@@ -76,7 +76,7 @@ def labelled(rows):
     return table, law, law - 0.5 * np.square(noise) - np.log(0.5 * np.sqrt(2.0 * np.pi))
 
 
-@pytest.mark.parametrize(("rows", "near"), [(3000, 0.2), (300, 0.5)])  # a linear Gaussian of few rows takes few steps
+@pytest.mark.parametrize(("rows", "near"), [(3000, 0.2), (300, 0.5)])  # fits to few rows are less exact
 def test_labels_have_probabilities_beside_the_density_of_numbers(rows, near, tmp_path):
     table, _, true = labelled(rows)
     frame = pandas.DataFrame(table)

@@ -59,7 +59,7 @@ def test_threads(run, result):
 
 
 def test_fit_is_the_fit_of_python(folder, result):
-    """`headrace fit` gives the bits of `Flow.fit` with the rows that the command holds out."""
+    """`headrace fit` gives the flow of `Flow.fit`, bit for bit, with its held-out rows as `validation=`."""
     x = table()
     write_csv("t.csv", x, NAMES)
     report = result("fit", "t.csv", "-o", "f.safetensors", "--seed", 5, "--validation", 0.25, *SHORT)
@@ -168,7 +168,7 @@ def test_products_in_bf16(matmul, folder, run, result):
 
 
 def test_a_dual_ascent(folder, run, result):
-    """The report of a dual ascent counts steps in addition to epochs; its options differ from those of networks."""
+    """The report of a dual ascent counts steps in addition to epochs; an ascent does not take options of networks."""
     np.save("t.npy", table())
     report = result("fit", "t.npy", "-o", "f.safetensors", "--flow", "DualAscentFlow", "--set", "steps=2", "--seed", 5)
     flow = hr.load("f.safetensors")
@@ -237,7 +237,7 @@ def test_an_argument_that_a_flow_does_not_take(folder, run):
     ],
 )
 def test_wrong_values_of_set_are_refused_by_name(folder, run, change, message):
-    """Errors of `--set` come before the table is read."""
+    """Errors of `--set` are raised before the table is read."""
     outcome = run("fit", "none.npy", "-o", "f", "--flow", "PlanarFlow", "--hidden", "8", "--set", change)
     assert outcome[:2] == (2, "")
     assert outcome[2].startswith("headrace fit: error: argument --set: ")
@@ -283,7 +283,7 @@ def test_each_old_option_of_a_fit_has_a_successor():
 
 @pytest.mark.parametrize("name", _offered.FLOWS)
 def test_every_argument_of_a_flow_is_an_option(folder, run, name, monkeypatch):
-    """Values of all settings at once, other than the defaults, arrive at the constructor of the flow."""
+    """Values that differ from the defaults, of all settings at once, reach the constructor of the flow."""
     np.save("t.npy", table())
     kind, given = _offered.FLOWS[name], {}
     values = {

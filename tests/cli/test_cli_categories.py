@@ -1,4 +1,4 @@
-"""The command line gives columns of text in a table a probability for each value."""
+"""The command line models columns of text in a table by a probability for each value."""
 
 import csv
 import importlib.util
@@ -41,7 +41,7 @@ def scores(run, table):
 
 
 def test_text_has_a_probability(folder, run, result):
-    """A table with text has its labels in scores, samples and diagnoses by default."""
+    """By default, the labels in a table with text are part of scores, samples and diagnoses."""
     write("t.csv", lines())
     code, out, err = run("fit", "t.csv", "-o", "f", "--held-out", "h.csv", *SHORT)
     assert code == 0, err
@@ -69,7 +69,7 @@ def test_text_has_a_probability(folder, run, result):
 
 
 def test_a_fit_reads_a_table_equally_often_for_any_number_of_columns(folder, run, monkeypatch):
-    """The kinds of all columns are found by one look at the first lines, for any number of columns."""
+    """The first lines are read once to determine the kinds of all columns, whatever the number of columns."""
     looks, cells = [], _text.Text._cells
     monkeypatch.setattr(_text.Text, "_cells", lambda *rest: looks.append(rest) or cells(*rest))
     counts = []
@@ -149,7 +149,7 @@ def test_text_is_left_out(folder, run, options):
 
 @pytest.mark.costly
 def test_text_has_a_probability_beside_a_chosen_density(folder, run):
-    """`--auto` searches for a density of the numbers given the labels, as `headrace.auto` does, and without gates."""
+    """`--auto`, like `headrace.auto`, searches for a density of numbers given labels; frequent values have no gates."""
     write("t.csv", lines(), ("kind", "rain", "size", "name"))
     short = ("--auto", "--time-budget", 0.5, "--quiet")
     code, out, err = run("fit", "t.csv", "-o", "f", "--held-out", "h.csv", *short)

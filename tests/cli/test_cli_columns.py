@@ -112,7 +112,7 @@ def test_a_file_without_the_note_is_as_before(folder, result):
     assert result("score", "g", "t.csv", "-o", "l.npy")["rows"] == 400
 
 
-# ---- whole numbers within bounds, and around ------------------------------------------------------------------------
+# ---- whole numbers within bounds or periodic ------------------------------------------------------------------------
 
 
 def kept(path):

@@ -86,7 +86,7 @@ def test_a_time_budget_ends_a_fit(folder, run, result):
 
 
 def test_high_effort_is_that_of_python(folder, result):
-    """`--effort high` gives the flow of Python, with residual blocks by default."""
+    """`--effort high` gives the flow of `fit(effort="high")` in Python, with residual blocks by default."""
     x = table(600)
     write_csv("t.csv", x, NAMES)
     report = result("fit", "t.csv", "-o", "f.safetensors", "--seed", 5, "--effort", "high", *SHORT)
@@ -99,7 +99,7 @@ def test_high_effort_is_that_of_python(folder, result):
 
 
 def test_members_have_a_file_of_their_own(folder, result):
-    """The option --keep does not change the file of the flow, and writes the mixture of Python."""
+    """The option --keep does not change the file of the flow, and writes the mixture of `fit(keep=True)` in Python."""
     x = table(600)
     write_csv("t.csv", x, NAMES)
     fit = ("fit", "t.csv", "--seed", 5, "--effort", "high", *SHORT)

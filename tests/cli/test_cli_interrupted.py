@@ -109,7 +109,7 @@ MOMENTS = {
     ],
 )
 def test_ctrl_c_before_there_are_better_weights_leaves_the_file(flow, moment, folder, run, monkeypatch):
-    np.save("t.npy", np.exp((table(2000) - 2.0) * [1.0, 0.1, 10.0]))  # skewed columns, so that the fit tries marginals
+    np.save("t.npy", np.exp((table(2000) - 2.0) * [1.0, 0.1, 10.0]))  # skewed: the fit tries marginal maps
     small_flow("good.safetensors")
     with open("good.safetensors", "rb") as file:
         before = file.read()
@@ -142,7 +142,7 @@ def test_ctrl_c_before_the_first_step_of_an_ascent_leaves_the_file(folder, run, 
 
 @pytest.mark.parametrize(("begun", "code"), [(0, False), (1, True)])
 def test_ctrl_c_in_a_search_saves_the_tried_density(begun, code, folder, run, monkeypatch):
-    """Ctrl-C saves the density that was tried; a Gaussian alone, which needs no search, does not replace a file."""
+    """Ctrl-C in a search saves the best density so far, if a density besides the Gaussian has been tried."""
     np.save("t.npy", table(2000))
     small_flow("good.safetensors")
     with open("good.safetensors", "rb") as file:

@@ -1,4 +1,4 @@
-"""Scores of many tables are in one file, or in a folder with a file for each table, which is resumed after a kill."""
+"""Scores of many tables are in one file, or in a folder with a file for each table, completed after a kill."""
 
 import json
 import os

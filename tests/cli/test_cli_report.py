@@ -1,4 +1,4 @@
-"""`headrace report` makes a judged page from a table; `headrace fit --held-out` sets rows apart."""
+"""`headrace report` writes a page about a density of a table; `headrace fit --held-out` sets rows apart."""
 
 import csv
 import json
@@ -122,7 +122,7 @@ def test_a_report_given_a_context_and_weights(folder, run):
 @pytest.mark.costly
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_a_script_treats_columns_as_the_file(folder, run, kind):
-    """The script has the table of the file: whole numbers with a gap, truth values, a column with frequent zeros."""
+    """The script treats columns as the file does: whole numbers with a gap, truth values, frequent zeros."""
     pandas = pytest.importorskip("pandas")
     for needed in ("matplotlib", "pyarrow", "sklearn"):
         pytest.importorskip(needed)

@@ -94,7 +94,7 @@ def test_scores_go_on_where_ctrl_c_ended_them(folder, run, result, monkeypatch, 
 
 
 def test_blocks_of_another_size(folder, run, monkeypatch):
-    """A block of another size, with some finished rows, perhaps of another version, is computed as a whole."""
+    """If the size of blocks has changed, a block of which only some rows are finished is computed as a whole."""
     flow, x = small_flow(), table(ROWS)
     np.save("t.npy", x)
     score = ("score", "flow.safetensors", "t.npy", "-o", "s.npy", "--quiet")

@@ -270,7 +270,7 @@ def test_outputs_are_as_wide_as_the_terminal(folder, run, monkeypatch, quick, na
     check_width(out, columns)
     words = " ".join(out.split())
     assert {"diagnose": "rows that fit worst", "bench": "roofline:", "info": "instruction set"}.get(name, "") in words
-    if name == "fit --auto":  # the output has each density with its likelihood
+    if name == "fit --auto":  # the output lists each density with its likelihood
         for density in ("Gaussian", "kernel density"):
             assert re.search(rf"{density}\D+-?\d+\.\d{{4}} ± \d\.\d{{4}}", words)
 
@@ -409,7 +409,7 @@ def test_samples_and_scores_have_the_digits_of_the_flow(folder, run, result, dty
 
 
 def test_whole_numbers_and_columns_far_from_zero_keep_their_digits(folder, run, result):
-    """Samples of times far from zero have more than nine digits, by the size of the mean, and counts may have more."""
+    """Samples of a float32 flow have more than nine digits for large counts, or if the mean is large, as for times."""
     rng = np.random.default_rng(0)
     x = np.stack(
         [rng.standard_normal(400), 1.7e9 + 30.0 * rng.standard_normal(400), 10**12 + rng.integers(0, 50, 400)], axis=1

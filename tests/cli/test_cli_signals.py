@@ -32,7 +32,7 @@ def values(steps, channels=1, key="signal"):
 
 
 def read_wave(path):
-    """Return the rate and the integers of a file, read without headrace behind a header of 44 bytes."""
+    """Return the rate and the integers of a file whose header has 44 bytes, without the reader of headrace."""
     with open(path, "rb") as file:
         content = file.read()
     assert content[:4] + content[8:16] + content[36:40] == b"RIFFWAVEfmt data"
@@ -329,7 +329,7 @@ def test_steps_of_many_signals_in_a_folder_are_resumed(folder, run, result, monk
 
 @pytest.mark.costly
 def test_a_diagnosis_is_that_of_python(folder, run, result):
-    """Integers get noise within their cells by the seed; without --output no file is written."""
+    """The seed determines the noise of integers within their cells; without --output no file is written."""
     flow = signal_flow()
     x = [values(700, key="one"), values(500, key="two")]
     paths = [write_wave(f"{i}.wav", one) for i, one in enumerate(x)]
@@ -414,7 +414,7 @@ def test_two_channels(folder, result):
     report = result("fit", "a.wav", "-o", "f.safetensors", *SMALL)
     assert (report["channels"], report["rate"]) == (2, 44100)
     flow = hr.load("f.safetensors")
-    report = result("score", "f.safetensors", "a.wav")  # densities: cells of two channels have no closed form
+    report = result("score", "f.safetensors", "a.wav")  # densities, because cells of two channels have no closed form
     assert report["signals"][0]["log_prob"] == pytest.approx(float(flow.log_prob(x.astype("f8"))), rel=1e-6)
     assert report["bits"] == pytest.approx(-report["log_likelihood"] / np.log(2.0) / 2)
     result("sample", "f.safetensors", "--steps", 30, "--seed", 1, "-o", "s.wav")

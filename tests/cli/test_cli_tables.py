@@ -227,7 +227,7 @@ print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in KiB")
 @pytest.mark.parametrize("kind", ["npy", "parquet"])
 def test_scores_take_memory_that_does_not_grow_with_the_rows(folder, kind):
-    """A table of 1.5 million rows and 8 float64 columns has 92 MiB, and 4 MiB a block."""
+    """A table of 1.5 million rows and 8 float64 columns takes 92 MiB, and a block 4 MiB."""
     if kind == "parquet":
         pytest.importorskip("pyarrow")
     hr.MAF(8, transforms=1, hidden=(8,)).save("flow.safetensors")
@@ -241,7 +241,7 @@ def test_scores_take_memory_that_does_not_grow_with_the_rows(folder, kind):
 
 
 def test_scores_show_a_bar_on_a_terminal(folder, run, monkeypatch):
-    """The bar has the finished part, the rate and the remaining time, by rows of one table or by tables of several."""
+    """The bar shows the finished part, the rate and the remaining time, in rows of a single table or in tables."""
     small_flow("f")
     for name in ("a.npy", "b.npy"):
         np.save(name, table(60_000))

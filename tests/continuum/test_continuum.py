@@ -98,8 +98,8 @@ def test_small_departures_from_a_normal_target_decay_at_the_eigenvalue(reach, kn
 
 
 def test_smooth_solutions_converge_with_the_square_of_the_spacing():
-    """Errors against a grid of 800 cells, of rho in L1, of both divergences and of a rate, fall by 4 where the number
-    of cells is doubled.
+    """Errors against a grid of 800 cells, of rho in L1, of both divergences and of a rate, fall by a factor of 4 if
+    the number of cells is doubled.
     """
     runs = {n: evolve(normal(0.5, variance=0.8), normal(0.0), Grid((-4.0, 4.0), n), [0.0, 2.0]) for n in (50, 100, 800)}
     fine = runs.pop(800)
@@ -135,7 +135,7 @@ def test_mass_sign_and_entropies(rho, mu, grid):
     f = (evolution.rho / evolution.mu).reshape(21, -1)
     assert_allclose(masses(evolution), masses(evolution)[0], rtol=ROUNDING)
     assert (evolution.rho > 0.0).all()
-    # The least and the largest ratio approach each other, up to the integrator's 1e-8 a step, relative to 1e-4 or to f.
+    # The least and the largest f approach each other, up to the integrator's 1e-8 a step, relative to 1e-4 or to f.
     slack = 1e-6
     assert (np.diff(f.min(axis=1)) > -slack * np.maximum(f.min(axis=1)[1:], 1e-4)).all()
     assert (np.diff(f.max(axis=1)) < slack * f.max(axis=1)[1:]).all()
@@ -203,8 +203,8 @@ def test_twice_the_mass_moves_twice_as_fast():
 
 
 def test_rates_are_the_derivatives_of_both_divergences():
-    """The rate of eq. 14 is the derivative of the scheme; the integral of |u|^2 is that of the gap up to the spacing
-    squared."""
+    """The rate of KL (eq. 14) is the derivative of the scheme's KL; the rate of the gap is its derivative up to the
+    spacing squared."""
     for mu, grid in ((normal(0.0), Grid((-4.0, 4.0), 100)), (normal(0.0, 0.0), Grid([(-4.0, 4.0), (-4.0, 4.0)], 40))):
         rho = normal(*(0.5 for _ in range(grid.dimensions)), variance=0.8)
         d = 1e-3
@@ -227,7 +227,7 @@ def test_kl_is_infinite_where_rho_is_zero():
 
 
 class Logs:
-    """A density that has only its logarithm."""
+    """A density with only the method `log_prob`."""
 
     def __init__(self, variance):
         self.variance = variance

@@ -49,7 +49,7 @@ def test_mass_is_held_to_the_error_of_its_sum():
 def test_unit_vectors_are_angles():
     vectors = np.stack([np.cos(ANGLES[:2]), np.sin(ANGLES[:2])], axis=1)
     assert_allclose(random_run(24, vectors).rho, random_run(24, ANGLES[:2]).rho, rtol=1e-10)
-    # A direction and its opposite are the same.
+    # Opposite directions have the same evolution.
     assert_allclose(random_run(24, -vectors).rho, random_run(24, ANGLES[:2]).rho, rtol=1e-6)
 
 
@@ -110,7 +110,7 @@ def test_densities_rest_where_their_marginal_is_the_target_s():
         return np.exp(-(x**2) / 2.0 - 2.0 * (y - 0.8 * np.sin(1.5 * x)) ** 2)
 
     stopped = evolve(tilted, normal(0.0, 0.0), grid, [0.0, 1.0, 2.0], [0.0, np.pi / 2.0])
-    assert_allclose(stopped.velocity(0.5, grid.points), 0.0, atol=1e-9)  # the sum over y is not quite the integral
+    assert_allclose(stopped.velocity(0.5, grid.points), 0.0, atol=1e-9)  # a sum over y replaces an integral
     assert_allclose(stopped.rho[1], stopped.rho[0], rtol=1e-6)
     assert stopped.gap[0] - stopped.gap[1] < 1e-8
     assert stopped.gap[1] - stopped.gap[2] > 0.04
@@ -138,7 +138,7 @@ def test_particles_and_estimates():
     x = evolution.grid.points
     estimate, weight = evolution.estimate(x), evolution.rho[0].ravel()
     lacks = (weight * (np.log(weight) - np.log(estimate))).sum(axis=1) / weight.sum()
-    assert_allclose(lacks, evolution.gap, atol=5e-6)  # the difference of two sums of one integral was 1.7e-6
+    assert_allclose(lacks, evolution.gap, atol=5e-6)  # the two sums for one integral differed by 1.7e-6
     d = 1e-4
     x = np.random.default_rng(2).uniform(-2.0, 2.0, (50, 2))
     columns = [(evolution.carry(x + e)[0][-1] - evolution.carry(x - e)[0][-1]) / (2.0 * d) for e in d * np.eye(2)]
@@ -164,8 +164,8 @@ def test_rates_are_derivatives():
 def test_kl_of_the_target_may_rise():
     """Only KL(rho || mu) must fall along a direction.
 
-    In this example rho / mu falls in x where it is large (y > 0) and rises fast where it is small: its mean over y
-    falls, so that points move up; but KL(mu || rho) follows the mean of its logarithm, which rises.
+    In this example rho / mu falls in x for y > 0, where the ratio is large, and rises fast for y < 0: the mean over y
+    falls, so that points move up; but KL(mu || rho) follows the mean of log(rho / mu), which rises.
     """
 
     def rho(points):

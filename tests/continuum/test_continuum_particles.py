@@ -234,7 +234,7 @@ def test_the_local_derivative_is_the_square_of_the_velocity():
     z, rho = positions[-1], BLOBS(x)
 
     def likelihood(s, v):
-        """The likelihood of id + s v after the flow; v and its derivatives are those of the flow's velocity field."""
+        """The likelihood of id + s v after the flow, for a field v, whose derivatives are central differences."""
         d = 1e-4
         inside = np.clip(z, *(evolution.grid.box.T * (1.0 - 1e-3)))
         gradient = np.stack([(v(inside + e) - v(inside - e)) / (2.0 * d) for e in d * np.eye(2)], axis=2)

@@ -144,7 +144,7 @@ def rounded(context):
 
 
 def close(ours, theirs, exact, limit):
-    """Check that headrace's error is at most five times that of the source, beside rounding."""
+    """Check that headrace's error is at most five times that of the source, apart from rounding."""
     size = 1.0 + np.abs(exact)
     own, other = (np.abs(a - exact) / size for a in (ours, theirs))
     assert own.max() <= 30 * limit + 5 * other.max(), f"{own.max():.3g}, and the source {other.max():.3g}"
@@ -170,7 +170,7 @@ def test_hidden_models_of_their_users(name, kind, dtype):
 @pytest.mark.parametrize("context", [False, True], ids=["alone", "context"])
 @pytest.mark.parametrize(("name", "kind"), [case for case in ALL if case[0] in ("zuko", "nflows")])
 def test_log_densities_to_rounding(name, kind, context):
-    """Errors are at most 1e-12 and 1e-5 of 1 + |log p|, beside the loss of digits of the source.
+    """Errors are at most 1e-12 and 1e-5 of 1 + |log p|, in addition to the digits that the source loses.
 
     The source may lose three times the difference between its results in float32 and float64, and in float64 the effect
     of a row's last bits.

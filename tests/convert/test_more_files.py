@@ -15,7 +15,7 @@ ROWS = 40
 
 @pytest.fixture
 def first(monkeypatch):
-    """Let random models have the first of all options."""
+    """Let random models take the first option of each choice."""
     monkeypatch.setattr(Draw, "one", lambda self, *options: options[0])
 
 
@@ -175,7 +175,7 @@ def test_flowjax(number, kind, first, tmp_path):
     flow = convert.from_flowjax(tmp_path / "flow.eqx", verify=known, **settings)
     assert flow.dtype == dtype
     want = convert.from_flowjax(model, verify=False)
-    # Offsets of outputs are rounded once by headrace, and by each of its functions in flowjax.
+    # Offsets of outputs are rounded once by headrace, and in flowjax by each function that computes them.
     rounding = {"rtol": 0.0, "atol": 2e-7 if dtype == "float32" else 1e-15}
     np.testing.assert_allclose(flow.parameters, want.parameters, **rounding)
     assert np.array_equal(convert.from_flowjax(leaves, verify=False, **settings).parameters, flow.parameters)

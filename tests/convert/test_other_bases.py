@@ -154,7 +154,7 @@ def test_mixtures_of_normflows(trainable):
 
 
 def test_a_mixture_in_float64_does_not_decide_the_dtype():
-    """Mixtures in float64 are the default of normflows, beside flows in float32."""
+    """A mixture of normflows is float64 by default, although the transforms are float32."""
     nf = library("normflows")
     flow = convert.from_normflows(normflows_on(nf.distributions.GaussianMixture(2, N)).eval())
     assert flow.dtype == "float32"

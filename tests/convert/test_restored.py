@@ -217,7 +217,7 @@ def test_models_without_a_counterpart_are_refused_once_trained(torch, name, kind
 
 def test_each_kind_of_the_page_is_restored_or_refused():
     own = set(MAKERS) | {(name, kind) for one in (FOLDED, OTHERS) for name, kinds in one.items() for kind in kinds}
-    libraries = set(CASES) - {"flowjax"}  # `accelerate` does not take flowjax
+    libraries = set(CASES) - {"flowjax"}  # `accelerate` takes no models of flowjax
     assert own == {(name, kind) for name in libraries for kind in CASES[name][0]}
 
 

@@ -248,7 +248,7 @@ def test_calibration_of_many_observations_in_batches(posterior):
     for reduced in ("marginals", "log_prob"):
         first = ours.run_sbc(theta, x, fast, 50, reduced)[0]
         assert first.shape == (399, 2 if reduced == "marginals" else 1)
-    # Samples in wrong rows, or ranked by the density of another row, would no longer be close.
+    # Ranks of samples in wrong rows, or by the density of another row, would no longer be close.
     wrong = ours.run_sbc(theta.flip(0), x.flip(0).roll(1, 0), fast, 100)[0]
     assert (wrong - theirs.flip(0)).abs().mean() > 15
 

@@ -17,7 +17,7 @@ D = Draw(3, False)
 
 
 def zuko_dropout(p=0.3):
-    """Return a flow of zuko whose activation has dropout, which zuko itself lacks."""
+    """Return a flow of zuko whose activation includes dropout, because zuko has no option for dropout."""
     torch = library("torch")
 
     def activation():
@@ -144,7 +144,7 @@ def pairs(ours, theirs, x):
 
 
 def test_layers_that_training_does_not_change_are_taken_in_training_mode():
-    """Training mode does not matter to a dropout of 0, batch norm in evaluation, a started act norm, embedding nets."""
+    """Training mode changes no dropout of 0, batch norm in evaluation, initialised act norm or embedding net."""
     torch = library("torch")
     started = nflows("ActNorm")
     started.log_prob(torch.randn(50, D.features))

@@ -48,7 +48,7 @@ def subject_of(echoes, features, dtype="float64"):
 
 @pairwise(reads=cases.READS, dtype=cases.DTYPES, rows=[1, 7, 33])
 def test_rows_of_three_and_of_three_hundred_steps_by_the_same_network(reads, dtype, rows, emu):
-    """Both directions are right with 300 steps, of which a sequential run keeps a ring and a parallel run all."""
+    """Both directions are right with 300 steps: a sequential run keeps a ring of the last ones, a parallel run all."""
     echoes = Echoes(UNITS, reads)
     for features in (3, 1, 300):
         subject = subject_of(echoes, features, dtype)
@@ -107,7 +107,7 @@ def test_gradients_of_a_step(verb, emu):
     gradients.assert_rows_near(got, want)
 
 
-# --- both among other transforms, and in files ------------------------------------------------------------------------
+# --- the added kinds among other transforms, and in files -------------------------------------------------------------
 
 
 def chain(dtype):

@@ -50,7 +50,7 @@ def made(name, dtype="float32"):
 
 
 def calls(flow, x, context, **given):
-    """Return the results of each verb of a flow, one value or vector a row."""
+    """Return the results of four methods of a flow, one value or vector a row."""
     results = [flow.log_prob(x, context, **given), *flow.to_latent(x, context, **given)]
     return [*results, *flow.to_data(x, context, **given), *flow.log_prob_and_score(x, context, **given)]
 
@@ -117,7 +117,7 @@ def test_one_context_for_all_rows_is_one_of_each(name):
 @pytest.mark.optimised
 @pytest.mark.parametrize("isa", [isa for isa in hr.info()["isas"] if isa != "v2"])  # v2 has no multiply-adds
 def test_every_instruction_set_gives_the_same_bits(isa, tmp_path):
-    """At least 8 rows have equal bits in every instruction set, with products in bf16 by instructions and emulated."""
+    """At least 8 rows have equal bits in every instruction set, also where products in bf16 are emulated."""
     path = tmp_path / "results.npz"
     command = [sys.executable, recorded.__file__, str(path)]
     subprocess.run(command, env={**os.environ, "HEADRACE_ISA": isa}, check=True, timeout=120)

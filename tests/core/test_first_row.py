@@ -46,7 +46,7 @@ def test_a_part_has_the_bits_of_the_whole(name, dtype, context, first, n):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_parts_of_any_size_make_the_whole(threads, set_threads, dtype):
     flow = flow_of("MAF", 2, dtype)
-    row = np.array([0.3, -1.0])  # all rows have one context
+    row = np.array([0.3, -1.0])  # all rows share one context
     want = flow.sample(3000, row, seed=8)
     set_threads(threads)
     edges = [0, 3, 9, 10, 700, 2999, 3000]

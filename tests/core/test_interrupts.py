@@ -95,7 +95,7 @@ def test_ctrl_c_does_not_apply_half_a_gradient():
 
 @pytest.mark.long
 def test_a_handler_may_compute_in_the_middle_of_a_call():
-    """The gradient of a handler must not use the tapes of the interrupted gradient, which belong to the thread."""
+    """A gradient in a signal handler must not use the tapes of the interrupted gradient in the same thread."""
     code = """
     x = np.repeat(rows, 15, axis=0)
     hr.set_num_threads(2)

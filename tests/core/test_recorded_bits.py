@@ -14,8 +14,8 @@ with np.load(Path(__file__).with_name("recorded.npz")) as file:
 
 EXACT = [key for key in WANTED if key.endswith(f" {recorded.ROWS}")]
 
-# Small batches add up in lanes, whose number depends on the processor, and x86-64-v2 rounds every product; a spline
-# magnifies these differences where it is steep.
+# Sums of small batches have as many partial sums as the processor has lanes, and x86-64-v2 rounds every product; a
+# steep spline magnifies these differences.
 MOST_UNITS = {"NSF": 40}
 MOST_UNITS_OF_OTHERS = 8
 

@@ -61,7 +61,7 @@ def flow_of(name, dtype="float32", context=0):
 
 
 def call(flow, verb, x, context=None):
-    """Return all results of one verb, joined by columns."""
+    """Return all results of the method `verb`, joined by columns."""
 
     def sample(x, context):
         return flow.sample_and_log_prob(len(x), context, seed=7)

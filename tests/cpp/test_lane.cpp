@@ -86,7 +86,7 @@ W softplus_of(W x) {
     return (x > 0 ? x : 0) + std::log1p(std::exp(-std::fabs(x)));
 }
 
-// The least value of `positive`, for which positive(0) is 1.
+// The least value of the function `positive`, whose value at 0 is 1.
 constexpr long double least = 1e-3L;
 template <class W>
 W shift_of() {
@@ -191,7 +191,7 @@ Wide<T> units_of(Wide<T> x) {
     using L = std::numeric_limits<T>;
     if (!std::isfinite(x)) return 0;
     constexpr int lowest = L::min_exponent - 1, highest = L::max_exponent - 1;
-    if constexpr (sizeof(Wide<T>) == sizeof(double)) {  // from the bits, because this is called for each of 2^32 floats
+    if constexpr (sizeof(Wide<T>) == sizeof(double)) {  // by bits: the function is called for each of 2^32 floats
         const int exponent = int(to_bits(double(x)) >> 52 & 0x7ff) - 1023;
         return from_bits<double>(uint64_t(1023 + L::digits - 1 - std::clamp(exponent, lowest, highest)) << 52);
     } else {
@@ -303,7 +303,7 @@ class Survey {
         for (int f = 0; f < int(Tested::count); ++f) {
             if (!is_measured(f)) continue;
             const Range range = sizeof(T) == 4 ? bounds[f].single_range : bounds[f].twice_range;
-            // The result of a function is checked within its range and for NaN, which must give NaN.
+            // The result of a function is checked for arguments within its range, and for NaN, which must give NaN.
             bool any = false;
             for (int64_t i = 0; i < n; ++i) {
                 inside_[i] = (x[i] >= T(range.low) && x[i] <= T(range.high)) || std::isnan(x[i]);

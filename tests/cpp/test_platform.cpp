@@ -67,7 +67,7 @@ void test_each_bit_is_needed() {
             CHECK(sets_of(r) == c.left, "without bit %d: %d, not %d", bit, sets_of(r), c.left);
         }
     // Pairs of a bit of the enabled state and the sets that are left without the bit, on a processor with all
-    // instructions whose system does not save some registers.
+    // instructions, under a system that does not save some registers.
     const int left_without_state[][2] = {{1, 102}, {2, 102}, {5, 103}, {6, 103}, {7, 103}, {17, 14}, {18, 14}};
     for (const auto& [bit, left] : left_without_state) {
         X86Registers r = everything();

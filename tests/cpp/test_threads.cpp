@@ -126,7 +126,7 @@ void test_late_workers_find_nothing() {
     CHECK(wrong == 0, "%d tasks of short calls were not run once", wrong);
 }
 
-// Tests tasks that wait for earlier tasks, and for a thread that sleeps in the middle of a task.
+// Tests tasks that wait for earlier tasks, also while a thread sleeps in the middle of a task.
 void test_tasks_in_order() {
     set_num_threads(4);
     for (int round = 0; round < 20; ++round) {

@@ -57,7 +57,7 @@ def test_a_coordinate_that_is_read_and_passes_through_gets_both_gradients():
 
 
 def test_the_density_of_computed_coordinates_has_a_gradient_too():
-    """The density of samples, by latent rows in the direction to data, has a gradient that includes the determinant."""
+    """The gradient of the log density of samples by their latent rows includes the term of the log-determinant."""
     flow = cases.randomise(hr.MAF(3, transforms=2, hidden=(8,), activation="tanh", base=hr.Normal(3), dtype="float64"))
     z, weights = cases.rows(20, 3, "float64", "density"), cases.rng("weights").random(20)
 

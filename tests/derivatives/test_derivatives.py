@@ -217,7 +217,7 @@ def test_transforms_without_parameters(verb, dtype):
 
 
 def chain_of(name, dtype="float64", base="standard normal"):
-    """A chain of all sorts of transforms, with Standardize nowhere, at the data end, in the middle, or at both."""
+    """A chain of all sorts of transforms; Standardize is at the data end, in the middle, in both places or nowhere."""
     maf = made(dtype=dtype, key=("maf",), **SMALL)
     spline = made("rq_spline", dtype=dtype, key=("spline",), **SMALL)
     net = cases.dense_network(2, (7,), 2, 2, key=("net",)).astype(dtype)

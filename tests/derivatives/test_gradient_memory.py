@@ -1,4 +1,4 @@
-"""Gradients fill their memory, and include the scale of the context and the slope of every base."""
+"""Every entry of a gradient is written, and includes the scale of the context and the slope of any base."""
 
 import numpy as np
 import pytest

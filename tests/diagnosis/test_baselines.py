@@ -34,7 +34,7 @@ def test_the_gaussian_is_the_one_of_hr_auto(rows):
 
 
 def test_the_gaussian_of_few_points_is_nearer_than_their_covariance():
-    """For 30 independent points of 12 features, the covariance of greatest likelihood has 90 parameters."""
+    """The Gaussian of greatest likelihood fits 90 parameters to 30 independent points of 12 features."""
     stats = pytest.importorskip("scipy.stats")
     points, rows = cases.rows(30, 12, "float64", "few points"), cases.rows(500, 12, "float64", "new rows")
     likeliest = stats.multivariate_normal(points.mean(0), np.cov(points, rowvar=False, bias=True)).logpdf(rows)
@@ -92,7 +92,7 @@ def test_the_kernel_density_is_the_one_of_scipy():
 
 
 def test_a_row_far_from_all_points_has_the_density_of_the_nearest_kernels():
-    """The kernels at a far row are all 0 in float64, and their logarithms are not."""
+    """At a far row all kernels are 0 in float64, but their logarithms are finite."""
     points = np.array([[-1.0], [1.0]])
     got = KernelDensity.of(points, bandwidth=0.1).log_prob(np.array([[101.0], [np.inf]]))
     want = -0.5 * (100.0 / 0.1) ** 2 - np.log(2 * 0.1 * np.sqrt(2 * np.pi))

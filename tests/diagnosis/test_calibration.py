@@ -60,7 +60,7 @@ def test_latent_tests(name, rows):
     rng = cases.rng("right rows", name, rows)
     p = [test(rng.standard_normal((rows, 4)), i).p_value for i in range(SEEDS)]
     calibrated(p, exact)
-    assert np.mean(np.asarray(p) <= 0.5) > 0.1  # some p-values are small, although fewer than the level
+    assert np.mean(np.asarray(p) <= 0.5) > 0.1  # not all of the conservative p-values are large
 
 
 BASES = {
@@ -113,7 +113,7 @@ def test_scores_of_a_base_that_is_known_by_draws_alone():
     """Scores of an unknown base agree with its distribution function, up to the error of 200,000 draws."""
 
     class Other(hr.Logistic):
-        """A base of a class that is unknown to the scores."""
+        """A base of a class that `scores` does not know."""
 
     z = hr.Flow([], hr.Logistic(2), dtype="float64").sample(500, seed=3)
     z[0], z[1] = 300.0, -300.0
@@ -316,7 +316,7 @@ def test_the_expected_interval_of_the_farthest_value():
 
 def test_p_values_of_one_latent_value_by_hand():
     """At 1.96 the p-values are 0.05 for the mean, twice 0.05 for the square, and 0.05 for A²; the least of the three
-    counts three times."""
+    is multiplied by three."""
     z = stats.norm.isf(0.025)
     assert latent.coordinates(np.array([[z]]), LABELS).p_value == pytest.approx(0.15, rel=1e-9)
     assert latent.farthest(np.array([[z, 0.0]]), LABELS, np.arange(1)).p_value == pytest.approx(2 * (1 - 0.95**2))

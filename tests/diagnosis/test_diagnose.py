@@ -257,7 +257,7 @@ def test_latent_coordinates_have_names_of_columns():
 @pytest.mark.costly
 @pairwise(kind=[hr.NSF, hr.MAF, hr.RealNVP], rows=[60, 600], context=[0, 1])
 def test_no_default_flow_has_a_coordinate_without_a_column(kind, rows, context, one_mixture):
-    """The verdict, the findings, and the rows that fit worst name columns."""
+    """The verdict, the findings and the labels of coordinates contain names of columns."""
     x = np.cumsum(cases.rng("columns", rows).standard_normal((rows, 3)), axis=1)
     given = x[:, :context] + 1.0 if context else None
     flow = kind(3, context=context)
@@ -414,7 +414,7 @@ def test_pictures_and_pages(kind, tmp_path):
     diagnosis = hr.diagnose(
         hr.Ensemble([flow]) if kind == "ensemble" else flow, x, names=[f"<b>{i}" for i in range(x.shape[1])]
     )
-    if kind == "one row":  # the description mentions the parts that the page has
+    if kind == "one row":  # the picture draws the contents of the page
         diagnosis.plot(tmp_path / "d.png")
         assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
     text = diagnosis.to_html()

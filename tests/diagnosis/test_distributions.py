@@ -44,7 +44,7 @@ def test_anderson_darling_s_tail_has_its_leading_term_far_out():
 
 @pytest.mark.parametrize("square", [0.2, 0.6, 1.2, 2.5, 4.0])
 def test_anderson_darling_s_tail_is_that_of_the_weighted_sum(square):
-    """Tails are those of 60,000 simulated sums of squares over j (j + 1), where the rest after 200 terms is its
+    """Tails are those of 60,000 simulated sums of squares over j (j + 1); terms after the 200th are replaced by their
     mean."""
     rng = cases.rng("weighted sum")
     j = np.arange(1, 201)

@@ -61,7 +61,7 @@ def measured(text, width, folder):
 
 @pytest.mark.costly
 def test_on_a_phone(page, tmp_path):
-    """On a phone, no element is wider than the page, and sentences have its width."""
+    """On a phone, no element is wider than the page, and sentences fill the width."""
     found = measured(page, 390, tmp_path)
     assert found["window"] == 390
     assert found["page"] <= 390

@@ -158,7 +158,7 @@ def test_distances_see_a_context_that_is_ignored():
 
 
 def test_coverage_of_a_density_that_is_too_narrow():
-    """Deviations that are 10 % too small make regions that claim 90 % hold 86 %."""
+    """If deviations are 10 % too small, regions that should contain 90 % of the rows contain 86 %."""
     x = normal_rows("narrow") * 1.1
     diagnosis = hr.diagnose(standard(4), x)
     found = by_name(diagnosis, "coverage")

@@ -70,7 +70,7 @@ def test_a_right_density_stays_or_loses_little(seeds):
 
 
 def test_its_density_is_exact():
-    """In float64 the density is the product of those of the map and of the flow, and both directions are inverses."""
+    """In float64 the density is the product of those of the map and of the flow; directions invert each other."""
     wrong = wider(truth("float64"), 1.6, 1.4)
     repaired = hr.recalibrate(wrong, rows_of(truth("float64"), ROWS, 1))
     x = rows_of(wrong, 50, 2)
@@ -83,7 +83,7 @@ def test_its_density_is_exact():
 
 @pytest.mark.costly
 def test_latent_rows_in_clusters_have_the_density_of_the_map():
-    """A fit to few rows would take a mixture as its base, which the map does not have."""
+    """A fit to so few rows would choose a mixture as its base; the base of the map stays normal."""
     rng = cases.rng("latent clusters")
     x = np.where(rng.random((900, 2)) < 0.5, -2.0, 2.0) + 0.3 * rng.standard_normal((900, 2))
     flow = hr.Flow([hr.transforms.Standardize([0.0, 0.0], [1.0, 1.0])], dtype="float64")

@@ -259,7 +259,7 @@ def entries():
         for verb in ("to_data", "to_latent"):
             key = f"{name} {verb}"
             x, raw = given_values(key, 150, 3), raw_parameters(key, 150, k)
-            if name == "logistic_mixture":  # values are logits; beyond 60 float32 has no distribution
+            if name == "logistic_mixture":  # values are logits; up to 60 float32 has both F and 1 - F
                 x = np.clip(x, -60, 60)
             exact = [[mpf(float(number)) for number in row] for row in np.column_stack([x, raw])]
             results = [apply(row[0], row[1:], verb == "to_latent") for row in exact]

@@ -2,8 +2,8 @@
 
 python rank.py DIRECTORY KIND RANK SIZE WORK
 
-WORK is "fit", for all fits, or "ascent NAME"; "ends" and "stops", with a name of STEPS, lose rank 1, which ends or
-hangs; "stuck" is like "ends", but the shutdown of gloo hangs, too.
+WORK is "fit", for all fits, or "ascent NAME"; with "ends STEP" or "stops STEP", for a key of STEPS, rank 1 ends or
+hangs at this step; "stuck STEP" is like "ends STEP", and the shutdown of gloo hangs as well.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Ascents with a group have equal bits on any ranks, and climb like those of one process."""
+"""Ascents with a group have equal bits for any number of ranks, and gain as much as those of one process."""
 
 import numpy as np
 import pytest

@@ -33,7 +33,7 @@ def chunks():
 
 
 def parts_of(array, *ends):
-    """The shards of an array that is cut before these rows; None for None."""
+    """The shards of an array that is cut before the rows with the indices `ends`; None for None."""
     return None if array is None else dict(enumerate(np.split(array, ends)))
 
 
@@ -122,7 +122,7 @@ def test_the_loss_of_held_out_rows_is_their_weighted_mean(own, weighted):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_flow_has_to_beat_the_gaussian_by_the_rule_of_a_plain_fit(weighted):
-    """The rule is Breiman's of one standard error, over all shards together; with more rows smaller gains count."""
+    """The rule is Breiman's of one standard error, over all shards together; with more rows a smaller gain suffices."""
     rng = cases.rng("beats", weighted)
     x = rng.standard_normal((4000, 2))
     x[:, 1] += 0.1 * (x[:, 0] ** 2 - 1.0)  # the density is nearly normal

@@ -120,8 +120,8 @@ def is_stopped(process):
 
 @pytest.mark.parametrize(("how", "size"), [("ends", 3), ("stops", 2), ("stuck", 2)])
 def test_the_others_raise_when_a_rank_of_gloo(how, size, tmp_path):
-    """Ranks beside a lost one raise within twice the timeout of 2 s, plus 1 s of grace, and end even if gloo's threads
-    do not."""
+    """If a rank is lost, all others raise an error within twice the timeout of 2 s, plus 1 s of grace, and end even if
+    gloo's threads do not."""
     others = [rank for rank in range(size) if rank != 1]
     with gloo(tmp_path, size, how) as started:
         printed = started.finish(others)

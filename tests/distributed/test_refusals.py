@@ -14,7 +14,7 @@ TWO = ASSIGNMENTS["two"]
 
 
 def refused(error, *words, x=None, flow=None, each=None, **arguments):
-    """Check that the errors of all ranks have all words; `each` gives other arguments of a rank, by rank and shards."""
+    """Check that the errors of all ranks contain all words; `each(rank, shards)` returns other arguments for a rank."""
 
     def work(group):
         mine = TWO[group.rank]

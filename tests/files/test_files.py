@@ -122,8 +122,8 @@ def test_every_map_keeps_its_rows(map, layout, tmp_path):
 @pytest.mark.parametrize("hidden", [(5, 7, 4), (100, 3), (3, 100), (1,), ()])
 @pytest.mark.parametrize("context", [0, 2])
 def test_a_constructed_network_keeps_its_structure(hidden, context, tmp_path):
-    """The structure is kept even where masks alone would give another structure: with degrees that no unit below has,
-    and with unread units.
+    """The structure is kept even where masks alone would give another structure: for degrees that no unit of the layer
+    below has, and for units that are not read.
     """
     module = hr.transforms.MaskedAutoregressive(
         12, hidden, context=context, order=[3, *range(3), *range(4, 12)], seed=3

@@ -1,4 +1,4 @@
-"""Memory of files: large claims of a header take no memory, and a lack of memory is an error and no crash."""
+"""Memory of files: large sizes in a header take no memory, and a lack of memory raises an error without a crash."""
 
 import json
 import os
@@ -119,7 +119,7 @@ CROWDED = {
 @pytest.mark.programs
 @pytest.mark.parametrize(
     "name",
-    # By day permutations stand for scales and rotations, which are read in the same way.
+    # By day permutations are read, at night also scales and rotations, by the same code.
     [pytest.param(n, marks=[pytest.mark.nightly] if n in ("scales", "rotations") else []) for n in CROWDED],
 )
 def test_memory_and_time_are_bounded_by_the_size_of_the_file(name, tmp_path):
@@ -177,7 +177,7 @@ assert set(ends) <= {0, 256} and len(ends) == 2, ends
 @pytest.mark.programs
 @pytest.mark.parametrize("call", ["save", "to_bytes", "load"])
 def test_too_little_memory_is_an_error_and_the_flow_still_works(call, tmp_path):
-    """The limit of memory rises, from the memory in use on: calls fail until the limit is large enough."""
+    """The limit of memory rises step by step from the memory in use: calls fail until the limit is large enough."""
     command = [sys.executable, "-c", SHORT_OF_MEMORY, str(tmp_path / "flow"), call]
     # With these settings, free memory is returned to the system immediately.
     at_once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}

@@ -124,7 +124,7 @@ def test_entries_with_anything_anywhere_load_or_are_refused(name, most):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_any_staircase_loads_and_computes_by_its_masks(seed):
-    """Levels and degrees that no constructor makes determine masks, and results are computed by these masks."""
+    """Random levels and degrees determine masks, and results are computed with these masks."""
     generator = cases.rng("staircase", seed)
     features, context = int(generator.integers(1, 6)), int(generator.integers(0, 3))
     hidden = generator.integers(1, 12, generator.integers(0, 4)).tolist()

@@ -81,7 +81,7 @@ def test_infinities_and_nan_are_exact_and_stay_in_their_rows():
     assert log_prob[3] == pytest.approx(np.log(1 / 3) - 0.5 * np.log(2 * np.pi), abs=1e-15)
     assert spread[1] == 0.0
     same = lines(0.0, 3.0)
-    assert same.spread(np.array([[1e200]])) == 0.0  # both members are -inf at this row
+    assert same.spread(np.array([[1e200]])) == 0.0  # both log densities are -inf at this row
     assert lines(0.0, 1e200, weights=[1.0, 1.0]).spread(np.array([[0.0]])) == np.inf
 
 
@@ -225,7 +225,7 @@ def test_members_are_fitted_as_flows_are():
 
 
 def test_drawn_rows_are_weights(dtype, set_threads):
-    """A bootstrap draws only rows of positive weight, as many as there are, and different rows by member and seed."""
+    """A bootstrap draws as many rows as have positive weight, from these rows; draws differ by member and seed."""
     set_threads(1)  # with one thread members are fitted in turn
     x, weights = gaussian(200).astype(dtype), np.linspace(0.0, 2.0, 200).astype(dtype)
     weights[50:60] = 0.0

@@ -1,4 +1,4 @@
-"""Linear maps that are not trained: both directions against their matrix, derivatives, files, parts of columns."""
+"""Linear maps that are not trained: both directions against the matrix, derivatives, files, and some of the columns."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_gradients_are_those_of_the_matrix(core, rows, dtype):
 
 
 def test_coordinates_that_a_shear_leaves_keep_their_bits(dtype):
-    """Products with 1 and 0 are exact, and a shear's inverse has its entries with opposite signs."""
+    """Products with 1 and 0 are exact, and the inverse of a shear has the off-diagonal entries with opposite signs."""
     t, z = hr.transforms.Linear._shear(shear()), cases.rows(300, N, dtype)
     assert_array_equal(t.to_matrix()[0], shear())
     for x, log_det in (t.forward(z), t.inverse(z)):

@@ -219,7 +219,7 @@ def test_conditional_samples_follow_their_context():
 
 
 def empty_chain(base):
-    """Return a flow of the base alone, in float64: a chain cut before its first transform, which is the identity."""
+    """Return a float64 flow of the base alone, without transforms: a chain that is cut before its first transform."""
     features = base.features
     transform = hr.transforms.MaskedAutoregressive(features, (4,), dtype="float64")
     return hr.Flow(transforms=[transform], base=base)[:0]
@@ -352,7 +352,7 @@ def test_fresh_flows_are_near_the_identity(name, dtype):
 
 @pytest.mark.parametrize("kind", [hr.MAF, hr.IAF, hr.RealNVP])
 def test_log_densities_of_rows_far_out_stay_moderate(kind):
-    """Log densities 15 deviations out are -800 to -5e4, by seed; networks with a last ReLU would give -5e7 to -1e28."""
+    """Log densities 15 deviations out are -800 to -5e4, by seed; a ReLU as last activation would give -5e7 to -1e28."""
     rng = cases.rng("far out")
     x = rng.standard_normal((2000, 4))
     x[:, 1] += x[:, 0] ** 2
@@ -418,8 +418,8 @@ def test_standardize_follows_its_definition(dtype):
 
 
 def test_offset_data_keep_their_precision():
-    """Data at a million plus or minus one keep their precision, in float64 for a float32 flow, because the mean is
-    subtracted before rows become float32.
+    """A float32 flow keeps the precision of float64 data at a million plus or minus one, because the mean is subtracted
+    before rows become float32.
     """
     dense = cases.made(features=FEATURES).astype("float32")
     mean, std = np.full(FEATURES, 1e6), np.linspace(0.5, 2.0, FEATURES)
@@ -515,7 +515,7 @@ def test_reading_and_assigning_back_changes_nothing(name, dtype):
 
 @every_holder
 def test_named_parameters_are_the_parameters(name, dtype):
-    """Dense arrays of one object, set one by one in another object, make both equal."""
+    """Dense arrays of one object, set one by one in another object, make both objects equal."""
     source, target = cases.randomise(holders(dtype)[name]), holders(dtype)[name]
     arrays = source.named_parameters()
     assert all(array.dtype == np.dtype(dtype) for array in arrays.values())

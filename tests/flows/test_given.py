@@ -1,4 +1,4 @@
-"""Densities of some columns, and of the others given these: exact against integrals, Jacobians and the reference."""
+"""Densities of some columns, and of the others given these, against integrals, Jacobians and the reference."""
 
 import itertools
 import pickle
@@ -26,7 +26,7 @@ def one_order(name, dtype="float64", context=0, features=4, **more):
 
 
 def mixed_chain(dtype="float64", context=0):
-    """A flow of all transforms that have an order, with permutations between; its columns have the order 2, 0, 3, 1."""
+    """A flow of all transforms with an order of columns, and of permutations; the order of the flow is 2, 0, 3, 1."""
     chain = [
         hr.transforms.MaskedAutoregressive(4, (9,), order=[1, 3, 0, 2], context=context, dtype=dtype),
         hr.transforms.Permutation([3, 2, 1, 0]),  # the order is now 2, 0, 3, 1
@@ -190,7 +190,7 @@ def test_a_linear_flow_s_conditional_is_the_gaussian_s():
 
 
 def closed_sets(masks, features, n_params, adds=None):
-    """Yield, for each coordinate, the set of it and of all on which it depends, in a random order."""
+    """Yield, for each coordinate, this coordinate and all coordinates on which it depends, in a random order."""
     reach = reference.reads(masks, adds)[:, :features].reshape(features, n_params, features).any(axis=1)
     for i in range(features):
         found = {i}
@@ -235,7 +235,7 @@ def test_part_of_any_network(name, layout):
 
 @pytest.mark.parametrize("name", network_cases.NETWORKS)
 def test_part_of_layers_that_add_and_are_gated(name):
-    """Parts are right where units add another unit that reads fewer coordinates."""
+    """Parts of networks are right where units add another unit that reads fewer coordinates."""
     dense, network, joins = network_cases.made(name)
     found = network_cases.subject(dense, network, joins)
     judge = found.judge(found.arrays)
@@ -280,7 +280,7 @@ def test_parts_keep_each_map_s_rows(map, layout):
 
 
 def test_parts_of_constructed_networks_are_staircases():
-    """Weights of a part of a network are stored as in a fresh transform, and files have levels and degrees."""
+    """Weights of a part of a network are stored as in a fresh transform, and files contain levels and degrees."""
     for k in range(1, 7):
         part, _ = hr.transforms.MaskedAutoregressive(7, (20, 20), context=2)._restricted(tuple(range(k)))
         assert part._network.staircase is not None

@@ -1,4 +1,4 @@
-"""Rows of NaN and infinity, no rows, one row, one feature, huge values: no crash, and the bits of other rows stay."""
+"""Rows with NaN, infinity or huge values, no rows, one row or feature: no call crashes, other rows keep their bits."""
 
 import numpy as np
 import pytest

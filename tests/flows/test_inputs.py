@@ -1,4 +1,4 @@
-"""Arrays with any strides are read right; other arguments are refused with name, expectation and value."""
+"""Arrays with any strides are read right; errors of wrong arguments give the name, the expectation and the value."""
 
 import functools
 
@@ -216,7 +216,7 @@ CONDITIONAL = ("MaskedAutoregressive", "Coupling", "Inverse")
 
 @functools.cache
 def calls(context=0):
-    """Return every method that takes rows by its name, with the name of its argument."""
+    """Return, by name, every method that takes rows, with the name of the argument for rows."""
     methods = {}
     for name, build in TRANSFORMS.items():
         if context and name not in CONDITIONAL:

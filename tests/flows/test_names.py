@@ -1,4 +1,4 @@
-"""Names of columns are kept from the frames of a fit, in files and copies, checked in later frames, used for bounds."""
+"""Names of columns come from frames of a fit, are kept in files and copies, and are used for checks and for bounds."""
 
 import copy
 import json

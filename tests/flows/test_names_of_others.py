@@ -1,4 +1,4 @@
-"""For names and arguments of other libraries, errors have the names and arguments of headrace."""
+"""Errors about names and arguments of other libraries give the names and arguments of headrace."""
 
 import pytest
 

@@ -91,7 +91,7 @@ def test_the_core_refuses_a_structure_that_it_could_not_run(reads, active, level
     ],
 )
 def test_the_core_refuses_added_layers_that_see_too_much(adds, degrees, message):
-    """A file may have any degrees; the refused ones would make a coordinate depend on itself."""
+    """A file may contain any degrees; the core refuses those with which a coordinate would depend on itself."""
 
     def made(adds, degrees):
         hidden = [cpu.HiddenOptions("relu", added, "", "", 0.0) for added in adds]

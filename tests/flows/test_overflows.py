@@ -66,7 +66,7 @@ def test_an_overflow_at_the_end_of_a_chain_spoils_its_log_determinant_too(core, 
 
 
 def test_parameters_have_no_gradient_where_a_density_overflows(core, dtype):
-    """A row with a finite latent and log-determinant has an infinite density where its squares overflow."""
+    """A row with a finite latent and log-determinant has the log density -inf if the squares of the latent overflow."""
     shift = hr.transforms.MaskedAutoregressive(3, hidden=(), map="additive", dtype=dtype)
     flow = hr.Flow([cases.randomise(shift)], hr.StandardNormal(3))
     x = cases.rows(20, 3, dtype)

@@ -81,7 +81,7 @@ def test_ctrl_c_in_a_diagnosis_keeps_the_tests_that_are_done(monkeypatch):
 
 
 def test_a_bar_can_be_sent_elsewhere(monkeypatch):
-    """A worker of a cluster sends the states of a bar as a few messages, of which the last has the end."""
+    """A worker of a cluster sends the states of a bar as a few messages, of which the last reports the end."""
     monkeypatch.setattr(sys, "stderr", stream := Stream(True))
     heard = []
     with _progress.sent_to(heard.append):

@@ -1,4 +1,4 @@
-"""The text of a flow has its sizes, and each run of equal transforms once."""
+"""The text of a flow contains its sizes, and each run of equal transforms once."""
 
 import pytest
 

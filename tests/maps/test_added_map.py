@@ -1,8 +1,8 @@
-"""A map that only the emulation's list has, with its entry and its reference, passes through the whole core.
+"""A map that is only in the emulation's list, with its entry and its reference, is supported by the whole core.
 
 An addition that needs more than the recipe (docs/notes/recipes.md), or a kernel, call or file that names maps, fails
-here. The other readers of files name maps, as the recipe states, and refuse the added map. The formula of the added map
-is in tests/cuda_emulation/polyline.hpp and tests/support/added_map.py.
+here. Readers of files that contain formulas of maps name maps, as the recipe states, and refuse the added map. The
+formula of the added map is in tests/cuda_emulation/polyline.hpp and tests/support/added_map.py.
 """
 
 import numpy as np
@@ -92,7 +92,7 @@ def test_a_coupling(formula):
         gradients.check(subject, verb, given)
 
 
-# --- its parameters shared by all rows --------------------------------------------------------------------------------
+# --- the added map with parameters for all rows -----------------------------------------------------------------------
 
 
 @pairwise(formula=cases.FORMULAS, dtype=cases.DTYPES)
@@ -161,7 +161,7 @@ def test_properties_of_the_map_are_respected(settings, words):
     cases.assert_says(error, *words)
 
 
-# --- the readers that need a formula of their own ---------------------------------------------------------------------
+# --- readers that contain formulas of the maps ------------------------------------------------------------------------
 
 
 def test_graphs_refuse_the_added_map_by_name(tmp_path):

@@ -79,7 +79,7 @@ def test_values_and_gradients_are_those_of_the_rows(core, shape, map, direction,
 @pytest.mark.parametrize("direction", map_cases.JUDGES)
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 def test_an_element_has_the_same_bits_alone_and_among_others(map, bins, direction, dtype):
-    """Parameters of one element are moved singly, those of many in vectors, of which the last may not be full."""
+    """Parameters of one element are copied singly, those of many in vectors, the last of which may be partial."""
     rows = 91
     draw = cases.rng("alone", map, bins).standard_normal
     shapes = (rows, 1), (rows, 1, reference.MAPS[map].count(bins)), (rows, 1), (rows,)

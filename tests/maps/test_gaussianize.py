@@ -20,7 +20,7 @@ LOW, HIGH = CURVES[0][:, 0], CURVES[0][:, -1]
 
 
 def rows(n, dtype, *key):
-    """Return rows within the curves, and beyond both ends."""
+    """Return rows within the range of the curves, and beyond both ends."""
     share = cases.rng(n, *key).uniform(-0.3, 1.3, (n, FEATURES))
     return (LOW + share * (HIGH - LOW)).astype(dtype)
 
@@ -42,7 +42,7 @@ def made(base="standard normal", dtype="float64"):
 
 
 def test_both_directions_are_the_reference_s(core, dtype):
-    """Slopes of a curve differ by a factor of about 50, by which an error in x is larger in z."""
+    """Slopes of a curve differ by a factor of about 50, which may multiply an error in x to that in z."""
     t, judge = hr.transforms.Gaussianize(*CURVES), reference.Gaussianize(*CURVES)
     for n in cases.BATCH_SIZES:
         x = rows(n, dtype)

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def lists_of(core):
-    """Return the names in every list that has each map once, by the place of the list."""
+    """Return the set of names in each list of all maps, by the file or module of the list."""
     return {
         "cpp/math/maps.hpp": {one.name for one in core.maps()},
         "python/headrace/_core/maps.py": set(MAPS),

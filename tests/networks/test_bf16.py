@@ -72,7 +72,7 @@ def test_a_row_has_the_same_bits_in_any_batch(name, reads, matmul):
         assert not log_det.any()
         for n in SIZES:
             cases.assert_same_bits(way(z[:n], context[:n])[0], want[:n])
-        for n in (1, 7, 8, 100):  # all rows have one context
+        for n in (1, 7, 8, 100):  # all rows share one context
             cases.assert_same_bits(way(z[:n], context[0])[0], way(z[:n], np.repeat(context[:1], n, axis=0))[0])
 
 
@@ -133,7 +133,7 @@ def test_values_and_log_determinants_are_those_of_the_map(name, scale, matmul):
     cases.assert_matches(transform.inverse(x, context), whole.inverse(x, context), x, "float32")
     z, _ = transform.inverse(x, context)
     back, log_det = transform.forward(z, context)
-    near = np.abs(back - x).max(axis=1) <= 1e-4 * (1 + np.abs(x).max(axis=1))  # other rows had other roundings
+    near = np.abs(back - x).max(axis=1) <= 1e-4 * (1 + np.abs(x).max(axis=1))  # rows of equal roundings
     assert near.mean() > 0.9
     want = whole.inverse(back, context)
     cases.assert_close(log_det, -want[1], magnitude=np.sqrt(dense.features))
@@ -183,10 +183,10 @@ print(hr.info()["isa"], hr.info()["bf16"], hr.info()["bf16_tiles"], sep=", ")
 def test_every_instruction_set_has_the_same_bits(tmp_path):
     """Networks have equal bits in every set, and whole flows in the widest set, for each sort of its products.
 
-    Each instruction set, including AMX in software if the build has it, has one process for all modes of `matmul`.
+    Each instruction set, including AMX in software if the build has it, runs in one process for all modes of `matmul`.
     """
     z = cases.rows(200, 32, "float32")
-    z[:, 20:] = 0  # maps of zeros round nothing
+    z[:, 20:] = 0  # the map of a zero has no rounding
     np.savez(tmp_path / "given.npz", z=z, x=cases.rows(200, 9, "float32"))
     for kind in PARTS:
         transform = hr.transforms.Coupling(32, range(20), (70, 101), map="additive").to("cpu", kind)

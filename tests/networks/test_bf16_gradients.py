@@ -37,7 +37,7 @@ def assert_gradients(transform, gradient, want_weights, want_biases):
 
 
 def live(masks, by_products):
-    """Set gradients of units that no output sees to zero, for any weights of these units."""
+    """Set to zero the gradients of units that no output sees according to the masks."""
     alive = np.ones(len(masks[-1]), bool)
     found = []
     for mask, gradient in zip(reversed(masks), reversed(by_products), strict=True):
@@ -213,7 +213,7 @@ for name in names:
 
 @pytest.mark.costly
 def test_every_kernel_has_the_same_gradients(tmp_path):
-    """Each instruction set with products in bf16 has one process, for all flows and all modes of `matmul`."""
+    """Each instruction set with products in bf16 runs in one process, for all flows and all modes of `matmul`."""
     wide = widest_set()
     others = [isa for isa in sets_with_products() if "_" in isa]
     if not others:

@@ -68,7 +68,7 @@ def test_a_flow_is_near_that_in_float64(matmul, most):
 
 @pytest.mark.parametrize("matmul", PARTS)
 def test_numbers_beside_the_limits(matmul):
-    """Parts are zero below 2^-63, and of weights below 2^-47; a row of huge values is exact until it overflows."""
+    """Parts are 0 below 2^-63, and parts of weights below 2^-47; a row of huge values is exact until it overflows."""
     transform = linear(np.array([[1.0, -(2.0**-40) * (1 + 2.0**-10)]])).to("cpu", matmul)
     x = np.array([[2.0**-62, 0, 0], [2.0**-64, 0, 0], [0, 1, 0], [1e38, 0, 0], [3.4e38, 0, 0], [1, 1, 0]], "float32")
     for rows in (x, np.tile(x, (3, 1))):

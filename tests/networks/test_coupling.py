@@ -1,4 +1,4 @@
-"""In couplings (eq. 35-36) the passive coordinates stay, and give the parameters of the others."""
+"""In couplings (eq. 35-36) the passive coordinates do not change, and determine the parameters of the others."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import reference
 from cores import every_core
 from pairs import pairwise
 
-# Shapes are (features, passive, context): uneven sizes, a random order, all edges of a vector.
+# Cases of (features, passive, context), with uneven sizes, orders that do not ascend, and sizes near a vector's.
 SHAPES = [
     (2, (0,), 0),
     (3, (2, 0), 0),

@@ -199,7 +199,7 @@ def test_a_cycle_is_refused_naming_two_of_its_coordinates(features, cycle):
 @pytest.mark.parametrize("features", [1, 4])
 def test_a_coordinate_that_reads_itself_is_refused(features):
     dense = cases.made(features=features, hidden=(9, 8))
-    add_path(dense.masks, 3, features - 1, row=2 * features - 1)  # only the scale of this coordinate reads it
+    add_path(dense.masks, 3, features - 1, row=2 * features - 1)  # only its own scale reads the coordinate
     with pytest.raises(ValueError, match=rf"\b{features - 1}\b"):
         hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays)
 

@@ -292,7 +292,7 @@ def test_files_keep_every_layer(name, tmp_path, dtype):
 
 
 def test_a_plain_network_is_recognised_by_its_activation():
-    """The file of a plain network is that of older versions, for both ways to describe the network."""
+    """A plain network has the file of older versions, for both ways to describe the network."""
     by_argument = hr.MAF(3, hidden=(8, 9), activation="elu", last_activation="elu")
     described = hr.MAF(3, hidden=Network.plain((8, 9), "elu"))
     assert hr.to_bytes(by_argument) == hr.to_bytes(described)

@@ -94,7 +94,7 @@ def test_corner_of_rows_weights_and_whole_numbers():
     assert edges.tolist() == [-0.5, 0.5, 1.5, 2.5, 3.5]
     assert heights.tolist() == [0.0, 0.0, 0.0, 1.0]
     assert (figure.axes[1].collections[0].get_offsets()[:, 0] == 3).all()
-    drawn(hr.plot.corner(np.zeros((5, 3))))  # even equal rows have a picture
+    drawn(hr.plot.corner(np.zeros((5, 3))))  # even equal rows can be drawn
     with pytest.raises(ValueError, match="weights: expected None without x"):
         hr.plot.corner(normal(2), weights=weights)
     with pytest.raises(ValueError, match="at most 20, got 21; choose"):
@@ -441,7 +441,7 @@ def test_corner_with_titles_truths_and_ranges():
     assert second.lines[0].get_xdata()[0] == 0.5
     assert {(line.get_xdata()[0], line.get_ydata()[0]) for line in pair.lines[2:]} == {(3.0, 0.5)}
     middle, up, down = map(float, re.fullmatch(r"\$(.*)\^\{\+(.*)\}_\{-(.*)\}\$", first.get_title("left")).groups())
-    assert middle == pytest.approx(4.0, abs=0.1)  # 20,000 samples have this median, and a deviation of 3
+    assert middle == pytest.approx(4.0, abs=0.1)  # the median of 20,000 samples of deviation 3
     assert (up, down) == (pytest.approx(3.0, abs=0.12), pytest.approx(3.0, abs=0.12))
     by_name = hr.plot.corner(flow, names=["a", "b", "c"], truths={"b": 2.0}, range={"b": (1.0, 3.0)}, draws=200)
     assert [len(axis.lines) for axis in by_name.axes] == [0, 1, 1, 0, 1, 0]

@@ -39,7 +39,7 @@ def test_cells_are_those_of_scipy(window):
 
 
 def test_a_whisper_is_darker():
-    """All panels have one scale: a tenth of the amplitude has 20 dB less."""
+    """All panels have one scale: a tenth of the amplitude is 20 dB less."""
     figure = hr.plot.spectrograms({"voice": tone(1000), "whisper": tone(1000, size=0.1)}, rate=8000)
     loud, quiet = (np.asarray(axis.images[0].get_array()).max() for axis in figure.axes[:2])
     assert (loud, quiet) == (0.0, pytest.approx(-20.0, abs=1e-9))

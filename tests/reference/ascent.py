@@ -30,8 +30,8 @@ def derivatives(x, center, epsilon, precision, weights=None):
 
 
 def chosen(x, center, epsilon, precision, rule, weights=None):
-    """The a, b, c of one coordinate after a step along Newton's direction or the gradient, which is as long as a lower
-    bound of the likelihood grows."""
+    """The a, b, c of one coordinate after a step along Newton's direction or the gradient, of the length up to which a
+    lower bound of the likelihood grows."""
     gradient, slopes, values = derivatives(x, center, epsilon, precision, weights)
     curvature = slopes + values
     ridge = 1e-12 * np.trace(curvature) * np.eye(3)  # makes the step unique for rows with only two values
@@ -51,8 +51,8 @@ def chosen(x, center, epsilon, precision, rule, weights=None):
 
 
 def width(center, rows, precision, neighbours):
-    """The width ε for which N(0, 1/λ) has the number `neighbours` of rows within ε of the center, limited to the range
-    from 0.002 to one standard deviation."""
+    """The width ε for which about `neighbours` of the rows from N(0, 1/λ) are within ε of the center, limited to the
+    range from 0.002 to one standard deviation."""
     wide = neighbours / (2 * rows) * math.sqrt(2 * math.pi) * math.exp(min(precision * center**2, 100.0) / 2)
     return max(min(wide, 1.0) / math.sqrt(precision), 2e-3)
 

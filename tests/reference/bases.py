@@ -47,7 +47,7 @@ class StudentT:
         df = np.broadcast_to(self.df, z.shape[1:])
         log_gamma = np.vectorize(math.lgamma)
         constant = log_gamma((df + 1.0) / 2.0) - log_gamma(df / 2.0) - np.log(df * math.pi) / 2.0
-        # For large df, where the logarithms of both Γ nearly cancel.
+        # The series is for large df, where the logarithms of both Γ nearly cancel.
         series = -0.5 * math.log(2.0 * math.pi) - 1.0 / (4.0 * df) + 1.0 / (24.0 * df**3)
         constant = np.where(df > 1e4, series, constant)
         return (constant - (df + 1.0) / 2.0 * np.log1p(z**2 / df)).sum(axis=1)

@@ -31,7 +31,7 @@ def along(function, arrays, directions, cotangents, step=STEP):
 def row_gradient(function, array, cotangents, step=STEP, beside=None):
     """The gradient by an array each of whose rows affects only the same row of the results.
 
-    One call computes all moved rows, as further rows; ``beside`` is a second argument with as many rows as the array,
+    One call of ``function`` computes all moved rows; ``beside`` is a second argument with as many rows as the array,
     ``function(array, beside)``.
     """
     array = np.asarray(array, np.float64)

@@ -9,7 +9,7 @@ from .rq_spline import evaluate, find_bin
 
 @dataclass(frozen=True)
 class Gaussianize:
-    """A spline for each column: ``data`` and ``slopes`` are (features, knots), ``latent`` is (knots,)."""
+    """A spline for each column: ``data`` and ``slopes`` have shape (features, knots), ``latent`` has shape (knots,)."""
 
     data: np.ndarray
     latent: np.ndarray

@@ -69,9 +69,9 @@ def additive(value, params, options, inverse):
 
 
 def spline_of(ends, tails, derivatives):
-    """A spline with least sizes of bins, and this number of derivatives beyond that of bins."""
+    """A spline whose bins have a least size, with `derivatives` more derivatives than bins."""
     apply, numbers = additive_splines.additive_spline(ends, tails), additive_splines.counts(derivatives)
-    # A bin may be a thousandth of the interval, at whose scale the ends of bins are rounded.
+    # Rounding errors of the ends of bins are relative to the interval, of which a bin may be only a thousandth.
     return Map(("width", "height", "derivative"), apply, numbers, depth=16)
 
 

@@ -1,4 +1,4 @@
-// The header behind plain functions, which Python's tests call. Every error is returned as a text.
+// Plain functions around the header, which Python's tests call. Every error is returned as a text.
 #include <clocale>
 #include <optional>
 #include <string>
@@ -130,7 +130,7 @@ void close_flow(void* flow) {
     delete static_cast<Either*>(flow);
 }
 
-// Runs a verb; if `narrow`, rows, context and results are converted to float, for a flow of float.
+// Runs method `verb`; if `narrow`, rows, context and results are converted to float, for a flow of float.
 bool run_flow(const void* flow, int verb, bool narrow, const double* given, std::size_t rows, const double* context,
               std::size_t context_rows, std::uint64_t seed, std::uint64_t first_row, double* value, double* per_row,
               char* message, std::size_t room) {

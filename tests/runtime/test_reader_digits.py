@@ -8,7 +8,7 @@ from readers import REFUSED
 
 pytestmark = pytest.mark.programs
 
-MOST = {"header": 10.0, "plain": 60.0, "onnx": 100.0}  # limits over one unit more than the core's error, value by value
+MOST = {"header": 10.0, "plain": 60.0, "onnx": 100.0}  # limits, as multiples of the core's error plus one unit
 
 
 def test_no_reader_errs_by_much_more_than_the_core(whole_reader):

@@ -226,5 +226,5 @@ def test_bases_of_every_kind(whole_reader, name):
         np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
         np.testing.assert_array_equal(np.isneginf(got), np.isneginf(want))
         good = np.isfinite(want)
-        # Beyond 1e4 sqrt(df) the core takes log(1 + a^2) for 2 log a, which is 1e-8 less.
+        # Beyond 1e4 sqrt(df) a float32 core computes log(1 + a^2) as 2 log a, which is 1e-8 less.
         np.testing.assert_allclose(got[good], want[good], rtol=64 * eps, atol=max(256 * eps, 1e-8))

@@ -344,7 +344,7 @@ def program(tmp_path_factory):
     if runtime_library.compiler() is None:
         pytest.skip("no C++ compiler")
     source = ROOT / "runtime/example.cpp"
-    # Compiled without optimisation, because it scores few rows.
+    # The example is compiled without optimisation, because it scores few rows.
     return runtime_library.compiled_once(tmp_path_factory, "headrace_score", source, "-O0")
 
 

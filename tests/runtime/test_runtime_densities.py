@@ -72,7 +72,7 @@ def test_bases_have_the_samples_of_python(runtime, name, dtype):
     assert not np.isposinf(density).any()
     good = np.isfinite(density)
     want = flow.log_prob(loaded.sample(300, 6, seed, dtype=dtype)[0].astype(dtype))
-    # For values beyond 1e4 sqrt(df) the core takes log(1 + a^2) for 2 log a, which is 1e-8 less.
+    # For values beyond 1e4 sqrt(df) a float32 core computes log(1 + a^2) as 2 log a, which is 1e-8 less.
     np.testing.assert_allclose(density[good], want[good], rtol=64 * eps, atol=max(256 * eps, 1e-8))
     assert good.sum() >= 290
 

@@ -169,7 +169,7 @@ def test_gradients_are_finite_differences(features):
 
 
 def test_gradients_by_each_step_are_finite_differences():
-    """The steps include those at which a filter is solved anew, bounds of the scale, and silence."""
+    """Some of the steps are at a new solution of the filter, at a bound of the scale, or in silence."""
     flow, x = adaptive_flow(), signal(120, 7)
     x[70:90] *= 50.0
     grad = np.ones((1, 120))
@@ -432,7 +432,7 @@ def test_a_budget_of_few_steps_has_no_trial(tries, monkeypatch):
         return own(*arguments)
 
     monkeypatch.setattr(sequence_fit.SequenceFit, "_trial_run_of", counted)
-    for seconds, is_tried in ((0.2, False), (1e-3, True)):  # budgets that have time for 500 and for 100,000 steps
+    for seconds, is_tried in ((0.2, False), (1e-3, True)):  # budgets that suffice for 500 and for 100,000 steps
         runs.clear()
         monkeypatch.setattr(sequence_fit.SequenceFit, "_seconds_of_step", lambda *_, each=seconds: each)
         monkeypatch.setattr(sequence_fit, "_SHORT", 16 if is_tried else 80)

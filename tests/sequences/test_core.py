@@ -134,7 +134,7 @@ def case(request):
 
 
 def pieces(steps, lengths):
-    """Yield slices that together cover `steps` steps; their lengths are `lengths`, again and again."""
+    """Yield slices that together cover `steps` steps; their lengths are `lengths`, repeated."""
     begin = 0
     for length in itertools.cycle(lengths):
         if begin == steps:

@@ -1,5 +1,5 @@
-"""The envelopes of signals in the benchmark of conditioned students: the filter has an inverse, and its parts are
-right."""
+"""The envelopes of signals in the benchmark of conditioned students: the filter has an inverse, and its parts have
+the expected values."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Flows over the values of a step, whose context a causal network computes: against the reference, and in bits."""
+"""Flows over the values of a step, with a causal network's outputs as context: values, bits and gradients."""
 
 import copy
 

@@ -46,7 +46,7 @@ def conditional_variance(steps, draw):
 
 
 def linear_network(dtype, covariates=0):
-    """The autoregression as a network: gates use the linear part of tanh, and the head has one ReLU for either sign."""
+    """The autoregression as a network: gates use the linear part of tanh, and the head has one ReLU for each sign."""
     t = hr.CausalConvolution(channels=1, skip=2, dilations=[1], map="affine", covariates=covariates, dtype=dtype)
     arrays = {name: np.zeros_like(array) for name, array in t.named_parameters().items()}
     arrays["input.weight"][0, 0] = AR[::-1]  # the oldest tap comes first

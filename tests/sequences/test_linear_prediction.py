@@ -11,7 +11,7 @@ import headrace as hr
 import reference
 from headrace.sequences.prediction import levinson
 
-# Tolerances of sums of up to 32 products in another order, whose roundings the recursion repeats.
+# Tolerances for sums of up to 32 products in another order; the recursion carries their rounding errors to later steps.
 TOLERANCES = {"float64": 1e-11, "float32": 3e-5}
 
 

@@ -74,7 +74,7 @@ def test_lists_lengths_and_parts(flow):
     x = np.round(5.0 * sequence_cases.sequences(3, 40)).astype("int32")
     steps = flow.log_prob_steps(x, quantised=1)
     cases.assert_same_bits(flow.log_prob_steps([x[0], x[1, :9]], quantised=1)[1], steps[1, :9])
-    long = np.tile(x[:2], (1, 3500, 1))  # two sequences are computed in two parts, one in a single part
+    long = np.tile(x[:2], (1, 3500, 1))  # two sequences are computed in two parts, one sequence in one
     cases.assert_same_bits(flow.log_prob_steps(long, quantised=1)[1], flow.log_prob_steps(long[1], quantised=1))
 
 

@@ -22,7 +22,7 @@ ROWS, STEPS = 17, 70
 
 
 def flow_of(name, dtype="float32"):
-    """A flow of this name; products have odd and even numbers of inputs, and every kind of input occurs."""
+    """The flow named `name`; products have odd and even numbers of inputs, and every kind of input occurs."""
     more = {"channels": 9, "skip": 12, "kernel": 3, "dtype": dtype}
     if name == "teacher":
         return sequence_cases.wavenet(name, dilations=[1, 2, 5, 11, 8], **more)

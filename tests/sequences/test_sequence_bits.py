@@ -29,7 +29,7 @@ def signal(request):
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("rows", [1, 3, 17, 49])
 def test_raw_parameters_have_the_same_bits_in_both_directions(rows, reads, dtype):
-    """The outputs of the network for one step after another have the bits of those for the finished sequence."""
+    """Outputs of the network that are computed step by step have the bits of outputs for the finished sequence."""
     t = hr.CausalConvolution(2, channels=12, kernel=3, dilations=[1, 2, 16, 40], reads=reads, dtype=dtype)
     sequence_cases.randomise(t, "raw")
     kind = cpu.CausalTransformF32 if dtype == "float32" else cpu.CausalTransformF64
@@ -152,8 +152,8 @@ def test_streams_of_every_kind(reads, dtype, covariates, context):
 
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 def test_steps_of_several_values_one_by_one(dtype):
-    """Steps one by one have the bits of whole sequences, although the base and transforms of rows alone would have
-    other bits for few rows."""
+    """Steps that are pushed one by one have the bits of whole sequences, although bases and transforms of rows may
+    round few rows differently."""
     flow = sequence_cases.chain(dtype)
     wide = hr.SequenceFlow([hr.CausalConvolution(5, channels=4, dilations=[1], dtype=dtype)], hr.Logistic(5))
     for own in (flow, sequence_cases.randomise(wide, "wide")):

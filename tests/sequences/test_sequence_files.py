@@ -41,7 +41,7 @@ def test_every_bit_comes_back(name, dtype, tmp_path):
     assert repr(again) == repr(flow)
     cases.assert_same_bits(again.parameters, flow.parameters)
     assert hr.to_bytes(again) == (tmp_path / "flow").read_bytes()
-    # A prediction has no arrays of three axes.
+    # Format 3 is needed for arrays of three axes, which a prediction lacks.
     assert header_of(tmp_path / "flow")["format"] == (2 if name == "prediction" else 3)
     other = pickle.loads(pickle.dumps(flow))
     cases.assert_same_bits(other.parameters, flow.parameters)
@@ -76,7 +76,7 @@ def test_kept_files_are_small_and_of_every_example():
 
 def test_every_kind_of_sequences_has_an_example():
     kinds = {name for name, kind in _stored.KINDS.items() if issubclass(kind, Sequential)}
-    kinds -= {"AdaptivePrediction"}  # without parameters; sequence_cases.adaptive is the example
+    kinds -= {"AdaptivePrediction"}  # has no parameters; its example is sequence_cases.adaptive
     assert {type(example(name)).__name__ for name in NAMES} == kinds, "sequence_cases.EXAMPLES lacks a kind"
 
 
@@ -97,7 +97,7 @@ def test_tensors_have_the_shapes_of_pytorch(tmp_path):
 
 
 def rewritten(path, change_header, change_tensors=lambda tensors: None):
-    """The file with another header or other tensors, and a checksum that fits."""
+    """The file with another header or other tensors, and with their right checksum."""
     return hostile_files.resealed(path.read_bytes(), change_header, change_tensors)
 
 

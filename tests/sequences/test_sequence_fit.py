@@ -235,7 +235,7 @@ LONG = {"epochs": 2, "crop": 30, "batch_size": 3, "average": None, "learning_rat
 
 @pytest.fixture
 def long_epochs(monkeypatch):
-    """Let epochs of small signals count as long, so that they are judged in between, on samples of held-out steps."""
+    """Let epochs of small signals count as long, so that a fit judges weights within epochs, on held-out samples."""
     monkeypatch.setattr(sequence_fit, "WORK", 1.5e6)
     monkeypatch.setattr(sequence_fit, "EIGHTH", 1)
 
@@ -287,7 +287,7 @@ def test_a_sample_of_held_out_steps_is_spread_over_them_and_given_the_steps_befo
     assert (sample.log_probs(flow) == np.concatenate(pieces)).all()
     assert held.sample(40, 10_000) is held
     whole = HeldSequences(given, given.whole(), None, 0).sample(40, 400)
-    assert whole.size == 590  # the sample has every second sequence
+    assert whole.size == 590  # the sample contains every second sequence
 
 
 def test_a_long_epoch_goes_on_from_its_checkpoint_with_equal_bits(long_epochs, tmp_path, monkeypatch):
@@ -344,7 +344,7 @@ def test_the_bar_of_a_fit_counts_steps_and_has_losses_of_training(long_epochs):
     total = bars[0]["made"]["total"]
     assert bars[0]["made"]["unit"] == "step"
     assert bars[-1]["n"] == total > 2 * history.epochs
-    assert "train=" in bars[1]["postfix"]  # the bar has losses from the first step on
+    assert "train=" in bars[1]["postfix"]  # the bar shows losses from the first step on
     assert f"held out={history.validation_loss[-1]:.3f}" in bars[-1]["postfix"]
 
 
@@ -382,7 +382,7 @@ def test_a_time_budget_and_patience():
     assert history.stopped == "patience"
 
 
-# ---- far from zero, and far out --------------------------------------------------------------------------------------
+# ---- signals far from zero, and outliers -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("offset", "scale"), [(1e7, 1.0), (1e9, 1.0), (0.0, 1e-300)])

@@ -2,8 +2,8 @@
 
 The sequential direction is v = m⁻¹(u; p), where m computes all steps at once. Let a and b be the cotangents of v and of
 its log-determinant, and u' and p' the resulting gradients by u and p. For the cotangents -u' and -b, m at v has the
-gradients -a by v, and p' by p. Tests compare every gradient with this other direction, whose gradients
-`test_sequence_gradients` compares with differences of the reference.
+gradients -a by v, and p' by p. Tests compare every gradient with those of m, which `test_sequence_gradients` compares
+with differences of the reference.
 """
 
 import copy
@@ -61,7 +61,7 @@ def kinds_of(flow):
 
 
 def directions(flow, reads):
-    """The sequential direction, its gradient, and the gradient of the other direction."""
+    """The sequential direction, its gradient, and the gradient of the parallel direction."""
     if reads == "latent":
         return flow.to_latent, flow.to_latent_vjp, flow.to_data_vjp
     return flow.to_data, flow.to_data_vjp, flow.to_latent_vjp
@@ -136,7 +136,7 @@ def chains():
 
 @pytest.mark.parametrize("name", ["student", "teacher", "both"])
 def test_each_value_through_chains(name):
-    """Gradients by each value agree with central differences in both directions, for chains of both kinds."""
+    """Gradients by each value agree with central differences in both directions, for chains of one or both kinds."""
     flow = calm(chains()[name])
     u, given = sequence_cases.sequences(2, 10, flow.features), beside(flow, 2, 10)
     draw = cases.rng("chain of both")
@@ -218,7 +218,7 @@ def test_parts_of_a_long_sequence():
     draw = cases.rng("parts")
     by_v, by_log_det = draw.standard_normal(u.shape), draw.standard_normal(1)
     assert_inverse(flow, "latent", u, by_v, by_log_det, (None, None), TOLERANCES["float64"])
-    # If the second half has no weight, the first half has the bits that it has alone.
+    # If the second half has no weight, gradients of the first half have the bits of a call with the first half alone.
     by_v[:, steps // 2 :] = 0.0
     (whole,) = flow.to_latent_vjp(u, by_v, None, wrt="inputs")
     (short,) = flow.to_latent_vjp(u[:, : steps // 2], by_v[:, : steps // 2], None, wrt="inputs")

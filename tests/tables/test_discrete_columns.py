@@ -56,7 +56,7 @@ def grid(density, low=-9.0, high=11.0, cells=400):
 
 
 def test_probabilities_times_densities_sum_to_one(density):
-    """The sum is over all values of the discrete columns, the frequent value and other values, and later counts."""
+    """The sum includes all values of discrete columns, the frequent value beside a gate, and counts above the fit's."""
     middles, width = grid(density)
     context = np.array([0.4])
     first, second = (part.ravel() for part in np.meshgrid(middles[::2], middles[::2]))
@@ -127,7 +127,7 @@ def test_a_closed_gate_is_not_read(density):
 
 
 def test_a_number_far_out_beside_a_gate():
-    """Far from a gate the loss grows less than the square of the distance, by a tail longer than a normal one."""
+    """Far from a gate the loss grows more slowly than the square of the distance, because the tail is not normal."""
     rng = np.random.default_rng(0)
     number = np.where(rng.random(3000) < 0.2, 0.0, 5.0 + np.log(rng.exponential(size=3000)))
     x = np.stack([number, rng.standard_normal(3000)], axis=1)
@@ -267,7 +267,7 @@ def estimator(frame):
 
 
 def test_a_frame_with_labels(frame, estimator, tmp_path):
-    """The estimator and its file score and sample rows with labels; the rest of a row determines a label."""
+    """The estimator and its file score and sample rows with labels; probabilities of labels depend on other columns."""
     assert [one.kind for one in estimator.table_.columns] == ["category", "boolean", "float", "float"]
     assert estimator.table_.columns[0].labels == ("elm", "fir", "oak")
     assert estimator.table_.columns[2].values == (0.0,)
@@ -416,7 +416,7 @@ def test_missing_values_have_a_probability(frame):
 
 
 def test_flows_without_lines_have_no_gates(frame):
-    """Gates need splines that keep far values, which an affine flow lacks: a frequent value has a warning instead."""
+    """Gates need splines, which keep far values; for a flow without splines a frequent value causes a warning."""
     from headrace.sklearn import FlowDensity
 
     with pytest.warns(RuntimeWarning, match="one value is frequent in column 'rain'"):

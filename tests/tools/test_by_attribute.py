@@ -1,4 +1,4 @@
-"""Modules of other packages are attributes of headrace; an error has the command that installs a missing one."""
+"""Modules that need another package are attributes of headrace; an error names the command that installs it."""
 
 import importlib.util
 import subprocess
@@ -38,7 +38,7 @@ def test_modules_load_by_attribute(name):
 
 @pytest.mark.parametrize("name", [name for name, (package, _) in MODULES.items() if package])
 def test_without_the_package_the_command_that_installs_it_is_named(name):
-    """The missing package is needed once as an attribute, and once by an import."""
+    """Both the access to the attribute and the import of the module raise an error if the package is missing."""
     package, member = MODULES[name]
     code = f"""
 import importlib

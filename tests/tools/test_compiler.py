@@ -98,7 +98,7 @@ def test_another_preference_is_refused(choose):
 
 
 def check(tmp_path, **variables):
-    """The refusal of a build with a compiler of this description; empty for a compiler that is accepted."""
+    """The error message of a build whose compiler has these variables of CMake; "" for an accepted compiler."""
     script = tmp_path / "check.cmake"
     script.write_text(f"include({ROOT}/cmake/compiler.cmake)\nheadrace_check_compiler()\n")
     options = [f"-D{name}={value}" for name, value in variables.items()]

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.programs
 
 ROOT = Path(__file__).parents[2]
 SUPPORT = ROOT / "tests" / "support"
-# Paths that a reader does not have in an empty folder.
+# Folders of the repository that are removed from sys.path, because a reader in an empty folder lacks them.
 OURS = (ROOT, ROOT / "tests", SUPPORT, SUPPORT / "cases", SUPPORT / "fakes")
 PAGES = [page for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))] if "gallery" not in page.parts]
 
@@ -132,7 +132,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
     """All blocks of a page run, one after the other, in an empty folder, with nothing imported and without the
     repository.
 
-    The joint training of an ascent is shorter than a reader's.
+    The joint training of an ascent has 200 steps, fewer than when a reader runs the page.
     """
     codes = blocks(page)
     needed = set(imported("\n".join(codes)))

@@ -20,13 +20,13 @@ MODULES = [
 
 
 class Finder(doctest.DocTestFinder):
-    """Finds the classes of a module even if they claim to be those of a public module."""
+    """Finds the classes of a module even if their `__module__` is a public module."""
 
     def _from_module(self, module, object):
         if not inspect.isclass(object):
             return super()._from_module(module, object)
         nodes = [node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)]
-        # The first line of its docstring identifies a class among classes of one name.
+        # Classes of the same name are distinguished by the first lines of their docstrings.
         first = inspect.cleandoc(object.__doc__ or "\n").splitlines()[:1]
         return any(
             node.name == object.__name__ and (ast.get_docstring(node) or "").splitlines()[:1] == first for node in nodes

@@ -57,7 +57,7 @@ def test_every_example_is_tested():
 
 
 def test_bounded_and_periodic(run):
-    """Bounds improve the density and keep all samples inside; a base with the tails of the data is also better."""
+    """Bounds improve the density and keep all samples inside; a Student base is better than a normal base."""
     status, out = run("bounded_and_periodic", "--epochs", 8, "--rows", 1500)
     assert status == 0, out
     free, beyond = re.search(r"any numbers +(-?[\d.]+) +([\d.]+) %", out).groups()
@@ -89,7 +89,7 @@ def test_separate_modes(run):
 
 
 def test_few_rows(run):
-    """A long training memorises few rows; a fit that stops by itself does not, and learns from many rows."""
+    """A training of 200 epochs memorises few rows, and loses far more than a fit that chooses its epochs."""
     status, out = run("few_rows", "--tables", 1, "--rows", 40, 500)
     assert status == 0, out
     lost = re.findall(r"(the Gaussian|a flow, 200 epochs|a flow, as fit chooses) +(\S+) +(\S+)\n", out)
@@ -129,8 +129,8 @@ def test_score_and_sample(run, tmp_path):
 
 
 def test_conditional_density(run, tmp_path):
-    """The share of 5993 stars in an interval has a standard deviation of 0.65 % for one half, and 0.39 % for nine
-    tenths."""
+    """The share of 5993 stars in an interval has a standard deviation of 0.65 % if the interval's probability is 50 %,
+    and of 0.39 % if the probability is 90 %."""
     status, out = run("conditional_density", "--epochs", 5, "--output", tmp_path / "density.png")
     assert status == 0
     flow, line, binned = numbers("flow #   normal around a line #   normals of 40 bins #", out)
@@ -194,7 +194,7 @@ def test_anomaly_scores(run, tmp_path):
 
 
 def test_missing_columns(run):
-    """The share of 2000 rows in an interval has a standard deviation of 0.7 %; the fit is short."""
+    """The share of 2000 rows in an interval of probability 90 % has a standard deviation of 0.7 %; the fit is short."""
     status, out = run("missing_columns", "--epochs", 8, "--draws", 100)
     assert status == 0
     flow, gaussian = (
@@ -234,7 +234,7 @@ def test_the_ring_s_density_is_its_own():
     line = np.linspace(-5.0, 5.0, 1001)
     with np.errstate(divide="ignore"):
         density = np.exp(example.true_log_prob(np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)))
-    # The gap has edges, at which the sum is less exact.
+    # The density jumps at the edges of the ring's gap, where the sum over the grid is less exact.
     assert density.sum() * (line[1] - line[0]) ** 2 == pytest.approx(1.0, abs=3e-3)
     x = example.draw_rows(20_000, rng)
     radius = np.hypot(*x.T)
@@ -263,12 +263,12 @@ def test_the_gaussian_s_conditional_density_is_the_joint_one_s():
 
 @pytest.mark.nightly  # by day, another test makes the picture in a shorter run
 def test_dual_ascent(run, tmp_path, monkeypatch):
-    """With few rows and steps, every step gains, and the splines lose less than the kinks."""
+    """With few rows and steps the notes' algorithm lowers the KL, and splines trained as a whole are near the truth."""
     monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 1000)
     status, out = run("dual_ascent", "--rows", 2000, "--steps", 40, "--output", tmp_path / "ascent.png")
     assert status == 0
     (before,) = numbers("the notes' algorithm, 0 steps: #", out)
-    assert before == pytest.approx(1.0, abs=0.2)  # the KL from the normal density with the data's mean and deviations
+    assert before == pytest.approx(1.0, abs=0.2)  # KL to the normal density of equal mean and deviations
     after = float(re.findall(r"the notes' algorithm, \d+ steps: (\d+\.\d+)", out)[-1])
     assert after < before - 0.2
     (lost,) = numbers("trained as a whole: #", out)
@@ -307,7 +307,7 @@ def test_the_events_are_those_of_the_telescope():
 
 @pytest.mark.nightly  # by day, another test makes the picture in a shorter run
 def test_energies(run, tmp_path):
-    """Two transforms leave most of a ring unfitted; 32 transforms come near it, and so do networks."""
+    """A flow of 2 planar transforms does not fit a ring; flows of 32 planar transforms or of networks nearly do."""
     status, out = run("energies", "--steps", 800, "--energies", "U1", "--output", tmp_path / "energies.png")
     assert status == 0
     kl = {label: numbers(f"  {label:15} KL  #", out)[0] for label in ("planar, K = 2", "planar, K = 32", "NSF")}
@@ -318,8 +318,8 @@ def test_energies(run, tmp_path):
 
 
 def test_continuous_flow(run, tmp_path):
-    """KL falls along the equation and along directions, and points estimate the same falls within four standard
-    errors."""
+    """KL falls for the whole equation and along single directions, and the estimates of the last KL by points agree
+    within four standard errors."""
     pytest.importorskip("scipy")
     status, out = run("continuous_flow", "--cells", 40, "--directions", 12, "--output", tmp_path / "flow.png")
     assert status in (0, None)
@@ -429,7 +429,7 @@ def test_the_exact_posterior_of_the_moons_integrates_to_one():
 
 
 def test_choosing(run, tmp_path):
-    """The best density beats a Gaussian, the table has all candidates, and the picture is written."""
+    """The best density beats a Gaussian, the table contains all candidates, and the picture is written."""
     pytest.importorskip("matplotlib")
     status, out = run("choosing", "--rows", 1500, "--seconds", 2, "--output", tmp_path / "p.png")
     assert status == 0, out
@@ -440,8 +440,8 @@ def test_choosing(run, tmp_path):
 
 
 def test_returns(run, tmp_path):
-    """On returns from a simulated GARCH process, both models are better than a normal density, and the flow is near the
-    GARCH."""
+    """On returns from a simulated GARCH process, the flow and the GARCH model are better than a normal density, and
+    near each other."""
     pytest.importorskip("scipy")
     pytest.importorskip("matplotlib")
     status, out = run("returns", "--made", "--seeds", 1, "--epochs", 60, "--output", tmp_path / "returns.png")

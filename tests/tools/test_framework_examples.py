@@ -164,7 +164,7 @@ def test_a_page_of_the_gallery_is_made_where_its_example_changed(gallery, tmp_pa
 
     folder, themes = tmp_path / "docs" / "gallery", {"One theme": ("drawn", "absent")}
     gallery.make(tmp_path / "docs", run, themes=themes)
-    assert made == ["drawn"]  # the other example needs JAX, which is not installed
+    assert made == ["drawn"]  # the example "absent" needs JAX, which is not installed
     assert not (folder / "absent.md").exists()
     text = (folder / "index.md").read_text()
     assert "[![Another title](drawn-panel.png)](drawn.md)" in text

@@ -1,4 +1,4 @@
-"""Every message and page installs headrace from its source, by one constant, and never by an unregistered name."""
+"""Commands in messages and pages install headrace from its source, by one constant, never by an unregistered name."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The page of results of the night has one table row a shard, which the shard writes."""
+"""The page of results of the night has one table row for each shard, which the shard writes."""
 
 import importlib.util
 import re

@@ -159,7 +159,7 @@ def test_paths_named_in_pages_exist():
     assert not [(page, name) for page, name in named if not (ROOT / name).exists()]
 
 
-# ---- statements that stand in two files ----------------------------------------------------------------------------
+# ---- statements that two files contain -----------------------------------------------------------------------------
 
 
 def table_rows(page):
@@ -183,8 +183,8 @@ def test_numbers_in_readme_are_those_of_the_benchmarks():
 
 
 def test_gains_of_the_entrances_are_the_recorded_ones():
-    """`python -m bench.entrances` writes the sentences; README and the first page of the documentation show equal
-    ones."""
+    """`python -m bench.entrances` writes the sentences, which README and the first page of the documentation
+    contain."""
     (file,) = (ROOT / "bench" / "results").glob("entrances_*.json")
     sentences = importlib.import_module("bench.entrances").sentences(json.loads(file.read_text(encoding="utf-8")))
     assert sentences.keys() == {"table", "simulator", "model"}

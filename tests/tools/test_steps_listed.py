@@ -1,6 +1,6 @@
 """Every kind of step is in every list of kinds; a kind that a list lacks fails these tests.
 
-Compilers find a kernel that is called and missing. Compilers do not find a kind that a device mistakes for another, a
+Compilers report a kernel that is called but missing. Compilers do not find a kind that a device mistakes for another, a
 missing path for small batches (kernels/steps-inl.hpp asks whether one exists), or a kind that no test judges.
 """
 
@@ -30,7 +30,7 @@ JUDGES = {
     "density": ("tests/reference/bases.py", set()),  # densities of bases
     "move": ("tests/reference/permutation.py", {"Permutation"}),
 }
-MADE_IN = {"marginal": "cpp/core/shared_maps.hpp"}  # kinds that a transform makes by itself
+MADE_IN = {"marginal": "cpp/core/shared_maps.hpp"}  # the file that makes steps of a kind, if not lowering.cpp
 ARRAYS_IN = {"rotation": "cuda/host/placing.cpp"}  # arrays that a device lays out differently
 COMBINED = {"Inverse", "Linear", "OnColumns"}  # transforms that make steps of several kinds, or of any kind
 

@@ -66,8 +66,8 @@ def drawn(rows, generator):
 
 @pytest.mark.parametrize("context", [TABLE, drawn], ids=["table", "function"])
 def test_one_flow_fits_the_posterior_of_every_context(dtype, context):
-    """The flow can be every posterior, where the noise of gradients vanishes: a KL of 1e-4 stands for errors of weights
-    of 1e-2.
+    """The flow can equal every posterior, and has gradients without noise there: a KL of 1e-4 corresponds to errors of
+    1e-2 in weights.
     """
     flow = linear(dtype)
     fit = hr.fit_to_density(flow, joint, context, steps=1500, samples=64, learning_rate=0.02, **QUIET)
@@ -125,7 +125,7 @@ def test_estimates_are_means_over_contexts_and_not_of_pairs():
     assert (found.contexts, some.contexts) == (3, 244)
     assert_allclose(some.standard_error, np.sqrt(1.5 / 244), rtol=0.25)  # for 244 contexts, with var(c²/2 - c) = 3/2
     assert abs(some.kl - 0.5) < 4.0 * some.kl_error
-    # 400 samples are spread over 20 contexts, whose differences then show in the error.
+    # 400 samples are spread over 20 contexts, the differences of which increase the standard error.
     estimates = [hr.free_energy(flow, density, many, samples=400, seed=i) for i in range(9)]
     assert {(one.contexts, one.samples) for one in estimates} == {(20, 400)}
     assert_allclose(np.mean([one.standard_error for one in estimates]), np.sqrt(1.5 / 20), rtol=0.3)

@@ -210,7 +210,7 @@ ENDS = {"marginals": (CURVES, SCALE), "bounds": (SCALE, BOUNDS), "both": (CURVES
     ("end", "dtype"), [("marginals", "float32"), ("bounds", "float64"), ("both", "float32"), ("both", "float64")]
 )
 def test_a_common_transform_at_the_data_end_is_allowed(end, dtype):
-    """The closed form stays exact, transforms learn alone, and divergence and densities are those of whole flows."""
+    """The closed form stays exact, transforms learn singly, and divergence and densities are those of whole flows."""
     support = None if end == "marginals" else BOUNDS
     teacher = hr.Flow([masked(1, dtype), masked(2, dtype), *ENDS[end]])
     bounds = support and support.bounds
@@ -233,7 +233,7 @@ def test_a_common_transform_at_the_data_end_is_allowed(end, dtype):
 
 @pytest.mark.parametrize("ends", [{"bounds": [(0.0, None), None]}, {"periodic": [(0.0, 7.0), None]}])
 def test_an_ascent_with_bounds_or_periods_is_a_teacher_and_a_student(ends):
-    """Slices of an ascent count its steps. The report has the divergence of whole flows."""
+    """The report gives the divergence of whole flows, whether the ascent is the teacher or the student."""
     x = np.abs(cases.rows(400, 2, "float64", "ascent"))
     ascent = hr.DualAscentFlow.notes(steps=4, dtype="float64", **ends).fit(x, progress=False)
     student = hr.MAF(2, transforms=1, hidden=(8,), dtype="float64", **ends)

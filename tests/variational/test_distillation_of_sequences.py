@@ -145,7 +145,7 @@ def test_gradients_against_differences(name):
 
 
 def test_the_weight_of_the_divergence_and_of_the_density():
-    """The objective is log q less a share of log p, computed by public calls."""
+    """The objective equals log q minus a share of log p, computed by public methods of the flows."""
     divergence, batch = setting("mixtures")
     teacher, student = divergence.teacher, divergence.student
     z = student._program.core.noise(student._program.vector.core, batch.seed, 0, 4, 0, 13)

@@ -92,7 +92,7 @@ def test_kl_on_u1_by_importance_sampling_agrees_with_quadrature():
     grid = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     log_q, log_p = flow.log_prob(grid), density.log_density(grid) - density.log_z
     cell = (ticks[1] - ticks[0]) ** 2
-    assert abs(np.exp(log_q).sum() * cell - 1.0) < 1e-4  # the quadrature's error at steep folds of the flow
+    assert abs(np.exp(log_q).sum() * cell - 1.0) < 1e-4  # quadrature errs at steep folds of the flow
     kl = (np.exp(log_q) * (log_q - log_p)).sum() * cell
     assert kl > 0.01
     assert abs(fit.final.free_energy + density.log_z - kl) < 4.0 * fit.final.standard_error

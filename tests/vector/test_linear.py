@@ -319,7 +319,7 @@ def test_part_of_a_flow(dtype):
 
 
 def test_a_fit_finds_correlations():
-    """A density of correlated Gaussian coordinates is a linear map: the fit comes within some thousandths of a nat."""
+    """Correlated Gaussian coordinates are a linear map of the base: the fit comes within some thousandths of a nat."""
     matrix = np.array([[1.0, 0.0, 0.0], [0.9, 0.3, 0.0], [-2.0, 1.0, 0.2]])
     x = cases.rows(4000, 3, "float64") @ matrix.T
     flow = hr.Flow([hr.transforms.Linear(3), hr.transforms.Standardize(np.zeros(3), np.ones(3))])

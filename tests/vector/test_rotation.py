@@ -106,7 +106,7 @@ def test_sizes_are_checked(features):
 
 # ---- in blocks -------------------------------------------------------------------------------------------------------
 
-# The sizes are some that a tile's register blocks divide and some that they do not, a single block, and blocks of one.
+# (features, block): multiples of a tile's register block and other sizes, also a single block, and blocks of one.
 SHAPES = [(1, 32), (5, 32), (32, 32), (33, 32), (7, 3), (9, 1), (200, 32), (70, 64)]
 
 
