@@ -41,7 +41,7 @@ EDITS = {
         ("_flow/flows.py", "        features, names = named_features(features)\n", "named.{0}"),
     ],
     "descent": [
-        ("variational/arguments.py", "        seed: 0 to 2^64 - 1", ENTRY),
+        ("variational/arguments.py", "        seed: A value from 0 to 2^64 - 1", ENTRY),
         ("variational/arguments.py", "    seed: Annotated[int, ", LINE),
         ("variational/fit.py", "    given = taken_from(ToDensity, keywords)\n", "given.{0}"),
     ],
