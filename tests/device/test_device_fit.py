@@ -246,8 +246,7 @@ NOTES = {
 @pytest.mark.parametrize("notes", NOTES)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_kinks_are_those_of_the_cpu(machine, notes, weighted, dtype):
-    """Widths depend on the effective number of rows (Kish), and log-likelihoods of held-out rows on the rows'
-    weights."""
+    """Weights change the widths of kinks, by Kish's effective number of rows, and the held-out log-likelihoods."""
     library, (x, _, weights) = Library("cupy", machine), data(300)
     x[:, 1] += x[:, 0] ** 2
     weights = weights**4 if weighted else None

@@ -148,8 +148,8 @@ PlanStorage sequential_plan(const MaskedConditioner& t, int panel, int step, int
     const int largest = plan.largest();
     for (int p = 1, q; p <= t.max_level(); p = q) {
         q = std::min(t.max_level() + 1, p + panel);
-        // A panel ends as soon as another whole step of inputs is computed, which is then added once, and not at each
-        // level.
+        // A panel ends once the computed inputs reach the next multiple of `step`: the next panel adds them all at
+        // once, and not level by level.
         for (int end = p + 1; panel > 1 && step > 1 && end <= std::min(t.max_level() + 1, p + most_levels); ++end) {
             q = end;
             if (plan.known(largest, end) / step > plan.known(largest, p) / step) break;

@@ -105,8 +105,8 @@ HR_FN void record_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T>&
 template <class T>
 HR_FN void backward_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T>& call, const Back<T>& back, int step,
                          int network) {
-    // Gradients by coordinates that are copied are added to gradients by the conditioner's inputs: first where the
-    // conditioner reads given coordinates, and last where it reads coordinates that are being built.
+    // Gradients of copied coordinates are carried over before the conditioner adds its own to them if it reads given
+    // coordinates, and afterwards if it reads coordinates that are being built.
     const auto carry_passive = [&] {
         copy_slots(t.gradient_buffers(step), s.passive_built, s.passive_given, s.n_passive);
         carry_context(t, back, step);

@@ -1,8 +1,8 @@
 """Short fits by Muon that choose learning rate, weight decay, curves and residual columns of a fit of many rows.
 
-Each trial has a complete cosine schedule, because steps at a constant rate show only the beginning of a fit: curves and
-residual columns make the first steps easier, even if they gain nothing later. The choice of a trial stays if the gain
-of held-out rows is significant; the fit continues from the weights of the best trial (docs/training.md).
+Each trial has a complete cosine schedule, because the first steps of a fit do not show its end: they gain by marginal
+curves and residual columns even where the whole fit gains nothing by them. The choice of a trial stays if the gain of
+held-out rows is significant; the fit continues from the weights of the best trial (docs/training.md).
 
 Columns with a small 1 - R² are always replaced by residuals, further columns only if a trial is better.
 """

@@ -35,10 +35,10 @@ def from_glasflow(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flo
         model: A `glasflow.flows.Flow`, or its `state_dict`.
         verify: Whether to compare log densities of some rows with the model's. For a `state_dict`, ``(x, log_prob)`` or
             ``(x, log_prob, context)`` computed by glasflow, or False.
-        **not_recorded: Settings that a `state_dict` does not record, for a `state_dict` alone: `activation`, `bound`
-            (tail_bound), `min_bin`, `slope` (min_derivative), `eps` (LULinear, SVDLinear), `batch_norm_eps`, and
-            `scale_activation`: a function, or "nflows_general", "wide", "nflows", "log1", "log2", "log3", or "softplus"
-            for None.
+        **not_recorded: For a `state_dict`, settings that it does not record: `activation`, `bound` (tail_bound),
+            `min_bin`, `slope` (min_derivative), `eps` (LULinear, SVDLinear), `batch_norm_eps`, and `scale_activation`,
+            which is a function or a name: "nflows_general", "wide", "nflows", "log1", "log2", "log3", or "softplus"
+            (None in glasflow).
 
     Raises:
         TypeError: `model` is not a flow of glasflow, or has parameters of several dtypes.

@@ -58,7 +58,7 @@ HR_FN int echo_weights(const Echo<T>& c) {
     return c.units * (echo_taps + 1) + c.outputs * (2 * c.units + 1);
 }
 
-// The line of a row's gradients by the weights, behind parameters and units of all steps.
+// The tape's first line of weight gradients, after the parameters and units of all steps.
 template <class T>
 HR_FN int echo_gradients(const Echo<T>& c, int n) {
     return n * (c.outputs + c.units);
