@@ -65,9 +65,7 @@ class _Kind:
     name: str
     make: Callable[..., Flow]
     decays: float = 1.0
-    """A factor of the weight decay in fits of many rows; it differs among members, because no decay is best for all
-    tables.
-    """
+    """A factor of the weight decay in fits of many rows, one for each member: no decay is best for all tables."""
     is_taught: bool = False
     """Whether the flow learns a mixture of normal densities."""
 

@@ -29,8 +29,7 @@ class History:
     """CPU seconds of the process since the fit began, of all threads and with everything that the fit has tried."""
     best_epoch: int = 0
     """The index of the epoch whose weights were kept, counted from 1; 0 if no epoch was better than the weights before
-    the fit. An epoch that ended early may be the best one, although the lists do not have it.
-    """
+    the fit. An epoch that ended early may be the best one, although the lists do not have it."""
     best_loss: float = math.inf
     """The validation loss of the best epoch, or its training loss without validation. In long epochs of
     sequences, `best_loss` is the loss of a fixed sample of the held-out steps (docs/sequences.md)."""
@@ -55,8 +54,7 @@ class History:
     sequences), "cross-validation" or, with none of them, "training rows"."""
     held_out: dict[int, int] = field(default_factory=dict, metadata=NOT_KEPT)
     """In a fit of sequences, a dict from the index of each sequence with held-out steps to the number of these steps,
-    which are all or the last ones.
-    """
+    which are all or the last ones."""
     gaussian: bool = False
     """Whether the flow ended as the Gaussian of the training rows, because no epoch was clearly better. If the fit is
     `gaussianized` too, the flow is a Gaussian copula: a Gaussian behind curves."""
@@ -69,8 +67,7 @@ class History:
 
     gaussianized: bool = False
     """Whether the fit made columns normal by one or two `headrace.transforms.Gaussianize` at the flow's data end; a
-    `Gaussianize` that changes only tails does not count.
-    """
+    `Gaussianize` that changes only tails does not count."""
     heavy_tails: bool = False
     """Whether the fit of a flow of sequences replaced its base by a `headrace.StudentT`, because held-out steps did
     not clearly lose."""

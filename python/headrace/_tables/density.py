@@ -53,8 +53,7 @@ class Columns:
     """The names of the frame's columns."""
     taken: tuple[tuple[int, ...], int] | None = None
     """For a density from a file without names, if columns were left out: the used columns, and the number of all
-    columns.
-    """
+    columns."""
 
     @property
     def used(self) -> Table:

@@ -63,8 +63,7 @@ class Record(Tested):
     regions: Floats | None = field(default=None, compare=False)
     """For each of at most 2000 rows, the share of the smallest region of highest density that contains it."""
     column_ranks: Floats | None = field(default=None, compare=False)
-    """For the rows of `regions`, ranks of each column among draws with the same context, as shares; or None.
-    """
+    """For the rows of `regions`, ranks of each column among draws with the same context, as shares; or None."""
     point_ranks: Floats | None = field(default=None, compare=False)
     """Ranks of the distances of the rows of `regions` to random points, as shares; None without context."""
     drawn: Floats | None = field(default=None, compare=False)
@@ -72,8 +71,7 @@ class Record(Tested):
     names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     """Names of latent coordinates: names of columns if no transform mixes columns, or else indices, with the columns
-    that correlate most with each coordinate.
-    """
+    that correlate most with each coordinate."""
     held: Floats | None = field(default=None, compare=False)
     """At most 5,000 of the tested rows, shape (rows, features)."""
     samples: Floats | None = field(default=None, compare=False)

@@ -52,16 +52,14 @@ class SequenceDiagnosis(Tested):
     """Autocorrelations of latent values as standard normal scores, shape (lags, features), from lag 1 on."""
     autocorrelation_of_sizes: Floats = field(compare=False)
     """Autocorrelations of sizes of latent values, which are standard normal scores and not squares, because products of
-    squares have long tails.
-    """
+    squares have long tails."""
     integral_transform: Floats = field(compare=False)
     """Counts of the probability integral transform of each feature in cells of equal width, shape (cells, features)."""
     pairs: NDArray[np.int64] = field(compare=False)
     """The number of pairs of steps at each lag, shape (lags,)."""
     loudness: tuple[tuple[float, float, float], ...]
     """Classes of equally many steps, from quiet to loud: the lowest and the highest loudness, and the mean log
-    density.
-    """
+    density."""
     size: Size = field(default_factory=partial(Size, unit="step"))
     """The sizes of the misfit, which determine the grade."""
     least_right: str = ""

@@ -39,8 +39,7 @@ class Size:
     pairs: int = 0
     nats: float = math.nan
     """The gain of corrected latent coordinates (`headrace.recalibrate`) on rows that the correction has not seen, or
-    the gain of a simple density: a lower limit of the missing nats.
-    """
+    the gain of a simple density: a lower limit of the missing nats."""
     nats_error: float = math.nan
     nowhere: float = 0.0
     """The share of rows without a density."""
