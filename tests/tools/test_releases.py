@@ -167,6 +167,19 @@ def test_a_version_is_cut_and_the_next_one_developed(cut):
     assert re.fullmatch(rf"{re.escape(version)} \(\d{{4}}-\d\d-\d\d\)", second)
 
 
+def test_headings_of_a_cut_version_are_below_its_own(cut):
+    if not PROJECT["project"]["version"].endswith(".dev0"):
+        assert cut("99.0.0.dev0") == ""
+    version = tomllib.loads((cut.folder / "pyproject.toml").read_text())["project"]["version"].removesuffix(".dev0")
+    log = cut.folder / "CHANGELOG.md"
+    older = log.read_text().split("## Unreleased\n", 1)[1].split("\n## ", 1)[1]
+    long = "## Unreleased\n\n- Long.\n\n### In short\n\nA sentence.\n\n"
+    log.write_text(f"# Changelog\n\n{long}- One.\n\n#### Pages\n\n- Two.\n\n## {older}")
+    assert cut(version) == ""
+    assert re.search(r"^## .*\)\n\n- One.\n\n### Pages\n\n- Two.\n\n## ", log.read_text(), re.MULTILINE)
+    assert log.read_text().endswith(older)
+
+
 @pytest.mark.parametrize("version", ["0.5", "v0.5.0", "0.0.1", "99.0.0", "0.0.1.dev0"])
 def test_another_version_changes_nothing(cut, version):
     before = {path.name: path.read_bytes() for path in cut.folder.rglob("*") if path.is_file()}
